@@ -1,0 +1,177 @@
+"""The command line. `--help` must answer at once, so nothing heavy is imported before a command runs."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from schemas.errors import InputError, Stopped, SynthmillError
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TOKENIZERS_PARALLELISM": "false",
+    "POLARS_SKIP_CPU_CHECK": "1",
+}
+"""Set unless the user has set them: no telemetry, no chatter."""
+
+store_option = click.option("--store", default="store", show_default=True, help="The folder that holds everything.")
+workers_option = click.option("--workers", type=click.IntRange(0), help="Ray actors; 0 works in this process.")
+ray_option = click.option("--ray-address", help="A running Ray cluster; default: a local Ray.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="synthmill")
+def cli() -> None:
+    """Make post-training data: resumable, exact about what it did, fast.
+
+    Everything lands in one folder (--store). Run the same command again and it continues; nothing is asked twice.
+    """
+
+
+@cli.command()
+@click.argument("flow", type=click.Choice(["synthesize"]))
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="A YAML file of settings.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. engines.teacher=openai:gpt-4o-mini.")
+@click.option("--store", help="The folder that holds everything (setting: store).")
+@workers_option
+@ray_option
+@click.option("--dry-run", is_flag=True, help="Check everything and print the plan; ask nothing.")
+@click.option("--preview", type=click.IntRange(1), metavar="N", help="The first N rows through every stage, shown side by side.")
+def run(flow: str, config: Path | None, sets: tuple[str, ...], dry_run: bool, preview: int | None, **given: Any) -> None:
+    """Run a FLOW: synthesize makes preference pairs from instructions.
+
+    Engines are written KIND:MODEL: openai:MODEL@http://HOST:PORT/v1 (any compatible server; the key is in OPENAI_API_KEY),
+    vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
+    """
+    from flows.running import run_flow
+    from schemas.settings import SynthesizeSettings, read_settings
+
+    overrides = dict(split_set(one) for one in sets) | {name: value for name, value in given.items() if value is not None}
+    if preview:
+        overrides["source.limit"] = preview
+    run_flow(read_settings(SynthesizeSettings, config, overrides), dry_run=dry_run, preview=bool(preview))
+
+
+@cli.command()
+@click.argument("source", metavar="IN")
+@click.option("--engine", required=True, help="e.g. openai:MODEL@http://127.0.0.1:8000/v1, vllm:HUB_ID, llamacpp:smollm2.")
+@click.option("-n", "count", type=click.IntRange(1), default=1, show_default=True, help="Answers per prompt.")
+@click.option("--concurrency", type=click.IntRange(1), default=64, show_default=True, help="Requests in flight.")
+@store_option
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="OUT.jsonl, OUT.jsonl.gz or OUT.parquet.")
+@click.option("--temperature", type=click.FloatRange(0), default=0.8, show_default=True)
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True)
+@click.option("--max-tokens", type=click.IntRange(1), default=1024, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--limit", type=click.IntRange(1), help="The first rows only.")
+@click.option("--prompt-column", default="prompt", show_default=True)
+@click.option("--id-column", default="id", show_default=True)
+@click.option("--system-column", default="system", show_default=True)
+@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Ray actors; 0 works in this process.")
+@ray_option
+def sample(**given: Any) -> None:
+    """Draw N answers per prompt from a plain file.
+
+    IN is JSONL, JSONL.gz, CSV or Parquet with a column `prompt` (optional: `id`, `system`), or with `messages` or `turns`, of which
+    the first user turn is used; or hf://datasets/OWNER/NAME. OUT has one row per answer. Run again it continues; on a longer file
+    it asks only for what is new.
+    """
+    from flows.sampling import sample_file
+
+    sample_file(**given)
+
+
+@cli.command("ls")
+@store_option
+def list_(store: str) -> None:
+    """List runs and artifacts, the newest last."""
+    from flows.looking import show_list
+
+    show_list(Path(store))
+
+
+@cli.command()
+@click.argument("artifact")
+@store_option
+@click.option("--rows", type=click.IntRange(0), default=3, show_default=True, help="Rows to show.")
+def show(artifact: str, store: str, rows: int) -> None:
+    """Show an ARTIFACT (a stage, stage_1a2b3c4d, or a key): how it was made, rows kept and dropped, first rows."""
+    from flows.looking import show_artifact
+
+    show_artifact(Path(store), artifact, rows)
+
+
+@cli.command()
+@click.argument("query")
+@store_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table.")
+def sql(query: str, store: str, as_csv: bool) -> None:
+    """Query the catalog with DuckDB: a view per stage and artifact; tables runs, artifacts, lineage, drops, calls, spend."""
+    from flows.looking import show_query
+
+    show_query(Path(store), query, as_csv)
+
+
+@cli.command()
+@store_option
+@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Write every call to one file that replay: reads.")
+def calls(store: str, record: Path | None) -> None:
+    """Show what was asked and spent, by stage, role and engine; or record it for replay."""
+    from flows.looking import show_calls
+
+    show_calls(Path(store), record)
+
+
+@cli.command()
+@store_option
+def doctor(store: str) -> None:
+    """Say what is installed, which engines work, what is missing and how to get it."""
+    from flows.doctor import examine
+
+    examine(Path(store))
+
+
+def split_set(given: str) -> tuple[str, str]:
+    name, equals, value = given.partition("=")
+    if not equals or not name:
+        raise InputError(f"--set {given!r} is not KEY=VALUE; expected for instance --set answers.count=8")
+    return name, value
+
+
+def main() -> None:
+    """Entry point: one clear line for every error. Exit codes: 1 failed, 2 wrong input, 130 stopped."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        print("stopped at once; what was answered is kept, run the same command again to continue", file=sys.stderr)
+        sys.exit(130)
+    except Stopped as stopped:
+        print(stopped.message, file=sys.stderr)
+        sys.exit(130)
+    except SynthmillError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Progress of a stage: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from tasks.worker import Progress
+
+LINE_EVERY_S = 10.0
+
+
+class Reporter:
+    """`with Reporter("answers", rows=200, calls=800) as report: report(progress)`; rows, rate, tokens and time left."""
+
+    def __init__(self, stage: str, rows: int, quiet: bool = False) -> None:
+        self.stage, self.rows, self.quiet = stage, rows, quiet
+        self.latest = Progress()
+        self._started = self._told = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> "Reporter":
+        if not self.quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bars
+
+            columns = [TextColumn("{task.description:<16}"), BarColumn(30), TextColumn("{task.fields[said]}")]
+            self._bar = Bars(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._bar.add_task(self.stage, total=self.rows, said="")
+        return self
+
+    def __call__(self, progress: Progress) -> None:
+        self.latest = progress
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=progress.rows, said=self.line())
+        elif not self.quiet and time.monotonic() - self._told >= LINE_EVERY_S:
+            self._told = time.monotonic()
+            print(f"{self.stage}: {self.line()}", file=sys.stderr, flush=True)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def line(self) -> str:
+        """`120 of 200 rows, 3 dropped, 480 calls (20 reused), 96,000 tokens, 12.3 rows/s, 6 s left`."""
+        now, seconds = self.latest, max(1e-6, time.monotonic() - self._started)
+        sent, reused, tokens = (sum(n.get(what, 0) for n in now.spent.values()) for what in ("sent", "reused", "completion_tokens"))
+        rate = now.rows / seconds
+        parts = [f"{now.rows:,} of {self.rows:,} rows"]
+        if now.dropped:
+            parts.append(f"{now.dropped:,} dropped")
+        if sent or reused:
+            parts.append(f"{sent:,} calls" + (f" ({reused:,} reused)" if reused else ""))
+            parts.append(f"{tokens:,} tokens")
+        parts.append(f"{rate:.1f} rows/s")
+        if now.rows and now.rows < self.rows:
+            parts.append(f"{duration((self.rows - now.rows) / rate)} left")
+        return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

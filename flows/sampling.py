@@ -1,0 +1,135 @@
+"""`synthmill sample`: N answers per prompt for a plain file."""
+
+import gzip
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from flows.progress import Reporter
+from flows.stopping import STOP, stop_on_signals
+from schemas.artifacts import Manifest
+from schemas.calls import Sampling
+from schemas.errors import EngineError, InputError, Stopped
+from schemas.settings import EngineSettings, SourceSettings, read_settings
+from storage.artifacts import Store, read_part
+from storage.calls import seal_abandoned
+from storage.files import write_atomically
+from storage.runs import StageRun, new_run, now, write_run
+from tasks.answers import Answers
+from tasks.engines.engine import resolve
+from tasks.guard import guard
+from tasks.parallel import make_pool
+from tasks.stages import Planned, ingest, run_stage
+
+ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
+ROWS_PER_PART = 256
+
+
+def sample_file(
+    source: str,
+    engine: str,
+    count: int,
+    concurrency: int,
+    store: str,
+    out: Path,
+    temperature: float,
+    top_p: float,
+    max_tokens: int,
+    seed: int,
+    limit: int | None,
+    prompt_column: str,
+    id_column: str,
+    system_column: str,
+    workers: int,
+    ray_address: str | None,
+) -> None:
+    """Answer every prompt of a file `count` times and write one row per answer to `out`."""
+    if not out.name.endswith(ENDINGS):
+        raise InputError(f"{out} has an unknown ending; expected one of {', '.join(ENDINGS)}")
+    place = Store(Path(store).expanduser().resolve())
+    settings = resolve(read_settings(EngineSettings, None, {"spec": engine, "concurrency": concurrency}))
+    reading = SourceSettings(
+        path=source, prompt_column=prompt_column, id_column=id_column, system_column=system_column, limit=limit
+    )
+    drawn = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
+    stage = Answers(sampling=drawn, count=count)
+    roles = {"student": settings}
+    Planned(stage, roles, "")  # names the engine: fails before the file is read and the store is made
+    place.prepare()
+    guard()
+    stop_on_signals()
+    record = new_run("sample", {"source": source, "engine": settings.spec, "answers": stage.model_dump(mode="json")})
+    started = time.monotonic()
+    instructions = ingest(place, reading, ROWS_PER_PART, record.id)
+    planned = Planned(stage, roles, instructions.key)
+    write_run(place, record)
+    pool = make_pool(place, record.id, STOP, workers, ray_address)
+    status, error = "failed", ""
+    stages: list[StageRun] = []
+    try:
+        with Reporter("answers", instructions.rows) as report:
+            manifest = run_stage(place, planned, instructions, pool, record.id, report)
+        stages = [StageRun.of(instructions, {}, 0.0), StageRun.of(manifest, report.latest.spent, time.monotonic() - started)]
+        status = "finished"
+    except Stopped as stopped:
+        status, error = "stopped", stopped.message
+        raise
+    except BaseException as failure:
+        error = str(failure)
+        raise
+    finally:
+        pool.close()
+        seal_abandoned(place.calls)
+        write_run(place, record.model_copy(update={"status": status, "error": error, "stages": tuple(stages), "ended_at": now()}))
+    answers = write_answers(place, manifest, out)
+    tell(instructions, manifest, stages[-1], answers, out)
+
+
+def answer_rows(table: Any) -> list[dict[str, Any]]:
+    """One row per answer of a part of pools; `id` is the input row's."""
+    return [
+        {
+            "id": pool["parent_id"],
+            "answer_index": answer["answer_index"],
+            "prompt": pool["prompt"],
+            "system": pool["system"],
+            "answer": answer["text"],
+            "finish_reason": answer["finish_reason"],
+            "completion_tokens": answer["completion_tokens"],
+        }
+        for pool in table.to_pylist()
+        for answer in pool["answers"]
+    ]
+
+
+def write_answers(store: Store, pools: Manifest, out: Path) -> int:
+    """Write every answer, in the order of the input; returns how many."""
+    import polars as pl
+
+    rows = [row for seal in pools.parts for row in answer_rows(read_part(store, seal))]
+    if out.suffix == ".parquet":
+        write_atomically(out, lambda path: pl.DataFrame(rows, infer_schema_length=None).write_parquet(path))
+        return len(rows)
+    data = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+    packed = gzip.compress(data, mtime=0) if out.suffix == ".gz" else data
+    write_atomically(out, lambda path: path.write_bytes(packed) and None)
+    return len(rows)
+
+
+def tell(instructions: Manifest, pools: Manifest, stage: StageRun, answers: int, out: Path) -> None:
+    """One or two lines on what was done; raises EngineError when every row failed."""
+    for manifest, what in ((instructions, "read"), (pools, "answered")):
+        if manifest.dropped:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
+            print(f"{sum(manifest.dropped.values())} rows could not be {what}: {reasons}", file=sys.stderr)
+    sent, reused, tokens = (stage.total(what) for what in ("sent", "reused", "completion_tokens"))
+    print(
+        f"{answers:,} answers to {pools.rows:,} prompts -> {out} ({sent:,} calls sent, {tokens:,} tokens, {reused:,} answers reused, "
+        f"{stage.seconds:.1f} s)",
+        file=sys.stderr,
+    )
+    if pools.rows == 0:
+        raise EngineError("every row failed; the reasons are above")

@@ -1,0 +1,1 @@
+"""What everything else agrees on: rows, requests, settings, errors. Imports nothing of synthmill's other packages."""

@@ -1,0 +1,87 @@
+"""What an artifact says of itself: the seal of each part, and the manifest, which is written last and decides what is done."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from schemas.calls import Frozen
+from schemas.hashing import content_hash
+
+FORMAT = 1
+
+
+class PartSeal(Frozen):
+    """One finished part. content: hash of its rows (what the next stage's part is keyed by); checksum: of the Parquet file.
+
+    spent: per role, requests sent, reused, failed, and tokens.
+    """
+
+    key: str
+    stage: str
+    file: str = Field(description="Parquet, relative to the store")
+    checksum: str
+    content: str
+    rows_in: int
+    rows: int
+    dropped_file: str | None = None
+    dropped_checksum: str | None = None
+    dropped: dict[str, int] = Field(default_factory=dict)
+    spent: dict[str, dict[str, int]] = Field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Manifest(Frozen):
+    """How one artifact was made. sources: the artifacts it was made from, with the content they had then."""
+
+    format: Literal[1] = FORMAT
+    stage: str
+    key: str
+    identity: dict[str, Any]
+    sources: dict[str, str] = Field(default_factory=dict, description="artifact key -> content")
+    columns: dict[str, str] = Field(default_factory=dict, description="column -> Arrow type")
+    parts: tuple[PartSeal, ...]
+    run: str = ""
+    made_at: str = ""
+
+    @property
+    def reference(self) -> str:
+        """The artifact's name for people and for SQL: stage_1a2b3c4d."""
+        return f"{self.stage}_{self.key[:8]}"
+
+    @property
+    def content(self) -> str:
+        """A hash of every row, in order."""
+        return content_hash([part.content for part in self.parts])
+
+    @property
+    def rows_in(self) -> int:
+        return sum(part.rows_in for part in self.parts)
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Rows dropped, by reason, the most frequent first."""
+        counts: dict[str, int] = {}
+        for part in self.parts:
+            for reason, count in part.dropped.items():
+                counts[reason] = counts.get(reason, 0) + count
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+    @property
+    def spent(self) -> dict[str, dict[str, int]]:
+        """Per role, what making the parts took, whenever that was."""
+        return add_spent(part.spent for part in self.parts)
+
+
+def add_spent(many: Any) -> dict[str, dict[str, int]]:
+    """Add up {role: {what: number}} tables."""
+    total: dict[str, dict[str, int]] = {}
+    for spent in many:
+        for role, numbers in spent.items():
+            into = total.setdefault(role, {})
+            for what, number in numbers.items():
+                into[what] = into.get(what, 0) + number
+    return total

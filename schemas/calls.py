@@ -1,0 +1,91 @@
+"""What is asked of a model and what comes back.
+
+A `Request` names a *role*, never a model: the run's settings map roles to engines. Its identity is what the model sees
+(messages, sampling, output form) and `sample`, the number that tells the n-th of several equal requests from the others.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.hashing import digest
+
+ChatRole = Literal["system", "user", "assistant", "tool"]
+
+
+class Frozen(BaseModel):
+    """An immutable value that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(Frozen):
+    role: ChatRole
+    content: str
+
+
+class Sampling(Frozen):
+    """How an answer is drawn. `seed` is the run's seed; the seed sent is derived from it and the request's key."""
+
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+    max_tokens: int = Field(1024, ge=1)
+    stop: tuple[str, ...] = ()
+    logprobs: int = Field(0, ge=0, le=20, description="alternatives per token to return; 0 for none")
+    seed: int = Field(0, ge=0, description="the run's seed")
+
+
+class Request(Frozen):
+    """One question to one role.
+
+    schema_: a JSON schema the answer must satisfy. choice: the answer is one of these strings. optional: when this request
+    fails, the recipe receives a Completion with `error` set; without it the row is dropped.
+    """
+
+    role: str
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    schema_: Mapping[str, Any] | None = None
+    choice: tuple[str, ...] | None = None
+    sample: int = 0
+    optional: bool = False
+
+    def sampled(self, count: int) -> list["Request"]:
+        """The same request `count` times, numbered from 0: `count` answers to one prompt. Messages are shared, not copied."""
+        return [self.model_copy(update={"sample": n}) for n in range(count)]
+
+    def asked(self) -> dict[str, Any]:
+        """What identifies the question, without `sample`, role and engine."""
+        return {
+            "messages": [[message.role, message.content] for message in self.messages],
+            "sampling": self.sampling.model_dump(),
+            "schema": self.schema_,
+            "choice": self.choice,
+        }
+
+
+class Completion(Frozen):
+    """One answer. Tokens are counted by the engine; latency is wall-clock seconds as the engine saw it.
+
+    finish_reason: "stop", "length" (cut at max_tokens), or "error" (then `error` says why and `text` is empty).
+    logprobs: per token [token, logprob, {alternative: logprob}], when asked for.
+    """
+
+    text: str
+    finish_reason: str = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_s: float = 0.0
+    logprobs: list[Any] | None = None
+    error: str | None = None
+
+
+def call_key(engine: str, ask: bytes, sample: int) -> bytes:
+    """The 16-byte key under which one answer is stored: what was asked, of which model, which of the equal requests."""
+    return digest([engine, ask.hex(), sample])
+
+
+def wire_seed(key: bytes) -> int:
+    """The seed sent to the engine: 31 bits of the key, which covers the run's seed."""
+    return int.from_bytes(key[:4], "big") >> 1

@@ -1,0 +1,52 @@
+"""All errors of synthmill, each with one message, so that they survive pickling by Ray.
+
+    SynthmillError          anything below; the command line prints its message and exits 1
+      Drop                  this row cannot be made: stored as `Dropped`, counted by reason, its neighbours go on
+      InputError            an input or a setting is wrong: raised before any work starts (exit code 2)
+        MissingExtra        a library is not installed: the message says how to get it
+      EngineError           a model cannot be reached or refuses everything: the part fails, finished work stays
+      StoreError            something on disk is damaged, foreign or unwritable: the message names the file
+      Stopped               the user asked to stop: what was in flight is kept, the run is resumable (exit code 130)
+
+A message says what was found, what was expected, and what to do.
+"""
+
+
+class SynthmillError(Exception):
+    """Base of all below. `message` is for people."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Drop(SynthmillError):
+    """Raised in a recipe: the row cannot be made. `reason` is a snake_case word; what follows a colon is detail."""
+
+    @property
+    def reason(self) -> str:
+        return self.message.partition(":")[0]
+
+    @property
+    def detail(self) -> str:
+        return self.message.partition(":")[2].strip()
+
+
+class InputError(SynthmillError):
+    """An input file, a setting or an option is wrong."""
+
+
+class MissingExtra(InputError):
+    """A library that this setting needs is not installed."""
+
+
+class EngineError(SynthmillError):
+    """A model cannot be reached, or answers nothing but errors."""
+
+
+class StoreError(SynthmillError):
+    """A file of the store is damaged, foreign or cannot be written."""
+
+
+class Stopped(SynthmillError):
+    """A stop was asked for; every answer that came in is in the call store."""

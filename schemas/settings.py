@@ -1,0 +1,195 @@
+"""Settings: one frozen model is at once a flow's parameter, its YAML file, the command line and Prefect's form."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from schemas.calls import Frozen
+from schemas.errors import InputError
+
+EMBEDDED = "llamacpp:smollm2"
+
+
+class EngineSettings(Frozen):
+    """Which model answers, and how hard it may be driven. May be written as one string:
+
+    openai:MODEL, openai:MODEL@http://HOST:PORT/v1, vllm:HUB_ID, vllm:/folder, llamacpp:/file.gguf, llamacpp:smollm2 (embedded),
+    replay:/recording; or just a Hub id (vllm), a .gguf file (llamacpp), or http://HOST:PORT/v1 (a server with one model).
+    With more settings beside it: {spec: "openai:MODEL", concurrency: 128}.
+    """
+
+    kind: Literal["openai", "vllm", "llamacpp", "replay"]
+    model: str = Field(description="the server's name for it, a Hub id, a folder or a file")
+    base_url: str | None = Field(None, description="openai: the server; default: what base_url_env holds, else OpenAI's own")
+    base_url_env: str = Field("OPENAI_BASE_URL", description="the environment variable that holds the server's address")
+    api_key_env: str = Field("OPENAI_API_KEY", description="the environment variable that holds the key; never the key itself")
+    revision: str | None = Field(None, description="vllm: the Hub revision")
+    concurrency: int = Field(64, ge=1, description="requests in flight, all workers together")
+    samples_per_call: int = Field(1, ge=1, description="answers to one prompt asked for in one call (n), where the engine has it")
+    timeout_s: float = Field(600, gt=0, description="one attempt, from sending to the last byte")
+    retries: int = Field(6, ge=0, description="further attempts after a time-out, 429 or 5xx")
+    replicas: int = Field(1, ge=1, description="vllm, llamacpp: copies of the model, one per worker")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="passed on: vllm's engine arguments, llama.cpp's parameters, extra fields of the request"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def parse(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return parse_engine(given)
+        if isinstance(given, Mapping) and isinstance(given.get("spec"), str):
+            return {**parse_engine(given["spec"]), **{name: value for name, value in given.items() if name != "spec"}}
+        return given
+
+    @field_validator("base_url")
+    @classmethod
+    def no_secrets(cls, url: str | None) -> str | None:
+        if url and re.search(r"//[^/]*@|[?&](api[-_]?key|token)=", url):
+            raise ValueError("the address carries a secret; put it in an environment variable and name that in api_key_env")
+        return url.rstrip("/") if url else url
+
+    @property
+    def in_process(self) -> bool:
+        return self.kind in ("vllm", "llamacpp")
+
+    @property
+    def spec(self) -> str:
+        """The short form, for people."""
+        return f"{self.kind}:{self.model}" + (f"@{self.base_url}" if self.base_url else "")
+
+
+def parse_engine(spec: str) -> dict[str, Any]:
+    """Read an engine's short form; raises ValueError that says what was expected."""
+    kind, colon, rest = spec.partition(":")
+    if kind in ("openai", "vllm", "llamacpp", "replay") and colon and rest:
+        if kind == "openai":
+            model, _, url = rest.partition("@http")
+            return {"kind": kind, "model": model, "base_url": f"http{url}" if url else None}
+        return {"kind": kind, "model": rest}
+    if spec.startswith(("http://", "https://")):
+        return {"kind": "openai", "model": "", "base_url": spec}
+    if spec.endswith(".gguf"):
+        return {"kind": "llamacpp", "model": spec}
+    if Path(spec).expanduser().is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
+        return {"kind": "vllm", "model": spec}
+    raise ValueError(
+        f"no engine is called {spec!r}; expected openai:MODEL[@URL], vllm:HUB_ID_OR_FOLDER, llamacpp:FILE.gguf, "
+        f"{EMBEDDED} (embedded), replay:RECORDING, a Hub id, a .gguf file or http://HOST:PORT/v1"
+    )
+
+
+class SourceSettings(Frozen):
+    """Where instructions come from. path: a JSONL, JSONL.gz, CSV or Parquet file, or hf://datasets/OWNER/NAME[@REVISION][#SPLIT]."""
+
+    path: str
+    prompt_column: str = "prompt"
+    id_column: str = Field("id", description="optional in the file; ids are content hashes without it")
+    system_column: str = Field("system", description="optional in the file")
+    limit: int | None = Field(None, ge=1, description="the first rows only")
+    max_prompt_chars: int = Field(200_000, ge=1, description="longer prompts are dropped")
+
+    @model_validator(mode="before")
+    @classmethod
+    def parse(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return {"path": given}
+        if isinstance(given, Mapping) and "spec" in given:
+            return {"path": given["spec"], **{name: value for name, value in given.items() if name != "spec"}}
+        return given
+
+
+class StageSampling(Frozen):
+    """How one stage draws its answers; temperature 1.0, top_p 0.9, 1024 tokens are Janus's (docs/papers.md#multifaceted)."""
+
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+    max_tokens: int = Field(1024, ge=1)
+
+
+class AnswerSettings(Frozen):
+    """N answers per prompt; temperature 0.8 and top_p 0.95 are RIP's (docs/papers.md#rip)."""
+
+    count: int = Field(4, ge=1, le=4096)
+    min_answers: int = Field(2, ge=1, description="a prompt that lost answers keeps its pool if at least so many came")
+    temperature: float = Field(0.8, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: int = Field(1024, ge=1)
+
+    @model_validator(mode="after")
+    def enough(self) -> "AnswerSettings":
+        if self.min_answers > self.count:
+            raise ValueError(f"min_answers is {self.min_answers}, but only {self.count} answers are asked for; lower it")
+        return self
+
+
+class SynthesizeSettings(Frozen):
+    """Everything about one run of `synthesize`: instructions -> preference sets -> system messages -> answers -> pairs -> dataset."""
+
+    source: SourceSettings
+    store: str = Field("store", description="the folder that holds everything; safe to share, safe to kill")
+    engines: dict[Literal["teacher", "student"], EngineSettings] = Field(
+        default_factory=lambda: {"teacher": EngineSettings.model_validate(EMBEDDED)},
+        description="role -> engine; a student that is not named is the teacher",
+    )
+    preference_sets: StageSampling = StageSampling()
+    system_messages: StageSampling = StageSampling(max_tokens=512)
+    answers: AnswerSettings = AnswerSettings()
+    embedder: str = Field("minilm", description="minilm (embedded), a Hub id or a folder of sentence-transformers")
+    seed: int = Field(0, ge=0)
+    workers: int | None = Field(None, ge=0, description="Ray actors; 0 runs in this process; default: what the engines need")
+    rows_per_part: int = Field(256, ge=1, description="one part is the unit of work and of reuse")
+    ray_address: str | None = Field(None, description="a running cluster; default: a local Ray")
+
+    def engine(self, role: str) -> EngineSettings:
+        """The engine of a role; raises InputError when neither it nor a teacher is named."""
+        for name in (role, "teacher"):
+            if name in self.engines:
+                return self.engines[name]  # type: ignore[index]
+        raise InputError(f"no engine is given for the role {role}; expected engines.{role}=..., for instance {EMBEDDED}")
+
+
+Settings = TypeVar("Settings", bound=Frozen)
+
+
+def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[str, Any]) -> Settings:
+    """Settings from a YAML file and `a.b=c` overrides (values are YAML too). Raises InputError, one line per fault."""
+    import yaml
+
+    given: Any = {}
+    if file is not None:
+        try:
+            given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except FileNotFoundError as error:
+            raise InputError(f"{file} is not there; expected a YAML file of settings, for instance examples/demo.yaml") from error
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            raise InputError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(given, dict):
+            raise InputError(f"{file} holds {type(given).__name__}; expected a mapping of settings such as `source: prompts.jsonl`")
+    for name, value in overrides.items():
+        *path, last = name.split(".")
+        place = given
+        for step in path:
+            if not isinstance(place.get(step), dict):
+                place[step] = {} if place.get(step) is None else {"spec": place[step]}
+            place = place[step]
+        place[last] = yaml.safe_load(value) if isinstance(value, str) else value
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise InputError(explain(error, file)) from error
+
+
+def explain(error: ValidationError, file: Path | None = None) -> str:
+    """A validation error in readers' terms: which setting, what was found, what was expected."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        where = ".".join(str(step) for step in fault["loc"] if step != "[key]") or "settings"
+        found = fault.get("input")
+        shown = "" if fault["type"] == "missing" or isinstance(found, dict | list) else f" (found {found!r:.80})"
+        message = "no such setting; see `synthmill run --help`" if fault["type"] == "extra_forbidden" else fault["msg"]
+        lines.append(f"{where}: {message.removeprefix('Value error, ')}{shown}")
+    return (f"{file}: " if file else "") + "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Everything that touches the disk: artifacts, the call store, the catalog, readers and publishing."""

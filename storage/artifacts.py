@@ -1,0 +1,209 @@
+"""Artifacts: Parquet parts in a common pool, each with a seal, and manifests that list them.
+
+    store/parts/<stage>/<key>.parquet            kept rows, and per row the keys of the calls it was made from
+    store/parts/<stage>/<key>.dropped.parquet    rows that could not be made, with the reason
+    store/parts/<stage>/<key>.json               the seal, written last: without it the part does not exist
+    store/artifacts/<stage>/<key>.json           the manifest, written when every part is sealed
+
+A part is keyed by its stage's identity and the content of its own input rows, so artifacts over a source that grew share the parts
+that did not change. Nothing is trusted that does not match its checksum: such a part is made again.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from schemas.artifacts import FORMAT, Manifest, PartSeal
+from schemas.errors import StoreError, SynthmillError
+from schemas.hashing import file_checksum
+from schemas.rows import Dropped, Row, to_arrow
+from storage.files import read_json, write_atomically, write_json
+
+CALLS = "calls"
+MARKER = "synthmill.json"
+
+
+@dataclass(frozen=True)
+class Store:
+    """One folder that holds everything of a project's runs."""
+
+    root: Path
+
+    @property
+    def calls(self) -> Path:
+        return self.root / "calls"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def catalog(self) -> Path:
+        return self.root / "catalog.duckdb"
+
+    def prepare(self) -> None:
+        """Make the folder; raises StoreError when it cannot be written or was made by something else."""
+        marker = self.root / MARKER
+        if not marker.exists():
+            if self.root.is_dir() and any(self.root.iterdir()) and not (self.root / "artifacts").is_dir():
+                raise StoreError(f"{self.root} is not empty and is no synthmill store; choose another folder with --store")
+            write_json(marker, {"format": FORMAT, "what": "a synthmill store"})
+        if (found := read_json(marker).get("format")) != FORMAT:
+            raise StoreError(f"{self.root} has store format {found}, this synthmill reads format {FORMAT}; choose another --store")
+        for folder in ("artifacts", "parts", "calls", "runs"):
+            (self.root / folder).mkdir(exist_ok=True)
+        write_json(marker, {"format": FORMAT, "what": "a synthmill store"})  # says now, not after a day, that it cannot be written
+
+    def manifest_path(self, stage: str, key: str) -> Path:
+        return self.root / "artifacts" / stage / f"{key}.json"
+
+    def seal_path(self, stage: str, key: str) -> Path:
+        return self.root / "parts" / stage / f"{key}.json"
+
+    def manifests(self) -> Iterator[Manifest]:
+        """Every artifact, the oldest first; a damaged manifest is left out (its stage makes it again)."""
+        found = []
+        for path in (self.root / "artifacts").glob("*/*.json"):
+            try:
+                found.append(read_manifest(path))
+            except StoreError:
+                continue
+        yield from sorted(found, key=lambda manifest: manifest.made_at)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest; raises StoreError that names the file and the remedy."""
+    try:
+        return Manifest.model_validate(read_json(path))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise StoreError(f"{path} is damaged or from another version ({where}: {fault['msg']}); delete it and run again") from error
+
+
+def sealed_part(store: Store, stage: str, key: str) -> PartSeal | None:
+    """The seal of a part that is there and whole, else None."""
+    path = store.seal_path(stage, key)
+    if not path.exists():
+        return None
+    try:
+        seal = PartSeal.model_validate(read_json(path))
+    except (StoreError, ValidationError):
+        return None
+    return seal if is_whole(store, seal) else None
+
+
+def is_whole(store: Store, seal: PartSeal) -> bool:
+    """Whether a part's files are there and match their checksums."""
+    files = [(seal.file, seal.checksum), (seal.dropped_file, seal.dropped_checksum)]
+    try:
+        return all(file_checksum(store.root / file) == checksum for file, checksum in files if file)
+    except OSError:
+        return False
+
+
+def sealed_artifact(store: Store, stage: str, key: str, sources: Mapping[str, str]) -> Manifest | None:
+    """A finished artifact: its manifest is whole, was made from these sources as they are now, and every part checks out."""
+    path = store.manifest_path(stage, key)
+    if not path.exists():
+        return None
+    try:
+        manifest = read_manifest(path)
+    except StoreError:
+        return None
+    if manifest.sources != dict(sources):
+        return None
+    with ThreadPoolExecutor(4) as threads:
+        whole = threads.map(lambda seal: is_whole(store, seal), manifest.parts)
+        return manifest if all(whole) else None
+
+
+def seal_part(
+    store: Store,
+    stage: str,
+    key: str,
+    table: pa.Table,
+    dropped: Sequence[Dropped],
+    *,
+    ids_in: Sequence[str],
+    spent: Mapping[str, Mapping[str, int]] | None = None,
+    seconds: float = 0.0,
+) -> PartSeal:
+    """Write a part's rows, its drops and, last, its seal. Raises SynthmillError if a row that came in is in neither."""
+    check_conserved(stage, ids_in, table, dropped)
+    folder = store.root / "parts" / stage
+    file, dropped_file = folder / f"{key}.parquet", folder / f"{key}.dropped.parquet"
+    reasons: dict[str, int] = {}
+    for row in dropped:
+        reasons[row.reason] = reasons.get(row.reason, 0) + 1
+    if dropped:
+        write_atomically(dropped_file, lambda path: pq.write_table(to_arrow(Dropped, dropped), path, compression="zstd"))
+    write_atomically(file, lambda path: pq.write_table(table, path, compression="zstd"))
+    seal = PartSeal(
+        key=key,
+        stage=stage,
+        file=str(file.relative_to(store.root)),
+        checksum=file_checksum(file),
+        content=table_content(table),
+        rows_in=len(ids_in),
+        rows=table.num_rows,
+        dropped_file=str(dropped_file.relative_to(store.root)) if dropped else None,
+        dropped_checksum=file_checksum(dropped_file) if dropped else None,
+        dropped=reasons,
+        spent={role: dict(numbers) for role, numbers in (spent or {}).items()},
+        seconds=round(seconds, 3),
+    )
+    write_json(store.seal_path(stage, key), seal.model_dump(mode="json"))
+    return seal
+
+
+def check_conserved(stage: str, ids_in: Sequence[str], table: pa.Table, dropped: Sequence[Dropped]) -> None:
+    """Every id that came in is a row, the parent of one, or dropped."""
+    accounted = {row.id for row in dropped}
+    for column in ("id", "parent_id"):
+        if column in table.column_names:
+            accounted.update(table[column].to_pylist())
+    if lost := [row_id for row_id in ids_in if row_id not in accounted]:
+        raise SynthmillError(f"stage {stage} lost {len(lost)} of {len(ids_in)} rows, the first {lost[0]}; this is a bug in the stage")
+
+
+def table_content(table: pa.Table) -> str:
+    """A hash of a table's rows; the column of call keys is provenance, not content."""
+    kept = table.drop_columns([CALLS]) if CALLS in table.column_names else table
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, kept.schema) as stream:
+        stream.write_table(kept.combine_chunks())
+    return blake2b(memoryview(sink.getvalue()), digest_size=16).hexdigest()
+
+
+def write_manifest(store: Store, manifest: Manifest) -> Manifest:
+    """Write an artifact's manifest, which makes it exist."""
+    manifest = manifest.model_copy(update={"made_at": datetime.now(UTC).isoformat(timespec="seconds")})
+    write_json(store.manifest_path(manifest.stage, manifest.key), manifest.model_dump(mode="json"))
+    return manifest
+
+
+def rows_to_table(model: type[Row], rows: Sequence[Row], calls: Sequence[Sequence[str]]) -> pa.Table:
+    """Rows and, per row, the keys of the calls they were made from."""
+    return to_arrow(model, rows).append_column(CALLS, pa.array(calls, pa.list_(pa.string())))
+
+
+def read_part(store: Store, seal: PartSeal) -> pa.Table:
+    """A part's kept rows; raises StoreError when they are not what was sealed."""
+    path = store.root / seal.file
+    if not is_whole(store, seal):
+        raise StoreError(f"{path} does not match its checksum; run the same command again, the part is made anew")
+    return pq.read_table(path)
+
+
+def read_artifact(store: Store, manifest: Manifest) -> pa.Table:
+    """All kept rows of an artifact, in order."""
+    return pa.concat_tables([read_part(store, seal) for seal in manifest.parts])

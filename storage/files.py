@@ -1,0 +1,62 @@
+"""Writing files so that a reader, after a crash or a power cut, sees the whole file or none of it."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from schemas.errors import StoreError
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then fsync, rename, and fsync the folder.
+
+    Raises StoreError when the store cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        descriptor = os.open(temporary, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        temporary.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; free space or choose another --store") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically."""
+    data = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    write_atomically(path, lambda temporary: _write_bytes(temporary, data))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of the store; raises StoreError for a damaged or foreign file."""
+    try:
+        value = orjson.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} is missing; run the same command again to make it anew") from error
+    except (ValueError, OSError) as error:
+        raise StoreError(f"{path} is damaged ({error}); delete it and run the same command again, nothing is asked twice") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{path} is not a synthmill file: expected a JSON object, found {type(value).__name__}; move it away")
+    return value
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)

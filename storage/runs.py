@@ -1,0 +1,104 @@
+"""Run records: one JSON file per run, written when it starts and when it ends."""
+
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from schemas.artifacts import Manifest
+from schemas.calls import Frozen
+from schemas.errors import StoreError
+from storage.artifacts import Store
+from storage.files import read_json, write_json
+
+Status = Literal["running", "finished", "failed", "stopped"]
+
+
+class StageRun(Frozen):
+    """What one run did for one stage. spent: this run's requests and tokens, by role; the manifest's counts are of all time."""
+
+    stage: str
+    artifact: str
+    key: str
+    rows_in: int
+    rows: int
+    dropped: dict[str, int]
+    spent: dict[str, dict[str, int]]
+    seconds: float
+
+    @classmethod
+    def of(cls, manifest: Manifest, spent: dict[str, dict[str, int]], seconds: float) -> "StageRun":
+        return cls(
+            stage=manifest.stage,
+            artifact=manifest.reference,
+            key=manifest.key,
+            rows_in=manifest.rows_in,
+            rows=manifest.rows,
+            dropped=manifest.dropped,
+            spent=spent,
+            seconds=round(seconds, 2),
+        )
+
+    def total(self, what: str) -> int:
+        """One of sent, reused, failed, prompt_tokens, completion_tokens, over all roles."""
+        return sum(numbers.get(what, 0) for numbers in self.spent.values())
+
+
+class RunRecord(Frozen):
+    """One run. settings hold names of environment variables, never a key."""
+
+    id: str
+    flow: str
+    status: Status = "running"
+    started_at: str
+    ended_at: str = ""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    stages: tuple[StageRun, ...] = ()
+    dataset: str = ""
+    error: str = ""
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def new_run(flow: str, settings: dict[str, Any]) -> RunRecord:
+    """A record with a fresh id that sorts by time."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return RunRecord(id=f"{stamp}-{secrets.token_hex(2)}", flow=flow, started_at=now(), settings=settings)
+
+
+def write_run(store: Store, record: RunRecord) -> RunRecord:
+    write_json(store.runs / f"{record.id}.json", record.model_dump(mode="json"))
+    return record
+
+
+def runs(store: Store) -> Iterator[RunRecord]:
+    """Every run, the oldest first; a damaged record is left out."""
+    for path in sorted(store.runs.glob("*.json")):
+        try:
+            yield RunRecord.model_validate(read_json(path))
+        except (StoreError, ValueError):
+            continue
+
+
+def summary(record: RunRecord) -> str:
+    """The run as a markdown table."""
+    lines = [
+        f"# {record.flow} {record.id}: {record.status}",
+        "",
+        "| stage | rows in | rows out | dropped | calls sent | reused | tokens in | tokens out | seconds |",
+        "|---|---:|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    for stage in record.stages:
+        dropped = ", ".join(f"{count} {reason}" for reason, count in stage.dropped.items()) or "none"
+        numbers = [stage.total(what) for what in ("sent", "reused", "prompt_tokens", "completion_tokens")]
+        cells = [stage.artifact, stage.rows_in, stage.rows, dropped, *numbers, stage.seconds]
+        lines.append("| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells) + " |")
+    if record.error:
+        lines += ["", f"**{record.error}**"]
+    if record.dataset:
+        lines += ["", f"Dataset: `{record.dataset}`"]
+    return "\n".join(lines) + "\n"

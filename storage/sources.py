@@ -1,0 +1,267 @@
+"""Reading what users have: JSONL, JSONL.gz, CSV, Parquet files and Hub datasets, into instructions.
+
+A bad row becomes `Dropped` with its line number and never stops its neighbours; a bad file stops everything before any work.
+"""
+
+import csv
+import gzip
+import io
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from schemas.errors import Drop, InputError
+from schemas.hashing import content_hash, file_checksum
+from schemas.rows import Dropped, Instruction
+from schemas.settings import SourceSettings
+
+VERSION = "1"
+FORMATS = ".jsonl, .jsonl.gz, .csv or .parquet, or hf://datasets/OWNER/NAME[@REVISION][#SPLIT]"
+HUB = "hf://datasets/"
+
+
+class Line(NamedTuple):
+    """One raw row: where it stands, and its fields, or the reason why it has none."""
+
+    place: str
+    fields: dict[str, Any] | None
+    fault: str = ""
+
+
+@dataclass
+class Chunk:
+    """The next `rows_per_part` raw rows of a source. ids_in: one id per raw row."""
+
+    rows: list[Instruction]
+    dropped: list[Dropped]
+
+    @property
+    def ids_in(self) -> list[str]:
+        return [row.id for row in self.rows] + [row.id for row in self.dropped]
+
+
+def fingerprint(source: SourceSettings) -> str:
+    """What identifies a source's content: the file's checksum, or the Hub commit. Raises InputError when it cannot be read."""
+    if source.path.startswith(HUB):
+        return content_hash(list(hub_commit(source.path)))
+    path = Path(source.path).expanduser()
+    suffix_of(path)
+    try:
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty; expected rows with a column {source.prompt_column!r}")
+        return file_checksum(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there; expected a file that ends in {FORMATS}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_chunks(source: SourceSettings, rows_per_part: int) -> Iterator[Chunk]:
+    """Instructions in chunks of `rows_per_part` raw rows, so that a file that grew keeps its earlier chunks.
+
+    Raises InputError for an unreadable file, for one without rows, and when no row of the first chunk has the prompt column.
+    """
+    seen: set[str] = set()
+    chunk, raw, count = Chunk([], []), 0, 0
+    columns: set[str] = set()
+    answered = False
+    for line in lines_of(source.path):
+        if source.limit is not None and count >= source.limit:
+            break
+        count += 1
+        raw += 1
+        columns.update(line.fields or ())
+        try:
+            row = instruction_of(line, source)
+            if row.id in seen:
+                raise Drop(f"duplicate_id: {row.id}")
+            seen.add(row.id)
+            chunk.rows.append(row)
+            answered = True
+        except Drop as drop:
+            chunk.dropped.append(Dropped(id=line.place, reason=drop.reason, detail=drop.detail[:500]))
+        if raw == rows_per_part:
+            check_columns(source, columns, answered)
+            yield chunk
+            chunk, raw = Chunk([], []), 0
+    if count == 0:
+        raise InputError(f"{source.path} has no rows; expected rows with a column {source.prompt_column!r}")
+    if raw:
+        check_columns(source, columns, answered)
+        yield chunk
+
+
+def check_columns(source: SourceSettings, columns: set[str], answered: bool) -> None:
+    if not answered and not columns & {source.prompt_column, "messages", "turns"}:
+        found = ", ".join(sorted(columns)) or "none"
+        raise InputError(
+            f"{source.path} has no column {source.prompt_column!r} (nor messages or turns); found: {found}; "
+            "name the column with --prompt-column, or source.prompt_column in the settings"
+        )
+
+
+def instruction_of(line: Line, source: SourceSettings) -> Instruction:
+    """One raw row as an instruction; raises Drop when it is none."""
+    if line.fields is None:
+        raise Drop(line.fault)
+    fields, notes = line.fields, []
+    system = fields.get(source.system_column)
+    prompt = fields.get(source.prompt_column)
+    if prompt is None and isinstance(messages := fields.get("messages"), list):
+        system, prompt, left_out = first_turn(messages, system)
+        if left_out:
+            notes.append(f"{left_out} later messages left out")
+    elif prompt is None and isinstance(turns := fields.get("turns"), list) and turns:
+        prompt = turns[0]
+        if len(turns) > 1:
+            notes.append(f"{len(turns) - 1} later turns left out")
+    prompt, system = text_of(prompt, "prompt"), text_of(system, "system") if system is not None else None
+    if not prompt.strip():
+        raise Drop("empty_prompt")
+    if len(prompt) + len(system or "") > source.max_prompt_chars:
+        raise Drop(f"prompt_too_long: {len(prompt) + len(system or '')} characters; source.max_prompt_chars is {source.max_prompt_chars}")
+    given = fields.get(source.id_column)
+    if given is not None and not isinstance(given, str | int):
+        raise Drop(f"bad_id: expected text or a whole number, found {type(given).__name__}")
+    row_id = str(given) if given not in (None, "") else content_hash([system, prompt])[:24]
+    source_name = fields.get("source")
+    return Instruction(
+        id=row_id,
+        prompt=prompt,
+        system=system,
+        source=source_name if isinstance(source_name, str) else source.path.rsplit("/", 1)[-1],
+        note="; ".join(notes),
+    )
+
+
+def first_turn(messages: list[Any], system: Any) -> tuple[Any, Any, int]:
+    """(system, first user message, messages left out) of a chat."""
+    left_out = 0
+    prompt = None
+    for message in messages:
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+            raise Drop("bad_messages: expected a list of {role, content} with text")
+        if message.get("role") == "system" and system is None and prompt is None:
+            system = message["content"]
+        elif message.get("role") == "user" and prompt is None:
+            prompt = message["content"]
+        else:
+            left_out += 1
+    return system, prompt, left_out
+
+
+def text_of(value: Any, what: str) -> str:
+    if value is None:
+        raise Drop(f"null_{what}")
+    if not isinstance(value, str):
+        raise Drop(f"{what}_not_text: found {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Drop("not_utf8") from None
+    return value
+
+
+def suffix_of(path: Path) -> str:
+    for suffix in (".jsonl", ".jsonl.gz", ".csv", ".parquet"):
+        if path.name.lower().endswith(suffix):
+            return suffix
+    raise InputError(f"{path} has an unknown ending; expected {FORMATS}")
+
+
+def lines_of(place: str) -> Iterator[Line]:
+    """Raw rows of a file or a Hub dataset, one at a time. Raises InputError when the file itself is damaged."""
+    if place.startswith(HUB):
+        yield from read_hub(place)
+        return
+    path = Path(place).expanduser()
+    suffix = suffix_of(path)
+    try:
+        if suffix == ".parquet":
+            yield from read_parquet(path)
+        elif suffix == ".csv":
+            yield from read_csv(path)
+        else:
+            with gzip.open(path) if suffix == ".jsonl.gz" else path.open("rb") as file:
+                yield from read_jsonl(file)  # type: ignore[arg-type]
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise InputError(f"{path} is not a whole gzip file ({error}); fetch it again") from error
+    except csv.Error as error:
+        raise InputError(f"{path} is not valid CSV: {error}") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there; expected a file that ends in {FORMATS}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_jsonl(file: io.BufferedIOBase) -> Iterator[Line]:
+    for number, data in enumerate(file, 1):
+        if not data.strip():
+            continue
+        place = f"line-{number}"
+        try:
+            data.decode()
+            fields = orjson.loads(data)
+        except UnicodeDecodeError as error:
+            yield Line(place, None, f"not_utf8: {error.reason} at byte {error.start}")
+        except orjson.JSONDecodeError as error:
+            yield Line(place, None, f"bad_json: {error}")
+        else:
+            if isinstance(fields, dict):
+                yield Line(place, fields)
+            else:
+                yield Line(place, None, f"not_an_object: found {type(fields).__name__}")
+
+
+def read_csv(path: Path) -> Iterator[Line]:
+    csv.field_size_limit(sys.maxsize)
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file)
+        for fields in reader:
+            given = {name: value if value != "" else None for name, value in fields.items() if name}
+            yield Line(f"line-{reader.line_num}", given)
+
+
+def read_parquet(path: Path) -> Iterator[Line]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        number = 0
+        for batch in file.iter_batches(batch_size=1024):
+            for fields in batch.to_pylist():
+                number += 1
+                yield Line(f"row-{number}", fields)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def hub_commit(place: str) -> tuple[str, str, str]:
+    """(dataset, commit, split) of hf://datasets/OWNER/NAME[@REVISION][#SPLIT]; asks the Hub which commit a revision is."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    name, _, split = place.removeprefix(HUB).partition("#")
+    name, _, revision = name.partition("@")
+    try:
+        commit = HfApi().dataset_info(name, revision=revision or None).sha
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        raise InputError(f"{place} cannot be reached on the Hub: {' '.join(str(error).split())[:200]}") from error
+    return name, commit or revision, split or "train"
+
+
+def read_hub(place: str) -> Iterator[Line]:
+    """Rows of a Hub dataset at one commit, streamed through `datasets`."""
+    from datasets import load_dataset
+
+    name, commit, split = hub_commit(place)
+    try:
+        for number, fields in enumerate(load_dataset(name, revision=commit, split=split, streaming=True), 1):
+            yield Line(f"row-{number}", dict(fields))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{place} cannot be read: {' '.join(str(error).split())[:200]}") from error

@@ -1,0 +1,1 @@
+"""The work: recipes, the driver, engines, scorers, cuts. Imports no Prefect, no DuckDB; only parallel.py imports Ray."""

@@ -1,0 +1,40 @@
+"""Duplicates. A cut adds its verdict and deletes nothing: `kept`, `duplicate_of`, `similarity`, `layer`; the exporter honours it."""
+
+import unicodedata
+from pathlib import Path
+from typing import ClassVar
+
+import polars as pl
+
+from schemas.hashing import content_hash
+from schemas.rows import Dropped
+from tasks.frames import FrameStage
+
+
+def normalised(text: str) -> str:
+    """NFKC, casefold, white space collapsed: what two exact duplicates share, in any script."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+class ExactDuplicates(FrameStage):
+    """Marks rows whose normalised `columns` equal those of a row that stays; the first in order of id stays, so that the input's
+    order changes nothing. Source: docs/papers.md#dedup, layer 1.
+    """
+
+    name: ClassVar = "unique_pairs"
+    version: ClassVar = "1"
+    whole: ClassVar = True
+
+    columns: tuple[str, ...] = ("system", "prompt")
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        keys = [content_hash([normalised(text or "") for text in row]) for row in frame.select(self.columns).iter_rows()]
+        keyed = frame.with_columns(pl.Series("_key", keys, dtype=pl.String))
+        first = pl.col("id").min().over("_key")
+        kept = pl.col("id") == first
+        return keyed.with_columns(
+            kept=kept,
+            duplicate_of=pl.when(kept).then(None).otherwise(first),
+            similarity=pl.when(kept).then(None).otherwise(pl.lit(1.0)),
+            layer=pl.when(kept).then(None).otherwise(pl.lit("exact")),
+        ).drop("_key"), []

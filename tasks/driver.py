@@ -1,0 +1,320 @@
+"""The driver: one event loop that keeps a window of requests in flight and moves each row on the moment its own answers are there.
+
+There are no waves and no barriers. Rows are admitted only to keep the window full, so memory holds the rows in flight and no more;
+several parts may be handed over at once, and the window stays full from one to the next. Every answer goes to the call store before
+its recipe sees it: answers that arrive in one tick of the loop share one write. A row whose answers are stored already is replayed
+from them, without a task, up to its first missing answer.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.calls import Completion, Request, call_key, wire_seed
+from schemas.errors import Drop, EngineError, SynthmillError
+from schemas.hashing import digest
+from schemas.rows import Dropped, Row
+from storage.calls import CallStore
+from tasks.engines.engine import Engine
+from tasks.recipe import Recipe
+
+ROWS_PER_TICK = 32
+ANSWERS_PER_WRITE = 8  # more would save little and send the next requests in bursts
+
+
+@dataclass(slots=True)
+class Spent:
+    """Requests and tokens of one role. reused: answers that came from the call store."""
+
+    sent: int = 0
+    reused: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(slots=True)
+class PartResult:
+    """What became of one part's rows, in their order. calls: per kept row, the keys of every answer it was made from."""
+
+    rows: list[Row]
+    calls: list[list[str]]
+    dropped: list[Dropped]
+    spent: dict[str, Spent]
+
+
+@dataclass(slots=True)
+class Part:
+    outcomes: list[tuple[Row | Dropped, list[str]] | None]
+    left: int
+    done: "asyncio.Future[None]"
+    spent: dict[str, Spent] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A row on its way: its generator, the answers of its current step, and how many of them are still missing."""
+
+    row: Row
+    place: int
+    part: Part
+    steps: Any
+    requests: list[Request] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    answers: list[Completion | None] = field(default_factory=list)
+    missing: int = 0
+    calls: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One or more samples of one request, asked together. wanted: by key, who waits for it (no key: already stored)."""
+
+    request: Request
+    ask: bytes
+    asked: dict[str, Any]
+    samples: list[int]
+    keys: list[bytes]
+    wanted: dict[bytes, list[tuple[Flight, int]]]
+
+
+@dataclass(slots=True)
+class Lane:
+    engine: Engine
+    queue: deque[Call] = field(default_factory=deque)
+    in_flight: int = 0
+
+
+class Driver:
+    """Drive one recipe over parts of rows. engines: by role; a role that shares an engine object shares its window."""
+
+    def __init__(self, recipe: Recipe[Any, Any], engines: Mapping[str, Engine], calls: CallStore) -> None:
+        self.recipe = recipe
+        self.calls = calls
+        lanes = {id(engine): Lane(engine) for engine in engines.values()}
+        self._lanes = {role: lanes[id(engine)] for role, engine in engines.items()}
+        self._all_lanes = list(lanes.values())
+        self._capacity = sum(lane.engine.limit for lane in self._all_lanes)
+        self._waiting: deque[tuple[Row, int, Part]] = deque()
+        self._parts: list[Part] = []
+        self._outstanding = 0
+        self._pending: dict[bytes, Call] = {}
+        self._arrived: list[tuple[Call, Sequence[Completion]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: SynthmillError | None = None
+        self._pumping = False
+        self.rows_done = 0
+        self.rows_dropped = 0
+        self.totals: dict[str, Spent] = {}
+
+    @property
+    def in_flight(self) -> int:
+        return sum(lane.in_flight for lane in self._all_lanes)
+
+    async def run(self, rows: Sequence[Row]) -> PartResult:
+        """Bring every row of a part to its end. Several parts may run at once; they share the window.
+
+        Raises EngineError when an engine is gone and whatever `stop` was given; answers that came in are stored either way.
+        """
+        if self._failure:
+            raise self._failure
+        part = Part([None] * len(rows), len(rows), asyncio.get_running_loop().create_future())
+        if rows:
+            self._parts.append(part)
+            self._waiting.extend((row, place, part) for place, row in enumerate(rows))
+            self._pump_soon()
+            await part.done
+        result = PartResult([], [], [], part.spent)
+        for outcome in part.outcomes:
+            assert outcome is not None
+            made, keys = outcome
+            if isinstance(made, Dropped):
+                result.dropped.append(made)
+            else:
+                result.rows.append(made)
+                result.calls.append(keys)
+        return result
+
+    def stop(self, why: SynthmillError) -> None:
+        """Ask for nothing more; what is in flight is still received and stored. Every `run` then raises `why`."""
+        self._failure = self._failure or why
+        self._waiting.clear()
+        for lane in self._all_lanes:
+            lane.queue.clear()
+        self._settle()
+
+    def cancel(self) -> None:
+        """Give up what is in flight, too."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _settle(self) -> None:
+        if self._failure and not self.in_flight and not self._arrived:
+            for part in self._parts:
+                if not part.done.done():
+                    part.done.set_exception(self._failure)
+            self._parts.clear()
+
+    def _pump_soon(self) -> None:
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Admit rows while the window has room, then send what is queued."""
+        self._pumping = False
+        if self._failure:
+            return
+        admitted = 0
+        while self._waiting and self._outstanding < self._capacity:
+            if admitted == ROWS_PER_TICK:  # rows replayed from the store take no window: let the loop breathe
+                self._pump_soon()
+                break
+            admitted += 1
+            row, place, part = self._waiting.popleft()
+            self._advance(Flight(row, place, part, self.recipe.steps(row)), None)
+        for lane in self._all_lanes:
+            while lane.queue and lane.in_flight < lane.engine.limit:
+                call = lane.queue.popleft()
+                lane.in_flight += len(call.keys)
+                task = asyncio.create_task(self._ask(lane, call))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, lane: Lane, call: Call) -> None:
+        completions: Sequence[Completion] = ()
+        try:
+            completions = await lane.engine.complete(call.request, wire_seed(call.keys[0]), len(call.keys))
+        except SynthmillError as error:
+            self.stop(error)
+        except Exception as error:
+            self.stop(EngineError(f"{lane.engine.name} failed with {type(error).__name__}: {error}"))
+        finally:
+            lane.in_flight -= len(call.keys)
+            self._outstanding -= len(call.keys)
+            self._arrived.append((call, completions))
+            if len(self._arrived) == 1:
+                asyncio.get_running_loop().call_soon(self._receive)
+            elif len(self._arrived) == ANSWERS_PER_WRITE:
+                self._receive()
+
+    def _receive(self) -> None:
+        """Store what arrived in this tick with one write, then let the rows see it."""
+        arrived, self._arrived = self._arrived, []
+        if not arrived:
+            return
+        name = self.recipe.name
+        for call, completions in arrived:
+            facts = {"engine": self._lanes[call.request.role].engine.name, "role": call.request.role, "stage": name}
+            for key, sample, completion in zip(call.keys, call.samples, completions, strict=False):
+                if completion.error is None and key in call.wanted:
+                    self.calls.add(key, call.ask, call.asked, completion, sample=sample, **facts)
+        try:
+            self.calls.flush()
+        except SynthmillError as error:
+            self.stop(error)
+        else:
+            for call, completions in arrived:
+                self._deliver(call, completions)
+        self._settle()
+        self._pump()
+
+    def _deliver(self, call: Call, completions: Sequence[Completion]) -> None:
+        role = call.request.role
+        for key, completion in zip(call.keys, completions, strict=False):
+            self._pending.pop(key, None)
+            for turn, (flight, index) in enumerate(call.wanted.get(key, ())):
+                for spent in (self._spent(flight.part.spent, role), self._spent(self.totals, role)):
+                    if turn:
+                        spent.reused += 1
+                        continue
+                    spent.sent += 1
+                    spent.failed += completion.error is not None
+                    spent.prompt_tokens += completion.prompt_tokens
+                    spent.completion_tokens += completion.completion_tokens
+                flight.answers[index] = completion
+                flight.missing -= 1
+                if flight.missing == 0:
+                    self._advance(flight, flight.answers)
+
+    def _advance(self, flight: Flight, answers: Any) -> None:
+        """Step a row's generator with stored answers until one is missing or the row has come to its end."""
+        made: Row | Dropped
+        try:
+            while True:
+                if answers:
+                    flight.calls.extend(key.hex() for key, answer in zip(flight.keys, answers, strict=True) if not answer.error)
+                failed = next((a for a, r in zip(answers or (), flight.requests, strict=True) if a.error and not r.optional), None)
+                flight.requests = flight.steps.throw(Drop(failed.error)) if failed else flight.steps.send(answers)
+                flight.missing = self._prepare(flight)
+                if flight.missing:
+                    return
+                answers = flight.answers
+        except StopIteration as end:
+            made = end.value
+            if made.parent_id != flight.row.id:
+                made = Dropped(id=flight.row.id, reason="recipe_error", detail="the row returned is no child of the row given")
+        except Drop as drop:
+            made = Dropped(id=flight.row.id, reason=drop.reason, detail=drop.detail[:500])
+        except Exception as error:  # a bad row never stops its neighbours
+            made = Dropped(id=flight.row.id, reason="recipe_error", detail=f"{type(error).__name__}: {error}"[:500])
+        flight.part.outcomes[flight.place] = (made, flight.calls)
+        self.rows_done += 1
+        self.rows_dropped += isinstance(made, Dropped)
+        flight.part.left -= 1
+        if flight.part.left == 0 and not flight.part.done.done():
+            self._parts.remove(flight.part)
+            flight.part.done.set_result(None)
+
+    def _prepare(self, flight: Flight) -> int:
+        """Look up the step's answers and queue what is missing; returns how many are."""
+        requests = flight.requests
+        flight.answers = [None] * len(requests)
+        asks: dict[tuple[int, ...], tuple[bytes, dict[str, Any]]] = {}  # samples of one request share its parts: hash them once
+        groups: dict[tuple[bytes, int], list[int]] = {}
+        keys = flight.keys = []
+        wanted: set[tuple[bytes, int]] = set()
+        for index, request in enumerate(requests):
+            parts = (id(request.messages), id(request.sampling), id(request.schema_), id(request.choice))
+            if parts not in asks:
+                asked = request.asked()
+                asks[parts] = (digest(asked), asked)
+            ask = asks[parts][0]
+            lane = self._lanes[request.role]
+            keys.append(call_key(lane.engine.name, ask, request.sample))
+            group = (ask, request.sample // lane.engine.samples_per_call)
+            groups.setdefault(group, []).append(index)
+            if (stored := self.calls.find(keys[index])) is not None:
+                flight.answers[index] = stored
+                self._spent(flight.part.spent, request.role).reused += 1
+                self._spent(self.totals, request.role).reused += 1
+            elif (pending := self._pending.get(keys[index])) is not None:
+                pending.wanted[keys[index]].append((flight, index))
+            else:
+                wanted.add(group)
+        for group in groups if len(wanted) == len(groups) else [g for g in groups if g in wanted]:
+            self._queue(flight, groups[group], keys, asks)
+        return flight.answers.count(None)
+
+    def _queue(self, flight: Flight, indexes: list[int], keys: list[bytes], asks: dict[Any, Any]) -> None:
+        """Queue the samples at `indexes`, asked together; those that are stored or under way are asked again but not used, so
+        that an interrupted run asks for the same groups, with the same seeds, as one that was not."""
+        first = flight.requests[indexes[0]]
+        ask, asked = asks[id(first.messages), id(first.sampling), id(first.schema_), id(first.choice)]
+        samples = [flight.requests[index].sample for index in indexes]
+        call = Call(first, ask, asked, samples, [keys[index] for index in indexes], {})
+        for index in indexes:
+            if flight.answers[index] is None and keys[index] not in self._pending:
+                call.wanted[keys[index]] = [(flight, index)]
+                self._pending[keys[index]] = call
+        lane = self._lanes[first.role]
+        lane.queue.append(call)
+        self._outstanding += len(indexes)
+
+    @staticmethod
+    def _spent(by_role: dict[str, Spent], role: str) -> Spent:
+        if role not in by_role:
+            by_role[role] = Spent()
+        return by_role[role]

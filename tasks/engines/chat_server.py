@@ -1,0 +1,271 @@
+"""Any OpenAI-compatible server, over aiohttp: retries, slowing down when told to, structured answers, and errors that help.
+
+aiohttp, because it is three times as fast as the openai client here (2,560 against 810 requests a second at 64 in flight).
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import Request as Get
+from urllib.request import getproxies, proxy_bypass, urlopen
+
+import aiohttp
+import orjson
+
+from schemas.calls import Completion, Request
+from schemas.errors import EngineError, InputError
+from schemas.hashing import content_hash
+from schemas.settings import EngineSettings
+
+OPENAI = "https://api.openai.com/v1"
+BACKOFF_S, MOST_BACKOFF_S = 0.5, 60.0
+OVERFLOW = ("context length", "context_length", "context size", "context window", "maximum context", "too long", "max_model_len")
+
+
+class ChatServer:
+    """One model behind one server. The window (`limit`) halves on 429 and 503 and grows back by one per window of answers."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings = settings
+        self.name = f"openai:{settings.model}"
+        if settings.options:
+            self.name += f"+{content_hash(settings.options)[:8]}"
+        self.limit = settings.concurrency
+        self.samples_per_call = settings.samples_per_call
+        self.url = server_url(settings)
+        self._session: aiohttp.ClientSession | None = None
+        self._plain = {"model": settings.model, **{k: v for k, v in settings.options.items() if v is not None}}
+        self._key = os.environ.get(settings.api_key_env)
+        self._length_field = "max_completion_tokens" if self.url.startswith(OPENAI) else "max_tokens"
+        self._slowed_at = self._answered_at = 0.0
+        self._answers_since_change = 0
+
+    async def open(self) -> None:
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
+            timeout=aiohttp.ClientTimeout(total=self.settings.timeout_s, sock_connect=30),
+            headers=headers,
+            proxy=proxy_for(self.url),
+        )
+
+    async def close(self) -> None:
+        if self._session:
+            await self._session.close()
+            self._session = None
+
+    async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
+        body = orjson.dumps(self._body(request, seed, count))
+        started = time.monotonic()
+        waits = attempts = 0
+        while True:
+            status, data, retry_after = await self._post(body)
+            if status == 200:
+                return self._read(request, data, count, time.monotonic() - started)
+            if status in (429, 503, 529):
+                self._slow_down()
+                waits += 1
+                pause = retry_after if retry_after is not None else backoff(waits)
+                exhausted = waits > self.settings.retries * 4
+            elif status in (0, 408, 409, 425) or status >= 500:
+                attempts += 1
+                pause = max(retry_after or 0.0, backoff(attempts))
+                exhausted = attempts > self.settings.retries
+            else:
+                return self._refused(status, data, count)
+            if exhausted:
+                return self._gave_up(status, data, count, started)
+            await asyncio.sleep(pause)
+
+    async def _post(self, body: bytes) -> tuple[int, bytes, float | None]:
+        """(status, body, Retry-After in seconds); status 0: no answer at all, the body says why."""
+        assert self._session is not None
+        try:
+            async with self._session.post(self.url + "/chat/completions", data=body) as response:
+                return response.status, await response.read(), seconds_of(response.headers.get("Retry-After"))
+        except TimeoutError:
+            return 0, f"no answer within {self.settings.timeout_s:g} s".encode(), None
+        except (aiohttp.ClientError, OSError) as error:
+            return 0, str(error).encode(), None
+
+    def _body(self, request: Request, seed: int, count: int) -> dict[str, Any]:
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            self._length_field: sampling.max_tokens,
+            "seed": seed,
+            **self._plain,
+        }
+        if count > 1:
+            body["n"] = count
+        if sampling.stop:
+            body["stop"] = sampling.stop
+        if sampling.logprobs:
+            body["logprobs"], body["top_logprobs"] = True, sampling.logprobs
+        if schema := answer_schema(request):
+            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+        return body
+
+    def _read(self, request: Request, data: bytes, count: int, latency_s: float) -> Sequence[Completion]:
+        try:
+            answer = orjson.loads(data)
+            choices = answer["choices"]
+            usage = answer.get("usage") or {}
+            completions = [
+                Completion(
+                    text=chosen(request, choice["message"].get("content") or ""),
+                    finish_reason=choice.get("finish_reason") or "stop",
+                    prompt_tokens=usage.get("prompt_tokens", 0) if index == 0 else 0,
+                    completion_tokens=share(usage.get("completion_tokens", 0), len(choices), index),
+                    latency_s=round(latency_s, 4),
+                    logprobs=token_logprobs(choice) if request.sampling.logprobs else None,
+                )
+                for index, choice in enumerate(choices)
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EngineError(
+                f"{self.url} answered something that is not a chat completion ({type(error).__name__}: {error}): {data[:200]!r}; "
+                "check that the address ends in /v1 and speaks the OpenAI protocol"
+            ) from error
+        if len(completions) != count:
+            raise EngineError(f"{self.url} gave {len(completions)} of {count} answers asked for in one call; set samples_per_call=1")
+        self._answered_at = time.monotonic()
+        self._speed_up()
+        return completions
+
+    def _refused(self, status: int, data: bytes, count: int) -> Sequence[Completion]:
+        said = self._said(data)
+        if status in (401, 403):
+            where = self.settings.api_key_env
+            has = "was refused" if self._key else "is not set"
+            raise EngineError(f"{self.url} wants a valid key ({status}: {said}); the environment variable {where} {has}")
+        if status == 404:
+            raise EngineError(f"{self.url} knows no model {self.settings.model!r}, or no /chat/completions (404: {said})")
+        overflow = any(words in said.lower() for words in OVERFLOW)
+        reason = f"{'context_overflow' if overflow else 'refused'}: {status}: {said}"
+        return [Completion(text="", finish_reason="error", error=reason)] * count
+
+    def _gave_up(self, status: int, data: bytes, count: int, started: float) -> Sequence[Completion]:
+        """A request that fails while others succeed is that row's fault; if nothing succeeds, the engine is gone."""
+        said = self._said(data)
+        tries = f"{self.settings.retries + 1} attempts in {time.monotonic() - started:.0f} s"
+        if self._answered_at > started:
+            reason = f"{'engine_timeout' if status == 0 else 'engine_error'}: {status or 'no answer'}: {said} ({tries})"
+            return [Completion(text="", finish_reason="error", error=reason)] * count
+        what = f"HTTP {status}: {said}" if status else said
+        raise EngineError(f"{self.url} does not answer ({what}) after {tries}; start it, then run the same command again to continue")
+
+    def _said(self, data: bytes) -> str:
+        """The server's own words, one line, without our key."""
+        try:
+            error = orjson.loads(data)
+            error = error.get("error", error)
+            said = str(error.get("message", error) if isinstance(error, dict) else error)
+        except (ValueError, AttributeError):
+            said = data.decode(errors="replace")
+        if self._key:
+            said = said.replace(self._key, "***")
+        return " ".join(said.split())[:300]
+
+    def _slow_down(self) -> None:
+        now = time.monotonic()
+        if now - self._slowed_at > 1:  # answers already under way say the same thing again
+            self.limit = max(1, self.limit // 2)
+            self._slowed_at, self._answers_since_change = now, 0
+
+    def _speed_up(self) -> None:
+        if self.limit < self.settings.concurrency:
+            self._answers_since_change += 1
+            if self._answers_since_change >= self.limit:
+                self.limit += 1
+                self._answers_since_change = 0
+
+
+def server_url(settings: EngineSettings) -> str:
+    return (settings.base_url or os.environ.get(settings.base_url_env) or OPENAI).rstrip("/")
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for this server, looked up once (aiohttp's trust_env looks it up for every request,
+    in a thread, at three times the cost of the request)."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
+def served_models(settings: EngineSettings) -> list[str]:
+    """Ask a server which models it serves. Raises EngineError when it is not there."""
+    url = server_url(settings) + "/models"
+    key = os.environ.get(settings.api_key_env)
+    try:
+        with urlopen(Get(url, headers={"Authorization": f"Bearer {key}"} if key else {}), timeout=10) as response:
+            return [str(model["id"]) for model in orjson.loads(response.read())["data"]]
+    except (URLError, OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"{url} does not answer ({error}); start the server, or correct the address: openai:MODEL@URL") from error
+
+
+def only_model(settings: EngineSettings) -> str:
+    """The one model that a server serves; raises InputError when it has several."""
+    names = served_models(settings)
+    if len(names) != 1:
+        shown = ", ".join(names[:8]) or "none"
+        raise InputError(f"{server_url(settings)} serves {len(names)} models ({shown}); say which: openai:MODEL@{server_url(settings)}")
+    return names[0]
+
+
+def answer_schema(request: Request) -> dict[str, Any] | None:
+    """The JSON schema to ask for; a choice is asked for as an object with one enumerated field, which every server understands."""
+    if request.choice:
+        return {
+            "type": "object",
+            "properties": {"choice": {"type": "string", "enum": list(request.choice)}},
+            "required": ["choice"],
+            "additionalProperties": False,
+        }
+    return dict(request.schema_) if request.schema_ else None
+
+
+def chosen(request: Request, text: str) -> str:
+    """Unwrap a choice; anything else is passed on as it is, for the recipe to judge."""
+    if not request.choice:
+        return text
+    try:
+        return str(orjson.loads(text)["choice"])
+    except (ValueError, KeyError, TypeError):
+        return text.strip()
+
+
+def token_logprobs(choice: dict[str, Any]) -> list[Any]:
+    found = (choice.get("logprobs") or {}).get("content") or []
+    return [[t["token"], t["logprob"], {o["token"]: o["logprob"] for o in t.get("top_logprobs") or ()}] for t in found]
+
+
+def share(total: int, parts: int, index: int) -> int:
+    """An even split of a sum that a server reports for all choices together; the shares add up to it."""
+    return total // parts + (index < total % parts)
+
+
+def backoff(attempt: int) -> float:
+    return min(MOST_BACKOFF_S, BACKOFF_S * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.5)
+
+
+def seconds_of(retry_after: str | None) -> float | None:
+    """Retry-After as seconds; it may be a number or a date."""
+    if not retry_after:
+        return None
+    try:
+        return min(float(retry_after), 600.0)
+    except ValueError:
+        try:
+            return min(max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time()), 600.0)
+        except ValueError:
+            return None

@@ -1,0 +1,77 @@
+"""What every engine is, and how one is made from its settings."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+from schemas.calls import Completion, Request
+from schemas.settings import EngineSettings
+
+
+class Engine(Protocol):
+    """A model that answers.
+
+    name: the model's identity (id with revision, or the file's fingerprint), never an address; part of every call's key.
+    limit: how many requests it takes at once just now; an engine lowers it when a server says that it is too busy.
+    samples_per_call: how many answers to one prompt are asked for in one call.
+    in_process: holds the weights in this process, so that each worker has a copy.
+    """
+
+    name: str
+    limit: int
+    samples_per_call: int
+
+    async def open(self) -> None:
+        """Load or connect; raises EngineError with one readable message when that cannot be."""
+
+    async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
+        """`count` answers to one request. A request that this model can never answer gives a Completion with `error` set; an
+        engine that is gone raises EngineError."""
+
+    async def close(self) -> None:
+        """Free everything; no process stays behind."""
+
+
+def make_engine(settings: EngineSettings, concurrency: int | None = None) -> Engine:
+    """Make the engine that the settings name, without loading it. concurrency: this worker's share, if not all."""
+    if concurrency is not None:
+        settings = settings.model_copy(update={"concurrency": concurrency})
+    if settings.kind == "openai":
+        from tasks.engines.chat_server import ChatServer
+
+        return ChatServer(settings)
+    if settings.kind == "vllm":
+        from tasks.engines.vllm_engine import VLLMEngine
+
+        return VLLMEngine(settings)
+    if settings.kind == "llamacpp":
+        from tasks.engines.gguf import GGUF
+
+        return GGUF(settings)
+    from tasks.engines.recording import Recording
+
+    return Recording(settings)
+
+
+@cache
+def _name(spec: str) -> str:
+    return make_engine(EngineSettings.model_validate_json(spec)).name
+
+
+def engine_name(settings: EngineSettings) -> str:
+    """The model's identity, without loading it. Raises InputError when there is no such model."""
+    return _name(settings.model_copy(update={"concurrency": 1}).model_dump_json())
+
+
+def resolve(settings: EngineSettings) -> EngineSettings:
+    """Settings that mean the same in every process: a server given by its address alone is asked which model it serves, and a
+    local path is made absolute."""
+    if settings.kind == "openai":
+        if settings.model:
+            return settings
+        from tasks.engines.chat_server import only_model
+
+        return settings.model_copy(update={"model": only_model(settings)})
+    path = Path(settings.model).expanduser()
+    return settings.model_copy(update={"model": str(path.resolve())}) if path.exists() else settings

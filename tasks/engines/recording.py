@@ -1,0 +1,59 @@
+"""A recording in place of a model: answers are looked up by the request alone, so it replays anywhere, for nothing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+
+from schemas.calls import Completion, Request, call_key
+from schemas.errors import EngineError, InputError
+from schemas.hashing import digest
+from schemas.settings import EngineSettings
+from storage.calls import HEAD, SUFFIX, CallStore, Segment
+
+
+class Recording:
+    """`replay:PATH` or, where several engines were recorded, `replay:PATH#ENGINE`. Its name is the engine's it was made with.
+
+    PATH: a file written by `synthmill calls --record`, a segment, or a store's calls folder.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        path, _, engine = settings.model.partition("#")
+        self.path = Path(path).expanduser().resolve()
+        self.name = engine or only_engine(self.path)
+        self.limit = settings.concurrency
+        self.samples_per_call = 1
+        self._calls: CallStore | None = None
+
+    async def open(self) -> None:
+        self._calls = CallStore(self.path)
+
+    async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
+        assert self._calls is not None
+        found = self._calls.find(call_key(self.name, digest(request.asked()), request.sample))
+        if found is None:
+            raise EngineError(
+                f"the recording {self.path} has no answer by {self.name} to this request (role {request.role}, sample "
+                f"{request.sample}): {request.messages[-1].content[:120]!r}; run with a model to record it"
+            )
+        return [found] * count
+
+    async def close(self) -> None:
+        if self._calls:
+            self._calls.close()
+
+
+def only_engine(path: Path) -> str:
+    """The one engine a recording was made with; raises InputError when there is none or more than one."""
+    if not path.exists():
+        raise InputError(f"there is no recording {path}; make one with `synthmill calls --record {path}`")
+    engines: set[str] = set()
+    for segment in [path] if path.is_file() else sorted(path.glob(f"*{SUFFIX}")):
+        for kind, _, _, data in Segment(segment).lines():
+            if kind == b"A":
+                engines.add(orjson.loads(data[HEAD:])["engine"])
+    if len(engines) != 1:
+        shown = ", ".join(sorted(engines)) or "none"
+        raise InputError(f"{path} holds answers of {len(engines)} engines ({shown}); say which: replay:{path}#ENGINE")
+    return engines.pop()

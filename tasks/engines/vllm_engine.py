@@ -1,0 +1,167 @@
+"""vLLM in this process: AsyncLLM on a GPU or a CPU, prefix caching on, structured answers by its own means.
+
+AsyncLLM keeps an engine-core child process that outlives a killed parent by minutes. `die_with_parent`, which vLLM loads in every
+child as a plugin (see pyproject.toml), ends it at once.
+"""
+
+import asyncio
+import importlib.util
+import os
+import time
+from collections.abc import Sequence
+from itertools import count as numbers
+from pathlib import Path
+from typing import Any
+
+from schemas.calls import Completion, Request
+from schemas.errors import EngineError, InputError, MissingExtra
+from schemas.hashing import content_hash, file_checksum, file_fingerprint
+from schemas.settings import EngineSettings
+from tasks.engines.gguf import failed
+
+QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
+PLACEMENT = {"tensor_parallel_size", "gpu_memory_utilization", "max_num_seqs", "enforce_eager", "swap_space"}
+"""Options that change where and how fast it runs, not what it answers."""
+
+
+class VLLMEngine:
+    """options: any argument of vLLM's AsyncEngineArgs (max_model_len, dtype, quantization, tensor_parallel_size, ...)."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        if importlib.util.find_spec("vllm") is None:
+            raise MissingExtra("vLLM is not installed; `pip install synthmill[gpu]`, or [cpu], or serve the model and name openai:MODEL@URL")
+        self.settings = settings
+        self.name = model_name(settings)
+        self.limit = settings.concurrency
+        self.samples_per_call = settings.samples_per_call
+        self._engine: Any = None
+        self._tokenizer: Any = None
+        self._numbers = numbers()
+
+    async def open(self) -> None:
+        import torch
+
+        on_cpu = not torch.cuda.is_available()
+        for name, value in {**QUIET, **(ON_CPU if on_cpu else {})}.items():
+            os.environ.setdefault(name, value)
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        given = {"enforce_eager": on_cpu, "disable_log_stats": True, "enable_prefix_caching": True, "generation_config": "vllm"}
+        if on_cpu:
+            given["dtype"] = "bfloat16"
+        given |= {"seed": 0, "revision": self.settings.revision, **self.settings.options}
+        model = str(Path(self.settings.model).expanduser()) if Path(self.settings.model).expanduser().is_dir() else self.settings.model
+        try:
+            arguments = AsyncEngineArgs(model=model, **given)
+        except TypeError as error:
+            raise InputError(f"vLLM does not know an option of this engine: {error}") from error
+        try:
+            self._engine = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise EngineError(f"vLLM cannot load {model}: {' '.join(str(error).split())[:300]}") from error
+        self._tokenizer = self._engine.get_tokenizer()
+
+    async def close(self) -> None:
+        if self._engine is not None:
+            await asyncio.to_thread(self._engine.shutdown)
+            self._engine = None
+
+    async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
+        from vllm.exceptions import VLLMClientError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        started = time.monotonic()
+        final: Any = None
+        try:
+            prompt = {"prompt_token_ids": self._tokens(request)}
+            async for final in self._engine.generate(prompt, self._sampling(request, seed, count), f"synthmill-{next(self._numbers)}"):
+                pass
+        except EngineDeadError as error:
+            raise EngineError(f"{self.name}: the engine process died (out of memory?); run the same command again to continue") from error
+        except (VLLMClientError, ValueError, TypeError) as error:
+            kind = "context_overflow" if "context length" in str(error) else "refused"
+            return [failed(f"{kind}: {error}")] * count
+        latency_s = round(time.monotonic() - started, 4)
+        return [
+            Completion(
+                text=output.text,
+                finish_reason=output.finish_reason or "stop",
+                prompt_tokens=len(final.prompt_token_ids or ()) if index == 0 else 0,
+                completion_tokens=len(output.token_ids),
+                latency_s=latency_s,
+                logprobs=token_logprobs(output) if request.sampling.logprobs else None,
+            )
+            for index, output in enumerate(final.outputs)
+        ]
+
+    def _tokens(self, request: Request) -> list[int]:
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        tokens: list[int] = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+        return tokens
+
+    @staticmethod
+    def _sampling(request: Request, seed: int, count: int) -> Any:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+        sampling = request.sampling
+        structure = None
+        if request.choice:
+            structure = StructuredOutputsParams(choice=list(request.choice))
+        elif request.schema_:
+            structure = StructuredOutputsParams(json=dict(request.schema_))
+        return SamplingParams(
+            n=count,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            stop=list(sampling.stop) or None,
+            seed=seed,
+            logprobs=sampling.logprobs or None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            structured_outputs=structure,
+        )
+
+
+def model_name(settings: EngineSettings) -> str:
+    """A folder's name and fingerprint (weights, configuration, tokenizer), or a Hub id and its revision."""
+    folder = Path(settings.model).expanduser()
+    name = f"vllm:{settings.model}@{settings.revision or 'main'}"
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{folder} holds no model; expected config.json, safetensors and a tokenizer")
+        small = [[path.name, file_checksum(path)] for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jinja", ".model")]
+        large = [[path.name, file_fingerprint(path)] for path in sorted(folder.glob("*.safetensors"))]
+        name = f"vllm:{folder.resolve().name}@{content_hash(small + large)[:16]}"
+    elif settings.model.count("/") != 1 or settings.model.startswith(("/", ".", "~")):
+        raise InputError(f"there is no folder {settings.model}; expected a folder with config.json, or a Hub id OWNER/NAME")
+    if shaping := {option: value for option, value in settings.options.items() if option not in PLACEMENT}:
+        name += f"+{content_hash(shaping)[:8]}"
+    return name
+
+
+def token_logprobs(output: Any) -> list[Any]:
+    found = []
+    for token, alternatives in zip(output.token_ids, output.logprobs or (), strict=False):
+        own = alternatives[token]
+        found.append([own.decoded_token, own.logprob, {o.decoded_token: o.logprob for o in alternatives.values()}])
+    return found
+
+
+def die_with_parent() -> None:
+    """A vLLM plugin, called in each of its processes: end this one the moment its parent is gone, however that went."""
+    import multiprocessing
+    import threading
+    from multiprocessing.connection import wait
+
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="synthmill-watch-parent", daemon=True).start()

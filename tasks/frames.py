@@ -1,0 +1,44 @@
+"""Frame stages: work on whole tables, with polars, never row by row and never asking a model.
+
+One that works part by part (`whole = False`: a scorer, a cut within a pool) runs in parallel like a recipe. One that needs every row
+(`whole = True`: duplicates) runs once over all parts.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+import pyarrow as pa
+
+from schemas.calls import Frozen
+from schemas.errors import InputError
+from schemas.rows import Dropped
+
+
+class FrameStage(Frozen):
+    """Settings (the fields) and `apply`. Raise `version` when the output changes meaning."""
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    roles: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ("id",)
+    """The columns it reads."""
+    whole: ClassVar[bool] = False
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        """The frame to keep and the rows that could not be made. Every id in `frame` must come out as an id, a parent_id or a drop."""
+        raise TypeError(f"{type(self).__name__} must define apply(frame, store)")
+
+    def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
+        """Everything that decides what this stage makes of its input."""
+        return {"stage": self.name, "version": self.version, "settings": self.model_dump(mode="json")}
+
+    def run_on(self, table: pa.Table, store: Path) -> tuple[pa.Table, list[Dropped]]:
+        """`apply` on an Arrow table. Raises InputError when a column it needs is missing."""
+        if missing := [name for name in self.needs if name not in table.column_names]:
+            raise InputError(f"stage {self.name} needs the columns {', '.join(missing)}; found {', '.join(table.column_names)}")
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
+        kept, dropped = self.apply(frame, store)
+        return kept.to_arrow(compat_level=pl.CompatLevel.oldest()), dropped

@@ -1,0 +1,290 @@
+"""Where parts are made: in this process, or in Ray actors that each run the driver with their share of the concurrency.
+
+Ray is driven from here, by the process that runs the flow: actors are given a few parts each, so that their windows stay full from
+one part to the next, and the next part the moment one is sealed. An actor that dies is replaced; its parts go to whoever is free
+and resume from what it had stored. This is the only place that imports Ray.
+"""
+
+import asyncio
+import gc
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import uvloop
+
+from schemas.artifacts import PartSeal, add_spent
+from schemas.errors import EngineError, InputError, Stopped, SynthmillError
+from schemas.settings import EngineSettings
+from storage.artifacts import Store
+from tasks.frames import FrameStage
+from tasks.stages import OnProgress
+from tasks.worker import Job, Progress, Stage, Worker
+
+POLL_S = 0.25
+PART_ATTEMPTS = 3  # a part whose worker died so often is taken to be the cause
+STOPPED = "stopped; everything answered so far is kept, run the same command again to continue"
+
+
+def workers_for(roles: Mapping[str, EngineSettings], workers: int | None) -> int:
+    """How many workers a stage gets: one per replica where the model is loaded into them, else the setting, else cores - 1."""
+    replicas = [settings.replicas for settings in roles.values() if settings.in_process]
+    if replicas:
+        return max(replicas)
+    return workers if workers else max(1, min((os.cpu_count() or 2) - 1, 8))
+
+
+def parts_ahead(roles: Mapping[str, EngineSettings], workers: int, jobs: Sequence[Job]) -> int:
+    """How many parts a worker holds at once: enough rows to fill its window twice over, and never less than two parts."""
+    window = sum(settings.concurrency for settings in roles.values()) / workers
+    rows = max(1, min((job.source.rows for job in jobs), default=1))
+    return min(2 + int(2 * window / rows), 64)
+
+
+def tune_collector() -> None:
+    """Rows and answers are many, live long and hold no cycles: look for cycles less often (a sixth of a worker's time otherwise)."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+class InProcess:
+    """Makes parts on one event loop, in a thread of this process."""
+
+    def __init__(self, store: Store, run: str, stop: threading.Event) -> None:
+        self.stop = stop
+        self._worker = Worker(store, run)
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        tune_collector()
+
+    def run(
+        self, stage: Stage, roles: Mapping[str, EngineSettings], jobs: Sequence[Job], on_progress: OnProgress
+    ) -> Iterator[PartSeal]:
+        sealed: queue.SimpleQueue[PartSeal | BaseException | None] = queue.SimpleQueue()
+        ahead = len(jobs) if isinstance(stage, FrameStage) else parts_ahead(roles, 1, jobs)
+
+        def work() -> None:
+            try:
+                self._runner.run(self._run(stage, dict(roles), jobs, ahead, sealed, on_progress))
+                sealed.put(None)
+            except BaseException as error:
+                sealed.put(error)
+
+        thread = threading.Thread(target=work, name="synthmill-driver", daemon=True)
+        thread.start()
+        while (item := sealed.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+        thread.join()
+
+    async def _run(
+        self,
+        stage: Stage,
+        roles: dict[str, EngineSettings],
+        jobs: Sequence[Job],
+        ahead: int,
+        sealed: "queue.SimpleQueue[Any]",
+        on_progress: OnProgress,
+    ) -> None:
+        waiting = deque(jobs)
+        working: set[asyncio.Task[PartSeal]] = set()
+        failure: BaseException | None = None
+        told = 0.0
+        while working or (waiting and failure is None):
+            while waiting and failure is None and len(working) < (1 if isinstance(stage, FrameStage) else ahead):
+                working.add(asyncio.create_task(self._worker.work(stage, roles, 1, waiting.popleft())))
+            done, working = await asyncio.wait(working, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if error := task.exception():
+                    failure = failure or error
+                else:
+                    sealed.put(task.result())
+            if self.stop.is_set() and failure is None:
+                self._worker.stop(STOPPED)
+                failure = Stopped(STOPPED)
+            if time.monotonic() - told > POLL_S or not working:
+                told = time.monotonic()
+                on_progress(self._worker.progress())
+        if failure:
+            raise failure
+
+    def close(self) -> None:
+        self._runner.run(self._worker.close())
+        self._runner.close()
+
+
+class RayPool:
+    """Makes parts in Ray actors, on a local Ray or a cluster. Ray starts with the first part that has to be made."""
+
+    def __init__(self, store: Store, run: str, stop: threading.Event, workers: int | None, address: str | None) -> None:
+        self.store, self.run_id, self.stop, self.workers, self.address = store, run, stop, workers, address
+        self._actors: list[Any] = []
+        self._resources: dict[str, float] = {}
+        self._started = False
+
+    def run(
+        self, stage: Stage, roles: Mapping[str, EngineSettings], jobs: Sequence[Job], on_progress: OnProgress
+    ) -> Iterator[PartSeal]:
+        import ray
+        from ray.exceptions import RayActorError, RayTaskError
+
+        roles = dict(roles)
+        count = min(workers_for(roles, self.workers), len(jobs))
+        self._start(count, resources_of(roles))
+        ahead = 1 if isinstance(stage, FrameStage) else parts_ahead(roles, count, jobs)
+        waiting = deque(jobs)
+        attempts: dict[str, int] = {}
+        working: dict[Any, tuple[int, Job]] = {}
+        failure: BaseException | None = None
+        asked: dict[Any, int] = {}
+        heard = [Progress()] * count
+        told = time.monotonic()
+
+        def give(index: int) -> None:
+            job = waiting.popleft()
+            attempts[job.key] = attempts.get(job.key, 0) + 1
+            reference = self._actors[index].work.remote(stage, roles, count, job, attempts[job.key] > 1)
+            working[reference] = (index, job)
+
+        while working or (waiting and failure is None):
+            for index in range(count):
+                while waiting and failure is None and sum(i == index for i, _ in working.values()) < ahead:
+                    give(index)
+            done, _ = ray.wait(list(working), num_returns=1, timeout=POLL_S)
+            for reference in done:
+                index, job = working.pop(reference)
+                try:
+                    yield ray.get(reference)
+                except RayActorError:
+                    heard[index] = Progress()
+                    if failure is None:
+                        failure = self._replace(index, job, attempts)
+                        waiting.appendleft(job)
+                except RayTaskError as error:
+                    cause = error.cause if isinstance(error.cause, SynthmillError) else None
+                    failure = failure or cause or SynthmillError(f"a worker failed: {error}")
+                    self._tell_stop()
+            if self.stop.is_set() and failure is None:
+                failure = Stopped(STOPPED)
+                self._tell_stop()
+            if time.monotonic() - told > POLL_S:
+                told = time.monotonic()
+                for reference in [r for r in asked if ray.wait([r], timeout=0)[0]]:
+                    with suppress(RayActorError, RayTaskError):
+                        heard[asked[reference]] = ray.get(reference)
+                    del asked[reference]
+                on_progress(added(heard))
+                asked.update((self._actors[i].progress.remote(), i) for i in range(count) if i not in asked.values())
+        with suppress(RayActorError, RayTaskError, ray.exceptions.GetTimeoutError):
+            on_progress(added(ray.get([self._actors[i].progress.remote() for i in range(count)], timeout=5)))
+        if failure:
+            raise failure
+
+    def close(self) -> None:
+        """Let every actor seal its call store and free its engines, then end a Ray that we started."""
+        import ray
+
+        if not self._started:
+            return
+        self._end_actors()
+        if self.address is None:
+            ray.shutdown()
+
+    def _start(self, count: int, resources: dict[str, float]) -> None:
+        import ray
+
+        if not self._started:
+            start_ray(self.address)
+            self._started = True
+        if resources != self._resources:
+            self._end_actors()
+            self._resources = resources
+        have, need = ray.cluster_resources(), {name: number * count for name, number in resources.items()}
+        for name, number in need.items():
+            if have.get(name, 0) < number:
+                raise InputError(
+                    f"{count} workers need {number:g} {name}, this Ray has {have.get(name, 0):g}; lower --workers or the engine's "
+                    "replicas, or name a larger cluster with --ray-address"
+                )
+        while len(self._actors) < count:
+            self._actors.append(self._new_actor())
+
+    def _new_actor(self) -> Any:
+        import ray
+
+        actor = ray.remote(Worker).options(
+            num_cpus=self._resources["CPU"], num_gpus=self._resources.get("GPU", 0), max_concurrency=1000, max_restarts=0
+        )
+        return actor.remote(self.store, self.run_id)
+
+    def _replace(self, index: int, job: Job, attempts: Mapping[str, int]) -> BaseException | None:
+        """A worker died: start another in its place, unless this part has cost too many."""
+        if attempts[job.key] >= PART_ATTEMPTS:
+            self._tell_stop()
+            return EngineError(
+                f"part {job.key[:8]} lost its worker {PART_ATTEMPTS} times (out of memory?); lower the engine's concurrency or replicas, "
+                "then run the same command again to continue"
+            )
+        self._actors[index] = self._new_actor()
+        return None
+
+    def _tell_stop(self) -> None:
+        for actor in self._actors:
+            actor.stop.remote(STOPPED)
+
+    def _end_actors(self) -> None:
+        import ray
+
+        with suppress(Exception):
+            ray.get([actor.close.remote() for actor in self._actors], timeout=60)
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors.clear()
+
+
+def resources_of(roles: Mapping[str, EngineSettings]) -> dict[str, float]:
+    """What one worker needs: a CPU, and for vLLM the GPUs of its tensor parallel group where the cluster has any."""
+    import ray
+
+    gpus = max((int(s.options.get("tensor_parallel_size", 1)) for s in roles.values() if s.kind == "vllm"), default=0)
+    has_gpu = ray.is_initialized() and ray.cluster_resources().get("GPU", 0) > 0
+    return {"CPU": 1.0, "GPU": float(gpus)} if gpus and has_gpu else {"CPU": 1.0}
+
+
+def start_ray(address: str | None) -> None:
+    """Start a quiet local Ray, or join a cluster. Raises EngineError when the cluster cannot be joined."""
+    import logging
+
+    import ray
+
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({} if address else {"object_store_memory": 128 << 20}),
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EngineError(f"Ray at {address or 'this machine'} cannot be reached ({error}); start it, or leave out --ray-address") from error
+
+
+def added(progress: Sequence[Progress]) -> Progress:
+    return Progress(
+        rows=sum(p.rows for p in progress),
+        dropped=sum(p.dropped for p in progress),
+        in_flight=sum(p.in_flight for p in progress),
+        spent=add_spent(p.spent for p in progress),
+    )
+
+
+def make_pool(store: Store, run: str, stop: threading.Event, workers: int | None, address: str | None) -> InProcess | RayPool:
+    """`workers=0`: in this process; else Ray."""
+    return InProcess(store, run, stop) if workers == 0 else RayPool(store, run, stop, workers, address)

@@ -1,0 +1,71 @@
+"""Prompts: one Jinja file each, under the recipe's name; blocks are named after chat roles, in the order they are sent.
+
+    {# version 1; source: docs/papers.md#multifaceted, step S2 #}
+    {% block system %}You write system messages.{% endblock %}
+    {% block user %}{{ row.prompt }}{% endblock %}
+
+A block may carry a suffix (`user_example`) when a role speaks more than once. Templates are sandboxed and strict: a variable that
+is not there is an error, and what a row's text contains is never read as template syntax. Identity is `name@hash`.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, meta, nodes
+from jinja2.sandbox import SandboxedEnvironment
+
+from schemas.calls import Message
+from schemas.errors import InputError
+from schemas.hashing import content_hash
+
+FOLDER = Path(__file__).parent
+ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+
+
+class Prompt:
+    """A parsed template. `hash`: 12 hexadecimal digits of its text."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.hash = content_hash(text)[:12]
+        self.tree = ENVIRONMENT.parse(text)
+        self._template = ENVIRONMENT.from_string(text)
+        self._roles = [(block.name.partition("_")[0], block.name) for block in self.tree.find_all(nodes.Block)]
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name}@{self.hash}"
+
+    def render(self, **variables: Any) -> tuple[Message, ...]:
+        """The messages; a block that comes out empty is left out. Raises InputError for a variable that is not there."""
+        context = self._template.new_context(variables)
+        messages = []
+        try:
+            for role, block in self._roles:
+                if text := "".join(self._template.blocks[block](context)).strip():
+                    messages.append(Message(role=role, content=text))  # type: ignore[arg-type]
+        except TemplateError as error:
+            raise InputError(f"prompt {self.name}: {error.message}; check the variables its recipe gives it") from error
+        return tuple(messages)
+
+    def variables(self) -> set[str]:
+        """Every top-level variable the template uses."""
+        return meta.find_undeclared_variables(self.tree)
+
+    def fields(self, variable: str) -> set[str]:
+        """Every attribute that the template reads from one variable."""
+        found = self.tree.find_all(nodes.Getattr)
+        return {node.attr for node in found if isinstance(node.node, nodes.Name) and node.node.name == variable}
+
+
+@cache
+def load(name: str) -> Prompt:
+    """Load `tasks/prompts/<name>.jinja`."""
+    path = FOLDER / f"{name}.jinja"
+    try:
+        return Prompt(name, path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"there is no prompt {name}: expected a template at {path}") from error
+    except TemplateError as error:
+        raise InputError(f"prompt {name} is not a valid Jinja template: {error}") from error

@@ -1,0 +1,72 @@
+"""A recipe: a stage that asks models, written as a generator that does no I/O.
+
+    class Rephrase(Recipe[Instruction, Instruction]):
+        name: ClassVar = "rephrase"
+        version: ClassVar = "1"
+        roles: ClassVar = ("teacher",)
+        prompts: ClassVar = {"rephrase/ask": ()}
+
+        def steps(self, row: Instruction) -> Steps[Instruction]:
+            [said] = yield [Request(role="teacher", messages=load("rephrase/ask").render(row=row), sampling=self.sampling)]
+            if not said.text.strip():
+                raise Drop("empty_answer")
+            return Instruction.child_of(row, self.name, prompt=said.text.strip())
+
+It yields requests, is sent their completions in the same order, and returns the row. Several turns are a `for` loop; a test sends
+completions by hand. When a request fails for good the driver throws `Drop` in at the `yield`, unless the request is `optional`.
+"""
+
+from collections.abc import Generator, Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+from schemas.calls import Completion, Frozen, Request, Sampling
+from schemas.hashing import content_hash
+from schemas.rows import Row
+from tasks.prompts import load
+
+In = TypeVar("In", bound=Row)
+Out = TypeVar("Out", bound=Row)
+Steps = Generator[list[Request], list[Completion], Out]
+
+
+class Recipe(Frozen, Generic[In, Out]):
+    """Settings (the fields) and the steps. Raise `version` when the output changes meaning: it is part of every key."""
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    roles: ClassVar[tuple[str, ...]]
+    prompts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Template name -> the variables it is given besides `row`."""
+    takes: ClassVar[type[Row]]
+    makes: ClassVar[type[Row]]
+
+    sampling: Sampling = Sampling()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Learn `takes` and `makes` from `Recipe[In, Out]`."""
+        for ancestor in cls.__mro__:
+            arguments = getattr(ancestor, "__pydantic_generic_metadata__", {}).get("args", ())
+            if len(arguments) == 2:
+                cls.takes, cls.makes = arguments
+                return
+
+    def steps(self, row: In) -> Steps[Out]:
+        raise TypeError(f"{type(self).__name__} must define steps(row)")
+
+    def requests_per_row(self) -> int:
+        """The most requests one row makes: for plans and progress, never for limits."""
+        return 1
+
+    def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
+        """Everything that decides what this stage makes of a row; `engines` maps roles to engine names."""
+        return {
+            "stage": self.name,
+            "version": self.version,
+            "settings": self.model_dump(mode="json"),
+            "prompts": {name: load(name).hash for name in self.prompts},
+            "engines": {role: engines[role] for role in self.roles},
+        }
+
+    def key(self, engines: Mapping[str, str]) -> str:
+        return content_hash(self.identity(engines))

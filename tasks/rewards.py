@@ -1,0 +1,70 @@
+"""R3, the regularized relevance reward: a white-box reward from length, relevance and repetition, with no reward model.
+
+Source: docs/papers.md#r3, the open-ended form: length incentive x query relevance x repetition penalty. The paper's relevance is
+Contriever's unnormalised dot product; with a normalised embedder it is a cosine, clamped at 0, so rewards of different embedders
+do not compare.
+"""
+
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import polars as pl
+from pydantic import Field
+
+from schemas.rows import Dropped
+from tasks.embeddings import embed, embedder_name
+from tasks.frames import FrameStage
+
+WORDPUNCT = re.compile(r"\w+|[^\w\s]+")
+CUT_AT = ("\n\n\n\n", "\n\n--", "\n\n____", "\nUser:", "\nHuman:", "\nAssistant:")
+
+
+def response_of(text: str) -> str:
+    """What counts of an answer: everything before a run of blank lines, a rule, or an invented next turn."""
+    return text[: min((at for mark in CUT_AT if (at := text.find(mark)) >= 0), default=len(text))]
+
+
+def tokens_of(text: str) -> list[str]:
+    """Words and runs of punctuation (nltk's wordpunct)."""
+    return WORDPUNCT.findall(text)
+
+
+def length_incentive(tokens: list[str]) -> float:
+    """Tokens / 100."""
+    return len(tokens) / 100
+
+
+def repetition_penalty(tokens: list[str]) -> float:
+    """Unique trigrams / trigrams; 1 when there is none."""
+    trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
+    return len(set(trigrams)) / len(trigrams) if trigrams else 1.0
+
+
+class R3(FrameStage):
+    """Adds `rewards`, one number per answer, to every pool. docs/papers.md#r3."""
+
+    name: ClassVar = "rewards"
+    version: ClassVar = "1"
+    needs: ClassVar = ("id", "prompt", "answers")
+
+    embedder: str = "minilm"
+    embedder_identity: str = Field("", description="filled in from `embedder`: the model's own name and fingerprint")
+
+    @classmethod
+    def with_embedder(cls, embedder: str) -> "R3":
+        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
+        return cls(embedder=embedder, embedder_identity=embedder_name(embedder))
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        prompts = frame["prompt"].to_list()
+        responses = [[response_of(answer["text"]) for answer in answers] for answers in frame["answers"].to_list()]
+        flat = [text for texts in responses for text in texts]
+        vectors = embed(self.embedder, prompts + flat, store)
+        rewards, at = [], len(prompts)
+        for n, texts in enumerate(responses):
+            relevance = (vectors[at : at + len(texts)] @ vectors[n]).clip(min=0)
+            at += len(texts)
+            tokens = [tokens_of(text) for text in texts]
+            rewards.append([length_incentive(t) * float(q) * repetition_penalty(t) for t, q in zip(tokens, relevance, strict=True)])
+        return frame.with_columns(pl.Series("rewards", rewards, dtype=pl.List(pl.Float64))), []

@@ -1,0 +1,142 @@
+"""Stages over artifacts: what is there already, what has to be made, and the manifest at the end."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from schemas.artifacts import Manifest, PartSeal
+from schemas.errors import InputError
+from schemas.hashing import content_hash
+from schemas.rows import Instruction
+from schemas.settings import EngineSettings, SourceSettings
+from storage.artifacts import (
+    CALLS,
+    Store,
+    read_artifact,
+    rows_to_table,
+    seal_part,
+    sealed_artifact,
+    sealed_part,
+    write_manifest,
+)
+from storage.sources import VERSION, fingerprint, read_chunks
+from tasks.engines.engine import engine_name
+from tasks.frames import FrameStage
+from tasks.worker import Job, Progress, Stage
+
+INSTRUCTIONS = "instructions"
+OnProgress = Callable[[Progress], None]
+
+
+class Pool(Protocol):
+    """Where parts are made: this process, or Ray actors (tasks/parallel.py)."""
+
+    def run(
+        self, stage: Stage, roles: Mapping[str, EngineSettings], jobs: Sequence[Job], on_progress: OnProgress
+    ) -> Iterator[PartSeal]:
+        """Make every job's part; yields seals as they come. Raises EngineError, StoreError, Stopped; sealed parts stay."""
+
+
+class Planned:
+    """A stage in its place in a flow: its key is known before anything is made, because it hashes names and settings only."""
+
+    def __init__(self, stage: Stage, roles: Mapping[str, EngineSettings], source_key: str) -> None:
+        self.stage = stage
+        self.roles = {role: roles[role] for role in stage.roles}
+        self.identity = stage.identity({role: engine_name(settings) for role, settings in self.roles.items()})
+        self.key = content_hash([self.identity, source_key])
+
+    def sealed(self, store: Store, source: Manifest) -> Manifest | None:
+        """The finished artifact, if it was made from the source as it is now and every part of it is whole."""
+        return sealed_artifact(store, self.stage.name, self.key, {source.key: source.content})
+
+    def jobs(self, source: Manifest) -> list[Job]:
+        return [Job(key=content_hash([self.identity, seal.content]), source=seal) for seal in source.parts]
+
+
+def source_key(source: SourceSettings, rows_per_part: int) -> str:
+    """The key of the instructions artifact: the file's content and how it is read."""
+    return content_hash([INSTRUCTIONS, VERSION, fingerprint(source), source.model_dump(exclude={"path"}), rows_per_part])
+
+
+def ingest(store: Store, source: SourceSettings, rows_per_part: int, run: str) -> Manifest:
+    """Read a source into an artifact of instructions; raises InputError when it cannot be read or has no good row."""
+    key = source_key(source, rows_per_part)
+    if manifest := sealed_artifact(store, INSTRUCTIONS, key, {}):
+        return manifest
+    seals = []
+    for chunk in read_chunks(source, rows_per_part):
+        table = rows_to_table(Instruction, chunk.rows, [()] * len(chunk.rows)).drop_columns([CALLS])
+        part_key = content_hash([INSTRUCTIONS, VERSION, [row.model_dump() for row in chunk.rows + chunk.dropped]])
+        seal = sealed_part(store, INSTRUCTIONS, part_key)
+        seals.append(seal or seal_part(store, INSTRUCTIONS, part_key, table, chunk.dropped, ids_in=chunk.ids_in))
+    manifest = Manifest(
+        stage=INSTRUCTIONS,
+        key=key,
+        identity={"stage": INSTRUCTIONS, "version": VERSION, "source": source.model_dump()},
+        columns=columns_of(table),
+        parts=tuple(seals),
+        run=run,
+    )
+    if manifest.rows == 0:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
+        raise InputError(f"{source.path}: none of the {manifest.rows_in} rows can be used ({reasons})")
+    return write_manifest(store, manifest)
+
+
+def run_stage(
+    store: Store, planned: Planned, source: Manifest, pool: Pool, run: str, on_progress: OnProgress = lambda _: None
+) -> Manifest:
+    """Make what is missing of a stage's artifact and return its manifest; parts that are sealed and whole are reused."""
+    if manifest := planned.sealed(store, source):
+        return manifest
+    stage = planned.stage
+    if isinstance(stage, FrameStage) and stage.whole:
+        seals = [run_whole(store, planned, stage, source)]
+    else:
+        jobs = planned.jobs(source)
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda job: sealed_part(store, stage.name, job.key), jobs))
+        done = {seal.key: seal for seal in found if seal}
+        todo = list({job.key: job for job in jobs if job.key not in done}.values())
+        if todo:
+            done.update((seal.key, seal) for seal in pool.run(stage, planned.roles, todo, on_progress))
+        seals = [done[job.key] for job in jobs]
+    return write_manifest(
+        store,
+        Manifest(
+            stage=stage.name,
+            key=planned.key,
+            identity=planned.identity,
+            sources={source.key: source.content},
+            columns=next((columns_of(read_schema(store, seal)) for seal in seals), {}),
+            parts=tuple(seals),
+            run=run,
+        ),
+    )
+
+
+def run_whole(store: Store, planned: Planned, stage: FrameStage, source: Manifest) -> PartSeal:
+    """Run a stage that needs every row at once, in this process."""
+    key = content_hash([planned.identity, source.content])
+    if seal := sealed_part(store, stage.name, key):
+        return seal
+    started = time.monotonic()
+    table = read_artifact(store, source)
+    made, dropped = stage.run_on(table, store.root)
+    ids_in = table["id"].to_pylist()
+    return seal_part(store, stage.name, key, made, dropped, ids_in=ids_in, seconds=time.monotonic() - started)
+
+
+def read_schema(store: Store, seal: PartSeal) -> Any:
+    import pyarrow.parquet as pq
+
+    return pq.read_schema(store.root / seal.file)
+
+
+def columns_of(table: pa.Table | pa.Schema) -> dict[str, str]:
+    schema = table if isinstance(table, pa.Schema) else table.schema
+    return {field.name: str(field.type) for field in schema}

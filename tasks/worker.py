@@ -1,0 +1,159 @@
+"""A worker: takes parts of a stage, one after the other and several at once, and leaves each one sealed.
+
+It is the same object in this process and inside a Ray actor. Engines stay loaded from stage to stage as long as the next stage
+needs them, and are closed when it does not, so that two large models never share one GPU by accident.
+"""
+
+import asyncio
+import os
+import time
+from dataclasses import asdict
+from typing import Any
+
+from schemas.artifacts import PartSeal
+from schemas.calls import Frozen
+from schemas.errors import Stopped, StoreError
+from schemas.rows import from_arrow
+from schemas.settings import EngineSettings
+from storage.artifacts import Store, read_part, rows_to_table, seal_part, sealed_part
+from storage.calls import CallStore
+from tasks.driver import Driver, PartResult, Spent
+from tasks.engines.engine import Engine, make_engine
+from tasks.frames import FrameStage
+from tasks.recipe import Recipe
+
+Stage = Recipe[Any, Any] | FrameStage
+
+
+class Job(Frozen):
+    """One part to make: its key, and the sealed part it is made from."""
+
+    key: str
+    source: PartSeal
+
+
+class Progress(Frozen):
+    """What a worker has done of the stage at hand."""
+
+    rows: int = 0
+    dropped: int = 0
+    in_flight: int = 0
+    spent: dict[str, dict[str, int]] = {}
+
+
+class Worker:
+    """Makes parts. share: this worker's part of each engine's concurrency, e.g. (1, 4) for one of four."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self.store = store
+        self.run = run
+        self._stage: Stage | None = None
+        self._driver: Driver | None = None
+        self._calls: CallStore | None = None
+        self._engines: dict[str, tuple[EngineSettings, Engine]] = {}
+        self._opening = asyncio.Lock()
+        self._frame_rows = 0
+        self._broken = False
+
+    async def work(self, stage: Stage, roles: dict[str, EngineSettings], workers: int, job: Job, again: bool = False) -> PartSeal:
+        """Make and seal one part, or return it if it is there. again: another worker died on it, so see what that one stored.
+
+        roles: role -> engine settings. workers: how many share each engine's concurrency. Raises EngineError, StoreError, Stopped.
+        """
+        async with self._opening:
+            if self._stage != stage:
+                await self._take_up(stage, roles, workers)
+        try:
+            return await self._make(stage, job, again)
+        except Exception:
+            self._stage = None  # the next attempt starts with a fresh driver and fresh engines
+            self._broken = True
+            raise
+
+    async def _make(self, stage: Stage, job: Job, again: bool) -> PartSeal:
+        if again and self._calls:
+            self._calls.refresh()
+        started = time.monotonic()
+        if seal := await asyncio.to_thread(sealed_part, self.store, stage.name, job.key):
+            return seal
+        table = await asyncio.to_thread(read_part, self.store, job.source)
+        ids_in = table["id"].to_pylist()
+        if isinstance(stage, FrameStage):
+            made, dropped = await asyncio.to_thread(stage.run_on, table, self.store.root)
+            self._frame_rows += len(ids_in)
+            spent: dict[str, Spent] = {}
+        else:
+            assert self._driver and self._calls
+            result: PartResult = await self._driver.run(from_arrow(stage.takes, table))
+            await self._make_durable(self._calls)
+            made, dropped, spent = rows_to_table(stage.makes, result.rows, result.calls), result.dropped, result.spent
+        return await asyncio.to_thread(
+            seal_part,
+            self.store,
+            stage.name,
+            job.key,
+            made,
+            dropped,
+            ids_in=ids_in,
+            spent={role: asdict(numbers) for role, numbers in spent.items()},
+            seconds=time.monotonic() - started,
+        )
+
+    def progress(self) -> Progress:
+        if self._driver is None:
+            return Progress(rows=self._frame_rows)
+        spent = {role: asdict(numbers) for role, numbers in self._driver.totals.items()}
+        return Progress(
+            rows=self._driver.rows_done, dropped=self._driver.rows_dropped, in_flight=self._driver.in_flight, spent=spent
+        )
+
+    def stop(self, why: str) -> None:
+        """Send nothing more; what is in flight is received and stored, then `work` raises Stopped."""
+        if self._driver:
+            self._driver.stop(Stopped(why))
+
+    async def close(self) -> None:
+        """Seal the call store's segment and free every engine."""
+        if self._calls:
+            self._calls.close()
+            self._calls = None
+        for _, engine in self._engines.values():
+            await engine.close()
+        self._engines.clear()
+        self._stage = self._driver = None
+
+    async def _take_up(self, stage: Stage, roles: dict[str, EngineSettings], workers: int) -> None:
+        needed = {settings.model_dump_json(): settings for settings in roles.values()}
+        for spec in self._engines.keys() - (set() if self._broken else needed.keys()):
+            await self._engines.pop(spec)[1].close()
+        if self._calls is None:
+            self._calls = CallStore(self.store.calls, origin={"run": self.run})
+        for spec, settings in needed.items():
+            if spec not in self._engines:
+                engine = make_engine(settings, max(1, -(-settings.concurrency // workers)))
+                await engine.open()
+                self._engines[spec] = (settings, engine)
+        self._frame_rows = 0
+        self._broken = False
+        self._driver = None
+        if isinstance(stage, Recipe):
+            engines = {role: self._engines[settings.model_dump_json()][1] for role, settings in roles.items()}
+            self._driver = Driver(stage, engines, self._calls)
+        self._stage = stage
+
+    @staticmethod
+    async def _make_durable(calls: CallStore) -> None:
+        """Before a part is sealed its answers must survive a power cut; fsync runs in a thread, the window stays full."""
+        calls.flush()
+        if (descriptor := calls.duplicate_descriptor()) is None:
+            return
+
+        def sync() -> None:
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                raise StoreError(f"cannot write {calls.place}: {error.strerror}; free space, then run the same command again") from error
+            finally:
+                os.close(descriptor)
+
+        await asyncio.to_thread(sync)
