@@ -1,7 +1,5 @@
 """`synthmill run --dry-run`: everything that can be wrong is found before a token is spent, and the plan is shown."""
 
-from pathlib import Path
-
 from flows.plan import Plan
 from schemas.errors import EngineError, InputError
 from schemas.rows import Row
@@ -15,14 +13,18 @@ CHARS_PER_TOKEN = 4
 
 
 def check(planned: Plan) -> None:
-    """Check templates, stages, engines and input; print the plan. Raises InputError or EngineError for the first fault."""
+    """Check templates, stages, engines and input; print the plan. Raises InputError or EngineError for the first
+    fault.
+    """
     from rich.console import Console
 
     from flows.looking import table
 
     settings = planned.settings
     check_stages(planned)
-    for settings_ in {spec.model_dump_json(): spec for spec in (settings.engine("teacher"), settings.engine("student"))}.values():
+    for settings_ in {
+        spec.model_dump_json(): spec for spec in (settings.engine("teacher"), settings.engine("student"))
+    }.values():
         check_engine(settings_)
     chunks = list(read_chunks(settings.source, settings.rows_per_part))
     rows = sum(len(chunk.rows) for chunk in chunks)
@@ -32,7 +34,8 @@ def check(planned: Plan) -> None:
         raise InputError(f"{settings.source.path}: none of its {dropped} rows can be used")
     console = Console()
     console.print(
-        f"{settings.source.path}: {rows:,} instructions, {dropped:,} rows cannot be read, longest prompt {longest:,} characters "
+        f"{settings.source.path}: {rows:,} instructions, {dropped:,} rows cannot be read, longest prompt "
+        f"{longest:,} characters "
         f"(about {longest // CHARS_PER_TOKEN:,} tokens)",
         highlight=False,
     )
@@ -50,28 +53,38 @@ def check(planned: Plan) -> None:
 
 
 def check_stages(planned: Plan) -> None:
-    """Every template variable against what its recipe gives it, every stage's input against what the one before makes."""
+    """Every template variable against what its recipe gives it, every stage's input against what the one before
+    makes.
+    """
     has: set[str] = set()
     for step in planned.stages:
         stage = step.stage
         if isinstance(stage, FrameStage):
             if has and (missing := set(stage.needs) - has - {"rewards", "kept"}):
-                raise InputError(f"stage {stage.name} needs {', '.join(sorted(missing))}, which the stage before it does not make")
+                raise InputError(
+                    f"stage {stage.name} needs {', '.join(sorted(missing))}, which the stage before it does not make"
+                )
             continue
         if has and (missing := {name for name, info in stage.takes.model_fields.items() if info.is_required()} - has):
-            raise InputError(f"stage {stage.name} needs {', '.join(sorted(missing))}, which the stage before it does not make")
+            raise InputError(
+                f"stage {stage.name} needs {', '.join(sorted(missing))}, which the stage before it does not make"
+            )
         check_prompts(stage)
         has = set(stage.makes.model_fields)
 
 
 def check_prompts(recipe: Recipe[Row, Row]) -> None:
-    """Raises InputError for a template variable that the recipe does not give, or a field that its row does not have."""
+    """Raises InputError for a template variable that the recipe does not give, or a field that its row does not
+    have.
+    """
     for name, given in recipe.prompts.items():
         prompt = load(name)
         if unknown := prompt.variables() - {"row", *given}:
             raise InputError(f"prompt {name} uses {', '.join(sorted(unknown))}, which {recipe.name} does not give it")
         if unknown := prompt.fields("row") - set(recipe.takes.model_fields):
-            raise InputError(f"prompt {name} uses row.{', row.'.join(sorted(unknown))}, which {recipe.takes.__name__} does not have")
+            raise InputError(
+                f"prompt {name} uses row.{', row.'.join(sorted(unknown))}, which {recipe.takes.__name__} does not have"
+            )
 
 
 def check_engine(settings: EngineSettings) -> None:

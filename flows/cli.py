@@ -42,22 +42,30 @@ def cli() -> None:
 @cli.command()
 @click.argument("flow", type=click.Choice(["synthesize"]))
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="A YAML file of settings.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. engines.teacher=openai:gpt-4o-mini.")
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. engines.teacher=openai:gpt-4o-mini."
+)
 @click.option("--store", help="The folder that holds everything (setting: store).")
 @workers_option
 @ray_option
 @click.option("--dry-run", is_flag=True, help="Check everything and print the plan; ask nothing.")
-@click.option("--preview", type=click.IntRange(1), metavar="N", help="The first N rows through every stage, shown side by side.")
-def run(flow: str, config: Path | None, sets: tuple[str, ...], dry_run: bool, preview: int | None, **given: Any) -> None:
+@click.option(
+    "--preview", type=click.IntRange(1), metavar="N", help="The first N rows through every stage, shown side by side."
+)
+def run(
+    flow: str, config: Path | None, sets: tuple[str, ...], dry_run: bool, preview: int | None, **given: Any
+) -> None:
     """Run a FLOW: synthesize makes preference pairs from instructions.
 
-    Engines are written KIND:MODEL: openai:MODEL@http://HOST:PORT/v1 (any compatible server; the key is in OPENAI_API_KEY),
-    vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
+    Engines are written KIND:MODEL: openai:MODEL@http://HOST:PORT/v1 (any compatible server; the key is in
+    OPENAI_API_KEY), vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
     """
     from flows.running import run_flow
     from schemas.settings import SynthesizeSettings, read_settings
 
-    overrides = dict(split_set(one) for one in sets) | {name: value for name, value in given.items() if value is not None}
+    overrides = dict(split_set(one) for one in sets) | {
+        name: value for name, value in given.items() if value is not None
+    }
     if preview:
         overrides["source.limit"] = preview
     run_flow(read_settings(SynthesizeSettings, config, overrides), dry_run=dry_run, preview=bool(preview))
@@ -65,11 +73,18 @@ def run(flow: str, config: Path | None, sets: tuple[str, ...], dry_run: bool, pr
 
 @cli.command()
 @click.argument("source", metavar="IN")
-@click.option("--engine", required=True, help="e.g. openai:MODEL@http://127.0.0.1:8000/v1, vllm:HUB_ID, llamacpp:smollm2.")
+@click.option(
+    "--engine", required=True, help="e.g. openai:MODEL@http://127.0.0.1:8000/v1, vllm:HUB_ID, llamacpp:smollm2."
+)
 @click.option("-n", "count", type=click.IntRange(1), default=1, show_default=True, help="Answers per prompt.")
 @click.option("--concurrency", type=click.IntRange(1), default=64, show_default=True, help="Requests in flight.")
 @store_option
-@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="OUT.jsonl, OUT.jsonl.gz or OUT.parquet.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="OUT.jsonl, OUT.jsonl.gz or OUT.parquet.",
+)
 @click.option("--temperature", type=click.FloatRange(0), default=0.8, show_default=True)
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(1), default=1024, show_default=True)
@@ -78,14 +93,16 @@ def run(flow: str, config: Path | None, sets: tuple[str, ...], dry_run: bool, pr
 @click.option("--prompt-column", default="prompt", show_default=True)
 @click.option("--id-column", default="id", show_default=True)
 @click.option("--system-column", default="system", show_default=True)
-@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, help="Ray actors; 0 works in this process.")
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, show_default=True, help="Ray actors; 0 works in this process."
+)
 @ray_option
 def sample(**given: Any) -> None:
     """Draw N answers per prompt from a plain file.
 
-    IN is JSONL, JSONL.gz, CSV or Parquet with a column `prompt` (optional: `id`, `system`), or with `messages` or `turns`, of which
-    the first user turn is used; or hf://datasets/OWNER/NAME. OUT has one row per answer. Run again it continues; on a longer file
-    it asks only for what is new.
+    IN is JSONL, JSONL.gz, CSV or Parquet with a column `prompt` (optional: `id`, `system`), or with `messages` or
+    `turns`, of which the first user turn is used; or hf://datasets/OWNER/NAME. OUT has one row per answer. Run again
+    it continues; on a longer file it asks only for what is new.
     """
     from flows.sampling import sample_file
 
@@ -117,7 +134,9 @@ def show(artifact: str, store: str, rows: int) -> None:
 @store_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table.")
 def sql(query: str, store: str, as_csv: bool) -> None:
-    """Query the catalog with DuckDB: a view per stage and artifact; tables runs, artifacts, lineage, drops, calls, spend."""
+    """Query the catalog with DuckDB: a view per stage and artifact; tables runs, artifacts, lineage, drops, calls,
+    spend.
+    """
     from flows.looking import show_query
 
     show_query(Path(store), query, as_csv)
@@ -125,7 +144,9 @@ def sql(query: str, store: str, as_csv: bool) -> None:
 
 @cli.command()
 @store_option
-@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Write every call to one file that replay: reads.")
+@click.option(
+    "--record", type=click.Path(path_type=Path, dir_okay=False), help="Write every call to one file that replay: reads."
+)
 def calls(store: str, record: Path | None) -> None:
     """Show what was asked and spent, by stage, role and engine; or record it for replay."""
     from flows.looking import show_calls

@@ -18,7 +18,9 @@ def examine(store: Path) -> None:
     from flows.looking import table
 
     console = Console()
-    console.print(f"synthmill {version('synthmill')}, Python {platform.python_version()}, {os.cpu_count()} cores", highlight=False)
+    console.print(
+        f"synthmill {version('synthmill')}, Python {platform.python_version()}, {os.cpu_count()} cores", highlight=False
+    )
     libraries = table("library", "version")
     for name in LIBRARIES:
         libraries.add_row(name, installed(name) or "[red]missing[/red]: run make again")

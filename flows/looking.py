@@ -13,7 +13,9 @@ def open_store(place: Path) -> Store:
     """An existing store; raises StoreError when there is none."""
     store = Store(place.expanduser().resolve())
     if not (store.root / "artifacts").is_dir():
-        raise StoreError(f"{store.root} is no synthmill store; name one with --store, or make one with `synthmill run` or `sample`")
+        raise StoreError(
+            f"{store.root} is no synthmill store; name one with --store, or make one with `synthmill run` or `sample`"
+        )
     return store
 
 
@@ -41,7 +43,9 @@ def show_list(place: Path) -> None:
     of_artifacts = table("artifact", "rows in", "rows", "dropped", "made")
     for manifest in store.manifests():
         dropped = sum(manifest.dropped.values())
-        of_artifacts.add_row(manifest.reference, f"{manifest.rows_in:,}", f"{manifest.rows:,}", f"{dropped:,}", manifest.made_at)
+        of_artifacts.add_row(
+            manifest.reference, f"{manifest.rows_in:,}", f"{manifest.rows:,}", f"{dropped:,}", manifest.made_at
+        )
     console.print(of_runs)
     console.print(of_artifacts)
 
@@ -63,7 +67,10 @@ def show_artifact(place: Path, name: str, rows: int) -> None:
 
     store, console = open_store(place), Console()
     manifest = find_artifact(store, name)
-    console.print(f"[bold]{manifest.reference}[/bold]  {manifest.rows:,} rows of {manifest.rows_in:,}, {len(manifest.parts)} parts")
+    console.print(
+        f"[bold]{manifest.reference}[/bold]  {manifest.rows:,} rows of {manifest.rows_in:,}, "
+        f"{len(manifest.parts)} parts"
+    )
     console.print(f"made {manifest.made_at} by run {manifest.run}", highlight=False)
     for name_, value in manifest.identity.items():
         if value not in ("", {}, []):
@@ -77,13 +84,17 @@ def show_artifact(place: Path, name: str, rows: int) -> None:
         console.print(f"  {role}: {said}", highlight=False, markup=False)
     console.print("  columns: " + ", ".join(manifest.columns), soft_wrap=True, highlight=False, markup=False)
     if manifest.dropped:
-        console.print("  dropped: " + ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items()), markup=False)
+        console.print(
+            "  dropped: " + ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items()), markup=False
+        )
         shown = 0
         for seal in manifest.parts:
             if seal.dropped_file and shown < rows:
                 for row in pq.read_table(store.root / seal.dropped_file).to_pylist()[: rows - shown]:
                     shown += 1
-                    console.print(f"    {row['id']}: {row['reason']} {row['detail']}"[:300], highlight=False, markup=False)
+                    console.print(
+                        f"    {row['id']}: {row['reason']} {row['detail']}"[:300], highlight=False, markup=False
+                    )
     left = rows
     for seal in manifest.parts:
         for row in read_part(store, seal).slice(0, left).to_pylist():
@@ -91,7 +102,12 @@ def show_artifact(place: Path, name: str, rows: int) -> None:
             console.print()
             for column, value in row.items():
                 said = " ".join(str(value).split())
-                console.print(f"  {column}: {said[:400]}{'…' if len(said) > 400 else ''}", highlight=False, markup=False, soft_wrap=True)
+                console.print(
+                    f"  {column}: {said[:400]}{'…' if len(said) > 400 else ''}",
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )
         if left <= 0:
             break
 
@@ -125,7 +141,10 @@ def show_calls(place: Path, record: Path | None) -> None:
         print(f"{answers:,} answers -> {record}; replay them with an engine replay:{record}", file=sys.stderr)
         return
     rebuild(store)
-    spend = query(store, "SELECT stage, role, engine, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens, "
-                         "sum(completion_tokens)::BIGINT AS completion_tokens FROM spend GROUP BY ALL ORDER BY ALL")
+    spend = query(
+        store,
+        "SELECT stage, role, engine, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens, "
+        "sum(completion_tokens)::BIGINT AS completion_tokens FROM spend GROUP BY ALL ORDER BY ALL",
+    )
     assert spend is not None
     spend.show(max_width=_width())

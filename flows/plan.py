@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.calls import Sampling
-from schemas.rows import Row
-from schemas.settings import EngineSettings, StageSampling, SynthesizeSettings
+from schemas.settings import StageSampling, SynthesizeSettings
 from storage.artifacts import Store, sealed_artifact
 from tasks.answers import Answers
 from tasks.cuts import MaxMinPairs
@@ -44,10 +43,14 @@ def stages_of(settings: SynthesizeSettings) -> list[Stage]:
     """The flow's stages in order."""
 
     def sampling(given: StageSampling) -> Sampling:
-        return Sampling(temperature=given.temperature, top_p=given.top_p, max_tokens=given.max_tokens, seed=settings.seed)
+        return Sampling(
+            temperature=given.temperature, top_p=given.top_p, max_tokens=given.max_tokens, seed=settings.seed
+        )
 
     answers = settings.answers
-    drawn = Sampling(temperature=answers.temperature, top_p=answers.top_p, max_tokens=answers.max_tokens, seed=settings.seed)
+    drawn = Sampling(
+        temperature=answers.temperature, top_p=answers.top_p, max_tokens=answers.max_tokens, seed=settings.seed
+    )
     return [
         PreferenceSets(sampling=sampling(settings.preference_sets)),
         SystemMessages(sampling=sampling(settings.system_messages)),

@@ -39,14 +39,18 @@ class Reporter:
             self._told = time.monotonic()
             print(f"{self.stage}: {self.line()}", file=sys.stderr, flush=True)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar:
             self._bar.stop()
 
     def line(self) -> str:
         """`120 of 200 rows, 3 dropped, 480 calls (20 reused), 96,000 tokens, 12.3 rows/s, 6 s left`."""
         now, seconds = self.latest, max(1e-6, time.monotonic() - self._started)
-        sent, reused, tokens = (sum(n.get(what, 0) for n in now.spent.values()) for what in ("sent", "reused", "completion_tokens"))
+        sent, reused, tokens = (
+            sum(n.get(what, 0) for n in now.spent.values()) for what in ("sent", "reused", "completion_tokens")
+        )
         rate = now.rows / seconds
         parts = [f"{now.rows:,} of {self.rows:,} rows"]
         if now.dropped:

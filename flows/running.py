@@ -10,7 +10,9 @@ from storage.runs import RunRecord, runs, summary
 
 
 def run_flow(settings: SynthesizeSettings, *, dry_run: bool, preview: bool) -> None:
-    """Run `synthesize` with these settings. A run with nothing left to make starts neither Prefect, nor Ray, nor an engine."""
+    """Run `synthesize` with these settings. A run with nothing left to make starts neither Prefect, nor Ray, nor an
+    engine.
+    """
     planned = plan(settings)
     if dry_run:
         from flows.checks import check
@@ -53,10 +55,10 @@ def report(planned: Plan, preview: bool) -> None:
 
 
 def write_summary(planned: Plan, made: list[RunRecord]) -> None:
-    from storage.files import write_atomically
+    from storage.files import write_text
 
     if made:
-        write_atomically(planned.dataset / "SUMMARY.md", lambda path: path.write_text(summary(made[-1]), encoding="utf-8") and None)
+        write_text(planned.dataset / "SUMMARY.md", summary(made[-1]))
 
 
 def show_rows(console: Any, planned: Plan, rows: int) -> None:
@@ -72,10 +74,17 @@ def show_rows(console: Any, planned: Plan, rows: int) -> None:
     for row in pl.read_parquet(files).head(rows).iter_rows(named=True):
         console.print()
         for message in row["prompt"]:
-            console.print(Text(f"{message['role']}: {shortened(message['content'], 300)}", style="bold" if message["role"] == "user" else ""))
+            console.print(
+                Text(
+                    f"{message['role']}: {shortened(message['content'], 300)}",
+                    style="bold" if message["role"] == "user" else "",
+                )
+            )
         half = max(30, console.width // 2 - 2)
         both = [
-            Panel(Text(shortened(row[name][0]["content"], 400)), title=f"{name} ({row[name + '_reward']:.3f})", width=half)
+            Panel(
+                Text(shortened(row[name][0]["content"], 400)), title=f"{name} ({row[name + '_reward']:.3f})", width=half
+            )
             for name in ("chosen", "rejected")
         ]
         console.print(Columns(both))

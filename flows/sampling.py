@@ -16,7 +16,7 @@ from schemas.errors import EngineError, InputError, Stopped
 from schemas.settings import EngineSettings, SourceSettings, read_settings
 from storage.artifacts import Store, read_part
 from storage.calls import seal_abandoned
-from storage.files import write_atomically
+from storage.files import write_atomically, write_bytes
 from storage.runs import StageRun, new_run, now, write_run
 from tasks.answers import Answers
 from tasks.engines.engine import resolve
@@ -72,7 +72,10 @@ def sample_file(
     try:
         with Reporter("answers", instructions.rows) as report:
             manifest = run_stage(place, planned, instructions, pool, record.id, report)
-        stages = [StageRun.of(instructions, {}, 0.0), StageRun.of(manifest, report.latest.spent, time.monotonic() - started)]
+        stages = [
+            StageRun.of(instructions, {}, 0.0),
+            StageRun.of(manifest, report.latest.spent, time.monotonic() - started),
+        ]
         status = "finished"
     except Stopped as stopped:
         status, error = "stopped", stopped.message
@@ -83,7 +86,10 @@ def sample_file(
     finally:
         pool.close()
         seal_abandoned(place.calls)
-        write_run(place, record.model_copy(update={"status": status, "error": error, "stages": tuple(stages), "ended_at": now()}))
+        write_run(
+            place,
+            record.model_copy(update={"status": status, "error": error, "stages": tuple(stages), "ended_at": now()}),
+        )
     answers = write_answers(place, manifest, out)
     tell(instructions, manifest, stages[-1], answers, out)
 
@@ -115,7 +121,7 @@ def write_answers(store: Store, pools: Manifest, out: Path) -> int:
         return len(rows)
     data = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
     packed = gzip.compress(data, mtime=0) if out.suffix == ".gz" else data
-    write_atomically(out, lambda path: path.write_bytes(packed) and None)
+    write_bytes(out, packed)
     return len(rows)
 
 
@@ -127,7 +133,8 @@ def tell(instructions: Manifest, pools: Manifest, stage: StageRun, answers: int,
             print(f"{sum(manifest.dropped.values())} rows could not be {what}: {reasons}", file=sys.stderr)
     sent, reused, tokens = (stage.total(what) for what in ("sent", "reused", "completion_tokens"))
     print(
-        f"{answers:,} answers to {pools.rows:,} prompts -> {out} ({sent:,} calls sent, {tokens:,} tokens, {reused:,} answers reused, "
+        f"{answers:,} answers to {pools.rows:,} prompts -> {out} ({sent:,} calls sent, {tokens:,} tokens, "
+        f"{reused:,} answers reused, "
         f"{stage.seconds:.1f} s)",
         file=sys.stderr,
     )

@@ -64,5 +64,6 @@ def wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
         except (URLError, OSError):
             time.sleep(0.05)
     raise EngineError(
-        "Prefect's local server did not start; `prefect server start` shows why, and PREFECT_API_URL names one that runs already"
+        "Prefect's local server did not start; `prefect server start` shows why, and PREFECT_API_URL names one "
+        "that runs already"
     )

@@ -16,7 +16,9 @@ def stop_on_signals() -> None:
         if STOP.is_set():
             raise KeyboardInterrupt
         STOP.set()
-        print("\nstopping: waiting for what is in flight; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+        print(
+            "\nstopping: waiting for what is in flight; press Ctrl-C again to stop at once", file=sys.stderr, flush=True
+        )
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)

@@ -55,7 +55,9 @@ def make_stage(
 ) -> tuple[Manifest, StageRun]:
     """Make one stage's artifact, or find it made; what this run spent on it comes beside the manifest."""
     started = time.monotonic()
-    progress = create_progress_artifact(progress=0.0, key=f"{name.replace('_', '-')}-progress", description=f"{source.rows} rows in")
+    progress: Any = create_progress_artifact(
+        progress=0.0, key=f"{name.replace('_', '-')}-progress", description=f"{source.rows} rows in"
+    )
     told = 0.0
     with Reporter(name, source.rows) as report:
 
@@ -73,7 +75,9 @@ def make_stage(
 
 @flow(name="synthesize", flow_run_name="synthesize-{settings.source.path}", persist_result=False)
 def synthesize(settings: SynthesizeSettings) -> dict[str, Any]:
-    """Run every stage that is not made yet; returns the run's record. Raises EngineError, InputError, StoreError, Stopped."""
+    """Run every stage that is not made yet; returns the run's record. Raises EngineError, InputError, StoreError,
+    Stopped.
+    """
     guard()
     return run_synthesize(plan(settings)).model_dump(mode="json")
 

@@ -1,4 +1,6 @@
-"""What an artifact says of itself: the seal of each part, and the manifest, which is written last and decides what is done."""
+"""What an artifact says of itself: the seal of each part, and the manifest, which is written last and decides what is
+done.
+"""
 
 from typing import Any, Literal
 
@@ -7,11 +9,12 @@ from pydantic import Field
 from schemas.calls import Frozen
 from schemas.hashing import content_hash
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 
 class PartSeal(Frozen):
-    """One finished part. content: hash of its rows (what the next stage's part is keyed by); checksum: of the Parquet file.
+    """One finished part. content: hash of its rows (what the next stage's part is keyed by); checksum: of the Parquet
+    file.
 
     spent: per role, requests sent, reused, failed, and tokens.
     """

@@ -1,7 +1,8 @@
 """What is asked of a model and what comes back.
 
-A `Request` names a *role*, never a model: the run's settings map roles to engines. Its identity is what the model sees
-(messages, sampling, output form) and `sample`, the number that tells the n-th of several equal requests from the others.
+A `Request` names a *role*, never a model: the run's settings map roles to engines. Its identity is what the model
+sees (messages, sampling, output form) and `sample`, the number that tells the n-th of several equal requests from the
+others.
 """
 
 from collections.abc import Mapping
@@ -39,8 +40,8 @@ class Sampling(Frozen):
 class Request(Frozen):
     """One question to one role.
 
-    schema_: a JSON schema the answer must satisfy. choice: the answer is one of these strings. optional: when this request
-    fails, the recipe receives a Completion with `error` set; without it the row is dropped.
+    schema_: a JSON schema the answer must satisfy. choice: the answer is one of these strings. optional: when this
+    request fails, the recipe receives a Completion with `error` set; without it the row is dropped.
     """
 
     role: str
@@ -52,7 +53,9 @@ class Request(Frozen):
     optional: bool = False
 
     def sampled(self, count: int) -> list["Request"]:
-        """The same request `count` times, numbered from 0: `count` answers to one prompt. Messages are shared, not copied."""
+        """The same request `count` times, numbered from 0: `count` answers to one prompt. Messages are shared, not
+        copied.
+        """
         return [self.model_copy(update={"sample": n}) for n in range(count)]
 
     def asked(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Rows: frozen pydantic models with a derived Arrow schema.
 
-Ids are content hashes, or the user's own; a child's id derives from its parent's id and its place, so the same input leads to
-the same ids on every machine. `parent_id` is the row that went in: rows are conserved per input id.
+Ids are content hashes, or the user's own; a child's id derives from its parent's id and its place, so the same input
+leads to the same ids on every machine. `parent_id` is the row that went in: rows are conserved per input id.
 """
 
 import types
@@ -17,7 +17,6 @@ from pydantic.fields import FieldInfo
 from schemas.calls import Frozen
 from schemas.hashing import child_id
 
-
 R = TypeVar("R", bound=Frozen)
 
 
@@ -29,7 +28,9 @@ class Row(Frozen):
 
     @classmethod
     def child_of(cls, parent: "Row", place: str | int, **fields: Any) -> Self:
-        """Make the row at `place` under `parent`; fields that both types share and that are not given are carried over."""
+        """Make the row at `place` under `parent`; fields that both types share and that are not given are carried
+        over.
+        """
         for name in shared_fields(cls, type(parent)):
             if name not in fields:
                 fields[name] = getattr(parent, name)

@@ -16,24 +16,31 @@ EMBEDDED = "llamacpp:smollm2"
 class EngineSettings(Frozen):
     """Which model answers, and how hard it may be driven. May be written as one string:
 
-    openai:MODEL, openai:MODEL@http://HOST:PORT/v1, vllm:HUB_ID, vllm:/folder, llamacpp:/file.gguf, llamacpp:smollm2 (embedded),
-    replay:/recording; or just a Hub id (vllm), a .gguf file (llamacpp), or http://HOST:PORT/v1 (a server with one model).
-    With more settings beside it: {spec: "openai:MODEL", concurrency: 128}.
+    openai:MODEL, openai:MODEL@http://HOST:PORT/v1, vllm:HUB_ID, vllm:/folder, llamacpp:/file.gguf, llamacpp:smollm2
+    (embedded), replay:/recording; or just a Hub id (vllm), a .gguf file (llamacpp), or http://HOST:PORT/v1 (a server
+    with one model). With more settings beside it: {spec: "openai:MODEL", concurrency: 128}.
     """
 
     kind: Literal["openai", "vllm", "llamacpp", "replay"]
     model: str = Field(description="the server's name for it, a Hub id, a folder or a file")
-    base_url: str | None = Field(None, description="openai: the server; default: what base_url_env holds, else OpenAI's own")
+    base_url: str | None = Field(
+        None, description="openai: the server; default: what base_url_env holds, else OpenAI's own"
+    )
     base_url_env: str = Field("OPENAI_BASE_URL", description="the environment variable that holds the server's address")
-    api_key_env: str = Field("OPENAI_API_KEY", description="the environment variable that holds the key; never the key itself")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY", description="the environment variable that holds the key; never the key itself"
+    )
     revision: str | None = Field(None, description="vllm: the Hub revision")
     concurrency: int = Field(64, ge=1, description="requests in flight, all workers together")
-    samples_per_call: int = Field(1, ge=1, description="answers to one prompt asked for in one call (n), where the engine has it")
+    samples_per_call: int = Field(
+        1, ge=1, description="answers to one prompt asked for in one call (n), where the engine has it"
+    )
     timeout_s: float = Field(600, gt=0, description="one attempt, from sending to the last byte")
     retries: int = Field(6, ge=0, description="further attempts after a time-out, 429 or 5xx")
     replicas: int = Field(1, ge=1, description="vllm, llamacpp: copies of the model, one per worker")
     options: dict[str, Any] = Field(
-        default_factory=dict, description="passed on: vllm's engine arguments, llama.cpp's parameters, extra fields of the request"
+        default_factory=dict,
+        description="passed on: vllm's engine arguments, llama.cpp's parameters, extra fields of the request",
     )
 
     @model_validator(mode="before")
@@ -49,7 +56,9 @@ class EngineSettings(Frozen):
     @classmethod
     def no_secrets(cls, url: str | None) -> str | None:
         if url and re.search(r"//[^/]*@|[?&](api[-_]?key|token)=", url):
-            raise ValueError("the address carries a secret; put it in an environment variable and name that in api_key_env")
+            raise ValueError(
+                "the address carries a secret; put it in an environment variable and name that in api_key_env"
+            )
         return url.rstrip("/") if url else url
 
     @property
@@ -83,7 +92,9 @@ def parse_engine(spec: str) -> dict[str, Any]:
 
 
 class SourceSettings(Frozen):
-    """Where instructions come from. path: a JSONL, JSONL.gz, CSV or Parquet file, or hf://datasets/OWNER/NAME[@REVISION][#SPLIT]."""
+    """Where instructions come from. path: a JSONL, JSONL.gz, CSV or Parquet file, or
+    hf://datasets/OWNER/NAME[@REVISION][#SPLIT].
+    """
 
     path: str
     prompt_column: str = "prompt"
@@ -103,7 +114,9 @@ class SourceSettings(Frozen):
 
 
 class StageSampling(Frozen):
-    """How one stage draws its answers; temperature 1.0, top_p 0.9, 1024 tokens are Janus's (docs/papers.md#multifaceted)."""
+    """How one stage draws its answers; temperature 1.0, top_p 0.9, 1024 tokens are Janus's
+    (docs/papers.md#multifaceted).
+    """
 
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(0.9, gt=0, le=1)
@@ -122,17 +135,21 @@ class AnswerSettings(Frozen):
     @model_validator(mode="after")
     def enough(self) -> "AnswerSettings":
         if self.min_answers > self.count:
-            raise ValueError(f"min_answers is {self.min_answers}, but only {self.count} answers are asked for; lower it")
+            raise ValueError(
+                f"min_answers is {self.min_answers}, but only {self.count} answers are asked for; lower it"
+            )
         return self
 
 
 class SynthesizeSettings(Frozen):
-    """Everything about one run of `synthesize`: instructions -> preference sets -> system messages -> answers -> pairs -> dataset."""
+    """Everything about one run of `synthesize`: instructions -> preference sets -> system messages -> answers ->
+    pairs -> dataset.
+    """
 
     source: SourceSettings
     store: str = Field("store", description="the folder that holds everything; safe to share, safe to kill")
     engines: dict[Literal["teacher", "student"], EngineSettings] = Field(
-        default_factory=lambda: {"teacher": EngineSettings.model_validate(EMBEDDED)},
+        default={"teacher": EngineSettings.model_validate(EMBEDDED)},
         description="role -> engine; a student that is not named is the teacher",
     )
     preference_sets: StageSampling = StageSampling()
@@ -140,7 +157,9 @@ class SynthesizeSettings(Frozen):
     answers: AnswerSettings = AnswerSettings()
     embedder: str = Field("minilm", description="minilm (embedded), a Hub id or a folder of sentence-transformers")
     seed: int = Field(0, ge=0)
-    workers: int | None = Field(None, ge=0, description="Ray actors; 0 runs in this process; default: what the engines need")
+    workers: int | None = Field(
+        None, ge=0, description="Ray actors; 0 runs in this process; default: what the engines need"
+    )
     rows_per_part: int = Field(256, ge=1, description="one part is the unit of work and of reuse")
     ray_address: str | None = Field(None, description="a running cluster; default: a local Ray")
 
@@ -148,8 +167,10 @@ class SynthesizeSettings(Frozen):
         """The engine of a role; raises InputError when neither it nor a teacher is named."""
         for name in (role, "teacher"):
             if name in self.engines:
-                return self.engines[name]  # type: ignore[index]
-        raise InputError(f"no engine is given for the role {role}; expected engines.{role}=..., for instance {EMBEDDED}")
+                return self.engines[name]
+        raise InputError(
+            f"no engine is given for the role {role}; expected engines.{role}=..., for instance {EMBEDDED}"
+        )
 
 
 Settings = TypeVar("Settings", bound=Frozen)
@@ -164,11 +185,15 @@ def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[s
         try:
             given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         except FileNotFoundError as error:
-            raise InputError(f"{file} is not there; expected a YAML file of settings, for instance examples/demo.yaml") from error
+            raise InputError(
+                f"{file} is not there; expected a YAML file of settings, for instance examples/demo.yaml"
+            ) from error
         except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
             raise InputError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
         if not isinstance(given, dict):
-            raise InputError(f"{file} holds {type(given).__name__}; expected a mapping of settings such as `source: prompts.jsonl`")
+            raise InputError(
+                f"{file} holds {type(given).__name__}; expected a mapping of settings such as `source: prompts.jsonl`"
+            )
     for name, value in overrides.items():
         *path, last = name.split(".")
         place = given

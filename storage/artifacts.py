@@ -5,8 +5,8 @@
     store/parts/<stage>/<key>.json               the seal, written last: without it the part does not exist
     store/artifacts/<stage>/<key>.json           the manifest, written when every part is sealed
 
-A part is keyed by its stage's identity and the content of its own input rows, so artifacts over a source that grew share the parts
-that did not change. Nothing is trusted that does not match its checksum: such a part is made again.
+A part is keyed by its stage's identity and the content of its own input rows, so artifacts over a source that grew
+share the parts that did not change. Nothing is trusted that does not match its checksum: such a part is made again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,13 +53,19 @@ class Store:
         marker = self.root / MARKER
         if not marker.exists():
             if self.root.is_dir() and any(self.root.iterdir()) and not (self.root / "artifacts").is_dir():
-                raise StoreError(f"{self.root} is not empty and is no synthmill store; choose another folder with --store")
+                raise StoreError(
+                    f"{self.root} is not empty and is no synthmill store; choose another folder with --store"
+                )
             write_json(marker, {"format": FORMAT, "what": "a synthmill store"})
         if (found := read_json(marker).get("format")) != FORMAT:
-            raise StoreError(f"{self.root} has store format {found}, this synthmill reads format {FORMAT}; choose another --store")
+            raise StoreError(
+                f"{self.root} has store format {found}, this synthmill reads format {FORMAT}; choose another --store"
+            )
         for folder in ("artifacts", "parts", "calls", "runs"):
             (self.root / folder).mkdir(exist_ok=True)
-        write_json(marker, {"format": FORMAT, "what": "a synthmill store"})  # says now, not after a day, that it cannot be written
+        write_json(
+            marker, {"format": FORMAT, "what": "a synthmill store"}
+        )  # says now, not after a day, that it cannot be written
 
     def manifest_path(self, stage: str, key: str) -> Path:
         return self.root / "artifacts" / stage / f"{key}.json"
@@ -86,7 +91,9 @@ def read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
-        raise StoreError(f"{path} is damaged or from another version ({where}: {fault['msg']}); delete it and run again") from error
+        raise StoreError(
+            f"{path} is damaged or from another version ({where}: {fault['msg']}); delete it and run again"
+        ) from error
 
 
 def sealed_part(store: Store, stage: str, key: str) -> PartSeal | None:
@@ -111,7 +118,9 @@ def is_whole(store: Store, seal: PartSeal) -> bool:
 
 
 def sealed_artifact(store: Store, stage: str, key: str, sources: Mapping[str, str]) -> Manifest | None:
-    """A finished artifact: its manifest is whole, was made from these sources as they are now, and every part checks out."""
+    """A finished artifact: its manifest is whole, was made from these sources as they are now, and every part checks
+    out.
+    """
     path = store.manifest_path(stage, key)
     if not path.exists():
         return None
@@ -145,7 +154,9 @@ def seal_part(
     for row in dropped:
         reasons[row.reason] = reasons.get(row.reason, 0) + 1
     if dropped:
-        write_atomically(dropped_file, lambda path: pq.write_table(to_arrow(Dropped, dropped), path, compression="zstd"))
+        write_atomically(
+            dropped_file, lambda path: pq.write_table(to_arrow(Dropped, dropped), path, compression="zstd")
+        )
     write_atomically(file, lambda path: pq.write_table(table, path, compression="zstd"))
     seal = PartSeal(
         key=key,
@@ -172,7 +183,9 @@ def check_conserved(stage: str, ids_in: Sequence[str], table: pa.Table, dropped:
         if column in table.column_names:
             accounted.update(table[column].to_pylist())
     if lost := [row_id for row_id in ids_in if row_id not in accounted]:
-        raise SynthmillError(f"stage {stage} lost {len(lost)} of {len(ids_in)} rows, the first {lost[0]}; this is a bug in the stage")
+        raise SynthmillError(
+            f"stage {stage} lost {len(lost)} of {len(ids_in)} rows, the first {lost[0]}; this is a bug in the stage"
+        )
 
 
 def table_content(table: pa.Table) -> str:

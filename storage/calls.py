@@ -1,14 +1,15 @@
 """The call store: every answer, written before anyone sees it, found again by what was asked.
 
-Each writer appends to a segment of its own, so there is no lock and no server, and a shared folder will do. A segment is lines:
+Each writer appends to a segment of its own, so there is no lock and no server, and a shared folder will do. A segment
+is lines:
 
     <crc32, 8 hex> <kind> <key, 32 hex> <JSON>\\n
 
-kind Q (what was asked: messages, sampling, schema, choice; once per segment) or A (one answer to it). Lines make a segment
-readable by eye and by grep, and a crash can only tear the last one: a torn or damaged line is never served. A segment at rest is
-sealed by an index beside it: sorted 16-byte keys with offset and length, memory-mapped, so that a look-up costs microseconds and
-no memory at any size. A segment without an index is scanned, whether its writer died or is at work. The Parquet copies that
-DuckDB reads are made from sealed segments and are never needed to run.
+kind Q (what was asked: messages, sampling, schema, choice; once per segment) or A (one answer to it). Lines make a
+segment readable by eye and by grep, and a crash can only tear the last one: a torn or damaged line is never served. A
+segment at rest is sealed by an index beside it: sorted 16-byte keys with offset and length, memory-mapped, so that a
+look-up costs microseconds and no memory at any size. A segment without an index is scanned, whether its writer died
+or is at work. The Parquet copies that DuckDB reads are made from sealed segments and are never needed to run.
 """
 
 import fcntl
@@ -32,7 +33,9 @@ from storage.files import sync_folder, write_atomically
 SUFFIX = ".calls"
 SEAL_AT_BYTES = 256 << 20
 HEAD = 8 + 1 + 1 + 1 + 32 + 1  # crc, blank, kind, blank, key, blank
-SMALL = 100_000  # sealed segments with fewer answers are looked up together, so that many short runs cost no more than one
+SMALL = (
+    100_000  # sealed segments with fewer answers are looked up together, so that many short runs cost no more than one
+)
 _numbers = count()
 
 
@@ -56,7 +59,9 @@ def halves(key: bytes) -> tuple[np.uint64, np.uint64]:
 
 
 class Index:
-    """Sorted keys of sealed answers. table: (5, answers) uint64, rows key high, key low, offset, length, segment number."""
+    """Sorted keys of sealed answers. table: (5, answers) uint64, rows key high, key low, offset, length, segment
+    number.
+    """
 
     def __init__(self, table: np.ndarray[Any, Any], segments: list["Segment"]) -> None:
         self.table = table
@@ -152,8 +157,8 @@ class Segment:
 class CallStore:
     """Read every segment of a folder (or one recording file), append to one of our own.
 
-    `find` and `add` are for one thread, the driver's. `add` buffers; `flush` writes everything buffered with one system call and
-    must come before an answer is shown to a recipe.
+    `find` and `add` are for one thread, the driver's. `add` buffers; `flush` writes everything buffered with one
+    system call and must come before an answer is shown to a recipe.
     """
 
     def __init__(self, place: Path, *, origin: dict[str, str] | None = None) -> None:
@@ -235,7 +240,9 @@ class CallStore:
                 try:
                     view = view[os.write(self._file, view) :]
                 except OSError as error:
-                    raise StoreError(f"cannot write {self.place}: {error.strerror}; free space, then run the same command again") from error
+                    raise StoreError(
+                        f"cannot write {self.place}: {error.strerror}; free space, then run the same command again"
+                    ) from error
 
     def sync(self) -> None:
         """Make everything added so far survive a power cut."""
@@ -244,7 +251,9 @@ class CallStore:
             os.fsync(self._file)
 
     def duplicate_descriptor(self) -> int | None:
-        """A descriptor of our segment for an fsync in another thread (the caller closes it); None when nothing was added."""
+        """A descriptor of our segment for an fsync in another thread (the caller closes it); None when nothing was
+        added.
+        """
         return os.dup(self._file) if self._file >= 0 else None
 
     def close(self) -> None:
@@ -275,7 +284,9 @@ class CallStore:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
             sync_folder(self.place)
         except OSError as error:
-            raise StoreError(f"cannot write {self.place}: {error.strerror}; choose a folder you may write to with --store") from error
+            raise StoreError(
+                f"cannot write {self.place}: {error.strerror}; choose a folder you may write to with --store"
+            ) from error
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held while we write: seal_abandoned leaves it alone
         self._own = self.segments[path] = Segment(path)
         self._open_segments.append(self._own)
@@ -296,7 +307,9 @@ def completion_of(record: dict[str, Any]) -> Completion:
 
 
 def seal_abandoned(folder: Path) -> int:
-    """Seal the segments whose writer is gone; returns how many. Safe while others write: a live writer holds its file's lock."""
+    """Seal the segments whose writer is gone; returns how many. Safe while others write: a live writer holds its
+    file's lock.
+    """
     sealed = 0
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         segment = Segment(path)

@@ -1,8 +1,8 @@
 """The catalog: `catalog.duckdb`, every artifact of a store as one database, for any DuckDB client.
 
-It is derived: rebuilt from manifests, run records and the call store beside a lock, then swapped in with a rename. Nothing waits for
-it and nothing is lost with it. Views: one per artifact (stage_1a2b3c4d) and one per stage for its latest artifact. Tables: runs,
-artifacts, lineage, drops, calls, spend, store.
+It is derived: rebuilt from manifests, run records and the call store beside a lock, then swapped in with a rename.
+Nothing waits for it and nothing is lost with it. Views: one per artifact (stage_1a2b3c4d) and one per stage for its
+latest artifact. Tables: runs, artifacts, lineage, drops, calls, spend, store.
 """
 
 import fcntl
@@ -60,13 +60,18 @@ def fill(path: Path, store: Store, copies: list[Path]) -> None:
         manifests = list(store.manifests())
         latest = {manifest.stage: manifest for manifest in manifests}
         for manifest in manifests:
-            names = [manifest.reference] + [manifest.stage] * (latest[manifest.stage] is manifest and manifest.stage not in RESERVED)
+            names = [manifest.reference] + [manifest.stage] * (
+                latest[manifest.stage] is manifest and manifest.stage not in RESERVED
+            )
             for name in names:
-                database.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT * FROM {parquet(artifact_files(store, manifest))}")
+                database.execute(
+                    f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT * FROM {parquet(artifact_files(store, manifest))}"
+                )
         insert(
             database,
             "artifacts",
-            "artifact VARCHAR, stage VARCHAR, key VARCHAR, rows_in BIGINT, rows BIGINT, made_at VARCHAR, run VARCHAR, identity JSON",
+            "artifact VARCHAR, stage VARCHAR, key VARCHAR, rows_in BIGINT, rows BIGINT, made_at VARCHAR, run "
+            "VARCHAR, identity JSON",
             (
                 (m.reference, m.stage, m.key, m.rows_in, m.rows, m.made_at, m.run, orjson.dumps(m.identity).decode())
                 for m in manifests
@@ -76,14 +81,29 @@ def fill(path: Path, store: Store, copies: list[Path]) -> None:
             database,
             "lineage",
             "artifact VARCHAR, made_from VARCHAR",
-            ((m.reference, by_key) for m in manifests for key in m.sources for by_key in [o.reference for o in manifests if o.key == key]),
+            (
+                (m.reference, by_key)
+                for m in manifests
+                for key in m.sources
+                for by_key in [o.reference for o in manifests if o.key == key]
+            ),
         )
         insert(
             database,
             "runs",
-            "run VARCHAR, flow VARCHAR, status VARCHAR, started_at VARCHAR, ended_at VARCHAR, dataset VARCHAR, error VARCHAR, settings JSON",
+            "run VARCHAR, flow VARCHAR, status VARCHAR, started_at VARCHAR, ended_at VARCHAR, dataset VARCHAR, "
+            "error VARCHAR, settings JSON",
             (
-                (r.id, r.flow, r.status, r.started_at, r.ended_at, r.dataset, r.error, orjson.dumps(r.settings).decode())
+                (
+                    r.id,
+                    r.flow,
+                    r.status,
+                    r.started_at,
+                    r.ended_at,
+                    r.dataset,
+                    r.error,
+                    orjson.dumps(r.settings).decode(),
+                )
                 for r in runs(store)
             ),
         )
@@ -96,8 +116,10 @@ def fill(path: Path, store: Store, copies: list[Path]) -> None:
         database.execute(f"CREATE VIEW drops AS {' UNION ALL '.join(drops) or nothing}")
         database.execute(f"CREATE VIEW calls AS SELECT * FROM {parquet(copies)}")
         database.execute(
-            "CREATE TABLE spend AS SELECT run, stage, role, engine, count(*) AS calls, sum(prompt_tokens) AS prompt_tokens, "
-            "sum(completion_tokens) AS completion_tokens, round(avg(latency_s), 4) AS mean_latency_s FROM calls GROUP BY ALL ORDER BY ALL"
+            "CREATE TABLE spend AS SELECT run, stage, role, engine, count(*) AS calls, sum(prompt_tokens) AS "
+            "prompt_tokens, "
+            "sum(completion_tokens) AS completion_tokens, round(avg(latency_s), 4) AS mean_latency_s FROM calls "
+            "GROUP BY ALL ORDER BY ALL"
         )
         insert(database, "store", "root VARCHAR", [(str(store.root),)])
     finally:
@@ -105,9 +127,13 @@ def fill(path: Path, store: Store, copies: list[Path]) -> None:
 
 
 def query(store: Store, sql: str) -> "duckdb.DuckDBPyRelation | None":
-    """Run one query on the catalog, read-only. Raises InputError for bad SQL, StoreError when there is no catalog to be made."""
+    """Run one query on the catalog, read-only. Raises InputError for bad SQL, StoreError when there is no catalog to
+    be made.
+    """
     if not (store.root / "artifacts").is_dir():
-        raise StoreError(f"{store.root} is no synthmill store; name one with --store, or make one with `synthmill run` or `sample`")
+        raise StoreError(
+            f"{store.root} is no synthmill store; name one with --store, or make one with `synthmill run` or `sample`"
+        )
     if not store.catalog.exists() or moved(store):
         rebuild(store)
     try:
@@ -168,7 +194,10 @@ def write_copy(segment: Segment, path: Path) -> None:
         for kind, key, _, data in segment.lines():
             record = orjson.loads(data[HEAD:])
             if kind == b"Q":
-                asked[key.hex()] = (orjson.dumps(record["messages"]).decode(), orjson.dumps(record["sampling"]).decode())
+                asked[key.hex()] = (
+                    orjson.dumps(record["messages"]).decode(),
+                    orjson.dumps(record["sampling"]).decode(),
+                )
                 continue
             messages, sampling = asked.get(record["ask"], ("[]", "{}"))
             rows.append({**record, "key": key.hex(), "messages": messages, "sampling": sampling})

@@ -25,7 +25,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.rename(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}; free space or choose another --store") from error
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another --store"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -33,7 +35,21 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
     data = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    write_atomically(path, lambda temporary: _write_bytes(temporary, data))
+    write_bytes(path, data)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file atomically."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_atomically(path, write)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file atomically."""
+    write_bytes(path, text.encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -43,9 +59,13 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise StoreError(f"{path} is missing; run the same command again to make it anew") from error
     except (ValueError, OSError) as error:
-        raise StoreError(f"{path} is damaged ({error}); delete it and run the same command again, nothing is asked twice") from error
+        raise StoreError(
+            f"{path} is damaged ({error}); delete it and run the same command again, nothing is asked twice"
+        ) from error
     if not isinstance(value, dict):
-        raise StoreError(f"{path} is not a synthmill file: expected a JSON object, found {type(value).__name__}; move it away")
+        raise StoreError(
+            f"{path} is not a synthmill file: expected a JSON object, found {type(value).__name__}; move it away"
+        )
     return value
 
 
@@ -56,7 +76,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)

@@ -1,4 +1,6 @@
-"""A dataset folder that `datasets.load_dataset` and trainers read: Parquet with one split, and a README that says what it is."""
+"""A dataset folder that `datasets.load_dataset` and trainers read: Parquet with one split, and a README that says
+what it is.
+"""
 
 from pathlib import Path
 
@@ -7,11 +9,13 @@ import pyarrow.parquet as pq
 
 from schemas.artifacts import Manifest
 from storage.artifacts import Store, read_artifact
-from storage.files import write_atomically
+from storage.files import write_atomically, write_text
 
 
 def preference_rows(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Pairs that the cuts kept, in TRL's conversational preference format: prompt, chosen and rejected are lists of messages."""
+    """Pairs that the cuts kept, in TRL's conversational preference format: prompt, chosen and rejected are lists of
+    messages.
+    """
 
     def message(role: str, content: str) -> pl.Expr:
         return pl.struct(pl.lit(role).alias("role"), pl.col(content).alias("content"))
@@ -36,10 +40,12 @@ def write_dataset(store: Store, pairs: Manifest, folder: Path) -> int:
     assert isinstance(frame, pl.DataFrame)
     rows = preference_rows(frame)
     table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
-    write_atomically(folder / "data" / "train-00000-of-00001.parquet", lambda path: pq.write_table(table, path, compression="zstd"))
-    text = CARD.format(rows=table.num_rows, artifact=pairs.reference)
-    write_atomically(folder / "README.md", lambda path: path.write_text(text, encoding="utf-8") and None)
-    return table.num_rows
+    write_atomically(
+        folder / "data" / "train-00000-of-00001.parquet", lambda path: pq.write_table(table, path, compression="zstd")
+    )
+    text = CARD.format(rows=rows.height, artifact=pairs.reference)
+    write_text(folder / "README.md", text)
+    return rows.height
 
 
 CARD = """---
@@ -51,8 +57,8 @@ configs:
 ---
 # Preference pairs
 
-{rows} pairs (`prompt`, `chosen`, `rejected` as lists of messages, with their rewards), made by synthmill from the artifact
-`{artifact}`. `parent_id` is the pool of answers a pair was cut from.
+{rows} pairs (`prompt`, `chosen`, `rejected` as lists of messages, with their rewards), made by synthmill from the
+artifact `{artifact}`. `parent_id` is the pool of answers a pair was cut from.
 
 ```python
 from datasets import load_dataset

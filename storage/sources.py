@@ -1,6 +1,7 @@
 """Reading what users have: JSONL, JSONL.gz, CSV, Parquet files and Hub datasets, into instructions.
 
-A bad row becomes `Dropped` with its line number and never stops its neighbours; a bad file stops everything before any work.
+A bad row becomes `Dropped` with its line number and never stops its neighbours; a bad file stops everything before
+any work.
 """
 
 import csv
@@ -45,7 +46,9 @@ class Chunk:
 
 
 def fingerprint(source: SourceSettings) -> str:
-    """What identifies a source's content: the file's checksum, or the Hub commit. Raises InputError when it cannot be read."""
+    """What identifies a source's content: the file's checksum, or the Hub commit. Raises InputError when it cannot be
+    read.
+    """
     if source.path.startswith(HUB):
         return content_hash(list(hub_commit(source.path)))
     path = Path(source.path).expanduser()
@@ -63,7 +66,8 @@ def fingerprint(source: SourceSettings) -> str:
 def read_chunks(source: SourceSettings, rows_per_part: int) -> Iterator[Chunk]:
     """Instructions in chunks of `rows_per_part` raw rows, so that a file that grew keeps its earlier chunks.
 
-    Raises InputError for an unreadable file, for one without rows, and when no row of the first chunk has the prompt column.
+    Raises InputError for an unreadable file, for one without rows, and when no row of the first chunk has the prompt
+    column.
     """
     seen: set[str] = set()
     chunk, raw, count = Chunk([], []), 0, 0
@@ -123,7 +127,10 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
     if not prompt.strip():
         raise Drop("empty_prompt")
     if len(prompt) + len(system or "") > source.max_prompt_chars:
-        raise Drop(f"prompt_too_long: {len(prompt) + len(system or '')} characters; source.max_prompt_chars is {source.max_prompt_chars}")
+        raise Drop(
+            f"prompt_too_long: {len(prompt) + len(system or '')} characters; source.max_prompt_chars is "
+            f"{source.max_prompt_chars}"
+        )
     given = fields.get(source.id_column)
     if given is not None and not isinstance(given, str | int):
         raise Drop(f"bad_id: expected text or a whole number, found {type(given).__name__}")
@@ -187,7 +194,7 @@ def lines_of(place: str) -> Iterator[Line]:
             yield from read_csv(path)
         else:
             with gzip.open(path) if suffix == ".jsonl.gz" else path.open("rb") as file:
-                yield from read_jsonl(file)  # type: ignore[arg-type]
+                yield from read_jsonl(file)
     except (gzip.BadGzipFile, EOFError) as error:
         raise InputError(f"{path} is not a whole gzip file ({error}); fetch it again") from error
     except csv.Error as error:
@@ -242,7 +249,9 @@ def read_parquet(path: Path) -> Iterator[Line]:
 
 
 def hub_commit(place: str) -> tuple[str, str, str]:
-    """(dataset, commit, split) of hf://datasets/OWNER/NAME[@REVISION][#SPLIT]; asks the Hub which commit a revision is."""
+    """(dataset, commit, split) of hf://datasets/OWNER/NAME[@REVISION][#SPLIT]; asks the Hub which commit a revision
+    is.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 

@@ -1,4 +1,6 @@
-"""Duplicates. A cut adds its verdict and deletes nothing: `kept`, `duplicate_of`, `similarity`, `layer`; the exporter honours it."""
+"""Duplicates. A cut adds its verdict and deletes nothing: `kept`, `duplicate_of`, `similarity`, `layer`; the exporter
+honours it.
+"""
 
 import unicodedata
 from pathlib import Path
@@ -17,8 +19,8 @@ def normalised(text: str) -> str:
 
 
 class ExactDuplicates(FrameStage):
-    """Marks rows whose normalised `columns` equal those of a row that stays; the first in order of id stays, so that the input's
-    order changes nothing. Source: docs/papers.md#dedup, layer 1.
+    """Marks rows whose normalised `columns` equal those of a row that stays; the first in order of id stays, so that
+    the input's order changes nothing. Source: docs/papers.md#dedup, layer 1.
     """
 
     name: ClassVar = "unique_pairs"
@@ -28,7 +30,9 @@ class ExactDuplicates(FrameStage):
     columns: tuple[str, ...] = ("system", "prompt")
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        keys = [content_hash([normalised(text or "") for text in row]) for row in frame.select(self.columns).iter_rows()]
+        keys = [
+            content_hash([normalised(text or "") for text in row]) for row in frame.select(self.columns).iter_rows()
+        ]
         keyed = frame.with_columns(pl.Series("_key", keys, dtype=pl.String))
         first = pl.col("id").min().over("_key")
         kept = pl.col("id") == first

@@ -1,9 +1,10 @@
-"""The driver: one event loop that keeps a window of requests in flight and moves each row on the moment its own answers are there.
+"""The driver: one event loop that keeps a window of requests in flight and moves each row on the moment its own
+answers are there.
 
-There are no waves and no barriers. Rows are admitted only to keep the window full, so memory holds the rows in flight and no more;
-several parts may be handed over at once, and the window stays full from one to the next. Every answer goes to the call store before
-its recipe sees it: answers that arrive in one tick of the loop share one write. A row whose answers are stored already is replayed
-from them, without a task, up to its first missing answer.
+There are no waves and no barriers. Rows are admitted only to keep the window full, so memory holds the rows in flight
+and no more; several parts may be handed over at once, and the window stays full from one to the next. Every answer
+goes to the call store before its recipe sees it: answers that arrive in one tick of the loop share one write. A row
+whose answers are stored already is replayed from them, without a task, up to its first missing answer.
 """
 
 import asyncio
@@ -37,7 +38,9 @@ class Spent:
 
 @dataclass(slots=True)
 class PartResult:
-    """What became of one part's rows, in their order. calls: per kept row, the keys of every answer it was made from."""
+    """What became of one part's rows, in their order. calls: per kept row, the keys of every answer it was made
+    from.
+    """
 
     rows: list[Row]
     calls: list[list[str]]
@@ -116,7 +119,8 @@ class Driver:
     async def run(self, rows: Sequence[Row]) -> PartResult:
         """Bring every row of a part to its end. Several parts may run at once; they share the window.
 
-        Raises EngineError when an engine is gone and whatever `stop` was given; answers that came in are stored either way.
+        Raises EngineError when an engine is gone and whatever `stop` was given; answers that came in are stored
+        either way.
         """
         if self._failure:
             raise self._failure
@@ -245,8 +249,12 @@ class Driver:
         try:
             while True:
                 if answers:
-                    flight.calls.extend(key.hex() for key, answer in zip(flight.keys, answers, strict=True) if not answer.error)
-                failed = next((a for a, r in zip(answers or (), flight.requests, strict=True) if a.error and not r.optional), None)
+                    flight.calls.extend(
+                        key.hex() for key, answer in zip(flight.keys, answers, strict=True) if not answer.error
+                    )
+                failed = next(
+                    (a for a, r in zip(answers or (), flight.requests, strict=True) if a.error and not r.optional), None
+                )
                 flight.requests = flight.steps.throw(Drop(failed.error)) if failed else flight.steps.send(answers)
                 flight.missing = self._prepare(flight)
                 if flight.missing:
@@ -254,8 +262,10 @@ class Driver:
                 answers = flight.answers
         except StopIteration as end:
             made = end.value
-            if made.parent_id != flight.row.id:
-                made = Dropped(id=flight.row.id, reason="recipe_error", detail="the row returned is no child of the row given")
+            if end.value.parent_id != flight.row.id:
+                made = Dropped(
+                    id=flight.row.id, reason="recipe_error", detail="the row returned is no child of the row given"
+                )
         except Drop as drop:
             made = Dropped(id=flight.row.id, reason=drop.reason, detail=drop.detail[:500])
         except Exception as error:  # a bad row never stops its neighbours
@@ -272,7 +282,9 @@ class Driver:
         """Look up the step's answers and queue what is missing; returns how many are."""
         requests = flight.requests
         flight.answers = [None] * len(requests)
-        asks: dict[tuple[int, ...], tuple[bytes, dict[str, Any]]] = {}  # samples of one request share its parts: hash them once
+        asks: dict[
+            tuple[int, ...], tuple[bytes, dict[str, Any]]
+        ] = {}  # samples of one request share its parts: hash them once
         groups: dict[tuple[bytes, int], list[int]] = {}
         keys = flight.keys = []
         wanted: set[tuple[bytes, int]] = set()
@@ -299,8 +311,9 @@ class Driver:
         return flight.answers.count(None)
 
     def _queue(self, flight: Flight, indexes: list[int], keys: list[bytes], asks: dict[Any, Any]) -> None:
-        """Queue the samples at `indexes`, asked together; those that are stored or under way are asked again but not used, so
-        that an interrupted run asks for the same groups, with the same seeds, as one that was not."""
+        """Queue the samples at `indexes`, asked together; those that are stored or under way are asked again but not
+        used, so that an interrupted run asks for the same groups, with the same seeds, as one that was not.
+        """
         first = flight.requests[indexes[0]]
         ask, asked = asks[id(first.messages), id(first.sampling), id(first.schema_), id(first.choice)]
         samples = [flight.requests[index].sample for index in indexes]

@@ -37,7 +37,10 @@ def embedder_name(embedder: str) -> str:
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not folder.is_dir():
         if embedder.count("/") != 1 or embedder.startswith((".", "/", "~")):
-            raise InputError(f"there is no embedder {embedder!r}; expected minilm, a sentence-transformers folder, or a Hub id OWNER/NAME")
+            raise InputError(
+                f"there is no embedder {embedder!r}; expected minilm, a sentence-transformers folder, or a Hub "
+                "id OWNER/NAME"
+            )
         return embedder
     if not weights:
         raise InputError(f"{folder} holds no weights; expected a sentence-transformers folder with *.safetensors")
@@ -69,7 +72,8 @@ def embed(embedder: str, texts: Sequence[str], store: Path) -> np.ndarray[Any, n
     if fresh:
         model = load_embedder(embedder)
         vectors = np.asarray(
-            model.encode(list(fresh.values()), batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False), dtype=np.float32
+            model.encode(list(fresh.values()), batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False),
+            dtype=np.float32,
         )
         known.update(zip(fresh, vectors, strict=True))
         save_vectors(folder, list(fresh), vectors)
@@ -92,7 +96,10 @@ def save_vectors(folder: Path, keys: list[bytes], vectors: np.ndarray[Any, Any])
     """Write one batch: vectors first, then the keys, which make them exist."""
     name = blake2b(b"".join(keys), digest_size=8).hexdigest()
     write_atomically(folder / f"{name}.vectors.npy", lambda path: _save(path, vectors))
-    write_atomically(folder / f"{name}.keys.npy", lambda path: _save(path, np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16)))
+    write_atomically(
+        folder / f"{name}.keys.npy",
+        lambda path: _save(path, np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16)),
+    )
 
 
 def _save(path: Path, array: np.ndarray[Any, Any]) -> None:

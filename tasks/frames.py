@@ -1,7 +1,7 @@
 """Frame stages: work on whole tables, with polars, never row by row and never asking a model.
 
-One that works part by part (`whole = False`: a scorer, a cut within a pool) runs in parallel like a recipe. One that needs every row
-(`whole = True`: duplicates) runs once over all parts.
+One that works part by part (`whole = False`: a scorer, a cut within a pool) runs in parallel like a recipe. One that
+needs every row (`whole = True`: duplicates) runs once over all parts.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,9 @@ class FrameStage(Frozen):
     whole: ClassVar[bool] = False
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        """The frame to keep and the rows that could not be made. Every id in `frame` must come out as an id, a parent_id or a drop."""
+        """The frame to keep and the rows that could not be made. Every id in `frame` must come out as an id, a
+        parent_id or a drop.
+        """
         raise TypeError(f"{type(self).__name__} must define apply(frame, store)")
 
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
@@ -37,7 +39,9 @@ class FrameStage(Frozen):
     def run_on(self, table: pa.Table, store: Path) -> tuple[pa.Table, list[Dropped]]:
         """`apply` on an Arrow table. Raises InputError when a column it needs is missing."""
         if missing := [name for name in self.needs if name not in table.column_names]:
-            raise InputError(f"stage {self.name} needs the columns {', '.join(missing)}; found {', '.join(table.column_names)}")
+            raise InputError(
+                f"stage {self.name} needs the columns {', '.join(missing)}; found {', '.join(table.column_names)}"
+            )
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
         kept, dropped = self.apply(frame, store)

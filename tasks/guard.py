@@ -1,7 +1,8 @@
 """No process is left behind: whatever this one started dies with it, even when it is killed with -9.
 
-A small watcher, in a session of its own, waits for this process to end and then kills every process that carries our mark in its
-environment (Ray's agents outlive a killed driver by a minute otherwise). Linux only; elsewhere it does nothing.
+A small watcher, in a session of its own, waits for this process to end and then kills every process that carries our
+mark in its environment (Ray's agents outlive a killed driver by a minute otherwise). Linux only; elsewhere it does
+nothing.
 """
 
 import os

@@ -97,8 +97,8 @@ FIELDS = ("subdimension", "preference", "description")
 
 
 class SystemMessages(Recipe[PreferenceSet, SystemMessage]):
-    """Preference set -> a system message written from its four descriptions only. A system message the instruction came with is
-    replaced. Source: docs/papers.md#multifaceted, step S2.
+    """Preference set -> a system message written from its four descriptions only. A system message the instruction
+    came with is replaced. Source: docs/papers.md#multifaceted, step S2.
     """
 
     name: ClassVar = "system_messages"
@@ -107,7 +107,9 @@ class SystemMessages(Recipe[PreferenceSet, SystemMessage]):
     prompts: ClassVar = {"multifaceted/system_message": ("descriptions",)}
 
     def steps(self, row: PreferenceSet) -> Steps[SystemMessage]:
-        messages = load("multifaceted/system_message").render(row=row, descriptions=[value.description for value in row.values])
+        messages = load("multifaceted/system_message").render(
+            row=row, descriptions=[value.description for value in row.values]
+        )
         [said] = yield [Request(role="teacher", messages=messages, sampling=self.sampling)]
         system = said.text.strip().strip('"').strip()
         if not system:

@@ -1,8 +1,9 @@
-"""Where parts are made: in this process, or in Ray actors that each run the driver with their share of the concurrency.
+"""Where parts are made: in this process, or in Ray actors that each run the driver with their share of the
+concurrency.
 
-Ray is driven from here, by the process that runs the flow: actors are given a few parts each, so that their windows stay full from
-one part to the next, and the next part the moment one is sealed. An actor that dies is replaced; its parts go to whoever is free
-and resume from what it had stored. This is the only place that imports Ray.
+Ray is driven from here, by the process that runs the flow: actors are given a few parts each, so that their windows
+stay full from one part to the next, and the next part the moment one is sealed. An actor that dies is replaced; its
+parts go to whoever is free and resume from what it had stored. This is the only place that imports Ray.
 """
 
 import asyncio
@@ -32,7 +33,9 @@ STOPPED = "stopped; everything answered so far is kept, run the same command aga
 
 
 def workers_for(roles: Mapping[str, EngineSettings], workers: int | None) -> int:
-    """How many workers a stage gets: one per replica where the model is loaded into them, else the setting, else cores - 1."""
+    """How many workers a stage gets: one per replica where the model is loaded into them, else the setting, else
+    cores - 1.
+    """
     replicas = [settings.replicas for settings in roles.values() if settings.in_process]
     if replicas:
         return max(replicas)
@@ -40,14 +43,18 @@ def workers_for(roles: Mapping[str, EngineSettings], workers: int | None) -> int
 
 
 def parts_ahead(roles: Mapping[str, EngineSettings], workers: int, jobs: Sequence[Job]) -> int:
-    """How many parts a worker holds at once: enough rows to fill its window twice over, and never less than two parts."""
+    """How many parts a worker holds at once: enough rows to fill its window twice over, and never less than two
+    parts.
+    """
     window = sum(settings.concurrency for settings in roles.values()) / workers
     rows = max(1, min((job.source.rows for job in jobs), default=1))
     return min(2 + int(2 * window / rows), 64)
 
 
 def tune_collector() -> None:
-    """Rows and answers are many, live long and hold no cycles: look for cycles less often (a sixth of a worker's time otherwise)."""
+    """Rows and answers are many, live long and hold no cycles: look for cycles less often (a sixth of a worker's time
+    otherwise).
+    """
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
@@ -208,7 +215,8 @@ class RayPool:
         for name, number in need.items():
             if have.get(name, 0) < number:
                 raise InputError(
-                    f"{count} workers need {number:g} {name}, this Ray has {have.get(name, 0):g}; lower --workers or the engine's "
+                    f"{count} workers need {number:g} {name}, this Ray has {have.get(name, 0):g}; lower "
+                    "--workers or the engine's "
                     "replicas, or name a larger cluster with --ray-address"
                 )
         while len(self._actors) < count:
@@ -218,7 +226,10 @@ class RayPool:
         import ray
 
         actor = ray.remote(Worker).options(
-            num_cpus=self._resources["CPU"], num_gpus=self._resources.get("GPU", 0), max_concurrency=1000, max_restarts=0
+            num_cpus=self._resources["CPU"],
+            num_gpus=self._resources.get("GPU", 0),
+            max_concurrency=1000,
+            max_restarts=0,
         )
         return actor.remote(self.store, self.run_id)
 
@@ -227,7 +238,8 @@ class RayPool:
         if attempts[job.key] >= PART_ATTEMPTS:
             self._tell_stop()
             return EngineError(
-                f"part {job.key[:8]} lost its worker {PART_ATTEMPTS} times (out of memory?); lower the engine's concurrency or replicas, "
+                f"part {job.key[:8]} lost its worker {PART_ATTEMPTS} times (out of memory?); lower the engine's "
+                "concurrency or replicas, "
                 "then run the same command again to continue"
             )
         self._actors[index] = self._new_actor()
@@ -273,7 +285,9 @@ def start_ray(address: str | None) -> None:
             **({} if address else {"object_store_memory": 128 << 20}),
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(f"Ray at {address or 'this machine'} cannot be reached ({error}); start it, or leave out --ray-address") from error
+        raise EngineError(
+            f"Ray at {address or 'this machine'} cannot be reached ({error}); start it, or leave out --ray-address"
+        ) from error
 
 
 def added(progress: Sequence[Progress]) -> Progress:
@@ -285,6 +299,8 @@ def added(progress: Sequence[Progress]) -> Progress:
     )
 
 
-def make_pool(store: Store, run: str, stop: threading.Event, workers: int | None, address: str | None) -> InProcess | RayPool:
+def make_pool(
+    store: Store, run: str, stop: threading.Event, workers: int | None, address: str | None
+) -> InProcess | RayPool:
     """`workers=0`: in this process; else Ray."""
     return InProcess(store, run, stop) if workers == 0 else RayPool(store, run, stop, workers, address)

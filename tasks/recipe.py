@@ -7,13 +7,15 @@
         prompts: ClassVar = {"rephrase/ask": ()}
 
         def steps(self, row: Instruction) -> Steps[Instruction]:
-            [said] = yield [Request(role="teacher", messages=load("rephrase/ask").render(row=row), sampling=self.sampling)]
+            messages = load("rephrase/ask").render(row=row)
+            [said] = yield [Request(role="teacher", messages=messages, sampling=self.sampling)]
             if not said.text.strip():
                 raise Drop("empty_answer")
             return Instruction.child_of(row, self.name, prompt=said.text.strip())
 
-It yields requests, is sent their completions in the same order, and returns the row. Several turns are a `for` loop; a test sends
-completions by hand. When a request fails for good the driver throws `Drop` in at the `yield`, unless the request is `optional`.
+It yields requests, is sent their completions in the same order, and returns the row. Several turns are a `for` loop;
+a test sends completions by hand. When a request fails for good the driver throws `Drop` in at the `yield`, unless the
+request is `optional`.
 """
 
 from collections.abc import Generator, Mapping

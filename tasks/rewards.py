@@ -1,8 +1,9 @@
-"""R3, the regularized relevance reward: a white-box reward from length, relevance and repetition, with no reward model.
+"""R3, the regularized relevance reward: a white-box reward from length, relevance and repetition, with no reward
+model.
 
-Source: docs/papers.md#r3, the open-ended form: length incentive x query relevance x repetition penalty. The paper's relevance is
-Contriever's unnormalised dot product; with a normalised embedder it is a cosine, clamped at 0, so rewards of different embedders
-do not compare.
+Source: docs/papers.md#r3, the open-ended form: length incentive x query relevance x repetition penalty. The paper's
+relevance is Contriever's unnormalised dot product; with a normalised embedder it is a cosine, clamped at 0, so
+rewards of different embedders do not compare.
 """
 
 import re
@@ -66,5 +67,7 @@ class R3(FrameStage):
             relevance = (vectors[at : at + len(texts)] @ vectors[n]).clip(min=0)
             at += len(texts)
             tokens = [tokens_of(text) for text in texts]
-            rewards.append([length_incentive(t) * float(q) * repetition_penalty(t) for t, q in zip(tokens, relevance, strict=True)])
+            rewards.append(
+                [length_incentive(t) * float(q) * repetition_penalty(t) for t, q in zip(tokens, relevance, strict=True)]
+            )
         return frame.with_columns(pl.Series("rewards", rewards, dtype=pl.List(pl.Float64))), []

@@ -37,11 +37,15 @@ class Pool(Protocol):
     def run(
         self, stage: Stage, roles: Mapping[str, EngineSettings], jobs: Sequence[Job], on_progress: OnProgress
     ) -> Iterator[PartSeal]:
-        """Make every job's part; yields seals as they come. Raises EngineError, StoreError, Stopped; sealed parts stay."""
+        """Make every job's part; yields seals as they come. Raises EngineError, StoreError, Stopped; sealed parts
+        stay.
+        """
 
 
 class Planned:
-    """A stage in its place in a flow: its key is known before anything is made, because it hashes names and settings only."""
+    """A stage in its place in a flow: its key is known before anything is made, because it hashes names and settings
+    only.
+    """
 
     def __init__(self, stage: Stage, roles: Mapping[str, EngineSettings], source_key: str) -> None:
         self.stage = stage
@@ -59,7 +63,9 @@ class Planned:
 
 def source_key(source: SourceSettings, rows_per_part: int) -> str:
     """The key of the instructions artifact: the file's content and how it is read."""
-    return content_hash([INSTRUCTIONS, VERSION, fingerprint(source), source.model_dump(exclude={"path"}), rows_per_part])
+    return content_hash(
+        [INSTRUCTIONS, VERSION, fingerprint(source), source.model_dump(exclude={"path"}), rows_per_part]
+    )
 
 
 def ingest(store: Store, source: SourceSettings, rows_per_part: int, run: str) -> Manifest:
@@ -90,7 +96,9 @@ def ingest(store: Store, source: SourceSettings, rows_per_part: int, run: str) -
 def run_stage(
     store: Store, planned: Planned, source: Manifest, pool: Pool, run: str, on_progress: OnProgress = lambda _: None
 ) -> Manifest:
-    """Make what is missing of a stage's artifact and return its manifest; parts that are sealed and whole are reused."""
+    """Make what is missing of a stage's artifact and return its manifest; parts that are sealed and whole are
+    reused.
+    """
     if manifest := planned.sealed(store, source):
         return manifest
     stage = planned.stage

@@ -1,7 +1,7 @@
 """A worker: takes parts of a stage, one after the other and several at once, and leaves each one sealed.
 
-It is the same object in this process and inside a Ray actor. Engines stay loaded from stage to stage as long as the next stage
-needs them, and are closed when it does not, so that two large models never share one GPU by accident.
+It is the same object in this process and inside a Ray actor. Engines stay loaded from stage to stage as long as the
+next stage needs them, and are closed when it does not, so that two large models never share one GPU by accident.
 """
 
 import asyncio
@@ -9,6 +9,8 @@ import os
 import time
 from dataclasses import asdict
 from typing import Any
+
+from pydantic import Field
 
 from schemas.artifacts import PartSeal
 from schemas.calls import Frozen
@@ -38,7 +40,7 @@ class Progress(Frozen):
     rows: int = 0
     dropped: int = 0
     in_flight: int = 0
-    spent: dict[str, dict[str, int]] = {}
+    spent: dict[str, dict[str, int]] = Field(default_factory=dict)
 
 
 class Worker:
@@ -55,10 +57,14 @@ class Worker:
         self._frame_rows = 0
         self._broken = False
 
-    async def work(self, stage: Stage, roles: dict[str, EngineSettings], workers: int, job: Job, again: bool = False) -> PartSeal:
-        """Make and seal one part, or return it if it is there. again: another worker died on it, so see what that one stored.
+    async def work(
+        self, stage: Stage, roles: dict[str, EngineSettings], workers: int, job: Job, again: bool = False
+    ) -> PartSeal:
+        """Make and seal one part, or return it if it is there. again: another worker died on it, so see what that one
+        stored.
 
-        roles: role -> engine settings. workers: how many share each engine's concurrency. Raises EngineError, StoreError, Stopped.
+        roles: role -> engine settings. workers: how many share each engine's concurrency. Raises EngineError,
+        StoreError, Stopped.
         """
         async with self._opening:
             if self._stage != stage:
@@ -104,7 +110,10 @@ class Worker:
             return Progress(rows=self._frame_rows)
         spent = {role: asdict(numbers) for role, numbers in self._driver.totals.items()}
         return Progress(
-            rows=self._driver.rows_done, dropped=self._driver.rows_dropped, in_flight=self._driver.in_flight, spent=spent
+            rows=self._driver.rows_done,
+            dropped=self._driver.rows_dropped,
+            in_flight=self._driver.in_flight,
+            spent=spent,
         )
 
     def stop(self, why: str) -> None:
@@ -143,7 +152,9 @@ class Worker:
 
     @staticmethod
     async def _make_durable(calls: CallStore) -> None:
-        """Before a part is sealed its answers must survive a power cut; fsync runs in a thread, the window stays full."""
+        """Before a part is sealed its answers must survive a power cut; fsync runs in a thread, the window stays
+        full.
+        """
         calls.flush()
         if (descriptor := calls.duplicate_descriptor()) is None:
             return
@@ -152,7 +163,9 @@ class Worker:
             try:
                 os.fsync(descriptor)
             except OSError as error:
-                raise StoreError(f"cannot write {calls.place}: {error.strerror}; free space, then run the same command again") from error
+                raise StoreError(
+                    f"cannot write {calls.place}: {error.strerror}; free space, then run the same command again"
+                ) from error
             finally:
                 os.close(descriptor)
 

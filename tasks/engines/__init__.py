@@ -1,1 +1,3 @@
-"""Engines answer requests: a server (`openai:`), vLLM or llama.cpp in this process (`vllm:`, `llamacpp:`), a recording (`replay:`)."""
+"""Engines answer requests: a server (`openai:`), vLLM or llama.cpp in this process (`vllm:`, `llamacpp:`), a
+recording (`replay:`).
+"""

@@ -1,6 +1,8 @@
-"""Any OpenAI-compatible server, over aiohttp: retries, slowing down when told to, structured answers, and errors that help.
+"""Any OpenAI-compatible server, over aiohttp: retries, slowing down when told to, structured answers, and errors that
+help.
 
-aiohttp, because it is three times as fast as the openai client here (2,560 against 810 requests a second at 64 in flight).
+aiohttp, because it is three times as fast as the openai client here (2,560 against 810 requests a second at 64 in
+flight).
 """
 
 import asyncio
@@ -25,11 +27,21 @@ from schemas.settings import EngineSettings
 
 OPENAI = "https://api.openai.com/v1"
 BACKOFF_S, MOST_BACKOFF_S = 0.5, 60.0
-OVERFLOW = ("context length", "context_length", "context size", "context window", "maximum context", "too long", "max_model_len")
+OVERFLOW = (
+    "context length",
+    "context_length",
+    "context size",
+    "context window",
+    "maximum context",
+    "too long",
+    "max_model_len",
+)
 
 
 class ChatServer:
-    """One model behind one server. The window (`limit`) halves on 429 and 503 and grows back by one per window of answers."""
+    """One model behind one server. The window (`limit`) halves on 429 and 503 and grows back by one per window of
+    answers.
+    """
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
@@ -113,7 +125,10 @@ class ChatServer:
         if sampling.logprobs:
             body["logprobs"], body["top_logprobs"] = True, sampling.logprobs
         if schema := answer_schema(request):
-            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "strict": True, "schema": schema},
+            }
         return body
 
     def _read(self, request: Request, data: bytes, count: int, latency_s: float) -> Sequence[Completion]:
@@ -134,11 +149,14 @@ class ChatServer:
             ]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EngineError(
-                f"{self.url} answered something that is not a chat completion ({type(error).__name__}: {error}): {data[:200]!r}; "
+                f"{self.url} answered something that is not a chat completion ({type(error).__name__}: {error}): "
+                f"{data[:200]!r}; "
                 "check that the address ends in /v1 and speaks the OpenAI protocol"
             ) from error
         if len(completions) != count:
-            raise EngineError(f"{self.url} gave {len(completions)} of {count} answers asked for in one call; set samples_per_call=1")
+            raise EngineError(
+                f"{self.url} gave {len(completions)} of {count} answers asked for in one call; set samples_per_call=1"
+            )
         self._answered_at = time.monotonic()
         self._speed_up()
         return completions
@@ -148,9 +166,13 @@ class ChatServer:
         if status in (401, 403):
             where = self.settings.api_key_env
             has = "was refused" if self._key else "is not set"
-            raise EngineError(f"{self.url} wants a valid key ({status}: {said}); the environment variable {where} {has}")
+            raise EngineError(
+                f"{self.url} wants a valid key ({status}: {said}); the environment variable {where} {has}"
+            )
         if status == 404:
-            raise EngineError(f"{self.url} knows no model {self.settings.model!r}, or no /chat/completions (404: {said})")
+            raise EngineError(
+                f"{self.url} knows no model {self.settings.model!r}, or no /chat/completions (404: {said})"
+            )
         overflow = any(words in said.lower() for words in OVERFLOW)
         reason = f"{'context_overflow' if overflow else 'refused'}: {status}: {said}"
         return [Completion(text="", finish_reason="error", error=reason)] * count
@@ -163,7 +185,9 @@ class ChatServer:
             reason = f"{'engine_timeout' if status == 0 else 'engine_error'}: {status or 'no answer'}: {said} ({tries})"
             return [Completion(text="", finish_reason="error", error=reason)] * count
         what = f"HTTP {status}: {said}" if status else said
-        raise EngineError(f"{self.url} does not answer ({what}) after {tries}; start it, then run the same command again to continue")
+        raise EngineError(
+            f"{self.url} does not answer ({what}) after {tries}; start it, then run the same command again to continue"
+        )
 
     def _said(self, data: bytes) -> str:
         """The server's own words, one line, without our key."""
@@ -196,8 +220,9 @@ def server_url(settings: EngineSettings) -> str:
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for this server, looked up once (aiohttp's trust_env looks it up for every request,
-    in a thread, at three times the cost of the request)."""
+    """The proxy that the environment names for this server, looked up once (aiohttp's trust_env looks it up for every
+    request, in a thread, at three times the cost of the request).
+    """
     parts = urlsplit(url)
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
@@ -210,7 +235,9 @@ def served_models(settings: EngineSettings) -> list[str]:
         with urlopen(Get(url, headers={"Authorization": f"Bearer {key}"} if key else {}), timeout=10) as response:
             return [str(model["id"]) for model in orjson.loads(response.read())["data"]]
     except (URLError, OSError, ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"{url} does not answer ({error}); start the server, or correct the address: openai:MODEL@URL") from error
+        raise EngineError(
+            f"{url} does not answer ({error}); start the server, or correct the address: openai:MODEL@URL"
+        ) from error
 
 
 def only_model(settings: EngineSettings) -> str:
@@ -218,12 +245,17 @@ def only_model(settings: EngineSettings) -> str:
     names = served_models(settings)
     if len(names) != 1:
         shown = ", ".join(names[:8]) or "none"
-        raise InputError(f"{server_url(settings)} serves {len(names)} models ({shown}); say which: openai:MODEL@{server_url(settings)}")
+        raise InputError(
+            f"{server_url(settings)} serves {len(names)} models ({shown}); say which: "
+            f"openai:MODEL@{server_url(settings)}"
+        )
     return names[0]
 
 
 def answer_schema(request: Request) -> dict[str, Any] | None:
-    """The JSON schema to ask for; a choice is asked for as an object with one enumerated field, which every server understands."""
+    """The JSON schema to ask for; a choice is asked for as an object with one enumerated field, which every server
+    understands.
+    """
     if request.choice:
         return {
             "type": "object",

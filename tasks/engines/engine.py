@@ -12,10 +12,10 @@ from schemas.settings import EngineSettings
 class Engine(Protocol):
     """A model that answers.
 
-    name: the model's identity (id with revision, or the file's fingerprint), never an address; part of every call's key.
-    limit: how many requests it takes at once just now; an engine lowers it when a server says that it is too busy.
-    samples_per_call: how many answers to one prompt are asked for in one call.
-    in_process: holds the weights in this process, so that each worker has a copy.
+    name: the model's identity (id with revision, or the file's fingerprint), never an address; part of every call's
+    key. limit: how many requests it takes at once just now; an engine lowers it when a server says that it is too
+    busy. samples_per_call: how many answers to one prompt are asked for in one call. in_process: holds the weights in
+    this process, so that each worker has a copy.
     """
 
     name: str
@@ -26,8 +26,9 @@ class Engine(Protocol):
         """Load or connect; raises EngineError with one readable message when that cannot be."""
 
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
-        """`count` answers to one request. A request that this model can never answer gives a Completion with `error` set; an
-        engine that is gone raises EngineError."""
+        """`count` answers to one request. A request that this model can never answer gives a Completion with `error`
+        set; an engine that is gone raises EngineError.
+        """
 
     async def close(self) -> None:
         """Free everything; no process stays behind."""
@@ -65,8 +66,9 @@ def engine_name(settings: EngineSettings) -> str:
 
 
 def resolve(settings: EngineSettings) -> EngineSettings:
-    """Settings that mean the same in every process: a server given by its address alone is asked which model it serves, and a
-    local path is made absolute."""
+    """Settings that mean the same in every process: a server given by its address alone is asked which model it
+    serves, and a local path is made absolute.
+    """
     if settings.kind == "openai":
         if settings.model:
             return settings

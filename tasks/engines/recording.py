@@ -13,7 +13,8 @@ from storage.calls import HEAD, SUFFIX, CallStore, Segment
 
 
 class Recording:
-    """`replay:PATH` or, where several engines were recorded, `replay:PATH#ENGINE`. Its name is the engine's it was made with.
+    """`replay:PATH` or, where several engines were recorded, `replay:PATH#ENGINE`. Its name is the engine's it was
+    made with.
 
     PATH: a file written by `synthmill calls --record`, a segment, or a store's calls folder.
     """

@@ -1,7 +1,7 @@
 """vLLM in this process: AsyncLLM on a GPU or a CPU, prefix caching on, structured answers by its own means.
 
-AsyncLLM keeps an engine-core child process that outlives a killed parent by minutes. `die_with_parent`, which vLLM loads in every
-child as a plugin (see pyproject.toml), ends it at once.
+AsyncLLM keeps an engine-core child process that outlives a killed parent by minutes. `die_with_parent`, which vLLM
+loads in every child as a plugin (see pyproject.toml), ends it at once.
 """
 
 import asyncio
@@ -26,11 +26,16 @@ PLACEMENT = {"tensor_parallel_size", "gpu_memory_utilization", "max_num_seqs", "
 
 
 class VLLMEngine:
-    """options: any argument of vLLM's AsyncEngineArgs (max_model_len, dtype, quantization, tensor_parallel_size, ...)."""
+    """options: any argument of vLLM's AsyncEngineArgs (max_model_len, dtype, quantization, tensor_parallel_size,
+    ...).
+    """
 
     def __init__(self, settings: EngineSettings) -> None:
         if importlib.util.find_spec("vllm") is None:
-            raise MissingExtra("vLLM is not installed; `pip install synthmill[gpu]`, or [cpu], or serve the model and name openai:MODEL@URL")
+            raise MissingExtra(
+                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu], or serve the model and name "
+                "openai:MODEL@URL"
+            )
         self.settings = settings
         self.name = model_name(settings)
         self.limit = settings.concurrency
@@ -49,11 +54,20 @@ class VLLMEngine:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        given = {"enforce_eager": on_cpu, "disable_log_stats": True, "enable_prefix_caching": True, "generation_config": "vllm"}
+        given = {
+            "enforce_eager": on_cpu,
+            "disable_log_stats": True,
+            "enable_prefix_caching": True,
+            "generation_config": "vllm",
+        }
         if on_cpu:
             given["dtype"] = "bfloat16"
         given |= {"seed": 0, "revision": self.settings.revision, **self.settings.options}
-        model = str(Path(self.settings.model).expanduser()) if Path(self.settings.model).expanduser().is_dir() else self.settings.model
+        model = (
+            str(Path(self.settings.model).expanduser())
+            if Path(self.settings.model).expanduser().is_dir()
+            else self.settings.model
+        )
         try:
             arguments = AsyncEngineArgs(model=model, **given)
         except TypeError as error:
@@ -77,10 +91,13 @@ class VLLMEngine:
         final: Any = None
         try:
             prompt = {"prompt_token_ids": self._tokens(request)}
-            async for final in self._engine.generate(prompt, self._sampling(request, seed, count), f"synthmill-{next(self._numbers)}"):
-                pass
+            name = f"synthmill-{next(self._numbers)}"
+            async for output in self._engine.generate(prompt, self._sampling(request, seed, count), name):
+                final = output
         except EngineDeadError as error:
-            raise EngineError(f"{self.name}: the engine process died (out of memory?); run the same command again to continue") from error
+            raise EngineError(
+                f"{self.name}: the engine process died (out of memory?); run the same command again to continue"
+            ) from error
         except (VLLMClientError, ValueError, TypeError) as error:
             kind = "context_overflow" if "context length" in str(error) else "refused"
             return [failed(f"{kind}: {error}")] * count
@@ -99,7 +116,9 @@ class VLLMEngine:
 
     def _tokens(self, request: Request) -> list[int]:
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
-        tokens: list[int] = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+        tokens: list[int] = self._tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
         return tokens
 
     @staticmethod
@@ -132,11 +151,17 @@ def model_name(settings: EngineSettings) -> str:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise InputError(f"{folder} holds no model; expected config.json, safetensors and a tokenizer")
-        small = [[path.name, file_checksum(path)] for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jinja", ".model")]
+        small = [
+            [path.name, file_checksum(path)]
+            for path in sorted(folder.iterdir())
+            if path.suffix in (".json", ".jinja", ".model")
+        ]
         large = [[path.name, file_fingerprint(path)] for path in sorted(folder.glob("*.safetensors"))]
         name = f"vllm:{folder.resolve().name}@{content_hash(small + large)[:16]}"
     elif settings.model.count("/") != 1 or settings.model.startswith(("/", ".", "~")):
-        raise InputError(f"there is no folder {settings.model}; expected a folder with config.json, or a Hub id OWNER/NAME")
+        raise InputError(
+            f"there is no folder {settings.model}; expected a folder with config.json, or a Hub id OWNER/NAME"
+        )
     if shaping := {option: value for option, value in settings.options.items() if option not in PLACEMENT}:
         name += f"+{content_hash(shaping)[:8]}"
     return name

@@ -1,11 +1,13 @@
-"""Prompts: one Jinja file each, under the recipe's name; blocks are named after chat roles, in the order they are sent.
+"""Prompts: one Jinja file each, under the recipe's name; blocks are named after chat roles, in the order they are
+sent.
 
     {# version 1; source: docs/papers.md#multifaceted, step S2 #}
     {% block system %}You write system messages.{% endblock %}
     {% block user %}{{ row.prompt }}{% endblock %}
 
-A block may carry a suffix (`user_example`) when a role speaks more than once. Templates are sandboxed and strict: a variable that
-is not there is an error, and what a row's text contains is never read as template syntax. Identity is `name@hash`.
+A block may carry a suffix (`user_example`) when a role speaks more than once. Templates are sandboxed and strict: a
+variable that is not there is an error, and what a row's text contains is never read as template syntax. Identity is
+`name@hash`.
 """
 
 from functools import cache
@@ -38,13 +40,15 @@ class Prompt:
         return f"{self.name}@{self.hash}"
 
     def render(self, **variables: Any) -> tuple[Message, ...]:
-        """The messages; a block that comes out empty is left out. Raises InputError for a variable that is not there."""
+        """The messages; a block that comes out empty is left out. Raises InputError for a variable that is not
+        there.
+        """
         context = self._template.new_context(variables)
         messages = []
         try:
             for role, block in self._roles:
                 if text := "".join(self._template.blocks[block](context)).strip():
-                    messages.append(Message(role=role, content=text))  # type: ignore[arg-type]
+                    messages.append(Message(role=role, content=text))
         except TemplateError as error:
             raise InputError(f"prompt {self.name}: {error.message}; check the variables its recipe gives it") from error
         return tuple(messages)
