@@ -142,7 +142,7 @@ class RayPool:
 
         roles = dict(roles)
         count = min(workers_for(roles, self.workers), len(jobs))
-        self._start(count, resources_of(roles))
+        self.start(count, resources_of(roles))
         ahead = 1 if isinstance(stage, FrameStage) else parts_ahead(roles, count, jobs)
         waiting = deque(jobs)
         attempts: dict[str, int] = {}
@@ -202,7 +202,8 @@ class RayPool:
         if self.address is None:
             ray.shutdown()
 
-    def _start(self, count: int, resources: dict[str, float]) -> None:
+    def start(self, count: int, resources: dict[str, float]) -> None:
+        """Have Ray and `count` actors; raises InputError when the cluster could never hold them."""
         import ray
 
         if not self._started:

@@ -1,0 +1,217 @@
+"""A local chat server for tests and benches: OpenAI's protocol, deterministic answers, counts, failures on demand.
+
+    python bench/chat_server.py --port 8123 --latency-ms 20
+
+The answer is a function of the messages, the seed and the choice's index, so that a run can be compared with its repetition.
+GET /stats tells what was asked; POST /set?latency_ms=20&sigma=0&fail_every=0&fail_status=500&retry_after= changes how it
+answers; POST /set?forget=1 zeroes the counts. Answers of `--words` words, or the plainest value that satisfies the schema.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import math
+import random
+import signal
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import httptools
+import orjson
+import uvloop
+
+VOCABULARY = "a river stone carries light over quiet fields while seven birds draw circles above the old mill".split()
+
+
+class Behaviour:
+    """What the server does and has seen; one per process."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.latency_ms: float = given.latency_ms
+        self.sigma: float = given.sigma
+        self.words: int = given.words
+        self.fail_every = self.fail_status = 0
+        self.retry_after = ""
+        self.key: str = given.key
+        self.context: int = given.context
+        self.forget()
+
+    def forget(self) -> None:
+        self.asked: dict[bytes, int] = {}
+        self.total = self.failed = self.in_flight = self.most_in_flight = 0
+
+    def stats(self) -> dict[str, int]:
+        repeated = sum(count - 1 for count in self.asked.values())
+        return {
+            "total": self.total,
+            "unique": len(self.asked),
+            "repeated": repeated,
+            "failed": self.failed,
+            "most_in_flight": self.most_in_flight,
+        }
+
+    def delay_s(self, body: dict[str, Any]) -> float:
+        if not self.sigma:
+            return self.latency_ms / 1000
+        draw = random.Random(digest([body["messages"], body.get("seed")]))  # the same request always takes as long
+        return self.latency_ms / 1000 * math.exp(self.sigma * draw.gauss(0, 1))
+
+
+def digest(value: Any) -> bytes:
+    return hashlib.blake2b(orjson.dumps(value, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
+
+
+def sentence(seed: bytes, words: int) -> str:
+    draw = int.from_bytes(hashlib.blake2b(seed, digest_size=64).digest(), "big")
+    return " ".join(VOCABULARY[(draw >> (n * 4 % 480)) % len(VOCABULARY)] for n in range(words))
+
+
+def satisfying(schema: dict[str, Any], seed: bytes) -> Any:
+    """A value that satisfies a JSON schema made of objects, arrays, strings, numbers and enumerations."""
+    if "enum" in schema:
+        return schema["enum"][seed[0] % len(schema["enum"])]
+    kind = schema.get("type", "string")
+    if kind == "object":
+        return {name: satisfying(inner, digest([seed.hex(), name])) for name, inner in schema["properties"].items()}
+    if kind == "array":
+        return [satisfying(schema["items"], digest([seed.hex(), n])) for n in range(schema.get("minItems", 2))]
+    if kind in ("integer", "number"):
+        return schema.get("minimum", 0) + seed[0] % 5
+    return sentence(seed, 8)[: schema.get("maxLength", 200)]
+
+
+def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
+    """The answer to a chat request."""
+    choices = []
+    form = body.get("response_format") or {}
+    for index in range(body.get("n") or 1):
+        seed = digest([body["messages"], body.get("seed"), index])
+        if form.get("type") == "json_schema":
+            text = orjson.dumps(satisfying(form["json_schema"]["schema"], seed)).decode()
+        else:
+            text = sentence(seed, words)
+        choice: dict[str, Any] = {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        if body.get("logprobs"):
+            alternatives = [{"token": str(n), "logprob": -0.5 * n} for n in range(1, 1 + body.get("top_logprobs", 1))]
+            choice["logprobs"] = {"content": [{"token": "1", "logprob": -0.5, "top_logprobs": alternatives}]}
+        choices.append(choice)
+    usage = {"prompt_tokens": 20, "completion_tokens": words * len(choices)}
+    return {"object": "chat.completion", "model": body.get("model"), "choices": choices, "usage": usage}
+
+
+class Connection(asyncio.Protocol):
+    """One client; the least work per request, because the load test shares the machine with it."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.transport: Any = None
+        self.parser = httptools.HttpRequestParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.transport = None
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        self.url, self.body, self.key = b"", b"", ""
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"authorization":
+            self.key = value.decode().removeprefix("Bearer ")
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        behaviour, url = self.behaviour, urlsplit(self.url.decode())
+        if url.path.endswith("/chat/completions"):
+            self.chat(orjson.loads(self.body))
+        elif url.path.endswith("/models"):
+            self.send({"object": "list", "data": [{"id": "local-model", "object": "model"}]})
+        elif url.path == "/stats":
+            self.send(behaviour.stats())
+        elif url.path == "/set":
+            for name, value in parse_qsl(url.query, keep_blank_values=True):
+                if name == "forget":
+                    behaviour.forget()
+                else:
+                    setattr(behaviour, name, type(getattr(behaviour, name))(value))
+            self.send(behaviour.stats())
+        else:
+            self.send({"error": {"message": f"no such path {url.path}"}}, 404)
+
+    def chat(self, body: dict[str, Any]) -> None:
+        behaviour = self.behaviour
+        behaviour.total += 1
+        if behaviour.key and self.key != behaviour.key:
+            return self.send({"error": {"message": f"Incorrect API key provided: {self.key}"}}, 401)
+        if body.get("model") == "unknown":
+            return self.send({"error": {"message": "the model `unknown` does not exist"}}, 404)
+        size = sum(len(message["content"]) for message in body["messages"])
+        if size > behaviour.context:
+            said = f"This model's maximum context length is {behaviour.context} characters, your messages have {size}"
+            return self.send({"error": {"message": said, "code": "context_length_exceeded"}}, 400)
+        what = digest(body)
+        behaviour.asked[what] = behaviour.asked.get(what, 0) + 1
+        behaviour.in_flight += 1
+        behaviour.most_in_flight = max(behaviour.most_in_flight, behaviour.in_flight)
+        fails = bool(behaviour.fail_every) and behaviour.total % behaviour.fail_every == 0
+        asyncio.get_running_loop().call_later(behaviour.delay_s(body), self.reply, body, fails)
+        return None
+
+    def reply(self, body: dict[str, Any], fails: bool) -> None:
+        self.behaviour.in_flight -= 1
+        if fails:
+            self.behaviour.failed += 1
+            return self.send({"error": {"message": "failing as told"}}, self.behaviour.fail_status)
+        return self.send(completion(body, self.behaviour.words))
+
+    def send(self, value: Any, status: int = 200) -> None:
+        if self.transport is None or self.transport.is_closing():
+            return
+        data = orjson.dumps(value)
+        wait = self.behaviour.retry_after
+        extra = f"retry-after: {wait}\r\n".encode() if wait and status != 200 else b""
+        head = b"HTTP/1.1 %d -\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n"
+        self.transport.write(head % (status, extra, len(data)) + data)
+
+
+async def serve(given: argparse.Namespace) -> None:
+    behaviour = Behaviour(given)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(behaviour), "127.0.0.1", given.port, backlog=2048)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    done = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, done.set)
+    try:
+        await asyncio.wait_for(done.wait(), given.seconds)
+    except TimeoutError:
+        pass
+    server.close()
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--port", type=int, default=0, help="0: any free one; the port is printed")
+    options.add_argument("--latency-ms", type=float, default=20)
+    options.add_argument("--sigma", type=float, default=0, help="log-normal latencies with that median")
+    options.add_argument("--words", type=int, default=150)
+    options.add_argument("--key", default="", help="refuse every other key with 401")
+    options.add_argument("--context", type=int, default=1_000_000, help="characters it takes before it answers 400")
+    options.add_argument("--seconds", type=float, default=3600, help="end by itself after so long")
+    uvloop.run(serve(options.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

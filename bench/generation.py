@@ -1,0 +1,136 @@
+"""One answer to each of many prompts: the whole stage against a bare aiohttp loop on the same server, in turn.
+
+    python bench/generation.py [--requests 2000 20000] [--in-flight 64 256] [--repeats 3] [--ray]
+
+The stage writes every answer to the call store, makes Parquet parts and seals them; the bare loop keeps the texts in a list. Each
+measurement is a process of its own. CPU seconds and peak memory are of that process (the server's are not counted); with --ray
+they are the driver's, and Ray's start-up is reported apart.
+"""
+
+import argparse
+import asyncio
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+PROMPT = "Question {n}: what does the river carry over the old mill, and why do seven birds draw circles above it? " * 2
+
+
+async def bare_loop(url: str, prompts: list[str], in_flight: int) -> list[str]:
+    """As few lines as it takes: aiohttp on uvloop, `in_flight` coroutines that take the next prompt."""
+    import aiohttp
+    import orjson
+
+    texts = [""] * len(prompts)
+    waiting = iter(enumerate(prompts))
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def ask() -> None:
+            for n, prompt in waiting:
+                body = {"model": "m", "messages": [{"role": "user", "content": prompt}], "seed": n, "max_tokens": 1024}
+                headers = {"Content-Type": "application/json"}
+                async with session.post(f"{url}/chat/completions", data=orjson.dumps(body), headers=headers) as response:
+                    texts[n] = orjson.loads(await response.read())["choices"][0]["message"]["content"]
+
+        await asyncio.gather(*(ask() for _ in range(in_flight)))
+    return texts
+
+
+def measure_bare(url: str, requests: int, in_flight: int) -> float:
+    import uvloop
+
+    prompts = [PROMPT.format(n=n) for n in range(requests)]
+    started = time.perf_counter()
+    texts = uvloop.run(bare_loop(url, prompts, in_flight))
+    seconds = time.perf_counter() - started
+    assert all(texts)
+    return seconds
+
+
+def measure_stage(url: str, requests: int, in_flight: int, workers: int) -> tuple[float, float]:
+    """(seconds of the stage, seconds of Ray's start-up)."""
+    from schemas.settings import EngineSettings, SourceSettings
+    from storage.artifacts import Store
+    from tasks.answers import Answers
+    from tasks.parallel import RayPool, make_pool, resources_of
+    from tasks.stages import Planned, ingest, run_stage
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "in.jsonl").write_text("".join(json.dumps({"prompt": PROMPT.format(n=n)}) + "\n" for n in range(requests)))
+        store = Store(place / "store")
+        store.prepare()
+        source = ingest(store, SourceSettings(path=str(place / "in.jsonl")), 256, "bench")
+        engine = EngineSettings(kind="openai", model="m", base_url=url, concurrency=in_flight)
+        planned = Planned(Answers(count=1), {"student": engine}, source.key)
+        pool = make_pool(store, "bench", threading.Event(), workers, None)
+        started = time.perf_counter()
+        if isinstance(pool, RayPool):
+            pool.start(workers, resources_of(planned.roles))
+        start_up = time.perf_counter() - started
+        started = time.perf_counter()
+        made = run_stage(store, planned, source, pool, "bench")
+        seconds = time.perf_counter() - started
+        pool.close()
+        assert made.rows == requests, made.dropped
+    return seconds, start_up
+
+
+def child(what: str, url: str, requests: int, in_flight: int) -> None:
+    start_up = 0.0
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    if what == "bare":
+        seconds = measure_bare(url, requests, in_flight)
+    else:
+        seconds, start_up = measure_stage(url, requests, in_flight, int(what))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    print(json.dumps({"rate": requests / seconds, "cpu": cpu, "memory": used.ru_maxrss / 1024, "start_up": start_up}))
+
+
+def measured(what: str, url: str, requests: int, in_flight: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--child", what, url, str(requests), str(in_flight)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
+    return dict(json.loads(said.splitlines()[-1]))
+
+
+def main() -> None:
+    from bench.serving import chat_server
+
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--requests", type=int, nargs="+", default=[2000, 20000])
+    options.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
+    options.add_argument("--latency-ms", type=float, default=20)
+    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--ray", action="store_true", help="also with one Ray worker")
+    options.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    given = options.parse_args()
+    if given.child:
+        return child(given.child[0], given.child[1], int(given.child[2]), int(given.child[3]))
+    kinds = {"bare aiohttp": "bare", "--workers 0": "0"} | ({"--workers 1 (Ray)": "1"} if given.ray else {})
+    print("| requests | in flight | | rows/s | of bare | CPU s | peak MiB | Ray start s |")
+    print("|---:|---:|---|---:|---:|---:|---:|---:|")
+    for requests in given.requests:
+        for in_flight in given.in_flight:
+            with chat_server("--latency-ms", str(given.latency_ms)) as url:
+                rounds: list[dict[str, Any]] = []
+                for _ in range(given.repeats):
+                    rounds.append({name: measured(kind, url, requests, in_flight) for name, kind in kinds.items()})
+            for name in kinds:
+                middle = {key: statistics.median(one[name][key] for one in rounds) for key in rounds[0][name]}
+                ratio = statistics.median(one[name]["rate"] / one["bare aiohttp"]["rate"] for one in rounds)
+                start_up = f"{middle['start_up']:.1f}" if "Ray" in name else ""
+                cells = f"{middle['rate']:,.0f} | {ratio:.2f} | {middle['cpu']:.2f} | {middle['memory']:.0f} | {start_up}"
+                print(f"| {requests:,} | {in_flight} | {name} | {cells} |", flush=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()
