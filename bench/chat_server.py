@@ -2,9 +2,10 @@
 
     python bench/chat_server.py --port 8123 --latency-ms 20
 
-The answer is a function of the messages, the seed and the choice's index, so that a run can be compared with its repetition.
-GET /stats tells what was asked; POST /set?latency_ms=20&sigma=0&fail_every=0&fail_status=500&retry_after= changes how it
-answers; POST /set?forget=1 zeroes the counts. Answers of `--words` words, or the plainest value that satisfies the schema.
+The answer is a function of the messages, the seed and the choice's index, so that a run can be compared with its
+repetition. GET /stats tells what was asked; POST /set?latency_ms=20&sigma=0&fail_every=0&fail_status=500&retry_after=
+changes how it answers; POST /set?forget=1 zeroes the counts. Answers of `--words` words, or the plainest value that
+satisfies the schema.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import httptools
 import orjson
 import uvloop
 
-VOCABULARY = "a river stone carries light over quiet fields while seven birds draw circles above the old mill".split()
+VOCABULARY = ["a", "river", "stone", "carries", "light", "over", "quiet", "fields", "while", "seven", "birds", "draw", "circles", "above", "the", "old", "mill"]
 
 
 class Behaviour:
@@ -90,7 +91,11 @@ def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
             text = orjson.dumps(satisfying(form["json_schema"]["schema"], seed)).decode()
         else:
             text = sentence(seed, words)
-        choice: dict[str, Any] = {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        choice: dict[str, Any] = {
+            "index": index,
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": "stop",
+        }
         if body.get("logprobs"):
             alternatives = [{"token": str(n), "logprob": -0.5 * n} for n in range(1, 1 + body.get("top_logprobs", 1))]
             choice["logprobs"] = {"content": [{"token": "1", "logprob": -0.5, "top_logprobs": alternatives}]}

@@ -2,9 +2,9 @@
 
     python bench/generation.py [--requests 2000 20000] [--in-flight 64 256] [--repeats 3] [--ray]
 
-The stage writes every answer to the call store, makes Parquet parts and seals them; the bare loop keeps the texts in a list. Each
-measurement is a process of its own. CPU seconds and peak memory are of that process (the server's are not counted); with --ray
-they are the driver's, and Ray's start-up is reported apart.
+The stage writes every answer to the call store, makes Parquet parts and seals them; the bare loop keeps the texts in
+a list. Each measurement is a process of its own. CPU seconds and peak memory are of that process (the server's are
+not counted); with --ray they are the driver's, and Ray's start-up is reported apart.
 """
 
 import argparse
@@ -36,7 +36,9 @@ async def bare_loop(url: str, prompts: list[str], in_flight: int) -> list[str]:
             for n, prompt in waiting:
                 body = {"model": "m", "messages": [{"role": "user", "content": prompt}], "seed": n, "max_tokens": 1024}
                 headers = {"Content-Type": "application/json"}
-                async with session.post(f"{url}/chat/completions", data=orjson.dumps(body), headers=headers) as response:
+                async with session.post(
+                    f"{url}/chat/completions", data=orjson.dumps(body), headers=headers
+                ) as response:
                     texts[n] = orjson.loads(await response.read())["choices"][0]["message"]["content"]
 
         await asyncio.gather(*(ask() for _ in range(in_flight)))
@@ -64,7 +66,9 @@ def measure_stage(url: str, requests: int, in_flight: int, workers: int) -> tupl
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        (place / "in.jsonl").write_text("".join(json.dumps({"prompt": PROMPT.format(n=n)}) + "\n" for n in range(requests)))
+        (place / "in.jsonl").write_text(
+            "".join(json.dumps({"prompt": PROMPT.format(n=n)}) + "\n" for n in range(requests))
+        )
         store = Store(place / "store")
         store.prepare()
         source = ingest(store, SourceSettings(path=str(place / "in.jsonl")), 256, "bench")
@@ -127,7 +131,9 @@ def main() -> None:
                 middle = {key: statistics.median(one[name][key] for one in rounds) for key in rounds[0][name]}
                 ratio = statistics.median(one[name]["rate"] / one["bare aiohttp"]["rate"] for one in rounds)
                 start_up = f"{middle['start_up']:.1f}" if "Ray" in name else ""
-                cells = f"{middle['rate']:,.0f} | {ratio:.2f} | {middle['cpu']:.2f} | {middle['memory']:.0f} | {start_up}"
+                cells = (
+                    f"{middle['rate']:,.0f} | {ratio:.2f} | {middle['cpu']:.2f} | {middle['memory']:.0f} | {start_up}"
+                )
                 print(f"| {requests:,} | {in_flight} | {name} | {cells} |", flush=True)
     return None
 

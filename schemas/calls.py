@@ -6,11 +6,11 @@ others.
 """
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
-
-from schemas.hashing import digest
 
 ChatRole = Literal["system", "user", "assistant", "tool"]
 
@@ -58,14 +58,19 @@ class Request(Frozen):
         """
         return [self.model_copy(update={"sample": n}) for n in range(count)]
 
-    def asked(self) -> dict[str, Any]:
-        """What identifies the question, without `sample`, role and engine."""
-        return {
-            "messages": [[message.role, message.content] for message in self.messages],
-            "sampling": self.sampling.model_dump(),
-            "schema": self.schema_,
-            "choice": self.choice,
-        }
+    def asked(self) -> bytes:
+        """What identifies the question, as canonical JSON: messages, sampling, schema and choice; not sample, role,
+        engine.
+        """
+        return orjson.dumps(
+            {
+                "messages": [[message.role, message.content] for message in self.messages],
+                "sampling": self.sampling.__dict__,
+                "schema": self.schema_,
+                "choice": self.choice,
+            },
+            option=orjson.OPT_SORT_KEYS,
+        )
 
 
 class Completion(Frozen):
@@ -84,9 +89,14 @@ class Completion(Frozen):
     error: str | None = None
 
 
+def ask_hash(asked: bytes) -> bytes:
+    """The 16-byte hash of what was asked."""
+    return blake2b(asked, digest_size=16).digest()
+
+
 def call_key(engine: str, ask: bytes, sample: int) -> bytes:
     """The 16-byte key under which one answer is stored: what was asked, of which model, which of the equal requests."""
-    return digest([engine, ask.hex(), sample])
+    return blake2b(b"%b %b %d" % (ask, engine.encode(), sample), digest_size=16).digest()
 
 
 def wire_seed(key: bytes) -> int:

