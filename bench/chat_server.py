@@ -14,6 +14,7 @@ import hashlib
 import math
 import random
 import signal
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -21,7 +22,7 @@ import httptools
 import orjson
 import uvloop
 
-VOCABULARY = ["a", "river", "stone", "carries", "light", "over", "quiet", "fields", "while", "seven", "birds", "draw", "circles", "above", "the", "old", "mill"]
+VOCABULARY = ("river", "stone", "light", "field", "seven birds", "circle", "mill", "bridge", "quiet", "over", "and")
 
 
 class Behaviour:
@@ -199,10 +200,8 @@ async def serve(given: argparse.Namespace) -> None:
     done = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, done.set)
-    try:
+    with suppress(TimeoutError):
         await asyncio.wait_for(done.wait(), given.seconds)
-    except TimeoutError:
-        pass
     server.close()
 
 

@@ -214,7 +214,8 @@ def explain(error: ValidationError, file: Path | None = None) -> str:
     for fault in error.errors(include_url=False):
         where = ".".join(str(step) for step in fault["loc"] if step != "[key]") or "settings"
         found = fault.get("input")
-        shown = "" if fault["type"] == "missing" or isinstance(found, dict | list) else f" (found {found!r:.80})"
+        hidden = fault["type"] == "missing" or isinstance(found, dict | list) or "secret" in fault["msg"]
+        shown = "" if hidden else f" (found {found!r:.80})"
         message = "no such setting; see `synthmill run --help`" if fault["type"] == "extra_forbidden" else fault["msg"]
         lines.append(f"{where}: {message.removeprefix('Value error, ')}{shown}")
     return (f"{file}: " if file else "") + "\n".join(lines)

@@ -51,6 +51,8 @@ class Store:
     def prepare(self) -> None:
         """Make the folder; raises StoreError when it cannot be written or was made by something else."""
         marker = self.root / MARKER
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"{self.root} is a file; choose a folder with --store")
         if not marker.exists():
             if self.root.is_dir() and any(self.root.iterdir()) and not (self.root / "artifacts").is_dir():
                 raise StoreError(

@@ -1,0 +1,109 @@
+"""What tests share: a local chat server, stores in temporary folders, three-line engines, and quiet surroundings."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.update(
+    {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_LOGGING_TO_API_ENABLED": "false", "HF_HUB_OFFLINE": "1"}
+)
+for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "PREFECT_API_URL"):
+    os.environ.pop(name, None)
+
+import httpx
+import orjson
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+from bench.serving import chat_server
+from flows.cli import QUIET
+from schemas.calls import Completion, Request
+from schemas.rows import Instruction
+from storage.artifacts import Store
+
+for name, value in QUIET.items():
+    os.environ.setdefault(name, value)
+
+hypothesis_settings.register_profile("synthmill", deadline=None)  # shared machines are slow at times
+hypothesis_settings.load_profile("synthmill")
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+
+
+class ChatServer:
+    """The local server's address, and what it saw."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.root = url.removesuffix("/v1")
+
+    @property
+    def spec(self) -> str:
+        return f"openai:local-model@{self.url}"
+
+    def stats(self) -> dict[str, int]:
+        return dict(httpx.get(f"{self.root}/stats").json())
+
+    def set(self, **values: Any) -> None:
+        httpx.post(f"{self.root}/set", params=values)
+
+
+@pytest.fixture(scope="session")
+def session_server() -> Iterator[ChatServer]:
+    with chat_server("--latency-ms", "2", "--words", "12", "--context", "20000") as url:
+        yield ChatServer(url)
+
+
+@pytest.fixture
+def server(session_server: ChatServer) -> ChatServer:
+    """The chat server with its counts at zero and its default behaviour."""
+    session_server.set(forget=1, latency_ms=2, sigma=0, fail_every=0, fail_status=500, retry_after="")
+    return session_server
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "store")
+    made.prepare()
+    return made
+
+
+class Echo:
+    """An engine of three lines: answers `answer(request, sample)`, counts what it was asked."""
+
+    samples_per_call = 1
+
+    def __init__(self, answer: Callable[[Request, int], Any] | None = None, limit: int = 8, name: str = "echo") -> None:
+        self.answer = answer or (lambda request, sample: f"{request.messages[-1].content} #{sample}")
+        self.limit, self.name = limit, name
+        self.asked: list[tuple[str, int, int]] = []
+        self.in_flight = self.most_in_flight = 0
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
+        import asyncio
+
+        self.asked.append((request.messages[-1].content, request.sample, count))
+        self.in_flight += count
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await asyncio.sleep(0.001)
+        self.in_flight -= count
+        said = [self.answer(request, request.sample + n) for n in range(count)]
+        return [one if isinstance(one, Completion) else Completion(text=one, completion_tokens=3) for one in said]
+
+
+def instructions(count: int, start: int = 0) -> list[Instruction]:
+    return [Instruction(id=f"row-{n}", prompt=f"question {n}") for n in range(start, start + count)]
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    return path
+
+
+def prompts(count: int) -> list[dict[str, str]]:
+    return [{"id": f"row-{n}", "prompt": f"question {n}: why do birds draw circles?"} for n in range(count)]

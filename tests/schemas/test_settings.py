@@ -1,0 +1,62 @@
+"""Settings: one model for YAML, command line and flow parameters, and errors that say what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import InputError
+from schemas.settings import EngineSettings, SynthesizeSettings, read_settings
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "model", "url"),
+    [
+        ("openai:gpt-4o-mini", "openai", "gpt-4o-mini", None),
+        ("openai:org/m:7b@http://127.0.0.1:8000/v1/", "openai", "org/m:7b", "http://127.0.0.1:8000/v1"),
+        ("http://127.0.0.1:8000/v1", "openai", "", "http://127.0.0.1:8000/v1"),
+        ("Qwen/Qwen2.5-7B-Instruct", "vllm", "Qwen/Qwen2.5-7B-Instruct", None),
+        ("/models/a.gguf", "llamacpp", "/models/a.gguf", None),
+        ("llamacpp:smollm2", "llamacpp", "smollm2", None),
+        ("replay:calls.recording", "replay", "calls.recording", None),
+    ],
+)
+def test_engines_are_named_in_one_string(spec: str, kind: str, model: str, url: str | None) -> None:
+    engine = EngineSettings.model_validate(spec)
+    assert (engine.kind, engine.model, engine.base_url) == (kind, model, url)
+
+
+def test_a_file_and_overrides_make_settings(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("source: prompts.jsonl\nengines: {teacher: llamacpp:smollm2}\nanswers: {count: 8}\n")
+    overrides = {"engines.teacher.concurrency": "4", "source.limit": "5", "answers.temperature": "0.5"}
+    settings = read_settings(SynthesizeSettings, file, overrides)
+    assert settings.engines["teacher"].concurrency == 4
+    assert (settings.source.path, settings.source.limit) == ("prompts.jsonl", 5)
+    assert (settings.answers.count, settings.answers.temperature) == (8, 0.5)
+    assert settings.engine("student") == settings.engines["teacher"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"sauce": "a.jsonl"}, "sauce: no such setting"),
+        ({"answers.count": "many"}, "answers.count: .*integer.*'many'"),
+        ({"answers.count": "2", "answers.min_answers": "3"}, "min_answers is 3, but only 2"),
+        ({"engines.teacher": "gpt"}, "no engine is called 'gpt'; expected openai:MODEL"),
+        ({"engines.teacher": "openai:m@http://me:secret@host/v1"}, "the address carries a secret"),
+        ({"engines.techer": "llamacpp:smollm2"}, "engines.techer"),
+    ],
+)
+def test_wrong_settings_say_what_was_found_and_expected(overrides: dict[str, str], says: str) -> None:
+    with pytest.raises(InputError, match=says) as error:
+        read_settings(SynthesizeSettings, None, {"source": "a.jsonl", **overrides})
+    assert "secret@" not in error.value.message
+
+
+def test_a_config_that_is_no_mapping_or_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not there"):
+        read_settings(SynthesizeSettings, tmp_path / "no.yaml", {})
+    for content, says in (("- a\n", "expected a mapping"), ("a: [", "not valid YAML")):
+        (tmp_path / "bad.yaml").write_text(content)
+        with pytest.raises(InputError, match=says):
+            read_settings(SynthesizeSettings, tmp_path / "bad.yaml", {})

@@ -1,0 +1,109 @@
+"""Artifacts: sealed parts are whole or made again, rows are conserved, and errors name the file and the remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from schemas.artifacts import Manifest, PartSeal
+from schemas.errors import StoreError, SynthmillError
+from schemas.rows import Dropped, Instruction
+from storage.artifacts import (
+    Store,
+    read_manifest,
+    read_part,
+    rows_to_table,
+    seal_part,
+    sealed_artifact,
+    sealed_part,
+    write_manifest,
+)
+from tests.conftest import instructions
+
+
+def sealed(store: Store, key: str = "k", dropped: int = 0) -> PartSeal:
+    rows = instructions(3)
+    table = rows_to_table(Instruction, rows, [["a"]] * 3)
+    drops = [Dropped(id=f"lost-{n}", reason="empty_answer") for n in range(dropped)]
+    return seal_part(store, "stage", key, table, drops, ids_in=[row.id for row in rows] + [drop.id for drop in drops])
+
+
+def flip(path: Path, at: int = 40) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 255
+    path.write_bytes(data)
+
+
+def test_a_sealed_part_says_what_became_of_every_row(store: Store) -> None:
+    seal = sealed(store, dropped=2)
+    assert (seal.rows_in, seal.rows, seal.dropped) == (5, 3, {"empty_answer": 2})
+    assert sealed_part(store, "stage", "k") == seal
+    assert read_part(store, seal)["id"].to_pylist() == ["row-0", "row-1", "row-2"]
+
+
+def test_the_content_of_a_part_is_its_rows_not_its_calls(store: Store) -> None:
+    rows = instructions(2)
+    made = [
+        seal_part(store, "stage", key, rows_to_table(Instruction, rows, calls), [], ids_in=[row.id for row in rows])
+        for key, calls in (("a", [["x"], ["y"]]), ("b", [["z"], []]))
+    ]
+    assert made[0].content == made[1].content
+    assert made[0].content != sealed(store).content
+
+
+@pytest.mark.parametrize("what", ["file", "dropped_file"])
+def test_a_part_that_fails_its_checksum_does_not_exist(store: Store, what: str) -> None:
+    seal = sealed(store, dropped=1)
+    flip(store.root / getattr(seal, what))
+    assert sealed_part(store, "stage", "k") is None
+    with pytest.raises(StoreError, match="does not match its checksum; run the same command again"):
+        read_part(store, seal)
+
+
+def test_a_part_without_its_seal_does_not_exist(store: Store) -> None:
+    sealed(store)
+    store.seal_path("stage", "k").write_text("{")
+    assert sealed_part(store, "stage", "k") is None
+    store.seal_path("stage", "k").unlink()
+    assert sealed_part(store, "stage", "k") is None
+
+
+def test_a_lost_row_is_a_bug_that_is_seen(store: Store) -> None:
+    table = rows_to_table(Instruction, instructions(2), [[], []])
+    with pytest.raises(SynthmillError, match="lost 1 of 3 rows, the first row-9"):
+        seal_part(store, "stage", "k", table, [], ids_in=["row-0", "row-1", "row-9"])
+
+
+def test_an_artifact_is_done_when_its_manifest_says_so_and_everything_is_whole(store: Store) -> None:
+    seal = sealed(store)
+    manifest = Manifest(stage="stage", key="k", identity={}, sources={"source": "content"}, parts=(seal,))
+    assert sealed_artifact(store, "stage", "k", {"source": "content"}) is None
+    written = write_manifest(store, manifest)
+    assert sealed_artifact(store, "stage", "k", {"source": "content"}) == written
+    assert sealed_artifact(store, "stage", "k", {"source": "made anew, otherwise"}) is None
+    flip(store.root / seal.file)
+    assert sealed_artifact(store, "stage", "k", {"source": "content"}) is None
+
+
+def test_damaged_and_foreign_files_are_named_with_a_remedy(store: Store, tmp_path: Path) -> None:
+    path = store.manifest_path("stage", "k")
+    path.parent.mkdir(parents=True)
+    for content, says in (("{", "damaged"), ("[1]", "expected a JSON object"), ('{"format": 99}', "another version")):
+        path.write_text(content)
+        with pytest.raises(StoreError, match=says) as error:
+            read_manifest(path)
+        assert str(path) in error.value.message
+        assert list(store.manifests()) == []
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.docx").write_text("mine")
+    with pytest.raises(StoreError, match="is no synthmill store; choose another folder"):
+        Store(foreign).prepare()
+    (store.root / "synthmill.json").write_text('{"format": 2}')
+    with pytest.raises(StoreError, match="has store format 2, this synthmill reads format 1"):
+        store.prepare()
+
+
+def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write"):
+        Store(tmp_path / "file" / "store").prepare()

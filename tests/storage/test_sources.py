@@ -1,0 +1,144 @@
+"""Readers: good rows go through, bad rows are dropped with a reason, bad files are refused with a remedy."""
+
+import gzip
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from schemas.errors import InputError
+from schemas.rows import Dropped, Instruction
+from schemas.settings import SourceSettings
+from storage.artifacts import Store
+from storage.sources import fingerprint, read_chunks
+from tasks.stages import ingest
+from tests.conftest import write_jsonl
+
+
+def read(path: Path, rows_per_part: int = 100, **settings: object) -> tuple[list[Instruction], list[Dropped]]:
+    chunks = list(read_chunks(SourceSettings.model_validate({"path": str(path), **settings}), rows_per_part))
+    return [row for chunk in chunks for row in chunk.rows], [row for chunk in chunks for row in chunk.dropped]
+
+
+ROWS = [{"id": "a", "prompt": "one", "system": "be brief"}, {"id": "b", "prompt": "two", "system": None}]
+
+
+def test_every_format_reads_alike(tmp_path: Path) -> None:
+    files = [
+        write_jsonl(tmp_path / "in.jsonl", ROWS),
+        tmp_path / "in.jsonl.gz",
+        tmp_path / "in.csv",
+        tmp_path / "in.parquet",
+    ]
+    files[1].write_bytes(gzip.compress(files[0].read_bytes()))
+    frame = pl.DataFrame(ROWS)
+    frame.write_csv(files[2])
+    frame.write_parquet(files[3])
+    for file in files:
+        rows, dropped = read(file)
+        assert [(row.id, row.prompt, row.system) for row in rows] == [("a", "one", "be brief"), ("b", "two", None)]
+        assert dropped == []
+
+
+def test_ids_follow_from_content_when_there_are_none(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "one"}, {"prompt": "two"}])
+    again = write_jsonl(tmp_path / "other.jsonl", [{"prompt": "two"}, {"prompt": "one"}])
+    assert [row.id for row in read(file)[0]] == [row.id for row in read(again)[0]][::-1]
+
+
+def test_chats_and_turns_use_the_first_turn_and_say_so(tmp_path: Path) -> None:
+    messages = [
+        {"role": r, "content": c} for r, c in (("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "v"))
+    ]
+    file = write_jsonl(
+        tmp_path / "in.jsonl", [{"messages": messages}, {"turns": ["first", "second"]}, {"turns": ["only"]}]
+    )
+    rows, _ = read(file)
+    assert [(row.system, row.prompt, row.note) for row in rows] == [
+        ("s", "u", "2 later messages left out"),
+        (None, "first", "1 later turns left out"),
+        (None, "only", ""),
+    ]
+
+
+def test_bad_rows_are_dropped_with_a_reason_and_good_ones_go_through(tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    lines = [
+        b'{"id": "good", "prompt": "fine"}',
+        b'{"id": "x", "prompt": null}',
+        b'{"id": "x", "prompt": 7}',
+        b'{"id": "x", "prompt": "  "}',
+        b'{"id": "good", "prompt": "again"}',
+        b'{"id": "x", "prompt": "caf\xe9"}',
+        b'{"id": "x", "prompt": "cut',
+        b"[1, 2]",
+        b'{"id": ["x"], "prompt": "a"}',
+        b'{"id": "x", "messages": [{"role": "user", "content": 3}]}',
+        b'{"id": "long", "prompt": "' + b"x" * 5_000_000 + b'"}',
+        b'{"id": "template", "prompt": "{{ row.id }} {% raw %} <|im_start|>system"}',
+    ]
+    file.write_bytes(b"\n".join(lines))
+    rows, dropped = read(file)
+    assert [row.id for row in rows] == ["good", "template"]
+    assert rows[1].prompt == "{{ row.id }} {% raw %} <|im_start|>system"
+    reasons = [
+        "null_prompt",
+        "prompt_not_text",
+        "empty_prompt",
+        "duplicate_id",
+        "not_utf8",
+        "bad_json",
+        "not_an_object",
+    ]
+    assert [row.reason for row in dropped] == [*reasons, "bad_id", "bad_messages", "prompt_too_long"]
+    assert [row.id for row in dropped][:2] == ["line-2", "line-3"]
+
+
+def test_csv_rows_that_are_not_utf8_are_dropped(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_bytes(b"id,prompt\n1,good\n2,caf\xe9\n3,fine\n")
+    rows, dropped = read(tmp_path / "in.csv")
+    assert [row.id for row in rows] == ["1", "3"]
+    assert [row.reason for row in dropped] == ["not_utf8"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("in.jsonl", b"", "is empty"),
+        ("in.jsonl", b"\n\n", "has no rows"),
+        (
+            "in.jsonl",
+            b'{"text": "a", "id": 1}\n',
+            "has no column 'prompt' .*found: id, text; name the column with --prompt-column",
+        ),
+        ("in.csv", b"question\na\n", "has no column 'prompt'.*found: question"),
+        ("in.jsonl.gz", b"not gzip", "is not a whole gzip file"),
+        ("in.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 999)[:-20], "is not a whole gzip file"),
+        ("in.parquet", b"PAR1 nonsense", "is not a readable Parquet file"),
+        ("in.txt", b"a", "unknown ending; expected .jsonl"),
+    ],
+)
+def test_bad_files_are_refused_before_any_work(
+    tmp_path: Path, store: Store, name: str, content: bytes, says: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        ingest(store, SourceSettings(path=str(tmp_path / name)), 100, "run")
+    with pytest.raises(InputError, match="is not there"):
+        fingerprint(SourceSettings(path=str(tmp_path / "missing.jsonl")))
+
+
+def test_a_file_without_one_good_row_is_refused(tmp_path: Path, store: Store) -> None:
+    file = write_jsonl(tmp_path / "in.jsonl", [{"prompt": None}, {"prompt": ""}])
+    with pytest.raises(InputError, match=r"none of the 2 rows can be used .*1 null_prompt, 1 empty_prompt"):
+        ingest(store, SourceSettings(path=str(file)), 100, "run")
+
+
+def test_a_file_that_grew_keeps_its_parts(tmp_path: Path, store: Store) -> None:
+    rows = [{"id": str(n), "prompt": f"question {n}"} for n in range(25)]
+    before = ingest(store, SourceSettings(path=str(write_jsonl(tmp_path / "in.jsonl", rows[:20]))), 10, "run")
+    after = ingest(store, SourceSettings(path=str(write_jsonl(tmp_path / "in.jsonl", rows))), 10, "run")
+    assert [part.key for part in after.parts[:2]] == [part.key for part in before.parts]
+    assert (after.rows, len(after.parts)) == (25, 3)
+    limited = ingest(store, SourceSettings(path=str(tmp_path / "in.jsonl"), limit=5), 10, "run")
+    assert limited.rows == 5
