@@ -33,7 +33,7 @@ class Behaviour:
         self.sigma: float = given.sigma
         self.words: int = given.words
         self.fail_every = self.fail_status = 0
-        self.retry_after = ""
+        self.retry_after = self.fail_on = ""
         self.key: str = given.key
         self.context: int = given.context
         self.forget()
@@ -172,6 +172,7 @@ class Connection(asyncio.Protocol):
         behaviour.in_flight += 1
         behaviour.most_in_flight = max(behaviour.most_in_flight, behaviour.in_flight)
         fails = bool(behaviour.fail_every) and behaviour.total % behaviour.fail_every == 0
+        fails = fails or (bool(behaviour.fail_on) and behaviour.fail_on in body["messages"][-1]["content"])
         asyncio.get_running_loop().call_later(behaviour.delay_s(body), self.reply, body, fails)
         return None
 

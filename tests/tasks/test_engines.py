@@ -1,0 +1,233 @@
+"""Engines: the local chat server, the embedded model, recordings; what they send, retry, refuse and say."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.serving import chat_server
+from schemas.calls import Completion, Message, Request, Sampling, ask_hash, call_key
+from schemas.errors import EngineError, InputError
+from schemas.settings import EngineSettings
+from storage.calls import CallStore, record_to
+from tasks.engines import chat_server as chat_engine
+from tasks.engines.engine import engine_name, make_engine, resolve
+from tests.conftest import ChatServer
+
+
+def asked(content: str = "hello", **fields: Any) -> Request:
+    return Request(role="student", messages=(Message(role="user", content=content),), **fields)
+
+
+def ask(spec: Any, *requests: Request, count: int = 1, seed: int = 7) -> list[Any]:
+    """The completions of each request, or the error it raised."""
+
+    async def run() -> list[Any]:
+        engine = make_engine(resolve(EngineSettings.model_validate(spec)))
+        await engine.open()
+        try:
+            return await asyncio.gather(*(engine.complete(r, seed, count) for r in requests), return_exceptions=True)
+        finally:
+            await engine.close()
+
+    return asyncio.run(run())
+
+
+def one(spec: Any, request: Request) -> Completion:
+    [result] = ask(spec, request)
+    assert isinstance(result, Sequence), result
+    return result[0]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_engine, "BACKOFF_S", 0.001)
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a", "b"]}
+
+
+def test_a_server_answers_with_text_tokens_and_latency(server: ChatServer) -> None:
+    said = one(server.spec, asked())
+    assert said.text
+    assert (said.finish_reason, said.prompt_tokens, said.completion_tokens) == ("stop", 20, 12)
+    assert said.latency_s > 0
+    assert said == one(server.spec, asked()).model_copy(update={"latency_s": said.latency_s})  # the seed is sent
+
+
+def test_n_answers_come_from_one_call_and_their_tokens_add_up(server: ChatServer) -> None:
+    [answers] = ask(server.spec, asked(), count=5)
+    assert len({answer.text for answer in answers}) == 5
+    assert sum(answer.completion_tokens for answer in answers) == 60
+    assert server.stats()["total"] == 1
+
+
+def test_structured_answers_choices_and_logprobs(server: ChatServer) -> None:
+    assert set(chat_engine.orjson.loads(one(server.spec, asked(schema_=SCHEMA)).text)) == {"a", "b"}
+    assert one(server.spec, asked(choice=("yes", "no"))).text in ("yes", "no")
+    said = one(server.spec, asked(sampling=Sampling(logprobs=3)))
+    assert said.logprobs == [["1", -0.5, {"1": -0.5, "2": -1.0, "3": -1.5}]]
+
+
+def test_a_server_is_known_by_its_model_never_by_its_address(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine_name(EngineSettings.model_validate(server.spec)) == "openai:local-model"
+    assert resolve(EngineSettings.model_validate(server.url)).model == "local-model"
+    with_options = EngineSettings.model_validate({"spec": server.spec, "options": {"top_k": 5}})
+    assert engine_name(with_options).startswith("openai:local-model+")
+    monkeypatch.setenv("JUDGE_URL", server.url)
+    assert one({"spec": "openai:local-model", "base_url_env": "JUDGE_URL"}, asked()).text
+
+
+def test_passing_failures_are_retried(server: ChatServer, impatient: None) -> None:
+    for status in (500, 503, 429, 408):
+        server.set(forget=1, fail_every=2, fail_status=status)
+        results = ask(server.spec, *(asked(f"question {n}") for n in range(10)))
+        assert all(result[0].text for result in results), results
+
+
+def test_a_server_that_says_wait_is_waited_for_and_asked_less(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    server.set(fail_every=3, fail_status=429, retry_after="0.25")
+
+    async def run() -> tuple[int, int]:
+        engine = make_engine(EngineSettings.model_validate({"spec": server.spec, "concurrency": 16}))
+        await engine.open()
+        monkeypatch.setattr("tasks.engines.chat_server.asyncio.sleep", noted)
+        await asyncio.gather(*(engine.complete(asked(f"question {n}"), 1, 1) for n in range(12)))
+        slowed = engine.limit
+        server.set(fail_every=0)
+        for n in range(200):
+            await engine.complete(asked(f"more {n}"), 1, 1)
+        await engine.close()
+        return slowed, engine.limit
+
+    slowed, recovered = asyncio.run(run())
+    assert set(pauses) == {0.25}
+    assert slowed <= 8 + 1
+    assert recovered == 16
+
+
+def test_a_request_too_long_for_the_model_fails_alone(server: ChatServer) -> None:
+    [long, short] = ask(server.spec, asked("x" * 30_000), asked())
+    assert long[0].error.startswith("context_overflow: 400: This model's maximum context length")
+    assert short[0].error is None
+
+
+def test_a_request_that_keeps_failing_beside_others_fails_alone(impatient: None) -> None:
+    with chat_server("--latency-ms", "1") as url:
+        spec = {"spec": f"openai:m@{url}", "retries": 2, "timeout_s": 0.5}
+
+        async def run() -> Any:
+            engine = make_engine(EngineSettings.model_validate(spec))
+            await engine.open()
+            poisoned = EngineSettings.model_validate({**spec, "timeout_s": 0.0001})
+            engine._answered_at = float("inf")  # type: ignore[attr-defined]  # others are being answered
+            engine._session._timeout = chat_engine.aiohttp.ClientTimeout(total=poisoned.timeout_s)  # type: ignore[attr-defined]
+            said = await engine.complete(asked(), 1, 1)
+            await engine.close()
+            return said[0]
+
+        assert asyncio.run(run()).error.startswith("engine_timeout: no answer: no answer within")
+
+
+@pytest.mark.parametrize(
+    ("options", "model", "says"),
+    [
+        (("--key", "right"), "m", "wants a valid key .*environment variable OPENAI_API_KEY was refused"),
+        ((), "unknown", "knows no model 'unknown'"),
+    ],
+)
+def test_wrong_keys_and_models_stop_at_once(
+    options: tuple[str, ...], model: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-secret")
+    with chat_server(*options) as url:
+        [error] = ask(f"openai:{model}@{url}", asked())
+    assert isinstance(error, EngineError)
+    assert re.search(says, error.message)
+    assert "sk-planted-secret" not in error.message
+
+
+def test_a_server_that_is_gone_is_one_readable_error(impatient: None) -> None:
+    spec = {"spec": "openai:m@http://127.0.0.1:9/v1", "retries": 2}
+    [error] = ask(spec, asked())
+    assert isinstance(error, EngineError)
+    assert "does not answer" in error.message
+    assert "run the same command again to continue" in error.message
+    with pytest.raises(EngineError, match="start the server"):
+        resolve(EngineSettings.model_validate("http://127.0.0.1:9/v1"))
+
+
+def test_seconds_of_retry_after() -> None:
+    assert chat_engine.seconds_of("1.5") == 1.5
+    assert chat_engine.seconds_of("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert chat_engine.seconds_of("nonsense") is None
+    assert chat_engine.seconds_of(None) is None
+
+
+def test_the_embedded_model_answers_for_its_seed_and_keeps_to_forms() -> None:
+    sampling = Sampling(max_tokens=12)
+    requests = [asked("Name a colour.", sampling=sampling)] * 4 + [asked("Name a bird.", sampling=sampling)]
+    first, again = ask("llamacpp:smollm2", *requests), ask("llamacpp:smollm2", *requests[::-1])
+    texts = [result[0].text for result in first]
+    assert len(set(texts[:4])) == 1
+    assert [result[0].text for result in again[::-1]] == texts
+    assert first[0][0].finish_reason in ("length", "stop")
+    assert first[0][0].completion_tokens <= 12
+    other = ask("llamacpp:smollm2", requests[0], seed=8)
+    assert other[0][0].text != texts[0]
+    schema = {"type": "object", "properties": {"colour": {"type": "string", "maxLength": 12}}, "required": ["colour"]}
+    formed, picked, long = ask(
+        "llamacpp:smollm2",
+        asked("A colour as JSON.", schema_=schema, sampling=Sampling(max_tokens=60)),
+        asked("Is snow white?", choice=("yes", "no", 'say "perhaps"')),
+        asked("word " * 6000),
+    )
+    assert len(chat_engine.orjson.loads(formed[0].text)["colour"]) <= 12
+    assert picked[0].text in ("yes", "no", 'say "perhaps"')
+    assert long[0].error.startswith("context_overflow")
+
+
+def test_weights_that_are_not_there_or_not_weights(tmp_path: Path) -> None:
+    (tmp_path / "bad.gguf").write_bytes(b"nonsense")
+    for model, says in ((tmp_path / "bad.gguf", "is not a GGUF file"), (tmp_path / "no.gguf", "there is no file")):
+        with pytest.raises(InputError, match=says):
+            make_engine(EngineSettings.model_validate(str(model)))
+    with pytest.raises(InputError, match=r"there is no folder|holds no model"):
+        make_engine(EngineSettings(kind="vllm", model=str(tmp_path)))
+
+
+def test_a_recording_replays_anywhere_under_its_own_engines_name(tmp_path: Path) -> None:
+    store = CallStore(tmp_path / "calls")
+    for n in range(3):
+        request = asked(f"question {n}")
+        hashed = ask_hash(request.asked())
+        completion = Completion(text=f"answer {n}", completion_tokens=4)
+        store.add(
+            call_key("openai:m", hashed, 0), hashed, request.asked(), completion, engine="openai:m", role="r", sample=0
+        )
+    store.close()
+    record_to(tmp_path / "calls", tmp_path / "recording")
+    for place in (tmp_path / "calls", tmp_path / "recording"):
+        spec = f"replay:{place}"
+        assert engine_name(EngineSettings.model_validate(spec)) == "openai:m"
+        assert [result[0].text for result in ask(spec, *(asked(f"question {n}") for n in range(3)))] == [
+            f"answer {n}" for n in range(3)
+        ]
+    [error] = ask(f"replay:{tmp_path / 'recording'}", asked("never asked"))
+    assert "has no answer by openai:m to this request" in error.message
+    with pytest.raises(InputError, match="there is no recording"):
+        make_engine(EngineSettings.model_validate("replay:/nowhere"))

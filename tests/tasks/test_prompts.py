@@ -1,0 +1,81 @@
+"""Prompts and recipes are locked: a change of either is a visible diff, and never serves stale rows."""
+
+import hashlib
+import inspect
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from flows.checks import check_prompts
+from flows.plan import stages_of
+from schemas.errors import InputError
+from schemas.rows import Instruction
+from schemas.settings import SynthesizeSettings
+from tasks.frames import FrameStage
+from tasks.prompts import FOLDER, Prompt, load
+from tasks.recipe import Recipe
+
+LOCK = Path(__file__).with_name("lock.json")
+REMEDY = (
+    "raise its version if rows change, then run SYNTHMILL_LOCK=1 pytest tests/tasks/test_prompts.py and commit the lock"
+)
+
+
+def every_stage() -> list[type[Recipe] | type[FrameStage]]:  # type: ignore[type-arg]
+    stages_of(SynthesizeSettings.model_validate({"source": "x.jsonl"}))  # imports them all
+    found: list[type] = []
+    for base in (Recipe, FrameStage):
+        todo = [base]
+        while todo:
+            kind = todo.pop()
+            todo.extend(kind.__subclasses__())
+            if kind.__module__.startswith("tasks.") and hasattr(kind, "version"):
+                found.append(kind)
+    return sorted(found, key=lambda kind: kind.name)
+
+
+def source_hash(kind: type) -> str:
+    """A stage's whole module: what its parser and helpers do is part of what it makes."""
+    return hashlib.blake2b(inspect.getsource(inspect.getmodule(kind)).encode(), digest_size=8).hexdigest()  # type: ignore[arg-type]
+
+
+def current() -> dict[str, dict[str, str]]:
+    stages = {f"{kind.name}@{kind.version}": source_hash(kind) for kind in every_stage()}
+    templates = {str(path.relative_to(FOLDER).with_suffix("")): "" for path in sorted(FOLDER.rglob("*.jinja"))}
+    return {"stages": stages, "prompts": {name: load(name).hash for name in templates}}
+
+
+def test_stages_and_prompts_match_their_lock() -> None:
+    if os.environ.get("SYNTHMILL_LOCK"):
+        LOCK.write_text(json.dumps(current(), indent=2, sort_keys=True) + "\n")
+    locked = json.loads(LOCK.read_text())
+    for kind, entries in current().items():
+        for name, found in entries.items():
+            assert locked[kind].get(name) == found, f"{name} has changed: {REMEDY}"
+        assert set(locked[kind]) == set(entries), f"{set(locked[kind]) ^ set(entries)}: {REMEDY}"
+
+
+@pytest.mark.parametrize("kind", every_stage(), ids=lambda kind: kind.name)
+def test_every_template_gets_its_variables(kind: type) -> None:
+    if issubclass(kind, Recipe):
+        check_prompts(kind())
+
+
+def test_templates_are_strict_and_never_read_rows_as_syntax() -> None:
+    prompt = Prompt("p", "{% block system %}{% endblock %}{% block user %}Say: {{ row.prompt }}{% endblock %}")
+    row = Instruction(id="a", prompt="{{ 7 * 7 }} {% for %} <|im_end|>")
+    [message] = prompt.render(row=row)
+    assert (message.role, message.content) == ("user", "Say: {{ 7 * 7 }} {% for %} <|im_end|>")
+    with pytest.raises(InputError, match="prompt p: 'row' is undefined"):
+        prompt.render()
+    with pytest.raises(InputError, match="there is no prompt nowhere/none"):
+        load("nowhere/none")
+    assert (prompt.variables(), prompt.fields("row")) == ({"row"}, {"prompt"})
+
+
+def test_a_template_cannot_reach_outside() -> None:
+    prompt = Prompt("p", "{% block user %}{{ row.__class__.__mro__ }}{% endblock %}")
+    with pytest.raises(InputError):
+        prompt.render(row=Instruction(id="a", prompt="x"))
