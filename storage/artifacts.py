@@ -201,7 +201,7 @@ def table_content(table: pa.Table) -> str:
 
 def write_manifest(store: Store, manifest: Manifest) -> Manifest:
     """Write an artifact's manifest, which makes it exist."""
-    manifest = manifest.model_copy(update={"made_at": datetime.now(UTC).isoformat(timespec="seconds")})
+    manifest = manifest.model_copy(update={"made_at": datetime.now(UTC).isoformat(timespec="milliseconds")})
     write_json(store.manifest_path(manifest.stage, manifest.key), manifest.model_dump(mode="json"))
     return manifest
 

@@ -42,7 +42,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(["the river carries light", "seven birds draw circles"] * 20, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    fast.chat_template = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    turn = "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    fast.chat_template = "{% for m in messages %}" + turn + "{% endfor %}<|im_start|>assistant\n"
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=len(fast),
@@ -127,7 +128,8 @@ from schemas.settings import EngineSettings
 from tasks.engines.engine import make_engine
 
 async def main():
-    engine = make_engine(EngineSettings.model_validate({"spec": "vllm:" + sys.argv[1], "options": {"max_model_len": 256}}))
+    spec = {"spec": "vllm:" + sys.argv[1], "options": {"max_model_len": 256}}
+    engine = make_engine(EngineSettings.model_validate(spec))
     await engine.open()
     print("ready", flush=True)
     await asyncio.sleep(600)

@@ -1,0 +1,179 @@
+"""kill -9 at any moment, then the same command: it finishes, the result is the same, little is asked twice."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import orjson
+import psutil
+import pytest
+
+from bench.serving import chat_server
+from tasks.guard import MARK
+from tests.command import ROOT, start, synthmill
+from tests.conftest import ChatServer, prompts, write_jsonl
+
+pytestmark = pytest.mark.faults
+IN_FLIGHT = 16
+
+
+@pytest.fixture
+def slow_server() -> Iterator[ChatServer]:
+    with chat_server("--latency-ms", "15", "--words", "12") as url:
+        yield ChatServer(url)
+
+
+def marked_processes(mark: str) -> list[str]:
+    """Every living process that carries this guard's mark."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK, "").startswith(mark):
+                found.append(" ".join(process.cmdline())[:100])
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def wait_until_gone(mark: str, seconds: float = 30) -> list[str]:
+    until = time.monotonic() + seconds
+    while (found := marked_processes(mark)) and time.monotonic() < until:
+        time.sleep(0.2)
+    return found
+
+
+def wait_for_calls(server: ChatServer, process: "subprocess.Popen[str]", at_least: int) -> None:
+    while server.stats()["total"] < at_least:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_driver_killed_again_and_again(tmp_path: Path, slow_server: ChatServer, seed: int) -> None:
+    write_jsonl(tmp_path / "in.jsonl", prompts(150))
+    sample = ("sample", "in.jsonl", "--engine", slow_server.spec, "-n", 4, "--concurrency", IN_FLIGHT, "--out")
+    synthmill(*sample, "reference.jsonl", "--store", "reference", cwd=tmp_path)
+    slow_server.set(forget=1)
+    draw = random.Random(seed)
+    kills = 0
+    for moment in sorted(draw.sample(range(20, 580), 3)):
+        process = start(*sample, "out.jsonl", cwd=tmp_path)
+        try:
+            wait_for_calls(slow_server, process, moment + kills * IN_FLIGHT)
+        except AssertionError:
+            break  # it had finished
+        time.sleep(draw.uniform(0, 0.02))
+        mark = f"{process.pid}:"
+        kill(process)
+        kills += 1
+        assert wait_until_gone(mark) == []
+    synthmill(*sample, "out.jsonl", cwd=tmp_path)
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "reference.jsonl").read_bytes()
+    stats = slow_server.stats()
+    assert kills >= 2
+    assert stats["unique"] == 600
+    assert stats["repeated"] <= kills * IN_FLIGHT
+
+
+def dataset(folder: Path) -> bytes:
+    [file] = folder.glob("datasets/*/data/*.parquet")
+    return file.read_bytes()
+
+
+@pytest.mark.ray
+@pytest.mark.prefect
+def test_the_whole_job_killed_in_its_stages_leaves_nothing_behind(tmp_path: Path, slow_server: ChatServer) -> None:
+    write_jsonl(tmp_path / "in.jsonl", prompts(40))
+    run = ["run", "synthesize", "--set", "source=in.jsonl", "--set", "rows_per_part=8"]
+    run += ["--set", f"engines.teacher={slow_server.spec}", "--set", f"engines.teacher.concurrency={IN_FLIGHT}"]
+    synthmill(*run, "--store", "reference", "--workers", 0, cwd=tmp_path)
+    total = slow_server.stats()["total"]
+    assert total == 40 * 6
+    slow_server.set(forget=1, latency_ms=40)
+    for moment in (20, 150):
+        process = start(*run, cwd=tmp_path)
+        wait_for_calls(slow_server, process, moment)
+        mark = f"{process.pid}:"
+        assert any("ray" in command for command in marked_processes(mark))
+        kill(process)
+        assert wait_until_gone(mark) == []
+    synthmill(*run, cwd=tmp_path)
+    stats = slow_server.stats()
+    assert stats["unique"] == total
+    assert stats["repeated"] <= 2 * IN_FLIGHT
+    assert dataset(tmp_path / "store") == dataset(tmp_path / "reference")
+    assert not marked_processes(f"{process.pid}:")
+
+
+def test_the_engine_server_killed_and_started_again(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "bench" / "chat_server.py"), "--latency-ms", "15", "--words", "12", "--port"]
+    server = subprocess.Popen([*command, "0"], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    port = int(server.stdout.readline())
+    seen = ChatServer(f"http://127.0.0.1:{port}/v1")
+    write_jsonl(tmp_path / "in.jsonl", prompts(200))
+    process = start(
+        "sample", "in.jsonl", "--engine", seen.spec, "--concurrency", IN_FLIGHT, "--out", "out.jsonl", cwd=tmp_path
+    )
+    wait_for_calls(seen, process, 60)
+    server.kill()
+    server.wait()
+    time.sleep(1)
+    again = subprocess.Popen([*command, str(port)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert again.stdout is not None
+        again.stdout.readline()
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == 200
+        assert httpx.get(f"{seen.root}/stats").json()["total"] <= 200 - 60 + 2 * IN_FLIGHT
+    finally:
+        again.kill()
+        again.wait()
+
+
+def test_ctrl_c_keeps_every_answer_and_says_how_to_go_on(tmp_path: Path, slow_server: ChatServer) -> None:
+    slow_server.set(latency_ms=100)
+    write_jsonl(tmp_path / "in.jsonl", prompts(150))
+    sample = ("sample", "in.jsonl", "--engine", slow_server.spec, "--concurrency", IN_FLIGHT, "--out", "out.jsonl")
+    process = start(*sample, cwd=tmp_path)
+    wait_for_calls(slow_server, process, 40)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "waiting for what is in flight" in err
+    assert "run the same command again to continue" in err
+    asked = slow_server.stats()["total"]
+    synthmill(*sample, cwd=tmp_path)
+    stats = slow_server.stats()
+    assert asked < 150
+    assert (stats["total"], stats["repeated"]) == (150, 0)
+
+
+def test_a_power_cut_after_a_part_was_sealed_costs_only_what_was_not(tmp_path: Path, slow_server: ChatServer) -> None:
+    """What was not synced is gone: the tail of the newest segment, and every temporary file."""
+    write_jsonl(tmp_path / "in.jsonl", prompts(600))
+    sample = ("sample", "in.jsonl", "--engine", slow_server.spec, "--concurrency", IN_FLIGHT, "--out", "out.jsonl")
+    process = start(*sample, cwd=tmp_path)
+    seals = tmp_path / "store" / "parts" / "answers"
+    while not list(seals.glob("*.json")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    kill(process)
+    sealed = [orjson.loads(path.read_bytes()) for path in seals.glob("*.json")]
+    [segment] = (tmp_path / "store" / "calls").glob("*.calls")
+    segment.write_bytes(b"")  # even its synced beginning: sealed parts do not need it
+    slow_server.set(forget=1)
+    synthmill(*sample, cwd=tmp_path)
+    assert slow_server.stats()["total"] == 600 - sum(seal["rows_in"] for seal in sealed)

@@ -1,0 +1,136 @@
+"""The command line: what it prints, what it writes, and one clear line for every mistake."""
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import polars as pl
+import pytest
+
+from tests.command import ROOT, environment, synthmill
+from tests.conftest import ChatServer, prompts, write_jsonl
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['synthmill', 'sample', '--help']\n"
+        "import flows.cli\n"
+        "try: flows.cli.main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'polars', 'pyarrow', 'ray', 'prefect', 'duckdb', 'numpy', 'torch', 'vllm', 'aiohttp', 'pydantic'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(tmp_path), check=True
+    )
+    assert "Draw N answers per prompt from a plain file." in run.stdout
+    assert run.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", ["", "run", "sample", "ls", "show", "sql", "calls", "doctor"])
+def test_every_command_has_help(command: str, tmp_path: Path) -> None:
+    out, _ = synthmill(*command.split(), "--help", cwd=tmp_path)
+    assert out.startswith("Usage: ")
+
+
+def test_sample_answers_continues_and_asks_only_for_what_is_new(tmp_path: Path, server: ChatServer) -> None:
+    write_jsonl(tmp_path / "in.jsonl", prompts(20))
+    sample = ("sample", "in.jsonl", "--engine", server.spec, "-n", 3, "--out")
+    _, err = synthmill(*sample, "out.jsonl", cwd=tmp_path)
+    assert "60 answers to 20 prompts -> out.jsonl (60 calls sent, 720 tokens" in err
+    rows = [orjson.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
+    assert [(row["id"], row["answer_index"]) for row in rows] == [(f"row-{n}", i) for n in range(20) for i in range(3)]
+    assert set(rows[0]) == {"id", "answer_index", "prompt", "system", "answer", "finish_reason", "completion_tokens"}
+    write_jsonl(tmp_path / "in.jsonl", prompts(25))
+    _, err = synthmill(*sample, "out.parquet", cwd=tmp_path)
+    assert "(15 calls sent" in err
+    assert pl.read_parquet(tmp_path / "out.parquet").height == 75
+    _, err = synthmill(*sample, "out.jsonl.gz", cwd=tmp_path)
+    assert "(0 calls sent" in err
+    assert gzip.decompress((tmp_path / "out.jsonl.gz").read_bytes()).startswith((tmp_path / "out.jsonl").read_bytes())
+    assert server.stats()["total"] == 75
+
+
+def test_looking_at_a_store(tmp_path: Path, server: ChatServer) -> None:
+    write_jsonl(tmp_path / "in.jsonl", [*prompts(4), {"prompt": None}])
+    synthmill("sample", "in.jsonl", "--engine", server.spec, "--out", "out.jsonl", cwd=tmp_path)
+    out, _ = synthmill("ls", cwd=tmp_path)
+    assert "sample" in out
+    assert "answers_" in out
+    out, _ = synthmill("show", "answers", cwd=tmp_path)
+    assert 'engines: {"student":"openai:local-model"}' in out
+    assert "made from: instructions_" in out
+    out, _ = synthmill("show", "instructions", cwd=tmp_path)
+    assert "line-5: null_prompt" in out
+    out, _ = synthmill("sql", "SELECT count(*) AS n FROM answers", "--csv", cwd=tmp_path)
+    assert out.split() == ["n", "4"]
+    out, _ = synthmill("calls", cwd=tmp_path)
+    assert "openai:local-model" in out
+    _, err = synthmill("calls", "--record", "recording", cwd=tmp_path)
+    assert "4 answers -> recording" in err
+    sent = server.stats()["total"]
+    replayed = ("sample", "in.jsonl", "--engine", "replay:recording", "--store", "other", "--out", "again.jsonl")
+    synthmill(*replayed, cwd=tmp_path)
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
+    assert server.stats()["total"] == sent
+    _, err = synthmill("show", "nothing", cwd=tmp_path, expect=2)
+    assert "has no artifact 'nothing'; there is instructions_" in err
+    _, err = synthmill("ls", "--store", "elsewhere", cwd=tmp_path, expect=1)
+    assert "is no synthmill store" in err
+
+
+def test_doctor_says_what_works(tmp_path: Path) -> None:
+    out, _ = synthmill("doctor", cwd=tmp_path)
+    assert "prefect" in out
+    assert "llamacpp:SmolLM2-135M-Instruct" in out
+    assert "OPENAI_API_KEY is not set" in out
+
+
+ENGINE = "openai:m@http://127.0.0.1:9/v1"
+MISTAKES = [
+    (("sample", "in.jsonl", "--engine", "gpt", "--out", "o.jsonl"), 2, "no engine is called 'gpt'"),
+    (("sample", "in.jsonl", "--engine", ENGINE, "--out", "o.txt"), 2, "o.txt has an unknown ending"),
+    (("sample", "no.jsonl", "--engine", ENGINE, "--out", "o.jsonl"), 2, "no.jsonl is not there"),
+    (("sample", "in.jsonl", "--engine", ENGINE, "--prompt-column", "text", "--out", "o.jsonl"), 2, "no column 'text'"),
+    (("sample", "in.jsonl", "--engine", ENGINE, "--store", "in.jsonl", "--out", "o.jsonl"), 1, "in.jsonl is a file"),
+    (("sample", "in.jsonl", "--engine", "llamacpp:no.gguf", "--out", "o.jsonl"), 2, "there is no file"),
+    (("sample", "in.jsonl", "--engine", "http://127.0.0.1:9/v1", "--out", "o.jsonl"), 1, "does not answer"),
+    (("sample", "in.jsonl", "--out", "o.jsonl"), 2, "Missing option '--engine'"),
+    (("run", "synthesize", "--set", "sauce=1"), 2, "sauce: no such setting"),
+    (("run", "synthesize", "--set", "source"), 2, "is not KEY=VALUE"),
+    (("run", "synthesize", "--config", "no.yaml"), 2, "no.yaml is not there"),
+    (("run", "synthesize", "--set", "source=in.jsonl", "--set", "embedder=no/such/place"), 2, "there is no embedder"),
+    (
+        ("run", "synthesize", "--set", "source=in.jsonl", "--set", f"engines.teacher={ENGINE}", "--dry-run"),
+        1,
+        "does not answer",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "says"), MISTAKES, ids=lambda value: None)
+def test_mistakes_get_one_clear_line_before_any_call(
+    arguments: tuple[str, ...], code: int, says: str, tmp_path: Path
+) -> None:
+    write_jsonl(tmp_path / "in.jsonl", prompts(2))
+    _, err = synthmill(*arguments, cwd=tmp_path, expect=code)
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_a_run_in_which_every_row_fails_ends_non_zero(tmp_path: Path, server: ChatServer) -> None:
+    write_jsonl(tmp_path / "in.jsonl", [{"prompt": "long " * 10_000}])
+    _, err = synthmill("sample", "in.jsonl", "--engine", server.spec, "--out", "o.jsonl", cwd=tmp_path, expect=1)
+    assert "1 rows could not be answered: 1 context_overflow" in err
+    assert "every row failed" in err
+
+
+def test_the_demo_passes_its_dry_run(tmp_path: Path) -> None:
+    out, _ = synthmill(
+        "run", "synthesize", "--config", "examples/demo.yaml", "--store", tmp_path / "s", "--dry-run", cwd=ROOT
+    )
+    assert "24 instructions, 0 rows cannot be read" in out
+    assert "Nothing was asked" in out
+    assert not list((tmp_path / "s" / "calls").iterdir())
