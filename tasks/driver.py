@@ -282,9 +282,7 @@ class Driver:
         """Look up the step's answers and queue what is missing; returns how many are."""
         requests = flight.requests
         flight.answers = [None] * len(requests)
-        asks: dict[
-            tuple[int, ...], tuple[bytes, dict[str, Any]]
-        ] = {}  # samples of one request share its parts: hash them once
+        asks: dict[tuple[int, ...], tuple[bytes, bytes]] = {}  # samples of one request share its parts: hash them once
         groups: dict[tuple[bytes, int], list[int]] = {}
         keys = flight.keys = []
         wanted: set[tuple[bytes, int]] = set()

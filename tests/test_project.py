@@ -1,0 +1,90 @@
+"""The project guards itself: imports point down, documents are true, every method has its paper."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.tasks.test_prompts import every_stage
+
+ROOT = Path(__file__).parent.parent
+LAYERS = ("schemas", "storage", "tasks", "flows")
+ONLY_IN = {
+    "prefect": ("flows/",),
+    "ray": ("tasks/parallel.py",),
+    "duckdb": ("storage/",),
+    "huggingface_hub": ("storage/",),
+}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_point_down(layer: str) -> None:
+    above = set(LAYERS[LAYERS.index(layer) + 1 :])
+    for path in (ROOT / layer).rglob("*.py"):
+        for name in imports(path):
+            top, place = name.partition(".")[0], str(path.relative_to(ROOT))
+            assert top not in above, f"{place} imports {name}, which lies above it"
+            assert top not in ONLY_IN or place.startswith(ONLY_IN[top]), (
+                f"{place} imports {name}; only {ONLY_IN[top]} may"
+            )
+
+
+def test_every_stage_is_in_the_papers() -> None:
+    text = (ROOT / "docs" / "papers.md").read_text()
+    headings = set(re.findall(r"^## (\S+)", text, re.M))
+    for kind in every_stage():
+        assert f"`{kind.name}`" in text, f"docs/papers.md does not mention the stage {kind.name}"
+    for path in (
+        *(ROOT / "tasks").rglob("*.py"),
+        *(ROOT / "tasks").rglob("*.jinja"),
+        *(ROOT / "schemas").rglob("*.py"),
+    ):
+        for anchor in re.findall(r"docs/papers\.md#([\w-]+)", path.read_text()):
+            assert anchor in headings, f"{path.name} refers to docs/papers.md#{anchor}, which is not there"
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_paths_and_commands_in_the_documents_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for path in re.findall(r"\b(?:docs|examples|bench|flows|tasks|storage|schemas|tests)/[\w./-]*\w", text):
+        if "METHOD" not in path:
+            assert (ROOT / path).exists(), f"{document} names {path}, which is not there"
+    from flows.cli import cli
+
+    for command in re.findall(r"^(?:\.venv/bin/)?synthmill (\w+)", text, re.M):
+        assert command in cli.commands, f"{document} names `synthmill {command}`, which does not exist"
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for target in re.findall(r"`make ([a-z-]+)`", text):
+        assert target in targets, f"{document} names `make {target}`, which does not exist"
+    for option in re.findall(r"synthmill (?:run|sample) .*", text):
+        for flag in re.findall(r"(?<= )(--?[a-z-]+)", option):
+            known = {
+                name for command in cli.commands.values() for parameter in command.params for name in parameter.opts
+            }
+            assert flag in known, f"{document} names {flag}, which no command has"
+
+
+def test_the_numbers_in_the_readme_come_from_a_bench() -> None:
+    text = (ROOT / "README.md").read_text()
+    tables = re.findall(r"<!-- (bench/results/(\w+)\.md) -->\n(.*?)<!-- end -->", text, re.S)
+    assert {name for _, name, _ in tables} == {"generation", "dialogue", "vllm_tokens"}
+    for path, name, table in tables:
+        assert (ROOT / "bench" / f"{name}.py").exists()
+        assert table.strip() == (ROOT / path).read_text().strip(), f"README.md and {path} differ; copy the table over"
+
+
+def test_files_stay_small() -> None:
+    for layer in LAYERS:
+        for path in (ROOT / layer).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= 400, f"{path} is over 400 lines: is there a second idea in it?"
