@@ -1,4 +1,4 @@
-"""Ten-turn dialogues with log-normal answer times: the driver against an ideal first-come scheduler on the same draws.
+"""Ten-turn dialogues with log-normal answer times: the driver against an ideal first-come scheduler.
 
     python -m bench.dialogue [--dialogues 500] [--turns 10] [--in-flight 64] [--median-ms 50] [--sigma 0.8]
 

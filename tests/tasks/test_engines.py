@@ -126,21 +126,12 @@ def test_a_request_too_long_for_the_model_fails_alone(server: ChatServer) -> Non
     assert short[0].error is None
 
 
-def test_a_request_that_keeps_failing_beside_others_fails_alone(impatient: None) -> None:
-    with chat_server("--latency-ms", "1") as url:
-        spec = {"spec": f"openai:m@{url}", "retries": 2, "timeout_s": 0.5}
-
-        async def run() -> Any:
-            engine = make_engine(EngineSettings.model_validate(spec))
-            await engine.open()
-            poisoned = EngineSettings.model_validate({**spec, "timeout_s": 0.0001})
-            engine._answered_at = float("inf")  # type: ignore[attr-defined]  # others are being answered
-            engine._session._timeout = chat_engine.aiohttp.ClientTimeout(total=poisoned.timeout_s)  # type: ignore[attr-defined]
-            said = await engine.complete(asked(), 1, 1)
-            await engine.close()
-            return said[0]
-
-        assert asyncio.run(run()).error.startswith("engine_timeout: no answer: no answer within")
+def test_a_request_that_keeps_failing_beside_others_fails_alone(server: ChatServer, impatient: None) -> None:
+    server.set(fail_on="poison")
+    requests = [asked(f"question {n}") for n in range(40)]
+    poisoned, *others = ask({"spec": server.spec, "retries": 2}, asked("poison"), *requests)
+    assert poisoned[0].error.startswith("engine_error: 500: failing as told (3 attempts")
+    assert not any(other[0].error for other in others)
 
 
 @pytest.mark.parametrize(
@@ -169,13 +160,6 @@ def test_a_server_that_is_gone_is_one_readable_error(impatient: None) -> None:
     assert "run the same command again to continue" in error.message
     with pytest.raises(EngineError, match="start the server"):
         resolve(EngineSettings.model_validate("http://127.0.0.1:9/v1"))
-
-
-def test_seconds_of_retry_after() -> None:
-    assert chat_engine.seconds_of("1.5") == 1.5
-    assert chat_engine.seconds_of("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert chat_engine.seconds_of("nonsense") is None
-    assert chat_engine.seconds_of(None) is None
 
 
 def test_the_embedded_model_answers_for_its_seed_and_keeps_to_forms() -> None:

@@ -1,0 +1,198 @@
+"""How a request gets to a server and its answer back: one method, `post`, and two ways.
+
+`Plain` is for http:// without a proxy, that is for servers of one's own, where thousands of answers a second are
+wanted: keep-alive connections on httptools, a third of aiohttp's cost per request. Everything else, TLS and proxies,
+goes through aiohttp.
+"""
+
+import asyncio
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import httptools
+from yarl import URL
+
+CONNECT_TIMEOUT_S = 30.0
+Reply = tuple[int, bytes, float | None]
+"""(status, body, Retry-After in seconds); status 0: no answer at all, the body says why."""
+
+
+class Transport(Protocol):
+    async def post(self, body: bytes) -> Reply:
+        """Send one JSON body; a network fault is a Reply with status 0, never an exception."""
+
+    async def close(self) -> None: ...
+
+
+def make_transport(url: str, headers: dict[str, str], timeout_s: float) -> Transport:
+    """The way to one address."""
+    proxy = proxy_for(url)
+    if url.startswith("http://") and proxy is None:
+        return Plain(url, headers, timeout_s)
+    return Aiohttp(url, headers, timeout_s, proxy)
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for this server; aiohttp would look it up for every request, in a thread."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
+def seconds_of(retry_after: str | None) -> float | None:
+    """Retry-After as seconds, ten minutes at most; it may be a number or a date."""
+    if not retry_after:
+        return None
+    try:
+        return min(max(0.0, float(retry_after)), 600.0)
+    except ValueError:
+        try:
+            return min(max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time()), 600.0)
+        except ValueError:
+            return None
+
+
+class Aiohttp:
+    """TLS, proxies, name resolution: the library's business."""
+
+    def __init__(self, url: str, headers: dict[str, str], timeout_s: float, proxy: str | None) -> None:
+        self.timeout_s = timeout_s
+        self._address = URL(url)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
+            timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=headers,
+            proxy=proxy,
+        )
+
+    async def post(self, body: bytes) -> Reply:
+        try:
+            async with self._session.post(self._address, data=body, allow_redirects=False) as response:
+                return response.status, await response.read(), seconds_of(response.headers.get("Retry-After"))
+        except TimeoutError:
+            return 0, f"no answer within {self.timeout_s:g} s".encode(), None
+        except (aiohttp.ClientError, OSError) as error:
+            return 0, str(error).encode(), None
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+class Plain:
+    """Keep-alive connections to one http:// address; as many as there are requests in flight."""
+
+    def __init__(self, url: str, headers: dict[str, str], timeout_s: float) -> None:
+        parts = urlsplit(url)
+        self.host, self.port, self.timeout_s = parts.hostname or "", parts.port or 80, timeout_s
+        lines = {f"POST {parts.path} HTTP/1.1\r\nHost": parts.netloc, **headers}
+        self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode()
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+
+    async def post(self, body: bytes) -> Reply:
+        try:
+            connection = self._idle.pop() if self._idle else await self._connect()
+        except TimeoutError:
+            return 0, f"no connection within {CONNECT_TIMEOUT_S:g} s".encode(), None
+        except OSError as error:
+            return 0, (error.strerror or str(error)).encode(), None
+        self._busy.add(connection)
+        try:
+            reply = await connection.post(
+                b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body), self.timeout_s
+            )
+        except BaseException:
+            connection.abort()
+            raise
+        finally:
+            self._busy.discard(connection)
+        if connection.reusable:
+            self._idle.append(connection)
+        else:
+            connection.abort()
+        return reply
+
+    async def close(self) -> None:
+        for connection in [*self._idle, *self._busy]:
+            connection.abort()
+        self._idle.clear()
+
+    async def _connect(self) -> "Connection":
+        loop = asyncio.get_running_loop()
+        opening = loop.create_connection(lambda: Connection(self._idle), self.host, self.port)
+        return (await asyncio.wait_for(opening, CONNECT_TIMEOUT_S))[1]
+
+
+class Connection(asyncio.Protocol):
+    """One connection with at most one request on it; httptools calls the on_ methods."""
+
+    def __init__(self, idle: list["Connection"]) -> None:
+        self.reusable = False
+        self._idle = idle
+        self._transport: Any = None
+        self._waiter: asyncio.Future[Reply] | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._body: list[bytes] = []
+        self._retry_after: str | None = None
+        self._framed = False
+
+    async def post(self, request: bytes, timeout_s: float) -> Reply:
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Reply] = loop.create_future()
+        self._waiter = waiter
+        timer = loop.call_later(timeout_s, self._end, (0, f"no answer within {timeout_s:g} s".encode(), None))
+        self.reusable = False
+        self._transport.write(request)
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def abort(self) -> None:
+        self.reusable = False
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._end((0, f"the answer is not HTTP ({error})".encode(), None))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self in self._idle:
+            self._idle.remove(self)
+        if self._body and not self._framed and error is None:
+            self._end((self._parser.get_status_code(), b"".join(self._body), seconds_of(self._retry_after)))
+        else:
+            self._end(
+                (0, f"the connection was closed before the answer came ({error or 'by the server'})".encode(), None)
+            )
+
+    def on_message_begin(self) -> None:
+        self._body, self._retry_after, self._framed = [], None, False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"retry-after":
+            self._retry_after = value.decode("latin-1")
+        elif name in (b"content-length", b"transfer-encoding"):
+            self._framed = True
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        self.reusable = self._parser.should_keep_alive() and not self._transport.is_closing()
+        self._end((self._parser.get_status_code(), b"".join(self._body), seconds_of(self._retry_after)))
+
+    def _end(self, reply: Reply) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(reply)

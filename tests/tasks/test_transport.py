@@ -1,0 +1,121 @@
+"""The way to a server: keep-alive, every framing of an answer, and a reply of status 0 for everything that is none."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tasks.engines.transport import Aiohttp, Plain, Reply, make_transport, seconds_of
+
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+
+
+def talk(
+    *answers: bytes | None, requests: int = 1, timeout_s: float = 5, use: str = "plain"
+) -> tuple[list[Reply], int]:
+    """Post to a server that gives these bytes to its 1st, 2nd, ... request (None: closes); (replies, connections)."""
+    connections = 0
+    waiting = list(answers)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+                answer = waiting.pop(0)
+                for piece in (answer or b"").split(b"~"):  # ~: a pause on the wire
+                    writer.write(piece)
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+                if answer is None or b"close" in answer or (b"Length" not in answer and b"chunked" not in answer):
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        writer.close()
+
+    async def run() -> list[Reply]:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/chat/completions"
+        made = (
+            make_transport(url, {"X": "y"}, timeout_s) if use == "plain" else Aiohttp(url, {"X": "y"}, timeout_s, None)
+        )
+        replies = [await made.post(b"{}") for _ in range(requests)]
+        await made.close()
+        server.close()
+        return replies
+
+    return asyncio.run(run()), connections
+
+
+@pytest.mark.parametrize("use", ["plain", "aiohttp"])
+def test_connections_are_kept_alive_and_opened_again_when_closed(use: str) -> None:
+    assert talk(GOOD, GOOD, GOOD, requests=3, use=use) == ([(200, b"hello", None)] * 3, 1)
+    closing = GOOD.replace(b"Content", b"Connection: close\r\nContent")
+    assert talk(closing, GOOD, requests=2, use=use) == ([(200, b"hello", None)] * 2, 2)
+
+
+@pytest.mark.parametrize("use", ["plain", "aiohttp"])
+@pytest.mark.parametrize(
+    ("answer", "reply"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-~Length: 5\r\n\r\nhe~llo", (200, b"hello", None)),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n~3\r\nllo\r\n0\r\n\r\n",
+            (200, b"hello", None),
+        ),
+        (b"HTTP/1.1 200 OK\r\n\r\nhe~llo", (200, b"hello", None)),
+        (b"HTTP/1.1 429 Slow\r\nretry-after: 2\r\nContent-Length: 0\r\n\r\n", (429, b"", 2.0)),
+        (b"HTTP/1.1 308 Moved\r\nLocation: https://x\r\nContent-Length: 0\r\n\r\n", (308, b"", None)),
+    ],
+)
+def test_every_framing_of_an_answer(use: str, answer: bytes, reply: Reply) -> None:
+    assert talk(answer, use=use)[0] == [reply]
+
+
+@pytest.mark.parametrize("use", ["plain", "aiohttp"])
+@pytest.mark.parametrize(
+    "answer", [None, b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf close", b"nonsense close\r\n\r\n"]
+)
+def test_what_is_no_answer_is_a_reply_of_status_0(use: str, answer: bytes | None) -> None:
+    replies, _ = talk(answer, GOOD, requests=2, use=use)
+    assert replies[0][0] == 0
+    assert replies[0][1]
+    assert replies[1] == (200, b"hello", None)
+
+
+@pytest.mark.parametrize("use", ["plain", "aiohttp"])
+def test_a_time_out_ends_the_wait_and_the_connection(use: str) -> None:
+    slow = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe" + b"~" * 20 + b"llo"
+    replies, connections = talk(slow, GOOD, requests=2, timeout_s=0.2, use=use)
+    assert replies == [(0, b"no answer within 0.2 s", None), (200, b"hello", None)]
+    assert connections == 2
+
+
+def test_a_server_that_is_not_there() -> None:
+    async def run(post: Callable[[bytes], Awaitable[Reply]]) -> Reply:
+        return await post(b"{}")
+
+    status, said, _ = asyncio.run(run(Plain("http://127.0.0.1:9/v1", {}, 5).post))
+    assert status == 0
+    assert b"refused" in said.lower() or b"connect" in said.lower()
+
+
+def test_tls_and_proxies_go_through_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def kind(url: str) -> type:
+        made = make_transport(url, {}, 5)
+        await made.close()
+        return type(made)
+
+    monkeypatch.delenv("http_proxy", raising=False)
+    assert asyncio.run(kind("http://host:8000/v1")) is Plain
+    assert asyncio.run(kind("https://host/v1")) is Aiohttp
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert asyncio.run(kind("http://host:8000/v1")) is Aiohttp
+
+
+def test_seconds_of_retry_after() -> None:
+    assert [seconds_of(value) for value in ("1.5", "-3", "9999999")] == [1.5, 0.0, 600.0]
+    assert seconds_of("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert seconds_of("nonsense") is None
+    assert seconds_of(None) is None
