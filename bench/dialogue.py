@@ -2,8 +2,8 @@
 
     python -m bench.dialogue [--dialogues 500] [--turns 10] [--in-flight 64] [--median-ms 50] [--sigma 0.8]
 
-The ideal scheduler has `in-flight` places, takes dialogues first come, first served, and loses no time between an answer
-and the next turn. The bound is the larger of the longest dialogue and all work shared evenly; no scheduler beats it.
+The ideal scheduler has `in-flight` places, takes dialogues first come, first served, and loses no time between turns.
+The bound is the larger of the longest dialogue and all work shared evenly; no scheduler beats it.
 """
 
 import argparse

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, GetJsonSchemaHandler, ValidationError, field_validator, model_validator
 
 from schemas.calls import Frozen
 from schemas.errors import InputError
@@ -13,7 +13,19 @@ from schemas.errors import InputError
 EMBEDDED = "llamacpp:smollm2"
 
 
-class EngineSettings(Frozen):
+class Spelled(Frozen):
+    """Settings that may also be written as one string, alone or as `spec` beside other settings; forms and schemas say so."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        reference = handler(core)
+        whole = handler.resolve_ref_schema(reference)
+        whole["properties"]["spec"] = {"type": "string", "title": "Spec", "description": "the short form"}
+        whole.pop("required", None)
+        return {"anyOf": [{"type": "string"}, reference]}
+
+
+class EngineSettings(Spelled):
     """Which model answers, and how hard it may be driven. May be written as one string:
 
     openai:MODEL, openai:MODEL@http://HOST:PORT/v1, vllm:HUB_ID, vllm:/folder, llamacpp:/file.gguf, llamacpp:smollm2
@@ -91,7 +103,7 @@ def parse_engine(spec: str) -> dict[str, Any]:
     )
 
 
-class SourceSettings(Frozen):
+class SourceSettings(Spelled):
     """Where instructions come from. path: a JSONL, JSONL.gz, CSV or Parquet file, or
     hf://datasets/OWNER/NAME[@REVISION][#SPLIT].
     """

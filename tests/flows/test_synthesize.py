@@ -104,11 +104,22 @@ def test_the_flow_is_an_ordinary_prefect_deployment() -> None:
     manifest = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())
     from flows.synthesize import synthesize
 
+    import jsonschema
+    from prefect.utilities.callables import parameter_schema
+
+    schema = parameter_schema(synthesize).model_dump()
     kinds = {bool(deployment.get("schedules")) for deployment in manifest["deployments"]}
     assert kinds == {True, False}
     for deployment in manifest["deployments"]:
         assert deployment["entrypoint"] == "flows.synthesize:synthesize"
+        jsonschema.validate(deployment["parameters"], schema)  # as Prefect's server does
         assert synthesize.validate_parameters(deployment["parameters"])
+    engine = {"spec": "openai:m", "concurrency": 8}
+    jsonschema.validate(
+        {"settings": {"source": "a.jsonl", "engines": {"teacher": engine, "student": "openai:m"}}}, schema
+    )
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"settings": {"source": "a.jsonl", "engines": {"teacher": {"speck": "openai:m"}}}}, schema)
 
 
 def test_rows_of_the_dataset_are_what_trainers_read(config: Path, tmp_path: Path) -> None:
