@@ -25,8 +25,10 @@ def table(*columns: str) -> Any:
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        right = column in ("rows in", "rows", "dropped", "calls", "reused", "tokens")
-        made.add_column(column, justify="right" if right else "left", overflow="fold")
+        right = column in ("rows in", "rows", "calls", "reused", "tokens", "seconds")
+        made.add_column(
+            column, justify="right" if right else "left", overflow="fold", no_wrap=right or column == "stage"
+        )
     return made
 
 

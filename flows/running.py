@@ -1,12 +1,21 @@
 """`synthmill run`: plan, check, run under Prefect, and say where things are."""
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
+import pyarrow.parquet as pq
+
+from flows.looking import table
 from flows.plan import Plan, plan
 from flows.stopping import stop_on_signals
+from schemas.errors import StoreError
 from schemas.settings import SynthesizeSettings
+from storage.artifacts import read_manifest
+from storage.files import write_text
 from storage.runs import RunRecord, runs, summary
+
+ROWS_SHOWN = 3
 
 
 def run_flow(settings: SynthesizeSettings, *, dry_run: bool, preview: bool) -> None:
@@ -31,63 +40,89 @@ def run_under_prefect(settings: SynthesizeSettings) -> None:
 
     stop_on_signals()
     with prefect_server():
+        from prefect import tags
+
         from flows.synthesize import synthesize
 
-        synthesize(settings)
+        with tags("command-line"):
+            synthesize(settings)
 
 
 def report(planned: Plan, preview: bool) -> None:
-    """The summary table, where things are, a few rows, and what to try next."""
+    """What was made: the stages, a few rows (in a preview: through every stage), and where everything is."""
     from rich.console import Console
-    from rich.markdown import Markdown
 
     console = Console()
-    keys = [step.key for step in planned.stages]
-    made = [record for record in runs(planned.store) if record.stages and record.stages[-1].key == keys[-1]]
+    made = [run for run in runs(planned.store) if run.stages and run.stages[-1].key == planned.stages[-1].key]
     if made:
-        console.print(Markdown(summary(made[-1]).replace("# ", "**", 1).replace("\n", "**\n", 1)))
-    show_rows(console, planned, rows=planned.settings.source.limit or 3 if preview else 3)
-    write_summary(planned, made)
-    console.print()
-    console.print(f"dataset  {planned.dataset}", soft_wrap=True, highlight=False)
-    console.print(f"catalog  {planned.store.catalog}", soft_wrap=True, highlight=False)
-    console.print(f"summary  {planned.dataset / 'SUMMARY.md'}", soft_wrap=True, highlight=False)
-
-
-def write_summary(planned: Plan, made: list[RunRecord]) -> None:
-    from storage.files import write_text
-
-    if made:
+        console.print(stages_table(made[-1]))
         write_text(planned.dataset / "SUMMARY.md", summary(made[-1]))
+    for row in traced_rows(planned, planned.settings.source.limit or ROWS_SHOWN if preview else ROWS_SHOWN):
+        show_row(console, row, preview)
+    console.print()
+    for name, place in (
+        ("dataset", planned.dataset),
+        ("catalog", planned.store.catalog),
+        ("summary", planned.dataset / "SUMMARY.md"),
+    ):
+        console.print(f"{name}  {place}", soft_wrap=True, highlight=False)
 
 
-def show_rows(console: Any, planned: Plan, rows: int) -> None:
-    """The first pairs, chosen beside rejected."""
-    import polars as pl
+def stages_table(run: RunRecord) -> Any:
+    shown = table("stage", "rows in", "rows", "calls", "reused", "tokens", "seconds", "dropped")
+    for stage in run.stages:
+        dropped = ", ".join(f"{count} {reason}" for reason, count in stage.dropped.items()) or "0"
+        numbers = [f"{stage.total(what):,}" for what in ("sent", "reused", "completion_tokens")]
+        shown.add_row(stage.stage, f"{stage.rows_in:,}", f"{stage.rows:,}", *numbers, f"{stage.seconds:.1f}", dropped)
+    return shown
+
+
+def traced_rows(planned: Plan, most: int) -> Iterator[dict[str, Any]]:
+    """The first pairs, each with what the stages before it made of its instruction: {stage: row}."""
+    made: dict[str, dict[str, dict[str, Any]]] = {}
+    for step in planned.stages:
+        try:
+            first = read_manifest(planned.store.manifest_path(step.stage.name, step.key)).parts[0]
+        except StoreError:
+            return
+        # Parts follow each other through the stages: the first pairs come from the first part of every one.
+        batch = next(pq.ParquetFile(planned.store.root / first.file).iter_batches(planned.settings.rows_per_part), None)
+        made[step.stage.name] = {row["id"]: row for row in batch.to_pylist()} if batch else {}
+    for pair in list(made["pairs"].values())[:most]:
+        traced, parent = {"pair": pair}, pair["parent_id"]
+        for stage in ("rewards", "system_messages", "preference_sets"):
+            traced[stage] = made[stage][parent]
+            parent = traced[stage]["parent_id"]
+        yield traced
+
+
+def show_row(console: Any, traced: dict[str, Any], whole: bool) -> None:
+    """One instruction, its chosen answer beside the rejected one; the whole way there in a preview."""
     from rich.columns import Columns
     from rich.panel import Panel
     from rich.text import Text
 
-    files = sorted((planned.dataset / "data").glob("*.parquet"))
-    if not files:
-        return
-    for row in pl.read_parquet(files).head(rows).iter_rows(named=True):
-        console.print()
-        for message in row["prompt"]:
-            console.print(
-                Text(
-                    f"{message['role']}: {shortened(message['content'], 300)}",
-                    style="bold" if message["role"] == "user" else "",
-                )
+    pair = traced["pair"]
+    console.print()
+    console.print(Text(f"user: {shortened(pair['prompt'], 300)}", style="bold"))
+    if whole:
+        for value in traced["preference_sets"]["values"]:
+            said = f"  {value['dimension']} / {value['subdimension']} / {value['preference']}: {value['description']}"
+            console.print(Text(shortened(said, 300), style="dim"))
+    console.print(Text(f"system: {shortened(pair['system'] or '', 300)}"))
+    if whole:
+        pool = traced["rewards"]
+        for answer, reward in zip(pool["answers"], pool["rewards"], strict=True):
+            said = (
+                f"  answer {answer['answer_index']}, reward {reward:.3f}, {answer['finish_reason']}: {answer['text']}"
             )
-        half = max(30, console.width // 2 - 2)
-        both = [
-            Panel(
-                Text(shortened(row[name][0]["content"], 400)), title=f"{name} ({row[name + '_reward']:.3f})", width=half
-            )
-            for name in ("chosen", "rejected")
-        ]
-        console.print(Columns(both))
+            console.print(Text(shortened(said, 160), style="dim"))
+    half = max(30, console.width // 2 - 2)
+    both = [
+        Panel(Text(shortened(pair[name], 400)), title=f"{name} ({pair[name + '_reward']:.3f})", width=half)
+        for name in ("chosen", "rejected")
+    ]
+    console.print(Columns(both))
 
 
 def shortened(text: str, most: int) -> str:

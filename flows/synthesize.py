@@ -3,6 +3,7 @@
 One Prefect task per stage; the manifests in the store decide what has to be made, never Prefect's cache.
 """
 
+import sys
 import time
 from typing import Any
 
@@ -33,7 +34,8 @@ def engine_errors_only(_task: Any, _run: Any, state: Any) -> bool:
     """Retry a stage whose engine was away; everything else would fail the same way again."""
     try:
         state.result()
-    except EngineError:
+    except EngineError as error:
+        print(f"{error.message}; trying again for a while", file=sys.stderr, flush=True)
         return not STOP.is_set()
     except Exception:
         return False

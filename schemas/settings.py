@@ -14,7 +14,7 @@ EMBEDDED = "llamacpp:smollm2"
 
 
 class Spelled(Frozen):
-    """Settings that may also be written as one string, alone or as `spec` beside other settings; forms and schemas say so."""
+    """Settings that may also be written as one string, alone or as `spec` beside others; forms and schemas say so."""
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:

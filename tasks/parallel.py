@@ -7,7 +7,6 @@ parts go to whoever is free and resume from what it had stored. This is the only
 """
 
 import asyncio
-import gc
 import os
 import queue
 import threading
@@ -51,14 +50,6 @@ def parts_ahead(roles: Mapping[str, EngineSettings], workers: int, jobs: Sequenc
     return min(2 + int(2 * window / rows), 64)
 
 
-def tune_collector() -> None:
-    """Rows and answers are many, live long and hold no cycles: look for cycles less often (a sixth of a worker's time
-    otherwise).
-    """
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
 class InProcess:
     """Makes parts on one event loop, in a thread of this process."""
 
@@ -66,7 +57,6 @@ class InProcess:
         self.stop = stop
         self._worker = Worker(store, run)
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        tune_collector()
 
     def run(
         self, stage: Stage, roles: Mapping[str, EngineSettings], jobs: Sequence[Job], on_progress: OnProgress

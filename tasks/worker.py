@@ -5,6 +5,7 @@ next stage needs them, and are closed when it does not, so that two large models
 """
 
 import asyncio
+import gc
 import os
 import time
 from dataclasses import asdict
@@ -56,6 +57,9 @@ class Worker:
         self._opening = asyncio.Lock()
         self._frame_rows = 0
         self._broken = False
+        # Rows and answers are many, live long and hold no cycles; looking for them takes a sixth of the time otherwise.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
 
     async def work(
         self, stage: Stage, roles: dict[str, EngineSettings], workers: int, job: Job, again: bool = False

@@ -102,10 +102,10 @@ def test_bad_rows_are_dropped_by_reason_and_a_run_without_rows_fails(tmp_path: P
 
 def test_the_flow_is_an_ordinary_prefect_deployment() -> None:
     manifest = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())
-    from flows.synthesize import synthesize
-
     import jsonschema
     from prefect.utilities.callables import parameter_schema
+
+    from flows.synthesize import synthesize
 
     schema = parameter_schema(synthesize).model_dump()
     kinds = {bool(deployment.get("schedules")) for deployment in manifest["deployments"]}
