@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import hashlib
 import math
+import os
 import random
 import signal
 from contextlib import suppress
@@ -50,6 +51,7 @@ class Behaviour:
             "repeated": repeated,
             "failed": self.failed,
             "most_in_flight": self.most_in_flight,
+            "pid": os.getpid(),
         }
 
     def delay_s(self, body: dict[str, Any]) -> float:

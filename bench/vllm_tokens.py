@@ -62,7 +62,7 @@ async def stage(engine: Any, settings: EngineSettings, rows: list[Instruction], 
         store = Store(Path(folder) / "store")
         store.prepare()
         worker = Worker(store, "bench")
-        worker._engines[settings.model_dump_json()] = (settings, engine)
+        worker._engines[settings.model_dump_json()] = engine
         jobs = []
         for at in range(0, len(rows), ROWS_PER_PART):
             part = rows[at : at + ROWS_PER_PART]

@@ -1,7 +1,7 @@
 """`synthmill run --dry-run`: everything that can be wrong is found before a token is spent, and the plan is shown."""
 
 from flows.plan import Plan
-from schemas.errors import EngineError, InputError
+from schemas.errors import EngineRefused, InputError
 from schemas.rows import Row
 from schemas.settings import EngineSettings
 from storage.sources import read_chunks
@@ -22,10 +22,7 @@ def check(planned: Plan) -> None:
 
     settings = planned.settings
     check_stages(planned)
-    for settings_ in {
-        spec.model_dump_json(): spec for spec in (settings.engine("teacher"), settings.engine("student"))
-    }.values():
-        check_engine(settings_)
+    check_engines(planned)
     chunks = list(read_chunks(settings.source, settings.rows_per_part))
     rows = sum(len(chunk.rows) for chunk in chunks)
     dropped = sum(len(chunk.dropped) for chunk in chunks)
@@ -60,10 +57,11 @@ def check_stages(planned: Plan) -> None:
     for step in planned.stages:
         stage = step.stage
         if isinstance(stage, FrameStage):
-            if has and (missing := set(stage.needs) - has - {"rewards", "kept"}):
+            if has and (missing := set(stage.needs) - has):
                 raise InputError(
                     f"stage {stage.name} needs {', '.join(sorted(missing))}, which the stage before it does not make"
                 )
+            has |= set(stage.adds)
             continue
         if has and (missing := {name for name, info in stage.takes.model_fields.items() if info.is_required()} - has):
             raise InputError(
@@ -87,6 +85,13 @@ def check_prompts(recipe: Recipe[Row, Row]) -> None:
             )
 
 
+def check_engines(planned: Plan) -> None:
+    """Every engine of stages that are not made yet."""
+    missing = [s for s in planned.stages if not planned.store.manifest_path(s.stage.name, s.key).exists()]
+    for settings in {spec.model_dump_json(): spec for step in missing for spec in step.roles.values()}.values():
+        check_engine(settings)
+
+
 def check_engine(settings: EngineSettings) -> None:
     """Whether an engine can be reached: a server answers, a file is there; nothing is loaded and nothing is asked."""
     if settings.kind != "openai":
@@ -94,6 +99,6 @@ def check_engine(settings: EngineSettings) -> None:
     from tasks.engines.chat_server import served_models, server_url
 
     names = served_models(settings)
-    if settings.model not in names:
+    if names and settings.model not in names:
         shown = ", ".join(names[:8])
-        raise EngineError(f"{server_url(settings)} does not serve {settings.model!r}; it serves {shown}")
+        raise EngineRefused(f"{server_url(settings)} does not serve {settings.model!r}; it serves {shown}")

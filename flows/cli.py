@@ -7,23 +7,8 @@ from typing import Any
 
 import click
 
+from flows.quiet import CHATTER_OFF, TELEMETRY_OFF
 from schemas.errors import InputError, Stopped, SynthmillError
-
-QUIET = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_TO_API_ENABLED": "false",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "token",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "TOKENIZERS_PARALLELISM": "false",
-    "POLARS_SKIP_CPU_CHECK": "1",
-}
-"""Set unless the user has set them: no telemetry, no chatter."""
 
 store_option = click.option("--store", default="store", show_default=True, help="The folder that holds everything.")
 workers_option = click.option("--workers", type=click.IntRange(0), help="Ray actors; 0 works in this process.")
@@ -163,16 +148,22 @@ def doctor(store: str) -> None:
     examine(Path(store))
 
 
-def split_set(given: str) -> tuple[str, str]:
+def split_set(given: str) -> tuple[str, Any]:
+    """KEY=VALUE; the value is YAML, or plain text where it is none."""
+    import yaml
+
     name, equals, value = given.partition("=")
     if not equals or not name:
         raise InputError(f"--set {given!r} is not KEY=VALUE; expected for instance --set answers.count=8")
-    return name, value
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        return name, value
 
 
 def main() -> None:
     """Entry point: one clear line for every error. Exit codes: 1 failed, 2 wrong input, 130 stopped."""
-    for name, value in QUIET.items():
+    for name, value in {**TELEMETRY_OFF, **CHATTER_OFF}.items():
         os.environ.setdefault(name, value)
     try:
         cli.main(standalone_mode=False)

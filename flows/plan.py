@@ -36,7 +36,7 @@ class Plan:
             if source is None:
                 return False
             source = step.sealed(self.store, source)
-        return source is not None and (self.dataset / "README.md").exists()
+        return source is not None and any((self.dataset / "data").glob("*.parquet"))
 
 
 def stages_of(settings: SynthesizeSettings) -> list[Stage]:

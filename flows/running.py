@@ -14,6 +14,7 @@ from schemas.settings import SynthesizeSettings
 from storage.artifacts import read_manifest
 from storage.files import write_text
 from storage.runs import RunRecord, runs, summary
+from tasks.stages import INSTRUCTIONS, noted_rows
 
 ROWS_SHOWN = 3
 
@@ -31,6 +32,9 @@ def run_flow(settings: SynthesizeSettings, *, dry_run: bool, preview: bool) -> N
     if planned.is_done():
         print("nothing to do: every artifact of this run is made, whole and up to date", file=sys.stderr)
     else:
+        from flows.checks import check_engines
+
+        check_engines(planned)
         run_under_prefect(planned.settings)
     report(planned, preview)
 
@@ -53,6 +57,9 @@ def report(planned: Plan, preview: bool) -> None:
     from rich.console import Console
 
     console = Console()
+    instructions = read_manifest(planned.store.manifest_path(INSTRUCTIONS, planned.source_key))
+    if noted := noted_rows(planned.store, instructions):
+        console.print(f"{noted} rows have later turns or messages: the first user turn was used", highlight=False)
     made = [run for run in runs(planned.store) if run.stages and run.stages[-1].key == planned.stages[-1].key]
     if made:
         console.print(stages_table(made[-1]))

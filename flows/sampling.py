@@ -1,13 +1,16 @@
 """`synthmill sample`: N answers per prompt for a plain file."""
 
 import gzip
+import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from flows.checks import check_engine
 from flows.progress import Reporter
 from flows.stopping import STOP, stop_on_signals
 from schemas.artifacts import Manifest
@@ -16,16 +19,16 @@ from schemas.errors import EngineError, InputError, Stopped
 from schemas.settings import EngineSettings, SourceSettings, read_settings
 from storage.artifacts import Store, read_part
 from storage.calls import seal_abandoned
-from storage.files import write_atomically, write_bytes
+from storage.files import write_atomically
 from storage.runs import StageRun, new_run, now, write_run
 from tasks.answers import Answers
 from tasks.engines.engine import resolve
 from tasks.guard import guard
 from tasks.parallel import make_pool
-from tasks.stages import Planned, ingest, run_stage
+from tasks.stages import Planned, ingest, noted_rows, run_stage
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
-ROWS_PER_PART = 256
+ANSWERS_PER_PART, MOST_ROWS, FEWEST_ROWS = 4096, 256, 8
 
 
 def sample_file(
@@ -47,8 +50,7 @@ def sample_file(
     ray_address: str | None,
 ) -> None:
     """Answer every prompt of a file `count` times and write one row per answer to `out`."""
-    if not out.name.endswith(ENDINGS):
-        raise InputError(f"{out} has an unknown ending; expected one of {', '.join(ENDINGS)}")
+    check_out(out, source)
     place = Store(Path(store).expanduser().resolve())
     settings = resolve(read_settings(EngineSettings, None, {"spec": engine, "concurrency": concurrency}))
     reading = SourceSettings(
@@ -63,8 +65,11 @@ def sample_file(
     stop_on_signals()
     record = new_run("sample", {"source": source, "engine": settings.spec, "answers": stage.model_dump(mode="json")})
     started = time.monotonic()
-    instructions = ingest(place, reading, ROWS_PER_PART, record.id)
+    rows_per_part = max(FEWEST_ROWS, min(MOST_ROWS, ANSWERS_PER_PART // count))
+    instructions = ingest(place, reading, rows_per_part, record.id)
     planned = Planned(stage, roles, instructions.key)
+    if not planned.sealed(place, instructions):
+        check_engine(settings)
     write_run(place, record)
     pool = make_pool(place, record.id, STOP, workers, ray_address)
     status, error = "failed", ""
@@ -91,7 +96,21 @@ def sample_file(
             record.model_copy(update={"status": status, "error": error, "stages": tuple(stages), "ended_at": now()}),
         )
     answers = write_answers(place, manifest, out)
-    tell(instructions, manifest, stages[-1], answers, out)
+    tell(place, instructions, manifest, stages[-1], answers, out)
+
+
+ANSWER_COLUMNS = ("id", "answer_index", "prompt", "system", "answer", "finish_reason", "completion_tokens")
+WHOLE_NUMBERS = ("answer_index", "completion_tokens")
+
+
+def check_out(out: Path, source: str) -> None:
+    """Raises InputError before a token is spent when the output could not be written, or would replace the input."""
+    if not out.name.endswith(ENDINGS):
+        raise InputError(f"{out} has an unknown ending; expected one of {', '.join(ENDINGS)}")
+    if out.resolve() == Path(source).expanduser().resolve():
+        raise InputError(f"{out} is the input, too; choose another --out")
+    if out.is_dir() or not os.access(out.resolve().parent, os.W_OK):
+        raise InputError(f"{out} cannot be written; expected a file in a folder that is there and may be written to")
 
 
 def answer_rows(table: Any) -> list[dict[str, Any]]:
@@ -112,21 +131,38 @@ def answer_rows(table: Any) -> list[dict[str, Any]]:
 
 
 def write_answers(store: Store, pools: Manifest, out: Path) -> int:
-    """Write every answer, in the order of the input; returns how many."""
-    import polars as pl
+    """Write every answer, in the order of the input, part by part; returns how many."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    rows = [row for seal in pools.parts for row in answer_rows(read_part(store, seal))]
-    if out.suffix == ".parquet":
-        write_atomically(out, lambda path: pl.DataFrame(rows, infer_schema_length=None).write_parquet(path))
-        return len(rows)
-    data = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
-    packed = gzip.compress(data, mtime=0) if out.suffix == ".gz" else data
-    write_bytes(out, packed)
-    return len(rows)
+    written = 0
+
+    def parts() -> Iterator[list[dict[str, Any]]]:
+        nonlocal written
+        for seal in pools.parts:
+            rows = answer_rows(read_part(store, seal))
+            written += len(rows)
+            yield rows
+
+    def write(path: Path) -> None:
+        if out.suffix == ".parquet":
+            with pq.ParquetWriter(path, columns, compression="zstd") as writer:
+                for rows in parts():
+                    writer.write_table(pa.Table.from_pylist(rows, columns))
+            return
+        with gzip.GzipFile(path, "wb", mtime=0) if out.suffix == ".gz" else path.open("wb") as file:
+            for rows in parts():
+                file.write(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+
+    columns = pa.schema([(name, pa.int64() if name in WHOLE_NUMBERS else pa.string()) for name in ANSWER_COLUMNS])
+    write_atomically(out, write)
+    return written
 
 
-def tell(instructions: Manifest, pools: Manifest, stage: StageRun, answers: int, out: Path) -> None:
+def tell(store: Store, instructions: Manifest, pools: Manifest, stage: StageRun, answers: int, out: Path) -> None:
     """One or two lines on what was done; raises EngineError when every row failed."""
+    if noted := noted_rows(store, instructions):
+        print(f"{noted} rows have later turns or messages: the first user turn was used", file=sys.stderr)
     for manifest, what in ((instructions, "read"), (pools, "answered")):
         if manifest.dropped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())

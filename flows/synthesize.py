@@ -3,8 +3,10 @@
 One Prefect task per stage; the manifests in the store decide what has to be made, never Prefect's cache.
 """
 
+import os
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from prefect import flow, task
@@ -14,9 +16,10 @@ from prefect.context import FlowRunContext
 
 from flows.plan import Plan, plan
 from flows.progress import Reporter
+from flows.quiet import TELEMETRY_OFF
 from flows.stopping import STOP
 from schemas.artifacts import Manifest
-from schemas.errors import EngineError, Stopped, SynthmillError
+from schemas.errors import EngineError, EngineRefused, Stopped, SynthmillError
 from schemas.settings import SynthesizeSettings
 from storage.artifacts import Store
 from storage.catalog import rebuild
@@ -34,6 +37,8 @@ def engine_errors_only(_task: Any, _run: Any, state: Any) -> bool:
     """Retry a stage whose engine was away; everything else would fail the same way again."""
     try:
         state.result()
+    except EngineRefused:
+        return False
     except EngineError as error:
         print(f"{error.message}; trying again for a while", file=sys.stderr, flush=True)
         return not STOP.is_set()
@@ -68,7 +73,8 @@ def make_stage(
             report(latest)
             if time.monotonic() - told > TELL_PREFECT_EVERY_S and source.rows:
                 told = time.monotonic()
-                update_progress_artifact(artifact_id=progress, progress=min(100.0, 100 * latest.rows / source.rows))
+                with suppress(Exception):  # Prefect's page is for looking at; the run does not depend on it
+                    update_progress_artifact(artifact_id=progress, progress=min(100.0, 100 * latest.rows / source.rows))
 
         manifest = run_stage(store, planned, source, pool, run, on_progress)
     update_progress_artifact(artifact_id=progress, progress=100.0)
@@ -80,6 +86,8 @@ def synthesize(settings: SynthesizeSettings) -> dict[str, Any]:
     """Run every stage that is not made yet; returns the run's record. Raises EngineError, InputError, StoreError,
     Stopped.
     """
+    for name, value in TELEMETRY_OFF.items():
+        os.environ.setdefault(name, value)
     guard()
     return run_synthesize(plan(settings)).model_dump(mode="json")
 
@@ -112,10 +120,12 @@ def run_synthesize(planned: Plan) -> RunRecord:
         error = f"{type(failure).__name__}: {failure}"
         raise
     finally:
-        pool.close()
         ended = {"status": status, "error": error, "stages": tuple(stages), "dataset": dataset, "ended_at": now()}
         record = write_run(store, record.model_copy(update=ended))
-        rebuild(store)
+        with suppress(OSError, SynthmillError):
+            pool.close()
+        with suppress(SynthmillError):  # nothing waits for the catalog: the next look at it makes it
+            rebuild(store)
         if FlowRunContext.get():
             create_markdown_artifact(markdown=summary(record), key="summary", description=f"synthesize {record.id}")
     return record

@@ -29,6 +29,7 @@ class PartSeal(Frozen):
     dropped_file: str | None = None
     dropped_checksum: str | None = None
     dropped: dict[str, int] = Field(default_factory=dict)
+    lost_answers: int = Field(0, description="answers lost to a failing engine; the next run asks for them again")
     spent: dict[str, dict[str, int]] = Field(default_factory=dict)
     seconds: float = 0.0
 

@@ -12,6 +12,9 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+ENGINE_FAULTS = ("engine_timeout", "engine_error")
+"""Reasons that are the engine's, not the row's: a part that lost answers to them is made again by the next run."""
+
 ChatRole = Literal["system", "user", "assistant", "tool"]
 
 
@@ -87,6 +90,11 @@ class Completion(Frozen):
     latency_s: float = 0.0
     logprobs: list[Any] | None = None
     error: str | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether this answer was lost to a failing engine, so that another run may have it."""
+        return self.error is not None and self.error.startswith(ENGINE_FAULTS)
 
 
 def ask_hash(asked: bytes) -> bytes:

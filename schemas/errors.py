@@ -1,12 +1,13 @@
 """All errors of synthmill, each with one message, so that they survive pickling by Ray.
 
-    SynthmillError          anything below; the command line prints its message and exits 1
-      Drop                  this row cannot be made: stored as `Dropped`, counted by reason, its neighbours go on
-      InputError            an input or a setting is wrong: raised before any work starts (exit code 2)
-        MissingExtra        a library is not installed: the message says how to get it
-      EngineError           a model cannot be reached or refuses everything: the part fails, finished work stays
-      StoreError            something on disk is damaged, foreign or unwritable: the message names the file
-      Stopped               the user asked to stop: what was in flight is kept, the run is resumable (exit code 130)
+    SynthmillError        anything below; the command line prints its message and exits 1
+      Drop                this row cannot be made: stored as `Dropped`, counted by reason, its neighbours go on
+      InputError          an input or a setting is wrong: raised before any work starts (exit code 2)
+        MissingExtra      a library is not installed: the message says how to get it
+      EngineError         a model cannot be reached: the part fails, Prefect tries again, finished work stays
+        EngineRefused     it is there and will never answer: wrong key, unknown model; not tried again
+      StoreError          something on disk is damaged, foreign or unwritable: the message names the file
+      Stopped             the user asked to stop: what was in flight is kept, the run is resumable (exit code 130)
 
 A message says what was found, what was expected, and what to do.
 """
@@ -42,6 +43,10 @@ class MissingExtra(InputError):
 
 class EngineError(SynthmillError):
     """A model cannot be reached, or answers nothing but errors."""
+
+
+class EngineRefused(EngineError):
+    """A model that is there and will not answer, however often it is asked."""
 
 
 class StoreError(SynthmillError):

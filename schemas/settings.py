@@ -13,6 +13,17 @@ from schemas.errors import InputError
 EMBEDDED = "llamacpp:smollm2"
 
 
+SECRET_NAME = re.compile(r"(^|[-_])(token|key|secret|password|authorization)$", re.I)
+
+
+def carries_secret(url: str) -> bool:
+    """Whether an address holds a user's password or a key."""
+    fields = re.findall(r"[?&]([^=&]+)=", url)
+    return re.search(r"//[^/]*@", url) is not None or any(
+        SECRET_NAME.search(name) or "key" in name.lower() for name in fields
+    )
+
+
 class Spelled(Frozen):
     """Settings that may also be written as one string, alone or as `spec` beside others; forms and schemas say so."""
 
@@ -67,11 +78,20 @@ class EngineSettings(Spelled):
     @field_validator("base_url")
     @classmethod
     def no_secrets(cls, url: str | None) -> str | None:
-        if url and re.search(r"//[^/]*@|[?&](api[-_]?key|token)=", url):
+        if url and carries_secret(url):
             raise ValueError(
                 "the address carries a secret; put it in an environment variable and name that in api_key_env"
             )
         return url.rstrip("/") if url else url
+
+    @field_validator("options")
+    @classmethod
+    def no_secret_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if found := [name for name in options if SECRET_NAME.search(name)]:
+            raise ValueError(
+                f"the option {found[0]} holds a secret; settings are written down, so put it in the environment"
+            )
+        return options
 
     @property
     def in_process(self) -> bool:
@@ -189,7 +209,7 @@ Settings = TypeVar("Settings", bound=Frozen)
 
 
 def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[str, Any]) -> Settings:
-    """Settings from a YAML file and `a.b=c` overrides (values are YAML too). Raises InputError, one line per fault."""
+    """Settings from a YAML file and overrides by dotted name. Raises InputError, one line per fault."""
     import yaml
 
     given: Any = {}
@@ -213,7 +233,7 @@ def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[s
             if not isinstance(place.get(step), dict):
                 place[step] = {} if place.get(step) is None else {"spec": place[step]}
             place = place[step]
-        place[last] = yaml.safe_load(value) if isinstance(value, str) else value
+        place[last] = value
     try:
         return model.model_validate(given)
     except ValidationError as error:

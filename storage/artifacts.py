@@ -9,6 +9,7 @@ A part is keyed by its stage's identity and the content of its own input rows, s
 share the parts that did not change. Nothing is trusted that does not match its checksum: such a part is made again.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def sealed_part(store: Store, stage: str, key: str) -> PartSeal | None:
-    """The seal of a part that is there and whole, else None."""
+    """The seal of a part that is there, whole, and lost no answer to a failing engine; else None."""
     path = store.seal_path(stage, key)
     if not path.exists():
         return None
@@ -107,7 +108,7 @@ def sealed_part(store: Store, stage: str, key: str) -> PartSeal | None:
         seal = PartSeal.model_validate(read_json(path))
     except (StoreError, ValidationError):
         return None
-    return seal if is_whole(store, seal) else None
+    return seal if seal.lost_answers == 0 and is_whole(store, seal) else None
 
 
 def is_whole(store: Store, seal: PartSeal) -> bool:
@@ -130,7 +131,7 @@ def sealed_artifact(store: Store, stage: str, key: str, sources: Mapping[str, st
         manifest = read_manifest(path)
     except StoreError:
         return None
-    if manifest.sources != dict(sources):
+    if manifest.sources != dict(sources) or any(seal.lost_answers for seal in manifest.parts):
         return None
     with ThreadPoolExecutor(4) as threads:
         whole = threads.map(lambda seal: is_whole(store, seal), manifest.parts)
@@ -145,6 +146,7 @@ def seal_part(
     dropped: Sequence[Dropped],
     *,
     ids_in: Sequence[str],
+    lost_answers: int = 0,
     spent: Mapping[str, Mapping[str, int]] | None = None,
     seconds: float = 0.0,
 ) -> PartSeal:
@@ -171,6 +173,7 @@ def seal_part(
         dropped_file=str(dropped_file.relative_to(store.root)) if dropped else None,
         dropped_checksum=file_checksum(dropped_file) if dropped else None,
         dropped=reasons,
+        lost_answers=lost_answers,
         spent={role: dict(numbers) for role, numbers in (spent or {}).items()},
         seconds=round(seconds, 3),
     )
@@ -179,15 +182,17 @@ def seal_part(
 
 
 def check_conserved(stage: str, ids_in: Sequence[str], table: pa.Table, dropped: Sequence[Dropped]) -> None:
-    """Every id that came in is a row, the parent of one, or dropped."""
-    accounted = {row.id for row in dropped}
-    for column in ("id", "parent_id"):
-        if column in table.column_names:
-            accounted.update(table[column].to_pylist())
-    if lost := [row_id for row_id in ids_in if row_id not in accounted]:
-        raise SynthmillError(
-            f"stage {stage} lost {len(lost)} of {len(ids_in)} rows, the first {lost[0]}; this is a bug in the stage"
-        )
+    """Every id that came in is a row, the parent of one, or dropped; none is both, and no id is made twice."""
+    gone = Counter(row.id for row in dropped)
+    made = Counter(table["id"].to_pylist())
+    alive = set(made) | set(table["parent_id"].to_pylist() if "parent_id" in table.column_names else ())
+    lost = [row_id for row_id in ids_in if row_id not in alive and row_id not in gone]
+    doubled = sorted({row_id for row_id, count in (gone + made).items() if count > 1} | (gone.keys() & alive))
+    for what, ids in (("lost", lost), ("doubled", doubled)):
+        if ids:
+            raise SynthmillError(
+                f"stage {stage} {what} {len(ids)} of {len(ids_in)} rows, the first {ids[0]}; this is a bug in the stage"
+            )
 
 
 def table_content(table: pa.Table) -> str:

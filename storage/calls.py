@@ -96,24 +96,27 @@ class Segment:
     sealed: np.ndarray[Any, Any] | None = None
     scanned: int = 0
     fresh: dict[bytes, tuple[int, int]] = field(default_factory=dict)
-    descriptor: int = -1
 
     @property
     def index_path(self) -> Path:
         return self.path.with_suffix(".index.npy")
 
     def refresh(self) -> None:
-        """Load the index if there is one; else scan what was appended since the last time."""
-        if self.sealed is not None:
-            return
-        if self.index_path.exists():
+        """Load the index if there is one, then scan what lies behind it, or was appended since the last time."""
+        if self.sealed is None and self.index_path.exists():
             try:
                 self.sealed = np.load(self.index_path, mmap_mode="r")
-            except (ValueError, OSError):
-                self.index_path.unlink(missing_ok=True)  # derived: made again from the segment
-            else:
+                self.scanned = int((self.sealed[2] + self.sealed[3]).max()) if self.sealed.shape[1] else 0
                 self.fresh.clear()
-                return
+            except (ValueError, IndexError, EOFError, OSError):
+                self.sealed, self.scanned = None, 0  # derived: made again from the segment
+                self.index_path.unlink(missing_ok=True)
+        if self.path.stat().st_size <= self.scanned:
+            return
+        self.scan()
+
+    def scan(self) -> None:
+        """Find the answers from `scanned` on, without the index."""
         for kind, key, offset, data in self.lines(self.scanned):
             if kind == b"A":
                 self.fresh.setdefault(key, (offset, len(data)))
@@ -132,9 +135,11 @@ class Segment:
                 offset += len(data)
 
     def read(self, offset: int, length: int) -> bytes:
-        if self.descriptor < 0:
-            self.descriptor = os.open(self.path, os.O_RDONLY)
-        return os.pread(self.descriptor, length, offset)
+        descriptor = os.open(self.path, os.O_RDONLY)  # not kept open: a store has a segment per run and worker
+        try:
+            return os.pread(descriptor, length, offset)
+        finally:
+            os.close(descriptor)
 
     def seal(self) -> None:
         """Write the sorted index of a segment that nobody appends to any more."""
@@ -148,11 +153,6 @@ class Segment:
                 np.save(file, table)
 
         write_atomically(self.index_path, save)
-
-    def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
 
 
 class CallStore:
@@ -186,7 +186,7 @@ class CallStore:
         large = [segment for segment in sealed if segment.sealed.shape[1] >= SMALL]  # type: ignore[union-attr]
         self._indexes = [Index.merged(small)] if small else []
         self._indexes += [Index(segment.sealed, [segment]) for segment in large]  # type: ignore[arg-type]
-        self._open_segments = [segment for segment in self.segments.values() if segment.sealed is None]
+        self._open_segments = [segment for segment in self.segments.values() if segment.fresh or segment is self._own]
 
     def find(self, key: bytes) -> Completion | None:
         """The stored answer, or None. A line that no longer matches its checksum counts as absent."""
@@ -260,8 +260,6 @@ class CallStore:
     def close(self) -> None:
         """Flush, fsync and seal our segment."""
         self._seal_own()
-        for segment in self.segments.values():
-            segment.close()
 
     def _append(self, data: bytes) -> None:
         self._buffer.append(data)
@@ -283,12 +281,12 @@ class CallStore:
         try:
             self.place.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            fcntl.flock(self._file, fcntl.LOCK_EX)  # held while we write: seal_abandoned leaves it alone
             sync_folder(self.place)
         except OSError as error:
             raise StoreError(
                 f"cannot write {self.place}: {error.strerror}; choose a folder you may write to with --store"
             ) from error
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held while we write: seal_abandoned leaves it alone
         self._own = self.segments[path] = Segment(path)
         self._open_segments.append(self._own)
         self._size = 0
@@ -314,15 +312,17 @@ def seal_abandoned(folder: Path) -> int:
     sealed = 0
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         segment = Segment(path)
-        if segment.index_path.exists():
+        segment.refresh()
+        if not segment.fresh:
             continue
         with path.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 continue
-            segment.refresh()
-            segment.seal()
+            whole = Segment(path)
+            whole.scan()
+            whole.seal()
             sealed += 1
     return sealed
 

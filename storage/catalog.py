@@ -50,14 +50,17 @@ def rebuild(store: Store) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         seal_abandoned(store.calls)
         copies = copy_calls(store.calls)
-        write_atomically(store.catalog, lambda path: fill(path, store, copies))
+        try:
+            write_atomically(store.catalog, lambda path: fill(path, store, copies))
+        except duckdb.Error as error:
+            raise StoreError(f"cannot make {store.catalog}: {error}; `synthmill ls` shows what there is") from error
     return store.catalog
 
 
 def fill(path: Path, store: Store, copies: list[Path]) -> None:
     database = duckdb.connect(str(path))
     try:
-        manifests = list(store.manifests())
+        manifests = [m for m in store.manifests() if all(file.exists() for file in artifact_files(store, m))]
         latest = {manifest.stage: manifest for manifest in manifests}
         for manifest in manifests:
             names = [manifest.reference] + [manifest.stage] * (
@@ -110,7 +113,7 @@ def fill(path: Path, store: Store, copies: list[Path]) -> None:
         drops = [
             f"SELECT '{m.reference}' AS artifact, '{m.stage}' AS stage, id, reason, detail FROM {parquet(files)}"
             for m in manifests
-            if (files := [store.root / part.dropped_file for part in m.parts if part.dropped_file])
+            if (files := [file for p in m.parts if p.dropped_file and (file := store.root / p.dropped_file).exists()])
         ]
         nothing = "SELECT '' AS artifact, '' AS stage, '' AS id, '' AS reason, '' AS detail WHERE false"
         database.execute(f"CREATE VIEW drops AS {' UNION ALL '.join(drops) or nothing}")
@@ -134,7 +137,7 @@ def query(store: Store, sql: str) -> "duckdb.DuckDBPyRelation | None":
         raise StoreError(
             f"{store.root} is no synthmill store; name one with --store, or make one with `synthmill run` or `sample`"
         )
-    if not store.catalog.exists() or moved(store):
+    if is_stale(store):
         rebuild(store)
     try:
         return duckdb.connect(str(store.catalog), read_only=True).sql(sql)
@@ -142,8 +145,11 @@ def query(store: Store, sql: str) -> "duckdb.DuckDBPyRelation | None":
         raise InputError(f"{' '.join(str(error).split())[:400]}; `synthmill ls` shows what there is") from error
 
 
-def moved(store: Store) -> bool:
-    """Whether the catalog was built for another place (its views hold absolute paths) or cannot be read at all."""
+def is_stale(store: Store) -> bool:
+    """Whether there is no catalog, a damaged one, one of another place (views hold absolute paths), or an old one."""
+    newest = max((path.stat().st_mtime for path in (store.runs, *(store.root / "artifacts").iterdir())), default=0.0)
+    if not store.catalog.exists() or store.catalog.stat().st_mtime < newest:
+        return True
     try:
         with duckdb.connect(str(store.catalog), read_only=True) as database:
             return database.sql("SELECT root FROM store").fetchall() != [(str(store.root),)]
@@ -158,7 +164,7 @@ def artifact_files(store: Store, manifest: Manifest) -> list[Path]:
 def parquet(files: Iterable[Path]) -> str:
     """A DuckDB table function over these files; paths may hold quotes."""
     listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
-    return f"read_parquet([{listed}], union_by_name = true)"
+    return f"read_parquet([{listed}])"
 
 
 def quoted(name: str) -> str:
@@ -176,8 +182,9 @@ def copy_calls(folder: Path) -> list[Path]:
     copies = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         copy = folder / "parquet" / f"{path.stem}.parquet"
-        if Segment(path).index_path.exists():
-            if not copy.exists():
+        index = Segment(path).index_path
+        if index.exists():
+            if not copy.exists() or copy.stat().st_mtime < index.stat().st_mtime:
                 write_atomically(copy, lambda temporary, path=path: write_copy(Segment(path), temporary))  # type: ignore[misc]
             copies.append(copy)
     empty = folder / "parquet" / "empty.parquet"

@@ -1,6 +1,7 @@
 """Writing files so that a reader, after a crash or a power cut, sees the whole file or none of it."""
 
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     Raises StoreError when the store cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)

@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,9 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
             f"{source.max_prompt_chars}"
         )
     given = fields.get(source.id_column)
-    if given is not None and not isinstance(given, str | int):
+    if isinstance(given, str):
+        given = text_of(given, "id")
+    elif given is not None and not isinstance(given, int):
         raise Drop(f"bad_id: expected text or a whole number, found {type(given).__name__}")
     row_id = str(given) if given not in (None, "") else content_hash([system, prompt])[:24]
     source_name = fields.get("source")
@@ -140,7 +143,7 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
         id=row_id,
         prompt=prompt,
         system=system,
-        source=source_name if isinstance(source_name, str) else source.path.rsplit("/", 1)[-1],
+        source=text_of(source_name, "source") if isinstance(source_name, str) else source.path.rsplit("/", 1)[-1],
         note="; ".join(notes),
     )
 
@@ -195,7 +198,7 @@ def lines_of(place: str) -> Iterator[Line]:
         else:
             with gzip.open(path) if suffix == ".jsonl.gz" else path.open("rb") as file:
                 yield from read_jsonl(file)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not a whole gzip file ({error}); fetch it again") from error
     except csv.Error as error:
         raise InputError(f"{path} is not valid CSV: {error}") from error
@@ -210,6 +213,7 @@ def read_jsonl(file: io.BufferedIOBase) -> Iterator[Line]:
         if not data.strip():
             continue
         place = f"line-{number}"
+        data = data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data
         try:
             data.decode()
             fields = orjson.loads(data)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import polars as pl
 
 from schemas.hashing import child_id
-from schemas.rows import Dropped
+from schemas.rows import Dropped, Pair
 from tasks.frames import FrameStage
 
 
@@ -23,7 +23,8 @@ class MaxMinPairs(FrameStage):
 
     name: ClassVar = "pairs"
     version: ClassVar = "1"
-    needs: ClassVar = ("id", "prompt", "system", "answers", "rewards")
+    needs: ClassVar = ("id", "prompt", "system", "source", "note", "answers", "rewards")
+    adds: ClassVar = tuple(Pair.model_fields)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         chosen, rejected = max_min(pl.col("rewards"))

@@ -26,6 +26,8 @@ class ExactDuplicates(FrameStage):
     name: ClassVar = "unique_pairs"
     version: ClassVar = "1"
     whole: ClassVar = True
+    needs: ClassVar = ("id", "system", "prompt")
+    adds: ClassVar = ("kept", "duplicate_of", "similarity", "layer")
 
     columns: tuple[str, ...] = ("system", "prompt")
 

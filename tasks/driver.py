@@ -1,15 +1,15 @@
 """The driver: one event loop that keeps a window of requests in flight and moves each row on the moment its own
 answers are there.
 
-There are no waves and no barriers. Rows are admitted only to keep the window full, so memory holds the rows in flight
-and no more; several parts may be handed over at once, and the window stays full from one to the next. Every answer
-goes to the call store before its recipe sees it: answers that arrive in one tick of the loop share one write. A row
-whose answers are stored already is replayed from them, without a task, up to its first missing answer.
+There are no waves and no barriers. Rows are admitted only to keep the window full; several parts may be handed over at
+once, and the window stays full from one to the next. Every answer goes to the call store before its recipe sees it:
+answers that arrive in one tick of the loop share a write. A row whose answers are stored already is replayed from them,
+without a task, up to its first missing answer.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,7 @@ class PartResult:
     calls: list[list[str]]
     dropped: list[Dropped]
     spent: dict[str, Spent]
+    lost_answers: int = 0
 
 
 @dataclass(slots=True)
@@ -53,6 +54,7 @@ class Part:
     left: int
     done: "asyncio.Future[None]"
     spent: dict[str, Spent] = field(default_factory=dict)
+    lost_answers: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -129,7 +131,7 @@ class Driver:
             self._waiting.extend((row, place, part) for place, row in enumerate(rows))
             self._pump_soon()
             await part.done
-        result = PartResult([], [], [], part.spent)
+        result = PartResult([], [], [], part.spent, part.lost_answers)
         for outcome in part.outcomes:
             assert outcome is not None
             made, keys = outcome
@@ -148,11 +150,6 @@ class Driver:
             lane.queue.clear()
         self._settle()
 
-    def cancel(self) -> None:
-        """Give up what is in flight, too."""
-        for task in self._tasks:
-            task.cancel()
-
     def _settle(self) -> None:
         if self._failure and not self.in_flight and not self._arrived:
             for part in self._parts:
@@ -163,7 +160,16 @@ class Driver:
     def _pump_soon(self) -> None:
         if not self._pumping:
             self._pumping = True
-            asyncio.get_running_loop().call_soon(self._pump)
+            asyncio.get_running_loop().call_soon(self._guarded, self._pump)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Whatever goes wrong outside a row's own steps stops the run with one error; it never leaves it hanging."""
+        try:
+            work()
+        except SynthmillError as error:
+            self.stop(error)
+        except Exception as error:
+            self.stop(SynthmillError(f"stage {self.recipe.name} broke with {type(error).__name__}: {error}"))
 
     def _pump(self) -> None:
         """Admit rows while the window has room, then send what is queued."""
@@ -207,23 +213,21 @@ class Driver:
     def _receive(self) -> None:
         """Store what arrived in this tick with one write, then let the rows see it."""
         arrived, self._arrived = self._arrived, []
-        if not arrived:
-            return
-        name = self.recipe.name
+        if arrived:
+            self._guarded(lambda: self._take(arrived))
+            self._settle()
+            self._guarded(self._pump)
+
+    def _take(self, arrived: list[tuple[Call, Sequence[Completion]]]) -> None:
         for call, completions in arrived:
-            facts = {"engine": self._lanes[call.request.role].engine.name, "role": call.request.role, "stage": name}
+            role = call.request.role
+            facts = {"engine": self._lanes[role].engine.name, "role": role, "stage": self.recipe.name}
             for key, sample, completion in zip(call.keys, call.samples, completions, strict=False):
                 if completion.error is None and key in call.wanted:
                     self.calls.add(key, call.ask, call.asked, completion, sample=sample, **facts)
-        try:
-            self.calls.flush()
-        except SynthmillError as error:
-            self.stop(error)
-        else:
-            for call, completions in arrived:
-                self._deliver(call, completions)
-        self._settle()
-        self._pump()
+        self.calls.flush()
+        for call, completions in arrived:
+            self._deliver(call, completions)
 
     def _deliver(self, call: Call, completions: Sequence[Completion]) -> None:
         role = call.request.role
@@ -238,38 +242,19 @@ class Driver:
                     spent.failed += completion.error is not None
                     spent.prompt_tokens += completion.prompt_tokens
                     spent.completion_tokens += completion.completion_tokens
+                flight.part.lost_answers += completion.lost
                 flight.answers[index] = completion
                 flight.missing -= 1
                 if flight.missing == 0:
                     self._advance(flight, flight.answers)
 
     def _advance(self, flight: Flight, answers: Any) -> None:
-        """Step a row's generator with stored answers until one is missing or the row has come to its end."""
-        made: Row | Dropped
-        try:
-            while True:
-                if answers:
-                    flight.calls.extend(
-                        key.hex() for key, answer in zip(flight.keys, answers, strict=True) if not answer.error
-                    )
-                failed = next(
-                    (a for a, r in zip(answers or (), flight.requests, strict=True) if a.error and not r.optional), None
-                )
-                flight.requests = flight.steps.throw(Drop(failed.error)) if failed else flight.steps.send(answers)
-                flight.missing = self._prepare(flight)
-                if flight.missing:
-                    return
-                answers = flight.answers
-        except StopIteration as end:
-            made = end.value
-            if end.value.parent_id != flight.row.id:
-                made = Dropped(
-                    id=flight.row.id, reason="recipe_error", detail="the row returned is no child of the row given"
-                )
-        except Drop as drop:
-            made = Dropped(id=flight.row.id, reason=drop.reason, detail=drop.detail[:500])
-        except Exception as error:  # a bad row never stops its neighbours
-            made = Dropped(id=flight.row.id, reason="recipe_error", detail=f"{type(error).__name__}: {error}"[:500])
+        """Step a row with stored answers until one is missing or the row has come to its end."""
+        while (made := self._step(flight, answers)) is None:
+            flight.missing = self._prepare(flight)
+            if flight.missing:
+                return
+            answers = flight.answers
         flight.part.outcomes[flight.place] = (made, flight.calls)
         self.rows_done += 1
         self.rows_dropped += isinstance(made, Dropped)
@@ -278,14 +263,42 @@ class Driver:
             self._parts.remove(flight.part)
             flight.part.done.set_result(None)
 
+    @staticmethod
+    def _step(flight: Flight, answers: Any) -> Row | Dropped | None:
+        """Send a row's generator its answers; the row's end, or None when it asks for more. A bug in a recipe is its
+        row's loss, never its neighbours'.
+        """
+        row_id = flight.row.id
+        failed = None
+        if answers:
+            flight.calls += [key.hex() for key, answer in zip(flight.keys, answers, strict=True) if not answer.error]
+            failed = next(
+                (a for a, r in zip(answers, flight.requests, strict=True) if a.error and not r.optional), None
+            )
+        try:
+            flight.requests = flight.steps.throw(Drop(failed.error)) if failed else flight.steps.send(answers)
+            return None
+        except StopIteration as end:
+            made: Any = end.value
+        except Drop as drop:
+            return Dropped(id=row_id, reason=drop.reason, detail=drop.detail[:500])
+        except Exception as error:
+            return Dropped(id=row_id, reason="recipe_error", detail=f"{type(error).__name__}: {error}"[:500])
+        if not isinstance(made, Row) or made.parent_id != row_id:
+            return Dropped(id=row_id, reason="recipe_error", detail="what was returned is no child of the row given")
+        return made
+
     def _prepare(self, flight: Flight) -> int:
         """Look up the step's answers and queue what is missing; returns how many are."""
         requests = flight.requests
         flight.answers = [None] * len(requests)
         asks: dict[tuple[int, ...], tuple[bytes, bytes]] = {}  # samples of one request share its parts: hash them once
-        groups: dict[tuple[bytes, int], list[int]] = {}
-        keys = flight.keys = []
-        wanted: set[tuple[bytes, int]] = set()
+        groups: dict[tuple[int, bytes, int], list[int]] = {}
+        wanted: set[tuple[int, bytes, int]] = set()
+        later: list[int] = []
+        keys: list[bytes] = []
+        seen: set[bytes] = set()
+        flight.keys = keys
         for index, request in enumerate(requests):
             parts = (id(request.messages), id(request.sampling), id(request.schema_), id(request.choice))
             if parts not in asks:
@@ -293,35 +306,41 @@ class Driver:
                 asks[parts] = (ask_hash(asked), asked)
             ask = asks[parts][0]
             lane = self._lanes[request.role]
-            keys.append(call_key(lane.engine.name, ask, request.sample))
-            group = (ask, request.sample // lane.engine.samples_per_call)
-            groups.setdefault(group, []).append(index)
-            if (stored := self.calls.find(keys[index])) is not None:
+            key = call_key(lane.engine.name, ask, request.sample)
+            repeated = key in seen
+            seen.add(key)
+            keys.append(key)
+            group = (id(lane), ask, request.sample // lane.engine.samples_per_call)
+            if not repeated:
+                groups.setdefault(group, []).append(index)
+            if (stored := self.calls.find(key)) is not None:
                 flight.answers[index] = stored
                 self._spent(flight.part.spent, request.role).reused += 1
                 self._spent(self.totals, request.role).reused += 1
-            elif (pending := self._pending.get(keys[index])) is not None:
-                pending.wanted[keys[index]].append((flight, index))
+            elif repeated or key in self._pending:
+                later.append(index)
             else:
                 wanted.add(group)
-        for group in groups if len(wanted) == len(groups) else [g for g in groups if g in wanted]:
-            self._queue(flight, groups[group], keys, asks)
+        for group in groups:
+            if group in wanted:
+                self._queue(flight, groups[group], asks)
+        for index in later:
+            self._pending[keys[index]].wanted[keys[index]].append((flight, index))
         return flight.answers.count(None)
 
-    def _queue(self, flight: Flight, indexes: list[int], keys: list[bytes], asks: dict[Any, Any]) -> None:
+    def _queue(self, flight: Flight, indexes: list[int], asks: dict[tuple[int, ...], tuple[bytes, bytes]]) -> None:
         """Queue the samples at `indexes`, asked together; those that are stored or under way are asked again but not
         used, so that an interrupted run asks for the same groups, with the same seeds, as one that was not.
         """
         first = flight.requests[indexes[0]]
         ask, asked = asks[id(first.messages), id(first.sampling), id(first.schema_), id(first.choice)]
-        samples = [flight.requests[index].sample for index in indexes]
-        call = Call(first, ask, asked, samples, [keys[index] for index in indexes], {})
-        for index in indexes:
-            if flight.answers[index] is None and keys[index] not in self._pending:
-                call.wanted[keys[index]] = [(flight, index)]
-                self._pending[keys[index]] = call
-        lane = self._lanes[first.role]
-        lane.queue.append(call)
+        keys = [flight.keys[index] for index in indexes]
+        call = Call(first, ask, asked, [flight.requests[index].sample for index in indexes], keys, {})
+        for index, key in zip(indexes, keys, strict=True):
+            if flight.answers[index] is None and key not in self._pending:
+                call.wanted[key] = [(flight, index)]
+                self._pending[key] = call
+        self._lanes[first.role].queue.append(call)
         self._outstanding += len(indexes)
 
     @staticmethod

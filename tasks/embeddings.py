@@ -67,7 +67,9 @@ def embed(embedder: str, texts: Sequence[str], store: Path) -> np.ndarray[Any, n
     """Unit vectors, (texts, dimensions) float32, in the order given; texts embedded before are read from the store."""
     folder = store / "embeddings" / content_hash(embedder_name(embedder))[:16]
     keys = [text_key(text) for text in texts]
-    known = stored_vectors(folder, set(keys))
+    there = stored(folder)
+    there.refresh()
+    known = there.read(set(keys))
     fresh = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     if fresh:
         model = load_embedder(embedder)
@@ -80,16 +82,44 @@ def embed(embedder: str, texts: Sequence[str], store: Path) -> np.ndarray[Any, n
     return np.stack([known[key] for key in keys]) if keys else np.zeros((0, 0), dtype=np.float32)
 
 
-def stored_vectors(folder: Path, wanted: set[bytes]) -> dict[bytes, Any]:
-    """The vectors that are on disk for some of these texts."""
-    found: dict[bytes, Any] = {}
-    for path in sorted(folder.glob("*.keys.npy")):
-        keys = np.load(path)
-        hits = {bytes(key): row for row, key in enumerate(keys) if bytes(key) in wanted and bytes(key) not in found}
-        if hits:
-            vectors = np.load(path.with_name(path.name.replace(".keys.", ".vectors.")), mmap_mode="r")
-            found.update({key: np.array(vectors[row]) for key, row in hits.items()})
-    return found
+class Stored:
+    """What one folder of vectors holds; files that other workers add are seen by the next `refresh`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._places: dict[bytes, tuple[Path, int]] = {}
+        self._files: set[Path] = set()
+
+    def refresh(self) -> None:
+        for path in set(self.folder.glob("*.keys.npy")) - self._files:
+            try:
+                keys = np.load(path)
+            except (ValueError, EOFError, OSError):
+                continue  # damaged: its texts are embedded again
+            self._files.add(path)
+            vectors = path.with_name(path.name.replace(".keys.", ".vectors."))
+            self._places.update((bytes(key), (vectors, row)) for row, key in enumerate(keys))
+
+    def read(self, wanted: set[bytes]) -> dict[bytes, Any]:
+        """The vectors that are there for some of these texts."""
+        rows: dict[Path, list[tuple[bytes, int]]] = {}
+        for key in wanted & self._places.keys():
+            path, row = self._places[key]
+            rows.setdefault(path, []).append((key, row))
+        found: dict[bytes, Any] = {}
+        for path, places in rows.items():
+            try:
+                vectors = np.load(path, mmap_mode="r")
+                found.update((key, np.array(vectors[row])) for key, row in places)
+            except (ValueError, EOFError, IndexError, OSError):
+                continue
+        return found
+
+
+@cache
+def stored(folder: Path) -> Stored:
+    """One per folder and process, so that a file is read once."""
+    return Stored(folder)
 
 
 def save_vectors(folder: Path, keys: list[bytes], vectors: np.ndarray[Any, Any]) -> None:

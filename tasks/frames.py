@@ -24,6 +24,8 @@ class FrameStage(Frozen):
     roles: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ("id",)
     """The columns it reads."""
+    adds: ClassVar[tuple[str, ...]] = ()
+    """The columns it brings, beside those it was given or instead of them."""
     whole: ClassVar[bool] = False
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:

@@ -57,7 +57,7 @@ class PreferenceSets(Recipe[Instruction, PreferenceSet]):
     attempts: int = Field(3, ge=1)
 
     def requests_per_row(self) -> int:
-        return 1
+        return self.attempts
 
     def steps(self, row: Instruction) -> Steps[PreferenceSet]:
         request = Request(
@@ -114,4 +114,4 @@ class SystemMessages(Recipe[PreferenceSet, SystemMessage]):
         system = said.text.strip().strip('"').strip()
         if not system:
             raise Drop("empty_system_message")
-        return SystemMessage.child_of(row, self.name, system=system)
+        return SystemMessage.child_of(row, self.name, system=system, system_finish_reason=said.finish_reason)

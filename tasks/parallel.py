@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -46,7 +46,7 @@ def parts_ahead(roles: Mapping[str, EngineSettings], workers: int, jobs: Sequenc
     parts.
     """
     window = sum(settings.concurrency for settings in roles.values()) / workers
-    rows = max(1, min((job.source.rows for job in jobs), default=1))
+    rows = max(1.0, sum(job.source.rows for job in jobs) / max(1, len(jobs)))
     return min(2 + int(2 * window / rows), 64)
 
 
@@ -57,62 +57,71 @@ class InProcess:
         self.stop = stop
         self._worker = Worker(store, run)
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._thread: threading.Thread | None = None
 
     def run(
         self, stage: Stage, roles: Mapping[str, EngineSettings], jobs: Sequence[Job], on_progress: OnProgress
     ) -> Iterator[PartSeal]:
-        sealed: queue.SimpleQueue[PartSeal | BaseException | None] = queue.SimpleQueue()
-        ahead = len(jobs) if isinstance(stage, FrameStage) else parts_ahead(roles, 1, jobs)
+        news: queue.SimpleQueue[PartSeal | Progress | BaseException | None] = queue.SimpleQueue()
+        ahead = 1 if isinstance(stage, FrameStage) else parts_ahead(roles, 1, jobs)
 
         def work() -> None:
             try:
-                self._runner.run(self._run(stage, dict(roles), jobs, ahead, sealed, on_progress))
-                sealed.put(None)
+                self._runner.run(self._run(stage, dict(roles), deque(jobs), ahead, news.put))
+                news.put(None)
             except BaseException as error:
-                sealed.put(error)
+                news.put(error)
 
-        thread = threading.Thread(target=work, name="synthmill-driver", daemon=True)
-        thread.start()
-        while (item := sealed.get()) is not None:
+        self._worker.resume()
+        self._thread = threading.Thread(target=work, name="synthmill-driver", daemon=True)
+        self._thread.start()
+        while (item := news.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            yield item
-        thread.join()
+            if isinstance(item, Progress):
+                on_progress(item)
+            else:
+                yield item
+        self._thread.join()
 
     async def _run(
         self,
         stage: Stage,
         roles: dict[str, EngineSettings],
-        jobs: Sequence[Job],
+        waiting: deque[Job],
         ahead: int,
-        sealed: "queue.SimpleQueue[Any]",
-        on_progress: OnProgress,
+        tell: Callable[[PartSeal | Progress], None],
     ) -> None:
-        waiting = deque(jobs)
         working: set[asyncio.Task[PartSeal]] = set()
         failure: BaseException | None = None
         told = 0.0
         while working or (waiting and failure is None):
-            while waiting and failure is None and len(working) < (1 if isinstance(stage, FrameStage) else ahead):
+            while waiting and failure is None and len(working) < ahead:
                 working.add(asyncio.create_task(self._worker.work(stage, roles, 1, waiting.popleft())))
             done, working = await asyncio.wait(working, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 if error := task.exception():
                     failure = failure or error
                 else:
-                    sealed.put(task.result())
+                    tell(task.result())
             if self.stop.is_set() and failure is None:
                 self._worker.stop(STOPPED)
                 failure = Stopped(STOPPED)
             if time.monotonic() - told > POLL_S or not working:
                 told = time.monotonic()
-                on_progress(self._worker.progress())
+                tell(self._worker.progress(stage.name))
         if failure:
             raise failure
 
     def close(self) -> None:
-        self._runner.run(self._worker.close())
-        self._runner.close()
+        """Seal and free everything; what is still in flight (after a second Ctrl-C) is given up."""
+        if self._thread and self._thread.is_alive():
+            loop = self._runner.get_loop()
+            loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
+            self._thread.join(10)
+        if not (self._thread and self._thread.is_alive()):
+            self._runner.run(self._worker.close())
+            self._runner.close()
 
 
 class RayPool:
@@ -128,43 +137,49 @@ class RayPool:
         self, stage: Stage, roles: Mapping[str, EngineSettings], jobs: Sequence[Job], on_progress: OnProgress
     ) -> Iterator[PartSeal]:
         import ray
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import RayActorError, RayError, RayTaskError
 
         roles = dict(roles)
         count = min(workers_for(roles, self.workers), len(jobs))
         self.start(count, resources_of(roles))
+        ray.get([actor.resume.remote() for actor in self._actors])
         ahead = 1 if isinstance(stage, FrameStage) else parts_ahead(roles, count, jobs)
         waiting = deque(jobs)
         attempts: dict[str, int] = {}
-        working: dict[Any, tuple[int, Job]] = {}
+        working: dict[Any, tuple[Any, Job]] = {}  # reference -> the actor that has the part
         failure: BaseException | None = None
         asked: dict[Any, int] = {}
         heard = [Progress()] * count
         told = time.monotonic()
 
-        def give(index: int) -> None:
-            job = waiting.popleft()
-            attempts[job.key] = attempts.get(job.key, 0) + 1
-            reference = self._actors[index].work.remote(stage, roles, count, job, attempts[job.key] > 1)
-            working[reference] = (index, job)
+        def held(actor: Any) -> int:
+            return sum(holder is actor for holder, _ in working.values())
 
         while working or (waiting and failure is None):
-            for index in range(count):
-                while waiting and failure is None and sum(i == index for i, _ in working.values()) < ahead:
-                    give(index)
+            while waiting and failure is None:
+                actor = min(self._actors[:count], key=held)
+                if held(actor) >= ahead:
+                    break
+                job = waiting.popleft()
+                attempts[job.key] = attempts.get(job.key, 0) + 1
+                working[actor.work.remote(stage, roles, count, job, attempts[job.key] > 1)] = (actor, job)
             done, _ = ray.wait(list(working), num_returns=1, timeout=POLL_S)
             for reference in done:
-                index, job = working.pop(reference)
+                actor, job = working.pop(reference)
                 try:
                     yield ray.get(reference)
                 except RayActorError:
-                    heard[index] = Progress()
                     if failure is None:
-                        failure = self._replace(index, job, attempts)
+                        failure = self._replace(actor, job, attempts)
                         waiting.appendleft(job)
                 except RayTaskError as error:
                     cause = error.cause if isinstance(error.cause, SynthmillError) else None
                     failure = failure or cause or SynthmillError(f"a worker failed: {error}")
+                    self._tell_stop()
+                except RayError as error:
+                    failure = failure or EngineError(
+                        f"Ray lost a part: {error}; run the same command again to continue"
+                    )
                     self._tell_stop()
             if self.stop.is_set() and failure is None:
                 failure = Stopped(STOPPED)
@@ -172,13 +187,15 @@ class RayPool:
             if time.monotonic() - told > POLL_S:
                 told = time.monotonic()
                 for reference in [r for r in asked if ray.wait([r], timeout=0)[0]]:
-                    with suppress(RayActorError, RayTaskError):
+                    with suppress(RayError):
                         heard[asked[reference]] = ray.get(reference)
                     del asked[reference]
                 on_progress(added(heard))
-                asked.update((self._actors[i].progress.remote(), i) for i in range(count) if i not in asked.values())
-        with suppress(RayActorError, RayTaskError, ray.exceptions.GetTimeoutError):
-            on_progress(added(ray.get([self._actors[i].progress.remote() for i in range(count)], timeout=5)))
+                free = [i for i in range(count) if i not in asked.values()]
+                asked.update((self._actors[i].progress.remote(stage.name), i) for i in free)
+        with suppress(RayError):
+            last = [actor.progress.remote(stage.name) for actor in self._actors[:count]]
+            on_progress(added(ray.get(last, timeout=5)))
         if failure:
             raise failure
 
@@ -224,16 +241,16 @@ class RayPool:
         )
         return actor.remote(self.store, self.run_id)
 
-    def _replace(self, index: int, job: Job, attempts: Mapping[str, int]) -> BaseException | None:
-        """A worker died: start another in its place, unless this part has cost too many."""
+    def _replace(self, dead: Any, job: Job, attempts: Mapping[str, int]) -> BaseException | None:
+        """A worker died: start another in its place, once, unless this part has cost too many."""
         if attempts[job.key] >= PART_ATTEMPTS:
             self._tell_stop()
             return EngineError(
                 f"part {job.key[:8]} lost its worker {PART_ATTEMPTS} times (out of memory?); lower the engine's "
-                "concurrency or replicas, "
-                "then run the same command again to continue"
+                "concurrency or replicas, then run the same command again to continue"
             )
-        self._actors[index] = self._new_actor()
+        if dead in self._actors:
+            self._actors[self._actors.index(dead)] = self._new_actor()
         return None
 
     def _tell_stop(self) -> None:

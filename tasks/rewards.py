@@ -48,6 +48,7 @@ class R3(FrameStage):
     name: ClassVar = "rewards"
     version: ClassVar = "1"
     needs: ClassVar = ("id", "prompt", "answers")
+    adds: ClassVar = ("rewards",)
 
     embedder: str = "minilm"
     embedder_identity: str = Field("", description="filled in from `embedder`: the model's own name and fingerprint")

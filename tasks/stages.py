@@ -63,9 +63,9 @@ class Planned:
 
 def source_key(source: SourceSettings, rows_per_part: int) -> str:
     """The key of the instructions artifact: the file's content and how it is read."""
-    return content_hash(
-        [INSTRUCTIONS, VERSION, fingerprint(source), source.model_dump(exclude={"path"}), rows_per_part]
-    )
+    name = source.path.rsplit("/", 1)[-1]  # rows say where they came from
+    settings = source.model_dump(exclude={"path"})
+    return content_hash([INSTRUCTIONS, VERSION, fingerprint(source), name, settings, rows_per_part])
 
 
 def ingest(store: Store, source: SourceSettings, rows_per_part: int, run: str) -> Manifest:
@@ -91,6 +91,14 @@ def ingest(store: Store, source: SourceSettings, rows_per_part: int, run: str) -
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
         raise InputError(f"{source.path}: none of the {manifest.rows_in} rows can be used ({reasons})")
     return write_manifest(store, manifest)
+
+
+def noted_rows(store: Store, instructions: Manifest) -> int:
+    """How many rows the reader did not use whole."""
+    import pyarrow.parquet as pq
+
+    notes = (pq.read_table(store.root / seal.file, columns=["note"])["note"] for seal in instructions.parts)
+    return sum(note != "" for column in notes for note in column.to_pylist())
 
 
 def run_stage(

@@ -45,7 +45,7 @@ class Progress(Frozen):
 
 
 class Worker:
-    """Makes parts. share: this worker's part of each engine's concurrency, e.g. (1, 4) for one of four."""
+    """Makes parts of one stage after another; it is told how many workers share each engine's concurrency."""
 
     def __init__(self, store: Store, run: str) -> None:
         self.store = store
@@ -53,10 +53,11 @@ class Worker:
         self._stage: Stage | None = None
         self._driver: Driver | None = None
         self._calls: CallStore | None = None
-        self._engines: dict[str, tuple[EngineSettings, Engine]] = {}
+        self._engines: dict[str, Engine] = {}
         self._opening = asyncio.Lock()
         self._frame_rows = 0
         self._broken = False
+        self._stopped = ""
         # Rows and answers are many, live long and hold no cycles; looking for them takes a sixth of the time otherwise.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
@@ -81,6 +82,8 @@ class Worker:
             raise
 
     async def _make(self, stage: Stage, job: Job, again: bool) -> PartSeal:
+        if self._stopped:  # while an engine was opening
+            raise Stopped(self._stopped)
         if again and self._calls:
             self._calls.refresh()
         started = time.monotonic()
@@ -92,11 +95,13 @@ class Worker:
             made, dropped = await asyncio.to_thread(stage.run_on, table, self.store.root)
             self._frame_rows += len(ids_in)
             spent: dict[str, Spent] = {}
+            lost_answers = 0
         else:
             assert self._driver and self._calls
             result: PartResult = await self._driver.run(from_arrow(stage.takes, table))
             await self._make_durable(self._calls)
-            made, dropped, spent = rows_to_table(stage.makes, result.rows, result.calls), result.dropped, result.spent
+            made, dropped = rows_to_table(stage.makes, result.rows, result.calls), result.dropped
+            spent, lost_answers = result.spent, result.lost_answers
         return await asyncio.to_thread(
             seal_part,
             self.store,
@@ -105,11 +110,15 @@ class Worker:
             made,
             dropped,
             ids_in=ids_in,
+            lost_answers=lost_answers,
             spent={role: asdict(numbers) for role, numbers in spent.items()},
             seconds=time.monotonic() - started,
         )
 
-    def progress(self) -> Progress:
+    def progress(self, stage: str) -> Progress:
+        """What was done of this stage so far; nothing, if it was not taken up yet."""
+        if self._stage is None or self._stage.name != stage:
+            return Progress()
         if self._driver is None:
             return Progress(rows=self._frame_rows)
         spent = {role: asdict(numbers) for role, numbers in self._driver.totals.items()}
@@ -122,35 +131,41 @@ class Worker:
 
     def stop(self, why: str) -> None:
         """Send nothing more; what is in flight is received and stored, then `work` raises Stopped."""
+        self._stopped = why
         if self._driver:
             self._driver.stop(Stopped(why))
+
+    def resume(self) -> None:
+        """Forget an earlier `stop`."""
+        self._stopped = ""
 
     async def close(self) -> None:
         """Seal the call store's segment and free every engine."""
         if self._calls:
             self._calls.close()
             self._calls = None
-        for _, engine in self._engines.values():
+        for engine in self._engines.values():
             await engine.close()
         self._engines.clear()
         self._stage = self._driver = None
 
     async def _take_up(self, stage: Stage, roles: dict[str, EngineSettings], workers: int) -> None:
-        needed = {settings.model_dump_json(): settings for settings in roles.values()}
+        shares = {role: shared(settings, workers) for role, settings in roles.items()}
+        needed = {settings.model_dump_json(): settings for settings in shares.values()}
         for spec in self._engines.keys() - (set() if self._broken else needed.keys()):
-            await self._engines.pop(spec)[1].close()
+            await self._engines.pop(spec).close()
         if self._calls is None:
             self._calls = CallStore(self.store.calls, origin={"run": self.run})
         for spec, settings in needed.items():
             if spec not in self._engines:
-                engine = make_engine(settings, max(1, -(-settings.concurrency // workers)))
+                engine = make_engine(settings)
                 await engine.open()
-                self._engines[spec] = (settings, engine)
+                self._engines[spec] = engine
         self._frame_rows = 0
         self._broken = False
         self._driver = None
         if isinstance(stage, Recipe):
-            engines = {role: self._engines[settings.model_dump_json()][1] for role, settings in roles.items()}
+            engines = {role: self._engines[settings.model_dump_json()] for role, settings in shares.items()}
             self._driver = Driver(stage, engines, self._calls)
         self._stage = stage
 
@@ -174,3 +189,8 @@ class Worker:
                 os.close(descriptor)
 
         await asyncio.to_thread(sync)
+
+
+def shared(settings: EngineSettings, workers: int) -> EngineSettings:
+    """The engine with one worker's share of its concurrency."""
+    return settings.model_copy(update={"concurrency": max(1, -(-settings.concurrency // workers))})

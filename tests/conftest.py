@@ -17,12 +17,12 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from bench.serving import chat_server
-from flows.cli import QUIET
+from flows.quiet import CHATTER_OFF, TELEMETRY_OFF
 from schemas.calls import Completion, Request
 from schemas.rows import Instruction
 from storage.artifacts import Store
 
-for name, value in QUIET.items():
+for name, value in {**TELEMETRY_OFF, **CHATTER_OFF}.items():
     os.environ.setdefault(name, value)
 
 hypothesis_settings.register_profile("synthmill", deadline=None)  # shared machines are slow at times

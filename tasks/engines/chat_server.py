@@ -6,16 +6,16 @@ import random
 import time
 from collections.abc import Sequence
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request as Get
 from urllib.request import urlopen
 
 import orjson
 
 from schemas.calls import Completion, Request
-from schemas.errors import EngineError, InputError
+from schemas.errors import EngineError, EngineRefused, InputError
 from schemas.hashing import content_hash
-from schemas.settings import EngineSettings
+from schemas.settings import EngineSettings, carries_secret
 from tasks.engines.transport import Transport, make_transport
 
 OPENAI = "https://api.openai.com/v1"
@@ -66,15 +66,19 @@ class ChatServer:
         body = orjson.dumps(self._body(request, seed, count))
         assert self._transport is not None
         started = time.monotonic()
+        failing_since = 0.0
         waits = attempts = 0
         while True:
             status, data, retry_after = await self._transport.post(body)
             if status == 200:
                 return self._read(request, data, count, time.monotonic() - started)
+            failing_since = failing_since or time.monotonic()
             if status in (429, 503, 529):
                 self._slow_down()
                 waits += 1
-                pause = retry_after if retry_after is not None else backoff(waits)
+                pause = (
+                    backoff(waits) if retry_after is None else retry_after * random.uniform(1, 1.25) + BACKOFF_S / 10
+                )
                 exhausted = waits > self.settings.retries * 4
             elif status in (0, 408, 409, 425) or status >= 500:
                 attempts += 1
@@ -83,7 +87,7 @@ class ChatServer:
             else:
                 return self._refused(status, data, count)
             if exhausted:
-                return self._gave_up(status, data, count, started)
+                return self._gave_up(status, data, count, failing_since)
             await asyncio.sleep(pause)
 
     def _body(self, request: Request, seed: int, count: int) -> dict[str, Any]:
@@ -142,28 +146,27 @@ class ChatServer:
     def _refused(self, status: int, data: bytes, count: int) -> Sequence[Completion]:
         said = self._said(data)
         if status in (401, 403):
-            where = self.settings.api_key_env
             has = "was refused" if self._key else "is not set"
-            raise EngineError(
-                f"{self.url} wants a valid key ({status}: {said}); the environment variable {where} {has}"
+            key = f"the environment variable {self.settings.api_key_env} {has}"
+            raise EngineRefused(f"{self.url} wants a valid key ({status}: {said}); {key}")
+        if status == 402:
+            raise EngineRefused(
+                f"{self.url} wants to be paid (402: {said}); then run the same command again to continue"
             )
         if 300 <= status < 400:
-            raise EngineError(
-                f"{self.url} sends us elsewhere ({status}: {said}); name the address it means, with http:// or https://"
-            )
+            raise EngineRefused(f"{self.url} sends us elsewhere ({status}: {said}); name the address it means")
         if status == 404:
-            raise EngineError(
-                f"{self.url} knows no model {self.settings.model!r}, or no /chat/completions (404: {said})"
-            )
+            what = f"knows no model {self.settings.model!r}, or no /chat/completions"
+            raise EngineRefused(f"{self.url} {what} (404: {said}); expected openai:MODEL@http://HOST:PORT/v1")
         overflow = any(words in said.lower() for words in OVERFLOW)
         reason = f"{'context_overflow' if overflow else 'refused'}: {status}: {said}"
         return [Completion(text="", finish_reason="error", error=reason)] * count
 
-    def _gave_up(self, status: int, data: bytes, count: int, started: float) -> Sequence[Completion]:
+    def _gave_up(self, status: int, data: bytes, count: int, failing_since: float) -> Sequence[Completion]:
         """A request that fails while others succeed is that row's fault; if nothing succeeds, the engine is gone."""
         said = self._said(data)
-        tries = f"{self.settings.retries + 1} attempts in {time.monotonic() - started:.0f} s"
-        if self._answered_at > started:
+        tries = f"{self.settings.retries + 1} attempts in {time.monotonic() - failing_since:.0f} s"
+        if self._answered_at > failing_since:
             reason = f"{'engine_timeout' if status == 0 else 'engine_error'}: {status or 'no answer'}: {said} ({tries})"
             return [Completion(text="", finish_reason="error", error=reason)] * count
         what = f"HTTP {status}: {said}" if status else said
@@ -198,25 +201,37 @@ class ChatServer:
 
 
 def server_url(settings: EngineSettings) -> str:
-    return (settings.base_url or os.environ.get(settings.base_url_env) or OPENAI).rstrip("/")
+    """Where the server is. Raises InputError for an address that carries a secret, wherever it comes from."""
+    url = (settings.base_url or os.environ.get(settings.base_url_env) or OPENAI).rstrip("/")
+    if carries_secret(url):
+        raise InputError(f"the address in {settings.base_url_env} carries a secret; put it in {settings.api_key_env}")
+    return url
 
 
-def served_models(settings: EngineSettings) -> list[str]:
-    """Ask a server which models it serves. Raises EngineError when it is not there."""
+def served_models(settings: EngineSettings) -> list[str] | None:
+    """Ask a server which models it serves; None when it does not say. Raises EngineError when it is not there."""
     url = server_url(settings) + "/models"
     key = os.environ.get(settings.api_key_env)
     try:
         with urlopen(Get(url, headers={"Authorization": f"Bearer {key}"} if key else {}), timeout=10) as response:
             return [str(model["id"]) for model in orjson.loads(response.read())["data"]]
-    except (URLError, OSError, ValueError, KeyError, TypeError) as error:
+    except HTTPError as error:
+        if error.code in (401, 403):
+            has = "was refused" if key else "is not set"
+            said = f"{url} wants a valid key ({error.code}); the environment variable {settings.api_key_env} {has}"
+            raise EngineRefused(said) from None
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None
+    except (URLError, OSError) as error:
         raise EngineError(
-            f"{url} does not answer ({error}); start the server, or correct the address: openai:MODEL@URL"
+            f"{url} does not answer ({error}); start the server, or correct the address: MODEL@URL"
         ) from error
 
 
 def only_model(settings: EngineSettings) -> str:
     """The one model that a server serves; raises InputError when it has several."""
-    names = served_models(settings)
+    names = served_models(settings) or []
     if len(names) != 1:
         shown = ", ".join(names[:8]) or "none"
         raise InputError(

@@ -12,10 +12,9 @@ from schemas.settings import EngineSettings
 class Engine(Protocol):
     """A model that answers.
 
-    name: the model's identity (id with revision, or the file's fingerprint), never an address; part of every call's
-    key. limit: how many requests it takes at once just now; an engine lowers it when a server says that it is too
-    busy. samples_per_call: how many answers to one prompt are asked for in one call. in_process: holds the weights in
-    this process, so that each worker has a copy.
+    `name` is the model's identity (id with revision, or the file's fingerprint), never an address; it is part of every
+    call's key. `limit` is how many requests it takes at once just now; an engine lowers it when a server says that it
+    is too busy. `samples_per_call` is how many answers to one prompt are asked for in one call.
     """
 
     name: str
@@ -34,10 +33,8 @@ class Engine(Protocol):
         """Free everything; no process stays behind."""
 
 
-def make_engine(settings: EngineSettings, concurrency: int | None = None) -> Engine:
-    """Make the engine that the settings name, without loading it. concurrency: this worker's share, if not all."""
-    if concurrency is not None:
-        settings = settings.model_copy(update={"concurrency": concurrency})
+def make_engine(settings: EngineSettings) -> Engine:
+    """Make the engine that the settings name, without loading it."""
     if settings.kind == "openai":
         from tasks.engines.chat_server import ChatServer
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import orjson
 
 from schemas.calls import Completion, Request, ask_hash, call_key
-from schemas.errors import EngineError, InputError
+from schemas.errors import EngineRefused, InputError
 from schemas.settings import EngineSettings
 from storage.calls import HEAD, SUFFIX, CallStore, Segment
 
@@ -33,7 +33,7 @@ class Recording:
         assert self._calls is not None
         found = self._calls.find(call_key(self.name, ask_hash(request.asked()), request.sample))
         if found is None:
-            raise EngineError(
+            raise EngineRefused(
                 f"the recording {self.path} has no answer by {self.name} to this request (role {request.role}, sample "
                 f"{request.sample}): {request.messages[-1].content[:120]!r}; run with a model to record it"
             )

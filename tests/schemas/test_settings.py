@@ -44,6 +44,11 @@ def test_a_file_and_overrides_make_settings(tmp_path: Path) -> None:
         ({"answers.count": "2", "answers.min_answers": "3"}, "min_answers is 3, but only 2"),
         ({"engines.teacher": "gpt"}, "no engine is called 'gpt'; expected openai:MODEL"),
         ({"engines.teacher": "openai:m@http://me:secret@host/v1"}, "the address carries a secret"),
+        ({"engines.teacher": "openai:m@http://host/v1?access_token=secret@"}, "the address carries a secret"),
+        (
+            {"engines.teacher": "vllm:a/b", "engines.teacher.options": {"hf_token": "secret@"}},
+            "hf_token holds a secret",
+        ),
         ({"engines.techer": "llamacpp:smollm2"}, "engines.techer"),
     ],
 )

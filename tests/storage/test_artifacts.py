@@ -73,6 +73,25 @@ def test_a_lost_row_is_a_bug_that_is_seen(store: Store) -> None:
         seal_part(store, "stage", "k", table, [], ids_in=["row-0", "row-1", "row-9"])
 
 
+def test_a_doubled_row_is_a_bug_that_is_seen(store: Store) -> None:
+    rows = instructions(2)
+    table = rows_to_table(Instruction, [*rows, rows[0]], [[], [], []])
+    with pytest.raises(SynthmillError, match="doubled 1 of 2 rows, the first row-0"):
+        seal_part(store, "stage", "k", table, [], ids_in=["row-0", "row-1"])
+    both = [Dropped(id="row-1", reason="x")]
+    with pytest.raises(SynthmillError, match="doubled 1 of 2 rows, the first row-1"):
+        seal_part(store, "stage", "k", rows_to_table(Instruction, rows, [[], []]), both, ids_in=["row-0", "row-1"])
+
+
+def test_a_part_that_lost_answers_to_an_engine_is_made_again(store: Store) -> None:
+    table = rows_to_table(Instruction, instructions(1), [[]])
+    seal = seal_part(store, "stage", "k", table, [], ids_in=["row-0"], lost_answers=1)
+    assert sealed_part(store, "stage", "k") is None
+    written = write_manifest(store, Manifest(stage="stage", key="k", identity={}, parts=(seal,)))
+    assert sealed_artifact(store, "stage", "k", {}) is None
+    assert read_part(store, written.parts[0]).num_rows == 1
+
+
 def test_an_artifact_is_done_when_its_manifest_says_so_and_everything_is_whole(store: Store) -> None:
     seal = sealed(store)
     manifest = Manifest(stage="stage", key="k", identity={}, sources={"source": "content"}, parts=(seal,))

@@ -108,6 +108,8 @@ def test_a_damaged_index_is_made_again(tmp_path: Path) -> None:
     index = Segment(path).index_path
     index.write_bytes(b"nonsense")
     assert CallStore(tmp_path).find(key_of(1)) is not None
+    index.write_bytes(b"")
+    assert CallStore(tmp_path).find(key_of(1)) is not None
     assert seal_abandoned(tmp_path) == 1
     assert CallStore(tmp_path).find(key_of(1)) is not None
 
@@ -128,6 +130,23 @@ def test_writers_see_each_other_after_a_refresh_and_only_the_dead_are_sealed(tmp
     one.close()
     reader = CallStore(tmp_path)
     assert [reader.find(key_of(n)) is not None for n in (1, 2, 3)] == [True, True, True]
+
+
+def test_a_segment_that_grew_behind_its_index_is_read_to_its_end(tmp_path: Path) -> None:
+    store = CallStore(tmp_path)
+    add(store, 1)
+    [path] = segments(tmp_path)
+    early = Segment(path)
+    early.refresh()
+    early.seal()  # as another process might, between our open and our lock
+    add(store, 2)
+    os.close(store._file)
+    reader = CallStore(tmp_path)
+    assert [reader.find(key_of(n)) is not None for n in (1, 2)] == [True, True]
+    assert seal_abandoned(tmp_path) == 1
+    reader = CallStore(tmp_path)
+    assert [reader.find(key_of(n)) is not None for n in (1, 2)] == [True, True]
+    assert seal_abandoned(tmp_path) == 0
 
 
 def test_segments_roll_over_and_large_ones_are_not_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,14 @@ def test_a_lost_or_damaged_catalog_costs_nothing(filled: Store) -> None:
     assert fetched(filled, "SELECT count(*) FROM answers") == [(6,)]
 
 
+def test_a_lost_part_does_not_take_the_catalog_with_it(filled: Store) -> None:
+    next((filled.root / "parts" / "answers").glob("*.parquet")).unlink()
+    rebuild(filled)
+    assert fetched(filled, "SELECT count(*) FROM instructions") == [(7,)]
+    with pytest.raises(InputError, match="answers"):
+        query(filled, "SELECT * FROM answers")
+
+
 def test_wrong_queries_and_places_say_so(filled: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nonsense"):
         query(filled, "SELECT * FROM nonsense")

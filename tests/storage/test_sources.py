@@ -94,11 +94,16 @@ def test_bad_rows_are_dropped_with_a_reason_and_good_ones_go_through(tmp_path: P
     assert [row.id for row in dropped][:2] == ["line-2", "line-3"]
 
 
+def test_a_byte_order_mark_costs_no_row(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "a"}\r\n{"prompt": "b"}\r\n')
+    assert [row.prompt for row in read(tmp_path / "in.jsonl")[0]] == ["a", "b"]
+
+
 def test_csv_rows_that_are_not_utf8_are_dropped(tmp_path: Path) -> None:
-    (tmp_path / "in.csv").write_bytes(b"id,prompt\n1,good\n2,caf\xe9\n3,fine\n")
+    (tmp_path / "in.csv").write_bytes(b"id,prompt\n1,good\n2,caf\xe9\n3,fine\n\xe9,bad id\n")
     rows, dropped = read(tmp_path / "in.csv")
     assert [row.id for row in rows] == ["1", "3"]
-    assert [row.reason for row in dropped] == ["not_utf8"]
+    assert [row.reason for row in dropped] == ["not_utf8"] * 2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from schemas.calls import Completion, Message, Request
-from schemas.errors import Drop, EngineError, Stopped, StoreError
+from schemas.errors import Drop, EngineError, Stopped, StoreError, SynthmillError
 from schemas.rows import Instruction
 from storage.calls import CallStore
 from tasks.driver import Driver, PartResult
@@ -125,12 +125,15 @@ def test_drops_and_bugs_in_one_row_leave_its_neighbours_alone(tmp_path: Path) ->
 
 def test_a_row_must_be_the_child_of_the_row_given(tmp_path: Path) -> None:
     class Orphan(Chain):
+        returned: str = "itself"
+
         def steps(self, row: Instruction) -> Steps[Instruction]:
             yield []
-            return row
+            return row if self.returned == "itself" else None  # type: ignore[return-value]
 
-    [result], _ = drive(Orphan(), Echo(), tmp_path, instructions(1))
-    assert result.dropped[0].reason == "recipe_error"
+    for returned in ("itself", "nothing"):
+        [result], _ = drive(Orphan(returned=returned), Echo(), tmp_path, instructions(1))
+        assert result.dropped[0].reason == "recipe_error"
 
 
 def failing(request: Request, sample: int) -> Any:
@@ -157,6 +160,37 @@ def test_equal_requests_of_several_rows_are_asked_once(tmp_path: Path) -> None:
     assert len(engine.asked) == 1
     assert (result.spent["student"].sent, result.spent["student"].reused) == (1, 5)
     assert {row.prompt for row in result.rows} == {"the same #0"}
+
+
+class Duet(Chain):
+    """Two roles are asked the same question, one of them twice over, in one step."""
+
+    roles: ClassVar = ("teacher", "student")
+
+    def steps(self, row: Instruction) -> Steps[Instruction]:
+        message = (Message(role="user", content=row.prompt),)
+        said = yield [Request(role=role, messages=message) for role in ("teacher", "student", "student")]
+        return Instruction.child_of(row, "duet", prompt=" | ".join(answer.text for answer in said))
+
+
+@pytest.mark.parametrize("together", [1, 4])
+def test_each_role_answers_for_itself_and_equal_requests_share_their_answer(tmp_path: Path, together: int) -> None:
+    engines = {
+        name: Echo(lambda _, sample, name=name: f"{name} {sample}", name=name) for name in ("teacher", "student")
+    }
+    for engine in engines.values():
+        engine.samples_per_call = together
+
+    async def run() -> Any:
+        calls = CallStore(tmp_path)
+        result = await Driver(Duet(), engines, calls).run(instructions(2))
+        calls.close()
+        return result
+
+    for _ in range(2):
+        assert [row.prompt for row in asyncio.run(run()).rows] == ["teacher 0 | student 0 | student 0"] * 2
+    assert [len(engine.asked) for engine in engines.values()] == [2, 2]
+    assert {count for engine in engines.values() for _, _, count in engine.asked} == {1}
 
 
 def test_samples_are_asked_together_and_an_interrupted_group_is_asked_whole(tmp_path: Path) -> None:
@@ -215,15 +249,21 @@ def test_a_stop_drains_what_is_in_flight(tmp_path: Path) -> None:
     assert in_flight == drained == 8
 
 
-def test_a_store_that_cannot_be_written_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: CallStore) -> None:
-        if self._buffer:
-            self._buffer.clear()
-            raise StoreError("the disk is full")
+@pytest.mark.parametrize("method", ["find", "add", "flush"])
+@pytest.mark.parametrize("error", [StoreError("the disk is full"), OSError(24, "too many open files")])
+def test_a_broken_store_stops_the_run_and_drops_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, error: Exception
+) -> None:
+    def broken(self: CallStore, *_: Any, **__: Any) -> None:
+        raise error
 
-    monkeypatch.setattr(CallStore, "flush", full)
-    [result], _ = drive(Chain(), Echo(), tmp_path, instructions(3))
-    assert isinstance(result, StoreError)
+    async def run() -> Any:
+        driver = Driver(Chain(), {"student": Echo()}, CallStore(tmp_path))
+        monkeypatch.setattr(CallStore, method, broken)
+        return await asyncio.wait_for(driver.run(instructions(3)), 10)
+
+    with pytest.raises(SynthmillError, match=r"the disk is full|too many open files"):
+        asyncio.run(run())
 
 
 def test_an_empty_part_is_a_part(tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def test_a_server_that_says_wait_is_waited_for_and_asked_less(
         return slowed, engine.limit
 
     slowed, recovered = asyncio.run(run())
-    assert set(pauses) == {0.25}
+    assert pauses
+    assert min(pauses) >= 0.25  # never earlier than told, and not all at the same moment
     assert slowed <= 8 + 1
     assert recovered == 16
 

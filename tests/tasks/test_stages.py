@@ -1,10 +1,13 @@
 """Stages over artifacts, in this process: what is made, what is reused, and the promises on re-sending."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from bench.serving import chat_server
 from schemas.artifacts import Manifest
 from schemas.calls import Message, Request, Sampling
 from schemas.errors import EngineError, InputError
@@ -137,7 +140,10 @@ def test_an_engine_that_dies_stops_the_stage_and_the_next_run_continues(
     with in_process(store) as pool:
         made = run_stage(store, planned, source, pool, "run")
     assert made.dropped == {"engine_error": 1}  # a request that fails beside others that do not is its row's loss
-    server.set(fail_on="")
+    server.set(fail_on="", forget=1)
+    with in_process(store) as pool:
+        again = run_stage(store, planned, source, pool, "run")
+    assert (again.rows, server.stats()["total"]) == (40, 1)  # what an engine lost is asked again by the next run
     stage = Shout(sampling=Sampling(seed=9))
     server.set(forget=1, fail_every=1, fail_status=500)
     with in_process(store) as pool:
@@ -146,6 +152,26 @@ def test_an_engine_that_dies_stops_the_stage_and_the_next_run_continues(
             run_stage(store, planned, source, pool, "run")
         server.set(forget=1, fail_every=0)
         assert run_stage(store, planned, source, pool, "run").rows == 40  # the same pool, as Prefect's retry has it
+
+
+def test_a_server_that_dies_near_the_end_loses_no_row(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything in flight was sent before the last good answer; that must not make it the rows' fault."""
+    monkeypatch.setattr("tasks.engines.chat_server.BACKOFF_S", 0.01)
+    source = source_of(store, tmp_path, 32)
+    with chat_server("--latency-ms", "300", "--sigma", "1") as url:
+        seen = ChatServer(url)
+        settings = EngineSettings.model_validate({"spec": seen.spec, "concurrency": 32, "retries": 2})
+        planned = Planned(Shout(), {"student": settings}, source.key)
+
+        def die(progress: Any) -> None:
+            if progress.rows >= 5:
+                os.kill(int(seen.stats()["pid"]), signal.SIGKILL)
+
+        with in_process(store) as pool, pytest.raises(EngineError, match="does not answer"):
+            run_stage(store, planned, source, pool, "run", die)
+    assert not list(store.root.glob("parts/shout/*.json"))
 
 
 def test_a_frame_stage_names_the_columns_it_misses(store: Store, tmp_path: Path, server: ChatServer) -> None:
