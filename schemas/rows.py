@@ -68,11 +68,7 @@ class PreferenceSet(Instruction):
 
 
 class SystemMessage(PreferenceSet):
-    """An instruction with the system message written for its preference set (field `system`); system_finish_reason
-    "length" says that it was cut at max_tokens.
-    """
-
-    system_finish_reason: str
+    """An instruction with the system message written for its preference set (field `system`)."""
 
 
 class Answer(Frozen):

@@ -96,6 +96,21 @@ def parse_values(said: Completion) -> tuple[Value, ...]:
 FIELDS = ("subdimension", "preference", "description")
 
 
+LONGEST_SYSTEM_MESSAGE = 1400  # characters; the paper's are 682 to 1,370
+CHARS_PER_TOKEN = 3  # at least, in prose: so the message ends before max_tokens cuts it
+
+
+def system_message_schema(max_tokens: int) -> dict[str, Any]:
+    """JSON, so that nothing but the message comes back: small models like to introduce it."""
+    longest = max(60, min(LONGEST_SYSTEM_MESSAGE, CHARS_PER_TOKEN * max_tokens))
+    return {
+        "type": "object",
+        "properties": {"system_message": {"type": "string", "minLength": 40, "maxLength": longest}},
+        "required": ["system_message"],
+        "additionalProperties": False,
+    }
+
+
 class SystemMessages(Recipe[PreferenceSet, SystemMessage]):
     """Preference set -> a system message written from its four descriptions only. A system message the instruction
     came with is replaced. Source: docs/papers.md#multifaceted, step S2.
@@ -106,12 +121,35 @@ class SystemMessages(Recipe[PreferenceSet, SystemMessage]):
     roles: ClassVar = ("teacher",)
     prompts: ClassVar = {"multifaceted/system_message": ("descriptions",)}
 
+    attempts: int = Field(3, ge=1)
+
+    def requests_per_row(self) -> int:
+        return self.attempts
+
     def steps(self, row: PreferenceSet) -> Steps[SystemMessage]:
         messages = load("multifaceted/system_message").render(
             row=row, descriptions=[value.description for value in row.values]
         )
-        [said] = yield [Request(role="teacher", messages=messages, sampling=self.sampling)]
-        system = said.text.strip().strip('"').strip()
-        if not system:
-            raise Drop("empty_system_message")
-        return SystemMessage.child_of(row, self.name, system=system, system_finish_reason=said.finish_reason)
+        schema = system_message_schema(self.sampling.max_tokens)
+        request = Request(role="teacher", messages=messages, sampling=self.sampling, schema_=schema)
+        fault = Drop("bad_system_message")
+        for attempt in range(self.attempts):
+            [said] = yield [request.model_copy(update={"sample": attempt})]
+            try:
+                return SystemMessage.child_of(row, self.name, system=parse_system_message(said))
+            except Drop as drop:
+                fault = drop
+        raise fault
+
+
+def parse_system_message(said: Completion) -> str:
+    """Read the system message out of its JSON; raises Drop that says what is wrong."""
+    if said.finish_reason == "length":
+        raise Drop("bad_system_message: cut at max_tokens")
+    try:
+        system = " ".join(orjson.loads(said.text)["system_message"].split())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Drop(f"bad_system_message: {type(error).__name__}: {error}") from error
+    if not system:
+        raise Drop("empty_system_message")
+    return system

@@ -71,15 +71,28 @@ def test_a_system_message_is_asked_for_with_the_descriptions_only() -> None:
     assert all(value.description in said for value in values)
     assert not any(value.preference in said or ROW.prompt in said for value in values)
     with pytest.raises(StopIteration) as done:
-        steps.send([Completion(text=' "You are a patient teacher." ')])
+        steps.send([Completion(text='{"system_message": "You are a patient\\n teacher."}')])
     assert done.value.value.system == "You are a patient teacher."
 
 
-def test_an_empty_system_message_is_dropped() -> None:
-    steps = SystemMessages().steps(PreferenceSet.child_of(ROW, 0, values=()))
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (Completion(text='{"system_message": " "}'), "empty_system_message"),
+        (Completion(text="You are"), "bad_system_message: JSONDecodeError"),
+        (
+            Completion(text='{"system_message": "You are', finish_reason="length"),
+            "bad_system_message: cut at max_tokens",
+        ),
+    ],
+)
+def test_a_bad_system_message_is_asked_for_again_then_dropped(bad: Completion, reason: str) -> None:
+    steps = SystemMessages(attempts=2).steps(PreferenceSet.child_of(ROW, 0, values=()))
     next(steps)
-    with pytest.raises(Drop, match="empty_system_message"):
-        steps.send([Completion(text=' "" ')])
+    [second] = steps.send([bad])
+    assert second.sample == 1
+    with pytest.raises(Drop, match=reason):
+        steps.send([bad])
 
 
 def test_a_pool_keeps_what_came_if_it_is_enough() -> None:
