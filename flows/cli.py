@@ -157,7 +157,7 @@ def split_set(given: str) -> tuple[str, Any]:
         raise InputError(f"--set {given!r} is not KEY=VALUE; expected for instance --set answers.count=8")
     try:
         return name, yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         return name, value
 
 

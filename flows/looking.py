@@ -4,9 +4,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
 from schemas.artifacts import Manifest
 from schemas.errors import InputError, StoreError
 from storage.artifacts import Store, read_part
+
+ROWS_SHOWN = 100
+SPEND = """
+    SELECT stage, role, engine, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
+    sum(completion_tokens)::BIGINT AS completion_tokens FROM spend GROUP BY ALL ORDER BY ALL"""
 
 
 def open_store(place: Path) -> Store:
@@ -91,7 +98,7 @@ def show_artifact(place: Path, name: str, rows: int) -> None:
         )
         shown = 0
         for seal in manifest.parts:
-            if seal.dropped_file and shown < rows:
+            if seal.dropped_file and shown < rows and (store.root / seal.dropped_file).exists():
                 for row in pq.read_table(store.root / seal.dropped_file).to_pylist()[: rows - shown]:
                     shown += 1
                     console.print(
@@ -115,27 +122,44 @@ def show_artifact(place: Path, name: str, rows: int) -> None:
 
 
 def show_query(place: Path, sql: str, as_csv: bool) -> None:
+    import csv
+
+    from rich.console import Console
+
     from storage.catalog import query
 
-    relation = query(open_store(place), sql)
-    if relation is None:
-        return
+    columns, rows = query(open_store(place), sql)
+    cells = [
+        ["" if value is None else value if isinstance(value, str) else plain(value) for value in row] for row in rows
+    ]
     if as_csv:
-        frame = relation.pl()
-        sys.stdout.write(frame.write_csv())
-    else:
-        relation.show(max_rows=100, max_width=_width())
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(cells)
+        return
+    shown = table(*columns)
+    for cell in cells[:ROWS_SHOWN]:
+        shown.add_row(*(Text(shortened(value, 400)) for value in cell))
+    Console().print(shown)
+    if len(cells) > ROWS_SHOWN:
+        print(f"{len(cells):,} rows, the first {ROWS_SHOWN} are shown; --csv prints all", file=sys.stderr)
 
 
-def _width() -> int:
-    from shutil import get_terminal_size
+def plain(value: Any) -> str:
+    """Numbers as they are, lists and structs as JSON."""
+    import orjson
 
-    return get_terminal_size((140, 40)).columns
+    return orjson.dumps(value, default=str).decode() if isinstance(value, dict | list) else str(value)
+
+
+def shortened(text: str, most: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def show_calls(place: Path, record: Path | None) -> None:
     from storage.calls import record_to
-    from storage.catalog import query, rebuild
+    from storage.catalog import rebuild
 
     store = open_store(place)
     if record:
@@ -143,10 +167,4 @@ def show_calls(place: Path, record: Path | None) -> None:
         print(f"{answers:,} answers -> {record}; replay them with an engine replay:{record}", file=sys.stderr)
         return
     rebuild(store)
-    spend = query(
-        store,
-        "SELECT stage, role, engine, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens, "
-        "sum(completion_tokens)::BIGINT AS completion_tokens FROM spend GROUP BY ALL ORDER BY ALL",
-    )
-    assert spend is not None
-    spend.show(max_width=_width())
+    show_query(place, SPEND, as_csv=False)

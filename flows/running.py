@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from flows.looking import table
+from flows.looking import shortened, table
 from flows.plan import Plan, plan
 from flows.stopping import stop_on_signals
 from schemas.errors import StoreError
@@ -130,8 +130,3 @@ def show_row(console: Any, traced: dict[str, Any], whole: bool) -> None:
         for name in ("chosen", "rejected")
     ]
     console.print(Columns(both))
-
-
-def shortened(text: str, most: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"

@@ -56,7 +56,9 @@ def sample_file(
     reading = SourceSettings(
         path=source, prompt_column=prompt_column, id_column=id_column, system_column=system_column, limit=limit
     )
-    drawn = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
+    drawn = read_settings(
+        Sampling, None, {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
+    )
     stage = Answers(sampling=drawn, count=count)
     roles = {"student": settings}
     Planned(stage, roles, "")  # names the engine: fails before the file is read and the store is made

@@ -9,8 +9,12 @@ STOP = threading.Event()
 """Set by the first signal: what is in flight is received and stored, then the run ends, resumable."""
 
 
+TAKEN_OVER = threading.Event()
+
+
 def stop_on_signals() -> None:
-    """Take over SIGINT and SIGTERM in the main thread."""
+    """Take over SIGINT and SIGTERM, in the main thread; again where a library has replaced our answer to them."""
+    TAKEN_OVER.set()
 
     def ask(number: int, _frame: FrameType | None) -> None:
         if STOP.is_set():

@@ -17,7 +17,7 @@ from prefect.context import FlowRunContext
 from flows.plan import Plan, plan
 from flows.progress import Reporter
 from flows.quiet import TELEMETRY_OFF
-from flows.stopping import STOP
+from flows.stopping import STOP, TAKEN_OVER, stop_on_signals
 from schemas.artifacts import Manifest
 from schemas.errors import EngineError, EngineRefused, Stopped, SynthmillError
 from schemas.settings import SynthesizeSettings
@@ -89,6 +89,8 @@ def synthesize(settings: SynthesizeSettings) -> dict[str, Any]:
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
     guard()
+    if TAKEN_OVER.is_set():
+        stop_on_signals()
     return run_synthesize(plan(settings)).model_dump(mode="json")
 
 

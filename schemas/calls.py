@@ -21,7 +21,7 @@ ChatRole = Literal["system", "user", "assistant", "tool"]
 class Frozen(BaseModel):
     """An immutable value that refuses unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Message(Frozen):
@@ -34,10 +34,10 @@ class Sampling(Frozen):
 
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(0.9, gt=0, le=1)
-    max_tokens: int = Field(1024, ge=1)
+    max_tokens: int = Field(1024, ge=1, le=1 << 31)
     stop: tuple[str, ...] = ()
     logprobs: int = Field(0, ge=0, le=20, description="alternatives per token to return; 0 for none")
-    seed: int = Field(0, ge=0, description="the run's seed")
+    seed: int = Field(0, ge=0, lt=1 << 63, description="the run's seed")
 
 
 class Request(Frozen):

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, GetJsonSchemaHandler, ValidationError, field_validator, model_validator
 
@@ -14,6 +15,21 @@ EMBEDDED = "llamacpp:smollm2"
 
 
 SECRET_NAME = re.compile(r"(^|[-_])(token|key|secret|password|authorization)$", re.I)
+
+
+ADDRESS = re.compile(r"@([a-z]+://|localhost|[\w.-]+:\d+|.*/)", re.I)
+"""What follows the model and looks like an address: without http:// it would be part of the model's name."""
+
+
+def check_address(url: str) -> None:
+    """Raises InputError for what is no http address."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise InputError(f"{url!r} is no address of a server; expected http://HOST:PORT/v1")
 
 
 def carries_secret(url: str) -> bool:
@@ -82,6 +98,8 @@ class EngineSettings(Spelled):
             raise ValueError(
                 "the address carries a secret; put it in an environment variable and name that in api_key_env"
             )
+        if url:
+            check_address(url)
         return url.rstrip("/") if url else url
 
     @field_validator("options")
@@ -109,6 +127,10 @@ def parse_engine(spec: str) -> dict[str, Any]:
     if kind in ("openai", "vllm", "llamacpp", "replay") and colon and rest:
         if kind == "openai":
             model, _, url = rest.partition("@http")
+            if not url and ADDRESS.search(rest):
+                raise ValueError(
+                    f"{spec!r} has an address without http:// or https://; expected openai:MODEL@http://HOST:PORT/v1"
+                )
             return {"kind": kind, "model": model, "base_url": f"http{url}" if url else None}
         return {"kind": kind, "model": rest}
     if spec.startswith(("http://", "https://")):
@@ -152,7 +174,7 @@ class StageSampling(Frozen):
 
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(0.9, gt=0, le=1)
-    max_tokens: int = Field(1024, ge=1)
+    max_tokens: int = Field(1024, ge=1, le=1 << 31)
 
 
 class AnswerSettings(Frozen):
@@ -162,7 +184,7 @@ class AnswerSettings(Frozen):
     min_answers: int = Field(2, ge=1, description="a prompt that lost answers keeps its pool if at least so many came")
     temperature: float = Field(0.8, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
-    max_tokens: int = Field(1024, ge=1)
+    max_tokens: int = Field(1024, ge=1, le=1 << 31)
 
     @model_validator(mode="after")
     def enough(self) -> "AnswerSettings":
@@ -188,7 +210,7 @@ class SynthesizeSettings(Frozen):
     system_messages: StageSampling = StageSampling(max_tokens=512)
     answers: AnswerSettings = AnswerSettings()
     embedder: str = Field("minilm", description="minilm (embedded), a Hub id or a folder of sentence-transformers")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=1 << 63)
     workers: int | None = Field(
         None, ge=0, description="Ray actors; 0 runs in this process; default: what the engines need"
     )
@@ -220,7 +242,7 @@ def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[s
             raise InputError(
                 f"{file} is not there; expected a YAML file of settings, for instance examples/demo.yaml"
             ) from error
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        except (yaml.YAMLError, ValueError, OSError) as error:
             raise InputError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
         if not isinstance(given, dict):
             raise InputError(

@@ -52,23 +52,20 @@ class Store:
     def prepare(self) -> None:
         """Make the folder; raises StoreError when it cannot be written or was made by something else."""
         marker = self.root / MARKER
-        if self.root.exists() and not self.root.is_dir():
-            raise StoreError(f"{self.root} is a file; choose a folder with --store")
-        if not marker.exists():
-            if self.root.is_dir() and any(self.root.iterdir()) and not (self.root / "artifacts").is_dir():
+        try:
+            if self.root.exists() and not self.root.is_dir():
+                raise StoreError(f"{self.root} is a file; choose a folder with --store")
+            if not marker.exists() and self.root.is_dir() and any(self.root.iterdir()):
+                raise StoreError(f"{self.root} is not empty and is no synthmill store; choose another")
+            if marker.exists() and (found := read_json(marker).get("format")) != FORMAT:
                 raise StoreError(
-                    f"{self.root} is not empty and is no synthmill store; choose another folder with --store"
+                    f"{self.root} has store format {found}, this synthmill reads format {FORMAT}; choose another --store"
                 )
-            write_json(marker, {"format": FORMAT, "what": "a synthmill store"})
-        if (found := read_json(marker).get("format")) != FORMAT:
-            raise StoreError(
-                f"{self.root} has store format {found}, this synthmill reads format {FORMAT}; choose another --store"
-            )
-        for folder in ("artifacts", "parts", "calls", "runs"):
-            (self.root / folder).mkdir(exist_ok=True)
-        write_json(
-            marker, {"format": FORMAT, "what": "a synthmill store"}
-        )  # says now, not after a day, that it cannot be written
+            write_json(marker, {"format": FORMAT, "what": "a synthmill store"})  # now, not after a day of work
+            for folder in ("artifacts", "parts", "calls", "runs"):
+                (self.root / folder).mkdir(exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"cannot write {self.root}: {error}; choose another folder with --store") from error
 
     def manifest_path(self, stage: str, key: str) -> Path:
         return self.root / "artifacts" / stage / f"{key}.json"

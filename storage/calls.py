@@ -59,6 +59,11 @@ def halves(key: bytes) -> tuple[np.uint64, np.uint64]:
     return np.uint64(int.from_bytes(key[:8], "big")), np.uint64(int.from_bytes(key[8:], "big"))
 
 
+def segment_files(place: Path) -> list[Path]:
+    """The segments of a folder, the oldest first; or the one that `place` is."""
+    return [place] if place.is_file() else [path for path in sorted(place.glob(f"*{SUFFIX}")) if path.is_file()]
+
+
 class Index:
     """Sorted keys of sealed answers. table: (5, answers) uint64, rows key high, key low, offset, length, segment
     number.
@@ -106,9 +111,12 @@ class Segment:
         if self.sealed is None and self.index_path.exists():
             try:
                 self.sealed = np.load(self.index_path, mmap_mode="r")
+                size = self.path.stat().st_size
+                if self.sealed.shape[1] and max(self.sealed[2].max(), self.sealed[3].max()) > size:
+                    raise ValueError("an answer is said to lie behind the segment's end")
                 self.scanned = int((self.sealed[2] + self.sealed[3]).max()) if self.sealed.shape[1] else 0
                 self.fresh.clear()
-            except (ValueError, IndexError, EOFError, OSError):
+            except (ValueError, IndexError, TypeError, EOFError, OSError):
                 self.sealed, self.scanned = None, 0  # derived: made again from the segment
                 self.index_path.unlink(missing_ok=True)
         if self.path.stat().st_size <= self.scanned:
@@ -176,7 +184,7 @@ class CallStore:
 
     def refresh(self) -> None:
         """See what other writers have added."""
-        paths = [self.place] if self.place.is_file() else sorted(self.place.glob(f"*{SUFFIX}"))
+        paths = segment_files(self.place)
         for path in paths:
             segment = self.segments.setdefault(path, Segment(path))
             if segment is not self._own:
@@ -310,7 +318,7 @@ def seal_abandoned(folder: Path) -> int:
     file's lock.
     """
     sealed = 0
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    for path in segment_files(folder):
         segment = Segment(path)
         segment.refresh()
         if not segment.fresh:
@@ -335,7 +343,7 @@ def record_to(folder: Path, recording: Path) -> int:
     def save(temporary: Path) -> None:
         nonlocal answers
         with temporary.open("wb") as file:
-            for path in sorted(folder.glob(f"*{SUFFIX}")):
+            for path in segment_files(folder):
                 for kind, key, _, data in Segment(path).lines():
                     if key not in seen:
                         seen.add(key)

@@ -6,6 +6,7 @@ latest artifact. Tables: runs, artifacts, lineage, drops, calls, spend, store.
 """
 
 import fcntl
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from schemas.artifacts import Manifest
 from schemas.errors import InputError, StoreError
 from storage.artifacts import Store
-from storage.calls import HEAD, SUFFIX, Segment, seal_abandoned
+from storage.calls import HEAD, Segment, seal_abandoned, segment_files
 from storage.files import write_atomically
 from storage.runs import runs
 
@@ -41,19 +42,28 @@ CALL_COLUMNS = pa.schema(
         ("at", pa.float64()),
     ]
 )
+COPIES = "parquet"
 CALLS_PER_BATCH = 20_000
 
 
 def rebuild(store: Store) -> Path:
-    """Make the catalog anew and swap it in; returns its path. Safe while runs write and readers read."""
-    with (store.root / ".catalog.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        seal_abandoned(store.calls)
-        copies = copy_calls(store.calls)
-        try:
-            write_atomically(store.catalog, lambda path: fill(path, store, copies))
-        except duckdb.Error as error:
-            raise StoreError(f"cannot make {store.catalog}: {error}; `synthmill ls` shows what there is") from error
+    """Make the catalog anew and swap it in; returns its path. Safe while runs write and readers read. Raises StoreError
+    when it cannot be made.
+    """
+    try:
+        with (store.root / ".catalog.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            seal_abandoned(store.calls)
+            try:
+                write_atomically(store.catalog, lambda path: fill(path, store, copy_calls(store.calls)))
+            except duckdb.Error:  # a damaged copy of calls, perhaps: copies are made again from the segments
+                shutil.rmtree(store.calls / COPIES, ignore_errors=True)
+                write_atomically(store.catalog, lambda path: fill(path, store, copy_calls(store.calls)))
+    except (duckdb.Error, OSError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise StoreError(
+            f"cannot make {store.catalog}: {said}; run the same command again to make what is damaged anew"
+        ) from error
     return store.catalog
 
 
@@ -129,9 +139,9 @@ def fill(path: Path, store: Store, copies: list[Path]) -> None:
         database.close()
 
 
-def query(store: Store, sql: str) -> "duckdb.DuckDBPyRelation | None":
-    """Run one query on the catalog, read-only. Raises InputError for bad SQL, StoreError when there is no catalog to
-    be made.
+def query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Run one query on the catalog, read-only; (columns, rows). Raises InputError for bad SQL, StoreError when there is
+    no catalog to be made.
     """
     if not (store.root / "artifacts").is_dir():
         raise StoreError(
@@ -140,9 +150,12 @@ def query(store: Store, sql: str) -> "duckdb.DuckDBPyRelation | None":
     if is_stale(store):
         rebuild(store)
     try:
-        return duckdb.connect(str(store.catalog), read_only=True).sql(sql)
-    except duckdb.Error as error:
-        raise InputError(f"{' '.join(str(error).split())[:400]}; `synthmill ls` shows what there is") from error
+        with duckdb.connect(str(store.catalog), read_only=True) as database:
+            relation = database.sql(sql)
+            return (relation.columns, relation.fetchall()) if relation is not None else ([], [])
+    except (duckdb.Error, RuntimeError) as error:
+        said = " ".join(str(error).split())[:400]
+        raise InputError(f"{said}; `synthmill ls` shows what there is") from error
 
 
 def is_stale(store: Store) -> bool:
@@ -180,14 +193,14 @@ def insert(database: "duckdb.DuckDBPyConnection", table: str, columns: str, rows
 def copy_calls(folder: Path) -> list[Path]:
     """Parquet copies of the sealed segments, made once each; an empty one stands in when there is none."""
     copies = []
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        copy = folder / "parquet" / f"{path.stem}.parquet"
+    for path in segment_files(folder):
+        copy = folder / COPIES / f"{path.stem}.parquet"
         index = Segment(path).index_path
         if index.exists():
             if not copy.exists() or copy.stat().st_mtime < index.stat().st_mtime:
                 write_atomically(copy, lambda temporary, path=path: write_copy(Segment(path), temporary))  # type: ignore[misc]
             copies.append(copy)
-    empty = folder / "parquet" / "empty.parquet"
+    empty = folder / COPIES / "empty.parquet"
     if not empty.exists():
         write_atomically(empty, lambda temporary: pq.write_table(CALL_COLUMNS.empty_table(), temporary))
     return copies or [empty]

@@ -102,7 +102,7 @@ def read_chunks(source: SourceSettings, rows_per_part: int) -> Iterator[Chunk]:
 
 def check_columns(source: SourceSettings, columns: set[str], answered: bool) -> None:
     if not answered and not columns & {source.prompt_column, "messages", "turns"}:
-        found = ", ".join(sorted(columns)) or "none"
+        found = ", ".join(sorted(columns)) or "no row that could be read at all"
         raise InputError(
             f"{source.path} has no column {source.prompt_column!r} (nor messages or turns); found: {found}; "
             "name the column with --prompt-column, or source.prompt_column in the settings"
@@ -135,7 +135,9 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
     given = fields.get(source.id_column)
     if isinstance(given, str):
         given = text_of(given, "id")
-    elif given is not None and not isinstance(given, int):
+    elif isinstance(given, float) and given.is_integer():
+        given = int(given)  # pandas makes floats of whole numbers beside nulls
+    elif given is not None and (isinstance(given, bool) or not isinstance(given, int)):
         raise Drop(f"bad_id: expected text or a whole number, found {type(given).__name__}")
     row_id = str(given) if given not in (None, "") else content_hash([system, prompt])[:24]
     source_name = fields.get("source")
@@ -257,13 +259,12 @@ def hub_commit(place: str) -> tuple[str, str, str]:
     is.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     name, _, split = place.removeprefix(HUB).partition("#")
     name, _, revision = name.partition("@")
     try:
         commit = HfApi().dataset_info(name, revision=revision or None).sha
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+    except Exception as error:  # the client's own errors, its HTTP library's, the system's
         raise InputError(f"{place} cannot be reached on the Hub: {' '.join(str(error).split())[:200]}") from error
     return name, commit or revision, split or "train"
 

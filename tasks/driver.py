@@ -148,6 +148,7 @@ class Driver:
         self._waiting.clear()
         for lane in self._all_lanes:
             lane.queue.clear()
+            lane.engine.stop()
         self._settle()
 
     def _settle(self) -> None:

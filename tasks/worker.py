@@ -132,6 +132,7 @@ class Worker:
     def stop(self, why: str) -> None:
         """Send nothing more; what is in flight is received and stored, then `work` raises Stopped."""
         self._stopped = why
+        self._broken = True
         if self._driver:
             self._driver.stop(Stopped(why))
 

@@ -15,7 +15,7 @@ import orjson
 from schemas.calls import Completion, Request
 from schemas.errors import EngineError, EngineRefused, InputError
 from schemas.hashing import content_hash
-from schemas.settings import EngineSettings, carries_secret
+from schemas.settings import EngineSettings, carries_secret, check_address
 from tasks.engines.transport import Transport, make_transport
 
 OPENAI = "https://api.openai.com/v1"
@@ -45,6 +45,7 @@ class ChatServer:
         self.samples_per_call = settings.samples_per_call
         self.url = server_url(settings)
         self._transport: Transport | None = None
+        self._stopping = asyncio.Event()
         self._plain = {"model": settings.model, **{k: v for k, v in settings.options.items() if v is not None}}
         self._key = os.environ.get(settings.api_key_env)
         self._length_field = "max_completion_tokens" if self.url.startswith(OPENAI) else "max_tokens"
@@ -71,7 +72,11 @@ class ChatServer:
         while True:
             status, data, retry_after = await self._transport.post(body)
             if status == 200:
-                return self._read(request, data, count, time.monotonic() - started)
+                try:
+                    return self._read(request, data, count, time.monotonic() - started)
+                except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+                    said = f"the answer is no chat completion ({type(error).__name__}: {error}): {data[:120]!r}"
+                    status, data = 0, " ".join(said.split()).encode()
             failing_since = failing_since or time.monotonic()
             if status in (429, 503, 529):
                 self._slow_down()
@@ -80,7 +85,7 @@ class ChatServer:
                     backoff(waits) if retry_after is None else retry_after * random.uniform(1, 1.25) + BACKOFF_S / 10
                 )
                 exhausted = waits > self.settings.retries * 4
-            elif status in (0, 408, 409, 425) or status >= 500:
+            elif status in (0, 408, 409, 425) or 500 <= status < 600:
                 attempts += 1
                 pause = max(retry_after or 0.0, backoff(attempts))
                 exhausted = attempts > self.settings.retries
@@ -88,7 +93,20 @@ class ChatServer:
                 return self._refused(status, data, count)
             if exhausted:
                 return self._gave_up(status, data, count, failing_since)
-            await asyncio.sleep(pause)
+            if await self._stopped_within(pause):
+                return [Completion(text="", finish_reason="error", error="engine_error: the run was stopped")] * count
+
+    def stop(self) -> None:
+        """Ask no more: a request between two attempts gives up now, one on the wire is still received."""
+        self._stopping.set()
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        """Wait, but no longer than the run goes on."""
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
 
     def _body(self, request: Request, seed: int, count: int) -> dict[str, Any]:
         sampling = request.sampling
@@ -114,31 +132,27 @@ class ChatServer:
         return body
 
     def _read(self, request: Request, data: bytes, count: int, latency_s: float) -> Sequence[Completion]:
-        try:
-            answer = orjson.loads(data)
-            choices = answer["choices"]
-            usage = answer.get("usage") or {}
-            completions = [
-                Completion(
-                    text=chosen(request, choice["message"].get("content") or ""),
-                    finish_reason=choice.get("finish_reason") or "stop",
-                    prompt_tokens=usage.get("prompt_tokens", 0) if index == 0 else 0,
-                    completion_tokens=share(usage.get("completion_tokens", 0), len(choices), index),
-                    latency_s=round(latency_s, 4),
-                    logprobs=token_logprobs(choice) if request.sampling.logprobs else None,
-                )
-                for index, choice in enumerate(choices)
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise EngineError(
-                f"{self.url} answered something that is not a chat completion ({type(error).__name__}: {error}): "
-                f"{data[:200]!r}; "
-                "check that the address ends in /v1 and speaks the OpenAI protocol"
-            ) from error
-        if len(completions) != count:
-            raise EngineError(
-                f"{self.url} gave {len(completions)} of {count} answers asked for in one call; set samples_per_call=1"
+        """The completions in an answer; raises ValueError and its like when it is none."""
+        answer = orjson.loads(data)
+        choices = answer["choices"]
+        if len(choices) != count:
+            what = f"gave {len(choices)} of {count} answers asked for in one call"
+            if count > 1:
+                raise EngineRefused(f"{self.url} {what}; set samples_per_call=1")
+            raise ValueError(what)
+        usage = answer.get("usage") or {}
+        tokens = [whole_number(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+        completions = [
+            Completion(
+                text=chosen(request, text_of(choice["message"].get("content"))),
+                finish_reason=finish if isinstance(finish := choice.get("finish_reason"), str) else "stop",
+                prompt_tokens=tokens[0] if index == 0 else 0,
+                completion_tokens=share(tokens[1], count, index),
+                latency_s=round(latency_s, 4),
+                logprobs=token_logprobs(choice) if request.sampling.logprobs else None,
             )
+            for index, choice in enumerate(choices)
+        ]
         self._answered_at = time.monotonic()
         self._speed_up()
         return completions
@@ -203,6 +217,7 @@ class ChatServer:
 def server_url(settings: EngineSettings) -> str:
     """Where the server is. Raises InputError for an address that carries a secret, wherever it comes from."""
     url = (settings.base_url or os.environ.get(settings.base_url_env) or OPENAI).rstrip("/")
+    check_address(url)
     if carries_secret(url):
         raise InputError(f"the address in {settings.base_url_env} carries a secret; put it in {settings.api_key_env}")
     return url
@@ -225,7 +240,7 @@ def served_models(settings: EngineSettings) -> list[str] | None:
         return None
     except (URLError, OSError) as error:
         raise EngineError(
-            f"{url} does not answer ({error}); start the server, or correct the address: MODEL@URL"
+            f"{url} does not answer ({error}); start the server, or correct the address: openai:MODEL@http://HOST:PORT/v1"
         ) from error
 
 
@@ -263,6 +278,24 @@ def chosen(request: Request, text: str) -> str:
         return str(orjson.loads(text)["choice"])
     except (ValueError, KeyError, TypeError):
         return text.strip()
+
+
+def text_of(content: Any) -> str:
+    """A message's text; some servers send it as a list of parts, or null. Raises ValueError for anything else."""
+    if isinstance(content, str):
+        return content
+    if content is None:
+        return ""
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
+    ):
+        return "".join(part["text"] for part in content)
+    raise ValueError(f"content is {type(content).__name__}, expected text")
+
+
+def whole_number(value: Any) -> int:
+    """A server's count of tokens; 0 for what cannot be one."""
+    return value if isinstance(value, int) and 0 <= value < 1 << 40 else 0
 
 
 def token_logprobs(choice: dict[str, Any]) -> list[Any]:

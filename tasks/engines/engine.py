@@ -29,6 +29,9 @@ class Engine(Protocol):
         set; an engine that is gone raises EngineError.
         """
 
+    def stop(self) -> None:
+        """The run is being stopped: do not wait for another attempt; what is on the wire is still received."""
+
     async def close(self) -> None:
         """Free everything; no process stays behind."""
 

@@ -55,6 +55,8 @@ class GGUF:
         self._threads = ThreadPoolExecutor(self.instances, "llamacpp")
         await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
 
+    def stop(self) -> None: ...
+
     async def close(self) -> None:
         if self._threads:
             self._threads.shutdown()

@@ -8,7 +8,7 @@ import orjson
 from schemas.calls import Completion, Request, ask_hash, call_key
 from schemas.errors import EngineRefused, InputError
 from schemas.settings import EngineSettings
-from storage.calls import HEAD, SUFFIX, CallStore, Segment
+from storage.calls import HEAD, CallStore, Segment, segment_files
 
 
 class Recording:
@@ -39,6 +39,8 @@ class Recording:
             )
         return [found] * count
 
+    def stop(self) -> None: ...
+
     async def close(self) -> None:
         if self._calls:
             self._calls.close()
@@ -49,7 +51,7 @@ def only_engine(path: Path) -> str:
     if not path.exists():
         raise InputError(f"there is no recording {path}; make one with `synthmill calls --record {path}`")
     engines: set[str] = set()
-    for segment in [path] if path.is_file() else sorted(path.glob(f"*{SUFFIX}")):
+    for segment in segment_files(path):
         for kind, _, _, data in Segment(segment).lines():
             if kind == b"A":
                 engines.add(orjson.loads(data[HEAD:])["engine"])

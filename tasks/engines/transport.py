@@ -6,6 +6,7 @@ goes through aiohttp.
 """
 
 import asyncio
+import math
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
@@ -47,7 +48,8 @@ def seconds_of(retry_after: str | None) -> float | None:
     if not retry_after:
         return None
     try:
-        return min(max(0.0, float(retry_after)), 600.0)
+        seconds = float(retry_after)
+        return min(max(0.0, seconds), 600.0) if math.isfinite(seconds) else None
     except ValueError:
         try:
             return min(max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time()), 600.0)
@@ -161,10 +163,18 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if self._waiter is None:  # nobody asked: never let it be taken for the next answer
+            self._retire()
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._end((0, f"the answer is not HTTP ({error})".encode(), None))
+
+    def _retire(self) -> None:
+        if self in self._idle:
+            self._idle.remove(self)
+        self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self in self._idle:
@@ -190,6 +200,12 @@ class Connection(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
+        if self._parser.get_status_code() < 200:  # 100 Continue, 103 Early Hints: the answer is yet to come
+            return
+        if self._waiter is None or self._waiter.done():  # a second answer behind the first
+            self._transport.abort()
+            self.reusable = False
+            return
         self.reusable = self._parser.should_keep_alive() and not self._transport.is_closing()
         self._end((self._parser.get_status_code(), b"".join(self._body), seconds_of(self._retry_after)))
 

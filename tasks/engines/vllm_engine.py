@@ -78,6 +78,8 @@ class VLLMEngine:
             raise EngineError(f"vLLM cannot load {model}: {' '.join(str(error).split())[:300]}") from error
         self._tokenizer = self._engine.get_tokenizer()
 
+    def stop(self) -> None: ...
+
     async def close(self) -> None:
         if self._engine is not None:
             await asyncio.to_thread(self._engine.shutdown)

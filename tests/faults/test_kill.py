@@ -161,6 +161,31 @@ def test_ctrl_c_keeps_every_answer_and_says_how_to_go_on(tmp_path: Path, slow_se
     assert (stats["total"], stats["repeated"]) == (150, 0)
 
 
+@pytest.mark.prefect
+def test_sigterm_in_the_middle_of_a_flow_drains_too(tmp_path: Path, slow_server: ChatServer) -> None:
+    slow_server.set(latency_ms=100)
+    write_jsonl(tmp_path / "in.jsonl", prompts(60))
+    run = [
+        "run",
+        "synthesize",
+        "--workers",
+        0,
+        "--set",
+        "source=in.jsonl",
+        "--set",
+        f"engines.teacher={slow_server.spec}",
+    ]
+    process = start(*run, "--set", "engines.teacher.concurrency=8", cwd=tmp_path)
+    wait_for_calls(slow_server, process, 20)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    asked = slow_server.stats()["total"]
+    out, _ = synthmill("sql", "SELECT count(*)::INT AS n FROM calls", "--csv", cwd=tmp_path)
+    assert int(out.split()[1]) == asked
+
+
 def test_a_power_cut_after_a_part_was_sealed_costs_only_what_was_not(tmp_path: Path, slow_server: ChatServer) -> None:
     """What was not synced is gone: the tail of the newest segment, and every temporary file."""
     write_jsonl(tmp_path / "in.jsonl", prompts(600))

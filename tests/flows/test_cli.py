@@ -75,6 +75,10 @@ def test_looking_at_a_store(tmp_path: Path, server: ChatServer) -> None:
     synthmill(*replayed, cwd=tmp_path)
     assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
     assert server.stats()["total"] == sent
+    out, _ = synthmill("sql", "SELECT [1, 2] AS a, NULL AS b", "--csv", cwd=tmp_path)
+    assert out == 'a,b\n"[1,2]",\n'
+    _, err = synthmill("sql", "SELECT error('as told')", cwd=tmp_path, expect=2)
+    assert "as told" in err
     _, err = synthmill("show", "nothing", cwd=tmp_path, expect=2)
     assert "has no artifact 'nothing'; there is instructions_" in err
     _, err = synthmill("ls", "--store", "elsewhere", cwd=tmp_path, expect=1)
@@ -97,6 +101,12 @@ MISTAKES = [
     (("sample", "in.jsonl", "--engine", ENGINE, "--store", "in.jsonl", "--out", "o.jsonl"), 1, "in.jsonl is a file"),
     (("sample", "in.jsonl", "--engine", "llamacpp:no.gguf", "--out", "o.jsonl"), 2, "there is no file"),
     (("sample", "in.jsonl", "--engine", "http://127.0.0.1:9/v1", "--out", "o.jsonl"), 1, "does not answer"),
+    (("sample", "in.jsonl", "--engine", ENGINE, "--temperature", "nan", "--out", "o.jsonl"), 2, "temperature: "),
+    (("sample", "in.jsonl", "--engine", ENGINE, "--seed", 1 << 80, "--out", "o.jsonl"), 2, "seed: "),
+    (("sample", "in.jsonl", "--engine", ENGINE, "--out", "in.jsonl"), 2, "is the input, too"),
+    (("sample", "in.jsonl", "--engine", ENGINE, "--out", "no/where/o.jsonl"), 2, "cannot be written"),
+    (("run", "synthesize", "--set", "source=2024-13-45"), 2, "2024-13-45 has an unknown ending"),
+    (("sql", "SELECT error('x')"), 1, "is no synthmill store"),
     (("sample", "in.jsonl", "--out", "o.jsonl"), 2, "Missing option '--engine'"),
     (("run", "synthesize", "--set", "sauce=1"), 2, "sauce: no such setting"),
     (("run", "synthesize", "--set", "source"), 2, "is not KEY=VALUE"),

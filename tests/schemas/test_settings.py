@@ -49,6 +49,12 @@ def test_a_file_and_overrides_make_settings(tmp_path: Path) -> None:
             {"engines.teacher": "vllm:a/b", "engines.teacher.options": {"hf_token": "secret@"}},
             "hf_token holds a secret",
         ),
+        ({"engines.teacher": "openai:m@127.0.0.1:8000/v1"}, "an address without http://"),
+        ({"engines.teacher": "openai:m@ftp://x/v1"}, "an address without http://"),
+        ({"engines.teacher": "openai:m@http://127.0.0.1:port/v1"}, "is no address of a server"),
+        ({"engines.teacher": "openai:m", "engines.teacher.timeout_s": float("inf")}, "timeout_s: .*finite"),
+        ({"answers.temperature": float("nan")}, "answers.temperature"),
+        ({"seed": 1 << 70}, "seed: "),
         ({"engines.techer": "llamacpp:smollm2"}, "engines.techer"),
     ],
 )

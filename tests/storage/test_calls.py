@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from schemas.calls import Completion, Message, Request, Sampling, ask_hash, call_key
@@ -109,6 +110,8 @@ def test_a_damaged_index_is_made_again(tmp_path: Path) -> None:
     index.write_bytes(b"nonsense")
     assert CallStore(tmp_path).find(key_of(1)) is not None
     index.write_bytes(b"")
+    assert CallStore(tmp_path).find(key_of(1)) is not None
+    np.save(index, np.full((5, 1), 2**64 - 5, dtype=np.uint64))
     assert CallStore(tmp_path).find(key_of(1)) is not None
     assert seal_abandoned(tmp_path) == 1
     assert CallStore(tmp_path).find(key_of(1)) is not None

@@ -1,5 +1,6 @@
 """The catalog: every artifact is a view, every call a row, and any client can read it while it is swapped."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -34,9 +35,7 @@ def filled(tmp_path: Path, store: Store, server: ChatServer) -> Store:
 
 
 def fetched(store: Store, sql: str) -> list[tuple[object, ...]]:
-    relation = query(store, sql)
-    assert relation is not None
-    return list(relation.fetchall())
+    return query(store, sql)[1]
 
 
 def test_artifacts_drops_lineage_calls_and_spend_are_tables(filled: Store) -> None:
@@ -87,6 +86,20 @@ def test_a_lost_part_does_not_take_the_catalog_with_it(filled: Store) -> None:
     assert fetched(filled, "SELECT count(*) FROM instructions") == [(7,)]
     with pytest.raises(InputError, match="answers"):
         query(filled, "SELECT * FROM answers")
+
+
+def test_a_damaged_copy_of_the_calls_is_made_again(filled: Store) -> None:
+    for copy in (filled.calls / "parquet").glob("*.parquet"):
+        copy.write_bytes(copy.read_bytes()[:50])
+    rebuild(filled)
+    assert fetched(filled, "SELECT count(*) FROM calls") == [(12,)]
+
+
+def test_the_catalog_is_never_older_than_the_last_run(filled: Store) -> None:
+    record = new_run("sample", {})
+    os.utime(filled.catalog, (0, 0))
+    write_run(filled, record)
+    assert fetched(filled, "SELECT count(*) FROM runs") == [(2,)]
 
 
 def test_wrong_queries_and_places_say_so(filled: Store, tmp_path: Path) -> None:

@@ -94,18 +94,17 @@ def test_a_server_that_says_wait_is_waited_for_and_asked_less(
     server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    sleep = asyncio.sleep
 
-    async def noted(seconds: float) -> None:
+    async def noted(self: Any, seconds: float) -> bool:
         pauses.append(seconds)
-        await sleep(0)
+        return False
 
     server.set(fail_every=3, fail_status=429, retry_after="0.25")
 
     async def run() -> tuple[int, int]:
         engine = make_engine(EngineSettings.model_validate({"spec": server.spec, "concurrency": 16}))
         await engine.open()
-        monkeypatch.setattr("tasks.engines.chat_server.asyncio.sleep", noted)
+        monkeypatch.setattr(chat_engine.ChatServer, "_stopped_within", noted)
         await asyncio.gather(*(engine.complete(asked(f"question {n}"), 1, 1) for n in range(12)))
         slowed = engine.limit
         server.set(fail_every=0)
@@ -151,6 +150,63 @@ def test_wrong_keys_and_models_stop_at_once(
     assert isinstance(error, EngineError)
     assert re.search(says, error.message)
     assert "sk-planted-secret" not in error.message
+
+
+def read(answer: Any, count: int = 1) -> Any:
+    engine = chat_engine.ChatServer(EngineSettings.model_validate("openai:m@http://127.0.0.1:9/v1"))
+    return engine._read(asked(), chat_engine.orjson.dumps(answer), count, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("message", "usage", "text", "tokens"),
+    [
+        ({"content": None}, None, "", 0),
+        ({"content": [{"type": "text", "text": "a"}, {"text": "b"}]}, {"completion_tokens": None}, "ab", 0),
+        ({"content": "x"}, {"completion_tokens": -3}, "x", 0),
+        ({"content": "x"}, {"completion_tokens": 1 << 63}, "x", 0),
+        ({"content": "x"}, {"completion_tokens": 7}, "x", 7),
+    ],
+)
+def test_odd_but_real_answers_are_read(message: Any, usage: Any, text: str, tokens: int) -> None:
+    [said] = read({"choices": [{"message": message, "finish_reason": 1}], "usage": usage})
+    assert (said.text, said.completion_tokens, said.finish_reason) == (text, tokens, "stop")
+
+
+@pytest.mark.parametrize(
+    "answer", [[], {"error": "x"}, {"choices": None}, {"choices": []}, {"choices": [{"message": {"content": 3}}]}]
+)
+def test_what_is_no_chat_completion_is_said_to_be_none(answer: Any) -> None:
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        read(answer)
+
+
+def test_one_bad_answer_does_not_stop_its_neighbours(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = chat_engine.ChatServer._read
+
+    def sometimes(self: Any, request: Request, data: bytes, *more: Any) -> Any:
+        return real(self, request, b"<html>" if "bad" in request.messages[0].content else data, *more)
+
+    monkeypatch.setattr(chat_engine.ChatServer, "_read", sometimes)
+    with chat_server("--latency-ms", "2") as url:
+        bad, *others = ask({"spec": f"openai:m@{url}", "retries": 2}, asked("bad"), *(asked(f"{n}") for n in range(30)))
+    assert bad[0].error.startswith("engine_timeout: no answer: the answer is no chat completion")
+    assert not any(other[0].error for other in others)
+
+
+def test_a_stop_ends_the_wait_between_attempts(server: ChatServer) -> None:
+    server.set(fail_every=1, fail_status=429, retry_after="500")
+
+    async def run() -> Any:
+        engine = make_engine(EngineSettings.model_validate(server.spec))
+        await engine.open()
+        task = asyncio.create_task(engine.complete(asked(), 1, 1))
+        await asyncio.sleep(0.2)
+        engine.stop()
+        said = await asyncio.wait_for(task, 5)
+        await engine.close()
+        return said[0]
+
+    assert asyncio.run(run()).error == "engine_error: the run was stopped"
 
 
 def test_a_server_that_is_gone_is_one_readable_error(impatient: None) -> None:

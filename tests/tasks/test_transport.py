@@ -11,7 +11,7 @@ GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
 
 def talk(
-    *answers: bytes | None, requests: int = 1, timeout_s: float = 5, use: str = "plain"
+    *answers: bytes | None, requests: int = 1, timeout_s: float = 5, use: str = "plain", between: float = 0
 ) -> tuple[list[Reply], int]:
     """Post to a server that gives these bytes to its 1st, 2nd, ... request (None: closes); (replies, connections)."""
     connections = 0
@@ -40,7 +40,10 @@ def talk(
         made = (
             make_transport(url, {"X": "y"}, timeout_s) if use == "plain" else Aiohttp(url, {"X": "y"}, timeout_s, None)
         )
-        replies = [await made.post(b"{}") for _ in range(requests)]
+        replies = []
+        for _ in range(requests):
+            replies.append(await made.post(b"{}"))
+            await asyncio.sleep(between)
         await made.close()
         server.close()
         return replies
@@ -85,6 +88,23 @@ def test_what_is_no_answer_is_a_reply_of_status_0(use: str, answer: bytes | None
 
 
 @pytest.mark.parametrize("use", ["plain", "aiohttp"])
+@pytest.mark.parametrize("status", [b"100 Continue", b"103 Early Hints"])
+def test_an_interim_answer_is_not_the_answer(use: str, status: bytes) -> None:
+    early = b"HTTP/1.1 " + status + b"\r\n\r\n~" + GOOD
+    other = GOOD.replace(b"hello", b"other")
+    assert talk(early, other, requests=2, use=use)[0] == [(200, b"hello", None), (200, b"other", None)]
+
+
+@pytest.mark.parametrize("pause", [b"", b"~"])
+def test_an_answer_that_nobody_asked_for_is_never_given_to_the_next(pause: bytes) -> None:
+    other = GOOD.replace(b"hello", b"other")
+
+    replies, connections = talk(GOOD + pause + GOOD.replace(b"hello", b"ghost"), other, requests=2, between=0.1)
+    assert replies == [(200, b"hello", None), (200, b"other", None)]
+    assert connections == 2
+
+
+@pytest.mark.parametrize("use", ["plain", "aiohttp"])
 def test_a_time_out_ends_the_wait_and_the_connection(use: str) -> None:
     slow = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe" + b"~" * 20 + b"llo"
     replies, connections = talk(slow, GOOD, requests=2, timeout_s=0.2, use=use)
@@ -118,4 +138,5 @@ def test_seconds_of_retry_after() -> None:
     assert [seconds_of(value) for value in ("1.5", "-3", "9999999")] == [1.5, 0.0, 600.0]
     assert seconds_of("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert seconds_of("nonsense") is None
+    assert seconds_of("nan") is None
     assert seconds_of(None) is None
