@@ -56,7 +56,7 @@ class Store:
             if self.root.exists() and not self.root.is_dir():
                 raise StoreError(f"{self.root} is a file; choose a folder with --store")
             if not marker.exists() and self.root.is_dir() and any(self.root.iterdir()):
-                raise StoreError(f"{self.root} is not empty and is no synthmill store; choose another")
+                raise StoreError(f"{self.root} is no synthmill store and not empty; choose another folder")
             if marker.exists() and (found := read_json(marker).get("format")) != FORMAT:
                 raise StoreError(
                     f"{self.root} has store format {found}, this synthmill reads format {FORMAT}; choose another --store"

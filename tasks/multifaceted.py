@@ -13,7 +13,7 @@ from schemas.calls import Completion, Request
 from schemas.errors import Drop
 from schemas.rows import Instruction, PreferenceSet, SystemMessage, Value
 from tasks.prompts import load
-from tasks.recipe import Recipe, Steps
+from tasks.recipe import Recipe, Steps, ask_until
 
 DIMENSIONS: Mapping[str, str] = {
     "style": "how it is said: clarity, conciseness, format, tone, vividness",
@@ -66,14 +66,8 @@ class PreferenceSets(Recipe[Instruction, PreferenceSet]):
             sampling=self.sampling,
             schema_=preference_schema(DIMENSIONS),
         )
-        fault = Drop("bad_preference_set")
-        for attempt in range(self.attempts):
-            [said] = yield [request.model_copy(update={"sample": attempt})]
-            try:
-                return PreferenceSet.child_of(row, self.name, values=parse_values(said))
-            except Drop as drop:
-                fault = drop
-        raise fault
+        values = yield from ask_until(request, self.attempts, parse_values)
+        return PreferenceSet.child_of(row, self.name, values=values)
 
 
 def parse_values(said: Completion) -> tuple[Value, ...]:
@@ -132,14 +126,8 @@ class SystemMessages(Recipe[PreferenceSet, SystemMessage]):
         )
         schema = system_message_schema(self.sampling.max_tokens)
         request = Request(role="teacher", messages=messages, sampling=self.sampling, schema_=schema)
-        fault = Drop("bad_system_message")
-        for attempt in range(self.attempts):
-            [said] = yield [request.model_copy(update={"sample": attempt})]
-            try:
-                return SystemMessage.child_of(row, self.name, system=parse_system_message(said))
-            except Drop as drop:
-                fault = drop
-        raise fault
+        system = yield from ask_until(request, self.attempts, parse_system_message)
+        return SystemMessage.child_of(row, self.name, system=system)
 
 
 def parse_system_message(said: Completion) -> str:

@@ -18,17 +18,35 @@ a test sends completions by hand. When a request fails for good the driver throw
 request is `optional`.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 from schemas.calls import Completion, Frozen, Request, Sampling
+from schemas.errors import Drop
 from schemas.hashing import content_hash
 from schemas.rows import Row
 from tasks.prompts import load
 
 In = TypeVar("In", bound=Row)
 Out = TypeVar("Out", bound=Row)
+T = TypeVar("T")
 Steps = Generator[list[Request], list[Completion], Out]
+
+
+def ask_until(
+    request: Request, attempts: int, parse: Callable[[Completion], T]
+) -> Generator[list[Request], list[Completion], T]:
+    """Ask until `parse` accepts the answer (it raises Drop for one it does not), each time as another sample; the last
+    Drop ends the row. Use it as `value = yield from ask_until(...)`.
+    """
+    for attempt in range(attempts):
+        [said] = yield [request.model_copy(update={"sample": attempt})]
+        try:
+            return parse(said)
+        except Drop:
+            if attempt == attempts - 1:
+                raise
+    raise ValueError(f"attempts is {attempts}; expected at least 1")
 
 
 class Recipe(Frozen, Generic[In, Out]):
