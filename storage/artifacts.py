@@ -59,7 +59,7 @@ class Store:
                 raise StoreError(f"{self.root} is no synthmill store and not empty; choose another folder")
             if marker.exists() and (found := read_json(marker).get("format")) != FORMAT:
                 raise StoreError(
-                    f"{self.root} has store format {found}, this synthmill reads format {FORMAT}; choose another --store"
+                    f"{self.root} has store format {found}, this synthmill reads {FORMAT}; choose another --store"
                 )
             write_json(marker, {"format": FORMAT, "what": "a synthmill store"})  # now, not after a day of work
             for folder in ("artifacts", "parts", "calls", "runs"):

@@ -118,7 +118,7 @@ def test_damaged_and_foreign_files_are_named_with_a_remedy(store: Store, tmp_pat
     with pytest.raises(StoreError, match="is no synthmill store and not empty; choose another folder"):
         Store(foreign).prepare()
     (store.root / "synthmill.json").write_text('{"format": 2}')
-    with pytest.raises(StoreError, match="has store format 2, this synthmill reads format 1"):
+    with pytest.raises(StoreError, match="has store format 2, this synthmill reads 1"):
         store.prepare()
 
 
