@@ -62,6 +62,7 @@ class VLLMEngine:
         }
         if on_cpu:
             given["dtype"] = "bfloat16"
+            given["enable_chunked_prefill"] = False  # with seeds, a prompt in two chunks kills vLLM's CPU worker (0.32)
         given |= {"seed": 0, "revision": self.settings.revision, **self.settings.options}
         model = (
             str(Path(self.settings.model).expanduser())

@@ -63,12 +63,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+CROWD = 40  # together more tokens than one step of vLLM takes: prompts must not be split, see VLLMEngine.open
+
+
 def asked(content: str, **fields: Any) -> Request:
     return Request(role="student", messages=(Message(role="user", content=content),), **fields)
 
 
 def test_vllm_answers_samples_forms_choices_logprobs_and_refusals(tiny_model: Path) -> None:
-    options = {"max_model_len": 512, "max_num_seqs": 16}
+    options = {"max_model_len": 512, "max_num_seqs": 48, "max_num_batched_tokens": 512}
     settings = EngineSettings.model_validate({"spec": f"vllm:{tiny_model}", "options": options})
     schema = {
         "type": "object",
@@ -90,11 +93,13 @@ def test_vllm_answers_samples_forms_choices_logprobs_and_refusals(tiny_model: Pa
                 engine.complete(asked("as JSON", schema_=schema, sampling=Sampling(max_tokens=64)), 5, 1),
                 engine.complete(asked("seven birds", sampling=Sampling(max_tokens=4, logprobs=2)), 5, 1),
                 engine.complete(asked("long " * 600, sampling=short), 5, 1),
+                *(engine.complete(asked(f"{n} birds " * 40, sampling=short), n, 1) for n in range(CROWD)),
             )
         finally:
             await engine.close()
 
-    plain, again, three, choice, formed, scored, long = asyncio.run(run())
+    plain, again, three, choice, formed, scored, long, *crowd = asyncio.run(run())
+    assert not any(one[0].error for one in crowd)
     assert plain[0].text == again[0].text
     assert plain[0].completion_tokens <= 16
     assert plain[0].prompt_tokens > 5
