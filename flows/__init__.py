@@ -1,3 +1,1 @@
-"""Prefect flows and the command line: settings in, stages chained, artifact references out. The only place that
-imports Prefect.
-"""
+"""Prefect flows and the command line: settings in, stages chained, references out. Only here is Prefect imported."""

@@ -13,9 +13,7 @@ CHARS_PER_TOKEN = 4
 
 
 def check(planned: Plan) -> None:
-    """Check templates, stages, engines and input; print the plan. Raises InputError or EngineError for the first
-    fault.
-    """
+    """Check templates, stages, engines and input; print the plan. Raises InputError or EngineError."""
     from rich.console import Console
 
     from flows.looking import table
@@ -50,9 +48,7 @@ def check(planned: Plan) -> None:
 
 
 def check_stages(planned: Plan) -> None:
-    """Every template variable against what its recipe gives it, every stage's input against what the one before
-    makes.
-    """
+    """Every template against what its recipe gives it, every stage's input against what the one before makes."""
     has: set[str] = set()
     for step in planned.stages:
         stage = step.stage
@@ -72,9 +68,7 @@ def check_stages(planned: Plan) -> None:
 
 
 def check_prompts(recipe: Recipe[Row, Row]) -> None:
-    """Raises InputError for a template variable that the recipe does not give, or a field that its row does not
-    have.
-    """
+    """Raises InputError for a variable that the recipe does not give, or a field that its row does not have."""
     for name, given in recipe.prompts.items():
         prompt = load(name)
         if unknown := prompt.variables() - {"row", *given}:

@@ -119,9 +119,7 @@ def show(artifact: str, store: str, rows: int) -> None:
 @store_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table.")
 def sql(query: str, store: str, as_csv: bool) -> None:
-    """Query the catalog with DuckDB: a view per stage and artifact; tables runs, artifacts, lineage, drops, calls,
-    spend.
-    """
+    """Query the catalog: a view per stage and artifact; tables runs, artifacts, lineage, drops, calls, spend."""
     from flows.looking import show_query
 
     show_query(Path(store), query, as_csv)

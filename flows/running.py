@@ -20,9 +20,7 @@ ROWS_SHOWN = 3
 
 
 def run_flow(settings: SynthesizeSettings, *, dry_run: bool, preview: bool) -> None:
-    """Run `synthesize` with these settings. A run with nothing left to make starts neither Prefect, nor Ray, nor an
-    engine.
-    """
+    """Run `synthesize`. With nothing left to make, neither Prefect, nor Ray, nor an engine is started."""
     planned = plan(settings)
     if dry_run:
         from flows.checks import check

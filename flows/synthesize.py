@@ -83,9 +83,7 @@ def make_stage(
 
 @flow(name="synthesize", flow_run_name="synthesize-{settings.source.path}", persist_result=False)
 def synthesize(settings: SynthesizeSettings) -> dict[str, Any]:
-    """Run every stage that is not made yet; returns the run's record. Raises EngineError, InputError, StoreError,
-    Stopped.
-    """
+    """Run every stage that is not made yet; the run's record. Raises EngineError, InputError, StoreError, Stopped."""
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
     guard()

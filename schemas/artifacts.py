@@ -1,6 +1,4 @@
-"""What an artifact says of itself: the seal of each part, and the manifest, which is written last and decides what is
-done.
-"""
+"""What an artifact says of itself: each part's seal, and the manifest, which is written last and decides."""
 
 from typing import Any, Literal
 

@@ -56,15 +56,11 @@ class Request(Frozen):
     optional: bool = False
 
     def sampled(self, count: int) -> list["Request"]:
-        """The same request `count` times, numbered from 0: `count` answers to one prompt. Messages are shared, not
-        copied.
-        """
+        """The same request `count` times, numbered from 0: `count` answers to one prompt. Messages are shared."""
         return [self.model_copy(update={"sample": n}) for n in range(count)]
 
     def asked(self) -> bytes:
-        """What identifies the question, as canonical JSON: messages, sampling, schema and choice; not sample, role,
-        engine.
-        """
+        """What identifies the question, as canonical JSON: messages, sampling, schema and choice."""
         return orjson.dumps(
             {
                 "messages": [[message.role, message.content] for message in self.messages],

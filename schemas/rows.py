@@ -28,9 +28,7 @@ class Row(Frozen):
 
     @classmethod
     def child_of(cls, parent: "Row", place: str | int, **fields: Any) -> Self:
-        """Make the row at `place` under `parent`; fields that both types share and that are not given are carried
-        over.
-        """
+        """Make the row at `place` under `parent`; fields that both have and that are not given are carried over."""
         for name in shared_fields(cls, type(parent)):
             if name not in fields:
                 fields[name] = getattr(parent, name)

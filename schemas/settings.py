@@ -146,9 +146,7 @@ def parse_engine(spec: str) -> dict[str, Any]:
 
 
 class SourceSettings(Spelled):
-    """Where instructions come from. path: a JSONL, JSONL.gz, CSV or Parquet file, or
-    hf://datasets/OWNER/NAME[@REVISION][#SPLIT].
-    """
+    """Where instructions come from: a JSONL, JSONL.gz, CSV or Parquet file, or hf://datasets/OWNER/NAME[@REV][#SPLIT]."""
 
     path: str
     prompt_column: str = "prompt"
@@ -168,9 +166,7 @@ class SourceSettings(Spelled):
 
 
 class StageSampling(Frozen):
-    """How one stage draws its answers; temperature 1.0, top_p 0.9, 1024 tokens are Janus's
-    (docs/papers.md#multifaceted).
-    """
+    """How one stage draws its answers; 1.0, 0.9 and 1024 are Janus's values (docs/papers.md#multifaceted)."""
 
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(0.9, gt=0, le=1)
@@ -196,9 +192,7 @@ class AnswerSettings(Frozen):
 
 
 class SynthesizeSettings(Frozen):
-    """Everything about one run of `synthesize`: instructions -> preference sets -> system messages -> answers ->
-    pairs -> dataset.
-    """
+    """One run of `synthesize`: instructions -> preference sets -> system messages -> answers -> pairs -> dataset."""
 
     source: SourceSettings
     store: str = Field("store", description="the folder that holds everything; safe to share, safe to kill")

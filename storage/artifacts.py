@@ -118,9 +118,7 @@ def is_whole(store: Store, seal: PartSeal) -> bool:
 
 
 def sealed_artifact(store: Store, stage: str, key: str, sources: Mapping[str, str]) -> Manifest | None:
-    """A finished artifact: its manifest is whole, was made from these sources as they are now, and every part checks
-    out.
-    """
+    """A finished artifact: its manifest is whole, its sources are as they were, and every part checks out."""
     path = store.manifest_path(stage, key)
     if not path.exists():
         return None

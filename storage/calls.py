@@ -63,9 +63,7 @@ def segment_files(place: Path) -> list[Path]:
 
 
 class Index:
-    """Sorted keys of sealed answers. table: (5, answers) uint64, rows key high, key low, offset, length, segment
-    number.
-    """
+    """Sorted keys of sealed answers. table: (5, answers) uint64: key high, key low, offset, length, segment number."""
 
     def __init__(self, table: np.ndarray[Any, Any], segments: list["Segment"]) -> None:
         self.table = table
@@ -258,9 +256,7 @@ class CallStore:
             os.fsync(self._file)
 
     def duplicate_descriptor(self) -> int | None:
-        """A descriptor of our segment for an fsync in another thread (the caller closes it); None when nothing was
-        added.
-        """
+        """A descriptor of our segment for an fsync in another thread (the caller closes it), if anything was added."""
         return os.dup(self._file) if self._file >= 0 else None
 
     def close(self) -> None:
@@ -312,9 +308,7 @@ def completion_of(record: dict[str, Any]) -> Completion:
 
 
 def seal_abandoned(folder: Path) -> int:
-    """Seal the segments whose writer is gone; returns how many. Safe while others write: a live writer holds its
-    file's lock.
-    """
+    """Seal the segments whose writer is gone; returns how many. A live writer holds its file's lock."""
     sealed = 0
     for path in segment_files(folder):
         segment = Segment(path)

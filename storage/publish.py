@@ -1,6 +1,4 @@
-"""A dataset folder that `datasets.load_dataset` and trainers read: Parquet with one split, and a README that says
-what it is.
-"""
+"""A dataset folder that `datasets.load_dataset` and trainers read: Parquet with one split, and a README."""
 
 from pathlib import Path
 
@@ -13,9 +11,7 @@ from storage.files import write_atomically, write_text
 
 
 def preference_rows(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Pairs that the cuts kept, in TRL's conversational preference format: prompt, chosen and rejected are lists of
-    messages.
-    """
+    """Pairs that the cuts kept, in TRL's conversational format: prompt, chosen and rejected are lists of messages."""
 
     def message(role: str, content: str) -> pl.Expr:
         return pl.struct(pl.lit(role).alias("role"), pl.col(content).alias("content"))

@@ -17,9 +17,7 @@ Status = Literal["running", "finished", "failed", "stopped"]
 
 
 class StageRun(Frozen):
-    """What one run did for one stage. spent: this run's requests and tokens, by role; the manifest's counts are of
-    all time.
-    """
+    """What one run did for one stage. spent: this run's requests and tokens by role (a manifest's are of all time)."""
 
     stage: str
     artifact: str

@@ -47,9 +47,7 @@ class Chunk:
 
 
 def fingerprint(source: SourceSettings) -> str:
-    """What identifies a source's content: the file's checksum, or the Hub commit. Raises InputError when it cannot be
-    read.
-    """
+    """What identifies a source's content: the file's checksum, or the Hub commit. Raises InputError."""
     if source.path.startswith(HUB):
         return content_hash(list(hub_commit(source.path)))
     path = Path(source.path).expanduser()
@@ -255,9 +253,7 @@ def read_parquet(path: Path) -> Iterator[Line]:
 
 
 def hub_commit(place: str) -> tuple[str, str, str]:
-    """(dataset, commit, split) of hf://datasets/OWNER/NAME[@REVISION][#SPLIT]; asks the Hub which commit a revision
-    is.
-    """
+    """(dataset, commit, split) of hf://datasets/OWNER/NAME[@REVISION][#SPLIT], as the Hub has it now."""
     from huggingface_hub import HfApi
 
     name, _, split = place.removeprefix(HUB).partition("#")

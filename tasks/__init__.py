@@ -1,3 +1,1 @@
-"""The work: recipes, the driver, engines, scorers, cuts. Imports no Prefect, no DuckDB; only parallel.py imports
-Ray.
-"""
+"""The work: recipes, the driver, engines, scorers, cuts. No Prefect, no DuckDB; only parallel.py imports Ray."""

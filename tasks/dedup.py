@@ -1,6 +1,4 @@
-"""Duplicates. A cut adds its verdict and deletes nothing: `kept`, `duplicate_of`, `similarity`, `layer`; the exporter
-honours it.
-"""
+"""Duplicates. A cut adds `kept`, `duplicate_of`, `similarity`, `layer` and deletes nothing; the exporter honours it."""
 
 import unicodedata
 from pathlib import Path

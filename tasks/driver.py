@@ -37,9 +37,7 @@ class Spent:
 
 @dataclass(slots=True)
 class PartResult:
-    """What became of one part's rows, in their order. calls: per kept row, the keys of every answer it was made
-    from.
-    """
+    """What became of a part's rows, in their order. calls: per kept row, the keys of the answers it was made from."""
 
     rows: list[Row]
     calls: list[list[str]]

@@ -29,9 +29,7 @@ class FrameStage(Frozen):
     whole: ClassVar[bool] = False
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        """The frame to keep and the rows that could not be made. Every id in `frame` must come out as an id, a
-        parent_id or a drop.
-        """
+        """(frame to keep, rows that could not be made): every id comes out as an id, a parent_id or a drop."""
         raise TypeError(f"{type(self).__name__} must define apply(frame, store)")
 
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:

@@ -32,9 +32,7 @@ STOPPED = "stopped; everything answered so far is kept, run the same command aga
 
 
 def workers_for(roles: Mapping[str, EngineSettings], workers: int | None) -> int:
-    """How many workers a stage gets: one per replica where the model is loaded into them, else the setting, else
-    cores - 1.
-    """
+    """How many workers a stage gets: one per replica of a model in process, else as set, else cores - 1."""
     replicas = [settings.replicas for settings in roles.values() if settings.in_process]
     if replicas:
         return max(replicas)
@@ -42,9 +40,7 @@ def workers_for(roles: Mapping[str, EngineSettings], workers: int | None) -> int
 
 
 def parts_ahead(roles: Mapping[str, EngineSettings], workers: int, jobs: Sequence[Job]) -> int:
-    """How many parts a worker holds at once: enough rows to fill its window twice over, and never less than two
-    parts.
-    """
+    """How many parts a worker holds at once: at least two, and enough rows to fill its window twice over."""
     window = sum(settings.concurrency for settings in roles.values()) / workers
     rows = max(1.0, sum(job.source.rows for job in jobs) / max(1, len(jobs)))
     return min(2 + int(2 * window / rows), 64)

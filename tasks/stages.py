@@ -37,15 +37,11 @@ class Pool(Protocol):
     def run(
         self, stage: Stage, roles: Mapping[str, EngineSettings], jobs: Sequence[Job], on_progress: OnProgress
     ) -> Iterator[PartSeal]:
-        """Make every job's part; yields seals as they come. Raises EngineError, StoreError, Stopped; sealed parts
-        stay.
-        """
+        """Make every job's part; yields seals as they come. Raises EngineError, StoreError, Stopped; seals stay."""
 
 
 class Planned:
-    """A stage in its place in a flow: its key is known before anything is made, because it hashes names and settings
-    only.
-    """
+    """A stage in its place in a flow. Its key hashes names and settings only: known before anything is made."""
 
     def __init__(self, stage: Stage, roles: Mapping[str, EngineSettings], source_key: str) -> None:
         self.stage = stage
@@ -104,9 +100,7 @@ def noted_rows(store: Store, instructions: Manifest) -> int:
 def run_stage(
     store: Store, planned: Planned, source: Manifest, pool: Pool, run: str, on_progress: OnProgress = lambda _: None
 ) -> Manifest:
-    """Make what is missing of a stage's artifact and return its manifest; parts that are sealed and whole are
-    reused.
-    """
+    """Make what is missing of a stage's artifact; parts that are sealed and whole are reused."""
     if manifest := planned.sealed(store, source):
         return manifest
     stage = planned.stage

@@ -172,9 +172,7 @@ class Worker:
 
     @staticmethod
     async def _make_durable(calls: CallStore) -> None:
-        """Before a part is sealed its answers must survive a power cut; fsync runs in a thread, the window stays
-        full.
-        """
+        """A sealed part's answers must survive a power cut; fsync runs in a thread, so the window stays full."""
         calls.flush()
         if (descriptor := calls.duplicate_descriptor()) is None:
             return

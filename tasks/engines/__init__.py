@@ -1,3 +1,1 @@
-"""Engines answer requests: a server (`openai:`), vLLM or llama.cpp in this process (`vllm:`, `llamacpp:`), a
-recording (`replay:`).
-"""
+"""Engines answer requests: a server (`openai:`), a model in this process (`vllm:`, `llamacpp:`), a recording."""

@@ -32,9 +32,7 @@ OVERFLOW = (
 
 
 class ChatServer:
-    """One model behind one server. The window (`limit`) halves on 429 and 503 and grows back by one per window of
-    answers.
-    """
+    """One model behind one server. The window (`limit`) halves on 429 and 503 and grows back by and by."""
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
@@ -257,9 +255,7 @@ def only_model(settings: EngineSettings) -> str:
 
 
 def answer_schema(request: Request) -> dict[str, Any] | None:
-    """The JSON schema to ask for; a choice is asked for as an object with one enumerated field, which every server
-    understands.
-    """
+    """The JSON schema to ask for; a choice becomes an object with one enumerated field, which every server knows."""
     if request.choice:
         return {
             "type": "object",

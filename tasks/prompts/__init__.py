@@ -40,9 +40,7 @@ class Prompt:
         return f"{self.name}@{self.hash}"
 
     def render(self, **variables: Any) -> tuple[Message, ...]:
-        """The messages; a block that comes out empty is left out. Raises InputError for a variable that is not
-        there.
-        """
+        """The messages; a block that comes out empty is left out. Raises InputError for a missing variable."""
         context = self._template.new_context(variables)
         messages = []
         try:
