@@ -1,4 +1,4 @@
-# Every target makes the environment it needs in .venv; nothing outside this folder is touched.
+# Every target makes the environment it needs in .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,12 +15,17 @@ help:  ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.base  ## Preference pairs from 24 instructions on the embedded model: no key, no hub, no GPU, no server
-	@echo "SmolLM2-135M shows the machinery, not the quality."
+	@echo "About 4 minutes on 2 cores; the second time, a second."
 	@$(DEMO)
 	@echo
-	@echo "Next, look at what was made:   $(BIN)/synthmill sql 'SELECT prompt, chosen_reward, rejected_reward FROM pairs LIMIT 5'"
-	@echo "then with a better model:      $(DEMO) --set engines.teacher=..."
-	@echo "  a server  openai:MODEL@http://127.0.0.1:8000/v1      a file  llamacpp:/models/model.gguf      a Hub id  vllm:OWNER/NAME"
+	@echo "SmolLM2-135M shows the machinery, not the quality. What was made:"
+	@echo "  $(BIN)/synthmill sql 'SELECT prompt, chosen_reward FROM pairs LIMIT 5'"
+	@echo "  $(BIN)/synthmill show answers"
+	@echo "A better model is one setting, for instance:"
+	@echo "  $(DEMO) \\"
+	@echo "    --set engines.teacher=openai:MODEL@http://127.0.0.1:8000/v1   (a server)"
+	@echo "    --set engines.teacher=llamacpp:/models/model.gguf   (a file)"
+	@echo "    --set engines.teacher=vllm:OWNER/NAME   (a Hub id)"
 
 test: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every test that this machine can
 	$(BIN)/python -m pytest
@@ -47,7 +52,7 @@ $(BIN)/python:
 
 # torch first: the CPU build from pip's own configuration where that knows one, else from PyTorch's CPU index; never CUDA by accident.
 $(VENV)/.base: pyproject.toml constraints.txt Makefile | $(BIN)/python
-	@echo "installing into $(VENV) ..."
+	@echo "installing into $(VENV): some 2 GB, a minute or two ..."
 	@$(PIP) install --quiet torch==$(TORCH)+cpu 2>/dev/null \
 	  || $(PIP) install --quiet torch==$(TORCH)+cpu --index-url $(TORCH_CPU_INDEX) 2>/dev/null \
 	  || { echo "no CPU build of torch $(TORCH) to be had: taking the default one, vLLM on CPU is left out"; \

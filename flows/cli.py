@@ -33,12 +33,19 @@ def cli() -> None:
 @click.option("--store", help="The folder that holds everything (setting: store).")
 @workers_option
 @ray_option
-@click.option("--dry-run", is_flag=True, help="Check everything and print the plan; ask nothing.")
+@click.option("--settings", "show_settings", is_flag=True, help="List every setting, its default and meaning.")
+@click.option("--dry-run", is_flag=True, help="Check everything and print the plan; ask no model.")
 @click.option(
     "--preview", type=click.IntRange(1), metavar="N", help="The first N rows through every stage, shown side by side."
 )
 def run(
-    flow: str, config: Path | None, sets: tuple[str, ...], dry_run: bool, preview: int | None, **given: Any
+    flow: str,
+    config: Path | None,
+    sets: tuple[str, ...],
+    show_settings: bool,
+    dry_run: bool,
+    preview: int | None,
+    **given: Any,
 ) -> None:
     """Run a FLOW: synthesize makes preference pairs from instructions.
 
@@ -48,12 +55,16 @@ def run(
     from flows.running import run_flow
     from schemas.settings import SynthesizeSettings, read_settings
 
+    if show_settings:
+        from flows.looking import show_settings_of
+
+        return show_settings_of(SynthesizeSettings)
     overrides = dict(split_set(one) for one in sets) | {
         name: value for name, value in given.items() if value is not None
     }
     if preview:
         overrides["source.limit"] = preview
-    run_flow(read_settings(SynthesizeSettings, config, overrides), dry_run=dry_run, preview=bool(preview))
+    return run_flow(read_settings(SynthesizeSettings, config, overrides), dry_run=dry_run, preview=bool(preview))
 
 
 @cli.command()

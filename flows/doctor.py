@@ -14,6 +14,7 @@ LIBRARIES = ("prefect", "ray", "polars", "duckdb", "datasets", "sentence-transfo
 
 def examine(store: Path) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     from flows.looking import table
 
@@ -28,9 +29,9 @@ def examine(store: Path) -> None:
     engines = table("engine", "works here", "")
     for name, probe in PROBES.items():
         try:
-            engines.add_row(name, "[green]yes[/green]", probe())
+            engines.add_row(name, "[green]yes[/green]", Text(probe()))
         except SynthmillError as error:
-            engines.add_row(name, "[yellow]no[/yellow]", error.message)
+            engines.add_row(name, "[yellow]no[/yellow]", Text(error.message))
     console.print(engines)
     console.print(f"store    {store_state(store)}", highlight=False, soft_wrap=True)
 

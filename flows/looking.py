@@ -1,9 +1,11 @@
 """`synthmill ls`, `show`, `sql` and `calls`: reading a store."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from pydantic import BaseModel
 from rich.text import Text
 
 from schemas.artifacts import Manifest
@@ -11,9 +13,11 @@ from schemas.errors import InputError, StoreError
 from storage.artifacts import Store, read_part
 
 ROWS_SHOWN = 100
+CELL = 60  # characters of a table's cell
+NUMBERS = ("rows in", "rows", "dropped", "calls", "reused", "tokens", "tokens in", "tokens out", "seconds")
 SPEND = """
-    SELECT stage, role, engine, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
-    sum(completion_tokens)::BIGINT AS completion_tokens FROM spend GROUP BY ALL ORDER BY ALL"""
+    SELECT stage, role, engine, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS "tokens in",
+    sum(completion_tokens)::BIGINT AS "tokens out" FROM spend GROUP BY ALL ORDER BY ALL"""
 
 
 def open_store(place: Path) -> Store:
@@ -32,10 +36,9 @@ def table(*columns: str) -> Any:
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        right = column in ("rows in", "rows", "calls", "reused", "tokens", "seconds")
-        made.add_column(
-            column, justify="right" if right else "left", overflow="fold", no_wrap=right or column == "stage"
-        )
+        right = column in NUMBERS
+        whole = right or column in ("stage", "run", "artifact", "made", "status")
+        made.add_column(Text(column), justify="right" if right else "left", overflow="fold", no_wrap=whole)
     return made
 
 
@@ -44,17 +47,16 @@ def show_list(place: Path) -> None:
 
     from storage.runs import runs
 
-    store, console = open_store(place), Console()
-    of_runs = table("run", "flow", "status", "started", "calls", "tokens", "error")
+    store, console = open_store(place), Console(emoji=False)
+    of_runs = table("run", "flow", "status", "calls", "tokens")
     for run in runs(store):
         sent, tokens = (sum(stage.total(what) for stage in run.stages) for what in ("sent", "completion_tokens"))
-        of_runs.add_row(run.id, run.flow, run.status, run.started_at, f"{sent:,}", f"{tokens:,}", run.error[:80])
+        of_runs.add_row(run.id, run.flow, run.status, f"{sent:,}", f"{tokens:,}")
     of_artifacts = table("artifact", "rows in", "rows", "dropped", "made")
     for manifest in store.manifests():
         dropped = sum(manifest.dropped.values())
-        of_artifacts.add_row(
-            manifest.reference, f"{manifest.rows_in:,}", f"{manifest.rows:,}", f"{dropped:,}", manifest.made_at
-        )
+        made = manifest.made_at[:16].replace("T", " ")
+        of_artifacts.add_row(manifest.reference, f"{manifest.rows_in:,}", f"{manifest.rows:,}", f"{dropped:,}", made)
     console.print(of_runs)
     console.print(of_artifacts)
 
@@ -74,7 +76,7 @@ def show_artifact(place: Path, name: str, rows: int) -> None:
     import pyarrow.parquet as pq
     from rich.console import Console
 
-    store, console = open_store(place), Console()
+    store, console = open_store(place), Console(emoji=False)
     manifest = find_artifact(store, name)
     console.print(
         f"[bold]{manifest.reference}[/bold]  {manifest.rows:,} rows of {manifest.rows_in:,}, "
@@ -137,18 +139,33 @@ def show_query(place: Path, sql: str, as_csv: bool) -> None:
         writer.writerow(columns)
         writer.writerows(cells)
         return
-    shown = table(*columns)
-    for cell in cells[:ROWS_SHOWN]:
-        shown.add_row(*(Text(shortened(value, 400)) for value in cell))
-    Console().print(shown)
+    console = Console(emoji=False)
+    if (
+        sum(max([len(name), *(min(len(one[n]), CELL) for one in cells)]) + 2 for n, name in enumerate(columns))
+        > console.width
+    ):
+        for cell in cells[:ROWS_SHOWN]:  # too wide for a table: a record a block
+            console.rule(style="dim")
+            for name, value in zip(columns, cell, strict=True):
+                console.print(Text.assemble((f"{name}: ", "dim"), shortened(value, 400)))
+    else:
+        shown = table()
+        for n, name in enumerate(columns):
+            numbers = bool(rows) and all(isinstance(row[n], int | float | None) for row in rows)
+            shown.add_column(Text(name), justify="right" if numbers else "left", no_wrap=True)
+        for cell in cells[:ROWS_SHOWN]:
+            shown.add_row(*(Text(shortened(value, CELL)) for value in cell))
+        console.print(shown)
     if len(cells) > ROWS_SHOWN:
         print(f"{len(cells):,} rows, the first {ROWS_SHOWN} are shown; --csv prints all", file=sys.stderr)
 
 
 def plain(value: Any) -> str:
-    """Numbers as they are, lists and structs as JSON."""
+    """Numbers as they are (fractions to four places), lists and structs as JSON."""
     import orjson
 
+    if isinstance(value, float):
+        return f"{value:.4f}"
     return orjson.dumps(value, default=str).decode() if isinstance(value, dict | list) else str(value)
 
 
@@ -168,3 +185,27 @@ def show_calls(place: Path, record: Path | None) -> None:
         return
     rebuild(store)
     show_query(place, SPEND, as_csv=False)
+
+
+def show_settings_of(model: type[BaseModel]) -> None:
+    """Every setting by its dotted name, with default and meaning."""
+    from rich.console import Console
+
+    shown = table()
+    for column in ("setting", "default", "meaning"):
+        shown.add_column(column, overflow="fold", no_wrap=column == "setting")
+    for name, default, meaning in settings_of(model):
+        shown.add_row(Text(name), Text(default), Text(meaning))
+    Console(emoji=False).print(shown)
+
+
+def settings_of(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted name, default, meaning) of every field, nested ones included."""
+    for name, field in model.model_fields.items():
+        kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+        inner = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+        given = "" if field.is_required() or inner else str(field.get_default(call_default_factory=True))
+        if inner is None or name == "engines":
+            yield before + name, "" if name == "engines" else given, field.description or ""
+        if inner is not None:
+            yield from settings_of(inner, f"{before}{'engines.ROLE' if name == 'engines' else name}.")

@@ -44,6 +44,8 @@ class Reporter:
     ) -> None:
         if self._bar:
             self._bar.stop()
+        if not self.quiet and error is None and self.latest.rows:
+            print(f"{self.stage}: {self.line()}", file=sys.stderr, flush=True)
 
     def line(self) -> str:
         """`120 of 200 rows, 3 dropped, 480 calls (20 reused), 96,000 tokens, 12.3 rows/s, 6 s left`."""
@@ -58,9 +60,11 @@ class Reporter:
         if sent or reused:
             parts.append(f"{sent:,} calls" + (f" ({reused:,} reused)" if reused else ""))
             parts.append(f"{tokens:,} tokens")
-        parts.append(f"{rate:.1f} rows/s")
+        parts.append(f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min")
         if now.rows and now.rows < self.rows:
             parts.append(f"{duration((self.rows - now.rows) / rate)} left")
+        elif now.rows:
+            parts.append(duration(seconds))
         return ", ".join(parts)
 
 

@@ -27,20 +27,21 @@ def run_flow(settings: SynthesizeSettings, *, dry_run: bool, preview: bool) -> N
 
         check(planned)
         return
-    if planned.is_done():
-        print("nothing to do: every artifact of this run is made, whole and up to date", file=sys.stderr)
+    if done := planned.is_done():
+        print("nothing to do: every artifact is made, whole and up to date; nothing was asked", file=sys.stderr)
     else:
         from flows.checks import check_engines
 
         check_engines(planned)
         run_under_prefect(planned.settings)
-    report(planned, preview)
+    report(planned, preview, done)
 
 
 def run_under_prefect(settings: SynthesizeSettings) -> None:
     from flows.server import prefect_server
 
     stop_on_signals()
+    print("starting Prefect" + ("" if settings.workers == 0 else " and Ray") + " ...", file=sys.stderr, flush=True)
     with prefect_server():
         from prefect import tags
 
@@ -50,17 +51,21 @@ def run_under_prefect(settings: SynthesizeSettings) -> None:
             synthesize(settings)
 
 
-def report(planned: Plan, preview: bool) -> None:
+def report(planned: Plan, preview: bool, done: bool) -> None:
     """What was made: the stages, a few rows (in a preview: through every stage), and where everything is."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(emoji=False)
     instructions = read_manifest(planned.store.manifest_path(INSTRUCTIONS, planned.source_key))
     if noted := noted_rows(planned.store, instructions):
         console.print(f"{noted} rows have later turns or messages: the first user turn was used", highlight=False)
     made = [run for run in runs(planned.store) if run.stages and run.stages[-1].key == planned.stages[-1].key]
     if made:
+        console.print(f"\nmade by run {made[-1].id}" + (", earlier" if done else ""), highlight=False)
         console.print(stages_table(made[-1]))
+        for stage in made[-1].stages:
+            for reason, count in stage.dropped.items():
+                console.print(f"{stage.stage}: {count} dropped, {reason}", highlight=False, markup=False)
         write_text(planned.dataset / "SUMMARY.md", summary(made[-1]))
     for row in traced_rows(planned, planned.settings.source.limit or ROWS_SHOWN if preview else ROWS_SHOWN):
         show_row(console, row, preview)
@@ -74,11 +79,11 @@ def report(planned: Plan, preview: bool) -> None:
 
 
 def stages_table(run: RunRecord) -> Any:
-    shown = table("stage", "rows in", "rows", "calls", "reused", "tokens", "seconds", "dropped")
+    shown = table("stage", "rows in", "rows", "dropped", "calls", "reused", "tokens out", "seconds")
     for stage in run.stages:
-        dropped = ", ".join(f"{count} {reason}" for reason, count in stage.dropped.items()) or "0"
+        dropped = f"{sum(stage.dropped.values()):,}"
         numbers = [f"{stage.total(what):,}" for what in ("sent", "reused", "completion_tokens")]
-        shown.add_row(stage.stage, f"{stage.rows_in:,}", f"{stage.rows:,}", *numbers, f"{stage.seconds:.1f}", dropped)
+        shown.add_row(stage.stage, f"{stage.rows_in:,}", f"{stage.rows:,}", dropped, *numbers, f"{stage.seconds:.1f}")
     return shown
 
 

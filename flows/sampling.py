@@ -170,6 +170,11 @@ def tell(store: Store, instructions: Manifest, pools: Manifest, stage: StageRun,
             reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
             print(f"{sum(manifest.dropped.values())} rows could not be {what}: {reasons}", file=sys.stderr)
     sent, reused, tokens = (stage.total(what) for what in ("sent", "reused", "completion_tokens"))
+    if not sent and not reused:
+        print(
+            f"{answers:,} answers to {pools.rows:,} prompts -> {out} (0 calls sent: all made before)", file=sys.stderr
+        )
+        return
     print(
         f"{answers:,} answers to {pools.rows:,} prompts -> {out} ({sent:,} calls sent, {tokens:,} tokens, "
         f"{reused:,} answers reused, "

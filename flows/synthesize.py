@@ -58,7 +58,7 @@ def engine_errors_only(_task: Any, _run: Any, state: Any) -> bool:
     retry_condition_fn=engine_errors_only,
 )
 def make_stage(
-    name: str, store: Store, planned: Planned, source: Manifest, pool: InProcess | RayPool, run: str
+    name: str, place: str, store: Store, planned: Planned, source: Manifest, pool: InProcess | RayPool, run: str
 ) -> tuple[Manifest, StageRun]:
     """Make one stage's artifact, or find it made; what this run spent on it comes beside the manifest."""
     started = time.monotonic()
@@ -66,7 +66,7 @@ def make_stage(
         progress=0.0, key=f"{name.replace('_', '-')}-progress", description=f"{source.rows} rows in"
     )
     told = 0.0
-    with Reporter(name, source.rows) as report:
+    with Reporter(f"{place} {name}", source.rows) as report:
 
         def on_progress(latest: Progress) -> None:
             nonlocal told
@@ -102,8 +102,9 @@ def run_synthesize(planned: Plan) -> RunRecord:
     try:
         manifest = ingest(store, settings.source, settings.rows_per_part, record.id)
         stages.append(StageRun.of(manifest, {}, 0.0))
-        for step in planned.stages:
-            manifest, stage_run = make_stage(step.stage.name, store, step, manifest, pool, record.id)
+        for number, step in enumerate(planned.stages, 1):
+            place = f"{number}/{len(planned.stages)}"
+            manifest, stage_run = make_stage(step.stage.name, place, store, step, manifest, pool, record.id)
             stages.append(stage_run)
             check_something_left(manifest)
         folder = planned.dataset

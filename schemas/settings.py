@@ -264,6 +264,10 @@ def explain(error: ValidationError, file: Path | None = None) -> str:
         found = fault.get("input")
         hidden = fault["type"] == "missing" or isinstance(found, dict | list) or "secret" in fault["msg"]
         shown = "" if hidden else f" (found {found!r:.80})"
-        message = "no such setting; see `synthmill run --help`" if fault["type"] == "extra_forbidden" else fault["msg"]
+        message = (
+            "no such setting; `synthmill run synthesize --settings` lists all"
+            if fault["type"] == "extra_forbidden"
+            else fault["msg"]
+        )
         lines.append(f"{where}: {message.removeprefix('Value error, ')}{shown}")
     return (f"{file}: " if file else "") + "\n".join(lines)

@@ -144,3 +144,9 @@ def test_the_demo_passes_its_dry_run(tmp_path: Path) -> None:
     assert "24 instructions, 0 rows cannot be read" in out
     assert "Nothing was asked" in out
     assert not list((tmp_path / "s" / "calls").iterdir())
+
+
+def test_every_setting_is_listed_with_its_default_and_meaning(tmp_path: Path) -> None:
+    out, _ = synthmill("run", "synthesize", "--settings", cwd=tmp_path)
+    for setting in ("source.path", "engines.ROLE.concurrency", "answers.count", "rows_per_part", "seed"):
+        assert setting in out
