@@ -14,7 +14,7 @@ from storage.artifacts import Store, read_part
 
 ROWS_SHOWN = 100
 CELL = 60  # characters of a table's cell
-NUMBERS = ("rows in", "rows", "dropped", "calls", "reused", "tokens", "tokens in", "tokens out", "seconds")
+NUMBERS = ("in", "out", "rows in", "rows", "dropped", "calls", "reused", "tokens", "tokens in", "tokens out", "seconds")
 SPEND = """
     SELECT stage, role, engine, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS "tokens in",
     sum(completion_tokens)::BIGINT AS "tokens out" FROM spend GROUP BY ALL ORDER BY ALL"""

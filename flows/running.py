@@ -79,7 +79,7 @@ def report(planned: Plan, preview: bool, done: bool) -> None:
 
 
 def stages_table(run: RunRecord) -> Any:
-    shown = table("stage", "rows in", "rows", "dropped", "calls", "reused", "tokens out", "seconds")
+    shown = table("stage", "in", "out", "dropped", "calls", "reused", "tokens", "seconds")
     for stage in run.stages:
         dropped = f"{sum(stage.dropped.values()):,}"
         numbers = [f"{stage.total(what):,}" for what in ("sent", "reused", "completion_tokens")]
