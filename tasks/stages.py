@@ -31,7 +31,7 @@ INSTRUCTIONS = "instructions"
 OnProgress = Callable[[Progress], None]
 
 
-class Pool(Protocol):
+class WorkerPool(Protocol):
     """Where parts are made: this process, or Ray actors (tasks/parallel.py)."""
 
     def run(
@@ -98,7 +98,12 @@ def noted_rows(store: Store, instructions: Manifest) -> int:
 
 
 def run_stage(
-    store: Store, planned: Planned, source: Manifest, pool: Pool, run: str, on_progress: OnProgress = lambda _: None
+    store: Store,
+    planned: Planned,
+    source: Manifest,
+    pool: WorkerPool,
+    run: str,
+    on_progress: OnProgress = lambda _: None,
 ) -> Manifest:
     """Make what is missing of a stage's artifact; parts that are sealed and whole are reused."""
     if manifest := planned.sealed(store, source):
