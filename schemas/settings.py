@@ -60,7 +60,7 @@ class EngineSettings(Spelled):
     with one model). With more settings beside it: {spec: "openai:MODEL", concurrency: 128}.
     """
 
-    kind: Literal["openai", "vllm", "llamacpp", "replay"]
+    kind: Literal["openai", "vllm", "llamacpp", "replay", "worlds"]
     model: str = Field(description="the server's name for it, a Hub id, a folder or a file")
     base_url: str | None = Field(
         None, description="openai: the server; default: what base_url_env holds, else OpenAI's own"

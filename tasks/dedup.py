@@ -2,18 +2,45 @@
 
 import unicodedata
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import polars as pl
 
 from schemas.hashing import content_hash
 from schemas.rows import Dropped
 from tasks.frames import FrameStage
 
+BLOCK = 1024
+
 
 def normalised(text: str) -> str:
     """NFKC, casefold, white space collapsed: what two exact duplicates share, in any script."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def first_alike(vectors: np.ndarray[Any, Any], threshold: float) -> list[int]:
+    """Per unit vector, the first kept one before it with a cosine >= threshold, or -1 (then it is kept itself).
+
+    vectors: (texts, dimensions) float32. Greedy in order: what follows never changes what was kept before.
+    """
+    kept = np.zeros((0,), dtype=np.int64)
+    alike: list[int] = []
+    for start in range(0, len(vectors), BLOCK):
+        block = vectors[start : start + BLOCK]
+        before = (block @ vectors[kept].T) >= threshold
+        within = (block @ block.T) >= threshold
+        chosen: list[int] = []
+        for row in range(len(block)):
+            if before[row].any():
+                alike.append(int(kept[before[row].argmax()]))
+            elif same := [other for other in chosen if within[row, other]]:
+                alike.append(start + same[0])
+            else:
+                chosen.append(row)
+                alike.append(-1)
+        kept = np.append(kept, [start + row for row in chosen])
+    return alike
 
 
 class ExactDuplicates(FrameStage):

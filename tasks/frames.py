@@ -32,6 +32,10 @@ class FrameStage(Frozen):
         """(frame to keep, rows that could not be made): every id comes out as an id, a parent_id or a drop."""
         raise TypeError(f"{type(self).__name__} must define apply(frame, store)")
 
+    def part_rows(self) -> int | None:
+        """Rows per part of what a `whole` stage makes; None: one part."""
+        return None
+
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
         """Everything that decides what this stage makes of its input."""
         return {"stage": self.name, "version": self.version, "settings": self.model_dump(mode="json")}

@@ -36,11 +36,11 @@ Steps = Generator[list[Request], list[Completion], Out]
 def ask_until(
     request: Request, attempts: int, parse: Callable[[Completion], T]
 ) -> Generator[list[Request], list[Completion], T]:
-    """Ask until `parse` accepts the answer (it raises Drop for one it does not), each time as another sample; the last
-    Drop ends the row. Use it as `value = yield from ask_until(...)`.
+    """Ask until `parse` accepts the answer (it raises Drop for one it does not), each time as another sample, counted
+    from the request's; the last Drop ends the row. Use it as `value = yield from ask_until(...)`.
     """
     for attempt in range(attempts):
-        [said] = yield [request.model_copy(update={"sample": attempt})]
+        [said] = yield [request.model_copy(update={"sample": request.sample + attempt})]
         try:
             return parse(said)
         except Drop:

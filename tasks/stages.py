@@ -15,11 +15,13 @@ from schemas.settings import EngineSettings, SourceSettings
 from storage.artifacts import (
     CALLS,
     Store,
+    check_conserved,
     read_artifact,
     rows_to_table,
     seal_part,
     sealed_artifact,
     sealed_part,
+    table_content,
     write_manifest,
 )
 from storage.sources import VERSION, fingerprint, read_chunks
@@ -110,7 +112,7 @@ def run_stage(
         return manifest
     stage = planned.stage
     if isinstance(stage, FrameStage) and stage.whole:
-        seals = [run_whole(store, planned, stage, source)]
+        seals = run_whole(store, planned, stage, source)
     else:
         jobs = planned.jobs(source)
         with ThreadPoolExecutor(4) as threads:
@@ -134,16 +136,29 @@ def run_stage(
     )
 
 
-def run_whole(store: Store, planned: Planned, stage: FrameStage, source: Manifest) -> PartSeal:
-    """Run a stage that needs every row at once, in this process."""
-    key = content_hash([planned.identity, source.content])
-    if seal := sealed_part(store, stage.name, key):
-        return seal
+def run_whole(store: Store, planned: Planned, stage: FrameStage, source: Manifest) -> list[PartSeal]:
+    """Run a stage that needs every row at once, in this process; what it makes may be several parts for the next."""
     started = time.monotonic()
     table = read_artifact(store, source)
     made, dropped = stage.run_on(table, store.root)
     ids_in = table["id"].to_pylist()
-    return seal_part(store, stage.name, key, made, dropped, ids_in=ids_in, seconds=time.monotonic() - started)
+    check_conserved(stage.name, ids_in, made, dropped)
+    left, gone = set(ids_in), {row.id for row in dropped}
+    size = stage.part_rows() or max(1, made.num_rows)
+    seals = []
+    for start in range(0, max(1, made.num_rows), size):
+        rows = made.slice(start, size)
+        named = {
+            name for column in ("id", "parent_id") if column in rows.column_names for name in rows[column].to_pylist()
+        }
+        mine = (left & named) | (set() if start else gone)
+        left -= mine
+        key = content_hash([planned.identity, table_content(rows), sorted(mine)])
+        seal = sealed_part(store, stage.name, key)
+        seconds = 0.0 if start else time.monotonic() - started
+        drops = () if start else dropped
+        seals.append(seal or seal_part(store, stage.name, key, rows, drops, ids_in=sorted(mine), seconds=seconds))
+    return seals
 
 
 def read_schema(store: Store, seal: PartSeal) -> Any:

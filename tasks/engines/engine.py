@@ -50,6 +50,10 @@ def make_engine(settings: EngineSettings) -> Engine:
         from tasks.engines.gguf import GGUF
 
         return GGUF(settings)
+    if settings.kind == "worlds":
+        from tasks.engines.worlds import Worlds
+
+        return Worlds(settings)
     from tasks.engines.recording import Recording
 
     return Recording(settings)

@@ -1,0 +1,162 @@
+"""Reading application files: YAML or JSON, with prompts inline, in files of their own, or inside a larger JSON file.
+
+A prompt is a text with `<USER>:` and `<AGENT>:` markers (AgentBench's and GenPI's form), a list of turns
+(`- user: ...`, `- agent: ...`, or `{role, content}`), or a list of texts that alternate from the user's. Each text may
+be `{file: NAME, pointer: /a/0/b}`; a `pointer` (RFC 6901) leads into a JSON file.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from schemas.applications import AGENT, USER, Application
+from schemas.errors import InputError
+from schemas.hashing import file_checksum
+from schemas.settings import explain
+
+MARKER = re.compile(f"({re.escape(USER)}|{re.escape(AGENT)})")
+ROLES = {"user": "user", "agent": "assistant", "assistant": "assistant", USER: "user", AGENT: "assistant"}
+
+
+def read_application(path: Path, root: Path | None = None) -> tuple[Application, dict[str, str]]:
+    """Read and check an application; with it, where its world is: {FILE.py:CLASS@HASH: file}.
+
+    root: where the files it names are (default: its own folder). Raises InputError.
+    """
+    import yaml
+
+    path = path.expanduser()
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path} is not there; expected an application file, for instance examples/shell.yaml"
+        ) from error
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise InputError(f"{path} is not valid YAML or JSON: {' '.join(str(error).split())}") from error
+    if not isinstance(given, dict) or "prompt" not in given:
+        raise InputError(f"{path} has no `prompt`; expected an application such as examples/shell.yaml")
+    folder = (root or path.parent).resolve()
+    fields = {name: value for name, value in given.items() if name != "prompt"}
+    worlds: dict[str, str] = {}
+    try:
+        fields["turns"] = turns_of(given["prompt"], folder)
+        fields["tools"] = tools_of(fields.get("tools"))
+        if isinstance(inputs := fields.get("inputs"), dict) and "demos" in inputs:
+            fields["inputs"] = {**inputs, "demos": texts_of(inputs["demos"], folder)}
+        if isinstance(environment := fields.get("environment"), dict) and environment.get("world"):
+            name, file = world_of(str(environment["world"]), folder)
+            fields["environment"] = {**environment, "world": name}
+            worlds[name] = str(file)
+        return Application.with_id(**{"name": path.stem.replace("-", "_"), **fields}), worlds
+    except ValidationError as error:
+        said = (
+            explain(error)
+            .replace("settings: ", "")
+            .replace("no such setting; `synthmill run synthesize --settings` lists all", "no such field")
+        )
+        raise InputError(f"{path}: {said}") from error
+    except (InputError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def turns_of(prompt: Any, folder: Path) -> list[dict[str, str]]:
+    """A prompt in any of its forms, as turns; the last one keeps its white space, because the input follows it."""
+    if isinstance(prompt, Mapping):
+        prompt = content_of(prompt, folder)
+    turns = marked(prompt) if isinstance(prompt, str) else listed(prompt, folder)
+    return [
+        {**turn, "content": turn["content"].lstrip() if place == len(turns) - 1 else turn["content"].strip()}
+        for place, turn in enumerate(turns)
+    ]
+
+
+def marked(text: str) -> list[dict[str, str]]:
+    """Split at the role markers; raises ValueError for a text without them, or with words before the first."""
+    before, *found = MARKER.split(text)
+    if before.strip() or not found:
+        raise ValueError(
+            f"the prompt does not begin with {USER}; expected {USER} and {AGENT} before each turn, or a list"
+        )
+    return [{"role": ROLES[mark], "content": said} for mark, said in zip(found[::2], found[1::2], strict=True)]
+
+
+def listed(given: Any, folder: Path) -> list[dict[str, str]]:
+    """Turns from a list; raises ValueError that names the first that is none."""
+    if not isinstance(given, list):
+        raise ValueError(f"the prompt is {type(given).__name__}; expected text with {USER} markers, or a list of turns")
+    turns = []
+    for place, one in enumerate(given):
+        if isinstance(one, str):
+            role, content = ("user", "agent")[place % 2], one
+        elif isinstance(one, Mapping) and len(one) == 1 and next(iter(one)) in ROLES:
+            [(role, content)] = one.items()
+        elif isinstance(one, Mapping) and set(one) == {"role", "content"} and one["role"] in ROLES:
+            role, content = one["role"], one["content"]
+        else:
+            raise ValueError(f"turn {place} of the prompt is {one!r:.60}; expected `user: TEXT` or `agent: TEXT`")
+        turns.append({"role": ROLES[role], "content": content_of(content, folder)})
+    return turns
+
+
+def texts_of(given: Any, folder: Path) -> Any:
+    return [content_of(one, folder) for one in given] if isinstance(given, list) else content_of(given, folder)
+
+
+def content_of(given: Any, folder: Path) -> Any:
+    """A text, or what a {file, pointer} leads to; a mapping without `file` is a tool call, written as JSON."""
+    if given is None:
+        return ""
+    if not isinstance(given, Mapping):
+        return given if isinstance(given, str) else str(given)
+    if "file" not in given:
+        return orjson.dumps(given).decode()
+    if unknown := set(given) - {"file", "pointer"}:
+        raise ValueError(f"{', '.join(sorted(unknown))} beside `file`; expected file and, for JSON, pointer")
+    path = folder / str(given["file"])
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if "pointer" not in given:
+        return text
+    from jsonpointer import JsonPointerException, resolve_pointer
+
+    try:
+        found = resolve_pointer(orjson.loads(text), str(given["pointer"]))
+    except (orjson.JSONDecodeError, JsonPointerException) as error:
+        raise ValueError(f"{path} has nothing at {given['pointer']!r}: {error}") from error
+    return found
+
+
+def tools_of(given: Any) -> str:
+    """A list of OpenAI tool definitions (or of their `function` parts) as JSON text. Raises ValueError."""
+    if not given:
+        return ""
+    if not isinstance(given, list):
+        raise ValueError(f"tools is {type(given).__name__}; expected a list of OpenAI tool definitions")
+    tools = []
+    for place, one in enumerate(given):
+        function = one.get("function", one) if isinstance(one, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise ValueError(f"tool {place} has no name; expected {{name, description, parameters}}")
+        parameters = function.get("parameters") or {"type": "object", "properties": {}}
+        if not isinstance(parameters, Mapping) or parameters.get("type") != "object":
+            raise ValueError(f"the parameters of tool {function['name']} are no JSON schema of an object")
+        tools.append({"type": "function", "function": {**function, "parameters": parameters}})
+    return orjson.dumps(tools).decode()
+
+
+def world_of(given: str, folder: Path) -> tuple[str, Path]:
+    """The name of a world, FILE.py:CLASS@HASH, which is the same on every machine, and its file. Raises ValueError."""
+    file, colon, name = given.rpartition(":")
+    path = folder / file
+    if not colon or not name.isidentifier() or path.suffix != ".py":
+        raise ValueError(f"environment.world is {given!r}; expected FILE.py:CLASS")
+    if not path.is_file():
+        raise ValueError(f"environment.world: there is no file {path}")
+    return f"{path.name}:{name}@{file_checksum(path)[:12]}", path

@@ -1,0 +1,111 @@
+"""Signs of a dialogue's quality, each a column, and the cut that reads them. docs/papers.md#genpi, "signs"; ours."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+from pydantic import Field
+from rapidfuzz.distance import Indel
+
+from schemas.applications import AGENT, USER
+from schemas.dialogues import Dialogue, EndReason, SignedDialogue
+from schemas.rows import Dropped, arrow_schema
+from tasks.dedup import normalised
+from tasks.frames import FrameStage
+from tasks.rewards import tokens_of
+
+GRAM = 8
+ENVIRONMENT_LABELS = rf"^\s*({re.escape(USER)}|user:|human:|customer:|environment:|observation:)"
+AGENT_LABELS = rf"^\s*({re.escape(AGENT)}|agent:|assistant:)"
+SIGNS = tuple(name for name in SignedDialogue.model_fields if name not in Dialogue.model_fields)
+
+
+def rouge_l(first: str, second: str) -> float:
+    """ROUGE-L's F1 over words and punctuation: 2 x longest common subsequence / (m + n); 1 for two empty texts."""
+    return Indel.normalized_similarity(tokens_of(first.casefold()), tokens_of(second.casefold()))
+
+
+def found(patterns: Sequence[str], text: str) -> bool:
+    """Whether any of the patterns is there; an empty one never is."""
+    return any(pattern and re.search(pattern, text, re.MULTILINE | re.IGNORECASE) for pattern in patterns)
+
+
+def share(verdicts: Sequence[bool]) -> float | None:
+    return sum(verdicts) / len(verdicts) if verdicts else None
+
+
+def grams(text: str) -> list[tuple[str, ...]]:
+    """Every run of 8 words, in lower case."""
+    words = re.findall(r"\w+", text.casefold())
+    return list(zip(*(words[n:] for n in range(GRAM)), strict=False))
+
+
+def signs_of(dialogue: Mapping[str, Any]) -> dict[str, Any]:
+    """The signs of one dialogue; SignedDialogue says what each means."""
+    application, turns = dialogue["application"], dialogue["turns"]
+    environment = application["environment"]
+    agent = [turn["content"] or str(turn["tool_calls"]) for turn in turns if turn["role"] == "assistant"]
+    replies = [turn["content"] for turn in turns if turn["role"] != "assistant"]
+    spoken = [turn["content"] for turn in turns if turn["role"] == "assistant" and turn["content"]]
+    both = [(s, r) for s, r in zip(replies, dialogue["real_observations"] or (), strict=False) if r is not None]
+    prompt = {gram for turn in application["turns"] for gram in grams(turn["content"])}
+    said = [gram for text in (*agent, *replies) for gram in grams(text)]
+    failure = environment["failure"]
+    return {
+        "repeated_turns": len(agent) - len({normalised(text) for text in agent}),
+        "confused_agent": sum(found((environment["marks"], ENVIRONMENT_LABELS), text) for text in spoken),
+        "confused_environment": sum(found((application["marks"], AGENT_LABELS), text) for text in replies),
+        "format_adherence": share([is_action(application["action"], text) for text in spoken])
+        if application["action"]
+        else None,
+        "copied_prompt": share([gram in prompt for gram in said]) or 0.0,
+        "observation_chars": sum(map(len, replies)) / len(replies) if replies else 0.0,
+        "realism": sum(rouge_l(s, r) for s, r in both) / len(both) if both else None,
+        "same_outcome": share([found((failure,), s) == found((failure,), r) for s, r in both]) if failure else None,
+    }
+
+
+def is_action(pattern: str, text: str) -> bool:
+    """Whether an agent's turn is, from end to end, what the application's grammar allows."""
+    return re.fullmatch(pattern, text.strip(), re.DOTALL) is not None
+
+
+class DialogueSigns(FrameStage):
+    """Adds the signs to dialogues, and the cut's verdict over them; a dialogue that is cut stays in the artifact."""
+
+    name: ClassVar = "dialogue_signs"
+    version: ClassVar = "1"
+    needs: ClassVar = ("id", "application", "turns", "real_observations", "end_reason", "cut_turns", "agent_turns")
+    adds: ClassVar = SIGNS
+
+    cut_ends: tuple[EndReason, ...] = Field(("repetition", "context_overflow"), description="ends that cut a dialogue")
+    min_agent_turns: int = Field(1, ge=0)
+    min_format_adherence: float = Field(0.5, ge=0, le=1)
+    max_repeated_turns: int = Field(1, ge=0)
+    max_confused_agent: int = Field(0, ge=0)
+    max_confused_environment: int = Field(0, ge=0)
+    max_cut_turns: int = Field(1, ge=0)
+    max_copied_prompt: float = Field(0.3, ge=0, le=1)
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        rows = frame.select(self.needs).iter_rows(named=True)
+        empty = pl.DataFrame(arrow_schema(SignedDialogue).empty_table()).select(SIGNS).drop("kept", "cut_by")
+        signs = pl.DataFrame([signs_of(row) for row in rows], schema=empty.schema)
+        return self.cut(pl.concat([frame, signs], how="horizontal")), []
+
+    def cut(self, signed: pl.DataFrame) -> pl.DataFrame:
+        """Adds `kept` and `cut_by`, the first sign that a dialogue fails by."""
+        fails = {
+            "end_reason": pl.col("end_reason").is_in(self.cut_ends),
+            "agent_turns": pl.col("agent_turns") < self.min_agent_turns,
+            "format_adherence": pl.col("format_adherence") < self.min_format_adherence,
+            "confused_agent": pl.col("confused_agent") > self.max_confused_agent,
+            "confused_environment": pl.col("confused_environment") > self.max_confused_environment,
+            "repeated_turns": pl.col("repeated_turns") > self.max_repeated_turns,
+            "cut_turns": pl.col("cut_turns") > self.max_cut_turns,
+            "copied_prompt": pl.col("copied_prompt") > self.max_copied_prompt,
+        }
+        first = pl.coalesce([pl.when(fail).then(pl.lit(name)) for name, fail in fails.items()] + [pl.lit("")])
+        return signed.with_columns(cut_by=first).with_columns(kept=pl.col("cut_by") == "")

@@ -1,0 +1,144 @@
+"""Environments that run for real: Python classes that answer in a model's place.
+
+    class Shell:
+        @staticmethod
+        def draw(seed: int, task: str) -> str: ...     # what only the environment knows, as text
+        def __init__(self, facts: str) -> None: ...    # one object per dialogue
+        def act(self, action: str, tool: str, arguments: dict) -> str | Observation: ...
+
+A world is asked like a model: its replies go to the call store, so that a dialogue can be resumed and replayed without
+it. It must answer the same to the same facts and actions, because after a crash the actions are played again. It runs
+in this process, in a thread, with all that the process may do: name only files that you trust.
+"""
+
+import asyncio
+import importlib.util
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+
+from schemas.calls import Completion, Message, Request
+from schemas.errors import InputError
+from schemas.hashing import digest
+from schemas.settings import EngineSettings
+
+KEPT = 4096
+"""Dialogues whose world stays in memory between two turns; older ones are played again."""
+
+
+class Observation(NamedTuple):
+    """What the agent is shown; over: the world has ended the dialogue."""
+
+    text: str
+    over: bool = False
+
+
+class World(Protocol):
+    """One dialogue's environment. `tool` and `arguments` are empty for an action that is plain text."""
+
+    def __init__(self, facts: str) -> None: ...
+
+    def act(self, action: str, tool: str, arguments: Mapping[str, Any]) -> "str | Observation": ...
+
+    @staticmethod
+    def draw(seed: int, task: str) -> str:
+        """What is so in a new dialogue about `task`, as text that the constructor and a model can read."""
+
+
+@cache
+def load_world(file: str, name: str) -> type[World]:
+    """The class `name` (CLASS or FILE.py:CLASS@HASH) of a Python file. Raises InputError when it cannot be had."""
+    kind = name.partition("@")[0].rpartition(":")[2]
+    spec = importlib.util.spec_from_file_location(f"world_{digest(file).hex()[:8]}_{Path(file).stem}", file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file} is no Python file; expected FILE.py:CLASS")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        made: type[World] = getattr(module, kind)
+    except Exception as error:
+        raise InputError(f"the world {kind} of {file} cannot be loaded: {type(error).__name__}: {error}") from error
+    if missing := [method for method in ("draw", "act") if not callable(getattr(made, method, None))]:
+        raise InputError(
+            f"the world {kind} of {file} has no {missing[0]}(); expected draw(seed, task) and act(action, ...)"
+        )
+    return made
+
+
+def world_request(world: str, facts: str, actions: Sequence[tuple[str, ...]]) -> tuple[Message, ...]:
+    """What a world is asked, as messages. actions: (text, tool, arguments as JSON) from the dialogue's first to now."""
+    told = [Message(role="system", content=orjson.dumps({"world": world, "facts": facts}).decode())]
+    return (*told, *(Message(role="user", content=orjson.dumps(action).decode()) for action in actions))
+
+
+class Worlds:
+    """The engine of the role `world`; options: {FILE.py:CLASS@HASH: file}. A request says which one it means."""
+
+    name, samples_per_call = "worlds", 1
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.files = settings.options
+        self.limit = settings.concurrency
+        self.timeout_s = settings.timeout_s
+        self._threads: ThreadPoolExecutor | None = None
+        self._living: OrderedDict[bytes, World] = OrderedDict()
+
+    async def open(self) -> None:
+        self._threads = ThreadPoolExecutor(min(8, self.limit), "world")
+
+    def stop(self) -> None: ...
+
+    async def close(self) -> None:
+        if self._threads:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+
+    async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
+        assert self._threads is not None
+        started = time.monotonic()
+        answering = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, request.messages)
+        try:
+            said = await asyncio.wait_for(answering, self.timeout_s)
+        except TimeoutError:
+            return [failed(f"world_timeout: no reply in {self.timeout_s:g} s")] * count
+        except InputError:
+            raise
+        except Exception as error:
+            return [failed(f"world_error: {type(error).__name__}: {error}")] * count
+        reason = "over" if said.over else "stop"
+        return [
+            Completion(text=said.text, finish_reason=reason, latency_s=round(time.monotonic() - started, 4))
+        ] * count
+
+    def _answer(self, messages: tuple[Message, ...]) -> Observation:
+        """The reply to the last action; the earlier ones are played again, unless their world is still alive."""
+        told = orjson.loads(messages[0].content)
+        played = [message.content for message in messages]
+        world = self._living.pop(digest(played[:-1]), None)
+        todo = played[-1:] if world else played[1:]
+        world = world or load_world(self.files[told["world"]], told["world"])(told["facts"])
+        for action in todo:
+            text, tool, arguments = orjson.loads(action)
+            said = world.act(text, tool, orjson.loads(arguments) if arguments else {})
+        self._living[digest(played)] = world
+        if len(self._living) > KEPT:
+            self._living.popitem(last=False)
+        return (
+            said
+            if isinstance(said, Observation)
+            else Observation(*said)
+            if isinstance(said, tuple)
+            else Observation(str(said))
+        )
+
+
+def failed(reason: str) -> Completion:
+    return Completion(text="", finish_reason="error", error=" ".join(reason.split())[:400])

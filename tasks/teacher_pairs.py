@@ -1,0 +1,75 @@
+"""Teacher-over-student pairs: what the preference stages make of an application's first answers.
+
+Source: docs/papers.md#genpi; the pairs are ours.
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+
+from schemas.hashing import child_id
+from schemas.rows import Dropped, Pair, Pool, arrow_schema
+from tasks.frames import FrameStage
+
+
+class AnswerPools(FrameStage):
+    """Single-turn outputs -> pools of two answers for the preference stages: the teacher's (0), the student's (1)."""
+
+    name: ClassVar = "answer_pools"
+    version: ClassVar = "1"
+    needs: ClassVar = ("id", "application", "pseudo_input", "student_output_single", "teacher_output_single")
+    adds: ClassVar = tuple(Pool.model_fields)
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        def answer(place: int, column: str) -> dict[str, Any]:
+            return {"answer_index": place, "text": row[column], "finish_reason": "stop", "completion_tokens": 0}
+
+        made = []
+        for row in frame.select(self.needs).iter_rows(named=True):
+            application = row["application"]
+            made.append(
+                {
+                    "id": child_id(row["id"], self.name),
+                    "parent_id": row["id"],
+                    "prompt": application["student_input"].replace("{input}", row["pseudo_input"]),
+                    "system": None,
+                    "source": application["name"],
+                    "note": "",
+                    "answers": [answer(0, "teacher_output_single"), answer(1, "student_output_single")],
+                }
+            )
+        schema = pl.DataFrame(arrow_schema(Pool).empty_table()).schema
+        return pl.DataFrame(made, schema=schema), []
+
+
+class TeacherPairs(FrameStage):
+    """Pools of AnswerPools with `rewards` -> the teacher's answer over the student's, whatever their rewards are.
+
+    Drops: same_text. Ours: the paper does not train on preferences; the rewards tell where the teacher is not better.
+    """
+
+    name: ClassVar = "teacher_pairs"
+    version: ClassVar = "1"
+    needs: ClassVar = ("id", "prompt", "system", "source", "note", "answers", "rewards")
+    adds: ClassVar = tuple(Pair.model_fields)
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        def text(place: int) -> pl.Expr:
+            return pl.col("answers").list.get(place).struct.field("text")
+
+        same = text(0) == text(1)
+        pairs = frame.filter(~same).with_columns(
+            pl.Series("id", [child_id(row, self.name) for row in frame.filter(~same)["id"]], dtype=pl.String),
+            parent_id=pl.col("id"),
+            chosen=text(0),
+            rejected=text(1),
+            chosen_index=pl.lit(0, pl.Int64),
+            rejected_index=pl.lit(1, pl.Int64),
+            chosen_reward=pl.col("rewards").list.get(0),
+            rejected_reward=pl.col("rewards").list.get(1),
+            cut=pl.lit("teacher_over_student"),
+        )
+        return pairs.select(Pair.model_fields), [
+            Dropped(id=row, reason="same_text") for row in frame.filter(same)["id"]
+        ]

@@ -1,0 +1,77 @@
+"""Tool calls: how a model is asked for one, on any engine, and how it is written into a dialogue, in OpenAI's form.
+
+A turn is asked for as one JSON object, {"turn": {"tool": NAME, "arguments": {...}}} or {"turn": {"say": TEXT}}, by
+schema: that works on every engine, also for models that were never taught tool calls.
+"""
+
+from typing import Any, NamedTuple
+
+import orjson
+
+from schemas.applications import Function, ToolCall, Turn
+from schemas.errors import Drop
+
+
+class Act(NamedTuple):
+    """An agent's turn: what it says, or the tool it calls with its arguments (a JSON object as text)."""
+
+    text: str
+    tool: str = ""
+    arguments: str = ""
+
+
+def functions_of(tools: str) -> list[dict[str, Any]]:
+    """The `function` parts of a JSON list of OpenAI tool definitions."""
+    return [
+        {"description": "", **tool["function"], "parameters": tool["function"]["parameters"]}
+        for tool in (orjson.loads(tools) if tools else [])
+    ]
+
+
+def turn_schema(tools: str) -> dict[str, Any] | None:
+    """The JSON schema of a turn; None where there are no tools and a turn is plain text."""
+    if not tools:
+        return None
+
+    def form(**properties: Any) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+
+    calls = [
+        form(tool={"type": "string", "enum": [one["name"]]}, arguments=one["parameters"]) for one in functions_of(tools)
+    ]
+    return form(turn={"anyOf": [*calls, form(say={"type": "string", "minLength": 1})]})
+
+
+def read_turn(text: str, tools: str) -> Act:
+    """What a model answered to `turn_schema`; raises Drop for what is no turn."""
+    if not tools:
+        return Act(text.strip())
+    try:
+        turn = orjson.loads(text)["turn"]
+        if "say" in turn:
+            return Act(str(turn["say"]).strip())
+        if turn["tool"] not in {one["name"] for one in functions_of(tools)}:
+            raise Drop(f"malformed_turn: there is no tool {turn['tool']!r:.40}")
+        return Act("", str(turn["tool"]), orjson.dumps(turn["arguments"]).decode())
+    except (ValueError, KeyError, TypeError) as error:
+        raise Drop(f"malformed_turn: {type(error).__name__}: {' '.join(text.split())[:100]!r}") from error
+
+
+def written(act: Act, place: int) -> Turn:
+    """The agent's turn at `place` of a dialogue, as trainers read it."""
+    if not act.tool:
+        return Turn(role="assistant", content=act.text)
+    call = ToolCall(id=f"call_{place}", function=Function(name=act.tool, arguments=act.arguments))
+    return Turn(role="assistant", content="", tool_calls=(call,))
+
+
+def answered(text: str, act: Act, place: int) -> Turn:
+    """The reply to the agent's turn at `place`."""
+    if not act.tool:
+        return Turn(role="user", content=text)
+    return Turn(role="tool", content=text, tool_call_id=f"call_{place}")
