@@ -4,12 +4,8 @@ from flows.plan import Plan
 from schemas.errors import EngineRefused, InputError
 from schemas.rows import Row
 from schemas.settings import EngineSettings
-from storage.sources import read_chunks
-from tasks.frames import FrameStage
 from tasks.prompts import load
 from tasks.recipe import Recipe
-
-CHARS_PER_TOKEN = 4
 
 
 def check(planned: Plan) -> None:
@@ -18,53 +14,44 @@ def check(planned: Plan) -> None:
 
     from flows.looking import table
 
-    settings = planned.settings
     check_stages(planned)
     check_engines(planned)
-    chunks = list(read_chunks(settings.source, settings.rows_per_part))
-    rows = sum(len(chunk.rows) for chunk in chunks)
-    dropped = sum(len(chunk.dropped) for chunk in chunks)
-    longest = max((len(row.prompt) for chunk in chunks for row in chunk.rows), default=0)
-    if rows == 0:
-        raise InputError(f"{settings.source.path}: none of its {dropped} rows can be used")
+    rows, said = planned.source.look()
     console = Console()
-    console.print(
-        f"{settings.source.path}: {rows:,} instructions, {dropped:,} rows cannot be read, longest prompt "
-        f"{longest:,} characters "
-        f"(about {longest // CHARS_PER_TOKEN:,} tokens)",
-        highlight=False,
-    )
+    console.print(said, highlight=False, markup=False)
     shown = table("stage", "made from", "engines", "rows", "calls", "tokens")
+    rows_of = {planned.source.key: rows}
     for step in planned.stages:
-        stage = step.stage
+        stage, rows = step.stage, rows_of[step.source_key]
         calls = rows * stage.requests_per_row() if isinstance(stage, Recipe) else 0
         tokens = calls * stage.sampling.max_tokens if isinstance(stage, Recipe) else 0
         what = stage.takes.__name__ if isinstance(stage, Recipe) else ", ".join(stage.needs)
         engines = ", ".join(f"{role}: {name}" for role, name in step.identity.get("engines", {}).items())
         done = " (made)" if planned.store.manifest_path(stage.name, step.key).exists() else ""
-        shown.add_row(stage.name + done, what, engines or "none", f"<= {rows:,}", f"<= {calls:,}", f"<= {tokens:,}")
+        rows_of[step.key] = rows * (1 if isinstance(stage, Recipe) else stage.rows_per_row())
+        shown.add_row(
+            stage.name + done, what, engines or "none", f"<= {rows_of[step.key]:,}", f"<= {calls:,}", f"<= {tokens:,}"
+        )
     console.print(shown)
-    console.print("checked: templates, stage inputs, engines, input file, store. Nothing was asked.")
+    console.print("checked: templates, stage inputs, engines, input, store. Nothing was asked.")
 
 
 def check_stages(planned: Plan) -> None:
-    """Every template against what its recipe gives it, every stage's input against what the one before makes."""
-    has: set[str] = set()
+    """Every template against what its recipe gives it, every stage's input against what its source makes."""
+    columns: dict[str, set[str]] = {}
     for step in planned.stages:
-        stage = step.stage
-        if isinstance(stage, FrameStage):
-            if has and (missing := set(stage.needs) - has):
-                raise InputError(
-                    f"stage {stage.name} needs {', '.join(sorted(missing))}, which the stage before it does not make"
-                )
-            has |= set(stage.adds)
-            continue
-        if has and (missing := {name for name, info in stage.takes.model_fields.items() if info.is_required()} - has):
+        stage, has = step.stage, columns.get(step.source_key, set())
+        if isinstance(stage, Recipe):
+            needs = {name for name, info in stage.takes.model_fields.items() if info.is_required()}
+            check_prompts(stage)
+            columns[step.key] = set(stage.makes.model_fields)
+        else:
+            needs = set(stage.needs)
+            columns[step.key] = has | set(stage.adds)
+        if has and (missing := needs - has):
             raise InputError(
                 f"stage {stage.name} needs {', '.join(sorted(missing))}, which the stage before it does not make"
             )
-        check_prompts(stage)
-        has = set(stage.makes.model_fields)
 
 
 def check_prompts(recipe: Recipe[Row, Row]) -> None:

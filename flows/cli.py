@@ -25,7 +25,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("flow", type=click.Choice(["synthesize"]))
+@click.argument("flow", type=click.Choice(["synthesize", "dialogues"]))
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="A YAML file of settings.")
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. engines.teacher=openai:gpt-4o-mini."
@@ -47,24 +47,27 @@ def run(
     preview: int | None,
     **given: Any,
 ) -> None:
-    """Run a FLOW: synthesize makes preference pairs from instructions.
+    """Run a FLOW: synthesize makes preference pairs from instructions; dialogues makes, from an application's prompt,
+    the training rows that teach a model to behave as if the prompt were there.
 
     Engines are written KIND:MODEL: openai:MODEL@http://HOST:PORT/v1 (any compatible server; the key is in
     OPENAI_API_KEY), vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
     """
+    from flows.plans import FLOWS
     from flows.running import run_flow
-    from schemas.settings import SynthesizeSettings, read_settings
+    from schemas.settings import read_settings
 
+    model, _ = FLOWS[flow]
     if show_settings:
         from flows.looking import show_settings_of
 
-        return show_settings_of(SynthesizeSettings)
+        return show_settings_of(model)
     overrides = dict(split_set(one) for one in sets) | {
         name: value for name, value in given.items() if value is not None
     }
     if preview:
-        overrides["source.limit"] = preview
-    return run_flow(read_settings(SynthesizeSettings, config, overrides), dry_run=dry_run, preview=bool(preview))
+        overrides[{"synthesize": "source.limit", "dialogues": "inputs.count"}[flow]] = preview
+    return run_flow(flow, read_settings(model, config, overrides), dry_run=dry_run, preview=preview)
 
 
 @cli.command()

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from schemas.artifacts import Manifest
 from schemas.errors import InputError, StoreError
-from storage.artifacts import Store, read_part
+from storage.artifacts import Store, read_dropped, read_part
 
 ROWS_SHOWN = 100
 CELL = 60  # characters of a table's cell
@@ -73,7 +74,6 @@ def find_artifact(store: Store, name: str) -> Manifest:
 
 def show_artifact(place: Path, name: str, rows: int) -> None:
     import orjson
-    import pyarrow.parquet as pq
     from rich.console import Console
 
     store, console = open_store(place), Console(emoji=False)
@@ -98,20 +98,15 @@ def show_artifact(place: Path, name: str, rows: int) -> None:
         console.print(
             "  dropped: " + ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items()), markup=False
         )
-        shown = 0
-        for seal in manifest.parts:
-            if seal.dropped_file and shown < rows and (store.root / seal.dropped_file).exists():
-                for row in pq.read_table(store.root / seal.dropped_file).to_pylist()[: rows - shown]:
-                    shown += 1
-                    console.print(
-                        f"    {row['id']}: {row['reason']} {row['detail']}"[:300], highlight=False, markup=False
-                    )
+        gone = (row for seal in manifest.parts for row in read_dropped(store, seal))
+        for row in islice(gone, rows):
+            console.print(f"    {row.id}: {row.reason} {row.detail}"[:300], highlight=False, markup=False)
     left = rows
     for seal in manifest.parts:
-        for row in read_part(store, seal).slice(0, left).to_pylist():
+        for kept in read_part(store, seal).slice(0, left).to_pylist():
             left -= 1
             console.print()
-            for column, value in row.items():
+            for column, value in kept.items():
                 said = " ".join(str(value).split())
                 console.print(
                     f"  {column}: {said[:400]}{'…' if len(said) > 400 else ''}",

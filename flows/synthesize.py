@@ -1,142 +1,15 @@
-"""synthesize: instructions -> preference sets -> system messages -> answers -> rewards -> pairs -> a dataset.
+"""synthesize: instructions -> preference sets -> system messages -> answers -> rewards -> pairs -> a dataset."""
 
-One Prefect task per stage; the manifests in the store decide what has to be made, never Prefect's cache.
-"""
-
-import os
-import sys
-import time
-from contextlib import suppress
 from typing import Any
 
-from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext
+from prefect import flow
 
-from flows.plan import Plan, plan
-from flows.progress import Reporter
-from flows.quiet import TELEMETRY_OFF
-from flows.stopping import STOP, TAKEN_OVER, stop_on_signals
-from schemas.artifacts import Manifest
-from schemas.errors import EngineError, EngineRefused, Stopped, SynthmillError
+from flows.making import run_plan
+from flows.plans import plan_synthesize
 from schemas.settings import SynthesizeSettings
-from storage.artifacts import Store
-from storage.catalog import rebuild
-from storage.publish import write_dataset
-from storage.runs import RunRecord, StageRun, new_run, now, summary, write_run
-from tasks.guard import guard
-from tasks.parallel import InProcess, RayPool, make_pool
-from tasks.stages import Planned, ingest, run_stage
-from tasks.worker import Progress
-
-TELL_PREFECT_EVERY_S = 2.0
-
-
-def engine_errors_only(_task: Any, _run: Any, state: Any) -> bool:
-    """Retry a stage whose engine was away; everything else would fail the same way again."""
-    try:
-        state.result()
-    except EngineRefused:
-        return False
-    except EngineError as error:
-        print(f"{error.message}; trying again for a while", file=sys.stderr, flush=True)
-        return not STOP.is_set()
-    except Exception:
-        return False
-    return False
-
-
-@task(
-    task_run_name="{name}",
-    tags=["stage"],
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=2,
-    retry_delay_seconds=[5, 30],
-    retry_jitter_factor=0.5,
-    retry_condition_fn=engine_errors_only,
-)
-def make_stage(
-    name: str, place: str, store: Store, planned: Planned, source: Manifest, pool: InProcess | RayPool, run: str
-) -> tuple[Manifest, StageRun]:
-    """Make one stage's artifact, or find it made; what this run spent on it comes beside the manifest."""
-    started = time.monotonic()
-    progress: Any = create_progress_artifact(
-        progress=0.0, key=f"{name.replace('_', '-')}-progress", description=f"{source.rows} rows in"
-    )
-    told = 0.0
-    with Reporter(f"{place} {name}", source.rows) as report:
-
-        def on_progress(latest: Progress) -> None:
-            nonlocal told
-            report(latest)
-            if time.monotonic() - told > TELL_PREFECT_EVERY_S and source.rows:
-                told = time.monotonic()
-                with suppress(Exception):  # Prefect's page is for looking at; the run does not depend on it
-                    update_progress_artifact(artifact_id=progress, progress=min(100.0, 100 * latest.rows / source.rows))
-
-        manifest = run_stage(store, planned, source, pool, run, on_progress)
-    update_progress_artifact(artifact_id=progress, progress=100.0)
-    return manifest, StageRun.of(manifest, report.latest.spent, time.monotonic() - started)
 
 
 @flow(name="synthesize", flow_run_name="synthesize-{settings.source.path}", persist_result=False)
 def synthesize(settings: SynthesizeSettings) -> dict[str, Any]:
     """Run every stage that is not made yet; the run's record. Raises EngineError, InputError, StoreError, Stopped."""
-    for name, value in TELEMETRY_OFF.items():
-        os.environ.setdefault(name, value)
-    guard()
-    if TAKEN_OVER.is_set():
-        stop_on_signals()
-    return run_synthesize(plan(settings)).model_dump(mode="json")
-
-
-def run_synthesize(planned: Plan) -> RunRecord:
-    settings, store = planned.settings, planned.store
-    record = write_run(store, new_run("synthesize", settings.model_dump(mode="json")))
-    pool = make_pool(store, record.id, STOP, settings.workers, settings.ray_address)
-    stages: list[StageRun] = []
-    status, error = "failed", ""
-    dataset = ""
-    try:
-        manifest = ingest(store, settings.source, settings.rows_per_part, record.id)
-        stages.append(StageRun.of(manifest, {}, 0.0))
-        for number, step in enumerate(planned.stages, 1):
-            place = f"{number}/{len(planned.stages)}"
-            manifest, stage_run = make_stage(step.stage.name, place, store, step, manifest, pool, record.id)
-            stages.append(stage_run)
-            check_something_left(manifest)
-        folder = planned.dataset
-        if write_dataset(store, manifest, folder):
-            dataset = str(folder)
-        status = "finished"
-    except Stopped as stopped:
-        status, error = "stopped", stopped.message
-        raise
-    except SynthmillError as failure:
-        error = failure.message
-        raise
-    except BaseException as failure:
-        error = f"{type(failure).__name__}: {failure}"
-        raise
-    finally:
-        ended = {"status": status, "error": error, "stages": tuple(stages), "dataset": dataset, "ended_at": now()}
-        record = write_run(store, record.model_copy(update=ended))
-        with suppress(OSError, SynthmillError):
-            pool.close()
-        with suppress(SynthmillError):  # nothing waits for the catalog: the next look at it makes it
-            rebuild(store)
-        if FlowRunContext.get():
-            create_markdown_artifact(markdown=summary(record), key="summary", description=f"synthesize {record.id}")
-    return record
-
-
-def check_something_left(manifest: Manifest) -> None:
-    """A run in which every row failed has failed."""
-    if manifest.rows == 0:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
-        raise SynthmillError(
-            f"every one of the {manifest.rows_in} rows was dropped in {manifest.stage} ({reasons}); "
-            f"`synthmill show {manifest.reference}` shows them"
-        )
+    return run_plan(lambda: plan_synthesize(settings)).model_dump(mode="json")

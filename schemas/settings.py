@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, GetJsonSchemaHandler, ValidationError, field_validator, model_validator
 
-from schemas.calls import Frozen
+from schemas.calls import Frozen, Sampling
 from schemas.errors import InputError
 
 EMBEDDED = "llamacpp:smollm2"
@@ -191,18 +191,17 @@ class AnswerSettings(Frozen):
         return self
 
 
-class SynthesizeSettings(Frozen):
-    """One run of `synthesize`: instructions -> preference sets -> system messages -> answers -> pairs -> dataset."""
+ENGINES: Any = Field(
+    default={"teacher": EngineSettings.model_validate(EMBEDDED)},
+    description="role -> engine; a role that is not named is played by the teacher",
+)
 
-    source: SourceSettings
+
+class RunSettings(Frozen):
+    """What every flow has: where things are kept, who answers, how work is spread."""
+
     store: str = Field("store", description="the folder that holds everything; safe to share, safe to kill")
-    engines: dict[Literal["teacher", "student"], EngineSettings] = Field(
-        default={"teacher": EngineSettings.model_validate(EMBEDDED)},
-        description="role -> engine; a student that is not named is the teacher",
-    )
-    preference_sets: StageSampling = StageSampling()
-    system_messages: StageSampling = StageSampling(max_tokens=512)
-    answers: AnswerSettings = AnswerSettings()
+    engines: dict[Any, EngineSettings] = ENGINES
     embedder: str = Field("minilm", description="minilm (embedded), a Hub id or a folder of sentence-transformers")
     seed: int = Field(0, ge=0, lt=1 << 63)
     workers: int | None = Field(
@@ -219,6 +218,20 @@ class SynthesizeSettings(Frozen):
         raise InputError(
             f"no engine is given for the role {role}; expected engines.{role}=..., for instance {EMBEDDED}"
         )
+
+    def sampling(self, given: "StageSampling | AnswerSettings") -> Sampling:
+        """How a stage draws its answers, with the run's seed."""
+        return Sampling(temperature=given.temperature, top_p=given.top_p, max_tokens=given.max_tokens, seed=self.seed)
+
+
+class SynthesizeSettings(RunSettings):
+    """One run of `synthesize`: instructions -> preference sets -> system messages -> answers -> pairs -> dataset."""
+
+    source: SourceSettings
+    engines: dict[Literal["teacher", "student"], EngineSettings] = ENGINES
+    preference_sets: StageSampling = StageSampling()
+    system_messages: StageSampling = StageSampling(max_tokens=512)
+    answers: AnswerSettings = AnswerSettings()
 
 
 Settings = TypeVar("Settings", bound=Frozen)
@@ -265,7 +278,7 @@ def explain(error: ValidationError, file: Path | None = None) -> str:
         hidden = fault["type"] == "missing" or isinstance(found, dict | list) or "secret" in fault["msg"]
         shown = "" if hidden else f" (found {found!r:.80})"
         message = (
-            "no such setting; `synthmill run synthesize --settings` lists all"
+            "no such setting; `synthmill run FLOW --settings` lists all"
             if fault["type"] == "extra_forbidden"
             else fault["msg"]
         )

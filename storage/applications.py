@@ -57,7 +57,7 @@ def read_application(path: Path, root: Path | None = None) -> tuple[Application,
         said = (
             explain(error)
             .replace("settings: ", "")
-            .replace("no such setting; `synthmill run synthesize --settings` lists all", "no such field")
+            .replace("no such setting; `synthmill run FLOW --settings` lists all", "no such field")
         )
         raise InputError(f"{path}: {said}") from error
     except (InputError, ValueError) as error:

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from schemas.artifacts import FORMAT, Manifest, PartSeal
 from schemas.errors import StoreError, SynthmillError
 from schemas.hashing import file_checksum
-from schemas.rows import Dropped, Row, to_arrow
+from schemas.rows import Dropped, Row, from_arrow, to_arrow
 from storage.files import read_json, write_atomically, write_json
 
 CALLS = "calls"
@@ -217,6 +217,13 @@ def read_part(store: Store, seal: PartSeal) -> pa.Table:
     if not is_whole(store, seal):
         raise StoreError(f"{path} does not match its checksum; run the same command again, the part is made anew")
     return pq.read_table(path)
+
+
+def read_dropped(store: Store, seal: PartSeal) -> list[Dropped]:
+    """A part's drops; none where their file is gone."""
+    if not seal.dropped_file or not (store.root / seal.dropped_file).exists():
+        return []
+    return from_arrow(Dropped, pq.read_table(store.root / seal.dropped_file))
 
 
 def read_artifact(store: Store, manifest: Manifest) -> pa.Table:

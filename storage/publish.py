@@ -1,13 +1,24 @@
-"""A dataset folder that `datasets.load_dataset` and trainers read: Parquet with one split, and a README."""
+"""A dataset folder that `datasets.load_dataset` and trainers read: Parquet by configuration, one split, a README."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 
+from schemas.applications import Application
 from schemas.artifacts import Manifest
 from storage.artifacts import Store, read_artifact
 from storage.files import write_atomically, write_text
+
+SPLIT = "train-00000-of-00001.parquet"
+
+
+def read_frame(store: Store, manifest: Manifest) -> pl.DataFrame:
+    frame = pl.from_arrow(read_artifact(store, manifest))
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def preference_rows(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -30,28 +41,79 @@ def preference_rows(pairs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def write_dataset(store: Store, pairs: Manifest, folder: Path) -> int:
-    """Write the kept pairs as one split, `train`; returns its rows."""
-    frame = pl.from_arrow(read_artifact(store, pairs))
-    assert isinstance(frame, pl.DataFrame)
-    rows = preference_rows(frame)
-    table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
-    write_atomically(
-        folder / "data" / "train-00000-of-00001.parquet", lambda path: pq.write_table(table, path, compression="zstd")
+def plain_messages(column: str) -> pl.Expr:
+    """Turns as lists of {role, content}, where none of them calls a tool."""
+    return pl.col(column).list.eval(pl.struct(pl.element().struct.field("role"), pl.element().struct.field("content")))
+
+
+def training_rows(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """One kind of training row in TRL's conversational format; tool fields only where an application has tools."""
+    chosen = rows.filter(pl.col("kind") == kind).drop("kind", "calls", strict=False)
+    if (chosen["tools"] == "").all():
+        chosen = chosen.with_columns(plain_messages("messages")).drop("tools")
+    return chosen
+
+
+def dialogue_rows(dialogues: pl.DataFrame) -> pl.DataFrame:
+    """Every dialogue, kept or cut, in the paper's columns, with the signs of its quality."""
+    applications = {
+        row["id"]: Application.model_validate(row) for row in dialogues["application"].unique(maintain_order=True)
+    }
+    number = {row_id: place for place, row_id in enumerate(applications)}
+    owner = pl.col("application").struct.field("id")
+    signs = dialogues.select(pl.col("branch", "end_reason", "^.*_turns$", "kept", "cut_by", "format_adherence")).columns
+    return dialogues.select(
+        "id",
+        "parent_id",
+        owner.replace_strict(number, return_dtype=pl.Int64).alias("context_id"),
+        owner.replace_strict({i: a.context for i, a in applications.items()}, return_dtype=pl.String).alias("context"),
+        "pseudo_input",
+        "teacher_output_single",
+        "student_output_single",
+        "reason",
+        plain_messages("turns").alias("teacher_output_conv"),
+        *signs,
+        "facts",
+        "realism",
     )
-    text = CARD.format(rows=rows.height, artifact=pairs.reference)
-    write_text(folder / "README.md", text)
-    return rows.height
 
 
-CARD = """---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/train-*.parquet
----
-# Preference pairs
+def write_configs(folder: Path, configs: Mapping[str, pl.DataFrame], card: str) -> int:
+    """Write each configuration as one split, then the card, which makes the dataset exist; returns all rows."""
+    lines = ["---", "configs:"]
+    for place, (name, frame) in enumerate(configs.items()):
+        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        where = "data" if len(configs) == 1 else f"data/{name}"
+        write_atomically(folder / where / SPLIT, partial(pq.write_table, table, compression="zstd"))
+        lines += [f"- config_name: {name}", *(["  default: true"] if place == 0 and len(configs) > 1 else [])]
+        lines += ["  data_files:", "  - split: train", f"    path: {where}/train-*.parquet"]
+    write_text(folder / "README.md", "\n".join(lines) + "\n---\n" + card)
+    return sum(frame.height for frame in configs.values())
+
+
+def write_preference_dataset(store: Store, pairs: Manifest, folder: Path) -> int:
+    """Write the kept pairs as one split, `train`; returns its rows."""
+    rows = preference_rows(read_frame(store, pairs))
+    return write_configs(folder, {"default": rows}, CARD.format(rows=rows.height, artifact=pairs.reference))
+
+
+def write_dialogue_dataset(store: Store, made: Mapping[str, Manifest], folder: Path) -> int:
+    """Write sft, prompt_generation, preference and dialogues; made: manifests by stage. Returns all rows."""
+    rows = read_frame(store, made["training_rows"])
+    configs = {
+        "sft": training_rows(rows, "sft"),
+        "prompt_generation": training_rows(rows, "prompt_generation"),
+        "preference": preference_rows(read_frame(store, made["unique_pairs"])),
+        "dialogues": dialogue_rows(read_frame(store, made["dialogue_signs"])),
+    }
+    counts = {name: frame.height for name, frame in configs.items()}
+    references = ", ".join(
+        f"`{made[stage].reference}`" for stage in ("training_rows", "unique_pairs", "dialogue_signs")
+    )
+    return write_configs(folder, configs, DIALOGUE_CARD.format(**counts, artifacts=references))
+
+
+CARD = """# Preference pairs
 
 {rows} pairs (`prompt`, `chosen`, `rejected` as lists of messages, with their rewards), made by synthmill from the
 artifact `{artifact}`. `parent_id` is the pool of answers a pair was cut from.
@@ -59,5 +121,27 @@ artifact `{artifact}`. `parent_id` is the pool of answers a pair was cut from.
 ```python
 from datasets import load_dataset
 pairs = load_dataset("parquet", data_dir=".", split="train")
+```
+"""
+
+DIALOGUE_CARD = """# Role-swap dialogues
+
+Rows that teach a model to behave as if an application's prompt were there, made by synthmill from the artifacts
+{artifacts}.
+
+| configuration | rows | what a row is |
+|---|---:|---|
+| `sft` | {sft} | a dialogue without the prompt; train on the assistant's turns |
+| `prompt_generation` | {prompt_generation} | input, bad and good output -> the prompt and the reason |
+| `preference` | {preference} | the teacher's first answer over the student's, with their rewards |
+| `dialogues` | {dialogues} | every dialogue, kept or cut, with its context, outputs, reason and quality signs |
+
+`weight` is a training row's share in its input's joint loss: `joint_ratio` over an input's SFT rows, the rest on
+prompt generation. Where an application has tools, `tools` holds their definitions as JSON and `messages` calls them in
+OpenAI's form; whether the student is shown `tools` is your choice.
+
+```python
+from datasets import load_dataset
+sft = load_dataset("parquet", data_files="data/sft/*.parquet", split="train")
 ```
 """

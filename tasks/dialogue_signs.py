@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
-from pydantic import Field
 from rapidfuzz.distance import Indel
 
 from schemas.applications import AGENT, USER
-from schemas.dialogues import Dialogue, EndReason, SignedDialogue
+from schemas.dialogue_settings import CutSettings
+from schemas.dialogues import Dialogue, SignedDialogue
 from schemas.rows import Dropped, arrow_schema
 from tasks.dedup import normalised
 from tasks.frames import FrameStage
@@ -80,14 +80,7 @@ class DialogueSigns(FrameStage):
     needs: ClassVar = ("id", "application", "turns", "real_observations", "end_reason", "cut_turns", "agent_turns")
     adds: ClassVar = SIGNS
 
-    cut_ends: tuple[EndReason, ...] = Field(("repetition", "context_overflow"), description="ends that cut a dialogue")
-    min_agent_turns: int = Field(1, ge=0)
-    min_format_adherence: float = Field(0.5, ge=0, le=1)
-    max_repeated_turns: int = Field(1, ge=0)
-    max_confused_agent: int = Field(0, ge=0)
-    max_confused_environment: int = Field(0, ge=0)
-    max_cut_turns: int = Field(1, ge=0)
-    max_copied_prompt: float = Field(0.3, ge=0, le=1)
+    limits: CutSettings = CutSettings()
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         rows = frame.select(self.needs).iter_rows(named=True)
@@ -97,15 +90,16 @@ class DialogueSigns(FrameStage):
 
     def cut(self, signed: pl.DataFrame) -> pl.DataFrame:
         """Adds `kept` and `cut_by`, the first sign that a dialogue fails by."""
+        limits = self.limits
         fails = {
-            "end_reason": pl.col("end_reason").is_in(self.cut_ends),
-            "agent_turns": pl.col("agent_turns") < self.min_agent_turns,
-            "format_adherence": pl.col("format_adherence") < self.min_format_adherence,
-            "confused_agent": pl.col("confused_agent") > self.max_confused_agent,
-            "confused_environment": pl.col("confused_environment") > self.max_confused_environment,
-            "repeated_turns": pl.col("repeated_turns") > self.max_repeated_turns,
-            "cut_turns": pl.col("cut_turns") > self.max_cut_turns,
-            "copied_prompt": pl.col("copied_prompt") > self.max_copied_prompt,
+            "end_reason": pl.col("end_reason").is_in(limits.ends),
+            "agent_turns": pl.col("agent_turns") < limits.min_agent_turns,
+            "format_adherence": pl.col("format_adherence") < limits.min_format_adherence,
+            "confused_agent": pl.col("confused_agent") > limits.max_confused_agent,
+            "confused_environment": pl.col("confused_environment") > limits.max_confused_environment,
+            "repeated_turns": pl.col("repeated_turns") > limits.max_repeated_turns,
+            "cut_turns": pl.col("cut_turns") > limits.max_cut_turns,
+            "copied_prompt": pl.col("copied_prompt") > limits.max_copied_prompt,
         }
         first = pl.coalesce([pl.when(fail).then(pl.lit(name)) for name, fail in fails.items()] + [pl.lit("")])
         return signed.with_columns(cut_by=first).with_columns(kept=pl.col("cut_by") == "")

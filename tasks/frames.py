@@ -36,6 +36,10 @@ class FrameStage(Frozen):
         """Rows per part of what a `whole` stage makes; None: one part."""
         return None
 
+    def rows_per_row(self) -> int:
+        """The most rows one row becomes: for plans, never for limits."""
+        return 1
+
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
         """Everything that decides what this stage makes of its input."""
         return {"stage": self.name, "version": self.version, "settings": self.model_dump(mode="json")}

@@ -30,6 +30,9 @@ class Openings(FrameStage):
     seed: int = Field(0, ge=0)
     worlds: dict[str, str] = Field(default_factory=dict, description="where each world's file is")
 
+    def rows_per_row(self) -> int:
+        return self.branches
+
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
         """Where a world's file lies decides nothing; its hash is in its name."""
         found = super().identity(engines)

@@ -113,6 +113,9 @@ class PseudoInputs(FrameStage):
         """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
         return cls.model_validate({"embedder": embedder, "embedder_identity": embedder_name(embedder), **fields})
 
+    def rows_per_row(self) -> int:
+        return self.wanted
+
     def part_rows(self) -> int | None:
         return self.rows_per_part
 

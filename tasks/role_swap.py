@@ -80,8 +80,8 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     """Opening -> a whole dialogue between the agent (the teacher, with the prompt) and its environment.
 
     preset `paper` is the paper's loop: the marker anywhere in a reply ends the dialogue, the environment speaks last,
-    and nothing is fixed beforehand. `contract`, the default: the marker counts only as a whole reply, never the first and
-    never after a refusal; the environment is not asked after the agent's last turn; facts are fixed before the first.
+    and nothing is fixed beforehand. `contract`, the default: the marker counts only as a whole reply, never the first
+    and never after a refusal; the environment is not asked after the agent's last turn; facts are fixed before it all.
     Source: docs/papers.md#genpi, step S4.
     """
 

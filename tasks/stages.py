@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from schemas.applications import Application
 from schemas.artifacts import Manifest, PartSeal
 from schemas.errors import InputError
 from schemas.hashing import content_hash
@@ -29,7 +30,7 @@ from tasks.engines.engine import engine_name
 from tasks.frames import FrameStage
 from tasks.worker import Job, Progress, Stage
 
-INSTRUCTIONS = "instructions"
+INSTRUCTIONS, APPLICATIONS = "instructions", "applications"
 OnProgress = Callable[[Progress], None]
 
 
@@ -49,6 +50,7 @@ class Planned:
         self.stage = stage
         self.roles = {role: roles[role] for role in stage.roles}
         self.identity = stage.identity({role: engine_name(settings) for role, settings in self.roles.items()})
+        self.source_key = source_key
         self.key = content_hash([self.identity, source_key])
 
     def sealed(self, store: Store, source: Manifest) -> Manifest | None:
@@ -89,6 +91,25 @@ def ingest(store: Store, source: SourceSettings, rows_per_part: int, run: str) -
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
         raise InputError(f"{source.path}: none of the {manifest.rows_in} rows can be used ({reasons})")
     return write_manifest(store, manifest)
+
+
+def ingest_applications(store: Store, applications: Sequence[Application], key: str, run: str) -> Manifest:
+    """Make the artifact of applications, one part each, so that one more changes nothing about the others."""
+    if manifest := sealed_artifact(store, APPLICATIONS, key, {}):
+        return manifest
+    seals = []
+    for application in applications:
+        table = rows_to_table(Application, [application], [()]).drop_columns([CALLS])
+        part_key = content_hash([APPLICATIONS, application.id])
+        seal = sealed_part(store, APPLICATIONS, part_key)
+        seals.append(seal or seal_part(store, APPLICATIONS, part_key, table, (), ids_in=[application.id]))
+    identity = {"stage": APPLICATIONS, "applications": {one.name: one.id for one in applications}}
+    return write_manifest(
+        store,
+        Manifest(
+            stage=APPLICATIONS, key=key, identity=identity, columns=columns_of(table), parts=tuple(seals), run=run
+        ),
+    )
 
 
 def noted_rows(store: Store, instructions: Manifest) -> int:

@@ -128,6 +128,9 @@ class TrainingRows(FrameStage):
     joint_ratio: float | None = Field(None, ge=0, le=1, description="instead of the applications' own")
     tokenizer: str = Field("", description="a folder or Hub id, to count targets' tokens by")
 
+    def rows_per_row(self) -> int:
+        return 2
+
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         dialogues = list(frame.iter_rows(named=True))
         kept: dict[tuple[str, str], int] = {}

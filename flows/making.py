@@ -1,0 +1,139 @@
+"""Making what a plan says: one Prefect task per stage; the manifests in the store decide what has to be made, never
+Prefect's cache.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+
+from flows.plan import Plan
+from flows.progress import Reporter
+from flows.quiet import TELEMETRY_OFF
+from flows.stopping import STOP, TAKEN_OVER, stop_on_signals
+from schemas.artifacts import Manifest
+from schemas.errors import EngineError, EngineRefused, Stopped, SynthmillError
+from storage.artifacts import Store, read_dropped
+from storage.catalog import rebuild
+from storage.runs import RunRecord, StageRun, new_run, now, summary, write_run
+from tasks.guard import guard
+from tasks.parallel import InProcess, RayPool, make_pool
+from tasks.stages import Planned, run_stage
+from tasks.worker import Progress
+
+TELL_PREFECT_EVERY_S = 2.0
+
+
+def engine_errors_only(_task: Any, _run: Any, state: Any) -> bool:
+    """Retry a stage whose engine was away; everything else would fail the same way again."""
+    try:
+        state.result()
+    except EngineRefused:
+        return False
+    except EngineError as error:
+        print(f"{error.message}; trying again for a while", file=sys.stderr, flush=True)
+        return not STOP.is_set()
+    except Exception:
+        return False
+    return False
+
+
+@task(
+    task_run_name="{name}",
+    tags=["stage"],
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_jitter_factor=0.5,
+    retry_condition_fn=engine_errors_only,
+)
+def make_stage(
+    name: str, place: str, store: Store, planned: Planned, source: Manifest, pool: InProcess | RayPool, run: str
+) -> tuple[Manifest, StageRun]:
+    """Make one stage's artifact, or find it made; what this run spent on it comes beside the manifest."""
+    started = time.monotonic()
+    progress: Any = create_progress_artifact(
+        progress=0.0, key=f"{name.replace('_', '-')}-progress", description=f"{source.rows} rows in"
+    )
+    told = 0.0
+    with Reporter(f"{place} {name}", source.rows) as report:
+
+        def on_progress(latest: Progress) -> None:
+            nonlocal told
+            report(latest)
+            if time.monotonic() - told > TELL_PREFECT_EVERY_S and source.rows:
+                told = time.monotonic()
+                with suppress(Exception):  # Prefect's page is for looking at; the run does not depend on it
+                    update_progress_artifact(artifact_id=progress, progress=min(100.0, 100 * latest.rows / source.rows))
+
+        manifest = run_stage(store, planned, source, pool, run, on_progress)
+    update_progress_artifact(artifact_id=progress, progress=100.0)
+    return manifest, StageRun.of(manifest, report.latest.spent, time.monotonic() - started)
+
+
+def run_plan(make: Callable[[], Plan]) -> RunRecord:
+    """Plan, then make what is missing, inside a flow run."""
+    for name, value in TELEMETRY_OFF.items():
+        os.environ.setdefault(name, value)
+    guard()
+    if TAKEN_OVER.is_set():
+        stop_on_signals()
+    planned = make()
+    settings, store = planned.settings, planned.store
+    record = write_run(store, new_run(planned.flow, settings.model_dump(mode="json")))
+    pool = make_pool(store, record.id, STOP, settings.workers, settings.ray_address)
+    stages: list[StageRun] = []
+    status, error = "failed", ""
+    dataset = ""
+    try:
+        manifest = planned.source.ingest(record.id)
+        stages.append(StageRun.of(manifest, {}, 0.0))
+        by_key, made = {planned.source.key: manifest}, {}
+        for number, step in enumerate(planned.stages, 1):
+            place, source = f"{number}/{len(planned.stages)}", by_key[step.source_key]
+            manifest, stage_run = make_stage(step.stage.name, place, store, step, source, pool, record.id)
+            by_key[step.key] = made[step.stage.name] = manifest
+            stages.append(stage_run)
+            check_something_left(store, manifest)
+        if planned.write(made, planned.dataset):
+            dataset = str(planned.dataset)
+        status = "finished"
+    except Stopped as stopped:
+        status, error = "stopped", stopped.message
+        raise
+    except SynthmillError as failure:
+        error = failure.message
+        raise
+    except BaseException as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        raise
+    finally:
+        ended = {"status": status, "error": error, "stages": tuple(stages), "dataset": dataset, "ended_at": now()}
+        record = write_run(store, record.model_copy(update=ended))
+        with suppress(OSError, SynthmillError):
+            pool.close()
+        with suppress(SynthmillError):  # nothing waits for the catalog: the next look at it makes it
+            rebuild(store)
+        if FlowRunContext.get():
+            create_markdown_artifact(markdown=summary(record), key="summary", description=f"{planned.flow} {record.id}")
+    return record
+
+
+def check_something_left(store: Store, manifest: Manifest) -> None:
+    """A run in which every row failed has failed."""
+    if manifest.rows == 0:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
+        first = next((row for seal in manifest.parts for row in read_dropped(store, seal)), None)
+        detail = f"; the first: {first.detail}" if first and first.detail else ""
+        raise SynthmillError(
+            f"every one of the {manifest.rows_in} rows was dropped in {manifest.stage} ({reasons}){detail}; "
+            f"`synthmill show {manifest.reference}` shows them"
+        )

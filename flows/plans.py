@@ -1,0 +1,191 @@
+"""The flows: which stages each has, in which order, and what each of them is made from."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flows.plan import Plan, Source
+from schemas.applications import Application, tool_names
+from schemas.dialogue_settings import DialogueSettings
+from schemas.errors import InputError
+from schemas.hashing import content_hash
+from schemas.settings import EngineSettings, RunSettings, SourceSettings, SynthesizeSettings
+from storage.applications import read_application
+from storage.artifacts import Store
+from storage.publish import write_dialogue_dataset, write_preference_dataset
+from storage.sources import read_chunks
+from tasks.answers import Answers
+from tasks.cuts import MaxMinPairs
+from tasks.dedup import ExactDuplicates
+from tasks.dialogue_signs import DialogueSigns
+from tasks.engines.engine import resolve
+from tasks.engines.worlds import load_world
+from tasks.multifaceted import PreferenceSets, SystemMessages
+from tasks.openings import Openings
+from tasks.pseudo_inputs import DraftInputs, PseudoInputs
+from tasks.rewards import R3
+from tasks.role_swap import RoleSwap
+from tasks.single_turn import Outputs, Reasons
+from tasks.stages import APPLICATIONS, INSTRUCTIONS, Planned, ingest, ingest_applications, source_key
+from tasks.teacher_pairs import AnswerPools, TeacherPairs
+from tasks.training_rows import TrainingRows
+from tasks.worker import Stage
+
+WORLDS_AT_ONCE = 16
+CHARS_PER_TOKEN = 4
+Roles = Mapping[str, EngineSettings]
+
+
+def chain(roles: Roles, key: str, *stages: Stage) -> list[Planned]:
+    """Stages made from each other, the first one from the artifact `key`."""
+    planned: list[Planned] = []
+    for stage in stages:
+        planned.append(Planned(stage, roles, planned[-1].key if planned else key))
+    return planned
+
+
+def open_store(settings: RunSettings) -> Store:
+    store = Store(Path(settings.store).expanduser().resolve())
+    store.prepare()
+    return store
+
+
+def plan_synthesize(settings: SynthesizeSettings) -> Plan:
+    """Resolve engines and keys. Raises InputError, StoreError or EngineError before anything is made."""
+    store = open_store(settings)
+    roles = {role: resolve(settings.engine(role)) for role in ("teacher", "student")}
+    settings = settings.model_copy(update={"engines": roles})
+    answers = settings.answers
+    key = source_key(settings.source, settings.rows_per_part)
+    stages = chain(
+        roles,
+        key,
+        PreferenceSets(sampling=settings.sampling(settings.preference_sets)),
+        SystemMessages(sampling=settings.sampling(settings.system_messages)),
+        Answers(sampling=settings.sampling(answers), count=answers.count, min_answers=answers.min_answers),
+        R3.with_embedder(settings.embedder),
+        MaxMinPairs(),
+        ExactDuplicates(),
+    )
+    return Plan(
+        "synthesize",
+        settings,
+        store,
+        Source(
+            INSTRUCTIONS,
+            key,
+            lambda run: ingest(store, settings.source, settings.rows_per_part, run),
+            lambda: look_at_instructions(settings.source, settings.rows_per_part),
+        ),
+        stages,
+        lambda made, folder: write_preference_dataset(store, made["unique_pairs"], folder),
+    )
+
+
+def plan_dialogues(settings: DialogueSettings) -> Plan:
+    """Read the applications, resolve engines and keys. Raises InputError, StoreError or EngineError."""
+    applications, worlds = read_applications(settings)
+    store = open_store(settings)
+    roles = {role: resolve(settings.engine(role)) for role in ("author", "student", "teacher", "environment", "judge")}
+    settings = settings.model_copy(update={"engines": roles})
+    talk, inputs, paper = settings.dialogues, settings.inputs, settings.preset == "paper"
+    asked = 1 if talk.environment == "simulated" else WORLDS_AT_ONCE
+    world = EngineSettings(kind="worlds", model="worlds", options=worlds, concurrency=asked)
+    playing = {**roles, "world": world}
+    key = content_hash([APPLICATIONS, [application.id for application in applications]])
+    first = chain(
+        playing,
+        key,
+        DraftInputs(
+            sampling=settings.sampling(inputs),
+            wanted=inputs.count,
+            overgenerate=inputs.overgenerate,
+            per_call=inputs.per_call,
+        ),
+        PseudoInputs.with_embedder(
+            settings.embedder,
+            wanted=inputs.count,
+            threshold=None if paper else inputs.threshold,
+            rows_per_part=settings.rows_per_part,
+        ),
+        Outputs(sampling=settings.sampling(settings.outputs)),
+    )
+    taught = chain(
+        playing,
+        first[-1].key,
+        Reasons(sampling=settings.sampling(settings.reasons)),
+        Openings(branches=talk.branches, seed=settings.seed, worlds=worlds),
+        RoleSwap(
+            sampling=settings.sampling(talk),
+            preset=settings.preset,
+            **talk.model_dump(include={"environment", "planner", "judge", "max_turns", "max_repeats", "attempts"}),
+        ),
+        DialogueSigns(limits=settings.cut),
+        TrainingRows(joint_ratio=settings.joint_ratio, tokenizer=settings.tokenizer),
+    )
+    compared = chain(
+        playing, first[-1].key, AnswerPools(), R3.with_embedder(settings.embedder), TeacherPairs(), ExactDuplicates()
+    )
+    return Plan(
+        "dialogues",
+        settings,
+        store,
+        Source(
+            APPLICATIONS,
+            key,
+            lambda run: ingest_applications(store, applications, key, run),
+            lambda: (len(applications), "\n".join(look_at_application(one) for one in applications)),
+        ),
+        [*first, *taught, *compared],
+        lambda made, folder: write_dialogue_dataset(store, made, folder),
+    )
+
+
+def read_applications(settings: DialogueSettings) -> tuple[list[Application], dict[str, str]]:
+    """The applications and where their worlds are. Raises InputError, also for what does not go together."""
+    applications: list[Application] = []
+    worlds: dict[str, str] = {}
+    for path in settings.applications:
+        application, found = read_application(Path(path))
+        if application.name in {other.name for other in applications}:
+            raise InputError(f"{path}: another application is called {application.name}, too; give it another name")
+        if settings.dialogues.environment != "simulated" and not application.environment.world:
+            raise InputError(
+                f"{path} has no environment.world, so dialogues.environment cannot be "
+                f"{settings.dialogues.environment}; expected FILE.py:CLASS there, or simulated here"
+            )
+        applications.append(application)
+        worlds |= found
+    for name, file in worlds.items():
+        load_world(file, name)
+    return applications, worlds
+
+
+def look_at_instructions(source: SourceSettings, rows_per_part: int) -> tuple[int, str]:
+    """Read a source without keeping it. Raises InputError when none of its rows can be used."""
+    chunks = list(read_chunks(source, rows_per_part))
+    rows, dropped = sum(len(chunk.rows) for chunk in chunks), sum(len(chunk.dropped) for chunk in chunks)
+    if rows == 0:
+        raise InputError(f"{source.path}: none of its {dropped} rows can be used")
+    longest = max(len(row.prompt) for chunk in chunks for row in chunk.rows)
+    return rows, (
+        f"{source.path}: {rows:,} instructions, {dropped:,} rows cannot be read, longest prompt {longest:,} characters "
+        f"(about {longest // CHARS_PER_TOKEN:,} tokens)"
+    )
+
+
+def look_at_application(application: Application) -> str:
+    """One line: the prompt's turns and length, and what the application brings."""
+    chars, world = len(application.context), application.environment.world
+    demos, tools = len(application.inputs.demos), len(tool_names(application.tools))
+    return (
+        f"{application.name}: {len(application.turns)} turns, {chars:,} characters (about {chars // CHARS_PER_TOKEN:,} "
+        f"tokens), {demos} demos, {tools} tools, {f'world {world}' if world else 'no world'}"
+    )
+
+
+FLOWS: dict[str, tuple[type[RunSettings], Callable[[Any], Plan]]] = {
+    "synthesize": (SynthesizeSettings, plan_synthesize),
+    "dialogues": (DialogueSettings, plan_dialogues),
+}
+"""Name -> (its settings, how it is planned). Each has a Prefect flow of that name in flows/<name>.py."""

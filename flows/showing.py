@@ -1,0 +1,126 @@
+"""What a flow made, shown on the terminal: a few rows, side by side, with the whole way there in a preview."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from flows.looking import shortened
+from flows.plan import Plan
+from schemas.artifacts import Manifest
+from schemas.dialogue_settings import DialogueSettings
+from storage.publish import read_frame
+from tasks.stages import INSTRUCTIONS, noted_rows
+
+Made = Mapping[str, Manifest]
+
+
+def notes(planned: Plan, made: Made) -> Iterator[str]:
+    """What a reader should know before the table."""
+    if INSTRUCTIONS in made and (noted := noted_rows(planned.store, made[INSTRUCTIONS])):
+        yield f"{noted} rows have later turns or messages: the first user turn was used"
+    settings = planned.settings
+    if isinstance(settings, DialogueSettings):
+        inputs = read_frame(planned.store, made["pseudo_inputs"])["application"].struct.field("name")
+        for name, count in sorted(Counter(inputs).items()):
+            if count < settings.inputs.count:
+                yield (
+                    f"{name}: {count} of {settings.inputs.count} inputs wanted; raise inputs.overgenerate "
+                    f"({settings.inputs.overgenerate:g}), or add demos"
+                )
+        rows = read_frame(planned.store, made["training_rows"])
+        long = rows.filter(pl.col("longest_target_tokens") > settings.target_max_len)
+        for kind, count in sorted(Counter(long["kind"]).items()):
+            counted = "" if settings.tokenizer else "about "
+            most = long.filter(pl.col("kind") == kind)["longest_target_tokens"].max()
+            yield (
+                f"{count} {kind} rows have a turn of over {settings.target_max_len} tokens ({counted}{most} at most): "
+                f"a trainer with target_max_len {settings.target_max_len}, the paper's, would cut them"
+            )
+
+
+def first_rows(planned: Plan, manifest: Manifest) -> list[dict[str, Any]]:
+    """Rows of an artifact's first part."""
+    file = pq.ParquetFile(planned.store.root / manifest.parts[0].file)
+    batch = next(file.iter_batches(planned.settings.rows_per_part), None)
+    return batch.to_pylist() if batch else []
+
+
+def show_pairs(console: Any, planned: Plan, made: Made, most: int, whole: bool) -> None:
+    """The first pairs. Parts follow each other through the stages: theirs come from the first part of every one."""
+    rows = {stage: {row["id"]: row for row in first_rows(planned, manifest)} for stage, manifest in made.items()}
+    for pair in list(rows["pairs"].values())[:most]:
+        traced, parent = {"pair": pair}, pair["parent_id"]
+        for stage in ("rewards", "system_messages", "preference_sets"):
+            traced[stage] = rows[stage][parent]
+            parent = traced[stage]["parent_id"]
+        show_row(console, traced, whole)
+
+
+def show_row(console: Any, traced: dict[str, Any], whole: bool) -> None:
+    """One instruction, its chosen answer beside the rejected one; the whole way there in a preview."""
+    from rich.columns import Columns
+    from rich.panel import Panel
+    from rich.text import Text
+
+    pair = traced["pair"]
+    console.print()
+    console.print(Text(f"user: {shortened(pair['prompt'], 300)}", style="bold"))
+    if whole:
+        for value in traced["preference_sets"]["values"]:
+            said = f"  {value['dimension']} / {value['subdimension']} / {value['preference']}: {value['description']}"
+            console.print(Text(shortened(said, 300), style="dim"))
+    console.print(Text(f"system: {shortened(pair['system'] or '', 300)}"))
+    if whole:
+        pool = traced["rewards"]
+        for answer, reward in zip(pool["answers"], pool["rewards"], strict=True):
+            said = (
+                f"  answer {answer['answer_index']}, reward {reward:.3f}, {answer['finish_reason']}: {answer['text']}"
+            )
+            console.print(Text(shortened(said, 160), style="dim"))
+    half = max(30, console.width // 2 - 2)
+    both = [
+        Panel(Text(shortened(pair[name], 400)), title=f"{name} ({pair[name + '_reward']:.3f})", width=half)
+        for name in ("chosen", "rejected")
+    ]
+    console.print(Columns(both))
+
+
+def show_dialogues(console: Any, planned: Plan, made: Made, most: int, whole: bool) -> None:
+    """How the dialogues ended and what the cut did, then the first ones, turn by turn."""
+    from rich.text import Text
+
+    frame = read_frame(planned.store, made["dialogue_signs"])
+    ends = ", ".join(f"{count} {reason}" for reason, count in Counter(frame["end_reason"]).most_common())
+    cuts = ", ".join(f"{count} {sign}" for sign, count in Counter(frame["cut_by"]).most_common() if sign)
+    kept = f"kept: {frame['kept'].sum()} of {frame.height}" + (f"; cut by {cuts}" if cuts else "")
+    console.print(f"\nends: {ends}\n{kept}", highlight=False)
+    if (realism := frame["realism"].mean()) is not None:
+        same = frame["same_outcome"].mean()
+        agreed = f", the same outcome in {same:.0%}" if isinstance(same, float) else ""
+        console.print(f"simulated against real replies: ROUGE-L {realism:.2f}{agreed}", highlight=False)
+    width = 100_000 if whole else 400
+    for row in frame.head(most).iter_rows(named=True):
+        application = row["application"]
+        console.print()
+        console.print(Text(f"{application['name']}: {shortened(row['pseudo_input'], width)}", style="bold"))
+        console.print(Text(f"  without the prompt: {shortened(row['student_output_single'], 160)}", style="dim"))
+        console.print(Text(f"  with the prompt: {shortened(row['teacher_output_single'], 160)}", style="dim"))
+        if whole:
+            console.print(Text(f"  reason: {shortened(row['reason'], width)}", style="dim"))
+            console.print(Text(f"  facts: {shortened(row['facts'], width)}", style="dim"))
+        for turn in row["turns"]:
+            calls = " ".join(
+                f"{call['function']['name']}({call['function']['arguments']})" for call in turn["tool_calls"]
+            )
+            who, style = {"assistant": ("agent", "cyan"), "tool": ("tool", "green")}.get(
+                turn["role"], ("environment", "green")
+            )
+            console.print(Text.assemble((f"  {who}: ", style), shortened(turn["content"] or calls, width)))
+        verdict = "kept" if row["kept"] else f"cut by {row['cut_by']}"
+        console.print(Text(f"  ended: {row['end_reason']}; {verdict}", style="dim"))
+
+
+SHOWN: dict[str, Callable[[Any, Plan, Made, int, bool], None]] = {"synthesize": show_pairs, "dialogues": show_dialogues}

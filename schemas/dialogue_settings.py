@@ -1,0 +1,89 @@
+"""Settings of `dialogues`: from applications to training rows. Defaults are the paper's where it has any
+(docs/papers.md#genpi).
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.calls import Frozen
+from schemas.dialogues import EndReason
+from schemas.settings import ENGINES, EngineSettings, RunSettings, StageSampling
+
+
+class InputSettings(StageSampling):
+    """Pseudo user inputs: the paper asks for 1,000, over-generates twice, 10 in a call."""
+
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(0.9, gt=0, le=1)
+    max_tokens: int = Field(2048, ge=1, le=1 << 31, description="the paper's 8,192 does not fit small contexts")
+    count: int = Field(1000, ge=1, description="inputs wanted, per application")
+    overgenerate: float = Field(2.0, ge=1)
+    per_call: int = Field(10, ge=1)
+    threshold: float = Field(0.9, ge=0, le=1, description="cosine from which two inputs are one; preset paper: off")
+
+
+class TalkSettings(StageSampling):
+    """Role-swap dialogues."""
+
+    temperature: float = Field(0, ge=0)
+    top_p: float = Field(1, gt=0, le=1)
+    max_tokens: int = Field(2048, ge=1, le=1 << 31, description="of one turn")
+    branches: int = Field(1, ge=1, description="dialogues per input, each drawn by itself")
+    environment: Literal["simulated", "real", "both"] = Field(
+        "simulated", description="real: the application's world answers; both: it answers, too, to measure the model by"
+    )
+    planner: Literal["facts", "always", "never"] = Field(
+        "facts", description="facts: written where the application has none; always: goal and course, too"
+    )
+    judge: bool = Field(False, description="ask a judge after each agent turn whether the task is done")
+    max_turns: int | None = Field(None, ge=1, description="agent turns; default: the application's")
+    max_repeats: int = Field(2, ge=1, description="a dialogue ends when the agent says the same so often in a row")
+    attempts: int = Field(3, ge=1, description="for a turn that is empty, early or malformed")
+
+    @model_validator(mode="after")
+    def branches_differ(self) -> "TalkSettings":
+        if self.branches > 1 and self.temperature == 0:
+            raise ValueError(
+                f"branches is {self.branches} at temperature 0, where all of them would be equal; set "
+                "dialogues.temperature, for instance 0.7"
+            )
+        return self
+
+
+class CutSettings(Frozen):
+    """Which dialogues are kept, by their signs (schemas/dialogues.py: SignedDialogue)."""
+
+    ends: tuple[EndReason, ...] = Field(("repetition", "context_overflow"), description="ends that cut a dialogue")
+    min_agent_turns: int = Field(1, ge=0)
+    min_format_adherence: float = Field(0.5, ge=0, le=1)
+    max_repeated_turns: int = Field(1, ge=0)
+    max_confused_agent: int = Field(0, ge=0, description="agent turns that speak as the environment")
+    max_confused_environment: int = Field(0, ge=0)
+    max_cut_turns: int = Field(1, ge=0)
+    max_copied_prompt: float = Field(0.3, ge=0, le=1)
+
+
+class DialogueSettings(RunSettings):
+    """One run of `dialogues`: applications -> inputs -> outputs, reasons -> dialogues -> training rows and pairs."""
+
+    applications: tuple[str, ...] = Field(min_length=1, description="application files (YAML or JSON)")
+    engines: dict[Literal["author", "student", "teacher", "environment", "judge"], EngineSettings] = ENGINES
+    preset: Literal["contract", "paper"] = Field(
+        "contract", description="paper: any marker ends, the environment speaks last, no facts, exact duplicates only"
+    )
+    inputs: InputSettings = InputSettings()
+    outputs: StageSampling = StageSampling(temperature=0, top_p=1, max_tokens=2048)
+    reasons: StageSampling = StageSampling(temperature=0.7, top_p=0.9, max_tokens=512)
+    dialogues: TalkSettings = TalkSettings()
+    cut: CutSettings = CutSettings()
+    joint_ratio: float | None = Field(None, ge=0, le=1, description="instead of the applications' own")
+    tokenizer: str = Field("", description="the student's, a folder or Hub id, to count targets by; default: estimated")
+    target_max_len: int = Field(
+        512, ge=1, description="tokens per turn that the trainer will keep; longer are warned of"
+    )
+
+    @field_validator("applications", mode="before")
+    @classmethod
+    def one_or_more(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
