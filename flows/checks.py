@@ -1,5 +1,7 @@
 """`synthmill run --dry-run`: everything that can be wrong is found before a token is spent, and the plan is shown."""
 
+from collections.abc import Mapping
+
 from flows.plan import Plan
 from schemas.errors import EngineRefused, InputError
 from schemas.rows import Row
@@ -26,7 +28,7 @@ def check(planned: Plan) -> None:
         calls = rows * stage.requests_per_row() if isinstance(stage, Recipe) else 0
         tokens = calls * stage.sampling.max_tokens if isinstance(stage, Recipe) else 0
         what = stage.takes.__name__ if isinstance(stage, Recipe) else ", ".join(stage.needs)
-        engines = ", ".join(f"{role}: {name}" for role, name in step.identity.get("engines", {}).items())
+        engines = by_engine(step.identity.get("engines", {}))
         done = " (made)" if planned.store.manifest_path(stage.name, step.key).exists() else ""
         rows_of[step.key] = rows * (1 if isinstance(stage, Recipe) else stage.rows_per_row())
         shown.add_row(
@@ -34,6 +36,14 @@ def check(planned: Plan) -> None:
         )
     console.print(shown)
     console.print("checked: templates, stage inputs, engines, input, store. Nothing was asked.")
+
+
+def by_engine(roles: Mapping[str, str]) -> str:
+    """Roles by the engine that plays them: `author, teacher: openai:MODEL`."""
+    players: dict[str, list[str]] = {}
+    for role, name in roles.items():
+        players.setdefault(name, []).append(role)
+    return "\n".join(f"{', '.join(names)}: {engine}" for engine, names in players.items())
 
 
 def check_stages(planned: Plan) -> None:
@@ -60,7 +70,8 @@ def check_prompts(recipe: Recipe[Row, Row]) -> None:
         prompt = load(name)
         if unknown := prompt.variables() - {"row", *given}:
             raise InputError(f"prompt {name} uses {', '.join(sorted(unknown))}, which {recipe.name} does not give it")
-        if unknown := prompt.fields("row") - set(recipe.takes.model_fields):
+        has = set(recipe.takes.model_fields)
+        if unknown := {name for name in prompt.fields("row") - has if not hasattr(recipe.takes, name)}:
             raise InputError(
                 f"prompt {name} uses row.{', row.'.join(sorted(unknown))}, which {recipe.takes.__name__} does not have"
             )

@@ -34,7 +34,7 @@ def notes(planned: Plan, made: Made) -> Iterator[str]:
         long = rows.filter(pl.col("longest_target_tokens") > settings.target_max_len)
         for kind, count in sorted(Counter(long["kind"]).items()):
             counted = "" if settings.tokenizer else "about "
-            most = long.filter(pl.col("kind") == kind)["longest_target_tokens"].max()
+            most = max(long.filter(pl.col("kind") == kind)["longest_target_tokens"])
             yield (
                 f"{count} {kind} rows have a turn of over {settings.target_max_len} tokens ({counted}{most} at most): "
                 f"a trainer with target_max_len {settings.target_max_len}, the paper's, would cut them"
@@ -97,7 +97,7 @@ def show_dialogues(console: Any, planned: Plan, made: Made, most: int, whole: bo
     cuts = ", ".join(f"{count} {sign}" for sign, count in Counter(frame["cut_by"]).most_common() if sign)
     kept = f"kept: {frame['kept'].sum()} of {frame.height}" + (f"; cut by {cuts}" if cuts else "")
     console.print(f"\nends: {ends}\n{kept}", highlight=False)
-    if (realism := frame["realism"].mean()) is not None:
+    if isinstance(realism := frame["realism"].mean(), float):
         same = frame["same_outcome"].mean()
         agreed = f", the same outcome in {same:.0%}" if isinstance(same, float) else ""
         console.print(f"simulated against real replies: ROUGE-L {realism:.2f}{agreed}", highlight=False)

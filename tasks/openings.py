@@ -59,7 +59,7 @@ class Openings(FrameStage):
                 "id", [child_id(row, n) for row, n in opened.select("id", "branch").iter_rows()], dtype=pl.String
             ),
         ).filter(~pl.col("parent_id").is_in(list(dropped)))
-        return made.select(Opening.model_fields), list(dropped.values())
+        return made.select(*Opening.model_fields), list(dropped.values())
 
     def drawn(self, environment: Mapping[str, Any], given: str, row_id: str, branch: int) -> str:
         """The facts of one dialogue; raises Drop when the world cannot draw any."""

@@ -70,6 +70,6 @@ class TeacherPairs(FrameStage):
             rejected_reward=pl.col("rewards").list.get(1),
             cut=pl.lit("teacher_over_student"),
         )
-        return pairs.select(Pair.model_fields), [
+        return pairs.select(*Pair.model_fields), [
             Dropped(id=row, reason="same_text") for row in frame.filter(same)["id"]
         ]

@@ -76,7 +76,7 @@ def load_world(file: str, name: str) -> type[World]:
 def world_request(world: str, facts: str, actions: Sequence[tuple[str, ...]]) -> tuple[Message, ...]:
     """What a world is asked, as messages. actions: (text, tool, arguments as JSON) from the dialogue's first to now."""
     told = [Message(role="system", content=orjson.dumps({"world": world, "facts": facts}).decode())]
-    return (*told, *(Message(role="user", content=orjson.dumps(action).decode()) for action in actions))
+    return (*told, *(Message(role="user", content=orjson.dumps(list(action)).decode()) for action in actions))
 
 
 class Worlds:
