@@ -5,7 +5,7 @@
 The answer is a function of the messages, the seed and the choice's index, so that a run can be compared with its
 repetition. GET /stats tells what was asked; POST /set?latency_ms=20&sigma=0&fail_every=0&fail_status=500&retry_after=
 changes how it answers; POST /set?forget=1 zeroes the counts. Answers of `--words` words, or the plainest value that
-satisfies the schema.
+satisfies the schema, or a numbered list where the request shows one.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import httptools
 import orjson
 import uvloop
 
+LIST = "\n1. ..."  # a request that shows how a numbered list begins is answered with one
 VOCABULARY = ("river", "stone", "light", "field", "seven birds", "circle", "mill", "bridge", "quiet", "over", "and")
 
 
@@ -72,6 +73,8 @@ def sentence(seed: bytes, words: int) -> str:
 
 def satisfying(schema: dict[str, Any], seed: bytes) -> Any:
     """A value that satisfies a JSON schema made of objects, arrays, strings, numbers and enumerations."""
+    if "anyOf" in schema:
+        return satisfying(schema["anyOf"][seed[0] % len(schema["anyOf"])], seed)
     if "enum" in schema:
         return schema["enum"][seed[0] % len(schema["enum"])]
     kind = schema.get("type", "string")
@@ -92,6 +95,8 @@ def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
         seed = digest([body["messages"], body.get("seed"), index])
         if form.get("type") == "json_schema":
             text = orjson.dumps(satisfying(form["json_schema"]["schema"], seed)).decode()
+        elif LIST in body["messages"][-1]["content"]:
+            text = "\n".join(f"{n}. {sentence(digest([seed.hex(), n]), words)}" for n in range(1, 11))
         else:
             text = sentence(seed, words)
         choice: dict[str, Any] = {

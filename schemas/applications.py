@@ -145,10 +145,7 @@ class Application(Row):
     def context(self) -> str:
         """The whole prompt as one text with role markers, the open turn last."""
         marks = {"user": USER, "assistant": AGENT}
-        *told, last = self.turns
-        return "\n".join(f"{marks[turn.role]} {turn.content}" for turn in told) + f"\n{USER} {last.content}".lstrip(
-            "\n"
-        )
+        return "\n".join(f"{marks[turn.role]} {turn.content}" for turn in self.turns)
 
     def opened(self, given: str) -> tuple[Turn, ...]:
         """The prompt's turns with an input appended to the open one: what the teacher sees."""

@@ -36,10 +36,26 @@ def share(verdicts: Sequence[bool]) -> float | None:
     return sum(verdicts) / len(verdicts) if verdicts else None
 
 
-def grams(text: str) -> list[tuple[str, ...]]:
-    """Every run of 8 words, in lower case."""
-    words = re.findall(r"\w+", text.casefold())
+def words_of(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def grams(words: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every run of 8 words."""
     return list(zip(*(words[n:] for n in range(GRAM)), strict=False))
+
+
+def copied(texts: Sequence[str], source: set[tuple[str, ...]]) -> float:
+    """The share of the texts' words that stand in a run of 8 which is in `source`."""
+    total = covered = 0
+    for text in texts:
+        words, until = words_of(text), 0
+        for place, gram in enumerate(grams(words)):
+            if gram in source:
+                covered += place + GRAM - max(until, place)
+                until = place + GRAM
+        total += len(words)
+    return covered / total if total else 0.0
 
 
 def signs_of(dialogue: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,8 +66,7 @@ def signs_of(dialogue: Mapping[str, Any]) -> dict[str, Any]:
     replies = [turn["content"] for turn in turns if turn["role"] != "assistant"]
     spoken = [turn["content"] for turn in turns if turn["role"] == "assistant" and turn["content"]]
     both = [(s, r) for s, r in zip(replies, dialogue["real_observations"] or (), strict=False) if r is not None]
-    prompt = {gram for turn in application["turns"] for gram in grams(turn["content"])}
-    said = [gram for text in (*agent, *replies) for gram in grams(text)]
+    prompt = {gram for turn in application["turns"] for gram in grams(words_of(turn["content"]))}
     failure = environment["failure"]
     return {
         "repeated_turns": len(agent) - len({normalised(text) for text in agent}),
@@ -60,7 +75,7 @@ def signs_of(dialogue: Mapping[str, Any]) -> dict[str, Any]:
         "format_adherence": share([is_action(application["action"], text) for text in spoken])
         if application["action"]
         else None,
-        "copied_prompt": share([gram in prompt for gram in said]) or 0.0,
+        "copied_prompt": copied((*agent, *replies), prompt),
         "observation_chars": sum(map(len, replies)) / len(replies) if replies else 0.0,
         "realism": sum(rouge_l(s, r) for s, r in both) / len(both) if both else None,
         "same_outcome": share([found((failure,), s) == found((failure,), r) for s, r in both]) if failure else None,

@@ -1,0 +1,129 @@
+"""The flow `dialogues`, whole, under Prefect, against the local chat server."""
+
+import json
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+import yaml
+
+from tests.command import ROOT, synthmill
+from tests.conftest import ChatServer
+
+pytestmark = [pytest.mark.prefect]
+EXAMPLES = ROOT / "examples" / "dialogues"
+
+
+@pytest.fixture
+def config(tmp_path: Path, server: ChatServer) -> Path:
+    settings = {
+        "applications": [str(EXAMPLES / "shell.yaml"), str(EXAMPLES / "orders.yaml")],
+        "engines": {"teacher": server.spec, "student": {"spec": server.spec, "concurrency": 8}},
+        "inputs": {"count": 8, "per_call": 10, "threshold": 1},
+        "dialogues": {"branches": 2, "temperature": 0.7, "max_turns": 3, "environment": "both"},
+        "cut": {"min_format_adherence": 0},
+        "rows_per_part": 6,
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    return tmp_path / "run.yaml"
+
+
+def rows_of(folder: Path, name: str) -> pl.DataFrame:
+    return pl.read_parquet(folder / "data" / name / "*.parquet")
+
+
+@pytest.mark.ray
+def test_two_applications_to_training_rows_then_nothing_to_do(config: Path, tmp_path: Path, server: ChatServer) -> None:
+    run = ("run", "dialogues", "--config", config)
+    out, _ = synthmill(*run, cwd=tmp_path)
+    asked = server.stats()["total"]
+    assert "simulated against real replies" in out
+    [folder] = (tmp_path / "store" / "datasets").iterdir()
+    dialogues = rows_of(folder, "dialogues")
+    assert dialogues.height == 2 * 8 * 2
+    assert {"context", "pseudo_input", "teacher_output_single", "student_output_single", "reason"} <= set(
+        dialogues.columns
+    )
+    assert dialogues["teacher_output_conv"][0][0]["role"] == "assistant"
+    assert dialogues["context_id"].n_unique() == 2
+    sft, generation = rows_of(folder, "sft"), rows_of(folder, "prompt_generation")
+    assert sft.height == dialogues["kept"].sum()
+    assert generation.height == 16
+    assert all(messages[-1]["content"].startswith("### Context") for messages in generation["messages"])
+    weights = pl.concat([frame.select("application_name", "weight") for frame in (sft, generation)])
+    if sft.height == 32:
+        assert weights["weight"].sum() == pytest.approx(16)
+    tools = [row["tools"] for row in sft.iter_rows(named=True) if row["application_name"] == "orders"]
+    assert all(json.loads(one)[0]["function"]["name"] == "find_order" for one in tools)
+    assert rows_of(folder, "preference")["chosen_reward"].null_count() == 0
+
+    from datasets import load_dataset
+
+    loaded = load_dataset(str(folder), "sft", split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(loaded) == sft.height
+    catalog = duckdb.connect(str(tmp_path / "store" / "catalog.duckdb"), read_only=True)
+    walk = (
+        "SELECT count(*) FROM training_rows t JOIN dialogue_signs d ON t.parent_id = d.id "
+        "JOIN openings o ON d.parent_id = o.id JOIN reasons r ON o.parent_id = r.id "
+        "JOIN outputs u ON r.parent_id = u.id JOIN pseudo_inputs p ON u.parent_id = p.id "
+        "JOIN drafts a ON p.parent_id = a.id JOIN applications x ON a.parent_id = x.id"
+    )
+    assert catalog.sql(walk).fetchall() == [(sft.height + generation.height,)]
+    catalog.close()
+    _, err = synthmill(*run, cwd=tmp_path)
+    assert "nothing to do" in err
+    assert server.stats()["total"] == asked
+
+    # four more inputs cost only theirs: their drafts were drawn before
+    synthmill(*run, "--set", "inputs.count=10", "--workers", 0, cwd=tmp_path)
+    again = server.stats()
+    assert again["repeated"] == 0
+    more = again["total"] - asked
+    assert 0 < more < asked / 2
+
+
+def test_the_paper_preset_ends_with_the_environment(config: Path, tmp_path: Path) -> None:
+    simulated = ("--set", "dialogues.environment=simulated", "--set", "inputs.count=2", "--workers", 0)
+    synthmill("run", "dialogues", "--config", config, "--set", "preset=paper", *simulated, cwd=tmp_path)
+    out, _ = synthmill(
+        "sql",
+        "SELECT DISTINCT turns[-1].role AS last, len(turns)::INT AS n, facts FROM dialogues",
+        "--csv",
+        cwd=tmp_path,
+    )
+    assert out.splitlines()[1].startswith("user,6")
+
+
+def test_a_prompt_that_does_not_fit_says_so_with_both_numbers(config: Path, tmp_path: Path, server: ChatServer) -> None:
+    long = tmp_path / "long.yaml"
+    long.write_text(yaml.safe_dump({"prompt": ["word " * 6000, "fine", ""], "environment": {"name": "x"}}))
+    alone = ("--set", f"applications={long}", "--set", "dialogues.environment=simulated", "--workers", 0)
+    _, err = synthmill("run", "dialogues", "--config", config, *alone, cwd=tmp_path, expect=1)
+    assert "1 context_overflow" in err
+    assert "maximum context length is 20000 characters, your messages have 3" in err
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (["dialogues.temperature=0"], "branches is 2 at temperature 0"),
+        (["applications=nowhere.yaml"], "nowhere.yaml is not there"),
+        (["applications=[]"], "applications"),
+        (["dialogues.nonsense=1"], "no such setting"),
+    ],
+)
+def test_wrong_settings_are_named_before_anything_is_made(
+    config: Path, tmp_path: Path, sets: list[str], said: str
+) -> None:
+    given = [word for one in sets for word in ("--set", one)]
+    _, err = synthmill("run", "dialogues", "--config", config, *given, cwd=tmp_path, expect=2)
+    assert said in err
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_dry_run_shows_both_applications(config: Path, tmp_path: Path, server: ChatServer) -> None:
+    out, _ = synthmill("run", "dialogues", "--config", config, "--dry-run", cwd=tmp_path)
+    assert "shell: 7 turns" in out
+    assert "orders: 7 turns" in out
+    assert server.stats()["total"] == 0

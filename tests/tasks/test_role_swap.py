@@ -1,0 +1,360 @@
+"""The simulator's contract: when a dialogue ends, what each side may see, tools, worlds, branches, bad input."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from schemas.calls import Completion, Request
+from schemas.dialogue_settings import CutSettings
+from schemas.dialogues import Dialogue, Reasoned
+from schemas.errors import Drop
+from schemas.rows import to_arrow
+from schemas.settings import EngineSettings
+from storage.applications import read_application
+from storage.calls import CallStore
+from tasks.dialogue_signs import DialogueSigns, rouge_l, signs_of
+from tasks.driver import Driver
+from tasks.engines.engine import make_engine
+from tasks.openings import Openings
+from tasks.role_swap import END, RoleSwap
+from tests.conftest import Echo
+from tests.tasks.test_genpi import EXAMPLES, ORDERS, SHELL, application, opening, play, scripted
+
+REFUSAL = "I'm sorry, I can't help with that."
+CONTRACT = RoleSwap(max_turns=5)
+
+
+def talk(
+    recipe: RoleSwap = CONTRACT, app: Any = None, asked: list[Request] | None = None, **roles: list[Any]
+) -> Dialogue:
+    made = play(recipe, opening(app or application()), scripted(**roles), asked)
+    assert isinstance(made, Dialogue)
+    assert [turn.role for turn in made.turns][::2] == ["assistant"] * made.agent_turns
+    assert made.turns[-1].role == "assistant"  # nothing is asked of the environment after the agent's last turn
+    return made
+
+
+def acts(count: int = 9) -> list[str]:
+    return [f"act {n}" for n in range(count)]
+
+
+def test_the_marker_ends_only_as_a_whole_reply() -> None:
+    made = talk(teacher=acts(), environment=["one", f"two {END} and more", f" {END}\n", "four"])
+    assert (made.end_reason, made.agent_turns, made.stray_markers) == ("marker", 3, 1)
+    assert [turn.content for turn in made.turns] == ["act 0", "one", "act 1", "two  and more", "act 2"]
+
+
+def test_the_marker_as_the_first_reply_is_asked_for_again_then_named() -> None:
+    asked: list[Request] = []
+    made = talk(asked=asked, teacher=acts(), environment=[END, "one", END])
+    assert (made.end_reason, made.asked_again, made.turns[1].content) == ("marker", 1, "one")
+    replies = [request for request in asked if request.role == "environment"]
+    assert [(request.sample, request.sampling.temperature) for request in replies[:3]] == [(0, 0), (1, 0.7), (0, 0)]
+    with pytest.raises(Drop, match="early_end: the end marker was the first reply"):
+        talk(teacher=acts(), environment=[END])
+
+
+def test_the_marker_never_ends_after_a_refusal() -> None:
+    with pytest.raises(Drop, match="early_end: after a refusal"):
+        talk(teacher=["act", REFUSAL], environment=["one", END])
+    made = talk(teacher=["act", REFUSAL, "act 2"], environment=["one", END, "Try again.", END])
+    assert (made.end_reason, made.asked_again) == ("marker", 1)
+
+
+@pytest.mark.parametrize("silent", ["", "  \n"])
+def test_an_empty_observation_is_asked_for_again_then_named(silent: str) -> None:
+    with pytest.raises(Drop, match="empty_observation"):
+        talk(teacher=acts(), environment=["one", silent])
+
+
+def test_a_model_that_never_ends_meets_the_limit_and_the_environment_is_not_asked_again() -> None:
+    asked: list[Request] = []
+    made = talk(asked=asked, teacher=acts(), environment=[f"reply {n}" for n in range(9)])
+    assert (made.end_reason, made.agent_turns, len(made.turns)) == ("max_turns", 5, 9)
+    assert [request.role for request in asked] == ["teacher", "environment"] * 4 + ["teacher"]
+
+
+def test_other_ends() -> None:
+    app = application(final=r"^Answer:", limits={"max_dialogue_tokens": 9})
+    assert talk(app=app, teacher=["act", "Answer: 3"], environment=["one"]).end_reason == "agent"
+    assert talk(app=app, teacher=acts(), environment=["one", "two", "three"]).end_reason == "max_dialogue_tokens"
+    again = talk(teacher=["act", "Look  again", "look again"], environment=["one", "two"])
+    assert (again.end_reason, again.agent_turns) == ("repetition", 3)
+    judged = talk(RoleSwap(judge=True), teacher=acts(), environment=["one", "two"], judge=["no", "yes"])
+    assert (judged.end_reason, judged.agent_turns) == ("goal", 3)
+
+
+def test_a_dialogue_that_outgrows_the_context_ends_there_and_one_that_never_fit_is_dropped() -> None:
+    full = Completion(text="", error="context_overflow: 5,000 tokens exceed the context of 4,096")
+    made = talk(teacher=["act 0", "act 1", full], environment=["one", "two"])
+    assert (made.end_reason, made.agent_turns, len(made.turns)) == ("context_overflow", 2, 3)
+    with pytest.raises(Drop, match="context_overflow: 5,000 tokens exceed the context of 4,096"):
+        talk(teacher=[full], environment=["one"])
+
+
+def test_the_agent_never_sees_what_only_the_environment_knows() -> None:
+    asked: list[Request] = []
+    plan = json.dumps({"facts": "the vault holds 7 pearls", "goal": "find the pearls", "course": "a door is locked"})
+    recipe = RoleSwap(max_turns=3, planner="always", judge=True)
+    row = opening(application(), facts="")
+    made = play(recipe, row, scripted(author=[plan], teacher=acts(), environment=["o1", "o2"], judge=["no"]), asked)
+    assert (made.facts, made.goal, made.course) == ("the vault holds 7 pearls", "find the pearls", "a door is locked")
+    for request in asked[1:]:
+        seen = " ".join(message.content for message in request.messages)
+        for secret in ("7 pearls", "find the pearls", "a door is locked"):
+            if request.role == "teacher":
+                assert secret not in seen
+            elif request.role == "environment":
+                assert secret in seen
+
+
+def test_facts_are_planned_only_where_the_application_has_none() -> None:
+    asked: list[Request] = []
+    talk(asked=asked, teacher=acts(), environment=["o1", END])
+    assert "author" not in {request.role for request in asked}
+    assert "a fact" in asked[1].messages[0].content
+    steps = CONTRACT.steps(opening(application(), facts=""))
+    [ask] = next(steps)
+    assert (ask.role, list(ask.schema_["properties"])) == ("author", ["facts"])
+    with pytest.raises(Drop, match="bad_plan"):
+        play(CONTRACT, opening(application(), facts=""), scripted(author=["no JSON"]))
+    asked.clear()
+    play(RoleSwap(planner="never", max_turns=1), opening(application(), facts=""), scripted(teacher=["act"]), asked)
+    assert len(asked) == 1
+
+
+def test_branches_are_drawn_apart_and_only_the_first_costs_nothing_new() -> None:
+    stage = Openings(branches=3, seed=1)
+    app = application(environment={"facts": ["alpha", "beta"]})
+    row = Reasoned.model_validate(opening(app).model_dump(exclude={"branch", "facts"}))
+    made, _ = stage.apply(pl.DataFrame(to_arrow(Reasoned, [row])), Path())
+    assert (made["branch"].to_list(), set(made["parent_id"])) == ([0, 1, 2], {"o"})
+    assert set(made["facts"]) <= {"alpha", "beta"}
+    assert made["id"].n_unique() == 3
+    samples = [next(CONTRACT.steps(opening(app, branch=branch)))[0].sample for branch in range(3)]
+    assert samples == [0, 3, 6]
+
+
+# tools
+
+
+def call(tool: str, **arguments: str) -> str:
+    return json.dumps({"turn": {"tool": tool, "arguments": arguments}})
+
+
+def say(text: str) -> str:
+    return json.dumps({"turn": {"say": text}})
+
+
+def test_tool_calls_are_turns_in_openais_form() -> None:
+    asked: list[Request] = []
+    made = talk(
+        app=ORDERS,
+        asked=asked,
+        teacher=[call("find_order", order_id="17"), say("It is shipped."), say("Goodbye!")],
+        environment=['{"status": "shipped"}', "Thanks!", END],
+    )
+    first, result, words = made.turns[:3]
+    [asked_tool] = first.tool_calls
+    assert (first.content, asked_tool.function.name, json.loads(asked_tool.function.arguments)) == (
+        "",
+        "find_order",
+        {"order_id": "17"},
+    )
+    assert (result.role, result.tool_call_id) == ("tool", asked_tool.id)
+    assert (words.role, words.content) == ("assistant", "It is shipped.")
+    assert "find_order: Look up one order by its number." in asked[0].messages[0].content
+    assert asked[2].messages[-1].content == 'The tool find_order returned:\n{"status": "shipped"}'
+
+
+@pytest.mark.parametrize("bad", ["no JSON", "[]", call("drop_database"), say(" ")])
+def test_a_malformed_turn_is_asked_for_again_then_named(bad: str) -> None:
+    good = [say("Hello."), say("Anything else?"), say("Goodbye!")]
+    made = talk(app=ORDERS, teacher=[bad, *good], environment=["Hi.", END])
+    assert made.asked_again == 1
+    with pytest.raises(Drop, match=r"malformed_turn|empty_turn"):
+        talk(app=ORDERS, teacher=[bad], environment=["Hi."])
+
+
+# worlds
+
+
+def run_worlds(
+    recipe: RoleSwap, app: Any, worlds: dict[str, str], folder: Path, teacher: list[str], **more: Any
+) -> Any:
+    """Through the driver, with the real engine of worlds: (part, the chat engine)."""
+    row = Reasoned.model_validate(opening(app, **more).model_dump(exclude={"branch", "facts"}))
+    frame, dropped = Openings(worlds=worlds).apply(pl.DataFrame(to_arrow(Reasoned, [row])), folder)
+    assert not dropped
+    from schemas.dialogues import Opening
+    from schemas.rows import from_arrow
+
+    rows = from_arrow(Opening, frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    turns = iter(teacher)
+    chat = Echo(lambda request, sample: next(turns) if request.role == "teacher" else "simulated reply")
+    settings = EngineSettings(kind="worlds", model="worlds", options=worlds)
+
+    async def go() -> Any:
+        world = make_engine(settings)
+        await world.open()
+        calls = CallStore(folder / "calls")
+        roles = {**dict.fromkeys(("author", "teacher", "environment", "judge"), chat), "world": world}
+        part = await Driver(recipe, roles, calls).run(rows)
+        calls.close()
+        await world.close()
+        return part
+
+    return asyncio.run(go()), chat
+
+
+def test_a_world_answers_for_real_and_its_replies_are_kept(tmp_path: Path) -> None:
+    app, worlds = read_application(EXAMPLES / "shell.yaml")
+    turns = ["Run: mkdir /home/ana/new", "Run: ls /home/ana", "Run: cat /nowhere", "Answer: done"]
+    part, chat = run_worlds(RoleSwap(environment="real"), app, worlds, tmp_path, turns)
+    [made] = part.rows
+    assert made.end_reason == "agent"
+    assert made.turns[1].content == "(no output)"
+    assert "new" in made.turns[3].content.split()
+    assert made.turns[5].content == "cat: /nowhere: No such file or directory"
+    assert len(chat.asked) == 4  # the agent's turns only
+    again, chat = run_worlds(RoleSwap(environment="real"), app, worlds, tmp_path, turns)
+    assert (again.rows, chat.asked) == (part.rows, [])
+
+
+def test_both_measure_the_model_by_the_world(tmp_path: Path) -> None:
+    app, worlds = read_application(EXAMPLES / "shell.yaml")
+    turns = ["Run: cat /nowhere", "Run: pwd", "Answer: done"]
+    part, _ = run_worlds(RoleSwap(environment="both"), app, worlds, tmp_path, turns)
+    [made] = part.rows
+    assert made.real_observations == ("cat: /nowhere: No such file or directory", "/home/ana")
+    assert [turn.content for turn in made.turns[1::2]] == ["simulated reply"] * 2
+    signs = signs_of(made.model_dump())
+    assert signs["same_outcome"] == 0.5
+    assert signs["realism"] == 0
+
+
+def test_tools_go_to_the_world_and_words_to_the_model(tmp_path: Path) -> None:
+    app, worlds = read_application(EXAMPLES / "orders.yaml")
+    turns = [call("find_order", order_id="9999999"), say("There is no such order."), say("Goodbye.")]
+    part, _ = run_worlds(RoleSwap(environment="real", max_turns=3), app, worlds, tmp_path, turns)
+    [made] = part.rows
+    assert [turn.content for turn in made.turns[1::2]] == ['{"error": "there is no such order"}', "simulated reply"]
+    assert made.facts.startswith("[{")
+
+
+WORLD = """
+class Broken:
+    draw = staticmethod(lambda seed, task: "facts" if task != "undrawable" else 1 / 0)
+    def __init__(self, facts): self.count = 0
+    def act(self, action, tool, arguments):
+        self.count += 1
+        if action == "slow": import time; time.sleep(1)
+        if action == "boom": raise KeyError("gone")
+        return ("the end", True) if action == "leave" else f"{self.count}"
+"""
+
+
+def broken_world(folder: Path) -> tuple[Any, dict[str, str]]:
+    (folder / "world.py").write_text(WORLD)
+    (folder / "app.yaml").write_text(
+        '{prompt: ["rules", "fine", ""], environment: {name: x, world: "world.py:Broken"}}'
+    )
+    return read_application(folder / "app.yaml")
+
+
+@pytest.mark.parametrize(("turn", "reason"), [("boom", "world_error"), ("slow", "world_timeout")])
+def test_a_world_that_fails_costs_its_row_only(tmp_path: Path, turn: str, reason: str) -> None:
+    app, worlds = broken_world(tmp_path)
+    settings = EngineSettings(kind="worlds", model="worlds", options=worlds, timeout_s=0.2)
+    world = make_engine(settings)
+    steps = RoleSwap(environment="real").steps(opening(app))
+    next(steps)
+    [ask] = steps.send([Completion(text=turn)])
+
+    async def go() -> Any:
+        await world.open()
+        [said] = await world.complete(ask, 0, 1)
+        await world.close()
+        return said
+
+    assert asyncio.run(go()).error.startswith(reason)
+    frame = pl.DataFrame(
+        to_arrow(
+            Reasoned,
+            [Reasoned.model_validate(opening(app, pseudo_input="undrawable").model_dump(exclude={"branch", "facts"}))],
+        )
+    )
+    made, [dropped] = Openings(worlds=worlds).apply(frame, tmp_path)
+    assert (made.height, dropped.reason) == (0, "world_error")
+
+
+def test_a_world_may_end_the_dialogue_and_is_played_again_after_a_crash(tmp_path: Path) -> None:
+    app, worlds = broken_world(tmp_path)
+    part, _ = run_worlds(RoleSwap(environment="real"), app, worlds, tmp_path, ["one", "two", "leave"])
+    [made] = part.rows
+    assert (made.end_reason, [turn.content for turn in made.turns]) == ("world", ["one", "1", "two", "2", "leave"])
+    for segment in (tmp_path / "calls").glob("*"):  # only the first reply survives
+        segment.unlink() if segment.suffix == ".npy" else segment.write_bytes(
+            b"".join(segment.read_bytes().splitlines(keepends=True)[:4])
+        )
+    again, _ = run_worlds(RoleSwap(environment="real"), app, worlds, tmp_path, ["two", "leave"])
+    assert again.rows == part.rows
+
+
+# signs
+
+
+def dialogue(app: Any, *said: str, **fields: Any) -> Dialogue:
+    from schemas.applications import Turn
+
+    turns = tuple(Turn(role="user" if n % 2 else "assistant", content=text) for n, text in enumerate(said))
+    values = {"end_reason": "agent", "agent_turns": (len(said) + 1) // 2, **fields}
+    return Dialogue.child_of(opening(app), "d", turns=turns, **values)
+
+
+def test_signs() -> None:
+    copied = " ".join(SHELL.turns[0].content.split()[:20])
+    made = dialogue(
+        SHELL,
+        "Run: ls",
+        "a.txt",
+        "Run: ls",
+        "Think: I help.\nRun: rm -r /",
+        "I think so",
+        "$ ls\nb",
+        "User: hi\nRun: x",
+        copied,
+        "Answer: 3",
+    )
+    signs = signs_of(made.model_dump())
+    assert (signs["repeated_turns"], signs["confused_agent"], signs["confused_environment"]) == (1, 1, 1)
+    assert signs["format_adherence"] == 3 / 5
+    assert 0.4 < signs["copied_prompt"] < 0.6
+    assert signs["observation_chars"] == pytest.approx(sum(len(turn.content) for turn in made.turns[1::2]) / 4)
+    assert (signs["realism"], signs["same_outcome"]) == (None, None)
+    assert signs_of(dialogue(application(), "only").model_dump())["format_adherence"] is None
+
+
+def test_the_cut_names_the_first_sign_and_deletes_nothing() -> None:
+    rows = [
+        dialogue(SHELL, "Run: ls", "a", "Answer: a"),
+        dialogue(SHELL, "Hello!", "a", "Answer: a b"),
+        dialogue(SHELL, "No.", "a", "Never."),
+        dialogue(SHELL, "Run: ls", "a", "Run: ls", end_reason="repetition"),
+    ]
+    frame = pl.DataFrame(to_arrow(Dialogue, [row.model_copy(update={"id": f"d{n}"}) for n, row in enumerate(rows)]))
+    made, dropped = DialogueSigns().apply(frame, Path())
+    assert (dropped, made["kept"].to_list()) == ([], [True, True, False, False])
+    assert made["cut_by"].to_list() == ["", "", "format_adherence", "end_reason"]
+    strict = DialogueSigns(limits=CutSettings(min_format_adherence=1, ends=()))
+    assert strict.apply(frame, Path())[0]["cut_by"].to_list() == ["", "format_adherence", "format_adherence", ""]
+
+
+def test_rouge_l() -> None:
+    assert rouge_l("the cat sat", "the cat sat") == 1
+    assert rouge_l("", "") == 1
+    assert rouge_l("the cat sat down", "the dog sat") == pytest.approx(2 * 2 / 7)
