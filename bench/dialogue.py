@@ -1,9 +1,10 @@
-"""Ten-turn dialogues with log-normal answer times: the driver against an ideal first-come scheduler.
+"""Role-swap dialogues of ten turns with log-normal answer times: the driver against an ideal first-come scheduler.
 
     python -m bench.dialogue [--dialogues 500] [--turns 10] [--in-flight 64] [--median-ms 50] [--sigma 0.8]
 
 The ideal scheduler has `in-flight` places, takes dialogues first come, first served, and loses no time between turns.
-The bound is the larger of the longest dialogue and all work shared evenly; no scheduler beats it.
+The bound is the larger of the longest dialogue and all work shared evenly; no scheduler beats it. The second table is
+1,000 dialogues against the local chat server: how full the window was while dialogues were waiting, and the memory.
 """
 
 import argparse
@@ -11,40 +12,43 @@ import asyncio
 import heapq
 import math
 import random
+import re
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
+import psutil
 import uvloop
 
-from schemas.calls import Completion, Message, Request
-from schemas.rows import Instruction
+from bench.serving import chat_server
+from schemas.applications import Application
+from schemas.calls import Completion, Request
+from schemas.dialogues import Opening
+from schemas.settings import EngineSettings
 from storage.calls import CallStore
 from tasks.driver import Driver
-from tasks.recipe import Recipe, Steps
+from tasks.engines.engine import Engine, make_engine
+from tasks.role_swap import RoleSwap
+
+TURNS = [{"role": role, "content": text} for role, text in (("user", "Rules."), ("assistant", "Fine."), ("user", ""))]
 
 
-class Dialogue(Recipe[Instruction, Instruction]):
-    """`turns` requests, each with everything said so far."""
-
-    name: ClassVar = "dialogue"
-    version: ClassVar = "1"
-    roles: ClassVar = ("student",)
-    turns: int = 10
-
-    def steps(self, row: Instruction) -> Steps[Instruction]:
-        said = [Message(role="user", content=row.prompt)]
-        for _ in range(self.turns):
-            [answer] = yield [Request(role="student", messages=tuple(said))]
-            said += [Message(role="assistant", content=answer.text), Message(role="user", content="And then?")]
-        return Instruction.child_of(row, self.name)
+def openings(count: int) -> list[Opening]:
+    """Dialogues to be, on one small application; each says its number."""
+    application = Application.with_id(name="bench", turns=TURNS, environment={"name": "a machine"})
+    told = {"student_output_single": "", "teacher_output_single": "", "reason": "", "facts": "None.", "branch": 0}
+    return [
+        Opening.model_validate(
+            {"id": str(n), "application": application, "pseudo_input": f"Dialogue {n} begins.", **told}
+        )
+        for n in range(count)
+    ]
 
 
 class Sleeper:
-    """An engine that takes as long as it was told: seconds by (dialogue, turn)."""
+    """An engine that takes as long as it was told: seconds by (dialogue, call)."""
 
     name, samples_per_call = "sleeper", 1
 
@@ -58,9 +62,10 @@ class Sleeper:
     async def close(self) -> None: ...
 
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
-        dialogue = int(request.messages[0].content.split()[1])
-        await asyncio.sleep(self.seconds[dialogue][len(request.messages) // 2])
-        return [Completion(text="The river carries light over the quiet field. " * 4, completion_tokens=40)]
+        begun = next(found for message in request.messages if (found := re.search(r"Dialogue (\d+)", message.content)))
+        call = len(request.messages) - 4 + (request.role == "environment")  # both histories have four messages at first
+        await asyncio.sleep(self.seconds[int(begun[1])][call])
+        return [Completion(text=f"{call}: the river carries light over the quiet field. " * 4, completion_tokens=40)]
 
 
 def ideal(seconds: Sequence[Sequence[float]], in_flight: int) -> float:
@@ -71,20 +76,54 @@ def ideal(seconds: Sequence[Sequence[float]], in_flight: int) -> float:
     return max(free)
 
 
+async def drive(driver: Driver, rows: list[Opening]) -> float:
+    """Seconds for bringing every dialogue to its end, in parts of 100."""
+    started = time.perf_counter()
+    parts = await asyncio.gather(*(driver.run(rows[at : at + 100]) for at in range(0, len(rows), 100)))
+    assert sum(len(part.rows) for part in parts) == len(rows)
+    return time.perf_counter() - started
+
+
+def make_driver(turns: int, engine: Engine, folder: Path) -> Driver:
+    return Driver(RoleSwap(max_turns=turns), dict.fromkeys(RoleSwap.roles, engine), CallStore(folder))
+
+
 def measure(seconds: Sequence[Sequence[float]], in_flight: int) -> float:
-    async def run(folder: Path) -> float:
-        calls = CallStore(folder)
-        driver = Driver(Dialogue(turns=len(seconds[0])), {"student": Sleeper(seconds, in_flight)}, calls)
-        rows = [Instruction(id=str(n), prompt=f"Dialogue {n} begins.") for n in range(len(seconds))]
-        started = time.perf_counter()
-        parts = await asyncio.gather(*(driver.run(rows[at : at + 100]) for at in range(0, len(rows), 100)))
-        taken = time.perf_counter() - started
-        calls.close()
-        assert sum(len(part.rows) for part in parts) == len(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        driver = make_driver((len(seconds[0]) + 1) // 2, Sleeper(seconds, in_flight), Path(folder))
+        taken = uvloop.run(drive(driver, openings(len(seconds))))
+        driver.calls.close()
         return taken
 
+
+def measure_server(dialogues: int, turns: int, in_flight: int, url: str) -> str:
+    """One line: dialogues against the chat server, how full the window was, and the memory it took."""
+    full: list[int] = []
+    memory: list[float] = []
+    process = psutil.Process()
+
+    async def watch(driver: Driver) -> None:
+        while driver.rows_done + driver.in_flight < dialogues:
+            full.append(driver.in_flight)
+            memory.append(process.memory_info().rss / 2**20)
+            await asyncio.sleep(0.02)
+
+    async def run(folder: Path) -> tuple[float, int]:
+        engine = make_engine(EngineSettings(kind="openai", model="local-model", base_url=url, concurrency=in_flight))
+        await engine.open()
+        driver = make_driver(turns, engine, folder)
+        watching = asyncio.create_task(watch(driver))
+        taken = await drive(driver, openings(dialogues))
+        await watching
+        driver.calls.close()
+        await engine.close()
+        return taken, sum(spent.sent for spent in driver.totals.values())
+
     with tempfile.TemporaryDirectory() as folder:
-        return uvloop.run(run(Path(folder)))
+        taken, calls = uvloop.run(run(Path(folder)))
+    early, late = memory[len(memory) // 10], memory[-1]
+    share = statistics.mean(full[1:]) / in_flight
+    return f"| {dialogues} | {calls:,} | {taken:.1f} | {share:.3f} | {early:.0f} | {late:.0f} |"
 
 
 def main() -> None:
@@ -103,7 +142,8 @@ def main() -> None:
         drawn = random.Random(draw)
         median = math.log(given.median_ms / 1000)
         seconds = [
-            [drawn.lognormvariate(median, given.sigma) for _ in range(given.turns)] for _ in range(given.dialogues)
+            [drawn.lognormvariate(median, given.sigma) for _ in range(2 * given.turns - 1)]
+            for _ in range(given.dialogues)
         ]
         work = [sum(dialogue) for dialogue in seconds]
         bound = max(max(work), sum(work) / given.in_flight)
@@ -112,7 +152,13 @@ def main() -> None:
         print(
             f"| {draw} | {bound:.2f} | {best:.2f} | {best / bound:.2f} | {taken:.2f} | {taken / best:.3f} |", flush=True
         )
-    print(f"\nmedian driver / ideal: {statistics.median(ratios):.3f}")
+    print(f"\nmedian driver / ideal: {statistics.median(ratios):.3f}\n")
+    print("| dialogues | calls | seconds | window full | memory MiB at a tenth | at the end |")
+    print("|---:|---:|---:|---:|---:|---:|")
+    latency = ("--latency-ms", str(given.median_ms), "--sigma", str(given.sigma))
+    with chat_server(*latency) as url:
+        for dialogues in (given.dialogues, 2 * given.dialogues):
+            print(measure_server(dialogues, given.turns, given.in_flight, url), flush=True)
 
 
 if __name__ == "__main__":

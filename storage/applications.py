@@ -22,10 +22,10 @@ MARKER = re.compile(f"({re.escape(USER)}|{re.escape(AGENT)})")
 ROLES = {"user": "user", "agent": "assistant", "assistant": "assistant", USER: "user", AGENT: "assistant"}
 
 
-def read_application(path: Path, root: Path | None = None) -> tuple[Application, dict[str, str]]:
-    """Read and check an application; with it, where its world is: {FILE.py:CLASS@HASH: file}.
+def read_application(path: Path) -> tuple[Application, dict[str, str]]:
+    """Read and check an application; with it, where its world is: {FILE.py:CLASS@HASH: file}. Raises InputError.
 
-    root: where the files it names are (default: its own folder). Raises InputError.
+    The files it names lie beside it, or have absolute paths.
     """
     import yaml
 
@@ -40,7 +40,7 @@ def read_application(path: Path, root: Path | None = None) -> tuple[Application,
         raise InputError(f"{path} is not valid YAML or JSON: {' '.join(str(error).split())}") from error
     if not isinstance(given, dict) or "prompt" not in given:
         raise InputError(f"{path} has no `prompt`; expected an application such as examples/shell.yaml")
-    folder = (root or path.parent).resolve()
+    folder = path.parent.resolve()
     fields = {name: value for name, value in given.items() if name != "prompt"}
     worlds: dict[str, str] = {}
     try:

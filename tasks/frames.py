@@ -27,6 +27,8 @@ class FrameStage(Frozen):
     adds: ClassVar[tuple[str, ...]] = ()
     """The columns it brings, beside those it was given or instead of them."""
     whole: ClassVar[bool] = False
+    embeds: ClassVar[bool] = False
+    """Whether it loads a model of its own, for which the engines make room."""
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         """(frame to keep, rows that could not be made): every id comes out as an id, a parent_id or a drop."""

@@ -49,6 +49,7 @@ class R3(FrameStage):
     version: ClassVar = "1"
     needs: ClassVar = ("id", "prompt", "answers")
     adds: ClassVar = ("rewards",)
+    embeds: ClassVar = True
 
     embedder: str = "minilm"
     embedder_identity: str = Field("", description="filled in from `embedder`: the model's own name and fingerprint")

@@ -1,7 +1,7 @@
 """A worker: takes parts of a stage, one after the other and several at once, and leaves each one sealed.
 
-It is the same object in this process and inside a Ray actor. Engines stay loaded from stage to stage as long as the
-next stage needs them, and are closed when it does not, so that two large models never share one GPU by accident.
+It is the same object in this process and inside a Ray actor. Engines stay loaded from stage to stage until a stage
+comes that has other models, so that two large models never share one GPU by accident.
 """
 
 import asyncio
@@ -153,7 +153,8 @@ class Worker:
     async def _take_up(self, stage: Stage, roles: dict[str, EngineSettings], workers: int) -> None:
         shares = {role: shared(settings, workers) for role, settings in roles.items()}
         needed = {settings.model_dump_json(): settings for settings in shares.values()}
-        for spec in self._engines.keys() - (set() if self._broken else needed.keys()):
+        idle = isinstance(stage, FrameStage) and not stage.embeds  # the stage after it may need the engines again
+        for spec in self._engines.keys() - (set() if self._broken else self._engines.keys() if idle else needed.keys()):
             await self._engines.pop(spec).close()
         if self._calls is None:
             self._calls = CallStore(self.store.calls, origin={"run": self.run})

@@ -1,0 +1,158 @@
+"""Synthesized dialogues beside real trajectories: turns, length of observations, share of valid actions.
+
+    python -m bench.trajectories --real DIR [--engine llamacpp:smollm2] [--inputs 20] [--store FOLDER]
+
+DIR holds AgentBench's prompts (agentbench_prompts.json) and real trajectories: InterCode's bash logs
+(intercode_bash_trajectories.jsonl.gz) and ReAct's WebShop episodes (react_webshop_trajectories.jsonl.gz). The
+applications are bench/applications/os.yaml and webshop.yaml. A turn is in form when it fits the application's
+grammar; an action is valid when it is in form and the environment can carry it out: the shell does not complain of a
+syntax error or an unknown command, the shop has that button on its page.
+"""
+
+import argparse
+import gzip
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import yaml
+
+from flows.plans import plan_dialogues
+from schemas.dialogue_settings import DialogueSettings
+from storage.publish import read_frame
+from tasks.dialogue_signs import is_action
+
+HERE = Path(__file__).parent
+NOT_RUN = re.compile(r"Malformed command|syntax error|command not found|unexpected EOF")
+BUTTON = re.compile(r"click\[([^\]]+)\]", re.IGNORECASE)
+
+
+class Act(NamedTuple):
+    """One action: whether it was in form (None: another protocol), whether it was valid, and the reply, if any."""
+
+    in_form: bool | None
+    valid: bool
+    reply: str | None
+
+
+def can_be_done(application: str, text: str, before: str, reply: str | None) -> bool:
+    """Whether an environment could carry out an action that is in form."""
+    if application == "os":
+        return reply is None or not NOT_RUN.search(reply)
+    clicked = BUTTON.search(text)
+    return clicked is None or clicked[1].strip().casefold() in before.casefold()
+
+
+def synthesized(row: dict[str, Any]) -> list[Act]:
+    application, turns = row["application"], [turn["content"] for turn in row["turns"]]
+    seen, acts = row["pseudo_input"], []
+    for place in range(0, len(turns), 2):
+        reply = turns[place + 1] if place + 1 < len(turns) else None
+        in_form = is_action(application["action"], turns[place])
+        valid = in_form and can_be_done(application["name"], turns[place], seen, reply)
+        acts.append(Act(in_form, valid, reply))
+        seen = reply or seen
+    return acts
+
+
+def real_os(row: dict[str, Any]) -> list[Act]:
+    said = [message["text"] for message in row["messages"]]
+    return [
+        Act(None, not NOT_RUN.search(reply), reply)
+        for action, reply in zip(said[::2], said[1::2], strict=False)
+        if action != "submit"
+    ]
+
+
+def real_webshop(row: dict[str, Any]) -> list[Act]:
+    said = [message["text"] for message in row["messages"]]
+    return [
+        Act(None, not reply.startswith("Invalid action"), reply)
+        for action, reply in zip(said[::2], said[1::2], strict=False)
+        if action.startswith(("search[", "click["))
+    ]
+
+
+def line(application: str, whose: str, dialogues: Sequence[Sequence[Act]], kept: str) -> str:
+    acts = [act for dialogue in dialogues for act in dialogue]
+    replies = [len(act.reply) for act in acts if act.reply is not None]
+    in_form = [act.in_form for act in acts if act.in_form is not None]
+    cells: Iterable[object] = (
+        application,
+        whose,
+        len(dialogues),
+        f"{statistics.mean(map(len, dialogues)):.1f}" if dialogues else "",
+        f"{statistics.median(replies):.0f}" if replies else "",
+        f"{statistics.mean(replies):.0f}" if replies else "",
+        f"{sum(in_form) / len(in_form):.0%}" if in_form else "",
+        f"{sum(act.valid for act in acts) / len(acts):.0%}" if acts else "",
+        kept,
+    )
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path) as file:
+        return [orjson.loads(row) for row in file]
+
+
+def synthesize(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Run the flow `dialogues` on both applications, as anyone would; every dialogue with its signs."""
+    files = []
+    for name in ("os", "webshop"):
+        text = (HERE / "applications" / f"{name}.yaml").read_text()
+        files.append(folder / f"{name}.yaml")
+        files[-1].write_text(text.replace("REAL/", f"{given.real.resolve()}/"))
+    settings = {
+        "applications": [str(file) for file in files],
+        "store": str(given.store or folder / "store"),
+        "engines": {"teacher": {"spec": given.engine, "options": yaml.safe_load(given.options)}},
+        "inputs": {"count": given.inputs, "max_tokens": 1024, "per_call": 5},
+        "outputs": {"max_tokens": 200},
+        "reasons": {"max_tokens": 200},
+        "dialogues": {"max_tokens": 200, "max_turns": given.turns, "temperature": 0.7, "top_p": 0.9},
+        "workers": 0,
+    }
+    config = folder / "run.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "flows.cli", "run", "dialogues", "--config", str(config)]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    planned = plan_dialogues(DialogueSettings.model_validate(settings))
+    made = planned.made()
+    assert made is not None
+    return read_frame(planned.store, made["dialogue_signs"]).to_dicts()
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--real", type=Path, required=True)
+    options.add_argument("--engine", default="llamacpp:smollm2")
+    options.add_argument("--options", default="{}", help="the engine's options, YAML")
+    options.add_argument("--inputs", type=int, default=20, help="per application")
+    options.add_argument("--turns", type=int, default=6)
+    options.add_argument("--store", type=Path, help="default: a temporary one; with one, an interrupted bench resumes")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = synthesize(given, Path(folder))
+    print("| application | trajectories | dialogues | turns | reply chars, median | mean | in form | valid | kept |")
+
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
+    real = {
+        "os": [real_os(row) for row in read_rows(given.real / "intercode_bash_trajectories.jsonl.gz")],
+        "webshop": [real_webshop(row) for row in read_rows(given.real / "react_webshop_trajectories.jsonl.gz")],
+    }
+    for name, trajectories in real.items():
+        made = [row for row in rows if row["application"]["name"] == name]
+        kept = f"{sum(row['kept'] for row in made)} of {len(made)}"
+        print(line(name, f"synthesized, {given.engine.rpartition('/')[2]}", [synthesized(row) for row in made], kept))
+        print(line(name, "real", trajectories, ""))
+
+
+if __name__ == "__main__":
+    main()
