@@ -36,8 +36,12 @@ def swapped(turns: Sequence[Turn], start: int) -> tuple[Message, ...]:
 class Talk:
     """A dialogue on its way: what each side has seen, and what was noted about it."""
 
-    def __init__(self, row: Opening, agent: tuple[Message, ...], environment: tuple[Message, ...]) -> None:
+    def __init__(
+        self, row: Opening, agent: tuple[Message, ...], environment: tuple[Message, ...], note: str = ""
+    ) -> None:
+        """note: what only the environment knows; it stands before the agent's first turn, near where it is needed."""
         self.row = row
+        self.note = note
         self.agent, self.environment = list(agent), list(environment)
         self.turns: list[Turn] = []
         self.acts: list[Act] = []
@@ -49,19 +53,19 @@ class Talk:
         return self.row.application
 
     def acted(self, act: Act, raw: str) -> None:
-        reminder = self.application.environment.reminder
-        told = act.text or f"calls the tool {act.tool} with {act.arguments}"
+        told = [self.note if not self.acts else "", raw, self.application.environment.reminder]
         self.turns.append(written(act, len(self.turns)))
         self.acts.append(act)
         self.agent.append(Message(role="assistant", content=raw))
-        self.environment.append(Message(role="user", content=f"{told}\n\n{reminder}" if reminder else told))
+        self.environment.append(Message(role="user", content="\n\n".join(one for one in told if one)))
 
     def replied(self, text: str) -> None:
         act = self.acts[-1]
-        seen = f"The tool {act.tool} returned:\n{text}" if act.tool else text
+        head = f"The tool {act.tool} returned:\n" if act.tool else ""
+        text = text.removeprefix(head)  # the prompt's own turns may have taught it to write that, too
         self.turns.append(answered(text, act, len(self.turns) - 1))
-        self.agent.append(Message(role="user", content=seen))
-        self.environment.append(Message(role="assistant", content=text))
+        self.agent.append(Message(role="user", content=head + text))
+        self.environment.append(Message(role="assistant", content=head + text))
 
     def transcript(self) -> str:
         name = self.application.environment.name
@@ -167,11 +171,12 @@ class RoleSwap(Recipe[Opening, Dialogue]):
         application, paper = row.application, self.preset == "paper"
         opened = application.opened(row.pseudo_input)
         told = {name: plan.get(name, "") for name in ("facts", "goal", "course")}
+        persona, *note = load("role_swap/environment").render(row=row, marker=END, paper=paper, **told)
         return Talk(
             row,
             load("role_swap/agent").render(row=row, tools=functions_of(application.tools)) + as_messages(opened),
-            load("role_swap/environment").render(row=row, marker=END, paper=paper, **told)
-            + swapped(opened, application.environment.starts_at),
+            (persona, *swapped(opened, application.environment.starts_at)),
+            "\n".join(message.content for message in note),
         )
 
     def ask(self, role: str, messages: Sequence[Message], row: Opening, attempt: int = 0, **more: Any) -> Request:
@@ -236,7 +241,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     def ended(self, talk: Talk, max_turns: int, most_tokens: int | None) -> EndReason | None:
         """Whether the dialogue is over with the agent's turn."""
         final = talk.application.final
-        if final and not talk.acts[-1].tool and re.search(final, talk.acts[-1].text):
+        if final and not talk.acts[-1].tool and re.search(final, talk.acts[-1].text, re.MULTILINE):
             return "agent"
         last = [normalised(" ".join(act)) for act in talk.acts[-self.max_repeats :]]
         if len(last) == self.max_repeats > 1 and len(set(last)) == 1:

@@ -116,6 +116,37 @@ def test_the_whole_job_killed_in_its_stages_leaves_nothing_behind(tmp_path: Path
     assert not marked_processes(f"{process.pid}:")
 
 
+@pytest.mark.prefect
+def test_dialogues_killed_in_the_middle_are_resumed_from_their_last_answers(
+    tmp_path: Path, slow_server: ChatServer
+) -> None:
+    run = ["run", "dialogues", "--workers", 0, "--set", "applications=app.yaml", "--set", "rows_per_part=16"]
+    run += ["--set", f"engines.teacher={slow_server.spec}", "--set", f"engines.teacher.concurrency={IN_FLIGHT}"]
+    run += ["--set", "inputs.count=24", "--set", "inputs.threshold=1", "--set", "dialogues.max_turns=5"]
+    (tmp_path / "app.yaml").write_text('{prompt: ["rules", "fine", ""], environment: {name: x, facts: [a]}}')
+    synthmill(*run, "--store", "reference", cwd=tmp_path)
+    total = slow_server.stats()["total"]
+    assert total == 5 + 24 * (2 + 1 + 9)  # drafts; outputs, a reason, and nine turns that a model says
+    slow_server.set(forget=1, latency_ms=40)
+    for moment in (30, 110, 220):
+        process = start(*run, cwd=tmp_path)
+        wait_for_calls(slow_server, process, moment)
+        mark = f"{process.pid}:"
+        kill(process)
+        assert wait_until_gone(mark) == []
+    synthmill(*run, cwd=tmp_path)
+    stats = slow_server.stats()
+    assert stats["unique"] == total
+    assert stats["repeated"] <= 3 * IN_FLIGHT
+    for made, reference in zip(parquet(tmp_path / "store"), parquet(tmp_path / "reference"), strict=True):
+        assert made == reference
+
+
+def parquet(store: Path) -> list[tuple[str, bytes]]:
+    """Every file of a store's dataset, by configuration."""
+    return [(path.parent.name, path.read_bytes()) for path in sorted(store.glob("datasets/*/data/*/*.parquet"))]
+
+
 def test_the_engine_server_killed_and_started_again(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "bench" / "chat_server.py"), "--latency-ms", "15", "--words", "12", "--port"]
     server = subprocess.Popen([*command, "0"], stdout=subprocess.PIPE, text=True)

@@ -125,5 +125,5 @@ def test_wrong_settings_are_named_before_anything_is_made(
 def test_the_dry_run_shows_both_applications(config: Path, tmp_path: Path, server: ChatServer) -> None:
     out, _ = synthmill("run", "dialogues", "--config", config, "--dry-run", cwd=tmp_path)
     assert "shell: 7 turns" in out
-    assert "orders: 7 turns" in out
+    assert "orders: 9 turns" in out
     assert server.stats()["total"] == 0

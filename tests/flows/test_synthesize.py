@@ -100,20 +100,23 @@ def test_bad_rows_are_dropped_by_reason_and_a_run_without_rows_fails(tmp_path: P
     assert "Traceback" not in err
 
 
-def test_the_flow_is_an_ordinary_prefect_deployment() -> None:
+def test_the_flows_are_ordinary_prefect_deployments() -> None:
     manifest = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())
     import jsonschema
     from prefect.utilities.callables import parameter_schema
 
+    from flows.dialogues import dialogues
     from flows.synthesize import synthesize
 
+    flows = {"flows.synthesize:synthesize": synthesize, "flows.dialogues:dialogues": dialogues}
     schema = parameter_schema(synthesize).model_dump()
+    assert {deployment["entrypoint"] for deployment in manifest["deployments"]} == flows.keys()
     kinds = {bool(deployment.get("schedules")) for deployment in manifest["deployments"]}
     assert kinds == {True, False}
     for deployment in manifest["deployments"]:
-        assert deployment["entrypoint"] == "flows.synthesize:synthesize"
-        jsonschema.validate(deployment["parameters"], schema)  # as Prefect's server does
-        assert synthesize.validate_parameters(deployment["parameters"])
+        flow = flows[deployment["entrypoint"]]
+        jsonschema.validate(deployment["parameters"], parameter_schema(flow).model_dump())  # as Prefect's server does
+        assert flow.validate_parameters(deployment["parameters"])
     engine = {"spec": "openai:m", "concurrency": 8}
     jsonschema.validate(
         {"settings": {"source": "a.jsonl", "engines": {"teacher": engine, "student": "openai:m"}}}, schema

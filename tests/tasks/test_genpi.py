@@ -155,7 +155,7 @@ def test_near_duplicates_and_copied_demos_go(tmp_path: Path) -> None:
     ("app", "count"),
     [
         (SHELL, 7),
-        (ORDERS, 7),
+        (ORDERS, 9),
         (application(prompt=["a", "b"] * 5 + [""]), 11),
         (application(prompt=["a", "b"] * 9 + ["c"]), 19),
     ],

@@ -80,7 +80,7 @@ def test_a_model_that_never_ends_meets_the_limit_and_the_environment_is_not_aske
 
 def test_other_ends() -> None:
     app = application(final=r"^Answer:", limits={"max_dialogue_tokens": 9})
-    assert talk(app=app, teacher=["act", "Answer: 3"], environment=["one"]).end_reason == "agent"
+    assert talk(app=app, teacher=["act", "I know.\nAnswer: 3"], environment=["one"]).end_reason == "agent"
     assert talk(app=app, teacher=acts(), environment=["one", "two", "three"]).end_reason == "max_dialogue_tokens"
     again = talk(teacher=["act", "Look  again", "look again"], environment=["one", "two"])
     assert (again.end_reason, again.agent_turns) == ("repetition", 3)
@@ -116,7 +116,8 @@ def test_facts_are_planned_only_where_the_application_has_none() -> None:
     asked: list[Request] = []
     talk(asked=asked, teacher=acts(), environment=["o1", END])
     assert "author" not in {request.role for request in asked}
-    assert "a fact" in asked[1].messages[0].content
+    assert "a fact" in asked[1].messages[-1].content
+    assert asked[1].messages[-1].content.endswith("act 0")
     steps = CONTRACT.steps(opening(application(), facts=""))
     [ask] = next(steps)
     assert (ask.role, list(ask.schema_["properties"])) == ("author", ["facts"])
