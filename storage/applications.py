@@ -34,12 +34,12 @@ def read_application(path: Path) -> tuple[Application, dict[str, str]]:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
-            f"{path} is not there; expected an application file, for instance examples/shell.yaml"
+            f"{path} is not there; expected an application file, for instance examples/dialogues/shell.yaml"
         ) from error
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise InputError(f"{path} is not valid YAML or JSON: {' '.join(str(error).split())}") from error
     if not isinstance(given, dict) or "prompt" not in given:
-        raise InputError(f"{path} has no `prompt`; expected an application such as examples/shell.yaml")
+        raise InputError(f"{path} has no `prompt`; expected an application such as examples/dialogues/shell.yaml")
     folder = path.parent.resolve()
     fields = {name: value for name, value in given.items() if name != "prompt"}
     worlds: dict[str, str] = {}

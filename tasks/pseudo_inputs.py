@@ -24,6 +24,8 @@ from tasks.frames import FrameStage
 from tasks.prompts import load
 from tasks.recipe import Recipe, Steps
 
+QUOTES = ('""', "''", "“”")
+
 
 class DraftInputs(Recipe[Application, Drafts]):
     """Application -> more items than needed, `per_call` from each call; a call that fails costs only its items.
@@ -87,7 +89,10 @@ def item_of(text: str, form: InputForm) -> str:
         text = text[at + len(form.after) :]
     if form.line_break:
         text = text.replace(form.line_break, "\n")
-    return text.strip()
+    text = text.strip()
+    inside = text[1:-1]
+    quoted = text[:1] + text[-1:] in QUOTES and not {text[0], text[-1], "\n"} & set(inside)
+    return inside.strip() if quoted else text
 
 
 class PseudoInputs(FrameStage):

@@ -22,6 +22,8 @@ from tasks.single_turn import as_messages
 from tasks.tools import Act, answered, functions_of, read_turn, turn_schema, written
 
 END = "[END_CONVERSATION]"
+MARKER = re.compile(r"\[?END_CONVERSATION\]?")
+"""The end marker as models write it."""
 Asking = Generator[list[Request], list[Completion], Any]
 
 
@@ -227,7 +229,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
         for attempt in range(self.attempts):
             [said] = yield [self.ask("environment", talk.environment, talk.row, attempt, optional=True)]
             check(said)
-            if said.text.strip() == END and may_end(talk):
+            if is_end(said.text) and may_end(talk):
                 return "marker"
             text = without_marker(said.text, talk)
             if text:
@@ -298,16 +300,21 @@ def may_end(talk: Talk) -> bool:
 
 def fault_of(said: Completion, talk: Talk) -> str:
     """Why a reply without words was not taken."""
-    if END not in said.text:
+    if not is_end(said.text):
         return "empty_observation"
     return "early_end: the end marker was the first reply" if len(talk.acts) == 1 else "early_end: after a refusal"
 
 
+def is_end(text: str) -> bool:
+    """Whether a reply is the end marker and nothing else."""
+    return MARKER.fullmatch(text.strip(" \n.!\"'")) is not None
+
+
 def without_marker(text: str, talk: Talk) -> str:
     """A turn's text; an end marker inside it ends nothing and is taken out."""
-    if END in text and text.strip() != END:
-        talk.stray += 1
-    return text.replace(END, "").strip()
+    kept, found = MARKER.subn("", "" if is_end(text) else text)
+    talk.stray += found > 0
+    return kept.strip()
 
 
 def plan_schema(wanted: Sequence[str]) -> dict[str, Any]:

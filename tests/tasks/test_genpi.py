@@ -121,6 +121,11 @@ def test_an_item_cut_at_max_tokens_is_left_out() -> None:
     assert parse_items("1. whole\n2. cu", SHELL.inputs, cut=True) == ["whole"]
 
 
+def test_an_item_in_quotes_loses_them_unless_it_has_more() -> None:
+    text = '1. "Where is it?"\n2. "Say "yes"."\n3. “Why?”\n4. "\n5. Print "a"'
+    assert parse_items(text, SHELL.inputs) == ["Where is it?", '"Say "yes"."', "Why?", 'Print "a"']
+
+
 def test_inputs_that_failed_cost_only_themselves() -> None:
     recipe = DraftInputs(wanted=4, per_call=2, overgenerate=1)
     failed = Completion(text="", error="engine_timeout: no answer")

@@ -48,6 +48,12 @@ def test_the_marker_ends_only_as_a_whole_reply() -> None:
     assert [turn.content for turn in made.turns] == ["act 0", "one", "act 1", "two  and more", "act 2"]
 
 
+@pytest.mark.parametrize("marker", [END, "END_CONVERSATION", f'"{END}".', f"{END}!"])
+def test_the_marker_as_models_write_it(marker: str) -> None:
+    made = talk(teacher=acts(), environment=["one", marker])
+    assert (made.end_reason, made.stray_markers) == ("marker", 0)
+
+
 def test_the_marker_as_the_first_reply_is_asked_for_again_then_named() -> None:
     asked: list[Request] = []
     made = talk(asked=asked, teacher=acts(), environment=[END, "one", END])
