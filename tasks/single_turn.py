@@ -11,7 +11,7 @@ from schemas.dialogues import PseudoInput, Reasoned, SingleTurn
 from schemas.errors import Drop
 from tasks.prompts import load
 from tasks.recipe import Recipe, Steps
-from tasks.tools import turn_schema
+from tasks.tools import as_text, read_turn, turn_schema
 
 SYSTEM = Message(role="system", content="You are a helpful assistant.")
 
@@ -22,7 +22,8 @@ def as_messages(turns: tuple[Turn, ...]) -> tuple[Message, ...]:
 
 
 class Outputs(Recipe[PseudoInput, SingleTurn]):
-    """Input -> the student's answer (the input alone) and the teacher's (the whole prompt, then the input).
+    """Input -> the student's answer (the input alone) and the teacher's (the whole prompt, then the input); a tool call
+    is written as JSON.
 
     Source: docs/papers.md#genpi, step S2; the paper: temperature 0, 2,048 tokens.
     """
@@ -48,12 +49,11 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
                 schema_=turn_schema(application.tools),
             ),
         ]
-        for said, whose in ((student, "student"), (teacher, "teacher")):
-            if not said.text.strip():
-                raise Drop(f"empty_answer: the {whose}'s")
-        return SingleTurn.child_of(
-            row, self.name, student_output_single=student.text.strip(), teacher_output_single=teacher.text.strip()
-        )
+        outputs = {"student": student.text.strip(), "teacher": as_text(read_turn(teacher.text, application.tools))}
+        if empty := [whose for whose, text in outputs.items() if not text]:
+            raise Drop(f"empty_answer: the {empty[0]}'s")
+        made = {f"{whose}_output_single": text for whose, text in outputs.items()}
+        return SingleTurn.child_of(row, self.name, **made)
 
 
 class Reasons(Recipe[SingleTurn, Reasoned]):

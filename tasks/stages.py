@@ -168,7 +168,9 @@ def run_whole(store: Store, planned: Planned, stage: FrameStage, source: Manifes
     size = stage.part_rows() or max(1, made.num_rows)
     seals = []
     for start in range(0, max(1, made.num_rows), size):
-        rows = made.slice(start, size)
+        rows = made.take(
+            list(range(start, min(start + size, made.num_rows)))
+        )  # copied: the hash of a slice would cover its neighbours
         named = {
             name for column in ("id", "parent_id") if column in rows.column_names for name in rows[column].to_pylist()
         }

@@ -62,6 +62,11 @@ def read_turn(text: str, tools: str) -> Act:
         raise Drop(f"malformed_turn: {type(error).__name__}: {' '.join(text.split())[:100]!r}") from error
 
 
+def as_text(act: Act) -> str:
+    """A turn as one text: what is said, or the call as a JSON object."""
+    return f'{{"tool": "{act.tool}", "arguments": {act.arguments}}}' if act.tool else act.text
+
+
 def written(act: Act, place: int) -> Turn:
     """The agent's turn at `place` of a dialogue, as trainers read it."""
     if not act.tool:

@@ -1,13 +1,17 @@
 """Application files: every form a prompt may have, and what is wrong with a bad one."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from schemas.applications import Application, Environment, InputForm, Limits
+from schemas.dialogues import SignedDialogue
 from schemas.errors import InputError
 from storage.applications import read_application
+from tests.command import ROOT
 
 ENVIRONMENT = {"name": "a machine"}
 
@@ -114,3 +118,17 @@ def test_a_broken_world_is_named(tmp_path: Path) -> None:
         with pytest.raises(InputError) as error:
             load_world(file, name)
         assert said in error.value.message
+
+
+def test_the_smallest_application_of_the_guide_is_one(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "dialogues.md").read_text()
+    [text] = re.findall(r"```yaml\n(.*?)```", guide, re.S)
+    (tmp_path / "tickets.yaml").write_text(text)
+    made, _ = read_application(tmp_path / "tickets.yaml")
+    assert made.opened(" two, please")[-1].content == "Customer: two, please"
+    named = set(re.findall(r"`(\w+)`", guide.partition("## A world")[0].partition("| `prompt` |")[2]))
+    known = {*Application.model_fields, *InputForm.model_fields, *Environment.model_fields, *Limits.model_fields}
+    words = {"user", "agent", "role", "content", "file", "pointer"}
+    assert named - words <= known, f"the guide names fields that are not there: {named - words - known}"
+    signs = re.findall(r"`(\w+)`", guide.partition("| sign |")[2].partition("`cut.*`")[0])
+    assert set(signs) <= set(SignedDialogue.model_fields)

@@ -356,4 +356,17 @@ def test_tool_turns_are_asked_for_by_schema() -> None:
         ["cancel_order"],
         ["refund_order"],
     ]
-    assert json.dumps(forms[-1]["required"]) == '["say"]'
+    assert forms[-1]["required"] == ["say"]
+    row = PseudoInput(id="p", application=ORDERS, pseudo_input="x")
+    for turn, shown in (
+        ({"say": " Hello! "}, "Hello!"),
+        (
+            {"tool": "find_order", "arguments": {"order_id": "7"}},
+            '{"tool": "find_order", "arguments": {"order_id":"7"}}',
+        ),
+    ):
+        made = play(Outputs(), row, scripted(student=["I do not know."], teacher=[json.dumps({"turn": turn})]))
+        assert made.teacher_output_single == shown
+    for student, teacher, said in (("", '{"turn": {"say": "Hello"}}', "empty_answer"), ("x", "{", "malformed_turn")):
+        with pytest.raises(Drop, match=said):
+            play(Outputs(), row, scripted(student=[student], teacher=[teacher]))

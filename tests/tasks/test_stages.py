@@ -5,17 +5,19 @@ import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
+import polars as pl
 import pytest
 
 from bench.serving import chat_server
 from schemas.artifacts import Manifest
 from schemas.calls import Message, Request, Sampling
 from schemas.errors import EngineError, InputError
-from schemas.rows import Instruction
+from schemas.rows import Dropped, Instruction
 from schemas.settings import EngineSettings, SourceSettings
 from storage.artifacts import Store, read_artifact
 from tasks.answers import Answers
 from tasks.cuts import MaxMinPairs
+from tasks.frames import FrameStage
 from tasks.recipe import Recipe, Steps
 from tasks.stages import Planned, ingest, run_stage
 from tests.conftest import ChatServer, prompts, write_jsonl
@@ -177,3 +179,37 @@ def test_a_server_that_dies_near_the_end_loses_no_row(
 def test_a_frame_stage_names_the_columns_it_misses(store: Store, tmp_path: Path, server: ChatServer) -> None:
     with pytest.raises(InputError, match="stage pairs needs the columns answers, rewards; found id"):
         make(store, server, MaxMinPairs(), source_of(store, tmp_path, 5))
+
+
+class Twice(FrameStage):
+    """A stage over the whole set that makes two rows of each, in parts of three, and drops what it is told to."""
+
+    name: ClassVar = "twice"
+    version: ClassVar = "1"
+    whole: ClassVar = True
+    gone: str = ""
+
+    def part_rows(self) -> int:
+        return 3
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        kept = frame.filter(pl.col("id") != self.gone).select("id", "prompt")
+        twice = kept.with_columns(copy=pl.lit([0, 1], dtype=pl.List(pl.Int64))).explode("copy")
+        made = twice.with_columns(id=pl.format("{}-{}", "id", "copy"), parent_id="id").drop("copy")
+        return made, [Dropped(id=row, reason="told_to") for row in frame["id"] if row == self.gone]
+
+
+def test_a_stage_over_the_whole_set_may_make_several_parts(store: Store, tmp_path: Path, server: ChatServer) -> None:
+    source = source_of(store, tmp_path, 4)
+    made = make(store, server, Twice(gone="row-1"), source)
+    assert [(part.rows_in, part.rows, part.dropped) for part in made.parts] == [(3, 3, {"told_to": 1}), (1, 3, {})]
+    assert (made.rows_in, made.rows, made.dropped) == (4, 6, {"told_to": 1})
+    assert read_artifact(store, made)["parent_id"].to_pylist() == [f"row-{n}" for n in (0, 0, 2, 2, 3, 3)]
+    # what follows is spread over the parts, and a source that grew leaves the first ones as they were
+    after = make(store, server, Shout(), made)
+    assert [part.rows for part in after.parts] == [3, 3]
+    longer = make(store, server, Twice(gone="row-1"), source_of(store, tmp_path, 6))
+    sent = sent_by(server)
+    again = make(store, server, Shout(), longer)
+    assert again.parts[0].key == after.parts[0].key
+    assert sent_by(server, sent) == 2  # two new prompts, each in two equal rows
