@@ -76,8 +76,11 @@ def turns_of(prompt: Any, folder: Path) -> list[dict[str, str]]:
 
 
 def marked(text: str) -> list[dict[str, str]]:
-    """Split at the role markers; raises ValueError for a text without them, or with words before the first."""
-    before, *found = MARKER.split(text)
+    """Split at the role markers; raises ValueError for a text without them, or with words before the first.
+
+    The line break that ends a file is not part of the last turn.
+    """
+    before, *found = MARKER.split(text.removesuffix("\n"))
     if before.strip() or not found:
         raise ValueError(
             f"the prompt does not begin with {USER}; expected {USER} and {AGENT} before each turn, or a list"
