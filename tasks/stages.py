@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -168,13 +169,10 @@ def run_whole(store: Store, planned: Planned, stage: FrameStage, source: Manifes
     size = stage.part_rows() or max(1, made.num_rows)
     seals = []
     for start in range(0, max(1, made.num_rows), size):
-        rows = made.take(
-            list(range(start, min(start + size, made.num_rows)))
-        )  # copied: the hash of a slice would cover its neighbours
-        named = {
-            name for column in ("id", "parent_id") if column in rows.column_names for name in rows[column].to_pylist()
-        }
-        mine = (left & named) | (set() if start else gone)
+        until = min(start + size, made.num_rows)
+        rows = made.take(list(range(start, until)))  # a copy: the hash of a slice covers its neighbours, too
+        named = [rows[column].to_pylist() for column in ("id", "parent_id") if column in rows.column_names]
+        mine = left.intersection(chain.from_iterable(named)) | (set() if start else gone)
         left -= mine
         key = content_hash([planned.identity, table_content(rows), sorted(mine)])
         seal = sealed_part(store, stage.name, key)
