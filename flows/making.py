@@ -96,13 +96,14 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
     try:
         manifest = planned.source.ingest(record.id)
         stages.append(StageRun.of(manifest, {}, 0.0))
-        by_key, made = {planned.source.key: manifest}, {}
+        by_key, made, trunk = {planned.source.key: manifest}, {}, planned.on_trunk()
         for number, step in enumerate(planned.stages, 1):
             place, source = f"{number}/{len(planned.stages)}", by_key[step.source_key]
             manifest, stage_run = make_stage(step.stage.name, place, store, step, source, pool, record.id)
             by_key[step.key] = made[step.stage.name] = manifest
             stages.append(stage_run)
-            check_something_left(store, manifest)
+            if step.key in trunk:
+                check_something_left(store, manifest)
         if planned.write(made, planned.dataset):
             dataset = str(planned.dataset)
         status = "finished"

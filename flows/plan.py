@@ -27,7 +27,7 @@ class Source:
 @dataclass(frozen=True)
 class Plan:
     """What a run will do. settings: with every engine's model resolved. write: manifests by stage -> a dataset; returns
-    its rows.
+    its rows. trunk: the stage without whose rows there is no dataset.
     """
 
     flow: str
@@ -36,11 +36,22 @@ class Plan:
     source: Source
     stages: Sequence[Planned]
     write: Callable[[Mapping[str, Manifest], Path], int]
+    trunk: str
 
     @property
     def dataset(self) -> Path:
         name = content_hash([step.key for step in self.stages])[:8]
         return self.store.root / "datasets" / f"{self.flow}-{name}"
+
+    def on_trunk(self) -> set[str]:
+        """The keys of the trunk and of the stages that lead to it: if one of them has no rows, the run failed."""
+        source_of = {step.key: step.source_key for step in self.stages}
+        key: str | None = next(step.key for step in self.stages if step.stage.name == self.trunk)
+        found = set()
+        while key is not None:
+            found.add(key)
+            key = source_of.get(key)
+        return found
 
     def made(self) -> dict[str, Manifest] | None:
         """Every artifact by stage, if all are there, whole, and made from their sources as they are now."""

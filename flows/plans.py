@@ -28,11 +28,10 @@ from tasks.role_swap import RoleSwap
 from tasks.single_turn import Outputs, Reasons
 from tasks.stages import APPLICATIONS, INSTRUCTIONS, Planned, ingest, ingest_applications, source_key
 from tasks.teacher_pairs import AnswerPools, TeacherPairs
-from tasks.training_rows import TrainingRows
+from tasks.training_rows import CHARS_PER_TOKEN, TrainingRows
 from tasks.worker import Stage
 
 WORLDS_AT_ONCE = 16
-CHARS_PER_TOKEN = 4
 Roles = Mapping[str, EngineSettings]
 
 
@@ -79,6 +78,7 @@ def plan_synthesize(settings: SynthesizeSettings) -> Plan:
         ),
         stages,
         lambda made, folder: write_preference_dataset(store, made["unique_pairs"], folder),
+        trunk="unique_pairs",
     )
 
 
@@ -89,8 +89,9 @@ def plan_dialogues(settings: DialogueSettings) -> Plan:
     roles = {role: resolve(settings.engine(role)) for role in ("author", "student", "teacher", "environment", "judge")}
     settings = settings.model_copy(update={"engines": roles})
     talk, inputs, paper = settings.dialogues, settings.inputs, settings.preset == "paper"
-    asked = 1 if talk.environment == "simulated" else WORLDS_AT_ONCE
-    world = EngineSettings(kind="worlds", model="worlds", options=worlds, concurrency=asked)
+    world = EngineSettings(
+        kind="worlds", model="worlds", options=worlds, concurrency=WORLDS_AT_ONCE, timeout_s=talk.world_timeout_s
+    )
     playing = {**roles, "world": world}
     key = content_hash([APPLICATIONS, [application.id for application in applications]])
     first = chain(
@@ -118,6 +119,7 @@ def plan_dialogues(settings: DialogueSettings) -> Plan:
         RoleSwap(
             sampling=settings.sampling(talk),
             preset=settings.preset,
+            most_turns=max(application.limits.max_turns for application in applications),
             **talk.model_dump(include={"environment", "planner", "judge", "max_turns", "max_repeats", "attempts"}),
         ),
         DialogueSigns(limits=settings.cut),
@@ -138,6 +140,7 @@ def plan_dialogues(settings: DialogueSettings) -> Plan:
         ),
         [*first, *taught, *compared],
         lambda made, folder: write_dialogue_dataset(store, made, folder),
+        trunk="training_rows",
     )
 
 

@@ -12,7 +12,7 @@ from flows.plan import Plan
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
 from storage.publish import read_frame
-from tasks.stages import INSTRUCTIONS, noted_rows
+from tasks.stages import APPLICATIONS, INSTRUCTIONS, noted_rows
 
 Made = Mapping[str, Manifest]
 
@@ -23,14 +23,16 @@ def notes(planned: Plan, made: Made) -> Iterator[str]:
         yield f"{noted} rows have later turns or messages: the first user turn was used"
     settings = planned.settings
     if isinstance(settings, DialogueSettings):
-        inputs = read_frame(planned.store, made["pseudo_inputs"])["application"].struct.field("name")
-        for name, count in sorted(Counter(inputs).items()):
+        named = dict(read_frame(planned.store, made[APPLICATIONS], ("id", "name")).rows())
+        drafted = dict(read_frame(planned.store, made["drafts"], ("id", "parent_id")).rows())
+        inputs = Counter(read_frame(planned.store, made["pseudo_inputs"], ("parent_id",))["parent_id"])
+        for name, count in sorted((named[drafted[owner]], count) for owner, count in inputs.items()):
             if count < settings.inputs.count:
                 yield (
                     f"{name}: {count} of {settings.inputs.count} inputs wanted; raise inputs.overgenerate "
                     f"({settings.inputs.overgenerate:g}), or add demos"
                 )
-        rows = read_frame(planned.store, made["training_rows"])
+        rows = read_frame(planned.store, made["training_rows"], ["kind", "longest_target_tokens"])
         long = rows.filter(pl.col("longest_target_tokens") > settings.target_max_len)
         for kind, count in sorted(Counter(long["kind"]).items()):
             counted = "" if settings.tokenizer else "about "

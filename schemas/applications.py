@@ -75,6 +75,7 @@ class Environment(Frozen):
     facts: tuple[str, ...] = Field(
         (), description="what only it knows; one is drawn per dialogue, and the agent never sees it"
     )
+    holds: str = Field("", description="what facts consist of, for the author who writes them where there are none")
     world: str = Field("", description="FILE.py:CLASS that answers for real (tasks/engines/worlds.py)")
     marks: str = Field("", description="a regular expression found in its replies, never in the agent's turns")
     failure: str = Field("", description="a regular expression found in replies that say an action failed")
@@ -150,7 +151,8 @@ class Application(Row):
     def opened(self, given: str) -> tuple[Turn, ...]:
         """The prompt's turns with an input appended to the open one: what the teacher sees."""
         *told, last = self.turns
-        return (*told, Turn(role="user", content=last.content + given))
+        space = " " if last.content[-1:].strip() else ""  # `Problem:` and an input are two words
+        return (*told, Turn(role="user", content=last.content + space + given))
 
     def for_student(self, given: str) -> str:
         """What the student sees of an input."""

@@ -38,8 +38,9 @@ class TalkSettings(StageSampling):
     )
     judge: bool = Field(False, description="ask a judge after each agent turn whether the task is done")
     max_turns: int | None = Field(None, ge=1, description="agent turns; default: the application's")
-    max_repeats: int = Field(2, ge=1, description="a dialogue ends when the agent says the same so often in a row")
+    max_repeats: int = Field(2, ge=2, description="a dialogue ends when the agent says the same so often in a row")
     attempts: int = Field(3, ge=1, description="for a turn that is empty, early or malformed")
+    world_timeout_s: float = Field(60, gt=0, description="one reply of a world")
 
     @model_validator(mode="after")
     def branches_differ(self) -> "TalkSettings":
@@ -82,6 +83,15 @@ class DialogueSettings(RunSettings):
     target_max_len: int = Field(
         512, ge=1, description="tokens per turn that the trainer will keep; longer are warned of"
     )
+
+    @model_validator(mode="after")
+    def one_preset(self) -> "DialogueSettings":
+        talk = self.dialogues
+        ours = {"environment": talk.environment != "simulated", "judge": talk.judge}
+        ours["planner"] = talk.planner == "always"
+        if self.preset == "paper" and (asked := [f"dialogues.{name}" for name, is_set in ours.items() if is_set]):
+            raise ValueError(f"the preset paper has no {', '.join(asked)}; leave it out, or take the preset contract")
+        return self
 
     @field_validator("applications", mode="before")
     @classmethod

@@ -34,6 +34,9 @@ class SingleTurn(PseudoInput):
 
     student_output_single: str
     teacher_output_single: str
+    student_finish_reason: str = "stop"
+    teacher_finish_reason: str = "stop"
+    teacher_calls_tool: bool = Field(False, description="then the output is the call, a JSON object")
 
 
 class Reasoned(SingleTurn):
@@ -75,7 +78,7 @@ class SignedDialogue(Dialogue):
     confused_agent: int = Field(description="agent turns that speak as the environment")
     confused_environment: int = Field(description="environment turns that speak as the agent")
     format_adherence: float | None = Field(description="share of agent turns that the application's grammar accepts")
-    copied_prompt: float = Field(description="share of its words in runs of 8 that stand in the prompt, too")
+    copied_prompt: float = Field(description="share of its words in runs of 8 that stand in the prompt's user turns")
     observation_chars: float = Field(description="mean length of the environment's turns")
     realism: float | None = Field(description="mean ROUGE-L of simulated against real replies, where both were asked")
     same_outcome: float | None = Field(description="share of replies that agree with the real one on failure")

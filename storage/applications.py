@@ -60,7 +60,7 @@ def read_application(path: Path) -> tuple[Application, dict[str, str]]:
             .replace("no such setting; `synthmill run FLOW --settings` lists all", "no such field")
         )
         raise InputError(f"{path}: {said}") from error
-    except (InputError, ValueError) as error:
+    except (InputError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: {error}") from error
 
 
@@ -102,7 +102,10 @@ def listed(given: Any, folder: Path) -> list[dict[str, str]]:
             role, content = one["role"], one["content"]
         else:
             raise ValueError(f"turn {place} of the prompt is {one!r:.60}; expected `user: TEXT` or `agent: TEXT`")
-        turns.append({"role": ROLES[role], "content": content_of(content, folder)})
+        said = content_of(content, folder)
+        if not isinstance(said, str):
+            raise ValueError(f"turn {place} of the prompt leads to {type(said).__name__}; expected text")
+        turns.append({"role": ROLES[role], "content": said})
     return turns
 
 

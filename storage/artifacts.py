@@ -211,12 +211,12 @@ def rows_to_table(model: type[Row], rows: Sequence[Row], calls: Sequence[Sequenc
     return to_arrow(model, rows).append_column(CALLS, pa.array(calls, pa.list_(pa.string())))
 
 
-def read_part(store: Store, seal: PartSeal) -> pa.Table:
-    """A part's kept rows; raises StoreError when they are not what was sealed."""
+def read_part(store: Store, seal: PartSeal, columns: Sequence[str] | None = None) -> pa.Table:
+    """A part's kept rows, all columns or some; raises StoreError when they are not what was sealed."""
     path = store.root / seal.file
     if not is_whole(store, seal):
         raise StoreError(f"{path} does not match its checksum; run the same command again, the part is made anew")
-    return pq.read_table(path)
+    return pq.read_table(path, columns=columns and list(columns))
 
 
 def read_dropped(store: Store, seal: PartSeal) -> list[Dropped]:
@@ -226,6 +226,6 @@ def read_dropped(store: Store, seal: PartSeal) -> list[Dropped]:
     return from_arrow(Dropped, pq.read_table(store.root / seal.dropped_file))
 
 
-def read_artifact(store: Store, manifest: Manifest) -> pa.Table:
-    """All kept rows of an artifact, in order."""
-    return pa.concat_tables([read_part(store, seal) for seal in manifest.parts])
+def read_artifact(store: Store, manifest: Manifest, columns: Sequence[str] | None = None) -> pa.Table:
+    """All kept rows of an artifact, in order; all columns or some."""
+    return pa.concat_tables([read_part(store, seal, columns) for seal in manifest.parts])

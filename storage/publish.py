@@ -1,6 +1,6 @@
 """A dataset folder that `datasets.load_dataset` and trainers read: Parquet by configuration, one split, a README."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,16 +9,16 @@ import pyarrow.parquet as pq
 
 from schemas.applications import Application
 from schemas.artifacts import Manifest
+from schemas.dialogues import SignedDialogue
 from storage.artifacts import Store, read_artifact
 from storage.files import write_atomically, write_text
 
 SPLIT = "train-00000-of-00001.parquet"
 
 
-def read_frame(store: Store, manifest: Manifest) -> pl.DataFrame:
-    frame = pl.from_arrow(read_artifact(store, manifest))
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+def read_frame(store: Store, manifest: Manifest, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """An artifact's kept rows; all its columns, or some."""
+    return pl.DataFrame(read_artifact(store, manifest, columns))
 
 
 def preference_rows(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -55,26 +55,24 @@ def training_rows(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
 
 
 def dialogue_rows(dialogues: pl.DataFrame) -> pl.DataFrame:
-    """Every dialogue, kept or cut, in the paper's columns, with the signs of its quality."""
+    """Every dialogue, kept or cut, in the paper's columns, then what is known of it and the signs of its quality."""
     applications = {
         row["id"]: Application.model_validate(row) for row in dialogues["application"].unique(maintain_order=True)
     }
     number = {row_id: place for place, row_id in enumerate(applications)}
     owner = pl.col("application").struct.field("id")
-    signs = dialogues.select(pl.col("branch", "end_reason", "^.*_turns$", "kept", "cut_by", "format_adherence")).columns
+    papers = ("pseudo_input", "teacher_output_single", "student_output_single", "reason")
+    first = (*papers, "id", "parent_id", "application", "turns")
+    rest = [name for name in SignedDialogue.model_fields if name not in first]
+    plain = not any(application.tools for application in applications.values())
     return dialogues.select(
         "id",
         "parent_id",
         owner.replace_strict(number, return_dtype=pl.Int64).alias("context_id"),
         owner.replace_strict({i: a.context for i, a in applications.items()}, return_dtype=pl.String).alias("context"),
-        "pseudo_input",
-        "teacher_output_single",
-        "student_output_single",
-        "reason",
-        plain_messages("turns").alias("teacher_output_conv"),
-        *signs,
-        "facts",
-        "realism",
+        *papers,
+        (plain_messages("turns") if plain else pl.col("turns")).alias("teacher_output_conv"),
+        *rest,
     )
 
 

@@ -40,9 +40,9 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
-def grams(words: Sequence[str]) -> list[tuple[str, ...]]:
-    """Every run of 8 words."""
-    return list(zip(*(words[n:] for n in range(GRAM)), strict=False))
+def grams(words: Sequence[str], length: int = GRAM) -> list[tuple[str, ...]]:
+    """Every run of so many words."""
+    return list(zip(*(words[n:] for n in range(length)), strict=False))
 
 
 def copied(texts: Sequence[str], source: set[tuple[str, ...]]) -> float:
@@ -62,11 +62,12 @@ def signs_of(dialogue: Mapping[str, Any]) -> dict[str, Any]:
     """The signs of one dialogue; SignedDialogue says what each means."""
     application, turns = dialogue["application"], dialogue["turns"]
     environment = application["environment"]
-    agent = [turn["content"] or str(turn["tool_calls"]) for turn in turns if turn["role"] == "assistant"]
+    agent = [turn["content"] or called(turn["tool_calls"]) for turn in turns if turn["role"] == "assistant"]
     replies = [turn["content"] for turn in turns if turn["role"] != "assistant"]
     spoken = [turn["content"] for turn in turns if turn["role"] == "assistant" and turn["content"]]
     both = [(s, r) for s, r in zip(replies, dialogue["real_observations"] or (), strict=False) if r is not None]
-    prompt = {gram for turn in application["turns"] for gram in grams(words_of(turn["content"]))}
+    told = (turn["content"] for turn in application["turns"] if turn["role"] == "user")  # its agent turns are a model
+    prompt = {gram for text in told for gram in grams(words_of(text))}
     failure = environment["failure"]
     return {
         "repeated_turns": len(agent) - len({normalised(text) for text in agent}),
@@ -80,6 +81,11 @@ def signs_of(dialogue: Mapping[str, Any]) -> dict[str, Any]:
         "realism": sum(rouge_l(s, r) for s, r in both) / len(both) if both else None,
         "same_outcome": share([found((failure,), s) == found((failure,), r) for s, r in both]) if failure else None,
     }
+
+
+def called(tool_calls: Sequence[Mapping[str, Any]]) -> str:
+    """Tool calls as text, without their ids: the same call again is the same text."""
+    return " ".join(f"{call['function']['name']}({call['function']['arguments']})" for call in tool_calls)
 
 
 def is_action(pattern: str, text: str) -> bool:

@@ -21,7 +21,6 @@ class FrameStage(Frozen):
 
     name: ClassVar[str]
     version: ClassVar[str]
-    roles: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ("id",)
     """The columns it reads."""
     adds: ClassVar[tuple[str, ...]] = ()
@@ -34,9 +33,9 @@ class FrameStage(Frozen):
         """(frame to keep, rows that could not be made): every id comes out as an id, a parent_id or a drop."""
         raise TypeError(f"{type(self).__name__} must define apply(frame, store)")
 
-    def part_rows(self) -> int | None:
-        """Rows per part of what a `whole` stage makes; None: one part."""
-        return None
+    def parts_begin(self, made: pa.Table) -> list[int]:
+        """The rows at which the parts of what a `whole` stage made begin; one part, unless it says otherwise."""
+        return [0]
 
     def rows_per_row(self) -> int:
         """The most rows one row becomes: for plans, never for limits."""

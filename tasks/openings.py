@@ -65,8 +65,9 @@ class Openings(FrameStage):
         """The facts of one dialogue; raises Drop when the world cannot draw any."""
         seed = int.from_bytes(digest([self.seed, row_id, branch], size=6), "big")
         if world := environment["world"]:
+            made = load_world(self.worlds[world], world)  # a file that is gone stops the run, it is no row's fault
             try:
-                return str(load_world(self.worlds[world], world).draw(seed, given))
+                return str(made.draw(seed, given))
             except Exception as error:
                 raise Drop(f"world_error: draw: {type(error).__name__}: {error}") from error
         facts: Sequence[str] = environment["facts"]

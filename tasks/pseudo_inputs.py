@@ -6,10 +6,12 @@ Source: docs/papers.md#genpi, step S1.
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
+import pyarrow as pa
 from pydantic import Field
 
 from schemas.applications import Application, InputForm
@@ -85,8 +87,8 @@ def item_of(text: str, form: InputForm) -> str:
     """One item as an input; empty when it is none."""
     if not text.strip().startswith(form.starts_with) or any(word.lower() not in text.lower() for word in form.contains):
         return ""
-    if form.after and (at := text.lower().rfind(form.after.lower())) >= 0:
-        text = text[at + len(form.after) :]
+    if form.after:
+        text = re.split(re.escape(form.after), text, flags=re.IGNORECASE)[-1]
     if form.line_break:
         text = text.replace(form.line_break, "\n")
     text = text.strip()
@@ -121,8 +123,14 @@ class PseudoInputs(FrameStage):
     def rows_per_row(self) -> int:
         return self.wanted
 
-    def part_rows(self) -> int | None:
-        return self.rows_per_part
+    def parts_begin(self, made: pa.Table) -> list[int]:
+        """Parts of `rows_per_part` rows of one application each, so that another one changes none of them."""
+        owners = made["parent_id"].to_pylist()
+        begins = [0]
+        for row, (owner, other) in enumerate(pairwise(owners), 1):
+            if owner != other or row - begins[-1] == self.rows_per_part:
+                begins.append(row)
+        return begins
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         columns: dict[str, list[object]] = {name: [] for name in PseudoInput.model_fields}

@@ -74,6 +74,10 @@ class Recipe(Frozen, Generic[In, Out]):
     def steps(self, row: In) -> Steps[Out]:
         raise TypeError(f"{type(self).__name__} must define steps(row)")
 
+    def needs_roles(self) -> tuple[str, ...]:
+        """The roles that these settings ask; no other's engine is loaded, or decides anything."""
+        return self.roles
+
     def requests_per_row(self) -> int:
         """The most requests one row makes: for plans and progress, never for limits."""
         return 1
@@ -85,7 +89,7 @@ class Recipe(Frozen, Generic[In, Out]):
             "version": self.version,
             "settings": self.model_dump(mode="json"),
             "prompts": {name: load(name).hash for name in self.prompts},
-            "engines": {role: engines[role] for role in self.roles},
+            "engines": {role: engines[role] for role in self.needs_roles()},
         }
 
     def key(self, engines: Mapping[str, str]) -> str:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 import orjson
 from pydantic import Field
 
-from schemas.applications import Application, Turn
 from schemas.calls import Completion, Message, Request, Sampling
 from schemas.dialogues import Dialogue, EndReason, Opening
 from schemas.errors import Drop
@@ -18,68 +17,12 @@ from tasks.dedup import normalised
 from tasks.engines.worlds import world_request
 from tasks.prompts import load
 from tasks.recipe import Recipe, Steps, ask_until
-from tasks.single_turn import as_messages
-from tasks.tools import Act, answered, functions_of, read_turn, turn_schema, written
+from tasks.single_turn import as_messages, warmer
+from tasks.talk import END, Talk, fault_of, is_end, may_end, swapped, without_marker
+from tasks.tools import functions_of, read_turn, turn_schema
 
-END = "[END_CONVERSATION]"
-MARKER = re.compile(r"\[?END_CONVERSATION\]?")
-"""The end marker as models write it."""
+PLAN_TOKENS = 1024
 Asking = Generator[list[Request], list[Completion], Any]
-
-
-def swapped(turns: Sequence[Turn], start: int) -> tuple[Message, ...]:
-    """A prompt's turns from `start` on as the environment sees them: the agent's are `user`, its own `assistant`."""
-    return tuple(
-        Message(role="assistant" if place % 2 else "user", content=turn.content)
-        for place, turn in enumerate(turns[start:])
-    )
-
-
-class Talk:
-    """A dialogue on its way: what each side has seen, and what was noted about it."""
-
-    def __init__(
-        self, row: Opening, agent: tuple[Message, ...], environment: tuple[Message, ...], note: str = ""
-    ) -> None:
-        """note: what only the environment knows; it stands before the agent's first turn, near where it is needed."""
-        self.row = row
-        self.note = note
-        self.agent, self.environment = list(agent), list(environment)
-        self.turns: list[Turn] = []
-        self.acts: list[Act] = []
-        self.real: list[str | None] = []
-        self.stray = self.cut = self.again = self.tokens = 0
-
-    @property
-    def application(self) -> Application:
-        return self.row.application
-
-    def acted(self, act: Act, raw: str) -> None:
-        told = [self.note if not self.acts else "", raw, self.application.environment.reminder]
-        self.turns.append(written(act, len(self.turns)))
-        self.acts.append(act)
-        self.agent.append(Message(role="assistant", content=raw))
-        self.environment.append(Message(role="user", content="\n\n".join(one for one in told if one)))
-
-    def replied(self, text: str) -> None:
-        act = self.acts[-1]
-        head = f"The tool {act.tool} returned:\n" if act.tool else ""
-        text = text.removeprefix(head)  # the prompt's own turns may have taught it to write that, too
-        self.turns.append(answered(text, act, len(self.turns) - 1))
-        self.agent.append(Message(role="user", content=head + text))
-        self.environment.append(Message(role="assistant", content=head + text))
-
-    def transcript(self) -> str:
-        name = self.application.environment.name
-        said = []
-        for turn in self.turns:
-            text = turn.content or " ".join(f"{c.function.name}({c.function.arguments})" for c in turn.tool_calls)
-            said.append(f"{'agent' if turn.role == 'assistant' else name}: {text}")
-        return "\n".join(said)
-
-    def noted(self, said: Completion) -> None:
-        self.tokens += said.completion_tokens
-        self.cut += said.finish_reason == "length"
 
 
 class RoleSwap(Recipe[Opening, Dialogue]):
@@ -110,21 +53,34 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     max_repeats: int = Field(2, ge=1, description="a dialogue ends when the agent says the same so often in a row")
     attempts: int = Field(3, ge=1, description="for a turn that is empty, early or malformed")
 
+    most_turns: int = Field(10, exclude=True, description="the applications' longest limit: for plans only")
+
+    def needs_roles(self) -> tuple[str, ...]:
+        contract = self.preset == "contract"
+        asked = {
+            "author": contract and self.planner != "never",
+            "judge": contract and self.judge,
+            "world": contract and self.environment != "simulated",
+        }
+        return tuple(role for role in self.roles if asked.get(role, True))
+
     def requests_per_row(self) -> int:
-        turns = self.max_turns or 10
-        return turns * (2 + (self.environment == "both") + self.judge) + (self.planner != "never")
+        """Every turn asked for again as often as may be."""
+        asked = self.needs_roles()
+        per_turn = 2 * self.attempts + ("world" in asked) + ("judge" in asked)
+        return (self.max_turns or self.most_turns) * per_turn + self.attempts * ("author" in asked)
 
     def steps(self, row: Opening) -> Steps[Dialogue]:
         return (yield from (self.as_in_the_paper(row) if self.preset == "paper" else self.by_contract(row)))
 
     def as_in_the_paper(self, row: Opening) -> Steps[Dialogue]:
         """The paper's loop, with the released code's slips mended (docs/papers.md#genpi)."""
-        talk = self.begin(row, {})
+        talk, tools = self.begin(row, {}), row.application.tools
         end: EndReason = "max_turns"
         for _ in range(self.max_turns or row.application.limits.max_turns):
-            [said] = yield [self.ask("teacher", talk.agent, row)]
+            [said] = yield [self.ask("teacher", talk.agent, row, schema_=turn_schema(tools))]
             talk.noted(said)
-            talk.acted(Act(said.text.strip()), said.text.strip())
+            talk.acted(read_turn(said.text, tools), said.text.strip())
             [seen] = yield [self.ask("environment", talk.environment, row)]
             talk.noted(seen)
             talk.replied(seen.text.strip())
@@ -151,6 +107,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
                 end = "context_overflow"
         if talk.turns[-1].role != "assistant":  # the agent's answer to it did not fit
             talk.turns.pop()
+            talk.real.pop()
         return self.made(row, talk, end, plan)
 
     def planned(self, row: Opening) -> Generator[list[Request], list[Completion], dict[str, str]]:
@@ -161,7 +118,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
         request = Request(
             role="author",
             messages=load("role_swap/plan").render(row=row, wanted=wanted),
-            sampling=self.sampling.model_copy(update={"temperature": max(0.7, self.sampling.temperature)}),
+            sampling=warmer(self.sampling).model_copy(update={"max_tokens": PLAN_TOKENS}),
             schema_=plan_schema(wanted),
             sample=row.branch * self.attempts,
         )
@@ -183,9 +140,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
 
     def ask(self, role: str, messages: Sequence[Message], row: Opening, attempt: int = 0, **more: Any) -> Request:
         """A request of one side; another attempt is drawn, because at temperature 0 it would say the same."""
-        sampling = self.sampling
-        if attempt:
-            sampling = sampling.model_copy(update={"temperature": max(0.7, sampling.temperature)})
+        sampling = warmer(self.sampling) if attempt else self.sampling
         sample = row.branch * self.attempts + attempt
         return Request(role=role, messages=tuple(messages), sampling=sampling, sample=sample, **more)
 
@@ -213,19 +168,12 @@ class RoleSwap(Recipe[Opening, Dialogue]):
 
     def environment_turn(self, talk: Talk) -> Generator[list[Request], list[Completion], EndReason | None]:
         """Ask for the reply until it is one that the contract allows; raises Drop when it never is."""
-        application = talk.application
-        world, act = application.environment.world, talk.acts[-1]
-        asks_world = bool(world) and self.environment != "simulated" and (bool(act.tool) or not application.tools)
-        real = None
-        if asks_world:
-            told = [a for a in talk.acts if a.tool or not application.tools]
-            messages = world_request(world, talk.row.facts, told)
-            [real] = yield [Request(role="world", messages=messages, sampling=Sampling(temperature=0))]
-            if self.environment == "real":
-                if real.finish_reason == "over":
-                    return "world"
-                talk.replied(real.text or "(no output)")
-                return None
+        real = yield from self.real_reply(talk)
+        if real and self.environment == "real":
+            if real.finish_reason == "over":
+                return "world"
+            talk.replied(real.text or "(no output)")
+            return None
         for attempt in range(self.attempts):
             [said] = yield [self.ask("environment", talk.environment, talk.row, attempt, optional=True)]
             check(said)
@@ -234,11 +182,23 @@ class RoleSwap(Recipe[Opening, Dialogue]):
             text = without_marker(said.text, talk)
             if text:
                 talk.noted(said)
-                talk.replied(text)
-                talk.real.append(real.text if real else None)
+                talk.replied(text, real.text if real else None)
                 return None
             talk.again += 1
         raise Drop(fault_of(said, talk))
+
+    def real_reply(self, talk: Talk) -> Generator[list[Request], list[Completion], Completion | None]:
+        """What the application's world says to the agent's turn; None where it is not asked: when it is over, and where
+        the application has tools and the turn is words. Where it only measures (`both`), its failure costs nothing.
+        """
+        world, tools = talk.application.environment.world, talk.application.tools
+        if "world" not in self.needs_roles() or not world or talk.world_over or (tools and not talk.acts[-1].tool):
+            return None
+        messages = world_request(world, talk.row.facts, [act for act in talk.acts if act.tool or not tools])
+        optional = self.environment == "both"
+        [said] = yield [Request(role="world", messages=messages, sampling=Sampling(temperature=0), optional=optional)]
+        talk.world_over = said.finish_reason == "over"
+        return None if said.error else said
 
     def ended(self, talk: Talk, max_turns: int, most_tokens: int | None) -> EndReason | None:
         """Whether the dialogue is over with the agent's turn."""
@@ -265,7 +225,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
         return Dialogue.child_of(
             row,
             self.name,
-            facts=plan.get("facts", row.facts),
+            facts=plan.get("facts", ""),
             goal=plan.get("goal", ""),
             course=plan.get("course", ""),
             turns=tuple(talk.turns),
@@ -291,49 +251,30 @@ def check(said: Completion) -> None:
         raise Drop(said.error)
 
 
-def may_end(talk: Talk) -> bool:
-    """The environment may end the dialogue from its second reply on, and never when the agent has just refused."""
-    refusal = talk.application.refusal
-    refused = refusal and re.search(refusal, talk.acts[-1].text)
-    return len(talk.acts) > 1 and not refused
-
-
-def fault_of(said: Completion, talk: Talk) -> str:
-    """Why a reply without words was not taken."""
-    if not is_end(said.text):
-        return "empty_observation"
-    return "early_end: the end marker was the first reply" if len(talk.acts) == 1 else "early_end: after a refusal"
-
-
-def is_end(text: str) -> bool:
-    """Whether a reply is the end marker and nothing else."""
-    return MARKER.fullmatch(text.strip(" \n.!\"'")) is not None
-
-
-def without_marker(text: str, talk: Talk) -> str:
-    """A turn's text; an end marker inside it ends nothing and is taken out."""
-    kept, found = MARKER.subn("", "" if is_end(text) else text)
-    talk.stray += found > 0
-    return kept.strip()
-
-
 def plan_schema(wanted: Sequence[str]) -> dict[str, Any]:
-    lengths = {"facts": 1200, "goal": 300, "course": 600}
+    """Facts are a list, because small models write prose otherwise."""
+    line = {"type": "string", "minLength": 10, "maxLength": 200}
+    forms = {
+        "facts": {"type": "array", "items": line, "minItems": 3, "maxItems": 12},
+        "goal": {**line, "maxLength": 300},
+        "course": {**line, "maxLength": 600},
+    }
     return {
         "type": "object",
-        "properties": {name: {"type": "string", "minLength": 10, "maxLength": lengths[name]} for name in wanted},
+        "properties": {name: forms[name] for name in wanted},
         "required": list(wanted),
         "additionalProperties": False,
     }
 
 
 def read_plan(said: Completion, wanted: Sequence[str]) -> dict[str, str]:
-    """The planner's answer; raises Drop when it is none."""
+    """The planner's answer, facts as lines; raises Drop when it is none."""
     try:
         found = orjson.loads(said.text)
-        plan = {name: str(found[name]).strip() for name in wanted}
-    except (ValueError, KeyError, TypeError) as error:
+        plan = {name: found[name] for name in wanted}
+        plan = {name: "\n".join(text) if isinstance(text, list) else text for name, text in plan.items()}
+        if empty := [name for name, text in plan.items() if not text.strip()]:
+            raise Drop(f"bad_plan: empty {empty[0]}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Drop(f"bad_plan: {type(error).__name__}: {error}") from error
-    if empty := [name for name, text in plan.items() if not text]:
-        raise Drop(f"bad_plan: empty {empty[0]}")
     return plan

@@ -29,6 +29,7 @@ from storage.artifacts import (
 from storage.sources import VERSION, fingerprint, read_chunks
 from tasks.engines.engine import engine_name
 from tasks.frames import FrameStage
+from tasks.recipe import Recipe
 from tasks.worker import Job, Progress, Stage
 
 INSTRUCTIONS, APPLICATIONS = "instructions", "applications"
@@ -49,7 +50,8 @@ class Planned:
 
     def __init__(self, stage: Stage, roles: Mapping[str, EngineSettings], source_key: str) -> None:
         self.stage = stage
-        self.roles = {role: roles[role] for role in stage.roles}
+        needed = stage.needs_roles() if isinstance(stage, Recipe) else ()
+        self.roles = {role: roles[role] for role in needed}
         self.identity = stage.identity({role: engine_name(settings) for role, settings in self.roles.items()})
         self.source_key = source_key
         self.key = content_hash([self.identity, source_key])
@@ -166,11 +168,10 @@ def run_whole(store: Store, planned: Planned, stage: FrameStage, source: Manifes
     ids_in = table["id"].to_pylist()
     check_conserved(stage.name, ids_in, made, dropped)
     left, gone = set(ids_in), {row.id for row in dropped}
-    size = stage.part_rows() or max(1, made.num_rows)
+    begins = stage.parts_begin(made)
     seals = []
-    for start in range(0, max(1, made.num_rows), size):
-        until = min(start + size, made.num_rows)
-        rows = made.take(list(range(start, until)))  # a copy: the hash of a slice covers its neighbours, too
+    for start, until in zip(begins, [*begins[1:], made.num_rows], strict=True):
+        rows = made.take(pa.array(range(start, until), pa.int64()))  # a copy: a slice would hash its neighbours, too
         named = [rows[column].to_pylist() for column in ("id", "parent_id") if column in rows.column_names]
         mine = left.intersection(chain.from_iterable(named)) | (set() if start else gone)
         left -= mine

@@ -8,26 +8,34 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from schemas.dialogues import SingleTurn
 from schemas.hashing import child_id
-from schemas.rows import Dropped, Pair, Pool, arrow_schema
+from schemas.rows import Dropped, Pair, Pool, Row, arrow_schema
 from tasks.frames import FrameStage
 
 
 class AnswerPools(FrameStage):
-    """Single-turn outputs -> pools of two answers for the preference stages: the teacher's (0), the student's (1)."""
+    """Single-turn outputs -> pools of two answers for the preference stages: the teacher's (0), the student's (1).
+
+    Drops: tool_call, which is no text to prefer over another.
+    """
 
     name: ClassVar = "answer_pools"
     version: ClassVar = "1"
-    needs: ClassVar = ("id", "application", "pseudo_input", "student_output_single", "teacher_output_single")
+    needs: ClassVar = ("id", *SingleTurn.model_fields.keys() - Row.model_fields.keys())
     adds: ClassVar = tuple(Pool.model_fields)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        def answer(place: int, column: str) -> dict[str, Any]:
-            return {"answer_index": place, "text": row[column], "finish_reason": "stop", "completion_tokens": 0}
+        def answer(place: int, whose: str) -> dict[str, Any]:
+            text, ended = row[f"{whose}_output_single"], row[f"{whose}_finish_reason"]
+            return {"answer_index": place, "text": text, "finish_reason": ended, "completion_tokens": 0}
 
-        made = []
+        made, dropped = [], []
         for row in frame.select(self.needs).iter_rows(named=True):
             application = row["application"]
+            if row["teacher_calls_tool"]:
+                dropped.append(Dropped(id=row["id"], reason="tool_call"))
+                continue
             made.append(
                 {
                     "id": child_id(row["id"], self.name),
@@ -36,11 +44,11 @@ class AnswerPools(FrameStage):
                     "system": None,
                     "source": application["name"],
                     "note": "",
-                    "answers": [answer(0, "teacher_output_single"), answer(1, "student_output_single")],
+                    "answers": [answer(0, "teacher"), answer(1, "student")],
                 }
             )
         schema = pl.DataFrame(arrow_schema(Pool).empty_table()).schema
-        return pl.DataFrame(made, schema=schema), []
+        return pl.DataFrame(made, schema=schema), dropped
 
 
 class TeacherPairs(FrameStage):

@@ -57,6 +57,8 @@ def read_turn(text: str, tools: str) -> Act:
             return Act(str(turn["say"]).strip())
         if turn["tool"] not in {one["name"] for one in functions_of(tools)}:
             raise Drop(f"malformed_turn: there is no tool {turn['tool']!r:.40}")
+        if not isinstance(turn["arguments"], dict):
+            raise Drop(f"malformed_turn: the arguments of {turn['tool']} are no object")
         return Act("", str(turn["tool"]), orjson.dumps(turn["arguments"]).decode())
     except (ValueError, KeyError, TypeError) as error:
         raise Drop(f"malformed_turn: {type(error).__name__}: {' '.join(text.split())[:100]!r}") from error

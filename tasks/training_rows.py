@@ -13,12 +13,13 @@ import polars as pl
 from pydantic import Field
 
 from schemas.applications import Application
-from schemas.dialogues import TrainingRow
+from schemas.dialogues import Dialogue, TrainingRow
 from schemas.errors import InputError
 from schemas.hashing import child_id
-from schemas.rows import Dropped, arrow_schema
+from schemas.rows import Dropped, Row, arrow_schema
+from tasks.dialogue_signs import called
 from tasks.frames import FrameStage
-from tasks.role_swap import END
+from tasks.talk import END
 
 CHARS_PER_TOKEN = 4
 IGNORED = -100
@@ -108,11 +109,6 @@ def target_tokens(text: str, tokenizer: str) -> int:
     return len(load_tokenizer(tokenizer).encode(text, add_special_tokens=False))
 
 
-def joint_loss(rows: Sequence[tuple[float, float]]) -> float:
-    """The loss of one input from its rows' (weight, loss): ratio x SFT + (1 - ratio) x prompt generation."""
-    return sum(weight * loss for weight, loss in rows)
-
-
 class TrainingRows(FrameStage):
     """Signed dialogues -> an SFT row per kept one and a prompt-generation row per input, with the joint loss's weights.
 
@@ -122,7 +118,7 @@ class TrainingRows(FrameStage):
 
     name: ClassVar = "training_rows"
     version: ClassVar = "1"
-    needs: ClassVar = ("id", "parent_id", "application", "pseudo_input", "reason", "turns", "branch", "kept")
+    needs: ClassVar = ("id", *Dialogue.model_fields.keys() - Row.model_fields.keys(), "kept", "cut_by")
     adds: ClassVar = tuple(TrainingRow.model_fields)
 
     joint_ratio: float | None = Field(None, ge=0, le=1, description="instead of the applications' own")
@@ -164,7 +160,8 @@ class TrainingRows(FrameStage):
         ratio: float,
         weight: float,
     ) -> dict[str, Any]:
-        targets = [message["content"] for message in messages if message["role"] == "assistant"]
+        said = [message for message in messages if message["role"] == "assistant"]
+        targets = [message["content"] or called(message["tool_calls"]) for message in said]
         return {
             "id": child_id(row["id"], kind),
             "parent_id": row["id"],

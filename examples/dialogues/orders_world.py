@@ -12,14 +12,17 @@ ITEMS = {"spade": 34.5, "rake": 21.0, "hose": 48.9, "shears": 27.25, "wheelbarro
 COLUMNS = ("order_id", "item", "status", "total", "days_since_delivery", "refunded")
 
 
+DATABASE = duckdb.connect(":memory:", config={"threads": 1})
+"""One for all dialogues: each has a connection and temporary tables of its own, which costs little."""
+
+
 class Orders:
     """One shop's orders. facts: JSON, a list of orders."""
 
     def __init__(self, facts: str) -> None:
-        self.database = duckdb.connect(":memory:")
-        self.database.execute("SET threads = 1")
+        self.database = DATABASE.cursor()
         self.database.execute(
-            "CREATE TABLE orders (order_id VARCHAR PRIMARY KEY, item VARCHAR, status VARCHAR, total DOUBLE, "
+            "CREATE TEMP TABLE orders (order_id VARCHAR PRIMARY KEY, item VARCHAR, status VARCHAR, total DOUBLE, "
             "days_since_delivery INTEGER, refunded BOOLEAN)"
         )
         for order in json.loads(facts):

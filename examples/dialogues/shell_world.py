@@ -73,7 +73,7 @@ class Shell:
             return "no command: write Run: and a command"
         printed = ""
         try:
-            for command in re.split(r"\s*(?:&&|;)\s*", found[1].strip().strip("`")):
+            for command in split_outside_quotes(r"&&|;", found[1].strip().strip("`")):
                 printed += self.pipe(command)
         except Failed as failed:
             printed += f"{failed}\n"
@@ -83,16 +83,24 @@ class Shell:
 
     def pipe(self, command: str) -> str:
         """Programs joined by |; the last may write into a file."""
-        into = re.search(r"\s*(>>?)\s*([^\s>|]+)\s*$", command)
+        command, silent = re.subn(r"\s*(2>\s*/dev/null|2>&1)", "", command)
+        into = re.search(r"\s*(>>?)\s*([^\s>|\"']+)\s*$", command)
         text = ""
-        for one in split_pipes(command[: into.start()] if into else command):
-            words = shlex.split(one)
+        for one in split_outside_quotes(r"\|", command[: into.start()] if into else command):
+            words = shlex.split(one.replace("<", " "))
             if not words:
                 raise ValueError("an empty command")
             program = getattr(self, f"run_{words[0]}", None)
             if program is None:
                 raise Failed(f"bash: {words[0]}: command not found")
-            text = program(self.globbed(words[1:]) if words[0] not in ("find", "grep", "echo") else words[1:], text)
+            try:
+                text = program(self.globbed(words[1:]) if words[0] not in ("find", "grep", "echo") else words[1:], text)
+            except Failed:
+                if not silent:
+                    raise
+                text = ""
+            if "<" in one and words[0] == "wc":
+                text = text.rsplit(" ", 1)[0] + "\n"
         if into:
             path = self.at(into[2])
             self.folder_of(path, "bash")
@@ -204,10 +212,11 @@ class Shell:
         flags, rest = split_flags(words)
         if not rest:
             raise Failed("grep: missing operand")
-        pattern, paths = (
-            re.compile(rest[0].replace(r"\|", "|"), re.IGNORECASE if "i" in flags else 0),
-            self.globbed(rest[1:]),
-        )
+        try:
+            pattern = re.compile(rest[0].replace(r"\|", "|"), re.IGNORECASE if "i" in flags else 0)
+        except re.error:
+            raise Failed("grep: Unmatched [, [^, [:, [., or [=") from None
+        paths = self.globbed(rest[1:])
         if "r" in flags or "R" in flags:
             paths = [p for path in paths or ["."] for p in self.below(self.at(path)) if self.files[p] is not None]
         named = self.texts("grep", paths, text)
@@ -316,6 +325,6 @@ def lines(text: str, part: slice) -> str:
     return "".join(text.splitlines(keepends=True)[part])
 
 
-def split_pipes(command: str) -> list[str]:
-    """Split at | outside quotes."""
-    return [one for one in re.split(r"""\|(?=(?:[^"']|"[^"]*"|'[^']*')*$)""", command)]
+def split_outside_quotes(mark: str, command: str) -> list[str]:
+    """Split at a pattern wherever an even number of quotes follows."""
+    return re.split(rf"""\s*(?:{mark})\s*(?=(?:[^"']|"[^"]*"|'[^']*')*$)""", command)

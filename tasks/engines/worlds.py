@@ -8,16 +8,17 @@
 
 A world is asked like a model: its replies go to the call store, so that a dialogue can be resumed and replayed without
 it. It must answer the same to the same facts and actions, because after a crash the actions are played again. It runs
-in this process, in a thread, with all that the process may do: name only files that you trust.
+in this process, in a thread of its own, with all that the process may do: name only files that you trust.
 """
 
 import asyncio
 import importlib.util
 import sys
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,10 +27,10 @@ import orjson
 
 from schemas.calls import Completion, Message, Request
 from schemas.errors import InputError
-from schemas.hashing import digest
+from schemas.hashing import digest, file_checksum
 from schemas.settings import EngineSettings
 
-KEPT = 4096
+KEPT = 256
 """Dialogues whose world stays in memory between two turns; older ones are played again."""
 
 
@@ -55,7 +56,9 @@ class World(Protocol):
 @cache
 def load_world(file: str, name: str) -> type[World]:
     """The class `name` (CLASS or FILE.py:CLASS@HASH) of a Python file. Raises InputError when it cannot be had."""
-    kind = name.partition("@")[0].rpartition(":")[2]
+    kind, _, fingerprint = name.rpartition(":")[2].partition("@")
+    if fingerprint and file_checksum(Path(file))[: len(fingerprint)] != fingerprint:
+        raise InputError(f"{file} has changed since this run was planned; run the same command again")
     spec = importlib.util.spec_from_file_location(f"world_{digest(file).hex()[:8]}_{Path(file).stem}", file)
     if spec is None or spec.loader is None:
         raise InputError(f"{file} is no Python file; expected FILE.py:CLASS")
@@ -88,35 +91,44 @@ class Worlds:
         self.files = settings.options
         self.limit = settings.concurrency
         self.timeout_s = settings.timeout_s
-        self._threads: ThreadPoolExecutor | None = None
         self._living: OrderedDict[bytes, World] = OrderedDict()
 
-    async def open(self) -> None:
-        self._threads = ThreadPoolExecutor(min(8, self.limit), "world")
+    async def open(self) -> None: ...
 
     def stop(self) -> None: ...
 
     async def close(self) -> None:
-        if self._threads:
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._threads = None
+        self._living.clear()
 
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
-        assert self._threads is not None
-        started = time.monotonic()
-        answering = asyncio.get_running_loop().run_in_executor(self._threads, self._answer, request.messages)
+        started, loop = time.monotonic(), asyncio.get_running_loop()
+        answered: asyncio.Future[Observation] = loop.create_future()
+
+        def settle(said: Observation | None, error: Exception | None) -> None:
+            if not answered.done():
+                answered.set_exception(error) if error else answered.set_result(said or Observation(""))
+
+        def play() -> None:
+            said, error = None, None
+            try:
+                said = self._answer(request.messages)
+            except Exception as fault:
+                error = fault
+            with suppress(RuntimeError):  # the loop is gone: nobody waits
+                loop.call_soon_threadsafe(settle, said, error)
+
+        # Not a pool's: a world that hangs must hold up neither its neighbours nor the process's end.
+        threading.Thread(target=play, name="world", daemon=True).start()
         try:
-            said = await asyncio.wait_for(answering, self.timeout_s)
+            said = await asyncio.wait_for(answered, self.timeout_s)
         except TimeoutError:
-            return [failed(f"world_timeout: no reply in {self.timeout_s:g} s")] * count
+            return [failed(f"engine_timeout: the world gave no reply in {self.timeout_s:g} s")] * count
         except InputError:
             raise
         except Exception as error:
             return [failed(f"world_error: {type(error).__name__}: {error}")] * count
-        reason = "over" if said.over else "stop"
-        return [
-            Completion(text=said.text, finish_reason=reason, latency_s=round(time.monotonic() - started, 4))
-        ] * count
+        latency_s, reason = round(time.monotonic() - started, 4), "over" if said.over else "stop"
+        return [Completion(text=said.text, finish_reason=reason, latency_s=latency_s)] * count
 
     def _answer(self, messages: tuple[Message, ...]) -> Observation:
         """The reply to the last action; the earlier ones are played again, unless their world is still alive."""

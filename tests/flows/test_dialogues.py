@@ -8,6 +8,12 @@ import polars as pl
 import pytest
 import yaml
 
+from flows.plans import plan_dialogues
+from schemas.dialogue_settings import DialogueSettings
+from schemas.rows import Pair, arrow_schema
+from schemas.settings import read_settings
+from storage.publish import preference_rows
+from tasks.dedup import ExactDuplicates
 from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer
 
@@ -52,8 +58,11 @@ def test_two_applications_to_training_rows_then_nothing_to_do(config: Path, tmp_
     assert generation.height == 16
     assert all(messages[-1]["content"].startswith("### Context") for messages in generation["messages"])
     weights = pl.concat([frame.select("application_name", "weight") for frame in (sft, generation)])
-    if sft.height == 32:
-        assert weights["weight"].sum() == pytest.approx(16)
+    ratios = {"shell": 0.7, "orders": 0.5}
+    by_input = dialogues.group_by("context", "pseudo_input").agg(pl.col("kept").any())
+    told = sum(ratios["shell" if "Linux" in row["context"] else "orders"] * row["kept"] for row in by_input.to_dicts())
+    untold = sum(1 - ratios[name] for name in generation["application_name"])
+    assert weights["weight"].sum() == pytest.approx(told + untold)
     tools = [row["tools"] for row in sft.iter_rows(named=True) if row["application_name"] == "orders"]
     assert all(json.loads(one)[0]["function"]["name"] == "find_order" for one in tools)
     assert rows_of(folder, "preference")["chosen_reward"].null_count() == 0
@@ -111,6 +120,7 @@ def test_a_prompt_that_does_not_fit_says_so_with_both_numbers(config: Path, tmp_
         (["applications=nowhere.yaml"], "nowhere.yaml is not there"),
         (["applications=[]"], "applications"),
         (["dialogues.nonsense=1"], "no such setting"),
+        (["preset=paper", "dialogues.judge=true"], "the preset paper has no dialogues.environment, dialogues.judge"),
     ],
 )
 def test_wrong_settings_are_named_before_anything_is_made(
@@ -120,6 +130,25 @@ def test_wrong_settings_are_named_before_anything_is_made(
     _, err = synthmill("run", "dialogues", "--config", config, *given, cwd=tmp_path, expect=2)
     assert said in err
     assert not (tmp_path / "store").exists()
+
+
+def test_pairs_may_be_none_but_training_rows_must_be(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    planned = plan_dialogues(read_settings(DialogueSettings, config, {}))
+    trunk = [step.stage.name for step in planned.stages if step.key in planned.on_trunk()]
+    assert trunk[:3] == ["drafts", "pseudo_inputs", "outputs"]
+    assert trunk[-1] == "training_rows"
+    assert {step.stage.name for step in planned.stages} - set(trunk) == {
+        "answer_pools",
+        "rewards",
+        "teacher_pairs",
+        "unique_pairs",
+    }
+    none = pl.DataFrame(arrow_schema(Pair).empty_table())
+    marked, _ = ExactDuplicates().apply(none, tmp_path)
+    assert preference_rows(marked).height == 0
 
 
 def test_the_dry_run_shows_both_applications(config: Path, tmp_path: Path, server: ChatServer) -> None:

@@ -13,17 +13,20 @@ from hypothesis import strategies as st
 
 from schemas.applications import Application, Turn
 from schemas.calls import Completion, Request
-from schemas.dialogues import Dialogue, Drafts, Opening, PseudoInput, Reasoned
+from schemas.dialogues import Dialogue, Drafts, Opening, PseudoInput, Reasoned, SingleTurn
 from schemas.errors import Drop
 from schemas.rows import to_arrow
 from storage.applications import read_application, turns_of
 from storage.calls import CallStore
+from tasks.dialogue_signs import grams, words_of
 from tasks.driver import Driver
 from tasks.pseudo_inputs import DraftInputs, PseudoInputs, parse_items
 from tasks.recipe import Recipe
-from tasks.role_swap import END, RoleSwap, swapped
+from tasks.role_swap import RoleSwap
 from tasks.single_turn import Outputs, Reasons
-from tasks.training_rows import GUESS, TrainingRows, joint_loss, label_mask, prompt_generation_messages, sft_messages
+from tasks.talk import END, swapped
+from tasks.teacher_pairs import AnswerPools, TeacherPairs
+from tasks.training_rows import GUESS, TrainingRows, label_mask, prompt_generation_messages, sft_messages
 from tests.conftest import Echo
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "dialogues"
@@ -148,6 +151,9 @@ def test_near_duplicates_and_copied_demos_go(tmp_path: Path) -> None:
     stage = PseudoInputs.with_embedder("minilm", threshold=0.9)
     made, _ = stage.apply(pl.DataFrame(to_arrow(Drafts, [row])), tmp_path)
     assert made["pseudo_input"].to_list() == ["Delete all photos.", "Sort names."]
+    assert stage.model_copy(update={"rows_per_part": 1}).parts_begin(made.to_arrow()) == [0, 1]
+    both = pl.concat([made.with_columns(parent_id=pl.lit(owner)) for owner in ("a", "b")]).to_arrow()
+    assert stage.parts_begin(both) == [0, 2]  # a part holds one application's rows
     copied = row.model_copy(update={"drafts": tuple(SHELL.inputs.demos)})
     made, [dropped] = stage.apply(pl.DataFrame(to_arrow(Drafts, [copied])), tmp_path)
     assert (made.height, dropped.reason) == (0, "no_inputs")
@@ -184,6 +190,12 @@ def test_4_the_environment_sees_the_turns_swapped(start: int) -> None:
     for message, turn in zip(seen, turns[start:], strict=True):
         assert {message.role, turn.role} == {"user", "assistant"}
     assert seen[0].role == "user"
+    app = application(prompt=["rules", "fine", "one", "two", "Problem: "], environment={"starts_at": start})
+    talk = RoleSwap().begin(opening(app, pseudo_input="X"), {"facts": "a fact"})
+    assert talk.environment[1:] == list(swapped(app.opened("X"), start))
+    assert [message.content for message in talk.agent[1:]] == [turn.content for turn in app.opened("X")]
+    for mine, theirs in zip(talk.environment[1:], talk.agent[1 + start :], strict=True):
+        assert (mine.content, {mine.role, theirs.role}) == (theirs.content, {"user", "assistant"})
 
 
 # 5.: the dialogue under the preset `paper`
@@ -223,6 +235,8 @@ def test_6_the_student_sees_nothing_of_the_prompt_and_the_teacher_all(app: Appli
     assert (student.role, teacher.role, student.sampling.temperature) == ("student", "teacher", 0)
     [alone] = [message.content for message in student.messages if message.role == "user"]
     assert alone == app.for_student(row.pseudo_input)
+    told = {gram for turn in app.turns for gram in grams(words_of(turn.content), 4)}
+    assert not told & set(grams(words_of(alone), 4))
     for turn in app.turns[:-1]:
         assert turn.content not in alone
         assert turn.content in [message.content for message in teacher.messages]
@@ -260,9 +274,8 @@ def test_8_the_joint_loss(ratio: float, loss: float) -> None:
         pl.DataFrame([signed(app, 0), signed(app, 1), signed(app, 2, kept=False)]), Path()
     )
     losses = {"sft": 2.0, "prompt_generation": 1.0}
-    assert joint_loss(
-        [(weight, losses[kind]) for weight, kind in rows.select("weight", "kind").iter_rows()]
-    ) == pytest.approx(loss)
+    joint = sum(weight * losses[kind] for weight, kind in rows.select("weight", "kind").iter_rows())
+    assert joint == pytest.approx(loss)
     assert sorted(rows["kind"]) == ["prompt_generation", "sft", "sft"]
     assert [drop.reason for drop in dropped] == ["cut_by_repeated_turns"]
     assert set(rows["joint_ratio"]) == {ratio}
@@ -348,6 +361,10 @@ def test_the_reason_is_asked_for_with_everything_in_view() -> None:
         play(Reasons(), row, scripted(author=[" "]))
 
 
+def teacher_messages(row: PseudoInput) -> Any:
+    return next(Outputs().steps(row))[1].messages
+
+
 def test_tool_turns_are_asked_for_by_schema() -> None:
     _, teacher = next(Outputs().steps(PseudoInput(id="p", application=ORDERS, pseudo_input="x")))
     forms = teacher.schema_["properties"]["turn"]["anyOf"]
@@ -367,6 +384,40 @@ def test_tool_turns_are_asked_for_by_schema() -> None:
     ):
         made = play(Outputs(), row, scripted(student=["I do not know."], teacher=[json.dumps({"turn": turn})]))
         assert made.teacher_output_single == shown
+        assert made.teacher_calls_tool == ("tool" in turn)
+    again = play(Outputs(), row, scripted(student=["x"], teacher=["{", '{"turn": {"say": "Hello"}}']))
+    assert again.teacher_output_single == "Hello"
+    for name in ("find_order", "cancel_order", "refund_order"):
+        assert f"- {name}: " in teacher_messages(row)[0].content
     for student, teacher, said in (("", '{"turn": {"say": "Hello"}}', "empty_answer"), ("x", "{", "malformed_turn")):
         with pytest.raises(Drop, match=said):
             play(Outputs(), row, scripted(student=[student], teacher=[teacher]))
+
+
+def test_pairs_are_the_teachers_answer_over_the_students() -> None:
+    rows = [
+        SingleTurn.model_validate(
+            {"id": f"r{n}", "application": SHELL, "pseudo_input": f"p{n}", "student_output_single": "bad", **fields}
+        )
+        for n, fields in enumerate(
+            (
+                {"teacher_output_single": "good", "teacher_finish_reason": "length"},
+                {"teacher_output_single": "bad"},
+                {"teacher_output_single": "{}", "teacher_calls_tool": True},
+            )
+        )
+    ]
+    pools, dropped = AnswerPools().apply(pl.DataFrame(to_arrow(SingleTurn, rows)), Path())
+    assert [(drop.id, drop.reason) for drop in dropped] == [("r2", "tool_call")]
+    assert pools["answers"][0][0] == {
+        "answer_index": 0,
+        "text": "good",
+        "finish_reason": "length",
+        "completion_tokens": 0,
+    }
+    rewarded = pools.with_columns(rewards=pl.lit([0.1, 0.9]))
+    pairs, [same] = TeacherPairs().apply(rewarded, Path())
+    assert pairs.select("prompt", "chosen", "rejected", "chosen_reward", "cut").rows() == [
+        ("Problem: p0", "good", "bad", 0.1, "teacher_over_student")
+    ]
+    assert (same.id, same.reason) == (pools["id"][1], "same_text")

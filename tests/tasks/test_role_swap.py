@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from schemas.calls import Completion, Request
 from schemas.dialogue_settings import CutSettings
 from schemas.dialogues import Dialogue, Reasoned
-from schemas.errors import Drop
+from schemas.errors import Drop, InputError
 from schemas.rows import to_arrow
 from schemas.settings import EngineSettings
 from storage.applications import read_application
@@ -19,8 +21,11 @@ from storage.calls import CallStore
 from tasks.dialogue_signs import DialogueSigns, rouge_l, signs_of
 from tasks.driver import Driver
 from tasks.engines.engine import make_engine
+from tasks.engines.worlds import load_world
 from tasks.openings import Openings
-from tasks.role_swap import END, RoleSwap
+from tasks.role_swap import RoleSwap
+from tasks.talk import END
+from tests.command import ROOT
 from tests.conftest import Echo
 from tests.tasks.test_genpi import EXAMPLES, ORDERS, SHELL, application, opening, play, scripted
 
@@ -104,11 +109,12 @@ def test_a_dialogue_that_outgrows_the_context_ends_there_and_one_that_never_fit_
 
 def test_the_agent_never_sees_what_only_the_environment_knows() -> None:
     asked: list[Request] = []
-    plan = json.dumps({"facts": "the vault holds 7 pearls", "goal": "find the pearls", "course": "a door is locked"})
+    facts = ["the vault holds 7 pearls", "it is dark"]
+    plan = json.dumps({"facts": facts, "goal": "find the pearls", "course": "a door is locked"})
     recipe = RoleSwap(max_turns=3, planner="always", judge=True)
     row = opening(application(), facts="")
     made = play(recipe, row, scripted(author=[plan], teacher=acts(), environment=["o1", "o2"], judge=["no"]), asked)
-    assert (made.facts, made.goal, made.course) == ("the vault holds 7 pearls", "find the pearls", "a door is locked")
+    assert (made.facts, made.goal, made.course) == ("\n".join(facts), "find the pearls", "a door is locked")
     for request in asked[1:]:
         seen = " ".join(message.content for message in request.messages)
         for secret in ("7 pearls", "find the pearls", "a door is locked"):
@@ -273,7 +279,7 @@ def broken_world(folder: Path) -> tuple[Any, dict[str, str]]:
     return read_application(folder / "app.yaml")
 
 
-@pytest.mark.parametrize(("turn", "reason"), [("boom", "world_error"), ("slow", "world_timeout")])
+@pytest.mark.parametrize(("turn", "reason"), [("boom", "world_error"), ("slow", "engine_timeout")])
 def test_a_world_that_fails_costs_its_row_only(tmp_path: Path, turn: str, reason: str) -> None:
     app, worlds = broken_world(tmp_path)
     settings = EngineSettings(kind="worlds", model="worlds", options=worlds, timeout_s=0.2)
@@ -312,6 +318,83 @@ def test_a_world_may_end_the_dialogue_and_is_played_again_after_a_crash(tmp_path
     assert again.rows == part.rows
 
 
+def test_a_world_that_only_measures_costs_nothing_when_it_fails_or_is_over(tmp_path: Path) -> None:
+    app, worlds = broken_world(tmp_path)
+    turns = ["one", "leave", "two", "three"]
+    part, _ = run_worlds(RoleSwap(environment="both", max_turns=4), app, worlds, tmp_path, turns)
+    assert part.rows[0].real_observations == ("1", "the end", None)
+    part, _ = run_worlds(RoleSwap(environment="both", max_turns=3), app, worlds, tmp_path / "b", ["one", "boom", "two"])
+    assert part.rows[0].real_observations == ("1", None)
+    assert len(part.rows[0].turns) == 5
+
+
+def test_a_world_that_hangs_holds_up_neither_its_neighbours_nor_the_end(tmp_path: Path) -> None:
+    (tmp_path / "world.py").write_text(WORLD.replace("time.sleep(1)", "time.sleep(600)"))
+    (tmp_path / "app.yaml").write_text('{prompt: [""], environment: {name: x, world: "world.py:Broken"}}')
+    app, worlds = read_application(tmp_path / "app.yaml")
+    script = f"""
+import asyncio
+from schemas.calls import Request
+from schemas.settings import EngineSettings
+from tasks.engines.worlds import Worlds, world_request
+
+async def go():
+    world = Worlds(EngineSettings(kind="worlds", model="worlds", options={worlds!r}, timeout_s=1))
+    def ask(act):
+        messages = world_request({app.environment.world!r}, act, [(act, "", "")])
+        return world.complete(Request(role="world", messages=messages), 0, 1)
+    *slow, [quick] = await asyncio.gather(*(ask("slow") for _ in range(20)), ask("quick"))
+    print([one.error for [one] in slow].count("engine_timeout: the world gave no reply in 1 s"), quick.text)
+
+asyncio.run(go())
+"""
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ran.stdout.split() == ["20", "1"], ran.stderr
+
+
+def test_worlds_of_the_support_desk_are_apart() -> None:
+    _, worlds = read_application(EXAMPLES / "orders.yaml")
+    [(name, file)] = worlds.items()
+    kind = load_world(file, name)
+    facts = kind.draw(1, "order 4471")
+    [order] = [order for order in json.loads(facts) if order["order_id"] == "4471"]
+    cancel = {"packing": "cancelled"}.get(order["status"], order["status"])
+    first, second = kind(facts), kind(facts)
+    first.act("", "cancel_order", {"order_id": "4471"})
+    assert json.loads(first.act("", "find_order", {"order_id": "4471"}))["status"] == cancel
+    assert json.loads(second.act("", "find_order", {"order_id": "4471"})) == order
+    with pytest.raises(InputError, match="has changed since this run was planned"):
+        load_world(file, "orders_world.py:Orders@000000000000")
+
+
+@pytest.mark.parametrize(
+    ("command", "printed"),
+    [
+        ("cat notes/a.txt | grep -c b", "2"),
+        ("grep -rl 'b c' . | sort", "/home/ana/notes/a.txt"),
+        ("ls nowhere 2>/dev/null", "(no output)"),
+        ("ls nowhere", "ls: cannot access 'nowhere': No such file or directory"),
+        ('echo "x; y" > n.txt && cat n.txt', "x; y"),
+        ("wc -l < notes/a.txt", "3"),
+        ("wc -l notes/a.txt", "3 notes/a.txt"),
+        ('grep "[" notes/a.txt', "grep: Unmatched [, [^, [:, [., or [="),
+        ("find . -name '*.txt' -type f | wc -l", "1"),
+        ("head -n 1 notes/a.txt; tail -1 notes/a.txt", "a b\nc"),
+        ("sudo ls", "bash: sudo: command not found"),
+        ('cat "notes', "bash: syntax error: No closing quotation"),
+        ("mv notes/*.txt . && ls", "a.txt\nnotes"),
+        ("rm notes", "rm: cannot remove 'notes': Is a directory"),
+        ("sort -r notes/a.txt | uniq -c | head -2", "1 c\n1 b c"),
+    ],
+)
+def test_the_shells_world_prints_what_a_shell_would(command: str, printed: str) -> None:
+    _, worlds = read_application(EXAMPLES / "shell.yaml")
+    [(name, file)] = worlds.items()
+    files = dict.fromkeys(("/", "/home", "/home/ana", "/home/ana/notes")) | {"/home/ana/notes/a.txt": "a b\nb c\nc\n"}
+    shell = load_world(file, name)(json.dumps(files))
+    assert shell.act(f"Think: x\nRun: {command}", "", {}) == printed
+
+
 # signs
 
 
@@ -344,6 +427,24 @@ def test_signs() -> None:
     assert signs["observation_chars"] == pytest.approx(sum(len(turn.content) for turn in made.turns[1::2]) / 4)
     assert (signs["realism"], signs["same_outcome"]) == (None, None)
     assert signs_of(dialogue(application(), "only").model_dump())["format_adherence"] is None
+
+
+def test_the_same_tool_call_again_is_a_repeated_turn() -> None:
+    made = talk(
+        app=ORDERS,
+        teacher=[call("find_order", order_id="17"), say("Wait."), call("find_order", order_id="17"), say("Goodbye.")],
+        environment=["{}", "Yes.", "{}"],
+    )
+    assert signs_of(made.model_dump())["repeated_turns"] == 1
+
+
+def test_only_roles_that_are_asked_decide_anything() -> None:
+    assert RoleSwap(preset="paper").needs_roles() == ("teacher", "environment")
+    assert RoleSwap(planner="never").needs_roles() == ("teacher", "environment")
+    assert RoleSwap(judge=True, environment="real").needs_roles() == RoleSwap.roles
+    assert RoleSwap(most_turns=3).identity({"author": "a", "teacher": "a", "environment": "a"}) == RoleSwap(
+        most_turns=9
+    ).identity({"author": "a", "teacher": "a", "environment": "a", "judge": "b"})
 
 
 def test_the_cut_names_the_first_sign_and_deletes_nothing() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from bench.serving import chat_server
@@ -189,8 +190,8 @@ class Twice(FrameStage):
     whole: ClassVar = True
     gone: str = ""
 
-    def part_rows(self) -> int:
-        return 3
+    def parts_begin(self, made: pa.Table) -> list[int]:
+        return list(range(0, made.num_rows, 3)) or [0]
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         kept = frame.filter(pl.col("id") != self.gone).select("id", "prompt")
@@ -213,3 +214,8 @@ def test_a_stage_over_the_whole_set_may_make_several_parts(store: Store, tmp_pat
     again = make(store, server, Shout(), longer)
     assert again.parts[0].key == after.parts[0].key
     assert sent_by(server, sent) == 2  # two new prompts, each in two equal rows
+
+
+def test_a_stage_over_the_whole_set_may_make_nothing(store: Store, tmp_path: Path, server: ChatServer) -> None:
+    made = make(store, server, Twice(gone="row-0"), source_of(store, tmp_path, 1))
+    assert [(part.rows_in, part.rows, part.dropped) for part in made.parts] == [(1, 0, {"told_to": 1})]
