@@ -23,6 +23,21 @@ class InputSettings(StageSampling):
     threshold: float = Field(0.9, ge=0, le=1, description="cosine from which two inputs are one; preset paper: off")
 
 
+class OutputSettings(StageSampling):
+    """First answers, without and with the prompt."""
+
+    temperature: float = Field(0, ge=0)
+    top_p: float = Field(1, gt=0, le=1)
+    max_tokens: int = Field(2048, ge=1, le=1 << 31)
+
+
+class ReasonSettings(StageSampling):
+    """Why the prompt made the difference."""
+
+    temperature: float = Field(0.7, ge=0)
+    max_tokens: int = Field(512, ge=1, le=1 << 31)
+
+
 class TalkSettings(StageSampling):
     """Role-swap dialogues."""
 
@@ -74,8 +89,8 @@ class DialogueSettings(RunSettings):
         "contract", description="paper: any marker ends, the environment speaks last, no facts, exact duplicates only"
     )
     inputs: InputSettings = InputSettings()
-    outputs: StageSampling = StageSampling(temperature=0, top_p=1, max_tokens=2048)
-    reasons: StageSampling = StageSampling(temperature=0.7, top_p=0.9, max_tokens=512)
+    outputs: OutputSettings = OutputSettings()
+    reasons: ReasonSettings = ReasonSettings()
     dialogues: TalkSettings = TalkSettings()
     cut: CutSettings = CutSettings()
     joint_ratio: float | None = Field(None, ge=0, le=1, description="instead of the applications' own")

@@ -173,6 +173,12 @@ class StageSampling(Frozen):
     max_tokens: int = Field(1024, ge=1, le=1 << 31)
 
 
+class SystemMessageSampling(StageSampling):
+    """System messages are short."""
+
+    max_tokens: int = Field(512, ge=1, le=1 << 31)
+
+
 class AnswerSettings(Frozen):
     """N answers per prompt; temperature 0.8 and top_p 0.95 are RIP's (docs/papers.md#rip)."""
 
@@ -230,7 +236,7 @@ class SynthesizeSettings(RunSettings):
     source: SourceSettings
     engines: dict[Literal["teacher", "student"], EngineSettings] = ENGINES
     preference_sets: StageSampling = StageSampling()
-    system_messages: StageSampling = StageSampling(max_tokens=512)
+    system_messages: SystemMessageSampling = SystemMessageSampling()
     answers: AnswerSettings = AnswerSettings()
 
 

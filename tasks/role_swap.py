@@ -21,7 +21,7 @@ from tasks.single_turn import as_messages, warmer
 from tasks.talk import END, Talk, fault_of, is_end, may_end, swapped, without_marker
 from tasks.tools import functions_of, read_turn, turn_schema
 
-PLAN_TOKENS = 1024
+PLAN_TOKENS = 768
 Asking = Generator[list[Request], list[Completion], Any]
 
 
@@ -253,9 +253,9 @@ def check(said: Completion) -> None:
 
 def plan_schema(wanted: Sequence[str]) -> dict[str, Any]:
     """Facts are a list, because small models write prose otherwise."""
-    line = {"type": "string", "minLength": 10, "maxLength": 200}
+    line = {"type": "string", "minLength": 10, "maxLength": 120}
     forms = {
-        "facts": {"type": "array", "items": line, "minItems": 3, "maxItems": 12},
+        "facts": {"type": "array", "items": line, "minItems": 3, "maxItems": 8},
         "goal": {**line, "maxLength": 300},
         "course": {**line, "maxLength": 600},
     }

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from schemas.calls import Frozen
+from schemas.dialogue_settings import DialogueSettings
 from schemas.errors import InputError
 from schemas.settings import EngineSettings, SynthesizeSettings, read_settings
 
@@ -71,3 +73,13 @@ def test_a_config_that_is_no_mapping_or_not_there(tmp_path: Path) -> None:
         (tmp_path / "bad.yaml").write_text(content)
         with pytest.raises(InputError, match=says):
             read_settings(SynthesizeSettings, tmp_path / "bad.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("model", "given"), [(SynthesizeSettings, {"source": "x"}), (DialogueSettings, {"applications": "x"})]
+)
+def test_one_setting_of_a_stage_leaves_the_others_at_their_defaults(model: type[Frozen], given: dict[str, str]) -> None:
+    """A nested default is its class's own: {outputs: {max_tokens: 96}} must not lose the paper's temperature."""
+    for name, value in model.model_validate(given):
+        if isinstance(value, Frozen) and name != "source":
+            assert value == type(value)(), name
