@@ -10,7 +10,7 @@ import polars as pl
 
 from schemas.dialogues import SingleTurn
 from schemas.hashing import child_id
-from schemas.rows import Dropped, Pair, Pool, Row, arrow_schema
+from schemas.rows import Dropped, Pair, Pool, arrow_schema
 from tasks.frames import FrameStage
 
 
@@ -22,7 +22,7 @@ class AnswerPools(FrameStage):
 
     name: ClassVar = "answer_pools"
     version: ClassVar = "1"
-    needs: ClassVar = ("id", *SingleTurn.model_fields.keys() - Row.model_fields.keys())
+    needs: ClassVar = tuple(SingleTurn.model_fields)
     adds: ClassVar = tuple(Pool.model_fields)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:

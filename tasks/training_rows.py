@@ -16,7 +16,7 @@ from schemas.applications import Application
 from schemas.dialogues import Dialogue, TrainingRow
 from schemas.errors import InputError
 from schemas.hashing import child_id
-from schemas.rows import Dropped, Row, arrow_schema
+from schemas.rows import Dropped, arrow_schema
 from tasks.dialogue_signs import called
 from tasks.frames import FrameStage
 from tasks.talk import END
@@ -118,7 +118,7 @@ class TrainingRows(FrameStage):
 
     name: ClassVar = "training_rows"
     version: ClassVar = "1"
-    needs: ClassVar = ("id", *Dialogue.model_fields.keys() - Row.model_fields.keys(), "kept", "cut_by")
+    needs: ClassVar = (*Dialogue.model_fields, "kept", "cut_by")
     adds: ClassVar = tuple(TrainingRow.model_fields)
 
     joint_ratio: float | None = Field(None, ge=0, le=1, description="instead of the applications' own")
