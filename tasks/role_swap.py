@@ -18,7 +18,7 @@ from tasks.engines.worlds import world_request
 from tasks.prompts import load
 from tasks.recipe import Recipe, Steps, ask_until
 from tasks.single_turn import as_messages, warmer
-from tasks.talk import END, Talk, fault_of, is_end, may_end, swapped, without_marker
+from tasks.talk import END, Talk, echoes, fault_of, is_end, may_end, swapped, without_marker
 from tasks.tools import functions_of, read_turn, turn_schema
 
 PLAN_TOKENS = 768
@@ -50,7 +50,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     planner: Literal["facts", "always", "never"] = "facts"
     judge: bool = False
     max_turns: int | None = Field(None, ge=1)
-    max_repeats: int = Field(2, ge=1, description="a dialogue ends when the agent says the same so often in a row")
+    max_repeats: int = Field(2, ge=2, description="a dialogue ends when the agent says the same so often in a row")
     attempts: int = Field(3, ge=1, description="for a turn that is empty, early or malformed")
 
     most_turns: int = Field(10, exclude=True, description="the applications' longest limit: for plans only")
@@ -180,7 +180,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
             if is_end(said.text) and may_end(talk):
                 return "marker"
             text = without_marker(said.text, talk)
-            if text:
+            if text and not echoes(text, talk):
                 talk.noted(said)
                 talk.replied(text, real.text if real else None)
                 return None
@@ -206,7 +206,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
         if final and not talk.acts[-1].tool and re.search(final, talk.acts[-1].text, re.MULTILINE):
             return "agent"
         last = [normalised(" ".join(act)) for act in talk.acts[-self.max_repeats :]]
-        if len(last) == self.max_repeats > 1 and len(set(last)) == 1:
+        if len(last) == self.max_repeats and len(set(last)) == 1:
             return "repetition"
         if len(talk.acts) >= max_turns:
             return "max_turns"

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from schemas.applications import Application, Turn
 from schemas.calls import Completion, Message
 from schemas.dialogues import Opening
+from tasks.dialogue_signs import rouge_l
 from tasks.tools import Act, answered, written
 
 END = "[END_CONVERSATION]"
 MARKER = re.compile(r"\[?END_CONVERSATION\]?")
 """The end marker as models write it."""
+ECHO = 0.9
+"""ROUGE-L from which one text says the same as another."""
 
 
 def swapped(turns: Sequence[Turn], start: int) -> tuple[Message, ...]:
@@ -78,10 +81,15 @@ def may_end(talk: Talk) -> bool:
     return len(talk.acts) > 1 and not refused
 
 
+def echoes(text: str, talk: Talk) -> bool:
+    """Whether a reply only says again what the agent just said, or the input: small models do so when they are lost."""
+    return any(rouge_l(text, other) >= ECHO for other in (talk.acts[-1].text, talk.row.pseudo_input))
+
+
 def fault_of(said: Completion, talk: Talk) -> str:
-    """Why a reply without words was not taken."""
+    """Why a reply was not taken."""
     if not is_end(said.text):
-        return "empty_observation"
+        return "echoed_turn: the environment says again what it was told" if said.text.strip() else "empty_observation"
     return "early_end: the end marker was the first reply" if len(talk.acts) == 1 else "early_end: after a refusal"
 
 

@@ -82,6 +82,14 @@ def test_an_empty_observation_is_asked_for_again_then_named(silent: str) -> None
         talk(teacher=acts(), environment=["one", silent])
 
 
+@pytest.mark.parametrize("echo", ["Count  the files", "act 1"])
+def test_a_reply_that_says_again_what_it_was_told_is_asked_for_again_then_named(echo: str) -> None:
+    made = talk(teacher=acts(), environment=["one", echo, "two", END])
+    assert (made.asked_again, [turn.content for turn in made.turns[1::2]]) == (1, ["one", "two"])
+    with pytest.raises(Drop, match="echoed_turn"):
+        talk(teacher=acts(), environment=["one", echo])
+
+
 def test_a_model_that_never_ends_meets_the_limit_and_the_environment_is_not_asked_again() -> None:
     asked: list[Request] = []
     made = talk(asked=asked, teacher=acts(), environment=[f"reply {n}" for n in range(9)])
