@@ -79,7 +79,9 @@ def satisfying(schema: dict[str, Any], seed: bytes) -> Any:
         return schema["enum"][seed[0] % len(schema["enum"])]
     kind = schema.get("type", "string")
     if kind == "object":
-        return {name: satisfying(inner, digest([seed.hex(), name])) for name, inner in schema["properties"].items()}
+        return {
+            name: satisfying(inner, digest([seed.hex(), name])) for name, inner in schema.get("properties", {}).items()
+        }
     if kind == "array":
         return [satisfying(schema["items"], digest([seed.hex(), n])) for n in range(schema.get("minItems", 2))]
     if kind in ("integer", "number"):

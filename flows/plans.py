@@ -28,7 +28,7 @@ from tasks.role_swap import RoleSwap
 from tasks.single_turn import Outputs, Reasons
 from tasks.stages import APPLICATIONS, INSTRUCTIONS, Planned, ingest, ingest_applications, source_key
 from tasks.teacher_pairs import AnswerPools, TeacherPairs
-from tasks.training_rows import CHARS_PER_TOKEN, TrainingRows
+from tasks.training_rows import CHARS_PER_TOKEN, TrainingRows, load_tokenizer
 from tasks.worker import Stage
 
 WORLDS_AT_ONCE = 16
@@ -85,6 +85,8 @@ def plan_synthesize(settings: SynthesizeSettings) -> Plan:
 def plan_dialogues(settings: DialogueSettings) -> Plan:
     """Read the applications, resolve engines and keys. Raises InputError, StoreError or EngineError."""
     applications, worlds = read_applications(settings)
+    if settings.tokenizer:
+        load_tokenizer(settings.tokenizer)
     store = open_store(settings)
     roles = {role: resolve(settings.engine(role)) for role in ("author", "student", "teacher", "environment", "judge")}
     settings = settings.model_copy(update={"engines": roles})
@@ -115,7 +117,7 @@ def plan_dialogues(settings: DialogueSettings) -> Plan:
         playing,
         first[-1].key,
         Reasons(sampling=settings.sampling(settings.reasons)),
-        Openings(branches=talk.branches, seed=settings.seed, worlds=worlds),
+        Openings(branches=talk.branches, seed=settings.seed, worlds=worlds, timeout_s=talk.world_timeout_s),
         RoleSwap(
             sampling=settings.sampling(talk),
             preset=settings.preset,

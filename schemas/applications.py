@@ -3,10 +3,10 @@
 Source: docs/papers.md#genpi, section 2 (inputs).
 """
 
-import re
 from typing import Literal, Self
 
 import orjson
+import regex
 from pydantic import Field, field_validator, model_validator
 
 from schemas.calls import Frozen
@@ -66,7 +66,7 @@ class InputForm(Frozen):
 class Environment(Frozen):
     """What the agent acts on, as a model is told to play it, or as a Python class that is it."""
 
-    name: str = Field(description="for instance: the operating system of a Linux server")
+    name: str = Field(min_length=1, description="for instance: the operating system of a Linux server")
     description: str = Field("", description="what it is and knows, how it behaves")
     observations: str = Field("", description="what its replies look like")
     ends_when: str = Field("", description="when it ends the dialogue; empty: never")
@@ -80,6 +80,13 @@ class Environment(Frozen):
     marks: str = Field("", description="a regular expression found in its replies, never in the agent's turns")
     failure: str = Field("", description="a regular expression found in replies that say an action failed")
 
+    @field_validator("facts")
+    @classmethod
+    def no_blank_facts(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(one.strip() for one in given):
+            raise ValueError("one of the facts is empty; leave it out")
+        return given
+
     @field_validator("starts_at")
     @classmethod
     def at_an_agent_turn(cls, given: int) -> int:
@@ -91,8 +98,8 @@ class Environment(Frozen):
 class Limits(Frozen):
     """When a dialogue must end."""
 
-    max_turns: int = Field(10, ge=1, description="agent turns")
-    max_dialogue_tokens: int | None = Field(None, ge=1, description="completion tokens of agent and environment")
+    max_turns: int = Field(10, ge=1, le=10_000, description="agent turns")
+    max_dialogue_tokens: int | None = Field(None, ge=1, le=1 << 31, description="completion tokens of both sides")
 
 
 class Application(Row):
@@ -126,9 +133,9 @@ class Application(Row):
             raise ValueError("student_input has no {input}; expected for instance 'A new problem: {input}'")
         for name, pattern in self.patterns().items():
             try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{name} is no regular expression ({error}): {pattern!r}") from error
+                regex.compile(pattern)
+            except (regex.error, OverflowError, RecursionError) as error:
+                raise ValueError(f"{name} is no regular expression ({error}): {pattern!r:.80}") from error
         return self
 
     def patterns(self) -> dict[str, str]:

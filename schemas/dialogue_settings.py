@@ -54,7 +54,7 @@ class TalkSettings(StageSampling):
     judge: bool = Field(False, description="ask a judge after each agent turn whether the task is done")
     max_turns: int | None = Field(None, ge=1, description="agent turns; default: the application's")
     max_repeats: int = Field(2, ge=2, description="a dialogue ends when the agent says the same so often in a row")
-    attempts: int = Field(3, ge=1, description="for a turn that is empty, early or malformed")
+    attempts: int = Field(3, ge=1, le=100, description="for a turn that is empty, early or malformed")
     world_timeout_s: float = Field(60, gt=0, description="one reply of a world")
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from schemas.errors import InputError
 from schemas.hashing import file_checksum
 from schemas.settings import explain
 
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MARKER = re.compile(f"({re.escape(USER)}|{re.escape(AGENT)})")
 ROLES = {"user": "user", "agent": "assistant", "assistant": "assistant", USER: "user", AGENT: "assistant"}
 
@@ -36,18 +37,20 @@ def read_application(path: Path) -> tuple[Application, dict[str, str]]:
         raise InputError(
             f"{path} is not there; expected an application file, for instance examples/dialogues/shell.yaml"
         ) from error
-    except (yaml.YAMLError, ValueError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path} is not valid YAML or JSON: {' '.join(str(error).split())}") from error
     if not isinstance(given, dict) or "prompt" not in given:
         raise InputError(f"{path} has no `prompt`; expected an application such as examples/dialogues/shell.yaml")
     folder = path.parent.resolve()
+    if unknown := [name for name in given if not isinstance(name, str) or name in ("id", "parent_id", "turns")]:
+        raise InputError(f"{path}: {unknown[0]}: no such field")
     fields = {name: value for name, value in given.items() if name != "prompt"}
     worlds: dict[str, str] = {}
     try:
         fields["turns"] = turns_of(given["prompt"], folder)
         fields["tools"] = tools_of(fields.get("tools"))
         if isinstance(inputs := fields.get("inputs"), dict) and "demos" in inputs:
-            fields["inputs"] = {**inputs, "demos": texts_of(inputs["demos"], folder)}
+            fields["inputs"] = {**inputs, "demos": demos_of(inputs["demos"], folder)}
         if isinstance(environment := fields.get("environment"), dict) and environment.get("world"):
             name, file = world_of(str(environment["world"]), folder)
             fields["environment"] = {**environment, "world": name}
@@ -67,7 +70,7 @@ def read_application(path: Path) -> tuple[Application, dict[str, str]]:
 def turns_of(prompt: Any, folder: Path) -> list[dict[str, str]]:
     """A prompt in any of its forms, as turns; the last one keeps its white space, because the input follows it."""
     if isinstance(prompt, Mapping):
-        prompt = content_of(prompt, folder)
+        prompt = content_of(prompt, folder, "the prompt")
     turns = marked(prompt) if isinstance(prompt, str) else listed(prompt, folder)
     return [
         {**turn, "content": turn["content"].lstrip() if place == len(turns) - 1 else turn["content"].strip()}
@@ -102,27 +105,30 @@ def listed(given: Any, folder: Path) -> list[dict[str, str]]:
             role, content = one["role"], one["content"]
         else:
             raise ValueError(f"turn {place} of the prompt is {one!r:.60}; expected `user: TEXT` or `agent: TEXT`")
-        said = content_of(content, folder)
+        said = content_of(content, folder, f"turn {place} of the prompt", call=ROLES[role] == "assistant")
         if not isinstance(said, str):
             raise ValueError(f"turn {place} of the prompt leads to {type(said).__name__}; expected text")
         turns.append({"role": ROLES[role], "content": said})
     return turns
 
 
-def texts_of(given: Any, folder: Path) -> Any:
-    return [content_of(one, folder) for one in given] if isinstance(given, list) else content_of(given, folder)
+def demos_of(given: Any, folder: Path) -> list[Any]:
+    if not isinstance(given, list):
+        raise ValueError(f"inputs.demos is {type(given).__name__}; expected a list of texts")
+    return [content_of(demo, folder, f"demo {n}") for n, demo in enumerate(given)]
 
 
-def content_of(given: Any, folder: Path) -> Any:
-    """A text, or what a {file, pointer} leads to; a mapping without `file` is a tool call, written as JSON."""
+def content_of(given: Any, folder: Path, where: str, *, call: bool = False) -> Any:
+    """A text, or what a {file, pointer} leads to. call: a mapping with `turn` is a turn in JSON. Raises ValueError."""
     if given is None:
         return ""
-    if not isinstance(given, Mapping):
-        return given if isinstance(given, str) else str(given)
-    if "file" not in given:
+    if isinstance(given, str):
+        return given
+    if call and isinstance(given, Mapping) and set(given) == {"turn"}:
         return orjson.dumps(given).decode()
-    if unknown := set(given) - {"file", "pointer"}:
-        raise ValueError(f"{', '.join(sorted(unknown))} beside `file`; expected file and, for JSON, pointer")
+    if not isinstance(given, Mapping) or "file" not in given or set(given) - {"file", "pointer"}:
+        said = f"{where} is {given!r:.60}; expected text"
+        raise ValueError(f"{said} (in quotes, where YAML takes it for something else), or {{file: NAME}}")
     path = folder / str(given["file"])
     try:
         text = path.read_text(encoding="utf-8")
@@ -133,27 +139,37 @@ def content_of(given: Any, folder: Path) -> Any:
     from jsonpointer import JsonPointerException, resolve_pointer
 
     try:
-        found = resolve_pointer(orjson.loads(text), str(given["pointer"]))
+        return resolve_pointer(orjson.loads(text), str(given["pointer"]))
     except (orjson.JSONDecodeError, JsonPointerException) as error:
-        raise ValueError(f"{path} has nothing at {given['pointer']!r}: {error}") from error
-    return found
+        raise ValueError(f"{path} has nothing at {given['pointer']!r}: {str(error)[:80]}") from error
 
 
 def tools_of(given: Any) -> str:
     """A list of OpenAI tool definitions (or of their `function` parts) as JSON text. Raises ValueError."""
     if not given:
         return ""
+    from jsonschema import Draft202012Validator, SchemaError
+
     if not isinstance(given, list):
         raise ValueError(f"tools is {type(given).__name__}; expected a list of OpenAI tool definitions")
-    tools = []
+    tools: list[dict[str, Any]] = []
     for place, one in enumerate(given):
         function = one.get("function", one) if isinstance(one, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-            raise ValueError(f"tool {place} has no name; expected {{name, description, parameters}}")
-        parameters = function.get("parameters") or {"type": "object", "properties": {}}
+        if not isinstance(function, Mapping) or not TOOL_NAME.fullmatch(str(function.get("name") or "")):
+            raise ValueError(
+                f"tool {place} has no name (letters, digits, _, -); expected {{name, description, parameters}}"
+            )
+        name, parameters = function["name"], function.get("parameters") or {"type": "object", "properties": {}}
+        if name in {tool["function"]["name"] for tool in tools}:
+            raise ValueError(f"two tools are called {name}")
         if not isinstance(parameters, Mapping) or parameters.get("type") != "object":
-            raise ValueError(f"the parameters of tool {function['name']} are no JSON schema of an object")
-        tools.append({"type": "function", "function": {**function, "parameters": parameters}})
+            raise ValueError(f"the parameters of tool {name} are no JSON schema of an object")
+        try:
+            Draft202012Validator.check_schema(parameters)
+        except SchemaError as error:
+            raise ValueError(f"the parameters of tool {name} are no JSON schema: {error.message[:120]}") from error
+        described = {**function, "description": str(function.get("description") or ""), "parameters": parameters}
+        tools.append({"type": "function", "function": described})
     return orjson.dumps(tools).decode()
 
 

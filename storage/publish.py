@@ -77,9 +77,10 @@ def dialogue_rows(dialogues: pl.DataFrame) -> pl.DataFrame:
 
 
 def write_configs(folder: Path, configs: Mapping[str, pl.DataFrame], card: str) -> int:
-    """Write each configuration as one split, then the card, which makes the dataset exist; returns all rows."""
+    """Write each configuration that has rows, then the card, which makes the dataset exist; returns all rows."""
     lines = ["---", "configs:"]
-    for place, (name, frame) in enumerate(configs.items()):
+    filled = {name: frame for name, frame in configs.items() if frame.height or len(configs) == 1}
+    for place, (name, frame) in enumerate(filled.items()):  # `datasets` cannot load a split without rows
         table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
         where = "data" if len(configs) == 1 else f"data/{name}"
         write_atomically(folder / where / SPLIT, partial(pq.write_table, table, compression="zstd"))

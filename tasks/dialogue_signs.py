@@ -11,9 +11,11 @@ from rapidfuzz.distance import Indel
 from schemas.applications import AGENT, USER
 from schemas.dialogue_settings import CutSettings
 from schemas.dialogues import Dialogue, SignedDialogue
+from schemas.errors import Drop
 from schemas.rows import Dropped, arrow_schema
 from tasks.dedup import normalised
 from tasks.frames import FrameStage
+from tasks.patterns import fits, searched
 from tasks.rewards import tokens_of
 
 GRAM = 8
@@ -29,7 +31,7 @@ def rouge_l(first: str, second: str) -> float:
 
 def found(patterns: Sequence[str], text: str) -> bool:
     """Whether any of the patterns is there; an empty one never is."""
-    return any(pattern and re.search(pattern, text, re.MULTILINE | re.IGNORECASE) for pattern in patterns)
+    return any(pattern and searched(pattern, text, re.MULTILINE | re.IGNORECASE) for pattern in patterns)
 
 
 def share(verdicts: Sequence[bool]) -> float | None:
@@ -90,7 +92,7 @@ def called(tool_calls: Sequence[Mapping[str, Any]]) -> str:
 
 def is_action(pattern: str, text: str) -> bool:
     """Whether an agent's turn is, from end to end, what the application's grammar allows."""
-    return re.fullmatch(pattern, text.strip(), re.DOTALL) is not None
+    return fits(pattern, text.strip())
 
 
 class DialogueSigns(FrameStage):
@@ -104,10 +106,16 @@ class DialogueSigns(FrameStage):
     limits: CutSettings = CutSettings()
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        rows = frame.select(self.needs).iter_rows(named=True)
         empty = pl.DataFrame(arrow_schema(SignedDialogue).empty_table()).select(SIGNS).drop("kept", "cut_by")
-        signs = pl.DataFrame([signs_of(row) for row in rows], schema=empty.schema)
-        return self.cut(pl.concat([frame, signs], how="horizontal")), []
+        signs: list[dict[str, Any]] = []
+        dropped: list[Dropped] = []
+        for row in frame.select(self.needs).iter_rows(named=True):
+            try:
+                signs.append(signs_of(row))
+            except Drop as drop:
+                dropped.append(Dropped(id=row["id"], reason=drop.reason, detail=drop.detail))
+        left = frame.filter(~pl.col("id").is_in([row.id for row in dropped]))
+        return self.cut(pl.concat([left, pl.DataFrame(signs, schema=empty.schema)], how="horizontal")), dropped
 
     def cut(self, signed: pl.DataFrame) -> pl.DataFrame:
         """Adds `kept` and `cut_by`, the first sign that a dialogue fails by."""

@@ -11,7 +11,7 @@ from schemas.dialogues import Opening
 from schemas.errors import Drop
 from schemas.hashing import child_id, digest
 from schemas.rows import Dropped
-from tasks.engines.worlds import load_world
+from tasks.engines.worlds import drawn, load_world
 from tasks.frames import FrameStage
 
 
@@ -28,6 +28,7 @@ class Openings(FrameStage):
 
     branches: int = Field(1, ge=1)
     seed: int = Field(0, ge=0)
+    timeout_s: float = Field(60, exclude=True)
     worlds: dict[str, str] = Field(default_factory=dict, description="where each world's file is")
 
     def rows_per_row(self) -> int:
@@ -43,12 +44,10 @@ class Openings(FrameStage):
         opened = per_row.explode("branch")
         facts: list[str | None] = []
         dropped: dict[str, Dropped] = {}
-        environments = opened["application"].struct.field("environment").to_list()
-        for environment, given, row_id, branch in zip(
-            environments, opened["pseudo_input"], opened["id"], opened["branch"], strict=True
-        ):
+        told = zip(opened["application"].to_list(), opened["pseudo_input"], opened["id"], opened["branch"], strict=True)
+        for application, given, row_id, branch in told:
             try:
-                facts.append(self.drawn(environment, given, row_id, branch))
+                facts.append(self.facts(application, given, branch))
             except Drop as drop:
                 facts.append(None)
                 dropped[row_id] = Dropped(id=row_id, reason=drop.reason, detail=drop.detail[:500])
@@ -61,14 +60,10 @@ class Openings(FrameStage):
         ).filter(~pl.col("parent_id").is_in(list(dropped)))
         return made.select(*Opening.model_fields), list(dropped.values())
 
-    def drawn(self, environment: Mapping[str, Any], given: str, row_id: str, branch: int) -> str:
-        """The facts of one dialogue; raises Drop when the world cannot draw any."""
-        seed = int.from_bytes(digest([self.seed, row_id, branch], size=6), "big")
-        if world := environment["world"]:
-            made = load_world(self.worlds[world], world)  # a file that is gone stops the run, it is no row's fault
-            try:
-                return str(made.draw(seed, given))
-            except Exception as error:
-                raise Drop(f"world_error: draw: {type(error).__name__}: {error}") from error
-        facts: Sequence[str] = environment["facts"]
+    def facts(self, application: Mapping[str, Any], given: str, branch: int) -> str:
+        """The facts of one dialogue, by a seed that stays when other things in the application change. Raises Drop."""
+        seed = int.from_bytes(digest([self.seed, application["name"], given, branch], size=6), "big")
+        if world := application["environment"]["world"]:
+            return drawn(load_world(self.worlds[world], world), seed, given, self.timeout_s)
+        facts: Sequence[str] = application["environment"]["facts"]
         return facts[seed % len(facts)] if facts else ""

@@ -15,6 +15,7 @@ from schemas.dialogues import Dialogue, EndReason, Opening
 from schemas.errors import Drop
 from tasks.dedup import normalised
 from tasks.engines.worlds import world_request
+from tasks.patterns import searched
 from tasks.prompts import load
 from tasks.recipe import Recipe, Steps, ask_until
 from tasks.single_turn import as_messages, warmer
@@ -22,6 +23,7 @@ from tasks.talk import END, Talk, echoes, fault_of, is_end, may_end, swapped, wi
 from tasks.tools import functions_of, read_turn, turn_schema
 
 PLAN_TOKENS = 768
+MOST_ATTEMPTS = 100  # branches draw apart, however many attempts there are
 Asking = Generator[list[Request], list[Completion], Any]
 
 
@@ -51,7 +53,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     judge: bool = False
     max_turns: int | None = Field(None, ge=1)
     max_repeats: int = Field(2, ge=2, description="a dialogue ends when the agent says the same so often in a row")
-    attempts: int = Field(3, ge=1, description="for a turn that is empty, early or malformed")
+    attempts: int = Field(3, ge=1, le=MOST_ATTEMPTS, description="for a turn that is empty, early or malformed")
 
     most_turns: int = Field(10, exclude=True, description="the applications' longest limit: for plans only")
 
@@ -120,7 +122,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
             messages=load("role_swap/plan").render(row=row, wanted=wanted),
             sampling=warmer(self.sampling).model_copy(update={"max_tokens": PLAN_TOKENS}),
             schema_=plan_schema(wanted),
-            sample=row.branch * self.attempts,
+            sample=row.branch * MOST_ATTEMPTS,
         )
         found = yield from ask_until(request, self.attempts, lambda said: read_plan(said, wanted))
         return {"facts": row.facts, **found}
@@ -141,7 +143,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     def ask(self, role: str, messages: Sequence[Message], row: Opening, attempt: int = 0, **more: Any) -> Request:
         """A request of one side; another attempt is drawn, because at temperature 0 it would say the same."""
         sampling = warmer(self.sampling) if attempt else self.sampling
-        sample = row.branch * self.attempts + attempt
+        sample = row.branch * MOST_ATTEMPTS + attempt
         return Request(role=role, messages=tuple(messages), sampling=sampling, sample=sample, **more)
 
     def agent_turn(self, talk: Talk) -> Asking:
@@ -203,7 +205,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     def ended(self, talk: Talk, max_turns: int, most_tokens: int | None) -> EndReason | None:
         """Whether the dialogue is over with the agent's turn."""
         final = talk.application.final
-        if final and not talk.acts[-1].tool and re.search(final, talk.acts[-1].text, re.MULTILINE):
+        if final and not talk.acts[-1].tool and searched(final, talk.acts[-1].text, re.MULTILINE):
             return "agent"
         last = [normalised(" ".join(act)) for act in talk.acts[-self.max_repeats :]]
         if len(last) == self.max_repeats and len(set(last)) == 1:

@@ -7,6 +7,7 @@ from schemas.applications import Application, Turn
 from schemas.calls import Completion, Message
 from schemas.dialogues import Opening
 from tasks.dialogue_signs import rouge_l
+from tasks.patterns import searched
 from tasks.tools import Act, answered, written
 
 END = "[END_CONVERSATION]"
@@ -77,7 +78,7 @@ class Talk:
 def may_end(talk: Talk) -> bool:
     """The environment may end the dialogue from its second reply on, and never when the agent has just refused."""
     refusal = talk.application.refusal
-    refused = refusal and re.search(refusal, talk.acts[-1].text)
+    refused = refusal and searched(refusal, talk.acts[-1].text)
     return len(talk.acts) > 1 and not refused
 
 

@@ -22,10 +22,7 @@ class Act(NamedTuple):
 
 def functions_of(tools: str) -> list[dict[str, Any]]:
     """The `function` parts of a JSON list of OpenAI tool definitions."""
-    return [
-        {"description": "", **tool["function"], "parameters": tool["function"]["parameters"]}
-        for tool in (orjson.loads(tools) if tools else [])
-    ]
+    return [tool["function"] for tool in (orjson.loads(tools) if tools else [])]
 
 
 def turn_schema(tools: str) -> dict[str, Any] | None:

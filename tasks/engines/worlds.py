@@ -17,19 +17,21 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 
 from schemas.calls import Completion, Message, Request
-from schemas.errors import InputError
+from schemas.errors import Drop, InputError
 from schemas.hashing import digest, file_checksum
 from schemas.settings import EngineSettings
 
+T = TypeVar("T")
 KEPT = 256
 """Dialogues whose world stays in memory between two turns; older ones are played again."""
 
@@ -67,7 +69,7 @@ def load_world(file: str, name: str) -> type[World]:
     try:
         spec.loader.exec_module(module)
         made: type[World] = getattr(module, kind)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"the world {kind} of {file} cannot be loaded: {type(error).__name__}: {error}") from error
     if missing := [method for method in ("draw", "act") if not callable(getattr(made, method, None))]:
         raise InputError(
@@ -102,54 +104,95 @@ class Worlds:
 
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
         started, loop = time.monotonic(), asyncio.get_running_loop()
-        answered: asyncio.Future[Observation] = loop.create_future()
+        came: asyncio.Future[Observation | Fault] = loop.create_future()
 
-        def settle(said: Observation | None, error: Exception | None) -> None:
-            if not answered.done():
-                answered.set_exception(error) if error else answered.set_result(said or Observation(""))
+        def settle(said: Observation | Fault) -> None:
+            if not came.done():
+                came.set_result(said)
 
-        def play() -> None:
-            said, error = None, None
-            try:
-                said = self._answer(request.messages)
-            except Exception as fault:
-                error = fault
+        def done(said: Observation | Fault) -> None:
             with suppress(RuntimeError):  # the loop is gone: nobody waits
-                loop.call_soon_threadsafe(settle, said, error)
+                loop.call_soon_threadsafe(settle, said)
 
-        # Not a pool's: a world that hangs must hold up neither its neighbours nor the process's end.
-        threading.Thread(target=play, name="world", daemon=True).start()
+        in_thread(lambda: self._answer(request.messages), done)
         try:
-            said = await asyncio.wait_for(answered, self.timeout_s)
+            said = await asyncio.wait_for(came, self.timeout_s)
         except TimeoutError:
             return [failed(f"engine_timeout: the world gave no reply in {self.timeout_s:g} s")] * count
-        except InputError:
-            raise
-        except Exception as error:
-            return [failed(f"world_error: {type(error).__name__}: {error}")] * count
+        if isinstance(said, Fault):
+            if said.stops:
+                raise InputError(said.message)
+            return [failed(f"world_error: {said.message}")] * count
         latency_s, reason = round(time.monotonic() - started, 4), "over" if said.over else "stop"
         return [Completion(text=said.text, finish_reason=reason, latency_s=latency_s)] * count
 
     def _answer(self, messages: tuple[Message, ...]) -> Observation:
         """The reply to the last action; the earlier ones are played again, unless their world is still alive."""
         told = orjson.loads(messages[0].content)
-        played = [message.content for message in messages]
-        world = self._living.pop(digest(played[:-1]), None)
-        todo = played[-1:] if world else played[1:]
-        world = world or load_world(self.files[told["world"]], told["world"])(told["facts"])
+        actions = [message.content for message in messages]
+        world = self._living.pop(digest(actions[:-1]), None)
+        todo = actions[1:] if world is None else actions[-1:]
+        if world is None:
+            world = load_world(self.files[told["world"]], told["world"])(told["facts"])
         for action in todo:
             text, tool, arguments = orjson.loads(action)
             said = world.act(text, tool, orjson.loads(arguments) if arguments else {})
-        self._living[digest(played)] = world
+        self._living[digest(actions)] = world
         if len(self._living) > KEPT:
             self._living.popitem(last=False)
-        return (
-            said
-            if isinstance(said, Observation)
-            else Observation(*said)
-            if isinstance(said, tuple)
-            else Observation(str(said))
-        )
+        reply = said if isinstance(said, tuple) else (said, False)
+        if [type(one) for one in reply] != [str, bool] or not encodable(reply[0]):
+            raise TypeError(f"act returned {said!r:.60}; expected text, or (text, whether it is over)")
+        return Observation(*reply)
+
+
+class Fault(NamedTuple):
+    """What went wrong in a world's code. stops: it is no row's fault, the run cannot go on."""
+
+    message: str
+    stops: bool = False
+
+
+def in_thread(call: Callable[[], T], done: Callable[[T | Fault], None]) -> None:
+    """Run a world's code and hand on its result, whatever it does.
+
+    Not in a pool's thread: a world that hangs must hold up neither its neighbours nor the process's end.
+    """
+
+    def run() -> None:
+        try:
+            said: T | Fault = call()
+        except InputError as error:
+            said = Fault(error.message, stops=True)
+        except BaseException as error:
+            said = Fault(f"{type(error).__name__}: {error}")
+        done(said)
+
+    threading.Thread(target=run, name="world", daemon=True).start()
+
+
+def drawn(world: type[World], seed: int, task: str, timeout_s: float) -> str:
+    """The facts of a new dialogue. Raises Drop when the world draws none."""
+    came: SimpleQueue[str | Fault] = SimpleQueue()
+    in_thread(lambda: world.draw(seed, task), came.put)
+    try:
+        facts = came.get(timeout=timeout_s)
+    except Empty:
+        raise Drop(f"world_error: draw: no facts in {timeout_s:g} s") from None
+    if isinstance(facts, Fault):
+        raise Drop(f"world_error: draw: {facts.message}")
+    if not isinstance(facts, str) or not facts.strip() or not encodable(facts):
+        raise Drop(f"world_error: draw returned {facts!r:.40}; expected text")
+    return facts
+
+
+def encodable(text: str) -> bool:
+    """Whether a text can be written at all; a lone surrogate cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def failed(reason: str) -> Completion:

@@ -120,9 +120,21 @@ def test_a_prompt_that_does_not_fit_says_so_with_both_numbers(config: Path, tmp_
         (["applications=nowhere.yaml"], "nowhere.yaml is not there"),
         (["applications=[]"], "applications"),
         (["dialogues.nonsense=1"], "no such setting"),
+        (["tokenizer=/nowhere"], "there is no tokenizer '/nowhere'"),
         (["preset=paper", "dialogues.judge=true"], "the preset paper has no dialogues.environment, dialogues.judge"),
     ],
 )
+def test_a_configuration_without_rows_is_left_out(config: Path, tmp_path: Path) -> None:
+    sets = ("--set", "cut.min_agent_turns=99", "--set", "inputs.count=2", "--workers", 0)
+    out, _ = synthmill("run", "dialogues", "--config", config, *sets, cwd=tmp_path)
+    assert "kept: 0 of 8; cut by 8 agent_turns" in out
+    [folder] = (tmp_path / "store" / "datasets").iterdir()
+    from datasets import get_dataset_config_names, load_dataset
+
+    assert get_dataset_config_names(str(folder)) == ["prompt_generation", "preference", "dialogues"]
+    assert len(load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))) == 4
+
+
 def test_wrong_settings_are_named_before_anything_is_made(
     config: Path, tmp_path: Path, sets: list[str], said: str
 ) -> None:

@@ -82,6 +82,21 @@ def test_a_prompt_may_be_written_in_many_ways(tmp_path: Path, prompt: object) ->
         ({"prompt": ["a"], "environment": {**ENVIRONMENT, "world": "x.py:X"}}, "there is no file"),
         ({"prompt": ["a"], "tools": [{"description": "x"}]}, "tool 0 has no name"),
         ({"prompt": ["a"], "tools": {"x": 1}}, "tools is dict"),
+        ({"prompt": ["a"], "tools": [{"name": ""}]}, "tool 0 has no name"),
+        ({"prompt": ["a"], "tools": [{"name": "x"}, {"name": "x"}]}, "two tools are called x"),
+        (
+            {"prompt": ["a"], "tools": [{"name": "x", "parameters": {"type": "object", "required": 1}}]},
+            "no JSON schema",
+        ),
+        ({"prompt": [{"user": "a"}, {"agent": True}]}, "turn 1 of the prompt is True; expected text (in quotes"),
+        ({"prompt": [{"user": {"fle": "x"}}]}, "turn 0 of the prompt is {'fle': 'x'}"),
+        ({"prompt": ["a"], "inputs": {"demos": ["a", 10]}}, "demo 1 is 10; expected text"),
+        ({"prompt": ["a"], "inputs": {"demos": "a"}}, "inputs.demos is str; expected a list"),
+        ({"prompt": ["a"], "id": "x"}, "id: no such field"),
+        ({"prompt": ["a"], "action": "a{99999999999}"}, "action is no regular expression"),
+        ({"prompt": ["a"], "limits": {"max_turns": 1 << 63}}, "limits.max_turns: Input should be less than"),
+        ({"prompt": ["a"], "environment": {"name": ""}}, "environment.name"),
+        ({"prompt": ["a"], "environment": {**ENVIRONMENT, "facts": ["x", " "]}}, "one of the facts is empty"),
         ({"prompt": ["a"], "student_input": "x"}, "student_input has no {input}"),
         ({"prompt": ["a"], "inputs": {"list_format": "- "}}, "list_format has no {n}"),
         ({"prompt": ["a"], "name": "My App"}, "name: String should match"),
@@ -95,7 +110,7 @@ def test_a_bad_file_is_refused_with_the_fault(tmp_path: Path, fields: dict[str, 
     assert "app.yaml" in error.value.message
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "", "\x00"])
+@pytest.mark.parametrize("text", ["a: [", "- 1", "", "\x00", "[" * 5000])
 def test_what_is_no_application_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "app.yaml").write_text(text)
     with pytest.raises(InputError, match=r"app\.yaml"):

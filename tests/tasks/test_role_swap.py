@@ -21,7 +21,7 @@ from storage.calls import CallStore
 from tasks.dialogue_signs import DialogueSigns, rouge_l, signs_of
 from tasks.driver import Driver
 from tasks.engines.engine import make_engine
-from tasks.engines.worlds import load_world
+from tasks.engines.worlds import drawn, load_world, world_request
 from tasks.openings import Openings
 from tasks.role_swap import RoleSwap
 from tasks.talk import END
@@ -157,7 +157,7 @@ def test_branches_are_drawn_apart_and_only_the_first_costs_nothing_new() -> None
     assert set(made["facts"]) <= {"alpha", "beta"}
     assert made["id"].n_unique() == 3
     samples = [next(CONTRACT.steps(opening(app, branch=branch)))[0].sample for branch in range(3)]
-    assert samples == [0, 3, 6]
+    assert samples == [0, 100, 200]
 
 
 # tools
@@ -311,6 +311,71 @@ def test_a_world_that_fails_costs_its_row_only(tmp_path: Path, turn: str, reason
     )
     made, [dropped] = Openings(worlds=worlds).apply(frame, tmp_path)
     assert (made.height, dropped.reason) == (0, "world_error")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return None", "act returned None; expected text"),
+        ("return (5, False)", "act returned (5, False)"),
+        ("return ('x', 'no')", "act returned ('x', 'no')"),
+        ("return chr(0xD800)", "act returned"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise StopIteration", "StopIteration"),
+        ("raise TimeoutError('mine')", "TimeoutError: mine"),
+        ("async def x(): pass\n        return x", "act returned <function"),
+    ],
+)
+def test_whatever_a_world_does_is_its_rows_loss_by_name(tmp_path: Path, body: str, said: str) -> None:
+    file = tmp_path / "w.py"
+    code = f"class W:\n    def __init__(self, facts): pass\n    def act(self, *_):\n        {body}\n    draw = print\n"
+    file.write_text(code)
+    world = make_engine(EngineSettings(kind="worlds", model="worlds", options={"w.py:W": str(file)}))
+    messages = world_request("w.py:W", "", [("x", "", "")])
+    [answer] = asyncio.run(world.complete(Request(role="world", messages=messages), 0, 1))
+    assert answer.error is not None
+    assert answer.error.startswith("world_error: ")
+    assert said in answer.error
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return None", "draw returned None; expected text"),
+        ("return ' '", "draw returned ' '"),
+        ("return chr(0xD800)", "draw returned"),
+        ("raise SystemExit(3)", "draw: SystemExit: 3"),
+        ("import time; time.sleep(60)", "draw: no facts in 0.2 s"),
+    ],
+)
+def test_a_world_that_draws_no_facts_is_named(tmp_path: Path, body: str, said: str) -> None:
+    (tmp_path / "w.py").write_text(f"class W:\n    def draw(seed, task):\n        {body}\n    act = print\n")
+    with pytest.raises(Drop) as dropped:
+        drawn(load_world(str(tmp_path / "w.py"), "w.py:W"), 1, "task", 0.2)
+    assert said in dropped.value.message
+
+
+SLOW = r"(a|aa)+$"
+
+
+def test_a_careless_pattern_costs_its_row_and_not_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.patterns.LONGEST_S", 0.1)
+    app = application(action=SLOW, final=SLOW)
+    with pytest.raises(Drop, match="slow_pattern"):
+        talk(app=app, teacher=["a" * 60 + "b"], environment=["one"])
+    made = dialogue(app, "a" * 60 + "b")
+    frame = pl.DataFrame(to_arrow(Dialogue, [made, made.model_copy(update={"id": "d2", "turns": ()})]))
+    signed, [dropped] = DialogueSigns().apply(frame, Path())
+    assert (signed["id"].to_list(), dropped.reason) == (["d2"], "slow_pattern")
+
+
+def test_facts_stay_when_something_else_in_the_application_changes() -> None:
+    facts = [f"fact {n}" for n in range(50)]
+    told = [application(joint_ratio=ratio, environment={"facts": facts}).model_dump() for ratio in (0.5, 0.7)]
+    stage = Openings(seed=1)
+    drawn_facts = [stage.facts(app, "input", branch) for app, branch in ((told[0], 0), (told[1], 0), (told[0], 1))]
+    assert drawn_facts[0] == drawn_facts[1] != drawn_facts[2]
 
 
 def test_a_world_may_end_the_dialogue_and_is_played_again_after_a_crash(tmp_path: Path) -> None:
