@@ -134,6 +134,7 @@ def main() -> None:
     options.add_argument("--real", type=Path, required=True)
     options.add_argument("--engine", default="llamacpp:smollm2")
     options.add_argument("--options", default="{}", help="the engine's options, YAML")
+    options.add_argument("--label", help="the model's name in the table")
     options.add_argument("--inputs", type=int, default=20, help="per application")
     options.add_argument("--turns", type=int, default=6)
     options.add_argument("--store", type=Path, help="default: a temporary one; with one, an interrupted bench resumes")
@@ -150,7 +151,7 @@ def main() -> None:
     for name, trajectories in real.items():
         made = [row for row in rows if row["application"]["name"] == name]
         kept = f"{sum(row['kept'] for row in made)} of {len(made)}"
-        print(line(name, f"synthesized, {given.engine.rpartition('/')[2]}", [synthesized(row) for row in made], kept))
+        print(line(name, f"synthesized, {given.label or given.engine}", [synthesized(row) for row in made], kept))
         print(line(name, "real", trajectories, ""))
 
 
