@@ -113,17 +113,6 @@ def test_a_prompt_that_does_not_fit_says_so_with_both_numbers(config: Path, tmp_
     assert "maximum context length is 20000 characters, your messages have 3" in err
 
 
-@pytest.mark.parametrize(
-    ("sets", "said"),
-    [
-        (["dialogues.temperature=0"], "branches is 2 at temperature 0"),
-        (["applications=nowhere.yaml"], "nowhere.yaml is not there"),
-        (["applications=[]"], "applications"),
-        (["dialogues.nonsense=1"], "no such setting"),
-        (["tokenizer=/nowhere"], "there is no tokenizer '/nowhere'"),
-        (["preset=paper", "dialogues.judge=true"], "the preset paper has no dialogues.environment, dialogues.judge"),
-    ],
-)
 def test_a_configuration_without_rows_is_left_out(config: Path, tmp_path: Path) -> None:
     sets = ("--set", "cut.min_agent_turns=99", "--set", "inputs.count=2", "--workers", 0)
     out, _ = synthmill("run", "dialogues", "--config", config, *sets, cwd=tmp_path)
@@ -135,6 +124,17 @@ def test_a_configuration_without_rows_is_left_out(config: Path, tmp_path: Path) 
     assert len(load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))) == 4
 
 
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (["dialogues.temperature=0"], "branches is 2 at temperature 0"),
+        (["applications=nowhere.yaml"], "nowhere.yaml is not there"),
+        (["applications=[]"], "applications"),
+        (["dialogues.nonsense=1"], "no such setting"),
+        (["tokenizer=/nowhere"], "there is no tokenizer '/nowhere'"),
+        (["preset=paper", "dialogues.judge=true"], "the preset paper has no dialogues.environment, dialogues.judge"),
+    ],
+)
 def test_wrong_settings_are_named_before_anything_is_made(
     config: Path, tmp_path: Path, sets: list[str], said: str
 ) -> None:
