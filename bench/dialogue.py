@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 import uvloop
 
+from bench.chat_server import sentence
 from bench.serving import chat_server
 from schemas.applications import Application
 from schemas.calls import Completion, Request
@@ -65,7 +66,7 @@ class Sleeper:
         begun = next(found for message in request.messages if (found := re.search(r"Dialogue (\d+)", message.content)))
         call = len(request.messages) - 4 + (request.role == "environment")  # both histories have four messages at first
         await asyncio.sleep(self.seconds[int(begun[1])][call])
-        return [Completion(text=f"{call}: the river carries light over the quiet field. " * 4, completion_tokens=40)]
+        return [Completion(text=sentence(f"{begun[1]}/{call}".encode(), 40), completion_tokens=40)]
 
 
 def ideal(seconds: Sequence[Sequence[float]], in_flight: int) -> float:

@@ -97,11 +97,11 @@ def test_the_paper_preset_ends_with_the_environment(config: Path, tmp_path: Path
     synthmill("run", "dialogues", "--config", config, "--set", "preset=paper", *simulated, cwd=tmp_path)
     out, _ = synthmill(
         "sql",
-        "SELECT DISTINCT turns[-1].role AS last, len(turns)::INT AS n, facts FROM dialogues",
+        "SELECT DISTINCT turns[-1].role = 'assistant' AS by_agent, len(turns)::INT AS turns, facts FROM dialogues",
         "--csv",
         cwd=tmp_path,
     )
-    assert out.splitlines()[1].startswith("user,6")
+    assert out.split() == ["by_agent,turns,facts", "False,6,"]
 
 
 def test_a_prompt_that_does_not_fit_says_so_with_both_numbers(config: Path, tmp_path: Path, server: ChatServer) -> None:
