@@ -275,18 +275,17 @@ def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[s
         raise InputError(explain(error, file)) from error
 
 
-def explain(error: ValidationError, file: Path | None = None) -> str:
+NO_SETTING = "no such setting; `synthmill run FLOW --settings` lists all"
+
+
+def explain(error: ValidationError, file: Path | None = None, unknown: str = NO_SETTING) -> str:
     """A validation error in readers' terms: which setting, what was found, what was expected."""
     lines = []
     for fault in error.errors(include_url=False):
-        where = ".".join(str(step) for step in fault["loc"] if step != "[key]") or "settings"
+        where = ".".join(str(step) for step in fault["loc"] if step != "[key]")
         found = fault.get("input")
         hidden = fault["type"] == "missing" or isinstance(found, dict | list) or "secret" in fault["msg"]
         shown = "" if hidden else f" (found {found!r:.80})"
-        message = (
-            "no such setting; `synthmill run FLOW --settings` lists all"
-            if fault["type"] == "extra_forbidden"
-            else fault["msg"]
-        )
-        lines.append(f"{where}: {message.removeprefix('Value error, ')}{shown}")
+        message = unknown if fault["type"] == "extra_forbidden" else fault["msg"]
+        lines.append(f"{where + ': ' if where else ''}{message.removeprefix('Value error, ')}{shown}")
     return (f"{file}: " if file else "") + "\n".join(lines)

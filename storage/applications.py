@@ -57,12 +57,7 @@ def read_application(path: Path) -> tuple[Application, dict[str, str]]:
             worlds[name] = str(file)
         return Application.with_id(**{"name": path.stem.replace("-", "_"), **fields}), worlds
     except ValidationError as error:
-        said = (
-            explain(error)
-            .replace("settings: ", "")
-            .replace("no such setting; `synthmill run FLOW --settings` lists all", "no such field")
-        )
-        raise InputError(f"{path}: {said}") from error
+        raise InputError(explain(error, path, unknown="no such field")) from error
     except (InputError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: {error}") from error
 
