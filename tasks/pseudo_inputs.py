@@ -94,7 +94,8 @@ def item_of(text: str, form: InputForm) -> str:
     text = text.strip()
     inside = text[1:-1]
     quoted = text[:1] + text[-1:] in QUOTES and not {text[0], text[-1], "\n"} & set(inside)
-    return inside.strip() if quoted else text
+    item = inside.strip() if quoted else text
+    return item if re.search(r"\w", item) else ""  # "..." is how the form was shown
 
 
 class PseudoInputs(FrameStage):

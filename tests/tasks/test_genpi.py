@@ -121,7 +121,7 @@ def test_2_chunks_of_several_lines() -> None:
 
 
 def test_an_item_cut_at_max_tokens_is_left_out() -> None:
-    assert parse_items("1. whole\n2. cu", SHELL.inputs, cut=True) == ["whole"]
+    assert parse_items("1. whole\n2. ...\n3. cu", SHELL.inputs, cut=True) == ["whole"]
 
 
 def test_an_item_in_quotes_loses_them_unless_it_has_more() -> None:
