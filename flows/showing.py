@@ -12,6 +12,7 @@ from flows.plan import Plan
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
 from storage.publish import read_frame
+from tasks.dialogue_signs import called
 from tasks.stages import APPLICATIONS, INSTRUCTIONS, noted_rows
 
 Made = Mapping[str, Manifest]
@@ -114,13 +115,12 @@ def show_dialogues(console: Any, planned: Plan, made: Made, most: int, whole: bo
             console.print(Text(f"  reason: {shortened(row['reason'], width)}", style="dim"))
             console.print(Text(f"  facts: {shortened(row['facts'], width)}", style="dim"))
         for turn in row["turns"]:
-            calls = " ".join(
-                f"{call['function']['name']}({call['function']['arguments']})" for call in turn["tool_calls"]
-            )
             who, style = {"assistant": ("agent", "cyan"), "tool": ("tool", "green")}.get(
                 turn["role"], ("environment", "green")
             )
-            console.print(Text.assemble((f"  {who}: ", style), shortened(turn["content"] or calls, width)))
+            console.print(
+                Text.assemble((f"  {who}: ", style), shortened(turn["content"] or called(turn["tool_calls"]), width))
+            )
         verdict = "kept" if row["kept"] else f"cut by {row['cut_by']}"
         console.print(Text(f"  ended: {row['end_reason']}; {verdict}", style="dim"))
 
