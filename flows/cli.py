@@ -11,6 +11,7 @@ from flows.quiet import CHATTER_OFF, TELEMETRY_OFF
 from schemas.errors import InputError, Stopped, SynthmillError
 
 store_option = click.option("--store", default="store", show_default=True, help="The folder that holds everything.")
+FLOW_NAMES = ("synthesize", "multifaceted", "judge", "dialogues")
 workers_option = click.option("--workers", type=click.IntRange(0), help="Ray actors; 0 works in this process.")
 ray_option = click.option("--ray-address", help="A running Ray cluster; default: a local Ray.")
 
@@ -25,7 +26,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("flow", type=click.Choice(["synthesize", "dialogues"]))
+@click.argument("flow", type=click.Choice(FLOW_NAMES))
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="A YAML file of settings.")
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. engines.teacher=openai:gpt-4o-mini."
@@ -47,8 +48,13 @@ def run(
     preview: int | None,
     **given: Any,
 ) -> None:
-    """Run a FLOW: synthesize makes preference pairs from instructions; dialogues makes, from an application's prompt,
-    the training rows that teach a model to behave as if the prompt were there.
+    """Run a FLOW.
+
+    \b
+    synthesize    preference pairs from instructions: N answers each, rewards, best over worst
+    multifaceted  instructions under system messages that stand for different people's values: SFT, DPO, RM, a bench
+    judge         scores of a model on such a bench
+    dialogues     from an application's prompt, rows that teach a model to behave as if the prompt were there
 
     Engines are written KIND:MODEL: openai:MODEL@http://HOST:PORT/v1 (any compatible server; the key is in
     OPENAI_API_KEY), vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
@@ -66,7 +72,7 @@ def run(
         name: value for name, value in given.items() if value is not None
     }
     if preview:
-        overrides[{"synthesize": "source.limit", "dialogues": "inputs.count"}[flow]] = preview
+        overrides["inputs.count" if flow == "dialogues" else "source.limit"] = preview
     return run_flow(flow, read_settings(model, config, overrides), dry_run=dry_run, preview=preview)
 
 

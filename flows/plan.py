@@ -5,10 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.artifacts import Manifest
+from schemas.errors import InputError
 from schemas.hashing import content_hash
-from schemas.settings import RunSettings
+from schemas.settings import EngineSettings, RunSettings, SourceSettings
 from storage.artifacts import Store, sealed_artifact
-from tasks.stages import Planned
+from storage.sources import INSTRUCTIONS, RowKind, read_chunks
+from tasks.stages import Planned, ingest, source_key
+from tasks.training_rows import CHARS_PER_TOKEN
+from tasks.worker import Stage
+
+Roles = Mapping[str, EngineSettings]
 
 
 @dataclass(frozen=True)
@@ -66,3 +72,40 @@ class Plan:
     def is_done(self) -> bool:
         """Whether nothing is left to make: every artifact and the dataset are there."""
         return self.made() is not None and (self.dataset / "README.md").exists()
+
+
+def chain(roles: Roles, key: str, *stages: Stage) -> list[Planned]:
+    """Stages made from each other, the first one from the artifact `key`."""
+    planned: list[Planned] = []
+    for stage in stages:
+        planned.append(Planned(stage, roles, planned[-1].key if planned else key))
+    return planned
+
+
+def open_store(settings: RunSettings) -> Store:
+    store = Store(Path(settings.store).expanduser().resolve())
+    store.prepare()
+    return store
+
+
+def file_source(store: Store, source: SourceSettings, rows_per_part: int, kind: RowKind = INSTRUCTIONS) -> Source:
+    """A flow's rows from a file or a Hub dataset."""
+    return Source(
+        kind.stage,
+        source_key(source, rows_per_part, kind),
+        lambda run: ingest(store, source, rows_per_part, run, kind),
+        lambda: look_at_rows(source, rows_per_part, kind),
+    )
+
+
+def look_at_rows(source: SourceSettings, rows_per_part: int, kind: RowKind) -> tuple[int, str]:
+    """Read a source without keeping it. Raises InputError when none of its rows can be used."""
+    chunks = list(read_chunks(source, rows_per_part, kind))
+    rows, dropped = sum(len(chunk.rows) for chunk in chunks), sum(len(chunk.dropped) for chunk in chunks)
+    if rows == 0:
+        raise InputError(f"{source.path}: none of its {dropped} rows can be used")
+    longest = max(len(row.prompt) for chunk in chunks for row in chunk.rows)
+    return rows, (
+        f"{source.path}: {rows:,} {kind.stage.replace('_', ' ')}, {dropped:,} rows cannot be read, longest prompt "
+        f"{longest:,} characters (about {longest // CHARS_PER_TOKEN:,} tokens)"
+    )

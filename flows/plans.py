@@ -1,19 +1,20 @@
 """The flows: which stages each has, in which order, and what each of them is made from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.plan import Plan, Source
+from flows.multifaceted_plans import plan_judge, plan_multifaceted
+from flows.plan import Plan, Source, chain, file_source, open_store
 from schemas.applications import Application, tool_names
 from schemas.dialogue_settings import DialogueSettings
 from schemas.errors import InputError
 from schemas.hashing import content_hash
-from schemas.settings import EngineSettings, RunSettings, SourceSettings, SynthesizeSettings
+from schemas.multifaceted_settings import JudgeSettings, MultifacetedSettings
+from schemas.settings import EngineSettings, RunSettings, SynthesizeSettings
 from storage.applications import read_application
-from storage.artifacts import Store
 from storage.publish import write_dialogue_dataset, write_preference_dataset
-from storage.sources import read_chunks
+from storage.taxonomies import read_taxonomy
 from tasks.answers import Answers
 from tasks.cuts import MaxMinPairs
 from tasks.dedup import ExactDuplicates
@@ -21,32 +22,17 @@ from tasks.dialogue_signs import DialogueSigns
 from tasks.engines.engine import resolve
 from tasks.engines.worlds import load_world
 from tasks.multifaceted import PreferenceSets, SystemMessages
+from tasks.multifaceted_splits import Variants
 from tasks.openings import Openings
 from tasks.pseudo_inputs import DraftInputs, PseudoInputs
 from tasks.rewards import R3
 from tasks.role_swap import RoleSwap
 from tasks.single_turn import Outputs, Reasons
-from tasks.stages import APPLICATIONS, INSTRUCTIONS, Planned, ingest, ingest_applications, source_key
+from tasks.stages import APPLICATIONS, ingest_applications
 from tasks.teacher_pairs import AnswerPools, TeacherPairs
 from tasks.training_rows import CHARS_PER_TOKEN, TrainingRows, load_tokenizer
-from tasks.worker import Stage
 
 WORLDS_AT_ONCE = 16
-Roles = Mapping[str, EngineSettings]
-
-
-def chain(roles: Roles, key: str, *stages: Stage) -> list[Planned]:
-    """Stages made from each other, the first one from the artifact `key`."""
-    planned: list[Planned] = []
-    for stage in stages:
-        planned.append(Planned(stage, roles, planned[-1].key if planned else key))
-    return planned
-
-
-def open_store(settings: RunSettings) -> Store:
-    store = Store(Path(settings.store).expanduser().resolve())
-    store.prepare()
-    return store
 
 
 def plan_synthesize(settings: SynthesizeSettings) -> Plan:
@@ -55,12 +41,13 @@ def plan_synthesize(settings: SynthesizeSettings) -> Plan:
     roles = {role: resolve(settings.engine(role)) for role in ("teacher", "student")}
     settings = settings.model_copy(update={"engines": roles})
     answers = settings.answers
-    key = source_key(settings.source, settings.rows_per_part)
+    source = file_source(store, settings.source, settings.rows_per_part)
     stages = chain(
         roles,
-        key,
-        PreferenceSets(sampling=settings.sampling(settings.preference_sets)),
-        SystemMessages(sampling=settings.sampling(settings.system_messages)),
+        source.key,
+        PreferenceSets(sampling=settings.sampling(settings.preference_sets), count=1, taxonomy=read_taxonomy("")),
+        SystemMessages(sampling=settings.sampling(settings.system_messages), sets=1),
+        Variants(seed=settings.seed, sets=1),
         Answers(sampling=settings.sampling(answers), count=answers.count, min_answers=answers.min_answers),
         R3.with_embedder(settings.embedder),
         MaxMinPairs(),
@@ -70,12 +57,7 @@ def plan_synthesize(settings: SynthesizeSettings) -> Plan:
         "synthesize",
         settings,
         store,
-        Source(
-            INSTRUCTIONS,
-            key,
-            lambda run: ingest(store, settings.source, settings.rows_per_part, run),
-            lambda: look_at_instructions(settings.source, settings.rows_per_part),
-        ),
+        source,
         stages,
         lambda made, folder: write_preference_dataset(store, made["unique_pairs"], folder),
         trunk="unique_pairs",
@@ -166,19 +148,6 @@ def read_applications(settings: DialogueSettings) -> tuple[list[Application], di
     return applications, worlds
 
 
-def look_at_instructions(source: SourceSettings, rows_per_part: int) -> tuple[int, str]:
-    """Read a source without keeping it. Raises InputError when none of its rows can be used."""
-    chunks = list(read_chunks(source, rows_per_part))
-    rows, dropped = sum(len(chunk.rows) for chunk in chunks), sum(len(chunk.dropped) for chunk in chunks)
-    if rows == 0:
-        raise InputError(f"{source.path}: none of its {dropped} rows can be used")
-    longest = max(len(row.prompt) for chunk in chunks for row in chunk.rows)
-    return rows, (
-        f"{source.path}: {rows:,} instructions, {dropped:,} rows cannot be read, longest prompt {longest:,} characters "
-        f"(about {longest // CHARS_PER_TOKEN:,} tokens)"
-    )
-
-
 def look_at_application(application: Application) -> str:
     """One line: the prompt's turns and length, and what the application brings."""
     chars, world = len(application.context), application.environment.world
@@ -192,5 +161,7 @@ def look_at_application(application: Application) -> str:
 FLOWS: dict[str, tuple[type[RunSettings], Callable[[Any], Plan]]] = {
     "synthesize": (SynthesizeSettings, plan_synthesize),
     "dialogues": (DialogueSettings, plan_dialogues),
+    "multifaceted": (MultifacetedSettings, plan_multifaceted),
+    "judge": (JudgeSettings, plan_judge),
 }
 """Name -> (its settings, how it is planned). Each has a Prefect flow of that name in flows/<name>.py."""

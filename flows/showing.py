@@ -9,18 +9,23 @@ import pyarrow.parquet as pq
 
 from flows.looking import shortened
 from flows.plan import Plan
+from flows.report import two_places, value_table
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
 from storage.publish import read_frame
+from storage.sources import INSTRUCTIONS
+from tasks.coverage import coverage
 from tasks.dialogue_signs import called
-from tasks.stages import APPLICATIONS, INSTRUCTIONS, noted_rows
+from tasks.judging import bench_results
+from tasks.multifaceted import PreferenceSets
+from tasks.stages import APPLICATIONS, noted_rows
 
 Made = Mapping[str, Manifest]
 
 
 def notes(planned: Plan, made: Made) -> Iterator[str]:
     """What a reader should know before the table."""
-    if INSTRUCTIONS in made and (noted := noted_rows(planned.store, made[INSTRUCTIONS])):
+    if INSTRUCTIONS.stage in made and (noted := noted_rows(planned.store, made[INSTRUCTIONS.stage])):
         yield f"{noted} rows have later turns or messages: the first user turn was used"
     settings = planned.settings
     if isinstance(settings, DialogueSettings):
@@ -56,7 +61,7 @@ def show_pairs(console: Any, planned: Plan, made: Made, most: int, whole: bool) 
     rows = {stage: {row["id"]: row for row in first_rows(planned, manifest)} for stage, manifest in made.items()}
     for pair in list(rows["pairs"].values())[:most]:
         traced, parent = {"pair": pair}, pair["parent_id"]
-        for stage in ("rewards", "system_messages", "preference_sets"):
+        for stage in ("rewards", "variants"):
             traced[stage] = rows[stage][parent]
             parent = traced[stage]["parent_id"]
         show_row(console, traced, whole)
@@ -72,7 +77,7 @@ def show_row(console: Any, traced: dict[str, Any], whole: bool) -> None:
     console.print()
     console.print(Text(f"user: {shortened(pair['prompt'], 300)}", style="bold"))
     if whole:
-        for value in traced["preference_sets"]["values"]:
+        for value in traced["variants"]["preference_set"]:
             said = f"  {value['dimension']} / {value['subdimension']} / {value['preference']}: {value['description']}"
             console.print(Text(shortened(said, 300), style="dim"))
     console.print(Text(f"system: {shortened(pair['system'] or '', 300)}"))
@@ -125,4 +130,66 @@ def show_dialogues(console: Any, planned: Plan, made: Made, most: int, whole: bo
         console.print(Text(f"  ended: {row['end_reason']}; {verdict}", style="dim"))
 
 
-SHOWN: dict[str, Callable[[Any, Plan, Made, int, bool], None]] = {"synthesize": show_pairs, "dialogues": show_dialogues}
+def show_variants(console: Any, planned: Plan, made: Made, most: int, whole: bool) -> None:
+    """How even the values came out, then the first instructions, each with its variants and the pair made of them."""
+    from rich.text import Text
+
+    frame = read_frame(planned.store, made["variants"])
+    width = 100_000 if whole else 300
+    for variants in frame.partition_by("parent_id", maintain_order=True)[:most]:
+        rows = variants.to_dicts()
+        console.print()
+        console.print(Text(f"user: {shortened(rows[0]['prompt'], width)}", style="bold"))
+        for row in rows:
+            values = "; ".join(value["preference"] for value in row["preference_set"])
+            console.print(Text(f"  values: {values}" + ("  (picked)" if row["picked"] else ""), style="cyan"))
+            if whole:
+                for value in row["preference_set"]:
+                    origin = value["origin"].replace("_", " ")
+                    said = f"{value['dimension']} / {value['subdimension']} ({origin}): {value['description']}"
+                    console.print(Text(f"    {said}", style="dim"))
+            console.print(Text(f"    system: {shortened(row['system'], width)}", style="dim"))
+            console.print(Text(f"    {shortened(row['output'], width)}"))
+    drawn = next(step.stage for step in planned.stages if isinstance(step.stage, PreferenceSets))
+    used = value_table(frame)
+    for split, side in drawn.sides.items():
+        mine = used.filter(pl.col("split") == split).to_dicts()
+        console.print(f"\n{split}: {len(mine) // len(side.dimensions):,} sets", highlight=False)
+        for found in coverage(side, mine) if mine else ():
+            console.print(
+                f"  {found['dimension']}: {found['subdimensions']} subdimensions (evenness "
+                f"{found['subdimension_evenness']:.3f}), {found['seeds_used']:.0%} of the seeds "
+                f"({found['seed_evenness']:.3f}), {found['worded_as_seed']:.0%} worded as seed",
+                highlight=False,
+            )
+    console.print(f"\nreport  {planned.dataset / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def show_scores(console: Any, planned: Plan, made: Made, most: int, whole: bool) -> None:
+    """The first rows with what the judge said, then the scores."""
+    from rich.text import Text
+
+    for row in read_frame(planned.store, made["bench_scores"]).head(most).iter_rows(named=True):
+        console.print()
+        console.print(Text(f"user: {shortened(row['prompt'], 300)}", style="bold"))
+        console.print(Text(f"  system: {shortened(row['system'], 300)}", style="dim"))
+        console.print(Text(f"  answer: {shortened(row['answers'][0], 100_000 if whole else 300)}"))
+        scored = zip(row["rubrics"], row["scores"][0], row["feedbacks"][0], strict=False)
+        for rubric, score, feedback in scored:
+            said = f"  {'–' if score is None else score}: {shortened(rubric['criteria'], 120)}"
+            console.print(Text(said + (f" {shortened(feedback, 1000)}" if whole else ""), style="cyan"))
+    from flows.looking import table
+
+    results = bench_results(read_frame(planned.store, made["bench_scores"]))
+    shown = table("", "score", "spread over runs", "missing")
+    for name, result in results.items():
+        shown.add_row(name, two_places(result.score), two_places(result.spread), f"{result.missing:,}")
+    console.print(shown)
+
+
+SHOWN: dict[str, Callable[[Any, Plan, Made, int, bool], None]] = {
+    "synthesize": show_pairs,
+    "dialogues": show_dialogues,
+    "multifaceted": show_variants,
+    "judge": show_scores,
+}

@@ -50,25 +50,6 @@ class Instruction(Row):
     note: str = Field("", description="what the reader did to it, for instance that later turns were left out")
 
 
-class Value(Frozen):
-    """One user value under one dimension (Janus): a short preference and what it asks of an answer."""
-
-    dimension: str
-    subdimension: str
-    preference: str
-    description: str
-
-
-class PreferenceSet(Instruction):
-    """An instruction and one value per dimension, in the taxonomy's order."""
-
-    values: tuple[Value, ...]
-
-
-class SystemMessage(PreferenceSet):
-    """An instruction with the system message written for its preference set (field `system`)."""
-
-
 class Answer(Frozen):
     """One sampled response to a prompt. finish_reason "length" says that it was cut at max_tokens."""
 

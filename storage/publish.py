@@ -13,7 +13,8 @@ from schemas.dialogues import SignedDialogue
 from storage.artifacts import Store, read_artifact
 from storage.files import write_atomically, write_text
 
-SPLIT = "train-00000-of-00001.parquet"
+Splits = pl.DataFrame | Mapping[str, pl.DataFrame]
+"""One configuration: its rows, all of them for training, or its rows by split."""
 
 
 def read_frame(store: Store, manifest: Manifest, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -21,12 +22,13 @@ def read_frame(store: Store, manifest: Manifest, columns: Sequence[str] | None =
     return pl.DataFrame(read_artifact(store, manifest, columns))
 
 
+def message(role: str, content: str) -> pl.Expr:
+    """A column of texts as messages of one role."""
+    return pl.struct(pl.lit(role).alias("role"), pl.col(content).alias("content"))
+
+
 def preference_rows(pairs: pl.DataFrame) -> pl.DataFrame:
     """Pairs that the cuts kept, in TRL's conversational format: prompt, chosen and rejected are lists of messages."""
-
-    def message(role: str, content: str) -> pl.Expr:
-        return pl.struct(pl.lit(role).alias("role"), pl.col(content).alias("content"))
-
     user = pl.concat_list(message("user", "prompt"))
     with_system = pl.concat_list(message("system", "system"), message("user", "prompt"))
     return pairs.filter(pl.col("kept")).select(
@@ -76,18 +78,29 @@ def dialogue_rows(dialogues: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def write_configs(folder: Path, configs: Mapping[str, pl.DataFrame], card: str) -> int:
-    """Write each configuration that has rows, then the card, which makes the dataset exist; returns all rows."""
+def write_configs(folder: Path, configs: Mapping[str, Splits], card: str) -> int:
+    """Write each configuration and split that has rows, then the card, which makes the dataset exist; returns all rows.
+
+    `datasets` cannot load a split without rows: such a split, or a configuration of such, is left out.
+    """
     lines = ["---", "configs:"]
-    filled = {name: frame for name, frame in configs.items() if frame.height or len(configs) == 1}
-    for place, (name, frame) in enumerate(filled.items()):  # `datasets` cannot load a split without rows
-        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    by_split: dict[str, Mapping[str, pl.DataFrame]] = {
+        name: {"train": given} if isinstance(given, pl.DataFrame) else given for name, given in configs.items()
+    }
+    filled = by_split
+    if len(configs) > 1:
+        filled = {name: {s: frame for s, frame in splits.items() if frame.height} for name, splits in by_split.items()}
+    for place, (name, splits) in enumerate((name, splits) for name, splits in filled.items() if splits):
         where = "data" if len(configs) == 1 else f"data/{name}"
-        write_atomically(folder / where / SPLIT, partial(pq.write_table, table, compression="zstd"))
         lines += [f"- config_name: {name}", *(["  default: true"] if place == 0 and len(configs) > 1 else [])]
-        lines += ["  data_files:", "  - split: train", f"    path: {where}/train-*.parquet"]
+        lines += ["  data_files:"]
+        for split, frame in splits.items():
+            table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+            file = folder / where / f"{split}-00000-of-00001.parquet"
+            write_atomically(file, partial(pq.write_table, table, compression="zstd"))
+            lines += [f"  - split: {split}", f"    path: {where}/{split}-*.parquet"]
     write_text(folder / "README.md", "\n".join(lines) + "\n---\n" + card)
-    return sum(frame.height for frame in configs.values())
+    return sum(frame.height for splits in by_split.values() for frame in splits.values())
 
 
 def write_preference_dataset(store: Store, pairs: Manifest, folder: Path) -> int:

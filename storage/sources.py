@@ -9,7 +9,7 @@ import gzip
 import io
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,8 @@ import orjson
 
 from schemas.errors import Drop, InputError
 from schemas.hashing import content_hash, file_checksum
-from schemas.rows import Dropped, Instruction
+from schemas.multifaceted import BenchRow, Rubric, Value
+from schemas.rows import Dropped, Instruction, Row
 from schemas.settings import SourceSettings
 
 VERSION = "1"
@@ -38,7 +39,7 @@ class Line(NamedTuple):
 class Chunk:
     """The next `rows_per_part` raw rows of a source. ids_in: one id per raw row."""
 
-    rows: list[Instruction]
+    rows: list[Any]
     dropped: list[Dropped]
 
     @property
@@ -62,12 +63,22 @@ def fingerprint(source: SourceSettings) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def read_chunks(source: SourceSettings, rows_per_part: int) -> Iterator[Chunk]:
-    """Instructions in chunks of `rows_per_part` raw rows, so that a file that grew keeps its earlier chunks.
+class RowKind(NamedTuple):
+    """What a source's raw rows become: the artifact they make, their row type, and how one is read (it raises Drop)."""
+
+    stage: str
+    model: type[Row]
+    read: Callable[[Line, SourceSettings], Row]
+
+
+def read_chunks(source: SourceSettings, rows_per_part: int, kind: RowKind | None = None) -> Iterator[Chunk]:
+    """Rows in chunks of `rows_per_part` raw rows, so that a file that grew keeps its earlier chunks; default:
+    instructions.
 
     Raises InputError for an unreadable file, for one without rows, and when no row of the first chunk has the prompt
     column.
     """
+    read = (kind or INSTRUCTIONS).read
     seen: set[str] = set()
     chunk, raw, count = Chunk([], []), 0, 0
     columns: set[str] = set()
@@ -79,7 +90,7 @@ def read_chunks(source: SourceSettings, rows_per_part: int) -> Iterator[Chunk]:
         raw += 1
         columns.update(line.fields or ())
         try:
-            row = instruction_of(line, source)
+            row = read(line, source)
             if row.id in seen:
                 raise Drop(f"duplicate_id: {row.id}")
             seen.add(row.id)
@@ -146,6 +157,38 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
         source=text_of(source_name, "source") if isinstance(source_name, str) else source.path.rsplit("/", 1)[-1],
         note="; ".join(notes),
     )
+
+
+def bench_row_of(line: Line, source: SourceSettings) -> BenchRow:
+    """One raw row of a bench, as `multifaceted` writes it; raises Drop. Its preference_set may be absent."""
+    row = instruction_of(line, source)
+    fields = line.fields or {}
+    rubrics = fields.get("rubrics")
+    if not isinstance(rubrics, list) or not rubrics:
+        raise Drop("no_rubrics: expected a list of {criteria, score_descriptions}")
+    sets = fields.get("preference_set") or []
+    if not isinstance(sets, list) or len(sets) not in (0, len(rubrics)):
+        raise Drop(f"bad_preference_set: expected as many values as rubrics, {len(rubrics)}")
+    names = ("dimension", "subdimension", "preference", "description")
+    try:
+        values = tuple(
+            Value(**{name: text_of(one[name], name) for name in names}, origin="seed", seed="") for one in sets
+        )
+    except (KeyError, TypeError) as error:
+        raise Drop(f"bad_preference_set: expected {', '.join(names)} ({error})") from error
+    return BenchRow(
+        id=row.id,
+        prompt=row.prompt,
+        system=row.system or "",
+        source=row.source,
+        preference_set=values,
+        reference_answer=text_of(fields.get("reference_answer"), "reference_answer"),
+        rubrics=tuple(Rubric.of(rubric) for rubric in rubrics),
+    )
+
+
+INSTRUCTIONS = RowKind("instructions", Instruction, instruction_of)
+BENCH = RowKind("bench_rows", BenchRow, bench_row_of)
 
 
 def first_turn(messages: list[Any], system: Any) -> tuple[Any, Any, int]:

@@ -1,22 +1,16 @@
 """Duplicates. A cut adds `kept`, `duplicate_of`, `similarity`, `layer` and deletes nothing; the exporter honours it."""
 
-import unicodedata
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 
-from schemas.hashing import content_hash
+from schemas.hashing import content_hash, normalised
 from schemas.rows import Dropped
 from tasks.frames import FrameStage
 
 BLOCK = 1024
-
-
-def normalised(text: str) -> str:
-    """NFKC, casefold, white space collapsed: what two exact duplicates share, in any script."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def first_alike(vectors: np.ndarray[Any, Any], threshold: float) -> list[int]:

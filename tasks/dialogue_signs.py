@@ -6,27 +6,20 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
-from rapidfuzz.distance import Indel
 
 from schemas.applications import AGENT, USER
 from schemas.dialogue_settings import CutSettings
 from schemas.dialogues import Dialogue, SignedDialogue
 from schemas.errors import Drop
+from schemas.hashing import normalised
 from schemas.rows import Dropped, arrow_schema
-from tasks.dedup import normalised
 from tasks.frames import FrameStage
+from tasks.overlap import GRAM, grams, rouge_l, words_of
 from tasks.patterns import fits, searched
-from tasks.rewards import tokens_of
 
-GRAM = 8
 ENVIRONMENT_LABELS = rf"^\s*({re.escape(USER)}|user:|human:|customer:|environment:|observation:)"
 AGENT_LABELS = rf"^\s*({re.escape(AGENT)}|agent:|assistant:)"
 SIGNS = tuple(name for name in SignedDialogue.model_fields if name not in Dialogue.model_fields)
-
-
-def rouge_l(first: str, second: str) -> float:
-    """ROUGE-L's F1 over words and punctuation: 2 x longest common subsequence / (m + n); 1 for two empty texts."""
-    return Indel.normalized_similarity(tokens_of(first.casefold()), tokens_of(second.casefold()))
 
 
 def found(patterns: Sequence[str], text: str) -> bool:
@@ -36,15 +29,6 @@ def found(patterns: Sequence[str], text: str) -> bool:
 
 def share(verdicts: Sequence[bool]) -> float | None:
     return sum(verdicts) / len(verdicts) if verdicts else None
-
-
-def words_of(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
-
-
-def grams(words: Sequence[str], length: int = GRAM) -> list[tuple[str, ...]]:
-    """Every run of so many words."""
-    return list(zip(*(words[n:] for n in range(length)), strict=False))
 
 
 def copied(texts: Sequence[str], source: set[tuple[str, ...]]) -> float:

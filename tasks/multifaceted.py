@@ -1,97 +1,203 @@
-"""Multifaceted system messages (Janus), first form: one preference set and one system message per instruction.
+"""Multifaceted preference data (Janus): instruction -> preference sets -> system messages -> responses.
 
-Source: docs/papers.md#multifaceted.
+Source: docs/papers.md#multifaceted, steps S1 to S3.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import combinations
+from typing import Any, ClassVar, Literal
 
 import orjson
 from pydantic import Field
 
-from schemas.calls import Completion, Request
-from schemas.errors import Drop
-from schemas.rows import Instruction, PreferenceSet, SystemMessage, Value
+from schemas.calls import Completion, Message, Request
+from schemas.errors import Drop, InputError
+from schemas.hashing import digest, normalised
+from schemas.multifaceted import Split, Value, WithResponses, WithSets, WithSystems
+from schemas.rows import Answer, Instruction
+from schemas.taxonomy import Dimension, Taxonomy
+from tasks.coverage import drawn, parted
+from tasks.overlap import grams, rouge_l, words_of
 from tasks.prompts import load
-from tasks.recipe import Recipe, Steps, ask_until
+from tasks.recipe import Recipe, Steps, ask_all
 
-DIMENSIONS: Mapping[str, str] = {
-    "style": "how it is said: clarity, conciseness, format, tone, vividness",
-    "background_knowledge": "what the reader already knows: from basic to expert",
-    "informativeness": "what it brings: depth, relevance, practicality, creativity, efficiency",
-    "harmlessness": "how it avoids harm: accuracy, safety, morality, sensitivity, trustworthiness",
-}
+FIELDS = ("subdimension", "preference", "description")
+ALIKE = 0.7  # mean ROUGE-L of the descriptions from which two sets of one instruction are near-equal
 
 
-def preference_schema(dimensions: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON schema of one preference set: an object per dimension, in order, with bounded strings."""
-    value = {
-        "type": "object",
-        "properties": {
-            "subdimension": {"type": "string", "minLength": 3, "maxLength": 40},
-            "preference": {"type": "string", "minLength": 3, "maxLength": 60},
-            "description": {"type": "string", "minLength": 20, "maxLength": 300},
-        },
-        "required": ["subdimension", "preference", "description"],
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": dict.fromkeys(dimensions, value),
-        "required": list(dimensions),
-        "additionalProperties": False,
-    }
+class PreferenceSets(Recipe[Instruction, WithSets]):
+    """Instruction -> `count` preference sets, each with one value per dimension, top-down.
 
+    sampler: `balanced` deals each set its subdimensions and seed values (tasks/coverage.py); `model` shows the taxonomy
+    and lets the model choose, as the paper does. A share of instructions and of values is kept for the bench. A set
+    that is malformed, or near-equal to another of its instruction, is asked for again, its fault named.
 
-class PreferenceSets(Recipe[Instruction, PreferenceSet]):
-    """Instruction -> one value for each of four dimensions, top-down. An answer that is no such set is asked for again.
-
+    Drops: bad_preference_set, several_values, empty_value, reserved_value, alike_sets.
     Source: docs/papers.md#multifaceted, step S1.
     """
 
     name: ClassVar = "preference_sets"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher",)
-    prompts: ClassVar = {"multifaceted/preference_set": ("dimensions",)}
+    prompts: ClassVar = {"multifaceted/preference_set": ("taxonomy", "dealt")}
 
+    count: int = Field(3, ge=1)
+    sampler: Literal["balanced", "model"] = "balanced"
+    taxonomy: Taxonomy = Taxonomy.model_validate({"style": {"clarity": ["plain words", "short", "full"]}})
+    bench_share: float = Field(0, ge=0, lt=1, description="of the instructions")
+    held_out: float = Field(0, ge=0, lt=1, description="of each subdimension's values")
     attempts: int = Field(3, ge=1)
 
+    @cached_property
+    def sides(self) -> dict[Split, Taxonomy]:
+        """The values that each split may have. Raises InputError when a dimension has too few."""
+        train, bench = parted(self.taxonomy, self.held_out if self.bench_share else 0)
+        sides: dict[Split, Taxonomy] = {"train": train, "bench": bench}
+        for split, side in sides.items():
+            for dimension in side.dimensions:
+                if len(dimension.seeds) < self.count:
+                    raise InputError(
+                        f"the taxonomy's dimension {dimension.name} has {len(dimension.seeds)} values for {split}, but "
+                        f"{self.count} sets need as many; add values, or lower preference_sets.count"
+                    )
+        return sides
+
     def requests_per_row(self) -> int:
-        return self.attempts
+        return self.count * self.attempts
 
-    def steps(self, row: Instruction) -> Steps[PreferenceSet]:
-        request = Request(
-            role="teacher",
-            messages=load("multifaceted/preference_set").render(row=row, dimensions=DIMENSIONS),
-            sampling=self.sampling,
-            schema_=preference_schema(DIMENSIONS),
-        )
-        values = yield from ask_until(request, self.attempts, parse_values)
-        return PreferenceSet.child_of(row, self.name, values=values)
+    def split_of(self, row: Instruction) -> Split:
+        """By the prompt's hash, so that no prompt is ever in both, and rows that are added move none."""
+        at = int.from_bytes(digest(["bench", normalised(row.prompt)], size=6), "big") / 2**48
+        return "bench" if at < self.bench_share else "train"
+
+    def steps(self, row: Instruction) -> Steps[WithSets]:
+        split = self.split_of(row)
+        side = self.sides[split]
+        dealt: list[dict[str, tuple[str, str]]] = [{} for _ in range(self.count)]
+        if self.sampler == "balanced":
+            for dimension in side.dimensions:
+                seeds = drawn(dimension, [self.sampling.seed, normalised(row.prompt)], self.count)
+                for one, seed in zip(dealt, seeds, strict=True):
+                    one[dimension.name] = seed
+        template = load("multifaceted/preference_set")
+        requests = [
+            Request(
+                role="teacher",
+                messages=template.render(row=row, taxonomy=side, dealt=one),
+                sampling=self.sampling,
+                schema_=preference_schema(side, one),
+                sample=n * self.attempts,  # the model's own choice: equal prompts, other samples
+            )
+            for n, one in enumerate(dealt)
+        ]
+
+        def parse(place: int, said: Completion) -> tuple[Value, ...]:
+            values = parse_values(said, self.taxonomy, dealt[place])
+            for value, dimension in zip(values, side.dimensions, strict=True):
+                if value.origin == "seed" and normalised(value.preference) not in dimension.seeds:
+                    raise Drop(f"reserved_value: {value.preference!r} is kept for another split; take another value")
+            return values
+
+        sets = yield from ask_all(requests, self.attempts, parse, near_equal)
+        return WithSets.child_of(row, self.name, split=split, sets=tuple(sets))
 
 
-def parse_values(said: Completion) -> tuple[Value, ...]:
-    """Read one value per dimension; raises Drop that says what is wrong."""
+def preference_schema(taxonomy: Taxonomy, dealt: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    """The JSON schema of one preference set: an object per dimension, in order, with bounded strings."""
+
+    def value(dimension: Dimension) -> dict[str, Any]:
+        fixed = dealt.get(dimension.name)
+        return {
+            "type": "object",
+            "properties": {
+                "subdimension": {"enum": [fixed[0]]} if fixed else {"type": "string", "minLength": 2, "maxLength": 40},
+                "preference": {"type": "string", "minLength": 2, "maxLength": 80},
+                "description": {"type": "string", "minLength": 10, "maxLength": 300},
+            },
+            "required": list(FIELDS),
+            "additionalProperties": False,
+        }
+
+    return {
+        "type": "object",
+        "properties": {dimension.name: value(dimension) for dimension in taxonomy.dimensions},
+        "required": [dimension.name for dimension in taxonomy.dimensions],
+        "additionalProperties": False,
+    }
+
+
+def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple[str, str]]) -> tuple[Value, ...]:
+    """Read one value per dimension, in the taxonomy's order; raises Drop that says what is wrong."""
     if said.finish_reason == "length":
-        raise Drop("bad_preference_set: cut at max_tokens")
+        raise Drop("bad_preference_set: it was cut, because it was too long; be shorter")
     try:
         found = orjson.loads(said.text)
-        values = tuple(
-            Value(dimension=dimension, **{field: " ".join(found[dimension][field].split()) for field in FIELDS})
-            for dimension in DIMENSIONS
+    except ValueError as error:
+        raise Drop("bad_preference_set: it was no JSON object") from error
+    names = [dimension.name for dimension in taxonomy.dimensions]
+    if not isinstance(found, dict) or (missing := [name for name in names if name not in found]):
+        raise Drop(
+            f"bad_preference_set: it had no value for {', '.join(missing) if isinstance(found, dict) else 'any'}"
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Drop(f"bad_preference_set: {type(error).__name__}: {error}") from error
-    if empty := [value.dimension for value in values if not value.description]:
-        raise Drop(f"bad_preference_set: empty description for {', '.join(empty)}")
-    return values
+    values = []
+    for dimension in taxonomy.dimensions:
+        given = found[dimension.name]
+        if isinstance(given, list):
+            raise Drop(f"several_values: {dimension.name} had {len(given)} values; give exactly one")
+        if not isinstance(given, dict) or not all(isinstance(given.get(field), str) for field in FIELDS):
+            raise Drop(f"bad_preference_set: {dimension.name} must have the texts {', '.join(FIELDS)}")
+        texts = {field: " ".join(given[field].split()) for field in FIELDS}
+        if empty := [field for field, text in texts.items() if not any(map(str.isalnum, text))]:
+            raise Drop(f"empty_value: the {empty[0]} of {dimension.name} was empty")
+        value = value_of(dimension, texts, dealt.get(dimension.name))
+        if normalised(value.preference) in map(normalised, (value.dimension, value.subdimension)):
+            raise Drop(
+                f"empty_value: the preference of {dimension.name} only names its subdimension; say what is wanted"
+            )
+        values.append(value)
+    return tuple(values)
 
 
-FIELDS = ("subdimension", "preference", "description")
+def value_of(dimension: Dimension, texts: Mapping[str, str], dealt: tuple[str, str] | None) -> Value:
+    """A value in the taxonomy's own spelling where it is one of its seeds, and where it comes from."""
+    known = {normalised(one.name): one.name for one in dimension.subdimensions}
+    subdimension = dealt[0] if dealt else known.get(normalised(texts["subdimension"]), texts["subdimension"])
+    under, seed = dimension.seeds.get(normalised(texts["preference"]), ("", ""))
+    fits = seed and under == subdimension
+    return Value(
+        dimension=dimension.name,
+        subdimension=subdimension,
+        preference=seed if fits else texts["preference"],
+        description=texts["description"],
+        origin="seed" if fits else "new_value" if subdimension in known.values() else "new_subdimension",
+        seed=dealt[1] if dealt else "",
+    )
+
+
+def likeness(one: Sequence[Value], other: Sequence[Value]) -> float:
+    """How alike two sets are: the mean ROUGE-L of their descriptions, dimension by dimension."""
+    both = [rouge_l(a.description, b.description) for a, b in zip(one, other, strict=True)]
+    return sum(both) / len(both)
+
+
+def near_equal(sets: Sequence[tuple[Value, ...] | None]) -> dict[int, Drop]:
+    """The later one of every two sets that are near-equal."""
+    found: dict[int, Drop] = {}
+    for a, b in combinations(range(len(sets)), 2):
+        one, other = sets[a], sets[b]
+        if one and other and a not in found and likeness(one, other) > ALIKE:
+            found[b] = Drop(
+                "alike_sets: it wished for nearly the same as another person does; be as specific as you can"
+            )
+    return found
 
 
 LONGEST_SYSTEM_MESSAGE = 1400  # characters; the paper's are 682 to 1,370
 CHARS_PER_TOKEN = 3  # at least, in prose: so the message ends before max_tokens cuts it
+COPIED = 8  # words in a row, as in the instruction: then a system message takes up the task
+ANSWERS = ("```", "sure,", "sure!", "certainly", "here is", "here's", "here are", "of course")
+YOU = {"you", "your", "you're", "yourself"}
 
 
 def system_message_schema(max_tokens: int) -> dict[str, Any]:
@@ -105,39 +211,113 @@ def system_message_schema(max_tokens: int) -> dict[str, Any]:
     }
 
 
-class SystemMessages(Recipe[PreferenceSet, SystemMessage]):
-    """Preference set -> a system message written from its four descriptions only. A system message the instruction
-    came with is replaced. Source: docs/papers.md#multifaceted, step S2.
+class SystemMessages(Recipe[WithSets, WithSystems]):
+    """Preference sets -> a system message for each, written from its descriptions only. A system message the
+    instruction came with is replaced. Source: docs/papers.md#multifaceted, step S2.
+
+    Drops: bad_system_message, empty_system_message, answers_instruction, same_system_message.
     """
 
     name: ClassVar = "system_messages"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher",)
-    prompts: ClassVar = {"multifaceted/system_message": ("descriptions",)}
+    prompts: ClassVar = {"multifaceted/system_message": ("descriptions", "language")}
 
+    language: str = Field("", description="what it is written in; empty: left to the model")
     attempts: int = Field(3, ge=1)
+    sets: int = Field(3, ge=1, exclude=True, description="of a row, for plans")
 
     def requests_per_row(self) -> int:
-        return self.attempts
+        return self.sets * self.attempts
 
-    def steps(self, row: PreferenceSet) -> Steps[SystemMessage]:
-        messages = load("multifaceted/system_message").render(
-            row=row, descriptions=[value.description for value in row.values]
+    def steps(self, row: WithSets) -> Steps[WithSystems]:
+        template = load("multifaceted/system_message")
+        requests = [
+            Request(
+                role="teacher",
+                messages=template.render(descriptions=[value.description for value in one], language=self.language),
+                sampling=self.sampling,
+                schema_=system_message_schema(self.sampling.max_tokens),
+            )
+            for one in row.sets
+        ]
+        systems = yield from ask_all(
+            requests,
+            self.attempts,
+            lambda _, said: parse_system_message(said, row.prompt, second_person=not self.language),
+            lambda found: repeated(found, "same_system_message: it was the same as for another person"),
         )
-        schema = system_message_schema(self.sampling.max_tokens)
-        request = Request(role="teacher", messages=messages, sampling=self.sampling, schema_=schema)
-        system = yield from ask_until(request, self.attempts, parse_system_message)
-        return SystemMessage.child_of(row, self.name, system=system)
+        return WithSystems.child_of(row, self.name, systems=tuple(systems))
 
 
-def parse_system_message(said: Completion) -> str:
-    """Read the system message out of its JSON; raises Drop that says what is wrong."""
+def parse_system_message(said: Completion, prompt: str, *, second_person: bool = True) -> str:
+    """Read the system message out of its JSON; raises Drop that says what is wrong.
+
+    second_person: whether it must say "you", as English ones do.
+    """
     if said.finish_reason == "length":
-        raise Drop("bad_system_message: cut at max_tokens")
+        raise Drop("bad_system_message: it was cut, because it was too long; be shorter")
     try:
         system = " ".join(orjson.loads(said.text)["system_message"].split())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Drop(f"bad_system_message: {type(error).__name__}: {error}") from error
+        raise Drop("bad_system_message: it was no JSON object with the text `system_message`") from error
     if not system:
-        raise Drop("empty_system_message")
+        raise Drop("empty_system_message: it was empty")
+    words = words_of(system)
+    if copied := set(grams(words, COPIED)) & set(grams(words_of(prompt), COPIED)):
+        raise Drop(f"answers_instruction: it takes up a task ({' '.join(min(copied))!r}); set the manner only")
+    if system.casefold().startswith(ANSWERS) or "```" in system:
+        raise Drop("answers_instruction: it is an answer, not a message that tells a model how to answer")
+    if second_person and not YOU & set(words):
+        raise Drop('bad_system_message: it does not speak to the model as "you"')
     return system
+
+
+def repeated(texts: Sequence[str | None], fault: str) -> dict[int, Drop]:
+    """The later ones of texts that are the same but for case and white space."""
+    first: dict[str, int] = {}
+    for place, text in enumerate(texts):
+        if text is not None:
+            first.setdefault(normalised(text), place)
+    return {n: Drop(fault) for n, text in enumerate(texts) if text is not None and first[normalised(text)] != n}
+
+
+class Responses(Recipe[WithSystems, WithResponses]):
+    """Under each system message, a response to the instruction; equal ones are asked for again, the fault named.
+
+    Drops: empty_response, same_response. Source: docs/papers.md#multifaceted, step S3.
+    """
+
+    name: ClassVar = "responses"
+    version: ClassVar = "1"
+    roles: ClassVar = ("teacher",)
+
+    attempts: int = Field(3, ge=1)
+    sets: int = Field(3, ge=1, exclude=True, description="of a row, for plans")
+
+    def requests_per_row(self) -> int:
+        return self.sets * self.attempts
+
+    def steps(self, row: WithSystems) -> Steps[WithResponses]:
+        user = Message(role="user", content=row.prompt)
+        requests = [
+            Request(role="teacher", messages=(Message(role="system", content=one), user), sampling=self.sampling)
+            for one in row.systems
+        ]
+
+        def compare(found: Sequence[Answer | None]) -> dict[int, Drop]:
+            texts = [one.text if one else None for one in found]
+            return repeated(texts, "same_response: under another system message the same was said; honour this one")
+
+        answers = yield from ask_all(requests, self.attempts, parse_response, compare)
+        return WithResponses.child_of(row, self.name, responses=tuple(answers))
+
+
+def parse_response(place: int, said: Completion) -> Answer:
+    """The response as it came; raises Drop for an empty one."""
+    text = said.text.strip()
+    if not text:
+        raise Drop("empty_response: it was empty")
+    return Answer(
+        answer_index=place, text=text, finish_reason=said.finish_reason, completion_tokens=said.completion_tokens
+    )

@@ -18,7 +18,7 @@ a test sends completions by hand. When a request fails for good the driver throw
 request is `optional`.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from schemas.calls import Completion, Frozen, Request, Sampling
@@ -31,22 +31,72 @@ In = TypeVar("In", bound=Row)
 Out = TypeVar("Out", bound=Row)
 T = TypeVar("T")
 Steps = Generator[list[Request], list[Completion], Out]
+UNUSABLE = "(An earlier reply to this could not be used: {fault}. Reply again, and mind this.)"
+LONGEST_FAULT = 400  # characters
 
 
 def ask_until(
-    request: Request, attempts: int, parse: Callable[[Completion], T]
+    request: Request, attempts: int, parse: Callable[[Completion], T], note: str = UNUSABLE
 ) -> Generator[list[Request], list[Completion], T]:
-    """Ask until `parse` accepts the answer (it raises Drop for one it does not), each time as another sample, counted
-    from the request's; the last Drop ends the row. Use it as `value = yield from ask_until(...)`.
+    """Ask until `parse` accepts the answer (it raises Drop for one it does not); the last Drop ends the row. Use it as
+    `value = yield from ask_until(...)`.
     """
+    [found] = yield from ask_all([request], attempts, lambda _, said: parse(said), note=note)
+    return found
+
+
+def ask_all(
+    requests: Sequence[Request],
+    attempts: int,
+    parse: Callable[[int, Completion], T],
+    compare: Callable[[Sequence[T | None]], Mapping[int, Drop]] = lambda _: {},
+    note: str = UNUSABLE,
+) -> Generator[list[Request], list[Completion], list[T]]:
+    """`ask_each`, and the first fault that is left ends the row."""
+    found, faults = yield from ask_each(requests, attempts, parse, compare, note)
+    if faults:
+        raise faults[min(faults)]
+    return [one for one in found if one is not None]
+
+
+def ask_each(
+    requests: Sequence[Request],
+    attempts: int,
+    parse: Callable[[int, Completion], T],
+    compare: Callable[[Sequence[T | None]], Mapping[int, Drop]] = lambda _: {},
+    note: str = UNUSABLE,
+) -> Generator[list[Request], list[Completion], tuple[list[T | None], dict[int, Drop]]]:
+    """Ask several questions at once, and those again, each with its fault named, whose answer `parse` refuses (it
+    raises Drop) or `compare` does (it sees all that was found so far, and returns what is wrong by place).
+
+    Returns what was found, and what is still wrong after `attempts` tries, by place. Each try is another sample,
+    counted from the request's.
+    """
+    found: list[T | None] = [None] * len(requests)
+    faults: dict[int, Drop] = {}
     for attempt in range(attempts):
-        [said] = yield [request.model_copy(update={"sample": request.sample + attempt})]
-        try:
-            return parse(said)
-        except Drop:
-            if attempt == attempts - 1:
-                raise
-    raise ValueError(f"attempts is {attempts}; expected at least 1")
+        asked = sorted(faults) if attempt else range(len(requests))
+        said = yield [again(requests[n], attempt, faults.get(n), note) for n in asked]
+        faults = {}
+        for n, one in zip(asked, said, strict=True):
+            try:
+                found[n] = parse(n, one)
+            except Drop as drop:
+                found[n], faults[n] = None, drop
+        faults = {**compare(found), **faults}
+        if not faults:
+            break
+    return found, faults
+
+
+def again(request: Request, attempt: int, fault: Drop | None, note: str) -> Request:
+    """The next try: another sample, with what was wrong at the end of the last message."""
+    messages = request.messages
+    if fault:
+        last = messages[-1]
+        told = note.format(fault=(fault.detail or fault.reason.replace("_", " "))[:LONGEST_FAULT])
+        messages = (*messages[:-1], last.model_copy(update={"content": f"{last.content}\n\n{told}"}))
+    return request.model_copy(update={"sample": request.sample + attempt, "messages": messages})
 
 
 class Recipe(Frozen, Generic[In, Out]):

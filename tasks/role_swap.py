@@ -13,7 +13,7 @@ from pydantic import Field
 from schemas.calls import Completion, Message, Request, Sampling
 from schemas.dialogues import Dialogue, EndReason, Opening
 from schemas.errors import Drop
-from tasks.dedup import normalised
+from schemas.hashing import normalised
 from tasks.engines.worlds import world_request
 from tasks.patterns import searched
 from tasks.prompts import load
@@ -37,7 +37,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     """
 
     name: ClassVar = "dialogues"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("author", "teacher", "environment", "judge", "world")
     prompts: ClassVar = {
         "role_swap/agent": ("tools",),

@@ -36,7 +36,7 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
     """
 
     name: ClassVar = "outputs"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("student", "teacher")
 
     prompts: ClassVar = {"role_swap/agent": ("tools",)}

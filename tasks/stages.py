@@ -12,7 +12,6 @@ from schemas.applications import Application
 from schemas.artifacts import Manifest, PartSeal
 from schemas.errors import InputError
 from schemas.hashing import content_hash
-from schemas.rows import Instruction
 from schemas.settings import EngineSettings, SourceSettings
 from storage.artifacts import (
     CALLS,
@@ -26,13 +25,13 @@ from storage.artifacts import (
     table_content,
     write_manifest,
 )
-from storage.sources import VERSION, fingerprint, read_chunks
+from storage.sources import INSTRUCTIONS, VERSION, RowKind, fingerprint, read_chunks
 from tasks.engines.engine import engine_name
 from tasks.frames import FrameStage
 from tasks.recipe import Recipe
 from tasks.worker import Job, Progress, Stage
 
-INSTRUCTIONS, APPLICATIONS = "instructions", "applications"
+APPLICATIONS = "applications"
 OnProgress = Callable[[Progress], None]
 
 
@@ -64,28 +63,30 @@ class Planned:
         return [Job(key=content_hash([self.identity, seal.content]), source=seal) for seal in source.parts]
 
 
-def source_key(source: SourceSettings, rows_per_part: int) -> str:
-    """The key of the instructions artifact: the file's content and how it is read."""
+def source_key(source: SourceSettings, rows_per_part: int, kind: RowKind = INSTRUCTIONS) -> str:
+    """The key of a source's artifact: the file's content and how it is read."""
     name = source.path.rsplit("/", 1)[-1]  # rows say where they came from
     settings = source.model_dump(exclude={"path"})
-    return content_hash([INSTRUCTIONS, VERSION, fingerprint(source), name, settings, rows_per_part])
+    return content_hash([kind.stage, VERSION, fingerprint(source), name, settings, rows_per_part])
 
 
-def ingest(store: Store, source: SourceSettings, rows_per_part: int, run: str) -> Manifest:
-    """Read a source into an artifact of instructions; raises InputError when it cannot be read or has no good row."""
-    key = source_key(source, rows_per_part)
-    if manifest := sealed_artifact(store, INSTRUCTIONS, key, {}):
+def ingest(
+    store: Store, source: SourceSettings, rows_per_part: int, run: str, kind: RowKind = INSTRUCTIONS
+) -> Manifest:
+    """Read a source into an artifact of its rows; raises InputError when it cannot be read or has no good row."""
+    key = source_key(source, rows_per_part, kind)
+    if manifest := sealed_artifact(store, kind.stage, key, {}):
         return manifest
     seals = []
-    for chunk in read_chunks(source, rows_per_part):
-        table = rows_to_table(Instruction, chunk.rows, [()] * len(chunk.rows)).drop_columns([CALLS])
-        part_key = content_hash([INSTRUCTIONS, VERSION, [row.model_dump() for row in chunk.rows + chunk.dropped]])
-        seal = sealed_part(store, INSTRUCTIONS, part_key)
-        seals.append(seal or seal_part(store, INSTRUCTIONS, part_key, table, chunk.dropped, ids_in=chunk.ids_in))
+    for chunk in read_chunks(source, rows_per_part, kind):
+        table = rows_to_table(kind.model, chunk.rows, [()] * len(chunk.rows)).drop_columns([CALLS])
+        part_key = content_hash([kind.stage, VERSION, [row.model_dump() for row in chunk.rows + chunk.dropped]])
+        seal = sealed_part(store, kind.stage, part_key)
+        seals.append(seal or seal_part(store, kind.stage, part_key, table, chunk.dropped, ids_in=chunk.ids_in))
     manifest = Manifest(
-        stage=INSTRUCTIONS,
+        stage=kind.stage,
         key=key,
-        identity={"stage": INSTRUCTIONS, "version": VERSION, "source": source.model_dump()},
+        identity={"stage": kind.stage, "version": VERSION, "source": source.model_dump()},
         columns=columns_of(table),
         parts=tuple(seals),
         run=run,

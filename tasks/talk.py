@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from schemas.applications import Application, Turn
 from schemas.calls import Completion, Message
 from schemas.dialogues import Opening
-from tasks.dialogue_signs import rouge_l
+from tasks.overlap import rouge_l
 from tasks.patterns import searched
 from tasks.tools import Act, answered, written
 

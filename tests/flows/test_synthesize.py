@@ -48,8 +48,8 @@ def test_the_whole_job_then_nothing_to_do_then_only_what_is_new(
     catalog = duckdb.connect(str(tmp_path / "store" / "catalog.duckdb"), read_only=True)
     walk = (
         "SELECT count(*) FROM unique_pairs p JOIN rewards r ON p.parent_id = r.id "
-        "JOIN system_messages s ON r.parent_id = s.id JOIN preference_sets v ON s.parent_id = v.id "
-        "JOIN instructions i ON v.parent_id = i.id"
+        "JOIN variants n ON r.parent_id = n.id JOIN system_messages s ON n.parent_id = s.id "
+        "JOIN preference_sets v ON s.parent_id = v.id JOIN instructions i ON v.parent_id = i.id"
     )
     assert catalog.sql(walk).fetchall() == [(13,)]  # every exported row leads back to its input
     assert catalog.sql("SELECT sum(calls)::INT FROM spend").fetchall() == [(78,)]
@@ -106,9 +106,16 @@ def test_the_flows_are_ordinary_prefect_deployments() -> None:
     from prefect.utilities.callables import parameter_schema
 
     from flows.dialogues import dialogues
+    from flows.judge import judge
+    from flows.multifaceted import multifaceted
     from flows.synthesize import synthesize
 
-    flows = {"flows.synthesize:synthesize": synthesize, "flows.dialogues:dialogues": dialogues}
+    flows = {
+        "flows.synthesize:synthesize": synthesize,
+        "flows.dialogues:dialogues": dialogues,
+        "flows.multifaceted:multifaceted": multifaceted,
+        "flows.judge:judge": judge,
+    }
     schema = parameter_schema(synthesize).model_dump()
     assert {deployment["entrypoint"] for deployment in manifest["deployments"]} == flows.keys()
     kinds = {bool(deployment.get("schedules")) for deployment in manifest["deployments"]}

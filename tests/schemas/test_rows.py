@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.errors import Drop, EngineError, InputError, StoreError
+from schemas.multifaceted import Value, WithSets
 from schemas.rows import (
     Answer,
     Instruction,
     Pool,
-    PreferenceSet,
     Row,
-    Value,
     arrow_schema,
     arrow_type,
     from_arrow,
@@ -43,11 +42,11 @@ def test_rows_survive_arrow(given_rows: list[tuple[str, str | None, list[str]]])
 
 def test_a_child_has_its_own_id_and_takes_over_what_it_shares() -> None:
     parent = Instruction(id="a", prompt="p", system="s", source="here")
-    value = Value(dimension="style", subdimension="tone", preference="dry", description="dry wit")
-    child = PreferenceSet.child_of(parent, "preference_sets", values=(value,))
+    value = Value(dimension="style", subdimension="tone", preference="dry", description="dry wit", origin="seed")
+    child = WithSets.child_of(parent, "preference_sets", split="train", sets=((value,),))
     assert (child.prompt, child.system, child.source, child.parent_id) == ("p", "s", "here", "a")
-    assert child.id == PreferenceSet.child_of(parent, "preference_sets", values=()).id
-    assert child.id != PreferenceSet.child_of(parent, "elsewhere", values=()).id
+    assert child.id == WithSets.child_of(parent, "preference_sets", split="train", sets=()).id
+    assert child.id != WithSets.child_of(parent, "elsewhere", split="train", sets=()).id
 
 
 def test_rows_refuse_what_they_do_not_know_and_cannot_change() -> None:

@@ -18,8 +18,8 @@ from schemas.errors import Drop
 from schemas.rows import to_arrow
 from storage.applications import read_application, turns_of
 from storage.calls import CallStore
-from tasks.dialogue_signs import grams, words_of
 from tasks.driver import Driver
+from tasks.overlap import grams, words_of
 from tasks.pseudo_inputs import DraftInputs, PseudoInputs, parse_items
 from tasks.recipe import Recipe
 from tasks.role_swap import RoleSwap

@@ -1,98 +1,16 @@
 """Recipes, driven by hand: what they ask, what they make of the answer, and what they drop."""
 
-import json
+from collections.abc import Sequence
 
 import pytest
 
-from schemas.calls import Completion
+from schemas.calls import Completion, Message, Request
 from schemas.errors import Drop
-from schemas.rows import Instruction, PreferenceSet, Value
+from schemas.rows import Instruction
 from tasks.answers import Answers
-from tasks.multifaceted import DIMENSIONS, PreferenceSets, SystemMessages
+from tasks.recipe import ask_all, ask_until
 
 ROW = Instruction(id="a", prompt="Why is the {{ sky }} blue?")
-
-
-def value_of(dimension: str) -> dict[str, str]:
-    return {
-        "subdimension": f"{dimension} sub",
-        "preference": f"KEYWORD-{dimension}",
-        "description": f"Wishes for {dimension}\n here.",
-    }
-
-
-GOOD = json.dumps({dimension: value_of(dimension) for dimension in DIMENSIONS})
-
-
-def test_a_preference_set_has_each_dimension_once_in_order() -> None:
-    steps = PreferenceSets().steps(ROW)
-    [ask] = next(steps)
-    assert "Why is the {{ sky }} blue?" in ask.messages[-1].content  # a row's text is never template syntax
-    assert ask.schema_ is not None
-    assert list(ask.schema_["properties"]) == list(DIMENSIONS)
-    with pytest.raises(StopIteration) as done:
-        steps.send([Completion(text=GOOD)])
-    made: PreferenceSet = done.value.value
-    assert [value.dimension for value in made.values] == [
-        "style",
-        "background_knowledge",
-        "informativeness",
-        "harmlessness",
-    ]
-    assert made.values[0].description == "Wishes for style here."
-    assert made.parent_id == "a"
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        Completion(text="no JSON"),
-        Completion(text="[]"),
-        Completion(text=json.dumps({"style": value_of("style")})),
-        Completion(text=GOOD.replace("Wishes for style\\n here.", "  ")),
-        Completion(text=GOOD, finish_reason="length"),
-    ],
-)
-def test_a_bad_preference_set_is_asked_for_again_then_dropped(bad: Completion) -> None:
-    steps = PreferenceSets(attempts=2).steps(ROW)
-    [first] = next(steps)
-    [second] = steps.send([bad])
-    assert (first.sample, second.sample, second.messages) == (0, 1, first.messages)
-    with pytest.raises(Drop) as dropped:
-        steps.send([bad])
-    assert dropped.value.reason == "bad_preference_set"
-
-
-def test_a_system_message_is_asked_for_with_the_descriptions_only() -> None:
-    values = tuple(Value(dimension=name, **value_of(name)) for name in DIMENSIONS)
-    steps = SystemMessages().steps(PreferenceSet.child_of(ROW, 0, values=values))
-    [ask] = next(steps)
-    said = ask.messages[-1].content
-    assert all(value.description in said for value in values)
-    assert not any(value.preference in said or ROW.prompt in said for value in values)
-    with pytest.raises(StopIteration) as done:
-        steps.send([Completion(text='{"system_message": "You are a patient\\n teacher."}')])
-    assert done.value.value.system == "You are a patient teacher."
-
-
-@pytest.mark.parametrize(
-    ("bad", "reason"),
-    [
-        (Completion(text='{"system_message": " "}'), "empty_system_message"),
-        (Completion(text="You are"), "bad_system_message: JSONDecodeError"),
-        (
-            Completion(text='{"system_message": "You are', finish_reason="length"),
-            "bad_system_message: cut at max_tokens",
-        ),
-    ],
-)
-def test_a_bad_system_message_is_asked_for_again_then_dropped(bad: Completion, reason: str) -> None:
-    steps = SystemMessages(attempts=2).steps(PreferenceSet.child_of(ROW, 0, values=()))
-    next(steps)
-    [second] = steps.send([bad])
-    assert second.sample == 1
-    with pytest.raises(Drop, match=reason):
-        steps.send([bad])
 
 
 def test_a_pool_keeps_what_came_if_it_is_enough() -> None:
@@ -115,3 +33,39 @@ def test_a_pool_keeps_what_came_if_it_is_enough() -> None:
     next(steps)
     with pytest.raises(Drop, match="too_few_answers: 2 of 4; empty_answer; engine_timeout"):
         steps.send(answers)
+
+
+def test_a_question_is_asked_again_with_its_fault_named() -> None:
+    ask = Request(role="teacher", messages=(Message(role="user", content="Say A or B."),), sample=7)
+
+    def parse(place: int, said: Completion) -> str:
+        if said.text not in "AB":
+            raise Drop(f"bad_letter: it was {said.text!r}")
+        return said.text
+
+    def compare(found: Sequence[str | None]) -> dict[int, Drop]:
+        return {1: Drop("same_letter")} if found[0] == found[1] else {}
+
+    steps = ask_all([ask, ask.model_copy(update={"sample": 20})], 3, parse, compare)
+    assert [request.sample for request in next(steps)] == [7, 20]
+    [again] = steps.send([Completion(text="A"), Completion(text="C")])
+    assert again.sample == 21
+    assert again.messages[0].content == (
+        "Say A or B.\n\n(An earlier reply to this could not be used: it was 'C'. Reply again, and mind this.)"
+    )
+    [again] = steps.send([Completion(text="A")])  # allowed, but the same as the other's
+    assert (again.sample, "used: same letter." in again.messages[0].content) == (22, True)
+    with pytest.raises(StopIteration) as done:
+        steps.send([Completion(text="B")])
+    assert done.value.value == ["A", "B"]
+
+
+def test_after_the_last_attempt_the_fault_ends_the_row() -> None:
+    def parse(said: Completion) -> str:
+        raise Drop(f"never: {said.text}")
+
+    steps = ask_until(Request(role="teacher", messages=(Message(role="user", content="?"),)), 2, parse)
+    next(steps)
+    steps.send([Completion(text="one")])
+    with pytest.raises(Drop, match="never: two"):
+        steps.send([Completion(text="two")])

@@ -18,11 +18,12 @@ from schemas.rows import to_arrow
 from schemas.settings import EngineSettings
 from storage.applications import read_application
 from storage.calls import CallStore
-from tasks.dialogue_signs import DialogueSigns, rouge_l, signs_of
+from tasks.dialogue_signs import DialogueSigns, signs_of
 from tasks.driver import Driver
 from tasks.engines.engine import make_engine
 from tasks.engines.worlds import drawn, load_world, world_request
 from tasks.openings import Openings
+from tasks.overlap import rouge_l
 from tasks.role_swap import RoleSwap
 from tasks.talk import END
 from tests.command import ROOT

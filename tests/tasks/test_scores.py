@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.hashing import normalised
 from storage.artifacts import Store
 from tasks.cuts import MaxMinPairs
-from tasks.dedup import ExactDuplicates, normalised
+from tasks.dedup import ExactDuplicates
 from tasks.embeddings import embed, embedder_name
 from tasks.rewards import R3, length_incentive, repetition_penalty, response_of, tokens_of
 

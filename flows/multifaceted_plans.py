@@ -1,0 +1,101 @@
+"""The plans of `multifaceted` (docs/papers.md#multifaceted) and of `judge`, which scores a model on its bench."""
+
+from flows.plan import Plan, chain, file_source, open_store
+from flows.report import write_multifaceted, write_scores
+from schemas.multifaceted_settings import FilterSettings, JudgeSettings, MultifacetedSettings
+from storage.sources import BENCH, read_chunks
+from storage.taxonomies import read_taxonomy
+from tasks.diversity import Diversity
+from tasks.engines.engine import resolve
+from tasks.filtering import FilterInstructions
+from tasks.judging import BenchScores, Judged
+from tasks.multifaceted import PreferenceSets, Responses, SystemMessages
+from tasks.multifaceted_splits import AlignedPairs, BenchVariants, Variants
+from tasks.rubrics import Rubrics
+
+
+def plan_multifaceted(settings: MultifacetedSettings) -> Plan:
+    """Read the taxonomy and the benchmarks, resolve engines and keys. Raises InputError, StoreError or EngineError."""
+    taxonomy = read_taxonomy(settings.taxonomy)
+    sets, bench, attempts, seed = settings.preference_sets, settings.bench, settings.attempts, settings.seed
+    first = PreferenceSets(
+        sampling=settings.sampling(sets),
+        count=sets.count,
+        sampler=sets.sampler,
+        taxonomy=taxonomy,
+        bench_share=bench.share,
+        held_out=bench.held_out if bench.share else 0,
+        attempts=attempts,
+    )
+    assert first.sides  # raises InputError where a dimension has too few values
+    filtered = FilterInstructions(
+        **settings.filter.model_dump(exclude={"benchmarks"}),
+        benchmarks=benchmark_prompts(settings.filter, settings.rows_per_part),
+        rows_per_part=settings.rows_per_part,
+    )
+    store = open_store(settings)
+    source = file_source(store, settings.source, settings.rows_per_part)
+    roles = {"teacher": resolve(settings.engine("teacher"))}
+    settings = settings.model_copy(update={"engines": roles})
+    made = chain(
+        roles,
+        source.key,
+        filtered,
+        first,
+        SystemMessages(
+            sampling=settings.sampling(settings.system_messages),
+            language=taxonomy.language,
+            attempts=attempts,
+            sets=sets.count,
+        ),
+        Responses(sampling=settings.sampling(settings.responses), attempts=attempts, sets=sets.count),
+    )
+    variants = chain(roles, made[-1].key, Variants(seed=seed, sets=sets.count))
+    sides = [*chain(roles, made[-1].key, AlignedPairs(seed=seed))]
+    sides += chain(roles, made[-1].key, Diversity.with_embedder(settings.embedder))
+    if bench.share:
+        sides += chain(
+            roles,
+            variants[-1].key,
+            BenchVariants.with_embedder(settings.embedder, threshold=bench.threshold),
+            Rubrics(sampling=settings.sampling(bench), attempts=attempts, dimensions=len(taxonomy.dimensions)),
+        )
+    return Plan(
+        "multifaceted",
+        settings,
+        store,
+        source,
+        [*made, *variants, *sides],
+        lambda manifests, folder: write_multifaceted(store, manifests, folder, first, settings.embedder),
+        trunk="variants",
+    )
+
+
+def benchmark_prompts(settings: FilterSettings, rows_per_part: int) -> tuple[str, ...]:
+    """Every prompt of the files that must not be trained on. Raises InputError when one of them cannot be read."""
+    chunks = (chunk for source in settings.benchmarks for chunk in read_chunks(source, rows_per_part))
+    return tuple(row.prompt for chunk in chunks for row in chunk.rows)
+
+
+def plan_judge(settings: JudgeSettings) -> Plan:
+    """Resolve engines and keys. Raises InputError, StoreError or EngineError before anything is asked."""
+    store = open_store(settings)
+    source = file_source(store, settings.source, settings.rows_per_part, BENCH)
+    roles = {role: resolve(settings.engine(role)) for role in ("student", "judge")}
+    settings = settings.model_copy(update={"engines": roles})
+    judged = Judged(
+        sampling=settings.sampling(settings.answers),
+        judging=settings.sampling(settings.judging),
+        runs=settings.runs,
+        attempts=settings.attempts,
+    )
+    stages = chain(roles, source.key, judged, BenchScores())
+    return Plan(
+        "judge",
+        settings,
+        store,
+        source,
+        stages,
+        lambda made, folder: write_scores(store, made, folder),
+        trunk="bench_scores",
+    )

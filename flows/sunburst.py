@@ -1,0 +1,111 @@
+"""A sunburst: nested counts as rings, drawn as one SVG without scripts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from math import cos, pi, sin
+from typing import NamedTuple
+
+RINGS = (50.0, 142.0, 226.0, 300.0)
+COLOURS = ("#4361a8", "#c0662f", "#3b8a63", "#8d5a9e", "#b03a55", "#7a7a2e", "#2f8fa3", "#6b6b6b")
+FADE = (1.0, 0.72, 0.45)
+SMALLEST = 0.0015  # of the circle: thinner slices are put together
+LABELLED = 0.018  # of the circle: there is room for a word
+
+Tree = Mapping[str, "Tree | int"]
+
+
+class Slice(NamedTuple):
+    """A part of a ring: from `start` to `end` as shares of the circle."""
+
+    path: tuple[str, ...]
+    leaves: int
+    start: float
+    end: float
+    colour: str
+
+
+def total(tree: "Tree | int") -> int:
+    return tree if isinstance(tree, int) else sum(total(inner) for inner in tree.values())
+
+
+def slices(tree: Tree, start: float, end: float, path: tuple[str, ...] = (), colour: str = "") -> Iterator[Slice]:
+    """Every slice under `tree` that lies between two shares of the circle, the larger ones first."""
+    whole = total(tree) or 1
+    at, rest = start, 0
+    ranked = sorted(tree.items(), key=lambda one: (-total(one[1]), one[0])) if path else list(tree.items())
+    for place, (name, inner) in enumerate(ranked):
+        count = total(inner)
+        share = (end - start) * count / whole
+        if path and share < SMALLEST:
+            rest += count
+            continue
+        mine = colour or COLOURS[place % len(COLOURS)]
+        yield Slice((*path, name), count, at, at + share, mine)
+        if not isinstance(inner, int):
+            yield from slices(inner, at, at + share, (*path, name), mine)
+        at += share
+    if rest:
+        yield Slice((*path, "others"), rest, at, end, colour)
+
+
+def point(radius: float, share: float) -> str:
+    angle = 2 * pi * share - pi / 2
+    return f"{radius * cos(angle):.2f},{radius * sin(angle):.2f}"
+
+
+def arc(inner: float, outer: float, start: float, end: float) -> str:
+    """The outline of a ring's slice; a whole ring is a hair less, since an arc onto its own start is none."""
+    end = min(end, start + 0.9999)
+    large = int(end - start > 0.5)
+    return (
+        f"M{point(outer, start)}A{outer},{outer} 0 {large} 1 {point(outer, end)}"
+        f"L{point(inner, end)}A{inner},{inner} 0 {large} 0 {point(inner, start)}Z"
+    )
+
+
+def label(one: Slice, inner: float, outer: float) -> str:
+    """The slice's name: upright, a word a line, in the innermost ring; along its radius, never upside down, outside."""
+    middle = (one.start + one.end) / 2
+    if len(one.path) == 1:
+        x, y = map(float, point((inner + outer) / 2, middle).split(","))
+        words = one.path[0].replace("_", " ").split()
+        lines = (
+            f'<tspan x="{x}" y="{y + 13 * (n - (len(words) - 1) / 2)}">{escape(w)}</tspan>' for n, w in enumerate(words)
+        )
+        return f"<text>{''.join(lines)}</text>"
+    angle = 360 * middle - 90
+    turned = angle + 180 if middle > 0.5 else angle
+    most = int((outer - inner) / 6)
+    name = one.path[-1].replace("_", " ")
+    shown = name if len(name) <= most else name[: most - 1] + "…"
+    place = point((inner + outer) / 2, middle)
+    return f'<text transform="translate({place}) rotate({turned:.1f})">{escape(shown)}</text>'
+
+
+def sunburst(tree: Tree, title: str, words: Sequence[str] = ()) -> str:
+    """The tree, up to three levels deep, as an SVG; each slice tells its path, count and share when pointed at.
+
+    words: lines in the middle.
+    """
+    whole = total(tree)
+    drawn, labels = [], []
+    for one in slices(tree, 0.0, 1.0):
+        level = len(one.path) - 1
+        if level > 2 or one.start == one.end:
+            continue
+        inner, outer = RINGS[level], RINGS[level + 1]
+        said = escape(f"{' / '.join(one.path)}: {one.leaves:,} ({one.leaves / whole:.1%})")
+        drawn.append(
+            f'<path d="{arc(inner, outer, one.start, one.end)}" fill="{one.colour}" fill-opacity="{FADE[level]}">'
+            f"<title>{said}</title></path>"
+        )
+        if one.end - one.start >= LABELLED and level < 2:
+            labels.append(label(one, inner, outer))
+    middle = "".join(f'<text y="{14 * (n - (len(words) - 1) / 2):.0f}">{escape(w)}</text>' for n, w in enumerate(words))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-304 -304 608 608" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>"
+        "<style>path{stroke:#fff;stroke-width:.8}text{font:11px system-ui,sans-serif;text-anchor:middle;"
+        "dominant-baseline:middle;fill:#111;pointer-events:none}.on text{fill:#fff}.in text{fill:#777}</style>"
+        f'<g>{"".join(drawn)}</g><g class="on">{"".join(labels)}</g><g class="in">{middle}</g></svg>\n'
+    )

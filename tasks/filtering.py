@@ -1,0 +1,132 @@
+"""Which instructions are used: no duplicates, no system or persona message, wanted languages and lengths, no benchmark.
+
+Source: docs/papers.md#multifaceted, "filter"; the paper names duplicates and persona messages, the rest is ours.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+import pyarrow as pa
+from pydantic import Field
+
+from schemas.hashing import content_hash, normalised
+from schemas.rows import Dropped, Instruction
+from tasks.frames import FrameStage
+from tasks.overlap import grams, words_of
+
+PERSONA = re.compile(
+    r"^\W*(you are (now )?(an? |the |my |going to )|you're an? |act as |i want you to (act|be|play|pretend)|"
+    r"i need you to act|pretend (to be|you are|that you are)|imagine (that )?you are (an? |the )|from now on,? you |"
+    r"assume the role |play the role |take on the role |your role is |as an ai |"
+    r"(please )?(act|behave|respond|answer|reply|speak|write) (as|like) (an?|the|if you) )",
+    re.IGNORECASE,
+)
+ROLES = re.compile(r"^\W*(system|<\|system\|>|<\|im_start\|>system|<<sys>>|\[inst\])\s*[:>\n]", re.IGNORECASE)
+FEWEST_LETTERS = 20  # below, a language is a guess
+LOOKED_AT = 1000  # characters
+LONG_GRAM, SHORT_GRAM = 13, 8
+
+
+class FilterInstructions(FrameStage):
+    """Keeps the instructions that can be given any system message.
+
+    Drops, by reason, in this order: has_system, persona, too_short, too_long, language, contaminated, duplicate (the
+    first in order of id stays). Source: docs/papers.md#multifaceted, "filter".
+    """
+
+    name: ClassVar = "filtered"
+    version: ClassVar = "1"
+    whole: ClassVar = True
+    needs: ClassVar = tuple(Instruction.model_fields)
+
+    languages: tuple[str, ...] = ("en",)
+    min_chars: int = 10
+    max_chars: int = 8000
+    keep_personas: bool = False
+    benchmarks: tuple[str, ...] = Field((), repr=False, description="prompts that must not be trained on")
+    rows_per_part: int = Field(256, ge=1)
+
+    def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
+        """Benchmarks may be many: their hash says which they are."""
+        found = super().identity(engines)
+        found["settings"]["benchmarks"] = content_hash(list(self.benchmarks)) if self.benchmarks else ""
+        return found
+
+    def parts_begin(self, made: pa.Table) -> list[int]:
+        return list(range(0, max(1, made.num_rows), self.rows_per_part))
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        contaminated = benchmark_check(self.benchmarks)
+        dropped: list[Dropped] = []
+        kept: list[bool] = []
+        first: dict[str, str] = {}
+        faults = [self.fault_of(row) or contaminated(row["prompt"]) for row in frame.iter_rows(named=True)]
+        keys = [normalised(prompt) for prompt in frame["prompt"]]
+        for row_id, key, fault in sorted(zip(frame["id"], keys, faults, strict=True)):
+            if not fault:
+                first.setdefault(key, row_id)
+        for row_id, key, fault in zip(frame["id"], keys, faults, strict=True):
+            if not fault and first[key] != row_id:
+                fault = f"duplicate: of {first[key]}"
+            kept.append(not fault)
+            if fault:
+                reason, _, detail = fault.partition(": ")
+                dropped.append(Dropped(id=row_id, reason=reason, detail=detail[:500]))
+        return frame.filter(pl.Series(kept, dtype=pl.Boolean)), dropped
+
+    def fault_of(self, row: Mapping[str, Any]) -> str:
+        """What is wrong with one instruction by itself, `reason: detail`; empty when nothing is."""
+        prompt = row["prompt"].strip()
+        if not self.keep_personas:
+            if row["system"] and row["system"].strip():
+                return f"has_system: {row['system']}"
+            if found := PERSONA.match(prompt) or ROLES.match(prompt):
+                return f"persona: {found.group().strip()}"
+        if len(prompt) < self.min_chars:
+            return f"too_short: {len(prompt)} characters"
+        if len(prompt) > self.max_chars:
+            return f"too_long: {len(prompt)} characters"
+        language = language_of(prompt)
+        return f"language: {language}" if self.languages and language and language not in self.languages else ""
+
+
+@cache
+def identify() -> Callable[[str], tuple[str, float]]:
+    import py3langid
+
+    classify: Callable[[str], tuple[str, float]] = py3langid.classify
+    return classify
+
+
+def language_of(text: str) -> str:
+    """The ISO 639 code of a text's language, by its first 1,000 characters; empty where there is too little of it."""
+    head = text[:LOOKED_AT]
+    return identify()(head)[0] if sum(map(str.isalpha, head)) >= FEWEST_LETTERS else ""
+
+
+def benchmark_check(benchmarks: tuple[str, ...]) -> Callable[[str], str]:
+    """A check of prompts against benchmark prompts: a run of 13 words in common, of 8 where the benchmark's prompt is
+    shorter than 13, or the same words where it is shorter than 8. Source: docs/papers.md#dedup, "contamination".
+    """
+    known: dict[int, dict[tuple[str, ...], str]] = {LONG_GRAM: {}, SHORT_GRAM: {}, 0: {}}
+    for text in benchmarks:
+        words = words_of(text)
+        length = next((size for size in (LONG_GRAM, SHORT_GRAM) if len(words) >= size), 0)
+        for gram in grams(words, length) if length else [tuple(words)]:
+            known[length].setdefault(gram, text)
+
+    def check(prompt: str) -> str:
+        if not benchmarks:
+            return ""
+        words = words_of(prompt)
+        for length, texts in known.items():
+            for gram in grams(words, length) if length else [tuple(words)]:
+                if found := texts.get(gram):
+                    return f"contaminated: {found}"
+        return ""
+
+    return check

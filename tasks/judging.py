@@ -1,0 +1,161 @@
+"""Judging a model on a bench: its answers, one judgement per rubric, several runs, and the means.
+
+Source: docs/papers.md#multifaceted, "judging".
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, ClassVar, NamedTuple
+
+import polars as pl
+from pydantic import Field
+
+from schemas.calls import Completion, Message, Request, Sampling
+from schemas.errors import Drop
+from schemas.multifaceted import BenchRow, JudgedRow
+from schemas.rows import Dropped
+from tasks.frames import FrameStage
+from tasks.prompts import load
+from tasks.recipe import Recipe, Steps, ask_each
+
+LOWEST, HIGHEST = 1, 5
+MOST_ATTEMPTS = 100
+TAG = re.compile(r"\[\s*result\s*\]", re.IGNORECASE)
+NUMBER = r"[(\[]?\s*(?P<score>-?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*(?P<of>\d+))?(?P<range>\s*(?:-|–|to|or)\s*\d)?"
+SAID = re.compile(rf"(?:\[\s*score\s*\]|\b(?:score|result)\b)\s*(?::|=|\bof\b|\bis\b)?\s*{NUMBER}", re.IGNORECASE)
+TAGGED = re.compile(rf"\W*?(?:(?:the )?(?:score|result)\s*(?::|=|\bof\b|\bis\b)?\W*?)?{NUMBER}", re.IGNORECASE)
+BRACKETED = re.compile(r"[(\[]\s*(?P<score>\d+)(?:\s*/\s*(?P<of>\d+))?(?P<range>)\s*[)\]]\W*$")
+
+
+def parse_score(text: str) -> tuple[str, int]:
+    """(feedback, score) of a judgement: the number after the last [RESULT], else the last `score` or `result`, else a
+    bracketed number at the end. Raises Drop where there is none, or it is no whole number from 1 to 5.
+    """
+    *before, verdict = TAG.split(text)
+    feedback = (" ".join(before) if before else text).strip()
+    said = [*SAID.finditer(verdict)]
+    found = (before and TAGGED.match(verdict)) or (said[-1] if said else BRACKETED.search(verdict))
+    if not found:
+        raise Drop("no_score: it had no score; end with [RESULT] and a whole number from 1 to 5")
+    score, of = found["score"], found["of"]
+    if found["range"] or (of and int(of) != HIGHEST) or not re.fullmatch(rf"[{LOWEST}-{HIGHEST}]", score):
+        raise Drop(f"bad_score: its score was {found.group().strip()!r}; give one whole number from 1 to 5")
+    return feedback, int(score)
+
+
+class Judged(Recipe[BenchRow, JudgedRow]):
+    """Bench row -> in each of `runs`, an answer of the student, and the judge's score of it under each rubric.
+
+    A judgement without a score from 1 to 5 is asked for again, its fault named; after `attempts` the score is missing
+    (None), and so are all of an answer that could not be had. Source: docs/papers.md#multifaceted, "judging".
+    """
+
+    name: ClassVar = "judged"
+    version: ClassVar = "1"
+    roles: ClassVar = ("student", "judge")
+    prompts: ClassVar = {"multifaceted/judge": ("instruction", "answer", "rubric")}
+
+    runs: int = Field(3, ge=1)
+    attempts: int = Field(6, ge=1, le=MOST_ATTEMPTS)
+    judging: Sampling = Sampling()
+    rubrics: int = Field(4, ge=1, exclude=True, description="of a row, for plans")
+
+    def requests_per_row(self) -> int:
+        return self.runs * (1 + self.rubrics * self.attempts)
+
+    def steps(self, row: BenchRow) -> Steps[JudgedRow]:
+        asked = (Message(role="system", content=row.system), Message(role="user", content=row.prompt))
+        answers = yield Request(role="student", messages=asked, sampling=self.sampling, optional=True).sampled(
+            self.runs
+        )
+        wanted = [(run, rubric) for run, one in enumerate(answers) if not one.error for rubric in row.rubrics]
+        requests = [
+            Request(
+                role="judge",
+                messages=load("multifaceted/judge").render(
+                    row=row, instruction=f"{row.system}\n{row.prompt}", answer=answers[run].text, rubric=rubric
+                ),
+                sampling=self.judging,
+                sample=run * MOST_ATTEMPTS,  # another run is another judgement, even of an equal answer
+                optional=True,
+            )
+            for run, rubric in wanted
+        ]
+        found, _ = yield from ask_each(requests, self.attempts, lambda _, said: judgement_of(said))
+        scores: list[list[int | None]] = [[] for _ in range(self.runs)]
+        feedbacks: list[list[str]] = [[] for _ in range(self.runs)]
+        for (run, _), one in zip(wanted, found, strict=True):
+            feedbacks[run].append(one[0] if one else "")
+            scores[run].append(one[1] if one else None)
+        nothing: tuple[None, ...] = (None,) * len(row.rubrics)
+        return JudgedRow.child_of(
+            row,
+            self.name,
+            answers=tuple(one.text for one in answers),
+            scores=tuple(tuple(one) or nothing for one in scores),
+            feedbacks=tuple(tuple(one) for one in feedbacks),
+        )
+
+
+def judgement_of(said: Completion) -> tuple[str, int]:
+    if said.error:
+        raise Drop(said.error)
+    return parse_score(said.text)
+
+
+class BenchScores(FrameStage):
+    """Judged rows -> with `run_scores`: per run, the mean of the row's scores that are there (null: none is).
+
+    Source: docs/papers.md#multifaceted, "judging"; the rule for missing scores is ours.
+    """
+
+    name: ClassVar = "bench_scores"
+    version: ClassVar = "1"
+    needs: ClassVar = ("id", "scores")
+    adds: ClassVar = ("run_scores",)
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        means = [[present_mean(run) for run in runs] for runs in frame["scores"].to_list()]
+        return frame.with_columns(pl.Series("run_scores", means, dtype=pl.List(pl.Float64))), []
+
+
+def present_mean(scores: Sequence[float | None]) -> float | None:
+    """The mean of what is there; None where nothing is."""
+    there = [score for score in scores if score is not None]
+    return mean(there) if there else None
+
+
+class BenchResult(NamedTuple):
+    """Of one model, or one dimension. spread: the sample standard deviation over runs; None for a single run."""
+
+    score: float | None
+    spread: float | None
+    runs: tuple[float | None, ...]
+    missing: int
+
+
+def over_runs(per_row: Sequence[Sequence[float | None]]) -> BenchResult:
+    """Mean over rows of each run (rows without a score are left out and counted), then the mean over runs.
+
+    per_row: per row, one number per run.
+    """
+    runs = [present_mean(run) for run in zip(*per_row, strict=True)]
+    there = [run for run in runs if run is not None]
+    missing = sum(score is None for row in per_row for score in row)
+    return BenchResult(present_mean(runs), stdev(there) if len(there) > 1 else None, tuple(runs), missing)
+
+
+def bench_results(rows: pl.DataFrame) -> dict[str, BenchResult]:
+    """`model`: the mean over rows of their run_scores; then one result for each dimension of their preference sets.
+
+    rows: what BenchScores made.
+    """
+    found = {"model": over_runs(rows["run_scores"].to_list())}
+    of: dict[str, list[list[float | None]]] = {}
+    sets: list[list[dict[str, Any]]] = rows["preference_set"].to_list()
+    for values, runs in zip(sets, rows["scores"].to_list(), strict=True):
+        for place, value in enumerate(values):
+            of.setdefault(value["dimension"], []).append([run[place] for run in runs])
+    return found | {dimension: over_runs(scores) for dimension, scores in of.items()}

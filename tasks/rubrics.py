@@ -1,0 +1,76 @@
+"""Bench rows: for each value of a bench variant, a rubric that tells whether a response honours it.
+
+Source: docs/papers.md#multifaceted, "bench".
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import orjson
+from pydantic import Field
+
+from schemas.calls import Completion, Request
+from schemas.errors import Drop
+from schemas.multifaceted import SCORES, BenchRow, Rubric, Variant
+from tasks.prompts import load
+from tasks.recipe import Recipe, Steps, ask_all
+
+
+def rubric_schema() -> dict[str, Any]:
+    """Criteria, and a description of each score."""
+
+    def text(least: int, most: int) -> dict[str, Any]:
+        return {"type": "string", "minLength": least, "maxLength": most}
+
+    def whole(properties: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "properties": dict(properties),
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+
+    scores = whole(dict.fromkeys(SCORES, text(10, 300)))
+    return whole({"criteria": text(10, 300), "score_descriptions": scores})
+
+
+class Rubrics(Recipe[Variant, BenchRow]):
+    """Bench variant -> its bench row: a rubric for each value, one call each, and the response as reference answer.
+
+    Drops: bad_rubric. Source: docs/papers.md#multifaceted, "bench".
+    """
+
+    name: ClassVar = "rubrics"
+    version: ClassVar = "1"
+    roles: ClassVar = ("teacher",)
+    prompts: ClassVar = {"multifaceted/rubric": ("value",)}
+
+    attempts: int = Field(3, ge=1)
+    dimensions: int = Field(4, ge=1, exclude=True, description="for plans")
+
+    def requests_per_row(self) -> int:
+        return self.dimensions * self.attempts
+
+    def steps(self, row: Variant) -> Steps[BenchRow]:
+        requests = [
+            Request(
+                role="teacher",
+                messages=load("multifaceted/rubric").render(value=value),
+                sampling=self.sampling,
+                schema_=rubric_schema(),
+            )
+            for value in row.preference_set
+        ]
+        rubrics = yield from ask_all(requests, self.attempts, lambda _, said: parse_rubric(said))
+        return BenchRow.child_of(row, self.name, reference_answer=row.output, rubrics=tuple(rubrics))
+
+
+def parse_rubric(said: Completion) -> Rubric:
+    """Read a rubric out of its JSON; raises Drop that says what is wrong."""
+    if said.finish_reason == "length":
+        raise Drop("bad_rubric: it was cut, because it was too long; be shorter")
+    try:
+        found = orjson.loads(said.text)
+    except ValueError as error:
+        raise Drop("bad_rubric: it was no JSON object") from error
+    return Rubric.of(found)
