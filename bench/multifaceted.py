@@ -1,7 +1,7 @@
 """Multifaceted preference data from real instructions: what survives each step, how even the values come out, how
 different the variants are.
 
-    python bench/multifaceted.py --real FILE [--engine llamacpp:smollm2] [--rows 100] [--store FOLDER]
+    python -m bench.multifaceted --real FILE [--engine llamacpp:smollm2] [--rows 100] [--store FOLDER] [--sets-only]
 
 FILE has instructions (JSONL or JSONL.gz, with `prompt` or `turns`); --rows of them are drawn by the hash of their text.
 """
@@ -10,9 +10,11 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import orjson
+import polars as pl
 import yaml
 
 from flows.plans import plan_multifaceted
@@ -20,8 +22,12 @@ from flows.report import figures, render
 from schemas.hashing import content_hash
 from schemas.multifaceted_settings import MultifacetedSettings
 from schemas.settings import SourceSettings
+from storage.publish import read_frame
 from storage.sources import read_chunks
+from tasks.coverage import coverage
 from tasks.multifaceted import PreferenceSets
+from tasks.parallel import InProcess
+from tasks.stages import run_stage
 
 
 def draw(source: Path, rows: int, out: Path) -> None:
@@ -33,21 +39,11 @@ def draw(source: Path, rows: int, out: Path) -> None:
     )
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--real", type=Path, required=True)
-    options.add_argument("--engine", default="llamacpp:smollm2")
-    options.add_argument("--options", default="{}", help="the engine's options, YAML")
-    options.add_argument("--rows", type=int, default=100)
-    options.add_argument("--sampler", default="balanced", choices=["balanced", "model"])
-    options.add_argument("--store", type=Path, help="default: a temporary one; with one, an interrupted bench resumes")
-    given = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        source, config = Path(folder) / "instructions.jsonl", Path(folder) / "run.yaml"
-        draw(given.real, given.rows, source)
-        settings = {
+def settings_of(given: argparse.Namespace, source: Path, store: Path) -> MultifacetedSettings:
+    return MultifacetedSettings.model_validate(
+        {
             "source": str(source),
-            "store": str(given.store or Path(folder) / "store"),
+            "store": str(given.store or store),
             "engines": {"teacher": {"spec": given.engine, "options": yaml.safe_load(given.options)}},
             "preference_sets": {"temperature": 0.7, "max_tokens": 450, "sampler": given.sampler},
             "system_messages": {"temperature": 0.7, "max_tokens": 220},
@@ -55,15 +51,63 @@ def main() -> None:
             "bench": {"temperature": 0.7, "max_tokens": 500, "share": 0.08},
             "workers": 0,
         }
-        config.write_text(yaml.safe_dump(settings))
-        command = [sys.executable, "-m", "flows.cli", "run", "multifaceted", "--config", str(config)]
-        subprocess.run(command, check=True, stdout=sys.stderr)
-        planned = plan_multifaceted(MultifacetedSettings.model_validate(settings))
-        made = planned.made()
-        assert made is not None
-        drawn = next(step.stage for step in planned.stages if isinstance(step.stage, PreferenceSets))
-        told = figures(planned.store, made, drawn, planned.settings.embedder)
-        print(render("report.md", **told, picture=""))
+    )
+
+
+def whole(settings: MultifacetedSettings, config: Path) -> str:
+    """Run the flow as anyone would; the tables of its card."""
+    config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    command = [sys.executable, "-m", "flows.cli", "run", "multifaceted", "--config", str(config)]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    planned = plan_multifaceted(settings)
+    made = planned.made()
+    assert made is not None
+    drawn = next(step.stage for step in planned.stages if isinstance(step.stage, PreferenceSets))
+    return render("report.md", **figures(planned.store, made, drawn, settings.embedder), picture="")
+
+
+def sets_only(settings: MultifacetedSettings) -> str:
+    """Filter and preference sets, nothing else: how even the values of the training split came out."""
+    planned = plan_multifaceted(settings)
+    manifest = planned.source.ingest("bench")
+    pool = InProcess(planned.store, "bench", threading.Event())
+    for step in planned.stages[:2]:
+        manifest = run_stage(planned.store, step, manifest, pool, "bench")
+    pool.close()
+    drawn = step.stage
+    assert isinstance(drawn, PreferenceSets)
+    rows = read_frame(planned.store, manifest, ("split", "sets")).filter(pl.col("split") == "train")
+    values = [value for sets in rows["sets"].to_list() for one in sets for value in one]
+    lines = [
+        "| sampler | dimension | values | subdimensions | evenness | seeds dealt | seeds used | evenness "
+        "| new values |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in coverage(drawn.sides["train"], values):
+        lines.append(
+            f"| {drawn.sampler} | {row['dimension']} | {row['values']} | {row['subdimensions']} | "
+            f"{row['subdimension_evenness']:.3f} | {row['seeds_dealt']:.0%} | "
+            f"{row['seeds_used']:.0%} | {row['used_evenness']:.3f} | "
+            f"{row['new_values']} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--real", type=Path, required=True)
+    options.add_argument("--engine", default="llamacpp:smollm2")
+    options.add_argument("--options", default="{}", help="the engine's options, YAML")
+    options.add_argument("--rows", type=int, default=100)
+    options.add_argument("--sampler", default="balanced", choices=["balanced", "model"])
+    options.add_argument("--sets-only", action="store_true", help="stop after the preference sets: coverage alone")
+    options.add_argument("--store", type=Path, help="default: a temporary one; with one, an interrupted bench resumes")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "instructions.jsonl"
+        draw(given.real, given.rows, source)
+        settings = settings_of(given, source, Path(folder) / "store")
+        print(sets_only(settings) if given.sets_only else whole(settings, Path(folder) / "run.yaml"))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,8 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
     try:
         manifest = planned.source.ingest(record.id)
         stages.append(StageRun.of(manifest, {}, 0.0))
-        by_key, made, trunk = {planned.source.key: manifest}, {}, planned.on_trunk()
+        by_key, trunk = {planned.source.key: manifest}, planned.on_trunk()
+        made = {planned.source.stage: manifest}
         for number, step in enumerate(planned.stages, 1):
             place, source = f"{number}/{len(planned.stages)}", by_key[step.source_key]
             manifest, stage_run = make_stage(step.stage.name, place, store, step, source, pool, record.id)

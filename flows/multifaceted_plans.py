@@ -2,8 +2,8 @@
 
 from flows.plan import Plan, chain, file_source, open_store
 from flows.report import write_multifaceted, write_scores
-from schemas.multifaceted_settings import FilterSettings, JudgeSettings, MultifacetedSettings
-from storage.sources import BENCH, read_chunks
+from schemas.multifaceted_settings import JudgeSettings, MultifacetedSettings
+from storage.sources import BENCH, read_prompts
 from storage.taxonomies import read_taxonomy
 from tasks.diversity import Diversity
 from tasks.engines.engine import resolve
@@ -27,10 +27,10 @@ def plan_multifaceted(settings: MultifacetedSettings) -> Plan:
         held_out=bench.held_out if bench.share else 0,
         attempts=attempts,
     )
-    assert first.sides  # raises InputError where a dimension has too few values
+    dimensions = len(first.sides["bench"].dimensions)  # raises InputError where one has too few values
     filtered = FilterInstructions(
         **settings.filter.model_dump(exclude={"benchmarks"}),
-        benchmarks=benchmark_prompts(settings.filter, settings.rows_per_part),
+        benchmarks=tuple(prompt for one in settings.filter.benchmarks for prompt in read_prompts(one)),
         rows_per_part=settings.rows_per_part,
     )
     store = open_store(settings)
@@ -57,8 +57,10 @@ def plan_multifaceted(settings: MultifacetedSettings) -> Plan:
         sides += chain(
             roles,
             variants[-1].key,
-            BenchVariants.with_embedder(settings.embedder, threshold=bench.threshold),
-            Rubrics(sampling=settings.sampling(bench), attempts=attempts, dimensions=len(taxonomy.dimensions)),
+            BenchVariants.with_embedder(
+                settings.embedder, threshold=bench.threshold, rows_per_part=settings.rows_per_part
+            ),
+            Rubrics(sampling=settings.sampling(bench), attempts=attempts, dimensions=dimensions),
         )
     return Plan(
         "multifaceted",
@@ -69,12 +71,6 @@ def plan_multifaceted(settings: MultifacetedSettings) -> Plan:
         lambda manifests, folder: write_multifaceted(store, manifests, folder, first, settings.embedder),
         trunk="variants",
     )
-
-
-def benchmark_prompts(settings: FilterSettings, rows_per_part: int) -> tuple[str, ...]:
-    """Every prompt of the files that must not be trained on. Raises InputError when one of them cannot be read."""
-    chunks = (chunk for source in settings.benchmarks for chunk in read_chunks(source, rows_per_part))
-    return tuple(row.prompt for chunk in chunks for row in chunk.rows)
 
 
 def plan_judge(settings: JudgeSettings) -> Plan:

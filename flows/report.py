@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from flows.sunburst import sunburst
 from schemas.artifacts import Manifest
+from schemas.hashing import child_id
 from storage.artifacts import Store
 from storage.files import write_text
 from storage.publish import Splits, read_frame, write_configs
@@ -30,8 +31,12 @@ def write_multifaceted(store: Store, made: Made, folder: Path, drawn: Preference
     """Write the splits, the report and its picture, then the card; returns all rows."""
     variants = read_frame(store, made["variants"])
     pairs = read_frame(store, made["aligned_pairs"])
-    bench = bench_rows(read_frame(store, made["rubrics"])) if "rubrics" in made else pl.DataFrame()
-    rm = {"train": reward_rows(pairs, "train"), "test": reward_rows(pairs, "bench")}
+    bench, unseen = pl.DataFrame(), pl.Series([], dtype=pl.String)
+    if "rubrics" in made:
+        bench, unseen = bench_rows(read_frame(store, made["rubrics"])), read_frame(store, made["bench_variants"])["id"]
+    aligned_to = [child_id(*one) for one in pairs.select("parent_id", "chosen_index").iter_rows()]
+    tests = pairs.filter(pl.Series(aligned_to, dtype=pl.String).is_in(unseen.implode()))
+    rm = {"train": reward_rows(pairs.filter(pl.col("split") == "train")), "test": reward_rows(tests)}
     configs: dict[str, Splits] = {
         "sft": sft_rows(variants),
         "small": sft_rows(variants, picked=True),

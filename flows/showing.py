@@ -158,8 +158,8 @@ def show_variants(console: Any, planned: Plan, made: Made, most: int, whole: boo
         for found in coverage(side, mine) if mine else ():
             console.print(
                 f"  {found['dimension']}: {found['subdimensions']} subdimensions (evenness "
-                f"{found['subdimension_evenness']:.3f}), {found['seeds_used']:.0%} of the seeds "
-                f"({found['seed_evenness']:.3f}), {found['worded_as_seed']:.0%} worded as seed",
+                f"{found['subdimension_evenness']:.3f}), {found['seeds_dealt']:.0%} of the seeds dealt "
+                f"({found['dealt_evenness']:.3f}), {found['seeds_used']:.0%} used ({found['used_evenness']:.3f})",
                 highlight=False,
             )
     console.print(f"\nreport  {planned.dataset / 'report.html'}", soft_wrap=True, highlight=False)

@@ -5,11 +5,12 @@ from html import escape
 from math import cos, pi, sin
 from typing import NamedTuple
 
-RINGS = (50.0, 142.0, 226.0, 300.0)
+RINGS = (50.0, 142.0, 226.0, 340.0)
 COLOURS = ("#4361a8", "#c0662f", "#3b8a63", "#8d5a9e", "#b03a55", "#7a7a2e", "#2f8fa3", "#6b6b6b")
 FADE = (1.0, 0.72, 0.45)
 SMALLEST = 0.0015  # of the circle: thinner slices are put together
-LABELLED = 0.018  # of the circle: there is room for a word
+LABELLED = (0.018, 0.014, 0.0055)  # of the circle, by ring: there is room for a word
+LETTER = (6.0, 6.0, 4.6)  # its width, by ring
 
 Tree = Mapping[str, "Tree | int"]
 
@@ -75,11 +76,12 @@ def label(one: Slice, inner: float, outer: float) -> str:
         return f"<text>{''.join(lines)}</text>"
     angle = 360 * middle - 90
     turned = angle + 180 if middle > 0.5 else angle
-    most = int((outer - inner) / 6)
+    most = int((outer - inner - 4) / LETTER[len(one.path) - 1])
     name = one.path[-1].replace("_", " ")
     shown = name if len(name) <= most else name[: most - 1] + "…"
     place = point((inner + outer) / 2, middle)
-    return f'<text transform="translate({place}) rotate({turned:.1f})">{escape(shown)}</text>'
+    small = ' class="small"' if len(one.path) == len(LETTER) else ""
+    return f'<text{small} transform="translate({place}) rotate({turned:.1f})">{escape(shown)}</text>'
 
 
 def sunburst(tree: Tree, title: str, words: Sequence[str] = ()) -> str:
@@ -99,13 +101,14 @@ def sunburst(tree: Tree, title: str, words: Sequence[str] = ()) -> str:
             f'<path d="{arc(inner, outer, one.start, one.end)}" fill="{one.colour}" fill-opacity="{FADE[level]}">'
             f"<title>{said}</title></path>"
         )
-        if one.end - one.start >= LABELLED and level < 2:
+        if one.end - one.start >= LABELLED[level]:
             labels.append(label(one, inner, outer))
     middle = "".join(f'<text y="{14 * (n - (len(words) - 1) / 2):.0f}">{escape(w)}</text>' for n, w in enumerate(words))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-304 -304 608 608" role="img" aria-label="{escape(title)}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-344 -344 688 688" role="img" aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>"
         "<style>path{stroke:#fff;stroke-width:.8}text{font:11px system-ui,sans-serif;text-anchor:middle;"
-        "dominant-baseline:middle;fill:#111;pointer-events:none}.on text{fill:#fff}.in text{fill:#777}</style>"
+        "dominant-baseline:middle;pointer-events:none}.on text{fill:#fff}.on .small{font-size:8.5px;fill:#222}"
+        ".in text{fill:#777}</style>"
         f'<g>{"".join(drawn)}</g><g class="on">{"".join(labels)}</g><g class="in">{middle}</g></svg>\n'
     )

@@ -12,7 +12,7 @@ from schemas.errors import Drop
 from schemas.rows import Answer, Instruction, Row
 
 Split = Literal["train", "bench"]
-Origin = Literal["seed", "new_value", "new_subdimension"]
+Origin = Literal["seed", "new_value", "new_subdimension", "given"]
 SCORES = ("1", "2", "3", "4", "5")
 
 
@@ -23,7 +23,7 @@ class Value(Frozen):
     subdimension: str
     preference: str
     description: str
-    origin: Origin = Field(description="whether preference and subdimension are the taxonomy's, or the model's own")
+    origin: Origin = Field(description="whose words these are: the taxonomy's, the model's, or a file's (given)")
     seed: str = Field("", description="the seed value it was drawn for; empty where the model chose")
 
 
@@ -100,6 +100,7 @@ class BenchRow(Row):
     source: str = ""
     preference_set: tuple[Value, ...] = ()
     reference_answer: str
+    finish_reason: str = ""
     rubrics: tuple[Rubric, ...]
 
 

@@ -47,7 +47,7 @@ class BenchSettings(StageSampling):
 
     share: float = Field(0.05, ge=0, lt=1, description="of the instructions, kept from training; 0: no bench")
     held_out: float = Field(
-        0.2, ge=0, lt=1, description="of each subdimension's values, for the bench only; at least one"
+        0.2, gt=0, lt=1, description="of each subdimension's values, for the bench only; at least one"
     )
     threshold: float = Field(0.9, ge=0, le=1, description="cosine from which a bench preference counts as seen")
 
@@ -63,7 +63,9 @@ class MultifacetedSettings(RunSettings):
     system_messages: SystemMessageSampling = SystemMessageSampling()
     responses: StageSampling = StageSampling()
     bench: BenchSettings = BenchSettings()
-    attempts: int = Field(3, ge=1, description="for an answer that cannot be used; its fault is named in the next try")
+    attempts: int = Field(
+        3, ge=1, le=100, description="for an answer that cannot be used; its fault is named in the next try"
+    )
 
 
 class JudgeSettings(RunSettings):

@@ -36,9 +36,9 @@ def aligned_rows(pairs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def reward_rows(pairs: pl.DataFrame, split: str) -> pl.DataFrame:
+def reward_rows(pairs: pl.DataFrame) -> pl.DataFrame:
     """Pairs for a reward model, their input rendered as the paper does: `[INST] {system}\\n{instruction} [/INST] `."""
-    return pairs.filter(pl.col("split") == split).select(
+    return pairs.select(
         "id",
         "parent_id",
         "source",
@@ -65,6 +65,7 @@ def bench_rows(rows: pl.DataFrame) -> pl.DataFrame:
         system=pl.col("system"),
         prompt=pl.col("prompt"),
         reference_answer=pl.col("reference_answer"),
+        finish_reason=pl.col("finish_reason"),
         rubrics=pl.col("rubrics").list.eval(pl.struct(criteria, scores().alias("score_descriptions"))),
     )
 

@@ -171,9 +171,7 @@ def bench_row_of(line: Line, source: SourceSettings) -> BenchRow:
         raise Drop(f"bad_preference_set: expected as many values as rubrics, {len(rubrics)}")
     names = ("dimension", "subdimension", "preference", "description")
     try:
-        values = tuple(
-            Value(**{name: text_of(one[name], name) for name in names}, origin="seed", seed="") for one in sets
-        )
+        values = tuple(Value(**{name: text_of(one[name], name) for name in names}, origin="given") for one in sets)
     except (KeyError, TypeError) as error:
         raise Drop(f"bad_preference_set: expected {', '.join(names)} ({error})") from error
     return BenchRow(
@@ -205,6 +203,28 @@ def first_turn(messages: list[Any], system: Any) -> tuple[Any, Any, int]:
         else:
             left_out += 1
     return system, prompt, left_out
+
+
+def read_prompts(source: SourceSettings) -> list[str]:
+    """Every user turn of a file, for checks against it. Raises InputError for a row without one: what cannot be read
+    cannot be checked.
+    """
+    found: list[str] = []
+    for line in lines_of(source.path):
+        fields = line.fields or {}
+        given = fields.get(source.prompt_column)
+        messages = [m for m in fields.get("messages") or () if isinstance(m, dict) and m.get("role") == "user"]
+        said = [given] if given is not None else [m.get("content") for m in messages] or fields.get("turns") or []
+        turns = [turn for turn in said if isinstance(turn, str) and turn.strip()] if isinstance(said, list) else []
+        if not turns:
+            raise InputError(
+                f"{source.path}, {line.place}: {line.fault or 'it has no prompt'}; expected a text in "
+                f"{source.prompt_column!r}, messages or turns in every row (prompt_column names the column)"
+            )
+        found += turns
+    if not found:
+        raise InputError(f"{source.path} has no rows; expected rows with a column {source.prompt_column!r}")
+    return found
 
 
 def text_of(value: Any, what: str) -> str:

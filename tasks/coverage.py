@@ -55,35 +55,36 @@ def evenness(counts: Iterable[int], kinds: int) -> float:
     numbers = [count for count in counts if count]
     total = sum(numbers)
     if kinds < 2 or not total:
-        return 0.0
-    return -sum(n / total * math.log(n / total) for n in numbers) / math.log(kinds)
+        return float(bool(total))
+    return abs(sum(n / total * math.log(n / total) for n in numbers)) / math.log(kinds)
 
 
 def coverage(taxonomy: Taxonomy, values: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per dimension, of a table of values: evenness of subdimensions and of seeds, share of seeds used, new ones.
+    """Per dimension, of a table of values: how many of its subdimensions and seeds are there, and how evenly.
 
-    A seed counts as used when a value was drawn for it or says the same; a value that the model chose freely counts
-    under what it says.
+    dealt: what the sampler asked for; used: what stands in the data, word for word; new: the model's own wording.
     """
-    of = {dimension.name: [] for dimension in taxonomy.dimensions}  # type: dict[str, list[Mapping[str, Any]]]
+    of: dict[str, list[Mapping[str, Any]]] = {dimension.name: [] for dimension in taxonomy.dimensions}
     for value in values:
         of[value["dimension"]].append(value)
     found = []
     for dimension in taxonomy.dimensions:
         mine, names = of[dimension.name], {one.name for one in dimension.subdimensions}
         subdimensions = Counter(value["subdimension"] for value in mine if value["subdimension"] in names)
-        seeds = Counter(
-            value["seed"] or value["preference"] for value in mine if value["seed"] or value["origin"] == "seed"
-        )
+        dealt = Counter(value["seed"] for value in mine if value["seed"])
+        used = Counter(value["preference"] for value in mine if value["origin"] == "seed")
+        seeds = len(dimension.seeds)
         found.append(
             {
                 "dimension": dimension.name,
                 "values": len(mine),
                 "subdimensions": f"{len(subdimensions)} of {len(names)}",
                 "subdimension_evenness": evenness(subdimensions.values(), len(names)),
-                "seeds_used": len(seeds) / len(dimension.seeds),
-                "seed_evenness": evenness(seeds.values(), len(dimension.seeds)),
-                "worded_as_seed": sum(value["origin"] == "seed" for value in mine) / max(1, len(mine)),
+                "seeds_dealt": len(dealt) / seeds,
+                "dealt_evenness": evenness(dealt.values(), seeds),
+                "seeds_used": len(used) / seeds,
+                "used_evenness": evenness(used.values(), seeds),
+                "worded_as_seed": used.total() / max(1, len(mine)),
                 "new_values": len({value["preference"] for value in mine if value["origin"] != "seed"}),
                 "new_subdimensions": len({v["subdimension"] for v in mine if v["origin"] == "new_subdimension"}),
             }

@@ -15,18 +15,18 @@ from pydantic import Field
 
 from schemas.hashing import content_hash, normalised
 from schemas.rows import Dropped, Instruction
-from tasks.frames import FrameStage
+from tasks.frames import FrameStage, even_parts
 from tasks.overlap import grams, words_of
 
 PERSONA = re.compile(
-    r"^\W*(you are (now )?(an? |the |my |going to )|you're an? |act as |i want you to (act|be|play|pretend)|"
-    r"i need you to act|pretend (to be|you are|that you are)|imagine (that )?you are (an? |the )|from now on,? you |"
-    r"assume the role |play the role |take on the role |your role is |as an ai |"
-    r"(please )?(act|behave|respond|answer|reply|speak|write) (as|like) (an?|the|if you) )",
+    r"^\W*(you are (now )?(an? |the |my |going to (act|be|play|pretend) )|you're an? |act as |"
+    r"i want you to (act|be|play|pretend)|i need you to act|pretend (to be|you are|that you are)|"
+    r"imagine (that )?you are (an? |the )|from now on,? you |assume the role |play the role |take on the role |"
+    r"your role is |as an ai |(please )?(act|behave|speak|respond|reply) (as|like) (an?|the|if you) )",
     re.IGNORECASE,
 )
-ROLES = re.compile(r"^\W*(system|<\|system\|>|<\|im_start\|>system|<<sys>>|\[inst\])\s*[:>\n]", re.IGNORECASE)
-FEWEST_LETTERS = 20  # below, a language is a guess
+ROLES = re.compile(r"^\W*(system\s*:\s*you |<\|system\|>|<\|im_start\|>system|<<sys>>|\[inst\])", re.IGNORECASE)
+FEWEST_LETTERS = 40  # bytes of them, so that a Chinese one counts as three; below, a language is a guess
 LOOKED_AT = 1000  # characters
 LONG_GRAM, SHORT_GRAM = 13, 8
 
@@ -57,7 +57,7 @@ class FilterInstructions(FrameStage):
         return found
 
     def parts_begin(self, made: pa.Table) -> list[int]:
-        return list(range(0, max(1, made.num_rows), self.rows_per_part))
+        return even_parts(made, self.rows_per_part)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         contaminated = benchmark_check(self.benchmarks)
@@ -105,7 +105,8 @@ def identify() -> Callable[[str], tuple[str, float]]:
 def language_of(text: str) -> str:
     """The ISO 639 code of a text's language, by its first 1,000 characters; empty where there is too little of it."""
     head = text[:LOOKED_AT]
-    return identify()(head)[0] if sum(map(str.isalpha, head)) >= FEWEST_LETTERS else ""
+    letters = "".join(filter(str.isalpha, head))
+    return identify()(head)[0] if len(letters.encode()) >= FEWEST_LETTERS else ""
 
 
 def benchmark_check(benchmarks: tuple[str, ...]) -> Callable[[str], str]:

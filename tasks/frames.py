@@ -55,3 +55,8 @@ class FrameStage(Frozen):
         assert isinstance(frame, pl.DataFrame)
         kept, dropped = self.apply(frame, store)
         return kept.to_arrow(compat_level=pl.CompatLevel.oldest()), dropped
+
+
+def even_parts(made: pa.Table, rows_per_part: int) -> list[int]:
+    """Where parts of so many rows begin; one, if there is no row."""
+    return list(range(0, max(1, made.num_rows), rows_per_part))

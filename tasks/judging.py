@@ -23,20 +23,26 @@ from tasks.recipe import Recipe, Steps, ask_each
 LOWEST, HIGHEST = 1, 5
 MOST_ATTEMPTS = 100
 TAG = re.compile(r"\[\s*result\s*\]", re.IGNORECASE)
-NUMBER = r"[(\[]?\s*(?P<score>-?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*(?P<of>\d+))?(?P<range>\s*(?:-|–|to|or)\s*\d)?"
-SAID = re.compile(rf"(?:\[\s*score\s*\]|\b(?:score|result)\b)\s*(?::|=|\bof\b|\bis\b)?\s*{NUMBER}", re.IGNORECASE)
-TAGGED = re.compile(rf"\W*?(?:(?:the )?(?:score|result)\s*(?::|=|\bof\b|\bis\b)?\W*?)?{NUMBER}", re.IGNORECASE)
-BRACKETED = re.compile(r"[(\[]\s*(?P<score>\d+)(?:\s*/\s*(?P<of>\d+))?(?P<range>)\s*[)\]]\W*$")
+NUMBER = (
+    r"[(\[]?\s*(?P<score>-?\d+(?:[.,]\d+)?)(?:\s*(?:/|out of|of)\s*(?P<of>\d+))?"
+    r"(?P<range>\s*(?:[-–—~]|to|\(?or)\s*\d|\s*%)?"
+)
+LED = r"(?:(?:the )?(?:score|result)\s*(?::|=|\bof\b|\bis\b)?\W*?)?"
+SAID = re.compile(rf"(?:\bscore\b\s*\]?\s*(?::|=|\bof\b|\bis\b)?|\bresult\s*[:=(])\s*{NUMBER}", re.IGNORECASE)
+TAGGED = re.compile(rf"\W*?{LED}{NUMBER}", re.IGNORECASE)
+BRACKETED = re.compile(rf"[(\[]\s*{NUMBER}\s*[)\]]\W*$")
 
 
 def parse_score(text: str) -> tuple[str, int]:
-    """(feedback, score) of a judgement: the number after the last [RESULT], else the last `score` or `result`, else a
-    bracketed number at the end. Raises Drop where there is none, or it is no whole number from 1 to 5.
+    """(feedback, score) of a judgement: the number after the last [RESULT], else after the last `score` or `result:`,
+    else a bracketed number at the end. Raises Drop where there is none, or it is no whole number from 1 to 5.
     """
     *before, verdict = TAG.split(text)
     feedback = (" ".join(before) if before else text).strip()
+    verdict = re.sub(r"[*_]", "", verdict)  # bold
     said = [*SAID.finditer(verdict)]
-    found = (before and TAGGED.match(verdict)) or (said[-1] if said else BRACKETED.search(verdict))
+    tagged = TAGGED.match(verdict) or SAID.search(verdict) if before else None
+    found = tagged or (said[-1] if said else BRACKETED.search(verdict))
     if not found:
         raise Drop("no_score: it had no score; end with [RESULT] and a whole number from 1 to 5")
     score, of = found["score"], found["of"]
@@ -66,7 +72,8 @@ class Judged(Recipe[BenchRow, JudgedRow]):
         return self.runs * (1 + self.rubrics * self.attempts)
 
     def steps(self, row: BenchRow) -> Steps[JudgedRow]:
-        asked = (Message(role="system", content=row.system), Message(role="user", content=row.prompt))
+        user = Message(role="user", content=row.prompt)
+        asked = (Message(role="system", content=row.system), user) if row.system else (user,)
         answers = yield Request(role="student", messages=asked, sampling=self.sampling, optional=True).sampled(
             self.runs
         )
@@ -75,7 +82,7 @@ class Judged(Recipe[BenchRow, JudgedRow]):
             Request(
                 role="judge",
                 messages=load("multifaceted/judge").render(
-                    row=row, instruction=f"{row.system}\n{row.prompt}", answer=answers[run].text, rubric=rubric
+                    row=row, instruction=f"{row.system}\n{row.prompt}".strip(), answer=answers[run].text, rubric=rubric
                 ),
                 sampling=self.judging,
                 sample=run * MOST_ATTEMPTS,  # another run is another judgement, even of an equal answer
@@ -99,9 +106,12 @@ class Judged(Recipe[BenchRow, JudgedRow]):
         )
 
 
-def judgement_of(said: Completion) -> tuple[str, int]:
+def judgement_of(said: Completion) -> tuple[str, int | None]:
+    """(feedback, score); no score where the judge could not be asked. Raises Drop for a judgement without one."""
     if said.error:
-        raise Drop(said.error)
+        return "", None
+    if said.finish_reason == "length" and not TAG.search(said.text):
+        raise Drop("no_score: it was cut, because it was too long; be shorter")
     return parse_score(said.text)
 
 

@@ -16,13 +16,14 @@ from schemas.errors import Drop, InputError
 from schemas.hashing import digest, normalised
 from schemas.multifaceted import Split, Value, WithResponses, WithSets, WithSystems
 from schemas.rows import Answer, Instruction
-from schemas.taxonomy import Dimension, Taxonomy
+from schemas.taxonomy import LONGEST_VALUE, Dimension, Taxonomy
 from tasks.coverage import drawn, parted
 from tasks.overlap import grams, rouge_l, words_of
 from tasks.prompts import load
 from tasks.recipe import Recipe, Steps, ask_all
 
 FIELDS = ("subdimension", "preference", "description")
+MOST_ATTEMPTS = 100
 ALIKE = 0.7  # mean ROUGE-L of the descriptions from which two sets of one instruction are near-equal
 
 
@@ -40,14 +41,14 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
     name: ClassVar = "preference_sets"
     version: ClassVar = "2"
     roles: ClassVar = ("teacher",)
-    prompts: ClassVar = {"multifaceted/preference_set": ("taxonomy", "dealt")}
+    prompts: ClassVar = {"multifaceted/preference_set": ("taxonomy", "dealt", "place", "count")}
 
     count: int = Field(3, ge=1)
     sampler: Literal["balanced", "model"] = "balanced"
     taxonomy: Taxonomy = Taxonomy.model_validate({"style": {"clarity": ["plain words", "short", "full"]}})
     bench_share: float = Field(0, ge=0, lt=1, description="of the instructions")
     held_out: float = Field(0, ge=0, lt=1, description="of each subdimension's values")
-    attempts: int = Field(3, ge=1)
+    attempts: int = Field(3, ge=1, le=MOST_ATTEMPTS)
 
     @cached_property
     def sides(self) -> dict[Split, Taxonomy]:
@@ -59,9 +60,18 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
                 if len(dimension.seeds) < self.count:
                     raise InputError(
                         f"the taxonomy's dimension {dimension.name} has {len(dimension.seeds)} values for {split}, but "
-                        f"{self.count} sets need as many; add values, or lower preference_sets.count"
+                        f"{self.count} sets need as many; add values, lower preference_sets.count, or change "
+                        "bench.held_out (bench.share=0: no bench)"
                     )
         return sides
+
+    def taken(self, dimension: str, split: Split) -> set[str]:
+        """The normalised seeds of a dimension that only the other split may have."""
+        seeds = {
+            name: {seed for one in side.dimensions if one.name == dimension for seed in one.seeds}
+            for name, side in self.sides.items()
+        }
+        return (seeds["train"] | seeds["bench"]) - seeds[split]
 
     def requests_per_row(self) -> int:
         return self.count * self.attempts
@@ -81,21 +91,22 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
                 for one, seed in zip(dealt, seeds, strict=True):
                     one[dimension.name] = seed
         template = load("multifaceted/preference_set")
+        of = {d.name: self.taken(d.name, split) for d in side.dimensions}
         requests = [
             Request(
                 role="teacher",
-                messages=template.render(row=row, taxonomy=side, dealt=one),
+                messages=template.render(row=row, taxonomy=side, dealt=one, place=n + 1, count=self.count),
                 sampling=self.sampling,
-                schema_=preference_schema(side, one),
-                sample=n * self.attempts,  # the model's own choice: equal prompts, other samples
+                schema_=preference_schema(side, free=not one),
+                sample=n * MOST_ATTEMPTS,  # sets never share a sample, however many attempts there are
             )
             for n, one in enumerate(dealt)
         ]
 
         def parse(place: int, said: Completion) -> tuple[Value, ...]:
             values = parse_values(said, self.taxonomy, dealt[place])
-            for value, dimension in zip(values, side.dimensions, strict=True):
-                if value.origin == "seed" and normalised(value.preference) not in dimension.seeds:
+            for value in values:
+                if normalised(value.preference) in of[value.dimension]:
                     raise Drop(f"reserved_value: {value.preference!r} is kept for another split; take another value")
             return values
 
@@ -103,16 +114,20 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
         return WithSets.child_of(row, self.name, split=split, sets=tuple(sets))
 
 
-def preference_schema(taxonomy: Taxonomy, dealt: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
-    """The JSON schema of one preference set: an object per dimension, in order, with bounded strings."""
+def preference_schema(taxonomy: Taxonomy, *, free: bool) -> dict[str, Any]:
+    """The JSON schema of one preference set: an object per dimension, in order, with bounded strings.
+
+    It is the same for every instruction, because engines and servers compile each new one. free: the model may name
+    subdimensions of its own.
+    """
 
     def value(dimension: Dimension) -> dict[str, Any]:
-        fixed = dealt.get(dimension.name)
+        names = {"enum": [one.name for one in dimension.subdimensions]}
         return {
             "type": "object",
             "properties": {
-                "subdimension": {"enum": [fixed[0]]} if fixed else {"type": "string", "minLength": 2, "maxLength": 40},
-                "preference": {"type": "string", "minLength": 2, "maxLength": 80},
+                "subdimension": {"type": "string", "minLength": 2, "maxLength": LONGEST_VALUE} if free else names,
+                "preference": {"type": "string", "minLength": 2, "maxLength": LONGEST_VALUE},
                 "description": {"type": "string", "minLength": 10, "maxLength": 300},
             },
             "required": list(FIELDS),
@@ -150,7 +165,10 @@ def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple
         texts = {field: " ".join(given[field].split()) for field in FIELDS}
         if empty := [field for field, text in texts.items() if not any(map(str.isalnum, text))]:
             raise Drop(f"empty_value: the {empty[0]} of {dimension.name} was empty")
-        value = value_of(dimension, texts, dealt.get(dimension.name))
+        fixed = dealt.get(dimension.name)
+        if fixed and normalised(texts["subdimension"]) != normalised(fixed[0]):
+            raise Drop(f"bad_preference_set: the value of {dimension.name} must be under {fixed[0]}")
+        value = value_of(dimension, texts, fixed)
         if normalised(value.preference) in map(normalised, (value.dimension, value.subdimension)):
             raise Drop(
                 f"empty_value: the preference of {dimension.name} only names its subdimension; say what is wanted"
@@ -162,7 +180,7 @@ def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple
 def value_of(dimension: Dimension, texts: Mapping[str, str], dealt: tuple[str, str] | None) -> Value:
     """A value in the taxonomy's own spelling where it is one of its seeds, and where it comes from."""
     known = {normalised(one.name): one.name for one in dimension.subdimensions}
-    subdimension = dealt[0] if dealt else known.get(normalised(texts["subdimension"]), texts["subdimension"])
+    subdimension = known.get(normalised(texts["subdimension"]), texts["subdimension"])
     under, seed = dimension.seeds.get(normalised(texts["preference"]), ("", ""))
     fits = seed and under == subdimension
     return Value(
@@ -181,12 +199,16 @@ def likeness(one: Sequence[Value], other: Sequence[Value]) -> float:
     return sum(both) / len(both)
 
 
+def same_preferences(one: Sequence[Value], other: Sequence[Value]) -> bool:
+    return all(normalised(a.preference) == normalised(b.preference) for a, b in zip(one, other, strict=True))
+
+
 def near_equal(sets: Sequence[tuple[Value, ...] | None]) -> dict[int, Drop]:
     """The later one of every two sets that are near-equal."""
     found: dict[int, Drop] = {}
     for a, b in combinations(range(len(sets)), 2):
         one, other = sets[a], sets[b]
-        if one and other and a not in found and likeness(one, other) > ALIKE:
+        if one and other and a not in found and (likeness(one, other) > ALIKE or same_preferences(one, other)):
             found[b] = Drop(
                 "alike_sets: it wished for nearly the same as another person does; be as specific as you can"
             )
@@ -197,7 +219,7 @@ LONGEST_SYSTEM_MESSAGE = 1400  # characters; the paper's are 682 to 1,370
 CHARS_PER_TOKEN = 3  # at least, in prose: so the message ends before max_tokens cuts it
 COPIED = 8  # words in a row, as in the instruction: then a system message takes up the task
 ANSWERS = ("```", "sure,", "sure!", "certainly", "here is", "here's", "here are", "of course")
-YOU = {"you", "your", "you're", "yourself"}
+YOU = {"you", "your", "yourself"}
 
 
 def system_message_schema(max_tokens: int) -> dict[str, Any]:

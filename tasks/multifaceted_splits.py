@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
+import pyarrow as pa
 from pydantic import Field
 
 from schemas.hashing import child_id, digest, normalised
 from schemas.multifaceted import AlignedPair, Variant, WithSystems
 from schemas.rows import Dropped, arrow_schema
+from tasks.dedup import BLOCK
 from tasks.embeddings import embed, embedder_name
-from tasks.frames import FrameStage
+from tasks.frames import FrameStage, even_parts
 
 VARIANT_SCHEMA = pl.DataFrame(arrow_schema(Variant).empty_table()).schema
 Preferences = Mapping[str, Mapping[str, str]]
@@ -126,6 +128,10 @@ class BenchVariants(FrameStage):
     threshold: float = Field(0.9, ge=0, le=1, description="cosine from which two preferences are one")
     embedder: str = "minilm"
     embedder_identity: str = ""
+    rows_per_part: int = Field(256, ge=1)
+
+    def parts_begin(self, made: pa.Table) -> list[int]:
+        return even_parts(made, self.rows_per_part)
 
     @classmethod
     def with_embedder(cls, embedder: str, **fields: object) -> "BenchVariants":
@@ -161,11 +167,14 @@ class BenchVariants(FrameStage):
         for dimension, wanted in asked.items():
             if not (known := list(seen.get(dimension, {}).values())):
                 continue
-            alike = embed(self.embedder, list(wanted.values()), store) @ embed(self.embedder, known, store).T
-            for key, row in zip(wanted, alike, strict=True):
-                at = int(row.argmax())
-                same = seen[dimension].get(key)
-                found[dimension, key] = (same, 1.0) if same else (known[at], float(row[at]))
+            vectors, keys = embed(self.embedder, known, store), list(wanted)
+            for start in range(0, len(keys), BLOCK):
+                block = keys[start : start + BLOCK]
+                alike = embed(self.embedder, [wanted[key] for key in block], store) @ vectors.T
+                for key, row in zip(block, alike, strict=True):
+                    at = int(row.argmax())
+                    same = seen[dimension].get(key)
+                    found[dimension, key] = (same, 1.0) if same else (known[at], float(row[at]))
         return found
 
 

@@ -36,12 +36,12 @@ LONGEST_FAULT = 400  # characters
 
 
 def ask_until(
-    request: Request, attempts: int, parse: Callable[[Completion], T], note: str = UNUSABLE
+    request: Request, attempts: int, parse: Callable[[Completion], T]
 ) -> Generator[list[Request], list[Completion], T]:
     """Ask until `parse` accepts the answer (it raises Drop for one it does not); the last Drop ends the row. Use it as
     `value = yield from ask_until(...)`.
     """
-    [found] = yield from ask_all([request], attempts, lambda _, said: parse(said), note=note)
+    [found] = yield from ask_all([request], attempts, lambda _, said: parse(said))
     return found
 
 
@@ -50,10 +50,9 @@ def ask_all(
     attempts: int,
     parse: Callable[[int, Completion], T],
     compare: Callable[[Sequence[T | None]], Mapping[int, Drop]] = lambda _: {},
-    note: str = UNUSABLE,
 ) -> Generator[list[Request], list[Completion], list[T]]:
     """`ask_each`, and the first fault that is left ends the row."""
-    found, faults = yield from ask_each(requests, attempts, parse, compare, note)
+    found, faults = yield from ask_each(requests, attempts, parse, compare)
     if faults:
         raise faults[min(faults)]
     return [one for one in found if one is not None]
@@ -64,7 +63,6 @@ def ask_each(
     attempts: int,
     parse: Callable[[int, Completion], T],
     compare: Callable[[Sequence[T | None]], Mapping[int, Drop]] = lambda _: {},
-    note: str = UNUSABLE,
 ) -> Generator[list[Request], list[Completion], tuple[list[T | None], dict[int, Drop]]]:
     """Ask several questions at once, and those again, each with its fault named, whose answer `parse` refuses (it
     raises Drop) or `compare` does (it sees all that was found so far, and returns what is wrong by place).
@@ -76,7 +74,7 @@ def ask_each(
     faults: dict[int, Drop] = {}
     for attempt in range(attempts):
         asked = sorted(faults) if attempt else range(len(requests))
-        said = yield [again(requests[n], attempt, faults.get(n), note) for n in asked]
+        said = yield [again(requests[n], attempt, faults.get(n)) for n in asked]
         faults = {}
         for n, one in zip(asked, said, strict=True):
             try:
@@ -89,12 +87,12 @@ def ask_each(
     return found, faults
 
 
-def again(request: Request, attempt: int, fault: Drop | None, note: str) -> Request:
+def again(request: Request, attempt: int, fault: Drop | None) -> Request:
     """The next try: another sample, with what was wrong at the end of the last message."""
     messages = request.messages
     if fault:
         last = messages[-1]
-        told = note.format(fault=(fault.detail or fault.reason.replace("_", " "))[:LONGEST_FAULT])
+        told = UNUSABLE.format(fault=(fault.detail or fault.reason.replace("_", " "))[:LONGEST_FAULT])
         messages = (*messages[:-1], last.model_copy(update={"content": f"{last.content}\n\n{told}"}))
     return request.model_copy(update={"sample": request.sample + attempt, "messages": messages})
 

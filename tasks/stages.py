@@ -176,10 +176,11 @@ def run_whole(store: Store, planned: Planned, stage: FrameStage, source: Manifes
         named = [rows[column].to_pylist() for column in ("id", "parent_id") if column in rows.column_names]
         mine = left.intersection(chain.from_iterable(named)) | (set() if start else gone)
         left -= mine
-        key = content_hash([planned.identity, table_content(rows), sorted(mine)])
+        drops = [] if start else dropped
+        told = [row.model_dump() for row in drops]
+        key = content_hash([planned.identity, table_content(rows), sorted(mine), told])
         seal = sealed_part(store, stage.name, key)
         seconds = 0.0 if start else time.monotonic() - started
-        drops = () if start else dropped
         seals.append(seal or seal_part(store, stage.name, key, rows, drops, ids_in=sorted(mine), seconds=seconds))
     return seals
 

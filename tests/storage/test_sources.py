@@ -10,7 +10,7 @@ from schemas.errors import InputError
 from schemas.rows import Dropped, Instruction
 from schemas.settings import SourceSettings
 from storage.artifacts import Store
-from storage.sources import fingerprint, read_chunks
+from storage.sources import fingerprint, read_chunks, read_prompts
 from tasks.stages import ingest
 from tests.conftest import write_jsonl
 
@@ -147,3 +147,17 @@ def test_a_file_that_grew_keeps_its_parts(tmp_path: Path, store: Store) -> None:
     assert (after.rows, len(after.parts)) == (25, 3)
     limited = ingest(store, SourceSettings(path=str(tmp_path / "in.jsonl"), limit=5), 10, "run")
     assert limited.rows == 5
+
+
+def test_every_user_turn_of_a_benchmark_is_read_and_a_row_without_one_is_an_error(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "c"}, {"role": "assistant", "content": "x"}, {"role": "user", "content": "d"}]
+    rows = [{"prompt": "a", "id": "same"}, {"prompt": "b", "id": "same"}, {"messages": chat}, {"turns": ["e", "f"]}]
+    file = write_jsonl(tmp_path / "bench.jsonl", rows)
+    assert read_prompts(SourceSettings(path=str(file))) == ["a", "b", "c", "d", "e", "f"]
+    for bad in ({"prompt": None}, {"prompt": " "}, {"other": "a"}, {"turns": []}, {"prompt": 3}):
+        write_jsonl(file, [*rows, bad])
+        with pytest.raises(InputError, match="line-5: it has no prompt"):
+            read_prompts(SourceSettings(path=str(file)))
+    file.write_text("{no JSON\n")
+    with pytest.raises(InputError, match="line-1: bad_json"):
+        read_prompts(SourceSettings(path=str(file)))

@@ -62,6 +62,9 @@ def test_the_known_cases_are_read(text: str, score: int) -> None:
         ("[RESULT] 5\n\nScore 1 means that nothing fits.", 5),
         ("[RESULT] 1 ... no: [RESULT] 2", 2),
         ("It is 7 lines long and has 3 parts. Result (4/5)", 4),
+        ("**Score:** 4", 4),
+        ("[RESULT] 4 - it names every source", 4),
+        ("[RESULT] 3, because two are missing", 3),
     ],
 )
 def test_the_verdict_is_read_and_not_a_number_before_it(text: str, score: int) -> None:
@@ -72,7 +75,8 @@ def test_the_verdict_is_read_and_not_a_number_before_it(text: str, score: int) -
     "text",
     ["Score: 10", "[RESULT] 0", "[RESULT] 6", "[RESULT] -3", "[RESULT] 4.5", "[RESULT] 3-4", "[RESULT] 3 or 4",
      "Score: 4/10", "[RESULT] 45", "[RESULT]", "", "I'd give it 4", "[RESULT] It fails. 2 of the wishes are met.",
-     "[RESULT] four"],
+     "[RESULT] four", "[RESULT] 3,5", "[RESULT] 2 of 4", "[RESULT] 3 (or 4)", "[RESULT] 5%",
+     "The calculation's result is 4, which is wrong."],
 )  # fmt: skip
 def test_what_is_no_whole_number_from_one_to_five_is_refused(text: str) -> None:
     with pytest.raises(Drop):
@@ -115,6 +119,16 @@ def test_an_answer_that_could_not_be_had_has_no_scores() -> None:
     with pytest.raises(StopIteration) as done:
         steps.send([Completion(text="[RESULT] 2"), Completion(text="", error="engine_error: gone")])
     assert done.value.value.scores == ((None, None), (2, None))
+
+
+def test_a_failing_judge_is_not_told_of_its_failure_and_a_cut_judgement_is_not_read() -> None:
+    steps = Judged(runs=1, attempts=3).steps(ROW)
+    next(steps)
+    steps.send([Completion(text="an answer")])
+    failed = Completion(text="", error="engine_error: HTTP 503 from 10.0.0.5")
+    [again] = steps.send([failed, Completion(text="A score of 5 would need", finish_reason="length")])
+    assert "it was cut" in again.messages[-1].content
+    assert "503" not in again.messages[-1].content
 
 
 def judged(row_id: str, *runs: tuple[int | None, int | None]) -> JudgedRow:

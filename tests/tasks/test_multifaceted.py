@@ -56,7 +56,8 @@ def set_of(ask: Request, n: int) -> dict[str, Any]:
     values = {}
     for name, form in ask.schema_["properties"].items():
         [line] = [line for line in told.splitlines() if line.startswith(f"- {name} (")]
-        subdimension = form["properties"]["subdimension"].get("enum", ["tone"])[0]
+        subdimension = line.partition("): ")[2].partition(",")[0] or "tone"
+        assert subdimension in form["properties"]["subdimension"].get("enum", ["tone"])
         preference = line.partition('"')[2].rstrip('"') if '"' in line else f"own {n}"
         values[name] = {"subdimension": subdimension, "preference": preference, "description": sentence(draw)}
     return values
@@ -160,6 +161,11 @@ def test_what_the_model_chose_itself_is_recorded_as_new() -> None:
         ),
         (lambda a: {**a, "style": {**a["style"], "preference": ""}}, "empty_value", "preference of style was empty"),
         (lambda a: {**a, "style": {**a["style"], "preference": "Style"}}, "empty_value", "only names its subdimension"),
+        (
+            lambda a: {**a, "style": {**a["style"], "subdimension": "safety"}},
+            "bad_preference_set",
+            "style must be under",
+        ),
         (lambda a: {**a, "style": {**a["style"], "description": 3}}, "bad_preference_set", "style must have the texts"),
     ],
 )
@@ -187,6 +193,22 @@ def test_near_equal_sets_are_drawn_again() -> None:
     [again] = steps.send([said(first), said(alike)])
     assert "nearly the same as another person" in again.messages[-1].content
     assert len(end_of(steps, [said(set_of(again, 2))]).sets) == 2
+
+
+def test_sets_with_the_same_preferences_are_near_equal_however_described() -> None:
+    steps = PreferenceSets(taxonomy=TAXONOMY, count=2, sampler="model").steps(ROW)
+    asked = next(steps)
+    assert ["number 1 of them" in ask.messages[-1].content for ask in asked] == [True, False]
+    answers = [set_of(ask, n) for n, ask in enumerate(asked)]
+    for name in NAMES:
+        answers[1][name]["preference"] = answers[0][name]["preference"]
+    [again] = steps.send([said(answer) for answer in answers])
+    assert "nearly the same" in again.messages[-1].content
+
+
+def test_more_attempts_ask_nothing_again() -> None:
+    asked = [[ask.sample for ask in next(PreferenceSets(taxonomy=TAXONOMY, attempts=n).steps(ROW))] for n in (1, 3, 9)]
+    assert asked == [[0, 100, 200]] * 3
 
 
 # 3. descriptions only
@@ -313,14 +335,9 @@ def test_identical_responses_make_the_other_the_rejected_one_or_no_pair(tmp_path
 
 def test_reward_rows_are_rendered_as_the_paper_does(tmp_path: Path) -> None:
     pairs, _ = AlignedPairs().apply(frame_of(many(30, bench_share=0.3, held_out=0.2)), tmp_path)
-    train, test = reward_rows(pairs, "train"), reward_rows(pairs, "bench")
-    assert train.height + test.height == 30
-    assert train.height == aligned_rows(pairs).height
-    assert min(train.height, test.height) > 0
-    for row in [*train.to_dicts(), *test.to_dicts()]:
-        assert row["input"].startswith("[INST] You are model ")
-        assert row["input"].endswith(" [/INST] ")
-    assert not set(train["input"]) & set(test["input"])
+    assert 0 < aligned_rows(pairs).height < 30
+    for row, pair in zip(reward_rows(pairs).to_dicts(), pairs.to_dicts(), strict=True):
+        assert row["input"] == f"[INST] {pair['system']}\n{pair['prompt']} [/INST] "
 
 
 # 7. bench
@@ -380,6 +397,12 @@ def test_a_bench_value_that_training_has_is_refused_or_dropped(tmp_path: Path) -
     with pytest.raises(Drop) as dropped:
         steps.send([said(answer)])
     assert dropped.value.reason == "reserved_value"
+    elsewhere = [one.values[0] for one in stage.sides["train"].dimensions[0].subdimensions if one.name != subdimension]
+    answer["style"]["preference"] = elsewhere[0]  # under a subdimension that is not its own: it counts all the same
+    steps = stage.steps(bench_row)
+    next(steps)
+    with pytest.raises(Drop, match="reserved_value"):
+        steps.send([said(answer)])
     rows = many(30, bench_share=0.2, held_out=0.2)
     train = next(row for row in rows if row.split == "train")
     bench = next(row for row in rows if row.split == "bench")
@@ -476,14 +499,10 @@ def test_coverage_counts_seeds_and_what_is_new() -> None:
         taxonomy,
         [value("a", "one", "seed"), value("a", "1!", "new_value", "two"), value("c", "x", "new_subdimension")],
     )
-    assert (row["subdimensions"], row["seeds_used"], row["new_values"], row["new_subdimensions"]) == (
-        "1 of 2",
-        0.5,
-        2,
-        1,
-    )
-    assert row["seed_evenness"] == pytest.approx(0.5)
-    assert (row["subdimension_evenness"], row["worded_as_seed"]) == (0, pytest.approx(1 / 3))
+    assert (row["subdimensions"], row["new_values"], row["new_subdimensions"]) == ("1 of 2", 2, 1)
+    assert (row["seeds_dealt"], row["seeds_used"], row["worded_as_seed"]) == (0.25, 0.25, pytest.approx(1 / 3))
+    assert (row["subdimension_evenness"], row["dealt_evenness"], evenness([5], 1)) == (0, 0, 1)
+    assert evenness([2, 2], 4) == pytest.approx(0.5)
 
 
 def test_held_out_values_are_held_out_of_every_subdimension() -> None:
