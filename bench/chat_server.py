@@ -5,7 +5,7 @@
 The answer is a function of the messages, the seed and the choice's index, so that a run can be compared with its
 repetition. GET /stats tells what was asked; POST /set?latency_ms=20&sigma=0&fail_every=0&fail_status=500&retry_after=
 changes how it answers; POST /set?forget=1 zeroes the counts. Answers of `--words` words, or the plainest value that
-satisfies the schema, or a numbered list where the request shows one.
+satisfies the schema, or a numbered list or a verdict where the request shows one.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import orjson
 import uvloop
 
 LIST = "\n1. ..."  # a request that shows how a numbered list begins is answered with one
+VERDICT = "[RESULT]"  # and one that asks for a verdict from 1 to 5 with that
 VOCABULARY = ("river", "stone", "light", "field", "seven birds", "circle", "mill", "bridge", "quiet", "over", "and")
 
 
@@ -101,6 +102,8 @@ def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
             text = "\n".join(f"{n}. {sentence(digest([seed.hex(), n]), words)}" for n in range(1, 11))
         else:
             text = sentence(seed, words)
+        if VERDICT in body["messages"][-1]["content"]:
+            text += f" {VERDICT} {1 + seed[0] % 5}"
         choice: dict[str, Any] = {
             "index": index,
             "message": {"role": "assistant", "content": text},

@@ -26,7 +26,7 @@ def check(planned: Plan) -> None:
     for step in planned.stages:
         stage, rows = step.stage, rows_of[step.source_key]
         calls = rows * stage.requests_per_row() if isinstance(stage, Recipe) else 0
-        tokens = calls * stage.sampling.max_tokens if isinstance(stage, Recipe) else 0
+        tokens = rows * stage.tokens_per_row() if isinstance(stage, Recipe) else 0
         what = stage.takes.__name__ if isinstance(stage, Recipe) else ", ".join(stage.needs)
         engines = by_engine(step.identity.get("engines", {}))
         done = " (made)" if planned.store.manifest_path(stage.name, step.key).exists() else ""

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from schemas.artifacts import Manifest
 from schemas.errors import InputError, StoreError
+from schemas.texts import one_line
 from storage.artifacts import Store, read_dropped, read_part
 
 ROWS_SHOWN = 100
@@ -165,7 +166,7 @@ def plain(value: Any) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    text = " ".join(text.split())
+    text = one_line(text)
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -3,11 +3,11 @@
 from flows.plan import Plan, chain, file_source, open_store
 from flows.report import write_multifaceted, write_scores
 from schemas.multifaceted_settings import JudgeSettings, MultifacetedSettings
-from storage.sources import BENCH, read_prompts
+from storage.sources import BENCH, read_chunks, read_prompts
 from storage.taxonomies import read_taxonomy
 from tasks.diversity import Diversity
 from tasks.engines.engine import resolve
-from tasks.filtering import FilterInstructions
+from tasks.filtering import FilterInstructions, check_languages
 from tasks.judging import BenchScores, Judged
 from tasks.multifaceted import PreferenceSets, Responses, SystemMessages
 from tasks.multifaceted_splits import AlignedPairs, BenchVariants, Variants
@@ -28,6 +28,7 @@ def plan_multifaceted(settings: MultifacetedSettings) -> Plan:
         attempts=attempts,
     )
     dimensions = len(first.sides["bench"].dimensions)  # raises InputError where one has too few values
+    check_languages(settings.filter.languages)
     filtered = FilterInstructions(
         **settings.filter.model_dump(exclude={"benchmarks"}),
         benchmarks=tuple(prompt for one in settings.filter.benchmarks for prompt in read_prompts(one)),
@@ -77,6 +78,7 @@ def plan_judge(settings: JudgeSettings) -> Plan:
     """Resolve engines and keys. Raises InputError, StoreError or EngineError before anything is asked."""
     store = open_store(settings)
     source = file_source(store, settings.source, settings.rows_per_part, BENCH)
+    bench = read_chunks(settings.source, settings.rows_per_part, BENCH)
     roles = {role: resolve(settings.engine(role)) for role in ("student", "judge")}
     settings = settings.model_copy(update={"engines": roles})
     judged = Judged(
@@ -84,6 +86,7 @@ def plan_judge(settings: JudgeSettings) -> Plan:
         judging=settings.sampling(settings.judging),
         runs=settings.runs,
         attempts=settings.attempts,
+        rubrics=max((len(row.rubrics) for chunk in bench for row in chunk.rows), default=1),
     )
     stages = chain(roles, source.key, judged, BenchScores())
     return Plan(

@@ -1,5 +1,6 @@
 """The plan of a run: its stages with their keys, known before a token is spent."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,10 +103,12 @@ def look_at_rows(source: SourceSettings, rows_per_part: int, kind: RowKind) -> t
     """Read a source without keeping it. Raises InputError when none of its rows can be used."""
     chunks = list(read_chunks(source, rows_per_part, kind))
     rows, dropped = sum(len(chunk.rows) for chunk in chunks), sum(len(chunk.dropped) for chunk in chunks)
+    counted = Counter(row.reason for chunk in chunks for row in chunk.dropped)
+    why = f" ({', '.join(f'{count} {reason}' for reason, count in counted.items())})" if counted else ""
     if rows == 0:
-        raise InputError(f"{source.path}: none of its {dropped} rows can be used")
+        raise InputError(f"{source.path}: none of its {dropped} rows can be used{why}")
     longest = max(len(row.prompt) for chunk in chunks for row in chunk.rows)
     return rows, (
-        f"{source.path}: {rows:,} {kind.stage.replace('_', ' ')}, {dropped:,} rows cannot be read, longest prompt "
+        f"{source.path}: {rows:,} {kind.stage.replace('_', ' ')}, {dropped:,} rows cannot be read{why}, longest prompt "
         f"{longest:,} characters (about {longest // CHARS_PER_TOKEN:,} tokens)"
     )

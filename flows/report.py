@@ -1,6 +1,7 @@
 """What `multifaceted` and `judge` leave beside their rows: a card with the numbers, and a page with the picture."""
 
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from flows.sunburst import sunburst
 from schemas.artifacts import Manifest
 from schemas.hashing import child_id
+from schemas.texts import one_line, printable
 from storage.artifacts import Store
 from storage.files import write_text
 from storage.publish import Splits, read_frame, write_configs
@@ -79,14 +81,16 @@ def figures(store: Store, made: Made, drawn: PreferenceSets, embedder: str) -> d
 
 
 def render(template: str, **told: Any) -> str:
-    """A page from its template; what rows say is escaped in HTML."""
+    """A page from its template; what rows say is escaped in HTML, and in markdown by the filter `cell`."""
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=template.endswith(".html"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
+    environment.filters["cell"] = lambda text: escape(one_line(text), quote=False).replace("|", "\\|")
     return environment.get_template(f"{template}.jinja").render(**told)
 
 
@@ -148,12 +152,13 @@ def diversity_of(store: Store, made: Made, drawn: PreferenceSets, embedder: str)
 def write_scores(store: Store, made: Made, folder: Path) -> int:
     """Write the judged rows, and a card with the model's scores; returns the rows."""
     rows = read_frame(store, made["bench_scores"])
-    results = {name: shown(result) for name, result in bench_results(rows).items()}
+    results = [shown(result) for result in bench_results(rows)]
     return write_configs(folder, {"default": rows}, render("scores.md", rows=rows.height, results=results))
 
 
 def shown(result: BenchResult) -> dict[str, str]:
     return {
+        "name": result.name,
         "score": two_places(result.score),
         "spread": two_places(result.spread),
         "runs": ", ".join(map(two_places, result.runs)),

@@ -182,8 +182,8 @@ def show_scores(console: Any, planned: Plan, made: Made, most: int, whole: bool)
 
     results = bench_results(read_frame(planned.store, made["bench_scores"]))
     shown = table("", "score", "spread over runs", "missing")
-    for name, result in results.items():
-        shown.add_row(name, two_places(result.score), two_places(result.spread), f"{result.missing:,}")
+    for result in results:
+        shown.add_row(Text(result.name), two_places(result.score), two_places(result.spread), f"{result.missing:,}")
     console.print(shown)
 
 

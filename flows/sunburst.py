@@ -1,9 +1,11 @@
 """A sunburst: nested counts as rings, drawn as one SVG without scripts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+from html import escape as escape_html
 from math import cos, pi, sin
 from typing import NamedTuple
+
+from schemas.texts import one_line
 
 RINGS = (50.0, 142.0, 226.0, 340.0)
 COLOURS = ("#4361a8", "#c0662f", "#3b8a63", "#8d5a9e", "#b03a55", "#7a7a2e", "#2f8fa3", "#6b6b6b")
@@ -47,6 +49,10 @@ def slices(tree: Tree, start: float, end: float, path: tuple[str, ...] = (), col
         at += share
     if rest:
         yield Slice((*path, "others"), rest, at, end, colour)
+
+
+def escape(text: str) -> str:
+    return escape_html(one_line(text))
 
 
 def point(radius: float, share: float) -> str:

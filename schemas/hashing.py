@@ -1,6 +1,5 @@
 """Content hashes: the one way in which synthmill names things by what they are."""
 
-import unicodedata
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,6 @@ def digest(value: Any, *, size: int = 16) -> bytes:
 def content_hash(value: Any) -> str:
     """Hash any JSON-like value to 32 hexadecimal digits."""
     return digest(value).hex()
-
-
-def normalised(text: str) -> str:
-    """NFKC, casefold, white space collapsed: what two exact duplicates share, in any script."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def child_id(parent_id: str, place: str | int) -> str:

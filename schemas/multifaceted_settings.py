@@ -1,8 +1,9 @@
 """Settings of `multifaceted` and `judge`. Defaults are the paper's where it has any (docs/papers.md#multifaceted)."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.calls import Frozen
 from schemas.settings import (
@@ -25,6 +26,16 @@ class FilterSettings(Frozen):
         False, description="keep instructions with a system or persona message (it is replaced)"
     )
     benchmarks: tuple[SourceSettings, ...] = Field((), description="files of prompts that must not be trained on")
+
+    @field_validator("languages", "benchmarks", mode="before")
+    @classmethod
+    def one_or_more(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str | Mapping) else given
+
+    @field_validator("languages")
+    @classmethod
+    def lower_case(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(language.strip().lower() for language in languages)
 
     @model_validator(mode="after")
     def some_length(self) -> "FilterSettings":

@@ -5,12 +5,12 @@ Source: docs/papers.md#multifaceted.
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from schemas.calls import Frozen
-from schemas.hashing import normalised
+from schemas.texts import normalised, one_line
 
 LONGEST_VALUE = 120  # characters: a seed value is a keyword or a short phrase
 
@@ -25,11 +25,22 @@ def named(given: Any, inner: str) -> Any:
     ]
 
 
+def word(given: str) -> str:
+    """A name or a value, on one line. Raises ValueError for what no answer could repeat."""
+    text = one_line(given)
+    if not any(map(str.isalnum, text)) or len(text) > LONGEST_VALUE:
+        raise ValueError(f"{given!r:.60}: expected 1 to {LONGEST_VALUE} characters, letters or digits among them")
+    return text
+
+
+Word = Annotated[str, AfterValidator(word)]
+
+
 class Subdimension(Frozen):
     """A kind of value, and seed values: short phrases."""
 
-    name: str = Field(min_length=1, max_length=LONGEST_VALUE)
-    values: tuple[str, ...] = Field(min_length=1)
+    name: Word
+    values: tuple[Word, ...] = Field(min_length=1)
 
     @field_validator("values", mode="before")
     @classmethod
@@ -37,19 +48,11 @@ class Subdimension(Frozen):
         """A mapping whose keys are the values is a list, too (the form of a nested tree)."""
         return list(given) if isinstance(given, Mapping) else given
 
-    @field_validator("values")
-    @classmethod
-    def good_values(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        for value in values:
-            if not value.strip() or len(value) > LONGEST_VALUE:
-                raise ValueError(f"the value {value!r:.60} has {len(value)} characters; expected 1 to {LONGEST_VALUE}")
-        return tuple(" ".join(value.split()) for value in values)
-
 
 class Dimension(Frozen):
     """One of the sides from which an answer is valued; a preference set has one value of each dimension."""
 
-    name: str = Field(min_length=1, max_length=LONGEST_VALUE)
+    name: Word
     description: str = ""
     subdimensions: tuple[Subdimension, ...] = Field(min_length=1)
 
@@ -62,6 +65,10 @@ class Dimension(Frozen):
     def each_once(self) -> "Dimension":
         once([one.name for one in self.subdimensions], f"{self.name}: subdimension")
         once([value for one in self.subdimensions for value in one.values], f"{self.name}: value")
+        for one in self.subdimensions:
+            for value in one.values:
+                if normalised(value) in (normalised(one.name), normalised(self.name)):
+                    raise ValueError(f"{self.name}: the value {value!r} only names its subdimension or dimension")
         return self
 
     @cached_property
@@ -80,8 +87,11 @@ class Taxonomy(Frozen):
     @model_validator(mode="before")
     @classmethod
     def whole(cls, given: Any) -> Any:
-        """A mapping without `dimensions` is the tree itself."""
-        return {"dimensions": given} if isinstance(given, Mapping) and "dimensions" not in given else given
+        """A mapping without `dimensions` is the tree itself, perhaps with a name and a language at its top."""
+        if not isinstance(given, Mapping) or "dimensions" in given:
+            return given
+        said = {name: text for name, text in given.items() if name in ("name", "language") and isinstance(text, str)}
+        return {**said, "dimensions": {name: tree for name, tree in given.items() if name not in said}}
 
     @field_validator("dimensions", mode="before")
     @classmethod

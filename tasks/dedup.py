@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
-from schemas.hashing import content_hash, normalised
+from schemas.hashing import content_hash
 from schemas.rows import Dropped
+from schemas.texts import normalised
 from tasks.frames import FrameStage
 
 BLOCK = 1024

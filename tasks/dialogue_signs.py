@@ -11,8 +11,8 @@ from schemas.applications import AGENT, USER
 from schemas.dialogue_settings import CutSettings
 from schemas.dialogues import Dialogue, SignedDialogue
 from schemas.errors import Drop
-from schemas.hashing import normalised
 from schemas.rows import Dropped, arrow_schema
+from schemas.texts import normalised
 from tasks.frames import FrameStage
 from tasks.overlap import GRAM, grams, rouge_l, words_of
 from tasks.patterns import fits, searched

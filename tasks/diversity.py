@@ -16,6 +16,7 @@ from tasks.embeddings import embed, embedder_name
 from tasks.frames import FrameStage
 from tasks.overlap import rouge_l
 
+LONGEST = 20_000  # characters of a response that are compared
 FLAGGED = 0.7
 """ROUGE-L from which two descriptions of a dimension are called alike."""
 
@@ -65,7 +66,7 @@ class Diversity(FrameStage):
             most.append(max((alike for pairs in by_dimension for alike in pairs), default=0.0))
             systems.append(spread(vectors[at : at + len(row["systems"])]))
             at += len(row["systems"])
-            pairs = pairwise_rouge([response["text"] for response in row["responses"]])
+            pairs = pairwise_rouge([response["text"][:LONGEST] for response in row["responses"]])
             responses.append(float(np.mean(pairs)) if pairs else 0.0)
         return frame.with_columns(
             pl.Series("description_rouge_l", descriptions, dtype=pl.List(pl.Float64)),

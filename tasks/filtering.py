@@ -4,7 +4,7 @@ Source: docs/papers.md#multifaceted, "filter"; the paper names duplicates and pe
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,16 +13,19 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.hashing import content_hash, normalised
+from schemas.errors import InputError
+from schemas.hashing import content_hash
 from schemas.rows import Dropped, Instruction
+from schemas.texts import normalised
 from tasks.frames import FrameStage, even_parts
 from tasks.overlap import grams, words_of
 
 PERSONA = re.compile(
-    r"^\W*(you are (now )?(an? |the |my |going to (act|be|play|pretend) )|you're an? |act as |"
-    r"i want you to (act|be|play|pretend)|i need you to act|pretend (to be|you are|that you are)|"
-    r"imagine (that )?you are (an? |the )|from now on,? you |assume the role |play the role |take on the role |"
-    r"your role is |as an ai |(please )?(act|behave|speak|respond|reply) (as|like) (an?|the|if you) )",
+    r"^\W*(you are (now )?(an? |the (?!best|one|only)|my |going to (act|be|play|pretend) )|you're an? |"
+    r"act as (?!soon|if )|i want you to (act|be|play|pretend)|i need you to act|"
+    r"pretend (to be|you are|that you are)|imagine (that )?you are (an? |the )|"
+    r"from now on,? you (are|will|must|act) |assume the role |play the role |take on the role |your role is |as an ai |"
+    r"(please )?(act|behave|speak|respond|reply) (as|like) (an?|the|if you) )",
     re.IGNORECASE,
 )
 ROLES = re.compile(r"^\W*(system\s*:\s*you |<\|system\|>|<\|im_start\|>system|<<sys>>|\[inst\])", re.IGNORECASE)
@@ -92,6 +95,16 @@ class FilterInstructions(FrameStage):
             return f"too_long: {len(prompt)} characters"
         language = language_of(prompt)
         return f"language: {language}" if self.languages and language and language not in self.languages else ""
+
+
+def check_languages(languages: Sequence[str]) -> None:
+    """Raises InputError for a language that cannot be told."""
+    identify()("")
+    from py3langid.langid import IDENTIFIER
+
+    if unknown := [language for language in languages if language not in IDENTIFIER.labels]:
+        known = ", ".join(sorted(IDENTIFIER.labels))
+        raise InputError(f"filter.languages: {unknown[0]!r} is no language that can be told; expected some of {known}")
 
 
 @cache

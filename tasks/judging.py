@@ -22,32 +22,28 @@ from tasks.recipe import Recipe, Steps, ask_each
 
 LOWEST, HIGHEST = 1, 5
 MOST_ATTEMPTS = 100
+VERDICT = 200  # characters: a score is read from so many after the tag, or at the end
 TAG = re.compile(r"\[\s*result\s*\]", re.IGNORECASE)
-NUMBER = (
-    r"[(\[]?\s*(?P<score>-?\d+(?:[.,]\d+)?)(?:\s*(?:/|out of|of)\s*(?P<of>\d+))?"
-    r"(?P<range>\s*(?:[-–—~]|to|\(?or)\s*\d|\s*%)?"
-)
-LED = r"(?:(?:the )?(?:score|result)\s*(?::|=|\bof\b|\bis\b)?\W*?)?"
-SAID = re.compile(rf"(?:\bscore\b\s*\]?\s*(?::|=|\bof\b|\bis\b)?|\bresult\s*[:=(])\s*{NUMBER}", re.IGNORECASE)
-TAGGED = re.compile(rf"\W*?{LED}{NUMBER}", re.IGNORECASE)
-BRACKETED = re.compile(rf"[(\[]\s*{NUMBER}\s*[)\]]\W*$")
+NUMBER = r"[(\[]?\s*(?P<score>-?\d+)(?:\s*(?:/|out of|of)\s*(?P<of>\d+))?"
+NAMED = r"(?:score|result)\s*\]?\s*(?::|=|\bof\b|\bis\b)?"
+TAGGED = re.compile(rf"[^\w-]*(?:(?:\w+ ){{0,4}}?{NAMED}[^\w-]*)?{NUMBER}(?P<rest>[^\n]*)", re.IGNORECASE)
+AT_THE_END = re.compile(rf"(?:\b{NAMED}\s*|(?=[(\[])){NUMBER}(?P<rest>)[\s)\].!]*$", re.IGNORECASE)
 
 
 def parse_score(text: str) -> tuple[str, int]:
-    """(feedback, score) of a judgement: the number after the last [RESULT], else after the last `score` or `result:`,
-    else a bracketed number at the end. Raises Drop where there is none, or it is no whole number from 1 to 5.
+    """(feedback, score) of a judgement: the number after the last [RESULT]; without one, a number at the very end that
+    is in brackets or called a score. Raises Drop where there is none, or it is no whole number from 1 to 5.
     """
     *before, verdict = TAG.split(text)
     feedback = (" ".join(before) if before else text).strip()
-    verdict = re.sub(r"[*_]", "", verdict)  # bold
-    said = [*SAID.finditer(verdict)]
-    tagged = TAGGED.match(verdict) or SAID.search(verdict) if before else None
-    found = tagged or (said[-1] if said else BRACKETED.search(verdict))
+    verdict = re.sub(r"[*_`]", "", verdict)  # bold
+    found = TAGGED.match(verdict[:VERDICT]) if before else AT_THE_END.search(verdict[-VERDICT:])
     if not found:
         raise Drop("no_score: it had no score; end with [RESULT] and a whole number from 1 to 5")
-    score, of = found["score"], found["of"]
-    if found["range"] or (of and int(of) != HIGHEST) or not re.fullmatch(rf"[{LOWEST}-{HIGHEST}]", score):
-        raise Drop(f"bad_score: its score was {found.group().strip()!r}; give one whole number from 1 to 5")
+    score, of, rest = found["score"], found["of"], found["rest"]
+    other = any(map(str.isnumeric, rest)) or rest.lstrip().startswith("%")  # 4.5, 3-4, 3 or 4, 3½: not one number
+    if other or (of and int(of) != HIGHEST) or not re.fullmatch(rf"[{LOWEST}-{HIGHEST}]", score):
+        raise Drop(f"bad_score: its score was {found.group().strip()[:40]!r}; give one whole number from 1 to 5")
     return feedback, int(score)
 
 
@@ -55,7 +51,8 @@ class Judged(Recipe[BenchRow, JudgedRow]):
     """Bench row -> in each of `runs`, an answer of the student, and the judge's score of it under each rubric.
 
     A judgement without a score from 1 to 5 is asked for again, its fault named; after `attempts` the score is missing
-    (None), and so are all of an answer that could not be had. Source: docs/papers.md#multifaceted, "judging".
+    (None), and so are all of an answer that could not be had. An empty answer scores 1, unasked.
+    Source: docs/papers.md#multifaceted, "judging".
     """
 
     name: ClassVar = "judged"
@@ -71,13 +68,17 @@ class Judged(Recipe[BenchRow, JudgedRow]):
     def requests_per_row(self) -> int:
         return self.runs * (1 + self.rubrics * self.attempts)
 
+    def tokens_per_row(self) -> int:
+        judged = self.rubrics * self.attempts * self.judging.max_tokens
+        return self.runs * (self.sampling.max_tokens + judged)
+
     def steps(self, row: BenchRow) -> Steps[JudgedRow]:
         user = Message(role="user", content=row.prompt)
         asked = (Message(role="system", content=row.system), user) if row.system else (user,)
         answers = yield Request(role="student", messages=asked, sampling=self.sampling, optional=True).sampled(
             self.runs
         )
-        wanted = [(run, rubric) for run, one in enumerate(answers) if not one.error for rubric in row.rubrics]
+        wanted = [(run, rubric) for run, one in enumerate(answers) if one.text.strip() for rubric in row.rubrics]
         requests = [
             Request(
                 role="judge",
@@ -96,12 +97,14 @@ class Judged(Recipe[BenchRow, JudgedRow]):
         for (run, _), one in zip(wanted, found, strict=True):
             feedbacks[run].append(one[0] if one else "")
             scores[run].append(one[1] if one else None)
-        nothing: tuple[None, ...] = (None,) * len(row.rubrics)
+        for run, answer in enumerate(answers):
+            if not scores[run]:
+                scores[run] = [None if answer.error else LOWEST] * len(row.rubrics)
         return JudgedRow.child_of(
             row,
             self.name,
             answers=tuple(one.text for one in answers),
-            scores=tuple(tuple(one) or nothing for one in scores),
+            scores=tuple(map(tuple, scores)),
             feedbacks=tuple(tuple(one) for one in feedbacks),
         )
 
@@ -118,7 +121,7 @@ def judgement_of(said: Completion) -> tuple[str, int | None]:
 class BenchScores(FrameStage):
     """Judged rows -> with `run_scores`: per run, the mean of the row's scores that are there (null: none is).
 
-    Source: docs/papers.md#multifaceted, "judging"; the rule for missing scores is ours.
+    Drops: no_score, in no run. Source: docs/papers.md#multifaceted, "judging"; the rule for missing scores is ours.
     """
 
     name: ClassVar = "bench_scores"
@@ -128,7 +131,9 @@ class BenchScores(FrameStage):
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         means = [[present_mean(run) for run in runs] for runs in frame["scores"].to_list()]
-        return frame.with_columns(pl.Series("run_scores", means, dtype=pl.List(pl.Float64))), []
+        scored = frame.with_columns(pl.Series("run_scores", means, dtype=pl.List(pl.Float64)))
+        some = pl.col("run_scores").list.drop_nulls().list.len() > 0
+        return scored.filter(some), [Dropped(id=row, reason="no_score") for row in scored.filter(~some)["id"]]
 
 
 def present_mean(scores: Sequence[float | None]) -> float | None:
@@ -140,13 +145,14 @@ def present_mean(scores: Sequence[float | None]) -> float | None:
 class BenchResult(NamedTuple):
     """Of one model, or one dimension. spread: the sample standard deviation over runs; None for a single run."""
 
+    name: str
     score: float | None
     spread: float | None
     runs: tuple[float | None, ...]
     missing: int
 
 
-def over_runs(per_row: Sequence[Sequence[float | None]]) -> BenchResult:
+def over_runs(name: str, per_row: Sequence[Sequence[float | None]]) -> BenchResult:
     """Mean over rows of each run (rows without a score are left out and counted), then the mean over runs.
 
     per_row: per row, one number per run.
@@ -154,18 +160,18 @@ def over_runs(per_row: Sequence[Sequence[float | None]]) -> BenchResult:
     runs = [present_mean(run) for run in zip(*per_row, strict=True)]
     there = [run for run in runs if run is not None]
     missing = sum(score is None for row in per_row for score in row)
-    return BenchResult(present_mean(runs), stdev(there) if len(there) > 1 else None, tuple(runs), missing)
+    return BenchResult(name, present_mean(runs), stdev(there) if len(there) > 1 else None, tuple(runs), missing)
 
 
-def bench_results(rows: pl.DataFrame) -> dict[str, BenchResult]:
-    """`model`: the mean over rows of their run_scores; then one result for each dimension of their preference sets.
+def bench_results(rows: pl.DataFrame) -> list[BenchResult]:
+    """First the model's, the mean over rows of their run_scores; then one for each dimension of the preference sets.
 
     rows: what BenchScores made.
     """
-    found = {"model": over_runs(rows["run_scores"].to_list())}
     of: dict[str, list[list[float | None]]] = {}
     sets: list[list[dict[str, Any]]] = rows["preference_set"].to_list()
     for values, runs in zip(sets, rows["scores"].to_list(), strict=True):
         for place, value in enumerate(values):
             of.setdefault(value["dimension"], []).append([run[place] for run in runs])
-    return found | {dimension: over_runs(scores) for dimension, scores in of.items()}
+    dimensions = (over_runs(name, scores) for name, scores in of.items())
+    return [over_runs("all rubrics", rows["run_scores"].to_list()), *dimensions]

@@ -3,6 +3,7 @@
 Source: docs/papers.md#multifaceted, steps S1 to S3.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
@@ -13,16 +14,19 @@ from pydantic import Field
 
 from schemas.calls import Completion, Message, Request
 from schemas.errors import Drop, InputError
-from schemas.hashing import digest, normalised
+from schemas.hashing import digest
 from schemas.multifaceted import Split, Value, WithResponses, WithSets, WithSystems
 from schemas.rows import Answer, Instruction
 from schemas.taxonomy import LONGEST_VALUE, Dimension, Taxonomy
+from schemas.texts import normalised, one_line
 from tasks.coverage import drawn, parted
 from tasks.overlap import grams, rouge_l, words_of
 from tasks.prompts import load
 from tasks.recipe import Recipe, Steps, ask_all
 
 FIELDS = ("subdimension", "preference", "description")
+LONGEST = {"subdimension": LONGEST_VALUE, "preference": LONGEST_VALUE, "description": 300}  # characters
+FENCED = re.compile(r"^\s*```\w*\s*(.*?)\s*```\s*$", re.DOTALL)
 MOST_ATTEMPTS = 100
 ALIKE = 0.7  # mean ROUGE-L of the descriptions from which two sets of one instruction are near-equal
 
@@ -126,9 +130,11 @@ def preference_schema(taxonomy: Taxonomy, *, free: bool) -> dict[str, Any]:
         return {
             "type": "object",
             "properties": {
-                "subdimension": {"type": "string", "minLength": 2, "maxLength": LONGEST_VALUE} if free else names,
-                "preference": {"type": "string", "minLength": 2, "maxLength": LONGEST_VALUE},
-                "description": {"type": "string", "minLength": 10, "maxLength": 300},
+                "subdimension": {"type": "string", "minLength": 2, "maxLength": LONGEST["subdimension"]}
+                if free
+                else names,
+                "preference": {"type": "string", "minLength": 2, "maxLength": LONGEST["preference"]},
+                "description": {"type": "string", "minLength": 10, "maxLength": LONGEST["description"]},
             },
             "required": list(FIELDS),
             "additionalProperties": False,
@@ -147,7 +153,7 @@ def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple
     if said.finish_reason == "length":
         raise Drop("bad_preference_set: it was cut, because it was too long; be shorter")
     try:
-        found = orjson.loads(said.text)
+        found = read_json(said.text)
     except ValueError as error:
         raise Drop("bad_preference_set: it was no JSON object") from error
     names = [dimension.name for dimension in taxonomy.dimensions]
@@ -162,7 +168,9 @@ def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple
             raise Drop(f"several_values: {dimension.name} had {len(given)} values; give exactly one")
         if not isinstance(given, dict) or not all(isinstance(given.get(field), str) for field in FIELDS):
             raise Drop(f"bad_preference_set: {dimension.name} must have the texts {', '.join(FIELDS)}")
-        texts = {field: " ".join(given[field].split()) for field in FIELDS}
+        texts = {field: one_line(given[field]) for field in FIELDS}
+        if long := [field for field, most in LONGEST.items() if len(texts[field]) > most]:
+            raise Drop(f"bad_preference_set: the {long[0]} of {dimension.name} had over {LONGEST[long[0]]} characters")
         if empty := [field for field, text in texts.items() if not any(map(str.isalnum, text))]:
             raise Drop(f"empty_value: the {empty[0]} of {dimension.name} was empty")
         fixed = dealt.get(dimension.name)
@@ -175,6 +183,12 @@ def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple
             )
         values.append(value)
     return tuple(values)
+
+
+def read_json(text: str) -> Any:
+    """A JSON answer, also one that a server without schemas puts between fences. Raises ValueError."""
+    fenced = FENCED.match(text)
+    return orjson.loads(fenced[1] if fenced else text)
 
 
 def value_of(dimension: Dimension, texts: Mapping[str, str], dealt: tuple[str, str] | None) -> Value:
@@ -280,7 +294,7 @@ def parse_system_message(said: Completion, prompt: str, *, second_person: bool =
     if said.finish_reason == "length":
         raise Drop("bad_system_message: it was cut, because it was too long; be shorter")
     try:
-        system = " ".join(orjson.loads(said.text)["system_message"].split())
+        system = one_line(read_json(said.text)["system_message"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Drop("bad_system_message: it was no JSON object with the text `system_message`") from error
     if not system:
@@ -288,7 +302,7 @@ def parse_system_message(said: Completion, prompt: str, *, second_person: bool =
     words = words_of(system)
     if copied := set(grams(words, COPIED)) & set(grams(words_of(prompt), COPIED)):
         raise Drop(f"answers_instruction: it takes up a task ({' '.join(min(copied))!r}); set the manner only")
-    if system.casefold().startswith(ANSWERS) or "```" in system:
+    if system.casefold().replace("’", "'").startswith(ANSWERS) or "```" in system:
         raise Drop("answers_instruction: it is an answer, not a message that tells a model how to answer")
     if second_person and not YOU & set(words):
         raise Drop('bad_system_message: it does not speak to the model as "you"')

@@ -11,9 +11,10 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.hashing import child_id, digest, normalised
+from schemas.hashing import child_id, digest
 from schemas.multifaceted import AlignedPair, Variant, WithSystems
 from schemas.rows import Dropped, arrow_schema
+from schemas.texts import normalised
 from tasks.dedup import BLOCK
 from tasks.embeddings import embed, embedder_name
 from tasks.frames import FrameStage, even_parts

@@ -18,8 +18,9 @@ from schemas.applications import Application, InputForm
 from schemas.calls import Request
 from schemas.dialogues import Drafts, PseudoInput
 from schemas.errors import Drop
-from schemas.hashing import child_id, normalised
+from schemas.hashing import child_id
 from schemas.rows import Dropped, arrow_schema
+from schemas.texts import normalised
 from tasks.dedup import first_alike
 from tasks.embeddings import embed, embedder_name
 from tasks.frames import FrameStage

@@ -130,6 +130,10 @@ class Recipe(Frozen, Generic[In, Out]):
         """The most requests one row makes: for plans and progress, never for limits."""
         return 1
 
+    def tokens_per_row(self) -> int:
+        """The most tokens that are made for one row: for plans, never for limits."""
+        return self.requests_per_row() * self.sampling.max_tokens
+
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
         """Everything that decides what this stage makes of a row; `engines` maps roles to engine names."""
         return {

@@ -13,7 +13,7 @@ from pydantic import Field
 from schemas.calls import Completion, Message, Request, Sampling
 from schemas.dialogues import Dialogue, EndReason, Opening
 from schemas.errors import Drop
-from schemas.hashing import normalised
+from schemas.texts import normalised
 from tasks.engines.worlds import world_request
 from tasks.patterns import searched
 from tasks.prompts import load

@@ -6,12 +6,12 @@ Source: docs/papers.md#multifaceted, "bench".
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import orjson
 from pydantic import Field
 
 from schemas.calls import Completion, Request
 from schemas.errors import Drop
 from schemas.multifaceted import SCORES, BenchRow, Rubric, Variant
+from tasks.multifaceted import read_json
 from tasks.prompts import load
 from tasks.recipe import Recipe, Steps, ask_all
 
@@ -70,7 +70,7 @@ def parse_rubric(said: Completion) -> Rubric:
     if said.finish_reason == "length":
         raise Drop("bad_rubric: it was cut, because it was too long; be shorter")
     try:
-        found = orjson.loads(said.text)
+        found = read_json(said.text)
     except ValueError as error:
         raise Drop("bad_rubric: it was no JSON object") from error
     return Rubric.of(found)

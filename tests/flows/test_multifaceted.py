@@ -91,8 +91,12 @@ def test_instructions_to_splits_then_nothing_to_do_then_only_what_is_new(
     [scores] = (tmp_path / "store" / "datasets").glob("judge-*")
     judged = pl.read_parquet(scores / "data" / "*.parquet")
     assert judged.height == bench.height
-    assert judged["scores"].to_list()[0] == [[None] * 4] * 2  # the chat server's words hold no score
-    assert "| model | – | – | –, – |" in (scores / "README.md").read_text()
+    scores_of = [score for row in judged["scores"].to_list() for run in row for score in run]
+    assert len(scores_of) == bench.height * 2 * 4
+    assert set(scores_of) <= {1, 2, 3, 4, 5}
+    mean = sum(scores_of) / len(scores_of)  # none is missing, so the mean of means is the pooled one
+    assert f"| all rubrics | {mean:.2f} |" in (scores / "README.md").read_text()
+    assert server.stats()["repeated"] == 0
 
 
 def test_the_splits_go_through_trl_unchanged(config: Path, tmp_path: Path) -> None:
@@ -162,6 +166,8 @@ def test_without_a_bench_there_is_none(config: Path, tmp_path: Path) -> None:
         (["filter.benchmarks=[nowhere.jsonl]"], "nowhere.jsonl is not there"),
         (["filter.min_chars=9000"], "min_chars is 9000, above max_chars, 8000"),
         (["preference_sets.sampler=best"], "preference_sets.sampler"),
+        (["filter.languages=[en, klingon]"], "filter.languages: 'klingon' is no language that can be told"),
+        (["filter.benchmarks=nulls.jsonl"], "line-1: it has no prompt"),
         (["bench.share=1"], "bench.share"),
     ],
 )
@@ -169,6 +175,7 @@ def test_wrong_settings_are_named_before_anything_is_made(
     config: Path, tmp_path: Path, sets: list[str], said: str
 ) -> None:
     (tmp_path / "bad.yaml").write_text("style: {tone: [warm, Warm]}")
+    write_jsonl(tmp_path / "nulls.jsonl", [{"prompt": None}])
     (tmp_path / "small.yaml").write_text("style: {tone: [warm, dry, plain]}")
     given = [word for one in sets for word in ("--set", one)]
     _, err = synthmill("run", "multifaceted", "--config", config, *given, cwd=tmp_path, expect=2)

@@ -27,6 +27,9 @@ def test_ones_own_taxonomy_in_either_form(tmp_path: Path) -> None:
     taxonomy = read_taxonomy(str(tree))
     assert [one.name for one in taxonomy.dimensions] == ["Stil", "Wissen"]
     assert taxonomy.dimensions[0].subdimensions[0].values == ("warm", "knapp")
+    named = tmp_path / "named.yaml"
+    named.write_text("language: German\nStil: {Ton: [warm]}")
+    assert (read_taxonomy(str(named)).language, len(read_taxonomy(str(named)).dimensions)) == ("German", 1)
     whole = tmp_path / "whole.yaml"
     whole.write_text(
         "name: mine\nlanguage: German\ndimensions:\n  Stil:\n    description: wie\n    subdimensions: {Ton: [warm]}\n"
@@ -45,8 +48,14 @@ def test_ones_own_taxonomy_in_either_form(tmp_path: Path) -> None:
         ("style: {tone: [warm, 3]}", "values.1: Input should be a valid string (found 3)"),
         ("style: {tone: [warm, ' WARM ']}", "style: value 'warm' is there twice; name each once"),
         ("style: {tone: [warm], voice: [Warm]}", "style: value 'warm' is there twice"),
-        ("style: {tone: [' ']}", "the value ' ' has 1 characters"),
-        (f"style: {{tone: [{'x' * 130}]}}", "has 130 characters; expected 1 to 120"),
+        ("style: {tone: [' ']}", "' ': expected 1 to 120 characters, letters or digits among them"),
+        ("style: {tone: [warm, '🙂']}", "letters or digits among them"),
+        ('style: {tone: ["\\ud800"]}', "letters or digits among them"),
+        ("'': {tone: [warm]}", "dimensions.0.name"),
+        ("style: {tone: [warm, Tone]}", "style: the value 'Tone' only names its subdimension or dimension"),
+        ("style: {tone: [warm]}\nstyle: {mood: [dry]}", "'style' is there twice"),
+        ("style: {tone: [warm], tone: [dry]}", "'tone' is there twice"),
+        (f"style: {{tone: [{'x' * 130}]}}", "expected 1 to 120 characters"),
         ("style: {tone: [warm]}\nStyle: {mood: [dry]}", "dimension 'style' is there twice"),
         ("style: {tone: [a], Tone: [b]}", "subdimension 'tone' is there twice"),
         ("style: warm", "subdimensions: Input should be a valid tuple"),
@@ -62,3 +71,5 @@ def test_a_bad_taxonomy_is_named_with_its_fault(tmp_path: Path, text: str, said:
     assert str(file) in error.value.message
     with pytest.raises(InputError, match="is not there"):
         read_taxonomy(str(tmp_path / "none.yaml"))
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        read_taxonomy(str(tmp_path))

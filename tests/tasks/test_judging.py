@@ -65,10 +65,16 @@ def test_the_known_cases_are_read(text: str, score: int) -> None:
         ("**Score:** 4", 4),
         ("[RESULT] 4 - it names every source", 4),
         ("[RESULT] 3, because two are missing", 3),
+        ("[RESULT]\n4", 4),
+        ("[RESULT]" + " " * 100_000 + "4", None),
     ],
 )
-def test_the_verdict_is_read_and_not_a_number_before_it(text: str, score: int) -> None:
-    assert parse_score(text)[1] == score
+def test_the_verdict_is_read_and_not_a_number_before_it(text: str, score: int | None) -> None:
+    if score is None:  # and at once
+        with pytest.raises(Drop):
+            parse_score(text)
+    else:
+        assert parse_score(text)[1] == score
 
 
 @pytest.mark.parametrize(
@@ -131,24 +137,35 @@ def test_a_failing_judge_is_not_told_of_its_failure_and_a_cut_judgement_is_not_r
     assert "503" not in again.messages[-1].content
 
 
+def test_an_empty_answer_has_the_lowest_score() -> None:
+    steps = Judged(runs=1).steps(ROW)
+    next(steps)
+    with pytest.raises(StopIteration) as done:
+        steps.send([Completion(text=" \n")])
+        steps.send([])
+    assert done.value.value.scores == ((1, 1),)
+
+
 def judged(row_id: str, *runs: tuple[int | None, int | None]) -> JudgedRow:
     shared = ROW.model_dump(exclude={"id"})
     return JudgedRow(**shared, answers=("x",) * len(runs), scores=runs, feedbacks=((),) * len(runs), id=row_id)
 
 
 def test_missing_scores_follow_the_stated_rule(tmp_path: Path) -> None:
-    rows = [judged("a", (4, 2), (5, 5)), judged("b", (1, None), (None, None)), judged("c", (None, None), (2, 4))]
+    none = judged("d", (None, None), (None, None))
+    rows = [none, judged("a", (4, 2), (5, 5)), judged("b", (1, None), (None, None)), judged("c", (None, None), (2, 4))]
     frame, dropped = BenchScores().apply(pl.DataFrame(to_arrow(JudgedRow, rows)), tmp_path)
-    assert dropped == []
+    assert [(row.id, row.reason) for row in dropped] == [("d", "no_score")]
     assert frame["run_scores"].to_list() == [[3.0, 5.0], [1.0, None], [None, 3.0]]
-    found = bench_results(frame)
-    assert found["model"].runs == (2.0, 4.0)  # means of means: the pooled one of run 0 would be 7/3
-    assert (found["model"].score, found["model"].missing) == (3.0, 2)
-    assert found["model"].spread == pytest.approx(2**0.5)
+    found = {result.name: result for result in bench_results(frame)}
+    assert next(iter(found)) == "all rubrics"
+    assert found["all rubrics"].runs == (2.0, 4.0)  # means of means: the pooled one of run 0 would be 7/3
+    assert (found["all rubrics"].score, found["all rubrics"].missing) == (3.0, 2)
+    assert found["all rubrics"].spread == pytest.approx(2**0.5)
     assert found["style"].runs == (2.5, 3.5)
     assert (found["harm"].runs, found["harm"].missing) == ((2.0, 4.5), 3)
-    assert over_runs([[3.0]]).spread is None
-    assert over_runs([[None, None]]).score is None
+    assert over_runs("x", [[3.0]]).spread is None
+    assert over_runs("x", [[None, None]]).score is None
 
 
 def bench_line(**fields: Any) -> Line:

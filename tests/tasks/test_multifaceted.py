@@ -183,6 +183,24 @@ def test_a_bad_set_is_asked_for_again_with_its_fault_named_then_dropped(bad: Any
     assert dropped.value.reason == reason
 
 
+def test_what_servers_and_models_put_around_an_answer_is_taken_off() -> None:
+    steps = PreferenceSets(taxonomy=TAXONOMY, count=1).steps(ROW)
+    [ask] = next(steps)
+    answer = set_of(ask, 1)
+    answer["style"]["description"] = "The answer \x1b[31m is\x00 short."
+    [values] = end_of(steps, [Completion(text=f"```json\n{json.dumps(answer)}\n```\n")]).sets
+    assert values[0].description == "The answer [31m is short."
+
+
+def test_a_text_longer_than_the_form_allows_is_refused() -> None:
+    steps = PreferenceSets(taxonomy=TAXONOMY, count=1, attempts=1).steps(ROW)
+    [ask] = next(steps)
+    answer = set_of(ask, 1)
+    answer["style"]["preference"] = "word " * 50
+    with pytest.raises(Drop, match="the preference of style had over 120 characters"):
+        steps.send([said(answer)])
+
+
 def test_near_equal_sets_are_drawn_again() -> None:
     steps = PreferenceSets(taxonomy=TAXONOMY, count=2).steps(ROW)
     asked = next(steps)
@@ -539,21 +557,25 @@ def test_instructions_are_filtered_by_reason(tmp_path: Path) -> None:
         "short": "Why?",
         "long": "Tell me a long story about the sea. " * 250,
         "code": "print(1+1)",
+        "soon": "Act as soon as possible: how do I file my taxes?",
+        "best": "You are the best! Tell me how photosynthesis works.",
+        "words": "Tell me about Barcelona",
+        "chinese": "请用简单的语言解释一下为什么天空是蓝色的",
         "puzzle": "You are given a list of numbers. Find the two that sum to ten.",
     }
     rows = [Instruction(id=name, prompt=prompt) for name, prompt in prompts.items()]
     rows.append(Instruction(id="has", prompt="What is the tallest tree in Europe?", system="Be brief."))
     frame = pl.DataFrame(to_arrow(Instruction, rows))
     kept, dropped = FilterInstructions().apply(frame, tmp_path)
-    assert set(kept["id"]) == {"fine", "code", "puzzle"}
+    assert set(kept["id"]) == {"fine", "code", "puzzle", "soon", "best", "words"}
     assert {row.id: row.reason for row in dropped} == {
-        "twin": "duplicate", "persona": "persona", "act": "persona", "german": "language", "short": "too_short",
-        "long": "too_long", "has": "has_system",
+        "twin": "duplicate", "persona": "persona", "act": "persona", "german": "language", "chinese": "language",
+        "short": "too_short", "long": "too_long", "has": "has_system",
     }  # fmt: skip
     kept, _ = FilterInstructions(languages=("en", "de"), keep_personas=True, max_chars=10_000).apply(frame, tmp_path)
     assert {"german", "persona", "has", "long"} <= set(kept["id"])
     shuffled, _ = FilterInstructions().apply(frame.reverse(), tmp_path)
-    assert set(shuffled["id"]) == {"fine", "code", "puzzle"}
+    assert set(shuffled["id"]) == {"fine", "code", "puzzle", "soon", "best", "words"}
 
 
 def test_benchmark_prompts_are_not_trained_on(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.hashing import normalised
+from schemas.texts import normalised
 from storage.artifacts import Store
 from tasks.cuts import MaxMinPairs
 from tasks.dedup import ExactDuplicates
