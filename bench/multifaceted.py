@@ -47,7 +47,7 @@ def settings_of(given: argparse.Namespace, source: Path, store: Path) -> Multifa
             "engines": {"teacher": {"spec": given.engine, "options": yaml.safe_load(given.options)}},
             "preference_sets": {"temperature": 0.7, "max_tokens": 450, "sampler": given.sampler},
             "system_messages": {"temperature": 0.7, "max_tokens": 220},
-            "responses": {"temperature": 0.7, "max_tokens": 256},
+            "responses": {"temperature": 0.7, "max_tokens": 160},
             "bench": {"temperature": 0.7, "max_tokens": 500, "share": 0.08},
             "workers": 0,
         }
