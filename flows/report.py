@@ -111,6 +111,7 @@ def value_tree(values: pl.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
 def funnel(made: Made) -> list[dict[str, Any]]:
     """Per stage: rows in and out, the share that survived, and what was dropped."""
     stages = (
+        "instructions",
         "filtered",
         "preference_sets",
         "system_messages",

@@ -124,11 +124,12 @@ def language_of(text: str) -> str:
 
 def benchmark_check(benchmarks: tuple[str, ...]) -> Callable[[str], str]:
     """A check of prompts against benchmark prompts: a run of 13 words in common, of 8 where the benchmark's prompt is
-    shorter than 13, or the same words where it is shorter than 8. Source: docs/papers.md#dedup, "contamination".
+    shorter than 13, or the same words where it is shorter than 8. Source: docs/papers.md#multifaceted, "filter".
     """
     known: dict[int, dict[tuple[str, ...], str]] = {LONG_GRAM: {}, SHORT_GRAM: {}, 0: {}}
     for text in benchmarks:
-        words = words_of(text)
+        if not (words := words_of(text)):
+            continue
         length = next((size for size in (LONG_GRAM, SHORT_GRAM) if len(words) >= size), 0)
         for gram in grams(words, length) if length else [tuple(words)]:
             known[length].setdefault(gram, text)

@@ -18,10 +18,9 @@ from schemas.multifaceted import BenchRow, JudgedRow
 from schemas.rows import Dropped
 from tasks.frames import FrameStage
 from tasks.prompts import load
-from tasks.recipe import Recipe, Steps, ask_each
+from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_each
 
 LOWEST, HIGHEST = 1, 5
-MOST_ATTEMPTS = 100
 VERDICT = 200  # characters: a score is read from so many after the tag, or at the end
 TAG = re.compile(r"\[\s*result\s*\]", re.IGNORECASE)
 NUMBER = r"[(\[]?\s*(?P<score>-?\d+)(?:\s*(?:/|out of|of)\s*(?P<of>\d+))?"

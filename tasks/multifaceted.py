@@ -22,12 +22,11 @@ from schemas.texts import normalised, one_line
 from tasks.coverage import drawn, parted
 from tasks.overlap import grams, rouge_l, words_of
 from tasks.prompts import load
-from tasks.recipe import Recipe, Steps, ask_all
+from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_all
 
 FIELDS = ("subdimension", "preference", "description")
 LONGEST = {"subdimension": LONGEST_VALUE, "preference": LONGEST_VALUE, "description": 300}  # characters
 FENCED = re.compile(r"^\s*```\w*\s*(.*?)\s*```\s*$", re.DOTALL)
-MOST_ATTEMPTS = 100
 ALIKE = 0.7  # mean ROUGE-L of the descriptions from which two sets of one instruction are near-equal
 
 
@@ -95,7 +94,7 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
                 for one, seed in zip(dealt, seeds, strict=True):
                     one[dimension.name] = seed
         template = load("multifaceted/preference_set")
-        of = {d.name: self.taken(d.name, split) for d in side.dimensions}
+        taken = {dimension.name: self.taken(dimension.name, split) for dimension in side.dimensions}
         requests = [
             Request(
                 role="teacher",
@@ -110,7 +109,7 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
         def parse(place: int, said: Completion) -> tuple[Value, ...]:
             values = parse_values(said, self.taxonomy, dealt[place])
             for value in values:
-                if normalised(value.preference) in of[value.dimension]:
+                if normalised(value.preference) in taken[value.dimension]:
                     raise Drop(f"reserved_value: {value.preference!r} is kept for another split; take another value")
             return values
 
@@ -126,13 +125,12 @@ def preference_schema(taxonomy: Taxonomy, *, free: bool) -> dict[str, Any]:
     """
 
     def value(dimension: Dimension) -> dict[str, Any]:
-        names = {"enum": [one.name for one in dimension.subdimensions]}
+        named = {"enum": [one.name for one in dimension.subdimensions]}
+        own = {"type": "string", "minLength": 2, "maxLength": LONGEST["subdimension"]}
         return {
             "type": "object",
             "properties": {
-                "subdimension": {"type": "string", "minLength": 2, "maxLength": LONGEST["subdimension"]}
-                if free
-                else names,
+                "subdimension": own if free else named,
                 "preference": {"type": "string", "minLength": 2, "maxLength": LONGEST["preference"]},
                 "description": {"type": "string", "minLength": 10, "maxLength": LONGEST["description"]},
             },
@@ -156,11 +154,10 @@ def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple
         found = read_json(said.text)
     except ValueError as error:
         raise Drop("bad_preference_set: it was no JSON object") from error
-    names = [dimension.name for dimension in taxonomy.dimensions]
-    if not isinstance(found, dict) or (missing := [name for name in names if name not in found]):
-        raise Drop(
-            f"bad_preference_set: it had no value for {', '.join(missing) if isinstance(found, dict) else 'any'}"
-        )
+    if not isinstance(found, dict):
+        raise Drop("bad_preference_set: it was no JSON object")
+    if missing := [dimension.name for dimension in taxonomy.dimensions if dimension.name not in found]:
+        raise Drop(f"bad_preference_set: it had no value for {', '.join(missing)}")
     values = []
     for dimension in taxonomy.dimensions:
         given = found[dimension.name]

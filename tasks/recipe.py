@@ -33,6 +33,7 @@ T = TypeVar("T")
 Steps = Generator[list[Request], list[Completion], Out]
 UNUSABLE = "(An earlier reply to this could not be used: {fault}. Reply again, and mind this.)"
 LONGEST_FAULT = 400  # characters
+MOST_ATTEMPTS = 100  # draws that must stay apart (runs, sets, branches) count their samples in steps of this
 
 
 def ask_until(

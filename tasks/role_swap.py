@@ -17,13 +17,12 @@ from schemas.texts import normalised
 from tasks.engines.worlds import world_request
 from tasks.patterns import searched
 from tasks.prompts import load
-from tasks.recipe import Recipe, Steps, ask_until
+from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
 from tasks.single_turn import as_messages, warmer
 from tasks.talk import END, Talk, echoes, fault_of, is_end, may_end, swapped, without_marker
 from tasks.tools import functions_of, read_turn, turn_schema
 
 PLAN_TOKENS = 768
-MOST_ATTEMPTS = 100  # branches draw apart, however many attempts there are
 Asking = Generator[list[Request], list[Completion], Any]
 
 

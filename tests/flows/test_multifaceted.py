@@ -65,7 +65,10 @@ def test_instructions_to_splits_then_nothing_to_do_then_only_what_is_new(
     page = (folder / "report.html").read_text()
     assert "<svg" in page
     assert "<script" not in page
-    assert "| `filtered` | 26 | 24 | 92% | 1 has_system, 1 persona |" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert (
+        "| `instructions` | 26 | 26 | 100% | none |\n| `filtered` | 26 | 24 | 92% | 1 has_system, 1 persona |" in card
+    )
 
     catalog = duckdb.connect(str(tmp_path / "store" / "catalog.duckdb"), read_only=True)
     walk = (

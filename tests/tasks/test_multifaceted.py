@@ -151,7 +151,7 @@ def test_what_the_model_chose_itself_is_recorded_as_new() -> None:
     ("bad", "reason", "named"),
     [
         (lambda a: "no JSON", "bad_preference_set", "no JSON object"),
-        (lambda a: [], "bad_preference_set", "no value for any"),
+        (lambda a: [], "bad_preference_set", "no JSON object"),
         (lambda a: {"style": a["style"]}, "bad_preference_set", "no value for background_knowledge, informativeness"),
         (lambda a: {**a, "style": [a["style"]] * 3}, "several_values", "style had 3 values; give exactly one"),
         (
