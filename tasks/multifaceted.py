@@ -148,14 +148,7 @@ def preference_schema(taxonomy: Taxonomy, *, free: bool) -> dict[str, Any]:
 
 def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple[str, str]]) -> tuple[Value, ...]:
     """Read one value per dimension, in the taxonomy's order; raises Drop that says what is wrong."""
-    if said.finish_reason == "length":
-        raise Drop("bad_preference_set: it was cut, because it was too long; be shorter")
-    try:
-        found = read_json(said.text)
-    except ValueError as error:
-        raise Drop("bad_preference_set: it was no JSON object") from error
-    if not isinstance(found, dict):
-        raise Drop("bad_preference_set: it was no JSON object")
+    found = read_json(said, "bad_preference_set")
     if missing := [dimension.name for dimension in taxonomy.dimensions if dimension.name not in found]:
         raise Drop(f"bad_preference_set: it had no value for {', '.join(missing)}")
     values = []
@@ -182,10 +175,18 @@ def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple
     return tuple(values)
 
 
-def read_json(text: str) -> Any:
-    """A JSON answer, also one that a server without schemas puts between fences. Raises ValueError."""
-    fenced = FENCED.match(text)
-    return orjson.loads(fenced[1] if fenced else text)
+def read_json(said: Completion, reason: str) -> dict[str, Any]:
+    """The JSON object of an answer, also one that a server without schemas puts between fences. Raises Drop."""
+    if said.finish_reason == "length":
+        raise Drop(f"{reason}: it was cut, because it was too long; be shorter")
+    fenced = FENCED.match(said.text)
+    try:
+        found = orjson.loads(fenced[1] if fenced else said.text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Drop(f"{reason}: it was no JSON object")
+    return found
 
 
 def value_of(dimension: Dimension, texts: Mapping[str, str], dealt: tuple[str, str] | None) -> Value:
@@ -288,12 +289,10 @@ def parse_system_message(said: Completion, prompt: str, *, second_person: bool =
 
     second_person: whether it must say "you", as English ones do.
     """
-    if said.finish_reason == "length":
-        raise Drop("bad_system_message: it was cut, because it was too long; be shorter")
-    try:
-        system = one_line(read_json(said.text)["system_message"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Drop("bad_system_message: it was no JSON object with the text `system_message`") from error
+    given = read_json(said, "bad_system_message").get("system_message")
+    if not isinstance(given, str):
+        raise Drop("bad_system_message: it had no text `system_message`")
+    system = one_line(given)
     if not system:
         raise Drop("empty_system_message: it was empty")
     words = words_of(system)

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from schemas.calls import Completion, Request
-from schemas.errors import Drop
+from schemas.calls import Request
 from schemas.multifaceted import SCORES, BenchRow, Rubric, Variant
 from tasks.multifaceted import read_json
 from tasks.prompts import load
@@ -61,16 +60,5 @@ class Rubrics(Recipe[Variant, BenchRow]):
             )
             for value in row.preference_set
         ]
-        rubrics = yield from ask_all(requests, self.attempts, lambda _, said: parse_rubric(said))
+        rubrics = yield from ask_all(requests, self.attempts, lambda _, said: Rubric.of(read_json(said, "bad_rubric")))
         return BenchRow.child_of(row, self.name, reference_answer=row.output, rubrics=tuple(rubrics))
-
-
-def parse_rubric(said: Completion) -> Rubric:
-    """Read a rubric out of its JSON; raises Drop that says what is wrong."""
-    if said.finish_reason == "length":
-        raise Drop("bad_rubric: it was cut, because it was too long; be shorter")
-    try:
-        found = read_json(said.text)
-    except ValueError as error:
-        raise Drop("bad_rubric: it was no JSON object") from error
-    return Rubric.of(found)
