@@ -9,9 +9,10 @@ from tasks.diversity import Diversity
 from tasks.engines.engine import resolve
 from tasks.filtering import FilterInstructions, check_languages
 from tasks.judging import BenchScores, Judged
-from tasks.multifaceted import PreferenceSets, Responses, SystemMessages
 from tasks.multifaceted_splits import AlignedPairs, BenchVariants, Variants
+from tasks.preference_sets import PreferenceSets
 from tasks.rubrics import Rubrics
+from tasks.system_messages import Responses, SystemMessages
 
 
 def plan_multifaceted(settings: MultifacetedSettings) -> Plan:

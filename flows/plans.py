@@ -21,14 +21,15 @@ from tasks.dedup import ExactDuplicates
 from tasks.dialogue_signs import DialogueSigns
 from tasks.engines.engine import resolve
 from tasks.engines.worlds import load_world
-from tasks.multifaceted import PreferenceSets, SystemMessages
 from tasks.multifaceted_splits import Variants
 from tasks.openings import Openings
+from tasks.preference_sets import PreferenceSets
 from tasks.pseudo_inputs import DraftInputs, PseudoInputs
 from tasks.rewards import R3
 from tasks.role_swap import RoleSwap
 from tasks.single_turn import Outputs, Reasons
 from tasks.stages import APPLICATIONS, ingest_applications
+from tasks.system_messages import SystemMessages
 from tasks.teacher_pairs import AnswerPools, TeacherPairs
 from tasks.training_rows import CHARS_PER_TOKEN, TrainingRows, load_tokenizer
 

@@ -20,7 +20,7 @@ from tasks.coverage import coverage
 from tasks.diversity import spread
 from tasks.embeddings import embed
 from tasks.judging import BenchResult, bench_results
-from tasks.multifaceted import PreferenceSets
+from tasks.preference_sets import PreferenceSets
 
 Made = Mapping[str, Manifest]
 FOLDER = Path(__file__).parent

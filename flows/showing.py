@@ -17,7 +17,7 @@ from storage.sources import INSTRUCTIONS
 from tasks.coverage import coverage
 from tasks.dialogue_signs import called
 from tasks.judging import bench_results
-from tasks.multifaceted import PreferenceSets
+from tasks.preference_sets import PreferenceSets
 from tasks.stages import APPLICATIONS, noted_rows
 
 Made = Mapping[str, Manifest]

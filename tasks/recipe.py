@@ -18,8 +18,11 @@ a test sends completions by hand. When a request fails for good the driver throw
 request is `optional`.
 """
 
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
+
+import orjson
 
 from schemas.calls import Completion, Frozen, Request, Sampling
 from schemas.errors import Drop
@@ -33,6 +36,7 @@ T = TypeVar("T")
 Steps = Generator[list[Request], list[Completion], Out]
 UNUSABLE = "(An earlier reply to this could not be used: {fault}. Reply again, and mind this.)"
 LONGEST_FAULT = 400  # characters
+FENCED = re.compile(r"^\s*```\w*\s*(.*?)\s*```\s*$", re.DOTALL)
 MOST_ATTEMPTS = 100  # draws that must stay apart (runs, sets, branches) count their samples in steps of this
 
 
@@ -96,6 +100,20 @@ def again(request: Request, attempt: int, fault: Drop | None) -> Request:
         told = UNUSABLE.format(fault=(fault.detail or fault.reason.replace("_", " "))[:LONGEST_FAULT])
         messages = (*messages[:-1], last.model_copy(update={"content": f"{last.content}\n\n{told}"}))
     return request.model_copy(update={"sample": request.sample + attempt, "messages": messages})
+
+
+def read_json(said: Completion, reason: str) -> dict[str, Any]:
+    """The JSON object of an answer, also one that a server without schemas puts between fences. Raises Drop."""
+    if said.finish_reason == "length":
+        raise Drop(f"{reason}: it was cut, because it was too long; be shorter")
+    fenced = FENCED.match(said.text)
+    try:
+        found = orjson.loads(fenced[1] if fenced else said.text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Drop(f"{reason}: it was no JSON object")
+    return found
 
 
 class Recipe(Frozen, Generic[In, Out]):

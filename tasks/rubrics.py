@@ -10,9 +10,8 @@ from pydantic import Field
 
 from schemas.calls import Request
 from schemas.multifaceted import SCORES, BenchRow, Rubric, Variant
-from tasks.multifaceted import read_json
 from tasks.prompts import load
-from tasks.recipe import Recipe, Steps, ask_all
+from tasks.recipe import Recipe, Steps, ask_all, read_json
 
 
 def rubric_schema() -> dict[str, Any]:

@@ -21,9 +21,10 @@ from storage.taxonomies import read_taxonomy
 from tasks.coverage import coverage, drawn, evenness, parted
 from tasks.diversity import Diversity, spread
 from tasks.filtering import FilterInstructions
-from tasks.multifaceted import PreferenceSets, Responses, SystemMessages, parse_system_message
 from tasks.multifaceted_splits import AlignedPairs, BenchVariants, Variants, picks
+from tasks.preference_sets import PreferenceSets
 from tasks.rubrics import Rubrics
+from tasks.system_messages import Responses, SystemMessages, parse_system_message
 
 TAXONOMY = read_taxonomy("")
 NAMES = [dimension.name for dimension in TAXONOMY.dimensions]
