@@ -15,9 +15,10 @@ from schemas.calls import Message, Request, Sampling
 from schemas.errors import EngineError, InputError
 from schemas.rows import Dropped, Instruction
 from schemas.settings import EngineSettings, SourceSettings
-from storage.artifacts import Store, read_artifact
+from storage.artifacts import Store, read_artifact, read_dropped
 from tasks.answers import Answers
 from tasks.cuts import MaxMinPairs
+from tasks.filtering import FilterInstructions
 from tasks.frames import FrameStage
 from tasks.recipe import Recipe, Steps
 from tasks.stages import Planned, ingest, run_stage
@@ -219,3 +220,14 @@ def test_a_stage_over_the_whole_set_may_make_several_parts(store: Store, tmp_pat
 def test_a_stage_over_the_whole_set_may_make_nothing(store: Store, tmp_path: Path, server: ChatServer) -> None:
     made = make(store, server, Twice(gone="row-0"), source_of(store, tmp_path, 1))
     assert [(part.rows_in, part.rows, part.dropped) for part in made.parts] == [(1, 0, {"told_to": 1})]
+
+
+def test_the_reasons_of_drops_are_those_of_the_rows_as_they_are_now(
+    store: Store, tmp_path: Path, server: ChatServer
+) -> None:
+    for prompt, reason in (("Why?", "too_short"), ("You are a pirate. Why do rivers bend?", "persona")):
+        file = write_jsonl(tmp_path / "in.jsonl", [*prompts(3), {"id": "b", "prompt": prompt}])
+        source = ingest(store, SourceSettings(path=str(file)), 256, "run")
+        made = make(store, server, FilterInstructions(), source)
+        assert made.dropped == {reason: 1}
+        assert [row.reason for seal in made.parts for row in read_dropped(store, seal)] == [reason]
