@@ -87,7 +87,7 @@ def satisfying(schema: dict[str, Any], seed: bytes) -> Any:
         return [satisfying(schema["items"], digest([seed.hex(), n])) for n in range(schema.get("minItems", 2))]
     if kind in ("integer", "number"):
         return schema.get("minimum", 0) + seed[0] % 5
-    return f"you {sentence(seed, 8)}"[: schema.get("maxLength", 200)]  # as a system message does
+    return f"you {sentence(seed, 8)}."[: schema.get("maxLength", 200)]  # as a system message does
 
 
 def completion(body: dict[str, Any], words: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
     and lets the model choose, as the paper does. A share of instructions and of values is kept for the bench. A set
     that is malformed, or near-equal to another of its instruction, is asked for again, its fault named.
 
-    Drops: bad_preference_set, several_values, empty_value, reserved_value, alike_sets.
+    Drops: bad_preference_set, several_values, empty_value, repeated_value, reserved_value, alike_sets.
     Source: docs/papers.md#multifaceted, step S1.
     """
 
@@ -148,7 +148,7 @@ def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple
     found = read_json(said, "bad_preference_set")
     if missing := [dimension.name for dimension in taxonomy.dimensions if dimension.name not in found]:
         raise Drop(f"bad_preference_set: it had no value for {', '.join(missing)}")
-    values = []
+    values: list[Value] = []
     for dimension in taxonomy.dimensions:
         given = found[dimension.name]
         if isinstance(given, list):
@@ -168,6 +168,8 @@ def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple
             raise Drop(
                 f"empty_value: the preference of {dimension.name} only names its subdimension; say what is wanted"
             )
+        if normalised(value.preference) in {normalised(other.preference) for other in values}:
+            raise Drop(f"repeated_value: the preference of {dimension.name} was another dimension's, too")
         values.append(value)
     return tuple(values)
 
@@ -205,6 +207,6 @@ def near_equal(sets: Sequence[tuple[Value, ...] | None]) -> dict[int, Drop]:
         one, other = sets[a], sets[b]
         if one and other and a not in found and (likeness(one, other) > ALIKE or same_preferences(one, other)):
             found[b] = Drop(
-                "alike_sets: it wished for nearly the same as another person does; be as specific as you can"
+                "alike_sets: it described nearly the same person as another one; say what sets this person apart"
             )
     return found

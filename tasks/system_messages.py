@@ -3,6 +3,7 @@
 Source: docs/papers.md#multifaceted, steps S2 and S3.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -21,7 +22,8 @@ LONGEST_SYSTEM_MESSAGE = 1400  # characters; the paper's are 682 to 1,370
 CHARS_PER_TOKEN = 3  # at least, in prose: so the message ends before max_tokens cuts it
 COPIED = 8  # words in a row, as in the instruction: then a system message takes up the task
 ANSWERS = ("```", "sure,", "sure!", "certainly", "here is", "here's", "here are", "of course")
-YOU = {"you", "your", "yourself"}
+ECHOED = 6  # words in a row, as in the prompt for it
+SECOND_PERSON, FIRST_PERSON = {"you", "your", "yourself"}, {"i", "my", "myself"}
 
 
 def system_message_schema(max_tokens: int) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class SystemMessages(Recipe[WithSets, WithSystems]):
 
     def steps(self, row: WithSets) -> Steps[WithSystems]:
         template = load("multifaceted/system_message")
+        [*_, bare] = template.render(descriptions=[], language=self.language)
         requests = [
             Request(
                 role="teacher",
@@ -68,16 +71,17 @@ class SystemMessages(Recipe[WithSets, WithSystems]):
         systems = yield from ask_all(
             requests,
             self.attempts,
-            lambda _, said: parse_system_message(said, row.prompt, second_person=not self.language),
+            lambda _, said: parse_system_message(said, row.prompt, bare.content, english=not self.language),
             lambda found: repeated(found, "same_system_message: it was the same as for another person"),
         )
         return WithSystems.child_of(row, self.name, systems=tuple(systems))
 
 
-def parse_system_message(said: Completion, prompt: str, *, second_person: bool = True) -> str:
+def parse_system_message(said: Completion, prompt: str, asked: str = "", *, english: bool = True) -> str:
     """Read the system message out of its JSON; raises Drop that says what is wrong.
 
-    second_person: whether it must say "you", as English ones do.
+    prompt: the instruction; asked: the request for the message, without the descriptions; english: whether it must say
+    "you", and never "I".
     """
     given = read_json(said, "bad_system_message").get("system_message")
     if not isinstance(given, str):
@@ -90,8 +94,12 @@ def parse_system_message(said: Completion, prompt: str, *, second_person: bool =
         raise Drop(f"answers_instruction: it takes up a task ({' '.join(min(copied))!r}); set the manner only")
     if system.casefold().replace("’", "'").startswith(ANSWERS) or "```" in system:
         raise Drop("answers_instruction: it is an answer, not a message that tells a model how to answer")
-    if second_person and not YOU & set(words):
-        raise Drop('bad_system_message: it does not speak to the model as "you"')
+    if set(grams(words, ECHOED)) & set(grams(words_of(asked), ECHOED)):
+        raise Drop("bad_system_message: it repeats the words of this request")
+    if not unicodedata.category(system[-1]).startswith("P"):
+        raise Drop("bad_system_message: it breaks off; be shorter")
+    if english and (not SECOND_PERSON & set(words) or FIRST_PERSON & set(words)):
+        raise Drop('bad_system_message: it must speak to the model as "you", and never as "I"')
     return system
 
 

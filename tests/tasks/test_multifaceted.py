@@ -57,9 +57,9 @@ def set_of(ask: Request, n: int) -> dict[str, Any]:
     values = {}
     for name, form in ask.schema_["properties"].items():
         [line] = [line for line in told.splitlines() if line.startswith(f"- {name} (")]
-        subdimension = line.partition("): ")[2].partition(",")[0] or "tone"
+        subdimension = line.partition("): subdimension ")[2].partition(",")[0] or "tone"
         assert subdimension in form["properties"]["subdimension"].get("enum", ["tone"])
-        preference = line.partition('"')[2].rstrip('"') if '"' in line else f"own {n}"
+        preference = line.partition('"')[2].rstrip('"') if '"' in line else f"own {name} {n}"
         values[name] = {"subdimension": subdimension, "preference": preference, "description": sentence(draw)}
     return values
 
@@ -167,6 +167,11 @@ def test_what_the_model_chose_itself_is_recorded_as_new() -> None:
             "bad_preference_set",
             "style must be under",
         ),
+        (
+            lambda a: {**a, "harmlessness": {**a["harmlessness"], "preference": a["style"]["preference"].upper()}},
+            "repeated_value",
+            "preference of harmlessness was another dimension's, too",
+        ),
         (lambda a: {**a, "style": {**a["style"], "description": 3}}, "bad_preference_set", "style must have the texts"),
     ],
 )
@@ -210,7 +215,7 @@ def test_near_equal_sets_are_drawn_again() -> None:
     for name in NAMES:
         alike[name]["description"] = first[name]["description"] + " too"
     [again] = steps.send([said(first), said(alike)])
-    assert "nearly the same as another person" in again.messages[-1].content
+    assert "nearly the same person" in again.messages[-1].content
     assert len(end_of(steps, [said(set_of(again, 2))]).sets) == 2
 
 
@@ -261,6 +266,9 @@ def test_a_system_message_is_asked_for_with_the_descriptions_only() -> None:
         (Completion(text="You are"), "bad_system_message"),
         (said({"system_message": "You are"}, finish_reason="length"), "bad_system_message"),
         (said({"system_message": "The answer must be short."}), "bad_system_message"),
+        (said({"system_message": "You are a guide. I will explain every step."}), "bad_system_message"),
+        (said({"system_message": "You are a guide who explains every"}), "bad_system_message"),
+        (said({"system_message": "You are a guide, whatever it is asked one paragraph."}), "bad_system_message"),
         (said({"system_message": "Sure, here is what you asked for."}), "answers_instruction"),
         (said({"system_message": "You can do it so: ```python print()```"}), "answers_instruction"),
         (
@@ -272,7 +280,7 @@ def test_a_system_message_is_asked_for_with_the_descriptions_only() -> None:
 def test_a_bad_system_message_is_refused(bad: Completion, reason: str) -> None:
     prompt = "Tell me why the river carries more water in the early spring than later."
     with pytest.raises(Drop) as dropped:
-        parse_system_message(bad, prompt)
+        parse_system_message(bad, prompt, "so, whatever it is asked: one paragraph")
     assert dropped.value.reason == reason
 
 
