@@ -7,6 +7,7 @@ FILE has instructions (JSONL or JSONL.gz, with `prompt` or `turns`); --rows of t
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -63,7 +64,8 @@ def whole(settings: MultifacetedSettings, config: Path) -> str:
     made = planned.made()
     assert made is not None
     drawn = next(step.stage for step in planned.stages if isinstance(step.stage, PreferenceSets))
-    return render("report.md", **figures(planned.store, made, drawn, settings.embedder), picture="")
+    tables = render("report.md", **figures(planned.store, made, drawn, settings.embedder), picture="")
+    return re.sub(r"^## (.*)$", r"**\1**\n", tables, flags=re.MULTILINE)
 
 
 def sets_only(settings: MultifacetedSettings) -> str:

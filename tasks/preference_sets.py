@@ -156,6 +156,7 @@ def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple
         if not isinstance(given, dict) or not all(isinstance(given.get(field), str) for field in FIELDS):
             raise Drop(f"bad_preference_set: {dimension.name} must have the texts {', '.join(FIELDS)}")
         texts = {field: one_line(given[field]) for field in FIELDS}
+        texts["preference"] = texts["preference"].strip(' ,;:."')
         if long := [field for field, most in LONGEST.items() if len(texts[field]) > most]:
             raise Drop(f"bad_preference_set: the {long[0]} of {dimension.name} had over {LONGEST[long[0]]} characters")
         if empty := [field for field, text in texts.items() if not any(map(str.isalnum, text))]:

@@ -161,7 +161,11 @@ def test_what_the_model_chose_itself_is_recorded_as_new() -> None:
             "description of style was empty",
         ),
         (lambda a: {**a, "style": {**a["style"], "preference": ""}}, "empty_value", "preference of style was empty"),
-        (lambda a: {**a, "style": {**a["style"], "preference": "Style"}}, "empty_value", "only names its subdimension"),
+        (
+            lambda a: {**a, "style": {**a["style"], "preference": "Style, "}},
+            "empty_value",
+            "only names its subdimension",
+        ),
         (
             lambda a: {**a, "style": {**a["style"], "subdimension": "safety"}},
             "bad_preference_set",
