@@ -14,7 +14,6 @@ import hashlib
 import math
 import os
 import random
-import re
 import signal
 from contextlib import suppress
 from typing import Any
@@ -73,22 +72,19 @@ def sentence(seed: bytes, words: int) -> str:
     return " ".join(VOCABULARY[(draw >> (n * 4 % 480)) % len(VOCABULARY)] for n in range(words))
 
 
-def satisfying(schema: dict[str, Any], seed: bytes, told: str) -> Any:
-    """A value that satisfies a JSON schema made of objects, arrays, strings, numbers and enumerations.
-
-    Of an enumeration, what the request names (`told`), where it names any of it.
-    """
+def satisfying(schema: dict[str, Any], seed: bytes) -> Any:
+    """A value that satisfies a JSON schema made of objects, arrays, strings, numbers and enumerations."""
     if "anyOf" in schema:
-        return satisfying(schema["anyOf"][seed[0] % len(schema["anyOf"])], seed, told)
+        return satisfying(schema["anyOf"][seed[0] % len(schema["anyOf"])], seed)
     if "enum" in schema:
-        named = [value for value in schema["enum"] if re.search(rf"\b{re.escape(str(value))}\b", told)]
-        return (named or schema["enum"])[seed[0] % len(named or schema["enum"])]
+        return schema["enum"][seed[0] % len(schema["enum"])]
     kind = schema.get("type", "string")
     if kind == "object":
-        properties = schema.get("properties", {})
-        return {name: satisfying(inner, digest([seed.hex(), name]), told) for name, inner in properties.items()}
+        return {
+            name: satisfying(inner, digest([seed.hex(), name])) for name, inner in schema.get("properties", {}).items()
+        }
     if kind == "array":
-        return [satisfying(schema["items"], digest([seed.hex(), n]), told) for n in range(schema.get("minItems", 2))]
+        return [satisfying(schema["items"], digest([seed.hex(), n])) for n in range(schema.get("minItems", 2))]
     if kind in ("integer", "number"):
         return schema.get("minimum", 0) + seed[0] % 5
     return f"you {sentence(seed, 8)}."[: schema.get("maxLength", 200)]  # as a system message does
@@ -101,9 +97,7 @@ def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
     for index in range(body.get("n") or 1):
         seed = digest([body["messages"], body.get("seed"), index])
         if form.get("type") == "json_schema":
-            text = orjson.dumps(
-                satisfying(form["json_schema"]["schema"], seed, body["messages"][-1]["content"])
-            ).decode()
+            text = orjson.dumps(satisfying(form["json_schema"]["schema"], seed)).decode()
         elif LIST in body["messages"][-1]["content"]:
             text = "\n".join(f"{n}. {sentence(digest([seed.hex(), n]), words)}" for n in range(1, 11))
         else:

@@ -117,21 +117,20 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
 def preference_schema(taxonomy: Taxonomy, *, free: bool) -> dict[str, Any]:
     """The JSON schema of one preference set: an object per dimension, in order, with bounded strings.
 
-    It is the same for every instruction, because engines and servers compile each new one. free: the model may name
-    subdimensions of its own.
+    It is the same for every instruction, because engines and servers compile each new one. free: the model names the
+    subdimension, too.
     """
 
     def value(dimension: Dimension) -> dict[str, Any]:
-        named = {"enum": [one.name for one in dimension.subdimensions]}
-        own = {"type": "string", "minLength": 2, "maxLength": LONGEST["subdimension"]}
+        own = {"subdimension": {"type": "string", "minLength": 2, "maxLength": LONGEST["subdimension"]}}
         return {
             "type": "object",
             "properties": {
-                "subdimension": own if free else named,
+                **(own if free else {}),
                 "preference": {"type": "string", "minLength": 2, "maxLength": LONGEST["preference"]},
                 "description": {"type": "string", "minLength": 10, "maxLength": LONGEST["description"]},
             },
-            "required": list(FIELDS),
+            "required": list(FIELDS if free else FIELDS[1:]),
             "additionalProperties": False,
         }
 
@@ -153,6 +152,9 @@ def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple
         given = found[dimension.name]
         if isinstance(given, list):
             raise Drop(f"several_values: {dimension.name} had {len(given)} values; give exactly one")
+        fixed = dealt.get(dimension.name)
+        if isinstance(given, dict) and fixed:
+            given = {**given, "subdimension": fixed[0]}
         if not isinstance(given, dict) or not all(isinstance(given.get(field), str) for field in FIELDS):
             raise Drop(f"bad_preference_set: {dimension.name} must have the texts {', '.join(FIELDS)}")
         texts = {field: one_line(given[field]) for field in FIELDS}
@@ -161,9 +163,6 @@ def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple
             raise Drop(f"bad_preference_set: the {long[0]} of {dimension.name} had over {LONGEST[long[0]]} characters")
         if empty := [field for field, text in texts.items() if not any(map(str.isalnum, text))]:
             raise Drop(f"empty_value: the {empty[0]} of {dimension.name} was empty")
-        fixed = dealt.get(dimension.name)
-        if fixed and normalised(texts["subdimension"]) != normalised(fixed[0]):
-            raise Drop(f"bad_preference_set: the value of {dimension.name} must be under {fixed[0]}")
         value = value_of(dimension, texts, fixed)
         if normalised(value.preference) in map(normalised, (value.dimension, value.subdimension)):
             raise Drop(

@@ -58,9 +58,10 @@ def set_of(ask: Request, n: int) -> dict[str, Any]:
     for name, form in ask.schema_["properties"].items():
         [line] = [line for line in told.splitlines() if line.startswith(f"- {name} (")]
         subdimension = line.partition("): subdimension ")[2].partition(",")[0] or "tone"
-        assert subdimension in form["properties"]["subdimension"].get("enum", ["tone"])
         preference = line.partition('"')[2].rstrip('"') if '"' in line else f"own {name} {n}"
         values[name] = {"subdimension": subdimension, "preference": preference, "description": sentence(draw)}
+        if "subdimension" not in form["properties"]:
+            del values[name]["subdimension"]  # it was dealt
     return values
 
 
@@ -165,11 +166,6 @@ def test_what_the_model_chose_itself_is_recorded_as_new() -> None:
             lambda a: {**a, "style": {**a["style"], "preference": "Style, "}},
             "empty_value",
             "only names its subdimension",
-        ),
-        (
-            lambda a: {**a, "style": {**a["style"], "subdimension": "safety"}},
-            "bad_preference_set",
-            "style must be under",
         ),
         (
             lambda a: {**a, "harmlessness": {**a["harmlessness"], "preference": a["style"]["preference"].upper()}},
@@ -422,7 +418,7 @@ def test_a_bench_value_that_training_has_is_refused_or_dropped(tmp_path: Path) -
     steps = stage.steps(bench_row)
     [ask] = next(steps)
     answer = set_of(ask, 1)
-    subdimension = answer["style"]["subdimension"]
+    subdimension = ask.messages[-1].content.partition("said): subdimension ")[2].partition(",")[0]
     [seen] = [one.values[0] for one in stage.sides["train"].dimensions[0].subdimensions if one.name == subdimension]
     answer["style"]["preference"] = seen.upper()
     with pytest.raises(Drop) as dropped:
