@@ -3,6 +3,7 @@
 Source: docs/papers.md#multifaceted, step S1.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
@@ -20,7 +21,7 @@ from schemas.texts import normalised, one_line
 from tasks.coverage import drawn, parted
 from tasks.overlap import rouge_l
 from tasks.prompts import load
-from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_all, read_json
+from tasks.recipe import CHARS_PER_TOKEN, MOST_ATTEMPTS, Recipe, Steps, ask_all, read_json
 
 FIELDS = ("subdimension", "preference", "description")
 LONGEST = {"subdimension": LONGEST_VALUE, "preference": LONGEST_VALUE, "description": 300}  # characters
@@ -97,7 +98,7 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
                 role="teacher",
                 messages=template.render(row=row, taxonomy=side, dealt=one, place=n + 1, count=self.count),
                 sampling=self.sampling,
-                schema_=preference_schema(side, free=not one),
+                schema_=preference_schema(side, self.sampling.max_tokens, free=not one),
                 sample=n * MOST_ATTEMPTS,  # sets never share a sample, however many attempts there are
             )
             for n, one in enumerate(dealt)
@@ -114,12 +115,15 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
         return WithSets.child_of(row, self.name, split=split, sets=tuple(sets))
 
 
-def preference_schema(taxonomy: Taxonomy, *, free: bool) -> dict[str, Any]:
+def preference_schema(taxonomy: Taxonomy, max_tokens: int, *, free: bool) -> dict[str, Any]:
     """The JSON schema of one preference set: an object per dimension, in order, with bounded strings.
 
     It is the same for every instruction, because engines and servers compile each new one. free: the model names the
     subdimension, too.
     """
+
+    room = CHARS_PER_TOKEN * max_tokens // len(taxonomy.dimensions) - LONGEST_VALUE  # so that max_tokens cuts nothing
+    longest = max(60, min(LONGEST["description"], room))
 
     def value(dimension: Dimension) -> dict[str, Any]:
         own = {"subdimension": {"type": "string", "minLength": 2, "maxLength": LONGEST["subdimension"]}}
@@ -128,7 +132,7 @@ def preference_schema(taxonomy: Taxonomy, *, free: bool) -> dict[str, Any]:
             "properties": {
                 **(own if free else {}),
                 "preference": {"type": "string", "minLength": 2, "maxLength": LONGEST["preference"]},
-                "description": {"type": "string", "minLength": 10, "maxLength": LONGEST["description"]},
+                "description": {"type": "string", "minLength": 10, "maxLength": longest},
             },
             "required": list(FIELDS if free else FIELDS[1:]),
             "additionalProperties": False,
@@ -168,9 +172,10 @@ def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple
             raise Drop(
                 f"empty_value: the preference of {dimension.name} only names its subdimension; say what is wanted"
             )
-        if normalised(value.preference) in {normalised(other.preference) for other in values}:
-            raise Drop(f"repeated_value: the preference of {dimension.name} was another dimension's, too")
         values.append(value)
+    said_most, times = Counter(normalised(value.preference) for value in values).most_common(1)[0]
+    if times > max(1, len(values) // 2):
+        raise Drop(f"repeated_value: {times} dimensions had the same preference, {said_most!r}; each has its own")
     return tuple(values)
 
 

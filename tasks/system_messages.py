@@ -16,10 +16,9 @@ from schemas.rows import Answer
 from schemas.texts import normalised, one_line
 from tasks.overlap import grams, words_of
 from tasks.prompts import load
-from tasks.recipe import Recipe, Steps, ask_all, read_json
+from tasks.recipe import CHARS_PER_TOKEN, Recipe, Steps, ask_all, read_json
 
 LONGEST_SYSTEM_MESSAGE = 1400  # characters; the paper's are 682 to 1,370
-CHARS_PER_TOKEN = 3  # at least, in prose: so the message ends before max_tokens cuts it
 COPIED = 8  # words in a row, as in the instruction: then a system message takes up the task
 ANSWERS = ("```", "sure,", "sure!", "certainly", "here is", "here's", "here are", "of course")
 ECHOED = 6  # words in a row, as in the prompt for it

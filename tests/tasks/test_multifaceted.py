@@ -168,9 +168,9 @@ def test_what_the_model_chose_itself_is_recorded_as_new() -> None:
             "only names its subdimension",
         ),
         (
-            lambda a: {**a, "harmlessness": {**a["harmlessness"], "preference": a["style"]["preference"].upper()}},
+            lambda a: {name: {**value, "preference": "specific"} for name, value in a.items()},
             "repeated_value",
-            "preference of harmlessness was another dimension's, too",
+            "4 dimensions had the same preference, 'specific'",
         ),
         (lambda a: {**a, "style": {**a["style"], "description": 3}}, "bad_preference_set", "style must have the texts"),
     ],
