@@ -6,6 +6,7 @@ from flows.plan import Plan
 from schemas.errors import EngineRefused, InputError
 from schemas.rows import Row
 from schemas.settings import EngineSettings
+from tasks.frames import FileStage
 from tasks.prompts import load
 from tasks.recipe import Recipe
 
@@ -18,11 +19,12 @@ def check(planned: Plan) -> None:
 
     check_stages(planned)
     check_engines(planned)
-    rows, said = planned.source.look()
     console = Console()
-    console.print(said, highlight=False, markup=False)
+    rows_of: dict[str, int] = {}
+    for source in planned.sources:
+        rows_of[source.key], said = source.look()
+        console.print(said, highlight=False, markup=False)
     shown = table("stage", "made from", "engines", "rows", "calls", "tokens")
-    rows_of = {planned.source.key: rows}
     for step in planned.stages:
         stage, rows = step.stage, rows_of[step.source_key]
         calls = rows * stage.requests_per_row() if isinstance(stage, Recipe) else 0
@@ -31,6 +33,8 @@ def check(planned: Plan) -> None:
         engines = by_engine(step.identity.get("engines", {}))
         done = " (made)" if planned.store.manifest_path(stage.name, step.key).exists() else ""
         rows_of[step.key] = rows * (1 if isinstance(stage, Recipe) else stage.rows_per_row())
+        if isinstance(stage, FileStage):
+            rows_of[step.key] = 1
         shown.add_row(
             stage.name + done, what, engines or "none", f"<= {rows_of[step.key]:,}", f"<= {calls:,}", f"<= {tokens:,}"
         )

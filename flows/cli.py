@@ -11,7 +11,7 @@ from flows.quiet import CHATTER_OFF, TELEMETRY_OFF
 from schemas.errors import InputError, Stopped, SynthmillError
 
 store_option = click.option("--store", default="store", show_default=True, help="The folder that holds everything.")
-FLOW_NAMES = ("synthesize", "multifaceted", "judge", "dialogues")
+FLOW_NAMES = ("synthesize", "multifaceted", "judge", "dialogues", "retpo")
 workers_option = click.option("--workers", type=click.IntRange(0), help="Ray actors; 0 works in this process.")
 ray_option = click.option("--ray-address", help="A running Ray cluster; default: a local Ray.")
 
@@ -54,6 +54,7 @@ def run(
     synthesize    preference pairs from instructions: N answers each, rewards, best over worst
     multifaceted  instructions under system messages that stand for different people's values: SFT, DPO, RM, a bench
     judge         scores of a model on such a bench
+    retpo         from conversations and a corpus, rows that teach a query rewriter what a retriever likes
     dialogues     from an application's prompt, rows that teach a model to behave as if the prompt were there
 
     Engines are written KIND:MODEL: openai:MODEL@http://HOST:PORT/v1 (any compatible server; the key is in
@@ -112,6 +113,50 @@ def sample(**given: Any) -> None:
     from flows.sampling import sample_file
 
     sample_file(**given)
+
+
+@cli.command()
+@click.option("--queries", required=True, help="JSONL, CSV, ...: id and query, or id and a map `candidates`; or turns.")
+@click.option("--corpus", required=True, help="JSONL, CSV, TSV, Parquet: _id, text, optional title.")
+@click.option(
+    "--qrels", default="", help="Relevant passages: TSV with a header, or TREC; default: the rows' own `gold`."
+)
+@click.option(
+    "--retriever",
+    default="bm25",
+    show_default=True,
+    help="bm25, bm25:topiocqa, bm25:qrecc, dense, dense:MODEL, fusion, run:FILE (TREC) or http://HOST:PORT/PATH.",
+)
+@click.option("--k1", type=click.FloatRange(0), help="BM25; default 1.2.")
+@click.option("--b", type=click.FloatRange(0, 1), help="BM25; default 0.75.")
+@click.option("--stemmer", help="BM25: a Snowball stemmer, or none; default english.")
+@click.option("--stopwords", help="BM25: a language's list, or none; default en.")
+@click.option("--model", help="dense: minilm (embedded, the default), a Hub id or a folder of sentence-transformers.")
+@click.option(
+    "--depth", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Ranks are exact to here."
+)
+@click.option("--limit", type=click.IntRange(1), help="The first queries only.")
+@click.option("--json", "as_object", is_flag=True, help="Print the measures as one JSON object.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A row per query and candidate: OUT.jsonl, OUT.jsonl.gz or OUT.parquet.",
+)
+@store_option
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, show_default=True, help="Ray actors; 0 works in this process."
+)
+@ray_option
+def rank(**given: Any) -> None:
+    """Rank the gold passages of queries with one retriever; print MRR, nDCG, recall and MAP.
+
+    A rank counts from 1; what is not among the first --depth passages has depth + 1. The index is made once per corpus
+    and settings and kept in --store; run again after an interruption, it continues.
+    """
+    from flows.ranking import rank_file
+
+    rank_file(**{name: value for name, value in given.items() if value is not None or name in ("ray_address", "limit")})
 
 
 @cli.command("ls")

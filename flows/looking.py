@@ -1,7 +1,7 @@
 """`synthmill ls`, `show`, `sql` and `calls`: reading a store."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -32,13 +32,13 @@ def open_store(place: Path) -> Store:
     return store
 
 
-def table(*columns: str) -> Any:
+def table(*columns: str, numbers: Sequence[str] = NUMBERS) -> Any:
     from rich import box
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        right = column in NUMBERS
+        right = column in numbers
         whole = right or column in ("stage", "run", "artifact", "made", "status")
         made.add_column(Text(column), justify="right" if right else "left", overflow="fold", no_wrap=whole)
     return made

@@ -94,10 +94,9 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
     status, error = "failed", ""
     dataset = ""
     try:
-        manifest = planned.source.ingest(record.id)
-        stages.append(StageRun.of(manifest, {}, 0.0))
-        by_key, trunk = {planned.source.key: manifest}, planned.on_trunk()
-        made = {planned.source.stage: manifest}
+        by_key = {source.key: source.ingest(record.id) for source in planned.sources}
+        stages += [StageRun.of(manifest, {}, 0.0) for manifest in by_key.values()]
+        made, trunk = {manifest.stage: manifest for manifest in by_key.values()}, planned.on_trunk()
         for number, step in enumerate(planned.stages, 1):
             place, source = f"{number}/{len(planned.stages)}", by_key[step.source_key]
             manifest, stage_run = make_stage(step.stage.name, place, store, step, source, pool, record.id)

@@ -8,7 +8,7 @@ from pathlib import Path
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.hashing import content_hash
-from schemas.settings import EngineSettings, RunSettings, SourceSettings
+from schemas.settings import EngineSettings, FileSettings, RunSettings
 from storage.artifacts import Store, sealed_artifact
 from storage.sources import INSTRUCTIONS, RowKind, read_chunks
 from tasks.stages import Planned, ingest, source_key
@@ -34,7 +34,7 @@ class Source:
 @dataclass(frozen=True)
 class Plan:
     """What a run will do. settings: with every engine's model resolved. write: manifests by stage -> a dataset; returns
-    its rows. trunk: the stage without whose rows there is no dataset.
+    its rows. trunk: the stage without whose rows there is no dataset. others: what is read beside the source.
     """
 
     flow: str
@@ -44,6 +44,11 @@ class Plan:
     stages: Sequence[Planned]
     write: Callable[[Mapping[str, Manifest], Path], int]
     trunk: str
+    others: Sequence[Source] = ()
+
+    @property
+    def sources(self) -> list[Source]:
+        return [self.source, *self.others]
 
     @property
     def dataset(self) -> Path:
@@ -62,8 +67,7 @@ class Plan:
 
     def made(self) -> dict[str, Manifest] | None:
         """Every artifact by stage, if all are there, whole, and made from their sources as they are now."""
-        first = sealed_artifact(self.store, self.source.stage, self.source.key, {})
-        by_key = {self.source.key: first}
+        by_key = {one.key: sealed_artifact(self.store, one.stage, one.key, {}) for one in self.sources}
         for step in self.stages:
             source = by_key[step.source_key]
             by_key[step.key] = step.sealed(self.store, source) if source else None
@@ -89,7 +93,7 @@ def open_store(settings: RunSettings) -> Store:
     return store
 
 
-def file_source(store: Store, source: SourceSettings, rows_per_part: int, kind: RowKind = INSTRUCTIONS) -> Source:
+def file_source(store: Store, source: FileSettings, rows_per_part: int, kind: RowKind = INSTRUCTIONS) -> Source:
     """A flow's rows from a file or a Hub dataset."""
     return Source(
         kind.stage,
@@ -99,16 +103,19 @@ def file_source(store: Store, source: SourceSettings, rows_per_part: int, kind: 
     )
 
 
-def look_at_rows(source: SourceSettings, rows_per_part: int, kind: RowKind) -> tuple[int, str]:
+def look_at_rows(source: FileSettings, rows_per_part: int, kind: RowKind) -> tuple[int, str]:
     """Read a source without keeping it. Raises InputError when none of its rows can be used."""
-    chunks = list(read_chunks(source, rows_per_part, kind))
-    rows, dropped = sum(len(chunk.rows) for chunk in chunks), sum(len(chunk.dropped) for chunk in chunks)
-    counted = Counter(row.reason for chunk in chunks for row in chunk.dropped)
+    rows = longest = 0
+    counted: Counter[str] = Counter()
+    for chunk in read_chunks(source, rows_per_part, kind):
+        rows += len(chunk.rows)
+        longest = max([longest, *map(kind.length, chunk.rows)])
+        counted.update(row.reason for row in chunk.dropped)
+    dropped = counted.total()
     why = f" ({', '.join(f'{count} {reason}' for reason, count in counted.items())})" if counted else ""
     if rows == 0:
         raise InputError(f"{source.path}: none of its {dropped} rows can be used{why}")
-    longest = max(len(row.prompt) for chunk in chunks for row in chunk.rows)
     return rows, (
-        f"{source.path}: {rows:,} {kind.stage.replace('_', ' ')}, {dropped:,} rows cannot be read{why}, longest prompt "
+        f"{source.path}: {rows:,} {kind.stage.replace('_', ' ')}, {dropped:,} rows cannot be read{why}, the longest "
         f"{longest:,} characters (about {longest // CHARS_PER_TOKEN:,} tokens)"
     )

@@ -6,11 +6,13 @@ from typing import Any
 
 from flows.multifaceted_plans import plan_judge, plan_multifaceted
 from flows.plan import Plan, Source, chain, file_source, open_store
+from flows.retpo_plans import plan_retpo
 from schemas.applications import Application, tool_names
 from schemas.dialogue_settings import DialogueSettings
 from schemas.errors import InputError
 from schemas.hashing import content_hash
 from schemas.multifaceted_settings import JudgeSettings, MultifacetedSettings
+from schemas.retpo_settings import RetpoSettings
 from schemas.settings import EngineSettings, RunSettings, SynthesizeSettings
 from storage.applications import read_application
 from storage.publish import write_dialogue_dataset, write_preference_dataset
@@ -164,5 +166,6 @@ FLOWS: dict[str, tuple[type[RunSettings], Callable[[Any], Plan]]] = {
     "dialogues": (DialogueSettings, plan_dialogues),
     "multifaceted": (MultifacetedSettings, plan_multifaceted),
     "judge": (JudgeSettings, plan_judge),
+    "retpo": (RetpoSettings, plan_retpo),
 }
 """Name -> (its settings, how it is planned). Each has a Prefect flow of that name in flows/<name>.py."""

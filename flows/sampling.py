@@ -4,7 +4,7 @@ import gzip
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -134,29 +134,35 @@ def answer_rows(table: Any) -> list[dict[str, Any]]:
 
 def write_answers(store: Store, pools: Manifest, out: Path) -> int:
     """Write every answer, in the order of the input, part by part; returns how many."""
+    return write_rows(out, answer_columns(), (answer_rows(read_part(store, seal)) for seal in pools.parts))
+
+
+def answer_columns() -> Any:
+    import pyarrow as pa
+
+    return pa.schema([(name, pa.int64() if name in WHOLE_NUMBERS else pa.string()) for name in ANSWER_COLUMNS])
+
+
+def write_rows(out: Path, columns: Any, parts: Iterable[list[dict[str, Any]]]) -> int:
+    """Write rows part by part, as `out` ends; columns: their Arrow schema. Returns how many."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     written = 0
 
-    def parts() -> Iterator[list[dict[str, Any]]]:
-        nonlocal written
-        for seal in pools.parts:
-            rows = answer_rows(read_part(store, seal))
-            written += len(rows)
-            yield rows
-
     def write(path: Path) -> None:
+        nonlocal written
         if out.suffix == ".parquet":
             with pq.ParquetWriter(path, columns, compression="zstd") as writer:
-                for rows in parts():
+                for rows in parts:
                     writer.write_table(pa.Table.from_pylist(rows, columns))
+                    written += len(rows)
             return
         with gzip.GzipFile(path, "wb", mtime=0) if out.suffix == ".gz" else path.open("wb") as file:
-            for rows in parts():
+            for rows in parts:
                 file.write(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+                written += len(rows)
 
-    columns = pa.schema([(name, pa.int64() if name in WHOLE_NUMBERS else pa.string()) for name in ANSWER_COLUMNS])
     write_atomically(out, write)
     return written
 

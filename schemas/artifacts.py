@@ -42,6 +42,7 @@ class Manifest(Frozen):
     sources: dict[str, str] = Field(default_factory=dict, description="artifact key -> content")
     columns: dict[str, str] = Field(default_factory=dict, description="column -> Arrow type")
     parts: tuple[PartSeal, ...]
+    files: dict[str, str] = Field(default_factory=dict, description="what is not Parquet: name -> checksum")
     run: str = ""
     made_at: str = ""
 

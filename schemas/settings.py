@@ -145,15 +145,11 @@ def parse_engine(spec: str) -> dict[str, Any]:
     )
 
 
-class SourceSettings(Spelled):
-    """Where instructions come from: a JSONL, JSONL.gz, CSV or Parquet file, or hf://datasets/OWNER/NAME[@REV][#SPLIT]."""
+class FileSettings(Spelled):
+    """A file of rows, or hf://datasets/OWNER/NAME[@REV][#SPLIT]."""
 
     path: str
-    prompt_column: str = "prompt"
-    id_column: str = Field("id", description="optional in the file; ids are content hashes without it")
-    system_column: str = Field("system", description="optional in the file")
     limit: int | None = Field(None, ge=1, description="the first rows only")
-    max_prompt_chars: int = Field(200_000, ge=1, description="longer prompts are dropped")
 
     @model_validator(mode="before")
     @classmethod
@@ -163,6 +159,15 @@ class SourceSettings(Spelled):
         if isinstance(given, Mapping) and "spec" in given:
             return {"path": given["spec"], **{name: value for name, value in given.items() if name != "spec"}}
         return given
+
+
+class SourceSettings(FileSettings):
+    """Where instructions come from: a JSONL, JSON, CSV, TSV or Parquet file, or hf://datasets/OWNER/NAME[@REV][#SPLIT]."""
+
+    prompt_column: str = "prompt"
+    id_column: str = Field("id", description="optional in the file; ids are content hashes without it")
+    system_column: str = Field("system", description="optional in the file")
+    max_prompt_chars: int = Field(200_000, ge=1, description="longer prompts are dropped")
 
 
 class StageSampling(Frozen):

@@ -3,6 +3,7 @@
     store/parts/<stage>/<key>.parquet            kept rows, and per row the keys of the calls it was made from
     store/parts/<stage>/<key>.dropped.parquet    rows that could not be made, with the reason
     store/parts/<stage>/<key>.json               the seal, written last: without it the part does not exist
+    store/files/<stage>/<key>/                   what is not Parquet: an index
     store/artifacts/<stage>/<key>.json           the manifest, written when every part is sealed
 
 A part is keyed by its stage's identity and the content of its own input rows, so artifacts over a source that grew
@@ -73,6 +74,10 @@ class Store:
     def seal_path(self, stage: str, key: str) -> Path:
         return self.root / "parts" / stage / f"{key}.json"
 
+    def files_folder(self, manifest: Manifest) -> Path:
+        """Where an artifact's files are that are not Parquet."""
+        return self.root / "files" / manifest.stage / manifest.key
+
     def manifests(self) -> Iterator[Manifest]:
         """Every artifact, the oldest first; a damaged manifest is left out (its stage makes it again)."""
         found = []
@@ -130,7 +135,16 @@ def sealed_artifact(store: Store, stage: str, key: str, sources: Mapping[str, st
         return None
     with ThreadPoolExecutor(4) as threads:
         whole = threads.map(lambda seal: is_whole(store, seal), manifest.parts)
-        return manifest if all(whole) else None
+        return manifest if all(whole) and files_whole(store, manifest) else None
+
+
+def files_whole(store: Store, manifest: Manifest) -> bool:
+    """Whether an artifact's files are there and match their checksums."""
+    folder = store.files_folder(manifest)
+    try:
+        return all(file_checksum(folder / name) == checksum for name, checksum in manifest.files.items())
+    except OSError:
+        return False
 
 
 def seal_part(

@@ -29,7 +29,7 @@ import orjson
 
 from schemas.calls import Completion
 from schemas.errors import StoreError
-from storage.files import sync_folder, write_atomically
+from storage.files import sync, write_atomically
 
 SUFFIX = ".calls"
 SEAL_AT_BYTES = 256 << 20
@@ -284,7 +284,7 @@ class CallStore:
             self.place.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
             fcntl.flock(self._file, fcntl.LOCK_EX)  # held while we write: seal_abandoned leaves it alone
-            sync_folder(self.place)
+            sync(self.place)
         except OSError as error:
             raise StoreError(
                 f"cannot write {self.place}: {error.strerror}; choose a folder you may write to with --store"

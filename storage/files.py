@@ -21,11 +21,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
-        descriptor = os.open(temporary, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        sync(temporary)
         temporary.rename(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}; free space or choose another --store"
@@ -72,9 +70,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's renames, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

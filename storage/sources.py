@@ -1,4 +1,4 @@
-"""Reading what users have: JSONL, JSONL.gz, CSV, Parquet files and Hub datasets, into instructions.
+"""Reading what users have: JSONL, JSON, CSV, TSV (also .gz), Parquet files and Hub datasets, into rows.
 
 A bad row becomes `Dropped` with its line number and never stops its neighbours; a bad file stops everything before
 any work.
@@ -20,10 +20,11 @@ from schemas.errors import Drop, InputError
 from schemas.hashing import content_hash, file_checksum
 from schemas.multifaceted import BenchRow, Rubric, Value
 from schemas.rows import Dropped, Instruction, Row
-from schemas.settings import SourceSettings
+from schemas.settings import FileSettings, SourceSettings
 
 VERSION = "1"
-FORMATS = ".jsonl, .jsonl.gz, .csv or .parquet, or hf://datasets/OWNER/NAME[@REVISION][#SPLIT]"
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
+FORMATS = ".jsonl, .json, .csv, .tsv (also with .gz) or .parquet, or hf://datasets/OWNER/NAME[@REVISION][#SPLIT]"
 HUB = "hf://datasets/"
 
 
@@ -47,7 +48,7 @@ class Chunk:
         return [row.id for row in self.rows] + [row.id for row in self.dropped]
 
 
-def fingerprint(source: SourceSettings) -> str:
+def fingerprint(source: FileSettings) -> str:
     """What identifies a source's content: the file's checksum, or the Hub commit. Raises InputError."""
     if source.path.startswith(HUB):
         return content_hash(list(hub_commit(source.path)))
@@ -55,7 +56,7 @@ def fingerprint(source: SourceSettings) -> str:
     suffix_of(path)
     try:
         if path.stat().st_size == 0:
-            raise InputError(f"{path} is empty; expected rows with a column {source.prompt_column!r}")
+            raise InputError(f"{path} is empty; expected rows")
         return file_checksum(path)
     except FileNotFoundError as error:
         raise InputError(f"{path} is not there; expected a file that ends in {FORMATS}") from error
@@ -64,21 +65,29 @@ def fingerprint(source: SourceSettings) -> str:
 
 
 class RowKind(NamedTuple):
-    """What a source's raw rows become: the artifact they make, their row type, and how one is read (it raises Drop)."""
+    """What a source's raw rows become: the artifact they make, their row type, and how one is read (it raises Drop).
+
+    columns: without any of these no row can be read. length: a row's, in characters, as a model is given it. key: what
+    else decides how rows are read, a second file for instance.
+    """
 
     stage: str
     model: type[Row]
-    read: Callable[[Line, SourceSettings], Row]
+    read: Callable[[Line, Any], Row]
+    columns: Callable[[Any], tuple[str, ...]]
+    length: Callable[[Any], int]
+    key: str = ""
 
 
-def read_chunks(source: SourceSettings, rows_per_part: int, kind: RowKind | None = None) -> Iterator[Chunk]:
+def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None = None) -> Iterator[Chunk]:
     """Rows in chunks of `rows_per_part` raw rows, so that a file that grew keeps its earlier chunks; default:
     instructions.
 
-    Raises InputError for an unreadable file, for one without rows, and when no row of the first chunk has the prompt
-    column.
+    Raises InputError for an unreadable file, for one without rows, and when no row of the first chunk has a column
+    that is needed.
     """
-    read = (kind or INSTRUCTIONS).read
+    kind = kind or INSTRUCTIONS
+    expected = kind.columns(source)
     seen: set[str] = set()
     chunk, raw, count = Chunk([], []), 0, 0
     columns: set[str] = set()
@@ -90,7 +99,7 @@ def read_chunks(source: SourceSettings, rows_per_part: int, kind: RowKind | None
         raw += 1
         columns.update(line.fields or ())
         try:
-            row = read(line, source)
+            row = kind.read(line, source)
             if row.id in seen:
                 raise Drop(f"duplicate_id: {row.id}")
             seen.add(row.id)
@@ -99,22 +108,23 @@ def read_chunks(source: SourceSettings, rows_per_part: int, kind: RowKind | None
         except Drop as drop:
             chunk.dropped.append(Dropped(id=line.place, reason=drop.reason, detail=drop.detail[:500]))
         if raw == rows_per_part:
-            check_columns(source, columns, answered)
+            check_columns(source, expected, columns, answered)
             yield chunk
             chunk, raw = Chunk([], []), 0
     if count == 0:
-        raise InputError(f"{source.path} has no rows; expected rows with a column {source.prompt_column!r}")
+        raise InputError(f"{source.path} has no rows; expected rows with a column {expected[0]!r}")
     if raw:
-        check_columns(source, columns, answered)
+        check_columns(source, expected, columns, answered)
         yield chunk
 
 
-def check_columns(source: SourceSettings, columns: set[str], answered: bool) -> None:
-    if not answered and not columns & {source.prompt_column, "messages", "turns"}:
+def check_columns(source: FileSettings, expected: tuple[str, ...], columns: set[str], answered: bool) -> None:
+    if not answered and not columns & set(expected):
         found = ", ".join(sorted(columns)) or "no row that could be read at all"
+        named = isinstance(source, SourceSettings)
+        remedy = "; name the column with --prompt-column, or source.prompt_column in the settings" if named else ""
         raise InputError(
-            f"{source.path} has no column {source.prompt_column!r} (nor messages or turns); found: {found}; "
-            "name the column with --prompt-column, or source.prompt_column in the settings"
+            f"{source.path} has no column {expected[0]!r} (nor {' or '.join(expected[1:])}); found: {found}{remedy}"
         )
 
 
@@ -141,14 +151,7 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
             f"prompt_too_long: {len(prompt) + len(system or '')} characters; source.max_prompt_chars is "
             f"{source.max_prompt_chars}"
         )
-    given = fields.get(source.id_column)
-    if isinstance(given, str):
-        given = text_of(given, "id")
-    elif isinstance(given, float) and given.is_integer():
-        given = int(given)  # pandas makes floats of whole numbers beside nulls
-    elif given is not None and (isinstance(given, bool) or not isinstance(given, int)):
-        raise Drop(f"bad_id: expected text or a whole number, found {type(given).__name__}")
-    row_id = str(given) if given not in (None, "") else content_hash([system, prompt])[:24]
+    row_id = id_of(fields.get(source.id_column)) or content_hash([system, prompt])[:24]
     source_name = fields.get("source")
     return Instruction(
         id=row_id,
@@ -157,6 +160,17 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
         source=text_of(source_name, "source") if isinstance(source_name, str) else source.path.rsplit("/", 1)[-1],
         note="; ".join(notes),
     )
+
+
+def id_of(given: Any) -> str:
+    """An id as text; empty where there is none. Raises Drop for what cannot be one."""
+    if isinstance(given, str):
+        return text_of(given, "id")
+    if isinstance(given, float) and given.is_integer():
+        given = int(given)  # pandas makes floats of whole numbers beside nulls
+    if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
+        raise Drop(f"bad_id: expected text or a whole number, found {type(given).__name__}")
+    return "" if given is None else str(given)
 
 
 def bench_row_of(line: Line, source: SourceSettings) -> BenchRow:
@@ -185,8 +199,16 @@ def bench_row_of(line: Line, source: SourceSettings) -> BenchRow:
     )
 
 
-INSTRUCTIONS = RowKind("instructions", Instruction, instruction_of)
-BENCH = RowKind("bench_rows", BenchRow, bench_row_of)
+def prompt_columns(source: SourceSettings) -> tuple[str, ...]:
+    return source.prompt_column, "messages", "turns"
+
+
+def prompt_length(row: Instruction | BenchRow) -> int:
+    return len(row.prompt)
+
+
+INSTRUCTIONS = RowKind("instructions", Instruction, instruction_of, prompt_columns, prompt_length)
+BENCH = RowKind("bench_rows", BenchRow, bench_row_of, prompt_columns, prompt_length)
 
 
 def first_turn(messages: list[Any], system: Any) -> tuple[Any, Any, int]:
@@ -240,8 +262,9 @@ def text_of(value: Any, what: str) -> str:
 
 
 def suffix_of(path: Path) -> str:
-    for suffix in (".jsonl", ".jsonl.gz", ".csv", ".parquet"):
-        if path.name.lower().endswith(suffix):
+    name = path.name.lower()
+    for suffix in (*SUFFIXES, ".parquet"):
+        if name.endswith(suffix) or (suffix in SUFFIXES and name.endswith(f"{suffix}.gz")):
             return suffix
     raise InputError(f"{path} has an unknown ending; expected {FORMATS}")
 
@@ -256,11 +279,12 @@ def lines_of(place: str) -> Iterator[Line]:
     try:
         if suffix == ".parquet":
             yield from read_parquet(path)
-        elif suffix == ".csv":
-            yield from read_csv(path)
-        else:
-            with gzip.open(path) if suffix == ".jsonl.gz" else path.open("rb") as file:
-                yield from read_jsonl(file)
+            return
+        with open_file(path) as file:
+            if suffix in (".csv", ".tsv"):
+                yield from read_csv(file, "excel-tab" if suffix == ".tsv" else "excel")
+            else:
+                yield from read_jsonl(file) if suffix == ".jsonl" else read_json_array(path, file)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not a whole gzip file ({error}); fetch it again") from error
     except csv.Error as error:
@@ -269,6 +293,24 @@ def lines_of(place: str) -> Iterator[Line]:
         raise InputError(f"{path} is not there; expected a file that ends in {FORMATS}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def open_file(path: Path) -> Any:
+    """A file's bytes, unpacked if it is packed."""
+    return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def read_json_array(path: Path, file: io.BufferedIOBase) -> Iterator[Line]:
+    """The objects of one JSON array, all in memory. Raises InputError for anything else."""
+    try:
+        rows = orjson.loads(file.read().removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON: {error}; for one object per line, name it .jsonl") from error
+    if not isinstance(rows, list):
+        raise InputError(f"{path} holds {type(rows).__name__}; expected an array of objects")
+    for number, fields in enumerate(rows, 1):
+        fault = "" if isinstance(fields, dict) else f"not_an_object: found {type(fields).__name__}"
+        yield Line(f"row-{number}", None if fault else fields, fault)
 
 
 def read_jsonl(file: io.BufferedIOBase) -> Iterator[Line]:
@@ -291,10 +333,10 @@ def read_jsonl(file: io.BufferedIOBase) -> Iterator[Line]:
                 yield Line(place, None, f"not_an_object: found {type(fields).__name__}")
 
 
-def read_csv(path: Path) -> Iterator[Line]:
+def read_csv(file: io.BufferedIOBase, dialect: str) -> Iterator[Line]:
     csv.field_size_limit(sys.maxsize)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file)
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        reader = csv.DictReader(text, dialect=dialect)
         for fields in reader:
             given = {name: value if value != "" else None for name, value in fields.items() if name}
             yield Line(f"line-{reader.line_num}", given)

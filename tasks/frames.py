@@ -4,16 +4,18 @@ One that works part by part (`whole = False`: a scorer, a cut within a pool) run
 needs every row (`whole = True`: duplicates) runs once over all parts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
 import pyarrow as pa
 
+from schemas.artifacts import Manifest
 from schemas.calls import Frozen
 from schemas.errors import InputError
 from schemas.rows import Dropped
+from storage.artifacts import Store
 
 
 class FrameStage(Frozen):
@@ -55,6 +57,16 @@ class FrameStage(Frozen):
         assert isinstance(frame, pl.DataFrame)
         kept, dropped = self.apply(frame, store)
         return kept.to_arrow(compat_level=pl.CompatLevel.oldest()), dropped
+
+
+class FileStage(FrameStage):
+    """One that makes files, an index for instance, of a whole artifact; its only row says which."""
+
+    whole: ClassVar[bool] = True
+
+    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None]) -> None:
+        """Write the files into `folder`, the same for the same source; tell: how many rows were read so far."""
+        raise TypeError(f"{type(self).__name__} must define build(store, source, folder, tell)")
 
 
 def even_parts(made: pa.Table, rows_per_part: int) -> list[int]:

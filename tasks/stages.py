@@ -1,5 +1,7 @@
 """Stages over artifacts: what is there already, what has to be made, and the manifest at the end."""
 
+import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +12,9 @@ import pyarrow as pa
 
 from schemas.applications import Application
 from schemas.artifacts import Manifest, PartSeal
-from schemas.errors import InputError
-from schemas.hashing import content_hash
-from schemas.settings import EngineSettings, SourceSettings
+from schemas.errors import InputError, StoreError
+from schemas.hashing import content_hash, file_checksum
+from schemas.settings import EngineSettings, FileSettings
 from storage.artifacts import (
     CALLS,
     Store,
@@ -25,9 +27,10 @@ from storage.artifacts import (
     table_content,
     write_manifest,
 )
+from storage.files import sync
 from storage.sources import INSTRUCTIONS, VERSION, RowKind, fingerprint, read_chunks
 from tasks.engines.engine import engine_name
-from tasks.frames import FrameStage
+from tasks.frames import FileStage, FrameStage
 from tasks.recipe import Recipe
 from tasks.worker import Job, Progress, Stage
 
@@ -63,16 +66,15 @@ class Planned:
         return [Job(key=content_hash([self.identity, seal.content]), source=seal) for seal in source.parts]
 
 
-def source_key(source: SourceSettings, rows_per_part: int, kind: RowKind = INSTRUCTIONS) -> str:
+def source_key(source: FileSettings, rows_per_part: int, kind: RowKind = INSTRUCTIONS) -> str:
     """The key of a source's artifact: the file's content and how it is read."""
     name = source.path.rsplit("/", 1)[-1]  # rows say where they came from
-    settings = source.model_dump(exclude={"path"})
-    return content_hash([kind.stage, VERSION, fingerprint(source), name, settings, rows_per_part])
+    settings = source.model_dump(exclude={"path", "qrels"})
+    others = [kind.key] if kind.key else []
+    return content_hash([kind.stage, VERSION, fingerprint(source), name, settings, rows_per_part, *others])
 
 
-def ingest(
-    store: Store, source: SourceSettings, rows_per_part: int, run: str, kind: RowKind = INSTRUCTIONS
-) -> Manifest:
+def ingest(store: Store, source: FileSettings, rows_per_part: int, run: str, kind: RowKind = INSTRUCTIONS) -> Manifest:
     """Read a source into an artifact of its rows; raises InputError when it cannot be read or has no good row."""
     key = source_key(source, rows_per_part, kind)
     if manifest := sealed_artifact(store, kind.stage, key, {}):
@@ -136,7 +138,10 @@ def run_stage(
     if manifest := planned.sealed(store, source):
         return manifest
     stage = planned.stage
-    if isinstance(stage, FrameStage) and stage.whole:
+    files: dict[str, str] = {}
+    if isinstance(stage, FileStage):
+        seals, files = [seal_files(store, planned, source)], build_files(store, planned, stage, source, on_progress)
+    elif isinstance(stage, FrameStage) and stage.whole:
         seals = run_whole(store, planned, stage, source)
     else:
         jobs = planned.jobs(source)
@@ -156,9 +161,41 @@ def run_stage(
             sources={source.key: source.content},
             columns=next((columns_of(read_schema(store, seal)) for seal in seals), {}),
             parts=tuple(seals),
+            files=files,
             run=run,
         ),
     )
+
+
+def seal_files(store: Store, planned: Planned, source: Manifest) -> PartSeal:
+    """The one row of an artifact of files: what they were made from."""
+    key = content_hash([planned.identity, source.content])
+    if seal := sealed_part(store, planned.stage.name, key):
+        return seal
+    row = pa.table({"id": [key], "made_from": [source.reference], "rows": [source.rows]})
+    return seal_part(store, planned.stage.name, key, row, (), ids_in=[key])
+
+
+def build_files(
+    store: Store, planned: Planned, stage: FileStage, source: Manifest, on_progress: OnProgress
+) -> dict[str, str]:
+    """Let a stage write its files beside where they belong, then move the whole folder there; name -> checksum."""
+    folder = store.root / "files" / stage.name / planned.key
+    temporary = folder.with_name(f".{planned.key}.{secrets.token_hex(6)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        stage.build(store, source, temporary, lambda rows: on_progress(Progress(rows=rows)))
+        files = {path.name: file_checksum(path) for path in sorted(temporary.iterdir())}
+        for name in files:
+            sync(temporary / name)
+        shutil.rmtree(folder, ignore_errors=True)  # what is there did not match its checksum
+        temporary.rename(folder)
+        sync(folder.parent)
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error.strerror or error}; free space, then run again") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return files
 
 
 def run_whole(store: Store, planned: Planned, stage: FrameStage, source: Manifest) -> list[PartSeal]:

@@ -1,0 +1,152 @@
+"""`synthmill rank`: where the queries of a plain file bring their gold passages, by one retriever, and the measures."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+import pyarrow as pa
+
+from flows.plan import chain, file_source
+from flows.progress import Reporter
+from flows.retpo_plans import plan_search
+from flows.sampling import check_out, write_rows
+from flows.stopping import STOP, stop_on_signals
+from schemas.artifacts import Manifest
+from schemas.errors import InputError, Stopped
+from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
+from schemas.settings import read_settings
+from storage.artifacts import Store, read_dropped, read_part
+from storage.runs import StageRun, new_run, now, write_run
+from storage.turns import queries_kind
+from tasks.guard import guard
+from tasks.parallel import make_pool
+from tasks.retrieval_metrics import MEASURES, as_json, evaluation, scored_queries
+from tasks.stages import Planned, run_stage
+
+QUERIES_PER_PART = 4096
+WHY = {
+    "no_gold": "no relevant passage in the judgements",
+    "unknown_passage": "no relevant passage in the corpus",
+}
+
+
+def rank_file(
+    queries: str,
+    corpus: str,
+    qrels: str,
+    retriever: str,
+    out: Path,
+    depth: int,
+    as_object: bool,
+    store: str,
+    workers: int,
+    ray_address: str | None,
+    limit: int | None,
+    **given: Any,
+) -> None:
+    """Rank every query's gold passages; rows go to `out`, the table (or one JSON object) to standard output."""
+    check_out(out, queries)
+    settings = read_settings(RetrieverSettings, None, {"spec": retriever, **given})
+    reading = TurnSettings(path=queries, qrels=qrels, limit=limit)
+    kind = queries_kind(qrels)
+    place = Store(Path(store).expanduser().resolve())
+    search = plan_search(place, CorpusSettings(path=corpus), [settings], depth)
+    source = file_source(place, reading, QUERIES_PER_PART, kind)
+    steps = [*search.indexes, *chain({}, source.key, search.places, *search.ranks)]
+    place.prepare()
+    guard()
+    stop_on_signals()
+    record = new_run("rank", {"queries": queries, "corpus": corpus, "retriever": settings.model_dump(mode="json")})
+    write_run(place, record)
+    pool = make_pool(place, record.id, STOP, workers, ray_address)
+    status, error = "failed", ""
+    stages: list[StageRun] = []
+    by_key: dict[str, Manifest] = {}
+    try:
+        for one in (search.corpus, source):
+            by_key[one.key] = one.ingest(record.id)
+            tell_dropped(place, by_key[one.key])
+        for step in steps:
+            started = time.monotonic()
+            manifest = made(place, step, by_key[step.source_key], pool, record.id)
+            by_key[step.key] = manifest
+            stages.append(StageRun.of(manifest, {}, time.monotonic() - started))
+            tell_dropped(place, manifest)
+        status = "finished"
+    except Stopped as stopped:
+        status, error = "stopped", stopped.message
+        raise
+    except BaseException as failure:
+        error = str(failure)
+        raise
+    finally:
+        pool.close()
+        ended = {"status": status, "error": error, "stages": tuple(stages), "ended_at": now()}
+        write_run(place, record.model_copy(update=ended))
+    report(place, by_key[steps[-1].key], settings.label, depth, as_object, out)
+
+
+def made(store: Store, step: Planned, source: Manifest, pool: Any, run: str) -> Manifest:
+    """One stage, with its progress; nothing is said of what is there already."""
+    if manifest := step.sealed(store, source):
+        return manifest
+    with Reporter(step.stage.name, source.rows) as told:
+        return run_stage(store, step, source, pool, run, told)
+
+
+def tell_dropped(store: Store, manifest: Manifest) -> None:
+    """Say what could not be used; raises InputError when nothing is left."""
+    for reason, count in manifest.dropped.items():
+        print(f"{manifest.stage}: {count:,} left out, {WHY.get(reason, reason)}", file=sys.stderr)
+    if manifest.rows == 0:
+        first = next((row for seal in manifest.parts for row in read_dropped(store, seal)), None)
+        raise InputError(f"no row of {manifest.stage} is left" + (f"; the first: {first.detail}" if first else ""))
+
+
+def report(store: Store, ranked: Manifest, label: str, depth: int, as_object: bool, out: Path) -> None:
+    """Write a row per query and candidate, part by part, then the measures of all."""
+    kept: list[pl.DataFrame] = []
+
+    def rows() -> Iterator[list[dict[str, Any]]]:
+        for seal in ranked.parts:
+            if seal.rows:
+                queries = scored_queries(pl.DataFrame(read_part(store, seal)), depth)
+                kept.append(queries.drop("query", "ranks"))
+                each = queries.explode("methods").rename({"methods": "candidate"})
+                yield each.select(columns.names).to_dicts()
+
+    whole = pa.int64()
+    columns = pa.schema(
+        {"id": pa.string(), "candidate": pa.string(), "query": pa.string()}
+        | {"rank": whole, "ranks": pa.list_(whole), "reward": pa.float64()}
+    )
+    written = write_rows(out, columns, rows())
+    found = evaluation(pl.concat(kept))
+    print(f"{written:,} rows -> {out}", file=sys.stderr)
+    if as_object:
+        print(orjson.dumps({"retriever": label, "depth": depth, **as_json(found)}, option=orjson.OPT_INDENT_2).decode())
+    else:
+        show(found)
+
+
+def show(found: Sequence[dict[str, Any]]) -> None:
+    """The table of measures: all queries, then by turn type and depth where the file says so."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from flows.looking import table
+
+    groups = list(dict.fromkeys(row["group"] for row in found))
+    forms = {row["form"] for row in found} - {"all"}
+    shown = table("", "queries", *MEASURES, numbers=("queries", *MEASURES))
+    for group in groups if len(groups) > 2 else groups[:1]:
+        for row in found:
+            if row["group"] == group and (row["form"] != "all" or len(forms) > 1):
+                form = row["form"] + ("" if row["choice"] == "only" else f", {row['choice']}")
+                name = f"{group}: {form}" if group else form
+                shown.add_row(Text(name), f"{row['queries']:,}", *(f"{row[measure]:.3f}" for measure in MEASURES))
+    Console(emoji=False).print(shown)

@@ -1,0 +1,93 @@
+"""The plan of `retpo` (docs/papers.md#retpo), and of what `rank` shares with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flows.plan import Plan, Source, chain, file_source, open_store
+from flows.retpo_report import write_retpo
+from schemas.retpo_settings import CorpusSettings, RetpoSettings, RetrieverSettings
+from storage.artifacts import Store
+from storage.turns import PASSAGES, turns_kind
+from tasks.candidates import Candidates
+from tasks.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks, QueryPools
+from tasks.engines.engine import resolve
+from tasks.indexes import Bm25Index, DenseIndex, GoldPlaces, PassageVectors
+from tasks.ranks import Ranks
+from tasks.stages import Planned
+
+PASSAGES_PER_PART = 2048
+
+
+@dataclass(frozen=True)
+class Search:
+    """What looking for passages needs: the corpus, the stages that make its indexes, and one stage per retriever."""
+
+    corpus: Source
+    indexes: Sequence[Planned]
+    places: GoldPlaces
+    ranks: Sequence[Ranks]
+
+
+def plan_search(store: Store, corpus: CorpusSettings, retrievers: Sequence[RetrieverSettings], depth: int) -> Search:
+    """Resolve models and keys; an index that two retrievers need is made once. Raises InputError."""
+    source = file_source(store, corpus, PASSAGES_PER_PART, PASSAGES)
+    stages: dict[str, Planned] = {}
+    ranks = []
+    for retriever in retrievers:
+        keys: dict[str, str] = {}
+        for part in retriever.parts:
+            if part == "bm25":
+                words = retriever.model_dump(include={"k1", "b", "stopwords", "stemmer"})
+                made = chain({}, source.key, Bm25Index(**words))
+            else:
+                vectors = PassageVectors.with_embedder(retriever.model, retriever.passage_prompt)
+                made = chain({}, source.key, vectors, DenseIndex(kind=retriever.index))
+            stages.update((step.key, step) for step in made)
+            keys[made[-1].stage.name] = made[-1].key
+        ranks.append(Ranks.of(retriever, source.key, keys, depth))
+    return Search(source, list(stages.values()), GoldPlaces(passages=source.key), ranks)
+
+
+def plan_retpo(settings: RetpoSettings) -> Plan:
+    """Read what is judged relevant, resolve engines, models and keys. Raises InputError, StoreError or EngineError."""
+    kind = turns_kind(settings.source.qrels)
+    store = open_store(settings)
+    search = plan_search(store, settings.corpus, settings.retrievers, settings.depth)
+    source = file_source(store, settings.source, settings.rows_per_part, kind)
+    roles = {"teacher": resolve(settings.engine("teacher"))}
+    settings = settings.model_copy(update={"engines": roles})
+    given, first, seed = settings.candidates, settings.first_turns, settings.seed
+    candidates = Candidates(
+        sampling=settings.sampling(given),
+        **given.model_dump(include={"methods", "pool", "fewest", "most", "human_base", "attempts"}),
+        first_turns=first,
+    )
+    asked = chain(roles, source.key, search.places, candidates)
+    ranked = chain(roles, asked[-1].key, *search.ranks)
+    picks, pairs = settings.picks, settings.pairs
+    stages = [
+        QueryPicks(
+            top=picks.top,
+            threshold=picks.threshold,
+            keep_missed=picks.never_retrieved == "keep",
+            depth=settings.depth,
+            first_turns=first,
+        ),
+        QueryPairs(per_turn=pairs.per_turn, threshold=pairs.threshold, seed=seed, first_turns=first),
+        QueryPools(first_turns=first),
+    ]
+    if len(search.ranks) > 1:
+        stages.append(ParetoPairs(per_turn=pairs.per_turn, threshold=pairs.threshold, seed=seed, first_turns=first))
+    if settings.negatives:
+        stages.append(MinedNegatives(count=settings.negatives, passages=search.corpus.key, first_turns=first))
+    sides = [step for stage in stages for step in chain(roles, ranked[-1].key, stage)]
+    return Plan(
+        "retpo",
+        settings,
+        store,
+        source,
+        [asked[0], *search.indexes, *asked[1:], *ranked, *sides],
+        lambda made, folder: write_retpo(store, made, folder, settings, ranked[-1].stage.name),
+        trunk="query_picks",
+        others=(search.corpus,),
+    )

@@ -1,0 +1,79 @@
+"""What `retpo` leaves beside its rows: a card with the table of every form of query."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from flows.report import render
+from schemas.artifacts import Manifest
+from schemas.retpo_settings import RetpoSettings
+from storage.artifacts import Store, read_part
+from storage.publish import Splits, read_frame, write_configs
+from storage.publish_retpo import answer_rows, pair_rows, pick_rows, triplet_rows
+from tasks.retrieval_metrics import MEASURES, disagreement, evaluation, scored_queries
+
+Made = Mapping[str, Manifest]
+
+
+def write_retpo(store: Store, made: Made, folder: Path, settings: RetpoSettings, ranked: str) -> int:
+    """Write sft, dpo and hard negatives per retriever, what all agree on, answers, and every query with its ranks, then
+    the card; ranked: the stage that has all rankings. Returns all rows.
+    """
+    instruction = settings.instruction
+    picks, pairs = read_frame(store, made["query_picks"]), read_frame(store, made["query_pairs"])
+    mined = read_frame(store, made["hard_negatives"]) if "hard_negatives" in made else None
+    configs: dict[str, Splits] = {}
+    for retriever in (one.label for one in settings.retrievers):
+        mine = pl.col("retriever") == retriever
+        configs[f"sft_{retriever}"] = pick_rows(picks.filter(mine), instruction)
+        configs[f"dpo_{retriever}"] = pair_rows(pairs.filter(mine), instruction)
+        if mined is not None:
+            configs[f"hard_negatives_{retriever}"] = triplet_rows(mined.filter(mine))
+    if "pareto_pairs" in made:
+        configs["dpo_pareto"] = pair_rows(read_frame(store, made["pareto_pairs"]), instruction)
+    queries = all_queries(store, made[ranked], settings.depth)
+    configs["sft_answers"] = answer_rows(read_frame(store, made["gold_places"]))
+    configs["queries"] = queries
+    counts = {name: frame.height for name, frame in configs.items() if isinstance(frame, pl.DataFrame)}
+    card = render("retpo.md", counts=counts, **figures(queries, made), measures=MEASURES, depth=settings.depth)
+    return write_configs(folder, configs, card)
+
+
+def all_queries(store: Store, manifest: Manifest, depth: int) -> pl.DataFrame:
+    """Every query of an artifact with rankings, and its measures, part by part."""
+    parts = (pl.DataFrame(read_part(store, seal)) for seal in manifest.parts if seal.rows)
+    return pl.concat([scored_queries(part, depth) for part in parts])
+
+
+def figures(queries: pl.DataFrame, made: Made) -> dict[str, Any]:
+    """The tables: forms of the turns that were rewritten, where retrievers disagree, the funnel."""
+    generated = queries.filter(pl.col("id").is_in(rewritten(queries).implode()))
+    found = evaluation(generated if generated.height else queries)
+    stages = ("turns", "gold_places", "candidates", "query_picks", "query_pairs", "pareto_pairs", "hard_negatives")
+    return {
+        "evaluation": found,
+        "disagreement": disagreement(generated if generated.height else queries),
+        "funnel": [
+            {
+                "stage": stage,
+                "rows_in": made[stage].rows_in,
+                "rows": made[stage].rows,
+                "dropped": ", ".join(f"{count} {reason}" for reason, count in made[stage].dropped.items()),
+            }
+            for stage in stages
+            if stage in made
+        ],
+    }
+
+
+def rewritten(queries: pl.DataFrame) -> pl.Series:
+    """The ids of turns with a query that a model wrote: the others would make forms incomparable."""
+    written = pl.col("methods").list.set_intersection(pl.lit(["rewrite", "plan", "expand"])).list.len() > 0
+    return queries.filter(written)["id"].unique()
+
+
+def table_rows(found: Sequence[Mapping[str, Any]], group: str = "") -> list[Mapping[str, Any]]:
+    """One group's rows, by retriever."""
+    return [row for row in found if row["group"] == group]

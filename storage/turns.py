@@ -1,0 +1,248 @@
+"""Reading conversational search: turns as MTRAG, TopiOCQA, QReCC and BEIR write them, passages, judgements.
+
+a turn      history (or Context, input), question (or Question, text), gold (or Gold_passage, Truth_passages,
+            positive_ctxs, contexts, or in a qrels file), and optionally human_rewrite (or Rewrite, Truth_rewrite),
+            answer (or Answer, Truth_answer, reference_answer), topic, turn_type
+a passage   _id (or id, docid), title, text (or contents)
+qrels       TREC: query 0 passage relevance; or TSV with a header: query-id, corpus-id, score
+"""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from schemas.calls import Message
+from schemas.errors import Drop, InputError
+from schemas.hashing import content_hash, file_checksum
+from schemas.retpo import Candidate, Gold, Passage, Turn, WithCandidates
+from schemas.retpo_settings import CorpusSettings, TurnSettings
+from storage.sources import Line, RowKind, id_of, open_file, text_of
+
+IDS = ("task_id", "id", "_id", "qid", "query_id")
+CONVERSATIONS = ("conversation", "conversation_id", "Conversation_no", "conv_id")
+TURNS = ("turn", "Turn_no", "turn_id")
+HISTORIES = ("history", "Context", "input")
+QUESTIONS = ("question", "Question", "query", "text")
+REWRITES = ("human_rewrite", "query_human_rewrite", "Truth_rewrite", "Rewrite", "rewrite")
+ANSWERS = ("answer", "reference_answer", "Truth_answer", "Answer")
+GOLD = ("gold", "Gold_passage", "Truth_passages", "positive_ctxs", "contexts")
+PASSAGE_IDS = ("_id", "id", "docid", "passage_id", "document_id", "pid")
+TEXTS = ("text", "contents")
+ROLES = {"user": "user", "assistant": "assistant", "agent": "assistant", "system": "assistant"}
+MARKER = re.compile(r"\|(user|agent|assistant)\|:")
+NUMBERED = re.compile(r"^[QA]\d+: ")  # how some QReCC files mark the lines of a context
+Qrels = Mapping[str, Mapping[str, int]]
+
+
+def turns_kind(qrels: str) -> RowKind:
+    """How turns are read; with relevance from a file of its own, where there is one. Raises InputError."""
+    key = file_checksum(Path(qrels).expanduser()) if qrels and Path(qrels).expanduser().is_file() else ""
+    read = partial(turn_of, qrels=read_qrels(Path(qrels).expanduser()) if qrels else None)
+    return RowKind("turns", Turn, read, lambda _: (*QUESTIONS, "input"), turn_length, key)
+
+
+def queries_kind(qrels: str) -> RowKind:
+    """How plain queries are read: id and query, or a map `candidates` of named queries."""
+    kind = turns_kind(qrels)
+    return kind._replace(
+        stage="queries",
+        model=WithCandidates,
+        read=partial(query_of, read=kind.read),
+        columns=lambda _: ("query", "text", "question", "candidates"),
+    )
+
+
+def turn_length(turn: Turn) -> int:
+    return len(turn.question) + sum(len(message.content) for message in turn.history)
+
+
+def first_of(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    """The first of these fields that is there."""
+    return next((fields[name] for name in names if fields.get(name) is not None), None)
+
+
+def turn_of(line: Line, _: TurnSettings, qrels: Qrels | None) -> Turn:
+    """One raw row as a turn; raises Drop: no_gold, empty_history, empty_question, and what else it may lack."""
+    if line.fields is None:
+        raise Drop(line.fault)
+    fields = line.fields
+    messages = history_of(first_of(fields, HISTORIES))
+    question = first_of(fields, QUESTIONS)
+    if question is None and "input" in fields and messages:
+        question = messages.pop().content  # MTRAG's input ends with the question
+    messages, question = unmarked(messages, text_of(question, "question"))
+    if not question:
+        raise Drop("empty_question")
+    number = whole_number(first_of(fields, TURNS))
+    conversation = id_of(first_of(fields, CONVERSATIONS))
+    name = id_of(first_of(fields, IDS))
+    if not name and conversation:
+        name = f"{conversation}_{number}"
+    if number is None:
+        number = 1 + sum(message.role == "user" for message in messages) if messages or conversation else 0
+    if number > 1 and not messages:
+        raise Drop(f"empty_history: turn {number} has nothing before it")
+    name = name or content_hash([question, [message.content for message in messages]])[:24]
+    gold = gold_of(fields) if qrels is None else [*qrels.get(name, {}).items()]
+    relevant = [one for one in gold if one[1] > 0]
+    if not relevant:
+        raise Drop(f"no_gold: no relevant passage is named for {name}")
+    kinds = fields.get("turn_type") or first_of(fields.get("enrichments") or fields, ("Multi-Turn",)) or ""
+    return Turn(
+        id=name,
+        conversation=conversation or name,
+        turn=number,
+        history=tuple(messages),
+        question=question,
+        gold=tuple(Gold(passage=passage, relevance=relevance) for passage, relevance in relevant),
+        human_rewrite=optional_text(fields, REWRITES),
+        answer=optional_text(fields, ANSWERS) or answer_of(fields.get("targets")),
+        topic=optional_text(fields, ("topic", "Topic")) or "",
+        turn_type=str(kinds[0] if isinstance(kinds, list) and kinds else kinds or ""),
+        source=optional_text(fields, ("domain", "source")) or "",
+    )
+
+
+def query_of(line: Line, source: TurnSettings, read: Any) -> WithCandidates:
+    """A plain query, or one under several names, as a turn of its own. Raises Drop."""
+    fields = line.fields or {}
+    given = fields.get("candidates")
+    if given is not None:
+        if not isinstance(given, dict) or not given:
+            raise Drop("bad_candidates: expected a map from names to queries")
+        named = {str(name): text_of(query, "candidate").strip() for name, query in given.items()}
+        question = first_of(fields, QUESTIONS) or next(iter(named.values()))
+        line = line._replace(fields={**fields, "question": question})
+    turn = read(line, source)
+    if given is None:
+        named = {"query": turn.question}
+    return WithCandidates(**turn.__dict__, candidates=unique_queries([*named.items()]))
+
+
+def unique_queries(named: list[tuple[str, str]]) -> tuple[Candidate, ...]:
+    """Candidates in order, the same string once with all its names; empty ones are left out."""
+    found: dict[str, list[str]] = {}
+    for name, query in named:
+        if query:
+            names = found.setdefault(query, [])
+            if name not in names:
+                names.append(name)
+    return tuple(Candidate(query=query, methods=tuple(names)) for query, names in found.items())
+
+
+def history_of(given: Any) -> list[Message]:
+    """Messages from {role or speaker, content or text}, from texts that alternate from the user's, or from one text of
+    lines. Raises Drop.
+    """
+    if isinstance(given, str):
+        given = [NUMBERED.sub("", part) for part in given.split("\n") if part.strip()]
+    messages = []
+    for place, one in enumerate(given or ()):
+        if isinstance(one, dict):
+            role, text = first_of(one, ("role", "speaker")), first_of(one, ("content", "text"))
+        else:
+            role, text = ("user", "assistant")[place % 2], one
+        if role not in ROLES or not isinstance(text, str):
+            raise Drop(f"bad_history: message {place} is {one!r:.60}; expected a text, or {{role, content}}")
+        messages.append(Message(role=ROLES[role], content=text_of(text, "history").strip()))  # type: ignore[arg-type]
+    return messages
+
+
+def unmarked(messages: list[Message], question: str) -> tuple[list[Message], str]:
+    """`|user|: a |agent|: b |user|: c` as messages and the question; other texts as they are."""
+    before, *marked = MARKER.split(question)
+    if not marked or before.strip():
+        return messages, question.strip()
+    said = [
+        Message(role=ROLES[role], content=text.strip())  # type: ignore[arg-type]
+        for role, text in zip(marked[::2], marked[1::2], strict=True)
+    ]
+    return messages or said[:-1], said[-1].content
+
+
+def gold_of(fields: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Relevant passages that a row names: ids, objects with an id (and relevance), or a map id -> relevance."""
+    for name in GOLD:
+        given = fields.get(name)
+        if isinstance(given, dict) and not any(key in given for key in PASSAGE_IDS):
+            return [(str(key), whole_number(value) or 1) for key, value in given.items()]
+        found: dict[str, int] = {}
+        for one in given if isinstance(given, list) else [given] if given else ():
+            passage = first_of(one, PASSAGE_IDS) if isinstance(one, dict) else one
+            if passage := id_of(passage):
+                graded = whole_number(one.get("relevance")) if isinstance(one, dict) else None
+                found[passage] = 1 if graded is None else graded
+        if found:
+            return [*found.items()]
+    return []
+
+
+def whole_number(given: Any) -> int | None:
+    """A whole number, also one that a file has as text; None where there is none."""
+    try:
+        return None if given is None or isinstance(given, bool) else int(given)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def optional_text(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    given = first_of(fields, names)
+    text = MARKER.sub("", text_of(given, names[0])).strip() if given is not None else ""
+    return text or None
+
+
+def answer_of(targets: Any) -> str | None:
+    """MTRAG's targets: a list of {text}."""
+    first = targets[0] if isinstance(targets, list) and targets else None
+    return text_of(first["text"], "answer") if isinstance(first, dict) and first.get("text") else None
+
+
+def passage_of(line: Line, _: CorpusSettings) -> Passage:
+    """One raw row as a passage; raises Drop."""
+    if line.fields is None:
+        raise Drop(line.fault)
+    name = id_of(first_of(line.fields, PASSAGE_IDS))
+    text = text_of(first_of(line.fields, TEXTS), "text")
+    title = optional_text(line.fields, ("title",)) or ""
+    if not name:
+        raise Drop("no_id: expected one of _id, id, docid")
+    if not text.strip() and not title:
+        raise Drop("empty_text")
+    return Passage(id=name, title=title, text=text)
+
+
+PASSAGES = RowKind("passages", Passage, passage_of, lambda _: TEXTS, lambda passage: len(passage.indexed))
+
+
+def read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """query -> passage -> relevance. Raises InputError that names the first line that is neither form."""
+    found: dict[str, dict[str, int]] = {}
+    try:
+        with open_file(path) as file:
+            for number, data in enumerate(file, 1):
+                given = data.decode("utf-8-sig").strip()
+                fields = given.split("\t") if "\t" in given else given.split()
+                if not fields or (number == 1 and not is_number(fields[-1])):
+                    continue  # an empty line, or the header
+                if len(fields) not in (3, 4) or not is_number(fields[-1]):
+                    raise InputError(
+                        f"{path}, line {number}: {given[:80]!r} is no judgement; expected `query passage relevance` or "
+                        "`query 0 passage relevance`"
+                    )
+                found.setdefault(fields[0], {})[fields[-2]] = int(float(fields[-1]))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there; expected relevance judgements (TREC, or TSV with a header)") from error
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not found:
+        raise InputError(f"{path} holds no relevance judgement")
+    return found
+
+
+def is_number(text: str) -> bool:
+    try:
+        return abs(float(text)) < 1e9
+    except ValueError:
+        return False

@@ -1,0 +1,307 @@
+"""What ranks say: the queries to imitate, the pairs to prefer, the passages to tell apart.
+
+Source: docs/papers.md#retpo, step C.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+from pydantic import Field
+
+from schemas.hashing import child_id, digest
+from schemas.retpo import HardNegatives, ParetoPair, Pick, QueryPair, WithRankings
+from schemas.rows import Dropped, Pool, arrow_schema
+from storage.artifacts import Store, read_manifest
+from tasks.frames import FrameStage
+from tasks.indexes import indexed, parts_of
+
+Row = dict[str, Any]
+CARRIED = ("conversation", "turn", "history", "question")
+
+
+def best_ranks(ranking: Row) -> list[int]:
+    """Per candidate, the rank of its best gold passage."""
+    return [min(ranks) for ranks in ranking["ranks"]]
+
+
+def picked(ranks: Sequence[int], top: int, threshold: int) -> list[int]:
+    """The places of the `top` best queries whose rank is at most the threshold; if none is, the best one. Ties go to
+    the lower place.
+    """
+    order = sorted(range(len(ranks)), key=lambda place: (ranks[place], place))
+    return [place for place in order if ranks[place] <= threshold][:top] or order[:1]
+
+
+def admissible(ranks: Sequence[int], threshold: int) -> list[tuple[int, int]]:
+    """All (preferred, other) with a lower rank over a higher one, the preferred one's at most the threshold."""
+    order = sorted(range(len(ranks)), key=lambda place: (ranks[place], place))
+    return [
+        (one, other)
+        for n, one in enumerate(order)
+        for other in order[n + 1 :]
+        if ranks[one] < ranks[other] and ranks[one] <= threshold
+    ]
+
+
+def undominated(ranks: Sequence[Sequence[int]], threshold: int) -> list[tuple[int, int]]:
+    """All (preferred, other) such that no retriever ranks the preferred query lower, one at least ranks it higher, and
+    all rank it within the threshold. ranks: per retriever, per candidate.
+    """
+    vectors = list(zip(*ranks, strict=True))
+    return [
+        (i, j)
+        for i, one in enumerate(vectors)
+        for j, other in enumerate(vectors)
+        if max(one) <= threshold and one != other and all(a <= b for a, b in zip(one, other, strict=True))
+    ]
+
+
+def drawn(
+    pairs: list[tuple[int, int]], most: int, seed: int, about: str, queries: Sequence[str]
+) -> list[tuple[int, int]]:
+    """At most so many of the pairs, at random: by the hash of their texts, so that one pair more moves no other."""
+
+    def draw(pair: tuple[int, int]) -> bytes:
+        return digest(["pair", seed, about, queries[pair[0]], queries[pair[1]]])
+
+    return sorted(pairs, key=draw)[:most]
+
+
+def agreement(pair: tuple[int, int], others: Sequence[Sequence[int]]) -> float | None:
+    """Over the other retrievers: +1 where they prefer the same query, -1 where the other one, 0 on a tie; the mean."""
+    signs = [(ranks[pair[1]] > ranks[pair[0]]) - (ranks[pair[1]] < ranks[pair[0]]) for ranks in others]
+    return sum(signs) / len(signs) if signs else None
+
+
+class RankedStage(FrameStage):
+    """One that makes rows of turns with rankings. A first turn is left out (`first_turn`), unless `first_turns`."""
+
+    needs: ClassVar = tuple(WithRankings.model_fields)
+    makes: ClassVar[Any]
+    nothing: ClassVar[str]
+    """Why a turn makes no row."""
+
+    first_turns: bool = False
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        if "makes" in cls.__dict__:
+            cls.adds = tuple(cls.makes.model_fields)
+
+    def rows_of(self, turn: Row) -> Iterator[Row]:
+        raise TypeError(f"{type(self).__name__} must define rows_of(turn)")
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        made: list[Row] = []
+        dropped: list[Dropped] = []
+        for turn in frame.iter_rows(named=True):
+            if turn["turn"] == 1 and not self.first_turns:
+                dropped.append(Dropped(id=turn["id"], reason="first_turn"))
+            elif rows := list(self.rows_of(turn)):
+                made.extend(
+                    {
+                        **{name: turn[name] for name in CARRIED},
+                        **row,
+                        "id": child_id(turn["id"], n),
+                        "parent_id": turn["id"],
+                    }
+                    for n, row in enumerate(rows)
+                )
+            else:
+                dropped.append(Dropped(id=turn["id"], reason=self.nothing))
+        return pl.DataFrame(made, schema=pl.DataFrame(arrow_schema(self.makes).empty_table()).schema), dropped
+
+
+class QueryPicks(RankedStage):
+    """Per retriever, a turn's best queries, for SFT. Drops: never_retrieved."""
+
+    name: ClassVar = "query_picks"
+    version: ClassVar = "1"
+    makes: ClassVar = Pick
+    nothing: ClassVar = "never_retrieved"
+
+    top: int = Field(5, ge=1)
+    threshold: int = Field(30, ge=1)
+    keep_missed: bool = Field(True, description="also turns whose gold passage no query finds")
+    depth: int = Field(100, ge=1)
+
+    def rows_per_row(self) -> int:
+        return self.top
+
+    def rows_of(self, turn: Row) -> Iterator[Row]:
+        for ranking in turn["rankings"]:
+            ranks = best_ranks(ranking)
+            if min(ranks) > self.depth and not self.keep_missed:
+                continue
+            for n, place in enumerate(picked(ranks, self.top, self.threshold)):
+                yield {
+                    "retriever": ranking["retriever"],
+                    **turn["candidates"][place],
+                    "rank": ranks[place],
+                    "place": n,
+                }
+
+
+class QueryPairs(RankedStage):
+    """Per retriever, preferred queries over others, for DPO. Drops: no_pair."""
+
+    name: ClassVar = "query_pairs"
+    version: ClassVar = "1"
+    makes: ClassVar = QueryPair
+    nothing: ClassVar = "no_pair"
+
+    per_turn: int = Field(8, ge=1)
+    threshold: int = Field(30, ge=1)
+    seed: int = Field(0, ge=0)
+
+    def rows_per_row(self) -> int:
+        return self.per_turn
+
+    def rows_of(self, turn: Row) -> Iterator[Row]:
+        queries = [one["query"] for one in turn["candidates"]]
+        ranks = [best_ranks(ranking) for ranking in turn["rankings"]]
+        for n, ranking in enumerate(turn["rankings"]):
+            pairs = admissible(ranks[n], self.threshold)
+            about = f"{turn['id']} {ranking['retriever']}"
+            for i, j in drawn(pairs, self.per_turn, self.seed, about, queries):
+                yield {
+                    "retriever": ranking["retriever"],
+                    "chosen": queries[i],
+                    "rejected": queries[j],
+                    "chosen_rank": ranks[n][i],
+                    "rejected_rank": ranks[n][j],
+                    "chosen_reward": ranking["rewards"][i],
+                    "rejected_reward": ranking["rewards"][j],
+                    "agreement": agreement((i, j), ranks[:n] + ranks[n + 1 :]),
+                }
+
+
+class ParetoPairs(RankedStage):
+    """Preferred queries that no retriever objects to. Drops: no_pair."""
+
+    name: ClassVar = "pareto_pairs"
+    version: ClassVar = "1"
+    makes: ClassVar = ParetoPair
+    nothing: ClassVar = "no_pair"
+
+    per_turn: int = Field(8, ge=1)
+    threshold: int = Field(30, ge=1)
+    seed: int = Field(0, ge=0)
+
+    def rows_per_row(self) -> int:
+        return self.per_turn
+
+    def rows_of(self, turn: Row) -> Iterator[Row]:
+        queries = [one["query"] for one in turn["candidates"]]
+        names = [ranking["retriever"] for ranking in turn["rankings"]]
+        ranks = [best_ranks(ranking) for ranking in turn["rankings"]]
+        pairs = undominated(ranks, self.threshold)
+        for i, j in drawn(pairs, self.per_turn, self.seed, f"{turn['id']} pareto", queries):
+            yield {
+                "retriever": "+".join(names),
+                "chosen": queries[i],
+                "rejected": queries[j],
+                "retrievers": names,
+                "chosen_ranks": [one[i] for one in ranks],
+                "rejected_ranks": [one[j] for one in ranks],
+            }
+
+
+class RankedPool(Pool):
+    """A turn's queries as a pool of answers with rewards, by one retriever: what every cut over pools takes."""
+
+    retriever: str
+    rewards: tuple[float, ...]
+
+
+class QueryPools(RankedStage):
+    """Per retriever, a turn's queries as a pool with rewards, so that the cuts over pools work on queries, too."""
+
+    name: ClassVar = "query_pools"
+    version: ClassVar = "1"
+    makes: ClassVar = RankedPool
+    nothing: ClassVar = "no_query"
+
+    def rows_of(self, turn: Row) -> Iterator[Row]:
+        for ranking in turn["rankings"]:
+            yield {
+                "retriever": ranking["retriever"],
+                "prompt": turn["question"],
+                "system": None,
+                "source": turn["source"],
+                "note": "",
+                "answers": [
+                    {"answer_index": n, "text": one["query"], "finish_reason": "stop", "completion_tokens": 0}
+                    for n, one in enumerate(turn["candidates"])
+                ],
+                "rewards": ranking["rewards"],
+            }
+
+
+class MinedNegatives(RankedStage):
+    """Per retriever, the passages that a turn's worse queries bring above the gold one. Drops: no_negative.
+
+    Passages with the gold one's text are left out; others may still answer the question, where judgements have gaps.
+    """
+
+    name: ClassVar = "hard_negatives"
+    version: ClassVar = "1"
+    whole: ClassVar = True
+    makes: ClassVar = HardNegatives
+    nothing: ClassVar = "no_negative"
+
+    count: int = Field(4, ge=1)
+    passages: str = Field("", description="filled in: the key of the corpus")
+
+    def rows_of(self, turn: Row) -> Iterator[Row]:
+        """Rows with places of passages where their texts will stand."""
+        gold = {one["place"] for one in turn["gold"]}
+        for ranking in turn["rankings"]:
+            ranks = best_ranks(ranking)
+            best = picked(ranks, 1, 1)[0]
+            worse = sorted((n for n, rank in enumerate(ranks) if rank > ranks[best]), key=lambda n: (ranks[n], n))
+            found = {place: n for n in reversed(worse) for place in ranking["above"][n] if place not in gold}
+            by_query = sorted(found, key=lambda place: (ranks[found[place]], found[place]))
+            if by_query:
+                yield {
+                    "retriever": ranking["retriever"],
+                    "query": turn["candidates"][best]["query"],
+                    "rejected": turn["candidates"][found[by_query[0]]]["query"],
+                    "positive": str(gold_place(turn, ranking, best)),
+                    "negatives": [str(place) for place in by_query[: 2 * self.count]],
+                }
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        made, dropped = super().apply(frame, store)
+        wanted = {*made["positive"], *made["negatives"].explode()}
+        text = texts_at(Store(store), self.passages, {int(place) for place in wanted if place is not None})
+        rows: list[Row] = []
+        for row in made.iter_rows(named=True):
+            positive = text[int(row["positive"])]
+            negatives = list(dict.fromkeys(text[int(place)] for place in row["negatives"]))
+            others = [one for one in negatives if one != positive][: self.count]
+            if others:
+                rows.append({**row, "positive": positive, "negatives": others})
+        kept = {row["parent_id"] for row in rows}
+        lost = [row for row in dict.fromkeys(made["parent_id"]) if row not in kept]
+        return pl.DataFrame(rows, schema=made.schema), dropped + [Dropped(id=i, reason=self.nothing) for i in lost]
+
+
+def gold_place(turn: Row, ranking: Row, query: int) -> int:
+    """The gold passage that a query finds first; of those it misses, one that is in the corpus."""
+    there = [n for n, one in enumerate(turn["gold"]) if one["place"] >= 0]
+    first = min(there, key=lambda n: (ranking["ranks"][query][n], n))
+    return int(turn["gold"][first]["place"])
+
+
+def texts_at(store: Store, key: str, places: set[int]) -> dict[int, str]:
+    """Passages by place, in one pass over the corpus."""
+    found: dict[int, str] = {}
+    start = 0
+    for frame in parts_of(store, read_manifest(store.manifest_path("passages", key)), lambda _: None):
+        mine = [place - start for place in places if start <= place < start + frame.height]
+        found.update(zip((place + start for place in mine), indexed(frame[mine]), strict=True))
+        start += frame.height
+    return found

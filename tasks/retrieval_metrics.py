@@ -1,0 +1,181 @@
+"""How well queries find their gold passages: the measures of trec_eval, from the ranks of the gold passages alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tasks.bm25 import Array
+
+MEASURES = ("MRR", "MRR@10", "nDCG@3", "nDCG@10", "R@5", "R@10", "R@20", "R@100", "MAP")
+DEPTHS = ((1, "turn 1"), (3, "turns 2-3"), (6, "turns 4-6"), (1 << 30, "turns 7 and later"))
+
+
+def measures(ranks: Sequence[Sequence[int]], relevance: Sequence[Sequence[int]], depth: int) -> dict[str, Array]:
+    """One number per query for each of `MEASURES`; ranks: of every gold passage, from 1, over `depth` for a miss;
+    relevance: theirs, at least 1.
+
+    The gain of nDCG is the relevance (trec_eval's), every other measure takes a gold passage as relevant. A miss counts
+    as 0, its reciprocal, too.
+    """
+    widest = max(map(len, ranks), default=1)
+    at = np.full((len(ranks), widest), np.inf)
+    gain = np.zeros((len(ranks), widest))
+    for row, (mine, grades) in enumerate(zip(ranks, relevance, strict=True)):
+        at[row, : len(mine)] = mine
+        gain[row, : len(grades)] = grades
+    at[at > depth] = np.inf
+    gold = np.maximum(1, np.array([len(mine) for mine in ranks], float))
+    first = 1 / at.min(1, initial=np.inf)
+    in_order = np.sort(at, 1)
+    ideal = -np.sort(-gain, 1)
+    discount = np.log2(2 + np.arange(widest))
+
+    def ndcg(cut: int) -> Array:
+        best = (ideal / discount)[:, :cut].sum(1)
+        return np.divide((gain / np.log2(1 + at) * (at <= cut)).sum(1), best, out=np.zeros(len(at)), where=best > 0)
+
+    return {
+        "MRR": first,
+        "MRR@10": np.where(first >= 0.1, first, 0),
+        "nDCG@3": ndcg(3),
+        "nDCG@10": ndcg(10),
+        **{f"R@{cut}": (at <= cut).sum(1) / gold for cut in (5, 10, 20, 100)},
+        "MAP": ((1 + np.arange(widest)) / in_order).sum(1) / gold,
+    }
+
+
+def scored_queries(turns: pl.DataFrame, depth: int) -> pl.DataFrame:
+    """A row per turn, retriever and candidate, in order: id, turn, turn_type, retriever, query, methods, place, ranks
+    (of each gold passage), rank (the best), reward, and every measure.
+
+    turns: rows with rankings.
+    """
+    columns = ["id", "conversation", "turn", "turn_type", "topic", "gold", "candidates", "rankings"]
+    each = turns.select(columns).explode("rankings").unnest("rankings")
+    each = each.with_columns(
+        place=pl.int_ranges(pl.col("candidates").list.len()),
+        relevance=pl.col("gold").list.eval(pl.element().struct.field("relevance")),
+    )
+    each = each.explode("candidates", "ranks", "rewards", "place").unnest("candidates")
+    found = measures(each["ranks"].to_list(), each["relevance"].to_list(), depth)
+    return each.select(
+        *columns[:5],
+        *("retriever", "query", "methods", "place", "ranks"),
+        pl.col("ranks").list.min().alias("rank"),
+        pl.col("rewards").alias("reward"),
+        *(pl.Series(name, values) for name, values in found.items()),
+    )
+
+
+def turn_types(queries: pl.DataFrame) -> pl.DataFrame:
+    """The same with `turn_type` filled in where the data has topics: first, topic switch, no switch."""
+    turns = queries.select("id", "conversation", "turn", "topic").unique("id").sort("conversation", "turn")
+    before = pl.col("topic").shift(1).over("conversation")
+    kind = (
+        pl.when(pl.col("turn") == 1)
+        .then(pl.lit("first"))
+        .when((pl.col("topic") == "") | before.is_null() | (before == ""))
+        .then(pl.lit(""))
+        .when(pl.col("topic") == before)
+        .then(pl.lit("no switch"))
+        .otherwise(pl.lit("topic switch"))
+    )
+    by_topic = turns.select("id", kind.alias("by_topic"))
+    given = pl.col("turn_type") != ""
+    return queries.join(by_topic, on="id", maintain_order="left").with_columns(
+        turn_type=pl.when(given).then("turn_type").otherwise("by_topic")
+    )
+
+
+def forms(queries: pl.DataFrame) -> pl.DataFrame:
+    """Per turn, retriever and form (a method or a name), the first and the best of its queries, and those of all.
+
+    Columns `form`, `choice` (first, best; only: where no turn has a second) and the measures.
+    """
+    named = pl.concat(
+        [
+            queries.explode("methods").rename({"methods": "form"}),
+            queries.drop("methods").with_columns(form=pl.lit("all")),
+        ],
+        how="diagonal",
+    )
+    keys = ["retriever", "form", "id"]
+    first = named.sort("place", maintain_order=True).unique(keys, keep="first", maintain_order=True)
+    best = named.sort("rank", "place", maintain_order=True).unique(keys, keep="first", maintain_order=True)
+    several = named.group_by(keys).len().group_by("retriever", "form").agg((pl.col("len") > 1).any().alias("several"))
+    both = pl.concat([first.with_columns(choice=pl.lit("first")), best.with_columns(choice=pl.lit("best"))])
+    both = both.join(several, on=["retriever", "form"], maintain_order="left")
+    only = both.filter(~pl.col("several") & (pl.col("choice") == "first")).with_columns(choice=pl.lit("only"))
+    return pl.concat([both.filter("several"), only]).drop("several")
+
+
+def evaluation(queries: pl.DataFrame) -> list[dict[str, Any]]:
+    """Means by retriever, form and choice: of all turns, then by turn type and by depth. Rows: retriever, form, choice,
+    group, queries, and the measures.
+    """
+    each = forms(turn_types(queries))
+    depth = pl.lit(DEPTHS[-1][1])
+    for limit, name in reversed(DEPTHS[:-1]):
+        depth = pl.when(pl.col("turn") <= limit).then(pl.lit(name)).otherwise(depth)
+    grouped = [
+        each.with_columns(group=pl.lit("")),
+        each.filter(pl.col("turn_type") != "").with_columns(group=pl.col("turn_type")),
+        each.filter(pl.col("turn") > 0).with_columns(group=depth),
+    ]
+    keys = ["group", "retriever", "form", "choice"]
+    found = [
+        one.group_by(keys, maintain_order=True).agg(pl.len().alias("queries"), pl.col(MEASURES).mean())
+        for one in grouped
+        if one.height
+    ]
+    return pl.concat(found).to_dicts() if found else []
+
+
+def disagreement(queries: pl.DataFrame) -> list[dict[str, Any]]:
+    """Per two retrievers: of the pairs of a turn's queries that both rank differently, the share they order the other
+    way round; and of the turns, the share whose best query differs (ties to the first).
+    """
+    names = queries["retriever"].unique(maintain_order=True).to_list()
+    by_turn = {
+        (row["id"], row["retriever"]): row["rank"]
+        for row in queries.group_by("id", "retriever", maintain_order=True).agg("rank").iter_rows(named=True)
+    }
+    turns = queries["id"].unique(maintain_order=True).to_list()
+    rows = []
+    for n, one in enumerate(names):
+        for other in names[n + 1 :]:
+            compared = against = differ = 0
+            for turn in turns:
+                a, b = np.array(by_turn[turn, one]), np.array(by_turn[turn, other])
+                signs = np.triu(np.sign(a[:, None] - a) * np.sign(b[:, None] - b), 1)
+                compared += int((signs != 0).sum())
+                against += int((signs < 0).sum())
+                differ += int(a.argmin() != b.argmin())
+            rows.append(
+                {
+                    "one": one,
+                    "other": other,
+                    "pairs": compared,
+                    "against": against / compared if compared else None,
+                    "best_differs": differ / len(turns) if turns else None,
+                }
+            )
+    return rows
+
+
+def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The measures of one retriever: of its only form, or of the first of all queries; and of every form and group."""
+    whole = [row for row in rows if not row["group"]]
+    names = {row["form"] for row in whole} - {"all"}
+    chosen = next(row for row in whole if row["form"] == (min(names) if len(names) == 1 else "all"))
+    told = {name: chosen[name] for name in ("queries", *MEASURES)}
+    if len(whole) > 2 or len(names) > 1:
+        told["forms"] = {
+            row["form"] + ("" if row["choice"] == "only" else f" ({row['choice']})"): {
+                name: row[name] for name in ("queries", *MEASURES)
+            }
+            for row in whole
+        }
+    return told
