@@ -14,6 +14,7 @@ import hashlib
 import math
 import os
 import random
+import re
 import signal
 from contextlib import suppress
 from typing import Any
@@ -24,6 +25,8 @@ import orjson
 import uvloop
 
 LIST = "\n1. ..."  # a request that shows how a numbered list begins is answered with one
+FORM = " 1: ...\n"  # a request that shows lines with labels and numbers is answered with six of each
+LABELS = re.compile(r"^(\w+) 1: \.\.\.$", re.MULTILINE)
 VERDICT = "[RESULT]"  # and one that asks for a verdict from 1 to 5 with that
 VOCABULARY = ("river", "stone", "light", "field", "seven birds", "circle", "mill", "bridge", "quiet", "over", "and")
 
@@ -98,6 +101,10 @@ def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
         seed = digest([body["messages"], body.get("seed"), index])
         if form.get("type") == "json_schema":
             text = orjson.dumps(satisfying(form["json_schema"]["schema"], seed)).decode()
+        elif FORM in body["messages"][-1]["content"]:
+            labels = dict.fromkeys(LABELS.findall(body["messages"][-1]["content"]))
+            lines = [(label, n) for n in range(1, 7) for label in labels]
+            text = "\n".join(f"{label} {n}: {sentence(digest([seed.hex(), label, n]), words)}" for label, n in lines)
         elif LIST in body["messages"][-1]["content"]:
             text = "\n".join(f"{n}. {sentence(digest([seed.hex(), n]), words)}" for n in range(1, 11))
         else:

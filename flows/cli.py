@@ -137,6 +137,7 @@ def sample(**given: Any) -> None:
 )
 @click.option("--limit", type=click.IntRange(1), help="The first queries only.")
 @click.option("--json", "as_object", is_flag=True, help="Print the measures as one JSON object.")
+@click.option("--by-group", is_flag=True, help="Also by turn type and by depth in the conversation.")
 @click.option(
     "--out",
     required=True,

@@ -13,6 +13,7 @@ import pyarrow as pa
 from flows.plan import chain, file_source
 from flows.progress import Reporter
 from flows.retpo_plans import plan_search
+from flows.retpo_report import check_runs
 from flows.sampling import check_out, write_rows
 from flows.stopping import STOP, stop_on_signals
 from schemas.artifacts import Manifest
@@ -24,7 +25,7 @@ from storage.runs import StageRun, new_run, now, write_run
 from storage.turns import queries_kind
 from tasks.guard import guard
 from tasks.parallel import make_pool
-from tasks.retrieval_metrics import MEASURES, as_json, evaluation, scored_queries
+from tasks.retrieval_metrics import MEASURES, as_json, evaluation, form_name, scored_queries
 from tasks.stages import Planned, run_stage
 
 QUERIES_PER_PART = 4096
@@ -42,6 +43,7 @@ def rank_file(
     out: Path,
     depth: int,
     as_object: bool,
+    by_group: bool,
     store: str,
     workers: int,
     ray_address: str | None,
@@ -87,7 +89,7 @@ def rank_file(
         pool.close()
         ended = {"status": status, "error": error, "stages": tuple(stages), "ended_at": now()}
         write_run(place, record.model_copy(update=ended))
-    report(place, by_key[steps[-1].key], settings.label, depth, as_object, out)
+    report(place, by_key[steps[-1].key], settings, depth, as_object, by_group, out)
 
 
 def made(store: Store, step: Planned, source: Manifest, pool: Any, run: str) -> Manifest:
@@ -107,7 +109,9 @@ def tell_dropped(store: Store, manifest: Manifest) -> None:
         raise InputError(f"no row of {manifest.stage} is left" + (f"; the first: {first.detail}" if first else ""))
 
 
-def report(store: Store, ranked: Manifest, label: str, depth: int, as_object: bool, out: Path) -> None:
+def report(
+    store: Store, ranked: Manifest, settings: RetrieverSettings, depth: int, as_object: bool, by_group: bool, out: Path
+) -> None:
     """Write a row per query and candidate, part by part, then the measures of all."""
     kept: list[pl.DataFrame] = []
 
@@ -125,16 +129,22 @@ def report(store: Store, ranked: Manifest, label: str, depth: int, as_object: bo
         | {"rank": whole, "ranks": pa.list_(whole), "reward": pa.float64()}
     )
     written = write_rows(out, columns, rows())
-    found = evaluation(pl.concat(kept))
+    whole_run = pl.concat(kept)
+    check_runs([settings], whole_run, depth)
+    found = evaluation(whole_run)
     print(f"{written:,} rows -> {out}", file=sys.stderr)
     if as_object:
-        print(orjson.dumps({"retriever": label, "depth": depth, **as_json(found)}, option=orjson.OPT_INDENT_2).decode())
+        print(
+            orjson.dumps(
+                {"retriever": settings.label, "depth": depth, **as_json(found)}, option=orjson.OPT_INDENT_2
+            ).decode()
+        )
     else:
-        show(found)
+        show(found, by_group)
 
 
-def show(found: Sequence[dict[str, Any]]) -> None:
-    """The table of measures: all queries, then by turn type and depth where the file says so."""
+def show(found: Sequence[dict[str, Any]], by_group: bool) -> None:
+    """The table of measures: of all queries, and by turn type and depth where that is asked for."""
     from rich.console import Console
     from rich.text import Text
 
@@ -143,10 +153,10 @@ def show(found: Sequence[dict[str, Any]]) -> None:
     groups = list(dict.fromkeys(row["group"] for row in found))
     forms = {row["form"] for row in found} - {"all"}
     shown = table("", "queries", *MEASURES, numbers=("queries", *MEASURES))
-    for group in groups if len(groups) > 2 else groups[:1]:
+    for group in groups if by_group else groups[:1]:
         for row in found:
             if row["group"] == group and (row["form"] != "all" or len(forms) > 1):
-                form = row["form"] + ("" if row["choice"] == "only" else f", {row['choice']}")
+                form = form_name(row)
                 name = f"{group}: {form}" if group else form
                 shown.add_row(Text(name), f"{row['queries']:,}", *(f"{row[measure]:.3f}" for measure in MEASURES))
     Console(emoji=False).print(shown)

@@ -8,7 +8,8 @@ import polars as pl
 
 from flows.report import render
 from schemas.artifacts import Manifest
-from schemas.retpo_settings import RetpoSettings
+from schemas.errors import InputError
+from schemas.retpo_settings import RetpoSettings, RetrieverSettings
 from storage.artifacts import Store, read_part
 from storage.publish import Splits, read_frame, write_configs
 from storage.publish_retpo import answer_rows, pair_rows, pick_rows, triplet_rows
@@ -34,11 +35,22 @@ def write_retpo(store: Store, made: Made, folder: Path, settings: RetpoSettings,
     if "pareto_pairs" in made:
         configs["dpo_pareto"] = pair_rows(read_frame(store, made["pareto_pairs"]), instruction)
     queries = all_queries(store, made[ranked], settings.depth)
+    check_runs(settings.retrievers, queries, settings.depth)
     configs["sft_answers"] = answer_rows(read_frame(store, made["gold_places"]))
     configs["queries"] = queries
     counts = {name: frame.height for name, frame in configs.items() if isinstance(frame, pl.DataFrame)}
     card = render("retpo.md", counts=counts, **figures(queries, made), measures=MEASURES, depth=settings.depth)
     return write_configs(folder, configs, card)
+
+
+def check_runs(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, depth: int) -> None:
+    """Raises InputError for a run that finds nothing at all: it is probably another run."""
+    for one in retrievers:
+        if one.kind == "run" and (queries.filter(pl.col("retriever") == one.label)["rank"] > depth).all():
+            raise InputError(
+                f"{one.path} finds no gold passage for any query; expected the run's queries to be called "
+                f"{queries['id'][0]}-k (for candidate k, counted from 0), or {queries['id'][0]} for k = 0"
+            )
 
 
 def all_queries(store: Store, manifest: Manifest, depth: int) -> pl.DataFrame:
@@ -72,8 +84,3 @@ def rewritten(queries: pl.DataFrame) -> pl.Series:
     """The ids of turns with a query that a model wrote: the others would make forms incomparable."""
     written = pl.col("methods").list.set_intersection(pl.lit(["rewrite", "plan", "expand"])).list.len() > 0
     return queries.filter(written)["id"].unique()
-
-
-def table_rows(found: Sequence[Mapping[str, Any]], group: str = "") -> list[Mapping[str, Any]]:
-    """One group's rows, by retriever."""
-    return [row for row in found if row["group"] == group]

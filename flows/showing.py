@@ -10,14 +10,18 @@ import pyarrow.parquet as pq
 from flows.looking import shortened
 from flows.plan import Plan
 from flows.report import two_places, value_table
+from flows.retpo_report import all_queries, figures
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
+from schemas.retpo_settings import RetpoSettings
 from storage.publish import read_frame
 from storage.sources import INSTRUCTIONS
 from tasks.coverage import coverage
 from tasks.dialogue_signs import called
 from tasks.judging import bench_results
 from tasks.preference_sets import PreferenceSets
+from tasks.ranks import Ranks
+from tasks.retrieval_metrics import form_name
 from tasks.stages import APPLICATIONS, noted_rows
 
 Made = Mapping[str, Manifest]
@@ -187,9 +191,50 @@ def show_scores(console: Any, planned: Plan, made: Made, most: int, whole: bool)
     console.print(shown)
 
 
+def show_queries(console: Any, planned: Plan, made: Made, most: int, whole: bool) -> None:
+    """The first turns with their best queries by each retriever's rank, then how each form does."""
+    from rich.text import Text
+
+    from flows.looking import table
+
+    assert isinstance(planned.settings, RetpoSettings)
+    ranked = made[next(step.stage.name for step in reversed(planned.stages) if isinstance(step.stage, Ranks))]
+    queries = all_queries(planned.store, ranked, planned.settings.depth)
+    names = queries["retriever"].unique(maintain_order=True).to_list()
+    turns = read_frame(planned.store, made["gold_places"], ("id", "question", "history"))
+    for turn in turns.filter(pl.col("history").list.len() > 0).head(most).iter_rows(named=True):
+        said = turn["history"] if whole else turn["history"][-2:]
+        console.print()
+        for message in said:
+            console.print(Text(f"{message['role']}: {shortened(message['content'], 300)}", style="dim"))
+        console.print(Text(f"user: {shortened(turn['question'], 300)}", style="bold"))
+        mine = queries.filter(pl.col("id") == turn["id"]).group_by("place", "query", "methods", maintain_order=True)
+        best = mine.agg("rank").sort(pl.col("rank").list.min(), "place")
+        for row in best.head(100 if whole else 5).iter_rows(named=True):
+            ranks = ", ".join(f"{name} {rank}" for name, rank in zip(names, row["rank"], strict=True))
+            console.print(Text(f"  {ranks} ({', '.join(row['methods'])}): {shortened(row['query'], 200)}"))
+    columns = ("retriever", "form", "queries", "MRR", "nDCG@3", "R@10", "R@100")
+    shown = table(*columns, numbers=columns[2:])
+    told = figures(queries, made)
+    for row in told["evaluation"]:
+        if not row["group"]:
+            form = form_name(row)
+            numbers = (f"{row[name]:.3f}" for name in columns[3:])
+            shown.add_row(Text(row["retriever"]), Text(form), f"{row['queries']:,}", *numbers)
+    console.print(shown)
+    for row in told["disagreement"]:
+        if row["against"] is not None:
+            console.print(
+                f"{row['one']} and {row['other']} order {row['against']:.0%} of {row['pairs']:,} pairs of queries the "
+                f"other way round; in {row['best_differs']:.0%} of the turns their best query differs",
+                highlight=False,
+            )
+
+
 SHOWN: dict[str, Callable[[Any, Plan, Made, int, bool], None]] = {
     "synthesize": show_pairs,
     "dialogues": show_dialogues,
     "multifaceted": show_variants,
     "judge": show_scores,
+    "retpo": show_queries,
 }

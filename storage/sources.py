@@ -333,7 +333,7 @@ def read_jsonl(file: io.BufferedIOBase) -> Iterator[Line]:
                 yield Line(place, None, f"not_an_object: found {type(fields).__name__}")
 
 
-def read_csv(file: io.BufferedIOBase, dialect: str) -> Iterator[Line]:
+def read_csv(file: Any, dialect: str) -> Iterator[Line]:
     csv.field_size_limit(sys.maxsize)
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         reader = csv.DictReader(text, dialect=dialect)

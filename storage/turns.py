@@ -30,7 +30,7 @@ ANSWERS = ("answer", "reference_answer", "Truth_answer", "Answer")
 GOLD = ("gold", "Gold_passage", "Truth_passages", "positive_ctxs", "contexts")
 PASSAGE_IDS = ("_id", "id", "docid", "passage_id", "document_id", "pid")
 TEXTS = ("text", "contents")
-ROLES = {"user": "user", "assistant": "assistant", "agent": "assistant", "system": "assistant"}
+ROLES: dict[str, Any] = {"user": "user", "assistant": "assistant", "agent": "assistant", "system": "assistant"}
 MARKER = re.compile(r"\|(user|agent|assistant)\|:")
 NUMBERED = re.compile(r"^[QA]\d+: ")  # how some QReCC files mark the lines of a context
 Qrels = Mapping[str, Mapping[str, int]]
@@ -146,7 +146,7 @@ def history_of(given: Any) -> list[Message]:
             role, text = ("user", "assistant")[place % 2], one
         if role not in ROLES or not isinstance(text, str):
             raise Drop(f"bad_history: message {place} is {one!r:.60}; expected a text, or {{role, content}}")
-        messages.append(Message(role=ROLES[role], content=text_of(text, "history").strip()))  # type: ignore[arg-type]
+        messages.append(Message(role=ROLES[role], content=text_of(text, "history").strip()))
     return messages
 
 
@@ -156,8 +156,7 @@ def unmarked(messages: list[Message], question: str) -> tuple[list[Message], str
     if not marked or before.strip():
         return messages, question.strip()
     said = [
-        Message(role=ROLES[role], content=text.strip())  # type: ignore[arg-type]
-        for role, text in zip(marked[::2], marked[1::2], strict=True)
+        Message(role=ROLES[role], content=text.strip()) for role, text in zip(marked[::2], marked[1::2], strict=True)
     ]
     return messages or said[:-1], said[-1].content
 

@@ -6,6 +6,7 @@ the number of threads, and passages that share no word with the query are no hit
 """
 
 import itertools
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -80,6 +81,7 @@ def build_bm25(texts: Iterable[str], folder: Path, *, k1: float, b: float, words
     """Write the index of a corpus; the same corpus gives the same bytes, whatever order Python's sets have."""
     import bm25s
 
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
     number: dict[str, int] = {}
     tokens = [[number.setdefault(word, len(number)) for word in words.of(text)] for text in texts]
     if not number:

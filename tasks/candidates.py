@@ -66,7 +66,7 @@ class Candidates(Recipe[Turn, WithCandidates]):
                 raise faults[min(faults)]
         named: list[tuple[str, str]] = [(method, query) for method in methods for query in found.get(method, ())]
         named += [(form, form_of(row, form)) for form in self.pool]
-        return WithCandidates.child_of(row, self.name, candidates=unique_queries(named))
+        return WithCandidates(**row.__dict__, candidates=unique_queries(named))
 
     def base(self, row: Turn) -> str:
         """What expansions start from, where it need not be asked for."""

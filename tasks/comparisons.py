@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import Field
 
 from schemas.hashing import child_id, digest
-from schemas.retpo import HardNegatives, ParetoPair, Pick, QueryPair, WithRankings
+from schemas.retpo import HardNegatives, ParetoPair, Pick, QueryPair
 from schemas.rows import Dropped, Pool, arrow_schema
 from storage.artifacts import Store, read_manifest
 from tasks.frames import FrameStage
@@ -78,7 +78,7 @@ def agreement(pair: tuple[int, int], others: Sequence[Sequence[int]]) -> float |
 class RankedStage(FrameStage):
     """One that makes rows of turns with rankings. A first turn is left out (`first_turn`), unless `first_turns`."""
 
-    needs: ClassVar = tuple(WithRankings.model_fields)
+    needs: ClassVar = ("id", "turn", "candidates", "rankings")
     makes: ClassVar[Any]
     nothing: ClassVar[str]
     """Why a turn makes no row."""
@@ -104,7 +104,7 @@ class RankedStage(FrameStage):
                     {
                         **{name: turn[name] for name in CARRIED},
                         **row,
-                        "id": child_id(turn["id"], n),
+                        "id": child_id(turn["id"], f"{self.name}-{n}"),
                         "parent_id": turn["id"],
                     }
                     for n, row in enumerate(rows)

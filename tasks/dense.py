@@ -38,11 +38,11 @@ def build_dense(blocks: Iterable[Array], passages: int, dimensions: int, folder:
     vectors = np.concatenate(list(blocks))
     lists = max(1, int(4 * passages**0.5))
     spec = "HNSW32" if kind == "hnsw" else f"IVF{min(lists, passages // SEEN_PER_LIST + 1)},Flat"
-    index = faiss.index_factory(dimensions, spec, faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(dimensions, spec, faiss.METRIC_INNER_PRODUCT)
     index.train(vectors)
     index.add(vectors)
     if kind == "ivf":
-        index.nprobe = max(1, index.nlist // 16)
+        index.nprobe = max(8, index.nlist // 16)
     else:
         index.hnsw.efSearch = 256
     faiss.write_index(index, str(folder / INDEX))

@@ -10,7 +10,7 @@ import polars as pl
 from pydantic import Field
 
 from schemas.artifacts import Manifest
-from schemas.retpo import Passage
+from schemas.retpo import Passage, Turn
 from schemas.rows import Dropped
 from storage.artifacts import Store, read_artifact, read_manifest, read_part
 from tasks.bm25 import Words, build_bm25
@@ -45,7 +45,7 @@ class GoldPlaces(FrameStage):
     name: ClassVar = "gold_places"
     version: ClassVar = "1"
     needs: ClassVar = ("id", "gold")
-    adds: ClassVar = ("parent_id", "gold")
+    adds: ClassVar = tuple(Turn.model_fields)
 
     passages: str = Field("", description="filled in: the key of the corpus")
 

@@ -9,6 +9,7 @@ import polars as pl
 from tasks.bm25 import Array
 
 MEASURES = ("MRR", "MRR@10", "nDCG@3", "nDCG@10", "R@5", "R@10", "R@20", "R@100", "MAP")
+FORMS = ("question", "user_turns", "history", "human_rewrite", "rewrite", "plan", "expand")
 DEPTHS = ((1, "turn 1"), (3, "turns 2-3"), (6, "turns 4-6"), (1 << 30, "turns 7 and later"))
 
 
@@ -34,7 +35,8 @@ def measures(ranks: Sequence[Sequence[int]], relevance: Sequence[Sequence[int]],
 
     def ndcg(cut: int) -> Array:
         best = (ideal / discount)[:, :cut].sum(1)
-        return np.divide((gain / np.log2(1 + at) * (at <= cut)).sum(1), best, out=np.zeros(len(at)), where=best > 0)
+        found: Array = (gain / np.log2(1 + at) * (at <= cut)).sum(1)
+        return np.asarray(found / np.maximum(best, 1e-9))
 
     return {
         "MRR": first,
@@ -130,7 +132,14 @@ def evaluation(queries: pl.DataFrame) -> list[dict[str, Any]]:
         for one in grouped
         if one.height
     ]
-    return pl.concat(found).to_dicts() if found else []
+    rows = pl.concat(found).to_dicts()
+    named = list(dict.fromkeys([*FORMS, *(row["form"] for row in rows if row["form"] != "all"), "all"]))
+    retrievers = list(dict.fromkeys(queries["retriever"]))
+    order = list(dict.fromkeys(row["group"] for row in rows))
+    return sorted(
+        rows,
+        key=lambda row: (order.index(row["group"]), retrievers.index(row["retriever"]), named.index(row["form"])),
+    )
 
 
 def disagreement(queries: pl.DataFrame) -> list[dict[str, Any]]:
@@ -171,11 +180,21 @@ def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     names = {row["form"] for row in whole} - {"all"}
     chosen = next(row for row in whole if row["form"] == (min(names) if len(names) == 1 else "all"))
     told = {name: chosen[name] for name in ("queries", *MEASURES)}
-    if len(whole) > 2 or len(names) > 1:
-        told["forms"] = {
-            row["form"] + ("" if row["choice"] == "only" else f" ({row['choice']})"): {
-                name: row[name] for name in ("queries", *MEASURES)
+    if len(names) > 1:
+        told["forms"] = {form_name(row): {name: row[name] for name in ("queries", *MEASURES)} for row in whole}
+    groups = dict.fromkeys(row["group"] for row in rows if row["group"])
+    if len(groups) > 1:
+        told["groups"] = {
+            group: {
+                form_name(row): {name: row[name] for name in ("queries", *MEASURES)}
+                for row in rows
+                if row["group"] == group
             }
-            for row in whole
+            for group in groups
         }
     return told
+
+
+def form_name(row: Mapping[str, Any]) -> str:
+    """A form for people: `rewrite, best`."""
+    return str(row["form"]) + ("" if row["choice"] == "only" else f", {row['choice']}")

@@ -30,7 +30,7 @@ def every_stage() -> list[type[Recipe] | type[FrameStage]]:  # type: ignore[type
         while todo:
             kind = todo.pop()
             todo.extend(kind.__subclasses__())
-            if kind.__module__.startswith("tasks.") and hasattr(kind, "version"):
+            if kind.__module__.startswith("tasks.") and hasattr(kind, "version") and hasattr(kind, "name"):
                 found.append(kind)
     return sorted(found, key=lambda kind: kind.name)
 

@@ -1,0 +1,186 @@
+"""Readers of conversational search: the forms of MTRAG, TopiOCQA, QReCC and BEIR, and what is wrong in them."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from schemas.errors import Drop, InputError
+from schemas.retpo import Gold
+from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
+from storage.sources import Line, read_chunks
+from storage.turns import PASSAGES, queries_kind, read_qrels, turn_of, turns_kind
+from tests.conftest import write_jsonl
+
+SOURCE = TurnSettings(path="x.jsonl")
+
+
+def read(fields: dict[str, Any], qrels: Any = None) -> Any:
+    return turn_of(Line("line-1", fields), SOURCE, qrels)
+
+
+def test_mtrag() -> None:
+    history = [{"speaker": "user", "text": "A?"}, {"speaker": "agent", "text": "B."}, {"speaker": "user", "text": "C?"}]
+    row = read(
+        {
+            "task_id": "t<::>2",
+            "conversation_id": "t",
+            "turn": 2,
+            "input": history,
+            "contexts": [{"document_id": "p1", "text": "..."}, {"document_id": "p2"}],
+            "targets": [{"text": "An answer."}],
+            "Multi-Turn": ["Follow-up"],
+        }
+    )
+    assert (row.id, row.question, row.turn, row.turn_type, row.answer) == ("t<::>2", "C?", 2, "Follow-up", "An answer.")
+    assert [(message.role, message.content) for message in row.history] == [("user", "A?"), ("assistant", "B.")]
+    assert [one.passage for one in row.gold] == ["p1", "p2"]
+    beir = read({"_id": "t<::>2", "text": "|user|: A?\n|user|: C?"}, {"t<::>2": {"p1": 1}})
+    assert (beir.question, [message.content for message in beir.history]) == ("C?", ["A?"])
+
+
+def test_topiocqa_and_qrecc() -> None:
+    topiocqa = read(
+        {
+            "Conversation_no": 7,
+            "Turn_no": 3,
+            "Question": "and then?",
+            "Answer": "Rome",
+            "Topic": "Hannibal",
+            "Context": ["q1", "a1", "q2", "a2"],
+            "Gold_passage": {"id": "wiki:12", "title": "Hannibal", "text": "..."},
+        }
+    )
+    assert (topiocqa.id, topiocqa.conversation, topiocqa.topic, topiocqa.answer) == ("7_3", "7", "Hannibal", "Rome")
+    assert [message.role for message in topiocqa.history] == ["user", "assistant"] * 2
+    assert topiocqa.gold == (Gold(passage="wiki:12"),)
+    qrecc = read(
+        {
+            "Conversation_no": 1,
+            "Turn_no": 2,
+            "Question": "who?",
+            "Context": "Q1: first\nA1: second",
+            "Truth_rewrite": "who wrote it?",
+            "Truth_passages": ["http://a_p0", "http://a_p1"],
+            "Truth_answer": "",
+        }
+    )
+    assert [message.content for message in qrecc.history] == ["first", "second"]
+    assert (qrecc.human_rewrite, qrecc.answer, len(qrecc.gold)) == ("who wrote it?", None, 2)
+
+
+def test_beir_queries_are_turns_of_their_own(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q1", "text": "bonds"}, {"_id": "q2", "text": "stocks"}])
+    (tmp_path / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2\td9\t0\n")
+    [chunk] = read_chunks(
+        TurnSettings(path=str(tmp_path / "queries.jsonl")), 10, turns_kind(str(tmp_path / "test.tsv"))
+    )
+    [row] = chunk.rows
+    assert (row.id, row.turn, row.history, row.gold) == ("q1", 0, (), (Gold(passage="d1", relevance=2),))
+    assert [(drop.id, drop.reason) for drop in chunk.dropped] == [("line-2", "no_gold")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"question": "q", "history": [{"role": "user", "text": "a"}]}, "no_gold: no relevant passage is named"),
+        ({"question": "q", "gold": []}, "no_gold"),
+        ({"question": "q", "turn": 3, "history": [], "gold": ["p"]}, "empty_history: turn 3 has nothing before it"),
+        ({"question": "q", "history": [{"role": "robot", "text": "a"}], "gold": ["p"]}, "bad_history: message 0"),
+        ({"question": "q", "history": [7], "gold": ["p"]}, "bad_history"),
+        ({"question": " ", "gold": ["p"]}, "empty_question"),
+        ({"gold": ["p"]}, "null_question"),
+        ({"question": 7, "gold": ["p"]}, "question_not_text"),
+    ],
+)
+def test_what_a_turn_may_lack(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(Drop, match=reason):
+        read(fields)
+
+
+def test_a_map_of_candidates_is_one_row_and_equal_queries_are_one_candidate(tmp_path: Path) -> None:
+    given = [
+        {"id": "a", "candidates": {"last": "it?", "human": "Dracula?", "model": "Dracula?", "none": ""}, "gold": ["p"]}
+    ]
+    write_jsonl(
+        tmp_path / "q.jsonl",
+        [*given, {"id": "b", "candidates": {}, "gold": ["p"]}, {"id": "c", "query": "x", "gold": "p"}],
+    )
+    [chunk] = read_chunks(TurnSettings(path=str(tmp_path / "q.jsonl")), 10, queries_kind(""))
+    assert [(one.query, one.methods) for one in chunk.rows[0].candidates] == [
+        ("it?", ("last",)),
+        ("Dracula?", ("human", "model")),
+    ]
+    assert [one.query for one in chunk.rows[1].candidates] == ["x"]
+    assert [drop.reason for drop in chunk.dropped] == ["bad_candidates"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["q1\t0\td1\t1\nq1\t0\td2\t2\n", "q1 0 d1 1\nq1 0 d2 2\n\n", "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t2\n"],
+)
+def test_qrels_in_any_form(tmp_path: Path, text: str) -> None:
+    (tmp_path / "qrels").write_text(text)
+    assert read_qrels(tmp_path / "qrels") == {"q1": {"d1": 1, "d2": 2}}
+    with gzip.open(tmp_path / "qrels.gz", "wt") as file:
+        file.write(text)
+    assert read_qrels(tmp_path / "qrels.gz") == {"q1": {"d1": 1, "d2": 2}}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [("q1\td1\t1\nq1\td1\n", "line 2"), ("", "no relevance judgement"), ("a b c d e 1\n", "line 1"), ("h\n", "no rel")],
+)
+def test_bad_qrels(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "qrels.tsv").write_text(text)
+    with pytest.raises(InputError, match=fault):
+        read_qrels(tmp_path / "qrels.tsv")
+    with pytest.raises(InputError, match="is not there"):
+        read_qrels(tmp_path / "none.tsv")
+
+
+def test_passages_from_json_tsv_and_jsonl(tmp_path: Path) -> None:
+    rows = [{"_id": "a", "title": "T", "text": "x"}, {"_id": "b", "title": "", "text": "y"}, {"_id": "a", "text": "z"}]
+    write_jsonl(
+        tmp_path / "c.jsonl", [*rows, {"id": 7, "contents": "pyserini's"}, {"text": "no id"}, {"_id": "e", "text": ""}]
+    )
+    (tmp_path / "c.json").write_bytes(orjson.dumps(rows))
+    (tmp_path / "c.tsv").write_text("id\ttext\ttitle\na\tx\tT\nb\ty\t\n")
+    (tmp_path / "c.tsv.gz").write_bytes(gzip.compress((tmp_path / "c.tsv").read_bytes()))
+    for name, ids in (("c.jsonl", ["a", "b", "7"]), ("c.json", "ab"), ("c.tsv", "ab"), ("c.tsv.gz", "ab")):
+        [chunk] = read_chunks(CorpusSettings(path=str(tmp_path / name)), 10, PASSAGES)
+        assert [row.id for row in chunk.rows] == list(ids)
+        assert [row.indexed for row in chunk.rows[:2]] == ["T\nx", "y"]
+        reasons = {"c.jsonl": ["duplicate_id", "no_id", "empty_text"], "c.json": ["duplicate_id"]}
+        assert [drop.reason for drop in chunk.dropped] == reasons.get(name, [])
+    (tmp_path / "c.json").write_text("{}")
+    with pytest.raises(InputError, match="expected an array of objects"):
+        list(read_chunks(CorpusSettings(path=str(tmp_path / "c.json")), 10, PASSAGES))
+    write_jsonl(tmp_path / "c.jsonl", [{"a": 1}])
+    with pytest.raises(InputError, match=r"no column 'text' \(nor contents\); found: a"):
+        list(read_chunks(CorpusSettings(path=str(tmp_path / "c.jsonl")), 10, PASSAGES))
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields"),
+    [
+        ("bm25", {"kind": "bm25", "k1": 1.2, "b": 0.75}),
+        ("bm25:topiocqa", {"k1": 0.9, "b": 0.4}),
+        ("bm25:qrecc", {"k1": 0.82, "b": 0.68}),
+        ("dense:owner/name", {"kind": "dense", "model": "owner/name"}),
+        ({"spec": "fusion", "name": "both", "rrf_k": 10}, {"kind": "fusion", "label": "both", "rrf_k": 10}),
+        ("run:x.trec", {"kind": "run", "path": "x.trec"}),
+        ("http://127.0.0.1:9/search", {"kind": "http", "url": "http://127.0.0.1:9/search"}),
+    ],
+)
+def test_retrievers_by_name(spec: Any, fields: dict[str, Any]) -> None:
+    settings = RetrieverSettings.model_validate(spec)
+    assert {name: getattr(settings, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize("spec", ["bm26", "bm25:marco", "run:", "http://user:pass@host/x", "http://host/?api_key=x"])
+def test_retrievers_that_are_none(spec: str) -> None:
+    with pytest.raises(ValueError, match=r"expected bm25|secret"):
+        RetrieverSettings.model_validate(spec)
