@@ -77,7 +77,7 @@ class PassageVectors(FrameStage):
     name: ClassVar = "passage_vectors"
     version: ClassVar = "1"
     needs: ClassVar = ("id", "title", "text")
-    adds: ClassVar = ("vector",)
+    adds: ClassVar = ("id", "vector")
     embeds: ClassVar = True
 
     model: str = "minilm"

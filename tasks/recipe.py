@@ -13,7 +13,8 @@
                 raise Drop("empty_answer")
             return Instruction.child_of(row, self.name, prompt=said.text.strip())
 
-It yields requests, is sent their completions in the same order, and returns the row. Several turns are a `for` loop;
+It yields requests, is sent their completions in the same order, and returns a child of the row, or the row itself with
+more fields. Several turns are a `for` loop;
 a test sends completions by hand. When a request fails for good the driver throws `Drop` in at the `yield`, unless the
 request is `optional`.
 """
