@@ -9,7 +9,7 @@ from pathlib import Path
 from schemas.errors import SynthmillError
 from schemas.settings import EngineSettings
 
-LIBRARIES = ("prefect", "ray", "polars", "duckdb", "datasets", "sentence-transformers", "faiss-cpu", "torch")
+LIBRARIES = ("prefect", "ray", "polars", "duckdb", "datasets", "sentence-transformers", "faiss-cpu", "bm25s", "torch")
 
 
 def examine(store: Path) -> None:

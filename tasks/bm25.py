@@ -139,22 +139,25 @@ def add_up(data, indices, indptr, passages, tokens, starts, first, last, places,
                 sums[indices[entry]] += data[entry]
         best, best_places = scores[query], places[query]
         size = 0
+        least = np.float32(0)
         for place in range(passages):
             score = sums[place]
-            if score <= 0 or (size == depth and score <= best[0]):
+            if score <= least:  # of equal ones the later place is worse
                 continue
             if size < depth:
                 hole = size
                 size += 1
                 while hole > 0:
                     parent = (hole - 1) // 2
-                    if best[parent] < score:  # of equal ones the later place is worse, and it is the one that comes
+                    if best[parent] < score:
                         break
                     best[hole], best_places[hole] = best[parent], best_places[parent]
                     hole = parent
                 best[hole], best_places[hole] = score, place
             else:
                 sink(best, best_places, size, score, place)
+            if size == depth:
+                least = best[0]
         for end in range(size - 1, 0, -1):  # the worst goes to the end, until all are in order
             score, place = best[end], best_places[end]
             best[end], best_places[end] = best[0], best_places[0]

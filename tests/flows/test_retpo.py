@@ -92,7 +92,7 @@ def test_turns_to_training_rows_then_nothing_to_do_then_only_what_is_new(
     catalog = duckdb.connect(str(tmp_path / "store" / "catalog.duckdb"), read_only=True)
     walk = (
         "SELECT count(*) FROM query_pairs p JOIN candidates c ON p.parent_id = c.id JOIN turns t ON c.id = t.id "
-        "WHERE list_contains(list_transform(c.candidates, x -> x.query), p.chosen)"
+        "WHERE list_contains(list_transform(c.candidates, lambda x: x.query), p.chosen)"
     )
     whole = catalog.sql("SELECT count(*) FROM query_pairs").fetchall()
     assert catalog.sql(walk).fetchall() == whole

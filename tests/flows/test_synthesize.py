@@ -108,12 +108,14 @@ def test_the_flows_are_ordinary_prefect_deployments() -> None:
     from flows.dialogues import dialogues
     from flows.judge import judge
     from flows.multifaceted import multifaceted
+    from flows.retpo import retpo
     from flows.synthesize import synthesize
 
     flows = {
         "flows.synthesize:synthesize": synthesize,
         "flows.dialogues:dialogues": dialogues,
         "flows.multifaceted:multifaceted": multifaceted,
+        "flows.retpo:retpo": retpo,
         "flows.judge:judge": judge,
     }
     schema = parameter_schema(synthesize).model_dump()

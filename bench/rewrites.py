@@ -1,0 +1,175 @@
+"""Queries for real conversations: how each form does by BM25, by MiniLM and fused, what picks and pairs they give, and
+whether queries that a model writes beat the question as it was asked.
+
+    python -m bench.rewrites --real DIR [--domains clapnq fiqa] [--store FOLDER] [--engine SPEC --turns 100]
+
+DIR holds MTRAG: tasks.jsonl.gz, candidate_queries.jsonl.gz, qrels.tsv, corpus_DOMAIN.jsonl.gz. With --engine, `synthmill
+run retpo` is run on --turns turns with a history, by the hash of their ids.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+import yaml
+
+from flows.plan import chain
+from flows.plans import plan_retpo
+from flows.retpo_plans import plan_search
+from flows.retpo_report import all_queries
+from schemas.artifacts import Manifest
+from schemas.retpo_settings import CorpusSettings, RetpoSettings, RetrieverSettings, TurnSettings
+from storage.artifacts import Store
+from storage.publish import read_frame
+from storage.sources import lines_of
+from storage.turns import queries_kind
+from tasks.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks
+from tasks.parallel import InProcess
+from tasks.retrieval_metrics import disagreement, evaluation, form_name
+from tasks.stages import ingest, run_stage
+
+DEPTH = 100
+RETRIEVERS = ("bm25", "dense", "fusion")
+SHOWN = ("R@10", "MRR@10", "nDCG@10", "R@100")
+HEAD = (
+    "| domain | retriever | form | queries | R@10 | MRR@10 | nDCG@10 | R@100 |\n|---|---|---|---:|---:|---:|---:|---:|"
+)
+
+
+def judged(store: Store, real: Path, domain: str) -> dict[str, Manifest]:
+    """The candidates that MTRAG has for a domain, ranked by every retriever, with picks, pairs and negatives."""
+    retrievers = [RetrieverSettings.model_validate(one) for one in RETRIEVERS]
+    corpus = CorpusSettings(path=str(real / f"corpus_{domain}.jsonl.gz"))
+    search = plan_search(store, corpus, retrievers, DEPTH)
+    rows = [line.fields or {} for line in lines_of(str(real / "candidate_queries.jsonl.gz"))]
+    place = store.root / f"{domain}.jsonl"
+    place.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows if row["domain"] == domain))
+    kind = queries_kind(str(real / "qrels.tsv"))
+    source = ingest(store, TurnSettings(path=str(place)), 256, "bench", kind)
+    by_key = {source.key: source, search.corpus.key: search.corpus.ingest("bench")}
+    ranked = chain({}, source.key, search.places, *search.ranks)
+    stages = [QueryPicks(), QueryPairs(), ParetoPairs(), MinedNegatives(passages=search.corpus.key)]
+    sides = [step for stage in stages for step in chain({}, ranked[-1].key, stage)]
+    made: dict[str, Manifest] = {}
+    pool = InProcess(store, "bench", threading.Event())
+    for step in [*search.indexes, *ranked, *sides]:
+        made[step.stage.name] = by_key[step.key] = run_stage(store, step, by_key[step.source_key], pool, "bench")
+        print(f"{domain}: {step.stage.name}", file=sys.stderr, flush=True)
+    pool.close()
+    return made
+
+
+def table(domain: str, queries: pl.DataFrame) -> None:
+    for row in evaluation(queries):
+        if not row["group"] and (row["form"], row["choice"]) != ("all", "first"):
+            numbers = " | ".join(f"{row[name]:.3f}" for name in SHOWN)
+            print(f"| {domain} | {row['retriever']} | {form_name(row)} | {row['queries']} | {numbers} |")
+
+
+def comparisons(store: Store, domain: str, made: dict[str, Manifest], queries: pl.DataFrame) -> None:
+    """A row per retriever: what its ranks give, and how the best query stands to the human's."""
+    picks, pairs = read_frame(store, made["query_picks"]), read_frame(store, made["query_pairs"])
+    mined = read_frame(store, made["hard_negatives"])
+    pareto = read_frame(store, made["pareto_pairs"]).height
+    for retriever in RETRIEVERS:
+        mine = queries.filter(pl.col("retriever") == retriever)
+        human = mine.filter(pl.col("methods").list.contains("human_rewrite")).select("id", human="rank")
+        best = mine.group_by("id").agg(pl.col("rank").min().alias("best")).join(human, on="id")
+        better = best.select((pl.col("best") < pl.col("human")).mean()).item()
+        ours, others = (frame.filter(pl.col("retriever") == retriever) for frame in (picks, pairs))
+        negatives = mined.filter(pl.col("retriever") == retriever)["negatives"].list.len().sum()
+        found = (best["best"] <= DEPTH).mean()
+        print(
+            f"| {domain} | {retriever} | {best.height} | {better:.0%} | {found:.0%} | {ours.height:,} | "
+            f"{ours['rank'].median():.0f} | {others.height:,} | {others['agreement'].mean():+.2f} | {negatives:,} | "
+            f"{pareto:,} |"
+        )
+
+
+def written(given: argparse.Namespace, folder: Path, domain: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Run the flow on turns of one domain; how the queries that the model wrote do."""
+    source = folder / f"{domain}-turns.jsonl"
+    source.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    settings = {
+        "source": str(source),
+        "corpus": str(given.real / f"corpus_{domain}.jsonl.gz"),
+        "store": str(folder),
+        "engines": {"teacher": {"spec": given.engine, "options": yaml.safe_load(given.options)}},
+        "retrievers": list(RETRIEVERS),
+        "candidates": {"temperature": 0.7, "top_p": 0.9, "max_tokens": 500, "attempts": 2, "human_base": False},
+        "workers": 0,
+    }
+    config = folder / f"{domain}.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "flows.cli", "run", "retpo", "--config", str(config)]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    planned = plan_retpo(RetpoSettings.model_validate(settings))
+    made = planned.made()
+    assert made is not None
+    queries = all_queries(planned.store, made["fusion_ranks"], DEPTH)
+    by_model = pl.col("methods").list.set_intersection(pl.lit(["rewrite", "plan", "expand"])).list.len() > 0
+    queries = queries.with_columns(
+        methods=pl.when(by_model)
+        .then(pl.concat_list("methods", pl.lit(["any the model wrote"])))
+        .otherwise(pl.col("methods"))
+    )
+    picks = read_frame(planned.store, made["query_picks"]).select("retriever", "query", id=pl.col("parent_id"))
+    picked = queries.filter(by_model).join(picks, on=["id", "retriever", "query"])
+    means = picked.group_by("retriever", "id").agg(pl.col(SHOWN).mean())
+    table(domain, queries)
+    for retriever in RETRIEVERS:
+        mine = means.filter(pl.col("retriever") == retriever)
+        numbers = " | ".join(f"{mine[name].mean():.3f}" for name in SHOWN)
+        print(f"| {domain} | {retriever} | picks that the model wrote, mean | {mine.height} | {numbers} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", type=Path, required=True)
+    parser.add_argument("--domains", nargs="*", default=["clapnq", "fiqa"])
+    parser.add_argument("--store", type=Path)
+    parser.add_argument("--engine", default="")
+    parser.add_argument("--options", default="{}", help="of the engine, as YAML")
+    parser.add_argument("--turns", type=int, default=100)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = given.store or Path(place)
+        store = Store(folder)
+        store.prepare()
+        found = {domain: judged(store, given.real, domain) for domain in given.domains}
+        queries = {domain: all_queries(store, made["fusion_ranks"], DEPTH) for domain, made in found.items()}
+        print(f"**MTRAG's own queries**\n\n{HEAD}")
+        for domain, one in queries.items():
+            table(domain, one)
+        print("\n**What they give**\n")
+        print(
+            "| domain | retriever | turns | best beats human | found by any | picks | their median rank | pairs | "
+            "agreement | hard negatives | Pareto pairs of all |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+        )
+        for domain, one in queries.items():
+            comparisons(store, domain, found[domain], one)
+        print("\n**Where retrievers disagree**\n\n| domain | | | pairs | the other way round | another best query |")
+        print("|---|---|---|---:|---:|---:|")
+        for domain, one in queries.items():
+            for row in disagreement(one):
+                shares = f"{row['against']:.0%} | {row['best_differs']:.0%}"
+                print(f"| {domain} | {row['one']} | {row['other']} | {row['pairs']:,} | {shares} |")
+        if given.engine:
+            turns = [line.fields or {} for line in lines_of(str(given.real / "tasks.jsonl.gz"))]
+            turns = [row for row in turns if row["gold"] and row["history"] and row["domain"] in given.domains]
+            turns.sort(key=lambda row: blake2b(row["task_id"].encode()).hexdigest())
+            print(f"\n**Queries that a model wrote**\n\n{HEAD}")
+            for domain in given.domains:
+                written(given, folder, domain, [row for row in turns[: given.turns] if row["domain"] == domain])
+
+
+if __name__ == "__main__":
+    main()
