@@ -150,7 +150,7 @@ def compare(texts: Any, threads: int, repeats: int) -> None:
 
 
 def rank_many(texts: Any, count: int) -> None:
-    """`synthmill rank` on so many queries: the given ones over and over, each time with a word more that no passage has,
+    """`synthmill rank` on so many queries: the given ones over and over, each time with a word that no passage has,
     so that none is the same.
     """
     passages, queries = texts
@@ -177,7 +177,8 @@ def rank_many(texts: Any, count: int) -> None:
         assert json.loads(said)["queries"] == count
     print(
         f"\n`synthmill rank` on {count:,} queries (BM25, depth {DEPTH}): {seconds:.0f} s, "
-        f"{count / seconds:,.0f} queries/s from reading the file to the table, peak memory {peak:,.0f} MiB; the same command again: {again:.0f} s."
+        f"{count / seconds:,.0f} queries/s from reading the file to the table, "
+        f"peak memory {peak:,.0f} MiB; the same command again: {again:.0f} s."
     )
 
 

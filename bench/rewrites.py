@@ -3,8 +3,8 @@ whether queries that a model writes beat the question as it was asked.
 
     python -m bench.rewrites --real DIR [--domains clapnq fiqa] [--store FOLDER] [--engine SPEC --turns 100]
 
-DIR holds MTRAG: tasks.jsonl.gz, candidate_queries.jsonl.gz, qrels.tsv, corpus_DOMAIN.jsonl.gz. With --engine, `synthmill
-run retpo` is run on --turns turns with a history, by the hash of their ids.
+DIR holds MTRAG: tasks.jsonl.gz, candidate_queries.jsonl.gz, qrels.tsv, corpus_DOMAIN.jsonl.gz. With --engine,
+`synthmill run retpo` is run on --turns turns with a history, drawn by hash.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from storage.sources import lines_of
 from storage.turns import queries_kind
 from tasks.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks
 from tasks.parallel import InProcess
-from tasks.retrieval_metrics import disagreement, evaluation, form_name
+from tasks.retrieval_metrics import ANY, disagreement, evaluation, form_name
 from tasks.stages import ingest, run_stage
 
 DEPTH = 100
@@ -69,7 +69,7 @@ def judged(store: Store, real: Path, domain: str) -> dict[str, Manifest]:
 
 def table(domain: str, queries: pl.DataFrame) -> None:
     for row in evaluation(queries):
-        if not row["group"] and (row["form"], row["choice"]) != ("all", "first"):
+        if not row["group"] and (row["form"], row["choice"]) != (ANY, "first"):
             numbers = " | ".join(f"{row[name]:.3f}" for name in SHOWN)
             print(f"| {domain} | {row['retriever']} | {form_name(row)} | {row['queries']} | {numbers} |")
 

@@ -25,7 +25,7 @@ from storage.runs import StageRun, new_run, now, write_run
 from storage.turns import queries_kind
 from tasks.guard import guard
 from tasks.parallel import make_pool
-from tasks.retrieval_metrics import MEASURES, as_json, evaluation, form_name, scored_queries
+from tasks.retrieval_metrics import ANY, MEASURES, as_json, evaluation, form_name, scored_queries
 from tasks.stages import Planned, run_stage
 
 QUERIES_PER_PART = 4096
@@ -151,11 +151,11 @@ def show(found: Sequence[dict[str, Any]], by_group: bool) -> None:
     from flows.looking import table
 
     groups = list(dict.fromkeys(row["group"] for row in found))
-    forms = {row["form"] for row in found} - {"all"}
+    forms = {row["form"] for row in found} - {ANY}
     shown = table("", "queries", *MEASURES, numbers=("queries", *MEASURES))
     for group in groups if by_group else groups[:1]:
         for row in found:
-            if row["group"] == group and (row["form"] != "all" or len(forms) > 1):
+            if row["group"] == group and (row["form"] != ANY or len(forms) > 1):
                 form = form_name(row)
                 name = f"{group}: {form}" if group else form
                 shown.add_row(Text(name), f"{row['queries']:,}", *(f"{row[measure]:.3f}" for measure in MEASURES))

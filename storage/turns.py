@@ -112,7 +112,7 @@ def query_of(line: Line, source: TurnSettings, read: Any) -> WithCandidates:
     if given is not None:
         if not isinstance(given, dict) or not given:
             raise Drop("bad_candidates: expected a map from names to queries")
-        named = {str(name): text_of(query, "candidate").strip() for name, query in given.items()}
+        named = {str(name) or "query": text_of(query, "candidate").strip() for name, query in given.items()}
         question = first_of(fields, QUESTIONS) or next(iter(named.values()))
         line = line._replace(fields={**fields, "question": question})
     turn = read(line, source)

@@ -10,6 +10,7 @@ from tasks.bm25 import Array
 
 MEASURES = ("MRR", "MRR@10", "nDCG@3", "nDCG@10", "R@5", "R@10", "R@20", "R@100", "MAP")
 FORMS = ("question", "user_turns", "history", "human_rewrite", "rewrite", "plan", "expand")
+ANY = ""  # the form that all of a turn's queries make; a file's names are never empty
 DEPTHS = ((1, "turn 1"), (3, "turns 2-3"), (6, "turns 4-6"), (1 << 30, "turns 7 and later"))
 
 
@@ -99,7 +100,7 @@ def forms(queries: pl.DataFrame) -> pl.DataFrame:
     named = pl.concat(
         [
             queries.explode("methods").rename({"methods": "form"}),
-            queries.drop("methods").with_columns(form=pl.lit("all")),
+            queries.drop("methods").with_columns(form=pl.lit(ANY)),
         ],
         how="diagonal",
     )
@@ -133,7 +134,7 @@ def evaluation(queries: pl.DataFrame) -> list[dict[str, Any]]:
         if one.height
     ]
     rows = pl.concat(found).to_dicts()
-    named = list(dict.fromkeys([*FORMS, *(row["form"] for row in rows if row["form"] != "all"), "all"]))
+    named = list(dict.fromkeys([*FORMS, *(row["form"] for row in rows if row["form"] != ANY), ANY]))
     retrievers = list(dict.fromkeys(queries["retriever"]))
     order = list(dict.fromkeys(row["group"] for row in rows))
     return sorted(
@@ -177,8 +178,8 @@ def disagreement(queries: pl.DataFrame) -> list[dict[str, Any]]:
 def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The measures of one retriever: of its only form, or of the first of all queries; and of every form and group."""
     whole = [row for row in rows if not row["group"]]
-    names = {row["form"] for row in whole} - {"all"}
-    chosen = next(row for row in whole if row["form"] == (min(names) if len(names) == 1 else "all"))
+    names = {row["form"] for row in whole} - {ANY}
+    chosen = next(row for row in whole if row["form"] == (min(names) if len(names) == 1 else ANY))
     told = {name: chosen[name] for name in ("queries", *MEASURES)}
     if len(names) > 1:
         told["forms"] = {form_name(row): {name: row[name] for name in ("queries", *MEASURES)} for row in whole}
@@ -197,4 +198,4 @@ def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def form_name(row: Mapping[str, Any]) -> str:
     """A form for people: `rewrite, best`."""
-    return str(row["form"]) + ("" if row["choice"] == "only" else f", {row['choice']}")
+    return str(row["form"] or "all") + ("" if row["choice"] == "only" else f", {row['choice']}")
