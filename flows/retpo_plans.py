@@ -56,7 +56,7 @@ def plan_retpo(settings: RetpoSettings) -> Plan:
     source = file_source(store, settings.source, settings.rows_per_part, kind)
     roles = {"teacher": resolve(settings.engine("teacher"))}
     settings = settings.model_copy(update={"engines": roles})
-    given, first, seed = settings.candidates, settings.first_turns, settings.seed
+    given, first = settings.candidates, settings.first_turns
     candidates = Candidates(
         sampling=settings.sampling(given),
         **given.model_dump(include={"methods", "pool", "fewest", "most", "human_base", "attempts"}),
@@ -64,20 +64,21 @@ def plan_retpo(settings: RetpoSettings) -> Plan:
     )
     asked = chain(roles, source.key, search.places, candidates)
     ranked = chain(roles, asked[-1].key, *search.ranks)
-    picks, pairs = settings.picks, settings.pairs
+    picks, pairs, depth = settings.picks, settings.pairs, settings.depth
+    preferred = {"per_turn": pairs.per_turn, "threshold": min(pairs.threshold, depth), "seed": settings.seed}
     stages = [
         QueryPicks(
             top=picks.top,
-            threshold=picks.threshold,
+            threshold=min(picks.threshold, depth),
             keep_missed=picks.never_retrieved == "keep",
-            depth=settings.depth,
+            depth=depth,
             first_turns=first,
         ),
-        QueryPairs(per_turn=pairs.per_turn, threshold=pairs.threshold, seed=seed, first_turns=first),
+        QueryPairs(**preferred, first_turns=first),
         QueryPools(first_turns=first),
     ]
     if len(search.ranks) > 1:
-        stages.append(ParetoPairs(per_turn=pairs.per_turn, threshold=pairs.threshold, seed=seed, first_turns=first))
+        stages.append(ParetoPairs(**preferred, first_turns=first))
     if settings.negatives:
         stages.append(MinedNegatives(count=settings.negatives, passages=search.corpus.key, first_turns=first))
     sides = [step for stage in stages for step in chain(roles, ranked[-1].key, stage)]

@@ -135,14 +135,14 @@ def sealed_artifact(store: Store, stage: str, key: str, sources: Mapping[str, st
         return None
     with ThreadPoolExecutor(4) as threads:
         whole = threads.map(lambda seal: is_whole(store, seal), manifest.parts)
-        return manifest if all(whole) and files_whole(store, manifest) else None
+        good = all(whole) and (not manifest.files or files_whole(store.files_folder(manifest), manifest.files))
+        return manifest if good else None
 
 
-def files_whole(store: Store, manifest: Manifest) -> bool:
-    """Whether an artifact's files are there and match their checksums."""
-    folder = store.files_folder(manifest)
+def files_whole(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether files, name -> checksum, are there and as they were."""
     try:
-        return all(file_checksum(folder / name) == checksum for name, checksum in manifest.files.items())
+        return bool(files) and all(file_checksum(folder / name) == checksum for name, checksum in files.items())
     except OSError:
         return False
 

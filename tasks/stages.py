@@ -19,6 +19,7 @@ from storage.artifacts import (
     CALLS,
     Store,
     check_conserved,
+    files_whole,
     read_artifact,
     rows_to_table,
     seal_part,
@@ -182,17 +183,21 @@ def build_files(
     """Let a stage write its files beside where they belong, then move the whole folder there; name -> checksum."""
     folder = store.root / "files" / stage.name / planned.key
     temporary = folder.with_name(f".{planned.key}.{secrets.token_hex(6)}.tmp")
+    files: dict[str, str] = {}
     try:
         temporary.mkdir(parents=True)
         stage.build(store, source, temporary, lambda rows: on_progress(Progress(rows=rows)))
         files = {path.name: file_checksum(path) for path in sorted(temporary.iterdir())}
         for name in files:
             sync(temporary / name)
-        shutil.rmtree(folder, ignore_errors=True)  # what is there did not match its checksum
-        temporary.rename(folder)
-        sync(folder.parent)
+        if not files_whole(folder, files):  # else another run has just made the same
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
+            sync(folder.parent)
     except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error.strerror or error}; free space, then run again") from error
+        if not files_whole(folder, files):
+            said = f"{error.strerror or error}; free space, then run the same command again"
+            raise StoreError(f"cannot write {folder}: {said}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return files
