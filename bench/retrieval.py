@@ -82,14 +82,13 @@ def bm25_bare(passages: list[str], queries: list[str], threads: int, folder: Pat
 
 
 def dense_ours(passages: list[str], queries: list[str], threads: int, folder: Path) -> dict[str, float]:
-    from tasks.dense import BATCH, Dense, build_dense
+    from tasks.dense import Dense, build_dense
 
     vectors, asked = unit(len(passages), 0), unit(DENSE_QUERIES, 1)
     built = timed(lambda: build_dense(iter([vectors]), len(vectors), DIMENSIONS, folder, "flat"))
     index = Dense(folder, "", "", folder)
     index.find(asked[:10], DEPTH)
-    batches = [asked[at : at + BATCH] for at in range(0, len(asked), BATCH)]
-    return {"build": built, "search": len(asked) / timed(lambda: [index.find(one, DEPTH) for one in batches])}
+    return {"build": built, "search": len(asked) / timed(lambda: index.find(asked, DEPTH))}
 
 
 def dense_bare(passages: list[str], queries: list[str], threads: int, folder: Path) -> dict[str, float]:

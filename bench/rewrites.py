@@ -33,7 +33,7 @@ from storage.sources import lines_of
 from storage.turns import queries_kind
 from tasks.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks
 from tasks.parallel import InProcess
-from tasks.retrieval_metrics import ANY, disagreement, evaluation, form_name
+from tasks.retrieval_metrics import ANY, disagreement, evaluation, form_name, totals
 from tasks.stages import ingest, run_stage
 
 DEPTH = 100
@@ -68,7 +68,7 @@ def judged(store: Store, real: Path, domain: str) -> dict[str, Manifest]:
 
 
 def table(domain: str, queries: pl.DataFrame) -> None:
-    for row in evaluation(queries):
+    for row in evaluation([totals(queries)]):
         if not row["group"] and (row["form"], row["choice"]) != (ANY, "first"):
             numbers = " | ".join(f"{row[name]:.3f}" for name in SHOWN)
             print(f"| {domain} | {row['retriever']} | {form_name(row)} | {row['queries']} | {numbers} |")

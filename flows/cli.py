@@ -95,7 +95,7 @@ def run(
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(1), default=1024, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--limit", type=click.IntRange(1), help="The first rows only.")
+@click.option("--limit", type=click.IntRange(1, 1 << 62), help="The first rows only.")
 @click.option("--prompt-column", default="prompt", show_default=True)
 @click.option("--id-column", default="id", show_default=True)
 @click.option("--system-column", default="system", show_default=True)
@@ -135,7 +135,7 @@ def sample(**given: Any) -> None:
 @click.option(
     "--depth", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Ranks are exact to here."
 )
-@click.option("--limit", type=click.IntRange(1), help="The first queries only.")
+@click.option("--limit", type=click.IntRange(1, 1 << 62), help="The first queries only.")
 @click.option("--json", "as_object", is_flag=True, help="Print the measures as one JSON object.")
 @click.option("--by-group", is_flag=True, help="Also by turn type and by depth in the conversation.")
 @click.option(
@@ -238,7 +238,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         print("stopped at once; what was answered is kept, run the same command again to continue", file=sys.stderr)
-        sys.exit(130)
+        sys.stdout.flush()
+        os._exit(130)  # a thread that still waits for something would hold us back
     except Stopped as stopped:
         print(stopped.message, file=sys.stderr)
         sys.exit(130)

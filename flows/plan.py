@@ -34,7 +34,8 @@ class Source:
 @dataclass(frozen=True)
 class Plan:
     """What a run will do. settings: with every engine's model resolved. write: manifests by stage -> a dataset; returns
-    its rows. trunk: the stage without whose rows there is no dataset. others: what is read beside the source.
+    its rows. trunk: the stage without whose rows there is no dataset. others: what is read beside the source. written:
+    settings that decide what is written, and no stage's rows.
     """
 
     flow: str
@@ -45,6 +46,7 @@ class Plan:
     write: Callable[[Mapping[str, Manifest], Path], int]
     trunk: str
     others: Sequence[Source] = ()
+    written: Sequence[str] = ()
 
     @property
     def sources(self) -> list[Source]:
@@ -52,7 +54,7 @@ class Plan:
 
     @property
     def dataset(self) -> Path:
-        name = content_hash([step.key for step in self.stages])[:8]
+        name = content_hash([*(step.key for step in self.stages), *self.written])[:8]
         return self.store.root / "datasets" / f"{self.flow}-{name}"
 
     def on_trunk(self) -> set[str]:

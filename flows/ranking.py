@@ -13,7 +13,7 @@ import pyarrow as pa
 from flows.plan import chain, file_source
 from flows.progress import Reporter
 from flows.retpo_plans import plan_search
-from flows.retpo_report import check_runs
+from flows.retpo_report import check_found
 from flows.sampling import check_out, write_rows
 from flows.stopping import STOP, stop_on_signals
 from schemas.artifacts import Manifest
@@ -25,10 +25,11 @@ from storage.runs import StageRun, new_run, now, write_run
 from storage.turns import queries_kind
 from tasks.guard import guard
 from tasks.parallel import make_pool
-from tasks.retrieval_metrics import ANY, MEASURES, as_json, evaluation, form_name, scored_queries
+from tasks.retrieval_metrics import ANY, MEASURES, as_json, decimals, evaluation, form_name, scored_queries, totals
 from tasks.stages import Planned, run_stage
 
 QUERIES_PER_PART = 4096
+WIDE, FEWER = 110, ("MRR@10", "nDCG@10", "R@10", "R@100")
 WHY = {
     "no_gold": "no relevant passage in the judgements",
     "unknown_passage": "no relevant passage in the corpus",
@@ -51,8 +52,8 @@ def rank_file(
     **given: Any,
 ) -> None:
     """Rank every query's gold passages; rows go to `out`, the table (or one JSON object) to standard output."""
-    check_out(out, queries)
     settings = read_settings(RetrieverSettings, None, {"spec": retriever, **given})
+    check_out(out, queries, corpus, qrels, settings.path)
     reading = TurnSettings(path=queries, qrels=qrels, limit=limit)
     kind = queries_kind(qrels)
     place = Store(Path(store).expanduser().resolve())
@@ -113,15 +114,18 @@ def report(
     store: Store, ranked: Manifest, settings: RetrieverSettings, depth: int, as_object: bool, by_group: bool, out: Path
 ) -> None:
     """Write a row per query and candidate, part by part, then the measures of all."""
-    kept: list[pl.DataFrame] = []
+    sums: list[pl.DataFrame] = []
+    seen: list[pl.DataFrame] = []
 
     def rows() -> Iterator[list[dict[str, Any]]]:
         for seal in ranked.parts:
             if seal.rows:
                 queries = scored_queries(pl.DataFrame(read_part(store, seal)), depth)
-                kept.append(queries.drop("query", "ranks"))
+                sums.append(totals(queries))
+                seen.append(queries.select("id", "retriever", "rank"))
                 each = queries.explode("methods").rename({"methods": "candidate"})
                 yield each.select(columns.names).to_dicts()
+        check_found([settings], pl.concat(seen), depth)  # before OUT is replaced
 
     whole = pa.int64()
     columns = pa.schema(
@@ -129,9 +133,7 @@ def report(
         | {"rank": whole, "ranks": pa.list_(whole), "reward": pa.float64()}
     )
     written = write_rows(out, columns, rows())
-    whole_run = pl.concat(kept)
-    check_runs([settings], whole_run, depth)
-    found = evaluation(whole_run)
+    found = evaluation(sums)
     print(f"{written:,} rows -> {out}", file=sys.stderr)
     if as_object:
         print(
@@ -152,11 +154,15 @@ def show(found: Sequence[dict[str, Any]], by_group: bool) -> None:
 
     groups = list(dict.fromkeys(row["group"] for row in found))
     forms = {row["form"] for row in found} - {ANY}
-    shown = table("", "queries", *MEASURES, numbers=("queries", *MEASURES))
+    console = Console(emoji=False)
+    measures = MEASURES if console.width >= WIDE else FEWER
+    shown = table("", "queries", *measures, numbers=("queries", *measures))
     for group in groups if by_group else groups[:1]:
         for row in found:
             if row["group"] == group and (row["form"] != ANY or len(forms) > 1):
                 form = form_name(row)
                 name = f"{group}: {form}" if group else form
-                shown.add_row(Text(name), f"{row['queries']:,}", *(f"{row[measure]:.3f}" for measure in MEASURES))
-    Console(emoji=False).print(shown)
+                shown.add_row(Text(name), f"{row['queries']:,}", *(decimals(row[measure]) for measure in measures))
+    console.print(shown)
+    if measures is FEWER:
+        print(f"a terminal of {WIDE} columns, or --json, shows {', '.join(MEASURES)}", file=sys.stderr)

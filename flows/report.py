@@ -21,7 +21,7 @@ from tasks.diversity import spread
 from tasks.embeddings import embed
 from tasks.judging import BenchResult, bench_results
 from tasks.preference_sets import PreferenceSets
-from tasks.retrieval_metrics import form_name
+from tasks.retrieval_metrics import decimals, form_name
 
 Made = Mapping[str, Manifest]
 FOLDER = Path(__file__).parent
@@ -92,7 +92,7 @@ def render(template: str, **told: Any) -> str:
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters["cell"] = lambda text: escape(one_line(text), quote=False).replace("|", "\\|")
-    environment.filters["form_name"] = form_name
+    environment.filters.update(form_name=form_name, decimals=decimals)
     return environment.get_template(f"{template}.jinja").render(**told)
 
 

@@ -8,6 +8,7 @@ from flows.retpo_report import write_retpo
 from schemas.retpo_settings import CorpusSettings, RetpoSettings, RetrieverSettings
 from storage.artifacts import Store
 from storage.turns import PASSAGES, turns_kind
+from tasks.bm25 import Words
 from tasks.candidates import Candidates
 from tasks.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks, QueryPools
 from tasks.engines.engine import resolve
@@ -37,6 +38,7 @@ def plan_search(store: Store, corpus: CorpusSettings, retrievers: Sequence[Retri
         keys: dict[str, str] = {}
         for part in retriever.parts:
             if part == "bm25":
+                Words(retriever.stopwords, retriever.stemmer)  # raises InputError now, not when the index is made
                 words = retriever.model_dump(include={"k1", "b", "stopwords", "stemmer"})
                 made = chain({}, source.key, Bm25Index(**words))
             else:
@@ -64,6 +66,7 @@ def plan_retpo(settings: RetpoSettings) -> Plan:
     )
     asked = chain(roles, source.key, search.places, candidates)
     ranked = chain(roles, asked[-1].key, *search.ranks)
+    many = {"first_turns": first, "retrievers": len(search.ranks)}
     picks, pairs, depth = settings.picks, settings.pairs, settings.depth
     preferred = {"per_turn": pairs.per_turn, "threshold": min(pairs.threshold, depth), "seed": settings.seed}
     stages = [
@@ -72,15 +75,15 @@ def plan_retpo(settings: RetpoSettings) -> Plan:
             threshold=min(picks.threshold, depth),
             keep_missed=picks.never_retrieved == "keep",
             depth=depth,
-            first_turns=first,
+            **many,
         ),
-        QueryPairs(**preferred, first_turns=first),
-        QueryPools(first_turns=first),
+        QueryPairs(**preferred, **many),
+        QueryPools(**many),
     ]
     if len(search.ranks) > 1:
         stages.append(ParetoPairs(**preferred, first_turns=first))
     if settings.negatives:
-        stages.append(MinedNegatives(count=settings.negatives, passages=search.corpus.key, first_turns=first))
+        stages.append(MinedNegatives(count=settings.negatives, passages=search.corpus.key, **many))
     sides = [step for stage in stages for step in chain(roles, ranked[-1].key, stage)]
     return Plan(
         "retpo",
@@ -91,4 +94,5 @@ def plan_retpo(settings: RetpoSettings) -> Plan:
         lambda made, folder: write_retpo(store, made, folder, settings, ranked[-1].stage.name),
         trunk="query_picks",
         others=(search.corpus,),
+        written=(settings.instruction,),
     )

@@ -13,7 +13,7 @@ from schemas.retpo_settings import RetpoSettings, RetrieverSettings
 from storage.artifacts import Store, read_part
 from storage.publish import Splits, read_frame, write_configs
 from storage.publish_retpo import answer_rows, pair_rows, pick_rows, triplet_rows
-from tasks.retrieval_metrics import MEASURES, disagreement, evaluation, scored_queries
+from tasks.retrieval_metrics import MEASURES, disagreement, evaluation, scored_queries, totals, turn_types
 
 Made = Mapping[str, Manifest]
 
@@ -35,7 +35,7 @@ def write_retpo(store: Store, made: Made, folder: Path, settings: RetpoSettings,
     if "pareto_pairs" in made:
         configs["dpo_pareto"] = pair_rows(read_frame(store, made["pareto_pairs"]), instruction)
     queries = all_queries(store, made[ranked], settings.depth)
-    check_runs(settings.retrievers, queries, settings.depth)
+    check_found(settings.retrievers, queries, settings.depth)
     configs["sft_answers"] = answer_rows(read_frame(store, made["gold_places"]))
     configs["queries"] = queries
     counts = {name: frame.height for name, frame in configs.items() if isinstance(frame, pl.DataFrame)}
@@ -43,13 +43,15 @@ def write_retpo(store: Store, made: Made, folder: Path, settings: RetpoSettings,
     return write_configs(folder, configs, card)
 
 
-def check_runs(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, depth: int) -> None:
-    """Raises InputError for a run that finds nothing at all: it is probably another run."""
+def check_found(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, depth: int) -> None:
+    """Raises InputError for a run or an endpoint that finds nothing at all: it probably knows other names."""
     for one in retrievers:
-        if one.kind == "run" and (queries.filter(pl.col("retriever") == one.label)["rank"] > depth).all():
+        if one.kind in ("run", "http") and (queries.filter(pl.col("retriever") == one.label)["rank"] > depth).all():
+            name = queries["id"][0]
+            expected = f"the run's queries to be called {name}-k (for candidate k, counted from 0), or {name} for k = 0"
             raise InputError(
-                f"{one.path} finds no gold passage for any query; expected the run's queries to be called "
-                f"{queries['id'][0]}-k (for candidate k, counted from 0), or {queries['id'][0]} for k = 0"
+                f"{one.path or one.url} finds no gold passage for any query; expected passages to be called as in the "
+                f"corpus{f', and {expected}' if one.path else ''}"
             )
 
 
@@ -61,12 +63,13 @@ def all_queries(store: Store, manifest: Manifest, depth: int) -> pl.DataFrame:
 
 def figures(queries: pl.DataFrame, made: Made) -> dict[str, Any]:
     """The tables: forms of the turns that were rewritten, where retrievers disagree, the funnel."""
+    queries = turn_types(queries)  # before first turns go: the second ones are compared with them
     generated = queries.filter(pl.col("id").is_in(rewritten(queries).implode()))
-    found = evaluation(generated if generated.height else queries)
+    queries = generated if generated.height else queries
     stages = ("turns", "gold_places", "candidates", "query_picks", "query_pairs", "pareto_pairs", "hard_negatives")
     return {
-        "evaluation": found,
-        "disagreement": disagreement(generated if generated.height else queries),
+        "evaluation": evaluation([totals(queries)]),
+        "disagreement": disagreement(queries),
         "funnel": [
             {
                 "stage": stage,

@@ -105,11 +105,11 @@ ANSWER_COLUMNS = ("id", "answer_index", "prompt", "system", "answer", "finish_re
 WHOLE_NUMBERS = ("answer_index", "completion_tokens")
 
 
-def check_out(out: Path, source: str) -> None:
+def check_out(out: Path, *sources: str) -> None:
     """Raises InputError before a token is spent when the output could not be written, or would replace the input."""
     if not out.name.endswith(ENDINGS):
         raise InputError(f"{out} has an unknown ending; expected one of {', '.join(ENDINGS)}")
-    if out.resolve() == Path(source).expanduser().resolve():
+    if out.resolve() in [Path(source).expanduser().resolve() for source in sources if source]:
         raise InputError(f"{out} is the input, too; choose another --out")
     if out.is_dir() or not os.access(out.resolve().parent, os.W_OK):
         raise InputError(f"{out} cannot be written; expected a file in a folder that is there and may be written to")

@@ -21,7 +21,7 @@ from tasks.dialogue_signs import called
 from tasks.judging import bench_results
 from tasks.preference_sets import PreferenceSets
 from tasks.ranks import Ranks
-from tasks.retrieval_metrics import form_name
+from tasks.retrieval_metrics import decimals, form_name
 from tasks.stages import APPLICATIONS, noted_rows
 
 Made = Mapping[str, Manifest]
@@ -219,7 +219,7 @@ def show_queries(console: Any, planned: Plan, made: Made, most: int, whole: bool
     for row in told["evaluation"]:
         if not row["group"]:
             form = form_name(row)
-            numbers = (f"{row[name]:.3f}" for name in columns[3:])
+            numbers = (decimals(row[name]) for name in columns[3:])
             shown.add_row(Text(row["retriever"]), Text(form), f"{row['queries']:,}", *numbers)
     console.print(shown)
     for row in told["disagreement"]:

@@ -26,7 +26,7 @@ class Passage(Row):
 
 
 class Gold(Frozen):
-    """A passage that answers a question. place: its number in the corpus; -1: it is not there."""
+    """A passage that answers a question. place: its number in the corpus; negative: it is not there."""
 
     passage: str
     relevance: int = Field(1, description="graded; a passage with 0 or less is not relevant")
@@ -52,10 +52,14 @@ class Turn(Row):
 
 
 class Candidate(Frozen):
-    """One query for a turn, and everything it came from: methods, forms, or the names that a file gives."""
+    """One query for a turn, and everything it came from: methods, forms, or the names that a file gives.
+
+    number: its place before equal strings were joined; runs know it as TURN-number.
+    """
 
     query: str
     methods: tuple[str, ...]
+    number: int
 
 
 class WithCandidates(Turn):
@@ -131,13 +135,13 @@ class ParetoPair(SearchRow):
     rejected_ranks: tuple[int, ...]
 
 
-class HardNegatives(SearchRow):
-    """Passages that a poor query brings above the gold one: what a retriever should learn to tell apart.
+class HardNegative(SearchRow):
+    """A passage that a poor query brings above the gold one: what a retriever should learn to tell from it.
 
-    query: the turn's best query. rejected: the query that brought them up.
+    query: the turn's best query. rejected: the query that brought the passage up.
     """
 
     query: str
     rejected: str
     positive: str
-    negatives: tuple[str, ...]
+    negative: str

@@ -22,6 +22,19 @@ BM25_PRESETS = {"topiocqa": {"k1": 0.9, "b": 0.4}, "qrecc": {"k1": 0.82, "b": 0.
 """The paper's values by dataset, written bm25:topiocqa and bm25:qrecc."""
 
 
+WORDS, MODEL = ("bm25", "fusion"), ("dense", "fusion")
+FIELDS_OF = {
+    **dict.fromkeys(("k1", "b", "stopwords", "stemmer"), WORDS),
+    **dict.fromkeys(("model", "query_prompt", "passage_prompt", "index"), MODEL),
+    "rrf_k": ("fusion",),
+    "path": ("run",),
+    **dict.fromkeys(("url", "api_key_env"), ("http",)),
+}
+"""Whom a retriever's settings are for."""
+NEEDED = {"run": "path", "http": "url"}
+TAKEN = ("answers", "pareto")  # sft_answers, dpo_pareto
+
+
 class TurnSettings(FileSettings):
     """Conversations: MTRAG, TopiOCQA, QReCC, BEIR queries, or rows with history, question and gold."""
 
@@ -41,8 +54,8 @@ class RetrieverSettings(Spelled):
     """
 
     kind: Literal["bm25", "dense", "fusion", "run", "http"]
-    name: str = Field("", pattern=r"^[\w.-]*$", description="in columns and configurations; default: the kind")
-    k1: float = Field(1.2, ge=0, description="bm25, fusion: how fast repeated words stop counting")
+    name: str = Field("", pattern=r"^(\w[\w-]*)?$", description="in columns and configurations; default: the kind")
+    k1: float = Field(1.2, ge=0, le=1000, description="bm25, fusion: how fast repeated words stop counting")
     b: float = Field(0.75, ge=0, le=1, description="bm25, fusion: how much long passages lose")
     stopwords: str = Field("en", description="bm25, fusion: a language's list (en, de, fr, ...), or none")
     stemmer: str = Field("english", description="bm25, fusion: a Snowball stemmer, or none")
@@ -75,6 +88,15 @@ class RetrieverSettings(Spelled):
         if url:
             check_address(url)
         return url
+
+    @model_validator(mode="after")
+    def only_its_own(self) -> "RetrieverSettings":
+        if self.kind in NEEDED and not getattr(self, NEEDED[self.kind]):
+            raise ValueError(f"{self.kind} needs {NEEDED[self.kind]}")
+        for name, kinds in FIELDS_OF.items():
+            if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} means nothing to {self.kind}; it belongs to {', '.join(kinds)}")
+        return self
 
     @property
     def label(self) -> str:
@@ -121,6 +143,8 @@ class CandidateSettings(StageSampling):
     def some(self) -> "CandidateSettings":
         if self.fewest > self.most:
             raise ValueError(f"fewest is {self.fewest}, above most, {self.most}")
+        if len({*self.methods, *self.pool}) < len(self.methods) + len(self.pool):
+            raise ValueError("a method or a form is there twice")
         if not self.methods and not self.pool:
             raise ValueError("there is neither a method nor a form in the pool")
         return self
@@ -153,7 +177,7 @@ class RetpoSettings(RunSettings):
     corpus: CorpusSettings
     engines: dict[Literal["teacher"], EngineSettings] = ENGINES
     retrievers: tuple[RetrieverSettings, ...] = Field(
-        (RetrieverSettings(kind="bm25"),), min_length=1, description="each gives its own ranks, picks and pairs"
+        (RetrieverSettings(kind="bm25"),), description="each gives its own ranks, picks and pairs"
     )
     candidates: CandidateSettings = CandidateSettings()
     depth: int = Field(100, ge=1, le=10_000, description="ranks are exact down to here; what is not found is depth + 1")
@@ -176,7 +200,11 @@ class RetpoSettings(RunSettings):
 
     @model_validator(mode="after")
     def different_names(self) -> "RetpoSettings":
-        labels = [retriever.label for retriever in self.retrievers]
+        labels = [retriever.label.lower() for retriever in self.retrievers]
+        if not labels:
+            raise ValueError("there is no retriever; expected one at least, for instance bm25")
+        if taken := [label for label in labels if label in TAKEN]:
+            raise ValueError(f"no retriever may be called {taken[0]}: a configuration has that name")
         if doubled := {label for label in labels if labels.count(label) > 1}:
             raise ValueError(f"two retrievers are called {min(doubled)}; give one of them another name")
         return self

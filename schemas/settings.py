@@ -149,7 +149,7 @@ class FileSettings(Spelled):
     """A file of rows, or hf://datasets/OWNER/NAME[@REV][#SPLIT]."""
 
     path: str
-    limit: int | None = Field(None, ge=1, description="the first rows only")
+    limit: int | None = Field(None, ge=1, lt=1 << 63, description="the first rows only")
 
     @model_validator(mode="before")
     @classmethod

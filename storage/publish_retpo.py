@@ -46,6 +46,7 @@ def answer_rows(turns: pl.DataFrame) -> pl.DataFrame:
 
 
 def triplet_rows(mined: pl.DataFrame) -> pl.DataFrame:
-    """anchor, positive, negative: a row per hard negative, as sentence-transformers trains on."""
-    each = mined.explode("negatives")
-    return each.select(*KEPT, anchor="query", positive="positive", negative="negatives", rejected_query="rejected")
+    """anchor, positive, negative, and where they are from; sentence-transformers takes these three (select_columns)."""
+    return mined.select("query", "positive", "negative", "rejected", *KEPT).rename(
+        {"query": "anchor", "rejected": "rejected_query"}
+    )

@@ -43,6 +43,14 @@ class Chunk:
     rows: list[Any]
     dropped: list[Dropped]
 
+    def named_apart(self) -> "Chunk":
+        """The same; a drop whose place is called like a row of its chunk is called otherwise."""
+        taken = {row.id for row in self.rows}
+        self.dropped = [
+            row.model_copy(update={"id": f"{row.id} (unreadable)"}) if row.id in taken else row for row in self.dropped
+        ]
+        return self
+
     @property
     def ids_in(self) -> list[str]:
         return [row.id for row in self.rows] + [row.id for row in self.dropped]
@@ -109,18 +117,18 @@ def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None =
             chunk.dropped.append(Dropped(id=line.place, reason=drop.reason, detail=drop.detail[:500]))
         if raw == rows_per_part:
             check_columns(source, expected, columns, answered)
-            yield chunk
+            yield chunk.named_apart()
             chunk, raw = Chunk([], []), 0
     if count == 0:
         raise InputError(f"{source.path} has no rows; expected rows with a column {expected[0]!r}")
     if raw:
         check_columns(source, expected, columns, answered)
-        yield chunk
+        yield chunk.named_apart()
 
 
 def check_columns(source: FileSettings, expected: tuple[str, ...], columns: set[str], answered: bool) -> None:
     if not answered and not columns & set(expected):
-        found = ", ".join(sorted(columns)) or "no row that could be read at all"
+        found = ", ".join(sorted(columns)).encode(errors="replace").decode() or "no row that could be read at all"
         named = isinstance(source, SourceSettings)
         remedy = "; name the column with --prompt-column, or source.prompt_column in the settings" if named else ""
         raise InputError(
@@ -336,10 +344,18 @@ def read_jsonl(file: io.BufferedIOBase) -> Iterator[Line]:
 def read_csv(file: Any, dialect: str) -> Iterator[Line]:
     csv.field_size_limit(sys.maxsize)
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        reader = csv.DictReader(text, dialect=dialect)
+        plain = dialect == "excel-tab"  # a stray quote must not swallow lines: only whole fields are in quotes
+        reader = csv.DictReader(text, dialect=dialect, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
         for fields in reader:
             given = {name: value if value != "" else None for name, value in fields.items() if name}
+            if plain:
+                given = {name: unquoted(value) if isinstance(value, str) else value for name, value in given.items()}
             yield Line(f"line-{reader.line_num}", given)
+
+
+def unquoted(field: str) -> str:
+    whole = len(field) > 1 and field[0] == field[-1] == '"'
+    return field[1:-1].replace('""', '"') if whole else field
 
 
 def read_parquet(path: Path) -> Iterator[Line]:

@@ -8,6 +8,7 @@ qrels       TREC: query 0 passage relevance; or TSV with a header: query-id, cor
 """
 
 import re
+import zlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from schemas.errors import Drop, InputError
 from schemas.hashing import content_hash, file_checksum
 from schemas.retpo import Candidate, Gold, Passage, Turn, WithCandidates
 from schemas.retpo_settings import CorpusSettings, TurnSettings
+from schemas.texts import one_line
 from storage.sources import Line, RowKind, id_of, open_file, text_of
 
 IDS = ("task_id", "id", "_id", "qid", "query_id")
@@ -31,8 +33,14 @@ GOLD = ("gold", "Gold_passage", "Truth_passages", "positive_ctxs", "contexts")
 PASSAGE_IDS = ("_id", "id", "docid", "passage_id", "document_id", "pid")
 TEXTS = ("text", "contents")
 ROLES: dict[str, Any] = {"user": "user", "assistant": "assistant", "agent": "assistant", "system": "assistant"}
+QREL_COLUMNS = (
+    ("query-id", "qid", "query", "topic"),
+    ("corpus-id", "docid", "doc-id", "docno", "passage", "passage-id"),
+    ("score", "relevance", "rel", "label"),
+)
 MARKER = re.compile(r"\|(user|agent|assistant)\|:")
 NUMBERED = re.compile(r"^[QA]\d+: ")  # how some QReCC files mark the lines of a context
+NUMBER = re.compile(r"[-+]?[\d.]+")
 Qrels = Mapping[str, Mapping[str, int]]
 
 
@@ -77,32 +85,46 @@ def turn_of(line: Line, _: TurnSettings, qrels: Qrels | None) -> Turn:
         raise Drop("empty_question")
     number = whole_number(first_of(fields, TURNS))
     conversation = id_of(first_of(fields, CONVERSATIONS))
-    name = id_of(first_of(fields, IDS))
-    if not name and conversation:
-        name = f"{conversation}_{number}"
     if number is None:
         number = 1 + sum(message.role == "user" for message in messages) if messages or conversation else 0
     if number > 1 and not messages:
         raise Drop(f"empty_history: turn {number} has nothing before it")
+    name = id_of(first_of(fields, IDS))
+    if not name and conversation:
+        name = next((one for one in names_of(conversation, number) if one in (qrels or ())), f"{conversation}_{number}")
     name = name or content_hash([question, [message.content for message in messages]])[:24]
     gold = gold_of(fields) if qrels is None else [*qrels.get(name, {}).items()]
     relevant = [one for one in gold if one[1] > 0]
     if not relevant:
-        raise Drop(f"no_gold: no relevant passage is named for {name}")
-    kinds = fields.get("turn_type") or first_of(fields.get("enrichments") or fields, ("Multi-Turn",)) or ""
+        others = f"; the judgements are of {', '.join(list(qrels)[:3])}, ..." if qrels else ""
+        raise Drop(f"no_gold: no relevant passage is named for {name}{others}")
+    enriched = fields.get("enrichments")
+    kinds = fields.get("turn_type") or first_of(enriched if isinstance(enriched, dict) else fields, ("Multi-Turn",))
     return Turn(
         id=name,
         conversation=conversation or name,
-        turn=number,
+        turn=max(1, number) if conversation else number,
         history=tuple(messages),
         question=question,
         gold=tuple(Gold(passage=passage, relevance=relevance) for passage, relevance in relevant),
         human_rewrite=optional_text(fields, REWRITES),
         answer=optional_text(fields, ANSWERS) or answer_of(fields.get("targets")),
         topic=optional_text(fields, ("topic", "Topic")) or "",
-        turn_type=str(kinds[0] if isinstance(kinds, list) and kinds else kinds or ""),
+        turn_type=optional_text(
+            {"turn_type": kinds[0] if isinstance(kinds, list) and kinds else kinds or None}, ("turn_type",)
+        )
+        or "",
         source=optional_text(fields, ("domain", "source")) or "",
     )
+
+
+def names_of(conversation: str, turn: int) -> list[str]:
+    """What judgements call a turn: our own name, and those of the RetPO release for TopiOCQA and QReCC."""
+    return [
+        f"{conversation}_{turn}",
+        f"{conversation}-{turn}",
+        *(f"QReCC-{split}_{conversation}_{turn}" for split in ("Test", "Train", "Dev")),
+    ]
 
 
 def query_of(line: Line, source: TurnSettings, read: Any) -> WithCandidates:
@@ -112,24 +134,26 @@ def query_of(line: Line, source: TurnSettings, read: Any) -> WithCandidates:
     if given is not None:
         if not isinstance(given, dict) or not given:
             raise Drop("bad_candidates: expected a map from names to queries")
-        named = {str(name) or "query": text_of(query, "candidate").strip() for name, query in given.items()}
-        question = first_of(fields, QUESTIONS) or next(iter(named.values()))
+        named = [(str(name) or "query", text_of(query or "", "candidate").strip()) for name, query in given.items()]
+        if not any(query for _, query in named):
+            raise Drop("no_queries: every candidate is empty")
+        question = first_of(fields, QUESTIONS) or next(query for _, query in named if query)
         line = line._replace(fields={**fields, "question": question})
     turn = read(line, source)
     if given is None:
-        named = {"query": turn.question}
-    return WithCandidates(**turn.__dict__, candidates=unique_queries([*named.items()]))
+        named = [("query", one_line(MARKER.sub(" ", str(first_of(fields, QUESTIONS) or turn.question))))]
+    return WithCandidates(**turn.__dict__, candidates=unique_queries(named))
 
 
 def unique_queries(named: list[tuple[str, str]]) -> tuple[Candidate, ...]:
     """Candidates in order, the same string once with all its names; empty ones are left out."""
-    found: dict[str, list[str]] = {}
-    for name, query in named:
+    found: dict[str, dict[str, int]] = {}
+    for number, (name, query) in enumerate(named):
         if query:
-            names = found.setdefault(query, [])
-            if name not in names:
-                names.append(name)
-    return tuple(Candidate(query=query, methods=tuple(names)) for query, names in found.items())
+            found.setdefault(query, {}).setdefault(name, number)
+    return tuple(
+        Candidate(query=query, methods=tuple(names), number=min(names.values())) for query, names in found.items()
+    )
 
 
 def history_of(given: Any) -> list[Message]:
@@ -138,13 +162,15 @@ def history_of(given: Any) -> list[Message]:
     """
     if isinstance(given, str):
         given = [NUMBERED.sub("", part) for part in given.split("\n") if part.strip()]
+    if not isinstance(given, list | None):
+        raise Drop(f"bad_history: it is {given!r:.60}; expected a list of messages")
     messages = []
     for place, one in enumerate(given or ()):
         if isinstance(one, dict):
             role, text = first_of(one, ("role", "speaker")), first_of(one, ("content", "text"))
         else:
             role, text = ("user", "assistant")[place % 2], one
-        if role not in ROLES or not isinstance(text, str):
+        if not isinstance(role, str) or role not in ROLES or not isinstance(text, str):
             raise Drop(f"bad_history: message {place} is {one!r:.60}; expected a text, or {{role, content}}")
         messages.append(Message(role=ROLES[role], content=text_of(text, "history").strip()))
     return messages
@@ -166,24 +192,37 @@ def gold_of(fields: Mapping[str, Any]) -> list[tuple[str, int]]:
     for name in GOLD:
         given = fields.get(name)
         if isinstance(given, dict) and not any(key in given for key in PASSAGE_IDS):
-            return [(str(key), whole_number(value) or 1) for key, value in given.items()]
+            return [(str(key), graded(value)) for key, value in given.items()]
         found: dict[str, int] = {}
         for one in given if isinstance(given, list) else [given] if given else ():
             passage = first_of(one, PASSAGE_IDS) if isinstance(one, dict) else one
             if passage := id_of(passage):
-                graded = whole_number(one.get("relevance")) if isinstance(one, dict) else None
-                found[passage] = 1 if graded is None else graded
+                found[passage] = graded(one.get("relevance")) if isinstance(one, dict) else 1
         if found:
             return [*found.items()]
     return []
 
 
+def graded(given: Any) -> int:
+    """A relevance: 1 where none is given. Raises Drop for what is no number."""
+    if given is None or isinstance(given, bool):
+        return 1 if given is None else int(given)
+    try:
+        number = float(given)
+        if not number.is_integer() or abs(number) > 1e9:
+            raise ValueError
+        return int(number)
+    except (TypeError, ValueError, OverflowError):
+        raise Drop(f"bad_gold: a relevance is {given!r:.40}; expected a whole number") from None
+
+
 def whole_number(given: Any) -> int | None:
     """A whole number, also one that a file has as text; None where there is none."""
     try:
-        return None if given is None or isinstance(given, bool) else int(given)
+        number = None if given is None or isinstance(given, bool) else int(given)
     except (TypeError, ValueError, OverflowError):
         return None
+    return number if number is None or abs(number) < 1 << 31 else None
 
 
 def optional_text(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
@@ -218,30 +257,48 @@ PASSAGES = RowKind("passages", Passage, passage_of, lambda _: TEXTS, lambda pass
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """query -> passage -> relevance. Raises InputError that names the first line that is neither form."""
     found: dict[str, dict[str, int]] = {}
+    order = None
     try:
         with open_file(path) as file:
             for number, data in enumerate(file, 1):
                 given = data.decode("utf-8-sig").strip()
                 fields = given.split("\t") if "\t" in given else given.split()
-                if not fields or (number == 1 and not is_number(fields[-1])):
-                    continue  # an empty line, or the header
-                if len(fields) not in (3, 4) or not is_number(fields[-1]):
+                if fields and order is None:
+                    order = columns_of(fields)
+                    if not any(map(NUMBER.fullmatch, fields)):
+                        continue  # the header
+                if not fields:
+                    continue
+                query, passage, relevance = order or (0, -2, -1)
+                if len(fields) not in (3, 4) or not is_number(fields[relevance]):
                     raise InputError(
                         f"{path}, line {number}: {given[:80]!r} is no judgement; expected `query passage relevance` or "
-                        "`query 0 passage relevance`"
+                        "`query 0 passage relevance`, the relevance a whole number"
                     )
-                found.setdefault(fields[0], {})[fields[-2]] = int(float(fields[-1]))
+                found.setdefault(fields[query], {})[fields[passage]] = int(float(fields[relevance]))
     except FileNotFoundError as error:
         raise InputError(f"{path} is not there; expected relevance judgements (TREC, or TSV with a header)") from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if not found:
         raise InputError(f"{path} holds no relevance judgement")
     return found
 
 
+def columns_of(header: list[str]) -> tuple[int, int, int]:
+    """Where query, passage and relevance stand, by a header's names, else as TREC and BEIR have them."""
+    names = [name.lower().replace("_", "-") for name in header]
+    places = [next((n for n, name in enumerate(names) if name in known), None) for known in QREL_COLUMNS]
+    query, passage, relevance = places
+    if query is None or passage is None or relevance is None:
+        return 0, -2, -1
+    return query, passage, relevance
+
+
 def is_number(text: str) -> bool:
+    """Whether a text is a whole number."""
     try:
-        return abs(float(text)) < 1e9
+        number = float(text)
     except ValueError:
         return False
+    return number.is_integer() and abs(number) < 1e9

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import orjson
@@ -44,7 +45,8 @@ class Words:
 
     def of(self, text: str) -> list[str]:
         found = []
-        for word in WORD.findall(text.lower()):
+        text = text.lower() if text.isascii() else normalize("NFC", text.lower())
+        for word in WORD.findall(text):
             stem = self._stems.get(word)
             if stem is None:
                 stem = self._stems[word] = "" if word in self.stopwords else self._stem(word)

@@ -16,8 +16,9 @@ from storage.turns import unique_queries
 from tasks.prompts import load
 from tasks.recipe import Recipe, Steps, ask_each
 
-MARKED = re.compile(r"[\s*#>-]*\b(Rewrite|Plan|Answer) ?\d+ ?:[*\s]*", re.IGNORECASE)
-QUOTES = "\"'“”`*"
+LABEL = re.compile(r"^[\s*#>()\d.-]*\b(Rewrite|Plan|Answer) ?\d+ ?:[*\s]*", re.IGNORECASE | re.MULTILINE)
+INLINE = re.compile(r"(?<=\S) (?=Rewrite \d+: )")  # the paper's marker needs no line of its own
+QUOTED = re.compile(r"[\"'“`](.*)[\"'”`]")
 
 
 class Candidates(Recipe[Turn, WithCandidates]):
@@ -66,7 +67,10 @@ class Candidates(Recipe[Turn, WithCandidates]):
                 raise faults[min(faults)]
         named: list[tuple[str, str]] = [(method, query) for method in methods for query in found.get(method, ())]
         named += [(form, form_of(row, form)) for form in self.pool]
-        return WithCandidates(**row.__dict__, candidates=unique_queries(named))
+        candidates = unique_queries(named)
+        if not candidates:
+            raise Drop("no_queries: no method was asked, and nothing joins the pool")
+        return WithCandidates(**row.__dict__, candidates=candidates)
 
     def base(self, row: Turn) -> str:
         """What expansions start from, where it need not be asked for."""
@@ -82,15 +86,13 @@ def parse_queries(said: Completion, method: Method, base: str) -> list[str]:
     """The queries of one answer, each one line, each once. Raises Drop for an answer that never came.
 
     The paper splits at `Rewrite k: `, strips and leaves out what is empty; we also take the marker in bold, in a list
-    or in lower case. Of an answer that was cut at max_tokens, the last piece is left out.
+    or in lower case, and of each piece the first line. Of an answer that was cut at max_tokens, the last piece is left
+    out.
     """
     if said.error:
         raise Drop(said.error)
-    _, *marked = MARKED.split(said.text)
-    pieces = [
-        (kind.lower(), one_line(text).strip(QUOTES).strip())
-        for kind, text in zip(marked[::2], marked[1::2], strict=False)
-    ]
+    _, *marked = LABEL.split(INLINE.sub("\n", said.text))
+    pieces = [(kind.lower(), bare(text)) for kind, text in zip(marked[::2], marked[1::2], strict=True)]
     if said.finish_reason == "length":
         pieces = pieces[:-1]
     rewrites = [text for kind, text in pieces if kind == "rewrite" and text]
@@ -102,8 +104,17 @@ def parse_queries(said: Completion, method: Method, base: str) -> list[str]:
 
 
 def form_of(turn: Turn, form: Form) -> str:
-    """A turn as a query, without a model; empty where there is none."""
+    """A turn as a query, without a model; empty where there is none. The question first, then what was said, the last
+    message first: encoders cut what is long.
+    """
     if form == "human_rewrite":
         return one_line(turn.human_rewrite or "")
     before = [message.content for message in turn.history if form == "history" or message.role == "user"]
-    return one_line(" ".join([*(before if form != "question" else ()), turn.question]))
+    return one_line(" ".join([turn.question, *(reversed(before) if form != "question" else ())]))
+
+
+def bare(text: str) -> str:
+    """The first line of a piece, without bold marks and the quotes around all of it."""
+    line = one_line(text.strip().partition("\n")[0]).strip("*").strip()
+    quoted = QUOTED.fullmatch(line)
+    return quoted[1].strip() if quoted and quoted[1] else line

@@ -4,6 +4,8 @@ Source: docs/papers.md#retpo, step C.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,13 +13,14 @@ import polars as pl
 from pydantic import Field
 
 from schemas.hashing import child_id, digest
-from schemas.retpo import HardNegatives, ParetoPair, Pick, QueryPair
+from schemas.retpo import HardNegative, ParetoPair, Pick, QueryPair
 from schemas.rows import Dropped, Pool, arrow_schema
 from storage.artifacts import Store, read_manifest
 from tasks.frames import FrameStage
 from tasks.indexes import indexed, parts_of
 
 Row = dict[str, Any]
+SPARE = 8  # negatives looked at beyond those wanted: some have a gold passage's text
 CARRIED = ("conversation", "turn", "history", "question")
 
 
@@ -78,12 +81,13 @@ def agreement(pair: tuple[int, int], others: Sequence[Sequence[int]]) -> float |
 class RankedStage(FrameStage):
     """One that makes rows of turns with rankings. A first turn is left out (`first_turn`), unless `first_turns`."""
 
-    needs: ClassVar = ("id", "turn", "candidates", "rankings")
+    needs: ClassVar = ("id", "turn", "history", "candidates", "rankings")
     makes: ClassVar[Any]
     nothing: ClassVar[str]
     """Why a turn makes no row."""
 
     first_turns: bool = False
+    retrievers: int = Field(1, ge=1, exclude=True, description="for plans")
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
@@ -97,7 +101,7 @@ class RankedStage(FrameStage):
         made: list[Row] = []
         dropped: list[Dropped] = []
         for turn in frame.iter_rows(named=True):
-            if turn["turn"] == 1 and not self.first_turns:
+            if turn["turn"] and not turn["history"] and not self.first_turns:
                 dropped.append(Dropped(id=turn["id"], reason="first_turn"))
             elif rows := list(self.rows_of(turn)):
                 made.extend(
@@ -128,7 +132,7 @@ class QueryPicks(RankedStage):
     depth: int = Field(100, ge=1)
 
     def rows_per_row(self) -> int:
-        return self.top
+        return self.top * self.retrievers
 
     def rows_of(self, turn: Row) -> Iterator[Row]:
         for ranking in turn["rankings"]:
@@ -157,7 +161,7 @@ class QueryPairs(RankedStage):
     seed: int = Field(0, ge=0)
 
     def rows_per_row(self) -> int:
-        return self.per_turn
+        return self.per_turn * self.retrievers
 
     def rows_of(self, turn: Row) -> Iterator[Row]:
         queries = [one["query"] for one in turn["candidates"]]
@@ -217,18 +221,24 @@ class RankedPool(Pool):
 
 
 class QueryPools(RankedStage):
-    """Per retriever, a turn's queries as a pool with rewards, so that the cuts over pools work on queries, too."""
+    """Per retriever, a turn's queries as a pool with rewards, for the cuts over pools; its prompt is
+    the conversation.
+    """
 
     name: ClassVar = "query_pools"
     version: ClassVar = "1"
     makes: ClassVar = RankedPool
     nothing: ClassVar = "no_query"
 
+    def rows_per_row(self) -> int:
+        return self.retrievers
+
     def rows_of(self, turn: Row) -> Iterator[Row]:
+        said = [*turn["history"], {"role": "user", "content": turn["question"]}]
         for ranking in turn["rankings"]:
             yield {
                 "retriever": ranking["retriever"],
-                "prompt": turn["question"],
+                "prompt": "\n".join(f"{message['role']}: {message['content']}" for message in said),
                 "system": None,
                 "source": turn["source"],
                 "note": "",
@@ -241,52 +251,62 @@ class QueryPools(RankedStage):
 
 
 class MinedNegatives(RankedStage):
-    """Per retriever, the passages that a turn's worse queries bring above the gold one. Drops: no_negative.
+    """Per retriever, passages that a turn's worse queries bring above the gold one: a row for each. Drops: no_negative.
 
-    Passages with the gold one's text are left out; others may still answer the question, where judgements have gaps.
+    Those of the nearest misses come first. Texts equal to a gold passage's are left out; others may still answer the
+    question, where judgements have gaps.
     """
 
     name: ClassVar = "hard_negatives"
     version: ClassVar = "1"
     whole: ClassVar = True
-    makes: ClassVar = HardNegatives
+    makes: ClassVar = HardNegative
     nothing: ClassVar = "no_negative"
 
     count: int = Field(4, ge=1)
     passages: str = Field("", description="filled in: the key of the corpus")
 
+    def rows_per_row(self) -> int:
+        return self.count * self.retrievers
+
     def rows_of(self, turn: Row) -> Iterator[Row]:
-        """Rows with places of passages where their texts will stand."""
-        gold = {one["place"] for one in turn["gold"]}
+        """Rows with the places of passages where their texts will stand; more than are kept, for some are left out."""
         for ranking in turn["rankings"]:
             ranks = best_ranks(ranking)
             best = picked(ranks, 1, 1)[0]
             worse = sorted((n for n, rank in enumerate(ranks) if rank > ranks[best]), key=lambda n: (ranks[n], n))
-            found = {place: n for n in reversed(worse) for place in ranking["above"][n] if place not in gold}
-            by_query = sorted(found, key=lambda place: (ranks[found[place]], found[place]))
-            if by_query:
+            found: dict[int, int] = {}
+            for n in worse:
+                for place in ranking["above"][n]:
+                    found.setdefault(place, n)
+            for place, n in list(found.items())[: self.count + SPARE]:
                 yield {
                     "retriever": ranking["retriever"],
                     "query": turn["candidates"][best]["query"],
-                    "rejected": turn["candidates"][found[by_query[0]]]["query"],
+                    "rejected": turn["candidates"][n]["query"],
                     "positive": str(gold_place(turn, ranking, best)),
-                    "negatives": [str(place) for place in by_query[: 2 * self.count]],
+                    "negative": str(place),
                 }
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         made, dropped = super().apply(frame, store)
-        wanted = {*made["positive"], *made["negatives"].explode()}
-        text = texts_at(Store(store), self.passages, {int(place) for place in wanted if place is not None})
-        rows: list[Row] = []
-        for row in made.iter_rows(named=True):
-            positive = text[int(row["positive"])]
-            negatives = list(dict.fromkeys(text[int(place)] for place in row["negatives"]))
-            others = [one for one in negatives if one != positive][: self.count]
-            if others:
-                rows.append({**row, "positive": positive, "negatives": others})
-        kept = {row["parent_id"] for row in rows}
-        lost = [row for row in dict.fromkeys(made["parent_id"]) if row not in kept]
-        return pl.DataFrame(rows, schema=made.schema), dropped + [Dropped(id=i, reason=self.nothing) for i in lost]
+        rows = frame.select("id", "gold").rows()
+        gold = {row: {one["place"] for one in many if one["place"] >= 0} for row, many in rows}
+        wanted = {int(place) for place in {*made["positive"], *made["negative"]}}
+        text = texts_at(Store(store), self.passages, wanted.union(*gold.values()))
+        kept: list[Row] = []
+        for (turn, _), mine in groupby(made.iter_rows(named=True), itemgetter("parent_id", "retriever")):
+            answers, fresh = {text[place] for place in gold[turn]}, dict[str, Row]()
+            for row in mine:
+                fresh.setdefault(text[int(row["negative"])], row)
+            kept += [
+                {**row, "positive": text[int(row["positive"])], "negative": negative}
+                for negative, row in fresh.items()
+                if negative not in answers
+            ][: self.count]
+        lost = set(made["parent_id"]) - {row["parent_id"] for row in kept}
+        drops = [Dropped(id=row, reason=self.nothing) for row in frame["id"] if row in lost]
+        return pl.DataFrame(kept, schema=made.schema), dropped + drops
 
 
 def gold_place(turn: Row, ranking: Row, query: int) -> int:

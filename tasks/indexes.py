@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -123,12 +124,7 @@ class DenseIndex(FileStage):
     def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None]) -> None:
         vectors = (frame["vector"].to_numpy().astype(np.float32) for frame in parts_of(store, source, tell))
         first = next(vectors)
-
-        def blocks() -> Iterator[Any]:
-            yield first
-            yield from vectors
-
-        build_dense(blocks(), source.rows, first.shape[1], folder, self.kind)
+        build_dense(chain([first], vectors), source.rows, first.shape[1], folder, self.kind)
 
 
 def parts_of(store: Store, source: Manifest, tell: Callable[[int], None]) -> Iterator[pl.DataFrame]:

@@ -10,6 +10,7 @@ from tasks.bm25 import Array
 
 MEASURES = ("MRR", "MRR@10", "nDCG@3", "nDCG@10", "R@5", "R@10", "R@20", "R@100", "MAP")
 FORMS = ("question", "user_turns", "history", "human_rewrite", "rewrite", "plan", "expand")
+KEYS = ("group", "retriever", "form", "choice")
 ANY = ""  # the form that all of a turn's queries make; a file's names are never empty
 DEPTHS = ((1, "turn 1"), (3, "turns 2-3"), (6, "turns 4-6"), (1 << 30, "turns 7 and later"))
 
@@ -19,7 +20,7 @@ def measures(ranks: Sequence[Sequence[int]], relevance: Sequence[Sequence[int]],
     relevance: theirs, at least 1.
 
     The gain of nDCG is the relevance (trec_eval's), every other measure takes a gold passage as relevant. A miss counts
-    as 0, its reciprocal, too.
+    as 0, its reciprocal, too. What looks further than the depth is not known: nan.
     """
     widest = max(map(len, ranks), default=1)
     at = np.full((len(ranks), widest), np.inf)
@@ -39,7 +40,7 @@ def measures(ranks: Sequence[Sequence[int]], relevance: Sequence[Sequence[int]],
         found: Array = (gain / np.log2(1 + at) * (at <= cut)).sum(1)
         return np.asarray(found / np.maximum(best, 1e-9))
 
-    return {
+    found = {
         "MRR": first,
         "MRR@10": np.where(first >= 0.1, first, 0),
         "nDCG@3": ndcg(3),
@@ -47,6 +48,8 @@ def measures(ranks: Sequence[Sequence[int]], relevance: Sequence[Sequence[int]],
         **{f"R@{cut}": (at <= cut).sum(1) / gold for cut in (5, 10, 20, 100)},
         "MAP": ((1 + np.arange(widest)) / in_order).sum(1) / gold,
     }
+    unknown = np.full(len(at), np.nan)
+    return {name: values if int(name.partition("@")[2] or 0) <= depth else unknown for name, values in found.items()}
 
 
 def scored_queries(turns: pl.DataFrame, depth: int) -> pl.DataFrame:
@@ -68,18 +71,21 @@ def scored_queries(turns: pl.DataFrame, depth: int) -> pl.DataFrame:
         *("retriever", "query", "methods", "place", "ranks"),
         pl.col("ranks").list.min().alias("rank"),
         pl.col("rewards").alias("reward"),
-        *(pl.Series(name, values) for name, values in found.items()),
+        *(pl.Series(name, values).fill_nan(None) for name, values in found.items()),
     )
 
 
 def turn_types(queries: pl.DataFrame) -> pl.DataFrame:
-    """The same with `turn_type` filled in where the data has topics: first, topic switch, no switch."""
+    """The same with `turn_type` filled in where the data has topics: first; after the turn before, topic switch, no
+    switch.
+    """
     turns = queries.select("id", "conversation", "turn", "topic").unique("id").sort("conversation", "turn")
     before = pl.col("topic").shift(1).over("conversation")
+    follows = pl.col("turn") == pl.col("turn").shift(1).over("conversation") + 1
     kind = (
         pl.when(pl.col("turn") == 1)
         .then(pl.lit("first"))
-        .when((pl.col("topic") == "") | before.is_null() | (before == ""))
+        .when((pl.col("topic") == "") | before.is_null() | (before == "") | ~follows)
         .then(pl.lit(""))
         .when(pl.col("topic") == before)
         .then(pl.lit("no switch"))
@@ -93,9 +99,9 @@ def turn_types(queries: pl.DataFrame) -> pl.DataFrame:
 
 
 def forms(queries: pl.DataFrame) -> pl.DataFrame:
-    """Per turn, retriever and form (a method or a name), the first and the best of its queries, and those of all.
+    """Per turn, retriever and form (a method or a name), the first and the best of its queries; and those of all.
 
-    Columns `form`, `choice` (first, best; only: where no turn has a second) and the measures.
+    Columns `form`, `choice` (first, best), `several` (whether it had more than one) and the measures.
     """
     named = pl.concat(
         [
@@ -105,38 +111,45 @@ def forms(queries: pl.DataFrame) -> pl.DataFrame:
         how="diagonal",
     )
     keys = ["retriever", "form", "id"]
+    named = named.with_columns(several=pl.len().over(keys) > 1)
     first = named.sort("place", maintain_order=True).unique(keys, keep="first", maintain_order=True)
     best = named.sort("rank", "place", maintain_order=True).unique(keys, keep="first", maintain_order=True)
-    several = named.group_by(keys).len().group_by("retriever", "form").agg((pl.col("len") > 1).any().alias("several"))
-    both = pl.concat([first.with_columns(choice=pl.lit("first")), best.with_columns(choice=pl.lit("best"))])
-    both = both.join(several, on=["retriever", "form"], maintain_order="left")
-    only = both.filter(~pl.col("several") & (pl.col("choice") == "first")).with_columns(choice=pl.lit("only"))
-    return pl.concat([both.filter("several"), only]).drop("several")
+    return pl.concat([first.with_columns(choice=pl.lit("first")), best.with_columns(choice=pl.lit("best"))])
 
 
-def evaluation(queries: pl.DataFrame) -> list[dict[str, Any]]:
-    """Means by retriever, form and choice: of all turns, then by turn type and by depth. Rows: retriever, form, choice,
-    group, queries, and the measures.
+def totals(queries: pl.DataFrame) -> pl.DataFrame:
+    """Sums of the measures by group, retriever, form and choice: of all turns, of a turn type, of a depth. A part's
+    turns may be summed by themselves.
     """
     each = forms(turn_types(queries))
     depth = pl.lit(DEPTHS[-1][1])
     for limit, name in reversed(DEPTHS[:-1]):
         depth = pl.when(pl.col("turn") <= limit).then(pl.lit(name)).otherwise(depth)
-    grouped = [
-        each.with_columns(group=pl.lit("")),
-        each.filter(pl.col("turn_type") != "").with_columns(group=pl.col("turn_type")),
-        each.filter(pl.col("turn") > 0).with_columns(group=depth),
-    ]
-    keys = ["group", "retriever", "form", "choice"]
-    found = [
-        one.group_by(keys, maintain_order=True).agg(pl.len().alias("queries"), pl.col(MEASURES).mean())
-        for one in grouped
-        if one.height
-    ]
-    rows = pl.concat(found).to_dicts()
+    grouped = pl.concat(
+        [
+            each.with_columns(group=pl.lit("")),
+            each.filter(pl.col("turn_type") != "").with_columns(group=pl.col("turn_type")),
+            each.filter(pl.col("turn") > 0).with_columns(group=depth),
+        ]
+    )
+    sums = (pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in MEASURES)
+    return grouped.group_by(KEYS, maintain_order=True).agg(pl.len().alias("queries"), pl.col("several").any(), *sums)
+
+
+def evaluation(sums: Sequence[pl.DataFrame]) -> list[dict[str, Any]]:
+    """Means by retriever, form and choice, of every group; sums: `totals`. A form that no turn has twice has one choice,
+    `only`. Rows: retriever, form, choice, group, queries, and the measures (None where the depth does not tell).
+    """
+    whole = pl.concat(sums)
+    added = (pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in MEASURES)
+    each = whole.group_by(KEYS, maintain_order=True).agg(pl.col("queries").sum(), pl.col("several").any(), *added)
+    each = each.with_columns(pl.col("several").any().over("retriever", "form"), pl.col(MEASURES) / pl.col("queries"))
+    each = each.filter(pl.col("several") | (pl.col("choice") == "first"))
+    rows = (
+        each.with_columns(choice=pl.when("several").then("choice").otherwise(pl.lit("only"))).drop("several").to_dicts()
+    )
     named = list(dict.fromkeys([*FORMS, *(row["form"] for row in rows if row["form"] != ANY), ANY]))
-    retrievers = list(dict.fromkeys(queries["retriever"]))
-    order = list(dict.fromkeys(row["group"] for row in rows))
+    retrievers, order = list(dict.fromkeys(each["retriever"])), list(dict.fromkeys(each["group"]))
     return sorted(
         rows,
         key=lambda row: (order.index(row["group"]), retrievers.index(row["retriever"]), named.index(row["form"])),
@@ -194,6 +207,11 @@ def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for group in groups
         }
     return told
+
+
+def decimals(value: float | None) -> str:
+    """A measure for people; a dash for one that is not known."""
+    return "–" if value is None else f"{value:.3f}"
 
 
 def form_name(row: Mapping[str, Any]) -> str:

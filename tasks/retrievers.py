@@ -2,12 +2,15 @@
 
 import os
 import time
+import zlib
+from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import orjson
 import polars as pl
 
 from schemas.errors import EngineError, EngineRefused, InputError
@@ -15,12 +18,13 @@ from schemas.hashing import file_checksum
 from schemas.retpo_settings import RetrieverSettings
 from storage.artifacts import Store, read_manifest
 from storage.sources import open_file
-from tasks.bm25 import Bm25, Hits, Words
+from tasks.bm25 import Array, Bm25, Hits, Words
 from tasks.dense import Dense
 from tasks.embeddings import embedder_name
 from tasks.indexes import locate
 
 ATTEMPTS, FIRST_WAIT_S, TIMEOUT_S, QUERIES_PER_REQUEST = 5, 0.5, 60, 64
+LARGEST = 1e30  # score
 
 
 class Retriever(Protocol):
@@ -64,13 +68,66 @@ class RunFile:
     not have found nothing.
     """
 
-    def __init__(self, path: Path, root: Path, passages: str) -> None:
-        self.root, self.passages = root, passages
-        self._found = read_run(path)
+    def __init__(self, path: Path, content: str, root: Path, passages: str) -> None:
+        if file_checksum(path) != content:
+            raise InputError(f"{path} has changed since the run began; run the same command again")
+        self._number, self._starts, named, self._passage, self._score = read_run(path)
+        self._place = locate(root, passages, pl.Series("id", named, dtype=pl.String)).to_numpy()
 
     def search(self, ids: Sequence[str], queries: Sequence[str], depth: int) -> Hits:
-        found = [self._found.get(name) or self._found.get(name.removesuffix("-0"), []) for name in ids]
-        return located([hits[:depth] for hits in found], depth, self.root, self.passages)
+        places = np.full((len(ids), depth), -1, np.int32)
+        scores = np.zeros((len(ids), depth), np.float32)
+        for row, name in enumerate(ids):
+            query = self._number.get(name, self._number.get(name.removesuffix("-0")))
+            if query is not None:
+                start = self._starts[query]
+                mine = slice(start, min(start + depth, self._starts[query + 1]))
+                found = self._place[self._passage[mine]]
+                places[row, : len(found)], scores[row, : len(found)] = found, self._score[mine]
+        return Hits(places, scores)
+
+
+def read_run(path: Path) -> tuple[dict[str, int], Array, list[str], Array, Array]:
+    """(number by query, where its hits start, passages by number, passage and score of every hit); a query's hits stand
+    together, best first: by score, then by rank. Some 20 bytes a hit. Raises InputError that names the line.
+    """
+    queries: dict[str, int] = {}
+    passages: dict[str, int] = {}
+    query, passage, rank, score = array("i"), array("i"), array("i"), array("d")
+    try:
+        with open_file(path) as file:
+            for number, data in enumerate(file, 1):
+                fields = data.decode("utf-8-sig").split()
+                if not fields:
+                    continue
+                try:
+                    rank.append(int(fields[3]))
+                    score.append(finite(fields[4]))
+                    query.append(queries.setdefault(fields[0], len(queries)))
+                    passage.append(passages.setdefault(fields[2], len(passages)))
+                except (ValueError, IndexError, OverflowError) as error:
+                    raise InputError(
+                        f"{path}, line {number}: {data[:80]!r} is no TREC run; expected "
+                        "`query Q0 passage rank score tag`"
+                    ) from error
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there; expected a TREC run") from error
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    scores = np.asarray(score)
+    order = np.lexsort((np.asarray(rank), -scores, np.asarray(query)))
+    hits = np.asarray(query, np.int64)[order] * max(1, len(passages)) + np.asarray(passage)[order]
+    order = order[np.sort(np.unique(hits, return_index=True)[1])]  # a passage that is there twice counts once
+    starts = np.searchsorted(np.asarray(query)[order], np.arange(len(queries) + 1))
+    return queries, starts, list(passages), np.asarray(passage)[order], scores[order].astype(np.float32)
+
+
+def finite(given: str | float) -> float:
+    """A score; raises ValueError for nan and infinity, too."""
+    number = float(given)
+    if not abs(number) <= LARGEST:
+        raise ValueError(f"{given!s:.40} is no score")
+    return number
 
 
 def located(found: list[list[tuple[str, float]]], depth: int, root: Path, passages: str) -> Hits:
@@ -87,33 +144,15 @@ def located(found: list[list[tuple[str, float]]], depth: int, root: Path, passag
     return Hits(places, scores)
 
 
-def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
-    """query -> (passage, score), best first: by score, then by rank. Raises InputError that names the line."""
-    found: dict[str, list[tuple[float, int, str]]] = {}
-    try:
-        with open_file(path) as file:
-            for number, data in enumerate(file, 1):
-                fields = data.decode().split()
-                try:
-                    query, _, passage, rank, score = fields[:5]
-                    found.setdefault(query, []).append((-float(score), int(rank), passage))
-                except ValueError as error:
-                    raise InputError(
-                        f"{path}, line {number}: {data[:80]!r} is no TREC run; expected "
-                        "`query Q0 passage rank score tag`"
-                    ) from error
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not there; expected a TREC run") from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    return {query: [(passage, -score) for score, _, passage in sorted(hits)] for query, hits in found.items()}
-
-
 class HttpSearch:
     """A search endpoint: POST {"queries": [TEXT], "k": N} -> {"results": [[{"id": ID, "score": X}]]}, best first."""
 
     def __init__(self, settings: RetrieverSettings, root: Path, passages: str) -> None:
-        self.settings, self.root, self.passages = settings, root, passages
+        import httpx
+
+        self.url, self.root, self.passages = settings.url, root, passages
+        key = search_key(settings)
+        self._client = httpx.Client(headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=TIMEOUT_S)
 
     def search(self, ids: Sequence[str], queries: Sequence[str], depth: int) -> Hits:
         number = {query: n for n, query in enumerate(dict.fromkeys(queries))}
@@ -131,37 +170,67 @@ class HttpSearch:
         """One request, tried again a few times. Raises EngineError, or EngineRefused for what will never do."""
         import httpx
 
-        url, key = self.settings.url, os.environ.get(self.settings.api_key_env, "")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        fault = ""
+        url, fault = self.url, ""
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
             try:
-                said = httpx.post(url, json={"queries": queries, "k": depth}, headers=headers, timeout=TIMEOUT_S)
+                status, said = self.post({"queries": queries, "k": depth})
             except httpx.HTTPError as error:
                 fault = f"{type(error).__name__}: {error}"
                 continue
-            if said.status_code == 200:
+            if status == 200:
                 return read_results(url, said, len(queries), depth)
-            fault = f"it said {said.status_code}: {' '.join(said.text.split())[:200]}"
-            if said.status_code < 500 and said.status_code not in (408, 429):
+            fault = f"it said {status}: {' '.join(said.decode(errors='replace').split())[:200]}"
+            if status < 500 and status not in (408, 429):
                 raise EngineRefused(f"{url} refused a search: {fault}")
         raise EngineError(f"{url} cannot be searched ({fault}); see that it runs, then run the same command again")
 
+    def post(self, body: dict[str, Any]) -> tuple[int, bytes]:
+        """(status, what was said); raises httpx.HTTPError, also when the whole answer takes too long."""
+        import httpx
 
-def read_results(url: str, said: Any, queries: int, depth: int) -> list[list[tuple[str, float]]]:
+        until, said = time.monotonic() + TIMEOUT_S, b""
+        with self._client.stream("POST", self.url, json=body) as response:
+            for chunk in response.iter_bytes():
+                said += chunk
+                if time.monotonic() > until:
+                    raise httpx.ReadTimeout(f"no whole answer within {TIMEOUT_S} s")
+            return response.status_code, said
+
+
+def read_results(url: str, said: bytes, queries: int, depth: int) -> list[list[tuple[str, float]]]:
     """What the endpoint found; raises EngineRefused for another form."""
     try:
-        results = said.json()["results"]
+        results = orjson.loads(said)["results"]
         if len(results) != queries:
             raise ValueError(f"{len(results)} results for {queries} queries")
-        return [[(str(hit["id"]), float(hit["score"])) for hit in hits[:depth]] for hits in results]
-    except (ValueError, KeyError, TypeError) as error:
+        return [best_hits(hits, depth) for hits in results]
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise EngineRefused(
             f'{url} answered in another form ({type(error).__name__}: {error}); expected {{"results": [[{{"id": ID, '
             '"score": NUMBER}]]}, a list per query'
         ) from error
+
+
+def best_hits(given: Any, depth: int) -> list[tuple[str, float]]:
+    """A query's hits, best first, each passage once. Raises ValueError or TypeError for what is none."""
+    found: dict[str, float] = {}
+    for hit in sorted(given, key=lambda hit: -finite(hit["score"])):
+        if not isinstance(hit["id"], str | int):
+            raise ValueError(f"{hit['id']!r:.40} is no id")
+        str(hit["id"]).encode()
+        found.setdefault(str(hit["id"]), finite(hit["score"]))
+    return list(found.items())[:depth]
+
+
+def search_key(settings: RetrieverSettings) -> str:
+    """The endpoint's key. Raises InputError that names the variable, never what it holds."""
+    name = settings.api_key_env
+    key = os.environ.get(name, "").strip()
+    if name and not (key and key.isascii() and key.isprintable()):
+        raise InputError(f"the environment variable {name} holds no key for {settings.url}; set it, or leave it out")
+    return key
 
 
 def content_of(settings: RetrieverSettings) -> str:
@@ -170,15 +239,19 @@ def content_of(settings: RetrieverSettings) -> str:
         if not Path(settings.path).expanduser().is_file():
             raise InputError(f"{settings.path} is not there; expected a TREC run")
         return file_checksum(Path(settings.path).expanduser())
+    if settings.kind == "http":
+        search_key(settings)
     return embedder_name(settings.model) if "dense" in settings.parts else ""
 
 
 @lru_cache(maxsize=8)
-def open_retriever(given: str, root: Path, passages: str, indexes: tuple[tuple[str, str], ...]) -> Retriever:
-    """given: its settings as JSON. indexes: (stage, key) of each index it has. One per process."""
+def open_retriever(
+    given: str, content: str, root: Path, passages: str, indexes: tuple[tuple[str, str], ...]
+) -> Retriever:
+    """given: settings as JSON; content: `content_of` them; indexes: (stage, key) of each it has. One per process."""
     settings = RetrieverSettings.model_validate_json(given)
     if settings.kind == "run":
-        return RunFile(Path(settings.path).expanduser(), root, passages)
+        return RunFile(Path(settings.path).expanduser(), content, root, passages)
     if settings.kind == "http":
         return HttpSearch(settings, root, passages)
     found: list[Bm25 | Dense] = []

@@ -36,6 +36,7 @@ from tasks.recipe import Recipe
 from tasks.worker import Job, Progress, Stage
 
 APPLICATIONS = "applications"
+ABANDONED_S = 24 * 3600
 OnProgress = Callable[[Progress], None]
 
 
@@ -183,6 +184,9 @@ def build_files(
     """Let a stage write its files beside where they belong, then move the whole folder there; name -> checksum."""
     folder = store.root / "files" / stage.name / planned.key
     temporary = folder.with_name(f".{planned.key}.{secrets.token_hex(6)}.tmp")
+    for left in folder.parent.glob(f".{planned.key}.*.tmp"):  # by a run that was killed
+        if time.time() - left.stat().st_mtime > ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)
     files: dict[str, str] = {}
     try:
         temporary.mkdir(parents=True)

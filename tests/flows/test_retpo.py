@@ -164,6 +164,11 @@ def test_a_preview_and_a_dry_run(config: Path, tmp_path: Path, server: ChatServe
         (["retrievers=[bm25, bm25]"], "two retrievers are called bm25"),
         (["retrievers=[run:nowhere.trec]"], "nowhere.trec is not there"),
         (["retrievers=[dense:nowhere]"], "there is no embedder 'nowhere'"),
+        (["retrievers=[]"], "there is no retriever"),
+        (["retrievers={spec: bm25, name: answers}"], "no retriever may be called answers"),
+        (["retrievers={spec: bm25, stemmer: klingon}"], "no stemmer 'klingon'"),
+        (["retrievers={kind: http}"], "http needs url"),
+        (["candidates.methods=[plan, plan]"], "there twice"),
         (["candidates.fewest=20"], "fewest is 20, above most, 10"),
         (["candidates.methods=[guess]"], "candidates.methods"),
     ],
@@ -185,6 +190,8 @@ def test_what_a_setting_changes(config: Path, tmp_path: Path, monkeypatch: pytes
 
     before = keys()
     assert keys(workers=3) == before
+    places = {plan_retpo(read_settings(RetpoSettings, config, {"instruction": one})).dataset for one in ("a", "b", "a")}
+    assert len(places) == 2
     same = keys(**{"pairs.per_turn": 2})
     assert {name for name in before if before[name] != same[name]} == {"query_pairs", "pareto_pairs"}
     same = keys(**{"candidates.most": 7})
@@ -226,6 +233,8 @@ def test_rank_prints_the_table_or_json_and_writes_a_row_per_query_and_candidate(
     assert list(written[0]) == ["id", "candidate", "query", "rank", "ranks", "reward"]
     mrr = sum(1 / row["rank"] for row in written if row["candidate"] == "human" and row["rank"] <= 100) / 24
     assert told["forms"]["human"]["MRR"] == pytest.approx(mrr)
+    narrow, err = synthmill(*command, cwd=tmp_path, COLUMNS="80")
+    assert "question  " in narrow and "MRR@10" in narrow and "--json" in err
     synthmill(*command[:-1], "out.parquet", "--retriever", "fusion", "--depth", 5, "--by-group", cwd=tmp_path)
     assert pl.read_parquet(tmp_path / "out.parquet")["rank"].max() <= 6
 
@@ -249,6 +258,9 @@ def test_rank_says_what_it_left_out_and_what_is_wrong(tmp_path: Path) -> None:
         (["--out", "out.txt"], "unknown ending"),
         (["--corpus", "queries.jsonl"], "has no column 'text'"),
         (["--qrels", "none.tsv"], "none.tsv is not there"),
+        (["--out", "queries.jsonl"], "is the input, too"),
+        (["--qrels", "q.jsonl", "--out", "q.jsonl"], "is the input, too"),
+        (["--retriever", "dense", "--k1", 2], "k1 means nothing to dense"),
     ):
         _, err = synthmill(*example(tmp_path), *change, cwd=tmp_path, expect=2)
         assert said in err

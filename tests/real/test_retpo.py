@@ -16,7 +16,7 @@ from storage.sources import lines_of, read_chunks
 from storage.turns import queries_kind, turns_kind
 from tasks.comparisons import QueryPairs, QueryPicks
 from tasks.parallel import InProcess
-from tasks.retrieval_metrics import evaluation, scored_queries
+from tasks.retrieval_metrics import evaluation, scored_queries, totals
 from tasks.stages import ingest, run_stage
 from tests.conftest import SHARED, write_jsonl
 
@@ -76,7 +76,7 @@ def test_bm25_finds_what_it_should_and_real_candidates_make_pairs(domain: str, t
         by_key[step.key] = run_stage(store, step, by_key[step.source_key], pool, "test")
     pool.close()
     ranked = pl.DataFrame(read_artifact(store, by_key[step.key]))
-    found = {row["form"]: row for row in evaluation(scored_queries(ranked, 100)) if not row["group"]}
+    found = {row["form"]: row for row in evaluation([totals(scored_queries(ranked, 100))]) if not row["group"]}
     for (other, form), published in ALL_TASKS.items():
         if other == domain:
             ours = [found[form][name] for name in ("R@10", "MRR@10", "nDCG@10")]

@@ -90,6 +90,14 @@ def test_beir_queries_are_turns_of_their_own(tmp_path: Path) -> None:
         ({"question": "q", "turn": 3, "history": [], "gold": ["p"]}, "empty_history: turn 3 has nothing before it"),
         ({"question": "q", "history": [{"role": "robot", "text": "a"}], "gold": ["p"]}, "bad_history: message 0"),
         ({"question": "q", "history": [7], "gold": ["p"]}, "bad_history"),
+        ({"question": "q", "history": 5, "gold": ["p"]}, "bad_history: it is 5"),
+        ({"question": "q", "history": {"role": "user", "content": "a"}, "gold": ["p"]}, "bad_history"),
+        ({"question": "q", "history": [{"role": ["user"], "content": "a"}], "gold": ["p"]}, "bad_history"),
+        ({"question": "q", "gold": {"p": "high"}}, "bad_gold: a relevance is 'high'"),
+        ({"question": "q", "gold": {"p": 0.5}}, "bad_gold"),
+        ({"question": "q", "gold": [{"id": "p", "relevance": "9" * 30}]}, "bad_gold"),
+        ({"question": "q", "gold": {"p": 0}}, "no_gold"),
+        ({"question": "q", "gold": [{"id": "p", "relevance": False}]}, "no_gold"),
         ({"question": " ", "gold": ["p"]}, "empty_question"),
         ({"gold": ["p"]}, "null_question"),
         ({"question": 7, "gold": ["p"]}, "question_not_text"),
@@ -100,13 +108,48 @@ def test_what_a_turn_may_lack(fields: dict[str, Any], reason: str) -> None:
         read(fields)
 
 
+def test_turns_are_numbered_by_their_history_where_nothing_says_so() -> None:
+    history = [{"role": "user", "content": "a"}, {"role": "agent", "content": "b"}]
+    rows = [read({"conversation": "c", "question": "q", "history": history * n, "gold": ["p"]}) for n in range(3)]
+    assert [(row.id, row.turn) for row in rows] == [("c_1", 1), ("c_2", 2), ("c_3", 3)]
+    assert read({"conversation": "c", "turn": 0, "question": "q", "gold": ["p"]}).turn == 1  # counted from 0: the first
+    assert read({"conversation": "c", "turn": "9" * 30, "question": "q", "history": history, "gold": "p"}).turn == 2
+    assert read({"question": "q", "gold": {"a": 0, "b": 2}, "enrichments": "none"}).gold == (
+        Gold(passage="b", relevance=2),
+    )
+
+
+@pytest.mark.parametrize("name", ["7_2", "7-2", "QReCC-Test_7_2", "QReCC-Train_7_2"])
+def test_judgements_may_call_a_turn_as_the_released_ones_do(name: str) -> None:
+    fields = {"Conversation_no": 7, "Turn_no": 2, "Question": "q", "Context": ["a", "b"]}
+    row = read(fields, {name: {"p": 1}})
+    assert (row.id, row.gold[0].passage) == (name, "p")
+    with pytest.raises(Drop, match="no relevant passage is named for 7_2; the judgements are of other, "):
+        read(fields, {"other": {"p": 1}})
+
+
+def test_a_plain_query_keeps_every_turn_that_it_is_made_of(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "q.jsonl", [{"_id": "x", "text": "|user|: A?\n|user|: C?", "gold": ["p"]}])
+    [chunk] = read_chunks(TurnSettings(path=str(tmp_path / "q.jsonl")), 10, queries_kind(""))
+    assert [one.query for one in chunk.rows[0].candidates] == ["A? C?"]
+
+
 def test_a_map_of_candidates_is_one_row_and_equal_queries_are_one_candidate(tmp_path: Path) -> None:
     given = [
-        {"id": "a", "candidates": {"last": "it?", "human": "Dracula?", "model": "Dracula?", "none": ""}, "gold": ["p"]}
+        {
+            "id": "a",
+            "candidates": {"none": "", "last": "it?", "human": "Dracula?", "model": "Dracula?", "null": None},
+            "gold": ["p"],
+        }
     ]
     write_jsonl(
         tmp_path / "q.jsonl",
-        [*given, {"id": "b", "candidates": {}, "gold": ["p"]}, {"id": "c", "query": "x", "gold": "p"}],
+        [
+            *given,
+            {"id": "b", "candidates": {}, "gold": ["p"]},
+            {"id": "c", "query": "x", "gold": "p"},
+            {"id": "d", "candidates": {"a": ""}, "gold": ["p"]},
+        ],
     )
     [chunk] = read_chunks(TurnSettings(path=str(tmp_path / "q.jsonl")), 10, queries_kind(""))
     assert [(one.query, one.methods) for one in chunk.rows[0].candidates] == [
@@ -114,12 +157,18 @@ def test_a_map_of_candidates_is_one_row_and_equal_queries_are_one_candidate(tmp_
         ("Dracula?", ("human", "model")),
     ]
     assert [one.query for one in chunk.rows[1].candidates] == ["x"]
-    assert [drop.reason for drop in chunk.dropped] == ["bad_candidates"]
+    assert [one.number for one in chunk.rows[0].candidates] == [1, 2]  # as runs of the file know them
+    assert [drop.reason for drop in chunk.dropped] == ["bad_candidates", "no_queries"]
 
 
 @pytest.mark.parametrize(
     "text",
-    ["q1\t0\td1\t1\nq1\t0\td2\t2\n", "q1 0 d1 1\nq1 0 d2 2\n\n", "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t2\n"],
+    [
+        "q1\t0\td1\t1\nq1\t0\td2\t2\n",
+        "\nq1 0 d1 1\nq1 0 d2 2.0\n\n",
+        "score\tcorpus_id\tqid\n1\td1\tq1\n2\td2\tq1\n",
+        "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t2\n",
+    ],
 )
 def test_qrels_in_any_form(tmp_path: Path, text: str) -> None:
     (tmp_path / "qrels").write_text(text)
@@ -131,7 +180,14 @@ def test_qrels_in_any_form(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "fault"),
-    [("q1\td1\t1\nq1\td1\n", "line 2"), ("", "no relevance judgement"), ("a b c d e 1\n", "line 1"), ("h\n", "no rel")],
+    [
+        ("q1\td1\t1\nq1\td1\n", "line 2"),
+        ("q1 0 d1 high\nq1 0 d2 1\n", "line 1"),
+        ("q1\td1\t0.5\n", "line 1"),
+        ("", "no relevance judgement"),
+        ("a b c d e 1\n", "line 1"),
+        ("h\n", "no rel"),
+    ],
 )
 def test_bad_qrels(tmp_path: Path, text: str, fault: str) -> None:
     (tmp_path / "qrels.tsv").write_text(text)
@@ -155,6 +211,12 @@ def test_passages_from_json_tsv_and_jsonl(tmp_path: Path) -> None:
         assert [row.indexed for row in chunk.rows[:2]] == ["T\nx", "y"]
         reasons = {"c.jsonl": ["duplicate_id", "no_id", "empty_text"], "c.json": ["duplicate_id"]}
         assert [drop.reason for drop in chunk.dropped] == reasons.get(name, [])
+    (tmp_path / "quotes.tsv").write_text('id\ttext\nd1\t"Hello is what he says\nd2\t"a ""b"" c"\nd3\tplain\n')
+    [chunk] = read_chunks(CorpusSettings(path=str(tmp_path / "quotes.tsv")), 10, PASSAGES)
+    assert [row.text for row in chunk.rows] == ['"Hello is what he says', 'a "b" c', "plain"]
+    write_jsonl(tmp_path / "lines.jsonl", [{"_id": "line-2", "text": "x"}, {"_id": "b", "text": ""}])
+    [chunk] = read_chunks(CorpusSettings(path=str(tmp_path / "lines.jsonl")), 10, PASSAGES)
+    assert chunk.ids_in == ["line-2", "line-2 (unreadable)"]
     (tmp_path / "c.json").write_text("{}")
     with pytest.raises(InputError, match="expected an array of objects"):
         list(read_chunks(CorpusSettings(path=str(tmp_path / "c.json")), 10, PASSAGES))
@@ -180,7 +242,20 @@ def test_retrievers_by_name(spec: Any, fields: dict[str, Any]) -> None:
     assert {name: getattr(settings, name) for name in fields} == fields
 
 
-@pytest.mark.parametrize("spec", ["bm26", "bm25:marco", "run:", "http://user:pass@host/x", "http://host/?api_key=x"])
-def test_retrievers_that_are_none(spec: str) -> None:
-    with pytest.raises(ValueError, match=r"expected bm25|secret"):
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "bm26",
+        "bm25:marco",
+        "run:",
+        "http://user:pass@host/x",
+        "http://host/?api_key=x",
+        {"kind": "http"},
+        {"spec": "dense", "k1": 5},
+        {"spec": "bm25", "model": "x"},
+        {"spec": "bm25", "name": "a/b"},
+    ],
+)
+def test_retrievers_that_are_none(spec: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected bm25|secret|http needs url|means nothing to|match pattern"):
         RetrieverSettings.model_validate(spec)

@@ -27,7 +27,17 @@ from tasks.comparisons import (
 )
 from tasks.cuts import MaxMinPairs
 from tasks.ranks import rank_all, ranks_of, rewards_of
-from tasks.retrieval_metrics import ANY, MEASURES, as_json, disagreement, evaluation, measures, scored_queries
+from tasks.retrieval_metrics import (
+    ANY,
+    MEASURES,
+    as_json,
+    disagreement,
+    evaluation,
+    measures,
+    scored_queries,
+    totals,
+    turn_types,
+)
 
 RANKS = st.lists(st.integers(1, 101), min_size=1, max_size=12)
 TURN = Turn(
@@ -44,7 +54,7 @@ TURN = Turn(
 
 def ranked(*rankings: list[int], turn: int = 2, name: str = "c_2") -> WithRankings:
     """A turn with as many candidates as ranks, by one retriever per list."""
-    candidates = tuple(Candidate(query=f"query {n}", methods=("rewrite",)) for n in range(len(rankings[0])))
+    candidates = tuple(Candidate(query=f"query {n}", methods=("rewrite",), number=n) for n in range(len(rankings[0])))
     given = tuple(
         Ranking(
             retriever=f"r{n}",
@@ -120,7 +130,8 @@ def test_pairs_are_drawn_anew_with_another_seed_and_each_retriever_has_its_own()
 
 
 def test_turns_that_make_no_rows_are_dropped_with_a_reason() -> None:
-    rows = [ranked([101, 101], name="lost"), ranked([1, 2], turn=1, name="first"), ranked([3], turn=0, name="alone")]
+    first = ranked([1, 2], turn=1, name="first").model_copy(update={"history": ()})
+    rows = [ranked([101, 101], name="lost"), first, ranked([3], turn=0, name="alone")]
     made, dropped = QueryPicks(keep_missed=False).apply(frame(*rows), Path())
     assert {row.id: row.reason for row in dropped} == {"lost": "never_retrieved", "first": "first_turn"}
     assert made["parent_id"].to_list() == ["alone"]
@@ -151,7 +162,8 @@ def test_the_cuts_over_pools_work_on_queries() -> None:
     pools, dropped = QueryPools().apply(frame(ranked([7, 2, 101])), Path())
     assert not dropped
     [pair] = MaxMinPairs().apply(pools, Path())[0].to_dicts()
-    assert (pair["chosen"], pair["rejected"], pair["prompt"]) == ("query 1", "query 2", TURN.question)
+    assert (pair["chosen"], pair["rejected"]) == ("query 1", "query 2")
+    assert pair["prompt"].startswith("user: Who wrote Dracula?\nassistant: Bram")
     assert (pair["chosen_reward"], pair["rejected_reward"]) == (0.5, 0.0)
 
 
@@ -173,12 +185,23 @@ def test_a_passage_outside_the_corpus_takes_its_rank_and_is_never_gold() -> None
 def test_rewards_fall_with_the_rank_and_tell_equal_ranks_apart(given: list[float]) -> None:
     scores = np.array([sorted(given, reverse=True)], np.float32)
     ranks = np.arange(1, len(given) + 1)
-    rewards = rewards_of(ranks, scores.repeat(len(given), 0))
+    places = np.arange(len(given), dtype=np.int32)[None]
+
+    def reward(best: list[int], scores: Any) -> Any:
+        return rewards_of(np.array(best), Hits(places.repeat(len(best), 0)[:, : scores.shape[1]], scores))
+
+    rewards = reward(ranks.tolist(), scores.repeat(len(given), 0))
     assert (np.diff(rewards) <= 1e-12).all()
     assert ((rewards >= 1 / (ranks + 1) - 1e-12) & (rewards <= 1 / ranks + 1e-12)).all()
-    assert rewards_of(np.array([len(given) + 1]), scores).tolist() == [0]
-    near, far = rewards_of(np.array([2, 2]), np.array([[9, 8.9, 1], [9, 1.1, 1]], np.float32))
-    assert near > far
+    assert reward([len(given) + 1], scores).tolist() == [0]
+
+
+def test_rewards_by_hand() -> None:
+    places = np.array([[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, -1, -1], [0, 1, -1]], np.int32)
+    scores = np.array([[9, 8, 1], [9, 2, 1], [9, 8, 7], [5, 0, 0], [-1, -2, 0]], np.float32)
+    margins = [7 / 8, 1 / 8, 0.5, 1, 1]  # of ranks 2, 2, 1, 1 (alone), 1 (of two, all below zero)
+    found = rewards_of(np.array([2, 2, 1, 1, 1]), Hits(places, scores))
+    assert found == pytest.approx([1 / (rank + 1 - m) for rank, m in zip([2, 2, 1, 1, 1], margins, strict=True)])
 
 
 def test_measures_of_three_queries_by_hand() -> None:
@@ -225,12 +248,12 @@ def test_evaluation_by_form_type_and_depth() -> None:
     def turn(name: str, number: int, topic: str, ranks: list[int]) -> WithRankings:
         row = ranked(ranks, list(reversed(ranks)), name=name, turn=number)
         methods = [("rewrite",), ("rewrite", "plan"), ("question",)]
-        candidates = tuple(Candidate(query=f"q{n}", methods=methods[n]) for n in range(3))
+        candidates = tuple(Candidate(query=f"q{n}", methods=methods[n], number=n) for n in range(3))
         return row.model_copy(update={"candidates": candidates, "topic": topic})
 
     rows = [turn("a_1", 1, "x", [1, 2, 4]), turn("a_2", 2, "x", [4, 1, 2]), turn("a_3", 3, "y", [101, 101, 1])]
     queries = scored_queries(frame(*rows), 100)
-    found = {(row["group"], row["retriever"], row["form"], row["choice"]): row for row in evaluation(queries)}
+    found = {(row["group"], row["retriever"], row["form"], row["choice"]): row for row in evaluation([totals(queries)])}
     assert found["", "r0", "question", "only"]["MRR"] == pytest.approx((1 / 4 + 1 / 2 + 1) / 3)
     assert found["", "r0", "rewrite", "first"]["MRR"] == pytest.approx((1 + 1 / 4 + 0) / 3)
     assert found["", "r0", "rewrite", "best"]["MRR"] == pytest.approx((1 + 1 + 0) / 3)
@@ -242,7 +265,7 @@ def test_evaluation_by_form_type_and_depth() -> None:
     assert found["topic switch", "r0", "question", "only"]["queries"] == 1
     [apart] = disagreement(queries)
     assert (apart["pairs"], apart["against"]) == (7, pytest.approx(5 / 7))
-    told = as_json([row for row in evaluation(queries) if row["retriever"] == "r0"])
+    told = as_json([row for row in evaluation([totals(queries)]) if row["retriever"] == "r0"])
     assert told["MRR"] == pytest.approx((1 + 1 / 4 + 0) / 3)  # the first of all queries
     assert told["forms"]["all, best"]["MRR"] == 1
 
@@ -255,6 +278,20 @@ def finish(steps: Any, said: list[Completion]) -> Any:
     with pytest.raises(StopIteration) as done:
         steps.send(said)
     return done.value.value
+
+
+def test_what_lies_below_the_depth_is_not_known() -> None:
+    found = measures([[1], [4]], [[1], [1]], 5)
+    assert found["R@5"].tolist() == [1, 1]
+    assert np.isnan([found[name] for name in ("R@10", "R@100", "MRR@10", "nDCG@10")]).all()
+    assert found["MRR"].tolist() == [1, 0.25]
+
+
+def test_topics_switch_only_after_the_turn_before() -> None:
+    turns = [ranked([1], name=f"c_{n}", turn=n).model_copy(update={"topic": topic}) for n, topic in
+             ((1, "a"), (2, "a"), (4, "b"), (5, "b"), (6, "c"))]  # fmt: skip
+    kinds = turn_types(scored_queries(frame(*turns), 100))["turn_type"].to_list()
+    assert kinds == ["first", "no switch", "", "no switch", "topic switch"]
 
 
 def test_candidates_are_asked_for_by_method_and_each_string_stands_once() -> None:
@@ -277,7 +314,7 @@ def test_candidates_are_asked_for_by_method_and_each_string_stands_once() -> Non
         ("When was Dracula published? Dracula was published in 1897.", ("expand",)),
         ("When was Dracula published? It came out in London.", ("expand",)),
         ("When was it published?", ("question",)),
-        ("Who wrote Dracula? Bram Stoker. When was it published?", ("history",)),
+        ("When was it published? Bram Stoker. Who wrote Dracula?", ("history",)),
     ]
 
 
@@ -310,7 +347,11 @@ def test_first_turns_are_not_rewritten_and_queries_of_their_own_are() -> None:
     ("text", "found"),
     [
         ("Rewrite 1: a\nRewrite 2: b\n", ["a", "b"]),
-        ("Sure!\nRewrite 1: a\nsecond line\nRewrite 2: ", ["a second line"]),
+        ("Sure!\nRewrite 1: a\nLet me know!\nRewrite 2: ", ["a"]),
+        ("1. Rewrite 1: a\n2. Rewrite 2: b", ["a", "b"]),
+        ("Rewrite 1: cast of Plan 9: from outer space", ["cast of Plan 9: from outer space"]),
+        ('Rewrite 1: who wrote "Dracula"', ['who wrote "Dracula"']),
+        ("Rewrite 1:\n  a", ["a"]),
         ('**Rewrite 1:** a\n- rewrite 2: **b**\n> Rewrite 3 : "c"', ["a", "b", "c"]),
         ("Rewrite 1: a Rewrite 2: b", ["a", "b"]),  # the paper's marker needs no line break
         ("1. a\n2. b", []),
@@ -332,5 +373,5 @@ def test_a_cut_answer_loses_its_last_piece_and_expansions_need_a_question() -> N
 
 
 def test_forms_without_a_model() -> None:
-    assert form_of(TURN, "user_turns") == "Who wrote Dracula? When was it published?"
+    assert form_of(TURN, "user_turns") == "When was it published? Who wrote Dracula?"
     assert form_of(TURN.model_copy(update={"human_rewrite": None}), "human_rewrite") == ""

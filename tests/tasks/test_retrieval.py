@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,13 +17,14 @@ from hypothesis import strategies as st
 
 from flows.plan import chain
 from flows.retpo_plans import plan_search
-from flows.retpo_report import check_runs
+from flows.retpo_report import check_found
 from schemas.errors import EngineError, EngineRefused, InputError
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
 from storage.artifacts import Store, read_artifact
 from storage.turns import queries_kind
 from tasks import retrievers
 from tasks.bm25 import Bm25, Hits, Words, build_bm25, threads
+from tasks.comparisons import MinedNegatives
 from tasks.dense import Dense, build_dense, in_order, kind_of, top_by_product
 from tasks.parallel import InProcess
 from tasks.retrieval_metrics import scored_queries
@@ -162,6 +164,7 @@ class Searched:
         search = plan_search(self.store, CorpusSettings(path=str(self.corpus)), settings, depth)
         source = ingest(self.store, TurnSettings(path=str(self.folder / "queries.jsonl")), 3, "test", queries_kind(""))
         by_key = {source.key: source, search.corpus.key: search.corpus.ingest("test")}
+        self.keys = {manifest.stage: key for key, manifest in by_key.items()}
         pool = InProcess(self.store, "test", threading.Event())
         try:
             for step in [*search.indexes, *chain({}, source.key, search.places, *search.ranks)]:
@@ -220,14 +223,15 @@ def test_a_run_without_any_of_the_queries_is_an_error(searched: Searched, tmp_pa
     run = RetrieverSettings.model_validate(f"run:{tmp_path / 'run.trec'}")
     queries = scored_queries(searched.rank(run), 5)
     with pytest.raises(InputError, match=r"finds no gold passage for any query; expected .* q0-k"):
-        check_runs([run], queries, 5)
+        check_found([run], queries, 5)
     with pytest.raises(InputError, match=r"none\.trec is not there"):
         searched.rank(f"run:{tmp_path / 'none.trec'}")
     (tmp_path / "run.trec").write_text("q0 Q0 p9 first 9.0 x\n")
     with pytest.raises(InputError, match="line 1"):
         read_run(tmp_path / "run.trec")
-    (tmp_path / "run.trec").write_text("q Q0 b 2 5 x\nq Q0 a 1 5 x\nq Q0 c 3 7 x\n")
-    assert [name for name, _ in read_run(tmp_path / "run.trec")["q"]] == ["c", "a", "b"]
+    (tmp_path / "run.trec").write_text("q Q0 b 2 5 x\n\nq Q0 a 1 5 x\nq Q0 c 3 7 x\nq Q0 b 9 1 x\n")
+    queries, starts, passages, places, _ = read_run(tmp_path / "run.trec")
+    assert (queries, starts.tolist(), [passages[place] for place in places]) == ({"q": 0}, [0, 3], ["c", "a", "b"])
 
 
 class Endpoint(ThreadingHTTPServer):
@@ -268,6 +272,74 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def test_what_an_endpoint_may_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(*hits: Any) -> Any:
+        return retrievers.read_results("url", json.dumps({"results": [list(hits)]}).encode(), 1, 3)
+
+    one = {"id": "a", "score": 1}
+    assert said(one, {"id": 7, "score": 3}, {"id": "a", "score": 2}) == [[("7", 3.0), ("a", 2.0)]]
+    for bad in ({"id": None, "score": 1}, {"id": "a", "score": 1e300}, {"id": "a", "score": "nan"}, {"score": 1}, 5):
+        with pytest.raises(EngineRefused, match="another form"):
+            said(one, bad)
+    with pytest.raises(EngineRefused, match="another form"):
+        retrievers.read_results("url", b"[" * 100_000, 1, 3)
+
+    settings = RetrieverSettings.model_validate({"spec": "http://127.0.0.1:9/x", "api_key_env": "SEARCH_KEY"})
+    for value in ("", "schlüssel", "a\nb"):
+        monkeypatch.setenv("SEARCH_KEY", value)
+        with pytest.raises(InputError, match="SEARCH_KEY holds no key") as told:
+            retrievers.search_key(settings)
+        assert not value or value not in told.value.message
+    monkeypatch.setenv("SEARCH_KEY", "secret\n")
+    assert retrievers.search_key(settings) == "secret"
+
+
+def test_an_endpoint_that_never_ends_is_given_up(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrievers, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(retrievers, "ATTEMPTS", 2)
+    monkeypatch.setattr(Handler, "do_POST", drip)
+    url = f"http://127.0.0.1:{endpoint.server_port}/search"
+    with pytest.raises(EngineError, match=r"no whole answer within|ReadTimeout"):
+        HttpSearch(RetrieverSettings.model_validate(url), Path(), "").ask(["river"], 5)
+
+
+def drip(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(20):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+        time.sleep(0.02)
+
+
+def test_a_run_that_changes_is_read_again_and_its_numbers_are_the_files(searched: Searched, tmp_path: Path) -> None:
+    rows = [{"id": "t", "candidates": {"a": "lion", "b": "lion", "c": "ocean"}, "gold": ["p1"]}]
+    run = tmp_path / "run.trec"
+    run.write_text("t-0 Q0 p1 1 2 x\nt-1 Q0 p1 1 2 x\nt-2 Q0 p5 1 2 x\nt-2 Q0 p1 2 1 x\n")
+    [[row]] = searched.rank(f"run:{run}", rows=rows)["rankings"].to_list()
+    assert row["ranks"] == [[1], [2]]
+    run.write_text("t-0 Q0 p5 1 2 x\nt-2 Q0 p1 1 1 x\n")
+    [[row]] = searched.rank(f"run:{run}", rows=rows)["rankings"].to_list()
+    assert row["ranks"] == [[6], [1]]
+
+
+def test_hard_negatives_come_from_the_nearest_miss_on_and_are_never_gold(searched: Searched) -> None:
+    texts = ["gold text", "near", "near", "far", "gold text", "other gold"]
+    write_jsonl(searched.corpus, [{"_id": f"p{n}", "text": text} for n, text in enumerate(texts)])
+    rows = [{"id": "t", "candidates": {"best": "gold", "poor": "near", "bad": "far"}, "gold": ["p0", "p5"]}]
+    ranked = searched.rank("bm25", rows=rows)
+    places = [[], [4, 1, 2], [3, 1]]
+    given = {"retriever": "bm25", "ranks": [[1, 2], [4, 6], [6, 6]], "rewards": [1.0, 0.2, 0.0], "above": places}
+    frame = ranked.with_columns(pl.Series("rankings", [[given]], dtype=ranked.schema["rankings"]))
+    stage = MinedNegatives(passages=searched.keys["passages"], first_turns=True)
+    made, dropped = stage.apply(frame, searched.store.root)
+    assert not dropped
+    assert made.select("query", "positive", "negative", "rejected").rows() == [
+        ("gold", "gold text", "near", "near"),
+        ("gold", "gold text", "far", "far"),
+    ]
 
 
 def test_a_search_endpoint(searched: Searched, endpoint: Endpoint) -> None:
