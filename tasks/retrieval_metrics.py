@@ -137,7 +137,7 @@ def totals(queries: pl.DataFrame) -> pl.DataFrame:
 
 
 def evaluation(sums: Sequence[pl.DataFrame]) -> list[dict[str, Any]]:
-    """Means by retriever, form and choice, of every group; sums: `totals`. A form that no turn has twice has one choice,
+    """Means by retriever, form and choice, of every group; sums: `totals`. A form that no turn has twice has one,
     `only`. Rows: retriever, form, choice, group, queries, and the measures (None where the depth does not tell).
     """
     whole = pl.concat(sums)
