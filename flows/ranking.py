@@ -17,11 +17,11 @@ from flows.retpo_report import check_found
 from flows.sampling import check_out, write_rows
 from flows.stopping import STOP, stop_on_signals
 from schemas.artifacts import Manifest
-from schemas.errors import InputError, Stopped
+from schemas.errors import InputError
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
 from schemas.settings import read_settings
 from storage.artifacts import Store, read_dropped, read_part
-from storage.runs import StageRun, new_run, now, write_run
+from storage.runs import StageRun, new_run, recording
 from storage.turns import queries_kind
 from tasks.guard import guard
 from tasks.parallel import make_pool
@@ -64,32 +64,20 @@ def rank_file(
     guard()
     stop_on_signals()
     record = new_run("rank", {"queries": queries, "corpus": corpus, "retriever": settings.model_dump(mode="json")})
-    write_run(place, record)
-    pool = make_pool(place, record.id, STOP, workers, ray_address)
-    status, error = "failed", ""
-    stages: list[StageRun] = []
     by_key: dict[str, Manifest] = {}
-    try:
-        for one in (search.corpus, source):
-            by_key[one.key] = one.ingest(record.id)
-            tell_dropped(place, by_key[one.key])
-        for step in steps:
-            started = time.monotonic()
-            manifest = made(place, step, by_key[step.source_key], pool, record.id)
-            by_key[step.key] = manifest
-            stages.append(StageRun.of(manifest, {}, time.monotonic() - started))
-            tell_dropped(place, manifest)
-        status = "finished"
-    except Stopped as stopped:
-        status, error = "stopped", stopped.message
-        raise
-    except BaseException as failure:
-        error = str(failure)
-        raise
-    finally:
-        pool.close()
-        ended = {"status": status, "error": error, "stages": tuple(stages), "ended_at": now()}
-        write_run(place, record.model_copy(update=ended))
+    with recording(place, record) as stages:
+        pool = make_pool(place, record.id, STOP, workers, ray_address)
+        try:
+            for one in (search.corpus, source):
+                by_key[one.key] = one.ingest(record.id)
+                tell_dropped(place, by_key[one.key])
+            for step in steps:
+                started = time.monotonic()
+                manifest = by_key[step.key] = made(place, step, by_key[step.source_key], pool, record.id)
+                stages.append(StageRun.of(manifest, {}, time.monotonic() - started))
+                tell_dropped(place, manifest)
+        finally:
+            pool.close()
     report(place, by_key[steps[-1].key], settings, depth, as_object, by_group, out)
 
 

@@ -15,12 +15,12 @@ from flows.progress import Reporter
 from flows.stopping import STOP, stop_on_signals
 from schemas.artifacts import Manifest
 from schemas.calls import Sampling
-from schemas.errors import EngineError, InputError, Stopped
+from schemas.errors import EngineError, InputError
 from schemas.settings import EngineSettings, SourceSettings, read_settings
 from storage.artifacts import Store, read_part
 from storage.calls import seal_abandoned
 from storage.files import write_atomically
-from storage.runs import StageRun, new_run, now, write_run
+from storage.runs import StageRun, new_run, recording
 from tasks.answers import Answers
 from tasks.engines.engine import resolve
 from tasks.guard import guard
@@ -72,31 +72,16 @@ def sample_file(
     planned = Planned(stage, roles, instructions.key)
     if not planned.sealed(place, instructions):
         check_engine(settings)
-    write_run(place, record)
-    pool = make_pool(place, record.id, STOP, workers, ray_address)
-    status, error = "failed", ""
-    stages: list[StageRun] = []
-    try:
-        with Reporter("answers", instructions.rows) as report:
-            manifest = run_stage(place, planned, instructions, pool, record.id, report)
-        stages = [
-            StageRun.of(instructions, {}, 0.0),
-            StageRun.of(manifest, report.latest.spent, time.monotonic() - started),
-        ]
-        status = "finished"
-    except Stopped as stopped:
-        status, error = "stopped", stopped.message
-        raise
-    except BaseException as failure:
-        error = str(failure)
-        raise
-    finally:
-        pool.close()
-        seal_abandoned(place.calls)
-        write_run(
-            place,
-            record.model_copy(update={"status": status, "error": error, "stages": tuple(stages), "ended_at": now()}),
-        )
+    with recording(place, record) as stages:
+        pool = make_pool(place, record.id, STOP, workers, ray_address)
+        try:
+            with Reporter("answers", instructions.rows) as report:
+                manifest = run_stage(place, planned, instructions, pool, record.id, report)
+        finally:
+            pool.close()
+            seal_abandoned(place.calls)
+        stages.append(StageRun.of(instructions, {}, 0.0))
+        stages.append(StageRun.of(manifest, report.latest.spent, time.monotonic() - started))
     answers = write_answers(place, manifest, out)
     tell(place, instructions, manifest, stages[-1], answers, out)
 

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ from pydantic import Field
 
 from schemas.artifacts import Manifest
 from schemas.calls import Frozen
-from schemas.errors import StoreError
+from schemas.errors import Stopped, StoreError
 from storage.artifacts import Store
 from storage.files import read_json, write_json
 
@@ -73,6 +74,26 @@ def new_run(flow: str, settings: dict[str, Any]) -> RunRecord:
 def write_run(store: Store, record: RunRecord) -> RunRecord:
     write_json(store.runs / f"{record.id}.json", record.model_dump(mode="json"))
     return record
+
+
+@contextmanager
+def recording(store: Store, record: RunRecord) -> Iterator[list[StageRun]]:
+    """Write a run's record now, and at the end with what it came to and the stages that were added to the list."""
+    write_run(store, record)
+    stages: list[StageRun] = []
+    status, error = "failed", ""
+    try:
+        yield stages
+        status = "finished"
+    except Stopped as stopped:
+        status, error = "stopped", stopped.message
+        raise
+    except BaseException as failure:
+        error = str(failure)
+        raise
+    finally:
+        ended = {"status": status, "error": error, "stages": tuple(stages), "ended_at": now()}
+        write_run(store, record.model_copy(update=ended))
 
 
 def runs(store: Store) -> Iterator[RunRecord]:

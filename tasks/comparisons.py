@@ -153,7 +153,7 @@ class QueryPairs(RankedStage):
 
     name: ClassVar = "query_pairs"
     version: ClassVar = "1"
-    makes: ClassVar = QueryPair
+    makes: ClassVar[Any] = QueryPair
     nothing: ClassVar = "no_pair"
 
     per_turn: int = Field(8, ge=1)
@@ -182,20 +182,11 @@ class QueryPairs(RankedStage):
                 }
 
 
-class ParetoPairs(RankedStage):
+class ParetoPairs(QueryPairs):
     """Preferred queries that no retriever objects to. Drops: no_pair."""
 
     name: ClassVar = "pareto_pairs"
-    version: ClassVar = "1"
     makes: ClassVar = ParetoPair
-    nothing: ClassVar = "no_pair"
-
-    per_turn: int = Field(8, ge=1)
-    threshold: int = Field(30, ge=1)
-    seed: int = Field(0, ge=0)
-
-    def rows_per_row(self) -> int:
-        return self.per_turn
 
     def rows_of(self, turn: Row) -> Iterator[Row]:
         queries = [one["query"] for one in turn["candidates"]]

@@ -1,6 +1,21 @@
 """A chat model that needs no download: two layers, random weights, a tokenizer trained on the spot."""
 
 from pathlib import Path
+from typing import Any
+
+
+def one_step(folder: Path) -> dict[str, Any]:
+    """What any of TRL's trainers is told for a single step on the CPU."""
+    return {
+        "output_dir": str(folder / "out"),
+        "max_steps": 1,
+        "per_device_train_batch_size": 2,
+        "report_to": [],
+        "use_cpu": True,
+        "bf16": False,
+        "disable_tqdm": True,
+        "max_length": None,
+    }
 
 
 def make_tiny_model(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from schemas.multifaceted_settings import MultifacetedSettings
 from schemas.settings import read_settings
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
-from tests.tiny import make_tiny_model
+from tests.tiny import make_tiny_model, one_step
 
 pytestmark = [pytest.mark.prefect]
 FILTERED = [
@@ -111,16 +111,7 @@ def test_the_splits_go_through_trl_unchanged(config: Path, tmp_path: Path) -> No
 
     model = make_tiny_model(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(model)
-    common: dict[str, Any] = {
-        "output_dir": str(tmp_path / "out"),
-        "max_steps": 1,
-        "per_device_train_batch_size": 2,
-        "report_to": [],
-        "use_cpu": True,
-        "bf16": False,
-        "disable_tqdm": True,
-        "max_length": None,
-    }
+    common = one_step(tmp_path)
 
     def rows(name: str) -> Any:
         return load_dataset(str(folder), name, split="train", cache_dir=str(tmp_path / "cache"))

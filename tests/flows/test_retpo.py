@@ -15,7 +15,7 @@ from schemas.retpo_settings import RetpoSettings
 from schemas.settings import read_settings
 from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer, write_jsonl
-from tests.tiny import make_tiny_model
+from tests.tiny import make_tiny_model, one_step
 
 EXAMPLE = ROOT / "examples" / "retpo"
 WORDS = ["river", "stone", "light", "field", "seven", "birds", "circle", "mill", "bridge", "quiet", "over", "and"]
@@ -119,16 +119,7 @@ def test_the_rows_go_through_trl_unchanged(config: Path, tmp_path: Path) -> None
 
     model = make_tiny_model(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(model)
-    common: dict[str, Any] = {
-        "output_dir": str(tmp_path / "out"),
-        "max_steps": 1,
-        "per_device_train_batch_size": 2,
-        "report_to": [],
-        "use_cpu": True,
-        "bf16": False,
-        "disable_tqdm": True,
-        "max_length": None,
-    }
+    common = one_step(tmp_path)
 
     def rows(name: str) -> Any:
         return load_dataset(str(folder), name, split="train", cache_dir=str(tmp_path / "cache"))
