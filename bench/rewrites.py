@@ -28,8 +28,8 @@ from flows.retpo_report import all_queries
 from schemas.artifacts import Manifest
 from schemas.retpo_settings import CorpusSettings, RetpoSettings, RetrieverSettings, TurnSettings
 from storage.artifacts import Store
+from storage.lines import lines_of
 from storage.publish import read_frame
-from storage.sources import lines_of
 from storage.turns import queries_kind
 from tasks.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks
 from tasks.parallel import InProcess

@@ -95,7 +95,7 @@ def run(
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(1), default=1024, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--limit", type=click.IntRange(1, 1 << 62), help="The first rows only.")
+@click.option("--limit", type=click.IntRange(1, 1_000_000_000), help="The first rows only.")
 @click.option("--prompt-column", default="prompt", show_default=True)
 @click.option("--id-column", default="id", show_default=True)
 @click.option("--system-column", default="system", show_default=True)
@@ -135,9 +135,9 @@ def sample(**given: Any) -> None:
 @click.option(
     "--depth", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Ranks are exact to here."
 )
-@click.option("--limit", type=click.IntRange(1, 1 << 62), help="The first queries only.")
+@click.option("--limit", type=click.IntRange(1, 1_000_000_000), help="The first queries only.")
 @click.option("--json", "as_object", is_flag=True, help="Print the measures as one JSON object.")
-@click.option("--by-group", is_flag=True, help="Also by turn type and by depth in the conversation.")
+@click.option("--by-group", is_flag=True, help="Also by turn_type (or topic) and by turn, where the rows have these.")
 @click.option(
     "--out",
     required=True,
@@ -151,6 +151,9 @@ def sample(**given: Any) -> None:
 @ray_option
 def rank(**given: Any) -> None:
     """Rank the gold passages of queries with one retriever; print MRR, nDCG, recall and MAP.
+
+    OUT has id, candidate (its name), query, rank (of the best gold passage), ranks (of each, in the order of the
+    judgements) and reward (1 / (rank + 1 - margin), see docs/retpo.md).
 
     A rank counts from 1; what is not among the first --depth passages has depth + 1. The index is made once per corpus
     and settings and kept in --store; run again after an interruption, it continues.
@@ -219,6 +222,8 @@ def split_set(given: str) -> tuple[str, Any]:
     name, equals, value = given.partition("=")
     if not equals or not name:
         raise InputError(f"--set {given!r} is not KEY=VALUE; expected for instance --set answers.count=8")
+    if not value:
+        return name, ""
     try:
         return name, yaml.safe_load(value)
     except (yaml.YAMLError, ValueError):

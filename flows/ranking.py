@@ -29,7 +29,7 @@ from tasks.retrieval_metrics import ANY, MEASURES, as_json, decimals, evaluation
 from tasks.stages import Planned, run_stage
 
 QUERIES_PER_PART = 4096
-WIDE, FEWER = 110, ("MRR@10", "nDCG@10", "R@10", "R@100")
+WIDE, FEWER = 110, ("MRR", "nDCG@10", "R@10", "MAP")
 WHY = {
     "no_gold": "no relevant passage in the judgements",
     "unknown_passage": "no relevant passage in the corpus",
@@ -110,10 +110,11 @@ def report(
             if seal.rows:
                 queries = scored_queries(pl.DataFrame(read_part(store, seal)), depth)
                 sums.append(totals(queries))
-                seen.append(queries.select("id", "retriever", "rank"))
+                seen.append(queries.select("id", "retriever", "number", "query", "rank"))
                 each = queries.explode("methods").rename({"methods": "candidate"})
                 yield each.select(columns.names).to_dicts()
-        check_found([settings], pl.concat(seen), depth)  # before OUT is replaced
+        for note in check_found([settings], pl.concat(seen), depth):  # before OUT is replaced
+            print(note, file=sys.stderr)
 
     whole = pa.int64()
     columns = pa.schema(

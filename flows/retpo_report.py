@@ -14,6 +14,7 @@ from storage.artifacts import Store, read_part
 from storage.publish import Splits, read_frame, write_configs
 from storage.publish_retpo import answer_rows, pair_rows, pick_rows, triplet_rows
 from tasks.retrieval_metrics import MEASURES, disagreement, evaluation, scored_queries, totals, turn_types
+from tasks.retrievers import read_run, run_names
 
 Made = Mapping[str, Manifest]
 
@@ -39,20 +40,38 @@ def write_retpo(store: Store, made: Made, folder: Path, settings: RetpoSettings,
     configs["sft_answers"] = answer_rows(read_frame(store, made["gold_places"]))
     configs["queries"] = queries
     counts = {name: frame.height for name, frame in configs.items() if isinstance(frame, pl.DataFrame)}
-    card = render("retpo.md", counts=counts, **figures(queries, made), measures=MEASURES, depth=settings.depth)
+    told = {"counts": counts, "measures": MEASURES, "settings": settings, "models": models(made)}
+    missed = picks.filter(pl.col("rank") > settings.depth).height
+    card = render("retpo.md", **told, **figures(queries, made), missed=missed)
     return write_configs(folder, configs, card)
 
 
-def check_found(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, depth: int) -> None:
-    """Raises InputError for a run or an endpoint that finds nothing at all: it probably knows other names."""
+def check_found(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, depth: int) -> list[str]:
+    """What to say of runs that lack queries; queries: id, retriever, number, query, rank.
+
+    Raises InputError for a run without any of the queries, and for an endpoint that finds nothing at all.
+    """
+    told = []
     for one in retrievers:
-        if one.kind in ("run", "http") and (queries.filter(pl.col("retriever") == one.label)["rank"] > depth).all():
-            name = queries["id"][0]
-            expected = f"the run's queries to be called {name}-k (for candidate k, counted from 0), or {name} for k = 0"
+        mine = queries.filter(pl.col("retriever") == one.label).select("id", "number", "query", "rank").rows()
+        if one.kind == "run":
+            known = read_run(Path(one.path).expanduser())[0]
+            there = sum(any(name in known for name in run_names(*row[:3])) for row in mine)
+            if not there:
+                expected = " or ".join(run_names(*mine[0][:3]))
+                raise InputError(f"{one.path} has none of the {len(mine)} queries; expected names such as {expected}")
+            if there < len(mine):
+                told.append(f"{one.path} has {there:,} of {len(mine):,} queries; the others count as missed")
+        if one.kind == "http" and all(row[3] > depth for row in mine):
             raise InputError(
-                f"{one.path or one.url} finds no gold passage for any query; expected passages to be called as in the "
-                f"corpus{f', and {expected}' if one.path else ''}"
+                f"{one.url} finds no gold passage for any query; expected passages called as in the corpus"
             )
+    return told
+
+
+def models(made: Made) -> str:
+    """Who wrote the queries, by name and weights."""
+    return ", ".join(sorted({str(name) for name in made["candidates"].identity["engines"].values()}))
 
 
 def all_queries(store: Store, manifest: Manifest, depth: int) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from flows.looking import shortened
 from flows.plan import Plan
 from flows.report import two_places, value_table
-from flows.retpo_report import all_queries, figures
+from flows.retpo_report import all_queries, check_found, figures
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
 from schemas.retpo_settings import RetpoSettings
@@ -32,6 +32,9 @@ def notes(planned: Plan, made: Made) -> Iterator[str]:
     if INSTRUCTIONS.stage in made and (noted := noted_rows(planned.store, made[INSTRUCTIONS.stage])):
         yield f"{noted} rows have later turns or messages: the first user turn was used"
     settings = planned.settings
+    if isinstance(settings, RetpoSettings):
+        ranked = made[last_ranks(planned)]
+        yield from check_found(settings.retrievers, all_queries(planned.store, ranked, settings.depth), settings.depth)
     if isinstance(settings, DialogueSettings):
         named = dict(read_frame(planned.store, made[APPLICATIONS], ("id", "name")).rows())
         drafted = dict(read_frame(planned.store, made["drafts"], ("id", "parent_id")).rows())
@@ -191,6 +194,11 @@ def show_scores(console: Any, planned: Plan, made: Made, most: int, whole: bool)
     console.print(shown)
 
 
+def last_ranks(planned: Plan) -> str:
+    """The stage whose rows have every retriever's ranks."""
+    return next(step.stage.name for step in reversed(planned.stages) if isinstance(step.stage, Ranks))
+
+
 def show_queries(console: Any, planned: Plan, made: Made, most: int, whole: bool) -> None:
     """The first turns with their best queries by each retriever's rank, then how each form does."""
     from rich.text import Text
@@ -198,8 +206,7 @@ def show_queries(console: Any, planned: Plan, made: Made, most: int, whole: bool
     from flows.looking import table
 
     assert isinstance(planned.settings, RetpoSettings)
-    ranked = made[next(step.stage.name for step in reversed(planned.stages) if isinstance(step.stage, Ranks))]
-    queries = all_queries(planned.store, ranked, planned.settings.depth)
+    queries = all_queries(planned.store, made[last_ranks(planned)], planned.settings.depth)
     names = queries["retriever"].unique(maintain_order=True).to_list()
     turns = read_frame(planned.store, made["gold_places"], ("id", "question", "history"))
     for turn in turns.filter(pl.col("history").list.len() > 0).head(most).iter_rows(named=True):

@@ -53,7 +53,9 @@ class RetrieverSettings(Spelled):
     it: {spec: bm25, k1: 0.9}.
     """
 
-    kind: Literal["bm25", "dense", "fusion", "run", "http"]
+    kind: Literal["bm25", "dense", "fusion", "run", "http"] = Field(
+        description="or write it as one string, alone or in spec"
+    )
     name: str = Field("", pattern=r"^(\w[\w-]*)?$", description="in columns and configurations; default: the kind")
     k1: float = Field(1.2, ge=0, le=1000, description="bm25, fusion: how fast repeated words stop counting")
     b: float = Field(0.75, ge=0, le=1, description="bm25, fusion: how much long passages lose")
@@ -130,11 +132,14 @@ def parse_retriever(spec: str) -> dict[str, Any]:
 class CandidateSettings(StageSampling):
     """Candidate queries."""
 
-    methods: tuple[Method, ...] = Field(get_args(Method), description="each is one call per turn")
+    methods: tuple[Method, ...] = Field(
+        get_args(Method), description="of rewrite, plan, expand; each is one call per turn"
+    )
     fewest: int = Field(5, ge=1, description="queries asked for in a call, at least")
     most: int = Field(10, ge=1, le=50, description="and at most; more are left out")
     pool: tuple[Form, ...] = Field(
-        ("question", "history", "human_rewrite"), description="what joins the generated queries in the pool"
+        ("question", "history", "human_rewrite"),
+        description="what joins them: question, user_turns, history, human_rewrite",
     )
     human_base: bool = Field(True, description="expand the human rewrite, where there is one, not the model's own")
     attempts: int = Field(3, ge=1, le=100, description="for an answer with too few queries; its fault is named")
@@ -155,7 +160,7 @@ class PickSettings(Frozen):
 
     top: int = Field(5, ge=1, description="queries per turn and retriever")
     threshold: int = Field(
-        30, ge=1, description="the lowest rank of the gold passage; if no query has it, the best one"
+        30, ge=1, description="the gold passage has at most this rank; if no query has it, the best one"
     )
     never_retrieved: Literal["keep", "drop"] = Field(
         "keep",
@@ -167,7 +172,7 @@ class PairSettings(Frozen):
     """What preference pairs are made of."""
 
     per_turn: int = Field(8, ge=1, description="at most, per retriever")
-    threshold: int = Field(30, ge=1, description="the lowest rank of the preferred query")
+    threshold: int = Field(30, ge=1, description="the preferred query has at most this rank")
 
 
 class RetpoSettings(RunSettings):

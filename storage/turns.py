@@ -20,7 +20,8 @@ from schemas.hashing import content_hash, file_checksum
 from schemas.retpo import Candidate, Gold, Passage, Turn, WithCandidates
 from schemas.retpo_settings import CorpusSettings, TurnSettings
 from schemas.texts import one_line
-from storage.sources import Line, RowKind, id_of, open_file, text_of
+from storage.lines import Line, open_file
+from storage.sources import RowKind, id_of, text_of
 
 IDS = ("task_id", "id", "_id", "qid", "query_id")
 CONVERSATIONS = ("conversation", "conversation_id", "Conversation_no", "conv_id")
@@ -44,16 +45,16 @@ NUMBER = re.compile(r"[-+]?[\d.]+")
 Qrels = Mapping[str, Mapping[str, int]]
 
 
-def turns_kind(qrels: str) -> RowKind:
+def turns_kind(qrels: str, *, alone: bool = False) -> RowKind:
     """How turns are read; with relevance from a file of its own, where there is one. Raises InputError."""
     key = file_checksum(Path(qrels).expanduser()) if qrels and Path(qrels).expanduser().is_file() else ""
-    read = partial(turn_of, qrels=read_qrels(Path(qrels).expanduser()) if qrels else None)
+    read = partial(turn_of, qrels=read_qrels(Path(qrels).expanduser()) if qrels else None, alone=alone)
     return RowKind("turns", Turn, read, lambda _: (*QUESTIONS, "input"), turn_length, key)
 
 
 def queries_kind(qrels: str) -> RowKind:
     """How plain queries are read: id and query, or a map `candidates` of named queries."""
-    kind = turns_kind(qrels)
+    kind = turns_kind(qrels, alone=True)
     return kind._replace(
         stage="queries",
         model=WithCandidates,
@@ -71,8 +72,10 @@ def first_of(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((fields[name] for name in names if fields.get(name) is not None), None)
 
 
-def turn_of(line: Line, _: TurnSettings, qrels: Qrels | None) -> Turn:
-    """One raw row as a turn; raises Drop: no_gold, empty_history, empty_question, and what else it may lack."""
+def turn_of(line: Line, _: TurnSettings, qrels: Qrels | None, alone: bool = False) -> Turn:
+    """One raw row as a turn; raises Drop: no_gold, empty_history, empty_question, and what else it may lack. alone: its
+    queries are there already, so nothing need be before it.
+    """
     if line.fields is None:
         raise Drop(line.fault)
     fields = line.fields
@@ -87,7 +90,7 @@ def turn_of(line: Line, _: TurnSettings, qrels: Qrels | None) -> Turn:
     conversation = id_of(first_of(fields, CONVERSATIONS))
     if number is None:
         number = 1 + sum(message.role == "user" for message in messages) if messages or conversation else 0
-    if number > 1 and not messages:
+    if number > 1 and not messages and not alone:
         raise Drop(f"empty_history: turn {number} has nothing before it")
     name = id_of(first_of(fields, IDS))
     if not name and conversation:

@@ -29,12 +29,14 @@ def best_ranks(ranking: Row) -> list[int]:
     return [min(ranks) for ranks in ranking["ranks"]]
 
 
-def picked(ranks: Sequence[int], top: int, threshold: int) -> list[int]:
-    """The places of the `top` best queries whose rank is at most the threshold; if none is, the best one. Ties go to
-    the lower place.
+def picked(ranks: Sequence[Sequence[int]], top: int, threshold: int) -> list[int]:
+    """The places of the `top` best queries whose best gold passage has at most the rank `threshold`; if none has, the
+    best one. Ties go to the query that ranks the other gold passages better, then to the lower place.
+
+    ranks: per query, of each gold passage.
     """
-    order = sorted(range(len(ranks)), key=lambda place: (ranks[place], place))
-    return [place for place in order if ranks[place] <= threshold][:top] or order[:1]
+    order = sorted(range(len(ranks)), key=lambda place: (sorted(ranks[place]), place))
+    return [place for place in order if min(ranks[place]) <= threshold][:top] or order[:1]
 
 
 def admissible(ranks: Sequence[int], threshold: int) -> list[tuple[int, int]]:
@@ -139,7 +141,7 @@ class QueryPicks(RankedStage):
             ranks = best_ranks(ranking)
             if min(ranks) > self.depth and not self.keep_missed:
                 continue
-            for n, place in enumerate(picked(ranks, self.top, self.threshold)):
+            for n, place in enumerate(picked(ranking["ranks"], self.top, self.threshold)):
                 yield {
                     "retriever": ranking["retriever"],
                     **turn["candidates"][place],
@@ -264,7 +266,7 @@ class MinedNegatives(RankedStage):
         """Rows with the places of passages where their texts will stand; more than are kept, for some are left out."""
         for ranking in turn["rankings"]:
             ranks = best_ranks(ranking)
-            best = picked(ranks, 1, 1)[0]
+            best = picked(ranking["ranks"], 1, 1)[0]
             worse = sorted((n for n, rank in enumerate(ranks) if rank > ranks[best]), key=lambda n: (ranks[n], n))
             found: dict[int, int] = {}
             for n in worse:

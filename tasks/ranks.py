@@ -46,7 +46,7 @@ class Ranks(FrameStage):
         looking = open_retriever(self.retriever.model_dump_json(), self.content, store, self.passages, self.indexes)
         candidates = [[one["query"] for one in row] for row in frame["candidates"]]
         rows = zip(frame["id"], frame["candidates"], strict=True)
-        names = [f"{name}-{one['number']}" for name, row in rows for one in row]
+        names = [(name, one["number"]) for name, row in rows for one in row]
         hits = looking.search(names, [query for row in candidates for query in row], self.depth)
         gold = [[one["place"] for one in row] for row in frame["gold"]]
         ranked = rank_all(hits, gold, [len(row) for row in candidates])
@@ -66,7 +66,7 @@ def rank_all(hits: Hits, gold: list[list[int]], counts: list[int]) -> list[dict[
     flat = np.fromiter((place for places in per_query for place in places), np.int32, starts[-1])
     ranks = ranks_of(hits.places, of_query, flat)
     best = np.minimum.reduceat(ranks, starts[:-1]) if len(per_query) else ranks
-    rewards, above = rewards_of(best, hits), passages_above(best, hits.places)
+    rewards, above = rewards_of(best, hits, of_query, ranks), passages_above(best, hits.places)
     made, query = [], 0
     for count in counts:
         mine = range(query, query + count)
@@ -93,22 +93,28 @@ def ranks_of(places: Array, of_query: Array, gold: Array) -> Array:
     return ranks
 
 
-def rewards_of(best: Array, hits: Hits) -> Array:
-    """1 / (rank + 1 - margin), from best ranks and the hits; 0 for a miss.
+def rewards_of(best: Array, hits: Hits, of_query: Array, ranks: Array) -> Array:
+    """1 / (rank + 1 - margin), from best ranks and the hits; 0 for a miss. of_query, ranks: of every gold passage.
 
-    margin: where the gold passage's score stands between those of its neighbours, from 0 (at the one below) to 1 (at
-    the one above); at rank 1, its lead over the second as a share of its lead over the last hit, 1 for the only hit.
-    So the reward never falls when the rank improves, lies in [1 / (rank + 1), 1 / rank], and tells equal ranks apart.
+    margin: where the best gold passage's score stands between those of the passages that are not gold beside it, from 0
+    (at the one below) to 1 (at the one above); at rank 1, its lead over the one below as a share of its lead over the
+    last hit, 1 where nothing is below. So the reward never falls when the rank improves, lies in [1 / (rank + 1),
+    1 / rank], and tells equal ranks apart.
     """
+    depth = hits.places.shape[1]
     count = (hits.places != -1).sum(1)
     found = best <= count
     rows, at, last = np.arange(len(best)), np.where(found, best, 1) - 1, np.maximum(count, 1) - 1
-    own = hits.scores[rows, at]
-    below = hits.scores[rows, np.minimum(at + 1, last)]
+    other = np.arange(depth) < count[:, None]  # hits that are not gold
+    other[of_query[ranks <= depth], ranks[ranks <= depth] - 1] = False
+    other &= np.arange(depth) > at[:, None]
+    own, end = hits.scores[rows, at], hits.scores[rows, last]
+    below = np.where(other.any(1), hits.scores[rows, other.argmax(1)], own)
     above = hits.scores[rows, np.maximum(at - 1, 0)]
-    lead, spread = own - below, np.where(at > 0, above - below, own - hits.scores[rows, last])
+    lead, spread = own - below, np.where(at > 0, above - below, own - end)
     margin = np.divide(lead, spread, out=np.zeros(len(best)), where=spread > 0).clip(0, 1)
-    return np.where(found, 1 / (at + 2 - np.where(count == 1, 1, margin)), 0.0)
+    margin = np.where((at == 0) & ~other.any(1), 1, margin)
+    return np.where(found, 1 / (at + 2 - margin), 0.0)
 
 
 def passages_above(best: Array, places: Array) -> list[list[int]]:

@@ -53,8 +53,8 @@ def measures(ranks: Sequence[Sequence[int]], relevance: Sequence[Sequence[int]],
 
 
 def scored_queries(turns: pl.DataFrame, depth: int) -> pl.DataFrame:
-    """A row per turn, retriever and candidate, in order: id, turn, turn_type, retriever, query, methods, place, ranks
-    (of each gold passage), rank (the best), reward, and every measure.
+    """A row per turn, retriever and candidate, in order: id, turn, turn_type, retriever, query, methods, number, place,
+    ranks (of each gold passage), rank (the best), reward, and every measure.
 
     turns: rows with rankings.
     """
@@ -68,7 +68,7 @@ def scored_queries(turns: pl.DataFrame, depth: int) -> pl.DataFrame:
     found = measures(each["ranks"].to_list(), each["relevance"].to_list(), depth)
     return each.select(
         *columns[:5],
-        *("retriever", "query", "methods", "place", "ranks"),
+        *("retriever", "query", "methods", "number", "place", "ranks"),
         pl.col("ranks").list.min().alias("rank"),
         pl.col("rewards").alias("reward"),
         *(pl.Series(name, values).fill_nan(None) for name, values in found.items()),

@@ -6,6 +6,7 @@ import zlib
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import md5
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from schemas.errors import EngineError, EngineRefused, InputError
 from schemas.hashing import file_checksum
 from schemas.retpo_settings import RetrieverSettings
 from storage.artifacts import Store, read_manifest
-from storage.sources import open_file
+from storage.lines import open_file
 from tasks.bm25 import Array, Bm25, Hits, Words
 from tasks.dense import Dense
 from tasks.embeddings import embedder_name
@@ -27,9 +28,12 @@ ATTEMPTS, FIRST_WAIT_S, TIMEOUT_S, QUERIES_PER_REQUEST = 5, 0.5, 60, 64
 LARGEST = 1e30  # score
 
 
+Id = tuple[str, int]
+
+
 class Retriever(Protocol):
-    def search(self, ids: Sequence[str], queries: Sequence[str], depth: int) -> Hits:
-        """The best passages of each query; ids: the queries' own names, `TURN-k`, for runs."""
+    def search(self, ids: Sequence[Id], queries: Sequence[str], depth: int) -> Hits:
+        """The best passages of each query; ids: turn and number of each, for runs."""
 
 
 class ByText:
@@ -38,7 +42,7 @@ class ByText:
     def __init__(self, *retrievers: Bm25 | Dense, rrf_k: int = 60) -> None:
         self.retrievers, self.rrf_k = retrievers, rrf_k
 
-    def search(self, ids: Sequence[str], queries: Sequence[str], depth: int) -> Hits:
+    def search(self, ids: Sequence[Id], queries: Sequence[str], depth: int) -> Hits:
         number = {query: n for n, query in enumerate(dict.fromkeys(queries))}
         found = [retriever.search(list(number), depth) for retriever in self.retrievers]
         hits = found[0] if len(found) == 1 else fused(found, self.rrf_k)
@@ -63,22 +67,28 @@ def fused(found: Sequence[Hits], rrf_k: int) -> Hits:
     return Hits(np.where(scores > 0, places, -1).astype(np.int32), scores.astype(np.float32))
 
 
+def run_names(turn: str, number: int, query: str) -> list[str]:
+    """What a run may call a query: TURN-HASH (eight digits of its text's md5), TURN-k, and for the first also TURN."""
+    hashed = md5(query.encode(), usedforsecurity=False).hexdigest()[:8]
+    return [f"{turn}-{hashed}", f"{turn}-{number}", *([turn] if number == 0 else [])]
+
+
 class RunFile:
-    """A TREC run: `query Q0 passage rank score tag`; its queries are called TURN-k, or TURN where k is 0. What it does
-    not have found nothing.
+    """A TREC run: `query Q0 passage rank score tag`, its queries called as `run_names` says; what it lacks found
+    nothing.
     """
 
     def __init__(self, path: Path, content: str, root: Path, passages: str) -> None:
         if file_checksum(path) != content:
             raise InputError(f"{path} has changed since the run began; run the same command again")
-        self._number, self._starts, named, self._passage, self._score = read_run(path)
+        self.queries, self._starts, named, self._passage, self._score = read_run(path)
         self._place = locate(root, passages, pl.Series("id", named, dtype=pl.String)).to_numpy()
 
-    def search(self, ids: Sequence[str], queries: Sequence[str], depth: int) -> Hits:
+    def search(self, ids: Sequence[Id], queries: Sequence[str], depth: int) -> Hits:
         places = np.full((len(ids), depth), -1, np.int32)
         scores = np.zeros((len(ids), depth), np.float32)
-        for row, name in enumerate(ids):
-            query = self._number.get(name, self._number.get(name.removesuffix("-0")))
+        for row, ((turn, number), text) in enumerate(zip(ids, queries, strict=True)):
+            query = next((self.queries[name] for name in run_names(turn, number, text) if name in self.queries), None)
             if query is not None:
                 start = self._starts[query]
                 mine = slice(start, min(start + depth, self._starts[query + 1]))
@@ -154,7 +164,7 @@ class HttpSearch:
         key = search_key(settings)
         self._client = httpx.Client(headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=TIMEOUT_S)
 
-    def search(self, ids: Sequence[str], queries: Sequence[str], depth: int) -> Hits:
+    def search(self, ids: Sequence[Id], queries: Sequence[str], depth: int) -> Hits:
         number = {query: n for n, query in enumerate(dict.fromkeys(queries))}
         texts = list(number)
         found = [

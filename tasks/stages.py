@@ -21,6 +21,7 @@ from storage.artifacts import (
     check_conserved,
     files_whole,
     read_artifact,
+    read_dropped,
     rows_to_table,
     seal_part,
     sealed_artifact,
@@ -97,7 +98,9 @@ def ingest(store: Store, source: FileSettings, rows_per_part: int, run: str, kin
     )
     if manifest.rows == 0:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
-        raise InputError(f"{source.path}: none of the {manifest.rows_in} rows can be used ({reasons})")
+        first = next((row for seal in seals for row in read_dropped(store, seal)), None)
+        said = f"; the first: {first.detail}" if first and first.detail else ""
+        raise InputError(f"{source.path}: none of the {manifest.rows_in} rows can be used ({reasons}){said}")
     return write_manifest(store, manifest)
 
 

@@ -225,7 +225,7 @@ def test_rank_prints_the_table_or_json_and_writes_a_row_per_query_and_candidate(
     mrr = sum(1 / row["rank"] for row in written if row["candidate"] == "human" and row["rank"] <= 100) / 24
     assert told["forms"]["human"]["MRR"] == pytest.approx(mrr)
     narrow, err = synthmill(*command, cwd=tmp_path, COLUMNS="80")
-    assert "question  " in narrow and "MRR@10" in narrow and "--json" in err
+    assert "question  " in narrow and "nDCG@10" in narrow and "--json" in err
     synthmill(*command[:-1], "out.parquet", "--retriever", "fusion", "--depth", 5, "--by-group", cwd=tmp_path)
     assert pl.read_parquet(tmp_path / "out.parquet")["rank"].max() <= 6
 

@@ -12,7 +12,8 @@ from flows.plan import chain
 from flows.retpo_plans import plan_search
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
 from storage.artifacts import Store, read_artifact
-from storage.sources import lines_of, read_chunks
+from storage.lines import lines_of
+from storage.sources import read_chunks
 from storage.turns import queries_kind, turns_kind
 from tasks.comparisons import QueryPairs, QueryPicks
 from tasks.parallel import InProcess

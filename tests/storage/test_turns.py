@@ -10,7 +10,8 @@ import pytest
 from schemas.errors import Drop, InputError
 from schemas.retpo import Gold
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
-from storage.sources import Line, read_chunks
+from storage.lines import Line
+from storage.sources import read_chunks
 from storage.turns import PASSAGES, queries_kind, read_qrels, turn_of, turns_kind
 from tests.conftest import write_jsonl
 
@@ -130,8 +131,11 @@ def test_judgements_may_call_a_turn_as_the_released_ones_do(name: str) -> None:
 
 def test_a_plain_query_keeps_every_turn_that_it_is_made_of(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "q.jsonl", [{"_id": "x", "text": "|user|: A?\n|user|: C?", "gold": ["p"]}])
+    write_jsonl(tmp_path / "r.jsonl", [{"_id": "x", "turn": 3, "text": "alone", "gold": ["p"]}])
     [chunk] = read_chunks(TurnSettings(path=str(tmp_path / "q.jsonl")), 10, queries_kind(""))
     assert [one.query for one in chunk.rows[0].candidates] == ["A? C?"]
+    [chunk] = read_chunks(TurnSettings(path=str(tmp_path / "r.jsonl")), 10, queries_kind(""))
+    assert [row.turn for row in chunk.rows] == [3]  # queries that are there need no history
 
 
 def test_a_map_of_candidates_is_one_row_and_equal_queries_are_one_candidate(tmp_path: Path) -> None:

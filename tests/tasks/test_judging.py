@@ -12,7 +12,8 @@ from schemas.errors import Drop
 from schemas.multifaceted import BenchRow, JudgedRow, Rubric, Value
 from schemas.rows import to_arrow
 from schemas.settings import SourceSettings
-from storage.sources import BENCH, Line
+from storage.lines import Line
+from storage.sources import BENCH
 from tasks.judging import BenchScores, Judged, bench_results, over_runs, parse_score
 
 RUBRICS = tuple(Rubric(criteria=f"Is it {w}?", score_descriptions=("a", "b", "c", "d", "e")) for w in ("short", "true"))

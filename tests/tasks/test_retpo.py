@@ -84,7 +84,11 @@ def frame(*rows: WithRankings) -> pl.DataFrame:
     ],
 )
 def test_picks(ranks: list[int], picks: list[int]) -> None:
-    assert picked(ranks, 5, 30) == picks
+    assert picked([[rank] for rank in ranks], 5, 30) == picks
+
+
+def test_ties_go_to_the_query_that_finds_the_other_gold_passages_too() -> None:
+    assert picked([[1, 101], [2, 1], [1, 101], [3, 1]], 3, 30) == [1, 3, 0]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,7 @@ def test_admissible_pairs(ranks: list[int], pairs: list[tuple[int, int]]) -> Non
 
 @given(RANKS, st.integers(1, 8), st.integers(1, 100))
 def test_what_always_holds_of_picks_and_pairs(ranks: list[int], most: int, threshold: int) -> None:
-    chosen = picked(ranks, 5, threshold)
+    chosen = picked([[rank] for rank in ranks], 5, threshold)
     assert len(chosen) == 1 or all(ranks[place] <= threshold for place in chosen)
     stage = QueryPairs(per_turn=most, threshold=threshold)
     made, dropped = stage.apply(frame(ranked(ranks)), Path())
@@ -188,7 +192,8 @@ def test_rewards_fall_with_the_rank_and_tell_equal_ranks_apart(given: list[float
     places = np.arange(len(given), dtype=np.int32)[None]
 
     def reward(best: list[int], scores: Any) -> Any:
-        return rewards_of(np.array(best), Hits(places.repeat(len(best), 0)[:, : scores.shape[1]], scores))
+        hits = Hits(places.repeat(len(best), 0)[:, : scores.shape[1]], scores)
+        return rewards_of(np.array(best), hits, np.arange(len(best)), np.array(best))
 
     rewards = reward(ranks.tolist(), scores.repeat(len(given), 0))
     assert (np.diff(rewards) <= 1e-12).all()
@@ -200,8 +205,12 @@ def test_rewards_by_hand() -> None:
     places = np.array([[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, -1, -1], [0, 1, -1]], np.int32)
     scores = np.array([[9, 8, 1], [9, 2, 1], [9, 8, 7], [5, 0, 0], [-1, -2, 0]], np.float32)
     margins = [7 / 8, 1 / 8, 0.5, 1, 1]  # of ranks 2, 2, 1, 1 (alone), 1 (of two, all below zero)
-    found = rewards_of(np.array([2, 2, 1, 1, 1]), Hits(places, scores))
-    assert found == pytest.approx([1 / (rank + 1 - m) for rank, m in zip([2, 2, 1, 1, 1], margins, strict=True)])
+    best = np.array([2, 2, 1, 1, 1])
+    found = rewards_of(best, Hits(places, scores), np.arange(5), best)
+    assert found == pytest.approx([1 / (rank + 1 - m) for rank, m in zip(best, margins, strict=True)])
+    # a second gold passage right below takes nothing away: the lead is over the first that is not gold
+    both = rewards_of(np.array([1]), Hits(places[:1], scores[:1]), np.array([0, 0]), np.array([1, 2]))
+    assert both == pytest.approx([1 / (2 - 1)])
 
 
 def test_measures_of_three_queries_by_hand() -> None:
