@@ -222,9 +222,7 @@ def test_a_run_without_any_of_the_queries_is_an_error(searched: Searched, tmp_pa
     (tmp_path / "run.trec").write_text("other Q0 p9 1 9.0 x\n")
     run = RetrieverSettings.model_validate(f"run:{tmp_path / 'run.trec'}")
     queries = scored_queries(searched.rank(run), 5)
-    with pytest.raises(
-        InputError, match=r"has none of the 4 queries; expected names such as q0-........ or q0-0 or q0"
-    ):
+    with pytest.raises(InputError, match=r"has none of the 4 queries; expected names such as q0-.* or q0"):
         check_found([run], queries, 5)
     hashed = run_names("q1", 0, WORDS[1])[0]
     (tmp_path / "run.trec").write_text(f"{hashed} Q0 p1 1 1 x\nq0-deadbeef Q0 p0 1 1 x\n")
