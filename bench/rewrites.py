@@ -86,7 +86,7 @@ def comparisons(store: Store, domain: str, made: dict[str, Manifest], queries: p
         best = mine.group_by("id").agg(pl.col("rank").min().alias("best")).join(human, on="id")
         better = best.select((pl.col("best") < pl.col("human")).mean()).item()
         ours, others = (frame.filter(pl.col("retriever") == retriever) for frame in (picks, pairs))
-        negatives = mined.filter(pl.col("retriever") == retriever)["negatives"].list.len().sum()
+        negatives = mined.filter(pl.col("retriever") == retriever).height
         found = (best["best"] <= DEPTH).mean()
         print(
             f"| {domain} | {retriever} | {best.height} | {better:.0%} | {found:.0%} | {ours.height:,} | "
