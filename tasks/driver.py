@@ -283,7 +283,8 @@ class Driver:
             return Dropped(id=row_id, reason=drop.reason, detail=drop.detail[:500])
         except Exception as error:
             return Dropped(id=row_id, reason="recipe_error", detail=f"{type(error).__name__}: {error}"[:500])
-        if not isinstance(made, Row) or row_id not in (made.parent_id, made.id):
+        grown = isinstance(made, Row) and made.id == row_id and type(made) is not type(flight.row)
+        if not grown and not (isinstance(made, Row) and made.parent_id == row_id):
             return Dropped(id=row_id, reason="recipe_error", detail="what was returned is no child of the row given")
         return made
 

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.calls import Completion, Message, Request
 from schemas.errors import Drop, EngineError, Stopped, StoreError, SynthmillError
-from schemas.rows import Instruction
+from schemas.rows import Instruction, Pool
 from storage.calls import CallStore
 from tasks.driver import Driver, PartResult
 from tasks.recipe import Recipe, Steps
@@ -134,6 +134,21 @@ def test_a_row_must_be_the_child_of_the_row_given(tmp_path: Path) -> None:
     for returned in ("itself", "nothing"):
         [result], _ = drive(Orphan(returned=returned), Echo(), tmp_path, instructions(1))
         assert result.dropped[0].reason == "recipe_error"
+
+
+def test_a_row_may_stay_itself_with_more_fields(tmp_path: Path) -> None:
+    class Grow(Recipe[Instruction, Pool]):
+        name: ClassVar = "grow"
+        version: ClassVar = "1"
+        roles: ClassVar = ("student",)
+
+        def steps(self, row: Instruction) -> Steps[Pool]:
+            yield []
+            return Pool(**row.__dict__, answers=())
+
+    [result], _ = drive(Grow(), Echo(), tmp_path, instructions(2))
+    assert [row.id for row in result.rows] == ["row-0", "row-1"]
+    assert not result.dropped
 
 
 def failing(request: Request, sample: int) -> Any:
