@@ -283,10 +283,11 @@ class Driver:
             return Dropped(id=row_id, reason=drop.reason, detail=drop.detail[:500])
         except Exception as error:
             return Dropped(id=row_id, reason="recipe_error", detail=f"{type(error).__name__}: {error}"[:500])
-        grown = isinstance(made, Row) and made.id == row_id and type(made) is not type(flight.row)
-        if not grown and not (isinstance(made, Row) and made.parent_id == row_id):
-            return Dropped(id=row_id, reason="recipe_error", detail="what was returned is no child of the row given")
-        return made
+        if isinstance(made, Row):
+            grown = made.id == row_id and type(made) is not type(flight.row)
+            if grown or made.parent_id == row_id:
+                return made
+        return Dropped(id=row_id, reason="recipe_error", detail="what was returned is no child of the row given")
 
     def _prepare(self, flight: Flight) -> int:
         """Look up the step's answers and queue what is missing; returns how many are."""
