@@ -13,7 +13,7 @@ import pyarrow as pa
 from flows.plan import chain, file_source
 from flows.progress import Reporter
 from flows.retpo_plans import plan_search
-from flows.retpo_report import check_found
+from flows.retpo_report import CHECKED, check_found
 from flows.sampling import check_out, write_rows
 from flows.stopping import STOP, stop_on_signals
 from schemas.artifacts import Manifest
@@ -110,11 +110,13 @@ def report(
             if seal.rows:
                 queries = scored_queries(pl.DataFrame(read_part(store, seal)), depth)
                 sums.append(totals(queries))
-                seen.append(queries.select("id", "retriever", "number", "query", "rank"))
+                if settings.kind in CHECKED:
+                    seen.append(queries.select("id", "retriever", "number", "query", "rank"))
                 each = queries.explode("methods").rename({"methods": "candidate"})
                 yield each.select(columns.names).to_dicts()
-        for note in check_found([settings], pl.concat(seen), depth):  # before OUT is replaced
-            print(note, file=sys.stderr)
+        if seen:
+            for note in check_found([settings], pl.concat(seen), depth):  # before OUT is replaced
+                print(note, file=sys.stderr)
 
     whole = pa.int64()
     columns = pa.schema(
@@ -125,11 +127,8 @@ def report(
     found = evaluation(sums)
     print(f"{written:,} rows -> {out}", file=sys.stderr)
     if as_object:
-        print(
-            orjson.dumps(
-                {"retriever": settings.label, "depth": depth, **as_json(found)}, option=orjson.OPT_INDENT_2
-            ).decode()
-        )
+        told = {"retriever": settings.label, "depth": depth, **as_json(found)}
+        print(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
     else:
         show(found, by_group)
 

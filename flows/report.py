@@ -1,6 +1,6 @@
 """What `multifaceted` and `judge` leave beside their rows: a card with the numbers, and a page with the picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,16 @@ FOLDER = Path(__file__).parent
 ROWS_TO_READ = 3
 SYSTEMS_COMPARED = 20_000
 DATASET = ("variants", "aligned_pairs", "rubrics")
+STAGES = (
+    "instructions",
+    "filtered",
+    "preference_sets",
+    "system_messages",
+    "responses",
+    "aligned_pairs",
+    "bench_variants",
+    "rubrics",
+)
 
 
 def write_multifaceted(store: Store, made: Made, folder: Path, drawn: PreferenceSets, embedder: str) -> int:
@@ -70,7 +80,7 @@ def figures(store: Store, made: Made, drawn: PreferenceSets, embedder: str) -> d
     """What survived each step, how even the values came out, how different the variants are."""
     values = value_table(read_frame(store, made["variants"], ("split", "preference_set")))
     return {
-        "funnel": funnel(made),
+        "funnel": funnel(made, STAGES),
         "coverage": [
             row | {"split": split}
             for split, side in drawn.sides.items()
@@ -110,18 +120,8 @@ def value_tree(values: pl.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
     return tree
 
 
-def funnel(made: Made) -> list[dict[str, Any]]:
-    """Per stage: rows in and out, the share that survived, and what was dropped."""
-    stages = (
-        "instructions",
-        "filtered",
-        "preference_sets",
-        "system_messages",
-        "responses",
-        "aligned_pairs",
-        "bench_variants",
-        "rubrics",
-    )
+def funnel(made: Made, stages: Sequence[str]) -> list[dict[str, Any]]:
+    """Per stage: rows in and out, and what was dropped."""
     return [
         {
             "stage": stage,

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from flows.report import render
+from flows.report import funnel, render
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.retpo_settings import RetpoSettings, RetrieverSettings
@@ -17,6 +17,8 @@ from tasks.retrieval_metrics import MEASURES, disagreement, evaluation, scored_q
 from tasks.retrievers import read_run, run_names
 
 Made = Mapping[str, Manifest]
+CHECKED = ("run", "http")  # retrievers that may know other names than the corpus and the turns
+STAGES = ("turns", "gold_places", "candidates", "query_picks", "query_pairs", "pareto_pairs", "hard_negatives")
 
 
 def write_retpo(store: Store, made: Made, folder: Path, settings: RetpoSettings, ranked: str) -> int:
@@ -85,20 +87,10 @@ def figures(queries: pl.DataFrame, made: Made) -> dict[str, Any]:
     queries = turn_types(queries)  # before first turns go: the second ones are compared with them
     generated = queries.filter(pl.col("id").is_in(rewritten(queries).implode()))
     queries = generated if generated.height else queries
-    stages = ("turns", "gold_places", "candidates", "query_picks", "query_pairs", "pareto_pairs", "hard_negatives")
     return {
         "evaluation": evaluation([totals(queries)]),
         "disagreement": disagreement(queries),
-        "funnel": [
-            {
-                "stage": stage,
-                "rows_in": made[stage].rows_in,
-                "rows": made[stage].rows,
-                "dropped": ", ".join(f"{count} {reason}" for reason, count in made[stage].dropped.items()),
-            }
-            for stage in stages
-            if stage in made
-        ],
+        "funnel": funnel(made, STAGES),
     }
 
 

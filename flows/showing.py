@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from flows.looking import shortened
 from flows.plan import Plan
 from flows.report import two_places, value_table
-from flows.retpo_report import all_queries, check_found, figures
+from flows.retpo_report import CHECKED, all_queries, check_found, figures
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
 from schemas.retpo_settings import RetpoSettings
@@ -32,7 +32,7 @@ def notes(planned: Plan, made: Made) -> Iterator[str]:
     if INSTRUCTIONS.stage in made and (noted := noted_rows(planned.store, made[INSTRUCTIONS.stage])):
         yield f"{noted} rows have later turns or messages: the first user turn was used"
     settings = planned.settings
-    if isinstance(settings, RetpoSettings):
+    if isinstance(settings, RetpoSettings) and any(one.kind in CHECKED for one in settings.retrievers):
         ranked = made[last_ranks(planned)]
         yield from check_found(settings.retrievers, all_queries(planned.store, ranked, settings.depth), settings.depth)
     if isinstance(settings, DialogueSettings):

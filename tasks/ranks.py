@@ -44,12 +44,10 @@ class Ranks(FrameStage):
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         looking = open_retriever(self.retriever.model_dump_json(), self.content, store, self.passages, self.indexes)
-        candidates = [[one["query"] for one in row] for row in frame["candidates"]]
-        rows = zip(frame["id"], frame["candidates"], strict=True)
-        names = [(name, one["number"]) for name, row in rows for one in row]
-        hits = looking.search(names, [query for row in candidates for query in row], self.depth)
+        each = frame.select("id", "candidates").explode("candidates").unnest("candidates")
+        hits = looking.search(each.select("id", "number").rows(), each["query"].to_list(), self.depth)
         gold = [[one["place"] for one in row] for row in frame["gold"]]
-        ranked = rank_all(hits, gold, [len(row) for row in candidates])
+        ranked = rank_all(hits, gold, frame["candidates"].list.len().to_list())
         made = pl.Series("rankings", [[{"retriever": self.retriever.label, **one}] for one in ranked], dtype=RANKINGS)
         if "rankings" in frame.columns:
             return frame.with_columns(rankings=pl.concat_list("rankings", made)), []

@@ -39,7 +39,7 @@ class Retriever(Protocol):
 class ByText:
     """A retriever that needs the queries only; the same string is looked for once."""
 
-    def __init__(self, *retrievers: Bm25 | Dense, rrf_k: int = 60) -> None:
+    def __init__(self, *retrievers: "Bm25 | Dense | HttpSearch", rrf_k: int = 60) -> None:
         self.retrievers, self.rrf_k = retrievers, rrf_k
 
     def search(self, ids: Sequence[Id], queries: Sequence[str], depth: int) -> Hits:
@@ -164,19 +164,16 @@ class HttpSearch:
         key = search_key(settings)
         self._client = httpx.Client(headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=TIMEOUT_S)
 
-    def search(self, ids: Sequence[Id], queries: Sequence[str], depth: int) -> Hits:
-        number = {query: n for n, query in enumerate(dict.fromkeys(queries))}
-        texts = list(number)
+    def search(self, queries: Sequence[str], depth: int) -> Hits:
+        """The best passages of each query, asked for a few queries at a time."""
         found = [
             one
-            for at in range(0, len(texts), QUERIES_PER_REQUEST)
-            for one in self.ask(texts[at : at + QUERIES_PER_REQUEST], depth)
+            for at in range(0, len(queries), QUERIES_PER_REQUEST)
+            for one in self.ask(queries[at : at + QUERIES_PER_REQUEST], depth)
         ]
-        hits = located(found, depth, self.root, self.passages)
-        at = [number[query] for query in queries]
-        return Hits(hits.places[at], hits.scores[at])
+        return located(found, depth, self.root, self.passages)
 
-    def ask(self, queries: list[str], depth: int) -> list[list[tuple[str, float]]]:
+    def ask(self, queries: Sequence[str], depth: int) -> list[list[tuple[str, float]]]:
         """One request, tried again a few times. Raises EngineError, or EngineRefused for what will never do."""
         import httpx
 
@@ -185,7 +182,7 @@ class HttpSearch:
             if attempt:
                 time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
             try:
-                status, said = self.post({"queries": queries, "k": depth})
+                status, said = self.post({"queries": list(queries), "k": depth})
             except httpx.HTTPError as error:
                 fault = f"{type(error).__name__}: {error}"
                 continue
@@ -263,7 +260,7 @@ def open_retriever(
     if settings.kind == "run":
         return RunFile(Path(settings.path).expanduser(), content, root, passages)
     if settings.kind == "http":
-        return HttpSearch(settings, root, passages)
+        return ByText(HttpSearch(settings, root, passages))
     found: list[Bm25 | Dense] = []
     for stage, key in indexes:
         folder = Store(root).files_folder(read_manifest(Store(root).manifest_path(stage, key)))
