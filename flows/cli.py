@@ -163,6 +163,107 @@ def rank(**given: Any) -> None:
     rank_file(**{name: value for name, value in given.items() if value is not None or name in ("ray_address", "limit")})
 
 
+def columns_options(command: Any) -> Any:
+    """How a file of answers calls its columns."""
+    for name, usual in (
+        ("prompt-id", "prompt_id or id, else the prompt itself"),
+        ("prompt", "prompt"),
+        ("answer", "answers (lists, a row per prompt) or answer (a row per answer)"),
+    ):
+        command = click.option(f"--{name}-column", default="", help=f"Default: {usual}.")(command)
+    return command
+
+
+class Limit(click.ParamType):
+    """A number, or none."""
+
+    name = "X|none"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        try:
+            return value if isinstance(value, float) else None if value.lower() == "none" else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor none", param, ctx)
+
+
+POINTS = click.Choice(["min", "mu-2s", "mu-s", "mu", "mu+s", "mu+2s", "max"])
+OUT_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@cli.command()
+@click.argument("source", metavar="IN")
+@click.option(
+    "--rule",
+    required=True,
+    help="max-min, sweet-spot, rip, scalable, best-random, best-bottom, top-k, random-pairs or tournament.",
+)
+@click.option(
+    "--out", required=True, type=OUT_FILE, help="A row per kept pair: OUT.jsonl, OUT.jsonl.gz or OUT.parquet."
+)
+@click.option("--chosen", type=POINTS, help="sweet-spot; default max.")
+@click.option("--rejected", type=POINTS, help="sweet-spot; default mu-2s.")
+@click.option("--ddof", type=click.IntRange(0, 1), help="sweet-spot; default 0: squares are divided by n, not n - 1.")
+@click.option("--rejected-reward-quantile", type=Limit(), help="rip; default 0.5.")
+@click.option("--rejected-length-quantile", type=Limit(), help="rip; default 0.5.")
+@click.option("--gap-quantile", type=Limit(), help="rip; default 0.5.")
+@click.option("--rejected-reward", type=float, help="rip: at least this, instead of a quantile.")
+@click.option("--rejected-length", type=float, help="rip: at least this, instead of a quantile.")
+@click.option("--gap", type=float, help="rip: at most this, instead of a quantile.")
+@click.option("--preset", help="rip: the paper's limits: wildchat-armorm, wildchat-judge, helpsteer2, self-rip-armorm.")
+@click.option("--save-thresholds", type=OUT_FILE, help="rip: write the limits to a file.")
+@click.option("--thresholds", type=OUT_FILE, help="rip: take the limits of such a file, whatever these pairs are like.")
+@click.option("--length", type=click.Choice(["characters", "tokens"]), help="rip; default characters.")
+@click.option("--tokenizer", help="rip: whose tokens, a folder or a Hub id; default: words and punctuation.")
+@click.option("--draw", type=click.IntRange(2), help="scalable: rejected is the lowest of so many drawn; default 5.")
+@click.option("--bottom-percent", type=click.FloatRange(0, 100), help="best-bottom: how far up; default 25.")
+@click.option("--count", type=click.IntRange(1), help="top-k, random-pairs: pairs of a prompt; default 1.")
+@click.option("--seed", type=click.IntRange(0), help="Of what is drawn; default 0.")
+@columns_options
+@click.option("--reward-column", default="", help="Default: rewards or reward.")
+@click.option("--explain", is_flag=True, help="Print what the rule did: limits, points, histogram.")
+@click.option("--json", "as_object", is_flag=True, help="Print the same as one JSON object.")
+def pairs(
+    source: str,
+    out: Path,
+    save_thresholds: Path | None,
+    explain: bool,
+    as_object: bool,
+    prompt_id_column: str,
+    prompt_column: str,
+    answer_column: str,
+    reward_column: str,
+    **given: Any,
+) -> None:
+    """Cut preference pairs from answers with rewards.
+
+    IN is JSONL, JSONL.gz, CSV or Parquet, with a row per answer (prompt_id, prompt, answer, reward) or per prompt
+    (prompt_id, prompt, answers, rewards: lists). Indices in OUT are places in the prompt's own list.
+
+    \b
+    max-min       the highest reward over the lowest
+    sweet-spot    the answers nearest to two of: min mu-2s mu-s mu mu+s mu+2s max
+    rip           max-min, of prompts whose rejected answer is good and long and not far below
+    scalable      the highest over the lowest of 5 drawn answers
+    best-random, best-bottom, top-k, random-pairs, tournament: see docs/pools.md
+
+    The lowest place wins a tie. Prompts without a pair are counted by reason: n<2, nan_reward, equal_reward, same_text.
+    """
+    from click.core import ParameterSource
+
+    from flows.pairing import pair_file
+    from schemas.cut_settings import CutSettings
+    from schemas.settings import read_settings
+    from storage.pools import Names
+
+    said = click.get_current_context().get_parameter_source
+    chosen = {name: value for name, value in given.items() if said(name) == ParameterSource.COMMANDLINE}
+    if "thresholds" in chosen:
+        chosen["thresholds"] = str(chosen["thresholds"])
+    settings = read_settings(CutSettings, None, chosen)
+    names = Names(prompt_id_column, prompt_column, answer_column, reward_column)
+    pair_file(source, out, settings, names, save_thresholds, explain, as_object)
+
+
 @cli.command("ls")
 @store_option
 def list_(store: str) -> None:

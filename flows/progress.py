@@ -11,7 +11,9 @@ LINE_EVERY_S = 10.0
 
 
 class Reporter:
-    """`with Reporter("answers", rows=200, calls=800) as report: report(progress)`; rows, rate, tokens and time left."""
+    """`with Reporter("answers", rows=200) as report: report(progress)`; rows, rate, tokens and time left. rows: 0 where
+    nobody knows how many will come.
+    """
 
     def __init__(self, stage: str, rows: int, quiet: bool = False) -> None:
         self.stage, self.rows, self.quiet = stage, rows, quiet
@@ -28,7 +30,7 @@ class Reporter:
             columns = [TextColumn("{task.description:<16}"), BarColumn(30), TextColumn("{task.fields[said]}")]
             self._bar = Bars(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
-            self._bar.add_task(self.stage, total=self.rows, said="")
+            self._bar.add_task(self.stage, total=self.rows or None, said="")
         return self
 
     def __call__(self, progress: Progress) -> None:
@@ -54,7 +56,7 @@ class Reporter:
             sum(n.get(what, 0) for n in now.spent.values()) for what in ("sent", "reused", "completion_tokens")
         )
         rate = now.rows / seconds
-        parts = [f"{now.rows:,} of {self.rows:,} rows"]
+        parts = [f"{now.rows:,} of {self.rows:,} rows" if self.rows else f"{now.rows:,} rows"]
         if now.dropped:
             parts.append(f"{now.dropped:,} dropped")
         if sent or reused:

@@ -1,14 +1,10 @@
 """`synthmill sample`: N answers per prompt for a plain file."""
 
-import gzip
 import os
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from flows.checks import check_engine
 from flows.progress import Reporter
@@ -19,7 +15,7 @@ from schemas.errors import EngineError, InputError
 from schemas.settings import EngineSettings, SourceSettings, read_settings
 from storage.artifacts import Store, read_part
 from storage.calls import seal_abandoned
-from storage.files import write_atomically
+from storage.outputs import ENDINGS, write_rows
 from storage.runs import StageRun, new_run, recording
 from tasks.answers import Answers
 from tasks.engines.engine import resolve
@@ -27,7 +23,6 @@ from tasks.guard import guard
 from tasks.parallel import make_pool
 from tasks.stages import Planned, ingest, noted_rows, run_stage
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 ANSWERS_PER_PART, MOST_ROWS, FEWEST_ROWS = 4096, 256, 8
 
 
@@ -126,30 +121,6 @@ def answer_columns() -> Any:
     import pyarrow as pa
 
     return pa.schema([(name, pa.int64() if name in WHOLE_NUMBERS else pa.string()) for name in ANSWER_COLUMNS])
-
-
-def write_rows(out: Path, columns: Any, parts: Iterable[list[dict[str, Any]]]) -> int:
-    """Write rows part by part, as `out` ends; columns: their Arrow schema. Returns how many."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    written = 0
-
-    def write(path: Path) -> None:
-        nonlocal written
-        if out.suffix == ".parquet":
-            with pq.ParquetWriter(path, columns, compression="zstd") as writer:
-                for rows in parts:
-                    writer.write_table(pa.Table.from_pylist(rows, columns))
-                    written += len(rows)
-            return
-        with gzip.GzipFile(path, "wb", mtime=0) if out.suffix == ".gz" else path.open("wb") as file:
-            for rows in parts:
-                file.write(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
-                written += len(rows)
-
-    write_atomically(out, write)
-    return written
 
 
 def tell(store: Store, instructions: Manifest, pools: Manifest, stage: StageRun, answers: int, out: Path) -> None:

@@ -6,9 +6,11 @@ A bad row has no fields and a reason; a bad file stops everything before any wor
 import csv
 import gzip
 import io
+import json
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,16 +91,27 @@ def read_jsonl(file: io.BufferedIOBase) -> Iterator[Line]:
         data = data.removeprefix(b"\xef\xbb\xbf") if number == 1 else data
         try:
             data.decode()
-            fields = orjson.loads(data)
+            fields = parse_json(data)
         except UnicodeDecodeError as error:
             yield Line(place, None, f"not_utf8: {error.reason} at byte {error.start}")
-        except orjson.JSONDecodeError as error:
+        except (orjson.JSONDecodeError, RecursionError) as error:
             yield Line(place, None, f"bad_json: {error}")
         else:
             if isinstance(fields, dict):
                 yield Line(place, fields)
             else:
                 yield Line(place, None, f"not_an_object: found {type(fields).__name__}")
+
+
+def parse_json(data: bytes) -> Any:
+    """JSON, with the NaN and Infinity that Python's own writer makes."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        if b"NaN" in data or b"Infinity" in data:
+            with suppress(ValueError):
+                return json.loads(data)
+        raise
 
 
 def read_csv(file: Any, dialect: str) -> Iterator[Line]:

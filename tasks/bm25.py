@@ -7,10 +7,8 @@ the number of threads, and passages that share no word with the query are no hit
 
 import itertools
 import logging
-import os
 import re
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 from unicodedata import normalize
@@ -20,6 +18,7 @@ import orjson
 from numba import njit
 
 from schemas.errors import InputError
+from tasks.cores import on_all_cores
 
 WORD = re.compile(r"(?u)\b\w\w+\b")  # scikit-learn's and bm25s's: two letters or more
 NONE = ("", "none")
@@ -113,17 +112,11 @@ class Bm25:
         flat = np.fromiter((token for one in tokens for token in one), np.int64, starts[-1])
         places = np.full((len(queries), depth), -1, np.int32)
         scores = np.zeros((len(queries), depth), np.float32)
-        bounds = np.linspace(0, len(queries), min(threads(), max(1, len(queries))) + 1).astype(int)
-        with ThreadPoolExecutor(len(bounds) - 1) as pool:
-            chunks = itertools.pairwise(bounds)
-            list(pool.map(lambda at: add_up(*self._arrays, self.passages, flat, starts, *at, places, scores), chunks))
+        on_all_cores(
+            lambda first, last: add_up(*self._arrays, self.passages, flat, starts, first, last, places, scores),
+            len(queries),
+        )
         return Hits(places, scores)
-
-
-def threads() -> int:
-    """How many threads numeric work may use: a Ray worker is told, else all cores that this process may use."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
 
 
 @njit(nogil=True, cache=True)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.bm25 import Array, Hits, threads
+from tasks.bm25 import Array, Hits
+from tasks.cores import threads
 from tasks.embeddings import embed
 
 EXACT_UP_TO = 1_000_000  # passages

@@ -58,15 +58,15 @@ def prompt_generation_messages(row: Mapping[str, Any], application: Application)
 
 
 @cache
-def load_tokenizer(name: str) -> Any:
-    """A transformers tokenizer with a chat template. Raises InputError."""
+def load_tokenizer(name: str, *, chat: bool = True) -> Any:
+    """A transformers tokenizer, with a chat template unless `chat` is false. Raises InputError."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
     except (OSError, ValueError) as error:
         raise InputError(f"there is no tokenizer {name!r}; expected a folder or a Hub id ({error})") from error
-    if not tokenizer.chat_template:
+    if chat and not tokenizer.chat_template:
         raise InputError(f"the tokenizer {name} has no chat template; name one of a chat model")
     return tokenizer
 

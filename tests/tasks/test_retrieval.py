@@ -23,7 +23,8 @@ from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettin
 from storage.artifacts import Store, read_artifact
 from storage.turns import queries_kind
 from tasks import retrievers
-from tasks.bm25 import Bm25, Hits, Words, build_bm25, threads
+from tasks.bm25 import Bm25, Hits, Words, build_bm25
+from tasks.cores import threads
 from tasks.comparisons import MinedNegatives
 from tasks.dense import Dense, build_dense, in_order, kind_of, top_by_product
 from tasks.parallel import InProcess

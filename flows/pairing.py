@@ -1,0 +1,177 @@
+"""`synthmill pairs`: preference pairs from a plain file of answers with rewards."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flows.progress import Reporter
+from flows.sampling import check_out
+from schemas.cut_settings import LIMITS, PRESETS, QUANTILES, CutSettings, Thresholds
+from schemas.errors import InputError
+from storage.files import write_json
+from storage.outputs import write_rows
+from storage.pools import Names, PoolFile, over
+from storage.thresholds import read_thresholds
+from tasks.cut_report import CutReport, in_words, lines
+from tasks.pairing import cut, lengths_of
+from tasks.rip import fit, keeps
+from tasks.training_rows import load_tokenizer
+from tasks.worker import Progress
+
+EMPTY = {"prompt_id": pa.string(), "prompt": pa.string(), "answers": pa.list_(pa.string())}
+
+
+def pair_file(
+    source: str,
+    out: Path,
+    settings: CutSettings,
+    names: Names,
+    save_thresholds: Path | None = None,
+    explain: bool = False,
+    as_object: bool = False,
+) -> None:
+    """Cut pairs from `source` into `out`; one line about it, or the whole report, to standard output."""
+    check_out(out, source, settings.thresholds)
+    if save_thresholds and (
+        settings.rule != "rip" or save_thresholds.resolve() in (out.resolve(), Path(source).resolve())
+    ):
+        raise InputError("--save-thresholds writes what --rule rip fitted, to a file of its own")
+    fixed = fixed_limits(settings)
+    count = token_counter(settings)
+    file = PoolFile(source, names)
+    report = CutReport(settings)
+
+    def pairs_of(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        report.__init__(settings)  # type: ignore[misc]  # a file whose prompts are scattered is read once more
+        with Reporter("pairs", 0) as tell:
+            for table in tables:
+                made = cut(table, settings)
+                report.add(made)
+                tell(Progress(rows=report.prompts, dropped=report.reasons.total()))
+                pairs = made.pairs
+                if settings.rule == "rip":
+                    pairs = pairs.append_column("rejected_length", pa.array(lengths_of(pairs["rejected"], count)))
+                yield pairs
+
+    def work(tables: Iterator[pa.Table]) -> tuple[int, Thresholds | None]:
+        if settings.rule != "rip":
+            return written(out, kept(pairs_of(tables), report), settings), None
+        with TemporaryDirectory(dir=out.resolve().parent, prefix=".pairs-") as folder:
+            return filtered(pairs_of(tables), Path(folder) / "pairs.parquet", out, settings, fixed, report, source)
+
+    made, limits = over(file, work, out.resolve().parent)
+    if save_thresholds and limits:
+        write_json(save_thresholds, limits.model_dump())
+    told = report.told(file.faults, made, limits)
+    if as_object:
+        print(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
+    elif explain:
+        print("\n".join(lines(told)))
+    tell_short(told, out, () if explain or as_object else in_words(told) if settings.rule == "sweet-spot" else ())
+
+
+def kept(parts: Iterator[pa.Table], report: CutReport) -> Iterator[pa.Table]:
+    for pairs in parts:
+        report.keep(pairs)
+        yield pairs
+
+
+def written(out: Path, parts: Iterator[pa.Table], settings: CutSettings) -> int:
+    """Write pairs; a file without any has the columns all the same."""
+    first = next(parts, None)
+    if first is None:
+        none = pa.table(
+            {name: pa.array([], kind) for name, kind in EMPTY.items()}
+            | {"rewards": pa.array([], pa.list_(pa.float64()))}
+        )
+        first = cut(none, settings).pairs
+    return write_rows(out, first.schema, (part for some in ([first], parts) for part in some))
+
+
+def filtered(
+    parts: Iterator[pa.Table],
+    spill: Path,
+    out: Path,
+    settings: CutSettings,
+    fixed: Thresholds,
+    report: CutReport,
+    source: str,
+) -> tuple[int, Thresholds]:
+    """RIP's second half: all pairs to a file, limits from their metrics, then those within them to `out`."""
+    seen: list[tuple[Any, ...]] = []
+
+    def watched() -> Iterator[pa.Table]:
+        for pairs in parts:
+            seen.append(tuple(pairs[name].to_numpy() for name in ("rejected_reward", "rejected_length", "margin")))
+            yield pairs
+
+    written(spill, watched(), settings)
+    metrics = (
+        dict(zip(LIMITS, (np.concatenate(column) for column in zip(*seen, strict=True)), strict=True))
+        if seen
+        else {name: np.zeros(0) for name in LIMITS}
+    )
+    limits = fixed
+    if not settings.preset and not settings.thresholds:
+        quantiles = {name: getattr(settings, quantile) for name, quantile in zip(LIMITS, QUANTILES, strict=True)}
+        limits = fit(metrics, quantiles, fixed).model_copy(update={"fitted_on": Path(source).name})
+    good = keeps(metrics, limits)
+
+    def staying() -> Iterator[pa.Table]:
+        start = 0
+        for batch in pq.ParquetFile(spill).iter_batches(batch_size=8192):
+            mine = good[start : start + batch.num_rows]
+            start += batch.num_rows
+            pairs = pa.table(batch).filter(pa.array(mine))
+            report.keep(pairs)
+            yield pairs
+
+    written(out, staying(), settings)
+    return len(good), limits
+
+
+def fixed_limits(settings: CutSettings) -> Thresholds:
+    """Limits that need no fitting. Raises InputError for a file of limits of another unit of length."""
+    if settings.preset:
+        found = PRESETS[settings.preset]
+    elif settings.thresholds:
+        found = read_thresholds(Path(settings.thresholds))
+    else:
+        return Thresholds(length=settings.length, **{name: getattr(settings, name) for name in LIMITS})
+    if found.rejected_length is not None and found.length != settings.length:
+        where = settings.thresholds or settings.preset
+        raise InputError(
+            f"{where} counts length in {found.length}, not {settings.length}; give --length {found.length}"
+        )
+    return found
+
+
+def token_counter(settings: CutSettings) -> Callable[[str], int] | None:
+    """What counts an answer's length; None for characters. Raises InputError for a tokenizer that is not there."""
+    if settings.length == "characters":
+        return None
+    if settings.tokenizer:
+        encode = load_tokenizer(settings.tokenizer, chat=False).encode
+        return lambda text: len(encode(text, add_special_tokens=False))
+    from tasks.rewards import tokens_of
+
+    return lambda text: len(tokens_of(text))
+
+
+def tell_short(told: dict[str, Any], out: Path, notes: Any) -> None:
+    """What was read, dropped and kept, in a line or two."""
+    for what, counts in (("rows could not be read", told["unreadable"]), ("prompts have no pair", told["dropped"])):
+        if counts:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+            print(f"{sum(counts.values()):,} {what}: {reasons}", file=sys.stderr)
+    for note in notes:
+        print(note, file=sys.stderr)
+    share = f" of {told['pairs']:,} ({told['kept_share']:.1%})" if told["kept"] != told["pairs"] else ""
+    print(f"{told['kept']:,} pairs{share} from {told['prompts']:,} prompts -> {out}", file=sys.stderr)

@@ -1,0 +1,126 @@
+"""How pairs are cut from pools of answers with rewards. Defaults are the papers' (docs/papers.md#rip, #sweet-spot)."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.calls import Frozen
+from schemas.settings import Spelled
+
+Rule = Literal[
+    "max-min",
+    "sweet-spot",
+    "rip",
+    "scalable",
+    "best-random",
+    "best-bottom",
+    "top-k",
+    "random-pairs",
+    "tournament",
+]
+Point = Literal["min", "mu-2s", "mu-s", "mu", "mu+s", "mu+2s", "max"]
+POINT_ORDER = ("min", "mu-2s", "mu-s", "mu", "mu+s", "mu+2s", "max")
+LIMITS = ("rejected_reward", "rejected_length", "gap")
+QUANTILES = tuple(f"{name}_quantile" for name in LIMITS)
+KNOBS: Mapping[str, tuple[str, ...]] = {
+    "sweet-spot": ("chosen", "rejected", "ddof"),
+    "rip": (*LIMITS, *QUANTILES, "preset", "thresholds", "length", "tokenizer"),
+    "scalable": ("draw", "seed"),
+    "best-random": ("seed",),
+    "best-bottom": ("bottom_percent",),
+    "top-k": ("count",),
+    "random-pairs": ("count", "seed"),
+    "tournament": ("seed",),
+}
+"""Rule -> the settings that it has; with any other it would be without effect."""
+
+
+class Thresholds(Frozen):
+    """RIP's limits: keep a prompt whose rejected answer has at least this reward and this length, and whose gap between
+    the rewards is at most this. None: not asked for.
+    """
+
+    rejected_reward: float | None = None
+    rejected_length: float | None = None
+    gap: float | None = None
+    length: Literal["characters", "tokens"] = "characters"
+    quantiles: dict[str, float] = Field(default_factory=dict, description="at which they were fitted, if they were")
+    fitted_on: str = Field("", description="file or flow")
+    pairs: int = Field(0, ge=0, description="that they were fitted on")
+
+
+PRESETS: Mapping[str, Thresholds] = {
+    "wildchat-armorm": Thresholds(rejected_reward=0.126, rejected_length=1878, gap=0.042),
+    "wildchat-judge": Thresholds(rejected_reward=8, rejected_length=1399, gap=1),
+    "helpsteer2": Thresholds(rejected_length=1303),
+    "self-rip-armorm": Thresholds(rejected_reward=0.126, rejected_length=1878),
+}
+"""RIP's Table 10, with the gap as an upper limit (docs/papers.md#rip)."""
+
+
+class CutSettings(Spelled):
+    """One rule. May be written as its name: max-min, sweet-spot, rip, scalable, best-random, best-bottom, top-k,
+    random-pairs, tournament; with settings beside it: {spec: sweet-spot, rejected: mu-s}.
+    """
+
+    rule: Rule
+    name: str = Field("", description="what its pairs are called; default: the rule", pattern=r"^[\w.-]*$")
+    chosen: Point = Field("max", description="sweet-spot: a point above `rejected`")
+    rejected: Point = Field("mu-2s", description="sweet-spot: mu is the pool's mean reward, s its standard deviation")
+    ddof: Literal[0, 1] = Field(0, description="sweet-spot: 0 divides squares by n, 1 by n - 1")
+    rejected_reward: float | None = Field(None, description="rip: at least, instead of a quantile")
+    rejected_length: float | None = Field(None, description="rip: at least, instead of a quantile")
+    gap: float | None = Field(None, description="rip: at most, instead of a quantile")
+    rejected_reward_quantile: float | None = Field(
+        0.5, ge=0, le=1, description="rip: of all pairs; null: no such limit"
+    )
+    rejected_length_quantile: float | None = Field(
+        0.5, ge=0, le=1, description="rip: of all pairs; null: no such limit"
+    )
+    gap_quantile: float | None = Field(0.5, ge=0, le=1, description="rip: of all pairs; null: no such limit")
+    preset: Literal["", "wildchat-armorm", "wildchat-judge", "helpsteer2", "self-rip-armorm"] = Field(
+        "", description="rip: the paper's own limits"
+    )
+    thresholds: str = Field("", description="rip: a file of limits fitted before")
+    length: Literal["characters", "tokens"] = Field("characters", description="rip: what an answer's length counts")
+    tokenizer: str = Field("", description="rip: whose tokens, a Hub id or a folder; default: words and punctuation")
+    draw: int = Field(5, ge=2, description="scalable: the rejected answer is the lowest of so many drawn ones")
+    bottom_percent: float = Field(25, ge=0, le=100, description="best-bottom: where the rejected answer stands")
+    count: int = Field(1, ge=1, le=4096, description="top-k, random-pairs: the most pairs of a prompt")
+    seed: int = Field(0, ge=0, lt=1 << 63, description="of what is drawn")
+
+    @model_validator(mode="before")
+    @classmethod
+    def parse(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return {"rule": given}
+        if isinstance(given, Mapping) and "spec" in given:
+            return {"rule": given["spec"], **{name: value for name, value in given.items() if name != "spec"}}
+        return given
+
+    @model_validator(mode="after")
+    def sound(self) -> "CutSettings":
+        foreign = self.model_fields_set - {"rule", "name"} - set(KNOBS.get(self.rule, ()))
+        if foreign := {name for name in foreign if getattr(self, name) != type(self).model_fields[name].default}:
+            has = ", ".join(KNOBS.get(self.rule, ())) or "none"
+            raise ValueError(f"the rule {self.rule} has no {', '.join(sorted(foreign))}; its settings: {has}")
+        if self.rule == "sweet-spot" and POINT_ORDER.index(self.chosen) <= POINT_ORDER.index(self.rejected):
+            raise ValueError(
+                f"chosen is {self.chosen}, rejected is {self.rejected}; expected a higher point over a lower one, of "
+                f"{' < '.join(POINT_ORDER)}"
+            )
+        fixed = bool(self.preset) + bool(self.thresholds)
+        if fixed > 1 or (fixed and any(name in self.model_fields_set for name in (*LIMITS, *QUANTILES))):
+            raise ValueError("expected one of: a preset, a file of thresholds, or limits and quantiles of your own")
+        if self.tokenizer and self.length != "tokens":
+            raise ValueError("a tokenizer has no effect while length is characters; set length to tokens")
+        return self
+
+    @property
+    def label(self) -> str:
+        return self.name or self.rule
+
+    @property
+    def pairs_per_pool(self) -> int:
+        return self.count if self.rule in ("top-k", "random-pairs") else 1

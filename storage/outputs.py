@@ -1,0 +1,37 @@
+"""Rows into a plain file, part by part: JSONL, JSONL.gz or Parquet, by its ending. The file is there whole or not at all."""
+
+import gzip
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.files import write_atomically
+
+ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
+Rows = list[dict[str, Any]] | pa.Table
+
+
+def write_rows(out: Path, columns: pa.Schema, parts: Iterable[Rows]) -> int:
+    """Write rows as `out` ends; columns: their Arrow schema. Returns how many."""
+    written = 0
+
+    def write(path: Path) -> None:
+        nonlocal written
+        if out.suffix == ".parquet":
+            with pq.ParquetWriter(path, columns, compression="zstd") as writer:
+                for rows in parts:
+                    writer.write_table(rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, columns))
+                    written += len(rows)
+            return
+        with gzip.GzipFile(path, "wb", mtime=0) if out.suffix == ".gz" else path.open("wb") as file:
+            for rows in parts:
+                plain = rows.to_pylist() if isinstance(rows, pa.Table) else rows
+                file.write(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in plain))
+                written += len(rows)
+
+    write_atomically(out, write)
+    return written

@@ -1,0 +1,300 @@
+"""Pools of answers in plain files, streamed: one row per answer (long) or one per prompt, with lists (wide)."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.errors import Drop, InputError
+from storage.lines import Line, lines_of
+from storage.sources import id_of
+
+T = TypeVar("T")
+BATCH_BYTES = 64 << 20  # of a file's content at a time; what is held at once is a few times as much
+BATCH_ROWS = 65_536
+IDS, PROMPTS, ANSWERS, REWARDS = ("prompt_id", "id"), ("prompt",), ("answers", "answer"), ("rewards", "reward")
+TEXT = pa.string()
+
+
+class Names(NamedTuple):
+    """What a file's columns are called; empty: the usual names (IDS, PROMPTS, ANSWERS, REWARDS)."""
+
+    prompt_id: str = ""
+    prompt: str = ""
+    answer: str = ""
+    reward: str = ""
+
+
+class Scattered(Exception):
+    """A prompt's answers do not stand together; `over` gathers them."""
+
+
+class PoolFile:
+    """A file of pools. faults: rows that could not be used, by reason, counted while it is read.
+
+    rewards: whether it must have them. extra: columns of numbers, one per answer, to be read besides.
+    Raises InputError when it cannot be read, or has not the columns.
+    """
+
+    def __init__(self, path: str, names: Names = Names(), *, rewards: bool = True, extra: Sequence[str] = ()) -> None:
+        self.path, self.names = path, names
+        self.faults: Counter[str] = Counter()
+        self._parquet = None
+        if path.lower().endswith(".parquet") and not path.startswith("hf://"):
+            self._parquet = open_parquet(Path(path).expanduser())
+            columns = set(self._parquet.schema_arrow.names)
+        else:
+            first = next((line.fields for line in lines_of(path) if line.fields), None)
+            if first is None:
+                raise InputError(f"{path} has no row that can be read; expected rows with answers and rewards")
+            columns = set(first)
+        self.prompt = self._column(columns, names.prompt, PROMPTS, "--prompt-column")
+        self.answer = self._column(columns, names.answer, ANSWERS, "--answer-column")
+        self.reward = self._column(columns, names.reward, REWARDS, "--reward-column", needed=rewards)
+        self.id = self._column(columns, names.prompt_id, IDS, "--prompt-id-column", needed=False) or self.prompt
+        self.system = "system" if "system" in columns else ""
+        self.extra = tuple(self._column(columns, name, (), "") for name in extra)
+        if self._parquet:
+            self.wide = is_list(self._parquet.schema_arrow.field(self.answer).type)
+        else:
+            self.wide = isinstance(first and first[self.answer], list)
+
+    def _column(self, columns: set[str], name: str, usual: Sequence[str], option: str, needed: bool = True) -> str:
+        wanted = (name,) if name else usual
+        found = next((one for one in wanted if one in columns), "")
+        if not found and (needed or name):
+            remedy = f"; name it with {option}" if option and not name else ""
+            raise InputError(
+                f"{self.path} has no column {' or '.join(map(repr, wanted))}; found {', '.join(sorted(columns))}{remedy}"
+            )
+        return found
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Pools, a batch at a time: prompt_id, prompt, system (where the file has it), answers, rewards and the extra
+        columns as lists. A reward that is no number is null. Raises Scattered.
+        """
+        raw = self._from_parquet() if self._parquet else self._from_lines()
+        return self._whole_pools(raw) if self.wide else self._gathered(raw)
+
+    def _whole_pools(self, raw: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for table in raw:
+            whole = pc.is_valid(table["prompt"])
+            self._count("null_prompt", whole)
+            for name in ("rewards", *self.extra):
+                if name in table.column_names:
+                    lengths = (pc.fill_null(pc.list_value_length(table[one]), 0) for one in ("answers", name))
+                    same = pc.equal(*lengths)
+                    self._count(f"as_many_{name}_as_answers", same)
+                    whole = pc.and_(whole, same)
+            yield table if pc.all(whole).as_py() in (True, None) else table.filter(whole)
+
+    def _count(self, reason: str, good: Any) -> None:
+        if bad := len(good) - (pc.sum(good).as_py() or 0):
+            self.faults[reason] += bad
+
+    def _gathered(self, raw: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Rows of one prompt that follow each other, as lists. The last prompt of a batch waits for the next one."""
+        seen: set[int] = set()
+        left: pa.Table | None = None
+        for table in itertools.chain(raw, [None]):
+            rows = left if table is None else table if left is None else pa.concat_tables([left, table])
+            if rows is None or not rows.num_rows:
+                continue
+            ids = rows["prompt_id"].combine_chunks()
+            changes = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+            starts = np.append(0, np.flatnonzero(changes) + 1)
+            if table is not None:
+                starts, left = starts[:-1], rows.slice(starts[-1]).combine_chunks()
+                rows = rows.slice(0, rows.num_rows - left.num_rows)
+            if not len(starts):
+                continue
+            known = len(seen)
+            seen.update(map(hash, ids.take(pa.array(starts)).to_pylist()))
+            if len(seen) < known + len(starts) or (
+                left is not None and table is not None and hash(left["prompt_id"][0].as_py()) in seen
+            ):
+                raise Scattered
+            offsets = pa.array(np.append(starts, rows.num_rows), pa.int32())
+            first = rows.select([name for name in ("prompt_id", "prompt", "system") if name in rows.column_names])
+            listed = {name: name for name in self.extra} | {"answers": "answers", "rewards": "rewards"}
+            columns = {
+                name: pa.ListArray.from_arrays(offsets, rows[name].combine_chunks())
+                for name in listed
+                if name in rows.column_names
+            }
+            pools = first.take(pa.array(starts))
+            for name, column in columns.items():
+                pools = pools.append_column(name, column)
+            yield from self._whole_pools(iter([pools]))
+
+    def _read(self) -> dict[str, str]:
+        """Our name -> the file's, of every column that is read."""
+        found = {"prompt_id": self.id, "prompt": self.prompt, "system": self.system}
+        found |= {"answers": self.answer, "rewards": self.reward} | {name: name for name in self.extra}
+        return {ours: theirs for ours, theirs in found.items() if theirs}
+
+    def _from_parquet(self) -> Iterator[pa.Table]:
+        assert self._parquet is not None
+        file, read = self._parquet, self._read()
+        size = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
+        rows = max(1, file.metadata.num_rows)
+        per_batch = int(min(BATCH_ROWS, max(64, BATCH_BYTES * rows / max(1, size))))
+        try:
+            for batch in file.iter_batches(batch_size=per_batch, columns=sorted(set(read.values()))):
+                columns = {ours: plain(batch[theirs], ours, self.wide, theirs) for ours, theirs in read.items()}
+                yield pa.table(columns)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
+            raise InputError(f"{self.path} cannot be read: {error}") from error
+
+    def _from_lines(self) -> Iterator[pa.Table]:
+        rows: list[dict[str, Any]] = []
+        size = 0
+        for line in lines_of(self.path):
+            try:
+                row, length = self._row(line)
+            except Drop as drop:
+                self.faults[drop.reason] += 1
+                continue
+            rows.append(row)
+            size += length
+            if size > BATCH_BYTES or len(rows) == BATCH_ROWS:
+                yield pa.Table.from_pylist(rows, self._schema())
+                rows, size = [], 0
+        if rows:
+            yield pa.Table.from_pylist(rows, self._schema())
+
+    def _schema(self) -> pa.Schema:
+        number = pa.list_(pa.float64()) if self.wide else pa.float64()
+        of = {"prompt_id": TEXT, "prompt": TEXT, "system": TEXT, "answers": pa.list_(TEXT) if self.wide else TEXT}
+        return pa.schema([(name, of.get(name, number)) for name in self._read()])
+
+    def _row(self, line: Line) -> tuple[dict[str, Any], int]:
+        """One row of a file of lines, and its characters. Raises Drop."""
+        if line.fields is None:
+            raise Drop(line.fault)
+        row = {ours: line.fields.get(theirs) for ours, theirs in self._read().items()}
+        row["prompt_id"] = id_of(row["prompt_id"]) or row["prompt"]
+        if not isinstance(row["prompt"], str):
+            raise Drop("prompt_not_text")
+        if row.get("system") is not None and not isinstance(row["system"], str):
+            raise Drop("system_not_text")
+        if isinstance(row["answers"], list) != self.wide:
+            raise Drop("answers_not_lists" if self.wide else "answer_not_text")
+        answers = row["answers"] if self.wide else [row["answers"]]
+        texts = [text_in(answer) for answer in answers]
+        for name in ("rewards", *self.extra):
+            if name in row:
+                values = row[name] if self.wide else [row[name]]
+                if not isinstance(values, list):
+                    raise Drop(f"{name}_not_lists")
+                numbers = [number_in(value) for value in values]
+                if name == "rewards":
+                    numbers = [
+                        None if text is None else value for text, value in itertools.zip_longest(texts, numbers)
+                    ][: len(numbers)]
+                row[name] = numbers if self.wide else numbers[0]
+        row["answers"] = [text or "" for text in texts] if self.wide else texts[0] or ""
+        try:
+            "".join(
+                [row["prompt_id"], row["prompt"], row.get("system") or "", *(text or "" for text in texts)]
+            ).encode()
+        except UnicodeEncodeError:
+            raise Drop("not_utf8") from None
+        return row, len(row["prompt"]) + sum(len(text or "") for text in texts)
+
+    def gathered(self, folder: Path) -> "PoolFile":
+        """The same pools in a file where each prompt's answers stand together, in the order of the first of each; in
+        bounded memory.
+        """
+        import duckdb
+
+        raw, ordered = folder / "raw.parquet", folder / "ordered.parquet"
+        rows = self._from_parquet() if self._parquet else self._from_lines()
+        self.faults.clear()
+        writer, place = None, 0
+        for table in rows:
+            numbered = table.append_column("_row", pa.array(np.arange(place, place + table.num_rows)))
+            writer = writer or pq.ParquetWriter(raw, numbered.schema)
+            writer.write_table(numbered)
+            place += table.num_rows
+        if writer:
+            writer.close()
+        with duckdb.connect(config={"temp_directory": str(folder), "memory_limit": "4GB"}) as database:
+            database.execute(
+                f"""copy (select rows.* exclude (_row) from '{raw}' as rows
+                    join (select prompt_id, min(_row) as _first from '{raw}' group by prompt_id) using (prompt_id)
+                    order by _first, _row) to '{ordered}' (format parquet)"""
+            )
+        found = PoolFile(
+            str(ordered),
+            Names("prompt_id", "prompt", "answers", "rewards" if self.reward else ""),
+            rewards=bool(self.reward),
+            extra=self.extra,
+        )
+        found.faults = self.faults
+        return found
+
+
+def over(file: PoolFile, work: Callable[[Iterator[pa.Table]], T], beside: Path) -> T:
+    """work(the file's pools); where a prompt's answers are scattered, once more with them gathered in a temporary
+    folder in `beside`.
+    """
+    try:
+        return work(file.tables())
+    except Scattered:
+        with TemporaryDirectory(dir=beside, prefix=".pools-") as folder:
+            return work(file.gathered(Path(folder)).tables())
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there; expected a Parquet or JSONL file") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def plain(column: Any, name: str, wide: bool, theirs: str) -> Any:
+    """A Parquet column as texts, numbers, or lists of these. Raises InputError for what is neither."""
+    listed = wide and name not in ("prompt_id", "prompt", "system")
+    numbers = name not in ("prompt_id", "prompt", "system", "answers")
+    kind = pa.float64() if numbers else TEXT
+    wanted = pa.list_(kind) if listed else kind
+    try:
+        if listed and pa.types.is_struct(column.type.value_type):
+            texts = pc.struct_field(column.flatten(), "text")
+            starts = np.append(
+                0, np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False))
+            )
+            column = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), texts)
+        cast = column.cast(wanted)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError, AttributeError) as error:
+        raise InputError(f"the column {theirs!r} holds {column.type}; expected {wanted}") from error
+    return pc.fill_null(cast, "") if name == "answers" and not listed else cast
+
+
+def text_in(answer: Any) -> str | None:
+    """An answer's text; it may stand in an object as `text` or `content`."""
+    if isinstance(answer, dict):
+        answer = answer.get("text", answer.get("content"))
+    return answer if isinstance(answer, str) else None
+
+
+def number_in(value: Any) -> float | None:
+    """A finite number; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None

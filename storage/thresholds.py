@@ -1,0 +1,25 @@
+"""RIP's limits in a file: fitted on one set, applied to another."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from schemas.cut_settings import Thresholds
+from schemas.errors import InputError
+from schemas.settings import explain
+
+
+def read_thresholds(path: Path) -> Thresholds:
+    """Raises InputError when the file is not there, or is none of limits."""
+    try:
+        return Thresholds.model_validate_json(path.expanduser().read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path} is not there; expected what `synthmill pairs --rule rip --save-thresholds` wrote"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValidationError as error:
+        raise InputError(
+            explain(error, path, "no such limit; expected rejected_reward, rejected_length or gap")
+        ) from error
