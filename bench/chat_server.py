@@ -27,7 +27,8 @@ import uvloop
 LIST = "\n1. ..."  # a request that shows how a numbered list begins is answered with one
 FORM = " 1: ...\n"  # a request that shows lines with labels and numbers is answered with six of each
 LABELS = re.compile(r"^(\w+) 1: \.\.\.$", re.MULTILINE)
-VERDICT = "[RESULT]"  # and one that asks for a verdict from 1 to 5 with that
+VERDICT = "[RESULT]"  # and one that asks for a verdict from 1 to 5, or a letter, with that
+LETTER, DIGIT, MARKS = "the letter A or B", "one digit", "<begin> ... </end>"  # and for one of these with it
 VOCABULARY = ("river", "stone", "light", "field", "seven birds", "circle", "mill", "bridge", "quiet", "over", "and")
 
 
@@ -97,28 +98,36 @@ def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
     """The answer to a chat request."""
     choices = []
     form = body.get("response_format") or {}
+    asked = body["messages"][-1]["content"]
     for index in range(body.get("n") or 1):
         seed = digest([body["messages"], body.get("seed"), index])
         if form.get("type") == "json_schema":
             text = orjson.dumps(satisfying(form["json_schema"]["schema"], seed)).decode()
-        elif FORM in body["messages"][-1]["content"]:
-            labels = dict.fromkeys(LABELS.findall(body["messages"][-1]["content"]))
+        elif FORM in asked:
+            labels = dict.fromkeys(LABELS.findall(asked))
             lines = [(label, n) for n in range(1, 7) for label in labels]
             text = "\n".join(f"{label} {n}: {sentence(digest([seed.hex(), label, n]), words)}" for label, n in lines)
-        elif LIST in body["messages"][-1]["content"]:
+        elif LIST in asked:
             text = "\n".join(f"{n}. {sentence(digest([seed.hex(), n]), words)}" for n in range(1, 11))
+        elif MARKS in asked:
+            text = f"<begin> Tell me why {sentence(seed, words)} </end>"
+        elif DIGIT in asked:
+            text = str(seed[0] % 10)
+        elif LETTER in asked and VERDICT not in asked:
+            text = "AB"[seed[0] % 2]
         else:
             text = sentence(seed, words)
-        if VERDICT in body["messages"][-1]["content"]:
-            text += f" {VERDICT} {1 + seed[0] % 5}"
+        if VERDICT in asked:
+            text += f" {VERDICT} {'AB'[seed[0] % 2] if 'the letter' in asked else 1 + seed[0] % 5}"
         choice: dict[str, Any] = {
             "index": index,
             "message": {"role": "assistant", "content": text},
             "finish_reason": "stop",
         }
         if body.get("logprobs"):
-            alternatives = [{"token": str(n), "logprob": -0.5 * n} for n in range(1, 1 + body.get("top_logprobs", 1))]
-            choice["logprobs"] = {"content": [{"token": "1", "logprob": -0.5, "top_logprobs": alternatives}]}
+            tokens = ["AB"[seed[0] % 2], "BA"[seed[0] % 2]] if LETTER in asked else map(str, range(1, 21))
+            chances = [{"token": token, "logprob": -0.5 * n} for n, token in enumerate(tokens, 1)]
+            choice["logprobs"] = {"content": [{**chances[0], "top_logprobs": chances[: body.get("top_logprobs", 1)]}]}
         choices.append(choice)
     usage = {"prompt_tokens": 20, "completion_tokens": words * len(choices)}
     return {"object": "chat.completion", "model": body.get("model"), "choices": choices, "usage": usage}

@@ -10,8 +10,9 @@ import click
 from flows.quiet import CHATTER_OFF, TELEMETRY_OFF
 from schemas.errors import InputError, Stopped, SynthmillError
 
+PREVIEWED = {"dialogues": "inputs.count", "self-rip": "prompts.count"}
 store_option = click.option("--store", default="store", show_default=True, help="The folder that holds everything.")
-FLOW_NAMES = ("synthesize", "multifaceted", "judge", "dialogues", "retpo")
+FLOW_NAMES = ("synthesize", "multifaceted", "judge", "dialogues", "retpo", "preferences", "self-rip")
 workers_option = click.option("--workers", type=click.IntRange(0), help="Ray actors; 0 works in this process.")
 ray_option = click.option("--ray-address", help="A running Ray cluster; default: a local Ray.")
 
@@ -55,6 +56,8 @@ def run(
     multifaceted  instructions under system messages that stand for different people's values: SFT, DPO, RM, a bench
     judge         scores of a model on such a bench
     retpo         from conversations and a corpus, rows that teach a query rewriter what a retriever likes
+    preferences   from prompts, or answers with rewards: N answers, scores, pairs by RIP, mu-2sigma and others
+    self-rip      from prompts that were kept, new ones like them, with pairs within the same limits
     dialogues     from an application's prompt, rows that teach a model to behave as if the prompt were there
 
     Engines are written KIND:MODEL: openai:MODEL@http://HOST:PORT/v1 (any compatible server; the key is in
@@ -73,7 +76,7 @@ def run(
         name: value for name, value in given.items() if value is not None
     }
     if preview:
-        overrides["inputs.count" if flow == "dialogues" else "source.limit"] = preview
+        overrides[PREVIEWED.get(flow, "source.limit")] = preview
     return run_flow(flow, read_settings(model, config, overrides), dry_run=dry_run, preview=preview)
 
 
@@ -174,7 +177,7 @@ def columns_options(command: Any) -> Any:
     return command
 
 
-class Limit(click.ParamType):
+class Limit(click.ParamType[float | None]):
     """A number, or none."""
 
     name = "X|none"

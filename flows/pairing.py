@@ -1,7 +1,7 @@
 """`synthmill pairs`: preference pairs from a plain file of answers with rewards."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from flows.progress import Reporter
 from flows.sampling import check_out
-from schemas.cut_settings import LIMITS, PRESETS, QUANTILES, CutSettings, Thresholds
+from schemas.cut_settings import LIMITS, PRESETS, CutSettings, Thresholds
 from schemas.errors import InputError
 from storage.files import write_json
 from storage.outputs import write_rows
@@ -21,8 +21,8 @@ from storage.pools import Names, PoolFile, over
 from storage.thresholds import read_thresholds
 from tasks.cut_report import CutReport, in_words, lines
 from tasks.pairing import cut, lengths_of
+from tasks.pool_pairs import own_limits, quantiles_of, token_counter
 from tasks.rip import fit, keeps
-from tasks.training_rows import load_tokenizer
 from tasks.worker import Progress
 
 EMPTY = {"prompt_id": pa.string(), "prompt": pa.string(), "answers": pa.list_(pa.string())}
@@ -120,8 +120,7 @@ def filtered(
     )
     limits = fixed
     if not settings.preset and not settings.thresholds:
-        quantiles = {name: getattr(settings, quantile) for name, quantile in zip(LIMITS, QUANTILES, strict=True)}
-        limits = fit(metrics, quantiles, fixed).model_copy(update={"fitted_on": Path(source).name})
+        limits = fit(metrics, quantiles_of(settings), fixed).model_copy(update={"fitted_on": Path(source).name})
     good = keeps(metrics, limits)
 
     def staying() -> Iterator[pa.Table]:
@@ -144,25 +143,13 @@ def fixed_limits(settings: CutSettings) -> Thresholds:
     elif settings.thresholds:
         found = read_thresholds(Path(settings.thresholds))
     else:
-        return Thresholds(length=settings.length, **{name: getattr(settings, name) for name in LIMITS})
+        return own_limits(settings)
     if found.rejected_length is not None and found.length != settings.length:
         where = settings.thresholds or settings.preset
         raise InputError(
             f"{where} counts length in {found.length}, not {settings.length}; give --length {found.length}"
         )
     return found
-
-
-def token_counter(settings: CutSettings) -> Callable[[str], int] | None:
-    """What counts an answer's length; None for characters. Raises InputError for a tokenizer that is not there."""
-    if settings.length == "characters":
-        return None
-    if settings.tokenizer:
-        encode = load_tokenizer(settings.tokenizer, chat=False).encode
-        return lambda text: len(encode(text, add_special_tokens=False))
-    from tasks.rewards import tokens_of
-
-    return lambda text: len(tokens_of(text))
 
 
 def tell_short(told: dict[str, Any], out: Path, notes: Any) -> None:

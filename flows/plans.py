@@ -6,12 +6,14 @@ from typing import Any
 
 from flows.multifaceted_plans import plan_judge, plan_multifaceted
 from flows.plan import Plan, Source, chain, file_source, open_store
+from flows.preference_plans import plan_preferences, plan_self_rip
 from flows.retpo_plans import plan_retpo
 from schemas.applications import Application, tool_names
 from schemas.dialogue_settings import DialogueSettings
 from schemas.errors import InputError
 from schemas.hashing import content_hash
 from schemas.multifaceted_settings import JudgeSettings, MultifacetedSettings
+from schemas.preference_settings import PreferencesSettings, SelfRipSettings
 from schemas.retpo_settings import RetpoSettings
 from schemas.settings import EngineSettings, RunSettings, SynthesizeSettings
 from storage.applications import read_application
@@ -167,5 +169,9 @@ FLOWS: dict[str, tuple[type[RunSettings], Callable[[Any], Plan]]] = {
     "multifaceted": (MultifacetedSettings, plan_multifaceted),
     "judge": (JudgeSettings, plan_judge),
     "retpo": (RetpoSettings, plan_retpo),
+    "preferences": (PreferencesSettings, plan_preferences),
+    "self-rip": (SelfRipSettings, plan_self_rip),
 }
-"""Name -> (its settings, how it is planned). Each has a Prefect flow of that name in flows/<name>.py."""
+"""Name -> (its settings, how it is planned). Each has a Prefect flow of that name in flows/<name>.py (a dash is an
+underscore there).
+"""

@@ -102,7 +102,7 @@ def render(template: str, **told: Any) -> str:
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters["cell"] = lambda text: escape(one_line(text), quote=False).replace("|", "\\|")
-    environment.filters.update(form_name=form_name, decimals=decimals)
+    environment.filters.update(form_name=form_name, decimals=decimals, figure=two_places)
     return environment.get_template(f"{template}.jinja").render(**told)
 
 

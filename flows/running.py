@@ -42,7 +42,8 @@ def run_under_prefect(flow: str, settings: RunSettings) -> None:
         from prefect import tags
 
         with tags("command-line"):
-            getattr(importlib.import_module(f"flows.{flow}"), flow)(settings)
+            name = flow.replace("-", "_")
+            getattr(importlib.import_module(f"flows.{name}"), name)(settings)
 
 
 def report(planned: Plan, preview: int | None, done: bool) -> None:

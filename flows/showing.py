@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from flows.looking import shortened
 from flows.plan import Plan
+from flows.preference_showing import show_preferences
 from flows.report import two_places, value_table
 from flows.retpo_report import CHECKED, all_queries, check_found, figures
 from schemas.artifacts import Manifest
@@ -244,4 +245,6 @@ SHOWN: dict[str, Callable[[Any, Plan, Made, int, bool], None]] = {
     "multifaceted": show_variants,
     "judge": show_scores,
     "retpo": show_queries,
+    "preferences": show_preferences,
+    "self-rip": show_preferences,
 }

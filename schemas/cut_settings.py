@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from schemas.calls import Frozen
-from schemas.settings import Spelled
+from schemas.settings import Spelled, only_its_own
 
 Rule = Literal[
     "max-min",
@@ -23,17 +23,16 @@ Point = Literal["min", "mu-2s", "mu-s", "mu", "mu+s", "mu+2s", "max"]
 POINT_ORDER = ("min", "mu-2s", "mu-s", "mu", "mu+s", "mu+2s", "max")
 LIMITS = ("rejected_reward", "rejected_length", "gap")
 QUANTILES = tuple(f"{name}_quantile" for name in LIMITS)
-KNOBS: Mapping[str, tuple[str, ...]] = {
-    "sweet-spot": ("chosen", "rejected", "ddof"),
-    "rip": (*LIMITS, *QUANTILES, "preset", "thresholds", "length", "tokenizer"),
-    "scalable": ("draw", "seed"),
-    "best-random": ("seed",),
-    "best-bottom": ("bottom_percent",),
-    "top-k": ("count",),
-    "random-pairs": ("count", "seed"),
-    "tournament": ("seed",),
+DRAWING: tuple[Rule, ...] = ("scalable", "best-random", "random-pairs", "tournament")
+MANY: tuple[Rule, ...] = ("top-k", "random-pairs")
+FIELDS_OF: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("chosen", "rejected", "ddof"), ("sweet-spot",)),
+    **dict.fromkeys((*LIMITS, *QUANTILES, "preset", "thresholds", "length", "tokenizer"), ("rip",)),
+    "draw": ("scalable",),
+    "bottom_percent": ("best-bottom",),
+    "count": MANY,
+    "seed": DRAWING,
 }
-"""Rule -> the settings that it has; with any other it would be without effect."""
 
 
 class Thresholds(Frozen):
@@ -101,10 +100,7 @@ class CutSettings(Spelled):
 
     @model_validator(mode="after")
     def sound(self) -> "CutSettings":
-        foreign = self.model_fields_set - {"rule", "name"} - set(KNOBS.get(self.rule, ()))
-        if foreign := {name for name in foreign if getattr(self, name) != type(self).model_fields[name].default}:
-            has = ", ".join(KNOBS.get(self.rule, ())) or "none"
-            raise ValueError(f"the rule {self.rule} has no {', '.join(sorted(foreign))}; its settings: {has}")
+        only_its_own(self, self.rule, FIELDS_OF)
         if self.rule == "sweet-spot" and POINT_ORDER.index(self.chosen) <= POINT_ORDER.index(self.rejected):
             raise ValueError(
                 f"chosen is {self.chosen}, rejected is {self.rejected}; expected a higher point over a lower one, of "
@@ -123,4 +119,4 @@ class CutSettings(Spelled):
 
     @property
     def pairs_per_pool(self) -> int:
-        return self.count if self.rule in ("top-k", "random-pairs") else 1
+        return self.count if self.rule in MANY else 1

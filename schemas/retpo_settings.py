@@ -16,6 +16,7 @@ from schemas.settings import (
     StageSampling,
     carries_secret,
     check_address,
+    only_its_own,
 )
 
 BM25_PRESETS = {"topiocqa": {"k1": 0.9, "b": 0.4}, "qrecc": {"k1": 0.82, "b": 0.68}}
@@ -92,12 +93,10 @@ class RetrieverSettings(Spelled):
         return url
 
     @model_validator(mode="after")
-    def only_its_own(self) -> "RetrieverSettings":
+    def sound(self) -> "RetrieverSettings":
         if self.kind in NEEDED and not getattr(self, NEEDED[self.kind]):
             raise ValueError(f"{self.kind} needs {NEEDED[self.kind]}")
-        for name, kinds in FIELDS_OF.items():
-            if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} means nothing to {self.kind}; it belongs to {', '.join(kinds)}")
+        only_its_own(self, self.kind, FIELDS_OF)
         return self
 
     @property

@@ -145,6 +145,13 @@ def parse_engine(spec: str) -> dict[str, Any]:
     )
 
 
+def only_its_own(settings: Frozen, kind: str, fields_of: Mapping[str, tuple[str, ...]]) -> None:
+    """Raises ValueError for a setting that means nothing to the kind that was chosen; fields_of: setting -> kinds."""
+    for name, kinds in fields_of.items():
+        if kind not in kinds and getattr(settings, name) != type(settings).model_fields[name].default:
+            raise ValueError(f"{name} means nothing to {kind}; it belongs to {', '.join(kinds)}")
+
+
 class FileSettings(Spelled):
     """A file of rows, or hf://datasets/OWNER/NAME[@REV][#SPLIT]."""
 

@@ -1,9 +1,9 @@
-"""Rows into a plain file, part by part: JSONL, JSONL.gz or Parquet, by its ending. The file is there whole or not at all."""
+"""Rows into a plain file, part by part: JSONL, JSONL.gz or Parquet, by its ending; the whole file or none of it."""
 
 import gzip
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from storage.files import write_atomically
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
-Rows = list[dict[str, Any]] | pa.Table
+Rows: TypeAlias = list[dict[str, Any]] | pa.Table
 
 
 def write_rows(out: Path, columns: pa.Schema, parts: Iterable[Rows]) -> int:

@@ -2,8 +2,10 @@
 
 import itertools
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
@@ -22,6 +24,7 @@ BATCH_BYTES = 64 << 20  # of a file's content at a time; what is held at once is
 BATCH_ROWS = 65_536
 IDS, PROMPTS, ANSWERS, REWARDS = ("prompt_id", "id"), ("prompt",), ("answers", "answer"), ("rewards", "reward")
 TEXT = pa.string()
+PLAIN = ("prompt_id", "prompt", "system", "reference")
 
 
 class Names(NamedTuple):
@@ -40,12 +43,21 @@ class Scattered(Exception):
 class PoolFile:
     """A file of pools. faults: rows that could not be used, by reason, counted while it is read.
 
-    rewards: whether it must have them. extra: columns of numbers, one per answer, to be read besides.
-    Raises InputError when it cannot be read, or has not the columns.
+    rewards: whether it must have them. reference: whether to read reference answers, where it has any. extra: columns
+    of numbers, one per answer, to be read besides. Raises InputError when it cannot be read, or has not the columns.
     """
 
-    def __init__(self, path: str, names: Names = Names(), *, rewards: bool = True, extra: Sequence[str] = ()) -> None:
-        self.path, self.names = path, names
+    def __init__(
+        self,
+        path: str,
+        names: Names | None = None,
+        *,
+        rewards: bool = True,
+        reference: bool = False,
+        extra: Sequence[str] = (),
+    ) -> None:
+        self.path = path
+        names = names or Names()
         self.faults: Counter[str] = Counter()
         self._parquet = None
         if path.lower().endswith(".parquet") and not path.startswith("hf://"):
@@ -61,6 +73,7 @@ class PoolFile:
         self.reward = self._column(columns, names.reward, REWARDS, "--reward-column", needed=rewards)
         self.id = self._column(columns, names.prompt_id, IDS, "--prompt-id-column", needed=False) or self.prompt
         self.system = "system" if "system" in columns else ""
+        self.reference = "reference" if reference and "reference" in columns else ""
         self.extra = tuple(self._column(columns, name, (), "") for name in extra)
         if self._parquet:
             self.wide = is_list(self._parquet.schema_arrow.field(self.answer).type)
@@ -72,9 +85,8 @@ class PoolFile:
         found = next((one for one in wanted if one in columns), "")
         if not found and (needed or name):
             remedy = f"; name it with {option}" if option and not name else ""
-            raise InputError(
-                f"{self.path} has no column {' or '.join(map(repr, wanted))}; found {', '.join(sorted(columns))}{remedy}"
-            )
+            names = " or ".join(map(repr, wanted))
+            raise InputError(f"{self.path} has no column {names}; found {', '.join(sorted(columns))}{remedy}")
         return found
 
     def tables(self) -> Iterator[pa.Table]:
@@ -123,7 +135,7 @@ class PoolFile:
             ):
                 raise Scattered
             offsets = pa.array(np.append(starts, rows.num_rows), pa.int32())
-            first = rows.select([name for name in ("prompt_id", "prompt", "system") if name in rows.column_names])
+            first = rows.select([name for name in PLAIN if name in rows.column_names])
             listed = {name: name for name in self.extra} | {"answers": "answers", "rewards": "rewards"}
             columns = {
                 name: pa.ListArray.from_arrays(offsets, rows[name].combine_chunks())
@@ -137,7 +149,7 @@ class PoolFile:
 
     def _read(self) -> dict[str, str]:
         """Our name -> the file's, of every column that is read."""
-        found = {"prompt_id": self.id, "prompt": self.prompt, "system": self.system}
+        found = {"prompt_id": self.id, "prompt": self.prompt, "system": self.system, "reference": self.reference}
         found |= {"answers": self.answer, "rewards": self.reward} | {name: name for name in self.extra}
         return {ours: theirs for ours, theirs in found.items() if theirs}
 
@@ -173,42 +185,40 @@ class PoolFile:
 
     def _schema(self) -> pa.Schema:
         number = pa.list_(pa.float64()) if self.wide else pa.float64()
-        of = {"prompt_id": TEXT, "prompt": TEXT, "system": TEXT, "answers": pa.list_(TEXT) if self.wide else TEXT}
+        of = {**dict.fromkeys(PLAIN, TEXT), "answers": pa.list_(TEXT) if self.wide else TEXT}
         return pa.schema([(name, of.get(name, number)) for name in self._read()])
 
     def _row(self, line: Line) -> tuple[dict[str, Any], int]:
         """One row of a file of lines, and its characters. Raises Drop."""
         if line.fields is None:
             raise Drop(line.fault)
-        row = {ours: line.fields.get(theirs) for ours, theirs in self._read().items()}
+        row: dict[str, Any] = {ours: line.fields.get(theirs) for ours, theirs in self._read().items()}
         row["prompt_id"] = id_of(row["prompt_id"]) or row["prompt"]
         if not isinstance(row["prompt"], str):
             raise Drop("prompt_not_text")
-        if row.get("system") is not None and not isinstance(row["system"], str):
-            raise Drop("system_not_text")
+        for name in ("system", "reference"):
+            if row.get(name) is not None and not isinstance(row[name], str):
+                raise Drop(f"{name}_not_text")
         if isinstance(row["answers"], list) != self.wide:
             raise Drop("answers_not_lists" if self.wide else "answer_not_text")
-        answers = row["answers"] if self.wide else [row["answers"]]
-        texts = [text_in(answer) for answer in answers]
+        texts = [text_in(answer) for answer in (row["answers"] if self.wide else [row["answers"]])]
         for name in ("rewards", *self.extra):
             if name in row:
                 values = row[name] if self.wide else [row[name]]
                 if not isinstance(values, list):
                     raise Drop(f"{name}_not_lists")
                 numbers = [number_in(value) for value in values]
-                if name == "rewards":
-                    numbers = [
-                        None if text is None else value for text, value in itertools.zip_longest(texts, numbers)
-                    ][: len(numbers)]
+                if name == "rewards":  # what is no text has no reward either: its pool can give no pair
+                    for n, text in enumerate(texts[: len(numbers)]):
+                        numbers[n] = None if text is None else numbers[n]
                 row[name] = numbers if self.wide else numbers[0]
-        row["answers"] = [text or "" for text in texts] if self.wide else texts[0] or ""
+        plain_texts = [text or "" for text in texts]
+        row["answers"] = plain_texts if self.wide else plain_texts[0]
         try:
-            "".join(
-                [row["prompt_id"], row["prompt"], row.get("system") or "", *(text or "" for text in texts)]
-            ).encode()
+            "".join([row["prompt_id"], row["prompt"], row.get("system") or "", *plain_texts]).encode()
         except UnicodeEncodeError:
             raise Drop("not_utf8") from None
-        return row, len(row["prompt"]) + sum(len(text or "") for text in texts)
+        return row, len(row["prompt"]) + sum(map(len, plain_texts))
 
     def gathered(self, folder: Path) -> "PoolFile":
         """The same pools in a file where each prompt's answers stand together, in the order of the first of each; in
@@ -269,8 +279,8 @@ def is_list(kind: pa.DataType) -> bool:
 
 def plain(column: Any, name: str, wide: bool, theirs: str) -> Any:
     """A Parquet column as texts, numbers, or lists of these. Raises InputError for what is neither."""
-    listed = wide and name not in ("prompt_id", "prompt", "system")
-    numbers = name not in ("prompt_id", "prompt", "system", "answers")
+    listed = wide and name not in PLAIN
+    numbers = name not in (*PLAIN, "answers")
     kind = pa.float64() if numbers else TEXT
     wanted = pa.list_(kind) if listed else kind
     try:
@@ -294,7 +304,10 @@ def text_in(answer: Any) -> str | None:
 
 
 def number_in(value: Any) -> float | None:
-    """A finite number; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """A finite number, also one that is written as text (CSV); None for anything else."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > sys.float_info.max:
         return None
     return float(value) if math.isfinite(value) else None

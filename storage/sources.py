@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from schemas.errors import Drop, InputError
 from schemas.hashing import content_hash, file_checksum
 from schemas.multifaceted import BenchRow, Rubric, Value
+from schemas.pools import Question
 from schemas.rows import Dropped, Instruction, Row
 from schemas.settings import FileSettings, SourceSettings
 from storage.lines import FORMATS, HUB, Line, hub_commit, lines_of, suffix_of
@@ -126,6 +127,8 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
     fields, notes = line.fields, []
     system = fields.get(source.system_column)
     prompt = fields.get(source.prompt_column)
+    if isinstance(prompt, list):
+        fields, prompt = {**fields, "messages": prompt}, None
     if prompt is None and isinstance(messages := fields.get("messages"), list):
         system, prompt, left_out = first_turn(messages, system)
         if left_out:
@@ -164,6 +167,15 @@ def id_of(given: Any) -> str:
     return "" if given is None else str(given)
 
 
+def question_of(line: Line, source: Any) -> Question:
+    """One raw row as an instruction with a reference answer, where it has one; raises Drop when it is none."""
+    row = instruction_of(line, source)
+    reference = (line.fields or {}).get(source.reference_column)
+    if isinstance(reference, list) and len(reference) == 1:  # one per turn
+        reference = reference[0]
+    return Question(**row.model_dump(), reference="" if reference is None else text_of(reference, "reference"))
+
+
 def bench_row_of(line: Line, source: SourceSettings) -> BenchRow:
     """One raw row of a bench, as `multifaceted` writes it; raises Drop. Its preference_set may be absent."""
     row = instruction_of(line, source)
@@ -199,6 +211,7 @@ def prompt_length(row: Instruction | BenchRow) -> int:
 
 
 INSTRUCTIONS = RowKind("instructions", Instruction, instruction_of, prompt_columns, prompt_length)
+QUESTIONS = RowKind("questions", Question, question_of, prompt_columns, prompt_length)
 BENCH = RowKind("bench_rows", BenchRow, bench_row_of, prompt_columns, prompt_length)
 
 

@@ -5,7 +5,6 @@ The search is our own, because ranks must be exact: equal scores stand in the or
 the number of threads, and passages that share no word with the query are no hits.
 """
 
-import itertools
 import logging
 import re
 from collections.abc import Iterable, Sequence

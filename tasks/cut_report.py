@@ -108,14 +108,14 @@ def in_words(told: Mapping[str, Any]) -> Iterator[str]:
     yield f"the answer nearest to mu-2s is the minimum itself for {same:.1%} of the prompts"
     if small:
         yield (
-            f"{small:.1%} of the pools have {BOUND} answers or fewer, where no reward lies below mu-2s (Samuelson's bound): "
-            "there both are always the same"
+            f"{small:.1%} of the pools have {BOUND} answers or fewer, where no reward lies below mu-2s (Samuelson's "
+            "bound): there both are always the same"
         )
     if same > OFTEN and skewness > SKEWED:
         yield (
-            f"the rewards lean to the right (mean skewness {skewness:.2f}: many low ones, few high ones), so mu-2s lies "
-            "below the lowest of them: as a rejected point it is max-min in all but name; the scalable rule, or mu-s, "
-            "is another choice"
+            f"the rewards are skewed to the right (mean skewness {skewness:.2f}: many low ones, few high ones), so "
+            "mu-2s lies below the lowest of them: as a rejected point it is max-min in all but name; the scalable "
+            "rule, or mu-s, is another choice"
         )
     elif same > OFTEN:
         yield "as a rejected point mu-2s is here max-min in all but name; it differs in larger pools"

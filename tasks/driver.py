@@ -284,7 +284,7 @@ class Driver:
         except Exception as error:
             return Dropped(id=row_id, reason="recipe_error", detail=f"{type(error).__name__}: {error}"[:500])
         if isinstance(made, Row):
-            grown = made.id == row_id and type(made) is not type(flight.row)
+            grown = made.id == row_id and made is not flight.row
             if grown or made.parent_id == row_id:
                 return made
         return Dropped(id=row_id, reason="recipe_error", detail="what was returned is no child of the row given")

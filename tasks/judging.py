@@ -29,20 +29,26 @@ TAGGED = re.compile(rf"[^\w-]*(?:(?:\w+ ){{0,4}}?{NAMED}[^\w-]*)?{NUMBER}(?P<res
 AT_THE_END = re.compile(rf"(?:\b{NAMED}\s*|(?=[(\[])){NUMBER}(?P<rest>)[\s)\].!]*$", re.IGNORECASE)
 
 
-def parse_score(text: str) -> tuple[str, int]:
+def parse_score(text: str, lowest: int = LOWEST, highest: int = HIGHEST) -> tuple[str, int]:
     """(feedback, score) of a judgement: the number after the last [RESULT]; without one, a number at the very end that
-    is in brackets or called a score. Raises Drop where there is none, or it is no whole number from 1 to 5.
+    is in brackets or called a score. Raises Drop where there is none, or it is no whole number in the range.
     """
     *before, verdict = TAG.split(text)
     feedback = (" ".join(before) if before else text).strip()
     verdict = re.sub(r"[*_`]", "", verdict)  # bold
     found = TAGGED.match(verdict[:VERDICT]) if before else AT_THE_END.search(verdict[-VERDICT:])
     if not found:
-        raise Drop("no_score: it had no score; end with [RESULT] and a whole number from 1 to 5")
+        raise Drop(f"no_score: it had no score; end with [RESULT] and a whole number from {lowest} to {highest}")
     score, of, rest = found["score"], found["of"], found["rest"]
     other = any(map(str.isnumeric, rest)) or rest.lstrip().startswith("%")  # 4.5, 3-4, 3 or 4, 3½: not one number
-    if other or (of and int(of) != HIGHEST) or not re.fullmatch(rf"[{LOWEST}-{HIGHEST}]", score):
-        raise Drop(f"bad_score: its score was {found.group().strip()[:40]!r}; give one whole number from 1 to 5")
+    if (
+        other
+        or (of and int(of) != highest)
+        or not re.fullmatch(r"\d{1,3}", score)
+        or not lowest <= int(score) <= highest
+    ):
+        said = found.group().strip()[:40]
+        raise Drop(f"bad_score: its score was {said!r}; give one whole number from {lowest} to {highest}")
     return feedback, int(score)
 
 
@@ -108,13 +114,13 @@ class Judged(Recipe[BenchRow, JudgedRow]):
         )
 
 
-def judgement_of(said: Completion) -> tuple[str, int | None]:
+def judgement_of(said: Completion, lowest: int = LOWEST, highest: int = HIGHEST) -> tuple[str, int | None]:
     """(feedback, score); no score where the judge could not be asked. Raises Drop for a judgement without one."""
     if said.error:
         return "", None
     if said.finish_reason == "length" and not TAG.search(said.text):
         raise Drop("no_score: it was cut, because it was too long; be shorter")
-    return parse_score(said.text)
+    return parse_score(said.text, lowest, highest)
 
 
 class BenchScores(FrameStage):

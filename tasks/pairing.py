@@ -108,7 +108,7 @@ def max_min(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Plac
 
 
 def sweet_spot(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
-    """The answers nearest to two of the seven points. Evidence: mean, std, and whether the rejected one is the lowest."""
+    """The answers nearest to two of the seven points. Evidence: mean, std, whether the rejected one is the lowest."""
     upper, lower = (seven.places[:, [POINT_ORDER.index(point)]] for point in (settings.chosen, settings.rejected))
     evidence = {"mean": seven.mean, "std": seven.std, "rejected_is_min": lower[:, 0] == seven.places[:, 0]}
     return Places(upper, lower, evidence)
@@ -152,8 +152,7 @@ def best_bottom(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> 
 
 def top_k(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
     """The n-th highest over the n-th lowest."""
-    counts, order = np.diff(pools.starts), ordered(-pools.rewards, pools.starts)
-    ascending = ordered(pools)
+    counts, order, ascending = np.diff(pools.starts), ordered(pools, ascending=False), ordered(pools)
     shape = (len(pools), settings.count)
     chosen, rejected = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
     for n in range(settings.count):
@@ -195,11 +194,11 @@ RULES: dict[str, Callable[[Pools, Seven, CutSettings, Any], Places]] = {
 }
 
 
-def ordered(pools: Pools | Array, starts: Array | None = None) -> Array:
-    """Places from the lowest reward to the highest, pool by pool, (answers,)."""
-    rewards, starts = pools[:2] if isinstance(pools, Pools) else (pools, starts)
-    places = np.empty(len(rewards), np.int64)
-    on_all_cores(lambda first, last: mark_ordered(rewards, starts, first, last, places), len(starts) - 1)
+def ordered(pools: Pools, *, ascending: bool = True) -> Array:
+    """Places from the lowest reward to the highest, or the other way, pool by pool, (answers,)."""
+    places = np.empty(len(pools.rewards), np.int64)
+    rewards = pools.rewards if ascending else -pools.rewards
+    on_all_cores(lambda first, last: mark_ordered(rewards, pools.starts, first, last, places), len(pools))
     return places
 
 

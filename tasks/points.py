@@ -36,14 +36,15 @@ class Pools(NamedTuple):
 
     def only(self, usable: Array) -> "Pools":
         """Without the answers where `usable`, (answers,) bool, is false."""
-        counts = np.add.reduceat(np.append(usable, 0), self.starts)[:-1] * (np.diff(self.starts) > 0)
-        return Pools(self.rewards[usable], np.append(0, np.cumsum(counts)), self.local()[usable])
+        before = np.append(0, np.cumsum(usable))
+        return Pools(self.rewards[usable], before[self.starts], self.local()[usable])
 
     def local(self) -> Array:
         """Per answer, its place in its whole pool."""
         if self.places is not None:
             return self.places
-        return np.arange(len(self.rewards)) - np.repeat(self.starts[:-1], np.diff(self.starts))
+        places: Array = np.arange(len(self.rewards)) - np.repeat(self.starts[:-1], np.diff(self.starts))
+        return places
 
     def __len__(self) -> int:
         return len(self.starts) - 1

@@ -14,7 +14,7 @@
             return Instruction.child_of(row, self.name, prompt=said.text.strip())
 
 It yields requests, is sent their completions in the same order, and returns a child of the row, or the row itself with
-more fields, as another row type. Several turns are a `for` loop; a test sends completions by hand. When a request fails
+more in it. Several turns are a `for` loop; a test sends completions by hand. When a request fails
 for good the driver throws `Drop` in at the `yield`, unless the request is `optional`.
 """
 

@@ -1,7 +1,5 @@
 """What looks for passages: BM25, dense, both fused, a TREC run read from disk, or a search endpoint."""
 
-import os
-import time
 import zlib
 from array import array
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from schemas.errors import EngineError, EngineRefused, InputError
+from schemas.errors import EngineRefused, InputError
 from schemas.hashing import file_checksum
 from schemas.retpo_settings import RetrieverSettings
 from storage.artifacts import Store, read_manifest
@@ -23,8 +21,9 @@ from tasks.bm25 import Array, Bm25, Hits, Words
 from tasks.dense import Dense
 from tasks.embeddings import embedder_name
 from tasks.indexes import locate
+from tasks.posting import Endpoint, key_in
 
-ATTEMPTS, FIRST_WAIT_S, TIMEOUT_S, QUERIES_PER_REQUEST = 5, 0.5, 60, 64
+QUERIES_PER_REQUEST = 64
 LARGEST = 1e30  # score
 
 
@@ -158,11 +157,8 @@ class HttpSearch:
     """A search endpoint: POST {"queries": [TEXT], "k": N} -> {"results": [[{"id": ID, "score": X}]]}, best first."""
 
     def __init__(self, settings: RetrieverSettings, root: Path, passages: str) -> None:
-        import httpx
-
         self.url, self.root, self.passages = settings.url, root, passages
-        key = search_key(settings)
-        self._client = httpx.Client(headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=TIMEOUT_S)
+        self._endpoint = Endpoint(settings.url, settings.api_key_env, "searched")
 
     def search(self, queries: Sequence[str], depth: int) -> Hits:
         """The best passages of each query, asked for a few queries at a time."""
@@ -174,36 +170,9 @@ class HttpSearch:
         return located(found, depth, self.root, self.passages)
 
     def ask(self, queries: Sequence[str], depth: int) -> list[list[tuple[str, float]]]:
-        """One request, tried again a few times. Raises EngineError, or EngineRefused for what will never do."""
-        import httpx
-
-        url, fault = self.url, ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
-            try:
-                status, said = self.post({"queries": list(queries), "k": depth})
-            except httpx.HTTPError as error:
-                fault = f"{type(error).__name__}: {error}"
-                continue
-            if status == 200:
-                return read_results(url, said, len(queries), depth)
-            fault = f"it said {status}: {' '.join(said.decode(errors='replace').split())[:200]}"
-            if status < 500 and status not in (408, 429):
-                raise EngineRefused(f"{url} refused a search: {fault}")
-        raise EngineError(f"{url} cannot be searched ({fault}); see that it runs, then run the same command again")
-
-    def post(self, body: dict[str, Any]) -> tuple[int, bytes]:
-        """(status, what was said); raises httpx.HTTPError, also when the whole answer takes too long."""
-        import httpx
-
-        until, said = time.monotonic() + TIMEOUT_S, b""
-        with self._client.stream("POST", self.url, json=body) as response:
-            for chunk in response.iter_bytes():
-                said += chunk
-                if time.monotonic() > until:
-                    raise httpx.ReadTimeout(f"no whole answer within {TIMEOUT_S} s")
-            return response.status_code, said
+        """One request. Raises EngineError, or EngineRefused for what will never do."""
+        said = self._endpoint.post({"queries": list(queries), "k": depth})
+        return read_results(self.url, said, len(queries), depth)
 
 
 def read_results(url: str, said: bytes, queries: int, depth: int) -> list[list[tuple[str, float]]]:
@@ -231,15 +200,6 @@ def best_hits(given: Any, depth: int) -> list[tuple[str, float]]:
     return list(found.items())[:depth]
 
 
-def search_key(settings: RetrieverSettings) -> str:
-    """The endpoint's key. Raises InputError that names the variable, never what it holds."""
-    name = settings.api_key_env
-    key = os.environ.get(name, "").strip()
-    if name and not (key and key.isascii() and key.isprintable()):
-        raise InputError(f"the environment variable {name} holds no key for {settings.url}; set it, or leave it out")
-    return key
-
-
 def content_of(settings: RetrieverSettings) -> str:
     """What identifies a retriever besides its settings: its model's weights or its run's content. Raises InputError."""
     if settings.kind == "run":
@@ -247,7 +207,7 @@ def content_of(settings: RetrieverSettings) -> str:
             raise InputError(f"{settings.path} is not there; expected a TREC run")
         return file_checksum(Path(settings.path).expanduser())
     if settings.kind == "http":
-        search_key(settings)
+        key_in(settings.url, settings.api_key_env)
     return embedder_name(settings.model) if "dense" in settings.parts else ""
 
 

@@ -34,4 +34,5 @@ def within(metrics: Metrics, limits: Thresholds) -> dict[str, Array]:
 
 def keeps(metrics: Metrics, limits: Thresholds) -> Array:
     """(pairs,) bool: within every limit."""
-    return np.logical_and.reduce([np.ones(len(metrics["gap"]), bool), *within(metrics, limits).values()])
+    kept: Array = np.logical_and.reduce([np.ones(len(metrics["gap"]), bool), *within(metrics, limits).values()])
+    return kept

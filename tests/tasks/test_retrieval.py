@@ -22,10 +22,10 @@ from schemas.errors import EngineError, EngineRefused, InputError
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
 from storage.artifacts import Store, read_artifact
 from storage.turns import queries_kind
-from tasks import retrievers
+from tasks import posting, retrievers
 from tasks.bm25 import Bm25, Hits, Words, build_bm25
-from tasks.cores import threads
 from tasks.comparisons import MinedNegatives
+from tasks.cores import threads
 from tasks.dense import Dense, build_dense, in_order, kind_of, top_by_product
 from tasks.parallel import InProcess
 from tasks.retrieval_metrics import scored_queries
@@ -269,7 +269,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    monkeypatch.setattr(retrievers, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(posting, "FIRST_WAIT_S", 0.01)
     server = Endpoint(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -295,15 +295,15 @@ def test_what_an_endpoint_may_say(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("", "schlüssel", "a\nb"):
         monkeypatch.setenv("SEARCH_KEY", value)
         with pytest.raises(InputError, match="SEARCH_KEY holds no key") as told:
-            retrievers.search_key(settings)
+            posting.key_in(settings.url, settings.api_key_env)
         assert not value or value not in told.value.message
     monkeypatch.setenv("SEARCH_KEY", "secret\n")
-    assert retrievers.search_key(settings) == "secret"
+    assert posting.key_in(settings.url, settings.api_key_env) == "secret"
 
 
 def test_an_endpoint_that_never_ends_is_given_up(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrievers, "TIMEOUT_S", 0.05)
-    monkeypatch.setattr(retrievers, "ATTEMPTS", 2)
+    monkeypatch.setattr(posting, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(posting, "ATTEMPTS", 2)
     monkeypatch.setattr(Handler, "do_POST", drip)
     url = f"http://127.0.0.1:{endpoint.server_port}/search"
     with pytest.raises(EngineError, match=r"no whole answer within|ReadTimeout"):

@@ -1,0 +1,196 @@
+"""The plans of `preferences` and `self-rip` (docs/papers.md#rip, #sweet-spot)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.pairing import fixed_limits
+from flows.plan import Plan, Source, chain, file_source, open_store
+from flows.preference_report import write_preferences
+from schemas.cut_settings import CutSettings
+from schemas.errors import InputError
+from schemas.preference_settings import PoolSettings, PreferencesSettings, QuestionSettings, SelfRipSettings
+from schemas.settings import EngineSettings
+from storage.artifacts import Store
+from storage.pools import Names, PoolFile
+from storage.sources import INSTRUCTIONS, QUESTIONS, read_prompts
+from tasks.answers import PoolAnswers
+from tasks.dedup import ExactDuplicates
+from tasks.engines.engine import engine_name, resolve
+from tasks.pool_pairs import PoolPairs, PoolSigns, Preferences, token_counter
+from tasks.pool_source import POOLS, ingest_pools, pools_key
+from tasks.scorers import scorer_stage
+from tasks.self_rip import FreshPrompts, NewPrompts, ShotSets
+from tasks.stages import Planned
+from tasks.worker import Stage
+
+Roles = Mapping[str, EngineSettings]
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What follows the pools: all stages; scored: the one whose pools are cut; pairs: how."""
+
+    stages: Sequence[Planned]
+    scored: Planned
+    pairs: PoolPairs
+
+
+def plan_preferences(settings: PreferencesSettings) -> Plan:
+    """Resolve engines, models and keys. Raises InputError, StoreError or EngineError before anything is asked."""
+    roles = resolved(settings)
+    check_cuts(settings.cuts)
+    settings = settings.model_copy(update={"engines": roles})
+    store = open_store(settings)
+    if settings.policies:
+        source = file_source(store, settings.source, settings.rows_per_part, QUESTIONS)
+        tail = plan_tail(settings, roles, source.key, answers_of(settings))
+    else:
+        source = given_pools(store, settings)
+        tail = plan_tail(settings, roles, source.key)
+    return Plan(
+        "preferences",
+        settings,
+        store,
+        source,
+        tail.stages,
+        lambda made, folder: write_preferences(store, made, folder, settings, tail.scored, tail.pairs),
+        trunk="preferences",
+    )
+
+
+def plan_self_rip(settings: SelfRipSettings) -> Plan:
+    """As plan_preferences, with new prompts before it. Raises InputError, StoreError or EngineError."""
+    roles = resolved(settings, "author")
+    check_cuts(settings.cuts)
+    against = tuple(prompt for one in settings.against for prompt in read_prompts(one))
+    settings = settings.model_copy(update={"engines": roles})
+    store = open_store(settings)
+    source = file_source(store, settings.source, settings.rows_per_part)
+    asked, rows = settings.prompts, settings.rows_per_part
+    rules = asked.model_dump(include={"overlap", "fewest_words", "most_words", "keywords", "ascii_start"})
+    first = chain(
+        roles,
+        source.key,
+        ShotSets(count=asked.count, shots=asked.shots, seed=settings.seed, rows_per_part=rows),
+        NewPrompts(sampling=settings.sampling(asked), attempts=asked.attempts),
+        FreshPrompts(seeds=(INSTRUCTIONS.stage, source.key), against=against, rows_per_part=rows, **rules),
+    )
+    tail = plan_tail(settings, roles, first[-1].key, answers_of(settings))
+    return Plan(
+        "self-rip",
+        settings,
+        store,
+        source,
+        [*first, *tail.stages],
+        lambda made, folder: write_preferences(store, made, folder, settings, tail.scored, tail.pairs),
+        trunk="preferences",
+    )
+
+
+def resolved(settings: PoolSettings, *others: str) -> dict[str, EngineSettings]:
+    """The engine of every role that these settings ask."""
+    judges = [scorer.role for scorer in settings.scorers if scorer.judges]
+    roles = {role: resolve(settings.engine(role)) for role in dict.fromkeys((*others, *settings.policies, *judges))}
+    check_policies(settings.policies, roles)
+    return roles
+
+
+def check_policies(policies: Sequence[str], roles: Roles) -> None:
+    """Raises InputError for two policies that are one model: its answers would be in the pool twice."""
+    names: dict[str, str] = {}
+    for policy in policies:
+        name = engine_name(roles[policy])
+        if name in names:
+            raise InputError(
+                f"the policies {names[name]} and {policy} are both {name}; give each its own engine, or one of them more "
+                "answers (answers.count)"
+            )
+        names[name] = policy
+
+
+def answers_of(settings: PoolSettings) -> PoolAnswers:
+    given = settings.answers
+    return PoolAnswers(
+        sampling=settings.sampling(given), policies=settings.policies, count=given.count, min_answers=given.min_answers
+    )
+
+
+def check_cuts(cuts: Sequence[CutSettings]) -> None:
+    """Raises InputError for limits or tokenizers that are not there."""
+    for one in cuts:
+        fixed_limits(one)
+        token_counter(one)
+
+
+def plan_tail(settings: PoolSettings, roles: Roles, key: str, *first: Stage) -> Tail:
+    """Answers, if any are to be asked for; a stage per scorer; pairs by every rule; duplicates; limits."""
+    many = settings.answers.count * max(1, len(settings.policies))
+    scorers = [scorer_stage(one, settings.embedder, settings.seed, many) for one in settings.scorers]
+    scored = chain(roles, key, *first, *scorers)
+    pools = scored[-1] if scored else None
+    pools_key_ = pools.key if pools else key
+    signs = chain(roles, pools_key_, PoolSigns(reward=settings.chosen_reward))
+    cutting = PoolPairs(
+        reward=settings.chosen_reward,
+        cuts=settings.cuts,
+        length_control=settings.length_control,
+        leave_out=settings.leave_out,
+        signs=signs[-1].key,
+    )
+    fixed = {one.label: fixed_limits(one) for one in settings.cuts if one.preset or one.thresholds}
+    columns = (
+        ("cut", "system", "prompt", "chosen", "rejected") if many_pairs(settings.cuts) else ("cut", "system", "prompt")
+    )
+    pairs = chain(
+        roles, pools_key_, cutting, ExactDuplicates(columns=columns), Preferences(cuts=settings.cuts, fixed=fixed)
+    )
+    return Tail([*scored, *signs, *pairs], pools or signs[-1], cutting)
+
+
+def many_pairs(cuts: Sequence[CutSettings]) -> bool:
+    return any(one.pairs_per_pool > 1 for one in cuts)
+
+
+def given_pools(store: Store, settings: PreferencesSettings) -> Source:
+    """Pools that the source's rows bring; raises InputError where they lack what scorers or cuts need."""
+    reading: QuestionSettings = settings.source
+    wanted: dict[str, Any] = {}
+    for scorer in settings.scorers:
+        wanted |= dict.fromkeys(scorer.weights or () if scorer.kind == "weighted" else ())
+    labels = {scorer.label for scorer in settings.scorers}
+    if settings.chosen_reward not in labels | {"reward"}:
+        wanted[settings.chosen_reward] = None
+    extra = tuple(name for name in wanted if name not in labels)
+    needs_rewards = settings.chosen_reward == "reward"
+    names = Names(prompt=reading.prompt_column)
+
+    def file() -> PoolFile:
+        return PoolFile(reading.path, names, rewards=needs_rewards, reference=True, extra=extra)
+
+    rows = settings.rows_per_part
+    return Source(
+        POOLS,
+        pools_key(file(), rows, reading.limit),
+        lambda run: ingest_pools(store, file(), rows, run, reading.limit),
+        lambda: look_at_pools(file(), reading.limit),
+    )
+
+
+def look_at_pools(file: PoolFile, limit: int | None) -> tuple[int, str]:
+    """How many pools and answers a file has. Raises InputError for none."""
+    from storage.pools import over
+
+    def counted(tables: Any) -> tuple[int, int]:
+        pools = answers = 0
+        for table in tables:
+            pools += table.num_rows
+            answers += sum(map(len, table["answers"].to_pylist()))
+        return pools, answers
+
+    pools, answers = over(file, counted, Path.cwd())
+    if not pools:
+        raise InputError(f"{file.path}: none of its pools can be used ({dict(file.faults)})")
+    why = f", {file.faults.total():,} rows cannot be read" if file.faults else ""
+    return min(pools, limit or pools), f"{file.path}: {pools:,} pools, {answers:,} answers{why}"

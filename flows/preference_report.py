@@ -1,0 +1,123 @@
+"""What `preferences` and `self-rip` leave beside their rows: a card, a report, and the limits for another run."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from flows.report import funnel, render
+from schemas.artifacts import Manifest
+from schemas.cut_settings import LIMITS, CutSettings, Thresholds
+from schemas.preference_settings import PoolSettings
+from storage.artifacts import Store, read_part
+from storage.files import write_json
+from storage.publish import Splits, read_frame, write_configs
+from storage.publish_preferences import pair_rows, pool_rows, prompt_rows
+from tasks.agreement import Agreement
+from tasks.cut_report import CutReport, lines
+from tasks.hacking import counted
+from tasks.pairing import cut
+from tasks.pool_pairs import PoolPairs
+from tasks.stages import Planned
+
+Made = Mapping[str, Manifest]
+STAGES = ("instructions", "questions", "pools", "new_prompts", "fresh_prompts", "answer_pool")
+
+
+def write_preferences(
+    store: Store, made: Made, folder: Path, settings: PoolSettings, scored: Planned, cutting: PoolPairs
+) -> int:
+    """Write dpo and prompts per rule, the pools, the limits, the report, then the card; returns all rows."""
+    pairs = read_frame(store, made["preferences"])
+    configs: dict[str, Splits] = {}
+    for one in settings.cuts:
+        mine = pairs.filter(pl.col("cut") == one.label)
+        configs[f"dpo_{one.label}"] = pair_rows(mine)
+        if one.rule == "rip":
+            configs[f"prompts_{one.label}"] = prompt_rows(mine)
+            write_json(folder / f"thresholds-{one.label}.json", limits_of(mine, one).model_dump())
+    pools = made.get(scored.stage.name, made.get("pools"))
+    assert pools is not None
+    configs["pools"] = pool_rows(read_frame(store, pools))
+    told = figures(store, pools, pairs, settings, cutting)
+    write_json(folder / "report.json", told)
+    counts = {name: frame.height for name, frame in configs.items() if isinstance(frame, pl.DataFrame)}
+    stages = (*STAGES, *(step for step in made if step.endswith("_scores")), "pool_pairs", "unique_pairs")
+    card = render(
+        "preferences.md",
+        told=told,
+        counts=counts,
+        settings=settings,
+        funnel=funnel(made, stages),
+        reports=["\n".join(lines(one)) for one in told["cuts"]],
+        models={role: engine.spec for role, engine in settings.engines.items()},
+    )
+    return write_configs(folder, configs, card)
+
+
+def figures(
+    store: Store, pools: Manifest, pairs: pl.DataFrame, settings: PoolSettings, cutting: PoolPairs
+) -> dict[str, Any]:
+    """Per rule its report; how scorers agree; answers by flag; rewards by policy."""
+    reports = [CutReport(one) for one in settings.cuts]
+    agreement, flagged = Agreement(), Counter[str]()
+    by_policy: dict[str, list[float]] = {}
+    cut_short = 0
+    for frame in parts_of(store, pools):
+        table, usable, flags = cutting.prepared(frame, store.root)
+        flagged.update(counted(flags))
+        for report in reports:
+            report.add(cut(table, report.settings, usable))
+        for answers, rewards, scores in zip(
+            frame["answers"].to_list(), table["rewards"].to_pylist(), frame["scores"].to_list(), strict=True
+        ):
+            agreement.add(scores)
+            for answer, reward in zip(answers, rewards, strict=True):
+                cut_short += answer["finish_reason"] == "length"
+                if reward is not None:
+                    by_policy.setdefault(answer["policy"], []).append(reward)
+    told = []
+    for report, one in zip(reports, settings.cuts, strict=True):
+        mine = pairs.filter((pl.col("cut") == one.label) & pl.col("kept"))
+        report.keep(mine.filter(pl.col("within")).to_arrow())
+        told.append(report.told({}, mine.height, limits_of(mine, one) if one.rule == "rip" else None))
+    return {
+        "reward": settings.chosen_reward,
+        "cuts": told,
+        "agreement": agreement.told(),
+        "flags": dict(flagged),
+        "cut_short": cut_short,
+        "policies": [
+            {
+                "policy": policy,
+                "answers": len(rewards),
+                "mean_reward": sum(rewards) / len(rewards),
+                "chosen": int((pairs["chosen_policy"] == policy).sum()),
+                "rejected": int((pairs["rejected_policy"] == policy).sum()),
+            }
+            for policy, rewards in by_policy.items()
+        ],
+    }
+
+
+def limits_of(pairs: pl.DataFrame, settings: CutSettings) -> Thresholds:
+    """The limits that one rule's pairs were held to."""
+    found = {name: pairs[f"limit_{name}"].max() for name in LIMITS} if pairs.height else {}
+    fitted = not (settings.preset or settings.thresholds)
+    quantiles = {
+        name: at
+        for name in LIMITS
+        if fitted and getattr(settings, name) is None and (at := getattr(settings, f"{name}_quantile")) is not None
+    }
+    return Thresholds(
+        length=settings.length, quantiles=quantiles, pairs=int(pairs["kept"].sum()), fitted_on="preferences", **found
+    )
+
+
+def parts_of(store: Store, manifest: Manifest) -> Iterator[pl.DataFrame]:
+    """An artifact's rows, part by part."""
+    for seal in manifest.parts:
+        if seal.rows:
+            yield pl.DataFrame(read_part(store, seal))

@@ -1,0 +1,43 @@
+"""Rows of pools: prompts with many answers, of several models, with the scores of several scorers."""
+
+from schemas.calls import Frozen
+from schemas.rows import Answer, Instruction, Row
+
+
+class Question(Instruction):
+    """An instruction, with a reference answer where there is one."""
+
+    reference: str = ""
+
+
+class PolicyAnswer(Answer):
+    """One answer, and the role of the model that gave it."""
+
+    policy: str = ""
+
+
+class Score(Frozen):
+    """One scorer's numbers, one per answer; None where it gave none. settings: the scorer's, as JSON."""
+
+    scorer: str
+    settings: str
+    values: tuple[float | None, ...]
+
+
+class ScoredPool(Question):
+    """A prompt's answers and what scorers made of them, in the order of the scorers."""
+
+    answers: tuple[PolicyAnswer, ...]
+    scores: tuple[Score, ...] = ()
+
+
+class Shots(Row):
+    """What one new prompt is drawn from: a few prompts that were kept."""
+
+    examples: tuple[str, ...]
+
+
+class NewPrompt(Row):
+    """A prompt that a model wrote."""
+
+    prompt: str

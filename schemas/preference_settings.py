@@ -1,0 +1,154 @@
+"""Settings of `preferences` and `self-rip`. Defaults are the papers' where they have any (docs/papers.md#rip)."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.cut_settings import CutSettings
+from schemas.scorer_settings import ScorerSettings
+from schemas.settings import (
+    EMBEDDED,
+    AnswerSettings,
+    EngineSettings,
+    RunSettings,
+    SourceSettings,
+    StageSampling,
+)
+
+Flag = Literal["constant", "near_constant", "addresses_judge", "copies_prompt"]
+
+
+KEYWORDS = (
+    *["image", "images", "graph", "graphs", "picture", "pictures", "file", "files", "map", "maps", "draw", "plot"],
+    *["video", "audio", "music", "flowchart", "diagram"],
+    "go to",
+)
+"""Self-Instruct's."""
+
+
+class QuestionSettings(SourceSettings):
+    """Where prompts come from; with `policies: []`, rows that bring answers, and perhaps scores."""
+
+    reference_column: str = Field("reference", description="a reference answer; optional in the file")
+
+
+class PoolAnswerSettings(AnswerSettings):
+    """N answers per prompt and policy; 64 is RIP's for an 8B model (docs/papers.md#rip)."""
+
+    count: int = Field(64, ge=1, le=4096)
+
+
+class PoolSettings(RunSettings):
+    """From prompts on: answers, scores, pairs."""
+
+    engines: dict[str, EngineSettings] = Field(
+        default={"teacher": EngineSettings.model_validate(EMBEDDED)},
+        description="role -> engine: the policies, the judges; a role that is not named is played by the teacher",
+    )
+    policies: tuple[str, ...] = Field(
+        ("student",), description="the roles that answer; empty: the source's rows bring `answers`"
+    )
+    answers: PoolAnswerSettings = PoolAnswerSettings()
+    scorers: tuple[ScorerSettings, ...] = Field(
+        (ScorerSettings(kind="r3"),), description="each adds a score; several live side by side"
+    )
+    reward: str = Field("", description="the score that pairs are cut by; default: the last scorer's")
+    length_control: bool = Field(False, description="take from the reward what length earns within a pool")
+    leave_out: tuple[Flag, ...] = Field(
+        (),
+        description="answers with these flags are in no pair: constant, near_constant, addresses_judge, copies_prompt",
+    )
+    cuts: tuple[CutSettings, ...] = Field(
+        (CutSettings(rule="rip"), CutSettings(rule="sweet-spot")), description="each rule makes its own pairs"
+    )
+
+    @field_validator("policies", "scorers", "cuts", "leave_out", mode="before")
+    @classmethod
+    def one_or_more(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str | Mapping) else given
+
+    @model_validator(mode="after")
+    def sound(self) -> "PoolSettings":
+        for what, names in (
+            ("policies", self.policies),
+            ("scorers", [scorer.label for scorer in self.scorers]),
+            ("cuts", [cut.label for cut in self.cuts]),
+        ):
+            if doubled := {name for name in names if list(names).count(name) > 1}:
+                raise ValueError(f"two {what} are called {min(doubled)}; give one of them another name")
+        if not self.cuts:
+            raise ValueError("there is no cut; expected one at least, for instance rip")
+        roles = {"teacher", *self.policies, *(scorer.role for scorer in self.scorers if scorer.judges)}
+        if unknown := sorted(self.engines.keys() - roles):
+            raise ValueError(f"no role is called {', '.join(unknown)}; expected {', '.join(sorted(roles))}")
+        if self.policies and not self.scorers:
+            raise ValueError("there is no scorer; expected one at least, for instance r3")
+        if self.policies and self.reward and self.reward not in {scorer.label for scorer in self.scorers}:
+            raise ValueError(f"no scorer is called {self.reward}, which the reward shall be")
+        return self
+
+    @property
+    def chosen_reward(self) -> str:
+        """The score that pairs are cut by."""
+        return self.reward or (self.scorers[-1].label if self.scorers else "reward")
+
+
+class PreferencesSettings(PoolSettings):
+    """One run of `preferences`: prompts -> N answers each -> scores -> pairs by several rules -> dataset."""
+
+    source: QuestionSettings
+
+
+class NewPromptSettings(StageSampling):
+    """How new prompts are drawn; 8 samples, temperature 0.8, top_p 0.95 and 0.7 are the paper's."""
+
+    temperature: float = Field(0.8, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: int = Field(1024, ge=1, le=1 << 31)
+    count: int = Field(20_000, ge=1, description="prompts to ask for; each is a call")
+    shots: int = Field(8, ge=1, le=64, description="kept prompts that each new one is drawn from")
+    attempts: int = Field(3, ge=1, le=100, description="for a prompt without its marks")
+    overlap: float = Field(0.7, gt=0, le=1, description="ROUGE-L from which a new prompt is too like one that is there")
+    fewest_words: int = Field(3, ge=1)
+    most_words: int = Field(150, ge=1)
+    keywords: tuple[str, ...] = Field(
+        KEYWORDS, description="prompts with one of these words are dropped: a language model cannot do them"
+    )
+    ascii_start: bool = Field(True, description="drop prompts that begin with punctuation or a letter beyond ASCII")
+
+
+class SelfRipSettings(PoolSettings):
+    """One run of `self-rip`: prompts that were kept -> new prompts like them -> answers -> scores -> pairs within the
+    limits that were fitted before.
+    """
+
+    source: SourceSettings = Field(description="the kept prompts: what `pairs --rule rip` or `preferences` wrote")
+    thresholds: str = Field(description="the limits that kept them: what --save-thresholds or `preferences` wrote")
+    prompts: NewPromptSettings = NewPromptSettings()
+    against: tuple[SourceSettings, ...] = Field((), description="more prompts that new ones must not be like")
+    cuts: tuple[CutSettings, ...] = Field((), description="more rules, beside rip with the thresholds")
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def some(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str | Mapping) else given
+
+    @model_validator(mode="before")
+    @classmethod
+    def with_rip(cls, given: Any) -> Any:
+        """The rule that gives the method its name comes first."""
+        if not isinstance(given, Mapping) or not isinstance(given.get("thresholds"), str):
+            return given
+        cuts = given.get("cuts") or ()
+        others = [cuts] if isinstance(cuts, str | Mapping) else list(cuts)
+        rip = CutSettings(rule="rip", thresholds=given["thresholds"])
+        return {**given, "cuts": [rip, *(one for one in others if one != rip and one != rip.model_dump(mode="json"))]}
+
+    @model_validator(mode="after")
+    def somebody(self) -> "SelfRipSettings":
+        if not self.policies:
+            raise ValueError("there are no policies; new prompts have no answers yet")
+        if self.prompts.fewest_words > self.prompts.most_words:
+            raise ValueError("prompts.fewest_words is above prompts.most_words")
+        return self

@@ -1,0 +1,249 @@
+"""Scorers that ask a model: a pool in, the same pool with one more score out.
+
+Sources: docs/papers.md#rip (0 to 10, averaged), #expected-score, #self-judge (pairs in both orders, tournaments),
+#prometheus (rubrics). Scores are missing (None) for what the judge could not be asked or never gave a readable answer.
+"""
+
+import math
+from collections.abc import Generator, Sequence
+from typing import Any, ClassVar
+
+import orjson
+from pydantic import Field
+
+from schemas.calls import Completion, Request, Sampling
+from schemas.errors import Drop
+from schemas.hashing import digest
+from schemas.multifaceted import Rubric
+from schemas.pools import Score, ScoredPool
+from tasks.judging import HIGHEST, LOWEST, TAG, judgement_of, present_mean
+from tasks.prompts import load
+from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_each
+
+FIRST, SECOND = "A", "B"
+DIGITS = "0123456789"
+MOST_ALTERNATIVES = 20
+TOKENS_BEFORE = 4  # a mark or a space may come before the label
+
+
+class Judge(Recipe[ScoredPool, ScoredPool]):
+    """What judges share. label: the score's name; engine: who judges, for the record."""
+
+    prompts: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    label: str
+    role: str = "judge"
+    attempts: int = Field(3, ge=1, le=MOST_ATTEMPTS)
+    most_answers: int = Field(1, ge=1, exclude=True, description="of a pool, for plans")
+
+    def needs_roles(self) -> tuple[str, ...]:
+        return (self.role,)
+
+    def ask(self, row: ScoredPool, sample: int, **variables: Any) -> Request:
+        [prompt] = self.asked_with()
+        messages = load(prompt).render(row=row, **variables)
+        return Request(role=self.role, messages=messages, sampling=self.sampling, sample=sample, optional=True)
+
+    def asked_with(self) -> tuple[str, ...]:
+        """The one prompt that these settings use."""
+        return tuple(self.prompts)
+
+    def scored(self, row: ScoredPool, values: Sequence[float | None]) -> ScoredPool:
+        """The pool with these scores; raises Drop where there is none at all."""
+        if all(value is None for value in values):
+            raise Drop(f"no_score: {self.label} gave none of the {len(values)} answers one")
+        settings = {"scorer": self.name, "version": self.version, **self.model_dump(mode="json", exclude={"label"})}
+        score = Score(scorer=self.label, settings=orjson.dumps(settings).decode(), values=tuple(values))
+        return row.model_copy(update={"scores": (*row.scores, score)})
+
+
+class DirectScores(Judge):
+    """Each answer from 0 to 10, or from 1 to 5 under a rubric: the mean over `evaluations`. An empty answer gets the
+    lowest, unasked.
+    """
+
+    name: ClassVar = "direct_scores"
+    version: ClassVar = "1"
+    roles: ClassVar = ("judge",)
+    prompts: ClassVar = {"pools/score": ("answer", "rubric"), "pools/rubric": ("answer", "rubric")}
+
+    evaluations: int = Field(10, ge=1)
+    rubric: Rubric | None = None
+
+    def asked_with(self) -> tuple[str, ...]:
+        return ("pools/rubric",) if self.rubric else ("pools/score",)
+
+    def requests_per_row(self) -> int:
+        return self.most_answers * self.evaluations * self.attempts
+
+    def steps(self, row: ScoredPool) -> Steps[ScoredPool]:
+        lowest, highest = (LOWEST, HIGHEST) if self.rubric else (0, 10)
+        asked = [n for n, answer in enumerate(row.answers) if answer.text.strip()]
+        requests = []
+        for n in asked:
+            request = self.ask(row, 0, answer=row.answers[n].text, rubric=self.rubric)
+            requests += [request.model_copy(update={"sample": k * MOST_ATTEMPTS}) for k in range(self.evaluations)]
+        found, _ = yield from ask_each(requests, self.attempts, lambda _, said: judgement_of(said, lowest, highest))
+        values: list[float | None] = [float(lowest)] * len(row.answers)
+        for place, n in enumerate(asked):
+            mine = found[place * self.evaluations : (place + 1) * self.evaluations]
+            values[n] = present_mean([one[1] if one else None for one in mine])
+        return self.scored(row, values)
+
+
+class ExpectedScores(Judge):
+    """Each answer from 0 to 9: the expected digit under the probabilities of the judge's one token, from one call; the
+    digit itself where the engine gives no logprobs. An empty answer scores 0, unasked. Source:
+    docs/papers.md#expected-score.
+    """
+
+    name: ClassVar = "expected_scores"
+    version: ClassVar = "1"
+    roles: ClassVar = ("judge",)
+    prompts: ClassVar = {"pools/digit": ("answer",)}
+
+    def requests_per_row(self) -> int:
+        return self.most_answers
+
+    def steps(self, row: ScoredPool) -> Steps[ScoredPool]:
+        asked = [n for n, answer in enumerate(row.answers) if answer.text.strip()]
+        said = yield [self.ask(row, 0, answer=row.answers[n].text) for n in asked]
+        values: list[float | None] = [0.0] * len(row.answers)
+        for n, one in zip(asked, said, strict=True):
+            chances = chances_of(one, DIGITS)
+            values[n] = sum(int(digit) * chance for digit, chance in chances.items()) if chances else None
+        return self.scored(row, values)
+
+
+class PairwiseScores(Judge):
+    """Each answer's mean chance to win against others, each match judged in both orders.
+
+    A match is worth the mean of both orders' probabilities for the answer (1 or 0 each where the engine gives no
+    logprobs), so two orders that contradict each other make a tie, 0.5 for both. opponents: the next answers of the
+    pool that each is compared with; 0: all. A match with a judgement missing counts for neither.
+    """
+
+    name: ClassVar = "pairwise_scores"
+    version: ClassVar = "1"
+    roles: ClassVar = ("judge",)
+    prompts: ClassVar = {
+        "pools/compare": ("first", "second", "rubric"),
+        "pools/prefer": ("first", "second", "rubric"),
+    }
+
+    rubric: Rubric | None = None
+    opponents: int = Field(0, ge=0)
+
+    def asked_with(self) -> tuple[str, ...]:
+        return ("pools/prefer",) if self.rubric else ("pools/compare",)
+
+    def matches(self, count: int) -> list[tuple[int, int]]:
+        """Who meets whom: all, or each the next ones in a ring."""
+        if not self.opponents or 2 * self.opponents >= count - 1:
+            return [(one, other) for one in range(count) for other in range(one + 1, count)]
+        return [(one, (one + n) % count) for one in range(count) for n in range(1, self.opponents + 1)]
+
+    def requests_per_row(self) -> int:
+        return 2 * len(self.matches(self.most_answers)) * (self.attempts if self.rubric else 1)
+
+    def steps(self, row: ScoredPool) -> Steps[ScoredPool]:
+        matches = self.matches(len(row.answers))
+        won: list[list[float]] = [[] for _ in row.answers]
+        for (one, other), chance in zip(matches, (yield from self.judged(row, matches)), strict=True):
+            if chance is not None:
+                won[one].append(chance)
+                won[other].append(1 - chance)
+        return self.scored(row, [present_mean(chances) for chances in won])
+
+    def judged(
+        self, row: ScoredPool, matches: Sequence[tuple[int, int]]
+    ) -> Generator[list[Request], list[Completion], list[float | None]]:
+        """Per match, the first answer's chance to win. Equal texts tie, unasked."""
+        open_ = [n for n, (i, j) in enumerate(matches) if row.answers[i].text != row.answers[j].text]
+        requests = [
+            self.ask(row, 0, first=row.answers[i].text, second=row.answers[j].text, rubric=self.rubric)
+            for n in open_
+            for i, j in (matches[n], matches[n][::-1])
+        ]
+        found: list[float | None]
+        if self.rubric:
+            found, _ = yield from ask_each(requests, self.attempts, lambda _, said: verdict_of(said))
+        else:
+            said = yield requests
+            found = [chances_of(one, FIRST + SECOND).get(FIRST) for one in said]
+        chances: list[float | None] = [0.5] * len(matches)
+        for n, forth, back in zip(open_, found[::2], found[1::2], strict=True):
+            known = forth is not None and back is not None and not math.isnan(forth + back)
+            chances[n] = (forth + 1 - back) / 2 if known else None  # type: ignore[operator]
+        return chances
+
+
+class TournamentScores(PairwiseScores):
+    """Each answer's rounds in a knock-out: n - 1 matches, both orders each, and the one that stays has the most.
+
+    The order is drawn by the pool's id; an odd one goes on without a match. A tie, and a match without a judgement,
+    goes to the lower place. Source: docs/papers.md#self-judge.
+    """
+
+    name: ClassVar = "tournament_scores"
+    version: ClassVar = "1"
+
+    def requests_per_row(self) -> int:
+        return 2 * (self.most_answers - 1) * (self.attempts if self.rubric else 1)
+
+    def steps(self, row: ScoredPool) -> Steps[ScoredPool]:
+        rounds = [0.0] * len(row.answers)
+        left = sorted(range(len(row.answers)), key=lambda n: digest(["tournament", row.id, n]))
+        judged = len(left) < 2
+        while len(left) > 1:
+            matches = [(min(pair), max(pair)) for pair in zip(left[::2], left[1::2], strict=False)]
+            chances = yield from self.judged(row, matches)
+            judged = judged or any(chance is not None for chance in chances)
+            after = [
+                other if chance is not None and chance < 0.5 else one
+                for (one, other), chance in zip(matches, chances, strict=True)
+            ]
+            left = after + left[2 * len(matches) :]
+            for n in left:
+                rounds[n] += 1
+        return self.scored(row, rounds if judged else [None] * len(rounds))
+
+
+def chances_of(said: Completion, labels: str) -> dict[str, float]:
+    """The probabilities of one-letter labels where the answer's first label stands, of their sum; 1 for the label that
+    the text begins with where there are no logprobs; nothing where there is none.
+    """
+    if said.error:
+        return {}
+    for token, own, alternatives in (said.logprobs or [])[:TOKENS_BEFORE]:
+        if token.strip() not in labels or not token.strip():
+            continue
+        weight = dict.fromkeys(labels, 0.0)
+        for other, logprob in {**alternatives, token: own}.items():
+            if (label := other.strip()) in weight:
+                weight[label] += math.exp(logprob)
+        total = sum(weight.values())
+        return {label: chance / total for label, chance in weight.items()} if total > 0 else {}
+    start = said.text.strip().lstrip("*([\"'")
+    following = start[1:2]
+    if start[:1] and start[0] in labels and not following.isalnum():
+        return {label: float(label == start[0]) for label in labels}
+    return {}
+
+
+def verdict_of(said: Completion) -> float:
+    """1 for A, 0 for B after the last [RESULT], NaN where the judge could not be asked. Raises Drop for neither."""
+    if said.error:
+        return math.nan
+    *before, verdict = TAG.split(said.text)
+    letter = verdict.strip(" \n:*()[].\"'")
+    if not before or letter not in (FIRST, SECOND):
+        raise Drop("no_verdict: it named no better one; end with [RESULT] and the letter A or B, and nothing after it")
+    return float(letter == FIRST)
+
+
+def one_token(sampling: Sampling) -> Sampling:
+    """How a label is asked for: the likeliest token, with its alternatives."""
+    return sampling.model_copy(
+        update={"temperature": 0.0, "top_p": 1.0, "max_tokens": TOKENS_BEFORE, "logprobs": MOST_ALTERNATIVES}
+    )
