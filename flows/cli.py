@@ -221,6 +221,15 @@ OUT_FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--bottom-percent", type=click.FloatRange(0, 100), help="best-bottom: how far up; default 25.")
 @click.option("--count", type=click.IntRange(1), help="top-k, random-pairs: pairs of a prompt; default 1.")
 @click.option("--seed", type=click.IntRange(0), help="Of what is drawn; default 0.")
+@click.option(
+    "--leave-out",
+    multiple=True,
+    type=click.Choice(["constant", "near_constant", "addresses_judge", "copies_prompt"]),
+    help="Answers in no pair: the same under many prompts, nearly so, talking to the judge, repeating the prompt.",
+)
+@click.option(
+    "--length-control", is_flag=True, help="Take from the rewards what length earns within a prompt's answers."
+)
 @columns_options
 @click.option("--reward-column", default="", help="Default: rewards or reward.")
 @click.option("--explain", is_flag=True, help="Print what the rule did: limits, points, histogram.")
@@ -229,6 +238,8 @@ def pairs(
     source: str,
     out: Path,
     save_thresholds: Path | None,
+    leave_out: tuple[str, ...],
+    length_control: bool,
     explain: bool,
     as_object: bool,
     prompt_id_column: str,
@@ -264,7 +275,79 @@ def pairs(
         chosen["thresholds"] = str(chosen["thresholds"])
     settings = read_settings(CutSettings, None, chosen)
     names = Names(prompt_id_column, prompt_column, answer_column, reward_column)
-    pair_file(source, out, settings, names, save_thresholds, explain, as_object)
+    pair_file(source, out, settings, names, leave_out, length_control, save_thresholds, explain, as_object)
+
+
+@cli.command()
+@click.argument("source", metavar="IN")
+@click.option(
+    "--scorer",
+    required=True,
+    help="r3, judge, expected, pairwise, tournament, rubric, helpsteer2, rm:MODEL, python:FILE.py:FUNCTION or http://...",
+)
+@click.option("--out", required=True, type=OUT_FILE, help="OUT.jsonl, OUT.jsonl.gz or OUT.parquet.")
+@click.option("--name", help="What the score's column is called; default: the scorer's kind.")
+@click.option("--engine", help="Who judges, e.g. openai:MODEL@http://127.0.0.1:8000/v1, vllm:HUB_ID, llamacpp:smollm2.")
+@click.option("--concurrency", type=click.IntRange(1), default=64, show_default=True, help="Requests in flight.")
+@click.option("--evaluations", type=click.IntRange(1), help="judge, rubric: judgements per answer; default 10.")
+@click.option(
+    "--opponents", type=click.IntRange(0), help="pairwise: answers each is compared with; default: all others."
+)
+@click.option("--form", type=click.Choice(["auto", "open-ended", "constrained"]), help="r3; default auto.")
+@click.option("--backend", type=click.Choice(["transformers", "vllm"]), help="rm; default transformers.")
+@click.option("--revision", help="rm: the Hub revision.")
+@click.option("--trust-remote-code", is_flag=True, help="rm: run the model's own code, as ArmoRM needs.")
+@click.option(
+    "--weight", "weight", multiple=True, metavar="NAME=W", help="helpsteer2, rm: weights of columns, or outputs."
+)
+@click.option("--rubric", type=OUT_FILE, help="rubric, pairwise, tournament: a JSON or YAML file of one rubric.")
+@click.option("--api-key-env", help="http: the environment variable that holds the endpoint's key.")
+@click.option("--embedder", default="minilm", show_default=True, help="r3: minilm, a Hub id or a folder.")
+@columns_options
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@store_option
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, show_default=True, help="Ray actors; 0 works in this process."
+)
+@ray_option
+def score(
+    source: str,
+    scorer: str,
+    weight: tuple[str, ...],
+    rubric: Path | None,
+    prompt_id_column: str,
+    prompt_column: str,
+    answer_column: str,
+    engine: str | None,
+    out: Path,
+    concurrency: int,
+    embedder: str,
+    seed: int,
+    store: str,
+    workers: int,
+    ray_address: str | None,
+    **given: Any,
+) -> None:
+    """Score every answer of a plain file.
+
+    IN is as for `pairs`, without rewards: a row per answer (prompt_id, prompt, answer) or per prompt (answers: a
+    list); optional: system, reference. OUT is IN with one column more, called as the scorer; where IN has no rewards,
+    it is the reward, too. Several scores live side by side: score OUT again, and choose with
+    `pairs --reward-column NAME`. Run again after an interruption, it continues.
+    """
+    from flows.scoring import score_file
+    from schemas.scorer_settings import ScorerSettings
+    from schemas.settings import read_settings
+    from storage.pools import Names
+
+    settings = {name: value for name, value in given.items() if value not in (None, False)}
+    if weight:
+        settings["weights"] = dict(split_set(one) for one in weight)
+    if rubric:
+        settings["rubric"] = read_yaml(rubric)
+    found = read_settings(ScorerSettings, None, {"spec": scorer, **settings})
+    names = Names(prompt_id_column, prompt_column, answer_column)
+    score_file(source, out, found, engine, concurrency, embedder, names, store, seed, workers, ray_address)
 
 
 @cli.command("ls")
@@ -317,6 +400,16 @@ def doctor(store: str) -> None:
     from flows.doctor import examine
 
     examine(Path(store))
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML or JSON file. Raises InputError."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def split_set(given: str) -> tuple[str, Any]:

@@ -1,7 +1,8 @@
 """`synthmill pairs`: preference pairs from a plain file of answers with rewards."""
 
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,8 +21,9 @@ from storage.outputs import write_rows
 from storage.pools import Names, PoolFile, over
 from storage.thresholds import read_thresholds
 from tasks.cut_report import CutReport, in_words, lines
+from tasks.hacking import Known, PoolFacts, counted
 from tasks.pairing import cut, lengths_of
-from tasks.pool_pairs import own_limits, quantiles_of, token_counter
+from tasks.pool_pairs import own_limits, quantiles_of, token_counter, with_rewards
 from tasks.rip import fit, keeps
 from tasks.worker import Progress
 
@@ -33,6 +35,8 @@ def pair_file(
     out: Path,
     settings: CutSettings,
     names: Names,
+    leave_out: Sequence[str] = (),
+    length_control: bool = False,
     save_thresholds: Path | None = None,
     explain: bool = False,
     as_object: bool = False,
@@ -47,12 +51,25 @@ def pair_file(
     count = token_counter(settings)
     file = PoolFile(source, names)
     report = CutReport(settings)
+    flagged: Counter[str] = Counter()
+    known = over(file, learned, out.resolve().parent) if leave_out or length_control else None
+
+    def prepared(table: pa.Table) -> tuple[pa.Table, Any]:
+        if known is None:
+            return table, None
+        flags = known.flags(table) if leave_out else {}
+        flagged.update(counted(flags))
+        if length_control:
+            table = with_rewards(table, known.adjusted(table))
+        return table, ~np.logical_or.reduce([flags[flag] for flag in leave_out]) if leave_out else None
 
     def pairs_of(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         report.__init__(settings)  # type: ignore[misc]  # a file whose prompts are scattered is read once more
+        flagged.clear()
         with Reporter("pairs", 0) as tell:
             for table in tables:
-                made = cut(table, settings)
+                table, usable = prepared(table)
+                made = cut(table, settings, usable)
                 report.add(made)
                 tell(Progress(rows=report.prompts, dropped=report.reasons.total()))
                 pairs = made.pairs
@@ -70,11 +87,23 @@ def pair_file(
     if save_thresholds and limits:
         write_json(save_thresholds, limits.model_dump())
     told = report.told(file.faults, made, limits)
+    if known is not None:
+        told |= {"flags": dict(flagged), "length": known.slope._asdict() if length_control else None}
     if as_object:
         print(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
     elif explain:
         print("\n".join(lines(told)))
     tell_short(told, out, () if explain or as_object else in_words(told) if settings.rule == "sweet-spot" else ())
+
+
+def learned(tables: Iterator[pa.Table]) -> Known:
+    """What can only be known of all pools together."""
+    facts = PoolFacts()
+    with Reporter("looking", 0) as tell:
+        for table in tables:
+            facts.add(table)
+            tell(Progress(rows=facts.prompts))
+    return facts.known()
 
 
 def kept(parts: Iterator[pa.Table], report: CutReport) -> Iterator[pa.Table]:

@@ -104,8 +104,8 @@ def check_policies(policies: Sequence[str], roles: Roles) -> None:
         name = engine_name(roles[policy])
         if name in names:
             raise InputError(
-                f"the policies {names[name]} and {policy} are both {name}; give each its own engine, or one of them more "
-                "answers (answers.count)"
+                f"the policies {names[name]} and {policy} are both {name}; give each its own engine, or ask one "
+                "of them for more answers (answers.count)"
             )
         names[name] = policy
 

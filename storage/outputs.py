@@ -15,8 +15,8 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 Rows: TypeAlias = list[dict[str, Any]] | pa.Table
 
 
-def write_rows(out: Path, columns: pa.Schema, parts: Iterable[Rows]) -> int:
-    """Write rows as `out` ends; columns: their Arrow schema. Returns how many."""
+def write_rows(out: Path, columns: pa.Schema | None, parts: Iterable[Rows]) -> int:
+    """Write rows as `out` ends; columns: their Arrow schema, which Parquet needs. Returns how many."""
     written = 0
 
     def write(path: Path) -> None:

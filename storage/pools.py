@@ -22,6 +22,7 @@ from storage.sources import id_of
 T = TypeVar("T")
 BATCH_BYTES = 64 << 20  # of a file's content at a time; what is held at once is a few times as much
 BATCH_ROWS = 65_536
+LOOKED_AT = 256  # rows, to learn how large they are
 IDS, PROMPTS, ANSWERS, REWARDS = ("prompt_id", "id"), ("prompt",), ("answers", "answer"), ("rewards", "reward")
 TEXT = pa.string()
 PLAIN = ("prompt_id", "prompt", "system", "reference")
@@ -74,6 +75,7 @@ class PoolFile:
         self.id = self._column(columns, names.prompt_id, IDS, "--prompt-id-column", needed=False) or self.prompt
         self.system = "system" if "system" in columns else ""
         self.reference = "reference" if reference and "reference" in columns else ""
+        self.columns = columns
         self.extra = tuple(self._column(columns, name, (), "") for name in extra)
         if self._parquet:
             self.wide = is_list(self._parquet.schema_arrow.field(self.answer).type)
@@ -88,6 +90,11 @@ class PoolFile:
             names = " or ".join(map(repr, wanted))
             raise InputError(f"{self.path} has no column {names}; found {', '.join(sorted(columns))}{remedy}")
         return found
+
+    @property
+    def schema(self) -> pa.Schema | None:
+        """Of a Parquet file."""
+        return self._parquet.schema_arrow if self._parquet else None
 
     def tables(self) -> Iterator[pa.Table]:
         """Pools, a batch at a time: prompt_id, prompt, system (where the file has it), answers, rewards and the extra
@@ -156,11 +163,12 @@ class PoolFile:
     def _from_parquet(self) -> Iterator[pa.Table]:
         assert self._parquet is not None
         file, read = self._parquet, self._read()
-        size = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
-        rows = max(1, file.metadata.num_rows)
-        per_batch = int(min(BATCH_ROWS, max(64, BATCH_BYTES * rows / max(1, size))))
+        wanted = sorted(set(read.values()))
         try:
-            for batch in file.iter_batches(batch_size=per_batch, columns=sorted(set(read.values()))):
+            first = next(file.iter_batches(batch_size=LOOKED_AT, columns=wanted), None)
+            size = first.nbytes / max(1, first.num_rows) if first else 1  # the file itself may be packed tightly
+            per_batch = int(min(BATCH_ROWS, max(LOOKED_AT, BATCH_BYTES / max(1, size))))
+            for batch in file.iter_batches(batch_size=per_batch, columns=wanted):
                 columns = {ours: plain(batch[theirs], ours, self.wide, theirs) for ours, theirs in read.items()}
                 yield pa.table(columns)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:

@@ -135,6 +135,13 @@ def lines(told: Mapping[str, Any]) -> Iterator[str]:
                 how = f"  (quantile {fitted[name]:g} of {limits['pairs']:,} pairs)" if name in fitted else ""
                 unit = f" {limits['length']}" if name == "rejected_length" else ""
                 yield f"  {name} {sign} {limits[name]:g}{unit}{how}"
+    if slope := told.get("length"):
+        yield (
+            f"  length control: a character more was worth {slope['per_character']:.3g} and is worth nothing now; "
+            f"length explained {slope['explained']:.1%} of the rewards' variance within pools"
+        )
+    for flag, count in told.get("flags", {}).items():
+        yield f"  {count:,} answers are flagged {flag}"
     if "mean_reward" in told:
         yield "  mean reward of the seven points, and how often each is the lowest and the highest answer"
         same = told["same_answer"]

@@ -1,0 +1,154 @@
+"""`synthmill score`: one more score for every answer of a plain file."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flows.checks import check_engine
+from flows.progress import Reporter
+from flows.sampling import check_out
+from flows.stopping import STOP, stop_on_signals
+from schemas.artifacts import Manifest
+from schemas.errors import InputError
+from schemas.scorer_settings import ScorerSettings
+from schemas.settings import EngineSettings, read_settings
+from storage.artifacts import Store, read_part
+from storage.calls import seal_abandoned
+from storage.lines import lines_of
+from storage.outputs import Rows, write_rows
+from storage.pools import Names, PoolFile
+from storage.runs import StageRun, new_run, recording
+from storage.sources import id_of
+from tasks.engines.engine import resolve
+from tasks.guard import guard
+from tasks.parallel import make_pool
+from tasks.pool_source import REWARD, ingest_pools
+from tasks.scorers import scorer_stage
+from tasks.stages import Planned, run_stage
+
+POOLS_PER_PART = 64
+ROWS_AT_ONCE = 4096
+Scores = Mapping[str, list[float | None]]
+
+
+def score_file(
+    source: str,
+    out: Path,
+    settings: ScorerSettings,
+    engine: str | None,
+    concurrency: int,
+    embedder: str,
+    names: Names,
+    store: str,
+    seed: int,
+    workers: int,
+    ray_address: str | None,
+) -> None:
+    """Score every answer of `source`; `out` has its rows, in its order, with one column more."""
+    check_out(out, source)
+    place = Store(Path(store).expanduser().resolve())
+    weighted = tuple(settings.weights or ()) if settings.kind == "weighted" else ()
+    file = PoolFile(source, names, rewards=False, reference=True, extra=[name for name in weighted if name != REWARD])
+    if settings.label in file.columns:
+        raise InputError(f"{source} has a column {settings.label!r} already; give the score another --name")
+    stage = scorer_stage(settings, embedder, seed)
+    roles = {}
+    if settings.judges:
+        if not engine:
+            raise InputError(f"the scorer {settings.kind} asks a model; name it with --engine")
+        given = resolve(read_settings(EngineSettings, None, {"spec": engine, "concurrency": concurrency}))
+        roles = {settings.role: given}
+    elif engine:
+        raise InputError(f"the scorer {settings.kind} asks no model, so --engine has no effect; leave it out")
+    Planned(stage, roles, "")  # names the engine: fails before the file is read
+    place.prepare()
+    guard()
+    stop_on_signals()
+    record = new_run("score", {"source": source, "scorer": settings.model_dump(mode="json"), "engine": engine})
+    started = time.monotonic()
+    pools = ingest_pools(place, file, POOLS_PER_PART, record.id)
+    planned = Planned(stage, roles, pools.key)
+    if roles and not planned.sealed(place, pools):
+        check_engine(roles[settings.role])
+    with recording(place, record) as stages:
+        pool = make_pool(place, record.id, STOP, workers, ray_address)
+        try:
+            with Reporter(settings.label, pools.rows) as report:
+                manifest = run_stage(place, planned, pools, pool, record.id, report)
+        finally:
+            pool.close()
+            seal_abandoned(place.calls)
+        stages.append(StageRun.of(manifest, report.latest.spent, time.monotonic() - started))
+    scores = dict(scores_in(place, manifest, settings.label))
+    written, scored = write_scored(file, out, settings.label, scores)
+    for done, what in ((pools, "read"), (manifest, "scored")):
+        if done.dropped:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in done.dropped.items())
+            print(f"{sum(done.dropped.values()):,} pools or rows could not be {what}: {reasons}", file=sys.stderr)
+    print(f"{scored:,} answers scored, {written:,} rows -> {out}", file=sys.stderr)
+
+
+def scores_in(store: Store, manifest: Manifest, label: str) -> Iterator[tuple[str, list[float | None]]]:
+    """(prompt id, a number per answer) of every pool that was scored."""
+    for seal in manifest.parts:
+        if seal.rows:
+            for row in pl.DataFrame(read_part(store, seal, ("id", "scores"))).iter_rows(named=True):
+                yield row["id"], next(one["values"] for one in row["scores"] if one["scorer"] == label)
+
+
+def write_scored(file: PoolFile, out: Path, label: str, scores: Scores) -> tuple[int, int]:
+    """The file's rows with the score: (rows, answers that have one). Where a file has no rewards, the score is the
+    reward, too, so that `synthmill pairs` reads what this wrote.
+    """
+    added = [label] if file.reward or label == REWARD else [label, "rewards" if file.wide else REWARD]
+    next_of: dict[str, int] = {}
+    scored = 0
+
+    def value_of(row: Mapping[str, Any]) -> Any:
+        nonlocal scored
+        row_id = id_of(row.get(file.id)) or row.get(file.prompt) or ""
+        mine = scores.get(str(row_id))
+        if file.wide:
+            answers = row.get(file.answer) or []
+            value: Any = mine if mine and len(mine) == len(answers) else [None] * len(answers)
+            scored += sum(one is not None for one in value)
+            return value
+        at = next_of.get(str(row_id), 0)
+        next_of[str(row_id)] = at + 1
+        value = mine[at] if mine and at < len(mine) else None
+        scored += value is not None
+        return value
+
+    def parts() -> Iterator[list[dict[str, Any]]]:
+        rows: list[dict[str, Any]] = []
+        for line in lines_of(file.path):
+            if line.fields is not None and isinstance(line.fields.get(file.prompt), str):
+                rows.append({**line.fields, **dict.fromkeys(added, value_of(line.fields))})
+            if len(rows) == ROWS_AT_ONCE:
+                yield rows
+                rows = []
+        yield rows
+
+    number = pa.list_(pa.float64()) if file.wide else pa.float64()
+    if out.suffix != ".parquet":
+        return write_rows(out, None, parts()), scored
+    if file.schema is not None:
+        columns = file.schema
+        for name in added:
+            columns = columns.append(pa.field(name, number))
+        return write_rows(out, columns, parts()), scored
+    with TemporaryDirectory(dir=out.resolve().parent, prefix=".score-") as folder:
+        rows = Path(folder) / "rows.jsonl"
+        write_rows(rows, None, parts())
+        typed = Path(folder) / "rows.parquet"
+        pl.scan_ndjson(rows, infer_schema_length=None).sink_parquet(typed)
+        file_made = pq.ParquetFile(typed)
+        tables: Iterator[Rows] = (pa.table(batch) for batch in file_made.iter_batches())
+        return write_rows(out, file_made.schema_arrow, tables), scored
