@@ -171,8 +171,8 @@ def question_of(line: Line, source: Any) -> Question:
     """One raw row as an instruction with a reference answer, where it has one; raises Drop when it is none."""
     row = instruction_of(line, source)
     reference = (line.fields or {}).get(source.reference_column)
-    if isinstance(reference, list) and len(reference) == 1:  # one per turn
-        reference = reference[0]
+    if isinstance(reference, list):  # one per turn, of which the first is used
+        reference = reference[0] if reference else None
     return Question(**row.model_dump(), reference="" if reference is None else text_of(reference, "reference"))
 
 

@@ -1,18 +1,19 @@
-"""Cuts: choices by score, each one plain function over columns. Score once, cut as often as you like."""
+"""The best answer over the worst, for flows whose pools have `rewards`."""
 
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
+import pyarrow as pa
 
+from schemas.cut_settings import CutSettings
 from schemas.hashing import child_id
 from schemas.rows import Dropped, Pair
 from tasks.frames import FrameStage
+from tasks.pairing import REASONS, cut
 
-
-def max_min(rewards: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
-    """(place of the chosen, place of the rejected answer): highest and lowest reward, ties to the lowest place."""
-    return rewards.list.arg_max(), rewards.list.arg_min()
+CARRIED = ("prompt", "system", "source", "note")
+BEST_OVER_WORST = CutSettings(rule="max-min")
 
 
 class MaxMinPairs(FrameStage):
@@ -23,43 +24,39 @@ class MaxMinPairs(FrameStage):
 
     name: ClassVar = "pairs"
     version: ClassVar = "1"
-    needs: ClassVar = ("id", "prompt", "system", "source", "note", "answers", "rewards")
+    needs: ClassVar = ("id", *CARRIED, "answers", "rewards")
     adds: ClassVar = tuple(Pair.model_fields)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        chosen, rejected = max_min(pl.col("rewards"))
-        at = frame.with_columns(chosen=chosen, rejected=rejected).with_columns(
-            chosen_reward=pl.col("rewards").list.get(pl.col("chosen"), null_on_oob=True),
-            rejected_reward=pl.col("rewards").list.get(pl.col("rejected"), null_on_oob=True),
-            chosen_answer=pl.col("answers").list.get(pl.col("chosen"), null_on_oob=True),
-            rejected_answer=pl.col("answers").list.get(pl.col("rejected"), null_on_oob=True),
+        field = pl.col("answers").list.eval(pl.element().struct.field("text"))
+        table = frame.select(prompt_id="id", answers=field, rewards="rewards").to_arrow(
+            compat_level=pl.CompatLevel.oldest()
         )
-        verdict = (
-            pl.when(pl.col("rewards").list.len() < 2)
-            .then(pl.lit("n<2"))
-            .when(pl.col("rewards").list.eval(pl.element().is_nan() | pl.element().is_null()).list.any())
-            .then(pl.lit("nan_reward"))
-            .when(pl.col("chosen_reward") <= pl.col("rejected_reward"))
-            .then(pl.lit("equal_reward"))
-            .when(pl.col("chosen_answer").struct.field("text") == pl.col("rejected_answer").struct.field("text"))
-            .then(pl.lit("same_text"))
+        made = cut(with_small_lists(table), BEST_OVER_WORST)
+        pairs = pl.DataFrame(made.pairs)
+        of = frame.select(
+            "id", *CARRIED, indexes=pl.col("answers").list.eval(pl.element().struct.field("answer_index"))
         )
-        at = at.with_columns(verdict=verdict)
-        out = at.filter(pl.col("verdict").is_null())
-        pairs = out.select(
-            pl.Series("id", [child_id(parent, self.name) for parent in out["id"]], dtype=pl.String),
-            parent_id=pl.col("id"),
-            prompt=pl.col("prompt"),
-            system=pl.col("system"),
-            source=pl.col("source"),
-            note=pl.col("note"),
-            chosen=pl.col("chosen_answer").struct.field("text"),
-            rejected=pl.col("rejected_answer").struct.field("text"),
-            chosen_index=pl.col("chosen_answer").struct.field("answer_index"),
-            rejected_index=pl.col("rejected_answer").struct.field("answer_index"),
-            chosen_reward=pl.col("chosen_reward"),
-            rejected_reward=pl.col("rejected_reward"),
+        joined = pairs.join(of, left_on="prompt_id", right_on="id", how="left", maintain_order="left")
+        rows = joined.select(
+            pl.Series("id", [child_id(parent, self.name) for parent in joined["prompt_id"]], dtype=pl.String),
+            *CARRIED,
+            "chosen",
+            "rejected",
+            "chosen_reward",
+            "rejected_reward",
+            parent_id="prompt_id",
+            chosen_index=pl.col("indexes").list.get(pl.col("chosen_index")),
+            rejected_index=pl.col("indexes").list.get(pl.col("rejected_index")),
             cut=pl.lit("max_min"),
         )
-        lost = at.filter(pl.col("verdict").is_not_null()).select("id", "verdict")
-        return pairs, [Dropped(id=row_id, reason=reason) for row_id, reason in lost.iter_rows()]
+        lost = [
+            Dropped(id=row, reason=REASONS[code]) for row, code in zip(frame["id"], made.reasons, strict=True) if code
+        ]
+        return rows.select(Pair.model_fields.keys()), lost
+
+
+def with_small_lists(table: pa.Table) -> pa.Table:
+    """Lists and texts with 32-bit offsets, as Parquet gives them."""
+    kinds = {"answers": pa.list_(pa.string()), "rewards": pa.list_(pa.float64())}
+    return pa.table({name: table[name].cast(kinds.get(name, pa.string())) for name in table.column_names})

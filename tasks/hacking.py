@@ -22,7 +22,6 @@ from tasks.points import Array, Pools
 
 FLAGS = ("constant", "near_constant", "addresses_judge", "copies_prompt")
 GRAM = 5  # words
-SAMPLED = 8  # one run of words in so many is looked at, to find answers that are nearly the same
 COMMON_PROMPTS, COMMON_SHARE = 3, 0.02  # what stands under so many prompts, and such a share of them, is common
 NEAR, COPIED = 0.8, 0.9  # of an answer's runs of words
 SHORTEST = 20  # characters: shorter answers may well be the same twice
@@ -76,7 +75,7 @@ class PoolFacts:
             self._sums += ((x * y)[good].sum(), (x * x)[good].sum(), (y * y)[good].sum())
         for answers in table["answers"].to_pylist():
             self._texts.add({text_hash(text) for text in answers or () if len(text) >= SHORTEST})
-            self._grams.add({gram for text in answers or () for gram in sampled_grams(text)})
+            self._grams.add({gram for text in answers or () for gram in runs_in(text)})
 
     def known(self) -> "Known":
         """What was found, for `Known.flags` and `Known.adjusted`."""
@@ -108,7 +107,7 @@ class Known(NamedTuple):
         for prompt, answers in zip(table["prompt"].to_pylist(), table["answers"].to_pylist(), strict=True):
             asked = set(grams_of(words_of(prompt)))
             for text in answers or ():
-                runs = sampled_grams(text)
+                runs = runs_in(text)
                 found["constant"].append(len(text) >= SHORTEST and is_in(self.texts, text_hash(text)))
                 found["near_constant"].append(bool(runs) and share_in(self.grams, runs) >= NEAR)
                 found["addresses_judge"].append(any(pattern.search(text) for pattern in TO_JUDGE))
@@ -170,10 +169,10 @@ def grams_of(words: Sequence[str]) -> list[int]:
     return [zlib.crc32(" ".join(words[n : n + GRAM]).encode()) for n in range(len(words) - GRAM + 1)]
 
 
-def sampled_grams(text: str) -> list[int]:
-    """Some of a text's runs of words: the same ones wherever they stand."""
+def runs_in(text: str) -> list[int]:
+    """A text's runs of words; none where it is too short to say anything."""
     words = words_of(text)
-    return [gram for gram in grams_of(words) if gram % SAMPLED == 0] if len(words) >= FEWEST else []
+    return grams_of(words) if len(words) >= FEWEST else []
 
 
 def is_in(known: Array, value: int) -> bool:
@@ -192,8 +191,7 @@ def share_in(known: Array, values: Sequence[int]) -> float:
 
 def copies(asked: set[int], text: str) -> bool:
     """Whether nearly all of an answer's runs of words stand in its prompt."""
-    words = words_of(text)
-    runs = grams_of(words) if asked and len(words) >= FEWEST else []
+    runs = runs_in(text) if asked else []
     return bool(runs) and sum(gram in asked for gram in runs) >= COPIED * len(runs)
 
 

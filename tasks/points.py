@@ -15,7 +15,7 @@ from tasks.cores import on_all_cores
 
 Array = np.ndarray[Any, np.dtype[Any]]
 POINTS = ("min", "mu-2s", "mu-s", "mu", "mu+s", "mu+2s", "max")
-SLACK = 2.0**-48  # of the largest reward: distances that differ by less differ by rounding only, and are ties
+SLACK = 2.0**-50  # of the largest reward: distances that differ by less differ by rounding only, and are ties
 GOLDEN, FIRST_MIX, SECOND_MIX = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # splitmix64's
 
 
@@ -89,23 +89,31 @@ def mark_seven(rewards, starts, first, last, ddof, places, means, stds, skews): 
                 high = n
         if not np.isfinite(total):
             continue
-        mean = total / count
+        places[pool, 0], places[pool, 6] = low, high
+        least, span = mine[low], mine[high] - mine[low]
+        if span == 0:
+            means[pool], stds[pool] = least, 0.0
+            places[pool, 1:6] = low
+            continue
+        scale = 1 / span
+        mean = 0.0
+        for n in range(count):  # from here on from 0 to 1, so that no size of rewards under- or overflows
+            mean += (mine[n] - least) * scale
+        mean /= count
         squares, cubes = 0.0, 0.0
         for n in range(count):
-            away = mine[n] - mean
+            away = (mine[n] - least) * scale - mean
             squares += away * away
             cubes += away * away * away
-        std = np.sqrt(squares / (count - ddof)) if count > ddof else 0.0
-        means[pool], stds[pool] = mean, std
-        if mine[low] < mine[high]:
-            skews[pool] = cubes / count / (squares / count) ** 1.5
-        places[pool, 0], places[pool, 6] = low, high
-        slack = SLACK * max(abs(mine[low]), abs(mine[high]))
+        std = np.sqrt(squares / (count - ddof))
+        means[pool], stds[pool] = least + mean * span, std * span
+        skews[pool] = cubes / count / (squares / count) ** 1.5
+        slack = SLACK * (1 + max(abs(least), abs(mine[high])) / span)
         for point in range(1, 6):
             target = mean + (point - 3) * std
-            nearest, best = abs(mine[0] - target), 0
+            nearest, best = abs((mine[0] - least) * scale - target), 0
             for n in range(1, count):
-                distance = abs(mine[n] - target)
+                distance = abs((mine[n] - least) * scale - target)
                 if distance < nearest - slack:
                     nearest, best = distance, n
             places[pool, point] = best
