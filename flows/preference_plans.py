@@ -30,10 +30,10 @@ Roles = Mapping[str, EngineSettings]
 
 @dataclass(frozen=True)
 class Tail:
-    """What follows the pools: all stages; scored: the one whose pools are cut; pairs: how."""
+    """What follows the pools: all stages; scored: the stage whose pools are cut; pairs: how."""
 
     stages: Sequence[Planned]
-    scored: Planned
+    scored: str
     pairs: PoolPairs
 
 
@@ -62,7 +62,7 @@ def plan_preferences(settings: PreferencesSettings) -> Plan:
 
 def plan_self_rip(settings: SelfRipSettings) -> Plan:
     """As plan_preferences, with new prompts before it. Raises InputError, StoreError or EngineError."""
-    roles = resolved(settings, "author")
+    roles = resolved(settings)
     check_cuts(settings.cuts)
     against = tuple(prompt for one in settings.against for prompt in read_prompts(one))
     settings = settings.model_copy(update={"engines": roles})
@@ -89,10 +89,12 @@ def plan_self_rip(settings: SelfRipSettings) -> Plan:
     )
 
 
-def resolved(settings: PoolSettings, *others: str) -> dict[str, EngineSettings]:
+def resolved(settings: PoolSettings) -> dict[str, EngineSettings]:
     """The engine of every role that these settings ask."""
     judges = [scorer.role for scorer in settings.scorers if scorer.judges]
-    roles = {role: resolve(settings.engine(role)) for role in dict.fromkeys((*others, *settings.policies, *judges))}
+    roles = {
+        role: resolve(settings.engine(role)) for role in dict.fromkeys((*settings.asks, *settings.policies, *judges))
+    }
     check_policies(settings.policies, roles)
     return roles
 
@@ -146,7 +148,7 @@ def plan_tail(settings: PoolSettings, roles: Roles, key: str, *first: Stage) -> 
     pairs = chain(
         roles, pools_key_, cutting, ExactDuplicates(columns=columns), Preferences(cuts=settings.cuts, fixed=fixed)
     )
-    return Tail([*scored, *signs, *pairs], pools or signs[-1], cutting)
+    return Tail([*scored, *signs, *pairs], pools.stage.name if pools else POOLS, cutting)
 
 
 def many_pairs(cuts: Sequence[CutSettings]) -> bool:

@@ -20,14 +20,13 @@ from tasks.cut_report import CutReport, lines
 from tasks.hacking import counted
 from tasks.pairing import cut
 from tasks.pool_pairs import PoolPairs
-from tasks.stages import Planned
 
 Made = Mapping[str, Manifest]
 STAGES = ("instructions", "questions", "pools", "new_prompts", "fresh_prompts", "answer_pool")
 
 
 def write_preferences(
-    store: Store, made: Made, folder: Path, settings: PoolSettings, scored: Planned, cutting: PoolPairs
+    store: Store, made: Made, folder: Path, settings: PoolSettings, scored: str, cutting: PoolPairs
 ) -> int:
     """Write dpo and prompts per rule, the pools, the limits, the report, then the card; returns all rows."""
     pairs = read_frame(store, made["preferences"])
@@ -38,8 +37,7 @@ def write_preferences(
         if one.rule == "rip":
             configs[f"prompts_{one.label}"] = prompt_rows(mine)
             write_json(folder / f"thresholds-{one.label}.json", limits_of(mine, one).model_dump())
-    pools = made.get(scored.stage.name, made.get("pools"))
-    assert pools is not None
+    pools = made[scored]
     configs["pools"] = pool_rows(read_frame(store, pools))
     told = figures(store, pools, pairs, settings, cutting)
     write_json(folder / "report.json", told)

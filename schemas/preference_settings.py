@@ -1,7 +1,7 @@
 """Settings of `preferences` and `self-rip`. Defaults are the papers' where they have any (docs/papers.md#rip)."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -40,7 +40,9 @@ class PoolAnswerSettings(AnswerSettings):
 
 
 class PoolSettings(RunSettings):
-    """From prompts on: answers, scores, pairs."""
+    """From prompts on: answers, scores, pairs. asks: roles that are neither policies nor judges."""
+
+    asks: ClassVar[tuple[str, ...]] = ()
 
     engines: dict[str, EngineSettings] = Field(
         default={"teacher": EngineSettings.model_validate(EMBEDDED)},
@@ -79,7 +81,7 @@ class PoolSettings(RunSettings):
                 raise ValueError(f"two {what} are called {min(doubled)}; give one of them another name")
         if not self.cuts:
             raise ValueError("there is no cut; expected one at least, for instance rip")
-        roles = {"teacher", *self.policies, *(scorer.role for scorer in self.scorers if scorer.judges)}
+        roles = {"teacher", *self.asks, *self.policies, *(scorer.role for scorer in self.scorers if scorer.judges)}
         if unknown := sorted(self.engines.keys() - roles):
             raise ValueError(f"no role is called {', '.join(unknown)}; expected {', '.join(sorted(roles))}")
         if self.policies and not self.scorers:
@@ -120,8 +122,10 @@ class NewPromptSettings(StageSampling):
 
 class SelfRipSettings(PoolSettings):
     """One run of `self-rip`: prompts that were kept -> new prompts like them -> answers -> scores -> pairs within the
-    limits that were fitted before.
+    limits that were fitted before. The role `author` writes the prompts.
     """
+
+    asks: ClassVar = ("author",)
 
     source: SourceSettings = Field(description="the kept prompts: what `pairs --rule rip` or `preferences` wrote")
     thresholds: str = Field(description="the limits that kept them: what --save-thresholds or `preferences` wrote")

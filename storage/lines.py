@@ -104,12 +104,12 @@ def read_jsonl(file: io.BufferedIOBase) -> Iterator[Line]:
 
 
 def parse_json(data: bytes) -> Any:
-    """JSON, with the NaN and Infinity that Python's own writer makes."""
+    """JSON, also with the NaN, Infinity and endless numbers that Python's own writer makes."""
     try:
         return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        if b"NaN" in data or b"Infinity" in data:
-            with suppress(ValueError):
+    except orjson.JSONDecodeError as error:
+        if b"NaN" in data or b"Infinity" in data or "infinity" in str(error):
+            with suppress(ValueError, RecursionError):
                 return json.loads(data)
         raise
 

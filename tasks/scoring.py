@@ -125,11 +125,14 @@ class PythonScores(FrameScorer):
         """With the function found; raises InputError when it cannot be."""
         file, _, name = function.rpartition(":")
         path = Path(file).expanduser().resolve()
-        load_function(f"{path}:{name}")
-        return cls(label=label, function=f"{path}:{name}", content=file_checksum(path))
+        if not path.is_file():
+            raise InputError(f"cannot load {function}: there is no file {path}")
+        content = file_checksum(path)
+        load_function(f"{path}:{name}", content)
+        return cls(label=label, function=f"{path}:{name}", content=content)
 
     def score(self, pools: Sequence[Pool], store: Path) -> Iterable[Sequence[Any]]:
-        function = load_function(self.function)
+        function = load_function(self.function, self.content)
         for pool in pools:
             texts = [answer["text"] for answer in pool["answers"]]
             try:
@@ -183,8 +186,8 @@ SCORES_FORM = 'expected {"scores": [[NUMBER, ...]]}, a list per pool with a numb
 
 
 @cache
-def load_function(function: str) -> Callable[..., Iterable[Any]]:
-    """FILE.py:FUNCTION; raises InputError when it cannot be loaded."""
+def load_function(function: str, content: str) -> Callable[..., Iterable[Any]]:
+    """FILE.py:FUNCTION, once per content of the file; raises InputError when it cannot be loaded."""
     file, _, name = function.rpartition(":")
     spec = importlib.util.spec_from_file_location(f"synthmill_scorer_{Path(file).stem}", file)
     try:

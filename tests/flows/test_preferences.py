@@ -1,0 +1,174 @@
+"""The flows `preferences` and `self-rip`, whole, against the local chat server; and TRL on what they make."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+import pytest
+import yaml
+
+from flows.plans import plan_preferences, plan_self_rip
+from schemas.errors import InputError
+from schemas.preference_settings import PreferencesSettings, SelfRipSettings
+from schemas.settings import read_settings
+from tests.command import synthmill
+from tests.conftest import ChatServer, write_jsonl
+from tests.tiny import make_tiny_model, one_step
+
+PROMPTS = 12
+
+
+def rows_of(folder: Path, name: str) -> pl.DataFrame:
+    return pl.read_parquet(folder / "data" / name / "train-*.parquet")
+
+
+def dataset_in(store: Path, flow: str) -> Path:
+    [found] = (store / "datasets").glob(f"{flow}-*")
+    return found
+
+
+@pytest.fixture
+def config(tmp_path: Path, server: ChatServer) -> Path:
+    prompts = [{"id": f"q{n}", "prompt": f"Explain number {n} in your own words"} for n in range(PROMPTS)]
+    write_jsonl(tmp_path / "prompts.jsonl", prompts)
+    settings = {
+        "source": "prompts.jsonl",
+        "engines": {
+            "teacher": server.spec,
+            "small": {"spec": server.spec, "options": {"presence_penalty": 0.5}},
+        },
+        "policies": ["student", "small"],
+        "answers": {"count": 5},
+        "scorers": ["r3", {"spec": "judge", "evaluations": 2}, "expected"],
+        "reward": "judge",
+        "cuts": ["rip", "sweet-spot", {"spec": "random-pairs", "count": 2}],
+        "rows_per_part": 5,
+        "workers": 0,
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    return tmp_path / "run.yaml"
+
+
+def test_the_whole_flow_and_again_and_self_rip(config: Path, tmp_path: Path, server: ChatServer) -> None:
+    out, _ = synthmill("run", "preferences", "--config", config, cwd=tmp_path)
+    assert "scorer" in out and "rip: 12 prompts, 120 answers" in out
+    folder = dataset_in(tmp_path / "store", "preferences")
+    pools = rows_of(folder, "pools")
+    assert pools["answers"].list.len().to_list() == [10] * PROMPTS
+    assert set(pools.columns) >= {"r3", "judge", "expected"}
+    spot, some = rows_of(folder, "dpo_sweet-spot"), rows_of(folder, "dpo_random-pairs")
+    assert spot.height == PROMPTS and PROMPTS < some.height <= 2 * PROMPTS
+    assert spot["chosen_policy"].is_in(["student", "small"]).all()
+    report = orjson.loads((folder / "report.json").read_bytes())
+    kept = report["cuts"][0]
+    assert kept["kept"] == rows_of(folder, "dpo_rip").height == rows_of(folder, "prompts_rip").height > 0
+    assert {row["spearman"] is not None for row in report["agreement"]} == {True, False} or report["agreement"]
+    card = (folder / "README.md").read_text()
+    assert "How far the scorers agree" in card and "Who wins" in card
+    limits = orjson.loads((folder / "thresholds-rip.json").read_bytes())
+    assert limits["pairs"] == PROMPTS and limits["gap"] == kept["thresholds"]["gap"]
+
+    asked = server.stats()["total"]
+    out, err = synthmill("run", "preferences", "--config", config, cwd=tmp_path)
+    assert "nothing to do" in err and server.stats()["total"] == asked
+    synthmill("run", "preferences", "--config", config, "--set", "answers.count=6", cwd=tmp_path)
+    new = server.stats()["total"] - asked
+    assert new == PROMPTS * 2 * (1 + 2 + 1)  # one more answer of each policy, and its scores
+
+    wide = ["pairs", folder / "data/pools/train-00000-of-00001.parquet", "--rule", "sweet-spot", "--out", "again.jsonl"]
+    synthmill(*wide, "--reward-column", "judge", cwd=tmp_path)
+    again = [orjson.loads(line) for line in (tmp_path / "again.jsonl").read_bytes().splitlines()]
+    assert [row["chosen"] for row in again] == [row[0]["content"] for row in spot["chosen"].to_list()]
+
+    settings = {
+        "source": str(folder / "data/prompts_rip/train-00000-of-00001.parquet"),
+        "thresholds": str(folder / "thresholds-rip.json"),
+        "engines": {"teacher": server.spec},
+        "prompts": {"count": 10, "shots": 3, "overlap": 1.0},
+        "answers": {"count": 4},
+        "scorers": [{"spec": "judge", "evaluations": 2}],
+        "workers": 0,
+    }
+    (tmp_path / "self.yaml").write_text(yaml.safe_dump(settings))
+    synthmill("run", "self-rip", "--config", "self.yaml", "--store", "store2", cwd=tmp_path)
+    made = dataset_in(tmp_path / "store2", "self-rip")
+    fresh = rows_of(made, "pools")
+    assert 0 < fresh.height <= 10 and fresh["prompt"].str.starts_with("Tell me why").all()
+    applied = orjson.loads((made / "report.json").read_bytes())["cuts"][0]["thresholds"]
+    assert [applied[name] for name in ("rejected_reward", "rejected_length", "gap")] == [
+        limits[name] for name in ("rejected_reward", "rejected_length", "gap")
+    ]
+
+
+def test_rows_that_bring_answers_and_rewards(tmp_path: Path) -> None:
+    rows = [
+        {"prompt_id": f"p{n}", "prompt": f"P{n}", "answer": f"{m} {'x' * m}", "reward": (m * 7 + n) % 5, "helpful": m}
+        for n in range(6)
+        for m in range(5)
+    ]
+    write_jsonl(tmp_path / "pools.jsonl", rows)
+    given: list[Any] = ["--set", "source=pools.jsonl", "--set", "policies=[]", "--set", "workers=0"]
+    synthmill("run", "preferences", *given, "--set", "scorers=[]", "--set", "cuts=scalable", cwd=tmp_path)
+    folder = dataset_in(tmp_path / "store", "preferences")
+    found = rows_of(folder, "dpo_scalable")
+    assert found.height == 6 and found["chosen_reward"].to_list() == [4.0] * 6
+    weights = "{kind: weighted, name: mix, weights: {helpful: 2, reward: 0}}"
+    synthmill(
+        "run",
+        "preferences",
+        *given,
+        "--set",
+        f"scorers=[{weights}]",
+        "--set",
+        "cuts=max-min",
+        "--store",
+        "other",
+        cwd=tmp_path,
+    )
+    assert rows_of(dataset_in(tmp_path / "other", "preferences"), "dpo_max-min")["chosen_reward"].to_list() == [8.0] * 6
+
+
+def test_trl_trains_on_the_pairs(config: Path, tmp_path: Path) -> None:
+    from datasets import load_dataset
+    from trl import DPOConfig, DPOTrainer
+
+    synthmill("run", "preferences", "--config", config, "--set", "cuts=sweet-spot", cwd=tmp_path)
+    folder = dataset_in(tmp_path / "store", "preferences")
+    data = load_dataset("parquet", data_files=str(folder / "data/dpo_sweet-spot/*.parquet"), split="train")
+    model = make_tiny_model(tmp_path / "model")
+    from transformers import AutoTokenizer
+
+    trainer = DPOTrainer(
+        model=str(model),
+        args=DPOConfig(**one_step(tmp_path)),
+        train_dataset=data,
+        processing_class=AutoTokenizer.from_pretrained(model),
+    )
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
+def test_wrong_settings(config: Path, tmp_path: Path, server: ChatServer) -> None:
+    def plan(**overrides: Any) -> None:
+        given = {"store": str(tmp_path / "s"), "source": str(tmp_path / "prompts.jsonl"), **overrides}
+        plan_preferences(read_settings(PreferencesSettings, config, given))
+
+    for overrides, fault in (
+        ({"engines": {"teacher": server.spec, "small": server.spec}}, "are both openai:local-model"),
+        ({"engines.tutor": server.spec}, "no role is called tutor"),
+        ({"reward": "rm"}, "no scorer is called rm"),
+        ({"scorers": ["r3", "r3"]}, "two scorers are called r3"),
+        ({"cuts": []}, "there is no cut"),
+        ({"cuts": ["rip", {"spec": "rip", "gap_quantile": 0.1}]}, "two cuts are called rip"),
+        ({"cuts": [{"spec": "rip", "thresholds": "gone.json"}]}, r"gone.json is not there"),
+        ({"policies": [], "scorers": [], "engines": {}, "reward": ""}, "has no column 'answers' or 'answer'"),
+        ({"leave_out": ["rude"]}, "leave_out"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            plan(**overrides)
+    base = {"source": str(tmp_path / "prompts.jsonl"), "store": str(tmp_path / "s")}
+    with pytest.raises(InputError, match="thresholds"):
+        plan_self_rip(read_settings(SelfRipSettings, None, base))
+    with pytest.raises(InputError, match=r"gone\.json is not there"):
+        plan_self_rip(read_settings(SelfRipSettings, None, {**base, "thresholds": "gone.json"}))

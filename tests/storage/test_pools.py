@@ -1,0 +1,153 @@
+"""Files of pools: long and wide, JSONL, gzip, CSV and Parquet, scattered rows, bad rows."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.errors import InputError
+from storage import pools as module
+from storage.pools import Names, PoolFile, over
+from tests.conftest import write_jsonl
+
+WIDE = [
+    {"prompt_id": "a", "prompt": "A?", "answers": ["a0", "a1", "a2"], "rewards": [1, 2.5, 3]},
+    {"prompt_id": "b", "prompt": "B?", "answers": ["b0", "b1"], "rewards": [0.5, -1]},
+    {"prompt_id": "c", "prompt": "C?", "answers": ["c0"], "rewards": [7]},
+]
+
+
+def long(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"prompt_id": row["prompt_id"], "prompt": row["prompt"], "answer": answer, "reward": reward}
+        for row in rows
+        for answer, reward in zip(row["answers"], row["rewards"], strict=True)
+    ]
+
+
+def read(path: Path, names: Names | None = None, **given: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    file = PoolFile(str(path), names, **given)
+    rows = over(file, lambda tables: [row for table in tables for row in table.to_pylist()], path.parent)
+    return rows, dict(file.faults)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".gz":
+        path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    elif path.suffix == ".csv":
+        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+        path.write_text("\n".join(lines) + "\n")
+    else:
+        write_jsonl(path, rows)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "parquet"])
+@pytest.mark.parametrize("shape", ["wide", "long", "scattered"])
+def test_every_shape_and_format_is_the_same_pools(tmp_path: Path, ending: str, shape: str) -> None:
+    rows = WIDE if shape == "wide" else long(WIDE)
+    if shape == "scattered":
+        rows = [rows[n] for n in (0, 3, 1, 5, 2, 4)]
+    found, faults = read(write(tmp_path / f"in.{ending}", rows))
+    assert found == WIDE and not faults
+    assert [path.name for path in tmp_path.iterdir()] == [f"in.{ending}"]
+
+
+def test_csv_and_other_names(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "in.csv", long(WIDE)))[0] == WIDE
+    renamed = [{"q": row["prompt"], "replies": row["answers"], "score": row["rewards"]} for row in WIDE]
+    names = Names("", "q", "replies", "score")
+    found, _ = read(write(tmp_path / "in.jsonl", renamed), names)
+    assert [row["prompt_id"] for row in found] == ["A?", "B?", "C?"]  # the prompt names its pool
+    assert [row["rewards"] for row in found] == [[1, 2.5, 3], [0.5, -1], [7]]
+    by_id = [{"id": n, "prompt": "same", "answers": ["x", "y"], "rewards": [1, 2]} for n in range(2)]
+    assert [row["prompt_id"] for row in read(write(tmp_path / "ids.jsonl", by_id))[0]] == ["0", "1"]
+    with pytest.raises(InputError, match=r"no column 'rewards' or 'reward'; found .* --reward-column"):
+        read(write(tmp_path / "none.jsonl", [{"prompt": "p", "answers": ["a"]}]))
+    with pytest.raises(InputError, match="has no column 'wrong'"):
+        read(tmp_path / "ids.jsonl", Names("", "wrong"))
+    rows, _ = read(tmp_path / "none.jsonl", rewards=False)
+    assert rows == [{"prompt_id": "p", "prompt": "p", "answers": ["a"]}]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_batches_do_not_matter(tmp_path: Path, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_ROWS", batch)
+    monkeypatch.setattr(module, "LOOKED_AT", batch)
+    rows = [{**WIDE[n % 3], "prompt_id": f"p{n}"} for n in range(20)]
+    for name in ("wide.jsonl", "wide.parquet"):
+        assert read(write(tmp_path / name, rows))[0] == rows
+    for name in ("long.jsonl", "long.parquet"):
+        assert read(write(tmp_path / name, long(rows)))[0] == rows
+
+
+def test_bad_rows_are_counted_and_never_stop_the_others(tmp_path: Path) -> None:
+    good = WIDE[0]
+    lines = [
+        json.dumps(good),
+        "{not json",
+        json.dumps({**good, "prompt": None, "prompt_id": "n"}),
+        json.dumps({**good, "answers": "text"}),
+        json.dumps({**good, "prompt_id": "short", "rewards": [1]}),
+        json.dumps({**good, "prompt_id": "nan", "rewards": [1, float("nan"), "x"]}),
+        json.dumps({**good, "prompt_id": "texts", "answers": ["a", 5, {"text": "t"}]}),
+        json.dumps({**good, "prompt_id": "huge", "rewards": [10**400, 1, True]}),
+        json.dumps({**good, "prompt_id": "\ud800"}),
+        json.dumps({**good, "prompt_id": [1]}),
+    ]
+    path = tmp_path / "in.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    found, faults = read(path)
+    by_id = {row["prompt_id"]: row for row in found}
+    assert set(by_id) == {"a", "nan", "texts", "huge"}
+    assert by_id["nan"]["rewards"] == [1, None, None]
+    assert by_id["texts"]["answers"] == ["a", "", "t"] and by_id["texts"]["rewards"] == [1, None, 3]
+    assert by_id["huge"]["rewards"] == [None, 1, None]
+    assert sum(faults.values()) == 6
+    assert faults["as_many_rewards_as_answers"] == 1 and faults["answers_not_lists"] == 1
+
+
+def test_parquet_of_other_types(tmp_path: Path) -> None:
+    structs = [[{"text": "a", "n": 1}, {"text": "b", "n": 2}], [{"text": "c", "n": 3}]]
+    table = pa.table(
+        {
+            "id": pa.array([1, 2]),
+            "prompt": pa.array(["p", "q"], pa.large_string()),
+            "answers": structs,
+            "rewards": pa.array([[1, 2], [3]], pa.large_list(pa.int32())),
+        }
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    assert read(tmp_path / "in.parquet")[0] == [
+        {"prompt_id": "1", "prompt": "p", "answers": ["a", "b"], "rewards": [1, 2]},
+        {"prompt_id": "2", "prompt": "q", "answers": ["c"], "rewards": [3]},
+    ]
+    pq.write_table(table.set_column(2, "answers", pa.array([[[1]], [[2]]])), tmp_path / "bad.parquet")
+    with pytest.raises(InputError, match="the column 'answers' holds"):
+        read(tmp_path / "bad.parquet")
+    nulls = pa.table({"prompt": pa.array(["p", None]), "answers": [["a"], ["b"]], "rewards": [[1.0], [2.0]]})
+    pq.write_table(nulls, tmp_path / "nulls.parquet")
+    found, faults = read(tmp_path / "nulls.parquet")
+    assert len(found) == 1 and faults == {"null_prompt": 1}
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "bad.parquet").write_text("no")
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "list.jsonl").write_text("[1]\n")
+    for name, fault in (
+        ("bad.parquet", "not a readable Parquet"),
+        ("empty.jsonl", "no row that can be read"),
+        ("list.jsonl", "no row that can be read"),
+        ("gone.jsonl", "is not there"),
+        ("gone.parquet", "is not there"),
+        ("x.txt", "unknown ending"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            read(tmp_path / name)

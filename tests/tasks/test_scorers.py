@@ -1,0 +1,488 @@
+"""Scorers: judges driven by hand, R3 in both forms, weights, functions, endpoints, reward models; Self-RIP's steps."""
+
+import http.server
+import json
+import math
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from schemas.calls import Completion
+from schemas.errors import Drop, EngineError, EngineRefused, InputError
+from schemas.pools import PolicyAnswer, Question, Score, ScoredPool, Shots
+from schemas.rows import arrow_schema
+from schemas.scorer_settings import HELPFUL, HELPSTEER2, ScorerSettings
+from storage.artifacts import Store
+from tasks import posting
+from tasks.agreement import Agreement, rank_correlation
+from tasks.answers import PoolAnswers
+from tasks.judges import (
+    DirectScores,
+    ExpectedScores,
+    PairwiseScores,
+    TournamentScores,
+    chances_of,
+    one_token,
+    verdict_of,
+)
+from tasks.reward_models import RewardModelScores, batches, weights_of
+from tasks.rewards import likeness, r3
+from tasks.rouge import rouge_words, too_alike
+from tasks.scorers import scorer_stage
+from tasks.scoring import HttpScores, PythonScores, R3Scores, WeightedScores
+from tasks.self_rip import FreshPrompts, NewPrompts, ShotSets, prompt_in
+
+POOLS = pl.DataFrame(arrow_schema(ScoredPool).empty_table()).schema
+
+
+def answer(n: int, text: str) -> PolicyAnswer:
+    return PolicyAnswer(answer_index=n, text=text, finish_reason="stop", completion_tokens=1)
+
+
+def pool(*texts: str, row_id: str = "a", **fields: Any) -> ScoredPool:
+    given_ = {"prompt": "What carries light?", **fields}
+    return ScoredPool(id=row_id, answers=tuple(answer(n, text) for n, text in enumerate(texts)), **given_)
+
+
+def frame(*rows: ScoredPool) -> pl.DataFrame:
+    return pl.DataFrame([row.model_dump() for row in rows], schema=POOLS)
+
+
+def values(row: ScoredPool) -> list[float | None]:
+    return list(row.scores[-1].values)
+
+
+def drive(stage: Any, row: Any, reply: Any) -> tuple[Any, list[int]]:
+    """(what a recipe makes when every request is answered by `reply`, how many it asked in each step)."""
+    steps = stage.steps(row)
+    asked, counts = next(steps), []
+    while True:
+        counts.append(len(asked))
+        try:
+            asked = steps.send([reply(request) for request in asked])
+        except StopIteration as end:
+            return end.value, counts
+
+
+def said(text: str = "", logprobs: Any = None, **fields: Any) -> Completion:
+    return Completion(text=text, logprobs=logprobs, **fields)
+
+
+def shown(request: Any) -> str:
+    return str(request.messages[-1].content)
+
+
+def test_a_pool_of_two_policies() -> None:
+    stage = PoolAnswers(policies=("small", "large"), count=3, min_answers=2)
+    row = Question(id="q", prompt="Why?", system="Be brief.", reference="Because.")
+    made, counts = drive(
+        stage, row, lambda r: said("" if r.role == "large" and r.sample == 1 else f"{r.role} {r.sample}")
+    )
+    assert counts == [6]
+    assert [(one.answer_index, one.policy, one.text) for one in made.answers] == [
+        (0, "small", "small 0"),
+        (1, "small", "small 1"),
+        (2, "small", "small 2"),
+        (3, "large", "large 0"),
+        (5, "large", "large 2"),
+    ]
+    assert made.reference == "Because." and made.scores == () and made.parent_id == "q"
+    with pytest.raises(Drop, match="too_few_answers"):
+        drive(stage, row, lambda r: said(error="context_overflow: too long", finish_reason="error"))
+
+
+def test_a_judge_from_0_to_10_is_averaged() -> None:
+    stage = DirectScores(label="judge", evaluations=3, attempts=2)
+    replies = {
+        "good": ["[RESULT] 10", "fine [RESULT] 8/10", "[RESULT] 9"],
+        "bad": ["[RESULT] 0", "no idea", "[RESULT] 11"],
+    }
+
+    def reply(request: Any) -> Completion:
+        text = next(name for name in replies if f"Response:\n{name}\n" in shown(request))
+        return said(replies[text][request.sample // 100])
+
+    made, counts = drive(stage, pool("good", "bad", " "), reply)
+    assert values(made) == [9.0, 0.0, 0.0]
+    assert counts == [6, 2]  # what could not be read is asked once more
+    assert made.scores[0].scorer == "judge"
+    told = json.loads(made.scores[0].settings)
+    assert told["scorer"] == "direct_scores" and told["evaluations"] == 3
+    missing, _ = drive(stage, pool("good", "bad"), lambda r: said("?") if "\nbad\n" in shown(r) else said("[RESULT] 7"))
+    assert values(missing) == [7.0, None]
+    with pytest.raises(Drop, match="no_score"):
+        drive(stage, pool("good", "bad"), lambda r: said(error="engine_error: gone", finish_reason="error"))
+
+
+def test_a_rubric_from_1_to_5() -> None:
+    stage = scorer_stage(ScorerSettings.model_validate({"spec": "rubric", "evaluations": 2}), "minilm", 0)
+    assert isinstance(stage, DirectScores) and stage.rubric == HELPFUL
+
+    def reply(request: Any) -> Completion:
+        assert HELPFUL.criteria in shown(request) and "A reference answer" in shown(request)
+        return said(f"Feedback. [RESULT] {4 if request.sample else 5}")
+
+    made, _ = drive(stage, pool("good", "", reference="Fibre."), reply)
+    assert values(made) == [4.5, 1.0]
+
+
+def test_the_expected_digit() -> None:
+    stage = scorer_stage(ScorerSettings(kind="expected"), "minilm", 0)
+    assert isinstance(stage, ExpectedScores)
+    assert stage.sampling.temperature == 0 and stage.sampling.logprobs == 20
+    alternatives = {"8": math.log(0.5), " 9": math.log(0.2), "9": math.log(0.1), "x": math.log(0.2)}
+    made, counts = drive(
+        stage,
+        pool("one", "two", "three", ""),
+        lambda r: (
+            said("8", [["8", math.log(0.5), alternatives]])
+            if "\none\n" in shown(r)
+            else said(" 7.")
+            if "\ntwo\n" in shown(r)
+            else said("seven")
+        ),
+    )
+    assert counts == [3]
+    assert values(made) == [pytest.approx((8 * 0.5 + 9 * 0.3) / 0.8), 7.0, None, 0.0]
+
+
+def test_chances() -> None:
+    assert chances_of(said("**A**"), "AB") == {"A": 1, "B": 0}
+    assert chances_of(said("Because"), "AB") == {}
+    assert chances_of(said("10"), "0123456789") == {}
+    assert chances_of(said("A", error="x"), "AB") == {}
+    late = [["\n", -0.1, {}], [" B", math.log(0.75), {" B": math.log(0.75), "A": math.log(0.25)}]]
+    assert chances_of(said(" B", late), "AB") == pytest.approx({"A": 0.25, "B": 0.75})
+    assert one_token(DirectScores(label="x").sampling).max_tokens < 10
+
+
+def first_is_longer(request: Any) -> bool:
+    first, second = shown(request).split("Response A:\n")[1].split("\n\nResponse B:\n")
+    return len(first) > len(second.split("\n\n")[0])
+
+
+def test_pairs_in_both_orders() -> None:
+    stage = PairwiseScores(label="pairwise")
+    made, counts = drive(stage, pool("a", "aaa", "aa"), lambda r: said("A" if first_is_longer(r) else "B"))
+    assert counts == [6]
+    assert values(made) == [0.0, 1.0, 0.5]
+    fooled, _ = drive(stage, pool("a", "aaa", "aa"), lambda r: said("A"))  # always the first: every match is a tie
+    assert values(fooled) == [0.5, 0.5, 0.5]
+    soft = [["A", math.log(0.9), {"A": math.log(0.9), "B": math.log(0.1)}]]
+    leaning, _ = drive(
+        stage, pool("a", "b"), lambda r: said("A", soft) if "Response A:\na\n" in shown(r) else said("B")
+    )
+    assert values(leaning) == pytest.approx([0.95, 0.05])
+    equal, counts = drive(stage, pool("same", "same", "other"), lambda r: said("A" if first_is_longer(r) else "B"))
+    assert counts == [4] and values(equal) == [0.25, 0.25, 1.0]
+    half, _ = drive(stage, pool("a", "aa", "aaa"), lambda r: said("?") if "aaa" in shown(r) else said("A"))
+    assert values(half) == [0.5, 0.5, None]
+    ring = PairwiseScores(label="p", opponents=2)
+    assert len(ring.matches(10)) == 20 and {n for match in ring.matches(10) for n in match} == set(range(10))
+    assert len(set(map(frozenset, ring.matches(10)))) == 20
+    assert len(ring.matches(5)) == 10 == len(PairwiseScores(label="p").matches(5))
+
+
+def test_prometheus_in_relative_form() -> None:
+    stage = PairwiseScores(label="pairwise", rubric=HELPFUL, attempts=2)
+
+    def reply(request: Any) -> Completion:
+        if request.sample == 0 and "Response A:\nlong" in shown(request):
+            return said("I like both.")
+        return said(f"So: [RESULT] {'A' if first_is_longer(request) else 'B'}")
+
+    made, counts = drive(stage, pool("long one", "short"), reply)
+    assert values(made) == [1.0, 0.0] and counts == [2, 1]
+    assert verdict_of(said("x [RESULT] (B).")) == 0 and verdict_of(said("[RESULT] **A**")) == 1
+    for text in ("A", "[RESULT] C", "[RESULT] A or B", "[RESULT]"):
+        with pytest.raises(Drop, match="no_verdict"):
+            verdict_of(said(text))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 11])
+def test_a_tournament(count: int) -> None:
+    """n - 1 matches, each in both orders, in ceil(log2 n) rounds; the best of a total order always wins."""
+    texts = ["a" * (1 + 7 * n % count) for n in range(count)] if count > 1 else ["a"]
+    texts = [f"{'a' * (n + 1)}" for n in range(count)]
+    stage = TournamentScores(label="tournament")
+    for row_id in ("a", "b", "c"):
+        row = pool(*texts, row_id=row_id)
+        if count == 1:
+            assert values(stage.scored(row, [0.0])) == [0.0]
+            continue
+        made, counts = drive(stage, row, lambda r: said("A" if first_is_longer(r) else "B"))
+        rounds = values(made)
+        assert sum(counts) == 2 * (count - 1) and len(counts) == math.ceil(math.log2(count))
+        assert rounds[-1] == max(filter(None, rounds)) == len(counts) and rounds.count(max(filter(None, rounds))) == 1
+    if count > 1:
+        tied, _ = drive(stage, pool(*texts), lambda r: said("A"))
+        assert values(tied)[0] == max(value or 0 for value in values(tied))  # a tie goes to the lower place
+        with pytest.raises(Drop, match="no_score"):
+            drive(stage, pool(*texts), lambda r: said("?"))
+
+
+def test_r3_open_and_constrained(store: Store) -> None:
+    assert likeness(0, 3.5) == 0 and likeness(3.5, 3.5) == pytest.approx(5.12)
+    texts = ["Light is carried by fibre made of glass.", "I do not know, I do not know, I do not know, I do not know."]
+    open_, bound = r3(
+        ["What carries light?", "Glass fibre carries light."], [texts, texts], [False, True], "minilm", store.root
+    )
+    assert open_[0] > open_[1] and bound[0] > bound[1]
+    longer = r3(["Glass fibre carries light."], [[texts[0], texts[0] + " " + texts[0]]], [True], "minilm", store.root)[
+        0
+    ]
+    assert longer[1] < longer[0] * 1.05  # the constrained form pays nothing for length
+    stage = R3Scores.with_embedder("minilm", label="r3", form="constrained")
+    rows = frame(pool(*texts, reference="Glass fibre."), pool(*texts, row_id="b"))
+    kept, dropped = stage.apply(rows, store.root)
+    assert kept["id"].to_list() == ["a"] and [(row.id, row.reason) for row in dropped] == [("b", "no_score")]
+    assert kept["scores"][0][0]["scorer"] == "r3"
+
+
+def test_weights_over_scores(store: Store) -> None:
+    names = list(HELPSTEER2)
+    scores = tuple(Score(scorer=name, settings="{}", values=(float(n), 1.0, None)) for n, name in enumerate(names))
+    stage = WeightedScores(label="helpsteer2", weights=HELPSTEER2)
+    kept, _ = stage.apply(frame(pool("x", "y", "z", scores=scores)), store.root)
+    found = kept["scores"][0][-1]["values"]
+    assert found == [pytest.approx(0 + 0.8 + 2 * 0.45 + 3 * 0.55 - 4 * 0.4), pytest.approx(2.05), None]
+    assert ScorerSettings.model_validate("helpsteer2").weights == HELPSTEER2
+    with pytest.raises(InputError, match="needs the scores"):
+        stage.apply(frame(pool("x")), store.root)
+
+
+def test_a_function_of_the_users(tmp_path: Path, store: Store) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def length(prompt, answers, reference):\n    return [len(a) if a else float('nan') for a in answers]\n"
+    )
+    stage = PythonScores.of(f"{file}:length", "length")
+    kept, _ = stage.apply(frame(pool("abc", "")), store.root)
+    assert kept["scores"][0][0]["values"] == [3.0, None]
+    before = stage.content
+    file.write_text("def length(prompt, answers, reference):\n    return [1 / 0]\n")
+    assert PythonScores.of(f"{file}:length", "length").content != before
+    file.write_text("def other(prompt, answers, reference):\n    return [1]\n")
+    for function, fault in ((f"{file}:missing", "cannot load"), (f"{tmp_path / 'no.py'}:f", "cannot load")):
+        with pytest.raises(InputError, match=fault):
+            PythonScores.of(function, "x")
+    with pytest.raises(InputError, match="1 scores for 2 answers"):
+        PythonScores.of(f"{file}:other", "x").apply(frame(pool("a", "b")), store.root)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    fails, form, asked = 0, "", 0
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        Handler.asked += 1
+        if Handler.fails:
+            Handler.fails -= 1
+            self.send_error(503)
+            return
+        scores = [[len(text) for text in one["answers"]] for one in body["pools"]]
+        told = Handler.form.encode() or json.dumps({"scores": scores}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(posting, "FIRST_WAIT_S", 0.01)
+    Handler.fails, Handler.form, Handler.asked = 0, "", 0
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/score"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_an_endpoint(endpoint: str, store: Store) -> None:
+    stage = HttpScores(label="mine", url=endpoint)
+    rows = frame(*(pool("abc", "a", row_id=f"p{n}") for n in range(20)))
+    Handler.fails = 1
+    kept, dropped = stage.apply(rows, store.root)
+    assert Handler.asked == 3 and not dropped
+    assert kept["scores"][0][0]["values"] == [3.0, 1.0]
+    assert endpoint not in kept["scores"][0][0]["settings"]
+    for form in ("[]", '{"scores": [[1]]}', '{"scores": [["x", 1]]}', "no"):
+        Handler.form = form
+        with pytest.raises(EngineRefused, match=r"another form|other numbers"):
+            stage.apply(frame(pool("abc", "a")), store.root)
+    Handler.fails = 99
+    with pytest.raises(EngineError, match="cannot be scored"):
+        stage.apply(frame(pool("abc", "a")), store.root)
+
+
+def tiny_reward_model(folder: Path, outputs: int) -> Path:
+    import torch
+    from transformers import Qwen2Config, Qwen2ForSequenceClassification
+
+    from tests.tiny import make_tiny_model
+
+    make_tiny_model(folder)
+    config = Qwen2Config.from_pretrained(folder, num_labels=outputs)
+    config.architectures = ["Qwen2ForSequenceClassification"]
+    torch.manual_seed(1)
+    Qwen2ForSequenceClassification(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def scored_by(stage: RewardModelScores, row: ScoredPool, store: Store) -> list[float]:
+    kept, _ = stage.apply(frame(row), store.root)
+    found: list[float] = kept["scores"][0][-1]["values"]
+    return found
+
+
+def test_a_reward_model(tmp_path: Path, store: Store) -> None:
+    folder = tiny_reward_model(tmp_path / "one", 1)
+    texts = ["the river", "light " * 30, "seven birds draw circles"]
+    stage = RewardModelScores.of(ScorerSettings(kind="reward-model", model=str(folder), max_length=256))
+    together = scored_by(stage, pool(*texts), store)
+    alone = [scored_by(stage, pool(text), store)[0] for text in texts]
+    assert together == pytest.approx(alone, abs=1e-4) and len(set(together)) == 3  # padding changes nothing
+    assert str(folder) not in json.dumps(stage.model_dump()) and stage.identity_of_model.startswith("one@")
+    several = tiny_reward_model(tmp_path / "five", 5)
+    one = ScorerSettings(kind="reward-model", model=str(several), weights={"LABEL_0": 1.0}, max_length=256)
+    two = one.model_copy(update={"weights": {"LABEL_0": 2.0, "LABEL_3": 0.0}})
+    single, double = (scored_by(RewardModelScores.of(given_), pool(*texts), store) for given_ in (one, two))
+    assert double == pytest.approx([2 * value for value in single], abs=1e-5)
+    bare = RewardModelScores.of(ScorerSettings(kind="reward-model", model=str(several), max_length=256))
+    with pytest.raises(InputError, match=r"has 5 outputs .* expected weights"):
+        scored_by(bare, pool(*texts), store)
+    with pytest.raises(InputError, match="there is no reward model"):
+        RewardModelScores.of(ScorerSettings(kind="reward-model", model="/nowhere"))
+
+
+def test_weights_and_batches() -> None:
+    assert weights_of(["score"], None, "x") == [1.0]
+    with pytest.raises(InputError, match="has no output b"):
+        weights_of(["a"], {"b": 1}, "x")
+    tokens = [[0] * size for size in (5, 9000, 2, 9000, 1)]
+    assert list(batches(tokens)) == [[4, 2, 0], [1], [3]]
+    assert [len(batch) for batch in batches(tokens, single=True)] == [1] * 5
+
+
+def test_scorer_settings() -> None:
+    assert ScorerSettings.model_validate("rm:owner/model").model == "owner/model"
+    assert ScorerSettings.model_validate("http://127.0.0.1:9/x").kind == "http"
+    assert ScorerSettings.model_validate({"spec": "judge", "evaluations": 3, "name": "j"}).label == "j"
+    assert ScorerSettings.model_validate("python:mine.py:f").label == "python"
+    for given_, fault in (
+        ("nothing", "no scorer is called"),
+        ({"spec": "r3", "evaluations": 3}, "evaluations means nothing to r3"),
+        ({"kind": "reward-model"}, "needs model"),
+        ("python:mine.py", "names no function"),
+        ("http://user:secret@host/x", "carries a secret"),
+        ({"spec": "rubric", "rubric": {"criteria": "x"}}, "bad_rubric|must have the text"),
+    ):
+        with pytest.raises(ValidationError, match=fault):
+            ScorerSettings.model_validate(given_)
+
+
+def test_how_scorers_agree() -> None:
+    assert rank_correlation([1, 2, 3], [10, 20, 21]) == pytest.approx(1)
+    assert rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert rank_correlation([1, 2, 2, 3], [1, 2, 2, 3]) == pytest.approx(1)
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
+    assert rank_correlation([1, None, 3], [1, 5, None]) is None
+    agreement = Agreement()
+    for other in ([1, 2, 3], [3, 2, 1], [1, 1, 1]):
+        agreement.add([{"scorer": "a", "values": [1, 2, 3]}, {"scorer": "b", "values": other}])
+    [row] = agreement.told()
+    assert row["spearman"] == pytest.approx(0) and (row["pools"], row["without_order"]) == (2, 1)
+
+
+# Self-RIP
+
+
+def test_shots_are_dealt_evenly(store: Store) -> None:
+    seeds = pl.DataFrame({"id": [f"s{n}" for n in range(10)], "prompt": [f"prompt {n}" for n in range(10)]})
+    made, dropped = ShotSets(count=25, shots=8).apply(seeds, store.root)
+    assert made.height == 25 and not dropped and made["id"].n_unique() == 25
+    assert all(len(examples) == 8 == len(set(examples)) for examples in made["examples"].to_list())
+    assert sorted(made["parent_id"].value_counts()["count"].to_list()) == [2] * 5 + [3] * 5
+    more, _ = ShotSets(count=30, shots=8).apply(seeds, store.root)
+    assert more.head(25).equals(made)  # more prompts later: those of before stay
+    few, dropped = ShotSets(count=4, shots=20).apply(seeds, store.root)
+    assert few["examples"].list.len().to_list() == [10] * 4 and {row.reason for row in dropped} == {"not_drawn"}
+
+
+def test_a_new_prompt_is_read_between_its_marks() -> None:
+    assert prompt_in(said("9. <begin> Do this. </end> 10. <begin> And that. </end>")) == "Do this."
+    assert prompt_in(said("9. Do this. </end>")) == "Do this."
+    for text in ("Do this.", "<begin> </end>", "<begin> ... </end>", "<begin> cut off"):
+        with pytest.raises(Drop, match="no_prompt"):
+            prompt_in(said(text))
+    stage = NewPrompts(attempts=2)
+    row = Shots(id="x", parent_id="s", examples=tuple(f"task {n}" for n in range(8)))
+    made, counts = drive(
+        stage, row, lambda r: said("<begin> New task </end>") if "could not be used" in shown(r) else said("?")
+    )
+    assert made.prompt == "New task" and counts == [1, 1]
+    assert "8. <begin> task 7 </end>" in shown(next(stage.steps(row))[0])
+    assert "9. <begin> ... </end>" in shown(next(stage.steps(row))[0])
+
+
+def alike(new: list[str], there: list[str], threshold: float = 0.7) -> list[int]:
+    return [int(place) for place in too_alike(new, there, threshold)[0]]
+
+
+def test_rouge_l_at_the_threshold() -> None:
+    ten = "a b c d e f g h i j"
+    assert alike([ten], [ten]) == [0]
+    assert alike(["a b c d e f g x y z"], [ten]) == [0]  # 0.70 exactly is too like
+    assert alike(["a b c d e f w x y z"], [ten]) == [-1]
+    assert alike(["j i h g f e d c b a"], [ten]) == [-1]  # order counts
+    assert alike(["one two three", "one two three", "four"], ["x"]) == [-1, 1, -1]
+    assert alike(["日本語の文章です", "日本語の文章でした"], ["全く別のもの"]) == [-1, 1]
+    assert alike(["", "!"], ["", "word"]) == [-1, -1]
+    assert rouge_words("It's 2 o'clock") == ["it", "s", "2", "o", "clock"]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=90), min_size=1, max_size=8),
+    st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=90), max_size=8),
+    st.sampled_from([0.4, 0.7, 0.9, 1.0]),
+)
+def test_rouge_l_finds_what_comparing_all_finds(new: Any, there: Any, threshold: float) -> None:
+    from rapidfuzz.distance import LCSseq
+
+    kept, expected = list(enumerate(there)), []
+    for n, text in enumerate(new):
+        scores = ((place, 2 * LCSseq.similarity(text, other), len(text) + len(other)) for place, other in kept)
+        found = next((place for place, twice, both in scores if both and twice >= threshold * both - 1e-9), -1)
+        expected.append(found)
+        if found < 0:
+            kept.append((len(there) + n, text))
+    assert alike([" ".join(text) for text in new], [" ".join(text) for text in there], threshold) == expected
+
+
+def test_rules_for_new_prompts() -> None:
+    stage = FreshPrompts(seeds=("instructions", "k"), keywords=("image", "go to"))
+    for prompt, fault in {
+        "Explain why rivers bend.": "",
+        "Too short": "length",
+        "word " * 151: "length",
+        "Describe this image to me": "keyword",
+        "Please go to the shop now": "keyword",
+        "Imagery in poems, explained": "",
+        "Write a program that counts": "program",
+        "- first do this thing": "start",
+        "日本語で説明してください お願い します": "start",
+        '"To be" means what exactly?': "",
+    }.items():
+        assert stage.fault(prompt) == fault, prompt
