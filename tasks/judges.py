@@ -31,7 +31,7 @@ class Judge(Recipe[ScoredPool, ScoredPool]):
 
     prompts: ClassVar[dict[str, tuple[str, ...]]] = {}
 
-    label: str
+    label: str = "judge"
     role: str = "judge"
     attempts: int = Field(3, ge=1, le=MOST_ATTEMPTS)
     most_answers: int = Field(1, ge=1, exclude=True, description="of a pool, for plans")

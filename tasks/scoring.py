@@ -35,7 +35,7 @@ class FrameScorer(FrameStage):
     needs: ClassVar = ("id", "prompt", "system", "reference", "answers", "scores")
     adds: ClassVar = ("scores",)
 
-    label: str
+    label: str = "score"
 
     def score(self, pools: Sequence[Pool], store: Path) -> Iterable[Sequence[Any]]:
         """Per pool, a number per answer. pools: rows as dicts."""
