@@ -36,9 +36,9 @@ def show_preferences(console: Any, planned: Plan, made: Mapping[str, Manifest], 
         console.print(Columns(both))
     file = planned.dataset / "report.json"
     told = orjson.loads(file.read_bytes()) if file.is_file() else {"cuts": [], "agreement": [], "flags": {}}
-    for cut in told["cuts"]:
+    for n, cut in enumerate(told["cuts"]):
         console.print()
-        for line in lines(cut):
+        for line in lines(cut, whole=n == 0):
             console.print(Text(line), soft_wrap=True)
     if told["agreement"]:
         shown = table("scorer", "and", "Spearman", "error", "pools", numbers=("Spearman", "error", "pools"))

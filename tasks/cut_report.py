@@ -90,13 +90,20 @@ class CutReport:
             found["mean_skewness"] = self.skewness / max(1, self.skewed)
         before = np.concatenate(self.sampled) if self.sampled else np.zeros(0)
         if len(before):
-            edges = np.histogram_bin_edges(before, BINS)
-            after = {"chosen": self.chosen, "rejected": self.rejected}
-            counts = {name: np.histogram(np.concatenate(many), edges)[0] for name, many in after.items() if many}
+            edges = bin_edges(before)
             found["histogram"] = {"from": edges[:-1].tolist(), "to": float(edges[-1])} | {
-                name: many.tolist() for name, many in {"all": np.histogram(before, edges)[0], **counts}.items()
+                name: np.histogram(np.concatenate([np.zeros(0), *many]), edges)[0].tolist()
+                for name, many in (("all", self.sampled), ("chosen", self.chosen), ("rejected", self.rejected))
             }
         return found
+
+
+def bin_edges(rewards: Array) -> Array:
+    """A bin per whole number where rewards are few whole numbers, as a judge's; else as many as a screen shows."""
+    low, high = rewards.min(), rewards.max()
+    if high - low < BINS and (rewards == np.round(rewards)).all():
+        return np.arange(low, high + 2)
+    return np.histogram_bin_edges(rewards, BINS)
 
 
 def in_words(told: Mapping[str, Any]) -> Iterator[str]:
@@ -121,8 +128,8 @@ def in_words(told: Mapping[str, Any]) -> Iterator[str]:
         yield "as a rejected point mu-2s is here max-min in all but name; it differs in larger pools"
 
 
-def lines(told: Mapping[str, Any]) -> Iterator[str]:
-    """The report for a terminal."""
+def lines(told: Mapping[str, Any], *, whole: bool = True) -> Iterator[str]:
+    """The report for a terminal; without `whole`, only what differs from another rule's on the same pools."""
     yield f"{told['rule']}: {told['prompts']:,} prompts, {told['answers']:,} answers"
     for what, counts in (("not read", told["unreadable"]), ("without a pair", told["dropped"])):
         if counts:
@@ -142,6 +149,8 @@ def lines(told: Mapping[str, Any]) -> Iterator[str]:
         )
     for flag, count in told.get("flags", {}).items():
         yield f"  {count:,} answers are flagged {flag}"
+    if not whole:
+        return
     if "mean_reward" in told:
         yield "  mean reward of the seven points, and how often each is the lowest and the highest answer"
         same = told["same_answer"]
@@ -154,13 +163,7 @@ def lines(told: Mapping[str, Any]) -> Iterator[str]:
     if shown := told.get("histogram"):
         yield "  rewards: all answers, then the chosen and the rejected of what is kept"
         most = max(shown["all"])
-        rows = zip(
-            shown["from"],
-            shown["all"],
-            shown.get("chosen", [0] * BINS),
-            shown.get("rejected", [0] * BINS),
-            strict=False,
-        )
-        for start, count, chosen, rejected in rows:
+        sides = (shown[name] for name in ("from", "all", "chosen", "rejected"))
+        for start, count, chosen, rejected in zip(*sides, strict=True):
             bar = "█" * round(BAR * count / most) or ("▏" if count else "")
             yield f"    {start:>10.4g} {bar:<{BAR}} {count:>12,} {chosen:>10,} {rejected:>10,}"

@@ -51,13 +51,9 @@ class RewardModelScores(FrameScorer):
 
     def score(self, pools: Sequence[Pool], store: Path) -> Iterable[Sequence[Any]]:
         settings = (self.model, self.revision, self.trust_remote_code)
-        tokenizer, labels, classify = open_model(*settings, self.backend, self.max_length)
+        tokenizer, labels, classify, longest = open_model(*settings, self.backend, self.max_length)
         weigh = weights_of(labels, self.weights, self.label)
-        tokens = [
-            tokens_of(tokenizer, pool, answer["text"])[-self.max_length :]
-            for pool in pools
-            for answer in pool["answers"]
-        ]
+        tokens = [tokens_of(tokenizer, pool, answer["text"])[-longest:] for pool in pools for answer in pool["answers"]]
         outputs = iter(classify(tokens))
         for pool in pools:
             yield [sum(w * x for w, x in zip(weigh, next(outputs), strict=True)) for _ in pool["answers"]]
@@ -103,8 +99,8 @@ def weights_of(labels: Sequence[str], weights: Mapping[str, float] | None, name:
 @lru_cache(maxsize=2)
 def open_model(
     model: str, revision: str | None, trust: bool, backend: str, max_length: int
-) -> tuple[Any, list[str], Classify]:
-    """(tokenizer, labels of the outputs, tokens -> outputs), once per process. Raises InputError."""
+) -> tuple[Any, list[str], Classify, int]:
+    """(tokenizer, labels of the outputs, tokens -> outputs, the most tokens), once per process. Raises InputError."""
     from transformers import AutoConfig, AutoTokenizer
 
     path = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
@@ -116,19 +112,19 @@ def open_model(
         raise InputError(f"cannot load the reward model {model}: {' '.join(str(error).split())[:300]}") from error
     if not tokenizer.chat_template:
         raise InputError(f"the reward model {model} has no chat template; expected one that reads conversations")
+    longest = min(max_length, getattr(config, "max_position_embeddings", max_length))
     if backend == "vllm":
-        return tokenizer, labels_of(config), with_vllm(path, revision, trust, max_length)
-    return with_transformers(path, given, config, tokenizer)
+        return tokenizer, labels_of(config), with_vllm(path, revision, trust, longest), longest
+    labels, classify = with_transformers(path, given, config, tokenizer)
+    return tokenizer, labels, classify, longest
 
 
 def labels_of(config: Any) -> list[str]:
     return [str(config.id2label[n]) for n in sorted(config.id2label)][: config.num_labels]
 
 
-def with_transformers(
-    path: str, given: Mapping[str, Any], config: Any, tokenizer: Any
-) -> tuple[Any, list[str], Classify]:
-    """On a GPU in bfloat16 where there is one. Batches are of like lengths."""
+def with_transformers(path: str, given: Mapping[str, Any], config: Any, tokenizer: Any) -> tuple[list[str], Classify]:
+    """(labels, tokens -> outputs); on a GPU in bfloat16 where there is one. Batches are of like lengths."""
     import torch
     from transformers import AutoModelForSequenceClassification
     from transformers.utils.logging import disable_progress_bar
@@ -167,7 +163,7 @@ def with_transformers(
 
     if len(labels_of(config)) > 1 or given["trust_remote_code"]:
         own = classify([tokenizer.encode("a")])[0]
-    return tokenizer, ["score"] if len(own) == 1 else labels_of(config), classify
+    return ["score"] if len(own) == 1 else labels_of(config), classify
 
 
 def batches(tokens: Sequence[Tokens], *, single: bool = False) -> Iterable[list[int]]:
@@ -182,7 +178,7 @@ def batches(tokens: Sequence[Tokens], *, single: bool = False) -> Iterable[list[
         yield batch
 
 
-def with_vllm(path: str, revision: str | None, trust: bool, max_length: int) -> Classify:
+def with_vllm(path: str, revision: str | None, trust: bool, longest: int) -> Classify:
     """vLLM's pooling runner, in this process; raw outputs, without its sigmoid."""
     for name, value in {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -205,7 +201,7 @@ def with_vllm(path: str, revision: str | None, trust: bool, max_length: int) -> 
             runner="pooling",
             convert="classify",
             enforce_eager=on_cpu,
-            max_model_len=max_length,
+            max_model_len=longest,
             use_tqdm_on_load=False,
             **({"dtype": "bfloat16"} if on_cpu else {}),
         )

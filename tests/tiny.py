@@ -55,3 +55,16 @@ def make_tiny_model(folder: Path) -> Path:
     Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+def tiny_reward_model(folder: Path, outputs: int) -> Path:
+    """The same with random weights as a sequence classifier, in `folder`."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForSequenceClassification
+
+    make_tiny_model(folder)
+    config = Qwen2Config.from_pretrained(folder, num_labels=outputs)
+    config.architectures = ["Qwen2ForSequenceClassification"]
+    torch.manual_seed(1)
+    Qwen2ForSequenceClassification(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder

@@ -86,6 +86,25 @@ def test_the_driver_killed_again_and_again(tmp_path: Path, slow_server: ChatServ
     assert stats["repeated"] <= kills * IN_FLIGHT
 
 
+def test_scoring_killed_in_the_middle_is_resumed(tmp_path: Path, slow_server: ChatServer) -> None:
+    rows = [{"prompt_id": f"p{n % 40}", "prompt": f"Why {n % 40}?", "answer": f"because {n}"} for n in range(160)]
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    judge = ("--scorer", "judge", "--evaluations", 3, "--engine", slow_server.spec, "--concurrency", IN_FLIGHT)
+    score = ("score", "in.jsonl", *judge, "--out")
+    synthmill(*score, "reference.jsonl", "--store", "reference", cwd=tmp_path)
+    slow_server.set(forget=1)
+    process = start(*score, "out.jsonl", cwd=tmp_path)
+    wait_for_calls(slow_server, process, 200)
+    mark = f"{process.pid}:"
+    kill(process)
+    assert wait_until_gone(mark) == []
+    assert not (tmp_path / "out.jsonl").exists()
+    synthmill(*score, "out.jsonl", cwd=tmp_path)
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "reference.jsonl").read_bytes()
+    stats = slow_server.stats()
+    assert stats["unique"] == 480 and stats["repeated"] <= IN_FLIGHT
+
+
 def dataset(folder: Path) -> bytes:
     [file] = folder.glob("datasets/*/data/*.parquet")
     return file.read_bytes()

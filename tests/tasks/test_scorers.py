@@ -38,6 +38,7 @@ from tasks.rouge import rouge_words, too_alike
 from tasks.scorers import scorer_stage
 from tasks.scoring import HttpScores, PythonScores, R3Scores, WeightedScores
 from tasks.self_rip import FreshPrompts, NewPrompts, ShotSets, prompt_in
+from tests.tiny import tiny_reward_model
 
 POOLS = pl.DataFrame(arrow_schema(ScoredPool).empty_table()).schema
 
@@ -325,20 +326,6 @@ def test_an_endpoint(endpoint: str, store: Store) -> None:
     Handler.fails = 99
     with pytest.raises(EngineError, match="cannot be scored"):
         stage.apply(frame(pool("abc", "a")), store.root)
-
-
-def tiny_reward_model(folder: Path, outputs: int) -> Path:
-    import torch
-    from transformers import Qwen2Config, Qwen2ForSequenceClassification
-
-    from tests.tiny import make_tiny_model
-
-    make_tiny_model(folder)
-    config = Qwen2Config.from_pretrained(folder, num_labels=outputs)
-    config.architectures = ["Qwen2ForSequenceClassification"]
-    torch.manual_seed(1)
-    Qwen2ForSequenceClassification(config).to(torch.bfloat16).save_pretrained(folder)
-    return folder
 
 
 def scored_by(stage: RewardModelScores, row: ScoredPool, store: Store) -> list[float]:

