@@ -49,7 +49,7 @@ def write_preferences(
         counts=counts,
         settings=settings,
         funnel=funnel(made, stages),
-        reports=["\n".join(lines(one)) for one in told["cuts"]],
+        reports=["\n".join(lines(one, whole=n == 0)) for n, one in enumerate(told["cuts"])],
         models={role: engine.spec for role, engine in settings.engines.items()},
     )
     return write_configs(folder, configs, card)
