@@ -89,14 +89,9 @@ class CutSettings(Spelled):
     count: int = Field(1, ge=1, le=4096, description="top-k, random-pairs: the most pairs of a prompt")
     seed: int = Field(0, ge=0, lt=1 << 63, description="of what is drawn")
 
-    @model_validator(mode="before")
     @classmethod
-    def parse(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            return {"rule": given}
-        if isinstance(given, Mapping) and "spec" in given:
-            return {"rule": given["spec"], **{name: value for name, value in given.items() if name != "spec"}}
-        return given
+    def read_spec(cls, spec: str) -> dict[str, Any]:
+        return {"rule": spec}
 
     @model_validator(mode="after")
     def sound(self) -> "CutSettings":

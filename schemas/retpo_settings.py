@@ -14,8 +14,7 @@ from schemas.settings import (
     RunSettings,
     Spelled,
     StageSampling,
-    carries_secret,
-    check_address,
+    check_endpoint,
     only_its_own,
 )
 
@@ -73,24 +72,14 @@ class RetrieverSettings(Spelled):
     url: str = Field("", description="http: the endpoint")
     api_key_env: str = Field("", description="http: the environment variable that holds its key, if it wants one")
 
-    @model_validator(mode="before")
     @classmethod
-    def parse(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            return parse_retriever(given)
-        if isinstance(given, Mapping) and isinstance(given.get("spec"), str):
-            rest = {name: value for name, value in given.items() if name != "spec"}
-            return {**parse_retriever(given["spec"]), **rest}
-        return given
+    def read_spec(cls, spec: str) -> dict[str, Any]:
+        return parse_retriever(spec)
 
     @field_validator("url")
     @classmethod
     def no_secrets(cls, url: str) -> str:
-        if url and carries_secret(url):
-            raise ValueError("the address carries a secret; put it in an environment variable, named in api_key_env")
-        if url:
-            check_address(url)
-        return url
+        return check_endpoint(url)
 
     @model_validator(mode="after")
     def sound(self) -> "RetrieverSettings":

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from schemas.errors import Drop
 from schemas.multifaceted import Rubric
-from schemas.settings import Spelled, carries_secret, check_address, only_its_own
+from schemas.settings import Spelled, check_endpoint, only_its_own
 
 Kind = Literal[
     "r3", "judge", "expected", "pairwise", "tournament", "rubric", "reward-model", "weighted", "python", "http"
@@ -81,14 +81,9 @@ class ScorerSettings(Spelled):
     url: str = Field("", description="http: POST {pools: [{prompt, system, reference, answers}]} -> {scores: [[...]]}")
     api_key_env: str = Field("", description="http: the environment variable that holds its key, if it wants one")
 
-    @model_validator(mode="before")
     @classmethod
-    def parse(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            return parse_scorer(given)
-        if isinstance(given, Mapping) and isinstance(given.get("spec"), str):
-            return {**parse_scorer(given["spec"]), **{name: value for name, value in given.items() if name != "spec"}}
-        return given
+    def read_spec(cls, spec: str) -> dict[str, Any]:
+        return parse_scorer(spec)
 
     @field_validator("rubric", mode="before")
     @classmethod
@@ -101,11 +96,7 @@ class ScorerSettings(Spelled):
     @field_validator("url")
     @classmethod
     def no_secrets(cls, url: str) -> str:
-        if url and carries_secret(url):
-            raise ValueError("the address carries a secret; put it in an environment variable, named in api_key_env")
-        if url:
-            check_address(url)
-        return url
+        return check_endpoint(url)
 
     @model_validator(mode="after")
     def sound(self) -> "ScorerSettings":

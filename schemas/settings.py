@@ -40,8 +40,31 @@ def carries_secret(url: str) -> bool:
     )
 
 
+def check_endpoint(url: str) -> str:
+    """An address that settings may hold. Raises ValueError for one with a secret in it, InputError for none."""
+    if url and carries_secret(url):
+        raise ValueError("the address carries a secret; put it in an environment variable, named in api_key_env")
+    if url:
+        check_address(url)
+    return url
+
+
 class Spelled(Frozen):
     """Settings that may also be written as one string, alone or as `spec` beside others; forms and schemas say so."""
+
+    @classmethod
+    def read_spec(cls, spec: str) -> dict[str, Any]:
+        """The settings that the string stands for; raises ValueError that says what was expected."""
+        raise TypeError(f"{cls.__name__} must define read_spec(spec)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def parse(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return cls.read_spec(given)
+        if isinstance(given, Mapping) and isinstance(given.get("spec"), str):
+            return {**cls.read_spec(given["spec"]), **{name: one for name, one in given.items() if name != "spec"}}
+        return given
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -82,25 +105,14 @@ class EngineSettings(Spelled):
         description="passed on: vllm's engine arguments, llama.cpp's parameters, extra fields of the request",
     )
 
-    @model_validator(mode="before")
     @classmethod
-    def parse(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            return parse_engine(given)
-        if isinstance(given, Mapping) and isinstance(given.get("spec"), str):
-            return {**parse_engine(given["spec"]), **{name: value for name, value in given.items() if name != "spec"}}
-        return given
+    def read_spec(cls, spec: str) -> dict[str, Any]:
+        return parse_engine(spec)
 
     @field_validator("base_url")
     @classmethod
     def no_secrets(cls, url: str | None) -> str | None:
-        if url and carries_secret(url):
-            raise ValueError(
-                "the address carries a secret; put it in an environment variable and name that in api_key_env"
-            )
-        if url:
-            check_address(url)
-        return url.rstrip("/") if url else url
+        return check_endpoint(url).rstrip("/") if url else url
 
     @field_validator("options")
     @classmethod
@@ -158,14 +170,9 @@ class FileSettings(Spelled):
     path: str
     limit: int | None = Field(None, ge=1, lt=1 << 63, description="the first rows only")
 
-    @model_validator(mode="before")
     @classmethod
-    def parse(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            return {"path": given}
-        if isinstance(given, Mapping) and "spec" in given:
-            return {"path": given["spec"], **{name: value for name, value in given.items() if name != "spec"}}
-        return given
+    def read_spec(cls, spec: str) -> dict[str, Any]:
+        return {"path": spec}
 
 
 class SourceSettings(FileSettings):
