@@ -148,9 +148,11 @@ OUT_FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--thresholds", type=OUT_FILE, help="rip: take the limits of such a file, whatever these pairs are like.")
 @click.option("--length", type=click.Choice(["characters", "tokens"]), help="rip; default characters.")
 @click.option("--tokenizer", help="rip: whose tokens, a folder or a Hub id; default: words and punctuation.")
-@click.option("--draw", type=click.IntRange(2), help="scalable: rejected is the lowest of so many drawn; default 5.")
+@click.option(
+    "--draw", type=click.IntRange(2, 4096), help="scalable: rejected is the lowest of so many drawn; default 5."
+)
 @click.option("--bottom-percent", type=click.FloatRange(0, 100), help="best-bottom: how far up; default 25.")
-@click.option("--count", type=click.IntRange(1), help="top-k, random-pairs: pairs of a prompt; default 1.")
+@click.option("--count", type=click.IntRange(1, 4096), help="top-k, random-pairs: pairs of a prompt; default 1.")
 @click.option("--seed", type=click.IntRange(0), help="Of what is drawn; default 0.")
 @click.option(
     "--leave-out",
@@ -273,7 +275,7 @@ def score(
 
     settings = {name: value for name, value in given.items() if value not in (None, False)}
     if weight:
-        settings["weights"] = dict(split_set(one) for one in weight)
+        settings["weights"] = dict(split_set(one, "--weight", "helpfulness=0.65") for one in weight)
     if rubric:
         settings["rubric"] = read_yaml(rubric)
     found = read_settings(ScorerSettings, None, {"spec": scorer, **settings})
@@ -291,13 +293,13 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def split_set(given: str) -> tuple[str, Any]:
+def split_set(given: str, option: str = "--set", example: str = "answers.count=8") -> tuple[str, Any]:
     """KEY=VALUE; the value is YAML, or plain text where it is none."""
     import yaml
 
     name, equals, value = given.partition("=")
     if not equals or not name:
-        raise InputError(f"--set {given!r} is not KEY=VALUE; expected for instance --set answers.count=8")
+        raise InputError(f"{option} {given!r} is not KEY=VALUE; expected for instance {option} {example}")
     if not value:
         return name, ""
     try:

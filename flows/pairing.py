@@ -47,6 +47,7 @@ def pair_file(
         settings.rule != "rip" or save_thresholds.resolve() in (out.resolve(), Path(source).resolve())
     ):
         raise InputError("--save-thresholds writes what --rule rip fitted, to a file of its own")
+    settings = in_own_unit(settings)
     fixed = fixed_limits(settings)
     count = token_counter(settings)
     file = PoolFile(source, names)
@@ -84,6 +85,8 @@ def pair_file(
             return filtered(pairs_of(tables), Path(folder) / "pairs.parquet", out, settings, fixed, report, source)
 
     made, limits = over(file, work, out.resolve().parent)
+    if save_thresholds and limits and not limits.pairs:
+        raise InputError(f"{source} gave no pair, so no limits could be fitted; {save_thresholds} was not written")
     if save_thresholds and limits:
         write_json(save_thresholds, limits.model_dump())
     told = report.told(file.faults, made, limits)
@@ -166,19 +169,27 @@ def filtered(
 
 
 def fixed_limits(settings: CutSettings) -> Thresholds:
-    """Limits that need no fitting. Raises InputError for a file of limits of another unit of length."""
+    """Limits that need no fitting. Raises InputError for a file that holds none."""
     if settings.preset:
-        found = PRESETS[settings.preset]
-    elif settings.thresholds:
-        found = read_thresholds(Path(settings.thresholds))
-    else:
-        return own_limits(settings)
-    if found.rejected_length is not None and found.length != settings.length:
+        return PRESETS[settings.preset]
+    return read_thresholds(Path(settings.thresholds)) if settings.thresholds else own_limits(settings)
+
+
+def in_own_unit(settings: CutSettings) -> CutSettings:
+    """With lengths counted as the stored limits were. Raises InputError where the settings say otherwise, for limits
+    that are not there, and for a tokenizer that is not.
+    """
+    found = fixed_limits(settings)
+    unit = {"length": found.length, "tokenizer": found.tokenizer}
+    if other := [
+        name for name, value in unit.items() if name in settings.model_fields_set and getattr(settings, name) != value
+    ]:
         where = settings.thresholds or settings.preset
-        raise InputError(
-            f"{where} counts length in {found.length}, not {settings.length}; give --length {found.length}"
-        )
-    return found
+        said = f"{found.length}{f' of {found.tokenizer}' if found.tokenizer else ''}"
+        raise InputError(f"{where} counts length in {said}; leave out --{other[0]}")
+    settings = settings.model_copy(update=unit)
+    token_counter(settings)
+    return settings
 
 
 def tell_short(told: dict[str, Any], out: Path, notes: Any) -> None:

@@ -3,29 +3,32 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from flows.pairing import fixed_limits
+from flows.pairing import fixed_limits, in_own_unit
 from flows.plan import Plan, Source, chain, file_source, open_store
 from flows.preference_report import write_preferences
-from schemas.cut_settings import CutSettings
 from schemas.errors import InputError
+from schemas.hashing import content_hash
 from schemas.preference_settings import PoolSettings, PreferencesSettings, QuestionSettings, SelfRipSettings
 from schemas.settings import EngineSettings
 from storage.artifacts import Store
-from storage.pools import Names, PoolFile
+from storage.pools import Names, PoolFile, over
 from storage.sources import INSTRUCTIONS, QUESTIONS, read_prompts
 from tasks.answers import PoolAnswers
 from tasks.dedup import ExactDuplicates
 from tasks.engines.engine import engine_name, resolve
-from tasks.pool_pairs import PoolPairs, PoolSigns, Preferences, token_counter
+from tasks.pool_pairs import PoolPairs, PoolSigns, Preferences
 from tasks.pool_source import POOLS, ingest_pools, pools_key
 from tasks.scorers import scorer_stage
 from tasks.self_rip import FreshPrompts, NewPrompts, ShotSets
 from tasks.stages import Planned
+from tasks.training_rows import tokenizer_identity
 from tasks.worker import Stage
 
+UNUSED = ("system_column", "reference_column", "max_prompt_chars")
 Roles = Mapping[str, EngineSettings]
+Settings = TypeVar("Settings", bound=PoolSettings)
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,7 @@ class Tail:
 def plan_preferences(settings: PreferencesSettings) -> Plan:
     """Resolve engines, models and keys. Raises InputError, StoreError or EngineError before anything is asked."""
     roles = resolved(settings)
-    check_cuts(settings.cuts)
-    settings = settings.model_copy(update={"engines": roles})
+    settings = in_own_units(settings).model_copy(update={"engines": roles})
     store = open_store(settings)
     if settings.policies:
         source = file_source(store, settings.source, settings.rows_per_part, QUESTIONS)
@@ -63,7 +65,7 @@ def plan_preferences(settings: PreferencesSettings) -> Plan:
 def plan_self_rip(settings: SelfRipSettings) -> Plan:
     """As plan_preferences, with new prompts before it. Raises InputError, StoreError or EngineError."""
     roles = resolved(settings)
-    check_cuts(settings.cuts)
+    settings = in_own_units(settings)
     against = tuple(prompt for one in settings.against for prompt in read_prompts(one))
     settings = settings.model_copy(update={"engines": roles})
     store = open_store(settings)
@@ -75,7 +77,13 @@ def plan_self_rip(settings: SelfRipSettings) -> Plan:
         source.key,
         ShotSets(count=asked.count, shots=asked.shots, seed=settings.seed, rows_per_part=rows),
         NewPrompts(sampling=settings.sampling(asked), attempts=asked.attempts),
-        FreshPrompts(seeds=(INSTRUCTIONS.stage, source.key), against=against, rows_per_part=rows, **rules),
+        FreshPrompts(
+            seeds=(INSTRUCTIONS.stage, source.key),
+            against=against,
+            against_hash=content_hash(against),
+            rows_per_part=rows,
+            **rules,
+        ),
     )
     tail = plan_tail(settings, roles, first[-1].key, answers_of(settings))
     return Plan(
@@ -119,11 +127,11 @@ def answers_of(settings: PoolSettings) -> PoolAnswers:
     )
 
 
-def check_cuts(cuts: Sequence[CutSettings]) -> None:
-    """Raises InputError for limits or tokenizers that are not there."""
-    for one in cuts:
-        fixed_limits(one)
-        token_counter(one)
+def in_own_units(settings: Settings) -> Settings:
+    """With rules that count lengths as their stored limits do. Raises InputError for limits or tokenizers that are not
+    there.
+    """
+    return settings.model_copy(update={"cuts": tuple(map(in_own_unit, settings.cuts))})
 
 
 def plan_tail(settings: PoolSettings, roles: Roles, key: str, *first: Stage) -> Tail:
@@ -140,19 +148,12 @@ def plan_tail(settings: PoolSettings, roles: Roles, key: str, *first: Stage) -> 
         length_control=settings.length_control,
         leave_out=settings.leave_out,
         signs=signs[-1].key,
+        tokenizers=tuple(tokenizer_identity(one.tokenizer) for one in settings.cuts if one.tokenizer),
     )
     fixed = {one.label: fixed_limits(one) for one in settings.cuts if one.preset or one.thresholds}
-    columns = (
-        ("cut", "system", "prompt", "chosen", "rejected") if many_pairs(settings.cuts) else ("cut", "system", "prompt")
-    )
-    pairs = chain(
-        roles, pools_key_, cutting, ExactDuplicates(columns=columns), Preferences(cuts=settings.cuts, fixed=fixed)
-    )
+    unique = ExactDuplicates(columns=("cut", "system", "prompt", "pair"))
+    pairs = chain(roles, pools_key_, cutting, unique, Preferences(cuts=settings.cuts, fixed=fixed))
     return Tail([*scored, *signs, *pairs], pools.stage.name if pools else POOLS, cutting)
-
-
-def many_pairs(cuts: Sequence[CutSettings]) -> bool:
-    return any(one.pairs_per_pool > 1 for one in cuts)
 
 
 def given_pools(store: Store, settings: PreferencesSettings) -> Source:
@@ -166,7 +167,11 @@ def given_pools(store: Store, settings: PreferencesSettings) -> Source:
         wanted[settings.chosen_reward] = None
     extra = tuple(name for name in wanted if name not in labels)
     needs_rewards = settings.chosen_reward == "reward"
-    names = Names(prompt=reading.prompt_column)
+    defaults = type(reading).model_fields
+    if unused := [name for name in UNUSED if getattr(reading, name) != defaults[name].default]:
+        raise InputError(f"source.{unused[0]} has no effect on rows that bring answers (policies: []); leave it out")
+    named = reading.id_column if reading.id_column != defaults["id_column"].default else ""
+    names = Names(named, reading.prompt_column)
 
     def file() -> PoolFile:
         return PoolFile(reading.path, names, rewards=needs_rewards, reference=True, extra=extra)
@@ -176,13 +181,12 @@ def given_pools(store: Store, settings: PreferencesSettings) -> Source:
         POOLS,
         pools_key(file(), rows, reading.limit),
         lambda run: ingest_pools(store, file(), rows, run, reading.limit),
-        lambda: look_at_pools(file(), reading.limit),
+        lambda: look_at_pools(file(), reading.limit, store.root),
     )
 
 
-def look_at_pools(file: PoolFile, limit: int | None) -> tuple[int, str]:
+def look_at_pools(file: PoolFile, limit: int | None, beside: Path) -> tuple[int, str]:
     """How many pools and answers a file has. Raises InputError for none."""
-    from storage.pools import over
 
     def counted(tables: Any) -> tuple[int, int]:
         pools = answers = 0
@@ -191,7 +195,7 @@ def look_at_pools(file: PoolFile, limit: int | None) -> tuple[int, str]:
             answers += sum(map(len, table["answers"].to_pylist()))
         return pools, answers
 
-    pools, answers = over(file, counted, Path.cwd())
+    pools, answers = over(file, counted, beside)
     if not pools:
         raise InputError(f"{file.path}: none of its pools can be used ({dict(file.faults)})")
     why = f", {file.faults.total():,} rows cannot be read" if file.faults else ""

@@ -1,5 +1,6 @@
 """What `preferences` and `self-rip` leave beside their rows: a card, a report, and the limits for another run."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from flows.pairing import fixed_limits
 from flows.report import funnel, render
 from schemas.artifacts import Manifest
 from schemas.cut_settings import LIMITS, CutSettings, Thresholds
@@ -19,7 +21,7 @@ from tasks.agreement import Agreement
 from tasks.cut_report import CutReport, lines
 from tasks.hacking import counted
 from tasks.pairing import cut
-from tasks.pool_pairs import PoolPairs
+from tasks.pool_pairs import PoolPairs, quantiles_of
 
 Made = Mapping[str, Manifest]
 STAGES = ("instructions", "questions", "pools", "new_prompts", "fresh_prompts", "answer_pool")
@@ -36,7 +38,8 @@ def write_preferences(
         configs[f"dpo_{one.label}"] = pair_rows(mine)
         if one.rule == "rip":
             configs[f"prompts_{one.label}"] = prompt_rows(mine)
-            write_json(folder / f"thresholds-{one.label}.json", limits_of(mine, one).model_dump())
+            if mine.height:
+                write_json(folder / f"thresholds-{one.label}.json", limits_of(mine, one).model_dump())
     pools = made[scored]
     configs["pools"] = pool_rows(read_frame(store, pools))
     told = figures(store, pools, pairs, settings, cutting)
@@ -74,9 +77,9 @@ def figures(
             agreement.add(scores)
             for answer, reward in zip(answers, rewards, strict=True):
                 cut_short += answer["finish_reason"] == "length"
-                if reward is not None:
+                if reward is not None and math.isfinite(reward):
                     by_policy.setdefault(answer["policy"], []).append(reward)
-    told = []
+    told, staying = [], pairs.filter(pl.col("kept") & pl.col("within"))
     for report, one in zip(reports, settings.cuts, strict=True):
         mine = pairs.filter((pl.col("cut") == one.label) & pl.col("kept"))
         report.keep(mine.filter(pl.col("within")).to_arrow())
@@ -92,8 +95,8 @@ def figures(
                 "policy": policy,
                 "answers": len(rewards),
                 "mean_reward": sum(rewards) / len(rewards),
-                "chosen": int((pairs["chosen_policy"] == policy).sum()),
-                "rejected": int((pairs["rejected_policy"] == policy).sum()),
+                "chosen": int((staying["chosen_policy"] == policy).sum()),
+                "rejected": int((staying["rejected_policy"] == policy).sum()),
             }
             for policy, rewards in by_policy.items()
         ],
@@ -101,17 +104,16 @@ def figures(
 
 
 def limits_of(pairs: pl.DataFrame, settings: CutSettings) -> Thresholds:
-    """The limits that one rule's pairs were held to."""
-    found = {name: pairs[f"limit_{name}"].max() for name in LIMITS} if pairs.height else {}
-    fitted = not (settings.preset or settings.thresholds)
+    """The limits that one rule's pairs were held to: stored ones as they are, or those fitted on these pairs."""
+    fixed = fixed_limits(settings)
+    if settings.preset or settings.thresholds or not pairs.height:
+        return fixed
+    found = {name: pairs[f"limit_{name}"].max() for name in LIMITS}
     quantiles = {
-        name: at
-        for name in LIMITS
-        if fitted and getattr(settings, name) is None and (at := getattr(settings, f"{name}_quantile")) is not None
+        name: at for name, at in quantiles_of(settings).items() if at is not None and getattr(fixed, name) is None
     }
-    return Thresholds(
-        length=settings.length, quantiles=quantiles, pairs=int(pairs["kept"].sum()), fitted_on="preferences", **found
-    )
+    fitted = {"quantiles": quantiles, "pairs": int(pairs["kept"].sum()), "fitted_on": "preferences"}
+    return fixed.model_copy(update={**found, **fitted})
 
 
 def parts_of(store: Store, manifest: Manifest) -> Iterator[pl.DataFrame]:

@@ -1,12 +1,15 @@
 """`synthmill score`: one more score for every answer of a plain file."""
 
+import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +28,6 @@ from storage.lines import lines_of
 from storage.outputs import Rows, write_rows
 from storage.pools import Names, PoolFile
 from storage.runs import StageRun, new_run, recording
-from storage.sources import id_of
 from tasks.engines.engine import resolve
 from tasks.guard import guard
 from tasks.parallel import make_pool
@@ -35,7 +37,6 @@ from tasks.stages import Planned, run_stage
 
 POOLS_PER_PART = 64
 ROWS_AT_ONCE = 4096
-Scores = Mapping[str, list[float | None]]
 
 
 def score_file(
@@ -95,42 +96,48 @@ def score_file(
     print(f"{scored:,} answers scored, {written:,} rows -> {out}", file=sys.stderr)
 
 
-def scores_in(store: Store, manifest: Manifest, label: str) -> Iterator[tuple[str, list[float | None]]]:
-    """(prompt id, a number per answer) of every pool that was scored."""
+def scores_in(store: Store, manifest: Manifest, label: str) -> Iterator[tuple[str, Any]]:
+    """(prompt id, a number per answer) of every pool that was scored; NaN where there is none."""
     for seal in manifest.parts:
         if seal.rows:
             for row in pl.DataFrame(read_part(store, seal, ("id", "scores"))).iter_rows(named=True):
-                yield row["id"], next(one["values"] for one in row["scores"] if one["scorer"] == label)
+                values = next(one["values"] for one in reversed(row["scores"]) if one["scorer"] == label)
+                yield row["id"], np.array(values, float)
 
 
-def write_scored(file: PoolFile, out: Path, label: str, scores: Scores) -> tuple[int, int]:
+def write_scored(file: PoolFile, out: Path, label: str, scores: dict[str, Any]) -> tuple[int, int]:
     """The file's rows with the score: (rows, answers that have one). Where a file has no rewards, the score is the
-    reward, too, so that `synthmill pairs` reads what this wrote.
+    reward, too, so that `synthmill pairs` reads what this wrote. Rows that cannot be read as objects are left out.
     """
-    added = [label] if file.reward or label == REWARD else [label, "rewards" if file.wide else REWARD]
-    next_of: dict[str, int] = {}
+    reward = "rewards" if file.wide else REWARD
+    added = dict.fromkeys([label] if file.reward else [label, reward])
+    next_of: Counter[str] = Counter()
     scored = 0
 
-    def value_of(row: Mapping[str, Any]) -> Any:
+    def value_of(row: Mapping[str, Any], pool: str | None) -> Any:
         nonlocal scored
-        row_id = id_of(row.get(file.id)) or row.get(file.prompt) or ""
-        mine = scores.get(str(row_id))
+        mine = scores.get(pool or "")
         if file.wide:
-            answers = row.get(file.answer) or []
-            value: Any = mine if mine and len(mine) == len(answers) else [None] * len(answers)
-            scored += sum(one is not None for one in value)
-            return value
-        at = next_of.get(str(row_id), 0)
-        next_of[str(row_id)] = at + 1
-        value = mine[at] if mine and at < len(mine) else None
+            answers = row.get(file.answer)
+            count = len(answers) if isinstance(answers, list) else 0
+            values: list[float | None] = [None] * count
+            if pool is not None and mine is not None and len(mine) == count:
+                values = [plain(one) for one in mine]
+                del scores[pool]  # another row of the same id is none of the pools
+            scored += sum(one is not None for one in values)
+            return values
+        if pool is None or mine is None:
+            return None
+        next_of[pool] += 1
+        value = plain(mine[next_of[pool] - 1]) if next_of[pool] <= len(mine) else None
         scored += value is not None
         return value
 
     def parts() -> Iterator[list[dict[str, Any]]]:
         rows: list[dict[str, Any]] = []
-        for line in lines_of(file.path):
-            if line.fields is not None and isinstance(line.fields.get(file.prompt), str):
-                rows.append({**line.fields, **dict.fromkeys(added, value_of(line.fields))})
+        for line, pool in zip(lines_of(file.path), file.ids(), strict=True):
+            if line.fields is not None:
+                rows.append({**line.fields, **dict.fromkeys(added, value_of(line.fields, pool))})
             if len(rows) == ROWS_AT_ONCE:
                 yield rows
                 rows = []
@@ -152,3 +159,7 @@ def write_scored(file: PoolFile, out: Path, label: str, scores: Scores) -> tuple
         file_made = pq.ParquetFile(typed)
         tables: Iterator[Rows] = (pa.table(batch) for batch in file_made.iter_batches())
         return write_rows(out, file_made.schema_arrow, tables), scored
+
+
+def plain(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -44,6 +44,7 @@ class Thresholds(Frozen):
     rejected_length: float | None = None
     gap: float | None = None
     length: Literal["characters", "tokens"] = "characters"
+    tokenizer: str = Field("", description="whose tokens; empty: words and punctuation")
     quantiles: dict[str, float] = Field(default_factory=dict, description="at which they were fitted, if they were")
     fitted_on: str = Field("", description="file or flow")
     pairs: int = Field(0, ge=0, description="that they were fitted on")
@@ -84,7 +85,7 @@ class CutSettings(Spelled):
     thresholds: str = Field("", description="rip: a file of limits fitted before")
     length: Literal["characters", "tokens"] = Field("characters", description="rip: what an answer's length counts")
     tokenizer: str = Field("", description="rip: whose tokens, a Hub id or a folder; default: words and punctuation")
-    draw: int = Field(5, ge=2, description="scalable: the rejected answer is the lowest of so many drawn ones")
+    draw: int = Field(5, ge=2, le=4096, description="scalable: the rejected answer is the lowest of so many drawn ones")
     bottom_percent: float = Field(25, ge=0, le=100, description="best-bottom: where the rejected answer stands")
     count: int = Field(1, ge=1, le=4096, description="top-k, random-pairs: the most pairs of a prompt")
     seed: int = Field(0, ge=0, lt=1 << 63, description="of what is drawn")

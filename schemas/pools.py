@@ -32,9 +32,10 @@ class ScoredPool(Question):
 
 
 class Shots(Row):
-    """What one new prompt is drawn from: a few prompts that were kept."""
+    """What one new prompt is drawn from: a few kept prompts; number: of the sets that the first of them leads."""
 
     examples: tuple[str, ...]
+    number: int = 0
 
 
 class NewPrompt(Row):

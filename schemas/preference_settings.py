@@ -70,6 +70,14 @@ class PoolSettings(RunSettings):
     def one_or_more(cls, given: Any) -> Any:
         return (given,) if isinstance(given, str | Mapping) else given
 
+    @model_validator(mode="before")
+    @classmethod
+    def given_rewards(cls, given: Any) -> Any:
+        """Rows that bring answers bring rewards, too, unless scorers are named."""
+        if isinstance(given, Mapping) and "scorers" not in given and given.get("policies") in ([], ()):
+            return {**given, "scorers": ()}
+        return given
+
     @model_validator(mode="after")
     def sound(self) -> "PoolSettings":
         for what, names in (
@@ -86,6 +94,17 @@ class PoolSettings(RunSettings):
             raise ValueError(f"no role is called {', '.join(unknown)}; expected {', '.join(sorted(roles))}")
         if self.policies and not self.scorers:
             raise ValueError("there is no scorer; expected one at least, for instance r3")
+        if not self.policies and "reward" in {scorer.label for scorer in self.scorers}:
+            raise ValueError("no scorer may be called reward where rows bring rewards (policies: []); give it a name")
+        known: set[str] = set()
+        for scorer in self.scorers:
+            if (
+                self.policies
+                and scorer.kind == "weighted"
+                and (missing := sorted((scorer.weights or {}).keys() - known))
+            ):
+                raise ValueError(f"{scorer.label} weighs {', '.join(missing)}, which no scorer before it gives")
+            known.add(scorer.label)
         if self.policies and self.reward and self.reward not in {scorer.label for scorer in self.scorers}:
             raise ValueError(f"no scorer is called {self.reward}, which the reward shall be")
         return self

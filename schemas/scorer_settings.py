@@ -68,7 +68,9 @@ class ScorerSettings(Spelled):
     rubric: Rubric | None = Field(
         None, description="rubric: {criteria, score_descriptions: five texts}; pairwise, tournament: compare by it"
     )
-    opponents: int = Field(0, ge=0, description="pairwise: answers that each one is compared with; 0: all others")
+    opponents: int = Field(
+        0, ge=0, description="pairwise: the next answers each is compared with, so it meets twice as many; 0: all"
+    )
     model: str = Field("", description="reward-model: a Hub id or a folder, a sequence classifier")
     revision: str | None = Field(None, description="reward-model: the Hub revision")
     backend: Literal["transformers", "vllm"] = Field("transformers", description="reward-model: what runs it")
@@ -103,6 +105,10 @@ class ScorerSettings(Spelled):
         if self.kind in NEEDED and not getattr(self, NEEDED[self.kind]):
             raise ValueError(f"{self.kind} needs {NEEDED[self.kind]}")
         only_its_own(self, self.kind, FIELDS_OF)
+        if self.kind in ("pairwise", "tournament") and not self.rubric:
+            for name in ("attempts", "max_tokens"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} has no effect without a rubric: {self.kind} is judged by one letter then")
         if self.kind == "python" and not re.fullmatch(r".+\.py:\w+", self.function):
             raise ValueError(f"{self.function!r} names no function; expected FILE.py:FUNCTION")
         return self

@@ -1,11 +1,11 @@
 """Pools of answers in plain files, streamed: one row per answer (long) or one per prompt, with lists (wide)."""
 
-import itertools
 import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TypeVar
@@ -22,7 +22,7 @@ from storage.sources import id_of
 T = TypeVar("T")
 BATCH_BYTES = 64 << 20  # of a file's content at a time; what is held at once is a few times as much
 BATCH_ROWS = 65_536
-LOOKED_AT = 256  # rows, to learn how large they are
+LOOKED_AT = 256  # rows, to learn which columns there are and how large rows are
 IDS, PROMPTS, ANSWERS, REWARDS = ("prompt_id", "id"), ("prompt",), ("answers", "answer"), ("rewards", "reward")
 TEXT = pa.string()
 PLAIN = ("prompt_id", "prompt", "system", "reference")
@@ -65,10 +65,10 @@ class PoolFile:
             self._parquet = open_parquet(Path(path).expanduser())
             columns = set(self._parquet.schema_arrow.names)
         else:
-            first = next((line.fields for line in lines_of(path) if line.fields), None)
-            if first is None:
+            looked_at = [line.fields for line in islice(lines_of(path), LOOKED_AT) if line.fields]
+            if not looked_at:
                 raise InputError(f"{path} has no row that can be read; expected rows with answers and rewards")
-            columns = set(first)
+            columns = set().union(*looked_at)
         self.prompt = self._column(columns, names.prompt, PROMPTS, "--prompt-column")
         self.answer = self._column(columns, names.answer, ANSWERS, "--answer-column")
         self.reward = self._column(columns, names.reward, REWARDS, "--reward-column", needed=rewards)
@@ -80,7 +80,8 @@ class PoolFile:
         if self._parquet:
             self.wide = is_list(self._parquet.schema_arrow.field(self.answer).type)
         else:
-            self.wide = isinstance(first and first[self.answer], list)
+            answers = (fields[self.answer] for fields in looked_at if fields.get(self.answer) is not None)
+            self.wide = isinstance(next(answers, None), list)
 
     def _column(self, columns: set[str], name: str, usual: Sequence[str], option: str, needed: bool = True) -> str:
         wanted = (name,) if name else usual
@@ -113,7 +114,24 @@ class PoolFile:
                     same = pc.equal(*lengths)
                     self._count(f"as_many_{name}_as_answers", same)
                     whole = pc.and_(whole, same)
-            yield table if pc.all(whole).as_py() in (True, None) else table.filter(whole)
+            yield texts_only(table if pc.all(whole).as_py() in (True, None) else table.filter(whole))
+
+    def ids(self) -> Iterator[str | None]:
+        """Per row of the file, the pool that it is read into; None for a row that is not used."""
+        if self._parquet:
+            for table in self._from_parquet():
+                yield from pc.if_else(pc.is_valid(table["prompt"]), table["prompt_id"], None).to_pylist()
+            return
+        for line in lines_of(self.path):
+            try:
+                yield self._row(line)[0]["prompt_id"]
+            except Drop:
+                yield None
+
+    def _with_prompts(self, rows: pa.Table) -> pa.Table:
+        good = pc.is_valid(rows["prompt"])
+        self._count("null_prompt", good)
+        return rows.filter(good)
 
     def _count(self, reason: str, good: Any) -> None:
         if bad := len(good) - (pc.sum(good).as_py() or 0):
@@ -123,7 +141,8 @@ class PoolFile:
         """Rows of one prompt that follow each other, as lists. The last prompt of a batch waits for the next one."""
         seen: set[int] = set()
         left: pa.Table | None = None
-        for table in itertools.chain(raw, [None]):
+        for given in chain(raw, [None]):
+            table = None if given is None else self._with_prompts(given)
             rows = left if table is None else table if left is None else pa.concat_tables([left, table])
             if rows is None or not rows.num_rows:
                 continue
@@ -170,6 +189,8 @@ class PoolFile:
             per_batch = int(min(BATCH_ROWS, max(LOOKED_AT, BATCH_BYTES / max(1, size))))
             for batch in file.iter_batches(batch_size=per_batch, columns=wanted):
                 columns = {ours: plain(batch[theirs], ours, self.wide, theirs) for ours, theirs in read.items()}
+                named = pc.greater(pc.fill_null(pc.utf8_length(columns["prompt_id"]), 0), 0)
+                columns["prompt_id"] = pc.if_else(named, columns["prompt_id"], columns["prompt"])
                 yield pa.table(columns)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
             raise InputError(f"{self.path} cannot be read: {error}") from error
@@ -216,17 +237,14 @@ class PoolFile:
                 if not isinstance(values, list):
                     raise Drop(f"{name}_not_lists")
                 numbers = [number_in(value) for value in values]
-                if name == "rewards":  # what is no text has no reward either: its pool can give no pair
-                    for n, text in enumerate(texts[: len(numbers)]):
-                        numbers[n] = None if text is None else numbers[n]
                 row[name] = numbers if self.wide else numbers[0]
-        plain_texts = [text or "" for text in texts]
-        row["answers"] = plain_texts if self.wide else plain_texts[0]
+        row["answers"] = texts if self.wide else texts[0]
+        said = [row["prompt_id"], row["prompt"], row.get("system"), row.get("reference"), *texts]
         try:
-            "".join([row["prompt_id"], row["prompt"], row.get("system") or "", *plain_texts]).encode()
+            "".join(filter(None, said)).encode()
         except UnicodeEncodeError:
             raise Drop("not_utf8") from None
-        return row, len(row["prompt"]) + sum(map(len, plain_texts))
+        return row, sum(len(text or "") for text in said)
 
     def gathered(self, folder: Path) -> "PoolFile":
         """The same pools in a file where each prompt's answers stand together, in the order of the first of each; in
@@ -235,6 +253,7 @@ class PoolFile:
         import duckdb
 
         raw, ordered = folder / "raw.parquet", folder / "ordered.parquet"
+        quoted = [str(file).replace("'", "''") for file in (raw, ordered)]
         rows = self._from_parquet() if self._parquet else self._from_lines()
         self.faults.clear()
         writer, place = None, 0
@@ -247,14 +266,15 @@ class PoolFile:
             writer.close()
         with duckdb.connect(config={"temp_directory": str(folder), "memory_limit": "4GB"}) as database:
             database.execute(
-                f"""copy (select rows.* exclude (_row) from '{raw}' as rows
-                    join (select prompt_id, min(_row) as _first from '{raw}' group by prompt_id) using (prompt_id)
-                    order by _first, _row) to '{ordered}' (format parquet)"""
+                f"""copy (select rows.* exclude (_row) from '{quoted[0]}' as rows
+                    join (select prompt_id, min(_row) as _first from '{quoted[0]}' group by prompt_id) using (prompt_id)
+                    order by _first, _row) to '{quoted[1]}' (format parquet)"""
             )
         found = PoolFile(
             str(ordered),
             Names("prompt_id", "prompt", "answers", "rewards" if self.reward else ""),
             rewards=bool(self.reward),
+            reference=bool(self.reference),
             extra=self.extra,
         )
         found.faults = self.faults
@@ -265,6 +285,7 @@ def over(file: PoolFile, work: Callable[[Iterator[pa.Table]], T], beside: Path) 
     """work(the file's pools); where a prompt's answers are scattered, once more with them gathered in a temporary
     folder in `beside`.
     """
+    file.faults.clear()
     try:
         return work(file.tables())
     except Scattered:
@@ -292,16 +313,36 @@ def plain(column: Any, name: str, wide: bool, theirs: str) -> Any:
     kind = pa.float64() if numbers else TEXT
     wanted = pa.list_(kind) if listed else kind
     try:
-        if listed and pa.types.is_struct(column.type.value_type):
-            texts = pc.struct_field(column.flatten(), "text")
-            starts = np.append(
-                0, np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False))
-            )
-            column = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), texts)
-        cast = column.cast(wanted)
+        values = column.flatten() if listed else column
+        if pa.types.is_struct(values.type):
+            fields = {field.name for field in values.type}
+            values = pc.struct_field(values, "text" if "text" in fields else "content")
+        values = values.cast(kind)
+        if numbers:
+            values = pc.if_else(pc.is_finite(values), values, None)
+        return as_lists(column, values) if listed else values
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError, AttributeError) as error:
         raise InputError(f"the column {theirs!r} holds {column.type}; expected {wanted}") from error
-    return pc.fill_null(cast, "") if name == "answers" and not listed else cast
+
+
+def as_lists(lists: Any, values: Any) -> Any:
+    """Other values in the same lists; a null list has none."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(lengths)), pa.int32()), values)
+
+
+def texts_only(pools: pa.Table) -> pa.Table:
+    """What is no text becomes an empty one without a reward, so that its pool can give no pair."""
+    answers = pools["answers"].combine_chunks()
+    flat = answers.flatten()
+    if not flat.null_count:
+        return pools
+    columns = {name: pools[name] for name in pools.column_names}
+    columns["answers"] = as_lists(answers, pc.fill_null(flat, ""))
+    if "rewards" in columns:
+        rewards = pools["rewards"].combine_chunks()
+        columns["rewards"] = as_lists(rewards, pc.if_else(pc.is_valid(flat), rewards.flatten(), None))
+    return pa.table(columns)
 
 
 def text_in(answer: Any) -> str | None:

@@ -54,6 +54,7 @@ def pool_rows(pools: pl.DataFrame) -> pl.DataFrame:
         source="source",
         reference="reference",
         policies=each("policy"),
+        answer_indices=each("answer_index"),
         finish_reasons=each("finish_reason"),
         answers=each("text"),
     ).with_columns(
@@ -61,4 +62,7 @@ def pool_rows(pools: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-TAKEN = ("prompt_id", "prompt", "system", "source", "reference", "policies", "finish_reasons", "answers")
+TAKEN = (
+    *("prompt_id", "prompt", "system", "source", "reference"),
+    *("policies", "answer_indices", "finish_reasons", "answers"),
+)

@@ -17,7 +17,7 @@ from schemas.rows import Dropped, Instruction, Row
 from schemas.settings import FileSettings, SourceSettings
 from storage.lines import FORMATS, HUB, Line, hub_commit, lines_of, suffix_of
 
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass

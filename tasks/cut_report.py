@@ -15,7 +15,7 @@ from tasks.pairing import Cut, reason_counts
 from tasks.points import POINTS, Array
 
 MOST_SAMPLED = 1 << 22  # rewards kept for the histogram
-BINS = 20
+BINS, HUGE = 20, 1e300
 BAR = 40
 BOUND = 5  # answers: with so many or fewer, none lies below mean - 2 standard deviations (Samuelson)
 OFTEN = 0.9
@@ -89,7 +89,7 @@ class CutReport:
             found["pools_of_5_or_fewer"] = self.small / of
             found["mean_skewness"] = self.skewness / max(1, self.skewed)
         before = np.concatenate(self.sampled) if self.sampled else np.zeros(0)
-        if len(before):
+        if len(before) and np.abs(before).max() < HUGE:
             edges = bin_edges(before)
             found["histogram"] = {"from": edges[:-1].tolist(), "to": float(edges[-1])} | {
                 name: np.histogram(np.concatenate([np.zeros(0), *many]), edges)[0].tolist()

@@ -53,7 +53,8 @@ class ExactDuplicates(FrameStage):
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         keys = [
-            content_hash([normalised(text or "") for text in row]) for row in frame.select(self.columns).iter_rows()
+            content_hash([normalised("" if text is None else str(text)) for text in row])
+            for row in frame.select(self.columns).iter_rows()
         ]
         keyed = frame.with_columns(pl.Series("_key", keys, dtype=pl.String))
         first = pl.col("id").min().over("_key")

@@ -26,7 +26,7 @@ COMMON_PROMPTS, COMMON_SHARE = 3, 0.02  # what stands under so many prompts, and
 NEAR, COPIED = 0.8, 0.9  # of an answer's runs of words
 SHORTEST = 20  # characters: shorter answers may well be the same twice
 FEWEST = 12  # words: shorter answers are not looked at for runs
-MOST_KEPT = 1 << 24
+MOST_KEPT, MERGED_AT = 1 << 24, 1 << 22
 TO_JUDGE = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
@@ -130,12 +130,14 @@ class Counted:
 
     def __init__(self) -> None:
         self._new: list[Array] = []
+        self._waiting = 0
         self._hashes = np.zeros(0, np.uint64)
         self._counts = np.zeros(0, np.int64)
 
     def add(self, hashes: set[int]) -> None:
         self._new.append(np.fromiter(hashes, np.uint64, len(hashes)))
-        if len(self._new) % 4096 == 0:
+        self._waiting += len(hashes)
+        if self._waiting > MERGED_AT:
             self._merge()
 
     def _merge(self) -> None:
@@ -143,7 +145,7 @@ class Counted:
         weights = np.concatenate([self._counts, np.ones(len(every) - len(self._hashes), np.int64)])
         self._hashes, place = np.unique(every, return_inverse=True)
         self._counts = np.bincount(place, weights, len(self._hashes)).astype(np.int64)
-        self._new = []
+        self._new, self._waiting = [], 0
         if len(self._hashes) > MOST_KEPT:
             often = self._counts > 1
             self._hashes, self._counts = self._hashes[often], self._counts[often]

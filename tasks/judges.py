@@ -27,7 +27,7 @@ TOKENS_BEFORE = 4  # a mark or a space may come before the label
 
 
 class Judge(Recipe[ScoredPool, ScoredPool]):
-    """What judges share. label: the score's name; engine: who judges, for the record."""
+    """What judges share. label: the score's name; role: who judges."""
 
     prompts: ClassVar[dict[str, tuple[str, ...]]] = {}
 
@@ -115,45 +115,18 @@ class ExpectedScores(Judge):
         return self.scored(row, values)
 
 
-class PairwiseScores(Judge):
-    """Each answer's mean chance to win against others, each match judged in both orders.
+class Comparing(Judge):
+    """What compares two answers: by one letter and its probability, or, with a rubric, by a verdict with reasons."""
 
-    A match is worth the mean of both orders' probabilities for the answer (1 or 0 each where the engine gives no
-    logprobs), so two orders that contradict each other make a tie, 0.5 for both. opponents: the next answers of the
-    pool that each is compared with; 0: all. A match with a judgement missing counts for neither.
-    """
-
-    name: ClassVar = "pairwise_scores"
-    version: ClassVar = "1"
-    roles: ClassVar = ("judge",)
     prompts: ClassVar = {
         "pools/compare": ("first", "second", "rubric"),
         "pools/prefer": ("first", "second", "rubric"),
     }
 
     rubric: Rubric | None = None
-    opponents: int = Field(0, ge=0)
 
     def asked_with(self) -> tuple[str, ...]:
         return ("pools/prefer",) if self.rubric else ("pools/compare",)
-
-    def matches(self, count: int) -> list[tuple[int, int]]:
-        """Who meets whom: all, or each the next ones in a ring."""
-        if not self.opponents or 2 * self.opponents >= count - 1:
-            return [(one, other) for one in range(count) for other in range(one + 1, count)]
-        return [(one, (one + n) % count) for one in range(count) for n in range(1, self.opponents + 1)]
-
-    def requests_per_row(self) -> int:
-        return 2 * len(self.matches(self.most_answers)) * (self.attempts if self.rubric else 1)
-
-    def steps(self, row: ScoredPool) -> Steps[ScoredPool]:
-        matches = self.matches(len(row.answers))
-        won: list[list[float]] = [[] for _ in row.answers]
-        for (one, other), chance in zip(matches, (yield from self.judged(row, matches)), strict=True):
-            if chance is not None:
-                won[one].append(chance)
-                won[other].append(1 - chance)
-        return self.scored(row, [present_mean(chances) for chances in won])
 
     def judged(
         self, row: ScoredPool, matches: Sequence[tuple[int, int]]
@@ -178,7 +151,41 @@ class PairwiseScores(Judge):
         return chances
 
 
-class TournamentScores(PairwiseScores):
+class PairwiseScores(Comparing):
+    """Each answer's mean chance to win against others, each match judged in both orders.
+
+    A match is worth the mean of both orders' probabilities for the answer (1 or 0 each where the engine gives no
+    logprobs), so two orders that contradict each other make a tie, 0.5 for both. opponents: the next answers of the
+    pool that each is compared with, so that it meets twice as many; 0: all. A match with a judgement missing counts for
+    neither.
+    """
+
+    name: ClassVar = "pairwise_scores"
+    version: ClassVar = "1"
+    roles: ClassVar = ("judge",)
+
+    opponents: int = Field(0, ge=0)
+
+    def matches(self, count: int) -> list[tuple[int, int]]:
+        """Who meets whom: all, or each the next ones in a ring."""
+        if not self.opponents or 2 * self.opponents >= count - 1:
+            return [(one, other) for one in range(count) for other in range(one + 1, count)]
+        return [(one, (one + n) % count) for one in range(count) for n in range(1, self.opponents + 1)]
+
+    def requests_per_row(self) -> int:
+        return 2 * len(self.matches(self.most_answers)) * (self.attempts if self.rubric else 1)
+
+    def steps(self, row: ScoredPool) -> Steps[ScoredPool]:
+        matches = self.matches(len(row.answers))
+        won: list[list[float]] = [[] for _ in row.answers]
+        for (one, other), chance in zip(matches, (yield from self.judged(row, matches)), strict=True):
+            if chance is not None:
+                won[one].append(chance)
+                won[other].append(1 - chance)
+        return self.scored(row, [present_mean(chances) for chances in won])
+
+
+class TournamentScores(Comparing):
     """Each answer's rounds in a knock-out: n - 1 matches, both orders each, and the one that stays has the most.
 
     The order is drawn by the pool's id; an odd one goes on without a match. A tie, and a match without a judgement,
@@ -187,6 +194,7 @@ class TournamentScores(PairwiseScores):
 
     name: ClassVar = "tournament_scores"
     version: ClassVar = "1"
+    roles: ClassVar = ("judge",)
 
     def requests_per_row(self) -> int:
         return 2 * (self.most_answers - 1) * (self.attempts if self.rubric else 1)
@@ -215,10 +223,13 @@ def chances_of(said: Completion, labels: str) -> dict[str, float]:
     """
     if said.error:
         return {}
-    for token, own, alternatives in (said.logprobs or [])[:TOKENS_BEFORE]:
-        if token.strip() not in labels or not token.strip():
-            continue
+    tokens = (said.logprobs or [])[:TOKENS_BEFORE]
+    for n, (token, own, alternatives) in enumerate(tokens):
         weight = dict.fromkeys(labels, 0.0)
+        if token.strip() not in weight:
+            continue
+        if n + 1 < len(tokens) and tokens[n + 1][0][:1].isalnum():
+            return {}  # 10 is no digit
         for other, logprob in {**alternatives, token: own}.items():
             if (label := other.strip()) in weight:
                 weight[label] += math.exp(logprob)

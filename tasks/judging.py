@@ -44,7 +44,7 @@ def parse_score(text: str, lowest: int = LOWEST, highest: int = HIGHEST) -> tupl
     if (
         other
         or (of and int(of) != highest)
-        or not re.fullmatch(r"\d{1,3}", score)
+        or not re.fullmatch("0|[1-9][0-9]?", score)
         or not lowest <= int(score) <= highest
     ):
         said = found.group().strip()[:40]

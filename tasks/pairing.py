@@ -41,13 +41,14 @@ class Places(NamedTuple):
 
 class Cut(NamedTuple):
     """pairs: a table with a row per pair, in the order of the pools; reasons: (pools,) numbers of REASONS; pools: what
-    took part; seven: its points.
+    took part; seven: its points; evidence: the names of the rule's own columns.
     """
 
     pairs: pa.Table
     reasons: Array
     pools: Pools
     seven: Seven
+    evidence: tuple[str, ...]
 
 
 def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> Cut:
@@ -81,6 +82,8 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
     reasons[unpaired] = EQUAL
     reasons[unpaired & np.isin(np.arange(len(pools)), pair_of[higher])] = SAME_TEXT
     different = pa.array(~same)
+    with np.errstate(over="ignore"):
+        margin = rewards[0][kept] - rewards[1][kept]
     columns = {
         name: table[name].take(pa.array(pair_of[kept]))
         for name in table.column_names
@@ -93,13 +96,13 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
         "rejected_index": pa.array(places[1][kept], pa.int64()),
         "chosen_reward": pa.array(rewards[0][kept]),
         "rejected_reward": pa.array(rewards[1][kept]),
-        "margin": pa.array(rewards[0][kept] - rewards[1][kept]),
+        "margin": pa.array(margin),
     }
     for name, values in picked.evidence.items():
         columns[name] = pa.array(values).take(pa.array(pair_of[kept]))
     if settings.pairs_per_pool > 1:
         columns["pair"] = pa.array(number[kept], pa.int64())
-    return Cut(pa.table(columns), reasons, pools, seven)
+    return Cut(pa.table(columns), reasons, pools, seven, tuple(picked.evidence))
 
 
 def max_min(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
@@ -116,12 +119,11 @@ def sweet_spot(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> P
 
 def scalable(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
     """The highest reward of all over the lowest of a few drawn ones. Evidence: the places drawn."""
-    drawn = np.full((len(pools), settings.draw), -1, np.int64)
+    most = min(settings.draw, max(np.diff(pools.starts), default=0))
+    drawn = np.full((len(pools), most), -1, np.int64)
     rejected = np.full(len(pools), -1, np.int64)
     keys = keys_of(ids, settings.seed)
-    on_all_cores(
-        lambda first, last: mark_drawn(*pools[:2], first, last, keys, settings.draw, drawn, rejected), len(pools)
-    )
+    on_all_cores(lambda first, last: mark_drawn(*pools[:2], first, last, keys, most, drawn, rejected), len(pools))
     there = drawn >= 0
     local = pools.local() if pools.places is not None else None
     flat = (drawn + pools.starts[:-1, None])[there]
@@ -153,9 +155,10 @@ def best_bottom(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> 
 def top_k(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
     """The n-th highest over the n-th lowest."""
     counts, order, ascending = np.diff(pools.starts), ordered(pools, ascending=False), ordered(pools)
-    shape = (len(pools), settings.count)
+    most = min(settings.count, max(counts, default=0) // 2)
+    shape = (len(pools), most)
     chosen, rejected = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
-    for n in range(settings.count):
+    for n in range(most):
         enough = counts >= 2 * (n + 1)
         at = pools.starts[:-1][enough] + n
         chosen[enough, n], rejected[enough, n] = order[at], ascending[at]
@@ -164,7 +167,8 @@ def top_k(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places
 
 def random_pairs(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
     """Different pairs of unequal rewards, at random."""
-    shape = (len(pools), settings.count)
+    largest = int(max(np.diff(pools.starts), default=0))
+    shape = (len(pools), min(settings.count, largest * (largest - 1) // 2))
     chosen, rejected = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
     keys = keys_of(ids, settings.seed)
     on_all_cores(lambda first, last: mark_pairs(*pools[:2], first, last, keys, chosen, rejected), len(pools))

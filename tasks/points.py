@@ -15,7 +15,9 @@ from tasks.cores import on_all_cores
 
 Array = np.ndarray[Any, np.dtype[Any]]
 POINTS = ("min", "mu-2s", "mu-s", "mu", "mu+s", "mu+2s", "max")
+TINY, HUGE = 1e-300, 1e300
 SLACK = 2.0**-50  # of the largest reward: distances that differ by less differ by rounding only, and are ties
+ALL_PAIRS = 1 << 13  # of a pool with 128 answers
 GOLDEN, FIRST_MIX, SECOND_MIX = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # splitmix64's
 
 
@@ -80,18 +82,18 @@ def mark_seven(rewards, starts, first, last, ddof, places, means, stds, skews): 
         count = len(mine)
         if count == 0:
             continue
-        total, low, high = 0.0, 0, 0
+        finite, low, high = True, 0, 0
         for n in range(count):
-            total += mine[n]
+            finite &= np.isfinite(mine[n])
             if mine[n] < mine[low]:
                 low = n
             if mine[n] > mine[high]:
                 high = n
-        if not np.isfinite(total):
+        if not finite:
             continue
         places[pool, 0], places[pool, 6] = low, high
         least, span = mine[low], mine[high] - mine[low]
-        if span == 0:
+        if span < TINY or span > HUGE:  # equal, or beyond what can be reckoned with
             means[pool], stds[pool] = least, 0.0
             places[pool, 1:6] = low
             continue
@@ -178,13 +180,16 @@ def mark_pairs(rewards, starts, first, last, keys, chosen, rejected):  # type: i
         count = len(mine)
         every = count * (count - 1) // 2
         most, kept, drawn = chosen.shape[1], 0, set([np.int64(-1)])
-        for number in range(min(8 * most, 1 << 20)):  # equal rewards and pairs drawn before are drawn again
-            if every == 0 or kept == most:
+        few = every <= ALL_PAIRS  # then all pairs are gone through in random order, else some are drawn, and again
+        order = shuffled(every, every, keys, pool) if few else np.zeros(0, np.int64)
+        for number in range(every if few else 8 * ALL_PAIRS + 8 * most):
+            if kept == most:
                 break
-            pair = draw(keys, pool, number, every)
-            if pair in drawn:
-                continue
-            drawn.add(pair)
+            pair = order[number] if few else draw(keys, pool, number, every)
+            if not few:
+                if pair in drawn:
+                    continue
+                drawn.add(pair)
             one = np.int64((1 + np.sqrt(1 + 8 * pair)) / 2)
             while one * (one - 1) // 2 > pair:
                 one -= 1

@@ -94,7 +94,7 @@ class PoolPairs(PoolReading):
     """Scored pools -> pairs, of each rule its own. Drops, by the first rule's reason: n<2, nan_reward, equal_reward,
     same_text, all_flagged.
 
-    signs: the key of `pool_signs`, where length is controlled or flagged answers are left out.
+    signs: the key of `pool_signs`. tokenizers: filled in, the content of those that count lengths.
     """
 
     name: ClassVar = "pool_pairs"
@@ -106,6 +106,7 @@ class PoolPairs(PoolReading):
     length_control: bool = False
     leave_out: tuple[str, ...] = ()
     signs: str = ""
+    tokenizers: tuple[str, ...] = ()
 
     def rows_per_row(self) -> int:
         return sum(one.pairs_per_pool for one in self.cuts)
@@ -135,7 +136,7 @@ class PoolPairs(PoolReading):
             for n, row in enumerate(found.pairs.to_pylist()):
                 place = row_of[row["prompt_id"]]
                 made.append(
-                    self.pair(settings, row, place, answers[place], int(lengths[n]))
+                    self.pair(settings, row, found.evidence, answers[place], int(lengths[n]))
                     | {name: values[place] for name, values in carried.items()}
                     | {"flags": self.flags_of(flags, starts[place], row)}
                 )
@@ -144,22 +145,13 @@ class PoolPairs(PoolReading):
         return pl.DataFrame(made, schema=pl.DataFrame(arrow_schema(PreferencePair).empty_table()).schema), drops
 
     def pair(
-        self, settings: CutSettings, row: dict[str, Any], place: int, answers: Sequence[Any], length: int
+        self, settings: CutSettings, row: dict[str, Any], evidence: Sequence[str], answers: Sequence[Any], length: int
     ) -> dict[str, Any]:
         parent, number = row["prompt_id"], row.get("pair", 0)
         chosen, rejected = answers[row["chosen_index"]], answers[row["rejected_index"]]
-        fixed = {
-            *CARRIED,
-            "prompt_id",
-            "pair",
-            "chosen",
-            "rejected",
-            "chosen_index",
-            "rejected_index",
-            "chosen_reward",
-            "rejected_reward",
-            "margin",
-        }
+        told = {name: row[name] for name in evidence}
+        if "drawn" in told:  # numbered as chosen_index and rejected_index are
+            told["drawn"] = [answers[place]["answer_index"] for place in told["drawn"]]
         return {
             **{name: row[name] for name in ("chosen", "rejected", "chosen_reward", "rejected_reward", "margin")},
             "id": child_id(parent, f"{settings.label}-{number}"),
@@ -171,7 +163,7 @@ class PoolPairs(PoolReading):
             "chosen_policy": chosen["policy"],
             "rejected_policy": rejected["policy"],
             "rejected_length": length,
-            "evidence": orjson.dumps({name: value for name, value in row.items() if name not in fixed}).decode(),
+            "evidence": orjson.dumps(told).decode(),
         }
 
     @staticmethod
@@ -228,7 +220,8 @@ def quantiles_of(settings: CutSettings) -> dict[str, float | None]:
 
 def own_limits(settings: CutSettings) -> Thresholds:
     """The limits that the settings give as numbers."""
-    return Thresholds(length=settings.length, **{name: getattr(settings, name) for name in LIMITS})
+    unit = {"length": settings.length, "tokenizer": settings.tokenizer}
+    return Thresholds(**unit, **{name: getattr(settings, name) for name in LIMITS})
 
 
 def token_counter(settings: CutSettings) -> Callable[[str], int] | None:

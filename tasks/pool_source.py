@@ -25,7 +25,7 @@ REWARD = "reward"
 
 def pools_key(file: PoolFile, rows_per_part: int, limit: int | None = None) -> str:
     """The key of a file's artifact: its content and how it is read."""
-    read = [file.id, file.prompt, file.answer, file.reward, file.reference, list(file.extra)]
+    read = [Path(file.path).name, file.id, file.prompt, file.answer, file.reward, file.reference, list(file.extra)]
     return content_hash([POOLS, VERSION, fingerprint(FileSettings(path=file.path)), read, rows_per_part, limit])
 
 
@@ -38,13 +38,13 @@ def ingest_pools(store: Store, file: PoolFile, rows_per_part: int, run: str, lim
         return manifest
 
     def sealed(tables: Iterator[pa.Table]) -> list[PartSeal]:
-        seals, rows, seen = [], list[ScoredPool](), Counter[str]()
+        seals, rows, seen = list[PartSeal](), list[ScoredPool](), Counter[str]()
         dropped: list[Dropped] = []
         count = 0
         for table in tables:
             for given in table.to_pylist():
                 if limit is not None and count >= limit:
-                    break
+                    return [*seals, seal(store, rows, dropped)]
                 count += 1
                 seen[given["prompt_id"]] += 1
                 if seen[given["prompt_id"]] > 1:
@@ -84,10 +84,8 @@ def pool_of(given: dict[str, Any], extra: Sequence[str], source: str) -> ScoredP
         PolicyAnswer(answer_index=n, text=text, finish_reason="", completion_tokens=0)
         for n, text in enumerate(given["answers"] or ())
     )
-    named = {REWARD: given.get("rewards")} | {name: given[name] for name in extra}
-    scores = tuple(
-        Score(scorer=name, settings="{}", values=tuple(values)) for name, values in named.items() if values is not None
-    )
+    named = ({REWARD: given["rewards"]} if "rewards" in given else {}) | {name: given[name] for name in extra}
+    scores = tuple(Score(scorer=name, settings="{}", values=tuple(values or ())) for name, values in named.items())
     return ScoredPool(
         id=given["prompt_id"],
         prompt=given["prompt"],

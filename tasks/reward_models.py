@@ -71,7 +71,7 @@ def identity(model: str, revision: str | None) -> str:
     weights = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
     if not weights or not (folder / "config.json").is_file():
         raise InputError(f"{folder} holds no model; expected config.json, safetensors and a tokenizer")
-    files = [*weights, *sorted(folder.glob("*.json")), *sorted(folder.glob("*.jinja"))]
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md" and path.name[0] != ".")
     return f"{folder.resolve().name}@{content_hash([[path.name, file_fingerprint(path)] for path in files])[:12]}"
 
 
@@ -138,15 +138,12 @@ def with_transformers(path: str, given: Mapping[str, Any], config: Any, tokenize
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the reward model {path}: {' '.join(str(error).split())[:300]}") from error
     model = model.eval().to("cuda" if on_gpu else "cpu")
-    pad = next(
-        (one for one in (tokenizer.pad_token_id, config.pad_token_id, tokenizer.eos_token_id) if one is not None), None
-    )
-    model.config.pad_token_id = pad
+    pad = config.pad_token_id  # the last token that is none of these is read: without one, texts go one by one
     own = []
 
     def classify(tokens: list[Tokens]) -> list[list[float]]:
         found: list[list[float]] = [[] for _ in tokens]
-        for batch in batches(tokens, single=pad is None):
+        for batch in batches(tokens, alike=pad is None or pad == tokenizer.eos_token_id):
             longest = max(len(tokens[n]) for n in batch)
             ids = torch.full((len(batch), longest), pad or 0)
             mask = torch.zeros((len(batch), longest), dtype=torch.long)
@@ -166,11 +163,12 @@ def with_transformers(path: str, given: Mapping[str, Any], config: Any, tokenize
     return ["score"] if len(own) == 1 else labels_of(config), classify
 
 
-def batches(tokens: Sequence[Tokens], *, single: bool = False) -> Iterable[list[int]]:
-    """Numbers of texts of like lengths, so many tokens at a time; one by one for a model that cannot be padded."""
+def batches(tokens: Sequence[Tokens], *, alike: bool = False) -> Iterable[list[int]]:
+    """Numbers of texts of like lengths, so many tokens at a time; `alike`: of equal lengths, which need no padding."""
     batch: list[int] = []
     for n in sorted(range(len(tokens)), key=lambda n: len(tokens[n])):
-        if batch and (single or (len(batch) + 1) * len(tokens[n]) > TOKENS_PER_BATCH):
+        differs = alike and batch and len(tokens[n]) != len(tokens[batch[0]])
+        if batch and (differs or (len(batch) + 1) * len(tokens[n]) > TOKENS_PER_BATCH):
             yield batch
             batch = []
         batch.append(n)

@@ -66,7 +66,7 @@ def find_alike(flat, starts, rare, begins, holders, held, there, threshold, kind
     seen = np.full(count, -1, np.int64)
     kept = np.ones(count, np.bool_)
     longest = 0
-    for text in range(count):
+    for text in range(there, count):
         longest = max(longest, starts[text + 1] - starts[text])
     blocks = longest // 64 + 1
     masks = np.zeros((kinds, blocks), np.uint64)

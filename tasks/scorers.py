@@ -1,8 +1,11 @@
 """A scorer's settings to its stage."""
 
+from typing import Any
+
 from schemas.calls import Sampling
 from schemas.scorer_settings import HELPFUL, ScorerSettings
 from tasks.judges import DirectScores, ExpectedScores, PairwiseScores, TournamentScores, one_token
+from tasks.posting import key_in
 from tasks.reward_models import RewardModelScores
 from tasks.scoring import HttpScores, PythonScores, R3Scores, WeightedScores
 from tasks.worker import Stage
@@ -11,7 +14,7 @@ from tasks.worker import Stage
 def scorer_stage(settings: ScorerSettings, embedder: str, seed: int, answers: int = 1) -> Stage:
     """The stage that adds this score to pools. answers: the most a pool has, for plans. Raises InputError."""
     label = settings.label
-    common = {"label": label, "role": settings.role, "most_answers": answers}
+    common: dict[str, Any] = {"label": label, "role": settings.role, "most_answers": answers}
     said = Sampling(temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens, seed=seed)
     rubric = settings.rubric
     match settings.kind:
@@ -24,11 +27,14 @@ def scorer_stage(settings: ScorerSettings, embedder: str, seed: int, answers: in
         case "expected":
             return ExpectedScores(**common, sampling=one_token(said))
         case "pairwise" | "tournament":
-            kind = PairwiseScores if settings.kind == "pairwise" else TournamentScores
-            sampling = said if rubric else one_token(said)
-            return kind(
-                **common, sampling=sampling, attempts=settings.attempts, rubric=rubric, opponents=settings.opponents
-            )
+            compared: dict[str, Any] = {
+                "sampling": said if rubric else one_token(said),
+                "attempts": settings.attempts,
+                "rubric": rubric,
+            }
+            if settings.kind == "tournament":
+                return TournamentScores(**common, **compared)
+            return PairwiseScores(**common, **compared, opponents=settings.opponents)
         case "reward-model":
             return RewardModelScores.of(settings)
         case "weighted":
@@ -36,4 +42,5 @@ def scorer_stage(settings: ScorerSettings, embedder: str, seed: int, answers: in
         case "python":
             return PythonScores.of(settings.function, label)
         case _:
+            key_in(settings.url, settings.api_key_env)
             return HttpScores(label=label, url=settings.url, api_key_env=settings.api_key_env)

@@ -5,6 +5,7 @@ Each adds one `Score` to a pool. A number that is not finite counts as missing.
 
 import importlib.util
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -48,7 +49,10 @@ class FrameScorer(FrameStage):
         settings = orjson.dumps(told).decode()
         scores = []
         for pool, given in zip(pools, self.score(pools, store), strict=True):
-            values = [finite(value) for value in given]
+            try:
+                values = [finite(value) for value in given]
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{self.label} gave {given!r:.60}; expected a number per answer") from error
             if len(values) != len(pool["answers"]):
                 raise InputError(f"{self.label} gave {len(values)} scores for {len(pool['answers'])} answers")
             scores.append(
@@ -150,7 +154,7 @@ class HttpScores(FrameScorer):
     name: ClassVar = "http_scores"
     version: ClassVar = "1"
 
-    url: str = Field(exclude=True)
+    url: str
     api_key_env: str = Field("", exclude=True)
 
     def score(self, pools: Sequence[Pool], store: Path) -> Iterable[Sequence[Any]]:
@@ -189,11 +193,12 @@ SCORES_FORM = 'expected {"scores": [[NUMBER, ...]]}, a list per pool with a numb
 def load_function(function: str, content: str) -> Callable[..., Iterable[Any]]:
     """FILE.py:FUNCTION, once per content of the file; raises InputError when it cannot be loaded."""
     file, _, name = function.rpartition(":")
-    spec = importlib.util.spec_from_file_location(f"synthmill_scorer_{Path(file).stem}", file)
+    spec = importlib.util.spec_from_file_location(f"synthmill_scorer_{content[:8]}_{Path(file).stem}", file)
     try:
         if spec is None or spec.loader is None:
             raise ImportError("it is no Python file")
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # as an import does: dataclasses look for their module there
         spec.loader.exec_module(module)
         found = getattr(module, name)
     except Exception as error:

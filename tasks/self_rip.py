@@ -68,6 +68,7 @@ class ShotSets(FrameStage):
                     "id": child_id(seeds[lead][0], f"shots-{n // len(seeds)}"),
                     "parent_id": seeds[lead][0],
                     "examples": examples,
+                    "number": n // len(seeds),
                 }
             )
         drops = [Dropped(id=row, reason="not_drawn") for row, _ in seeds[self.count :]]
@@ -106,7 +107,12 @@ class NewPrompts(Recipe[Shots, NewPrompt]):
         return self.attempts
 
     def steps(self, row: Shots) -> Steps[NewPrompt]:
-        request = Request(role="author", messages=load("pools/new_prompt").render(row=row), sampling=self.sampling)
+        request = Request(
+            role="author",
+            messages=load("pools/new_prompt").render(row=row),
+            sampling=self.sampling,
+            sample=row.number * MOST_ATTEMPTS,  # of few kept prompts the same samples may be drawn twice
+        )
         prompt = yield from ask_until(request, self.attempts, prompt_in)
         return NewPrompt.child_of(row, self.name, prompt=prompt)
 
@@ -115,8 +121,7 @@ def prompt_in(said: Completion) -> str:
     """The first text between the marks; one that only ends with its mark counts, too. Raises Drop."""
     found = MARKED.search(said.text)
     before, mark, _ = said.text.partition(END)
-    text = (found[1] if found else before if mark else "").strip()
-    text = re.sub(r"^\d+\.\s*", "", text.removeprefix(BEGIN).strip())
+    text = (found[1] if found else re.sub(r"^\s*\d+\.\s+", "", before) if mark else "").strip()
     if not text or text == "...":
         raise Drop(f"no_prompt: there was no task between {BEGIN} and {END}; write both marks")
     return text
@@ -141,7 +146,8 @@ class FreshPrompts(FrameStage):
     keywords: tuple[str, ...] = ()
     ascii_start: bool = True
     seeds: tuple[str, str]
-    against: tuple[str, ...] = ()
+    against: tuple[str, ...] = Field((), exclude=True)
+    against_hash: str = Field("", description="filled in: what is in `against`")
     rows_per_part: int = Field(256, ge=1)
 
     def parts_begin(self, made: pa.Table) -> list[int]:

@@ -15,7 +15,7 @@ from pydantic import Field
 from schemas.applications import Application
 from schemas.dialogues import Dialogue, TrainingRow
 from schemas.errors import InputError
-from schemas.hashing import child_id
+from schemas.hashing import child_id, content_hash, file_checksum
 from schemas.rows import Dropped, arrow_schema
 from tasks.dialogue_signs import called
 from tasks.frames import FrameStage
@@ -69,6 +69,15 @@ def load_tokenizer(name: str, *, chat: bool = True) -> Any:
     if chat and not tokenizer.chat_template:
         raise InputError(f"the tokenizer {name} has no chat template; name one of a chat model")
     return tokenizer
+
+
+def tokenizer_identity(name: str) -> str:
+    """What identifies a tokenizer: its files' content, or the Hub id."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return name
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".jinja", ".model", ".txt"))
+    return content_hash([[path.name, file_checksum(path)] for path in files])
 
 
 def label_mask(tokenizer: Any, messages: Sequence[Message], *, most: int | None = None) -> tuple[list[int], list[int]]:

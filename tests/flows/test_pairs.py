@@ -97,8 +97,9 @@ def test_limits_can_be_switched_off_and_given(tmp_path: Path) -> None:
     assert {row["rejected_length"] for row in tokens} == {1}
     saved = tmp_path / "t.json"
     cut(source, out, "rip", length="tokens", save_thresholds=saved)
-    with pytest.raises(InputError, match="counts length in tokens, not characters; give --length tokens"):
-        cut(source, out, "rip", thresholds=str(saved))
+    assert cut(source, out, "rip", thresholds=str(saved))[0]["rejected_length"] == 1  # in the file's own unit
+    with pytest.raises(InputError, match="counts length in tokens; leave out --length"):
+        cut(source, out, "rip", thresholds=str(saved), length="characters")
     with pytest.raises(InputError, match="--save-thresholds writes what --rule rip fitted"):
         cut(source, out, "max-min", save_thresholds=saved)
     saved.write_text('{"gap": "wide", "depth": 3}')
@@ -139,6 +140,13 @@ def test_a_file_without_any_pair_has_its_columns(tmp_path: Path) -> None:
         assert pl.read_parquet(tmp_path / "o.parquet").columns[: len(COLUMNS)] == COLUMNS
 
 
+def test_no_limits_are_saved_that_were_fitted_on_nothing(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in.jsonl", [{"prompt": "p", "answers": ["a"], "rewards": [1]}])
+    with pytest.raises(InputError, match="no limits could be fitted"):
+        cut(tmp_path / "in.jsonl", tmp_path / "o.jsonl", "rip", save_thresholds=tmp_path / "t.json")
+    assert not (tmp_path / "t.json").exists()
+
+
 def test_guards_on_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     null = "This very answer stands under each and every prompt that was ever asked of the model in this file, always."
     pools = [
@@ -155,6 +163,9 @@ def test_guards_on_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     made = cut(tmp_path / "in.jsonl", tmp_path / "o.jsonl", "max-min", leave_out=("constant",), explain=True)
     assert {(row["chosen_index"], row["rejected_index"]) for row in made} == {(2, 1)}
     assert "4 answers are flagged constant" in capsys.readouterr().out
+    (tmp_path / "bad.jsonl").write_text((tmp_path / "in.jsonl").read_text() + "{\n")
+    cut(tmp_path / "bad.jsonl", tmp_path / "o.jsonl", "max-min", leave_out=("constant",))
+    assert "1 rows could not be read" in capsys.readouterr().err
     controlled = cut(tmp_path / "in.jsonl", tmp_path / "o.jsonl", "max-min", length_control=True, explain=True)
     assert controlled[0]["chosen_reward"] != 9 and "length control" in capsys.readouterr().out
 
@@ -169,8 +180,9 @@ def test_score_then_pairs(tmp_path: Path, server: ChatServer) -> None:
     write_jsonl(tmp_path / "in.jsonl", [*answers, {"prompt": 5}])
     judge = ["--scorer", "judge", "--evaluations", 2, "--engine", server.spec, "--out", "judged.jsonl"]
     _, err = synthmill("score", "in.jsonl", *judge, cwd=tmp_path)
-    assert "20 answers scored, 20 rows -> judged.jsonl" in err and "could not be read" in err
-    judged = rows(tmp_path / "judged.jsonl")
+    assert "20 answers scored, 21 rows -> judged.jsonl" in err and "could not be read" in err
+    *judged, bad = rows(tmp_path / "judged.jsonl")
+    assert bad == {"prompt": 5, "judge": None, "reward": None}
     assert [row["row"] for row in judged] == [row["row"] for row in answers]
     assert all(row["judge"] == row["reward"] is not None for row in judged)
     asked = server.stats()["total"]
@@ -180,6 +192,7 @@ def test_score_then_pairs(tmp_path: Path, server: ChatServer) -> None:
     given = ["--scorer", "python:mine.py:size", "--name", "size", "--out", "both.parquet"]
     synthmill("score", "judged.jsonl", *given, cwd=tmp_path)
     both = rows(tmp_path / "both.parquet")
+    assert both.pop()["size"] is None
     assert [row["size"] for row in both] == [len(row["answer"]) for row in both]
     assert [row["reward"] for row in both] == [row["judge"] for row in both]
     synthmill("pairs", "both.parquet", "--rule", "max-min", "--reward-column", "size", "--out", "o.jsonl", cwd=tmp_path)
@@ -187,7 +200,7 @@ def test_score_then_pairs(tmp_path: Path, server: ChatServer) -> None:
     assert [row["chosen_reward"] for row in made] == [len("because 3 " * 4)] * 5
     mixed = ["--scorer", "helpsteer2", "--weight", "size=0.5", "--weight", "judge=-1", "--out", "mix.parquet"]
     synthmill("score", "both.parquet", *mixed, cwd=tmp_path)
-    for row in rows(tmp_path / "mix.parquet"):
+    for row in rows(tmp_path / "mix.parquet")[:-1]:
         assert row["helpsteer2"] == pytest.approx(0.5 * row["size"] - row["judge"])
     for arguments, fault in (
         (["in.jsonl", "--scorer", "judge", "--out", "x.jsonl"], "asks a model; name it with --engine"),
@@ -200,6 +213,25 @@ def test_score_then_pairs(tmp_path: Path, server: ChatServer) -> None:
     ):
         _, err = synthmill("score", *arguments, cwd=tmp_path, expect=2)
         assert fault in err
+
+
+def test_scores_stand_on_the_rows_they_were_given_for(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def size(prompt, answers, reference):\n    return [len(a) for a in answers]\n")
+    given = ["--scorer", "python:mine.py:size", "--out", "o.jsonl"]
+    answers = ["1", ["22"], "333", {"no": 1}, "4444"]
+    write_jsonl(tmp_path / "long.jsonl", [{"prompt": "p", "answer": answer} for answer in answers])
+    synthmill("score", "long.jsonl", *given, cwd=tmp_path)
+    assert [row["python"] for row in rows(tmp_path / "o.jsonl")] == [1, None, 3, 0, 4]
+    wide = [["1", "22"], ["55555", "4444"], 5]
+    write_jsonl(
+        tmp_path / "wide.jsonl",
+        [{"prompt_id": {"x": 1} if n == 2 else "a", "prompt": "p", "answers": one} for n, one in enumerate(wide)],
+    )
+    _, err = synthmill("score", "wide.jsonl", *given, cwd=tmp_path)
+    assert [row["python"] for row in rows(tmp_path / "o.jsonl")] == [[1, 2], [None, None], []]
+    assert "2 answers scored" in err and "duplicate_id" in err
+    synthmill("score", "wide.jsonl", *given[:2], "--name", "rewards", "--out", "o.parquet", cwd=tmp_path)
+    assert pl.read_parquet(tmp_path / "o.parquet").columns.count("rewards") == 1
 
 
 def test_wide_rows_keep_their_shape(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_rows_that_bring_answers_and_rewards(tmp_path: Path) -> None:
     ]
     write_jsonl(tmp_path / "pools.jsonl", rows)
     given: list[Any] = ["--set", "source=pools.jsonl", "--set", "policies=[]", "--set", "workers=0"]
-    synthmill("run", "preferences", *given, "--set", "scorers=[]", "--set", "cuts=scalable", cwd=tmp_path)
+    synthmill("run", "preferences", *given, "--set", "cuts=scalable", cwd=tmp_path)
     folder = dataset_in(tmp_path / "store", "preferences")
     found = rows_of(folder, "dpo_scalable")
     assert found.height == 6 and found["chosen_reward"].to_list() == [4.0] * 6
@@ -164,6 +164,8 @@ def test_wrong_settings(config: Path, tmp_path: Path, server: ChatServer) -> Non
         ({"cuts": [{"spec": "rip", "thresholds": "gone.json"}]}, r"gone.json is not there"),
         ({"policies": [], "scorers": [], "engines": {}, "reward": ""}, "has no column 'answers' or 'answer'"),
         ({"leave_out": ["rude"]}, "leave_out"),
+        ({"scorers": ["helpsteer2", "r3"], "reward": ""}, "weighs coherence, .* which no scorer before it gives"),
+        ({"scorers": [{"spec": "http://127.0.0.1:9/x", "api_key_env": "NO_KEY"}], "reward": ""}, "NO_KEY holds no key"),
     ):
         with pytest.raises(InputError, match=fault):
             plan(**overrides)

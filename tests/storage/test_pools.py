@@ -137,6 +137,44 @@ def test_parquet_of_other_types(tmp_path: Path) -> None:
     assert len(found) == 1 and faults == {"null_prompt": 1}
 
 
+def test_nulls_mean_the_same_in_parquet_as_in_lines(tmp_path: Path) -> None:
+    kinds = {"prompt_id": pa.string(), "prompt": pa.string(), "answer": pa.string(), "reward": pa.float64()}
+    given = [
+        ("a", "x", "u", 1.0),
+        ("a", "x", None, 0.0),
+        (None, "y", "k", float("nan")),
+        ("", "y", "l", float("inf")),
+        ("b", None, "m", 1.0),
+        ("b", "z", "n", 2.0),
+    ]
+    rows = [dict(zip(kinds, row, strict=True)) for row in given]
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(kinds)), tmp_path / "in.parquet")
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    expected = [
+        {"prompt_id": "a", "prompt": "x", "answers": ["u", ""], "rewards": [1, None]},
+        {"prompt_id": "y", "prompt": "y", "answers": ["k", "l"], "rewards": [None, None]},
+        {"prompt_id": "b", "prompt": "z", "answers": ["n"], "rewards": [2]},
+    ]
+    for name in ("in.parquet", "in.jsonl"):
+        found, faults = read(tmp_path / name)
+        assert found == expected and sum(faults.values()) == 1
+        assert list(PoolFile(str(tmp_path / name)).ids()) == ["a", "a", "y", "y", None, "b"]
+    wide = pa.table({"prompt": ["p"], "answers": [["u", None, "v"]], "rewards": [[1.0, 0.0, float("nan")]]})
+    pq.write_table(wide, tmp_path / "wide.parquet")
+    assert read(tmp_path / "wide.parquet")[0][0]["rewards"] == [1, None, None]
+
+
+def test_optional_columns_may_come_later(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "answers": None}, {**WIDE[0], "system": "S", "reference": "R"}]
+    found, _ = read(write(tmp_path / "in.jsonl", rows), rewards=True, reference=True)
+    assert found == [{**WIDE[0], "system": "S", "reference": "R"}]
+    scattered = [{**row, "reference": f"R {row['prompt']}"} for row in long(WIDE)]
+    folder = tmp_path / "o'clock"
+    folder.mkdir()
+    path = write(folder / "s.jsonl", [scattered[n] for n in (0, 3, 1, 5, 2, 4)])
+    assert [row["reference"] for row in read(path, reference=True)[0]] == ["R A?", "R B?", "R C?"]
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_text("no")
     (tmp_path / "empty.jsonl").write_text("")

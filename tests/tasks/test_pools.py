@@ -232,6 +232,24 @@ def test_draws_are_even() -> None:
     assert other != pairs(cut(table, CutSettings(rule="random-pairs")))
 
 
+def test_random_pairs_find_the_few_that_differ() -> None:
+    rare = [1.0, *[0.0] * 63]
+    made = cut(pools(*[rare] * 300), CutSettings(rule="random-pairs", count=2))
+    assert made.pairs.num_rows == 600 and not made.reasons.any()
+    large = cut(pools([1.0, *[0.0] * 199]), CutSettings(rule="random-pairs", count=4096))
+    assert 190 <= large.pairs.num_rows <= 199
+
+
+@pytest.mark.parametrize(
+    "rewards", [[1e308, 1.5e308, 0], [-1e308, 0, 1e308], [0, 5e-324, 2e-309], [1e200, 1e199, 0], [1e-200, 2e-200, 0]]
+)
+def test_extreme_rewards(rewards: list[float]) -> None:
+    assert one("max-min", rewards) == [(int(np.argmax(rewards)), int(np.argmin(rewards)))]
+    report = CutReport(CutSettings(rule="max-min"))
+    report.add(cut(pools(rewards), report.settings))
+    assert list(lines(report.told({}, 1)))
+
+
 @pytest.mark.parametrize("count", [2, 3, 5, 8, 13])
 def test_a_tournament_of_rewards(count: int) -> None:
     draw = np.random.default_rng(count)

@@ -159,6 +159,8 @@ def test_chances() -> None:
     assert chances_of(said("Because"), "AB") == {}
     assert chances_of(said("10"), "0123456789") == {}
     assert chances_of(said("A", error="x"), "AB") == {}
+    assert chances_of(said("10", [["1", -0.1, {}], ["0", -0.1, {}]]), "0123456789") == {}
+    assert chances_of(said("89", [["89", -0.1, {"1": -3.0}]]), "0123456789") == {}
     late = [["\n", -0.1, {}], [" B", math.log(0.75), {" B": math.log(0.75), "A": math.log(0.25)}]]
     assert chances_of(said(" B", late), "AB") == pytest.approx({"A": 0.25, "B": 0.75})
     assert one_token(DirectScores(label="x").sampling).max_tokens < 10
@@ -270,6 +272,9 @@ def test_a_function_of_the_users(tmp_path: Path, store: Store) -> None:
     before = stage.content
     file.write_text("def length(prompt, answers, reference):\n    return [1 / 0]\n")
     assert PythonScores.of(f"{file}:length", "length").content != before
+    file.write_text("def words(prompt, answers, reference):\n    return ['good' for _ in answers]\n")
+    with pytest.raises(InputError, match="expected a number per answer"):
+        PythonScores.of(f"{file}:words", "x").apply(frame(pool("a", "b")), store.root)
     file.write_text("def other(prompt, answers, reference):\n    return [1]\n")
     for function, fault in ((f"{file}:missing", "cannot load"), (f"{tmp_path / 'no.py'}:f", "cannot load")):
         with pytest.raises(InputError, match=fault):
@@ -318,7 +323,7 @@ def test_an_endpoint(endpoint: str, store: Store) -> None:
     kept, dropped = stage.apply(rows, store.root)
     assert Handler.asked == 3 and not dropped
     assert kept["scores"][0][0]["values"] == [3.0, 1.0]
-    assert endpoint not in kept["scores"][0][0]["settings"]
+    assert stage.identity({}) != HttpScores(label="mine", url=f"{endpoint}/other").identity({})
     for form in ("[]", '{"scores": [[1]]}', '{"scores": [["x", 1]]}', "no"):
         Handler.form = form
         with pytest.raises(EngineRefused, match=r"another form|other numbers"):
@@ -360,7 +365,8 @@ def test_weights_and_batches() -> None:
         weights_of(["a"], {"b": 1}, "x")
     tokens = [[0] * size for size in (5, 9000, 2, 9000, 1)]
     assert list(batches(tokens)) == [[4, 2, 0], [1], [3]]
-    assert [len(batch) for batch in batches(tokens, single=True)] == [1] * 5
+    assert list(batches(tokens, alike=True)) == [[4], [2], [0], [1], [3]]
+    assert list(batches([[0]] * 3, alike=True)) == [[0, 1, 2]]
 
 
 def test_scorer_settings() -> None:
@@ -374,6 +380,7 @@ def test_scorer_settings() -> None:
         ({"kind": "reward-model"}, "needs model"),
         ("python:mine.py", "names no function"),
         ("http://user:secret@host/x", "carries a secret"),
+        ({"spec": "pairwise", "attempts": 2}, "no effect without a rubric"),
         ({"spec": "rubric", "rubric": {"criteria": "x"}}, "bad_rubric|must have the text"),
     ):
         with pytest.raises(ValidationError, match=fault):
@@ -411,6 +418,8 @@ def test_shots_are_dealt_evenly(store: Store) -> None:
 def test_a_new_prompt_is_read_between_its_marks() -> None:
     assert prompt_in(said("9. <begin> Do this. </end> 10. <begin> And that. </end>")) == "Do this."
     assert prompt_in(said("9. Do this. </end>")) == "Do this."
+    assert prompt_in(said("<begin> 2.5 kg of flour </end>")) == "2.5 kg of flour"
+    assert prompt_in(said("<begin>1. One\n2. Two</end>")) == "1. One\n2. Two"
     for text in ("Do this.", "<begin> </end>", "<begin> ... </end>", "<begin> cut off"):
         with pytest.raises(Drop, match="no_prompt"):
             prompt_in(said(text))
