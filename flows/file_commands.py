@@ -277,7 +277,7 @@ def score(
     if weight:
         settings["weights"] = dict(split_set(one, "--weight", "helpfulness=0.65") for one in weight)
     if rubric:
-        settings["rubric"] = read_yaml(rubric)
+        settings["rubric"] = read_yaml(rubric) or {}
     found = read_settings(ScorerSettings, None, {"spec": scorer, **settings})
     names = Names(prompt_id_column, prompt_column, answer_column)
     score_file(source, out, found, engine, concurrency, embedder, names, store, seed, workers, ray_address)

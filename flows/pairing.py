@@ -1,8 +1,9 @@
 """`synthmill pairs`: preference pairs from a plain file of answers with rewards."""
 
+import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -47,6 +48,9 @@ def pair_file(
         settings.rule != "rip" or save_thresholds.resolve() in (out.resolve(), Path(source).resolve())
     ):
         raise InputError("--save-thresholds writes what --rule rip fitted, to a file of its own")
+    if save_thresholds and not save_thresholds.resolve().parent.is_dir():
+        raise InputError(f"{save_thresholds} cannot be written; expected a file in a folder that is there")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary folders go
     settings = in_own_unit(settings)
     fixed = fixed_limits(settings)
     count = token_counter(settings)
@@ -73,10 +77,7 @@ def pair_file(
                 made = cut(table, settings, usable)
                 report.add(made)
                 tell(Progress(rows=report.prompts, dropped=report.reasons.total()))
-                pairs = made.pairs
-                if settings.rule == "rip":
-                    pairs = pairs.append_column("rejected_length", pa.array(lengths_of(pairs["rejected"], count)))
-                yield pairs
+                yield with_length(made.pairs, settings, count)
 
     def work(tables: Iterator[pa.Table]) -> tuple[int, Thresholds | None]:
         if settings.rule != "rip":
@@ -109,6 +110,13 @@ def learned(tables: Iterator[pa.Table]) -> Known:
     return facts.known()
 
 
+def with_length(pairs: pa.Table, settings: CutSettings, count: Callable[[str], int] | None) -> pa.Table:
+    """RIP's pairs with the length that its limits look at."""
+    if settings.rule != "rip" or "rejected_length" in pairs.column_names:
+        return pairs
+    return pairs.append_column("rejected_length", pa.array(lengths_of(pairs["rejected"], count)))
+
+
 def kept(parts: Iterator[pa.Table], report: CutReport) -> Iterator[pa.Table]:
     for pairs in parts:
         report.keep(pairs)
@@ -123,7 +131,7 @@ def written(out: Path, parts: Iterator[pa.Table], settings: CutSettings) -> int:
             {name: pa.array([], kind) for name, kind in EMPTY.items()}
             | {"rewards": pa.array([], pa.list_(pa.float64()))}
         )
-        first = cut(none, settings).pairs
+        first = with_length(cut(none, settings).pairs, settings, None)
     return write_rows(out, first.schema, (part for some in ([first], parts) for part in some))
 
 

@@ -36,6 +36,7 @@ from tasks.scorers import scorer_stage
 from tasks.stages import Planned, run_stage
 
 POOLS_PER_PART = 64
+RESERVED = ("id", "prompt_id", "prompt", "answer", "answers", "system", "reference")
 ROWS_AT_ONCE = 4096
 
 
@@ -57,6 +58,8 @@ def score_file(
     place = Store(Path(store).expanduser().resolve())
     weighted = tuple(settings.weights or ()) if settings.kind == "weighted" else ()
     file = PoolFile(source, names, rewards=False, reference=True, extra=[name for name in weighted if name != REWARD])
+    if settings.label in RESERVED:
+        raise InputError(f"no score may be called {settings.label}; give it another --name")
     if settings.label in file.columns:
         raise InputError(f"{source} has a column {settings.label!r} already; give the score another --name")
     stage = scorer_stage(settings, embedder, seed)
@@ -155,7 +158,13 @@ def write_scored(file: PoolFile, out: Path, label: str, scores: dict[str, Any]) 
         rows = Path(folder) / "rows.jsonl"
         write_rows(rows, None, parts())
         typed = Path(folder) / "rows.parquet"
-        pl.scan_ndjson(rows, infer_schema_length=None).sink_parquet(typed)
+        try:
+            pl.scan_ndjson(rows, infer_schema_length=None).sink_parquet(typed)
+        except pl.exceptions.PolarsError as error:
+            raise InputError(
+                f"the rows of {file.path} do not fit one table ({' '.join(str(error).split())[:100]}); write --out "
+                "OUT.jsonl: nothing is scored twice"
+            ) from error
         file_made = pq.ParquetFile(typed)
         tables: Iterator[Rows] = (pa.table(batch) for batch in file_made.iter_batches())
         return write_rows(out, file_made.schema_arrow, tables), scored

@@ -105,6 +105,9 @@ class CutSettings(Spelled):
         fixed = bool(self.preset) + bool(self.thresholds)
         if fixed > 1 or (fixed and any(name in self.model_fields_set for name in (*LIMITS, *QUANTILES))):
             raise ValueError("expected one of: a preset, a file of thresholds, or limits and quantiles of your own")
+        for limit, quantile in zip(LIMITS, QUANTILES, strict=True):
+            if getattr(self, limit) is not None and getattr(self, quantile) not in (None, 0.5):
+                raise ValueError(f"expected {limit} or {quantile}, not both")
         if self.tokenizer and self.length != "tokens":
             raise ValueError("a tokenizer has no effect while length is characters; set length to tokens")
         return self

@@ -1,5 +1,6 @@
 """Settings of `preferences` and `self-rip`. Defaults are the papers' where they have any (docs/papers.md#rip)."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -87,6 +88,8 @@ class PoolSettings(RunSettings):
         ):
             if doubled := {name for name in names if list(names).count(name) > 1}:
                 raise ValueError(f"two {what} are called {min(doubled)}; give one of them another name")
+        if bad := [role for role in self.policies if not re.fullmatch(r"[\w.-]+", role)]:
+            raise ValueError(f"{bad[0]!r} is no name of a role; expected letters, digits, . _ -")
         if not self.cuts:
             raise ValueError("there is no cut; expected one at least, for instance rip")
         roles = {"teacher", *self.asks, *self.policies, *(scorer.role for scorer in self.scorers if scorer.judges)}
@@ -147,7 +150,9 @@ class SelfRipSettings(PoolSettings):
     asks: ClassVar = ("author",)
 
     source: SourceSettings = Field(description="the kept prompts: what `pairs --rule rip` or `preferences` wrote")
-    thresholds: str = Field(description="the limits that kept them: what --save-thresholds or `preferences` wrote")
+    thresholds: str = Field(
+        min_length=1, description="the limits that kept them: what --save-thresholds or `preferences` wrote"
+    )
     prompts: NewPromptSettings = NewPromptSettings()
     against: tuple[SourceSettings, ...] = Field((), description="more prompts that new ones must not be like")
     cuts: tuple[CutSettings, ...] = Field((), description="more rules, beside rip with the thresholds")
@@ -164,6 +169,8 @@ class SelfRipSettings(PoolSettings):
         if not isinstance(given, Mapping) or not isinstance(given.get("thresholds"), str):
             return given
         cuts = given.get("cuts") or ()
+        if not isinstance(cuts, str | Mapping | list | tuple):
+            return given
         others = [cuts] if isinstance(cuts, str | Mapping) else list(cuts)
         rip = CutSettings(rule="rip", thresholds=given["thresholds"])
         return {**given, "cuts": [rip, *(one for one in others if one != rip and one != rip.model_dump(mode="json"))]}

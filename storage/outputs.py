@@ -1,6 +1,7 @@
 """Rows into a plain file, part by part: JSONL, JSONL.gz or Parquet, by its ending; the whole file or none of it."""
 
 import gzip
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +14,14 @@ from storage.files import write_atomically
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 Rows: TypeAlias = list[dict[str, Any]] | pa.Table
+
+
+def line_of(row: dict[str, Any]) -> bytes:
+    """A row as a line of JSON; bytes, and texts that are no Unicode, as readably as they can be."""
+    try:
+        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        return json.dumps(row, ensure_ascii=False, default=str).encode(errors="replace") + b"\n"
 
 
 def write_rows(out: Path, columns: pa.Schema | None, parts: Iterable[Rows]) -> int:
@@ -30,7 +39,7 @@ def write_rows(out: Path, columns: pa.Schema | None, parts: Iterable[Rows]) -> i
         with gzip.GzipFile(path, "wb", mtime=0) if out.suffix == ".gz" else path.open("wb") as file:
             for rows in parts:
                 plain = rows.to_pylist() if isinstance(rows, pa.Table) else rows
-                file.write(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in plain))
+                file.write(b"".join(map(line_of, plain)))
                 written += len(rows)
 
     write_atomically(out, write)

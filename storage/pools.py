@@ -63,7 +63,10 @@ class PoolFile:
         self._parquet = None
         if path.lower().endswith(".parquet") and not path.startswith("hf://"):
             self._parquet = open_parquet(Path(path).expanduser())
-            columns = set(self._parquet.schema_arrow.names)
+            names_there = self._parquet.schema_arrow.names
+            columns = set(names_there)
+            if len(columns) < len(names_there):
+                raise InputError(f"{path} has two columns of one name; rename one of them")
         else:
             looked_at = [line.fields for line in islice(lines_of(path), LOOKED_AT) if line.fields]
             if not looked_at:
@@ -76,6 +79,8 @@ class PoolFile:
         self.system = "system" if "system" in columns else ""
         self.reference = "reference" if reference and "reference" in columns else ""
         self.columns = columns
+        if taken := [name for name in extra if name in (*PLAIN, "answers", self.prompt, self.answer, self.id)]:
+            raise InputError(f"{taken[0]!r} is no column of numbers, so it cannot be weighed")
         self.extra = tuple(self._column(columns, name, (), "") for name in extra)
         if self._parquet:
             self.wide = is_list(self._parquet.schema_arrow.field(self.answer).type)
@@ -171,7 +176,10 @@ class PoolFile:
             pools = first.take(pa.array(starts))
             for name, column in columns.items():
                 pools = pools.append_column(name, column)
-            yield from self._whole_pools(iter([pools]))
+            same = pc.equal(rows["prompt"], rows["prompt"].take(np.repeat(starts, np.diff(offsets.to_numpy()))))
+            one_prompt = np.logical_and.reduceat(same.to_numpy(), starts)
+            self._count("several_prompts_of_one_id", pa.array(one_prompt))
+            yield from self._whole_pools(iter([pools.filter(pa.array(one_prompt))]))
 
     def _read(self) -> dict[str, str]:
         """Our name -> the file's, of every column that is read."""
@@ -234,6 +242,8 @@ class PoolFile:
         for name in ("rewards", *self.extra):
             if name in row:
                 values = row[name] if self.wide else [row[name]]
+                if values is None:
+                    values = [None] * len(texts)
                 if not isinstance(values, list):
                     raise Drop(f"{name}_not_lists")
                 numbers = [number_in(value) for value in values]
@@ -353,10 +363,10 @@ def text_in(answer: Any) -> str | None:
 
 
 def number_in(value: Any) -> float | None:
-    """A finite number, also one that is written as text (CSV); None for anything else."""
+    """A finite number, also one that is written as text (CSV), or as true or false; None for anything else."""
     if isinstance(value, str):
         with suppress(ValueError):
             value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > sys.float_info.max:
+    if not isinstance(value, int | float) or abs(value) > sys.float_info.max:
         return None
     return float(value) if math.isfinite(value) else None

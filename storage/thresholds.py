@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from schemas.cut_settings import Thresholds
+from schemas.cut_settings import LIMITS, Thresholds
 from schemas.errors import InputError
 from schemas.settings import explain
 
@@ -12,7 +12,10 @@ from schemas.settings import explain
 def read_thresholds(path: Path) -> Thresholds:
     """Raises InputError when the file is not there, or is none of limits."""
     try:
-        return Thresholds.model_validate_json(path.expanduser().read_bytes())
+        found = Thresholds.model_validate_json(path.expanduser().read_bytes())
+        if all(getattr(found, name) is None for name in LIMITS):
+            raise InputError(f"{path} holds no limit; expected rejected_reward, rejected_length or gap")
+        return found
     except FileNotFoundError as error:
         raise InputError(
             f"{path} is not there; expected what `synthmill pairs --rule rip --save-thresholds` wrote"

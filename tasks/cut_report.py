@@ -34,7 +34,7 @@ class CutReport:
         self.skewness = 0.0
         self.skewed = 0
         self.sampled: list[Array] = []
-        self.every = 1
+        self.every, self.low, self.high = 1, np.inf, -np.inf
         self.chosen: list[Array] = []
         self.rejected: list[Array] = []
 
@@ -55,7 +55,9 @@ class CutReport:
             self.same[one, other] += int((places[:, one] == places[:, other]).sum())
         skews = seven.skewness[there & ~np.isnan(seven.skewness)]
         self.skewness, self.skewed = self.skewness + float(skews.sum()), self.skewed + len(skews)
-        self.sampled.append(whole.rewards[np.isfinite(whole.rewards)][:: self.every])
+        rewards = whole.rewards[np.isfinite(whole.rewards)]
+        self.low, self.high = rewards.min(initial=self.low), rewards.max(initial=self.high)
+        self.sampled.append(rewards[:: self.every])
         if sum(map(len, self.sampled)) > MOST_SAMPLED:
             self.sampled, self.every = [np.concatenate(self.sampled)[::2]], self.every * 2
 
@@ -88,9 +90,9 @@ class CutReport:
             }
             found["pools_of_5_or_fewer"] = self.small / of
             found["mean_skewness"] = self.skewness / max(1, self.skewed)
-        before = np.concatenate(self.sampled) if self.sampled else np.zeros(0)
-        if len(before) and np.abs(before).max() < HUGE:
-            edges = bin_edges(before)
+        edges = bin_edges(np.concatenate([np.array([self.low, self.high]), *self.sampled]))
+        if len(edges):
+            found["histogram_of_one_in"] = self.every
             found["histogram"] = {"from": edges[:-1].tolist(), "to": float(edges[-1])} | {
                 name: np.histogram(np.concatenate([np.zeros(0), *many]), edges)[0].tolist()
                 for name, many in (("all", self.sampled), ("chosen", self.chosen), ("rejected", self.rejected))
@@ -99,11 +101,16 @@ class CutReport:
 
 
 def bin_edges(rewards: Array) -> Array:
-    """A bin per whole number where rewards are few whole numbers, as a judge's; else as many as a screen shows."""
+    """A bin per whole number where rewards are few whole numbers, as a judge's; else as many as a screen shows; none
+    where numbers are too near to each other, or too far apart, to be told apart.
+    """
     low, high = rewards.min(), rewards.max()
+    if not np.isfinite(high) or max(abs(low), abs(high)) > HUGE:
+        return np.zeros(0)
     if high - low < BINS and (rewards == np.round(rewards)).all():
         return np.arange(low, high + 2)
-    return np.histogram_bin_edges(rewards, BINS)
+    edges = np.linspace(low, high, BINS + 1)
+    return edges if (np.diff(edges) > 0).all() else np.zeros(0)
 
 
 def in_words(told: Mapping[str, Any]) -> Iterator[str]:
@@ -161,7 +168,8 @@ def lines(told: Mapping[str, Any], *, whole: bool = True) -> Iterator[str]:
         yield f"  {collapsed} of the {len(same)} pairings are the same answer for more than {OFTEN:.0%} of the prompts"
         yield from (f"  {line}" for line in in_words(told))
     if shown := told.get("histogram"):
-        yield "  rewards: all answers, then the chosen and the rejected of what is kept"
+        part = f" (one in {told['histogram_of_one_in']})" if told["histogram_of_one_in"] > 1 else ""
+        yield f"  rewards: all answers{part}, then the chosen and the rejected of what is kept"
         most = max(shown["all"])
         sides = (shown[name] for name in ("from", "all", "chosen", "rejected"))
         for start, count, chosen, rejected in zip(*sides, strict=True):

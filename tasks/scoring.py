@@ -51,7 +51,7 @@ class FrameScorer(FrameStage):
         for pool, given in zip(pools, self.score(pools, store), strict=True):
             try:
                 values = [finite(value) for value in given]
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 raise InputError(f"{self.label} gave {given!r:.60}; expected a number per answer") from error
             if len(values) != len(pool["answers"]):
                 raise InputError(f"{self.label} gave {len(values)} scores for {len(pool['answers'])} answers")
@@ -140,8 +140,11 @@ class PythonScores(FrameScorer):
         for pool in pools:
             texts = [answer["text"] for answer in pool["answers"]]
             try:
-                yield list(function(pool["prompt"], texts, pool["reference"]))
-            except Exception as error:
+                found = function(pool["prompt"], texts, pool["reference"])
+                if isinstance(found, str | bytes | Mapping | set):
+                    raise TypeError(f"it returned {type(found).__name__}")
+                yield list(found)
+            except (Exception, SystemExit) as error:
                 raise InputError(
                     f"{self.function} failed on the prompt {pool['id']}: {type(error).__name__}: {error}; it is called "
                     "with (prompt, answers, reference) and returns a number per answer"

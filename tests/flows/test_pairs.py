@@ -225,13 +225,20 @@ def test_scores_stand_on_the_rows_they_were_given_for(tmp_path: Path) -> None:
     wide = [["1", "22"], ["55555", "4444"], 5]
     write_jsonl(
         tmp_path / "wide.jsonl",
-        [{"prompt_id": {"x": 1} if n == 2 else "a", "prompt": "p", "answers": one} for n, one in enumerate(wide)],
+        [{"prompt_id": [1] if n == 2 else "a", "prompt": "p", "answers": one} for n, one in enumerate(wide)],
     )
     _, err = synthmill("score", "wide.jsonl", *given, cwd=tmp_path)
     assert [row["python"] for row in rows(tmp_path / "o.jsonl")] == [[1, 2], [None, None], []]
     assert "2 answers scored" in err and "duplicate_id" in err
-    synthmill("score", "wide.jsonl", *given[:2], "--name", "rewards", "--out", "o.parquet", cwd=tmp_path)
+    parquet = [*given[:2], "--name", "rewards", "--out", "o.parquet"]
+    _, err = synthmill("score", "wide.jsonl", *parquet, cwd=tmp_path, expect=2)
+    assert "do not fit one table" in err
+    write_jsonl(tmp_path / "wide.jsonl", [{"prompt": "p", "answers": ["1", "22"]}])
+    synthmill("score", "wide.jsonl", *parquet, cwd=tmp_path)
     assert pl.read_parquet(tmp_path / "o.parquet").columns.count("rewards") == 1
+    (tmp_path / "bytes.csv").write_bytes(b"prompt,answer\np,one\np,\xff\n")
+    synthmill("score", "bytes.csv", *given, cwd=tmp_path)
+    assert [row["python"] for row in rows(tmp_path / "o.jsonl")] == [3, None]
 
 
 def test_wide_rows_keep_their_shape(tmp_path: Path) -> None:

@@ -172,5 +172,7 @@ def test_wrong_settings(config: Path, tmp_path: Path, server: ChatServer) -> Non
     base = {"source": str(tmp_path / "prompts.jsonl"), "store": str(tmp_path / "s")}
     with pytest.raises(InputError, match="thresholds"):
         plan_self_rip(read_settings(SelfRipSettings, None, base))
+    with pytest.raises(InputError, match="thresholds"):
+        plan_self_rip(read_settings(SelfRipSettings, None, {**base, "thresholds": ""}))
     with pytest.raises(InputError, match=r"gone\.json is not there"):
         plan_self_rip(read_settings(SelfRipSettings, None, {**base, "thresholds": "gone.json"}))

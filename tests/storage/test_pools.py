@@ -70,6 +70,10 @@ def test_csv_and_other_names(tmp_path: Path) -> None:
     assert [row["prompt_id"] for row in read(write(tmp_path / "ids.jsonl", by_id))[0]] == ["0", "1"]
     with pytest.raises(InputError, match=r"no column 'rewards' or 'reward'; found .* --reward-column"):
         read(write(tmp_path / "none.jsonl", [{"prompt": "p", "answers": ["a"]}]))
+    mixed = [{"prompt_id": "a", "prompt": p, "answer": p, "reward": n} for n, p in enumerate(("x", "y"))]
+    assert read(write(tmp_path / "mixed.jsonl", mixed)) == ([], {"several_prompts_of_one_id": 1})
+    with pytest.raises(InputError, match="cannot be weighed"):
+        read(tmp_path / "mixed.jsonl", extra=("prompt",))
     with pytest.raises(InputError, match="has no column 'wrong'"):
         read(tmp_path / "ids.jsonl", Names("", "wrong"))
     rows, _ = read(tmp_path / "none.jsonl", rewards=False)
@@ -108,7 +112,7 @@ def test_bad_rows_are_counted_and_never_stop_the_others(tmp_path: Path) -> None:
     assert set(by_id) == {"a", "nan", "texts", "huge"}
     assert by_id["nan"]["rewards"] == [1, None, None]
     assert by_id["texts"]["answers"] == ["a", "", "t"] and by_id["texts"]["rewards"] == [1, None, 3]
-    assert by_id["huge"]["rewards"] == [None, 1, None]
+    assert by_id["huge"]["rewards"] == [None, 1, 1]
     assert sum(faults.values()) == 6
     assert faults["as_many_rewards_as_answers"] == 1 and faults["answers_not_lists"] == 1
 

@@ -241,7 +241,16 @@ def test_random_pairs_find_the_few_that_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    "rewards", [[1e308, 1.5e308, 0], [-1e308, 0, 1e308], [0, 5e-324, 2e-309], [1e200, 1e199, 0], [1e-200, 2e-200, 0]]
+    "rewards",
+    [
+        [1.0, 1.0000000000000002],
+        [1e17, 1e17 + 16],
+        [1e308, 1.5e308, 0],
+        [-1e308, 0, 1e308],
+        [0, 5e-324, 2e-309],
+        [1e200, 1e199, 0],
+        [1e-200, 2e-200, 0],
+    ],
 )
 def test_extreme_rewards(rewards: list[float]) -> None:
     assert one("max-min", rewards) == [(int(np.argmax(rewards)), int(np.argmin(rewards)))]
