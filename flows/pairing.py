@@ -4,6 +4,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flows.progress import Reporter
 from flows.sampling import check_out
@@ -19,7 +19,7 @@ from schemas.cut_settings import LIMITS, PRESETS, CutSettings, Thresholds
 from schemas.errors import InputError
 from storage.files import write_json
 from storage.outputs import write_rows
-from storage.pools import Names, PoolFile, over
+from storage.pools import Names, PoolFile, ahead, over
 from storage.thresholds import read_thresholds
 from tasks.cut_report import CutReport, in_words, lines
 from tasks.hacking import Known, PoolFacts, counted
@@ -83,7 +83,7 @@ def pair_file(
         if settings.rule != "rip":
             return written(out, kept(pairs_of(tables), report), settings), None
         with TemporaryDirectory(dir=out.resolve().parent, prefix=".pairs-") as folder:
-            return filtered(pairs_of(tables), Path(folder) / "pairs.parquet", out, settings, fixed, report, source)
+            return filtered(pairs_of(tables), Path(folder) / "pairs.arrow", out, settings, fixed, report, source)
 
     made, limits = over(file, work, out.resolve().parent)
     if save_thresholds and limits and not limits.pairs:
@@ -127,12 +127,16 @@ def written(out: Path, parts: Iterator[pa.Table], settings: CutSettings) -> int:
     """Write pairs; a file without any has the columns all the same."""
     first = next(parts, None)
     if first is None:
-        none = pa.table(
-            {name: pa.array([], kind) for name, kind in EMPTY.items()}
-            | {"rewards": pa.array([], pa.list_(pa.float64()))}
-        )
-        first = with_length(cut(none, settings).pairs, settings, None)
-    return write_rows(out, first.schema, (part for some in ([first], parts) for part in some))
+        first = no_pairs(settings)
+    return write_rows(out, first.schema, chain([first], ahead(parts)))
+
+
+def no_pairs(settings: CutSettings) -> pa.Table:
+    """The columns of a rule's pairs."""
+    none = pa.table(
+        {name: pa.array([], kind) for name, kind in EMPTY.items()} | {"rewards": pa.array([], pa.list_(pa.float64()))}
+    )
+    return with_length(cut(none, settings).pairs, settings, None)
 
 
 def filtered(
@@ -147,12 +151,11 @@ def filtered(
     """RIP's second half: all pairs to a file, limits from their metrics, then those within them to `out`."""
     seen: list[tuple[Any, ...]] = []
 
-    def watched() -> Iterator[pa.Table]:
-        for pairs in parts:
+    first = next(parts, None)
+    with pa.ipc.new_file(spill, (first or no_pairs(settings)).schema) as writer:
+        for pairs in chain([first] if first else [], ahead(parts)):
             seen.append(tuple(pairs[name].to_numpy() for name in ("rejected_reward", "rejected_length", "margin")))
-            yield pairs
-
-    written(spill, watched(), settings)
+            writer.write_table(pairs)
     metrics = (
         dict(zip(LIMITS, (np.concatenate(column) for column in zip(*seen, strict=True)), strict=True))
         if seen
@@ -165,7 +168,8 @@ def filtered(
 
     def staying() -> Iterator[pa.Table]:
         start = 0
-        for batch in pq.ParquetFile(spill).iter_batches(batch_size=8192):
+        file = pa.ipc.open_file(pa.memory_map(str(spill)))
+        for batch in map(file.get_batch, range(file.num_record_batches)):
             mine = good[start : start + batch.num_rows]
             start += batch.num_rows
             pairs = pa.table(batch).filter(pa.array(mine))

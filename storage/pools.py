@@ -4,6 +4,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -21,7 +22,7 @@ from storage.sources import id_of
 
 T = TypeVar("T")
 BATCH_BYTES = 64 << 20  # of a file's content at a time; what is held at once is a few times as much
-BATCH_ROWS = 65_536
+BATCH_ROWS, BUFFER = 65_536, 1 << 20
 LOOKED_AT = 256  # rows, to learn which columns there are and how large rows are
 IDS, PROMPTS, ANSWERS, REWARDS = ("prompt_id", "id"), ("prompt",), ("answers", "answer"), ("rewards", "reward")
 TEXT = pa.string()
@@ -195,7 +196,7 @@ class PoolFile:
             first = next(file.iter_batches(batch_size=LOOKED_AT, columns=wanted), None)
             size = first.nbytes / max(1, first.num_rows) if first else 1  # the file itself may be packed tightly
             per_batch = int(min(BATCH_ROWS, max(LOOKED_AT, BATCH_BYTES / max(1, size))))
-            for batch in file.iter_batches(batch_size=per_batch, columns=wanted):
+            for batch in ahead(file.iter_batches(batch_size=per_batch, columns=wanted, use_threads=False)):
                 columns = {ours: plain(batch[theirs], ours, self.wide, theirs) for ours, theirs in read.items()}
                 named = pc.greater(pc.fill_null(pc.utf8_length(columns["prompt_id"]), 0), 0)
                 columns["prompt_id"] = pc.if_else(named, columns["prompt_id"], columns["prompt"])
@@ -305,7 +306,7 @@ def over(file: PoolFile, work: Callable[[Iterator[pa.Table]], T], beside: Path) 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path, memory_map=True)
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER)
     except FileNotFoundError as error:
         raise InputError(f"{path} is not there; expected a Parquet or JSONL file") from error
     except (pa.ArrowInvalid, OSError) as error:
@@ -328,11 +329,26 @@ def plain(column: Any, name: str, wide: bool, theirs: str) -> Any:
             fields = {field.name for field in values.type}
             values = pc.struct_field(values, "text" if "text" in fields else "content")
         values = values.cast(kind)
-        if numbers:
+        if numbers and not pc.all(pc.is_finite(values)).as_py():
             values = pc.if_else(pc.is_finite(values), values, None)
         return as_lists(column, values) if listed else values
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError, AttributeError) as error:
         raise InputError(f"the column {theirs!r} holds {column.type}; expected {wanted}") from error
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one being made while one is used."""
+    nothing: Any = object()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(next, items, nothing)
+        while (item := waiting.result()) is not nothing:
+            waiting = thread.submit(next, items, nothing)
+            yield item
+
+
+def in_one(column: Any) -> Any:
+    """A column as one array, without a copy where it is one."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def as_lists(lists: Any, values: Any) -> Any:
@@ -343,14 +359,14 @@ def as_lists(lists: Any, values: Any) -> Any:
 
 def texts_only(pools: pa.Table) -> pa.Table:
     """What is no text becomes an empty one without a reward, so that its pool can give no pair."""
-    answers = pools["answers"].combine_chunks()
+    answers = in_one(pools["answers"])
     flat = answers.flatten()
     if not flat.null_count:
         return pools
     columns = {name: pools[name] for name in pools.column_names}
     columns["answers"] = as_lists(answers, pc.fill_null(flat, ""))
     if "rewards" in columns:
-        rewards = pools["rewards"].combine_chunks()
+        rewards = in_one(pools["rewards"])
         columns["rewards"] = as_lists(rewards, pc.if_else(pc.is_valid(flat), rewards.flatten(), None))
     return pa.table(columns)
 

@@ -55,9 +55,10 @@ class CutReport:
             self.same[one, other] += int((places[:, one] == places[:, other]).sum())
         skews = seven.skewness[there & ~np.isnan(seven.skewness)]
         self.skewness, self.skewed = self.skewness + float(skews.sum()), self.skewed + len(skews)
-        rewards = whole.rewards[np.isfinite(whole.rewards)]
-        self.low, self.high = rewards.min(initial=self.low), rewards.max(initial=self.high)
-        self.sampled.append(rewards[:: self.every])
+        rewards = whole.rewards[:: self.every]
+        self.sampled.append(rewards[np.isfinite(rewards)])
+        self.low = whole.rewards[starts + places[:, 0]].min(initial=self.low)
+        self.high = whole.rewards[starts + places[:, -1]].max(initial=self.high)
         if sum(map(len, self.sampled)) > MOST_SAMPLED:
             self.sampled, self.every = [np.concatenate(self.sampled)[::2]], self.every * 2
 
@@ -90,7 +91,7 @@ class CutReport:
             }
             found["pools_of_5_or_fewer"] = self.small / of
             found["mean_skewness"] = self.skewness / max(1, self.skewed)
-        edges = bin_edges(np.concatenate([np.array([self.low, self.high]), *self.sampled]))
+        edges = bin_edges(np.concatenate([np.array([self.low, self.high]), *self.sampled[:1]]))
         if len(edges):
             found["histogram_of_one_in"] = self.every
             found["histogram"] = {"from": edges[:-1].tolist(), "to": float(edges[-1])} | {

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from schemas.hashing import digest
 from schemas.texts import normalised
+from storage.pools import in_one
 from tasks.overlap import words_of
 from tasks.points import Array, Pools
 
@@ -158,8 +159,7 @@ class Counted:
 
 def lengths_in(table: pa.Table) -> Array:
     """Characters of every answer, (answers,) float64."""
-    answers = table["answers"].combine_chunks() if isinstance(table["answers"], pa.ChunkedArray) else table["answers"]
-    return np.asarray(pc.utf8_length(answers.flatten()).to_numpy(zero_copy_only=False), np.float64)
+    return np.asarray(pc.utf8_length(in_one(table["answers"]).flatten()).to_numpy(zero_copy_only=False), np.float64)
 
 
 def text_hash(text: str) -> int:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.cut_settings import POINT_ORDER, CutSettings
+from storage.pools import in_one
 from tasks.cores import on_all_cores
 from tasks.points import (
     Array,
@@ -73,14 +74,14 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
     rewards = [pools.rewards[one] for one in at]
     places = [pools.local()[one] if pools.places is not None else one - pools.starts[pair_of] for one in at]
     higher = rewards[0] > rewards[1]
-    answers = table["answers"].combine_chunks() if isinstance(table["answers"], pa.ChunkedArray) else table["answers"]
-    flat = answers.flatten()
+    flat = in_one(table["answers"]).flatten()
     texts = [flat.take(pa.array(whole.starts[pair_of[higher]] + one[higher])) for one in places]
     same = pc.equal(*texts).to_numpy(zero_copy_only=False)
     kept = np.flatnonzero(higher)[~same]
-    unpaired = (reasons == KEPT) & ~np.isin(np.arange(len(pools)), pair_of[kept])
-    reasons[unpaired] = EQUAL
-    reasons[unpaired & np.isin(np.arange(len(pools)), pair_of[higher])] = SAME_TEXT
+    paired, unequal = np.zeros(len(pools), bool), np.zeros(len(pools), bool)
+    paired[pair_of[kept]], unequal[pair_of[higher]] = True, True
+    reasons[(reasons == KEPT) & ~paired] = EQUAL
+    reasons[(reasons == EQUAL) & unequal] = SAME_TEXT
     different = pa.array(~same)
     with np.errstate(over="ignore"):
         margin = rewards[0][kept] - rewards[1][kept]

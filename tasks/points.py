@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
+from storage.pools import in_one
 from tasks.cores import on_all_cores
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -31,7 +32,7 @@ class Pools(NamedTuple):
     @classmethod
     def of(cls, column: Any) -> Self:
         """Of a column of lists of numbers; a null is NaN, and a pool that is null has no answers."""
-        lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        lists = in_one(column) if isinstance(column, pa.ChunkedArray) else column
         starts = np.zeros(len(lists) + 1, np.int64)
         np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False), out=starts[1:])
         return cls(lists.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False), starts)
