@@ -1,10 +1,10 @@
 """What the rules choose on real pools: AlpacaEval's answers by pool size, WildBench's scores, a run of `preferences`.
 
-    python -m bench.pools --alpaca-eval pool.jsonl.gz --wildbench wildbench_reward_matrix.json [--run DATASET]
+    python -m bench.pools --alpaca-eval pool.jsonl.gz --wildbench wildbench_reward_matrix.json [--run DATASET ...]
 
 AlpacaEval: 55 models' answers (without the baseline and the two entries made to fool the judge); the reward is the
 logit of the chance to win, clipped at 1e-8. A pool of n has the n models whose names hash lowest with the prompt's
-number. WildBench: 12 models' scores from 1 to 10. --run: a dataset that `synthmill run preferences` wrote.
+number. WildBench: 12 models' scores from 1 to 10. --run: datasets that `synthmill run preferences` wrote.
 """
 
 import argparse
@@ -149,12 +149,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--alpaca-eval", type=Path)
     options.add_argument("--wildbench", type=Path)
-    options.add_argument("--run", type=Path)
+    options.add_argument("--run", type=Path, nargs="+", default=[])
     given = options.parse_args()
     for title, file, told in (
         ("Mean reward of each point on AlpacaEval's pools", given.alpaca_eval, alpaca_table),
         ("RIP on WildBench", given.wildbench, wildbench_lines),
-        ("A run of `preferences`", given.run, run_lines),
+        *((f"A run of `preferences`, {n}", run, run_lines) for n, run in enumerate(given.run, 1)),
     ):
         if file:
             print(f"**{title}**\n")

@@ -20,13 +20,13 @@ from flows.quiet import TELEMETRY_OFF
 from flows.stopping import STOP, TAKEN_OVER, stop_on_signals
 from schemas.artifacts import Manifest
 from schemas.errors import EngineError, EngineRefused, Stopped, SynthmillError
+from schemas.progress import Progress
 from storage.artifacts import Store, read_dropped
 from storage.catalog import rebuild
 from storage.runs import RunRecord, StageRun, new_run, now, summary, write_run
 from tasks.guard import guard
 from tasks.parallel import InProcess, RayPool, make_pool
 from tasks.stages import Planned, run_stage
-from tasks.worker import Progress
 
 TELL_PREFECT_EVERY_S = 2.0
 

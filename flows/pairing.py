@@ -14,11 +14,11 @@ import orjson
 import pyarrow as pa
 
 from flows.progress import Reporter
-from flows.sampling import check_out
 from schemas.cut_settings import LIMITS, PRESETS, CutSettings, Thresholds
 from schemas.errors import InputError
+from schemas.progress import Progress
 from storage.files import write_json
-from storage.outputs import write_rows
+from storage.outputs import check_out, write_rows
 from storage.pools import Names, PoolFile, ahead, over
 from storage.thresholds import read_thresholds
 from tasks.cut_report import CutReport, in_words, lines
@@ -26,7 +26,6 @@ from tasks.hacking import Known, PoolFacts, counted
 from tasks.pairing import cut, lengths_of
 from tasks.pool_pairs import own_limits, quantiles_of, token_counter, with_rewards
 from tasks.rip import fit, keeps
-from tasks.worker import Progress
 
 EMPTY = {"prompt_id": pa.string(), "prompt": pa.string(), "answers": pa.list_(pa.string())}
 

@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from tasks.worker import Progress
+from schemas.progress import Progress
 
 LINE_EVERY_S = 10.0
 

@@ -14,14 +14,13 @@ from flows.plan import chain, file_source
 from flows.progress import Reporter
 from flows.retpo_plans import plan_search
 from flows.retpo_report import CHECKED, check_found
-from flows.sampling import check_out
 from flows.stopping import STOP, stop_on_signals
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
 from schemas.settings import read_settings
 from storage.artifacts import Store, read_dropped, read_part
-from storage.outputs import write_rows
+from storage.outputs import check_out, write_rows
 from storage.runs import StageRun, new_run, recording
 from storage.turns import queries_kind
 from tasks.guard import guard

@@ -1,6 +1,5 @@
 """`synthmill sample`: N answers per prompt for a plain file."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -11,11 +10,11 @@ from flows.progress import Reporter
 from flows.stopping import STOP, stop_on_signals
 from schemas.artifacts import Manifest
 from schemas.calls import Sampling
-from schemas.errors import EngineError, InputError
+from schemas.errors import EngineError
 from schemas.settings import EngineSettings, SourceSettings, read_settings
 from storage.artifacts import Store, read_part
 from storage.calls import seal_abandoned
-from storage.outputs import ENDINGS, write_rows
+from storage.outputs import check_out, write_rows
 from storage.runs import StageRun, new_run, recording
 from tasks.answers import Answers
 from tasks.engines.engine import resolve
@@ -83,16 +82,6 @@ def sample_file(
 
 ANSWER_COLUMNS = ("id", "answer_index", "prompt", "system", "answer", "finish_reason", "completion_tokens")
 WHOLE_NUMBERS = ("answer_index", "completion_tokens")
-
-
-def check_out(out: Path, *sources: str) -> None:
-    """Raises InputError before a token is spent when the output could not be written, or would replace the input."""
-    if not out.name.endswith(ENDINGS):
-        raise InputError(f"{out} has an unknown ending; expected one of {', '.join(ENDINGS)}")
-    if out.resolve() in [Path(source).expanduser().resolve() for source in sources if source]:
-        raise InputError(f"{out} is the input, too; choose another --out")
-    if out.is_dir() or not os.access(out.resolve().parent, os.W_OK):
-        raise InputError(f"{out} cannot be written; expected a file in a folder that is there and may be written to")
 
 
 def answer_rows(table: Any) -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 
 from flows.checks import check_engine
 from flows.progress import Reporter
-from flows.sampling import check_out
 from flows.stopping import STOP, stop_on_signals
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
@@ -25,7 +24,7 @@ from schemas.settings import EngineSettings, read_settings
 from storage.artifacts import Store, read_part
 from storage.calls import seal_abandoned
 from storage.lines import lines_of
-from storage.outputs import Rows, write_rows
+from storage.outputs import Rows, check_out, write_rows
 from storage.pools import Names, PoolFile
 from storage.runs import StageRun, new_run, recording
 from tasks.engines.engine import resolve

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,10 +11,21 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.errors import InputError
 from storage.files import write_atomically
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 Rows: TypeAlias = list[dict[str, Any]] | pa.Table
+
+
+def check_out(out: Path, *sources: str) -> None:
+    """Raises InputError before a token is spent when the output could not be written, or would replace the input."""
+    if not out.name.endswith(ENDINGS):
+        raise InputError(f"{out} has an unknown ending; expected one of {', '.join(ENDINGS)}")
+    if out.resolve() in [Path(source).expanduser().resolve() for source in sources if source]:
+        raise InputError(f"{out} is the input, too; choose another --out")
+    if out.is_dir() or not os.access(out.resolve().parent, os.W_OK):
+        raise InputError(f"{out} cannot be written; expected a file in a folder that is there and may be written to")
 
 
 def line_of(row: dict[str, Any]) -> bytes:

@@ -20,11 +20,12 @@ import uvloop
 
 from schemas.artifacts import PartSeal, add_spent
 from schemas.errors import EngineError, InputError, Stopped, SynthmillError
+from schemas.progress import Progress
 from schemas.settings import EngineSettings
 from storage.artifacts import Store
 from tasks.frames import FrameStage
 from tasks.stages import OnProgress
-from tasks.worker import Job, Progress, Stage, Worker
+from tasks.worker import Job, Stage, Worker
 
 POLL_S = 0.25
 PART_ATTEMPTS = 3  # a part whose worker died so often is taken to be the cause

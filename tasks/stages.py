@@ -14,6 +14,7 @@ from schemas.applications import Application
 from schemas.artifacts import Manifest, PartSeal
 from schemas.errors import InputError, StoreError
 from schemas.hashing import content_hash, file_checksum
+from schemas.progress import Progress
 from schemas.settings import EngineSettings, FileSettings
 from storage.artifacts import (
     CALLS,
@@ -34,7 +35,7 @@ from storage.sources import INSTRUCTIONS, VERSION, RowKind, fingerprint, read_ch
 from tasks.engines.engine import engine_name
 from tasks.frames import FileStage, FrameStage
 from tasks.recipe import Recipe
-from tasks.worker import Job, Progress, Stage
+from tasks.worker import Job, Stage
 
 APPLICATIONS = "applications"
 ABANDONED_S = 24 * 3600

@@ -11,11 +11,10 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from pydantic import Field
-
 from schemas.artifacts import PartSeal
 from schemas.calls import Frozen
 from schemas.errors import Stopped, StoreError
+from schemas.progress import Progress
 from schemas.rows import from_arrow
 from schemas.settings import EngineSettings
 from storage.artifacts import Store, read_part, rows_to_table, seal_part, sealed_part
@@ -33,15 +32,6 @@ class Job(Frozen):
 
     key: str
     source: PartSeal
-
-
-class Progress(Frozen):
-    """What a worker has done of the stage at hand."""
-
-    rows: int = 0
-    dropped: int = 0
-    in_flight: int = 0
-    spent: dict[str, dict[str, int]] = Field(default_factory=dict)
 
 
 class Worker:

@@ -1,0 +1,14 @@
+"""How far a stage is."""
+
+from pydantic import Field
+
+from schemas.calls import Frozen
+
+
+class Progress(Frozen):
+    """What a worker has done of the stage at hand."""
+
+    rows: int = 0
+    dropped: int = 0
+    in_flight: int = 0
+    spent: dict[str, dict[str, int]] = Field(default_factory=dict)
