@@ -53,50 +53,71 @@ def pair_file(
     settings = in_own_unit(settings)
     fixed = fixed_limits(settings)
     count = token_counter(settings)
-    file = PoolFile(source, names)
-    report = CutReport(settings)
-    flagged: Counter[str] = Counter()
-    known = over(file, learned, out.resolve().parent) if leave_out or length_control else None
+    file, beside = PoolFile(source, names), out.resolve().parent
+    known = over(file, learned, beside) if leave_out or length_control else None
 
-    def prepared(table: pa.Table) -> tuple[pa.Table, Any]:
-        if known is None:
-            return table, None
-        flags = known.flags(table) if leave_out else {}
-        flagged.update(counted(flags))
-        if length_control:
-            table = with_rewards(table, known.adjusted(table))
-        return table, ~np.logical_or.reduce([flags[flag] for flag in leave_out]) if leave_out else None
-
-    def pairs_of(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        report.__init__(settings)  # type: ignore[misc]  # a file whose prompts are scattered is read once more
-        flagged.clear()
-        with Reporter("pairs", 0) as tell:
-            for table in tables:
-                table, usable = prepared(table)
-                made = cut(table, settings, usable)
-                report.add(made)
-                tell(Progress(rows=report.prompts, dropped=report.reasons.total()))
-                yield with_length(made.pairs, settings, count)
-
-    def work(tables: Iterator[pa.Table]) -> tuple[int, Thresholds | None]:
+    def work(tables: Iterator[pa.Table]) -> tuple[Cutting, int, Thresholds | None]:
+        cutting = Cutting(settings, count, known, leave_out, length_control)
         if settings.rule != "rip":
-            return written(out, kept(pairs_of(tables), report), settings), None
-        with TemporaryDirectory(dir=out.resolve().parent, prefix=".pairs-") as folder:
-            return filtered(pairs_of(tables), Path(folder) / "pairs.arrow", out, settings, fixed, report, source)
+            return cutting, written(out, cutting.kept(cutting.pairs(tables)), settings), None
+        with TemporaryDirectory(dir=beside, prefix=".pairs-") as folder:
+            return cutting, *filtered(cutting, tables, Path(folder) / "pairs.arrow", out, fixed, Path(source).name)
 
-    made, limits = over(file, work, out.resolve().parent)
+    cutting, made, limits = over(file, work, beside)
     if save_thresholds and limits and not limits.pairs:
         raise InputError(f"{source} gave no pair, so no limits could be fitted; {save_thresholds} was not written")
     if save_thresholds and limits:
         write_json(save_thresholds, limits.model_dump())
-    told = report.told(file.faults, made, limits)
+    told = cutting.report.told(file.faults, made, limits)
     if known is not None:
-        told |= {"flags": dict(flagged), "length": known.slope._asdict() if length_control else None}
+        told |= {"flags": dict(cutting.flagged), "length": known.slope._asdict() if length_control else None}
     if as_object:
         print(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
     elif explain:
         print("\n".join(lines(told)))
     tell_short(told, out, () if explain or as_object else in_words(told) if settings.rule == "sweet-spot" else ())
+
+
+class Cutting:
+    """One pass over a file: pairs of its pools, counted in a report. known: what the guards need."""
+
+    def __init__(
+        self,
+        settings: CutSettings,
+        count: Callable[[str], int] | None,
+        known: Known | None,
+        leave_out: Sequence[str],
+        length_control: bool,
+    ) -> None:
+        self.settings, self.count = settings, count
+        self.known, self.leave_out, self.length_control = known, leave_out, length_control
+        self.report = CutReport(settings)
+        self.flagged: Counter[str] = Counter()
+
+    def pairs(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        with Reporter("pairs", 0) as tell:
+            for table in tables:
+                made = cut(*self.guarded(table))
+                self.report.add(made)
+                tell(Progress(rows=self.report.prompts, dropped=self.report.reasons.total()))
+                yield with_length(made.pairs, self.settings, self.count)
+
+    def guarded(self, table: pa.Table) -> tuple[pa.Table, CutSettings, Any]:
+        """Pools with the rewards to cut by, and which answers may take part."""
+        if self.known is None:
+            return table, self.settings, None
+        flags = self.known.flags(table) if self.leave_out else {}
+        self.flagged.update(counted(flags))
+        if self.length_control:
+            table = with_rewards(table, self.known.adjusted(table))
+        usable = ~np.logical_or.reduce([flags[flag] for flag in self.leave_out]) if self.leave_out else None
+        return table, self.settings, usable
+
+    def kept(self, parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """The same pairs, noted as staying."""
+        for pairs in parts:
+            self.report.keep(pairs)
+            yield pairs
 
 
 def learned(tables: Iterator[pa.Table]) -> Known:
@@ -116,12 +137,6 @@ def with_length(pairs: pa.Table, settings: CutSettings, count: Callable[[str], i
     return pairs.append_column("rejected_length", pa.array(lengths_of(pairs["rejected"], count)))
 
 
-def kept(parts: Iterator[pa.Table], report: CutReport) -> Iterator[pa.Table]:
-    for pairs in parts:
-        report.keep(pairs)
-        yield pairs
-
-
 def written(out: Path, parts: Iterator[pa.Table], settings: CutSettings) -> int:
     """Write pairs; a file without any has the columns all the same."""
     first = next(parts, None)
@@ -139,43 +154,30 @@ def no_pairs(settings: CutSettings) -> pa.Table:
 
 
 def filtered(
-    parts: Iterator[pa.Table],
-    spill: Path,
-    out: Path,
-    settings: CutSettings,
-    fixed: Thresholds,
-    report: CutReport,
-    source: str,
+    cutting: Cutting, tables: Iterator[pa.Table], spill: Path, out: Path, fixed: Thresholds, source: str
 ) -> tuple[int, Thresholds]:
-    """RIP's second half: all pairs to a file, limits from their metrics, then those within them to `out`."""
-    seen: list[tuple[Any, ...]] = []
-
+    """RIP's way: all pairs to a file, limits from their metrics, then those within them to `out`."""
+    settings, parts = cutting.settings, cutting.pairs(tables)
     first = next(parts, None)
-    with pa.ipc.new_file(spill, (first or no_pairs(settings)).schema) as writer:
-        for pairs in chain([first] if first else [], ahead(parts)):
+    first = no_pairs(settings) if first is None else first
+    seen: list[tuple[Any, ...]] = []
+    with pa.ipc.new_file(spill, first.schema) as writer:
+        for pairs in chain([first], ahead(parts)):
             seen.append(tuple(pairs[name].to_numpy() for name in ("rejected_reward", "rejected_length", "margin")))
             writer.write_table(pairs)
-    metrics = (
-        dict(zip(LIMITS, (np.concatenate(column) for column in zip(*seen, strict=True)), strict=True))
-        if seen
-        else {name: np.zeros(0) for name in LIMITS}
-    )
+    metrics = dict(zip(LIMITS, map(np.concatenate, zip(*seen, strict=True)), strict=True))
     limits = fixed
     if not settings.preset and not settings.thresholds:
-        limits = fit(metrics, quantiles_of(settings), fixed).model_copy(update={"fitted_on": Path(source).name})
+        limits = fit(metrics, quantiles_of(settings), fixed).model_copy(update={"fitted_on": source})
     good = keeps(metrics, limits)
 
     def staying() -> Iterator[pa.Table]:
-        start = 0
-        file = pa.ipc.open_file(pa.memory_map(str(spill)))
+        start, file = 0, pa.ipc.open_file(pa.memory_map(str(spill)))
         for batch in map(file.get_batch, range(file.num_record_batches)):
-            mine = good[start : start + batch.num_rows]
+            yield pa.table(batch).filter(pa.array(good[start : start + batch.num_rows]))
             start += batch.num_rows
-            pairs = pa.table(batch).filter(pa.array(mine))
-            report.keep(pairs)
-            yield pairs
 
-    written(out, staying(), settings)
+    written(out, cutting.kept(staying()), settings)
     return len(good), limits
 
 

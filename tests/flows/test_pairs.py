@@ -255,3 +255,15 @@ def test_help_names_every_rule_and_scorer() -> None:
     for command, words in (("pairs", ("sweet-spot", "scalable", "tournament")), ("score", ("pairwise", "helpsteer2"))):
         options = cli.commands[command].get_help(__import__("click").Context(cli.commands[command]))
         assert all(word in options for word in words)
+
+
+def test_the_first_batch_may_have_no_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.pools.BATCH_ROWS", 2)
+    rewards = [[1, 1], [2, 2], [1, 2], [1, 3], [1, 1]]
+    pools = [{"prompt": f"p{n}", "system": "s", "answers": ["a", "b"], "rewards": one} for n, one in enumerate(rewards)]
+    write_jsonl(tmp_path / "in.jsonl", pools)
+    for rule in ("max-min", "rip"):
+        made = cut(
+            tmp_path / "in.jsonl", tmp_path / "o.parquet", rule, **({"gap_quantile": 1.0} if rule == "rip" else {})
+        )
+        assert {row["system"] for row in made} == {"s"} and made[-1]["prompt"] in ("p2", "p3")
