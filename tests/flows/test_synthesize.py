@@ -108,7 +108,9 @@ def test_the_flows_are_ordinary_prefect_deployments() -> None:
     from flows.dialogues import dialogues
     from flows.judge import judge
     from flows.multifaceted import multifaceted
+    from flows.preferences import preferences
     from flows.retpo import retpo
+    from flows.self_rip import self_rip
     from flows.synthesize import synthesize
 
     flows = {
@@ -117,6 +119,8 @@ def test_the_flows_are_ordinary_prefect_deployments() -> None:
         "flows.multifaceted:multifaceted": multifaceted,
         "flows.retpo:retpo": retpo,
         "flows.judge:judge": judge,
+        "flows.preferences:preferences": preferences,
+        "flows.self_rip:self_rip": self_rip,
     }
     schema = parameter_schema(synthesize).model_dump()
     assert {deployment["entrypoint"] for deployment in manifest["deployments"]} == flows.keys()
