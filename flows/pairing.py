@@ -25,7 +25,7 @@ from tasks.cut_report import CutReport, in_words, lines
 from tasks.hacking import Known, PoolFacts, counted
 from tasks.pairing import cut, lengths_of
 from tasks.pool_pairs import own_limits, quantiles_of, token_counter, with_rewards
-from tasks.rip import fit, keeps
+from tasks.rip import fit, keeps, within
 
 EMPTY = {"prompt_id": pa.string(), "prompt": pa.string(), "answers": pa.list_(pa.string())}
 
@@ -57,7 +57,7 @@ def pair_file(
     known = over(file, learned, beside) if leave_out or length_control else None
 
     def work(tables: Iterator[pa.Table]) -> tuple[Cutting, int, Thresholds | None]:
-        cutting = Cutting(settings, count, known, leave_out, length_control)
+        cutting = Cutting(settings, file.reward, count, known, leave_out, length_control)
         if settings.rule != "rip":
             return cutting, written(out, cutting.kept(cutting.pairs(tables)), settings), None
         with TemporaryDirectory(dir=beside, prefix=".pairs-") as folder:
@@ -79,17 +79,18 @@ def pair_file(
 
 
 class Cutting:
-    """One pass over a file: pairs of its pools, counted in a report. known: what the guards need."""
+    """One pass over a file: pairs of its pools, counted in a report. reward: its column; known: for guards."""
 
     def __init__(
         self,
         settings: CutSettings,
+        reward: str,
         count: Callable[[str], int] | None,
         known: Known | None,
         leave_out: Sequence[str],
         length_control: bool,
     ) -> None:
-        self.settings, self.count = settings, count
+        self.settings, self.reward, self.count = settings, reward, count
         self.known, self.leave_out, self.length_control = known, leave_out, length_control
         self.report = CutReport(settings)
         self.flagged: Counter[str] = Counter()
@@ -168,7 +169,11 @@ def filtered(
     metrics = dict(zip(LIMITS, map(np.concatenate, zip(*seen, strict=True)), strict=True))
     limits = fixed
     if not settings.preset and not settings.thresholds:
-        limits = fit(metrics, quantiles_of(settings), fixed).model_copy(update={"fitted_on": source})
+        update = {"fitted_on": source, "reward": cutting.reward}
+        limits = fit(metrics, quantiles_of(settings), fixed).model_copy(update=update)
+    elif fixed.reward and fixed.reward != cutting.reward:
+        print(f"these limits are of the reward {fixed.reward!r}; these rewards are {cutting.reward!r}", file=sys.stderr)
+    cutting.report.leaves_out = {name: int((~good).sum()) for name, good in within(metrics, limits).items()}
     good = keeps(metrics, limits)
 
     def staying() -> Iterator[pa.Table]:
@@ -213,5 +218,8 @@ def tell_short(told: dict[str, Any], out: Path, notes: Any) -> None:
             print(f"{sum(counts.values()):,} {what}: {reasons}", file=sys.stderr)
     for note in notes:
         print(note, file=sys.stderr)
+    if not told["kept"] and told["leaves_out"]:
+        alone = ", ".join(f"{name} leaves out {count:,}" for name, count in told["leaves_out"].items())
+        print(f"nothing was kept: {alone} of {told['pairs']:,} pairs", file=sys.stderr)
     share = f" of {told['pairs']:,} ({told['kept_share']:.1%})" if told["kept"] != told["pairs"] else ""
     print(f"{told['kept']:,} pairs{share} from {told['prompts']:,} prompts -> {out}", file=sys.stderr)

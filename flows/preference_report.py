@@ -22,8 +22,10 @@ from tasks.cut_report import CutReport, lines
 from tasks.hacking import counted
 from tasks.pairing import cut
 from tasks.pool_pairs import PoolPairs, quantiles_of
+from tasks.rip import within
 
 Made = Mapping[str, Manifest]
+METRICS = dict(zip(LIMITS, (*LIMITS[:2], "margin"), strict=True))  # limit -> column
 STAGES = ("instructions", "questions", "pools", "new_prompts", "fresh_prompts", "answer_pool")
 
 
@@ -39,7 +41,9 @@ def write_preferences(
         if one.rule == "rip":
             configs[f"prompts_{one.label}"] = prompt_rows(mine)
             if mine.height:
-                write_json(folder / f"thresholds-{one.label}.json", limits_of(mine, one).model_dump())
+                write_json(
+                    folder / f"thresholds-{one.label}.json", limits_of(mine, one, settings.chosen_reward).model_dump()
+                )
     pools = made[scored]
     configs["pools"] = pool_rows(read_frame(store, pools))
     told = figures(store, pools, pairs, settings, cutting)
@@ -50,6 +54,7 @@ def write_preferences(
         "preferences.md",
         told=told,
         counts=counts,
+        filled=[name for name, rows in counts.items() if rows],
         settings=settings,
         funnel=funnel(made, stages),
         reports=["\n".join(lines(one, whole=n == 0)) for n, one in enumerate(told["cuts"])],
@@ -66,6 +71,7 @@ def figures(
     agreement, flagged = Agreement(), Counter[str]()
     by_policy: dict[str, list[float]] = {}
     cut_short = 0
+    scored: dict[str, list[int]] = {}
     for frame in parts_of(store, pools):
         table, usable, flags = cutting.prepared(frame, store.root)
         flagged.update(counted(flags))
@@ -75,6 +81,10 @@ def figures(
             frame["answers"].to_list(), table["rewards"].to_pylist(), frame["scores"].to_list(), strict=True
         ):
             agreement.add(scores)
+            for score in scores:
+                counts = scored.setdefault(score["scorer"], [0, 0])
+                counts[0] += len(score["values"])
+                counts[1] += score["values"].count(None)
             for answer, reward in zip(answers, rewards, strict=True):
                 cut_short += answer["finish_reason"] == "length"
                 if reward is not None and math.isfinite(reward):
@@ -83,11 +93,16 @@ def figures(
     for report, one in zip(reports, settings.cuts, strict=True):
         mine = pairs.filter((pl.col("cut") == one.label) & pl.col("kept"))
         report.keep(mine.filter(pl.col("within")).to_arrow())
-        told.append(report.told({}, mine.height, limits_of(mine, one) if one.rule == "rip" else None))
+        limits = limits_of(mine, one, settings.chosen_reward) if one.rule == "rip" else None
+        if limits:
+            outside = within({name: mine[at].to_numpy() for name, at in METRICS.items()}, limits)
+            report.leaves_out = {name: int((~good).sum()) for name, good in outside.items()}
+        told.append(report.told({}, mine.height, limits))
     return {
         "reward": settings.chosen_reward,
         "cuts": told,
         "agreement": agreement.told(),
+        "missing": {name: {"answers": answers, "missing": missing} for name, (answers, missing) in scored.items()},
         "flags": dict(flagged),
         "cut_short": cut_short,
         "policies": [
@@ -103,7 +118,7 @@ def figures(
     }
 
 
-def limits_of(pairs: pl.DataFrame, settings: CutSettings) -> Thresholds:
+def limits_of(pairs: pl.DataFrame, settings: CutSettings, reward: str) -> Thresholds:
     """The limits that one rule's pairs were held to: stored ones as they are, or those fitted on these pairs."""
     fixed = fixed_limits(settings)
     if settings.preset or settings.thresholds or not pairs.height:
@@ -112,7 +127,7 @@ def limits_of(pairs: pl.DataFrame, settings: CutSettings) -> Thresholds:
     quantiles = {
         name: at for name, at in quantiles_of(settings).items() if at is not None and getattr(fixed, name) is None
     }
-    fitted = {"quantiles": quantiles, "pairs": int(pairs["kept"].sum()), "fitted_on": "preferences"}
+    fitted = {"reward": reward, "quantiles": quantiles, "pairs": int(pairs["kept"].sum()), "fitted_on": "preferences"}
     return fixed.model_copy(update={**found, **fitted})
 
 

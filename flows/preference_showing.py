@@ -35,7 +35,9 @@ def show_preferences(console: Any, planned: Plan, made: Mapping[str, Manifest], 
         ]
         console.print(Columns(both))
     file = planned.dataset / "report.json"
-    told = orjson.loads(file.read_bytes()) if file.is_file() else {"cuts": [], "agreement": [], "flags": {}}
+    told = (
+        orjson.loads(file.read_bytes()) if file.is_file() else {"cuts": [], "agreement": [], "missing": {}, "flags": {}}
+    )
     for n, cut in enumerate(told["cuts"]):
         console.print()
         for line in lines(cut, whole=n == 0):
@@ -46,5 +48,8 @@ def show_preferences(console: Any, planned: Plan, made: Mapping[str, Manifest], 
             numbers = (two_places(row["spearman"]), two_places(row["error"]), f"{row['pools']:,}")
             shown.add_row(Text(row["one"]), Text(row["other"]), *numbers)
         console.print(shown)
+    for name, row in told["missing"].items():
+        if row["missing"]:
+            console.print(Text(f"{name} is missing for {row['missing']:,} of {row['answers']:,} answers"))
     for flag, count in told["flags"].items():
         console.print(Text(f"{count:,} answers are flagged {flag}"))

@@ -112,6 +112,12 @@ def answer_columns() -> Any:
     return pa.schema([(name, pa.int64() if name in WHOLE_NUMBERS else pa.string()) for name in ANSWER_COLUMNS])
 
 
+def cut_short(store: Store, pools: Manifest) -> int:
+    """Answers that ended at max_tokens."""
+    ends = (read_part(store, seal, ("answers",))["answers"].to_pylist() for seal in pools.parts if seal.rows)
+    return sum(answer["finish_reason"] == "length" for part in ends for pool in part for answer in pool)
+
+
 def tell(store: Store, instructions: Manifest, pools: Manifest, stage: StageRun, answers: int, out: Path) -> None:
     """One or two lines on what was done; raises EngineError when every row failed."""
     if noted := noted_rows(store, instructions):
@@ -132,5 +138,7 @@ def tell(store: Store, instructions: Manifest, pools: Manifest, stage: StageRun,
         f"{stage.seconds:.1f} s)",
         file=sys.stderr,
     )
+    if cut := cut_short(store, pools):
+        print(f"{cut:,} of {answers:,} answers were cut at max_tokens", file=sys.stderr)
     if pools.rows == 0:
         raise EngineError("every row failed; the reasons are above")

@@ -46,6 +46,7 @@ class Thresholds(Frozen):
     length: Literal["characters", "tokens"] = "characters"
     tokenizer: str = Field("", description="whose tokens; empty: words and punctuation")
     quantiles: dict[str, float] = Field(default_factory=dict, description="at which they were fitted, if they were")
+    reward: str = Field("", description="the column or score that they are limits of")
     fitted_on: str = Field("", description="file or flow")
     pairs: int = Field(0, ge=0, description="that they were fitted on")
 

@@ -37,7 +37,7 @@ class QuestionSettings(SourceSettings):
 class PoolAnswerSettings(AnswerSettings):
     """N answers per prompt and policy; 64 is RIP's for an 8B model (docs/papers.md#rip)."""
 
-    count: int = Field(64, ge=1, le=4096)
+    count: int = Field(64, ge=1, le=4096, description="answers per prompt and policy; each is a call, and is scored")
 
 
 class PoolSettings(RunSettings):
@@ -109,7 +109,8 @@ class PoolSettings(RunSettings):
                 raise ValueError(f"{scorer.label} weighs {', '.join(missing)}, which no scorer before it gives")
             known.add(scorer.label)
         if self.policies and self.reward and self.reward not in {scorer.label for scorer in self.scorers}:
-            raise ValueError(f"no scorer is called {self.reward}, which the reward shall be")
+            there = ", ".join(scorer.label for scorer in self.scorers)
+            raise ValueError(f"the reward is {self.reward}, but no scorer is called so (there are {there}); set reward")
         return self
 
     @property

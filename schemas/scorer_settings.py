@@ -56,7 +56,9 @@ class ScorerSettings(Spelled):
     """
 
     kind: Kind
-    name: str = Field("", description="what its column is called; default: the kind", pattern=r"^[\w.-]*$")
+    name: str = Field(
+        "", description="what its column is called; default: the kind, or the function's name", pattern=r"^[\w.-]*$"
+    )
     form: Literal["auto", "open-ended", "constrained"] = Field(
         "auto", description="r3: relevance to the prompt, or likeness to the reference; auto: where there is one"
     )
@@ -115,7 +117,7 @@ class ScorerSettings(Spelled):
 
     @property
     def label(self) -> str:
-        return self.name or self.kind.replace("-", "_")
+        return self.name or self.function.rpartition(":")[2] or self.kind.replace("-", "_")
 
     @property
     def judges(self) -> bool:

@@ -35,6 +35,7 @@ class CutReport:
         self.skewed = 0
         self.sampled: list[Array] = []
         self.every, self.low, self.high = 1, np.inf, -np.inf
+        self.leaves_out: dict[str, int] = {}
         self.chosen: list[Array] = []
         self.rejected: list[Array] = []
 
@@ -80,6 +81,7 @@ class CutReport:
             "pairs": pairs,
             "kept": kept,
             "kept_share": kept / pairs if pairs else 0.0,
+            "leaves_out": self.leaves_out,
         }
         if limits:
             found["thresholds"] = limits.model_dump()
@@ -133,7 +135,7 @@ def in_words(told: Mapping[str, Any]) -> Iterator[str]:
             "rule, or mu-s, is another choice"
         )
     elif same > OFTEN:
-        yield "as a rejected point mu-2s is here max-min in all but name; it differs in larger pools"
+        yield "as a rejected point mu-2s is here max-min in all but name; it may differ in larger pools"
 
 
 def lines(told: Mapping[str, Any], *, whole: bool = True) -> Iterator[str]:
@@ -145,9 +147,12 @@ def lines(told: Mapping[str, Any], *, whole: bool = True) -> Iterator[str]:
     yield f"  {told['pairs']:,} pairs, {told['kept']:,} kept ({told['kept_share']:.1%})"
     if limits := told.get("thresholds"):
         fitted = limits["quantiles"]
+        if limits["fitted_on"]:
+            yield f"  limits fitted on {limits['fitted_on']}, {limits['pairs']:,} pairs"
         for name, sign in (("rejected_reward", ">="), ("rejected_length", ">="), ("gap", "<=")):
             if limits[name] is not None:
-                how = f"  (quantile {fitted[name]:g} of {limits['pairs']:,} pairs)" if name in fitted else ""
+                how = f", its quantile {fitted[name]:g}" if name in fitted else ""
+                how += f"; alone leaves out {told['leaves_out'][name]:,}" if name in told["leaves_out"] else ""
                 unit = f" {limits['length']}" if name == "rejected_length" else ""
                 yield f"  {name} {sign} {limits[name]:g}{unit}{how}"
     if slope := told.get("length"):
@@ -171,6 +176,7 @@ def lines(told: Mapping[str, Any], *, whole: bool = True) -> Iterator[str]:
     if shown := told.get("histogram"):
         part = f" (one in {told['histogram_of_one_in']})" if told["histogram_of_one_in"] > 1 else ""
         yield f"  rewards: all answers{part}, then the chosen and the rejected of what is kept"
+        yield f"    {'from':>10} {'':<{BAR}} {'all':>12} {'chosen':>10} {'rejected':>10}"
         most = max(shown["all"])
         sides = (shown[name] for name in ("from", "all", "chosen", "rejected"))
         for start, count, chosen, rejected in zip(*sides, strict=True):

@@ -49,9 +49,7 @@ class Judge(Recipe[ScoredPool, ScoredPool]):
         return tuple(self.prompts)
 
     def scored(self, row: ScoredPool, values: Sequence[float | None]) -> ScoredPool:
-        """The pool with these scores; raises Drop where there is none at all."""
-        if all(value is None for value in values):
-            raise Drop(f"no_score: {self.label} gave none of the {len(values)} answers one")
+        """The pool with these scores. A pool without any stays: another score may be the one that counts."""
         settings = {"scorer": self.name, "version": self.version, **self.model_dump(mode="json", exclude={"label"})}
         score = Score(scorer=self.label, settings=orjson.dumps(settings).decode(), values=tuple(values))
         return row.model_copy(update={"scores": (*row.scores, score)})
@@ -218,18 +216,19 @@ class TournamentScores(Comparing):
 
 
 def chances_of(said: Completion, labels: str) -> dict[str, float]:
-    """The probabilities of one-letter labels where the answer's first label stands, of their sum; 1 for the label that
-    the text begins with where there are no logprobs; nothing where there is none.
+    """The probabilities of one-letter labels, of their sum: where the answer's first label stands, or, if it has none,
+    among the alternatives to its first token. Without logprobs, 1 for the label that the text begins with. Empty where
+    there is none.
     """
     if said.error:
         return {}
     tokens = (said.logprobs or [])[:TOKENS_BEFORE]
-    for n, (token, own, alternatives) in enumerate(tokens):
+    at = next((n for n, token in enumerate(tokens) if token[0].strip() in tuple(labels)), 0)
+    if at + 1 < len(tokens) and tokens[at][0].strip() in tuple(labels) and tokens[at + 1][0][:1].isalnum():
+        return {}  # 10 is no digit
+    if tokens:
+        token, own, alternatives = tokens[at]
         weight = dict.fromkeys(labels, 0.0)
-        if token.strip() not in weight:
-            continue
-        if n + 1 < len(tokens) and tokens[n + 1][0][:1].isalnum():
-            return {}  # 10 is no digit
         for other, logprob in {**alternatives, token: own}.items():
             if (label := other.strip()) in weight:
                 weight[label] += math.exp(logprob)

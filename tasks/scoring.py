@@ -43,7 +43,7 @@ class FrameScorer(FrameStage):
         raise TypeError(f"{type(self).__name__} must define score(pools, store)")
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        """Adds a score to every pool; drops those that got none at all (no_score)."""
+        """Adds a score to every pool; one without any stays, for another score may be the one that counts."""
         pools = frame.to_dicts()
         told = {"scorer": self.name, "version": self.version, **self.model_dump(mode="json", exclude={"label"})}
         settings = orjson.dumps(told).decode()
@@ -58,15 +58,13 @@ class FrameScorer(FrameStage):
             scores.append(
                 [*pool["scores"], Score(scorer=self.label, settings=settings, values=tuple(values)).model_dump()]
             )
-        scored = frame.with_columns(pl.Series("scores", scores, dtype=SCORES))
-        some = pl.Series([any(value is not None for value in mine[-1]["values"]) for mine in scores], dtype=pl.Boolean)
-        return scored.filter(some), [Dropped(id=row, reason="no_score") for row in scored.filter(~some)["id"]]
+        return frame.with_columns(pl.Series("scores", scores, dtype=SCORES)), []
 
 
 class R3Scores(FrameScorer):
     """R3: length x relevance x variety (open-ended), or likeness to the reference x variety (constrained).
 
-    Source: docs/papers.md#r3. auto: constrained where a prompt has a reference. `constrained` drops prompts without.
+    Source: docs/papers.md#r3. auto: constrained where a prompt has a reference. `constrained` scores no prompt without.
     """
 
     name: ClassVar = "r3_scores"

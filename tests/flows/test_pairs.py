@@ -221,14 +221,14 @@ def test_scores_stand_on_the_rows_they_were_given_for(tmp_path: Path) -> None:
     answers = ["1", ["22"], "333", {"no": 1}, "4444"]
     write_jsonl(tmp_path / "long.jsonl", [{"prompt": "p", "answer": answer} for answer in answers])
     synthmill("score", "long.jsonl", *given, cwd=tmp_path)
-    assert [row["python"] for row in rows(tmp_path / "o.jsonl")] == [1, None, 3, 0, 4]
+    assert [row["size"] for row in rows(tmp_path / "o.jsonl")] == [1, None, 3, 0, 4]
     wide = [["1", "22"], ["55555", "4444"], 5]
     write_jsonl(
         tmp_path / "wide.jsonl",
         [{"prompt_id": [1] if n == 2 else "a", "prompt": "p", "answers": one} for n, one in enumerate(wide)],
     )
     _, err = synthmill("score", "wide.jsonl", *given, cwd=tmp_path)
-    assert [row["python"] for row in rows(tmp_path / "o.jsonl")] == [[1, 2], [None, None], []]
+    assert [row["size"] for row in rows(tmp_path / "o.jsonl")] == [[1, 2], [None, None], []]
     assert "2 answers scored" in err and "duplicate_id" in err
     parquet = [*given[:2], "--name", "rewards", "--out", "o.parquet"]
     _, err = synthmill("score", "wide.jsonl", *parquet, cwd=tmp_path, expect=2)
@@ -238,7 +238,7 @@ def test_scores_stand_on_the_rows_they_were_given_for(tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "o.parquet").columns.count("rewards") == 1
     (tmp_path / "bytes.csv").write_bytes(b"prompt,answer\np,one\np,\xff\n")
     synthmill("score", "bytes.csv", *given, cwd=tmp_path)
-    assert [row["python"] for row in rows(tmp_path / "o.jsonl")] == [3, None]
+    assert [row["size"] for row in rows(tmp_path / "o.jsonl")] == [3, None]
 
 
 def test_wide_rows_keep_their_shape(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_wide_rows_keep_their_shape(tmp_path: Path) -> None:
     given = ["in.jsonl", "--scorer", "python:mine.py:size", "--out"]
     for out in ("o.jsonl", "o.parquet"):
         synthmill("score", *given, out, cwd=tmp_path)
-        assert rows(tmp_path / out) == [{**wide[0], "python": [1.0, 2.0], "rewards": [1.0, 2.0]}]
+        assert rows(tmp_path / out) == [{**wide[0], "size": [1.0, 2.0], "rewards": [1.0, 2.0]}]
 
 
 def test_help_names_every_rule_and_scorer() -> None:

@@ -157,7 +157,7 @@ def test_wrong_settings(config: Path, tmp_path: Path, server: ChatServer) -> Non
     for overrides, fault in (
         ({"engines": {"teacher": server.spec, "small": server.spec}}, "are both openai:local-model"),
         ({"engines.tutor": server.spec}, "no role is called tutor"),
-        ({"reward": "rm"}, "no scorer is called rm"),
+        ({"reward": "rm"}, "the reward is rm, but no scorer is called so"),
         ({"scorers": ["r3", "r3"]}, "two scorers are called r3"),
         ({"cuts": []}, "there is no cut"),
         ({"cuts": ["rip", {"spec": "rip", "gap_quantile": 0.1}]}, "two cuts are called rip"),
