@@ -27,6 +27,7 @@ COMMON_PROMPTS, COMMON_SHARE = 3, 0.02  # what stands under so many prompts, and
 NEAR, COPIED = 0.8, 0.9  # of an answer's runs of words
 SHORTEST = 20  # characters: shorter answers may well be the same twice
 FEWEST = 12  # words: shorter answers are not looked at for runs
+MIXER = np.uint64(0x9E3779B97F4A7C15)
 MOST_KEPT, MERGED_AT = 1 << 24, 1 << 22
 TO_JUDGE = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
@@ -75,8 +76,9 @@ class PoolFacts:
             good = np.isfinite(y)
             self._sums += ((x * y)[good].sum(), (x * x)[good].sum(), (y * y)[good].sum())
         for answers in table["answers"].to_pylist():
-            self._texts.add({text_hash(text) for text in answers or () if len(text) >= SHORTEST})
-            self._grams.add({gram for text in answers or () for gram in runs_in(text)})
+            hashes = [text_hash(text) for text in answers or () if len(text) >= SHORTEST]
+            self._texts.add(np.array(hashes, np.uint64))
+            self._grams.add(np.concatenate([np.zeros(0, np.uint64), *map(runs_in, answers or ())]))
 
     def known(self) -> "Known":
         """What was found, for `Known.flags` and `Known.adjusted`."""
@@ -106,13 +108,13 @@ class Known(NamedTuple):
         """Per flag, (answers,) bool."""
         found: dict[str, list[bool]] = {flag: [] for flag in FLAGS}
         for prompt, answers in zip(table["prompt"].to_pylist(), table["answers"].to_pylist(), strict=True):
-            asked = set(grams_of(words_of(prompt)))
+            asked = np.unique(grams_of(words_of(prompt)))
             for text in answers or ():
                 runs = runs_in(text)
-                found["constant"].append(len(text) >= SHORTEST and is_in(self.texts, text_hash(text)))
-                found["near_constant"].append(bool(runs) and share_in(self.grams, runs) >= NEAR)
+                found["constant"].append(len(text) >= SHORTEST and share_in(self.texts, text_hash(text)) == 1)
+                found["near_constant"].append(share_in(self.grams, runs) >= NEAR)
                 found["addresses_judge"].append(any(pattern.search(text) for pattern in TO_JUDGE))
-                found["copies_prompt"].append(copies(asked, text))
+                found["copies_prompt"].append(share_in(asked, runs) >= COPIED)
         return {flag: np.array(values, bool) for flag, values in found.items()}
 
     def save(self, folder: Path) -> None:
@@ -135,8 +137,8 @@ class Counted:
         self._hashes = np.zeros(0, np.uint64)
         self._counts = np.zeros(0, np.int64)
 
-    def add(self, hashes: set[int]) -> None:
-        self._new.append(np.fromiter(hashes, np.uint64, len(hashes)))
+    def add(self, hashes: Array) -> None:
+        self._new.append(np.unique(hashes))
         self._waiting += len(hashes)
         if self._waiting > MERGED_AT:
             self._merge()
@@ -166,35 +168,29 @@ def text_hash(text: str) -> int:
     return int.from_bytes(digest(normalised(text), size=8), "little")
 
 
-def grams_of(words: Sequence[str]) -> list[int]:
-    """A hash of every run of words."""
-    return [zlib.crc32(" ".join(words[n : n + GRAM]).encode()) for n in range(len(words) - GRAM + 1)]
+def grams_of(words: Sequence[str]) -> Array:
+    """A hash of every run of words, (runs,) uint64."""
+    codes = np.fromiter((zlib.crc32(word.encode()) for word in words), np.uint64, len(words))
+    runs = max(0, len(words) - GRAM + 1)
+    found = np.zeros(runs, np.uint64)
+    for n in range(GRAM):
+        found = found * MIXER + codes[n : n + runs]  # modulo 2 ** 64
+    return found
 
 
-def runs_in(text: str) -> list[int]:
+def runs_in(text: str) -> Array:
     """A text's runs of words; none where it is too short to say anything."""
     words = words_of(text)
-    return grams_of(words) if len(words) >= FEWEST else []
+    return grams_of(words if len(words) >= FEWEST else [])
 
 
-def is_in(known: Array, value: int) -> bool:
-    place = int(np.searchsorted(known, np.uint64(value)))
-    return place < len(known) and int(known[place]) == value
-
-
-def share_in(known: Array, values: Sequence[int]) -> float:
-    """The share of the values that are known."""
-    if not len(known):
+def share_in(known: Array, values: Array | int) -> float:
+    """The share of the values that stand in a sorted array; 0 of none."""
+    wanted = np.atleast_1d(np.asarray(values, np.uint64))
+    if not len(known) or not len(wanted):
         return 0.0
-    wanted = np.array(values, np.uint64)
     places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
     return float((known[places] == wanted).mean())
-
-
-def copies(asked: set[int], text: str) -> bool:
-    """Whether nearly all of an answer's runs of words stand in its prompt."""
-    runs = runs_in(text) if asked else []
-    return bool(runs) and sum(gram in asked for gram in runs) >= COPIED * len(runs)
 
 
 def counted(flags: dict[str, Any]) -> dict[str, int]:
