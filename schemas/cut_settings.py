@@ -104,7 +104,10 @@ class CutSettings(Spelled):
                 f"{' < '.join(POINT_ORDER)}"
             )
         fixed = bool(self.preset) + bool(self.thresholds)
-        if fixed > 1 or (fixed and any(name in self.model_fields_set for name in (*LIMITS, *QUANTILES))):
+        if fixed > 1 or (
+            fixed
+            and any(getattr(self, name) != type(self).model_fields[name].default for name in (*LIMITS, *QUANTILES))
+        ):
             raise ValueError("expected one of: a preset, a file of thresholds, or limits and quantiles of your own")
         for limit, quantile in zip(LIMITS, QUANTILES, strict=True):
             if getattr(self, limit) is not None and getattr(self, quantile) not in (None, 0.5):

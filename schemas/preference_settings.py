@@ -172,9 +172,10 @@ class SelfRipSettings(PoolSettings):
         cuts = given.get("cuts") or ()
         if not isinstance(cuts, str | Mapping | list | tuple):
             return given
-        others = [cuts] if isinstance(cuts, str | Mapping) else list(cuts)
-        rip = CutSettings(rule="rip", thresholds=given["thresholds"])
-        return {**given, "cuts": [rip, *(one for one in others if one != rip and one != rip.model_dump(mode="json"))]}
+        rules = [cuts] if isinstance(cuts, str | Mapping) else list(cuts)
+        if not any(isinstance(one, Mapping) and one.get("thresholds") == given["thresholds"] for one in rules):
+            rules.insert(0, {"rule": "rip", "thresholds": given["thresholds"]})
+        return {**given, "cuts": rules}
 
     @model_validator(mode="after")
     def somebody(self) -> "SelfRipSettings":

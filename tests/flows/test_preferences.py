@@ -170,6 +170,14 @@ def test_wrong_settings(config: Path, tmp_path: Path, server: ChatServer) -> Non
         with pytest.raises(InputError, match=fault):
             plan(**overrides)
     base = {"source": str(tmp_path / "prompts.jsonl"), "store": str(tmp_path / "s")}
+    (tmp_path / "t.json").write_text('{"gap": 2, "length": "tokens"}')
+    settings = read_settings(
+        SelfRipSettings, None, {**base, "thresholds": str(tmp_path / "t.json"), "cuts": "scalable"}
+    )
+    planned = plan_self_rip(settings).settings
+    assert [(one.label, one.length) for one in planned.cuts] == [("rip", "tokens"), ("scalable", "characters")]
+    again = plan_self_rip(SelfRipSettings.model_validate(planned.model_dump(mode="json"))).settings  # as Prefect does
+    assert again.cuts == planned.cuts
     with pytest.raises(InputError, match="thresholds"):
         plan_self_rip(read_settings(SelfRipSettings, None, base))
     with pytest.raises(InputError, match="thresholds"):
