@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from flows.compare_commands import decontaminate, dedup, neighbours
 from flows.file_commands import pairs, rank, ray_option, sample, score, split_set, store_option
 from flows.quiet import CHATTER_OFF, TELEMETRY_OFF
 from schemas.errors import InputError, Stopped, SynthmillError
@@ -79,7 +80,7 @@ def run(
     return run_flow(flow, read_settings(model, config, overrides), dry_run=dry_run, preview=preview)
 
 
-for command in (sample, score, pairs, rank):
+for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours):
     cli.add_command(command)
 
 

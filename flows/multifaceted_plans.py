@@ -1,10 +1,13 @@
 """The plans of `multifaceted` (docs/papers.md#multifaceted) and of `judge`, which scores a model on its bench."""
 
+from flows.dedup_plans import clean
 from flows.plan import Plan, chain, file_source, open_store
 from flows.report import write_multifaceted, write_scores
 from schemas.multifaceted_settings import JudgeSettings, MultifacetedSettings
-from storage.sources import BENCH, read_chunks, read_prompts
+from storage.sources import BENCH, read_chunks
 from storage.taxonomies import read_taxonomy
+from tasks.contamination import CleanInstructions
+from tasks.dedup import UniqueInstructions
 from tasks.diversity import Diversity
 from tasks.engines.engine import resolve
 from tasks.filtering import FilterInstructions, check_languages
@@ -16,7 +19,7 @@ from tasks.system_messages import Responses, SystemMessages
 
 
 def plan_multifaceted(settings: MultifacetedSettings) -> Plan:
-    """Read the taxonomy and the benchmarks, resolve engines and keys. Raises InputError, StoreError or EngineError."""
+    """Read the taxonomy, resolve engines and keys. Raises InputError, StoreError or EngineError."""
     taxonomy = read_taxonomy(settings.taxonomy)
     sets, bench, attempts, seed = settings.preference_sets, settings.bench, settings.attempts, settings.seed
     first = PreferenceSets(
@@ -30,19 +33,19 @@ def plan_multifaceted(settings: MultifacetedSettings) -> Plan:
     )
     dimensions = len(first.sides["bench"].dimensions)  # raises InputError where one has too few values
     check_languages(settings.filter.languages)
-    filtered = FilterInstructions(
-        **settings.filter.model_dump(exclude={"benchmarks"}),
-        benchmarks=tuple(prompt for one in settings.filter.benchmarks for prompt in read_prompts(one)),
-        rows_per_part=settings.rows_per_part,
-    )
+    filtering = FilterInstructions(**settings.filter.model_dump(), rows_per_part=settings.rows_per_part)
     store = open_store(settings)
     source = file_source(store, settings.source, settings.rows_per_part)
     roles = {"teacher": resolve(settings.engine("teacher"))}
     settings = settings.model_copy(update={"engines": roles})
+    filtered = chain(roles, source.key, filtering)
+    rows = settings.rows_per_part
+    cleaning = clean(
+        "multifaceted", settings, store, filtered[-1].key, CleanInstructions, UniqueInstructions, rows_per_part=rows
+    )
     made = chain(
         roles,
-        source.key,
-        filtered,
+        cleaning.key,
         first,
         SystemMessages(
             sampling=settings.sampling(settings.system_messages),
@@ -69,9 +72,10 @@ def plan_multifaceted(settings: MultifacetedSettings) -> Plan:
         settings,
         store,
         source,
-        [*made, *variants, *sides],
+        [*filtered, *cleaning.stages, *made, *variants, *sides],
         lambda manifests, folder: write_multifaceted(store, manifests, folder, first, settings.embedder),
         trunk="variants",
+        others=cleaning.sources,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flows.dedup_plans import clean
 from flows.multifaceted_plans import plan_judge, plan_multifaceted
 from flows.plan import Plan, Source, chain, file_source, open_store
 from flows.preference_plans import plan_preferences, plan_self_rip
@@ -15,13 +16,15 @@ from schemas.hashing import content_hash
 from schemas.multifaceted_settings import JudgeSettings, MultifacetedSettings
 from schemas.preference_settings import PreferencesSettings, SelfRipSettings
 from schemas.retpo_settings import RetpoSettings
-from schemas.settings import EngineSettings, RunSettings, SynthesizeSettings
+from schemas.settings import EngineSettings, RunSettings
+from schemas.synthesize_settings import SynthesizeSettings
 from storage.applications import read_application
 from storage.publish import write_dialogue_dataset, write_preference_dataset
 from storage.taxonomies import read_taxonomy
 from tasks.answers import Answers
+from tasks.contamination import CleanInputs, CleanPairs
 from tasks.cuts import MaxMinPairs
-from tasks.dedup import ExactDuplicates
+from tasks.dedup import UniquePairs
 from tasks.dialogue_signs import DialogueSigns
 from tasks.engines.engine import resolve
 from tasks.engines.worlds import load_world
@@ -56,16 +59,17 @@ def plan_synthesize(settings: SynthesizeSettings) -> Plan:
         Answers(sampling=settings.sampling(answers), count=answers.count, min_answers=answers.min_answers),
         R3.with_embedder(settings.embedder),
         MaxMinPairs(),
-        ExactDuplicates(),
     )
+    cleaning = clean("synthesize", settings, store, stages[-1].key, CleanPairs, UniquePairs, score="chosen_reward")
     return Plan(
         "synthesize",
         settings,
         store,
         source,
-        stages,
+        [*stages, *cleaning.stages],
         lambda made, folder: write_preference_dataset(store, made["unique_pairs"], folder),
         trunk="unique_pairs",
+        others=cleaning.sources,
     )
 
 
@@ -98,8 +102,10 @@ def plan_dialogues(settings: DialogueSettings) -> Plan:
             threshold=None if paper else inputs.threshold,
             rows_per_part=settings.rows_per_part,
         ),
-        Outputs(sampling=settings.sampling(settings.outputs)),
     )
+    cleaning = clean("dialogues", settings, store, first[-1].key, CleanInputs, None, columns=("pseudo_input",))
+    first += cleaning.stages
+    first += chain(playing, cleaning.key, Outputs(sampling=settings.sampling(settings.outputs)))
     taught = chain(
         playing,
         first[-1].key,
@@ -114,8 +120,16 @@ def plan_dialogues(settings: DialogueSettings) -> Plan:
         DialogueSigns(limits=settings.cut),
         TrainingRows(joint_ratio=settings.joint_ratio, tokenizer=settings.tokenizer),
     )
-    compared = chain(
-        playing, first[-1].key, AnswerPools(), R3.with_embedder(settings.embedder), TeacherPairs(), ExactDuplicates()
+    compared = chain(playing, first[-1].key, AnswerPools(), R3.with_embedder(settings.embedder), TeacherPairs())
+    again = clean(  # by meaning, inputs were compared when they were made; here they stand in an application's words
+        "dialogues",
+        settings,
+        store,
+        compared[-1].key,
+        CleanPairs,
+        UniquePairs,
+        score="chosen_reward",
+        layers=("exact",),
     )
     return Plan(
         "dialogues",
@@ -127,9 +141,10 @@ def plan_dialogues(settings: DialogueSettings) -> Plan:
             lambda run: ingest_applications(store, applications, key, run),
             lambda: (len(applications), "\n".join(look_at_application(one) for one in applications)),
         ),
-        [*first, *taught, *compared],
+        [*first, *taught, *compared, *again.stages],
         lambda made, folder: write_dialogue_dataset(store, made, folder),
         trunk="training_rows",
+        others=[*cleaning.sources, *again.sources],
     )
 
 

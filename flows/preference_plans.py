@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flows.dedup_plans import clean
 from flows.pairing import fixed_limits, in_own_unit
 from flows.plan import Plan, Source, chain, file_source, open_store
 from flows.preference_report import write_preferences
@@ -16,7 +17,8 @@ from storage.artifacts import Store
 from storage.pools import Names, PoolFile, over
 from storage.sources import INSTRUCTIONS, QUESTIONS, read_prompts
 from tasks.answers import PoolAnswers
-from tasks.dedup import ExactDuplicates
+from tasks.contamination import CleanPairs
+from tasks.dedup import UniquePairs
 from tasks.engines.engine import engine_name, resolve
 from tasks.pool_pairs import PoolPairs, PoolSigns, Preferences
 from tasks.pool_source import POOLS, ingest_pools, pools_key
@@ -33,11 +35,12 @@ Settings = TypeVar("Settings", bound=PoolSettings)
 
 @dataclass(frozen=True)
 class Tail:
-    """What follows the pools: all stages; scored: the stage whose pools are cut; pairs: how."""
+    """What follows the pools: all stages; scored: the stage whose pools are cut; pairs: how; sources: others read."""
 
     stages: Sequence[Planned]
     scored: str
     pairs: PoolPairs
+    sources: Sequence[Source]
 
 
 def plan_preferences(settings: PreferencesSettings) -> Plan:
@@ -47,10 +50,10 @@ def plan_preferences(settings: PreferencesSettings) -> Plan:
     store = open_store(settings)
     if settings.policies:
         source = file_source(store, settings.source, settings.rows_per_part, QUESTIONS)
-        tail = plan_tail(settings, roles, source.key, answers_of(settings))
+        tail = plan_tail("preferences", store, settings, roles, source.key, answers_of(settings))
     else:
         source = given_pools(store, settings)
-        tail = plan_tail(settings, roles, source.key)
+        tail = plan_tail("preferences", store, settings, roles, source.key)
     return Plan(
         "preferences",
         settings,
@@ -59,6 +62,7 @@ def plan_preferences(settings: PreferencesSettings) -> Plan:
         tail.stages,
         lambda made, folder: write_preferences(store, made, folder, settings, tail.scored, tail.pairs),
         trunk="preferences",
+        others=tail.sources,
     )
 
 
@@ -85,7 +89,7 @@ def plan_self_rip(settings: SelfRipSettings) -> Plan:
             **rules,
         ),
     )
-    tail = plan_tail(settings, roles, first[-1].key, answers_of(settings))
+    tail = plan_tail("self-rip", store, settings, roles, first[-1].key, answers_of(settings))
     return Plan(
         "self-rip",
         settings,
@@ -94,6 +98,7 @@ def plan_self_rip(settings: SelfRipSettings) -> Plan:
         [*first, *tail.stages],
         lambda made, folder: write_preferences(store, made, folder, settings, tail.scored, tail.pairs),
         trunk="preferences",
+        others=tail.sources,
     )
 
 
@@ -134,7 +139,7 @@ def in_own_units(settings: Settings) -> Settings:
     return settings.model_copy(update={"cuts": tuple(map(in_own_unit, settings.cuts))})
 
 
-def plan_tail(settings: PoolSettings, roles: Roles, key: str, *first: Stage) -> Tail:
+def plan_tail(flow: str, store: Store, settings: PoolSettings, roles: Roles, key: str, *first: Stage) -> Tail:
     """Answers, if any are to be asked for; a stage per scorer; pairs by every rule; duplicates; limits."""
     many = settings.answers.count * max(1, len(settings.policies))
     scorers = [scorer_stage(one, settings.embedder, settings.seed, many) for one in settings.scorers]
@@ -151,9 +156,20 @@ def plan_tail(settings: PoolSettings, roles: Roles, key: str, *first: Stage) -> 
         tokenizers=tuple(tokenizer_identity(one.tokenizer) for one in settings.cuts if one.tokenizer),
     )
     fixed = {one.label: fixed_limits(one) for one in settings.cuts if one.preset or one.thresholds}
-    unique = ExactDuplicates(columns=("cut", "system", "prompt", "pair"))
-    pairs = chain(roles, pools_key_, cutting, unique, Preferences(cuts=settings.cuts, fixed=fixed))
-    return Tail([*scored, *signs, *pairs], pools.stage.name if pools else POOLS, cutting)
+    pairs = chain(roles, pools_key_, cutting)
+    cleaning = clean(
+        flow,
+        settings,
+        store,
+        pairs[-1].key,
+        CleanPairs,
+        UniquePairs,
+        within=("cut", "system", "pair"),
+        score="chosen_reward",
+    )
+    last = chain(roles, cleaning.key, Preferences(cuts=settings.cuts, fixed=fixed))
+    stages = [*scored, *signs, *pairs, *cleaning.stages, *last]
+    return Tail(stages, pools.stage.name if pools else POOLS, cutting, cleaning.sources)
 
 
 def given_pools(store: Store, settings: PreferencesSettings) -> Source:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flows.dedup_plans import clean
 from flows.plan import Plan, Source, chain, file_source, open_store
 from flows.retpo_report import write_retpo
 from schemas.retpo_settings import CorpusSettings, RetpoSettings, RetrieverSettings
@@ -11,6 +12,8 @@ from storage.turns import PASSAGES, turns_kind
 from tasks.bm25 import Words
 from tasks.candidates import Candidates
 from tasks.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks, QueryPools
+from tasks.contamination import CleanTurns
+from tasks.dedup import UniqueTurns
 from tasks.engines.engine import resolve
 from tasks.indexes import Bm25Index, DenseIndex, GoldPlaces, PassageVectors
 from tasks.ranks import Ranks
@@ -64,7 +67,19 @@ def plan_retpo(settings: RetpoSettings) -> Plan:
         **given.model_dump(include={"methods", "pool", "fewest", "most", "human_base", "attempts"}),
         first_turns=first,
     )
-    asked = chain(roles, source.key, search.places, candidates)
+    placed = chain(roles, source.key, search.places)
+    cleaning = clean(
+        "retpo",
+        settings,
+        store,
+        placed[-1].key,
+        CleanTurns,
+        UniqueTurns,
+        columns=("history", "question"),
+        questions=("question",),
+        rows_per_part=settings.rows_per_part,
+    )
+    asked = chain(roles, cleaning.key, candidates)
     ranked = chain(roles, asked[-1].key, *search.ranks)
     many = {"first_turns": first, "retrievers": len(search.ranks)}
     picks, pairs, depth = settings.picks, settings.pairs, settings.depth
@@ -90,9 +105,9 @@ def plan_retpo(settings: RetpoSettings) -> Plan:
         settings,
         store,
         source,
-        [asked[0], *search.indexes, *asked[1:], *ranked, *sides],
+        [*placed, *cleaning.stages, *search.indexes, *asked, *ranked, *sides],
         lambda made, folder: write_retpo(store, made, folder, settings, ranked[-1].stage.name),
         trunk="query_picks",
-        others=(search.corpus,),
+        others=(search.corpus, *cleaning.sources),
         written=(settings.instruction,),
     )

@@ -6,13 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flows.checks import check_engine
 from flows.progress import Reporter
@@ -24,7 +22,7 @@ from schemas.settings import EngineSettings, read_settings
 from storage.artifacts import Store, read_part
 from storage.calls import seal_abandoned
 from storage.lines import lines_of
-from storage.outputs import Rows, check_out, write_rows
+from storage.outputs import check_out, write_grown
 from storage.pools import Names, PoolFile
 from storage.runs import StageRun, new_run, recording
 from tasks.engines.engine import resolve
@@ -146,27 +144,7 @@ def write_scored(file: PoolFile, out: Path, label: str, scores: dict[str, Any]) 
         yield rows
 
     number = pa.list_(pa.float64()) if file.wide else pa.float64()
-    if out.suffix != ".parquet":
-        return write_rows(out, None, parts()), scored
-    if file.schema is not None:
-        columns = file.schema
-        for name in added:
-            columns = columns.append(pa.field(name, number))
-        return write_rows(out, columns, parts()), scored
-    with TemporaryDirectory(dir=out.resolve().parent, prefix=".score-") as folder:
-        rows = Path(folder) / "rows.jsonl"
-        write_rows(rows, None, parts())
-        typed = Path(folder) / "rows.parquet"
-        try:
-            pl.scan_ndjson(rows, infer_schema_length=None).sink_parquet(typed)
-        except pl.exceptions.PolarsError as error:
-            raise InputError(
-                f"the rows of {file.path} do not fit one table ({' '.join(str(error).split())[:100]}); write --out "
-                "OUT.jsonl: nothing is scored twice"
-            ) from error
-        file_made = pq.ParquetFile(typed)
-        tables: Iterator[Rows] = (pa.table(batch) for batch in file_made.iter_batches())
-        return write_rows(out, file_made.schema_arrow, tables), scored
+    return write_grown(out, file.path, file.schema, {name: number for name in added}, parts()), scored
 
 
 def plain(value: float) -> float | None:

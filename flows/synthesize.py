@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.making import run_plan
 from flows.plans import plan_synthesize
-from schemas.settings import SynthesizeSettings
+from schemas.synthesize_settings import SynthesizeSettings
 
 
 @flow(name="synthesize", flow_run_name="synthesize-{settings.source.path}", persist_result=False)

@@ -43,6 +43,7 @@ class Manifest(Frozen):
     columns: dict[str, str] = Field(default_factory=dict, description="column -> Arrow type")
     parts: tuple[PartSeal, ...]
     files: dict[str, str] = Field(default_factory=dict, description="what is not Parquet: name -> checksum")
+    notes: dict[str, Any] = Field(default_factory=dict, description="what the stage has to say of what it did")
     run: str = ""
     made_at: str = ""
 

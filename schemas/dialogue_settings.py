@@ -7,8 +7,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.calls import Frozen
+from schemas.dedup_settings import PublishSettings
 from schemas.dialogues import EndReason
-from schemas.settings import ENGINES, EngineSettings, RunSettings, StageSampling
+from schemas.settings import ENGINES, EngineSettings, StageSampling
 
 
 class InputSettings(StageSampling):
@@ -80,7 +81,7 @@ class CutSettings(Frozen):
     max_copied_prompt: float = Field(0.3, ge=0, le=1)
 
 
-class DialogueSettings(RunSettings):
+class DialogueSettings(PublishSettings):
     """One run of `dialogues`: applications -> inputs -> outputs, reasons -> dialogues -> training rows and pairs."""
 
     applications: tuple[str, ...] = Field(min_length=1, description="application files (YAML or JSON)")

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.calls import Frozen
+from schemas.dedup_settings import PublishSettings
 from schemas.settings import (
     ENGINES,
     EngineSettings,
@@ -25,9 +26,8 @@ class FilterSettings(Frozen):
     keep_personas: bool = Field(
         False, description="keep instructions with a system or persona message (it is replaced)"
     )
-    benchmarks: tuple[SourceSettings, ...] = Field((), description="files of prompts that must not be trained on")
 
-    @field_validator("languages", "benchmarks", mode="before")
+    @field_validator("languages", mode="before")
     @classmethod
     def one_or_more(cls, given: Any) -> Any:
         return (given,) if isinstance(given, str | Mapping) else given
@@ -63,7 +63,7 @@ class BenchSettings(StageSampling):
     threshold: float = Field(0.9, ge=0, le=1, description="cosine from which a bench preference counts as seen")
 
 
-class MultifacetedSettings(RunSettings):
+class MultifacetedSettings(PublishSettings):
     """One run of `multifaceted`: instructions -> preference sets -> system messages -> responses -> splits, bench."""
 
     source: SourceSettings

@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.cut_settings import CutSettings
+from schemas.dedup_settings import PublishSettings
 from schemas.scorer_settings import ScorerSettings
 from schemas.settings import (
     EMBEDDED,
     AnswerSettings,
     EngineSettings,
-    RunSettings,
     SourceSettings,
     StageSampling,
 )
@@ -40,7 +40,7 @@ class PoolAnswerSettings(AnswerSettings):
     count: int = Field(64, ge=1, le=4096, description="answers per prompt and policy; each is a call, and is scored")
 
 
-class PoolSettings(RunSettings):
+class PoolSettings(PublishSettings):
     """From prompts on: answers, scores, pairs. asks: roles that are neither policies nor judges."""
 
     asks: ClassVar[tuple[str, ...]] = ()

@@ -6,12 +6,12 @@ from typing import Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from schemas.calls import Frozen
+from schemas.dedup_settings import DedupSettings, PublishSettings
 from schemas.retpo import Form, Method
 from schemas.settings import (
     ENGINES,
     EngineSettings,
     FileSettings,
-    RunSettings,
     Spelled,
     StageSampling,
     check_endpoint,
@@ -163,11 +163,12 @@ class PairSettings(Frozen):
     threshold: int = Field(30, ge=1, description="the preferred query has at most this rank")
 
 
-class RetpoSettings(RunSettings):
+class RetpoSettings(PublishSettings):
     """One run of `retpo`: turns and passages -> candidate queries -> ranks -> picks, pairs, hard negatives."""
 
     source: TurnSettings
     corpus: CorpusSettings
+    dedup: DedupSettings = DedupSettings(layers=("exact",))  # turns of one conversation are alike, and no duplicates
     engines: dict[Literal["teacher"], EngineSettings] = ENGINES
     retrievers: tuple[RetrieverSettings, ...] = Field(
         (RetrieverSettings(kind="bm25"),), description="each gives its own ranks, picks and pairs"

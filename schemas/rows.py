@@ -50,6 +50,29 @@ class Instruction(Row):
     note: str = Field("", description="what the reader did to it, for instance that later turns were left out")
 
 
+class KnownPrompt(Row):
+    """A prompt that others are compared with: a benchmark's, or one that was published. name: its id there, or its
+    line; turns: what the user says.
+    """
+
+    name: str
+    turns: tuple[str, ...]
+    source: str = ""
+
+
+class TextRow(Row):
+    """A row of somebody's file, as far as comparing it with others needs it. place: its line; name: its id there, or
+    its line; known: how many of its columns hold something; within: what must be equal for two rows to be compared.
+    """
+
+    text: str
+    place: str
+    name: str
+    known: int
+    score: float | None = None
+    within: str = ""
+
+
 class Answer(Frozen):
     """One sampled response to a prompt. finish_reason "length" says that it was cut at max_tokens."""
 

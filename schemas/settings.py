@@ -249,16 +249,6 @@ class RunSettings(Frozen):
         return Sampling(temperature=given.temperature, top_p=given.top_p, max_tokens=given.max_tokens, seed=self.seed)
 
 
-class SynthesizeSettings(RunSettings):
-    """One run of `synthesize`: instructions -> preference sets -> system messages -> answers -> pairs -> dataset."""
-
-    source: SourceSettings
-    engines: dict[Literal["teacher", "student"], EngineSettings] = ENGINES
-    preference_sets: StageSampling = StageSampling()
-    system_messages: SystemMessageSampling = SystemMessageSampling()
-    answers: AnswerSettings = AnswerSettings()
-
-
 Settings = TypeVar("Settings", bound=Frozen)
 
 

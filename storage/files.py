@@ -2,14 +2,18 @@
 
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from schemas.errors import StoreError
+
+ABANDONED_S = 24 * 3600
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -68,6 +72,20 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} is not a synthmill file: expected a JSON object, found {type(value).__name__}; move it away"
         )
     return value
+
+
+@contextmanager
+def scratch(folder: Path, what: str) -> Iterator[Path]:
+    """A folder beside others that is gone afterwards; those that killed processes left a day ago go with it."""
+    for left in folder.glob(f".{what}.*.tmp"):
+        if time.time() - left.stat().st_mtime > ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = folder / f".{what}.{secrets.token_hex(6)}.tmp"
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

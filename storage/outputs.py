@@ -3,11 +3,13 @@
 import gzip
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import orjson
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -34,6 +36,37 @@ def line_of(row: dict[str, Any]) -> bytes:
         return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:
         return json.dumps(row, ensure_ascii=False, default=str).encode(errors="replace") + b"\n"
+
+
+def write_grown(
+    out: Path, source: str, schema: pa.Schema | None, added: Mapping[str, pa.DataType], parts: Iterable[Rows]
+) -> int:
+    """Write a file's rows with columns that were added; schema: the file's own, where it has one. Returns how many.
+
+    Raises InputError when rows of different kinds do not fit one Parquet table.
+    """
+    if out.suffix != ".parquet":
+        return write_rows(out, None, parts)
+    if schema is not None:
+        fields = [field for field in schema if field.name not in added]
+        return write_rows(out, pa.schema([*fields, *(pa.field(*one) for one in added.items())]), parts)
+    with TemporaryDirectory(dir=out.resolve().parent, prefix=".rows-") as folder:
+        rows, typed = Path(folder) / "rows.jsonl", Path(folder) / "rows.parquet"
+        write_rows(rows, None, parts)
+        try:
+            kinds = {
+                name: pl.DataFrame(pa.schema([pa.field(name, kind)]).empty_table()).schema[name]
+                for name, kind in added.items()
+            }
+            pl.scan_ndjson(rows, infer_schema_length=None, schema_overrides=kinds).sink_parquet(typed)
+        except pl.exceptions.PolarsError as error:
+            raise InputError(
+                f"the rows of {source} do not fit one table ({' '.join(str(error).split())[:100]}); write --out "
+                "OUT.jsonl: nothing is done twice"
+            ) from error
+        file = pq.ParquetFile(typed)
+        tables: Iterator[Rows] = (pa.table(batch) for batch in file.iter_batches())
+        return write_rows(out, file.schema_arrow, tables)
 
 
 def write_rows(out: Path, columns: pa.Schema | None, parts: Iterable[Rows]) -> int:

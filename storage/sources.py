@@ -13,7 +13,7 @@ from schemas.errors import Drop, InputError
 from schemas.hashing import content_hash, file_checksum
 from schemas.multifaceted import BenchRow, Rubric, Value
 from schemas.pools import Question
-from schemas.rows import Dropped, Instruction, Row
+from schemas.rows import Dropped, Instruction, KnownPrompt, Row
 from schemas.settings import FileSettings, SourceSettings
 from storage.lines import FORMATS, HUB, Line, hub_commit, lines_of, suffix_of
 
@@ -231,23 +231,43 @@ def first_turn(messages: list[Any], system: Any) -> tuple[Any, Any, int]:
     return system, prompt, left_out
 
 
-def read_prompts(source: SourceSettings) -> list[str]:
-    """Every user turn of a file, for checks against it. Raises InputError for a row without one: what cannot be read
-    cannot be checked.
+def known_prompt_of(line: Line, source: Any) -> KnownPrompt:
+    """One raw row as a prompt to compare with. Raises InputError for a row without one: what cannot be read cannot be
+    checked.
     """
-    found: list[str] = []
-    for line in lines_of(source.path):
-        fields = line.fields or {}
-        given = fields.get(source.prompt_column)
-        messages = [m for m in fields.get("messages") or () if isinstance(m, dict) and m.get("role") == "user"]
-        said = [given] if given is not None else [m.get("content") for m in messages] or fields.get("turns") or []
-        turns = [turn for turn in said if isinstance(turn, str) and turn.strip()] if isinstance(said, list) else []
-        if not turns:
-            raise InputError(
-                f"{source.path}, {line.place}: {line.fault or 'it has no prompt'}; expected a text in "
-                f"{source.prompt_column!r}, messages or turns in every row (prompt_column names the column)"
-            )
-        found += turns
+    fields = line.fields or {}
+    given = fields.get(source.prompt_column)
+    if isinstance(given, str):
+        said: Any = [given]
+    else:
+        chat = given if isinstance(given, list) else fields.get("messages")
+        messages = [m for m in chat or () if isinstance(m, dict) and m.get("role") == "user"]
+        said = [m.get("content") for m in messages] or (fields.get("turns") if given is None else None) or []
+    turns = tuple(turn for turn in said if isinstance(turn, str) and turn.strip()) if isinstance(said, list) else ()
+    if not turns:
+        raise InputError(
+            f"{source.path}, {line.place}: {line.fault or 'it has no prompt'}; expected a text in "
+            f"{source.prompt_column!r}, messages or turns in every row (prompt_column names the column)"
+        )
+    row_id = fields.get(source.id_column)
+    return KnownPrompt(
+        id=content_hash([line.place, turns])[:24],  # not the given one: what is there twice must be checked, too
+        name=line.place if row_id in (None, "") else str(row_id),
+        turns=turns,
+        source=source.path.rsplit("/", 1)[-1],
+    )
+
+
+def known_length(row: KnownPrompt) -> int:
+    return sum(map(len, row.turns))
+
+
+KNOWN = RowKind("known_prompts", KnownPrompt, known_prompt_of, prompt_columns, known_length)
+
+
+def read_prompts(source: SourceSettings) -> list[str]:
+    """Every user turn of a file, for checks against it. Raises InputError for a row without one, and for no row."""
+    found = [turn for line in lines_of(source.path) for turn in known_prompt_of(line, source).turns]
     if not found:
         raise InputError(f"{source.path} has no rows; expected rows with a column {source.prompt_column!r}")
     return found

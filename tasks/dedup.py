@@ -1,67 +1,285 @@
-"""Duplicates. A cut adds `kept`, `duplicate_of`, `similarity`, `layer` and deletes nothing; the exporter honours it."""
+"""Duplicates: exact, near in words, near in meaning. A cut adds `kept`, `duplicate_of`, `similarity`, `layer` and
+deletes nothing; the exporter honours it.
 
+Source: docs/papers.md#dedup.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+from pydantic import Field
 
-from schemas.hashing import content_hash
+from schemas.dedup_settings import Layer
 from schemas.rows import Dropped
 from schemas.texts import normalised
-from tasks.frames import FrameStage
+from storage.artifacts import Store, read_artifact, read_manifest
+from storage.files import scratch
+from storage.sources import KNOWN
+from tasks.buckets import by_blocks, lay_out
+from tasks.embeddings import embed_whole, text_keys
+from tasks.frames import Around, FrameStage, even_parts, here
+from tasks.greedy import Layer as Search
+from tasks.greedy import Verdicts, duplicates_found, greedy
+from tasks.links import ANY, Links, Matrix, links_in
+from tasks.links import Search as VectorSearch
+from tasks.points import Array
+from tasks.vectors import texts_of, vectors_in
+from tasks.word_grams import WordLinks
 
-BLOCK = 1024
-
-
-def first_alike(vectors: np.ndarray[Any, Any], threshold: float) -> list[int]:
-    """Per unit vector, the first kept one before it with a cosine >= threshold, or -1 (then it is kept itself).
-
-    vectors: (texts, dimensions) float32. Greedy in order: what follows never changes what was kept before.
-    """
-    kept = np.zeros((0,), dtype=np.int64)
-    alike: list[int] = []
-    for start in range(0, len(vectors), BLOCK):
-        block = vectors[start : start + BLOCK]
-        before = (block @ vectors[kept].T) >= threshold
-        within = (block @ block.T) >= threshold
-        chosen: list[int] = []
-        for row in range(len(block)):
-            if before[row].any():
-                alike.append(int(kept[before[row].argmax()]))
-            elif same := [other for other in chosen if within[row, other]]:
-                alike.append(start + same[0])
-            else:
-                chosen.append(row)
-                alike.append(-1)
-        kept = np.append(kept, [start + row for row in chosen])
-    return alike
+SEED = 0
+ADDED = ("kept", "duplicate_of", "similarity", "layer")
 
 
-class ExactDuplicates(FrameStage):
-    """Marks rows whose normalised `columns` equal those of a row that stays; the first in order of id stays, so that
-    the input's order changes nothing. Source: docs/papers.md#dedup, layer 1.
+class Duplicates(FrameStage):
+    """Rows -> the same with a verdict: kept, or the duplicate of one that is (`duplicate_of`, by its id), by which
+    `layer`, and how like it is (`similarity`: 1, a Jaccard similarity, or a cosine).
+
+    Rows are ranked: those published before, then by `score`, by how much is known of them (columns that are not
+    empty), by id; a row goes if one that stays is alike. The order of the input changes nothing. Only rows that are
+    equal in the columns `within` are compared; rows that an earlier cut left out (`kept` is false) are not.
+
+    against: (stage, key) of artifacts whose rows stand before all others: earlier verdicts (their kept rows) or known
+    prompts. vectors: the key of the rows' vectors, which the layer `meaning` needs.
     """
 
-    name: ClassVar = "unique_pairs"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     whole: ClassVar = True
-    needs: ClassVar = ("id", "system", "prompt")
-    adds: ClassVar = ("kept", "duplicate_of", "similarity", "layer")
+    needs: ClassVar = ("id",)
+    adds: ClassVar[tuple[str, ...]] = ADDED
 
-    columns: tuple[str, ...] = ("system", "prompt")
+    columns: tuple[str, ...] = ("prompt",)
+    within: tuple[str, ...] = ()
+    score: str = ""
+    provenance: str = Field("", description="a column that says how much is known of a row; default: it is counted")
+    layers: tuple[Layer, ...] = ("exact", "words")
+    threshold: float = 0.9
+    jaccard: float = 0.7
+    recall: float = 0.995
+    sample: int = 2000
+    vectors: str = ""
+    against: tuple[tuple[str, str], ...] = ()
+    embedder: str = "minilm"
+
+    def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
+        """The embedder is in the vectors' key."""
+        found = super().identity(engines)
+        if "meaning" not in self.layers:
+            found["settings"] = {k: v for k, v in found["settings"].items() if k not in ("embedder", "vectors")}
+        return found
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        keys = [
-            content_hash([normalised("" if text is None else str(text)) for text in row])
-            for row in frame.select(self.columns).iter_rows()
+        return self.apply_around(frame, Around(store, here, {}))
+
+    def apply_around(self, frame: pl.DataFrame, around: Around) -> tuple[pl.DataFrame, list[Dropped]]:
+        known = self.known(Store(around.store)) if self.against else None
+        table = self.ranked(frame, known)
+        distinct = table.filter(pl.col("stands_for") == pl.col("rank"))
+        groups = distinct["group"].to_numpy().astype(np.int32)
+        fixed = int(distinct["fixed"].sum())
+        searches: dict[str, Search] = {}
+        if "words" in self.layers:
+            searches["words"] = WordLinks(distinct["text"].to_list(), groups, self.jaccard, SEED)
+        with scratch(around.store, "search") as folder:
+            if "meaning" in self.layers and len(groups):
+                searches["meaning"] = self.by_meaning(frame.height, known, distinct, groups, around, folder)
+            verdicts = greedy(len(groups), fixed, list(searches.values()))
+        self.tell(around.notes, table, verdicts, searches)
+        return self.marked(frame, table, distinct, verdicts, list(searches))
+
+    def ranked(self, frame: pl.DataFrame, known: pl.DataFrame | None) -> pl.DataFrame:
+        """Rows that take part, in the order of rank: id, text, place (in the frame, then in `known`), group, fixed,
+        rank, and stands_for: the rank of the first row that is equal after normalising, or its own.
+        """
+        taking = frame["kept"] if "kept" in frame.columns else pl.repeat(True, frame.height, eager=True)
+        score = pl.col(self.score).cast(pl.Float64).fill_nan(None) if self.score else pl.lit(None, pl.Float64)
+        mine = frame.select(
+            "id",
+            pl.Series("text", texts_of(frame, self.columns), dtype=pl.String),
+            score.alias("score"),
+            (pl.col(self.provenance) if self.provenance else filled(frame)).alias("known"),
+            *(pl.col(name).cast(pl.String).alias(f"within_{name}") for name in self.within),
+            place=pl.int_range(pl.len(), dtype=pl.Int64),
+            published=pl.lit(False),
+        ).filter(taking)
+        if known is not None:
+            theirs = known.with_row_index("place", frame.height).cast({"place": pl.Int64}).with_columns(published=True)
+            mine = mine.with_columns(published=pl.col("id").is_in(known["id"].implode()))
+            mine = pl.concat([theirs.filter(~pl.col("id").is_in(mine["id"].implode())), mine], how="diagonal")
+        values = pl.struct([f"within_{name}" for name in self.within]).rank("dense") if self.within else pl.lit(0)
+        of_any = pl.col("of_any") if "of_any" in mine.columns else pl.lit(False)
+        keys = text_keys([normalised(text) for text in mine["text"]])
+        table = (
+            mine.with_columns(
+                pl.when(of_any.fill_null(False)).then(ANY).otherwise(values.cast(pl.Int64)).alias("group"),
+                pl.Series("first", keys[:, 0], dtype=pl.UInt64),
+                pl.Series("second", keys[:, 1], dtype=pl.UInt64),
+                fixed="published",
+            )
+            .sort("fixed", "score", "known", "id", descending=[True, True, True, False], nulls_last=True)
+            .with_columns(rank=pl.int_range(pl.len(), dtype=pl.Int64))
+        )
+        same = pl.col("rank").min().over("first", "second", "group")
+        wide = pl.col("rank").filter(pl.col("group") == ANY).min().over("first", "second")
+        itself = pl.col("fixed") | ("exact" not in self.layers)
+        return table.with_columns(
+            stands_for=pl.when(itself).then(pl.col("rank")).otherwise(pl.min_horizontal(same, wide))
+        )
+
+    def by_meaning(
+        self, rows: int, known: pl.DataFrame | None, distinct: pl.DataFrame, groups: Array, around: Around, folder: Path
+    ) -> "ByMeaning":
+        store = Store(around.store)
+        vectors = vectors_in(store, self.vectors)
+        if known is not None and known.height:
+            theirs = embed_whole(self.embedder, known["text"].to_list(), around.store)
+            both = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+                folder / "both.npy", "w+", vectors.dtype, (rows + known.height, theirs.shape[1])
+            )
+            both[:rows], both[rows:] = vectors, theirs
+            vectors = both
+        matrix = Matrix(vectors, distinct["place"].to_numpy(), groups)
+        return ByMeaning(self, matrix, around, folder)
+
+    def known(self, store: Store) -> pl.DataFrame:
+        """What was published before: id, text, the columns `within`, and of_any: whether it is of every group."""
+        frames = []
+        for stage, key in self.against:
+            manifest = read_manifest(store.manifest_path(stage, key))
+            rows = pl.DataFrame(read_artifact(store, manifest))
+            if stage == KNOWN.stage:
+                rows = rows.select(id="name", text=pl.col("turns").list.first(), of_any=pl.lit(True))
+            else:
+                rows = rows.filter("kept")
+                rows = rows.select(
+                    "id",
+                    pl.Series("text", texts_of(rows, self.columns), dtype=pl.String),
+                    *(pl.col(name).cast(pl.String).alias(f"within_{name}") for name in self.within),
+                    of_any=pl.lit(False),
+                )
+            frames.append(rows)
+        return pl.concat(frames, how="diagonal").unique(["id", "text"], keep="first", maintain_order=True)
+
+    def marked(
+        self,
+        frame: pl.DataFrame,
+        table: pl.DataFrame,
+        distinct: pl.DataFrame,
+        verdicts: Verdicts,
+        names: Sequence[str],
+    ) -> tuple[pl.DataFrame, list[Dropped]]:
+        """The frame with its verdicts."""
+        at = np.searchsorted(distinct["rank"].to_numpy(), table["stands_for"].to_numpy())
+        itself = (table["stands_for"] == table["rank"]).to_numpy()
+        other, gone = verdicts.other[at], verdicts.other[at] >= 0
+        kept = itself & ~gone
+        ids, layers = distinct["id"].to_numpy(), np.array(["exact", *names])
+        found = pl.DataFrame(
+            {
+                "_place": table["place"],
+                "kept": kept,
+                "duplicate_of": pl.Series(np.where(gone, ids[other], ids[at])).set(pl.Series(kept), None),
+                "similarity": pl.Series(np.where(gone, verdicts.similarity[at], 1.0)).set(pl.Series(kept), None),
+                "layer": pl.Series(layers[np.where(gone, verdicts.layer[at] + 1, 0)]).set(pl.Series(kept), None),
+            },
+            schema_overrides={"duplicate_of": pl.String, "layer": pl.String, "similarity": pl.Float64},
+        )
+        plain = frame.drop(*ADDED, strict=False).with_columns(_place=pl.int_range(pl.len(), dtype=pl.Int64))
+        marked = plain.join(found, on="_place", how="left", maintain_order="left").drop("_place")
+        return marked.with_columns(pl.col("kept").fill_null(False)), []
+
+    def tell(
+        self, notes: dict[str, Any], table: pl.DataFrame, verdicts: Verdicts, searches: Mapping[str, Search]
+    ) -> None:
+        """What was compared with what, how, and how well."""
+        notes.update(rows=table.height, different=len(verdicts.other), layers=list(self.layers))
+        if isinstance(search := searches.get("meaning"), ByMeaning):
+            plan = search.plan
+            found = duplicates_found(plan.pairs, plan.sample, verdicts)
+            notes.update(
+                threshold=self.threshold,
+                recall=plan.recall._asdict(),
+                duplicates_found=found._asdict(),
+                requested_recall=self.recall,
+                visits_per_row=round(plan.visits, 3),
+                unreadable=search.unreadable(),
+            )
+
+
+class ByMeaning:
+    """Links between vectors, searched exactly or in buckets."""
+
+    def __init__(self, stage: Duplicates, matrix: Matrix, around: Around, folder: Path) -> None:
+        self.matrix, self.threshold, self.around, self.folder = matrix, stage.threshold, around, folder
+        self.plan = lay_out(matrix, stage.threshold, stage.recall, stage.sample, SEED)
+
+    def __call__(self, asked: Array, alive: Array) -> Links:
+        search = VectorSearch(self.matrix, self.plan.layout, self.threshold, asked, alive)
+        return links_in(search, self.around.spread, self.folder)
+
+    def unreadable(self) -> int:
+        """Rows whose text the model could not read."""
+        [some] = by_blocks(self.matrix.rows, lambda block: (np.asarray(self.matrix.take(block).any(axis=1)),))
+        return int((~some).sum())
+
+
+def filled(frame: pl.DataFrame) -> pl.Expr:
+    """How many of a row's columns hold something."""
+    counted = [pl.lit(0)]
+    for name, kind in frame.schema.items():
+        if name in (*ADDED, "id", "calls"):
+            continue
+        there = pl.col(name).is_not_null()
+        if kind == pl.String:
+            there &= pl.col(name) != ""
+        elif isinstance(kind, pl.List):
+            there &= pl.col(name).list.len() > 0
+        counted.append(there.cast(pl.Int32))
+    return pl.sum_horizontal(counted)
+
+
+class UniquePairs(Duplicates):
+    """Of preference pairs."""
+
+    name: ClassVar = "unique_pairs"
+
+
+class UniqueRows(Duplicates):
+    """Of the rows of a file."""
+
+    name: ClassVar = "unique_rows"
+
+
+class DroppedDuplicates(Duplicates):
+    """As Duplicates, before models are asked: what is not kept is dropped, as `duplicate`, and nothing is added."""
+
+    adds: ClassVar[tuple[str, ...]] = ()
+
+    rows_per_part: int = Field(256, ge=1)
+
+    def parts_begin(self, made: pa.Table) -> list[int]:
+        return even_parts(made, self.rows_per_part)
+
+    def marked(self, *given: Any) -> tuple[pl.DataFrame, list[Dropped]]:
+        marked, _ = super().marked(*given)
+        gone = marked.filter(~pl.col("kept"))
+        drops = [
+            Dropped(id=row, reason="duplicate", detail=f"of {other} ({layer}, {similarity:.3f})")
+            for row, other, similarity, layer in gone.select("id", "duplicate_of", "similarity", "layer").iter_rows()
         ]
-        keyed = frame.with_columns(pl.Series("_key", keys, dtype=pl.String))
-        first = pl.col("id").min().over("_key")
-        kept = pl.col("id") == first
-        return keyed.with_columns(
-            kept=kept,
-            duplicate_of=pl.when(kept).then(None).otherwise(first),
-            similarity=pl.when(kept).then(None).otherwise(pl.lit(1.0)),
-            layer=pl.when(kept).then(None).otherwise(pl.lit("exact")),
-        ).drop("_key"), []
+        return marked.filter("kept").drop(ADDED), drops
+
+
+class UniqueInstructions(DroppedDuplicates):
+    """Of instructions."""
+
+    name: ClassVar = "unique_instructions"
+
+
+class UniqueTurns(DroppedDuplicates):
+    """Of conversations' turns."""
+
+    name: ClassVar = "unique_turns"

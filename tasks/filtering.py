@@ -1,4 +1,4 @@
-"""Which instructions are used: no duplicates, no system or persona message, wanted languages and lengths, no benchmark.
+"""Which instructions are used: no duplicates, no system or persona message, wanted languages and lengths.
 
 Source: docs/papers.md#multifaceted, "filter"; the paper names duplicates and persona messages, the rest is ours.
 """
@@ -14,11 +14,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from schemas.errors import InputError
-from schemas.hashing import content_hash
 from schemas.rows import Dropped, Instruction
 from schemas.texts import normalised
 from tasks.frames import FrameStage, even_parts
-from tasks.overlap import grams, words_of
 
 PERSONA = re.compile(
     r"^\W*(you are (now )?(an? |the (?!best|one|only)|my |going to (act|be|play|pretend) )|you're an? |"
@@ -31,18 +29,17 @@ PERSONA = re.compile(
 ROLES = re.compile(r"^\W*(system\s*:\s*you |<\|system\|>|<\|im_start\|>system|<<sys>>|\[inst\])", re.IGNORECASE)
 FEWEST_LETTERS = 40  # bytes of them, so that a Chinese one counts as three; below, a language is a guess
 LOOKED_AT = 1000  # characters
-LONG_GRAM, SHORT_GRAM = 13, 8
 
 
 class FilterInstructions(FrameStage):
     """Keeps the instructions that can be given any system message.
 
-    Drops, by reason, in this order: has_system, persona, too_short, too_long, language, contaminated, duplicate (the
+    Drops, by reason, in this order: has_system, persona, too_short, too_long, language, duplicate (the
     first in order of id stays). Source: docs/papers.md#multifaceted, "filter".
     """
 
     name: ClassVar = "filtered"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     whole: ClassVar = True
     needs: ClassVar = tuple(Instruction.model_fields)
 
@@ -50,24 +47,16 @@ class FilterInstructions(FrameStage):
     min_chars: int = 10
     max_chars: int = 8000
     keep_personas: bool = False
-    benchmarks: tuple[str, ...] = Field((), repr=False, description="prompts that must not be trained on")
     rows_per_part: int = Field(256, ge=1)
-
-    def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
-        """Benchmarks may be many: their hash says which they are."""
-        found = super().identity(engines)
-        found["settings"]["benchmarks"] = content_hash(list(self.benchmarks)) if self.benchmarks else ""
-        return found
 
     def parts_begin(self, made: pa.Table) -> list[int]:
         return even_parts(made, self.rows_per_part)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        contaminated = benchmark_check(self.benchmarks)
         dropped: list[Dropped] = []
         kept: list[bool] = []
         first: dict[str, str] = {}
-        faults = [self.fault_of(row) or contaminated(row["prompt"]) for row in frame.iter_rows(named=True)]
+        faults = [self.fault_of(row) for row in frame.iter_rows(named=True)]
         keys = [normalised(prompt) for prompt in frame["prompt"]]
         for row_id, key, fault in sorted(zip(frame["id"], keys, faults, strict=True)):
             if not fault:
@@ -120,28 +109,3 @@ def language_of(text: str) -> str:
     head = text[:LOOKED_AT]
     letters = "".join(filter(str.isalpha, head))
     return identify()(head)[0] if len(letters.encode()) >= FEWEST_LETTERS else ""
-
-
-def benchmark_check(benchmarks: tuple[str, ...]) -> Callable[[str], str]:
-    """A check of prompts against benchmark prompts: a run of 13 words in common, of 8 where the benchmark's prompt is
-    shorter than 13, or the same words where it is shorter than 8. Source: docs/papers.md#multifaceted, "filter".
-    """
-    known: dict[int, dict[tuple[str, ...], str]] = {LONG_GRAM: {}, SHORT_GRAM: {}, 0: {}}
-    for text in benchmarks:
-        if not (words := words_of(text)):
-            continue
-        length = next((size for size in (LONG_GRAM, SHORT_GRAM) if len(words) >= size), 0)
-        for gram in grams(words, length) if length else [tuple(words)]:
-            known[length].setdefault(gram, text)
-
-    def check(prompt: str) -> str:
-        if not benchmarks:
-            return ""
-        words = words_of(prompt)
-        for length, texts in known.items():
-            for gram in grams(words, length) if length else [tuple(words)]:
-                if found := texts.get(gram):
-                    return f"contaminated: {found}"
-        return ""
-
-    return check

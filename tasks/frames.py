@@ -4,9 +4,9 @@ One that works part by part (`whole = False`: a scorer, a cut within a pool) run
 needs every row (`whole = True`: duplicates) runs once over all parts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -16,6 +16,17 @@ from schemas.calls import Frozen
 from schemas.errors import InputError
 from schemas.rows import Dropped
 from storage.artifacts import Store
+from tasks.links import Spread
+
+
+class Around(NamedTuple):
+    """What a stage over the whole set has around it: the store, the workers, and a place for what it has to say of
+    what it did (JSON-like), which goes into the manifest.
+    """
+
+    store: Path
+    spread: Spread[Any]
+    notes: dict[str, Any]
 
 
 class FrameStage(Frozen):
@@ -35,6 +46,10 @@ class FrameStage(Frozen):
         """(frame to keep, rows that could not be made): every id comes out as an id, a parent_id or a drop."""
         raise TypeError(f"{type(self).__name__} must define apply(frame, store)")
 
+    def apply_around(self, frame: pl.DataFrame, around: Around) -> tuple[pl.DataFrame, list[Dropped]]:
+        """`apply`, for a `whole` stage that has work for workers, or something to say."""
+        return self.apply(frame, around.store)
+
     def parts_begin(self, made: pa.Table) -> list[int]:
         """The rows at which the parts of what a `whole` stage made begin; one part, unless it says otherwise."""
         return [0]
@@ -47,7 +62,7 @@ class FrameStage(Frozen):
         """Everything that decides what this stage makes of its input."""
         return {"stage": self.name, "version": self.version, "settings": self.model_dump(mode="json")}
 
-    def run_on(self, table: pa.Table, store: Path) -> tuple[pa.Table, list[Dropped]]:
+    def run_on(self, table: pa.Table, around: Around) -> tuple[pa.Table, list[Dropped]]:
         """`apply` on an Arrow table. Raises InputError when a column it needs is missing."""
         if missing := [name for name in self.needs if name not in table.column_names]:
             raise InputError(
@@ -55,7 +70,7 @@ class FrameStage(Frozen):
             )
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
-        kept, dropped = self.apply(frame, store)
+        kept, dropped = self.apply_around(frame, around)
         return kept.to_arrow(compat_level=pl.CompatLevel.oldest()), dropped
 
 
@@ -64,9 +79,16 @@ class FileStage(FrameStage):
 
     whole: ClassVar[bool] = True
 
-    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None]) -> None:
-        """Write the files into `folder`, the same for the same source; tell: how many rows were read so far."""
-        raise TypeError(f"{type(self).__name__} must define build(store, source, folder, tell)")
+    def build(
+        self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread[Any]
+    ) -> None:
+        """Write the files into `folder`, the same for the same source; tell: how many rows are done."""
+        raise TypeError(f"{type(self).__name__} must define build(store, source, folder, tell, spread)")
+
+
+def here(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    """Spreads work over nobody else: one job after the other, in this process."""
+    return (work(*job) for job in jobs)
 
 
 def even_parts(made: pa.Table, rows_per_part: int) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from tasks.buckets import Recall, estimated
-from tasks.links import Links
+from tasks.links import Everything, Links, Matrix, Search, links_in
 from tasks.points import Array
 
 OPEN, KEPT, GONE = 0, 1, 2
@@ -46,6 +46,18 @@ def greedy(count: int, fixed: int, layers: Sequence[Layer]) -> Verdicts:
         unlisted[more] = True
         settle(state, row[order], other[order], similarity[order], layer[order], unlisted, *verdicts)
     return verdicts
+
+
+def first_alike(vectors: Array, threshold: float) -> Array:
+    """Per unit vector, the first one before it that stays and has a cosine >= threshold with it, or -1 (then it stays
+    itself). vectors: (texts, dimensions) float32.
+    """
+    matrix = Matrix.of(vectors)
+
+    def layer(asked: Array, alive: Array) -> Links:
+        return links_in(Search(matrix, Everything(matrix.rows), threshold, asked, alive))
+
+    return greedy(matrix.rows, 0, [layer]).other
 
 
 @njit(cache=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,7 @@ from tasks.bm25 import Words, build_bm25
 from tasks.dense import build_dense
 from tasks.embeddings import embed, embedder_name
 from tasks.frames import FileStage, FrameStage
+from tasks.links import Spread
 
 UNKNOWN = -2  # the place of a passage that is not in the corpus
 
@@ -107,7 +108,9 @@ class Bm25Index(FileStage):
     stopwords: str = "en"
     stemmer: str = "english"
 
-    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None]) -> None:
+    def build(
+        self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread[Any]
+    ) -> None:
         texts = (text for frame in parts_of(store, source, tell) for text in indexed(frame))
         build_bm25(texts, folder, k1=self.k1, b=self.b, words=Words(self.stopwords, self.stemmer))
 
@@ -121,7 +124,9 @@ class DenseIndex(FileStage):
 
     kind: str = "auto"
 
-    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None]) -> None:
+    def build(
+        self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread[Any]
+    ) -> None:
         vectors = (frame["vector"].to_numpy().astype(np.float32) for frame in parts_of(store, source, tell))
         first = next(vectors)
         build_dense(chain([first], vectors), source.rows, first.shape[1], folder, self.kind)

@@ -24,6 +24,7 @@ BLOCK = 4096  # rows that are read at once where all are read
 LISTED = 8  # neighbours of a row that one tile lists, the best-ranked
 SLACK = 2e-5  # of a float32 product; what is within it of the threshold is measured again
 CHUNK = 64
+ANY = -1
 NOWHERE = np.empty(0, np.int64)
 T = TypeVar("T")
 Spread = Callable[[Callable[..., T], Sequence[tuple[Any, ...]]], Iterator[T]]
@@ -57,7 +58,7 @@ class Links(NamedTuple):
 
 class Matrix(NamedTuple):
     """Unit vectors in the order of rank. vectors: (rows, dimensions) float32 or float16, may be a memory map; order:
-    per rank the place in it; groups: per rank a number, and only rows of one group are ever alike.
+    per rank the place in it; groups: per rank a number, and only rows of one group are ever alike; ANY is of each.
     """
 
     vectors: Array
@@ -194,6 +195,12 @@ def alike(
     return rows, columns
 
 
+@njit(nogil=True, cache=True, inline="always")
+def apart(one, other):  # type: ignore[no-untyped-def]
+    """Whether rows of these groups are never alike."""
+    return one != other and one != ANY and other != ANY
+
+
 @njit(nogil=True, cache=True, fastmath=True)
 def scan(product, threshold, lefts, rights, left_groups, right_groups, falling, most, seen, rows, columns):  # type: ignore[no-untyped-def]
     """How many cells reach the threshold; written down where there is room."""
@@ -210,7 +217,9 @@ def scan(product, threshold, lefts, rights, left_groups, right_groups, falling, 
             if highest < threshold:
                 continue
             for j in range(start, until):
-                if product[i, j] < threshold or left_groups[i] != right_groups[j] or lefts[i] == rights[j]:
+                if product[i, j] < threshold or lefts[i] == rights[j]:
+                    continue
+                if apart(left_groups[i], right_groups[j]):
                     continue
                 if lefts[i] > rights[j]:
                     mine += 1

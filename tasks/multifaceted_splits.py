@@ -15,9 +15,9 @@ from schemas.hashing import child_id, digest
 from schemas.multifaceted import AlignedPair, Variant, WithSystems
 from schemas.rows import Dropped, arrow_schema
 from schemas.texts import normalised
-from tasks.dedup import BLOCK
 from tasks.embeddings import embed, embedder_name
 from tasks.frames import FrameStage, even_parts
+from tasks.links import BLOCK
 
 VARIANT_SCHEMA = pl.DataFrame(arrow_schema(Variant).empty_table()).schema
 Preferences = Mapping[str, Mapping[str, str]]

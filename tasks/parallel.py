@@ -81,6 +81,12 @@ class InProcess:
                 yield item
         self._thread.join()
 
+    def spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        for job in jobs:
+            if self.stop.is_set():
+                raise Stopped(STOPPED)
+            yield work(*job)
+
     async def _run(
         self,
         stage: Stage,
@@ -194,6 +200,40 @@ class RayPool:
             on_progress(added(ray.get(last, timeout=5)))
         if failure:
             raise failure
+
+    def spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        import ray
+        from ray.exceptions import RayActorError, RayError, RayTaskError
+
+        count = min(workers_for({}, self.workers), len(jobs))
+        self.start(count, {"CPU": 1.0})
+        waiting = deque((job, 1) for job in jobs)
+        free = list(self._actors[:count])
+        working: dict[Any, tuple[Any, tuple[Any, ...], int]] = {}
+        while waiting or working:
+            if self.stop.is_set():
+                raise Stopped(STOPPED)
+            while waiting and free:
+                actor, (job, attempt) = free.pop(), waiting.popleft()
+                working[actor.call.remote(work, job)] = actor, job, attempt
+            for reference in ray.wait(list(working), num_returns=1, timeout=POLL_S)[0]:
+                actor, job, attempt = working.pop(reference)
+                try:
+                    yield ray.get(reference)
+                except RayActorError as error:
+                    if attempt == PART_ATTEMPTS:
+                        raise EngineError(
+                            f"one piece of work lost its worker {PART_ATTEMPTS} times (out of memory?); lower "
+                            "--workers, then run the same command again to continue"
+                        ) from error
+                    waiting.append((job, attempt + 1))
+                    place = self._actors.index(actor)
+                    self._actors[place] = actor = self._new_actor()
+                except RayTaskError as error:
+                    raise (error.cause if isinstance(error.cause, SynthmillError) else error) from error
+                except RayError as error:
+                    raise EngineError(f"Ray lost some work: {error}; run the same command again to continue") from error
+                free.append(actor)
 
     def close(self) -> None:
         """Let every actor seal its call store and free its engines, then end a Ray that we started."""

@@ -21,9 +21,9 @@ from schemas.errors import Drop
 from schemas.hashing import child_id
 from schemas.rows import Dropped, arrow_schema
 from schemas.texts import normalised
-from tasks.dedup import first_alike
 from tasks.embeddings import embed, embedder_name
 from tasks.frames import FrameStage
+from tasks.greedy import first_alike
 from tasks.prompts import load
 from tasks.recipe import Recipe, Steps
 
@@ -158,6 +158,6 @@ class PseudoInputs(FrameStage):
             unlike.setdefault(normalised(text), text)
         first = list(unlike.values())
         vectors = embed(self.embedder, first, store)
-        alike = first_alike(vectors, self.threshold)
+        alike = first_alike(vectors, self.threshold).tolist()
         known = {normalised(demo) for demo in demos}
         return [text for text, like in zip(first, alike, strict=True) if like < 0 and normalised(text) not in known]

@@ -1,6 +1,5 @@
 """Stages over artifacts: what is there already, what has to be made, and the manifest at the end."""
 
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,15 +29,14 @@ from storage.artifacts import (
     table_content,
     write_manifest,
 )
-from storage.files import sync
+from storage.files import scratch, sync
 from storage.sources import INSTRUCTIONS, VERSION, RowKind, fingerprint, read_chunks
 from tasks.engines.engine import engine_name
-from tasks.frames import FileStage, FrameStage
+from tasks.frames import Around, FileStage, FrameStage
 from tasks.recipe import Recipe
 from tasks.worker import Job, Stage
 
 APPLICATIONS = "applications"
-ABANDONED_S = 24 * 3600
 OnProgress = Callable[[Progress], None]
 
 
@@ -49,6 +47,9 @@ class WorkerPool(Protocol):
         self, stage: Stage, roles: Mapping[str, EngineSettings], jobs: Sequence[Job], on_progress: OnProgress
     ) -> Iterator[PartSeal]:
         """Make every job's part; yields seals as they come. Raises EngineError, StoreError, Stopped; seals stay."""
+
+    def spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        """Call `work` with each job's arguments; results come in any order. Raises as run."""
 
 
 class Planned:
@@ -145,10 +146,12 @@ def run_stage(
         return manifest
     stage = planned.stage
     files: dict[str, str] = {}
+    around = Around(store.root, pool.spread, {})
     if isinstance(stage, FileStage):
-        seals, files = [seal_files(store, planned, source)], build_files(store, planned, stage, source, on_progress)
+        seals = [seal_files(store, planned, source)]
+        files = build_files(store, planned, stage, source, on_progress, pool)
     elif isinstance(stage, FrameStage) and stage.whole:
-        seals = run_whole(store, planned, stage, source)
+        seals = run_whole(store, planned, stage, source, around)
     else:
         jobs = planned.jobs(source)
         with ThreadPoolExecutor(4) as threads:
@@ -168,6 +171,7 @@ def run_stage(
             columns=next((columns_of(read_schema(store, seal)) for seal in seals), {}),
             parts=tuple(seals),
             files=files,
+            notes=around.notes,
             run=run,
         ),
     )
@@ -183,39 +187,33 @@ def seal_files(store: Store, planned: Planned, source: Manifest) -> PartSeal:
 
 
 def build_files(
-    store: Store, planned: Planned, stage: FileStage, source: Manifest, on_progress: OnProgress
+    store: Store, planned: Planned, stage: FileStage, source: Manifest, on_progress: OnProgress, pool: WorkerPool
 ) -> dict[str, str]:
     """Let a stage write its files beside where they belong, then move the whole folder there; name -> checksum."""
     folder = store.root / "files" / stage.name / planned.key
-    temporary = folder.with_name(f".{planned.key}.{secrets.token_hex(6)}.tmp")
-    for left in folder.parent.glob(f".{planned.key}.*.tmp"):  # by a run that was killed
-        if time.time() - left.stat().st_mtime > ABANDONED_S:
-            shutil.rmtree(left, ignore_errors=True)
     files: dict[str, str] = {}
     try:
-        temporary.mkdir(parents=True)
-        stage.build(store, source, temporary, lambda rows: on_progress(Progress(rows=rows)))
-        files = {path.name: file_checksum(path) for path in sorted(temporary.iterdir())}
-        for name in files:
-            sync(temporary / name)
-        if not files_whole(folder, files):  # else another run has just made the same
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
-            sync(folder.parent)
+        with scratch(folder.parent, planned.key) as temporary:
+            stage.build(store, source, temporary, lambda rows: on_progress(Progress(rows=rows)), pool.spread)
+            files = {path.name: file_checksum(path) for path in sorted(temporary.iterdir())}
+            for name in files:
+                sync(temporary / name)
+            if not files_whole(folder, files):  # else another run has just made the same
+                shutil.rmtree(folder, ignore_errors=True)
+                temporary.rename(folder)
+                sync(folder.parent)
     except OSError as error:
         if not files_whole(folder, files):
             said = f"{error.strerror or error}; free space, then run the same command again"
             raise StoreError(f"cannot write {folder}: {said}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return files
 
 
-def run_whole(store: Store, planned: Planned, stage: FrameStage, source: Manifest) -> list[PartSeal]:
+def run_whole(store: Store, planned: Planned, stage: FrameStage, source: Manifest, around: Around) -> list[PartSeal]:
     """Run a stage that needs every row at once, in this process; what it makes may be several parts for the next."""
     started = time.monotonic()
     table = read_artifact(store, source)
-    made, dropped = stage.run_on(table, store.root)
+    made, dropped = stage.run_on(table, around)
     ids_in = table["id"].to_pylist()
     check_conserved(stage.name, ids_in, made, dropped)
     left, gone = set(ids_in), {row.id for row in dropped}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from tasks.links import LISTED, Links
+from tasks.links import LISTED, Links, apart
 from tasks.points import Array
 from tasks.rouge import WORD
 
@@ -36,15 +36,15 @@ def tokens_of(text: str) -> list[str]:
     return TOKEN.findall(text.casefold())
 
 
-def grams_of(tokens: Sequence[Sequence[str]], length: int, whole: bool = True) -> Grams:
-    """Every run of so many words of each text, once; whole: a shorter text is one run. A text without words has none."""
+def grams_of(tokens: Sequence[Sequence[str]], length: int) -> Grams:
+    """Every run of so many words of each text, once; a shorter text is one run, a text without words has none."""
     known: dict[str, int] = {}
     numbers = [known.setdefault(token, len(known)) for text in tokens for token in text]
     words = np.frombuffer(b"".join(blake2b(token.encode(), digest_size=8).digest() for token in known), np.uint64)
     begins = np.zeros(len(tokens) + 1, np.int64)
     np.cumsum([len(text) for text in tokens], out=begins[1:])
     counts = np.diff(begins)
-    runs = np.where(counts >= length, counts - length + 1, (counts > 0) & whole)
+    runs = np.where(counts >= length, counts - length + 1, counts > 0)
     starts = np.zeros(len(tokens) + 1, np.int64)
     np.cumsum(runs, out=starts[1:])
     hashes = np.empty(starts[-1], np.uint64)
@@ -110,7 +110,9 @@ def bands_of(grams: Grams, seed: int) -> list[Array]:
     for start in range(0, bands.shape[1], AT_ONCE):
         starts = grams.starts[start : start + AT_ONCE + 1]
         hashes = grams.hashes[starts[0] : starts[-1]]
-        made = RMinHash.digest_matrix_from_flat_token_hashes(hashes, (starts - starts[0]).astype(np.uint64), PERMUTATIONS, seed)
+        made = RMinHash.digest_matrix_from_flat_token_hashes(
+            hashes, (starts - starts[0]).astype(np.uint64), PERMUTATIONS, seed
+        )
         values = np.array(made.to_rows(), np.uint64).reshape(-1, BANDS, PERMUTATIONS // BANDS)
         mixed = np.zeros(values.shape[:2], np.uint64)
         for n in range(values.shape[2]):
@@ -136,7 +138,7 @@ def compare_within(keys, order, asked, groups, hashes, starts, threshold, looked
         mine = 0
         for n in range(begin, min(at, begin + looked_at)):
             other = order[n]
-            if groups[other] != groups[row]:
+            if apart(groups[other], groups[row]):
                 continue
             alike = jaccard(hashes[starts[row] : starts[row + 1]], hashes[starts[other] : starts[other + 1]])
             if alike < threshold:

@@ -8,6 +8,7 @@ import asyncio
 import gc
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +22,7 @@ from storage.artifacts import Store, read_part, rows_to_table, seal_part, sealed
 from storage.calls import CallStore
 from tasks.driver import Driver, PartResult, Spent
 from tasks.engines.engine import Engine, make_engine
-from tasks.frames import FrameStage
+from tasks.frames import Around, FrameStage, here
 from tasks.recipe import Recipe
 
 Stage = Recipe[Any, Any] | FrameStage
@@ -82,7 +83,7 @@ class Worker:
         table = await asyncio.to_thread(read_part, self.store, job.source)
         ids_in = table["id"].to_pylist()
         if isinstance(stage, FrameStage):
-            made, dropped = await asyncio.to_thread(stage.run_on, table, self.store.root)
+            made, dropped = await asyncio.to_thread(stage.run_on, table, Around(self.store.root, here, {}))
             self._frame_rows += len(ids_in)
             spent: dict[str, Spent] = {}
             lost_answers = 0
@@ -104,6 +105,10 @@ class Worker:
             spent={role: asdict(numbers) for role, numbers in spent.items()},
             seconds=time.monotonic() - started,
         )
+
+    async def call(self, work: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+        """A share of what a stage over the whole set spreads."""
+        return await asyncio.to_thread(work, *given)
 
     def progress(self, stage: str) -> Progress:
         """What was done of this stage so far; nothing, if it was not taken up yet."""

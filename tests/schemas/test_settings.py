@@ -7,7 +7,8 @@ import pytest
 from schemas.calls import Frozen
 from schemas.dialogue_settings import DialogueSettings
 from schemas.errors import InputError
-from schemas.settings import EngineSettings, SynthesizeSettings, read_settings
+from schemas.settings import EngineSettings, read_settings
+from schemas.synthesize_settings import SynthesizeSettings
 
 
 @pytest.mark.parametrize(

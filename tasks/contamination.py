@@ -1,0 +1,217 @@
+"""Benchmark prompts among training rows: by runs of words, and by meaning.
+
+Source: docs/papers.md#contamination.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from schemas.rows import Dropped
+from storage.artifacts import Store, read_artifact, read_manifest
+from storage.sources import KNOWN
+from tasks.embeddings import embed_whole, embedder_name
+from tasks.frames import FrameStage
+from tasks.links import BLOCK
+from tasks.overlap import grams, words_of
+from tasks.points import Array
+from tasks.vectors import texts_of
+from tasks.word_grams import grams_of
+
+LONG, SHORT = 13, 8  # words in a run; of a benchmark prompt of fewer than 8, all words must be the same
+ADDED = ("contaminated", "benchmark", "matched_id", "evidence")
+
+
+class Match(NamedTuple):
+    """Which turn of a benchmark a row matches, by its place among all turns, and by what."""
+
+    turn: int
+    evidence: str
+
+
+class WordIndex:
+    """Runs of words of benchmark turns: 13 in a row, 8 where the turn is shorter than 13, all where shorter than 8."""
+
+    def __init__(self, turns: Sequence[str]) -> None:
+        words = [words_of(turn) for turn in turns]
+        self.tables = []
+        for length, fewest, most in ((LONG, LONG, sys.maxsize), (SHORT, SHORT, LONG - 1), (SHORT, 1, SHORT - 1)):
+            mine = [n for n, text in enumerate(words) if fewest <= len(text) <= most]
+            found = grams_of([words[n] for n in mine], length)
+            owners = np.repeat(np.array(mine, np.int64), np.diff(found.starts))
+            order = np.lexsort((owners, found.hashes))
+            self.tables.append((length, fewest == 1, found.hashes[order], owners[order]))
+        self.words = words
+
+    def find(self, texts: Sequence[str]) -> dict[int, Match]:
+        """By place in `texts`, the first turn that shares a run, the longer runs first."""
+        words = [words_of(text) for text in texts]
+        matches: dict[int, Match] = {}
+        for length, whole, hashes, owners in self.tables:
+            if not len(hashes):
+                continue
+            mine = [n for n, text in enumerate(words) if (len(text) < length) == whole and n not in matches]
+            found = grams_of([words[n] for n in mine], length)
+            at = np.minimum(np.searchsorted(hashes, found.hashes), len(hashes) - 1)
+            hits = np.flatnonzero(hashes[at] == found.hashes)
+            rows = np.searchsorted(found.starts, hits, "right") - 1
+            for hit, row in zip(hits.tolist(), rows.tolist(), strict=True):
+                turn, place = int(owners[at[hit]]), mine[row]
+                if place in matches and matches[place].turn <= turn:
+                    continue
+                if evidence := self.shared(words[place], turn, length, whole):
+                    matches[place] = Match(turn, evidence)
+        return matches
+
+    def shared(self, words: Sequence[str], turn: int, length: int, whole: bool) -> str:
+        """The run in words; empty where only the hashes agree."""
+        if whole:
+            return f"the same words: {' '.join(words)}" if words == self.words[turn] else ""
+        theirs = set(grams(self.words[turn], length))
+        return next((f"{length} words: {' '.join(run)}" for run in grams(words, length) if run in theirs), "")
+
+
+class Benchmarks:
+    """The turns of several benchmarks, and how to find them."""
+
+    def __init__(self, root: Path, benchmarks: Sequence[tuple[str, str]], layers: Sequence[str], embedder: str) -> None:
+        store = Store(root)
+        frames = []
+        for name, key in benchmarks:
+            rows = pl.DataFrame(read_artifact(store, read_manifest(store.manifest_path(KNOWN.stage, key))))
+            frames.append(rows.select(pl.lit(name).alias("benchmark"), "name", "turns").explode("turns"))
+        self.turns = pl.concat(frames)
+        texts = self.turns["turns"].to_list()
+        self.words = WordIndex(texts) if "words" in layers else None
+        self.vectors = embed_whole(embedder, texts, root) if "meaning" in layers else None
+        self.embedder, self.root = embedder, root
+
+    def find(self, texts: Sequence[str], threshold: float) -> dict[int, Match]:
+        matches = self.words.find(texts) if self.words else {}
+        if self.vectors is not None and (left := [n for n in range(len(texts)) if n not in matches]):
+            vectors = embed_whole(self.embedder, [texts[n] for n in left], self.root)
+            for start in range(0, len(left), BLOCK):
+                turns, alike = nearest(vectors[start : start + BLOCK], self.vectors)
+                for n in np.flatnonzero(alike >= threshold).tolist():
+                    matches[left[start + n]] = Match(int(turns[n]), f"cosine {alike[n]:.3f}")
+        return matches
+
+
+def nearest(vectors: Array, others: Array) -> tuple[Array, Array]:
+    """Per row the place of the nearest other and their cosine, rounded to six places; the first of equal ones."""
+    product = np.round(vectors @ others.T, 6)
+    best = product.argmax(axis=1)
+    return best, np.take_along_axis(product, best[:, None], 1)[:, 0]
+
+
+@lru_cache(maxsize=1)
+def benchmarks_in(
+    root: Path, benchmarks: tuple[tuple[str, str], ...], layers: tuple[str, ...], embedder: str
+) -> Benchmarks:
+    return Benchmarks(root, benchmarks, layers, embedder)
+
+
+class Contamination(FrameStage):
+    """Rows -> the same with `contaminated`, `benchmark` (its name), `matched_id` (the id of its prompt there) and
+    `evidence` (the words in common, or the cosine). found: drop also takes them out of what is kept (`kept`).
+
+    benchmarks: (name, key of its artifact).
+    """
+
+    version: ClassVar = "1"
+    needs: ClassVar = ("id",)
+    adds: ClassVar[tuple[str, ...]] = (*ADDED, "kept")
+    embeds: ClassVar = True
+
+    columns: tuple[str, ...] = ("prompt",)
+    benchmarks: tuple[tuple[str, str], ...]
+    found: Literal["drop", "mark"] = "drop"
+    layers: tuple[Literal["words", "meaning"], ...] = ("words", "meaning")
+    threshold: float = 0.9
+    embedder: str = "minilm"
+    embedder_identity: str = Field("", description="filled in from `embedder`, where meaning is looked at")
+
+    @classmethod
+    def with_embedder(cls, **fields: Any) -> "Contamination":
+        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
+        identity = embedder_name(fields["embedder"]) if "meaning" in fields["layers"] else ""
+        return cls.model_validate({**fields, "embedder_identity": identity})
+
+    def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
+        found = super().identity(engines)
+        if "meaning" not in self.layers:
+            found["settings"].pop("embedder")
+        return found
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        there = benchmarks_in(store, self.benchmarks, self.layers, self.embedder)
+        matches = there.find(texts_of(frame, self.columns), self.threshold)
+        turns = there.turns
+        found: list[Any] = [None] * frame.height
+        for place, match in matches.items():
+            name, row_id, _ = turns.row(match.turn)
+            found[place] = (name, row_id, match.evidence)
+        columns = zip(*(one or (None, None, None) for one in found), strict=True) if found else ((), (), ())
+        added = [
+            pl.Series(name, list(values), dtype=pl.String) for name, values in zip(ADDED[1:], columns, strict=True)
+        ]
+        contaminated = pl.Series("contaminated", [one is not None for one in found], dtype=pl.Boolean)
+        kept = frame["kept"] if "kept" in frame.columns else pl.repeat(True, frame.height, eager=True)
+        if self.found == "drop":
+            kept = kept & ~contaminated
+        return frame.with_columns(contaminated, *added, kept.alias("kept")), []
+
+
+class CleanRows(Contamination):
+    """Of the rows of a file."""
+
+    name: ClassVar = "clean_rows"
+
+
+class CleanPairs(Contamination):
+    """Of preference pairs."""
+
+    name: ClassVar = "clean_pairs"
+
+
+class DroppedContamination(Contamination):
+    """As Contamination, before models are asked: with found=drop such rows are dropped, as `contaminated`, and nothing
+    is added.
+    """
+
+    adds: ClassVar[tuple[str, ...]] = ()
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        marked, _ = super().apply(frame, store)
+        if self.found == "mark":
+            return marked, []
+        gone = marked.filter("contaminated")
+        drops = [
+            Dropped(id=row, reason="contaminated", detail=f"{benchmark} {matched}: {evidence}"[:500])
+            for row, benchmark, matched, evidence in gone.select("id", *ADDED[1:]).iter_rows()
+        ]
+        return marked.filter(~pl.col("contaminated")).drop(*ADDED, "kept"), drops
+
+
+class CleanInstructions(DroppedContamination):
+    """Of instructions."""
+
+    name: ClassVar = "clean_instructions"
+
+
+class CleanInputs(DroppedContamination):
+    """Of made-up user inputs."""
+
+    name: ClassVar = "clean_inputs"
+
+
+class CleanTurns(DroppedContamination):
+    """Of conversations' turns, by their questions."""
+
+    name: ClassVar = "clean_turns"
