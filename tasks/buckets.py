@@ -8,16 +8,13 @@ others tell the recall.
 Source: docs/papers.md#dedup, layer 3.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from threadpoolctl import threadpool_limits
 
 from tasks.cores import threads
-from tasks.links import BLOCK, SLACK, TILE, Buckets, Everything, Layout, Matrix, alike, pieces
+from tasks.links import SLACK, TILE, Buckets, Everything, Helpers, Layout, Matrix, alike, by_blocks, pieces
 from tasks.points import Array
 
 EXACT_UP_TO = 30_000  # rows: some three seconds
@@ -25,8 +22,8 @@ WIDEST = 32  # buckets a row may visit
 USUAL = 0.1  # how far a visited centroid may be behind the nearest, where the sample has too few pairs to say
 FEWEST_PAIRS, MOST_PAIRS = 20, 50_000
 TUNED_BY = 1 / 3  # of the sample; the others estimate
-MORE = 1.1, 0.005  # a width is raised by, times and plus, beyond what the sample needs
-POINTS, ITERATIONS = 48, 8  # k-means: rows per centroid, rounds
+TAIL, IMAGINED = 0.2, 0.03  # of the sampled pairs; what an imagined one needs beyond the others
+POINTS, ITERATIONS = 32, 5  # k-means: rows per centroid, rounds
 SEEN_PER_BLOCK = 64  # neighbours of a sampled row in one block of rows
 
 
@@ -63,7 +60,13 @@ class Plan(NamedTuple):
 
 
 def lay_out(
-    matrix: Matrix, threshold: float, recall: float, sample: int, seed: int, exact_up_to: int = EXACT_UP_TO
+    matrix: Matrix,
+    threshold: float,
+    recall: float,
+    sample: int,
+    seed: int,
+    exact_up_to: int = EXACT_UP_TO,
+    helpers: Helpers | None = None,
 ) -> Plan:
     """How to search so many rows: exactly, or in buckets that find a share `recall` of the pairs. sample: how many rows
     are compared with all others to know.
@@ -74,7 +77,7 @@ def lay_out(
     draw = np.random.default_rng(seed)
     centroids = k_means(matrix, max(2, int((1.5 * matrix.rows) ** 0.5)), draw)
     rows = np.sort(draw.choice(matrix.rows, min(sample, matrix.rows), replace=False)).astype(np.int32)
-    one, other = true_pairs(matrix, rows, threshold)
+    one, other = true_pairs(matrix, rows, threshold, helpers)
     if len(one) > MOST_PAIRS:
         some = np.sort(draw.choice(len(one), MOST_PAIRS, replace=False))
         one, other = one[some], other[some]
@@ -82,7 +85,7 @@ def lay_out(
     tuning = draw.random(len(rows)) < TUNED_BY
     tunes = tuning[np.searchsorted(rows, one)]
     width = chosen_width(needed[tunes], recall)
-    layout, visits = assigned(matrix, centroids, width)
+    layout, visits = assigned(matrix, centroids, width, helpers)
     told = estimated(one[~tunes], needed[~tunes] <= width, int((~tuning).sum()))
     return Plan(layout, told, (one[~tunes], other[~tunes]), rows[~tuning], visits)
 
@@ -100,29 +103,22 @@ def k_means(matrix: Matrix, count: int, draw: np.random.Generator) -> Array:
     return np.asarray(kmeans.centroids)
 
 
-def by_blocks(rows: int, work: Callable[[Array], tuple[Array, ...]]) -> list[Array]:
-    """work(some ranks) for all of them, block by block on all cores; its arrays joined."""
-    blocks = (np.arange(at, min(at + BLOCK, rows), dtype=np.int32) for at in range(0, rows, BLOCK))
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads()) as pool:
-        return [np.concatenate(parts) for parts in zip(*pool.map(work, blocks), strict=True)]
-
-
-def true_pairs(matrix: Matrix, sample: Array, threshold: float) -> tuple[Array, Array]:
+def true_pairs(matrix: Matrix, sample: Array, threshold: float, helpers: Helpers | None) -> tuple[Array, Array]:
     """(sampled row, neighbour): all neighbours of these rows, or SEEN_PER_BLOCK and some more in a block of rows."""
-
-    def work(block: Array) -> tuple[Array, Array]:
-        vectors = matrix.take(block)
-        one, other = [], []
-        for some in pieces(sample):
-            left, right = alike(matrix, some, block, vectors, threshold - SLACK, False, SEEN_PER_BLOCK)
-            one.append(some[left])
-            other.append(block[right])
-        return np.concatenate(one), np.concatenate(other)
-
-    one, other = by_blocks(matrix.rows, work)
+    one, other = by_blocks(matrix, neighbours_in, sample, threshold, helpers=helpers)
     good = matrix.measured(one, other) >= threshold
     order = np.lexsort((other[good], one[good]))
     return one[good][order], other[good][order]
+
+
+def neighbours_in(matrix: Matrix, block: Array, sample: Array, threshold: float) -> tuple[Array, Array]:
+    vectors = matrix.take(block)
+    one, other = [], []
+    for some in pieces(sample):
+        left, right = alike(matrix, some, block, vectors, threshold - SLACK, False, SEEN_PER_BLOCK)
+        one.append(some[left])
+        other.append(block[right])
+    return np.concatenate(one), np.concatenate(other)
 
 
 def width_needed(matrix: Matrix, centroids: Array, one: Array, other: Array) -> Array:
@@ -144,25 +140,23 @@ def width_needed(matrix: Matrix, centroids: Array, one: Array, other: Array) -> 
 
 
 def chosen_width(needed: Array, recall: float) -> float:
-    """The width at which these pairs reach the recall with half of what may be missed to spare, and some more."""
-    if len(needed) < FEWEST_PAIRS:
+    """The width at which all but half of what may be missed of such pairs is found. Few pairs say little about rare
+    ones: the widest fifth of them is taken for an exponential tail, and one more pair is imagined in it.
+    """
+    finite = needed[np.isfinite(needed)]
+    if len(finite) < FEWEST_PAIRS:
         return USUAL
-    wanted = np.sort(needed)[int(np.ceil(len(needed) * (1 + recall) / 2)) - 1]
-    if not np.isfinite(wanted):
-        wanted = needed[np.isfinite(needed)].max(initial=USUAL)
-    return float(wanted) * MORE[0] + MORE[1]
+    start = float(np.quantile(finite, 1 - TAIL))
+    beyond = np.append(finite[finite > start] - start, IMAGINED)
+    mean = float(beyond.mean()) * (1 + len(beyond) ** -0.5)
+    share = len(beyond) / (len(finite) + 1)
+    wanted = start + mean * np.log(max(1.0, share / ((1 - recall) / 2)))
+    return float(max(wanted, np.quantile(finite, (1 + recall) / 2)))
 
 
-def assigned(matrix: Matrix, centroids: Array, width: float) -> tuple[Buckets, float]:
+def assigned(matrix: Matrix, centroids: Array, width: float, helpers: Helpers | None) -> tuple[Buckets, float]:
     """Every row to its nearest centroid, and to visit those at most `width` behind it; and visits per row."""
-
-    def work(block: Array) -> tuple[Array, Array, Array]:
-        homes, visits = np.empty(len(block), np.int32), np.zeros(len(block), np.int32)
-        visited = np.empty((len(block), WIDEST), np.int32)
-        choose(matrix.take(block) @ centroids.T, width, homes, visited, visits)
-        return homes, np.repeat(block, visits), visited[np.arange(WIDEST) < visits[:, None]]
-
-    homes, visitors, visited = by_blocks(matrix.rows, work)
+    homes, visitors, visited = by_blocks(matrix, homes_of, centroids, width, helpers=helpers)
     places = np.arange(len(centroids) + 1)
     order, visiting = np.argsort(homes, kind="stable"), np.argsort(visited, kind="stable")
     layout = Buckets(
@@ -172,6 +166,13 @@ def assigned(matrix: Matrix, centroids: Array, width: float) -> tuple[Buckets, f
         visitors[visiting],
     )
     return layout, len(visitors) / matrix.rows
+
+
+def homes_of(matrix: Matrix, block: Array, centroids: Array, width: float) -> tuple[Array, Array, Array]:
+    homes, visits = np.empty(len(block), np.int32), np.zeros(len(block), np.int32)
+    visited = np.empty((len(block), WIDEST), np.int32)
+    choose(matrix.take(block) @ centroids.T, width, homes, visited, visits)
+    return homes, np.repeat(block, visits), visited[np.arange(WIDEST) < visits[:, None]]
 
 
 @njit(nogil=True, cache=True)

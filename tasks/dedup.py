@@ -19,12 +19,12 @@ from schemas.texts import normalised
 from storage.artifacts import Store, read_artifact, read_manifest
 from storage.files import scratch
 from storage.sources import KNOWN
-from tasks.buckets import by_blocks, lay_out
+from tasks.buckets import lay_out
 from tasks.embeddings import embed_whole, text_keys
 from tasks.frames import Around, FrameStage, even_parts, here
 from tasks.greedy import Layer as Search
 from tasks.greedy import Verdicts, duplicates_found, greedy
-from tasks.links import ANY, Links, Matrix, links_in
+from tasks.links import ANY, Helpers, Links, Matrix, by_blocks, links_in
 from tasks.links import Search as VectorSearch
 from tasks.points import Array
 from tasks.vectors import texts_of, vectors_in
@@ -142,7 +142,7 @@ class Duplicates(FrameStage):
             both[:rows], both[rows:] = vectors, theirs
             vectors = both
         matrix = Matrix(vectors, distinct["place"].to_numpy(), groups)
-        return ByMeaning(self, matrix, around, folder)
+        return ByMeaning(self, matrix, Helpers(around.spread, folder))
 
     def known(self, store: Store) -> pl.DataFrame:
         """What was published before: id, text, the columns `within`, and of_any: whether it is of every group."""
@@ -212,18 +212,21 @@ class Duplicates(FrameStage):
 class ByMeaning:
     """Links between vectors, searched exactly or in buckets."""
 
-    def __init__(self, stage: Duplicates, matrix: Matrix, around: Around, folder: Path) -> None:
-        self.matrix, self.threshold, self.around, self.folder = matrix, stage.threshold, around, folder
-        self.plan = lay_out(matrix, stage.threshold, stage.recall, stage.sample, SEED)
+    def __init__(self, stage: Duplicates, matrix: Matrix, helpers: Helpers) -> None:
+        self.matrix, self.threshold, self.helpers = matrix, stage.threshold, helpers
+        self.plan = lay_out(matrix, stage.threshold, stage.recall, stage.sample, SEED, helpers=helpers)
 
     def __call__(self, asked: Array, alive: Array) -> Links:
-        search = VectorSearch(self.matrix, self.plan.layout, self.threshold, asked, alive)
-        return links_in(search, self.around.spread, self.folder)
+        return links_in(VectorSearch(self.matrix, self.plan.layout, self.threshold, asked, alive), self.helpers)
 
     def unreadable(self) -> int:
         """Rows whose text the model could not read."""
-        [some] = by_blocks(self.matrix.rows, lambda block: (np.asarray(self.matrix.take(block).any(axis=1)),))
+        [some] = by_blocks(self.matrix, something_in, helpers=self.helpers)
         return int((~some).sum())
+
+
+def something_in(matrix: Matrix, block: Array) -> tuple[Array]:
+    return (np.asarray(matrix.take(block).any(axis=1)),)
 
 
 def filled(frame: pl.DataFrame) -> pl.Expr:

@@ -9,6 +9,7 @@ Source: docs/papers.md#dedup, layer 3.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -102,7 +103,8 @@ class Everything(NamedTuple):
         """(rows, rows, whether only pairs in falling order count) that a tile compares; both in the order of rank."""
         until = min((tile + 1) * TILE, self.rows)
         mine = np.arange(tile * TILE, until, dtype=np.int32)
-        yield mine[asked[mine]], np.flatnonzero(alive[:until]).astype(np.int32), True
+        mine, others = mine[asked[mine]], np.flatnonzero(alive[:until]).astype(np.int32)
+        yield from ((mine, others[start : start + BLOCK], True) for start in range(0, len(others), BLOCK))
 
 
 class Buckets(NamedTuple):
@@ -124,7 +126,8 @@ class Buckets(NamedTuple):
         come = self.visitors[self.visit_starts[tile] : self.visit_starts[tile + 1]]
         here, come = here[alive[here]], come[alive[come]]
         mine = here[asked[here]]
-        yield from ((some, here, True) for some in pieces(mine))
+        for some in reversed(list(pieces(mine))):  # the longest first: the others need a part of its vectors
+            yield some, here[: np.searchsorted(here, some[-1])], True
         yield from ((some, here, False) for some in pieces(come[asked[come]]))
         yield from ((some, come[~asked[come]], False) for some in pieces(mine))
 
@@ -235,51 +238,82 @@ def scan(product, threshold, lefts, rights, left_groups, right_groups, falling, 
     return found
 
 
-def links_in(search: Search, spread: Spread[Links] | None = None, scratch: Path | None = None) -> Links:
-    """All links, on the cores of this process; or spread over workers, who map what they need from files in `scratch`.
-    The matrix must then be a memory map.
-    """
+class Helpers(NamedTuple):
+    """Workers, and a folder that they read from what they are to work on; vectors must then be a memory map."""
+
+    spread: Spread[Any]
+    folder: Path
+
+
+TASKS = 64  # that one piece of work is spread over
+
+
+def links_in(search: Search, helpers: Helpers | None = None) -> Links:
+    """All links, found on the cores of this process or by workers."""
     work = search.layout.work
-    if spread is None or scratch is None:
+    if helpers is None:
         return search.tiles(range(len(work)))
-    saved = saved_search(search, scratch)
-    share = np.cumsum(work) * (TASKS / work.sum())
-    groups = [np.flatnonzero(share.astype(int) == n).tolist() for n in range(TASKS + 1)]
-    return Links.joined(spread(tiles_of, [(saved, group) for group in groups if group]))
-
-
-TASKS = 64  # that one search is spread over
-
-
-def saved_search(search: Search, folder: Path) -> Path:
-    """Write everything but the vectors, which are a file already."""
-    mapped = search.matrix.vectors
-    assert isinstance(mapped, np.memmap)
-    path = folder / f"search-{search.asked.sum()}-{search.alive.sum()}.npz"
-    with path.open("wb") as file:
-        np.savez(
-            file,
-            **search.layout._asdict(),
-            threshold=search.threshold,
-            asked=search.asked,
-            alive=search.alive,
-            order=search.matrix.order,
-            groups=search.matrix.groups,
-            vectors=str(mapped.filename),
-        )
-    return path
-
-
-@lru_cache(maxsize=1)
-def opened_search(path: Path) -> Search:
-    with np.load(path) as saved:
-        given = dict(saved)
-    kind = Buckets if "visitors" in given else Everything
-    layout = kind(**{name: given[name] for name in kind._fields})
-    matrix = Matrix(np.load(str(given["vectors"]), mmap_mode="r"), given["order"], given["groups"])
-    return Search(matrix, layout, float(given["threshold"]), given["asked"], given["alive"])
+    path = saved(
+        helpers.folder / f"search-{search.asked.sum()}-{search.alive.sum()}.npz",
+        search.matrix,
+        **search.layout._asdict(),
+        threshold=search.threshold,
+        asked=search.asked,
+        alive=search.alive,
+    )
+    share = (np.cumsum(work) * (TASKS / work.sum())).astype(int)
+    groups = [np.flatnonzero(share == n).tolist() for n in range(TASKS + 1)]
+    return Links.joined(helpers.spread(tiles_of, [(path, group) for group in groups if group]))
 
 
 def tiles_of(path: Path, tiles: Sequence[int]) -> Links:
     """Links in some tiles of a search that was saved."""
-    return opened_search(path).tiles(tiles)
+    matrix, given = opened(path)
+    layout: Layout = (
+        Everything(int(given["rows"])) if "rows" in given else Buckets(*(given[name] for name in Buckets._fields))
+    )
+    return Search(matrix, layout, float(given["threshold"]), given["asked"], given["alive"]).tiles(tiles)
+
+
+def by_blocks(
+    matrix: Matrix, work: Callable[..., tuple[Array, ...]], *given: Any, helpers: Helpers | None = None
+) -> list[Array]:
+    """work(matrix, some ranks, *given), a function of a module, for all ranks block by block; its arrays, joined."""
+    starts = range(0, matrix.rows, BLOCK)
+    if helpers is None:
+        return joined_blocks(matrix, starts, work, given)
+    path = saved(helpers.folder / "matrix.npz", matrix)
+    size = -(-len(starts) // TASKS)
+    jobs = [(path, n, starts[n : n + size], work, given) for n in range(0, len(starts), size)]
+    made = [arrays for _, arrays in sorted(helpers.spread(blocks_of, jobs), key=itemgetter(0))]
+    return [np.concatenate(parts) for parts in zip(*made, strict=True)]
+
+
+def joined_blocks(matrix: Matrix, starts: range, work: Callable[..., tuple[Array, ...]], given: Any) -> list[Array]:
+    blocks = (np.arange(at, min(at + BLOCK, matrix.rows), dtype=np.int32) for at in starts)
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads()) as pool:
+        made = list(pool.map(lambda block: work(matrix, block, *given), blocks))
+    return [np.concatenate(parts) for parts in zip(*made, strict=True)]
+
+
+def blocks_of(
+    path: Path, number: int, starts: range, work: Callable[..., tuple[Array, ...]], given: Any
+) -> tuple[int, list[Array]]:
+    return number, joined_blocks(opened(path)[0], starts, work, given)
+
+
+def saved(path: Path, matrix: Matrix, **more: Any) -> Path:
+    """Write all but the vectors, which are a file already."""
+    mapped = matrix.vectors
+    assert isinstance(mapped, np.memmap)
+    with path.open("wb") as file:
+        np.savez(file, order=matrix.order, groups=matrix.groups, vectors=str(mapped.filename), **more)
+    return path
+
+
+@lru_cache(maxsize=1)
+def opened(path: Path) -> tuple[Matrix, dict[str, Array]]:
+    with np.load(path) as file:
+        given = dict(file)
+    vectors = np.load(str(given.pop("vectors")), mmap_mode="r")
+    return Matrix(vectors, given.pop("order"), given.pop("groups")), given

@@ -13,7 +13,7 @@ from schemas.dialogue_settings import DialogueSettings
 from schemas.rows import Pair, arrow_schema
 from schemas.settings import read_settings
 from storage.publish import preference_rows
-from tasks.dedup import ExactDuplicates
+from tasks.dedup import UniquePairs
 from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer
 
@@ -159,7 +159,7 @@ def test_pairs_may_be_none_but_training_rows_must_be(
         "unique_pairs",
     }
     none = pl.DataFrame(arrow_schema(Pair).empty_table())
-    marked, _ = ExactDuplicates().apply(none, tmp_path)
+    marked, _ = UniquePairs(columns=("system", "prompt"), layers=("exact",)).apply(none, tmp_path)
     assert preference_rows(marked).height == 0
 
 

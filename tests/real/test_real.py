@@ -8,7 +8,7 @@ import pytest
 from schemas.settings import SourceSettings
 from storage.sources import read_chunks
 from tasks.cuts import MaxMinPairs
-from tasks.dedup import ExactDuplicates
+from tasks.dedup import UniquePairs
 from tests.conftest import SHARED
 from tests.tasks.test_scores import NOWHERE, pool
 
@@ -37,7 +37,7 @@ def test_exact_duplicates_do_not_collapse_prompts_in_other_scripts() -> None:
     frame = pl.DataFrame(
         [{"id": row.id, "system": row.system, "prompt": row.prompt} for row in rows], infer_schema_length=None
     )
-    marked, _ = ExactDuplicates().apply(frame, NOWHERE)
+    marked, _ = UniquePairs(columns=("system", "prompt"), layers=("exact",)).apply(frame, NOWHERE)
     duplicates = marked.filter(~pl.col("kept"))
     assert duplicates.height <= 20  # an ASCII-only normaliser finds 43 more, all false
     by_id = dict(marked.select("id", "prompt").iter_rows())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemas.texts import normalised
 from storage.artifacts import Store
 from tasks.cuts import MaxMinPairs
-from tasks.dedup import ExactDuplicates
+from tasks.dedup import UniquePairs
 from tasks.embeddings import embed, embedder_name
 from tasks.rewards import R3, length_incentive, repetition_penalty, response_of, tokens_of
 
@@ -115,7 +115,7 @@ def test_max_min_does_not_mind_shift_and_scale(rewards: list[float], scale: int,
 
 def verdicts(prompts: dict[str, str]) -> dict[str, str | None]:
     frame = pl.DataFrame({"id": list(prompts), "system": [None] * len(prompts), "prompt": list(prompts.values())})
-    marked, dropped = ExactDuplicates().apply(frame, NOWHERE)
+    marked, dropped = UniquePairs(columns=("system", "prompt"), layers=("exact",)).apply(frame, NOWHERE)
     assert marked.height == len(prompts)  # a cut deletes nothing
     assert dropped == []
     return dict(marked.select("id", "duplicate_of").iter_rows())

@@ -1,0 +1,293 @@
+"""Near-duplicates among many vectors: ours, through Ray too, against semhash and faiss, each in a process of its own.
+
+    python -m bench.dedup [--rows 50000 100000 200000 1000000] [--large 10000000] [--threshold 0.9] [--recall 0.995]
+
+Vectors are made up: 384 dimensions, topics of very different size, subjects within them, and rows around these; a fifth
+of the rows are twins of others, their cosines spread evenly over .85 to .95, so that half of them are duplicates at .9,
+and many only just. Recall is the share of twins with a cosine of at least the threshold of which not both are kept.
+`faiss flat` and `IVF` are range searches on an index, as a script would do it, and greedy by place.
+
+--large: one more run of that size, float16, through Ray with two workers.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DIMENSIONS, TWINS, LOW, HIGH, AT_ONCE = 384, 0.2, 0.85, 0.95, 50_000
+LIMIT_S = 1200
+METHODS = {
+    "synthmill": 10**9,
+    "synthmill, exact": 200_000,
+    "synthmill, Ray, 1 worker": 10**9,
+    "synthmill, Ray, 2 workers": 10**9,
+    "semhash": 100_000,
+    "faiss flat": 200_000,
+    "faiss IVF": 200_000,
+}
+"""Who is measured, and up to how many rows: beyond, hours."""
+
+
+def unit(draw: np.random.Generator, rows: int) -> Any:
+    made = draw.standard_normal((rows, DIMENSIONS), dtype=np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+def make_up(folder: Path, rows: int, precision: str = "float32") -> None:
+    """Write vectors.npy, shuffled, and twins.npy: (row, row) of each pair."""
+    draw = np.random.default_rng(0)
+    base = rows - int(rows * TWINS)
+    topics, subjects = unit(draw, max(20, rows // 2000)), max(100, rows // 50)
+    owners = (len(topics) * draw.random(subjects) ** 2).astype(int)
+    around = 0.6 * topics[owners] + 0.8 * unit(draw, subjects)
+    vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.dtype(precision), (rows, DIMENSIONS))
+    place = draw.permutation(rows)
+    for start in range(0, base, AT_ONCE):
+        count = min(AT_ONCE, base - start)
+        some = 0.75 * around[(subjects * draw.random(count) ** 2).astype(int)] + 0.66 * unit(draw, count)
+        vectors[place[start : start + count]] = some / np.linalg.norm(some, axis=1, keepdims=True)
+    originals = draw.integers(base, size=rows - base)
+    for start in range(base, rows, AT_ONCE):
+        of = originals[start - base : start - base + AT_ONCE]
+        first = vectors[place[of]].astype(np.float32)
+        first /= np.linalg.norm(first, axis=1, keepdims=True)
+        other = unit(draw, len(of))
+        other -= (other * first).sum(1, keepdims=True) * first
+        other /= np.linalg.norm(other, axis=1, keepdims=True)
+        cosine = draw.uniform(LOW, HIGH, (len(of), 1)).astype(np.float32)
+        vectors[place[start : start + len(of)]] = cosine * first + np.sqrt(1 - cosine**2) * other
+    vectors.flush()
+    np.save(folder / "twins.npy", np.stack([place[base:], place[originals]], axis=1))
+
+
+def ours(folder: Path, given: argparse.Namespace, exact: bool = False, helpers: Any = None) -> tuple[Any, str]:
+    """(which rows are kept, the recall it states)."""
+    from tasks.buckets import EXACT_UP_TO, lay_out
+    from tasks.greedy import greedy
+    from tasks.links import Matrix, Search, links_in
+
+    matrix = Matrix.of(np.load(folder / "vectors.npy", mmap_mode="r"))
+    limit = 10**9 if exact else EXACT_UP_TO
+    plan = lay_out(matrix, given.threshold, given.recall, 2000, 0, limit, helpers=helpers)
+    verdicts = greedy(
+        matrix.rows,
+        0,
+        [lambda asked, alive: links_in(Search(matrix, plan.layout, given.threshold, asked, alive), helpers)],
+    )
+    return verdicts.other < 0, str(plan.recall)
+
+
+def through_ray(folder: Path, given: argparse.Namespace, workers: int) -> tuple[Any, str]:
+    from storage.artifacts import Store
+    from tasks.links import Helpers
+    from tasks.parallel import RayPool
+
+    pool = RayPool(Store(folder), "bench", threading.Event(), workers, None)
+    try:
+        with tempfile.TemporaryDirectory() as small:
+            make_up(Path(small), 3000)
+            ours(
+                Path(small), given, exact=True, helpers=Helpers(pool.spread, Path(small))
+            )  # workers import and compile
+        given.started()
+        found = ours(folder, given, helpers=Helpers(pool.spread, folder))
+        given.ended()
+        return found
+    finally:
+        pool.close()
+
+
+def semhash(folder: Path, given: argparse.Namespace) -> tuple[Any, str]:
+    from semhash import SemHash
+
+    vectors = np.load(folder / "vectors.npy")
+    index = SemHash.from_embeddings(vectors, [str(n) for n in range(len(vectors))], model=None)  # type: ignore[arg-type]
+    kept = np.zeros(len(vectors), np.bool_)
+    kept[[int(row) for row in index.self_deduplicate(given.threshold).selected]] = True
+    return kept, ""
+
+
+def bare_faiss(folder: Path, given: argparse.Namespace, ivf: bool) -> tuple[Any, str]:
+    import faiss
+
+    vectors = np.load(folder / "vectors.npy")
+    if ivf:
+        lists = int(4 * len(vectors) ** 0.5)
+        index = faiss.index_factory(DIMENSIONS, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors[:: max(1, len(vectors) // (64 * lists))])
+        index.nprobe = 8
+    else:
+        index = faiss.IndexFlatIP(DIMENSIONS)
+    index.add(vectors)
+    kept = np.ones(len(vectors), np.bool_)
+    for start in range(0, len(vectors), 4096):
+        limits, _, found = index.range_search(vectors[start : start + 4096], given.threshold)
+        for row in np.flatnonzero(np.diff(limits) > 1):
+            near = found[limits[row] : limits[row + 1]]
+            near = near[near < start + row]
+            kept[start + row] = not kept[near].any()
+    return kept, ""
+
+
+def measured(method: str, folder: Path, given: argparse.Namespace) -> None:
+    """Print what one method did, as JSON. Imports, compiling and starting Ray are not counted."""
+    workers = 2 if "2" in method else 1
+    run: Callable[[], tuple[Any, str]] = {
+        "synthmill": lambda: ours(folder, given),
+        "synthmill, exact": lambda: ours(folder, given, exact=True),
+        "semhash": lambda: semhash(folder, given),
+        "faiss flat": lambda: bare_faiss(folder, given, ivf=False),
+        "faiss IVF": lambda: bare_faiss(folder, given, ivf=True),
+    }.get(method, lambda: through_ray(folder, given, workers))
+    with tempfile.TemporaryDirectory() as small:
+        make_up(Path(small), 3000)
+        if method.startswith("synthmill"):
+            from tasks import buckets
+
+            usual, buckets.EXACT_UP_TO = buckets.EXACT_UP_TO, 0
+            ours(Path(small), given)
+            ours(Path(small), given, exact=True)
+            buckets.EXACT_UP_TO = usual
+        elif method == "semhash":
+            semhash(Path(small), given)
+        else:
+            bare_faiss(Path(small), given, ivf="IVF" in method)
+    watch = Watch()
+    given.started, given.ended = watch.start, watch.stop
+    watch.start()
+    kept, stated = run()
+    watch.stop()
+    twins, vectors = np.load(folder / "twins.npy"), np.load(folder / "vectors.npy", mmap_mode="r")
+    close = [
+        np.einsum("ij,ij->i", *(vectors[twins[at : at + 4096, side]].astype(np.float64) for side in (0, 1)))
+        for at in range(0, len(twins), 4096)
+    ]
+    same = twins[np.concatenate(close) >= given.threshold]
+    resolved = ~(kept[same[:, 0]] & kept[same[:, 1]])
+    print(json.dumps({**watch.numbers(), "recall": float(resolved.mean()), "stated": stated, "kept": int(kept.sum())}))
+
+
+class Watch:
+    """Seconds, CPU seconds and the highest memory, in bytes, of this process and its children."""
+
+    def __init__(self) -> None:
+        self.peak, self.running, self.seconds, self.cpu = 0, False, 0.0, 0.0
+
+    def start(self) -> None:
+        self.before = {pid: cpu_of(pid) for pid in family()}
+        self.base = sum(private_of(pid) for pid in self.before)
+        self.peak, began = 0, self.running
+        self.began, self.running = time.monotonic(), True
+        if began:
+            return
+        threading.Thread(target=self.look, daemon=True).start()
+
+    def look(self) -> None:
+        while self.running:
+            self.peak = max(self.peak, sum(private_of(pid) for pid in family()) - self.base)
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        if self.running:
+            self.running, self.seconds = False, time.monotonic() - self.began
+            self.cpu = sum(cpu_of(pid) - self.before.get(pid, 0.0) for pid in family())
+
+    def numbers(self) -> dict[str, float]:
+        return {"seconds": self.seconds, "cpu": self.cpu, "bytes": self.peak}
+
+
+def family() -> list[int]:
+    """This process and all below it."""
+    parents: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
+        except OSError:
+            continue
+    found = [os.getpid()]
+    for pid in found:
+        found += parents.get(pid, [])
+    return found
+
+
+def cpu_of(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def private_of(pid: int) -> int:
+    """Memory of one process; of what is shared, files that are mapped for instance, its share."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def rows_of(given: argparse.Namespace) -> Iterator[str]:
+    asked = f"cosine >= {given.threshold}, recall asked for {given.recall}"
+    yield f"{DIMENSIONS} dimensions, {asked}; {os.cpu_count()} cores."
+    yield ""
+    yield "| rows | | seconds | CPU s | peak memory / data | recall | stated recall | kept |"
+    yield "|---:|---|---:|---:|---:|---:|---|---:|"
+    sizes = [(rows, "float32") for rows in given.rows] + [(given.large, "float16")] * bool(given.large)
+    for rows, precision in sizes:
+        with tempfile.TemporaryDirectory(dir=given.folder) as name:
+            folder = Path(name)
+            make_up(folder, rows, precision)
+            size = rows * DIMENSIONS * np.dtype(precision).itemsize
+            large = rows == given.large
+            for method, most in METHODS.items():
+                if rows > most or (large and "2 workers" not in method) or method in given.without:
+                    continue
+                command = [sys.executable, "-m", "bench.dedup", "--method", method, "--folder", name]
+                command += ["--threshold", str(given.threshold), "--recall", str(given.recall)]
+                try:
+                    limit = LIMIT_S * (3 if large else 1)
+                    done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=True)
+                except subprocess.TimeoutExpired:
+                    yield f"| {rows:,} | {method} | over {limit} | | | | | |"
+                    continue
+                except subprocess.CalledProcessError as error:
+                    yield f"| {rows:,} | {method} | {error.stderr.strip().splitlines()[-1][:80]} | | | | | |"
+                    continue
+                told = json.loads(done.stdout.splitlines()[-1])
+                name_ = f"{method}, float16" if large else method
+                yield (
+                    f"| {rows:,} | {name_} | {told['seconds']:.1f} | {told['cpu']:.1f} | {told['bytes'] / size:.2f} | "
+                    f"{told['recall']:.4f} | {told['stated']} | {told['kept']:,} |"
+                )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="*", default=[50_000, 100_000, 200_000, 1_000_000])
+    parser.add_argument("--large", type=int, default=0)
+    parser.add_argument("--threshold", type=float, default=0.9)
+    parser.add_argument("--recall", type=float, default=0.995)
+    parser.add_argument("--without", nargs="*", default=[], help="methods to leave out")
+    parser.add_argument("--method", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="where vectors are written; default: the system's own")
+    given = parser.parse_args()
+    if given.method:
+        return measured(given.method, given.folder, given)
+    for line in rows_of(given):
+        print(line, flush=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()
