@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from flows.plan import Source, chain, file_source
+from flows.plan import Source, chain, file_source, open_store
 from schemas.dedup_settings import LAYERS, PUBLISHED, Layer, PublishSettings
 from schemas.settings import SourceSettings
 from storage.artifacts import Store, read_manifest
 from storage.runs import runs
-from storage.sources import KNOWN
+from storage.sources import KNOWN, read_prompts
 from tasks.contamination import Contamination
 from tasks.dedup import Duplicates
 from tasks.stages import Planned
@@ -33,6 +33,14 @@ class Cleaning:
         source = file_source(store, file, KNOWN_PER_PART, KNOWN)
         self.sources.append(source)
         return source
+
+
+def open_checked_store(settings: PublishSettings) -> Store:
+    """The run's store, once every file that rows are to be compared with could be read: raises InputError before."""
+    for one in (*settings.dedup.against, *settings.decontaminate.benchmarks):
+        if isinstance(one, SourceSettings):
+            read_prompts(one)
+    return open_store(settings)
 
 
 def clean(

@@ -1,6 +1,6 @@
 """The plans of `multifaceted` (docs/papers.md#multifaceted) and of `judge`, which scores a model on its bench."""
 
-from flows.dedup_plans import clean
+from flows.dedup_plans import clean, open_checked_store
 from flows.plan import Plan, chain, file_source, open_store
 from flows.report import write_multifaceted, write_scores
 from schemas.multifaceted_settings import JudgeSettings, MultifacetedSettings
@@ -34,7 +34,7 @@ def plan_multifaceted(settings: MultifacetedSettings) -> Plan:
     dimensions = len(first.sides["bench"].dimensions)  # raises InputError where one has too few values
     check_languages(settings.filter.languages)
     filtering = FilterInstructions(**settings.filter.model_dump(), rows_per_part=settings.rows_per_part)
-    store = open_store(settings)
+    store = open_checked_store(settings)
     source = file_source(store, settings.source, settings.rows_per_part)
     roles = {"teacher": resolve(settings.engine("teacher"))}
     settings = settings.model_copy(update={"engines": roles})

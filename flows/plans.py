@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.dedup_plans import clean
+from flows.dedup_plans import clean, open_checked_store
 from flows.multifaceted_plans import plan_judge, plan_multifaceted
-from flows.plan import Plan, Source, chain, file_source, open_store
+from flows.plan import Plan, Source, chain, file_source
 from flows.preference_plans import plan_preferences, plan_self_rip
 from flows.retpo_plans import plan_retpo
 from schemas.applications import Application, tool_names
@@ -45,7 +45,7 @@ WORLDS_AT_ONCE = 16
 
 def plan_synthesize(settings: SynthesizeSettings) -> Plan:
     """Resolve engines and keys. Raises InputError, StoreError or EngineError before anything is made."""
-    store = open_store(settings)
+    store = open_checked_store(settings)
     roles = {role: resolve(settings.engine(role)) for role in ("teacher", "student")}
     settings = settings.model_copy(update={"engines": roles})
     answers = settings.answers
@@ -78,7 +78,7 @@ def plan_dialogues(settings: DialogueSettings) -> Plan:
     applications, worlds = read_applications(settings)
     if settings.tokenizer:
         load_tokenizer(settings.tokenizer)
-    store = open_store(settings)
+    store = open_checked_store(settings)
     roles = {role: resolve(settings.engine(role)) for role in ("author", "student", "teacher", "environment", "judge")}
     settings = settings.model_copy(update={"engines": roles})
     talk, inputs, paper = settings.dialogues, settings.inputs, settings.preset == "paper"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flows.dedup_plans import clean
+from flows.dedup_plans import clean, open_checked_store
 from flows.pairing import fixed_limits, in_own_unit
-from flows.plan import Plan, Source, chain, file_source, open_store
+from flows.plan import Plan, Source, chain, file_source
 from flows.preference_report import write_preferences
 from schemas.errors import InputError
 from schemas.hashing import content_hash
@@ -47,7 +47,7 @@ def plan_preferences(settings: PreferencesSettings) -> Plan:
     """Resolve engines, models and keys. Raises InputError, StoreError or EngineError before anything is asked."""
     roles = resolved(settings)
     settings = in_own_units(settings).model_copy(update={"engines": roles})
-    store = open_store(settings)
+    store = open_checked_store(settings)
     if settings.policies:
         source = file_source(store, settings.source, settings.rows_per_part, QUESTIONS)
         tail = plan_tail("preferences", store, settings, roles, source.key, answers_of(settings))
@@ -72,7 +72,7 @@ def plan_self_rip(settings: SelfRipSettings) -> Plan:
     settings = in_own_units(settings)
     against = tuple(prompt for one in settings.against for prompt in read_prompts(one))
     settings = settings.model_copy(update={"engines": roles})
-    store = open_store(settings)
+    store = open_checked_store(settings)
     source = file_source(store, settings.source, settings.rows_per_part)
     asked, rows = settings.prompts, settings.rows_per_part
     rules = asked.model_dump(include={"overlap", "fewest_words", "most_words", "keywords", "ascii_start"})

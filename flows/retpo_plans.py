@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flows.dedup_plans import clean
-from flows.plan import Plan, Source, chain, file_source, open_store
+from flows.dedup_plans import clean, open_checked_store
+from flows.plan import Plan, Source, chain, file_source
 from flows.retpo_report import write_retpo
 from schemas.retpo_settings import CorpusSettings, RetpoSettings, RetrieverSettings
 from storage.artifacts import Store
@@ -56,7 +56,7 @@ def plan_search(store: Store, corpus: CorpusSettings, retrievers: Sequence[Retri
 def plan_retpo(settings: RetpoSettings) -> Plan:
     """Read what is judged relevant, resolve engines, models and keys. Raises InputError, StoreError or EngineError."""
     kind = turns_kind(settings.source.qrels)
-    store = open_store(settings)
+    store = open_checked_store(settings)
     search = plan_search(store, settings.corpus, settings.retrievers, settings.depth)
     source = file_source(store, settings.source, settings.rows_per_part, kind)
     roles = {"teacher": resolve(settings.engine("teacher"))}

@@ -212,4 +212,4 @@ def estimated(of: Array, found: Array, rows: int) -> Recall:
     share, z = float(found.mean()), 1.959964
     middle = (share + z * z / (2 * size)) / (1 + z * z / size)
     half = z / (1 + z * z / size) * (share * (1 - share) / size + z * z / (4 * size * size)) ** 0.5
-    return Recall(share, max(0.0, middle - half), min(1.0, middle + half), len(of), rows)
+    return Recall(share, max(0.0, float(middle - half)), min(1.0, float(middle + half)), len(of), rows)

@@ -5,6 +5,7 @@ Source: docs/papers.md#dedup.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -83,11 +84,12 @@ class Duplicates(FrameStage):
         searches: dict[str, Search] = {}
         if "words" in self.layers:
             searches["words"] = WordLinks(distinct["text"].to_list(), groups, self.jaccard, SEED)
-        with scratch(around.store, "search") as folder:
+        with ExitStack() as open_until_done:
             if "meaning" in self.layers and len(groups):
+                folder = open_until_done.enter_context(scratch(around.store, "search"))
                 searches["meaning"] = self.by_meaning(frame.height, known, distinct, groups, around, folder)
             verdicts = greedy(len(groups), fixed, list(searches.values()))
-        self.tell(around.notes, table, verdicts, searches)
+            self.tell(around.notes, table, verdicts, searches)
         return self.marked(frame, table, distinct, verdicts, list(searches))
 
     def ranked(self, frame: pl.DataFrame, known: pl.DataFrame | None) -> pl.DataFrame:
@@ -108,7 +110,7 @@ class Duplicates(FrameStage):
         if known is not None:
             theirs = known.with_row_index("place", frame.height).cast({"place": pl.Int64}).with_columns(published=True)
             mine = mine.with_columns(published=pl.col("id").is_in(known["id"].implode()))
-            mine = pl.concat([theirs.filter(~pl.col("id").is_in(mine["id"].implode())), mine], how="diagonal")
+            mine = pl.concat([theirs.filter(pl.col("of_any") | ~pl.col("id").is_in(mine["id"].implode())), mine], how="diagonal")
         values = pl.struct([f"within_{name}" for name in self.within]).rank("dense") if self.within else pl.lit(0)
         of_any = pl.col("of_any") if "of_any" in mine.columns else pl.lit(False)
         keys = text_keys([normalised(text) for text in mine["text"]])

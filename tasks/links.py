@@ -6,6 +6,7 @@ Nothing here grows with the number of pairs: a tile lists a row's best-ranked ne
 Source: docs/papers.md#dedup, layer 3.
 """
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -254,7 +255,7 @@ def links_in(search: Search, helpers: Helpers | None = None) -> Links:
     if helpers is None:
         return search.tiles(range(len(work)))
     path = saved(
-        helpers.folder / f"search-{search.asked.sum()}-{search.alive.sum()}.npz",
+        helpers.folder / f"search-{secrets.token_hex(4)}.npz",
         search.matrix,
         **search.layout._asdict(),
         threshold=search.threshold,

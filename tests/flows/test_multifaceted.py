@@ -157,11 +157,11 @@ def test_without_a_bench_there_is_none(config: Path, tmp_path: Path) -> None:
         (["taxonomy=nowhere.yaml"], "nowhere.yaml is not there"),
         (["taxonomy=bad.yaml"], "style: value 'warm' is there twice"),
         (["taxonomy=small.yaml"], "the taxonomy's dimension style has 2 values for train, but 3 sets need as many"),
-        (["filter.benchmarks=[nowhere.jsonl]"], "nowhere.jsonl is not there"),
+        (["decontaminate.benchmarks=[nowhere.jsonl]"], "nowhere.jsonl is not there"),
         (["filter.min_chars=9000"], "min_chars is 9000, above max_chars, 8000"),
         (["preference_sets.sampler=best"], "preference_sets.sampler"),
         (["filter.languages=[en, klingon]"], "filter.languages: 'klingon' is no language that can be told"),
-        (["filter.benchmarks=nulls.jsonl"], "line-1: it has no prompt"),
+        (["decontaminate.benchmarks=nulls.jsonl"], "line-1: it has no prompt"),
         (["bench.share=1"], "bench.share"),
     ],
 )
@@ -188,11 +188,15 @@ def test_one_more_benchmark_or_value_changes_keys_and_nothing_else_does(
         return {step.stage.name: step.key for step in planned.stages}
 
     before = keys()
-    assert keys(**{"filter.benchmarks": ["bench.jsonl"]})["filtered"] != before["filtered"]
+    checked = keys(**{"decontaminate.benchmarks": ["bench.jsonl"]})
+    assert checked["filtered"] == before["filtered"]
+    assert checked["preference_sets"] != before["preference_sets"]
     assert keys(workers=3) == before
     other = keys(**{"responses.temperature": 0.5})
     assert {name for name in before if before[name] == other[name]} == {
         "filtered",
+        "vectors",
+        "unique_instructions",
         "preference_sets",
         "system_messages",
     }

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.rows import Instruction, to_arrow
 from schemas.settings import SourceSettings
-from storage.sources import read_chunks, read_prompts
+from storage.sources import read_chunks
 from storage.taxonomies import read_taxonomy
 from tasks.filtering import FilterInstructions
 from tests.conftest import SHARED
@@ -37,21 +37,6 @@ def test_most_real_instructions_pass_and_the_reasons_are_right(real: pl.DataFram
     ascii_share = [sum(character.isascii() for character in text) / len(text) for text in foreign]
     assert sum(share < 0.99 for share in ascii_share) / len(foreign) > 0.85  # the others are mostly code
     assert any(row.detail.lower() == "act as" for row in dropped if row.reason == "persona")
-
-
-def test_known_overlaps_with_a_benchmark_are_found(real: pl.DataFrame, tmp_path: Path) -> None:
-    """AlpacaEval was made from Self-Instruct, Koala and Vicuna prompts; Arena-Hard's are later."""
-    alpaca_eval = SourceSettings(path=str(DATA / "alpaca_eval" / "pool.jsonl.gz"), prompt_column="instruction")
-    stage = FilterInstructions(
-        languages=(), keep_personas=True, min_chars=0, max_chars=10**6, benchmarks=tuple(read_prompts(alpaca_eval))
-    )
-    _, dropped = stage.apply(real, tmp_path)
-    source = dict(real.select("id", "source").iter_rows())
-    found = Counter(source[row.id] for row in dropped if row.reason == "contaminated")
-    assert found["self_instruct_252"] == 160
-    assert found["vicuna_bench"] == 52
-    assert found["koala"] > 75
-    assert found["arena_hard_v0.1"] + found["arena_hard_v2.0"] == 0
 
 
 def test_the_papers_tree_is_a_taxonomy_and_ours_repeats_none_of_its_values() -> None:

@@ -585,22 +585,3 @@ def test_instructions_are_filtered_by_reason(tmp_path: Path) -> None:
     assert {"german", "persona", "has", "long"} <= set(kept["id"])
     shuffled, _ = FilterInstructions().apply(frame.reverse(), tmp_path)
     assert set(shuffled["id"]) == {"fine", "code", "puzzle", "soon", "best", "words"}
-
-
-def test_benchmark_prompts_are_not_trained_on(tmp_path: Path) -> None:
-    long = (
-        "Compare the rainfall of three coastal cities over ten years and explain which one needs better drains first."
-    )
-    benchmarks = (long, "Name four rivers of Spain in alphabetical order please", "Who wrote it?")
-    prompts = [
-        f"Please help. {long} Thanks!",
-        "please: name four rivers of spain in alphabetical order, please, with lengths",
-        "WHO wrote it",
-        "Who wrote it, and when was the first edition sold?",
-        "Compare the rainfall of three coastal cities over five years.",
-    ]
-    frame = pl.DataFrame(to_arrow(Instruction, [Instruction(id=str(n), prompt=p) for n, p in enumerate(prompts)]))
-    kept, dropped = FilterInstructions(benchmarks=benchmarks).apply(frame, tmp_path)
-    assert kept["id"].to_list() == ["3", "4"]
-    assert {row.reason for row in dropped} == {"contaminated"}
-    assert FilterInstructions(benchmarks=benchmarks).identity({})["settings"]["benchmarks"] != ""

@@ -193,7 +193,7 @@ def test_vectors_of_nothing_are_like_nobody() -> None:
 def test_the_interval_is_wilsons_for_single_pairs_and_wider_for_pairs_that_hang_together() -> None:
     found = np.arange(200) != 0
     single = estimated(np.arange(200), found, 1000)
-    assert (round(single.share, 4), round(single.low, 4), round(single.high, 4)) == (0.995, 0.9723, 0.9991)
+    assert (round(single.share, 4), round(single.low, 4), round(single.high, 4)) == (0.995, 0.9722, 0.9991)
     crowded = estimated(np.repeat(np.arange(20), 10), found, 1000)
     assert crowded.share == single.share
     assert crowded.low < single.low
@@ -201,7 +201,7 @@ def test_the_interval_is_wilsons_for_single_pairs_and_wider_for_pairs_that_hang_
     assert (none.low, none.high, none.pairs) == (0, 1, 0)
     assert str(none) == "unknown: none of 50 rows that were compared with all has a neighbour"
     assert str(EXACT) == "exact"
-    assert str(single) == "0.9950 (0.9723 to 0.9991: 200 pairs of 1,000 rows)"
+    assert str(single) == "0.9950 (0.9722 to 0.9991: 200 pairs of 1,000 rows)"
 
 
 def test_duplicates_that_were_left_are_counted() -> None:
