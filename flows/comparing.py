@@ -16,15 +16,15 @@ from flows.plan import Source, chain, file_source
 from flows.progress import Reporter
 from flows.stopping import STOP, stop_on_signals
 from schemas.artifacts import Manifest
-from schemas.dedup_settings import LAYERS, DecontaminateSettings, DedupSettings
+from schemas.dedup_settings import DecontaminateSettings, DedupSettings
 from schemas.errors import InputError
 from schemas.settings import SourceSettings
 from storage.artifacts import Store, read_artifact, read_dropped, read_part
 from storage.outputs import check_out
+from storage.publish import recall_of
 from storage.runs import StageRun, new_run, recording
 from storage.sources import KNOWN
 from storage.text_rows import TextSettings, columns_missing, text_column, texts_kind, write_marked
-from tasks.buckets import Recall
 from tasks.contamination import CleanRows
 from tasks.dedup import UniqueRows
 from tasks.guard import guard
@@ -131,12 +131,10 @@ def dedup_file(
     names: dict[str, str] = {}
     for seal in texts.parts:
         names |= dict(pl.DataFrame(read_part(shop.store, seal, ("id", "name"))).iter_rows())
-    counted: Counter[str] = Counter()
 
     def found() -> Iterator[dict[str, Any]]:
         for seal in verdicts.parts:
             for row in read_part(shop.store, seal, ("place", *VERDICT)).to_pylist():
-                counted[row["layer"] or "kept"] += 1
                 other = row["duplicate_of"]
                 yield {**row, "duplicate_of": names.get(other, other)}
 
@@ -144,28 +142,13 @@ def dedup_file(
     shop.tell_unused(texts, unreadable)
     notes = verdicts.notes
     if as_object:
-        by_layer = {layer: counted[layer] for layer in ("kept", *settings.layers)}
-        print(orjson.dumps({**notes, **by_layer, "rows": written}, option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps({**notes, "rows": written}, option=orjson.OPT_INDENT_2).decode())
         return
-    for line in dedup_lines(notes, counted):
-        print(line)
-    print(f"{written:,} rows -> {out}", file=sys.stderr)
-
-
-def dedup_lines(notes: Mapping[str, Any], counted: Mapping[str, int]) -> Iterator[str]:
-    """What was found, for people."""
-    for layer in LAYERS:
-        if layer in notes["layers"]:
-            yield f"{layer:<10}{counted.get(layer, 0):>12,}"
-    yield f"{'kept':<10}{counted.get('kept', 0):>12,}"
+    for name, count in (*notes["by_layer"].items(), ("kept", notes["kept"])):
+        print(f"{name:<10}{count:>12,}")
     if "recall" in notes:
-        yield f"recall of pairs       {Recall(**notes['recall'])}"
-        if notes["recall"]["rows"]:
-            yield f"duplicates found      {Recall(**notes['duplicates_found'])}"
-            if notes["recall"]["pairs"] and notes["recall"]["share"] < notes["requested_recall"]:
-                yield f"below the {notes['requested_recall']} asked for: --recall 1 searches exactly"
-        if notes["unreadable"]:
-            yield f"{notes['unreadable']:,} texts the embedder cannot read: not compared by meaning"
+        print(recall_of(notes))
+    print(f"{written:,} rows -> {out}", file=sys.stderr)
 
 
 def decontaminate_file(

@@ -94,6 +94,10 @@ def show_artifact(place: Path, name: str, rows: int) -> None:
     for role, spent in manifest.spent.items():
         said = ", ".join(f"{number:,} {what}" for what, number in spent.items())
         console.print(f"  {role}: {said}", highlight=False, markup=False)
+    if manifest.notes:
+        console.print(
+            f"  notes: {orjson.dumps(manifest.notes).decode()}", soft_wrap=True, highlight=False, markup=False
+        )
     console.print("  columns: " + ", ".join(manifest.columns), soft_wrap=True, highlight=False, markup=False)
     if manifest.dropped:
         console.print(

@@ -67,7 +67,7 @@ def plan_synthesize(settings: SynthesizeSettings) -> Plan:
         store,
         source,
         [*stages, *cleaning.stages],
-        lambda made, folder: write_preference_dataset(store, made["unique_pairs"], folder),
+        lambda made, folder: write_preference_dataset(store, made, folder),
         trunk="unique_pairs",
         others=cleaning.sources,
     )

@@ -15,7 +15,7 @@ from schemas.cut_settings import LIMITS, CutSettings, Thresholds
 from schemas.preference_settings import PoolSettings
 from storage.artifacts import Store, read_part
 from storage.files import write_json
-from storage.publish import Splits, read_frame, write_configs
+from storage.publish import Splits, comparisons, read_frame, write_configs
 from storage.publish_preferences import pair_rows, pool_rows, prompt_rows
 from tasks.agreement import Agreement
 from tasks.cut_report import CutReport, lines
@@ -60,7 +60,7 @@ def write_preferences(
         reports=["\n".join(lines(one, whole=n == 0)) for n, one in enumerate(told["cuts"])],
         models={role: engine.spec for role, engine in settings.engines.items()},
     )
-    return write_configs(folder, configs, card)
+    return write_configs(folder, configs, card + comparisons(store, made))
 
 
 def figures(

@@ -14,7 +14,7 @@ from schemas.hashing import child_id
 from schemas.texts import one_line, printable
 from storage.artifacts import Store
 from storage.files import write_text
-from storage.publish import Splits, read_frame, write_configs
+from storage.publish import Splits, comparisons, read_frame, write_configs
 from storage.publish_multifaceted import CARD, aligned_rows, bench_rows, reward_rows, sft_rows
 from tasks.coverage import coverage
 from tasks.diversity import spread
@@ -73,7 +73,7 @@ def write_multifaceted(store: Store, made: Made, folder: Path, drawn: Preference
         report=render("report.md", **told, picture="values.svg"),
         **{name: frame.height for name, frame in configs.items() if isinstance(frame, pl.DataFrame)},
     )
-    return write_configs(folder, configs, card)
+    return write_configs(folder, configs, card + comparisons(store, made))
 
 
 def figures(store: Store, made: Made, drawn: PreferenceSets, embedder: str) -> dict[str, Any]:

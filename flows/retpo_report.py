@@ -11,7 +11,7 @@ from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.retpo_settings import RetpoSettings, RetrieverSettings
 from storage.artifacts import Store, read_part
-from storage.publish import Splits, read_frame, write_configs
+from storage.publish import Splits, comparisons, read_frame, write_configs
 from storage.publish_retpo import answer_rows, pair_rows, pick_rows, triplet_rows
 from tasks.retrieval_metrics import MEASURES, disagreement, evaluation, scored_queries, totals, turn_types
 from tasks.retrievers import read_run, run_names
@@ -45,7 +45,7 @@ def write_retpo(store: Store, made: Made, folder: Path, settings: RetpoSettings,
     told = {"counts": counts, "measures": MEASURES, "settings": settings, "models": models(made)}
     missed = picks.filter(pl.col("rank") > settings.depth).height
     card = render("retpo.md", **told, **figures(queries, made), missed=missed)
-    return write_configs(folder, configs, card)
+    return write_configs(folder, configs, card + comparisons(store, made))
 
 
 def check_found(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, depth: int) -> list[str]:

@@ -15,7 +15,7 @@ from flows.retpo_report import CHECKED, all_queries, check_found, figures
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
 from schemas.retpo_settings import RetpoSettings
-from storage.publish import read_frame
+from storage.publish import compared, read_frame
 from storage.sources import INSTRUCTIONS
 from tasks.coverage import coverage
 from tasks.dialogue_signs import called
@@ -32,6 +32,7 @@ def notes(planned: Plan, made: Made) -> Iterator[str]:
     """What a reader should know before the table."""
     if INSTRUCTIONS.stage in made and (noted := noted_rows(planned.store, made[INSTRUCTIONS.stage])):
         yield f"{noted} rows have later turns or messages: the first user turn was used"
+    yield from compared(planned.store, made)
     settings = planned.settings
     if isinstance(settings, RetpoSettings) and any(one.kind in CHECKED for one in settings.retrievers):
         ranked = made[last_ranks(planned)]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 from schemas.applications import Application
 from schemas.artifacts import Manifest
 from schemas.dialogues import SignedDialogue
+from schemas.recall import Recall
 from storage.artifacts import Store, read_artifact
 from storage.files import write_atomically, write_text
 
@@ -103,10 +105,49 @@ def write_configs(folder: Path, configs: Mapping[str, Splits], card: str) -> int
     return sum(frame.height for splits in by_split.values() for frame in splits.values())
 
 
-def write_preference_dataset(store: Store, pairs: Manifest, folder: Path) -> int:
+def compared(store: Store, made: Mapping[str, Manifest]) -> list[str]:
+    """What was found to be there twice, or in a benchmark, one line each; made: manifests by stage."""
+    lines = []
+    for stage, manifest in made.items():
+        notes = manifest.notes
+        if "contaminated" in manifest.columns:
+            rows = read_frame(store, manifest, ["benchmark"]).drop_nulls().group_by("benchmark").len().sort("benchmark")
+            found = ", ".join(f"{count:,} of {name}" for name, count in rows.iter_rows()) or "none"
+            lines.append(f"{stage}: benchmark prompts among {manifest.rows:,} rows: {found}")
+        elif stage.startswith("clean_"):
+            lines.append(f"{stage}: benchmark prompts left out: {manifest.dropped.get('contaminated', 0):,}")
+        if "by_layer" in notes:
+            found = ", ".join(f"{count:,} {layer}" for layer, count in notes["by_layer"].items()) or "not looked for"
+            known = f", and {notes['known']:,} from before" if notes["known"] else ""
+            lines.append(f"{stage}: duplicates among {notes['rows']:,} rows{known}: {found}; {notes['kept']:,} kept")
+        if "recall" in notes:
+            lines.append(f"{stage}: search by meaning at cosine {notes['threshold']}: {recall_of(notes)}")
+    return lines
+
+
+def recall_of(notes: Mapping[str, Any]) -> str:
+    """How well was searched, in words."""
+    recall, found = Recall(**notes["recall"]), Recall(**notes["duplicates_found"])
+    said = [f"recall of pairs {recall}"] + ([f"of duplicates {found}"] if recall.rows else [])
+    if recall.pairs and recall.share < notes["requested_recall"]:
+        said.append(f"below the {notes['requested_recall']} asked for; a recall of 1 searches exactly")
+    if notes["unreadable"]:
+        said.append(f"{notes['unreadable']:,} texts that the embedder cannot read were not compared")
+    return "; ".join(said)
+
+
+def comparisons(store: Store, made: Mapping[str, Manifest]) -> str:
+    """The same as a section of a card."""
+    lines = [f"- {line}" for line in compared(store, made)]
+    return "\n".join(["", "## Duplicates and contamination", "", *lines, ""]) if lines else ""
+
+
+def write_preference_dataset(store: Store, made: Mapping[str, Manifest], folder: Path) -> int:
     """Write the kept pairs as one split, `train`; returns its rows."""
+    pairs = made["unique_pairs"]
     rows = preference_rows(read_frame(store, pairs))
-    return write_configs(folder, {"default": rows}, CARD.format(rows=rows.height, artifact=pairs.reference))
+    card = CARD.format(rows=rows.height, artifact=pairs.reference) + comparisons(store, made)
+    return write_configs(folder, {"default": rows}, card)
 
 
 def write_dialogue_dataset(store: Store, made: Mapping[str, Manifest], folder: Path) -> int:
@@ -122,7 +163,9 @@ def write_dialogue_dataset(store: Store, made: Mapping[str, Manifest], folder: P
     references = ", ".join(
         f"`{made[stage].reference}`" for stage in ("training_rows", "unique_pairs", "dialogue_signs")
     )
-    return write_configs(folder, configs, DIALOGUE_CARD.format(**counts, artifacts=references))
+    return write_configs(
+        folder, configs, DIALOGUE_CARD.format(**counts, artifacts=references) + comparisons(store, made)
+    )
 
 
 CARD = """# Preference pairs

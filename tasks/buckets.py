@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from schemas.recall import EXACT, Recall
 from tasks.cores import threads
 from tasks.links import SLACK, TILE, Buckets, Everything, Helpers, Layout, Matrix, alike, by_blocks, pieces
 from tasks.points import Array
@@ -25,28 +26,6 @@ TUNED_BY = 1 / 3  # of the sample; the others estimate
 TAIL, IMAGINED = 0.2, 0.03  # of the sampled pairs; what an imagined one needs beyond the others
 POINTS, ITERATIONS = 32, 5  # k-means: rows per centroid, rounds
 SEEN_PER_BLOCK = 64  # neighbours of a sampled row in one block of rows
-
-
-class Recall(NamedTuple):
-    """The share of true pairs that were compared, with its 95 % interval, from `rows` that were compared with all;
-    pairs: the true ones among these. Without any pair it is unknown: 0 to 1.
-    """
-
-    share: float
-    low: float
-    high: float
-    pairs: int
-    rows: int
-
-    def __str__(self) -> str:
-        if self.rows == 0:
-            return "exact"
-        if self.pairs == 0:
-            return f"unknown: none of {self.rows:,} rows that were compared with all has a neighbour"
-        return f"{self.share:.4f} ({self.low:.4f} to {self.high:.4f}: {self.pairs:,} pairs of {self.rows:,} rows)"
-
-
-EXACT = Recall(1.0, 1.0, 1.0, 0, 0)
 
 
 class Plan(NamedTuple):

@@ -89,8 +89,15 @@ class Duplicates(FrameStage):
                 folder = open_until_done.enter_context(scratch(around.store, "search"))
                 searches["meaning"] = self.by_meaning(frame.height, known, distinct, groups, around, folder)
             verdicts = greedy(len(groups), fixed, list(searches.values()))
-            self.tell(around.notes, table, verdicts, searches)
-        return self.marked(frame, table, distinct, verdicts, list(searches))
+            found = self.found(table, distinct, verdicts, list(searches))
+            around.notes.update(self.told(frame.height, found, verdicts, searches))
+        plain = frame.drop(*ADDED, strict=False).with_columns(_place=pl.int_range(pl.len(), dtype=pl.Int64))
+        marked = plain.join(found, on="_place", how="left", maintain_order="left").drop("_place")
+        return self.finished(marked.with_columns(pl.col("kept").fill_null(False)))
+
+    def finished(self, marked: pl.DataFrame) -> tuple[pl.DataFrame, list[Dropped]]:
+        """What becomes of rows with their verdicts: all stay."""
+        return marked, []
 
     def ranked(self, frame: pl.DataFrame, known: pl.DataFrame | None) -> pl.DataFrame:
         """Rows that take part, in the order of rank: id, text, place (in the frame, then in `known`), group, fixed,
@@ -110,7 +117,9 @@ class Duplicates(FrameStage):
         if known is not None:
             theirs = known.with_row_index("place", frame.height).cast({"place": pl.Int64}).with_columns(published=True)
             mine = mine.with_columns(published=pl.col("id").is_in(known["id"].implode()))
-            mine = pl.concat([theirs.filter(pl.col("of_any") | ~pl.col("id").is_in(mine["id"].implode())), mine], how="diagonal")
+            mine = pl.concat(
+                [theirs.filter(pl.col("of_any") | ~pl.col("id").is_in(mine["id"].implode())), mine], how="diagonal"
+            )
         values = pl.struct([f"within_{name}" for name in self.within]).rank("dense") if self.within else pl.lit(0)
         of_any = pl.col("of_any") if "of_any" in mine.columns else pl.lit(False)
         keys = text_keys([normalised(text) for text in mine["text"]])
@@ -165,50 +174,45 @@ class Duplicates(FrameStage):
             frames.append(rows)
         return pl.concat(frames, how="diagonal").unique(["id", "text"], keep="first", maintain_order=True)
 
-    def marked(
-        self,
-        frame: pl.DataFrame,
-        table: pl.DataFrame,
-        distinct: pl.DataFrame,
-        verdicts: Verdicts,
-        names: Sequence[str],
-    ) -> tuple[pl.DataFrame, list[Dropped]]:
-        """The frame with its verdicts."""
+    def found(
+        self, table: pl.DataFrame, distinct: pl.DataFrame, verdicts: Verdicts, names: Sequence[str]
+    ) -> pl.DataFrame:
+        """Verdicts by `_place` in the frame, then in what was known."""
         at = np.searchsorted(distinct["rank"].to_numpy(), table["stands_for"].to_numpy())
-        itself = (table["stands_for"] == table["rank"]).to_numpy()
         other, gone = verdicts.other[at], verdicts.other[at] >= 0
-        kept = itself & ~gone
+        kept = pl.Series((table["stands_for"] == table["rank"]).to_numpy() & ~gone)
         ids, layers = distinct["id"].to_numpy(), np.array(["exact", *names])
-        found = pl.DataFrame(
+        return pl.DataFrame(
             {
                 "_place": table["place"],
                 "kept": kept,
-                "duplicate_of": pl.Series(np.where(gone, ids[other], ids[at])).set(pl.Series(kept), None),
-                "similarity": pl.Series(np.where(gone, verdicts.similarity[at], 1.0)).set(pl.Series(kept), None),
-                "layer": pl.Series(layers[np.where(gone, verdicts.layer[at] + 1, 0)]).set(pl.Series(kept), None),
+                "duplicate_of": pl.Series(np.where(gone, ids[other], ids[at])).set(kept, None),
+                "similarity": pl.Series(np.where(gone, verdicts.similarity[at], 1.0)).set(kept, None),
+                "layer": pl.Series(layers[np.where(gone, verdicts.layer[at] + 1, 0)]).set(kept, None),
             },
             schema_overrides={"duplicate_of": pl.String, "layer": pl.String, "similarity": pl.Float64},
         )
-        plain = frame.drop(*ADDED, strict=False).with_columns(_place=pl.int_range(pl.len(), dtype=pl.Int64))
-        marked = plain.join(found, on="_place", how="left", maintain_order="left").drop("_place")
-        return marked.with_columns(pl.col("kept").fill_null(False)), []
 
-    def tell(
-        self, notes: dict[str, Any], table: pl.DataFrame, verdicts: Verdicts, searches: Mapping[str, Search]
-    ) -> None:
-        """What was compared with what, how, and how well."""
-        notes.update(rows=table.height, different=len(verdicts.other), layers=list(self.layers))
+    def told(
+        self, rows: int, found: pl.DataFrame, verdicts: Verdicts, searches: Mapping[str, Search]
+    ) -> dict[str, Any]:
+        """What was compared, what came of it, and how well was searched."""
+        mine = found.filter(pl.col("_place") < rows)
+        by_layer = dict(mine.filter(~pl.col("kept")).group_by("layer").len().iter_rows())
+        notes: dict[str, Any] = {"rows": mine.height, "kept": int(mine["kept"].sum())}
+        notes["known"] = found.height - mine.height
+        notes["by_layer"] = {layer: by_layer.get(layer, 0) for layer in self.layers}
         if isinstance(search := searches.get("meaning"), ByMeaning):
             plan = search.plan
-            found = duplicates_found(plan.pairs, plan.sample, verdicts)
-            notes.update(
-                threshold=self.threshold,
-                recall=plan.recall._asdict(),
-                duplicates_found=found._asdict(),
-                requested_recall=self.recall,
-                visits_per_row=round(plan.visits, 3),
-                unreadable=search.unreadable(),
-            )
+            notes |= {
+                "threshold": self.threshold,
+                "requested_recall": self.recall,
+                "recall": plan.recall._asdict(),
+                "duplicates_found": duplicates_found(plan.pairs, plan.sample, verdicts)._asdict(),
+                "visits_per_row": round(plan.visits, 3),
+                "unreadable": search.unreadable(),
+            }
+        return notes
 
 
 class ByMeaning:
@@ -268,8 +272,7 @@ class DroppedDuplicates(Duplicates):
     def parts_begin(self, made: pa.Table) -> list[int]:
         return even_parts(made, self.rows_per_part)
 
-    def marked(self, *given: Any) -> tuple[pl.DataFrame, list[Dropped]]:
-        marked, _ = super().marked(*given)
+    def finished(self, marked: pl.DataFrame) -> tuple[pl.DataFrame, list[Dropped]]:
         gone = marked.filter(~pl.col("kept"))
         drops = [
             Dropped(id=row, reason="duplicate", detail=f"of {other} ({layer}, {similarity:.3f})")

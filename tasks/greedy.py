@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from tasks.buckets import Recall, estimated
+from schemas.recall import Recall
+from tasks.buckets import estimated
 from tasks.links import Everything, Links, Matrix, Search, links_in
 from tasks.points import Array
 

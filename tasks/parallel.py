@@ -81,6 +81,9 @@ class InProcess:
                 yield item
         self._thread.join()
 
+    def make_room(self) -> None:
+        self._runner.run(self._worker.make_room())
+
     def spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         for job in jobs:
             if self.stop.is_set():
@@ -200,6 +203,12 @@ class RayPool:
             on_progress(added(ray.get(last, timeout=5)))
         if failure:
             raise failure
+
+    def make_room(self) -> None:
+        import ray
+
+        if self._actors:
+            ray.get([actor.make_room.remote() for actor in self._actors])
 
     def spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         import ray

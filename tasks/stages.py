@@ -48,6 +48,9 @@ class WorkerPool(Protocol):
     ) -> Iterator[PartSeal]:
         """Make every job's part; yields seals as they come. Raises EngineError, StoreError, Stopped; seals stay."""
 
+    def make_room(self) -> None:
+        """Free what the workers' engines hold."""
+
     def spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         """Call `work` with each job's arguments; results come in any order. Raises as run."""
 
@@ -147,6 +150,8 @@ def run_stage(
     stage = planned.stage
     files: dict[str, str] = {}
     around = Around(store.root, pool.spread, {})
+    if isinstance(stage, FrameStage) and stage.whole and stage.embeds:
+        pool.make_room()
     if isinstance(stage, FileStage):
         seals = [seal_files(store, planned, source)]
         files = build_files(store, planned, stage, source, on_progress, pool)

@@ -106,6 +106,12 @@ class Worker:
             seconds=time.monotonic() - started,
         )
 
+    async def make_room(self) -> None:
+        """Free every engine, for a stage that loads a model of its own; the next stage that asks opens them again."""
+        self._stage = None
+        for spec in list(self._engines):
+            await self._engines.pop(spec).close()
+
     async def call(self, work: Callable[..., Any], given: tuple[Any, ...]) -> Any:
         """A share of what a stage over the whole set spreads."""
         return await asyncio.to_thread(work, *given)

@@ -153,7 +153,8 @@ def test_by_meaning_a_paraphrase_goes_and_the_manifest_says_how_well_was_searche
     assert found["e"] == found["f"] == (None, None)
     assert 0.9 <= marked["similarity"][1] < 1
     assert notes["recall"] == {"share": 1.0, "low": 1.0, "high": 1.0, "pairs": 0, "rows": 0}
-    assert (notes["rows"], notes["different"], notes["unreadable"]) == (6, 5, 2)
+    assert (notes["rows"], notes["kept"], notes["unreadable"]) == (6, 4, 2)
+    assert notes["by_layer"] == {"exact": 1, "words": 0, "meaning": 1}
 
 
 def test_long_texts_that_begin_alike_are_two(store: Store) -> None:
@@ -367,4 +368,4 @@ def test_hashes_that_agree_by_chance_are_no_match() -> None:
 def test_work_is_told_around(store: Store) -> None:
     notes: dict[str, Any] = {}
     WORDS.apply_around(frame_of({"a": "x"}), Around(store.root, here, notes))
-    assert notes == {"rows": 1, "different": 1, "layers": ["exact", "words"]}
+    assert notes == {"rows": 1, "kept": 1, "known": 0, "by_layer": {"exact": 0, "words": 0}}

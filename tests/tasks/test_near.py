@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.recall import EXACT, Recall
 from storage.artifacts import Store
-from tasks.buckets import EXACT, Recall, estimated, lay_out
+from tasks.buckets import estimated, lay_out
 from tasks.frames import here
 from tasks.greedy import Verdicts, duplicates_found, first_alike, greedy
 from tasks.links import ANY, LISTED, Array, Everything, Helpers, Links, Matrix, Search, links_in
