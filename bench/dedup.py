@@ -32,6 +32,7 @@ METHODS = {
     "synthmill, Ray, 1 worker": 10**9,
     "synthmill, Ray, 2 workers": 10**9,
     "semhash": 100_000,
+    "semhash, exact index": 100_000,
     "faiss flat": 200_000,
     "faiss IVF": 200_000,
 }
@@ -107,11 +108,13 @@ def through_ray(folder: Path, given: argparse.Namespace, workers: int) -> tuple[
         pool.close()
 
 
-def semhash(folder: Path, given: argparse.Namespace) -> tuple[Any, str]:
+def semhash(folder: Path, given: argparse.Namespace, backend: str) -> tuple[Any, str]:
+    """backend: usearch, which is approximate and its default, or basic, which is exact."""
     from semhash import SemHash
 
     vectors = np.load(folder / "vectors.npy")
-    index = SemHash.from_embeddings(vectors, [str(n) for n in range(len(vectors))], model=None)  # type: ignore[arg-type]
+    names = [str(n) for n in range(len(vectors))]
+    index = SemHash.from_embeddings(vectors, names, model=None, ann_backend=backend)  # type: ignore[arg-type]
     kept = np.zeros(len(vectors), np.bool_)
     kept[[int(row) for row in index.self_deduplicate(given.threshold).selected]] = True
     return kept, ""
@@ -145,7 +148,8 @@ def measured(method: str, folder: Path, given: argparse.Namespace) -> None:
     run: Callable[[], tuple[Any, str]] = {
         "synthmill": lambda: ours(folder, given),
         "synthmill, exact": lambda: ours(folder, given, exact=True),
-        "semhash": lambda: semhash(folder, given),
+        "semhash": lambda: semhash(folder, given, "usearch"),
+        "semhash, exact index": lambda: semhash(folder, given, "basic"),
         "faiss flat": lambda: bare_faiss(folder, given, ivf=False),
         "faiss IVF": lambda: bare_faiss(folder, given, ivf=True),
     }.get(method, lambda: through_ray(folder, given, workers))
@@ -158,8 +162,8 @@ def measured(method: str, folder: Path, given: argparse.Namespace) -> None:
             ours(Path(small), given)
             ours(Path(small), given, exact=True)
             buckets.EXACT_UP_TO = usual
-        elif method == "semhash":
-            semhash(Path(small), given)
+        elif method.startswith("semhash"):
+            semhash(Path(small), given, "basic")
         else:
             bare_faiss(Path(small), given, ivf="IVF" in method)
     watch = Watch()

@@ -32,6 +32,7 @@ from tasks.vectors import texts_of, vectors_in
 from tasks.word_grams import WordLinks
 
 SEED = 0
+SAME_ROW = ("id", "first", "second")  # an id alone may be somebody else's
 ADDED = ("kept", "duplicate_of", "similarity", "layer")
 
 
@@ -112,25 +113,23 @@ class Duplicates(FrameStage):
             (pl.col(self.provenance) if self.provenance else filled(frame)).alias("known"),
             *(pl.col(name).cast(pl.String).alias(f"within_{name}") for name in self.within),
             place=pl.int_range(pl.len(), dtype=pl.Int64),
-            published=pl.lit(False),
         ).filter(taking)
+        mine = with_keys(mine).with_columns(fixed=pl.lit(False), of_any=pl.lit(False))
         if known is not None:
-            theirs = known.with_row_index("place", frame.height).cast({"place": pl.Int64}).with_columns(published=True)
-            mine = mine.with_columns(published=pl.col("id").is_in(known["id"].implode()))
-            mine = pl.concat(
-                [theirs.filter(pl.col("of_any") | ~pl.col("id").is_in(mine["id"].implode())), mine], how="diagonal"
+            theirs = with_keys(known).with_row_index("place", frame.height).cast({"place": pl.Int64})
+            again = theirs.select(*SAME_ROW, published=pl.lit(True)).unique()
+            mine = mine.join(again, on=SAME_ROW, how="left", maintain_order="left")
+            mine = mine.with_columns(fixed=pl.col("published").fill_null(False)).drop("published")
+            there = pl.concat(
+                [theirs.filter("of_any"), theirs.join(mine, on=SAME_ROW, how="anti").filter(~pl.col("of_any"))]
             )
+            mine = pl.concat([there.with_columns(fixed=pl.lit(True)), mine], how="diagonal")
         values = pl.struct([f"within_{name}" for name in self.within]).rank("dense") if self.within else pl.lit(0)
-        of_any = pl.col("of_any") if "of_any" in mine.columns else pl.lit(False)
-        keys = text_keys([normalised(text) for text in mine["text"]])
         table = (
-            mine.with_columns(
-                pl.when(of_any.fill_null(False)).then(ANY).otherwise(values.cast(pl.Int64)).alias("group"),
-                pl.Series("first", keys[:, 0], dtype=pl.UInt64),
-                pl.Series("second", keys[:, 1], dtype=pl.UInt64),
-                fixed="published",
+            mine.with_columns(group=pl.when("of_any").then(ANY).otherwise(values.cast(pl.Int64)))
+            .sort(
+                "fixed", "score", "known", "id", "place", descending=[True, True, True, False, False], nulls_last=True
             )
-            .sort("fixed", "score", "known", "id", descending=[True, True, True, False], nulls_last=True)
             .with_columns(rank=pl.int_range(pl.len(), dtype=pl.Int64))
         )
         same = pl.col("rank").min().over("first", "second", "group")
@@ -213,6 +212,13 @@ class Duplicates(FrameStage):
                 "unreadable": search.unreadable(),
             }
         return notes
+
+
+def with_keys(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame, and a hash of each normalised text in two halves."""
+    keys = text_keys([normalised(text) for text in frame["text"]])
+    halves = (pl.Series(name, keys[:, n], dtype=pl.UInt64) for n, name in enumerate(SAME_ROW[1:]))
+    return frame.with_columns(*halves)
 
 
 class ByMeaning:

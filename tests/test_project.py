@@ -89,6 +89,8 @@ def test_the_numbers_in_the_documents_come_from_a_bench() -> None:
         "rewrites",
         "cuts",
         "pools",
+        "dedup",
+        "likeness",
     }
     for path, name, table in tables:
         assert (ROOT / "bench" / f"{name}.py").exists()

@@ -254,6 +254,10 @@ def test_earlier_rows_stand_first_and_never_change(store: Store, tmp_path: Path)
     frame = frame_of({"a": "name three RIVERS", "old": "Name three rivers", "z": "x  y z"}, score=[9.0, 0.0, 9.0])
     stage = WORDS.model_copy(update={"against": (published,)})
     assert verdicts(frame, stage, store.root) == {"a": "old", "old": None, "z": "line-2"}
+    others = frame_of(
+        {"old": "An unlike row with the same id", "b": "an unlike ROW with the same id"}, score=[0.0, 1.0]
+    )
+    assert verdicts(others, stage, store.root) == {"old": "b", "b": None}  # an id alone makes no row an earlier one
     within = stage.model_copy(update={"within": ("note",)})
     assert verdicts(frame.with_columns(note=pl.col("id")), within, store.root)["a"] == "old"
 
