@@ -23,7 +23,7 @@ from tasks.embeddings import embed_whole
 from tasks.greedy import first_alike
 from tasks.points import Array
 from tasks.rouge import too_alike
-from tasks.word_grams import GRAM, grams_of, jaccard, tokens_of
+from tasks.word_grams import GRAM, grams_of, jaccard
 
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 SAME = 4.0  # of 5: people call the two the same, but for details
@@ -47,7 +47,7 @@ def graded(data: Path, store: Path) -> tuple[Array, Array, Array]:
     pairs = read(data / "dedup" / "sts2016_stackexchange.jsonl.gz")
     one, other = ([pair[side] for pair in pairs] for side in ("a", "b"))
     cosine = (embed_whole("minilm", one, store) * embed_whole("minilm", other, store)).sum(axis=1)
-    grams = [grams_of([tokens_of(text) for text in both], GRAM) for both in zip(one, other, strict=True)]
+    grams = [grams_of(both, GRAM) for both in zip(one, other, strict=True)]
     sets = [[g.hashes[g.starts[n] : g.starts[n + 1]] for n in (0, 1)] for g in grams]
     words = [jaccard(*two) if all(map(len, two)) else 0.0 for two in sets]
     return cosine, np.array(words), np.array([pair["gold_0_5"] >= SAME for pair in pairs])

@@ -11,6 +11,7 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
+from flows.dedup_plans import benchmark_names
 from flows.looking import shortened, table
 from flows.plan import Source, chain, file_source
 from flows.progress import Reporter
@@ -26,12 +27,12 @@ from storage.runs import StageRun, new_run, recording
 from storage.sources import KNOWN
 from storage.text_rows import TextSettings, columns_missing, text_column, texts_kind, write_marked
 from tasks.contamination import CleanRows
-from tasks.dedup import UniqueRows
+from tasks.dedup import EARLIER, UniqueRows
 from tasks.guard import guard
 from tasks.parallel import make_pool
 from tasks.stages import Planned, run_stage
 from tasks.vectors import Vectors, vectors_in
-from tasks.word_grams import GRAM, Grams, grams_of, jaccard, tokens_of
+from tasks.word_grams import GRAM, Grams, grams_of, jaccard
 
 ROWS_PER_PART = 2048
 VERDICT = {"kept": pa.bool_(), "duplicate_of": pa.string(), "similarity": pa.float64(), "layer": pa.string()}
@@ -57,7 +58,14 @@ class Workshop:
         return made
 
     def known(self, files: Sequence[SourceSettings]) -> list[Source]:
+        """Benchmarks, their user turns one by one."""
         return [file_source(self.store, one, ROWS_PER_PART, KNOWN) for one in files]
+
+    def earlier(self, files: Sequence[SourceSettings]) -> list[Source]:
+        """Files of earlier rows, read as this file is."""
+        given = [{"path": one.path, "text_column": one.prompt_column, "id_column": one.id_column} for one in files]
+        found = [TextSettings(**one, only_kept=True) for one in given]
+        return [file_source(self.store, one, ROWS_PER_PART, texts_kind()) for one in found]
 
     def make(self, steps: Sequence[Planned], others: Sequence[Source], settings: Mapping[str, Any]) -> list[Manifest]:
         """Read the sources, make every stage: the manifests of the file's rows and of the stages."""
@@ -82,6 +90,11 @@ class Workshop:
             finally:
                 pool.close()
         return [by_key[self.source.key], *(by_key[step.key] for step in steps)]
+
+    def names(self, texts: Manifest) -> dict[str, str]:
+        """What rows are called, by id."""
+        ids = (pl.DataFrame(read_part(self.store, seal, ("id", "name"))) for seal in texts.parts)
+        return {row_id: name for some in ids for row_id, name in some.iter_rows()}
 
     def tell_unused(self, texts: Manifest, unreadable: int) -> None:
         """Say which rows could not be judged."""
@@ -112,7 +125,7 @@ def dedup_file(
     check_out(out, file.path, *(one.path for one in against))
     columns_missing(file.path, [file.text_column, file.score_column, *file.within])
     shop = Workshop("dedup", file, store, workers, ray_address)
-    others = shop.known(against)
+    others = shop.earlier(against)
     steps = shop.embedded(embedder, settings.precision) if "meaning" in settings.layers else []
     rules = settings.model_dump(include={"layers", "threshold", "jaccard", "recall", "sample"})
     stage = UniqueRows(
@@ -121,24 +134,26 @@ def dedup_file(
         score="score",
         provenance="known",
         vectors=shop.vectors,
-        against=tuple((KNOWN.stage, one.key) for one in others),
+        against=tuple((one.stage, one.key) for one in others),
         embedder=embedder,
         **rules,
     )
     steps += chain({}, shop.source.key, stage)
     made = shop.make(steps, others, settings.model_dump(mode="json"))
     texts, verdicts = made[0], made[-1]
-    names: dict[str, str] = {}
-    for seal in texts.parts:
-        names |= dict(pl.DataFrame(read_part(shop.store, seal, ("id", "name"))).iter_rows())
+    names = shop.names(texts)
+    for one, source in zip(against, others, strict=True):
+        file_name = one.path.rsplit("/", 1)[-1]
+        found_there = shop.names(source.ingest("")).items()
+        names |= {EARLIER + row_id: f"{file_name}:{name}" for row_id, name in found_there}
 
     def found() -> Iterator[dict[str, Any]]:
         for seal in verdicts.parts:
-            for row in read_part(shop.store, seal, ("place", *VERDICT)).to_pylist():
-                other = row["duplicate_of"]
-                yield {**row, "duplicate_of": names.get(other, other)}
+            for batch in read_part(shop.store, seal, ("place", *VERDICT)).to_batches(ROWS_PER_PART):
+                for row in batch.to_pylist():
+                    yield {**row, "duplicate_of": names.get(row["duplicate_of"])}
 
-    written, unreadable = write_marked(file.path, out, VERDICT, found(), UNJUDGED)
+    written, unreadable = write_marked(file.path, out, VERDICT, found(), UNJUDGED, file.limit)
     shop.tell_unused(texts, unreadable)
     notes = verdicts.notes
     if as_object:
@@ -168,9 +183,9 @@ def decontaminate_file(
     columns_missing(file.path, [file.text_column])
     shop = Workshop("decontaminate", file, store, workers, ray_address)
     others = shop.known(settings.benchmarks)
-    names = [one.path.rsplit("/", 1)[-1] for one in settings.benchmarks]
+    names = benchmark_names(settings.benchmarks)
     stage = CleanRows.with_embedder(
-        columns=("text",),
+        columns=("turns",),
         benchmarks=tuple(zip(names, (one.key for one in others), strict=True)),
         found="mark",
         layers=settings.layers,
@@ -188,7 +203,7 @@ def decontaminate_file(
                 yield row
 
     only = "contaminated" if settings.found == "drop" else ""
-    written, unreadable = write_marked(file.path, out, MATCH, found(), CLEAN, only)
+    written, unreadable = write_marked(file.path, out, MATCH, found(), CLEAN, file.limit, only)
     shop.tell_unused(texts, unreadable)
     by_benchmark = {name: {layer: counted[name, layer] for layer in settings.layers} for name in names}
     if as_object:
@@ -221,7 +236,7 @@ def show_neighbours(file: TextSettings, row: str, count: int, embedder: str, as_
     cosines[at] = -np.inf
     nearest = np.lexsort((frame["id"].to_numpy(), -np.round(cosines, 6)))[: min(count, frame.height - 1)]
     chosen = frame[[at, *nearest.tolist()]]
-    grams = grams_of([tokens_of(text) for text in chosen["text"]], GRAM)
+    grams = grams_of(chosen["text"].to_list(), GRAM)
     shares = [shared(grams, 0, n) for n in range(1, chosen.height)]
     found = [
         {"id": name, "cosine": round(float(cosines[n]), 4), "jaccard": round(share, 4), "text": text}

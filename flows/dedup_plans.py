@@ -64,7 +64,8 @@ def clean(
     made = Cleaning(key)
     found, dedup = settings.decontaminate, settings.dedup
     if found.benchmarks:
-        named = tuple((one.path.rsplit("/", 1)[-1], made.read(store, one).key) for one in found.benchmarks)
+        keys = [made.read(store, one).key for one in found.benchmarks]
+        named = tuple(zip(benchmark_names(found.benchmarks), keys, strict=True))
         rules = found.model_dump(include={"found", "layers", "threshold"})
         made.then(
             chain(
@@ -106,6 +107,12 @@ def clean(
         )
     )
     return made
+
+
+def benchmark_names(files: Sequence[SourceSettings]) -> list[str]:
+    """What benchmarks are called: their files' names, or the paths where two have the same."""
+    short = [one.path.rsplit("/", 1)[-1] for one in files]
+    return [one.path if short.count(name) > 1 else name for one, name in zip(files, short, strict=True)]
 
 
 def published(store: Store, flow: str, stage: str, source: str) -> Iterator[tuple[str, str]]:

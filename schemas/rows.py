@@ -62,10 +62,12 @@ class KnownPrompt(Row):
 
 class TextRow(Row):
     """A row of somebody's file, as far as comparing it with others needs it. place: its line; name: its id there, or
-    its line; known: how many of its columns hold something; within: what must be equal for two rows to be compared.
+    its line; turns: what the user says, one by one, of a chat; known: how many of its columns hold something; within:
+    what must be equal for two rows to be compared.
     """
 
     text: str
+    turns: tuple[str, ...]
     place: str
     name: str
     known: int

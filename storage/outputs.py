@@ -52,7 +52,8 @@ def write_grown(
         return write_rows(out, pa.schema([*fields, *(pa.field(*one) for one in added.items())]), parts)
     with TemporaryDirectory(dir=out.resolve().parent, prefix=".rows-") as folder:
         rows, typed = Path(folder) / "rows.jsonl", Path(folder) / "rows.parquet"
-        write_rows(rows, None, parts)
+        if not write_rows(rows, None, parts):
+            return write_rows(out, pa.schema([pa.field(*one) for one in added.items()]), [])
         try:
             kinds = {
                 name: pl.DataFrame(pa.schema([pa.field(name, kind)]).empty_table()).schema[name]

@@ -110,7 +110,7 @@ def compared(store: Store, made: Mapping[str, Manifest]) -> list[str]:
     lines = []
     for stage, manifest in made.items():
         notes = manifest.notes
-        if "contaminated" in manifest.columns:
+        if stage.startswith("clean_") and "contaminated" in manifest.columns:
             rows = read_frame(store, manifest, ["benchmark"]).drop_nulls().group_by("benchmark").len().sort("benchmark")
             found = ", ".join(f"{count:,} of {name}" for name, count in rows.iter_rows()) or "none"
             lines.append(f"{stage}: benchmark prompts among {manifest.rows:,} rows: {found}")

@@ -5,6 +5,7 @@ any work.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -251,13 +252,25 @@ def known_prompt_of(line: Line, source: Any) -> KnownPrompt:
             f"{source.path}, {line.place}: {line.fault or 'it has no prompt'}; expected a text in "
             f"{source.prompt_column!r}, messages or turns in every row (prompt_column names the column)"
         )
-    row_id = fields.get(source.id_column)
-    return KnownPrompt(
-        id=content_hash([line.place, turns])[:24],  # not the given one: what is there twice must be checked, too
-        name=line.place if row_id in (None, "") else str(row_id),
-        turns=turns,
-        source=source.path.rsplit("/", 1)[-1],
-    )
+    if fields.get("kept") is False:
+        raise Drop("not_kept")  # by an earlier search for duplicates
+    try:
+        return KnownPrompt(
+            id=content_hash([line.place, turns])[:24],  # not the given one: what is there twice must be checked, too
+            name=name_of(fields.get(source.id_column), line.place),
+            turns=turns,
+            source=source.path.rsplit("/", 1)[-1],
+        )
+    except TypeError as error:
+        raise InputError(f"{source.path}, {line.place}: it is not UTF-8; convert the file") from error
+
+
+def name_of(given: Any, place: str) -> str:
+    """A row's id as people know it, or its place where it has none that can be one."""
+    try:
+        return id_of(given) or place
+    except Drop:
+        return place
 
 
 def known_length(row: KnownPrompt) -> int:
@@ -269,7 +282,10 @@ KNOWN = RowKind("known_prompts", KnownPrompt, known_prompt_of, prompt_columns, k
 
 def read_prompts(source: SourceSettings) -> list[str]:
     """Every user turn of a file, for checks against it. Raises InputError for a row without one, and for no row."""
-    found = [turn for line in lines_of(source.path) for turn in known_prompt_of(line, source).turns]
+    found: list[str] = []
+    for line in lines_of(source.path):
+        with suppress(Drop):
+            found += known_prompt_of(line, source).turns
     if not found:
         raise InputError(f"{source.path} has no rows; expected rows with a column {source.prompt_column!r}")
     return found

@@ -1,13 +1,16 @@
 """Rows of any file as texts to compare, and the file again with what was found."""
 
+import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from schemas.errors import Drop, InputError
 from schemas.hashing import content_hash
@@ -15,7 +18,7 @@ from schemas.rows import TextRow
 from schemas.settings import FileSettings
 from storage.lines import Line, lines_of, suffix_of
 from storage.outputs import write_grown
-from storage.sources import RowKind, id_of, text_of
+from storage.sources import RowKind, name_of, text_of
 
 ROWS_AT_ONCE = 4096
 USUAL_COLUMNS = ("prompt", "instruction", "question", "text", "query", "messages", "turns")
@@ -28,22 +31,43 @@ class TextSettings(FileSettings):
     id_column: str = "id"
     score_column: str = ""
     within: tuple[str, ...] = ()
+    only_kept: bool = Field(False, description="leave out rows that an earlier search for duplicates left out")
 
 
-def said_in(given: Any) -> str:
-    """A text; of messages, or a list of texts, what they say. Raises Drop."""
+JUDGED = ("kept", "duplicate_of", "similarity", "layer", "contaminated", "benchmark", "matched_id", "evidence")
+"""Columns of earlier verdicts: they say nothing of how much is known of a row."""
+
+
+def said_in(given: Any) -> tuple[str, tuple[str, ...]]:
+    """(a text; of messages, or a list of texts, what they say, one under the other; what the user says, turn by turn).
+    Raises Drop.
+    """
+    turns = [given]
     if isinstance(given, list):
+        turns = [one.get("content") for one in given if isinstance(one, dict) and one.get("role") == "user"]
         said = [one.get("content") if isinstance(one, dict) else one for one in given]
         given = "\n".join(one for one in said if isinstance(one, str))
+        turns = turns or said
     text = text_of(given, "text")
     if not text.strip():
         raise Drop("empty_text")
-    return text
+    return text, tuple(turn for turn in turns if isinstance(turn, str))
+
+
+def score_of(given: Any, column: str) -> float | None:
+    """A number, also one that a CSV file spells; none for NaN. Raises Drop."""
+    try:
+        score = None if given is None or isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        score = None
+    if score is None and given is not None:
+        raise Drop(f"bad_score: expected a number in {column!r}, found {given!r:.40}")
+    return None if score is None or not math.isfinite(score) else score
 
 
 def texts_kind() -> RowKind:
-    """How a file's rows are read as texts. Their ids are their own, or their text's hash; the second with the same id
-    gets a number, so that nothing depends on the order but which of two equal rows is which.
+    """How a file's rows are read as texts. Ids are their own and their text's hash; of rows that are equal in both, the
+    second and following get a number: nothing depends on the order but which of these is which.
     """
     seen: Counter[str] = Counter()
 
@@ -51,21 +75,21 @@ def texts_kind() -> RowKind:
         if line.fields is None:
             raise Drop(line.fault)
         fields = line.fields
-        text = said_in(fields.get(source.text_column))
-        given = id_of(fields.get(source.id_column))
-        row_id = given or content_hash(text)[:24]
+        if fields.get("kept") is False and source.only_kept:
+            raise Drop("not_kept")
+        text, turns = said_in(fields.get(source.text_column))
+        name = name_of(fields.get(source.id_column), "")
+        row_id = f"{name}\t{content_hash(text)[:16]}"  # a tab sorts before what ids are made of
         seen[row_id] += 1
-        score = fields.get(source.score_column) if source.score_column else None
-        if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
-            raise Drop(f"bad_score: expected a number in {source.score_column!r}, found {type(score).__name__}")
         return TextRow(
-            id=row_id if seen[row_id] == 1 else f"{row_id}#{seen[row_id]}",
+            id=row_id if seen[row_id] == 1 else f"{row_id}\t{seen[row_id]}",
             text=text,
+            turns=turns,
             place=line.place,
-            name=given or line.place,
-            known=sum(value not in (None, "", []) for value in fields.values()),
-            score=None if score is None or score != score else float(score),
-            within=orjson.dumps([fields.get(name) for name in source.within], default=str).decode(),
+            name=name or line.place,
+            known=sum(value not in (None, "", []) for key, value in fields.items() if key not in JUDGED),
+            score=score_of(fields.get(source.score_column), source.score_column) if source.score_column else None,
+            within=json.dumps([fields.get(name) for name in source.within], default=str, sort_keys=True),
         )
 
     return RowKind("texts", TextRow, read, lambda source: (source.text_column,), lambda row: len(row.text))
@@ -89,18 +113,19 @@ def write_marked(
     added: Mapping[str, pa.DataType],
     found: Iterator[Mapping[str, Any]],
     otherwise: Mapping[str, Any],
+    limit: int | None = None,
     only: str = "",
 ) -> tuple[int, int]:
     """The file's rows, in its order, with the columns `added`: (rows written, rows that could not be read). found: by
-    `place`, in the same order; rows it leaves out (without a text) get `otherwise`. only: write no row in which this
-    added column is true.
+    `place`, in the same order; rows it leaves out (without a text) get `otherwise`. limit: the first rows only. only:
+    write no row in which this added column is true.
     """
     unreadable = 0
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal unreadable
         coming = next(found, None)
-        for line in lines_of(source):
+        for line in islice(lines_of(source), limit):
             mine = otherwise
             if coming is not None and coming["place"] == line.place:
                 mine, coming = coming, next(found, None)

@@ -25,7 +25,7 @@ FEWEST_PAIRS, MOST_PAIRS = 20, 50_000
 TUNED_BY = 1 / 3  # of the sample; the others estimate
 TAIL, IMAGINED = 0.2, 0.03  # of the sampled pairs; what an imagined one needs beyond the others
 POINTS, ITERATIONS = 32, 5  # k-means: rows per centroid, rounds
-SEEN_PER_BLOCK = 64  # neighbours of a sampled row in one block of rows
+SEEN_PER_BLOCK = 8  # neighbours of a sampled row in one block of rows
 
 
 class Plan(NamedTuple):

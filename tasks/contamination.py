@@ -43,7 +43,7 @@ class WordIndex:
         self.tables = []
         for length, fewest, most in ((LONG, LONG, sys.maxsize), (SHORT, SHORT, LONG - 1), (SHORT, 1, SHORT - 1)):
             mine = [n for n, text in enumerate(words) if fewest <= len(text) <= most]
-            found = grams_of([words[n] for n in mine], length)
+            found = grams_of([turns[n] for n in mine], length, words_of)
             owners = np.repeat(np.array(mine, np.int64), np.diff(found.starts))
             order = np.lexsort((owners, found.hashes))
             self.tables.append((length, fewest == 1, found.hashes[order], owners[order]))
@@ -57,7 +57,7 @@ class WordIndex:
             if not len(hashes):
                 continue
             mine = [n for n, text in enumerate(words) if (len(text) < length) == whole and n not in matches]
-            found = grams_of([words[n] for n in mine], length)
+            found = grams_of([texts[n] for n in mine], length, words_of)
             at = np.minimum(np.searchsorted(hashes, found.hashes), len(hashes) - 1)
             hits = np.flatnonzero(hashes[at] == found.hashes)
             rows = np.searchsorted(found.starts, hits, "right") - 1
@@ -151,12 +151,11 @@ class Contamination(FrameStage):
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         there = benchmarks_in(store, self.benchmarks, self.layers, self.embedder)
-        matches = there.find(texts_of(frame, self.columns), self.threshold)
-        turns = there.turns
+        texts, rows = turns_of(frame, self.columns)
         found: list[Any] = [None] * frame.height
-        for place, match in matches.items():
-            name, row_id, _ = turns.row(match.turn)
-            found[place] = (name, row_id, match.evidence)
+        for place, match in sorted(there.find(texts, self.threshold).items(), reverse=True):
+            name, row_id, _ = there.turns.row(match.turn)
+            found[rows[place]] = (name, row_id, match.evidence)  # at last, the first turn's
         columns = zip(*(one or (None, None, None) for one in found), strict=True) if found else ((), (), ())
         added = [
             pl.Series(name, list(values), dtype=pl.String) for name, values in zip(ADDED[1:], columns, strict=True)
@@ -166,6 +165,14 @@ class Contamination(FrameStage):
         if self.found == "drop":
             kept = kept & ~contaminated
         return frame.with_columns(contaminated, *added, kept.alias("kept")), []
+
+
+def turns_of(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[list[str], list[int]]:
+    """(texts, the row of each): one a row; of a column of turns, one a turn."""
+    if len(columns) == 1 and frame.schema[columns[0]] == pl.List(pl.String):
+        turns = frame.select(row=pl.int_range(pl.len()), turn=columns[0]).explode("turn").drop_nulls()
+        return turns["turn"].to_list(), turns["row"].to_list()
+    return texts_of(frame, columns), list(range(frame.height))
 
 
 class CleanRows(Contamination):

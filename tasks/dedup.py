@@ -15,11 +15,13 @@ import pyarrow as pa
 from pydantic import Field
 
 from schemas.dedup_settings import Layer
+from schemas.recall import Recall
 from schemas.rows import Dropped
 from schemas.texts import normalised
 from storage.artifacts import Store, read_artifact, read_manifest
 from storage.files import scratch
 from storage.sources import KNOWN
+from tasks import contamination
 from tasks.buckets import lay_out
 from tasks.embeddings import embed_whole, text_keys
 from tasks.frames import Around, FrameStage, even_parts, here
@@ -32,6 +34,8 @@ from tasks.vectors import texts_of, vectors_in
 from tasks.word_grams import WordLinks
 
 SEED = 0
+TEXTS, EARLIER = "texts", "earlier\t"
+"""Rows of another file, as `synthmill dedup` reads it; they are never the same as this one's, whatever their ids."""
 SAME_ROW = ("id", "first", "second")  # an id alone may be somebody else's
 ADDED = ("kept", "duplicate_of", "similarity", "layer")
 
@@ -150,9 +154,10 @@ class Duplicates(FrameStage):
                 folder / "both.npy", "w+", vectors.dtype, (rows + known.height, theirs.shape[1])
             )
             both[:rows], both[rows:] = vectors, theirs
+            both.flush()
             vectors = both
         matrix = Matrix(vectors, distinct["place"].to_numpy(), groups)
-        return ByMeaning(self, matrix, Helpers(around.spread, folder))
+        return ByMeaning(self, matrix, int(distinct["fixed"].sum()), Helpers(around.spread, folder))
 
     def known(self, store: Store) -> pl.DataFrame:
         """What was published before: id, text, the columns `within`, and of_any: whether it is of every group."""
@@ -162,8 +167,10 @@ class Duplicates(FrameStage):
             rows = pl.DataFrame(read_artifact(store, manifest))
             if stage == KNOWN.stage:
                 rows = rows.select(id="name", text=pl.col("turns").list.first(), of_any=pl.lit(True))
+            elif stage == TEXTS:
+                rows = rows.select(id=pl.lit(EARLIER) + pl.col("id"), text="text", of_any=pl.lit(True))
             else:
-                rows = rows.filter("kept")
+                rows = rows.filter("kept") if "kept" in rows.columns else rows
                 rows = rows.select(
                     "id",
                     pl.Series("text", texts_of(rows, self.columns), dtype=pl.String),
@@ -207,9 +214,9 @@ class Duplicates(FrameStage):
                 "threshold": self.threshold,
                 "requested_recall": self.recall,
                 "recall": plan.recall._asdict(),
-                "duplicates_found": duplicates_found(plan.pairs, plan.sample, verdicts)._asdict(),
+                "duplicates_found": search.duplicates_found(verdicts)._asdict(),
                 "visits_per_row": round(plan.visits, 3),
-                "unreadable": search.unreadable(),
+                "unreadable": search.unreadable,
             }
         return notes
 
@@ -222,19 +229,27 @@ def with_keys(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 class ByMeaning:
-    """Links between vectors, searched exactly or in buckets."""
+    """Links between vectors, searched exactly or in buckets; texts that the model could not read take no part."""
 
-    def __init__(self, stage: Duplicates, matrix: Matrix, helpers: Helpers) -> None:
-        self.matrix, self.threshold, self.helpers = matrix, stage.threshold, helpers
-        self.plan = lay_out(matrix, stage.threshold, stage.recall, stage.sample, SEED, helpers=helpers)
+    def __init__(self, stage: Duplicates, matrix: Matrix, fixed: int, helpers: Helpers) -> None:
+        [readable] = by_blocks(matrix, something_in, helpers=helpers)
+        self.ranks = np.flatnonzero(readable).astype(np.int32)
+        self.unreadable = matrix.rows - len(self.ranks)
+        self.fixed = int(readable[:fixed].sum())
+        self.matrix = Matrix(matrix.vectors, matrix.order[self.ranks], matrix.groups[self.ranks])
+        self.threshold, self.helpers = stage.threshold, helpers
+        self.plan = lay_out(self.matrix, stage.threshold, stage.recall, stage.sample, SEED, helpers=helpers)
 
     def __call__(self, asked: Array, alive: Array) -> Links:
-        return links_in(VectorSearch(self.matrix, self.plan.layout, self.threshold, asked, alive), self.helpers)
+        if not len(self.ranks):
+            return Links.none()
+        mine = VectorSearch(self.matrix, self.plan.layout, self.threshold, asked[self.ranks], alive[self.ranks])
+        found = links_in(mine, self.helpers)
+        return Links(self.ranks[found.row], self.ranks[found.other], found.similarity, self.ranks[found.more])
 
-    def unreadable(self) -> int:
-        """Rows whose text the model could not read."""
-        [some] = by_blocks(self.matrix, something_in, helpers=self.helpers)
-        return int((~some).sum())
+    def duplicates_found(self, verdicts: Verdicts) -> Recall:
+        mine = Verdicts(*(part[self.ranks] for part in verdicts))
+        return duplicates_found(self.plan.pairs, self.plan.sample, mine, self.fixed)
 
 
 def something_in(matrix: Matrix, block: Array) -> tuple[Array]:
@@ -245,7 +260,7 @@ def filled(frame: pl.DataFrame) -> pl.Expr:
     """How many of a row's columns hold something."""
     counted = [pl.lit(0)]
     for name, kind in frame.schema.items():
-        if name in (*ADDED, "id", "calls"):
+        if name in (*ADDED, *contamination.ADDED, "id", "calls"):
             continue
         there = pl.col(name).is_not_null()
         if kind == pl.String:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from schemas.recall import Recall
+from schemas.errors import SynthmillError
+from schemas.recall import EXACT, Recall
 from tasks.buckets import estimated
 from tasks.links import Everything, Links, Matrix, Search, links_in
 from tasks.points import Array
@@ -46,6 +47,8 @@ def greedy(count: int, fixed: int, layers: Sequence[Layer]) -> Verdicts:
         unlisted = np.zeros(count, np.bool_)
         unlisted[more] = True
         settle(state, row[order], other[order], similarity[order], layer[order], unlisted, *verdicts)
+        if np.array_equal(asked, state == OPEN):
+            raise SynthmillError(f"{int(asked.sum())} rows cannot be settled; this is a bug in how links are found")
     return verdicts
 
 
@@ -81,11 +84,14 @@ def settle(state, row, other, similarity, layer, unlisted, stands, alike, throug
             state[i] = KEPT
 
 
-def duplicates_found(pairs: tuple[Array, Array], sample: Array, verdicts: Verdicts) -> Recall:
-    """Of the sampled rows that should have gone, the share that did. pairs: their true neighbours. One should have gone
-    if a neighbour that ranks before it stays.
+def duplicates_found(pairs: tuple[Array, Array], sample: Array, verdicts: Verdicts, fixed: int = 0) -> Recall:
+    """Of the sampled rows that should have gone, the share that did; without a sample, the search was exact. pairs:
+    their true neighbours. A row should have gone if a neighbour that ranks before it stays, but for the first `fixed`.
     """
+    if not len(sample):
+        return EXACT
     one, other = pairs
     should = np.unique(one[(other < one) & (verdicts.other[other] < 0)])
     should = np.union1d(should, sample[verdicts.other[sample] >= 0])
+    should = should[should >= fixed]
     return estimated(should, verdicts.other[should] >= 0, len(sample))

@@ -154,8 +154,8 @@ class Search(NamedTuple):
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads()) as pool:
             return Links.joined(pool.map(self.tile, tiles))
 
-    def tile(self, tile: int) -> Links:
-        """At most LISTED neighbours a row, each measured in float64."""
+    def tile(self, tile: int, most: int = LISTED) -> Links:
+        """At most so many neighbours a row, each measured in float64."""
         found: list[tuple[Array, Array]] = []
         here = vectors = NOWHERE
         for left, right, falling in self.layout.pairs(tile, self.asked, self.alive):
@@ -163,7 +163,8 @@ class Search(NamedTuple):
                 continue
             if len(here) < len(right) or not np.array_equal(here[: len(right)], right):
                 here, vectors = right, self.matrix.take(right)
-            rows, columns = alike(self.matrix, left, right, vectors[: len(right)], self.threshold - SLACK, falling)
+            lowest = self.threshold - SLACK
+            rows, columns = alike(self.matrix, left, right, vectors[: len(right)], lowest, falling, most)
             if len(rows):
                 found.append((left[rows], right[columns]))
         if not found:
@@ -175,11 +176,14 @@ class Search(NamedTuple):
         order = np.lexsort((before, row))
         row, before = row[order], before[order]
         place = np.arange(len(row)) - np.searchsorted(row, row)
-        more = np.unique(row[place >= LISTED])
-        row, before = row[place < LISTED], before[place < LISTED]
+        more = np.unique(row[place >= most])
+        row, before = row[place < most], before[place < most]
         similarity = self.matrix.measured(row, before)
         good = similarity >= self.threshold
-        return Links(row[good], before[good], similarity[good], more)
+        row, before, similarity = row[good], before[good], similarity[good]
+        if len(np.setdiff1d(more, row)):  # all that was listed of a row lies just below the threshold: list all
+            return self.tile(tile, len(self.asked))
+        return Links(row, before, similarity, more)
 
 
 def alike(

@@ -4,14 +4,14 @@ Source: docs/papers.md#dedup, layer 2. Signatures are rensa's R-MinHash; what th
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from tasks.links import LISTED, Links, apart
+from tasks.links import ANY, LISTED, Links
 from tasks.points import Array
 from tasks.rouge import WORD
 
@@ -36,8 +36,16 @@ def tokens_of(text: str) -> list[str]:
     return TOKEN.findall(text.casefold())
 
 
-def grams_of(tokens: Sequence[Sequence[str]], length: int) -> Grams:
+def grams_of(texts: Sequence[str], length: int, tokens: Callable[[str], list[str]] = tokens_of) -> Grams:
     """Every run of so many words of each text, once; a shorter text is one run, a text without words has none."""
+    made = [
+        some_grams([tokens(text) for text in texts[n : n + AT_ONCE]], length) for n in range(0, len(texts), AT_ONCE)
+    ]
+    counts = np.concatenate([np.zeros(1, np.int64), *(np.diff(some.starts) for some in made)])
+    return Grams(np.concatenate([np.zeros(0, np.uint64), *(some.hashes for some in made)]), np.cumsum(counts))
+
+
+def some_grams(tokens: Sequence[Sequence[str]], length: int) -> Grams:
     known: dict[str, int] = {}
     numbers = [known.setdefault(token, len(known)) for text in tokens for token in text]
     words = np.frombuffer(b"".join(blake2b(token.encode(), digest_size=8).digest() for token in known), np.uint64)
@@ -81,11 +89,11 @@ def hash_runs(words, begins, starts, length, hashes, kept):  # type: ignore[no-u
 
 class WordLinks:
     """Texts in the order of rank -> links between those whose sets of word 3-grams have a Jaccard similarity of at
-    least `threshold`. groups: as Matrix's. 128 permutations in 32 bands of 4 propose pairs.
+    least `threshold`; 128 permutations in 32 bands of 4 propose pairs. groups: as Matrix's; rows of any group rank first.
     """
 
     def __init__(self, texts: Sequence[str], groups: Array, threshold: float, seed: int) -> None:
-        self.grams = grams_of([tokens_of(text) for text in texts], GRAM)
+        self.grams = grams_of(texts, GRAM)
         self.groups, self.threshold = groups, threshold
         self.bands = bands_of(self.grams, seed)
 
@@ -93,7 +101,7 @@ class WordLinks:
         there = np.flatnonzero(alive & (np.diff(self.grams.starts) > 0))
         found = []
         for band in self.bands:
-            order = there[np.argsort(band[there], kind="stable")]
+            order = there[np.lexsort((self.groups[there], band[there]))]
             keys = band[order]
             row, other, jaccard, more = compare_within(
                 keys, order, asked, self.groups, *self.grams, self.threshold, LOOKED_AT, LISTED
@@ -124,22 +132,27 @@ def bands_of(grams: Grams, seed: int) -> list[Array]:
 
 @njit(cache=True)
 def compare_within(keys, order, asked, groups, hashes, starts, threshold, looked_at, listed):  # type: ignore[no-untyped-def]
-    """Links among texts of equal key; they stand in the order of key, then rank."""
+    """Links among texts of equal key; they stand in the order of key, group (those of any group first), then rank."""
     size = 1024
     rows, others, found = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size)
     more = np.zeros(len(order), np.bool_)
-    count, begin = 0, 0
+    count, begin, group = 0, 0, 0
     for at in range(len(order)):
-        if keys[at] != keys[begin]:
-            begin = at
         row = order[at]
+        if keys[at] != keys[begin]:
+            begin = group = at
+        if groups[row] != groups[order[group]]:
+            group = at
         if not asked[row]:
             continue
-        mine = 0
-        for n in range(begin, min(at, begin + looked_at)):
+        mine, looked, n = 0, 0, begin
+        while n < at and looked < looked_at:
             other = order[n]
-            if apart(groups[other], groups[row]):
+            if n < group and groups[other] != ANY:
+                n = group
                 continue
+            n += 1
+            looked += 1
             alike = jaccard(hashes[starts[row] : starts[row + 1]], hashes[starts[other] : starts[other + 1]])
             if alike < threshold:
                 continue

@@ -88,7 +88,7 @@ def test_formats_scores_earlier_rows_and_equal_columns(tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "out.parquet")["duplicate_of"].to_list() == ["row-3", "row-4", None, None]
     write_jsonl(tmp_path / "old.jsonl", [{"id": "old", "prompt": "name THREE rivers"}])
     synthmill(*given, "--against", "old.jsonl", "--out", "out.jsonl", cwd=tmp_path)
-    assert {row["duplicate_of"] for row in read(tmp_path / "out.jsonl")} == {"old"}
+    assert {row["duplicate_of"] for row in read(tmp_path / "out.jsonl")} == {"old.jsonl:old"}
     pl.DataFrame(rows[:2]).write_csv(tmp_path / "in.csv")
     synthmill("dedup", "in.csv", "--layers", "exact", "--out", "from_csv.parquet", cwd=tmp_path)
     assert pl.read_parquet(tmp_path / "from_csv.parquet")["kept"].to_list() == [True, False]
@@ -161,6 +161,30 @@ def test_neighbours_shows_what_a_row_is_close_to(tmp_path: Path) -> None:
     assert (found[0]["jaccard"], found[1]["jaccard"]) == (1.0, pytest.approx(10 / 11, abs=1e-3))
     _, err = synthmill("neighbours", "in.jsonl", "who", "--text-column", "text", cwd=tmp_path, expect=2)
     assert "has no row 'who'; its first are desk, poem, desk 2" in err
+
+
+def test_chats_limits_and_what_was_left_out_before(tmp_path: Path) -> None:
+    def chat(*said: str) -> dict[str, Any]:
+        return {
+            "messages": [{"role": "user" if n % 2 == 0 else "assistant", "content": one} for n, one in enumerate(said)]
+        }
+
+    rows = [chat("Hello", "Hi, what can I do for you?", "Name four rivers"), chat("Something else", "Yes")]
+    write_jsonl(tmp_path / "in.jsonl", [*rows, *rows[:1]])
+    write_jsonl(tmp_path / "old.jsonl", [{**rows[0], "kept": True}, {**rows[1], "kept": False}])
+    given = ("dedup", "in.jsonl", "--layers", "exact", "--out", "out.jsonl")
+    synthmill(*given, "--against", "old.jsonl", cwd=tmp_path)
+    found = [row["duplicate_of"] for row in read(tmp_path / "out.jsonl")]
+    assert found == ["old.jsonl:line-1", None, "old.jsonl:line-1"]
+    synthmill(*given, "--limit", "2", cwd=tmp_path)
+    assert [row["kept"] for row in read(tmp_path / "out.jsonl")] == [True, True]
+    write_jsonl(tmp_path / "bench.jsonl", [{"prompt": "name FOUR rivers"}])
+    against = ("decontaminate", "in.jsonl", "--against", "bench.jsonl", "--layers", "words")
+    synthmill(*against, "--out", "out.jsonl", cwd=tmp_path)
+    assert [row["contaminated"] for row in read(tmp_path / "out.jsonl")] == [True, False, True]  # by its second turn
+    write_jsonl(tmp_path / "in.jsonl", rows[:1])
+    synthmill(*against, "--drop", "--out", "none.parquet", cwd=tmp_path)
+    assert pl.read_parquet(tmp_path / "none.parquet").height == 0
 
 
 @pytest.mark.faults

@@ -284,6 +284,21 @@ def test_one_run_after_the_other_keeps_what_one_run_keeps_of_the_first(store: St
     assert verdicts(frame_of(second), later, store.root) == {row: after[row] for row in second}
 
 
+def test_what_was_dropped_before_models_were_asked_may_be_published(store: Store) -> None:
+    from schemas.artifacts import Manifest
+
+    rows = pl.DataFrame(to_arrow(Instruction, [Instruction(id="a", prompt="Name three rivers")]))
+    seal = seal_part(store, "unique_instructions", "p", rows.to_arrow(), (), ids_in=["a"])
+    write_manifest(store, Manifest(stage="unique_instructions", key="k", identity={}, parts=(seal,)))
+    later = WORDS.model_copy(update={"against": (("unique_instructions", "k"),)})
+    assert verdicts(frame_of({"b": "name three RIVERS"}), later, store.root) == {"b": "a"}
+
+
+def test_earlier_verdicts_are_not_counted_as_provenance() -> None:
+    frame = frame_of({"a": "same", "b": "same"}, benchmark=[None, "mt_bench"], layer=[None, "words"])
+    assert verdicts(frame) == {"a": None, "b": "a"}
+
+
 def test_before_models_are_asked_duplicates_are_dropped(tmp_path: Path) -> None:
     rows = [Instruction(id="a", prompt="Name three rivers"), Instruction(id="b", prompt="name three rivers")]
     kept, dropped = UniqueInstructions(layers=("exact",)).apply(pl.DataFrame(to_arrow(Instruction, rows)), tmp_path)

@@ -173,14 +173,36 @@ def test_more_neighbours_than_are_listed_settle_in_rounds() -> None:
     assert rounds[0] == 2500
 
 
+def test_candidates_just_below_the_threshold_hide_none_above_it() -> None:
+    angle = np.arccos(THRESHOLD - 1e-5)  # within the slack of a float32 product, and no duplicate
+    below = [[np.cos(angle), np.sin(angle), 0.0]] * (LISTED + 3)
+    above = [[0.95, 0.0, -np.sqrt(1 - 0.95**2)]]
+    matrix = Matrix.of(np.array([*below, *above, [1.0, 0.0, 0.0]], np.float32))
+    fixed = len(below) + 1
+    found = greedy(
+        matrix.rows,
+        fixed,
+        [lambda asked, alive: links_in(Search(matrix, Everything(matrix.rows), THRESHOLD, asked, alive))],
+    )
+    assert found.other[-1] == len(below)
+    alone = Matrix.of(np.array([*below, [1.0, 0.0, 0.0]], np.float32))
+    found = greedy(
+        alone.rows,
+        fixed - 1,
+        [lambda asked, alive: links_in(Search(alone, Everything(alone.rows), THRESHOLD, asked, alive))],
+    )
+    assert found.other[-1] == -1  # and it ends
+
+
 def test_only_rows_of_one_group_are_alike_and_any_is_of_all() -> None:
     same = np.tile(np.array([[1, 0]], np.float32), (4, 1))
     groups = np.array([0, 1, 0, ANY], np.int32)
     found = searched(Matrix.of(same, groups=groups), Everything(4))
     assert list(zip(found.row.tolist(), found.other.tolist(), strict=True)) == [(2, 0), (3, 0), (3, 1), (3, 2)]
     texts = ["one two three four"] * 4
-    words = WordLinks(texts, groups, 0.7, 0)(np.ones(4, np.bool_), np.ones(4, np.bool_))
-    assert list(zip(words.row.tolist(), words.other.tolist(), strict=True)) == [(2, 0), (3, 0), (3, 1), (3, 2)]
+    groups = np.array([ANY, 0, 1, 0], np.int32)
+    words = WordLinks(texts, groups, 0.7, 0)(np.array([False, True, True, True]), np.ones(4, np.bool_))
+    assert list(zip(words.row.tolist(), words.other.tolist(), strict=True)) == [(1, 0), (2, 0), (3, 0), (3, 1)]
 
 
 def test_vectors_of_nothing_are_like_nobody() -> None:
@@ -244,7 +266,7 @@ def test_minhash_proposes_nearly_all_pairs_over_the_threshold() -> None:
     base = [list(draw.choice(words, size)) for size in draw.integers(8, 30, 1500)]
     changed = [[word if draw.random() > 0.04 else "x" for word in base[n]] for n in draw.integers(1500, size=500)]
     texts = [" ".join(text) for text in base + changed]
-    grams = grams_of([tokens_of(text) for text in texts], GRAM)
+    grams = grams_of(texts, GRAM)
     sets = [set(grams.hashes[grams.starts[n] : grams.starts[n + 1]].tolist()) for n in range(len(texts))]
     everyone = np.ones(len(texts), np.bool_)
     found = WordLinks(texts, np.zeros(len(texts), np.int32), 0.7, 0)(everyone, everyone)
@@ -261,7 +283,7 @@ def test_minhash_proposes_nearly_all_pairs_over_the_threshold() -> None:
 
 
 def test_texts_without_a_word_have_no_grams() -> None:
-    grams = grams_of([[], [], ["a"]], GRAM)
+    grams = grams_of(["", " ", "a"], GRAM)
     assert grams.starts.tolist() == [0, 0, 0, 1]
     assert grams_of([], GRAM).starts.tolist() == [0]
     nobody = WordLinks([], np.zeros(0, np.int32), 0.7, 0)(np.zeros(0, np.bool_), np.zeros(0, np.bool_))
