@@ -89,7 +89,8 @@ def hash_runs(words, begins, starts, length, hashes, kept):  # type: ignore[no-u
 
 class WordLinks:
     """Texts in the order of rank -> links between those whose sets of word 3-grams have a Jaccard similarity of at
-    least `threshold`; 128 permutations in 32 bands of 4 propose pairs. groups: as Matrix's; rows of any group rank first.
+    least `threshold`; 128 permutations in 32 bands of 4 propose pairs. groups: as Matrix's; rows of any group rank
+    first.
     """
 
     def __init__(self, texts: Sequence[str], groups: Array, threshold: float, seed: int) -> None:
