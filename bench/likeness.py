@@ -1,7 +1,7 @@
 """What likeness finds on real texts: graded pairs of questions and answers, a ladder of published thresholds, and the
 overlap of instruction sets that were made from each other.
 
-    python -m bench.likeness --data FOLDER [--picture docs/likeness.svg]
+    python -m bench.likeness --data FOLDER [--picture docs/likeness.svg] [--show]
 
 FOLDER holds dedup/, instructions/ and alpaca_eval/ (see docs/dedup.md for what they are).
 """
@@ -71,8 +71,8 @@ def ladder(data: Path, store: Path) -> Iterator[str]:
         yield f"| {step} | {' | '.join(cells)} |"
 
 
-def overlaps(data: Path, store: Path) -> Iterator[str]:
-    """AlpacaEval's prompts against the other sets, by layer; what is found by meaning only is listed."""
+def overlaps(data: Path, store: Path, show: bool) -> Iterator[str]:
+    """AlpacaEval's prompts against the other sets, by layer; show: list what is not exact, to be read."""
     pool = read(data / "alpaca_eval" / "pool.jsonl.gz")
     rows = [
         row
@@ -93,6 +93,8 @@ def overlaps(data: Path, store: Path) -> Iterator[str]:
         by_meaning = [sum(low <= cosines[n] < high for n in left) for low, high in ((0.9, 2), (0.8, 0.9))]
         found = [sum(n in layer for n in mine) for layer in (exact, words)]
         yield f"| {name} | {count} | {' | '.join(map(str, (*found, *by_meaning)))} |"
+    if not show:
+        return
     yield ""
     for what, some in (
         ("Words, not exact", words),
@@ -142,7 +144,7 @@ def picture(lines: Sequence[tuple[str, str, Sequence[float]]]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def report(data: Path, store: Path, svg: Path | None) -> Iterator[str]:
+def report(data: Path, store: Path, svg: Path | None, show: bool) -> Iterator[str]:
     cosine, words, same = graded(data, store)
     yield f"Graded pairs: {len(same)}, of which people call {same.sum()} the same ({SAME} of 5 and more)."
     yield ""
@@ -162,17 +164,18 @@ def report(data: Path, store: Path, svg: Path | None) -> Iterator[str]:
     yield ""
     yield from ladder(data, store)
     yield ""
-    yield from overlaps(data, store)
+    yield from overlaps(data, store, show)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--show", action="store_true", help="list the overlaps that are not exact, to be read")
     parser.add_argument("--store", type=Path, help="keeps the embeddings")
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
-        for line in report(given.data, given.store or Path(folder), given.picture):
+        for line in report(given.data, given.store or Path(folder), given.picture, given.show):
             print(line, flush=True)
 
 
