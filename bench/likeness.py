@@ -8,6 +8,7 @@ FOLDER holds dedup/, instructions/ and alpaca_eval/ (see docs/dedup.md for what 
 
 import argparse
 import gzip
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,10 +37,10 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def measures(scores: Array, same: Array, threshold: float) -> tuple[float, float]:
-    """(precision, recall) of calling pairs the same from a threshold on."""
+    """(precision, recall) of calling pairs the same from a threshold on; the first is NaN where none is called so."""
     found = scores >= threshold
     right = (found & same).sum()
-    return float(right / max(1, found.sum())), float(right / same.sum())
+    return float(right / found.sum()) if found.any() else math.nan, float(right / same.sum())
 
 
 def graded(data: Path, store: Path) -> tuple[Array, Array, Array]:
@@ -112,8 +113,8 @@ def overlaps(data: Path, store: Path, show: bool) -> Iterator[str]:
 
 def picture(lines: Sequence[tuple[str, str, Sequence[float]]]) -> str:
     """Lines over the thresholds, as SVG. lines: (name, colour, a value from 0 to 1 per threshold)."""
-    width, height, left, top = 560, 300, 48, 16
-    wide, high = width - left - 130, height - top - 40
+    width, height, left, top = 600, 300, 48, 16
+    wide, high = width - left - 160, height - top - 40
 
     def at(n: int, value: float) -> tuple[float, float]:
         return left + wide * n / (len(THRESHOLDS) - 1), top + high * (1 - value)
@@ -133,14 +134,16 @@ def picture(lines: Sequence[tuple[str, str, Sequence[float]]]) -> str:
     x, y = at(0, 0)
     parts.append(f'<text x="{x + wide / 2:.1f}" y="{y + 34:.1f}" text-anchor="middle" fill="#555">threshold</text>')
     for name, colour, values in lines:
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(n, value) for n, value in enumerate(values)))
+        points = " ".join(
+            f"{x:.1f},{y:.1f}" for x, y in (at(n, value) for n, value in enumerate(values) if value == value)
+        )
         dashes = ' stroke-dasharray="5 3"' if "recall" in name else ""
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
     for n, (name, colour, _) in enumerate(lines):
         y = top + 12 + 18 * n
         dashes = ' stroke-dasharray="5 3"' if "recall" in name else ""
-        parts.append(f'<path d="M{width - 118} {y - 4}h22" stroke="{colour}" stroke-width="2"{dashes}/>')
-        parts.append(f'<text x="{width - 90}" y="{y}" fill="#222">{name}</text>')
+        parts.append(f'<path d="M{width - 142} {y - 4}h22" stroke="{colour}" stroke-width="2"{dashes}/>')
+        parts.append(f'<text x="{width - 114}" y="{y}" fill="#222">{name}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -154,7 +157,7 @@ def report(data: Path, store: Path, svg: Path | None, show: bool) -> Iterator[st
     for threshold in THRESHOLDS:
         both = [*measures(cosine, same, threshold), *measures(words, same, threshold)]
         curves.append(both)
-        yield f"| {threshold} | " + " | ".join(f"{value:.3f}" for value in both) + " |"
+        yield f"| {threshold} | " + " | ".join("" if math.isnan(value) else f"{value:.3f}" for value in both) + " |"
     if svg:
         names = ("meaning, precision", "meaning, recall", "words, precision", "words, recall")
         colours = ("#1f6f8b", "#1f6f8b", "#c8553d", "#c8553d")
