@@ -16,7 +16,7 @@ from schemas.calls import Frozen
 from schemas.errors import InputError
 from schemas.rows import Dropped
 from storage.artifacts import Store
-from tasks.links import Spread
+from tasks.cores import Spread
 
 
 class Around(NamedTuple):
@@ -25,7 +25,7 @@ class Around(NamedTuple):
     """
 
     store: Path
-    spread: Spread[Any]
+    spread: Spread
     notes: dict[str, Any]
 
 
@@ -79,9 +79,7 @@ class FileStage(FrameStage):
 
     whole: ClassVar[bool] = True
 
-    def build(
-        self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread[Any]
-    ) -> None:
+    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread) -> None:
         """Write the files into `folder`, the same for the same source; tell: how many rows are done."""
         raise TypeError(f"{type(self).__name__} must define build(store, source, folder, tell, spread)")
 

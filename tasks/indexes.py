@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -15,10 +15,10 @@ from schemas.retpo import Passage, Turn
 from schemas.rows import Dropped
 from storage.artifacts import Store, read_artifact, read_manifest, read_part
 from tasks.bm25 import Words, build_bm25
+from tasks.cores import Spread
 from tasks.dense import build_dense
 from tasks.embeddings import embed, embedder_name
 from tasks.frames import FileStage, FrameStage
-from tasks.links import Spread
 
 UNKNOWN = -2  # the place of a passage that is not in the corpus
 
@@ -108,9 +108,7 @@ class Bm25Index(FileStage):
     stopwords: str = "en"
     stemmer: str = "english"
 
-    def build(
-        self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread[Any]
-    ) -> None:
+    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread) -> None:
         texts = (text for frame in parts_of(store, source, tell) for text in indexed(frame))
         build_bm25(texts, folder, k1=self.k1, b=self.b, words=Words(self.stopwords, self.stemmer))
 
@@ -124,9 +122,7 @@ class DenseIndex(FileStage):
 
     kind: str = "auto"
 
-    def build(
-        self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread[Any]
-    ) -> None:
+    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread) -> None:
         vectors = (frame["vector"].to_numpy().astype(np.float32) for frame in parts_of(store, source, tell))
         first = next(vectors)
         build_dense(chain([first], vectors), source.rows, first.shape[1], folder, self.kind)

@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from threadpoolctl import threadpool_limits
 
-from tasks.cores import threads
+from tasks.cores import Spread, threads
 from tasks.points import Array
 
 TILE = 256  # rows of a product that is looked through at once: it stays in the cache
@@ -28,9 +28,6 @@ SLACK = 2e-5  # of a float32 product; what is within it of the threshold is meas
 CHUNK = 64
 ANY = -1
 NOWHERE = np.empty(0, np.int64)
-T = TypeVar("T")
-Spread = Callable[[Callable[..., T], Sequence[tuple[Any, ...]]], Iterator[T]]
-"""Calls a function with each of many arguments, wherever there are workers; results come in any order."""
 
 
 class Links(NamedTuple):
@@ -246,7 +243,7 @@ def scan(product, threshold, lefts, rights, left_groups, right_groups, falling, 
 class Helpers(NamedTuple):
     """Workers, and a folder that they read from what they are to work on; vectors must then be a memory map."""
 
-    spread: Spread[Any]
+    spread: Spread
     folder: Path
 
 

@@ -20,9 +20,9 @@ from schemas.errors import InputError
 from schemas.hashing import child_id
 from schemas.rows import Dropped, Pair, arrow_schema
 from storage.artifacts import Store, read_manifest, read_part
+from tasks.cores import Spread
 from tasks.frames import FileStage, FrameStage
 from tasks.hacking import FLAGS, Known, PoolFacts
-from tasks.links import Spread
 from tasks.pairing import REASONS, Cut, cut, lengths_of
 from tasks.points import Array, Pools
 from tasks.rewards import tokens_of
@@ -75,9 +75,7 @@ class PoolSigns(FileStage, PoolReading):
     name: ClassVar = "pool_signs"
     version: ClassVar = "1"
 
-    def build(
-        self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread[Any]
-    ) -> None:
+    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread) -> None:
         facts, read = PoolFacts(), 0
         for seal in source.parts:
             if seal.rows:

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from schemas.artifacts import Manifest, PartSeal
 from storage.artifacts import Store, read_manifest, read_part
+from tasks.cores import Spread
 from tasks.embeddings import embed_whole, embedder_name
 from tasks.frames import FileStage
-from tasks.links import Spread
 from tasks.points import Array
 
 FILE = "vectors.npy"
@@ -39,9 +39,7 @@ class Vectors(FileStage):
         """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
         return cls.model_validate({"embedder": embedder, "embedder_identity": embedder_name(embedder), **fields})
 
-    def build(
-        self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread[Any]
-    ) -> None:
+    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread) -> None:
         parts = [seal for seal in source.parts if seal.rows]
         starts = np.cumsum([0, *(seal.rows for seal in parts)])
         jobs = [(store, seal, self.columns, self.embedder, number) for number, seal in enumerate(parts)]
