@@ -18,8 +18,9 @@ import orjson
 import polars as pl
 import yaml
 
+from flows.multifaceted_report import figures
+from flows.pages import render
 from flows.plans import plan_multifaceted
-from flows.report import figures, render
 from schemas.hashing import content_hash
 from schemas.multifaceted_settings import MultifacetedSettings
 from schemas.settings import SourceSettings
@@ -64,7 +65,7 @@ def whole(settings: MultifacetedSettings, config: Path) -> str:
     made = planned.made()
     assert made is not None
     drawn = next(step.stage for step in planned.stages if isinstance(step.stage, PreferenceSets))
-    tables = render("report.md", **figures(planned.store, made, drawn, settings.embedder), picture="")
+    tables = render("multifaceted.md", **figures(planned.store, made, drawn, settings.embedder), picture="")
     return re.sub(r"^## (.*)$", r"**\1**\n", tables, flags=re.MULTILINE)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from flows.report import two_places
+from flows.pages import two_places
 from schemas.cut_settings import CutSettings, Thresholds
 from tasks.cut_report import CutReport
 from tasks.pairing import cut, lengths_of

@@ -9,6 +9,7 @@ import click
 
 from flows.compare_commands import decontaminate, dedup, neighbours
 from flows.file_commands import pairs, rank, ray_option, sample, score, split_set, store_option
+from flows.publish_commands import diff, export, report
 from flows.quiet import CHATTER_OFF, TELEMETRY_OFF
 from schemas.errors import InputError, Stopped, SynthmillError
 
@@ -80,7 +81,7 @@ def run(
     return run_flow(flow, read_settings(model, config, overrides), dry_run=dry_run, preview=preview)
 
 
-for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours):
+for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, export, report, diff):
     cli.add_command(command)
 
 
@@ -94,14 +95,19 @@ def list_(store: str) -> None:
 
 
 @cli.command()
-@click.argument("artifact")
+@click.argument("name", metavar="ARTIFACT|ROW_ID")
 @store_option
-@click.option("--rows", type=click.IntRange(0), default=3, show_default=True, help="Rows to show.")
-def show(artifact: str, store: str, rows: int) -> None:
-    """Show an ARTIFACT (a stage, stage_1a2b3c4d, or a key): how it was made, rows kept and dropped, first rows."""
+@click.option("--rows", type=click.IntRange(0), default=3, show_default=True, help="Rows of an artifact to show.")
+def show(name: str, store: str, rows: int) -> None:
+    """Show an artifact, or the way of a row.
+
+    An ARTIFACT (a stage, stage_1a2b3c4d, or a key): how it was made, rows kept and dropped, first rows. A ROW_ID, from
+    an artifact or an exported dataset: its way from the input through every stage, with prompts, calls, scores and
+    verdicts.
+    """
     from flows.looking import show_artifact
 
-    show_artifact(Path(store), artifact, rows)
+    show_artifact(Path(store), name, rows)
 
 
 @cli.command()

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from rich.text import Text
 
 from schemas.artifacts import Manifest
-from schemas.errors import InputError, StoreError
+from schemas.errors import StoreError
 from schemas.texts import one_line
 from storage.artifacts import Store, read_dropped, read_part
 
@@ -63,14 +63,12 @@ def show_list(place: Path) -> None:
     console.print(of_artifacts)
 
 
-def find_artifact(store: Store, name: str) -> Manifest:
-    """By reference, by key or its beginning, or by stage (the latest). Raises InputError with what there is."""
-    manifests = list(store.manifests())
-    for manifest in reversed(manifests):
+def find_artifact(store: Store, name: str) -> Manifest | None:
+    """By reference, by key or its beginning, or by stage (the latest)."""
+    for manifest in reversed(list(store.manifests())):
         if name in (manifest.reference, manifest.stage) or (len(name) >= 6 and manifest.key.startswith(name)):
             return manifest
-    there = ", ".join(manifest.reference for manifest in manifests[-8:]) or "nothing yet"
-    raise InputError(f"{store.root} has no artifact {name!r}; there is {there}")
+    return None
 
 
 def show_artifact(place: Path, name: str, rows: int) -> None:
@@ -79,6 +77,11 @@ def show_artifact(place: Path, name: str, rows: int) -> None:
 
     store, console = open_store(place), Console(emoji=False)
     manifest = find_artifact(store, name)
+    if manifest is None:
+        from flows.tracing import show_way
+
+        show_way(store, name)
+        return
     console.print(
         f"[bold]{manifest.reference}[/bold]  {manifest.rows:,} rows of {manifest.rows_in:,}, "
         f"{len(manifest.parts)} parts"

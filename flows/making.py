@@ -7,22 +7,31 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
+from flows.card import publishable
 from flows.plan import Plan
 from flows.progress import Reporter
 from flows.quiet import TELEMETRY_OFF
+from flows.report import write_report
 from flows.stopping import STOP, TAKEN_OVER, stop_on_signals
 from schemas.artifacts import Manifest
 from schemas.errors import EngineError, EngineRefused, Stopped, SynthmillError
 from schemas.progress import Progress
 from storage.artifacts import Store, read_dropped
 from storage.catalog import rebuild
+from storage.dataset_folder import write_dataset
 from storage.runs import RunRecord, StageRun, new_run, now, summary, write_run
 from tasks.guard import guard
 from tasks.parallel import InProcess, RayPool, make_pool
@@ -104,7 +113,8 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
             stages.append(stage_run)
             if step.key in trunk:
                 check_something_left(store, manifest)
-        if planned.write(made, planned.dataset):
+        published, card = publishable(store, planned.flow, planned.publish(made), made, settings)
+        if write_dataset(planned.dataset, published, card):
             dataset = str(planned.dataset)
         status = "finished"
     except Stopped as stopped:
@@ -123,9 +133,24 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
             pool.close()
         with suppress(SynthmillError):  # nothing waits for the catalog: the next look at it makes it
             rebuild(store)
+        page = drawn(store, record)
         if FlowRunContext.get():
+            if page:
+                create_link_artifact(link=page.as_uri(), link_text=page.name, key="report", description=record.id)
             create_markdown_artifact(markdown=summary(record), key="summary", description=f"{planned.flow} {record.id}")
     return record
+
+
+def drawn(store: Store, record: RunRecord) -> Path | None:
+    """A run's report; a fault in drawing it costs nobody their run."""
+    try:
+        return write_report(store, record)
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        print(
+            f"no report ({type(error).__name__}: {said}); `synthmill report {record.id}` tries again", file=sys.stderr
+        )
+        return None
 
 
 def check_something_left(store: Store, manifest: Manifest) -> None:

@@ -1,8 +1,8 @@
 """The plans of `multifaceted` (docs/papers.md#multifaceted) and of `judge`, which scores a model on its bench."""
 
 from flows.dedup_plans import clean, open_checked_store
+from flows.multifaceted_report import multifaceted_dataset, scores_dataset
 from flows.plan import Plan, chain, file_source, open_store
-from flows.report import write_multifaceted, write_scores
 from schemas.multifaceted_settings import JudgeSettings, MultifacetedSettings
 from storage.sources import BENCH, read_chunks
 from storage.taxonomies import read_taxonomy
@@ -73,7 +73,7 @@ def plan_multifaceted(settings: MultifacetedSettings) -> Plan:
         store,
         source,
         [*filtered, *cleaning.stages, *made, *variants, *sides],
-        lambda manifests, folder: write_multifaceted(store, manifests, folder, first, settings.embedder),
+        lambda manifests: multifaceted_dataset(store, manifests, first, settings.embedder),
         trunk="variants",
         others=cleaning.sources,
     )
@@ -100,6 +100,6 @@ def plan_judge(settings: JudgeSettings) -> Plan:
         store,
         source,
         stages,
-        lambda made, folder: write_scores(store, made, folder),
+        lambda made: scores_dataset(store, made),
         trunk="bench_scores",
     )

@@ -10,6 +10,8 @@ from schemas.errors import InputError
 from schemas.hashing import content_hash
 from schemas.settings import EngineSettings, FileSettings, RunSettings
 from storage.artifacts import Store, sealed_artifact
+from storage.dataset_folder import CARD, Dataset
+from storage.provenance import stated_licenses
 from storage.sources import INSTRUCTIONS, RowKind, read_chunks
 from tasks.stages import Planned, ingest, source_key
 from tasks.training_rows import CHARS_PER_TOKEN
@@ -33,9 +35,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do. settings: with every engine's model resolved. write: manifests by stage -> a dataset; returns
-    its rows. trunk: the stage without whose rows there is no dataset. others: what is read beside the source. written:
-    settings that decide what is written, and no stage's rows.
+    """What a run will do. settings: with every engine's model resolved. publish: manifests by stage -> a dataset.
+    trunk: the stage without whose rows there is no dataset. others: what is read beside the source. written: settings
+    that decide what is written, and no stage's rows.
     """
 
     flow: str
@@ -43,7 +45,7 @@ class Plan:
     store: Store
     source: Source
     stages: Sequence[Planned]
-    write: Callable[[Mapping[str, Manifest], Path], int]
+    publish: Callable[[Mapping[str, Manifest]], Dataset]
     trunk: str
     others: Sequence[Source] = ()
     written: Sequence[str] = ()
@@ -54,7 +56,8 @@ class Plan:
 
     @property
     def dataset(self) -> Path:
-        name = content_hash([*(step.key for step in self.stages), *self.written])[:8]
+        written = [*self.written, *stated_licenses(self.settings)]
+        name = content_hash([*(step.key for step in self.stages), *written])[:8]
         return self.store.root / "datasets" / f"{self.flow}-{name}"
 
     def on_trunk(self) -> set[str]:
@@ -78,7 +81,7 @@ class Plan:
 
     def is_done(self) -> bool:
         """Whether nothing is left to make: every artifact and the dataset are there."""
-        return self.made() is not None and (self.dataset / "README.md").exists()
+        return self.made() is not None and (self.dataset / CARD).exists()
 
 
 def chain(roles: Roles, key: str, *stages: Stage) -> list[Planned]:

@@ -19,7 +19,7 @@ from schemas.retpo_settings import RetpoSettings
 from schemas.settings import EngineSettings, RunSettings
 from schemas.synthesize_settings import SynthesizeSettings
 from storage.applications import read_application
-from storage.publish import write_dialogue_dataset, write_preference_dataset
+from storage.publish import dialogue_dataset, preference_dataset
 from storage.taxonomies import read_taxonomy
 from tasks.answers import Answers
 from tasks.contamination import CleanInputs, CleanPairs
@@ -67,7 +67,7 @@ def plan_synthesize(settings: SynthesizeSettings) -> Plan:
         store,
         source,
         [*stages, *cleaning.stages],
-        lambda made, folder: write_preference_dataset(store, made, folder),
+        lambda made: preference_dataset(store, made),
         trunk="unique_pairs",
         others=cleaning.sources,
     )
@@ -142,7 +142,7 @@ def plan_dialogues(settings: DialogueSettings) -> Plan:
             lambda: (len(applications), "\n".join(look_at_application(one) for one in applications)),
         ),
         [*first, *taught, *compared, *again.stages],
-        lambda made, folder: write_dialogue_dataset(store, made, folder),
+        lambda made: dialogue_dataset(store, made),
         trunk="training_rows",
         others=[*cleaning.sources, *again.sources],
     )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from flows.dedup_plans import clean, open_checked_store
 from flows.pairing import fixed_limits, in_own_unit
 from flows.plan import Plan, Source, chain, file_source
-from flows.preference_report import write_preferences
+from flows.preference_report import preferences_dataset
 from schemas.errors import InputError
 from schemas.hashing import content_hash
 from schemas.preference_settings import PoolSettings, PreferencesSettings, QuestionSettings, SelfRipSettings
@@ -60,7 +60,7 @@ def plan_preferences(settings: PreferencesSettings) -> Plan:
         store,
         source,
         tail.stages,
-        lambda made, folder: write_preferences(store, made, folder, settings, tail.scored, tail.pairs),
+        lambda made: preferences_dataset(store, made, settings, tail.scored, tail.pairs),
         trunk="preferences",
         others=tail.sources,
     )
@@ -96,7 +96,7 @@ def plan_self_rip(settings: SelfRipSettings) -> Plan:
         store,
         source,
         [*first, *tail.stages],
-        lambda made, folder: write_preferences(store, made, folder, settings, tail.scored, tail.pairs),
+        lambda made: preferences_dataset(store, made, settings, tail.scored, tail.pairs),
         trunk="preferences",
         others=tail.sources,
     )

@@ -1,21 +1,21 @@
-"""What `preferences` and `self-rip` leave beside their rows: a card, a report, and the limits for another run."""
+"""What `preferences` and `self-rip` publish: pairs, prompts, pools, a report, and the limits for another run."""
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import polars as pl
 
+from flows.pages import Made, render
 from flows.pairing import fixed_limits
-from flows.report import funnel, render
 from schemas.artifacts import Manifest
 from schemas.cut_settings import LIMITS, CutSettings, Thresholds
 from schemas.preference_settings import PoolSettings
 from storage.artifacts import Store, read_part
-from storage.files import write_json
-from storage.publish import Splits, comparisons, read_frame, write_configs
+from storage.dataset_folder import Dataset, Table
+from storage.publish import PAIR, read_frame
 from storage.publish_preferences import pair_rows, pool_rows, prompt_rows
 from tasks.agreement import Agreement
 from tasks.cut_report import CutReport, lines
@@ -24,43 +24,40 @@ from tasks.pairing import cut
 from tasks.pool_pairs import PoolPairs, quantiles_of
 from tasks.rip import within
 
-Made = Mapping[str, Manifest]
+PROMPT = "a prompt whose pair was kept; `synthmill run self-rip` starts from these"
 METRICS = dict(zip(LIMITS, (*LIMITS[:2], "margin"), strict=True))  # limit -> column
-STAGES = ("instructions", "questions", "pools", "new_prompts", "fresh_prompts", "answer_pool")
 
 
-def write_preferences(
-    store: Store, made: Made, folder: Path, settings: PoolSettings, scored: str, cutting: PoolPairs
-) -> int:
-    """Write dpo and prompts per rule, the pools, the limits, the report, then the card; returns all rows."""
+def preferences_dataset(store: Store, made: Made, settings: PoolSettings, scored: str, cutting: PoolPairs) -> Dataset:
+    """dpo and prompts per rule, the pools, the limits and the report."""
     pairs = read_frame(store, made["preferences"])
-    configs: dict[str, Splits] = {}
+    tables: dict[str, Table] = {}
+    files: dict[str, bytes] = {}
     for one in settings.cuts:
         mine = pairs.filter(pl.col("cut") == one.label)
-        configs[f"dpo_{one.label}"] = pair_rows(mine)
+        tables[f"dpo_{one.label}"] = Table.of(pair_rows(mine), "preferences", PAIR)
         if one.rule == "rip":
-            configs[f"prompts_{one.label}"] = prompt_rows(mine)
+            tables[f"prompts_{one.label}"] = Table.of(prompt_rows(mine), "prompts", PROMPT)
             if mine.height:
-                write_json(
-                    folder / f"thresholds-{one.label}.json", limits_of(mine, one, settings.chosen_reward).model_dump()
-                )
+                limits = limits_of(mine, one, settings.chosen_reward)
+                files[f"thresholds-{one.label}.json"] = orjson.dumps(limits.model_dump(), option=orjson.OPT_INDENT_2)
     pools = made[scored]
-    configs["pools"] = pool_rows(read_frame(store, pools))
+    again = f"`synthmill pairs FILE --reward-column {settings.chosen_reward}`"
+    about = f"a prompt with all its answers and scores; cut it again with {again}"
+    tables["pools"] = Table.of(pool_rows(read_frame(store, pools)), "other", about)
     told = figures(store, pools, pairs, settings, cutting)
-    write_json(folder / "report.json", told)
-    counts = {name: frame.height for name, frame in configs.items() if isinstance(frame, pl.DataFrame)}
-    stages = (*STAGES, *(step for step in made if step.endswith("_scores")), "pool_pairs", "unique_pairs")
-    card = render(
-        "preferences.md",
-        told=told,
-        counts=counts,
-        filled=[name for name, rows in counts.items() if rows],
-        settings=settings,
-        funnel=funnel(made, stages),
-        reports=["\n".join(lines(one, whole=n == 0)) for n, one in enumerate(told["cuts"])],
-        models={role: engine.spec for role, engine in settings.engines.items()},
+    files["report.json"] = orjson.dumps(told, option=orjson.OPT_INDENT_2)
+    reports = ["\n".join(lines(one, whole=n == 0)) for n, one in enumerate(told["cuts"])]
+    rules = len(settings.cuts)
+    return Dataset(
+        "Preference pairs from pools",
+        f"Prompts with many answers each, their scores, and the pairs that {rules} {'rule' if rules == 1 else 'rules'} "
+        f"made of them. The reward is `{settings.chosen_reward}`"
+        f"{', without what length earns within a pool' if settings.length_control else ''}.",
+        tables,
+        render("preferences.md", told=told, settings=settings, reports=reports),
+        files,
     )
-    return write_configs(folder, configs, card + comparisons(store, made))
 
 
 def figures(

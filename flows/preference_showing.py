@@ -7,8 +7,8 @@ import orjson
 import polars as pl
 
 from flows.looking import shortened, table
+from flows.pages import two_places
 from flows.plan import Plan
-from flows.report import two_places
 from schemas.artifacts import Manifest
 from storage.publish import read_frame
 from tasks.cut_report import lines

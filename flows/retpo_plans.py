@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flows.dedup_plans import clean, open_checked_store
 from flows.plan import Plan, Source, chain, file_source
-from flows.retpo_report import write_retpo
+from flows.retpo_report import retpo_dataset
 from schemas.retpo_settings import CorpusSettings, RetpoSettings, RetrieverSettings
 from storage.artifacts import Store
 from storage.turns import PASSAGES, turns_kind
@@ -106,7 +106,7 @@ def plan_retpo(settings: RetpoSettings) -> Plan:
         store,
         source,
         [*placed, *cleaning.stages, *search.indexes, *asked, *ranked, *sides],
-        lambda made, folder: write_retpo(store, made, folder, settings, ranked[-1].stage.name),
+        lambda made: retpo_dataset(store, made, settings, ranked[-1].stage.name),
         trunk="query_picks",
         others=(search.corpus, *cleaning.sources),
         written=(settings.instruction,),

@@ -1,51 +1,63 @@
-"""What `retpo` leaves beside its rows: a card with the table of every form of query."""
+"""What `retpo` publishes: its rows, and the table of every form of query for the card."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from flows.report import funnel, render
+from flows.pages import Made, render
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.retpo_settings import RetpoSettings, RetrieverSettings
 from storage.artifacts import Store, read_part
-from storage.publish import Splits, comparisons, read_frame, write_configs
+from storage.dataset_folder import Dataset, Table
+from storage.publish import read_frame
 from storage.publish_retpo import answer_rows, pair_rows, pick_rows, triplet_rows
 from tasks.retrieval_metrics import MEASURES, disagreement, evaluation, scored_queries, totals, turn_types
 from tasks.retrievers import read_run, run_names
 
-Made = Mapping[str, Manifest]
 CHECKED = ("run", "http")  # retrievers that may know other names than the corpus and the turns
-STAGES = ("turns", "gold_places", "candidates", "query_picks", "query_pairs", "pareto_pairs", "hard_negatives")
+PICK = "a conversation and one of its best queries by this retriever"
+PAIR = "a query over one with which this retriever finds the passage later; `agreement`: what the other retrievers say"
+PARETO = "a query over another, by which every retriever does as well or better, and one better"
+ANSWER = "a conversation and its reference answer: the SFT step before the others"
+TRIPLET = (
+    "`anchor`, `positive`, `negative`: query, gold passage, a passage that a worse query brought above it; "
+    "`select_columns` these for sentence-transformers, or export the format `triplets`"
+)
 
 
-def write_retpo(store: Store, made: Made, folder: Path, settings: RetpoSettings, ranked: str) -> int:
-    """Write sft, dpo and hard negatives per retriever, what all agree on, answers, and every query with its ranks, then
-    the card; ranked: the stage that has all rankings. Returns all rows.
+def retpo_dataset(store: Store, made: Made, settings: RetpoSettings, ranked: str) -> Dataset:
+    """sft, dpo and hard negatives per retriever, what all agree on, answers, and every query with its ranks; ranked:
+    the stage that has all rankings.
     """
     instruction = settings.instruction
     picks, pairs = read_frame(store, made["query_picks"]), read_frame(store, made["query_pairs"])
     mined = read_frame(store, made["hard_negatives"]) if "hard_negatives" in made else None
-    configs: dict[str, Splits] = {}
+    tables: dict[str, Table] = {}
     for retriever in (one.label for one in settings.retrievers):
         mine = pl.col("retriever") == retriever
-        configs[f"sft_{retriever}"] = pick_rows(picks.filter(mine), instruction)
-        configs[f"dpo_{retriever}"] = pair_rows(pairs.filter(mine), instruction)
+        tables[f"sft_{retriever}"] = Table.of(pick_rows(picks.filter(mine), instruction), "completions", PICK)
+        tables[f"dpo_{retriever}"] = Table.of(pair_rows(pairs.filter(mine), instruction), "preferences", PAIR)
         if mined is not None:
-            configs[f"hard_negatives_{retriever}"] = triplet_rows(mined.filter(mine))
+            rows = triplet_rows(mined.filter(mine))
+            tables[f"hard_negatives_{retriever}"] = Table.of(rows, "triplets", TRIPLET)
     if "pareto_pairs" in made:
-        configs["dpo_pareto"] = pair_rows(read_frame(store, made["pareto_pairs"]), instruction)
+        rows = pair_rows(read_frame(store, made["pareto_pairs"]), instruction)
+        tables["dpo_pareto"] = Table.of(rows, "preferences", PARETO)
     queries = all_queries(store, made[ranked], settings.depth)
     check_found(settings.retrievers, queries, settings.depth)
-    configs["sft_answers"] = answer_rows(read_frame(store, made["gold_places"]))
-    configs["queries"] = queries
-    counts = {name: frame.height for name, frame in configs.items() if isinstance(frame, pl.DataFrame)}
-    told = {"counts": counts, "measures": MEASURES, "settings": settings, "models": models(made)}
+    tables["sft_answers"] = Table.of(answer_rows(read_frame(store, made["gold_places"])), "completions", ANSWER)
+    tables["queries"] = Table.of(queries, "other", "every query of every turn with its ranks and measures")
     missed = picks.filter(pl.col("rank") > settings.depth).height
-    card = render("retpo.md", **told, **figures(queries, made), missed=missed)
-    return write_configs(folder, configs, card + comparisons(store, made))
+    told = {"measures": MEASURES, "settings": settings, "models": models(made), "missed": missed}
+    return Dataset(
+        "Retriever-feedback rewrites",
+        "Rows that teach a query rewriter what a retriever likes.",
+        tables,
+        render("retpo.md", **told, **figures(queries)),
+    )
 
 
 def check_found(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, depth: int) -> list[str]:
@@ -82,15 +94,14 @@ def all_queries(store: Store, manifest: Manifest, depth: int) -> pl.DataFrame:
     return pl.concat([scored_queries(part, depth) for part in parts])
 
 
-def figures(queries: pl.DataFrame, made: Made) -> dict[str, Any]:
-    """The tables: forms of the turns that were rewritten, where retrievers disagree, the funnel."""
+def figures(queries: pl.DataFrame) -> dict[str, Any]:
+    """The tables: forms of the turns that were rewritten, where retrievers disagree."""
     queries = turn_types(queries)  # before first turns go: the second ones are compared with them
     generated = queries.filter(pl.col("id").is_in(rewritten(queries).implode()))
     queries = generated if generated.height else queries
     return {
         "evaluation": evaluation([totals(queries)]),
         "disagreement": disagreement(queries),
-        "funnel": funnel(made, STAGES),
     }
 
 

@@ -50,6 +50,7 @@ def report(planned: Plan, preview: int | None, done: bool) -> None:
     """What was made: the stages, a few rows (in a preview: through every stage), and where everything is."""
     from rich.console import Console
 
+    from flows.report import PAGE
     from flows.showing import SHOWN, notes
 
     console = Console(emoji=False)
@@ -71,6 +72,7 @@ def report(planned: Plan, preview: int | None, done: bool) -> None:
         ("dataset", planned.dataset),
         ("catalog", planned.store.catalog),
         ("summary", planned.dataset / "SUMMARY.md"),
+        ("report ", planned.dataset / PAGE),
     ):
         console.print(f"{name}  {place}", soft_wrap=True, highlight=False)
 

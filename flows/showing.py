@@ -8,9 +8,10 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from flows.looking import shortened
+from flows.multifaceted_report import value_table
+from flows.pages import two_places
 from flows.plan import Plan
 from flows.preference_showing import show_preferences
-from flows.report import two_places, value_table
 from flows.retpo_report import CHECKED, all_queries, check_found, figures
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
@@ -171,7 +172,6 @@ def show_variants(console: Any, planned: Plan, made: Made, most: int, whole: boo
                 f"({found['dealt_evenness']:.3f}), {found['seeds_used']:.0%} used ({found['used_evenness']:.3f})",
                 highlight=False,
             )
-    console.print(f"\nreport  {planned.dataset / 'report.html'}", soft_wrap=True, highlight=False)
 
 
 def show_scores(console: Any, planned: Plan, made: Made, most: int, whole: bool) -> None:
@@ -224,7 +224,7 @@ def show_queries(console: Any, planned: Plan, made: Made, most: int, whole: bool
             console.print(Text(f"  {ranks} ({', '.join(row['methods'])}): {shortened(row['query'], 200)}"))
     columns = ("retriever", "form", "queries", "MRR", "nDCG@3", "R@10", "R@100")
     shown = table(*columns, numbers=columns[2:])
-    told = figures(queries, made)
+    told = figures(queries)
     for row in told["evaluation"]:
         if not row["group"]:
             form = form_name(row)

@@ -110,11 +110,13 @@ def sunburst(tree: Tree, title: str, words: Sequence[str] = ()) -> str:
         if one.end - one.start >= LABELLED[level]:
             labels.append(label(one, inner, outer))
     middle = "".join(f'<text y="{14 * (n - (len(words) - 1) / 2):.0f}">{escape(w)}</text>' for n, w in enumerate(words))
+    style = (
+        ".sunburst path{stroke:#fff;stroke-width:.8}.sunburst text{font:11px system-ui,sans-serif;text-anchor:middle;"
+        "dominant-baseline:middle;pointer-events:none}.sunburst .on text{fill:#fff}"
+        ".sunburst .on .small{font-size:8.5px;fill:#222}.sunburst .in text{fill:#777}"
+    )
+    head = 'xmlns="http://www.w3.org/2000/svg" class="sunburst" viewBox="-344 -344 688 688" role="img"'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-344 -344 688 688" role="img" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title>"
-        "<style>path{stroke:#fff;stroke-width:.8}text{font:11px system-ui,sans-serif;text-anchor:middle;"
-        "dominant-baseline:middle;pointer-events:none}.on text{fill:#fff}.on .small{font-size:8.5px;fill:#222}"
-        ".in text{fill:#777}</style>"
+        f'<svg {head} aria-label="{escape(title)}"><title>{escape(title)}</title><style>{style}</style>'
         f'<g>{"".join(drawn)}</g><g class="on">{"".join(labels)}</g><g class="in">{middle}</g></svg>\n'
     )

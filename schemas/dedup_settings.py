@@ -53,3 +53,4 @@ class PublishSettings(RunSettings):
 
     dedup: DedupSettings = DedupSettings()
     decontaminate: DecontaminateSettings = DecontaminateSettings()
+    license: str = Field("", description="of the dataset; default: the most restrictive one of its sources")

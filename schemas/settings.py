@@ -169,6 +169,7 @@ class FileSettings(Spelled):
 
     path: str
     limit: int | None = Field(None, ge=1, lt=1 << 63, description="the first rows only")
+    license: str = Field("", description="as the Hub names it (cc-by-4.0); default: what a card beside the file says")
 
     @classmethod
     def read_spec(cls, spec: str) -> dict[str, Any]:

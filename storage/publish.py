@@ -1,22 +1,16 @@
-"""A dataset folder that `datasets.load_dataset` and trainers read: Parquet by configuration, one split, a README."""
+"""Artifacts' rows as the datasets that flows publish, and what is said of duplicates in them."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from schemas.applications import Application
 from schemas.artifacts import Manifest
 from schemas.dialogues import SignedDialogue
 from schemas.recall import Recall
 from storage.artifacts import Store, read_artifact
-from storage.files import write_atomically, write_text
-
-Splits = pl.DataFrame | Mapping[str, pl.DataFrame]
-"""One configuration: its rows, all of them for training, or its rows by split."""
+from storage.dataset_folder import Dataset, Table
 
 
 def read_frame(store: Store, manifest: Manifest, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -80,31 +74,6 @@ def dialogue_rows(dialogues: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def write_configs(folder: Path, configs: Mapping[str, Splits], card: str) -> int:
-    """Write each configuration and split that has rows, then the card, which makes the dataset exist; returns all rows.
-
-    `datasets` cannot load a split without rows: such a split, or a configuration of such, is left out.
-    """
-    lines = ["---", "configs:"]
-    by_split: dict[str, Mapping[str, pl.DataFrame]] = {
-        name: {"train": given} if isinstance(given, pl.DataFrame) else given for name, given in configs.items()
-    }
-    filled = by_split
-    if len(configs) > 1:
-        filled = {name: {s: frame for s, frame in splits.items() if frame.height} for name, splits in by_split.items()}
-    for place, (name, splits) in enumerate((name, splits) for name, splits in filled.items() if splits):
-        where = "data" if len(configs) == 1 else f"data/{name}"
-        lines += [f"- config_name: {name}", *(["  default: true"] if place == 0 and len(configs) > 1 else [])]
-        lines += ["  data_files:"]
-        for split, frame in splits.items():
-            table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-            file = folder / where / f"{split}-00000-of-00001.parquet"
-            write_atomically(file, partial(pq.write_table, table, compression="zstd"))
-            lines += [f"  - split: {split}", f"    path: {where}/{split}-*.parquet"]
-    write_text(folder / "README.md", "\n".join(lines) + "\n---\n" + card)
-    return sum(frame.height for splits in by_split.values() for frame in splits.values())
-
-
 def compared(store: Store, made: Mapping[str, Manifest]) -> list[str]:
     """What was found to be there twice, or in a benchmark, one line each; made: manifests by stage."""
     lines = []
@@ -136,67 +105,49 @@ def recall_of(notes: Mapping[str, Any]) -> str:
     return "; ".join(said)
 
 
-def comparisons(store: Store, made: Mapping[str, Manifest]) -> str:
-    """The same as a section of a card."""
-    lines = [f"- {line}" for line in compared(store, made)]
-    return "\n".join(["", "## Duplicates and contamination", "", *lines, ""]) if lines else ""
+def preference_dataset(store: Store, made: Mapping[str, Manifest]) -> Dataset:
+    """The kept pairs, all for training; made: manifests by stage."""
+    rows = preference_rows(read_frame(store, made["unique_pairs"]))
+    return Dataset(
+        "Preference pairs",
+        "Instructions under system messages that stand for a user's values, with a better answer over a worse one.",
+        {"preference": Table.of(rows, "preferences", PAIR)},
+    )
 
 
-def write_preference_dataset(store: Store, made: Mapping[str, Manifest], folder: Path) -> int:
-    """Write the kept pairs as one split, `train`; returns its rows."""
-    pairs = made["unique_pairs"]
-    rows = preference_rows(read_frame(store, pairs))
-    card = CARD.format(rows=rows.height, artifact=pairs.reference) + comparisons(store, made)
-    return write_configs(folder, {"default": rows}, card)
-
-
-def write_dialogue_dataset(store: Store, made: Mapping[str, Manifest], folder: Path) -> int:
-    """Write sft, prompt_generation, preference and dialogues; made: manifests by stage. Returns all rows."""
+def dialogue_dataset(store: Store, made: Mapping[str, Manifest]) -> Dataset:
+    """sft, prompt_generation, preference and dialogues; made: manifests by stage."""
     rows = read_frame(store, made["training_rows"])
-    configs = {
-        "sft": training_rows(rows, "sft"),
-        "prompt_generation": training_rows(rows, "prompt_generation"),
-        "preference": preference_rows(read_frame(store, made["unique_pairs"])),
-        "dialogues": dialogue_rows(read_frame(store, made["dialogue_signs"])),
+    pairs, dialogues = read_frame(store, made["unique_pairs"]), read_frame(store, made["dialogue_signs"])
+    tables = {
+        "sft": Table.of(
+            training_rows(rows, "sft"),
+            "conversations",
+            "a dialogue without the prompt; train on the assistant's turns",
+        ),
+        "prompt_generation": Table.of(
+            training_rows(rows, "prompt_generation"),
+            "conversations",
+            "input, bad and good output -> the prompt and the reason",
+        ),
+        "preference": Table.of(
+            preference_rows(pairs), "preferences", "the teacher's first answer over the student's, with their rewards"
+        ),
+        "dialogues": Table.of(
+            dialogue_rows(dialogues),
+            "other",
+            "every dialogue, kept or cut, with its context, outputs, reason and quality signs",
+        ),
     }
-    counts = {name: frame.height for name, frame in configs.items()}
-    references = ", ".join(
-        f"`{made[stage].reference}`" for stage in ("training_rows", "unique_pairs", "dialogue_signs")
-    )
-    return write_configs(
-        folder, configs, DIALOGUE_CARD.format(**counts, artifacts=references) + comparisons(store, made)
-    )
+    intro = "Rows that teach a model to behave as if an application's prompt were there."
+    return Dataset("Role-swap dialogues", intro, tables, DIALOGUES)
 
 
-CARD = """# Preference pairs
+PAIR = "a preference pair: `prompt`, `chosen`, `rejected` as lists of messages, with their rewards"
 
-{rows} pairs (`prompt`, `chosen`, `rejected` as lists of messages, with their rewards), made by synthmill from the
-artifact `{artifact}`. `parent_id` is the pool of answers a pair was cut from.
-
-```python
-from datasets import load_dataset
-pairs = load_dataset("parquet", data_dir=".", split="train")
-```
-"""
-
-DIALOGUE_CARD = """# Role-swap dialogues
-
-Rows that teach a model to behave as if an application's prompt were there, made by synthmill from the artifacts
-{artifacts}.
-
-| configuration | rows | what a row is |
-|---|---:|---|
-| `sft` | {sft} | a dialogue without the prompt; train on the assistant's turns |
-| `prompt_generation` | {prompt_generation} | input, bad and good output -> the prompt and the reason |
-| `preference` | {preference} | the teacher's first answer over the student's, with their rewards |
-| `dialogues` | {dialogues} | every dialogue, kept or cut, with its context, outputs, reason and quality signs |
+DIALOGUES = """## Weights and tools
 
 `weight` is a training row's share in its input's joint loss: `joint_ratio` over an input's SFT rows, the rest on
 prompt generation. Where an application has tools, `tools` holds their definitions as JSON and `messages` calls them in
 OpenAI's form; whether the student is shown `tools` is your choice.
-
-```python
-from datasets import load_dataset
-sft = load_dataset("parquet", data_files="data/sft/*.parquet", split="train")
-```
 """

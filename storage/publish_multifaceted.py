@@ -70,25 +70,11 @@ def bench_rows(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-CARD = """# Multifaceted preference data
-
-Instructions, each under {sets} system messages that stand for {sets} people's values,
-made by synthmill from the artifacts {artifacts}.
-
-| configuration | rows | what a row is |
-|---|---:|---|
-| `sft` | {sft} | a conversation: system message, instruction, response |
-| `small` | {small} | one of each instruction's, drawn at random |
-| `preference` | {preference} | under one system message, its own response over one that was given under another |
-| `rm` | {rm_train} train, {rm_test} test | the same for reward models; test: unseen instructions and values |
-| `bench` | {bench} test | unseen instructions and values, a rubric for each value, a reference answer |
-
-`parent_id` is an instruction with all its sets, the same in every configuration. `finish_reason` "length" marks a
-response that was cut at max_tokens.
-
-```python
-from datasets import load_dataset
-sft = load_dataset("parquet", data_files="data/sft/*.parquet", split="train")
-```
-
-{report}"""
+ABOUT = {
+    "sft": "a conversation: system message, instruction, response",
+    "small": "one of each instruction's, drawn at random",
+    "preference": "under one system message, its own response over one that was given under another",
+    "rm": "the same for reward models; test: unseen instructions and values",
+    "bench": "unseen instructions and values, a rubric for each value, a reference answer",
+}
+"""What a row is, by configuration."""

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from schemas.artifacts import Manifest
 from schemas.calls import Frozen
-from schemas.errors import Stopped, StoreError
-from storage.artifacts import Store
+from schemas.errors import InputError, Stopped, StoreError
+from storage.artifacts import Store, read_manifest
 from storage.files import read_json, write_json
 
 Status = Literal["running", "finished", "failed", "stopped"]
@@ -103,6 +103,28 @@ def runs(store: Store) -> Iterator[RunRecord]:
             yield RunRecord.model_validate(read_json(path))
         except (StoreError, ValueError):
             continue
+
+
+def find_run(store: Store, name: str) -> RunRecord:
+    """By id or its beginning, `latest`, or a flow's name (its latest finished run). Raises InputError with what there
+    is.
+    """
+    there = list(runs(store))
+    finished = [run for run in there if run.status == "finished"]
+    if name == "latest" and finished:
+        return finished[-1]
+    named = [run for run in finished if run.flow == name] or [run for run in there if run.id.startswith(name)]
+    if named and (len({run.id for run in named}) == 1 or named[-1].flow == name):
+        return named[-1]
+    listed = ", ".join(f"{run.id} ({run.flow}, {run.status})" for run in (named or there)[-6:]) or "none yet"
+    found = f"{len(named)} runs begin with {name!r}" if named else f"{store.root} has no run {name!r}"
+    raise InputError(f"{found}; expected an id, its beginning, `latest` or a flow's name; there is {listed}")
+
+
+def manifests_of(store: Store, run: RunRecord) -> dict[str, Manifest]:
+    """A run's artifacts by stage, in their order; those that are gone are left out."""
+    paths = {stage.stage: store.manifest_path(stage.stage, stage.key) for stage in run.stages}
+    return {stage: read_manifest(path) for stage, path in paths.items() if path.exists()}
 
 
 def summary(record: RunRecord) -> str:

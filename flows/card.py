@@ -1,0 +1,147 @@
+"""The card of a dataset: what is in it, how it came about, what it may be used for, how to load and to make it."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import polars as pl
+import yaml
+
+from flows.pages import Made, funnel, render
+from schemas.licenses import most_restrictive
+from schemas.settings import RunSettings
+from storage.artifacts import Store
+from storage.card_metadata import metadata
+from storage.dataset_folder import Dataset
+from storage.provenance import made_from, public_settings
+from storage.publish import compared
+from tasks.filtering import language_of
+
+CONFIG = "synthmill.yaml"
+LANGUAGES_FROM, LANGUAGE_SHARE = 500, 0.05
+TEXTS = ("chosen", "messages", "completion", "prompt", "query", "anchor", "conversations", "output")
+HERE = "THIS FOLDER"
+
+
+def publishable(
+    store: Store, flow: str, dataset: Dataset, made: Made, settings: RunSettings, **more: Any
+) -> tuple[Dataset, str]:
+    """A dataset with its settings beside it, and its card. made: manifests by stage, in their order; more: place (where
+    it will be loaded from), run, parted (split by prompt), lines, license.
+    """
+    given = public_settings(settings)
+    text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=110)
+    artifacts = {stage: manifest.key for stage, manifest in made.items()}
+    whole = Dataset(
+        dataset.title,
+        dataset.intro,
+        dataset.tables,
+        dataset.body,
+        {**dataset.files, CONFIG: text.encode()},
+        {
+            "flow": flow,
+            "sources": [one.name for one in made_from(settings)],
+            "synthmill": version("synthmill"),
+            "artifacts": artifacts,
+        },
+    )
+    return whole, card(store, flow, whole, made, settings, **more)
+
+
+def card(
+    store: Store,
+    flow: str,
+    dataset: Dataset,
+    made: Made,
+    settings: RunSettings,
+    *,
+    place: str = HERE,
+    run: str = "",
+    parted: bool = False,
+    lines: str = "",
+    license: str = "",
+) -> str:
+    """README.md, YAML metadata first."""
+    sources = list(made_from(settings))
+    stated = license or getattr(settings, "license", "")
+    license = stated or most_restrictive(one.license for one in sources)
+    filled = dataset.filled()
+    name, splits = next(iter(filled.items()))
+    return render(
+        "card.md",
+        metadata=metadata(flow, dataset, license, languages(filled)),
+        dataset=dataset,
+        flow=flow,
+        run=run,
+        place=place,
+        first=(name, next(iter(splits))),
+        lines=lines,
+        parted=parted,
+        models=models_of(made),
+        prompts={name: hash for m in made.values() for name, hash in m.identity.get("prompts", {}).items()},
+        funnel=funnel(made),
+        compared=compared(store, made),
+        sources=sources,
+        license=license,
+        stated=bool(stated),
+        limits=list(limits(dataset, made, settings)),
+        version=version("synthmill"),
+        seed=settings.seed,
+    )
+
+
+def languages(filled: Mapping[str, Mapping[str, pl.DataFrame]]) -> list[str]:
+    """The languages of a sample of rows, those that a twentieth of them or more are in."""
+    counted: Counter[str] = Counter()
+    for splits in filled.values():
+        for frame in splits.values():
+            rows = frame[:: max(1, frame.height // LANGUAGES_FROM)]
+            column = next((name for name in TEXTS if name in rows.columns), None)
+            counted.update(language_of(said) for said in map(last_said, rows[column] if column else ()) if said)
+    counted.pop("", None)
+    return sorted(name for name, count in counted.items() if count >= LANGUAGE_SHARE * counted.total())
+
+
+def last_said(value: Any) -> str:
+    """A text, or the last text of a chat."""
+    if isinstance(value, str):
+        return value
+    last = value if isinstance(value, dict) else value[-1] if value is not None and len(value) else None
+    return str(last.get("content") or last.get("value") or "") if isinstance(last, dict) else ""
+
+
+def models_of(made: Made) -> dict[str, list[str]]:
+    """role -> the models that played it, as their answers are kept under."""
+    found: dict[str, list[str]] = {}
+    for manifest in made.values():
+        for role, name in manifest.identity.get("engines", {}).items():
+            if name not in found.setdefault(role, []):
+                found[role].append(name)
+    return found
+
+
+def limits(dataset: Dataset, made: Made, settings: RunSettings) -> Iterator[str]:
+    """What a user should know before training on it."""
+    if models_of(made):
+        yield (
+            "The rows were written by models and read by nobody: expect in them what these models get wrong, and their "
+            "views."
+        )
+    kinds = {table.kind for table in dataset.tables.values()}
+    if "preferences" in kinds:
+        yield "A preference says what the reward or the method prefers, not what is true."
+    cut = cut_short(dataset.tables)
+    if cut:
+        yield f"{cut:,} rows have an answer that was cut at max_tokens (`finish_reason` is `length`)."
+    dropped = sum(sum(manifest.dropped.values()) for manifest in made.values())
+    if dropped:
+        yield f"{dropped:,} rows were dropped on the way (the table above): what is left is easier than what came in."
+    if not getattr(getattr(settings, "decontaminate", None), "benchmarks", ()):
+        yield "It was compared with no benchmark: check it against those you will report."
+    yield "Nothing was filtered for personal data or for harm."
+
+
+def cut_short(tables: Mapping[str, Any]) -> int:
+    frames = [frame for table in tables.values() for frame in table.splits.values()]
+    return sum(int((one["finish_reason"] == "length").sum()) for one in frames if "finish_reason" in one.columns)

@@ -1,0 +1,70 @@
+"""Small charts as SVG without scripts, for a page whose style sheet has their colours (.s0, .s1, .s2)."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from math import floor, log10
+
+import numpy as np
+
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 200, 44, 24, 8
+BINS = 32
+
+
+def histogram(series: Mapping[str, Sequence[float]], title: str) -> str:
+    """Several distributions over each other, in the order of their colours; each bar tells its range and count."""
+    arrays = {name: np.asarray(values, np.float64) for name, values in series.items()}
+    arrays = {name: values[np.isfinite(values)] for name, values in arrays.items()}
+    everything = np.concatenate([*arrays.values(), np.zeros(0)])
+    if not len(everything):
+        return ""
+    edges = bin_edges(everything)
+    counts = {name: np.histogram(values, edges)[0] for name, values in arrays.items()}
+    highest = max(1, *(int(some.max()) for some in counts.values()))
+    across = (WIDTH - LEFT) / (len(edges) - 1)
+    up = (HEIGHT - BOTTOM - TOP) / highest
+    bars = [
+        f'<rect class="s{place}" x="{LEFT + n * across + 0.5:.1f}" y="{HEIGHT - BOTTOM - count * up:.1f}" '
+        f'width="{max(1.0, across - 1):.1f}" height="{count * up:.1f}">'
+        f"<title>{escape(name)}: {count:,} from {figure(edges[n])} to {figure(edges[n + 1])}</title></rect>"
+        for place, (name, some) in enumerate(counts.items())
+        for n, count in enumerate(some.tolist())
+        if count
+    ]
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
+        f"{''.join(bars)}{axes(edges, highest)}</svg>"
+    )
+
+
+def bin_edges(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Even bins; what lies beyond the outermost hundredth, if it is far, is counted in the last bin of its side."""
+    low, high = float(values.min()), float(values.max())
+    whole = bool((values == np.round(values)).all())
+    if high <= low:
+        return np.array([low - 0.5, low + 0.5])
+    bins = min(BINS, int(high - low) + 1) if whole else BINS
+    if whole:
+        width = -(-int(high - low + 1) // bins)
+        return np.arange(low, high + width + 1, width, dtype=np.float64) - 0.5
+    return np.linspace(low, high, bins + 1)
+
+
+def axes(edges: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]], highest: int) -> str:
+    """A line below with five numbers, and the highest count."""
+    base = HEIGHT - BOTTOM
+    marks = [
+        f'<text x="{LEFT + (WIDTH - LEFT) * n / 4:.0f}" y="{HEIGHT - 6}" text-anchor="{anchor}">'
+        f"{figure(float(edges[0]) + (float(edges[-1]) - float(edges[0])) * n / 4)}</text>"
+        for n, anchor in enumerate(("start", "middle", "middle", "middle", "end"))
+    ]
+    return (
+        f'<path class="axis" d="M{LEFT},{base}H{WIDTH}"/><text x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">'
+        f"{highest:,}</text>{''.join(marks)}"
+    )
+
+
+def figure(number: float) -> str:
+    """Three digits that count."""
+    if number == 0 or abs(number) >= 1000:
+        return f"{number:,.0f}"
+    return f"{number:.{max(0, 2 - floor(log10(abs(number))))}f}".rstrip("0").rstrip(".") if abs(number) > 1e-9 else "0"

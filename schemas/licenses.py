@@ -1,0 +1,37 @@
+"""Licences by how much they ask of whoever uses the data, so that the most restrictive one of several can be named."""
+
+from collections.abc import Iterable
+
+RANKS: tuple[tuple[str, ...], ...] = (
+    ("cc0-1.0", "pddl", "unlicense", "0bsd", "wtfpl"),
+    ("mit", "apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "isc", "zlib", "cdla-permissive-1.0"),
+    ("cdla-permissive-2.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "odc-by", "ms-pl", "afl-3.0"),
+    ("mpl-2.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "lgpl-lr", "epl-2.0", "cdla-sharing-1.0"),
+    ("cc-by-sa-3.0", "cc-by-sa-4.0", "odbl", "gpl", "gpl-2.0", "gpl-3.0", "agpl-3.0", "gfdl"),
+    ("cc-by-nd-4.0", "openrail", "bigscience-openrail-m", "llama2", "llama3", "llama3.1", "llama3.2", "gemma"),
+    ("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "c-uda"),
+    ("cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
+    ("cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
+)
+"""Public domain, permissive, attribution, weak and strong share-alike, no derivatives and use restrictions, then
+non-commercial: the Hub's names, the least restrictive first.
+"""
+UNKNOWN = "unknown"
+
+
+def most_restrictive(licenses: Iterable[str]) -> str:
+    """The licence that asks the most; `unknown` where one is not known or there is none, `other` where one is not
+    listed here and nobody can say.
+    """
+    names = [name.strip().lower() or UNKNOWN for name in licenses]
+    if not names or UNKNOWN in names:
+        return UNKNOWN
+    rank = {name: place for place, some in enumerate(RANKS) for name in some}
+    if len(set(names)) == 1:
+        return names[0]
+    if any(name not in rank for name in names):
+        return "other"
+    highest = max(rank[name] for name in names)
+    hardest = sorted({name for name in names if rank[name] == highest})
+    # two copyleft licences of one rank may not be mixable: that is for a person to decide
+    return hardest[-1] if len({name.rsplit("-", 1)[0] for name in hardest}) == 1 or highest < 3 else "other"

@@ -1,0 +1,159 @@
+"""A dataset: tables by configuration and split, and the folder that `datasets.load_dataset` and trainers read.
+
+README.md               the card, written last: without it the dataset does not exist
+synthmill.json          what each configuration is, and how it came about: marks the folder as ours
+data/<config>/<split>-00000-of-00001.parquet
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import InputError
+from storage.files import read_json, write_atomically, write_bytes, write_json, write_text
+
+MARKER = "synthmill.json"
+CARD = "README.md"
+SHARD_BYTES = 256 << 20
+
+Kind = Literal["conversations", "completions", "preferences", "prompts", "triplets", "other"]
+"""What a configuration's rows are, which says what formats they can take: `messages`; `prompt` and `completion`, or
+`prompt`, `chosen` and `rejected`, as lists of messages; `prompt` as a text; `anchor`, `positive` and `negative`.
+"""
+
+
+class Table(NamedTuple):
+    """One configuration. splits: rows by split; about: what a row is, for people."""
+
+    splits: Mapping[str, pl.DataFrame]
+    kind: Kind
+    about: str
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, kind: Kind, about: str) -> "Table":
+        """All rows for training."""
+        return cls({"train": rows}, kind, about)
+
+    @property
+    def height(self) -> int:
+        return sum(frame.height for frame in self.splits.values())
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """Those of all splits."""
+        return pl.concat(list(self.splits.values())) if self.splits else pl.DataFrame()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a flow publishes. intro, body: the card's first words and the sections that only this flow has, as markdown;
+    files: what else lies in the folder, by name; facts: what synthmill.json says besides.
+    """
+
+    title: str
+    intro: str
+    tables: Mapping[str, Table]
+    body: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return sum(table.height for table in self.tables.values())
+
+    def filled(self) -> dict[str, dict[str, pl.DataFrame]]:
+        """Configurations and splits that have rows: `datasets` cannot load others. A lone empty one stays."""
+        made = {name: {s: frame for s, frame in t.splits.items() if frame.height} for name, t in self.tables.items()}
+        if not any(made.values()):
+            return {name: dict(table.splits) for name, table in list(self.tables.items())[:1]}
+        return {name: splits for name, splits in made.items() if splits}
+
+
+def write_dataset(folder: Path, dataset: Dataset, card: str, shard_bytes: int = SHARD_BYTES) -> int:
+    """Write every configuration and split that has rows, the card last; returns all rows. Shards of an earlier dataset
+    in the folder go.
+    """
+    filled = dataset.filled()
+    written = set()
+    for name, splits in filled.items():
+        for split, frame in splits.items():
+            table = plain_types(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+            shards = list(shards_of(table, shard_bytes))
+            for number, shard in enumerate(shards):
+                file = folder / data_folder(filled, name) / f"{split}-{number:05}-of-{len(shards):05}.parquet"
+                write_atomically(file, partial(pq.write_table, shard, compression="zstd"))
+                written.add(file)
+    for name, data in dataset.files.items():
+        write_bytes(folder / name, data)
+    for left in (folder / "data").rglob("*.parquet"):
+        if left not in written:
+            left.unlink()
+    told = {
+        name: {"kind": t.kind, "about": t.about, "splits": {split: f.height for split, f in t.splits.items()}}
+        for name, t in dataset.tables.items()
+    }
+    facts = {"title": dataset.title, "intro": dataset.intro, "body": dataset.body, "files": sorted(dataset.files)}
+    write_json(folder / MARKER, {**facts, "configs": told, **dataset.facts})
+    write_text(folder / CARD, card)
+    return dataset.rows
+
+
+def data_folder(filled: Mapping[str, Any], config: str) -> str:
+    """Where a configuration's files are."""
+    return "data" if len(filled) == 1 else f"data/{config}"
+
+
+def shards_of(table: pa.Table, most: int) -> Iterator[pa.Table]:
+    """The table in pieces of about equal size in memory, none much over `most` bytes; its files are smaller."""
+    pieces = max(1, -(-table.nbytes // most))
+    rows = max(1, -(-table.num_rows // pieces))
+    yield from (table.slice(start, rows) for start in range(0, max(1, table.num_rows), rows))
+
+
+def plain_types(table: pa.Table) -> pa.Table:
+    """Without large strings and lists, which trainers' own casts do not expect."""
+    return table.cast(pa.schema([pa.field(field.name, plain_type(field.type)) for field in table.schema]))
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_string(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(plain_type(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, plain_type(field.type)) for field in kind])
+    return kind
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """What write_dataset wrote. Raises InputError for a folder without a card of ours, StoreError for a damaged one."""
+    if not (folder / MARKER).exists() or not (folder / CARD).exists():
+        raise InputError(f"{folder} is no dataset of synthmill's, or an unfinished one; run its flow again")
+    told = read_json(folder / MARKER)
+    filled = {name: one for name, one in told["configs"].items() if any(one["splits"].values())}
+    tables = {
+        name: Table(
+            {
+                split: pl.read_parquet(folder / data_folder(filled, name) / f"{split}-*.parquet")
+                for split, rows in one["splits"].items()
+                if rows
+            },
+            one["kind"],
+            one["about"],
+        )
+        for name, one in filled.items()
+    }
+    files = {name: (folder / name).read_bytes() for name in told["files"]}
+    facts = {k: v for k, v in told.items() if k not in ("title", "intro", "body", "files", "configs")}
+    return Dataset(told["title"], told["intro"], tables, told["body"], files, facts)
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder may be written over: there is nothing in it, or a dataset of ours."""
+    return (folder / MARKER).is_file() or not folder.exists() or not any(folder.iterdir())

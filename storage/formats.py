@@ -1,0 +1,259 @@
+"""The formats that trainers read, each made from a dataset's rows: frame in, frame out, nothing lost but by choice.
+
+Every row keeps its `id`; where one row becomes two, theirs end in -chosen and -rejected. Source: docs/publishing.md.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import orjson
+import polars as pl
+
+from schemas.errors import InputError
+from storage.dataset_folder import Kind, Table
+
+Format = Literal[
+    "as-made", "sft", "dpo", "dpo-plain", "kto", "reward", "prompts", "triplets", "sharegpt", "alpaca", "openai"
+]
+FORMATS: tuple[Format, ...] = get_args(Format)
+WITHOUT_IDS: tuple[Format, ...] = ("triplets", "openai")
+"""Formats in which one more column would mean something: their ids lie beside them, ids/NAME-SPLIT.txt, line by line.
+"""
+MESSAGE = pl.Struct({"role": pl.String, "content": pl.String})
+NAMES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
+KEPT = ("id", "parent_id", "source")
+Frame = pl.DataFrame
+
+
+def kept(rows: Frame) -> list[str]:
+    """Where a row comes from."""
+    return [name for name in KEPT if name in rows.columns]
+
+
+def is_answer(column: str) -> pl.Expr:
+    return pl.col(column).list.last().struct.field("content")
+
+
+def sft(rows: Frame, kind: Kind) -> Frame:
+    """`messages`, for TRL's SFTTrainer; a preference gives its chosen answer."""
+    if kind == "conversations":
+        return rows
+    answer = "completion" if kind == "completions" else "chosen"
+    return rows.select(*kept(rows), messages=pl.concat_list("prompt", answer))
+
+
+def dpo(rows: Frame, _: Kind) -> Frame:
+    """`prompt`, `chosen`, `rejected` as lists of messages, for DPO, ORPO and SimPO."""
+    return rows
+
+
+def dpo_plain(rows: Frame, _: Kind) -> Frame:
+    """The same as texts, for trainers that apply no chat template."""
+    return rows.select(
+        *kept(rows),
+        prompt=plain_prompt(rows),
+        chosen=is_answer("chosen"),
+        rejected=is_answer("rejected"),
+    )
+
+
+def kto(rows: Frame, _: Kind) -> Frame:
+    """`prompt`, `completion`, `label`: each pair is a good and a bad answer."""
+    sides = [
+        rows.select(
+            pl.format("{}-{}", "id", pl.lit(side)).alias("id"),
+            *kept(rows)[1:],
+            prompt="prompt",
+            completion=side,
+            label=pl.lit(side == "chosen"),
+        )
+        for side in ("chosen", "rejected")
+    ]
+    place = pl.int_range(pl.len())
+    return (
+        pl.concat([side.with_columns(place=place) for side in sides]).sort("place", maintain_order=True).drop("place")
+    )
+
+
+def reward(rows: Frame, _: Kind) -> Frame:
+    """`chosen` and `rejected` as whole conversations, for RewardTrainer."""
+    return rows.select(
+        *kept(rows), chosen=pl.concat_list("prompt", "chosen"), rejected=pl.concat_list("prompt", "rejected")
+    )
+
+
+def prompts(rows: Frame, kind: Kind) -> Frame:
+    """`prompt` as messages, each once, for online methods (GRPO, RLOO, online DPO)."""
+    if kind == "prompts":
+        user = pl.concat_list(message("user", "prompt"))
+        system = pl.col("system") if "system" in rows.columns else pl.lit(None, pl.String)
+        whole = pl.concat_list(pl.struct(role=pl.lit("system"), content=system), message("user", "prompt"))
+        return rows.select(*kept(rows), prompt=pl.when(system.is_null()).then(user).otherwise(whole))
+    return rows.select(*kept(rows), "prompt").unique("prompt", keep="first", maintain_order=True)
+
+
+def triplets(rows: Frame, _: Kind) -> Frame:
+    """`anchor`, `positive`, `negative`, for sentence-transformers; other columns would count as more negatives."""
+    return rows.select("anchor", "positive", "negative", id="id")
+
+
+def sharegpt(rows: Frame, kind: Kind) -> Frame:
+    """`conversations` of {from, value}, and a preference's `chosen` and `rejected`, as LLaMA-Factory reads."""
+    if kind == "preferences":
+        answers = {name: pl.col(name).list.last().map_elements(turn, TURN) for name in ("chosen", "rejected")}
+        return rows.select(*kept(rows), conversations=pl.col("prompt").map_elements(turns, pl.List(TURN)), **answers)
+    whole = sft(rows, kind)
+    made = whole.select(*kept(whole), conversations=pl.col("messages").map_elements(turns, pl.List(TURN)))
+    return made.with_columns(whole["tools"]) if "tools" in whole.columns else made
+
+
+TURN = pl.Struct({"from": pl.String, "value": pl.String})
+
+
+def turns(messages: Any) -> list[dict[str, str]]:
+    return [turn(one) for one in messages]
+
+
+def turn(said: Mapping[str, Any]) -> dict[str, str]:
+    """One message; a call of tools is its JSON."""
+    if calls := said.get("tool_calls"):
+        functions = [{"name": c["function"]["name"], "arguments": read(c["function"]["arguments"])} for c in calls]
+        whole = functions[0] if len(functions) == 1 else functions
+        return {"from": "function_call", "value": json.dumps(whole, ensure_ascii=False)}
+    return {"from": NAMES[said["role"]], "value": said["content"]}
+
+
+def read(arguments: Any) -> Any:
+    """A call's arguments, which OpenAI's form has as a JSON text."""
+    try:
+        return json.loads(arguments) if isinstance(arguments, str) else arguments
+    except ValueError:
+        return arguments
+
+
+def alpaca(rows: Frame, kind: Kind) -> Frame:
+    """`instruction`, `input` (empty), `output`, `system`, and `history` of earlier (said, answered)."""
+    whole = sft(rows, kind)
+    made = [alpaca_row(messages) for messages in whole["messages"].to_list()]
+    texts = dict.fromkeys(("instruction", "input", "output", "system"), pl.String())
+    schema = {**texts, "history": pl.List(pl.List(pl.String))}
+    return pl.concat([whole.select(kept(whole)), pl.DataFrame(made, schema=schema)], how="horizontal")
+
+
+def alpaca_row(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    system = "\n\n".join(one["content"] for one in messages if one["role"] == "system")
+    said: list[list[str]] = []
+    for one in map(turn, (one for one in messages if one["role"] != "system")):
+        asks = one["from"] in ("human", "observation")
+        if asks and (not said or said[-1][1]):
+            said.append([one["value"], ""])
+            continue
+        if not said:
+            said.append(["", ""])
+        place = 0 if asks else 1
+        said[-1][place] = "\n\n".join(filter(None, (said[-1][place], one["value"])))
+    last = said.pop() if said else ["", ""]
+    return {"instruction": last[0], "input": "", "output": last[1], "system": system, "history": said}
+
+
+def openai(rows: Frame, kind: Kind) -> Frame:
+    """For OpenAI's fine-tuning, supervised or on preferences: files openai/NAME-SPLIT.jsonl, not a configuration."""
+    if kind == "preferences":
+        return rows.select(
+            "id",
+            input=pl.struct(messages="prompt"),
+            preferred_output="chosen",
+            non_preferred_output="rejected",
+        )
+    whole = sft(rows, kind)
+    return whole.select("id", "messages", *(["tools"] if "tools" in whole.columns else []))
+
+
+def openai_lines(rows: Frame) -> bytes:
+    """Rows as OpenAI's files have them: tools as objects, messages without empty fields."""
+
+    def line(row: dict[str, Any]) -> dict[str, Any]:
+        tools = {"tools": json.loads(row.pop("tools"))} if row.get("tools") else {}
+        row.pop("tools", None)
+        if "messages" in row:
+            row["messages"] = [
+                {k: v for k, v in one.items() if v or k in ("role", "content")} for one in row["messages"]
+            ]
+        return {**row, **tools}
+
+    return b"".join(orjson.dumps(line(row), option=orjson.OPT_APPEND_NEWLINE) for row in rows.iter_rows(named=True))
+
+
+def message(role: str, column: str) -> pl.Expr:
+    return pl.struct(pl.lit(role).alias("role"), pl.col(column).alias("content"))
+
+
+def plain_prompt(rows: Frame) -> pl.Series:
+    """Chats as texts: one message as it is, a system message before it; longer ones with the speakers' names."""
+
+    def plain(messages: list[dict[str, str]]) -> str:
+        system = [one["content"] for one in messages if one["role"] == "system"]
+        said = [one for one in messages if one["role"] != "system"]
+        if len(said) == 1:
+            return "\n\n".join([*system, said[0]["content"]])
+        return "\n\n".join([*system, *(f"{one['role'].capitalize()}: {one['content']}" for one in said), "Assistant:"])
+
+    return pl.Series("prompt", [plain(messages) for messages in rows["prompt"].to_list()], pl.String)
+
+
+ANSWERS: tuple[Kind, ...] = ("conversations", "completions", "preferences")
+MADE: dict[Format, tuple[Callable[[Frame, Kind], Frame], tuple[Kind, ...], str]] = {
+    "sft": (sft, ANSWERS, "a conversation to imitate"),
+    "dpo": (dpo, ("preferences",), "a preferred answer over a rejected one, as messages"),
+    "dpo-plain": (dpo_plain, ("preferences",), "a preferred answer over a rejected one, as texts"),
+    "kto": (kto, ("preferences",), "an answer and whether it is wanted"),
+    "reward": (reward, ("preferences",), "a preferred conversation over a rejected one"),
+    "prompts": (prompts, ("prompts", "completions", "preferences"), "a prompt"),
+    "triplets": (triplets, ("triplets",), "a query, its passage, and one that is not"),
+    "sharegpt": (sharegpt, ANSWERS, "a conversation of {from, value}"),
+    "alpaca": (alpaca, ANSWERS, "an instruction and its output"),
+    "openai": (openai, ANSWERS, "a line for OpenAI's fine-tuning"),
+}
+"""Format -> how it is made, of what kinds of rows, and what a row is then."""
+KINDS: dict[Format, Kind] = {
+    "sft": "conversations",
+    "dpo": "preferences",
+    "prompts": "other",
+    "triplets": "triplets",
+}
+
+
+def formatted(tables: Mapping[str, Table], formats: Sequence[Format]) -> tuple[dict[str, Table], dict[str, bytes]]:
+    """The tables in each of these formats that they can take, and files beside them; `as-made` leaves them as they are.
+
+    Named NAME_FORMAT (a dash is an underscore), or NAME where it is as made. Raises InputError where no format suits.
+    """
+    made: dict[str, Table] = {}
+    files: dict[str, bytes] = {}
+    for wanted in formats:
+        for name, table in tables.items():
+            if wanted == "as-made":
+                made[name] = table
+                continue
+            make, kinds, about = MADE[wanted]
+            if table.kind not in kinds:
+                continue
+            called = f"{name}_{wanted.replace('-', '_')}"
+            splits = {split: make(rows, table.kind) for split, rows in table.splits.items()}
+            if wanted in WITHOUT_IDS:
+                files |= {f"ids/{called}-{split}.txt": as_text(rows["id"]) for split, rows in splits.items()}
+                splits = {split: rows.drop("id") for split, rows in splits.items()}
+            if wanted == "openai":
+                files |= {f"openai/{name}-{split}.jsonl": openai_lines(rows) for split, rows in splits.items()}
+            else:
+                made[called] = Table(splits, KINDS.get(wanted, "other"), f"{about}; from `{name}`")
+    if not made and not files:
+        there = ", ".join(f"{name} ({table.kind})" for name, table in tables.items())
+        raise InputError(f"nothing here can be written as {', '.join(formats)}; there is {there}")
+    return made or dict(tables), files
+
+
+def as_text(ids: pl.Series) -> bytes:
+    """An id a line, in the order of the rows."""
+    return "".join(f"{one}\n" for one in ids).encode()

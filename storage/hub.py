@@ -1,0 +1,239 @@
+"""A dataset folder to the Hub: one commit, one tag; what is there already is not sent again.
+
+Only the places that `huggingface_hub` itself looks at hold a token: HF_TOKEN, or what `hf auth login` left.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha1, sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from schemas.errors import InputError, StoreError
+from storage.dataset_folder import MARKER
+from storage.files import read_json
+
+OWN = ("data/", "openai/", "ids/")
+"""Folders of a dataset that hold nothing but what was exported: what an earlier version had there goes."""
+TRIES, PAUSE_S = 4, 1.0
+BUSY, REFUSED = (409, 412, 429, 500, 502, 503, 504), (401, 403)
+TAGS = 50  # of one run: exported again with other formats, it is another version
+
+
+class Remote(NamedTuple):
+    """What the Hub has on a branch. head: its commit, empty where there is no such dataset or branch; files: name ->
+    SHA-256 (large files) or git's SHA-1; marker: its synthmill.json; exists: whether the dataset is there at all.
+    """
+
+    exists: bool = False
+    head: str = ""
+    files: Mapping[str, str] = {}
+    marker: Mapping[str, Any] | None = None
+
+
+class Changes(NamedTuple):
+    """Files by what has to be done with them."""
+
+    sent: list[str]
+    same: list[str]
+    deleted: list[str]
+
+
+class Pushed(NamedTuple):
+    """What came of it."""
+
+    url: str
+    commit: str
+    tag: str
+    changes: Changes
+
+
+def push(
+    folder: Path,
+    repo: str,
+    message: str,
+    *,
+    private: bool = False,
+    revision: str = "",
+    tag: str = "",
+    default_tag: str = "",
+    force: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Pushed:
+    """Make the dataset OWNER/NAME hold what the folder holds. tag: as asked for; default_tag: else, with a number where
+    that one is taken.
+
+    Raises InputError without a token or a right to write, for somebody else's dataset, another than this one (unless
+    force) and a tag that is taken; StoreError where the Hub fails.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api, branch = HfApi(), revision or "main"
+    with explained(repo):
+        check_owner(api.whoami(), repo)
+    for attempt in range(TRIES):
+        with explained(repo):
+            remote = look(api, repo, branch)
+            check_ours(folder, repo, remote, force)
+            changes = changes_to(folder, remote)
+            if (
+                tag
+                and (at := tags_of(api, repo, remote).get(tag))
+                and (changes.sent or changes.deleted or at != remote.head)
+            ):
+                raise InputError(f"{repo} has a tag {tag} of another version already; choose another --tag")
+            if not remote.exists:
+                api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+            if not remote.head and branch != "main":
+                api.create_branch(repo, branch=branch, repo_type="dataset", exist_ok=True)
+            if not remote.head:
+                remote = look(api, repo, branch)
+                changes = changes_to(folder, remote)
+        head = remote.head
+        if not changes.sent and not changes.deleted:
+            break
+        tell(f"sending {len(changes.sent)} files of {len(changes.sent) + len(changes.same)} to {repo}")
+        operations = [CommitOperationAdd(name, folder / name) for name in changes.sent]
+        gone = [CommitOperationDelete(name) for name in changes.deleted]
+        try:
+            with explained(repo):
+                done = api.create_commit(
+                    repo,
+                    [*operations, *gone],
+                    commit_message=message,
+                    repo_type="dataset",
+                    revision=branch,
+                    parent_commit=remote.head or None,
+                )
+            head = done.oid
+            break
+        except Again as again:
+            if attempt == TRIES - 1:
+                raise StoreError(again.message) from again
+            tell(f"{again.message.partition(';')[0]}: looking again")
+            time.sleep(PAUSE_S * 2**attempt)
+    with explained(repo):
+        named = tagged(api, repo, head, tag, default_tag)
+    return Pushed(f"{api.endpoint}/datasets/{repo}", head, named, changes)
+
+
+def planned(folder: Path, repo: str, revision: str = "", force: bool = False) -> Changes:
+    """What push would do; raises what it would raise before it writes, but for what only a token tells."""
+    from huggingface_hub import HfApi
+
+    with explained(repo):
+        remote = look(HfApi(), repo, revision or "main")
+    check_ours(folder, repo, remote, force)
+    return changes_to(folder, remote)
+
+
+class Again(StoreError):
+    """Worth another look: somebody else committed between ours and our commit, or the Hub is busy."""
+
+
+@contextmanager
+def explained(repo: str) -> Iterator[None]:
+    """The client's errors in our terms."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    unreachable: Any = HfHubHTTPError.__bases__[0]  # the base of all errors of its HTTP library, whichever that is
+    again = "run the same command again: what was uploaded is not sent again"
+    try:
+        yield
+    except LocalTokenNotFoundError as error:
+        raise InputError("there is no token for the Hub; set HF_TOKEN, or run `hf auth login`") from error
+    except HFValidationError as error:
+        raise InputError(f"{repo!r} is no name of a dataset; expected OWNER/NAME") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        said = " ".join(str(error.server_message or error).split())[:200]
+        if status in BUSY:
+            raise Again(f"the Hub answered {status} for {repo} ({said}); {again}") from error
+        if status in REFUSED:
+            raise InputError(
+                f"the Hub refuses this token for {repo} ({status}: {said}); it needs the right to write"
+            ) from error
+        raise StoreError(f"the Hub answered {status or 'nothing'} for {repo} ({said}); {again}") from error
+    except ValueError as error:  # it checks the card before it takes anything
+        raise InputError(f"the Hub does not take this for {repo}: {' '.join(str(error).split())[:400]}") from error
+    except (OSError, RuntimeError, unreachable) as error:
+        said = " ".join(f"{error} {error.__cause__ or ''}".split())[:200]
+        raise StoreError(f"the Hub cannot be reached ({said}); {again}") from error
+
+
+def check_owner(who: Mapping[str, Any], repo: str) -> None:
+    """Raises InputError where the token is nobody's who may write there."""
+    mine = [who.get("name"), *(org.get("name") for org in who.get("orgs") or ())]
+    if repo.partition("/")[0] not in mine:
+        raise InputError(f"{repo} is not yours: this token writes to {', '.join(map(str, mine))}")
+
+
+def look(api: Any, repo: str, branch: str) -> Remote:
+    """What the Hub has on a branch."""
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        info = api.dataset_info(repo, revision=branch, files_metadata=True)
+    except RevisionNotFoundError:
+        return Remote(exists=True)
+    except RepositoryNotFoundError:
+        return Remote()
+    files = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in info.siblings or ()}
+    marker = None
+    if MARKER in files:
+        path = api.hf_hub_download(repo, MARKER, repo_type="dataset", revision=info.sha)
+        marker = orjson.loads(Path(path).read_bytes())
+    return Remote(True, info.sha or "", files, marker)
+
+
+def check_ours(folder: Path, repo: str, remote: Remote, force: bool) -> None:
+    """Raises InputError where another dataset would be written over."""
+    if force or not set(remote.files) - {".gitattributes"}:
+        return
+    ours, theirs = read_json(folder / MARKER), remote.marker
+    if theirs is None:
+        raise InputError(f"{repo} holds a dataset that synthmill did not make; choose another name, or --force")
+    for what in ("flow", "sources"):
+        if ours.get(what) != theirs.get(what):
+            raise InputError(
+                f"{repo} is another dataset: its {what} is {theirs.get(what)}, here it is {ours.get(what)}; choose "
+                "another name, or --force"
+            )
+
+
+def changes_to(folder: Path, remote: Remote) -> Changes:
+    """What has to be sent, what is there as it is, and what goes."""
+    local = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    same = [name for name, path in local.items() if name in remote.files and remote.files[name] in hashes(path)]
+    listed = set((remote.marker or {}).get("files", ()))
+    gone = [name for name in remote.files if name not in local and (name.startswith(OWN) or name in listed)]
+    return Changes([name for name in local if name not in same], same, sorted(gone))
+
+
+def hashes(path: Path) -> tuple[str, str]:
+    """A file's SHA-256, and the SHA-1 that git knows it by."""
+    data = path.read_bytes()
+    return sha256(data).hexdigest(), sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def tags_of(api: Any, repo: str, remote: Remote) -> dict[str, str]:
+    """tag -> commit."""
+    if not remote.exists:
+        return {}
+    return {ref.name: ref.target_commit for ref in api.list_repo_refs(repo, repo_type="dataset").tags}
+
+
+def tagged(api: Any, repo: str, commit: str, tag: str, default: str) -> str:
+    """Name a commit; returns the tag."""
+    taken = tags_of(api, repo, Remote(exists=True))
+    names = [tag] if tag else [default, *(f"{default}-{n}" for n in range(2, TAGS))]
+    for name in names:
+        if taken.get(name) == commit:
+            return name
+        if name not in taken:
+            api.create_tag(repo, tag=name, revision=commit, repo_type="dataset")
+            return name
+    raise InputError(f"{repo} has the tags {names[0]} to {names[-1]} already; name another with --tag")

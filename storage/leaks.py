@@ -1,0 +1,51 @@
+"""A last look before anything leaves: no value of a secret of the environment may be in it."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+
+import polars as pl
+
+from schemas.errors import InputError
+from schemas.settings import SECRET_NAME
+from storage.dataset_folder import Dataset
+
+SHORTEST = 8  # characters of what can be told from a word
+ROWS_AT_ONCE = 10_000
+
+
+def secrets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables whose names say that they hold a secret, and the values."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if SECRET_NAME.search(name) and len(value.strip()) >= SHORTEST and not value.startswith("/")
+    }
+
+
+def check_no_secret(dataset: Dataset, card: str) -> None:
+    """Raises InputError that names the variable and the place, never the value."""
+    looked_for = {name: json.dumps(value.strip(), ensure_ascii=False)[1:-1] for name, value in secrets().items()}
+    if not looked_for:
+        return
+    for place, text in texts_of(dataset, card):
+        for name, value in looked_for.items():
+            if value in text:
+                raise InputError(
+                    f"{place} holds the value of the environment variable {name}; nothing was written: remove it "
+                    "there, or unset the variable if it is no secret"
+                )
+
+
+def texts_of(dataset: Dataset, card: str) -> Iterator[tuple[str, str]]:
+    yield "the card", card
+    for name, data in dataset.files.items():
+        yield name, data.decode(errors="replace")
+    for name, table in dataset.tables.items():
+        for split, frame in table.splits.items():
+            for start in range(0, frame.height, ROWS_AT_ONCE):
+                yield f"{name}, {split}, rows {start:,} and after", lines_of(frame[start : start + ROWS_AT_ONCE])
+
+
+def lines_of(frame: pl.DataFrame) -> str:
+    return frame.write_ndjson()

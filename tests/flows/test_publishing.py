@@ -1,0 +1,363 @@
+"""From a finished run to trainers, the Hub and people: export, lineage, report, difference."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+
+from flows.report import report_page
+from storage.artifacts import Store
+from storage.dataset_folder import Dataset, Table
+from storage.runs import RunRecord
+from tests.command import synthmill
+from tests.conftest import ChatServer, prompts, write_jsonl
+from tests.hub_server import Fault, HubServer
+from tests.tiny import make_tiny_model, one_step, tiny_reward_model
+
+ROWS = 24
+TOKENS = {"a-token": ("me", ["my-lab"]), "other-token": ("other", [])}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, session_server: ChatServer) -> Path:
+    """A folder with a store of two finished runs of `synthesize`; the second one has a row more and another setting."""
+    home = tmp_path_factory.mktemp("publishing")
+    (home / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Rows to start from\n")
+    settings: dict[str, Any] = {
+        "source": "in.jsonl",
+        "engines": {"teacher": session_server.spec},
+        "answers": {"count": 3},
+        "dedup": {"layers": ["exact"]},  # the prompts differ by a number only
+        "workers": 0,
+    }
+    for rows in (ROWS, ROWS + 1):
+        write_jsonl(home / "in.jsonl", prompts(rows))
+        (home / "run.yaml").write_text(yaml.safe_dump(settings))
+        synthmill("run", "synthesize", "--config", "run.yaml", cwd=home, OPENAI_API_KEY="sk-planted-secret-42")
+        settings["decontaminate"] = {"layers": ["words"]}
+    return home
+
+
+def runs(home: Path) -> list[str]:
+    return sorted(path.stem for path in (home / "store" / "runs").glob("*.json"))
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    with HubServer(TOKENS) as server:
+        yield server
+
+
+@pytest.mark.prefect
+def test_a_folder_that_trainers_load(home: Path, tmp_path: Path) -> None:
+    formats = ("as-made", "sft", "dpo-plain", "kto", "reward", "prompts", "sharegpt", "alpaca", "openai")
+    chosen = [part for one in formats for part in ("--format", one)]
+    command = ("export", "synthesize", "--to", tmp_path / "out", *chosen, "--test", 0.3)
+    synthmill(*command, cwd=home, OPENAI_API_KEY="sk-planted-secret-42", HF_TOKEN="hf_planted_secret_43")
+    from datasets import get_dataset_config_names, load_dataset
+    from huggingface_hub import DatasetCard
+
+    names = get_dataset_config_names(str(tmp_path / "out"))
+    assert names == ["preference", *(f"preference_{one.replace('-', '_')}" for one in formats[1:-1])]
+    ids: dict[str, set[str]] = {"train": set(), "test": set()}
+    for name in names:
+        loaded = load_dataset(str(tmp_path / "out"), name, cache_dir=str(tmp_path / "cache"))
+        assert set(loaded) == {"train", "test"}
+        for split, rows in loaded.items():
+            ids[split] |= {one.partition("-")[0] for one in rows["id"]}
+    assert not ids["train"] & ids["test"] and len(ids["train"] | ids["test"]) == ROWS + 1
+    lines = (tmp_path / "out" / "openai" / "preference-train.jsonl").read_text().splitlines()
+    assert len(lines) == len((tmp_path / "out" / "ids" / "preference_openai-train.txt").read_text().split())
+    card = DatasetCard.load(tmp_path / "out" / "README.md")
+    assert card.data.license == "cc-by-4.0" and card.data.language == ["en"]
+    assert {one["config_name"] for one in card.data["dataset_info"]} == set(names)
+    assert "No prompt is in both" in card.text and runs(home)[1] in card.text
+    assert re.search(r"`multifaceted/system_message@\w+`", card.text)
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert b"planted" not in data and str(home).encode() not in data, path
+    config = yaml.safe_load((tmp_path / "out" / "synthmill.yaml").read_text())
+    assert "base_url" not in config["engines"]["teacher"] and config["source"]["path"] == "in.jsonl"
+    again = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    synthmill(*command, cwd=home)
+    assert again == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+
+@pytest.mark.prefect
+def test_what_export_refuses(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    for arguments, said in (
+        (("nothing", "--to", tmp_path / "out"), "has no run 'nothing'; expected an id, its beginning, `latest`"),
+        (("2", "--to", tmp_path / "out"), "2 runs begin with '2'"),
+        (("latest", "--to", tmp_path / "mine"), "holds something else"),
+        (("latest", "--to", tmp_path / "out", "--format", "triplets"), "cannot|triplets; there is preference"),
+        (("latest", "--to", tmp_path / "out", "--shard-size", "many"), "'many' is no size"),
+    ):
+        _, err = synthmill("export", *arguments, cwd=home, expect=2)
+        assert any(one in err for one in said.split("|")), err
+    assert not (tmp_path / "out").exists()
+    out, _ = synthmill("export", "latest", "--to", tmp_path / "out", "--dry-run", cwd=home)
+    assert "data/train-00000-of-00001.parquet" in out and not (tmp_path / "out").exists()
+    leaked = pl.read_parquet(next((home / "store" / "datasets").glob("*/data/*.parquet")))["chosen"][0][0]["content"]
+    _, err = synthmill("export", "latest", "--to", tmp_path / "out", cwd=home, expect=2, MY_API_KEY=leaked)
+    assert "MY_API_KEY" in err and leaked not in err
+
+
+@pytest.mark.prefect
+def test_a_row_leads_back_to_its_input(home: Path, tmp_path: Path) -> None:
+    synthmill("export", "latest", "--to", tmp_path / "out", "--format", "kto", cwd=home)
+    row = pl.read_parquet(tmp_path / "out" / "data" / "*.parquet").row(3, named=True)
+    out, _ = synthmill("show", row["id"], cwd=home, COLUMNS="400")
+    stages = re.findall(r"^(\w+)_[0-9a-f]{8}  row", out, re.MULTILINE)
+    made = [
+        "instructions",
+        "preference_sets",
+        "system_messages",
+        "variants",
+        "answers",
+        "rewards",
+        "pairs",
+        "unique_pairs",
+    ]
+    assert stages == made
+    assert out.count("  call ") == 1 + 1 + 3
+    asked = " ".join(row["prompt"][-1]["content"].split())
+    assert f"prompt: {asked}" in out and "multifaceted/preference_set@" in out and "rewards: " in out
+    _, err = synthmill("show", "no-such-row", cwd=home, expect=2)
+    assert "no artifact and no row 'no-such-row'" in err
+
+
+@pytest.mark.prefect
+def test_what_changed_between_two_runs(home: Path) -> None:
+    one, other = runs(home)
+    out, _ = synthmill("diff", one, other, cwd=home)
+    assert 'decontaminate.layers: ["words","meaning"] -> ["words"]' in out
+    assert f"{ROWS:,} rows in both, 0 changed, 0 lost, 1 gained" in out
+    told = json.loads(synthmill("diff", one, other, "--json", cwd=home)[0])
+    assert told["stages"]["instructions"] == [ROWS, ROWS + 1, 0, 0]
+    assert told["prompts"] == {} and told["models"] == {}
+    assert told["distributions"]["preference: chosen_reward"][0][0] == ROWS
+
+
+@pytest.mark.prefect
+def test_the_report_of_a_run(home: Path) -> None:
+    out, _ = synthmill("report", "latest", "--rows", 5, cwd=home)
+    page = Path(out.strip()).read_text()
+    assert page.count("<article") == 5 and page.count("<svg") == 4 and "5 of 25, evenly spaced" in page
+    for said in ("all answers", "What became of the rows", "system_messages", "<mark>"):
+        assert said in page
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
+
+
+HOSTILE = (
+    "<script>document.title='owned'</script>",
+    "</script><img src=x onerror=\"document.title='owned'\">",
+    "![x](http://127.0.0.1:9/pixel.png) [a](javascript:document.title='owned')",
+    "\u202eright to left override\u202c \x1b[31mred\x07 {{ 7 * 7 }}",
+    "مرحبا بالعالم",
+)
+
+
+def hostile_page(folder: Path) -> Path:
+    rows = [
+        {
+            "id": f"{text}{n}",
+            "prompt": [{"role": "user", "content": text}],
+            "chosen": [{"role": "assistant", "content": text + " better"}],
+            "rejected": [{"role": "assistant", "content": text}],
+            "chosen_reward": 1.0,
+            "rejected_reward": 0.5,
+        }
+        for n, text in enumerate(HOSTILE)
+    ]
+    dataset = Dataset(HOSTILE[0], HOSTILE[1], {HOSTILE[0]: Table.of(pl.DataFrame(rows), "preferences", HOSTILE[1])})
+    run = RunRecord(id="r", flow=HOSTILE[0], started_at="2026-01-01", error=HOSTILE[1])
+    path = folder / "report.html"
+    path.write_text(report_page(Store(folder), run, dataset))
+    return path
+
+
+def test_a_hostile_row_is_text(tmp_path: Path) -> None:
+    page = hostile_page(tmp_path).read_text()
+    assert page.count("<script") == 1 and "<img" not in page and "\x1b" not in page and "\x07" not in page
+    assert "&lt;script&gt;" in page and "49" not in re.sub(
+        r"\d{3,}|[\d.]+[,% ]|#\w+", "", page.split("Rows to read")[-1]
+    )
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_a_hostile_row_does_nothing_in_a_browser(tmp_path: Path) -> None:
+    path = hostile_page(tmp_path)
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}"]
+    done = subprocess.run(
+        [*command, "--virtual-time-budget=2000", "--dump-dom", path.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "<title>&lt;script&gt;document.title='owned'&lt;/script&gt;</title>" in done.stdout, done.stderr[-500:]
+    assert 'class="live"' in done.stdout  # our own script did run
+
+
+def push(
+    home: Path, hub: HubServer, tmp_path: Path, *more: Any, expect: int = 0, token: str = "a-token"
+) -> tuple[str, str]:
+    given = hub.environment(tmp_path, token=token) | {"HF_HUB_OFFLINE": "0"}
+    arguments = ("export", "latest", "--to", "hf://datasets/my-lab/pairs", "--shard-size", "2KB", *more)
+    return synthmill(*arguments, cwd=home, expect=expect, **given)
+
+
+@pytest.mark.prefect
+def test_push_load_compare(home: Path, hub: HubServer, tmp_path: Path) -> None:
+    out, _ = push(home, hub, tmp_path, "--dry-run")
+    assert "send" in out and "my-lab/pairs" not in hub.repos
+    out, err = push(home, hub, tmp_path, "--private", "--test", 0.3)
+    tag = runs(home)[1]
+    assert f'load_dataset("my-lab/pairs", revision="{tag}")' in out and "files sent" in err
+    assert hub.repos["my-lab/pairs"].private and len(hub.repos["my-lab/pairs"].commits) <= 2
+    there = hub.files("my-lab/pairs", tag)
+    shards = [name for name in there if name.endswith(".parquet")]
+    assert len(shards) > 3
+    script = (
+        "from datasets import load_dataset\n"
+        f"rows = load_dataset('my-lab/pairs', 'preference', revision={tag!r})\n"
+        "print(sorted([*rows['train']['id'], *rows['test']['id']]))"
+    )
+    given = {**hub.environment(tmp_path, token="a-token"), "HF_HUB_OFFLINE": "0"}
+    told = python(script, tmp_path, given)
+    local = pl.read_parquet(next(iter(sorted((home / "store" / "datasets").glob("*/data/*.parquet"), key=age))))
+    assert told == str(sorted(local["id"]))
+    (tmp_path / "nobody").mkdir()
+    stranger = {**given, "HF_TOKEN": "", "HF_HOME": str(tmp_path / "nobody")}
+    assert "DatasetNotFoundError" in python(script, tmp_path / "nobody", stranger, fails=True)
+
+    commits = len(hub.repos["my-lab/pairs"].commits)
+    _, err = push(home, hub, tmp_path, "--test", 0.3)
+    assert "nothing to send" in err and len(hub.repos["my-lab/pairs"].commits) == commits
+    out, _ = push(home, hub, tmp_path, "--format", "kto")
+    assert f'revision="{tag}-2"' in out  # another version of the same run
+    assert set(hub.files("my-lab/pairs", tag)) == set(there)
+    now = hub.files("my-lab/pairs")
+    assert not set(shards) & set(now) - {name for name in now if "train" in name}
+    out, _ = push(home, hub, tmp_path, "--revision", "next", "--tag", "v2")
+    assert "v2" in out and set(hub.files("my-lab/pairs", "next")) != set(now)
+
+
+def age(path: Path) -> float:
+    return -path.stat().st_mtime
+
+
+def python(script: str, folder: Path, given: dict[str, str], fails: bool = False) -> str:
+    import sys
+
+    from tests.command import environment
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(folder, **given), capture_output=True, text=True
+    )
+    assert fails or done.returncode == 0, done.stderr[-2000:]
+    return (done.stderr if fails else done.stdout).strip()
+
+
+@pytest.mark.prefect
+def test_pushing_goes_on_after_faults(home: Path, hub: HubServer, tmp_path: Path) -> None:
+    hub.faults += [Fault("PUT", ".", "cut", skip=1), Fault("PUT", ".", 403, times=99, skip=3)]
+    _, err = push(home, hub, tmp_path, expect=1)
+    assert "run the same command again" in err and "Traceback" not in err
+    hub.faults.clear()
+    before = dict(hub.repos["my-lab/pairs"].lfs)
+    hub.requests.clear()
+    push(home, hub, tmp_path)
+    assert before and not [
+        path for method, path in hub.requests if method == "PUT" and any(oid in path for oid in before)
+    ]
+
+    # somebody writes in between: we look again, and their file stays
+    def meddle() -> None:
+        hub.commit("my-lab/pairs", {"LICENSE": b"mine"})
+
+    hub.faults.append(Fault("POST", "/commit/", None, before=meddle))
+    _, err = push(home, hub, tmp_path, "--format", "reward")
+    assert "412" in err and "looking again" in err and hub.files("my-lab/pairs")["LICENSE"] == b"mine"
+    hub.faults.append(Fault("POST", "/commit/", 409))
+    push(home, hub, tmp_path, "--format", "sft")
+    hub.faults[:] = [Fault("POST", "/commit/", 500, times=9)]
+    _, err = push(home, hub, tmp_path, "--format", "kto", expect=1)
+    assert "the Hub answered 500" in err
+    hub.faults.clear()
+    push(home, hub, tmp_path, "--format", "kto", "--tag", "v1")
+    _, err = push(home, hub, tmp_path, "--format", "alpaca", "--tag", "v1", expect=2)
+    assert "has a tag v1 of another version already" in err
+    hub.faults.append(Fault("POST", "/tag/", 409))
+    push(home, hub, tmp_path, "--format", "alpaca", expect=1)
+    push(home, hub, tmp_path, "--format", "alpaca")
+
+
+@pytest.mark.prefect
+def test_whose_dataset_it_is(home: Path, hub: HubServer, tmp_path: Path) -> None:
+    for token, expect, said in (
+        ("", 2, "no token"),
+        ("wrong", 2, "refuses this token"),
+        ("other-token", 2, "is not yours"),
+    ):
+        _, err = push(home, hub, tmp_path, token=token, expect=expect)
+        assert said in err
+    hub.commit("my-lab/pairs", {"README.md": b"# Mine", "data.csv": b"a,b"})
+    _, err = push(home, hub, tmp_path, expect=2)
+    assert "that synthmill did not make" in err
+    _, err = push(home, hub, tmp_path, "--dry-run", expect=2)
+    push(home, hub, tmp_path, "--force")
+    assert "data.csv" in hub.files("my-lab/pairs")
+    marker = json.loads(hub.files("my-lab/pairs")["synthmill.json"]) | {"sources": ["other.jsonl"]}
+    hub.commit("my-lab/pairs", {"synthmill.json": json.dumps(marker).encode()})
+    _, err = push(home, hub, tmp_path, expect=2)
+    assert "is another dataset: its sources" in err
+
+
+@pytest.mark.prefect
+def test_every_format_goes_through_its_trainer(home: Path, tmp_path: Path) -> None:
+    formats = ("sft", "dpo", "dpo-plain", "kto", "reward")
+    chosen = [part for one in formats for part in ("--format", one)]
+    synthmill("export", "latest", "--to", tmp_path / "out", *chosen, cwd=home)
+    from datasets import load_dataset
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+
+    model = str(make_tiny_model(tmp_path / "model"))
+    scorer = tiny_reward_model(tmp_path / "scorer", 1)
+    common = one_step(tmp_path / "trained")
+    trainers: list[tuple[str, Any, Any, Any]] = [
+        ("sft", SFTTrainer, SFTConfig, model),
+        ("dpo", DPOTrainer, DPOConfig, model),
+        ("dpo_plain", DPOTrainer, DPOConfig, model),
+        ("kto", KTOTrainer, KTOConfig, model),
+        (
+            "reward",
+            RewardTrainer,
+            RewardConfig,
+            AutoModelForSequenceClassification.from_pretrained(scorer, num_labels=1),
+        ),
+    ]
+    for name, trainer, config, start in trainers:
+        rows = load_dataset(
+            str(tmp_path / "out"), f"preference_{name}", split="train", cache_dir=str(tmp_path / "cache")
+        )
+        made = trainer(
+            model=start,
+            args=config(**common),
+            train_dataset=rows,
+            processing_class=AutoTokenizer.from_pretrained(model),
+        )
+        made.train()
+        assert made.state.global_step == 1, name

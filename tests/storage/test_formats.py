@@ -1,0 +1,209 @@
+"""Trainers' formats, splits without a shared prompt, shards, licences, and the last look for secrets."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.errors import InputError
+from schemas.licenses import most_restrictive
+from storage.dataset_folder import Dataset, Table, is_ours, read_dataset, write_dataset
+from storage.formats import FORMATS, formatted
+from storage.leaks import check_no_secret
+from storage.splits import first_said, split_by_prompt
+
+
+def said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def pairs(count: int, prompts: int | None = None) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {
+                "id": f"pair{n}",
+                "parent_id": f"pool{n}",
+                "prompt": [said("system", "Be brief."), said("user", f"Question {n % (prompts or count)}?")],
+                "chosen": [said("assistant", f"good {n}")],
+                "rejected": [said("assistant", f"bad {n}")],
+                "chosen_reward": 1.0,
+            }
+            for n in range(count)
+        ]
+    )
+
+
+def tables(count: int = 4) -> dict[str, Table]:
+    rows = pairs(count)
+    chats = pl.DataFrame(
+        [
+            {
+                "id": f"chat{n}",
+                "messages": [
+                    said("user", f"Question {n}?"),
+                    said("assistant", "a"),
+                    said("user", "b"),
+                    said("assistant", "c"),
+                ],
+                "tools": json.dumps([{"type": "function", "function": {"name": "look", "parameters": {}}}]),
+            }
+            for n in range(count)
+        ]
+    )
+    mined = pl.DataFrame({"id": ["t"], "conversation": ["x"], "anchor": ["q"], "positive": ["p"], "negative": ["n"]})
+    completions = rows.select("id", "prompt", completion="chosen")
+    prompts = pl.DataFrame({"id": ["p1", "p2"], "prompt": ["a", "b"], "system": ["s", None]})
+    return {
+        "preference": Table.of(rows, "preferences", "a pair"),
+        "sft": Table.of(chats, "conversations", "a chat"),
+        "picks": Table.of(completions, "completions", "an answer"),
+        "mined": Table.of(mined, "triplets", "a triplet"),
+        "prompts": Table.of(prompts, "prompts", "a prompt"),
+        "bench": Table({"test": pl.DataFrame({"id": ["x"], "prompt": ["y"]})}, "other", "a row"),
+    }
+
+
+def test_each_format_is_what_its_trainer_reads() -> None:
+    made, files = formatted(tables(), FORMATS)
+    first = {name: table.splits["train"].row(0, named=True) for name, table in made.items() if "train" in table.splits}
+    question = [said("system", "Be brief."), said("user", "Question 0?")]
+    assert first["preference"] == first["preference_dpo"]
+    assert first["preference_sft"]["messages"] == [*question, said("assistant", "good 0")]
+    assert first["preference_dpo_plain"]["prompt"] == "Be brief.\n\nQuestion 0?"
+    assert (first["preference_dpo_plain"]["chosen"], first["preference_dpo_plain"]["rejected"]) == ("good 0", "bad 0")
+    kto = made["preference_kto"].splits["train"]
+    assert kto["label"].to_list() == [True, False] * 4
+    assert kto["id"].to_list()[:2] == ["pair0-chosen", "pair0-rejected"]
+    assert first["preference_reward"]["rejected"] == [*question, said("assistant", "bad 0")]
+    assert first["preference_prompts"]["prompt"] == question
+    assert first["preference_sharegpt"]["conversations"][1] == {"from": "human", "value": "Question 0?"}
+    assert first["preference_sharegpt"]["chosen"] == {"from": "gpt", "value": "good 0"}
+    alpaca = first["sft_alpaca"]
+    assert (alpaca["instruction"], alpaca["input"], alpaca["output"]) == ("b", "", "c")
+    assert alpaca["history"] == [["Question 0?", "a"]]
+    assert first["preference_alpaca"]["system"] == "Be brief."
+    assert first["prompts_prompts"]["prompt"] == [said("system", "s"), said("user", "a")]
+    assert made["prompts_prompts"].splits["train"]["prompt"].to_list()[1] == [said("user", "b")]
+    assert made["mined_triplets"].splits["train"].columns == ["anchor", "positive", "negative"]
+    assert files["ids/mined_triplets-train.txt"] == b"t\n"
+    line = json.loads(files["openai/sft-train.jsonl"].splitlines()[0])
+    assert set(line) == {"messages", "tools"} and line["tools"][0]["function"]["name"] == "look"
+    line = json.loads(files["openai/preference-train.jsonl"].splitlines()[0])
+    assert line["input"]["messages"] == question and line["preferred_output"] == [said("assistant", "good 0")]
+    assert files["ids/preference_openai-train.txt"].decode().split() == [f"pair{n}" for n in range(4)]
+    assert "bench_sft" not in made and "mined_dpo" not in made
+
+
+def test_calls_of_tools_keep_their_arguments() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": "x"}'}}
+    empty = {"tool_calls": [], "tool_call_id": ""}
+    messages = [
+        {**said("user", "hi"), **empty},
+        {**said("assistant", ""), "tool_calls": [call], "tool_call_id": ""},
+        {**said("tool", "found"), "tool_calls": [], "tool_call_id": "c1"},
+        {**said("assistant", "done"), **empty},
+    ]
+    rows = pl.DataFrame([{"id": "a", "messages": messages, "tools": "[]"}])
+    made, files = formatted({"sft": Table.of(rows, "conversations", "")}, ["sharegpt", "openai"])
+    turns = made["sft_sharegpt"].splits["train"]["conversations"].to_list()[0]
+    assert [turn["from"] for turn in turns] == ["human", "function_call", "observation", "gpt"]
+    assert json.loads(turns[1]["value"]) == {"name": "look", "arguments": {"at": "x"}}
+    told = json.loads(files["openai/sft-train.jsonl"])["messages"]
+    assert told[0] == said("user", "hi")
+    assert told[1]["tool_calls"] == [call] and told[2]["tool_call_id"] == "c1"
+
+
+def test_a_format_that_suits_nothing_says_what_there_is() -> None:
+    with pytest.raises(InputError, match=r"cannot|triplets; there is preference \(preferences\)"):
+        formatted({"preference": tables()["preference"]}, ["triplets"])
+
+
+def test_no_prompt_is_on_both_sides_and_rows_stay_where_they_are() -> None:
+    given_ = tables(400)
+    split = split_by_prompt(given_, 0.25)
+    assert split["bench"] is given_["bench"]
+    sides: dict[str, set[str]] = {"train": set(), "test": set()}
+    for name in ("preference", "sft", "picks"):
+        rows = split[name].splits
+        assert rows["train"].height + rows["test"].height == 400
+        for side, frame in rows.items():
+            column = "messages" if name == "sft" else "prompt"
+            sides[side] |= {first_said(prompt) for prompt in frame[column].to_list()}
+    assert not sides["train"] & sides["test"]
+    assert 60 <= len(sides["test"]) <= 140
+    more = split_by_prompt(tables(800), 0.25)["preference"].splits["test"]["id"].to_list()
+    assert [one for one in more if int(one.removeprefix("pair")) < 400] == split["preference"].splits["test"][
+        "id"
+    ].to_list()
+
+
+def test_rows_of_a_conversation_or_a_parent_stay_together() -> None:
+    rows = pl.DataFrame(
+        {
+            "id": [f"{n}" for n in range(300)],
+            "conversation": [f"c{n // 3}" for n in range(300)],
+            "prompt": [f"p{n}" for n in range(300)],
+        }
+    )
+    split = split_by_prompt({"a": Table.of(rows, "prompts", "")}, 0.3)["a"].splits
+    assert not set(split["train"]["conversation"]) & set(split["test"]["conversation"])
+    assert split["test"].height > 30
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), st.integers(0, 3)), max_size=30), st.floats(0.01, 0.99))
+def test_splits_lose_no_row(given_: list[tuple[str, int]], share: float) -> None:
+    rows = pl.DataFrame(
+        [{"id": f"r{n}", "parent_id": f"{parent}", "prompt": prompt} for n, (prompt, parent) in enumerate(given_)],
+        schema={"id": pl.String, "parent_id": pl.String, "prompt": pl.String},
+    )
+    split = split_by_prompt({"a": Table.of(rows, "prompts", "")}, share)["a"].splits
+    assert sorted([*split["train"]["id"], *split["test"]["id"]]) == sorted(rows["id"])
+    assert not set(split["train"]["parent_id"]) & set(split["test"]["parent_id"])
+
+
+def test_shards_are_bounded_and_read_back(tmp_path: Path) -> None:
+    rows = pairs(1000)
+    dataset = Dataset(
+        "Title", "Intro.", {"a": Table.of(rows, "preferences", "a pair"), "none": Table.of(rows[:0], "other", "")}
+    )
+    size = rows.to_arrow().nbytes
+    assert write_dataset(tmp_path / "out", dataset, "card", shard_bytes=size // 5) == 1000
+    shards = sorted(path.name for path in (tmp_path / "out" / "data").iterdir())
+    assert 3 <= len(shards) <= 6 and shards[0].startswith("train-00000-of-0000")
+    again = read_dataset(tmp_path / "out")
+    assert again.tables["a"].rows.equals(rows) and again.tables["a"].kind == "preferences"
+    write_dataset(tmp_path / "out", dataset, "card")
+    assert [path.name for path in (tmp_path / "out" / "data").iterdir()] == ["train-00000-of-00001.parquet"]
+    assert is_ours(tmp_path / "out") and is_ours(tmp_path / "absent") and not is_ours(Path(__file__).parent)
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [
+        (["mit", "cc-by-nc-4.0"], "cc-by-nc-4.0"),
+        (["CC0-1.0"], "cc0-1.0"),
+        (["apache-2.0", "apache-2.0"], "apache-2.0"),
+        (["mit", ""], "unknown"),
+        ([], "unknown"),
+        (["mit", "my-own"], "other"),
+        (["my-own"], "my-own"),
+        (["cc-by-sa-3.0", "cc-by-sa-4.0"], "cc-by-sa-4.0"),
+        (["gpl-3.0", "cc-by-sa-4.0"], "other"),
+        (["mit", "cc-by-sa-4.0", "cc-by-nc-sa-4.0"], "cc-by-nc-sa-4.0"),
+    ],
+)
+def test_the_most_restrictive_licence_is_named(given_: list[str], expected: str) -> None:
+    assert most_restrictive(given_) == expected
+
+
+def test_a_secret_in_a_row_stops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = pairs(3).with_columns(chosen=pl.lit([said("assistant", 'the key is "sk-planted\\42"')]))
+    dataset = Dataset("t", "i", {"preference": Table.of(rows, "preferences", "")})
+    check_no_secret(dataset, "card")
+    monkeypatch.setenv("SOME_API_KEY", 'sk-planted\\42"')
+    with pytest.raises(InputError, match=r"preference, train.*SOME_API_KEY") as raised:
+        check_no_secret(dataset, "card")
+    assert "sk-planted" not in raised.value.message
