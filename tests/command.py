@@ -1,12 +1,37 @@
-"""Run the command line as users do: a process of its own, in a folder of its own."""
+"""Run the command line as users do: a process of its own, in a folder of its own.
 
+Flows run on one Prefect server, which the first of them starts for all tests: each would take ten seconds for its own.
+Tests of what a run leaves behind, and of what it writes, have `own_prefect` instead.
+"""
+
+import atexit
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 ROOT = Path(__file__).parent.parent
+SHARED_PREFECT = True
+
+
+@cache
+def prefect_url() -> str:
+    """The address of the server that tests share; it ends with this process."""
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.server import prefect_server
+
+    until_exit = ExitStack()
+    home = until_exit.enter_context(TemporaryDirectory(prefix="prefect-"))
+    with patch.dict(os.environ, {"PREFECT_HOME": home}):
+        until_exit.enter_context(prefect_server())
+    atexit.register(until_exit.close)
+    return str(PREFECT_API_URL.value())
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -18,10 +43,11 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 def start(*arguments: Any, cwd: Path, **more: str) -> "subprocess.Popen[str]":
+    shared = {"PREFECT_API_URL": prefect_url()} if SHARED_PREFECT and arguments[0] == "run" else {}
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *map(str, arguments)],
         cwd=cwd,
-        env=environment(cwd, **more),
+        env=environment(cwd, **shared, **more),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -21,6 +21,7 @@ from flows.quiet import CHATTER_OFF, TELEMETRY_OFF
 from schemas.calls import Completion, Request
 from schemas.rows import Instruction
 from storage.artifacts import Store
+from tests import command
 
 for name, value in {**TELEMETRY_OFF, **CHATTER_OFF}.items():
     os.environ.setdefault(name, value)
@@ -60,6 +61,12 @@ def server(session_server: ChatServer) -> ChatServer:
     """The chat server with its counts at zero and its default behaviour."""
     session_server.set(forget=1, latency_ms=2, sigma=0, fail_every=0, fail_status=500, fail_on="", retry_after="")
     return session_server
+
+
+@pytest.fixture
+def own_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flows start a Prefect server of their own, as they do for users who have none."""
+    monkeypatch.setattr(command, "SHARED_PREFECT", False)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tasks.guard import MARK
 from tests.command import ROOT, start, synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("own_prefect")]
 IN_FLIGHT = 16
 
 

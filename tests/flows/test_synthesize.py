@@ -29,6 +29,7 @@ def config(tmp_path: Path, server: ChatServer) -> Path:
     return tmp_path / "run.yaml"
 
 
+@pytest.mark.usefixtures("own_prefect")
 def test_the_whole_job_then_nothing_to_do_then_only_what_is_new(
     config: Path, tmp_path: Path, server: ChatServer
 ) -> None:
