@@ -26,6 +26,8 @@ demo: $(VENV)/.base  ## Preference pairs from 24 instructions on the embedded mo
 	@echo "    --set engines.teacher=openai:MODEL@http://127.0.0.1:8000/v1   (a server)"
 	@echo "    --set engines.teacher=llamacpp:/models/model.gguf   (a file)"
 	@echo "    --set engines.teacher=vllm:OWNER/NAME   (a Hub id)"
+	@echo "And its page, to open in a browser:"
+	@$(BIN)/synthmill report synthesize
 
 test: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every test that this machine can
 	$(BIN)/python -m pytest

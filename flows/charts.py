@@ -37,7 +37,7 @@ def histogram(series: Mapping[str, Sequence[float]], title: str) -> str:
 
 
 def bin_edges(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Even bins; what lies beyond the outermost hundredth, if it is far, is counted in the last bin of its side."""
+    """At most BINS even bins; of whole numbers each holds as many, and its edges lie between them."""
     low, high = float(values.min()), float(values.max())
     whole = bool((values == np.round(values)).all())
     if high <= low:
@@ -65,6 +65,7 @@ def axes(edges: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]], 
 
 def figure(number: float) -> str:
     """Three digits that count."""
-    if number == 0 or abs(number) >= 1000:
+    if abs(number) < 1e-9 or abs(number) >= 100:
         return f"{number:,.0f}"
-    return f"{number:.{max(0, 2 - floor(log10(abs(number))))}f}".rstrip("0").rstrip(".") if abs(number) > 1e-9 else "0"
+    said = f"{number:.{max(0, 2 - floor(log10(abs(number))))}f}"
+    return said.rstrip("0").rstrip(".") if "." in said else said

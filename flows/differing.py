@@ -168,18 +168,37 @@ def spread(numbers: pl.Series) -> list[float] | None:
 
 def compared_rows(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, Any]:
     """Rows by id: in both, changed, lost, gained; with the first of those lost and gained."""
-    sides = [{row["id"]: row for row in frame.to_dicts()} if "id" in frame.columns else {} for frame in (before, after)]
-    lost, gained = ([one for one in a if one not in b] for a, b in (sides, sides[::-1]))
-    both = [one for one in sides[0] if one in sides[1]]
-    changed = sum(sides[0][one] != sides[1][one] for one in both)
+    one, other = hashed(before), hashed(after)
+    both = one.join(other, "id", suffix="_after")
+    changed = both.filter(pl.col("said") != pl.col("said_after")).height
+    lost, gained = one.join(other, "id", "anti"), other.join(one, "id", "anti")
     return {
-        "same": len(both) - changed,
+        "same": both.height - changed,
         "changed": changed,
-        "lost": len(lost),
-        "gained": len(gained),
-        "lost_examples": [(one, text_of(sides[0][one])) for one in lost[:EXAMPLES]],
-        "gained_examples": [(one, text_of(sides[1][one])) for one in gained[:EXAMPLES]],
+        "lost": lost.height,
+        "gained": gained.height,
+        "lost_examples": examples(before, lost),
+        "gained_examples": examples(after, gained),
     }
+
+
+def hashed(rows: pl.DataFrame) -> pl.DataFrame:
+    """id, said: a number for all that the rows of an id say, in any order."""
+    if "id" not in rows.columns:
+        return pl.DataFrame(schema={"id": pl.String, "said": pl.UInt64})
+    line = pl.struct(pl.exclude("id")).struct.json_encode().hash() if rows.width > 1 else pl.lit(0, pl.UInt64)
+    return rows.select("id", said=line).group_by("id", maintain_order=True).agg(pl.col("said").sum())
+
+
+def examples(rows: pl.DataFrame, some: pl.DataFrame) -> list[tuple[str, str]]:
+    """The first of some ids, each with what its row is about."""
+    ids = some["id"].head(EXAMPLES)
+    found = (
+        rows.filter(pl.col("id").is_in(ids.implode())).unique("id", keep="first", maintain_order=True)
+        if len(ids)
+        else rows[:0]
+    )
+    return [(row["id"], text_of(row)) for row in found.to_dicts()]
 
 
 def text_of(row: Mapping[str, Any]) -> str:

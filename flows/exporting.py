@@ -9,6 +9,7 @@ from typing import NamedTuple
 from flows.card import publishable
 from flows.looking import open_store
 from flows.plans import FLOWS
+from flows.report import PAGE, report_page
 from schemas.errors import InputError
 from storage.artifacts import Store
 from storage.dataset_folder import Dataset, is_ours, read_dataset, write_dataset
@@ -73,7 +74,7 @@ def prepared(store: Store, run: RunRecord, asked: Export) -> tuple[Dataset, str]
     return publishable(
         store,
         run.flow,
-        replace(made, tables=tables, files={**made.files, **files}),
+        replace(made, tables=tables, files={**made.files, **files, PAGE: report_page(store, run, made).encode()}),
         manifests_of(store, run),
         FLOWS[run.flow][0].model_validate(run.settings),
         place=asked.to.removeprefix(HUB) if asked.to.startswith(HUB) else Path(asked.to).name,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from flows.report import report_page
 from storage.artifacts import Store
 from storage.dataset_folder import Dataset, Table
 from storage.runs import RunRecord
-from tests.command import synthmill
+from tests.command import prefect_url, synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 from tests.hub_server import Fault, HubServer
 from tests.tiny import make_tiny_model, one_step, tiny_reward_model
@@ -157,6 +158,8 @@ def test_the_report_of_a_run(home: Path) -> None:
     for said in ("all answers", "What became of the rows", "system_messages", "<mark>"):
         assert said in page
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
+    artifacts = httpx.post(f"{prefect_url()}/artifacts/filter", json={"limit": 200}, timeout=30).json()
+    assert any(one["key"] == "report" and Path(out.strip()).as_uri() in one["data"] for one in artifacts)
 
 
 HOSTILE = (
@@ -168,7 +171,7 @@ HOSTILE = (
 )
 
 
-def hostile_page(folder: Path) -> Path:
+def hostile_page(folder: Path, times: int = 1) -> Path:
     rows = [
         {
             "id": f"{text}{n}",
@@ -178,12 +181,12 @@ def hostile_page(folder: Path) -> Path:
             "chosen_reward": 1.0,
             "rejected_reward": 0.5,
         }
-        for n, text in enumerate(HOSTILE)
+        for n, text in enumerate(HOSTILE * times)
     ]
     dataset = Dataset(HOSTILE[0], HOSTILE[1], {HOSTILE[0]: Table.of(pl.DataFrame(rows), "preferences", HOSTILE[1])})
     run = RunRecord(id="r", flow=HOSTILE[0], started_at="2026-01-01", error=HOSTILE[1])
     path = folder / "report.html"
-    path.write_text(report_page(Store(folder), run, dataset))
+    path.write_text(report_page(Store(folder), run, dataset, len(rows)))
     return path
 
 
@@ -193,6 +196,11 @@ def test_a_hostile_row_is_text(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in page and "49" not in re.sub(
         r"\d{3,}|[\d.]+[,% ]|#\w+", "", page.split("Rows to read")[-1]
     )
+
+
+def test_five_thousand_rows_are_one_page(tmp_path: Path) -> None:
+    page = hostile_page(tmp_path, 1000).read_text()
+    assert page.count("<article") == 5000 and len(page) < 20e6
 
 
 @pytest.mark.browser
@@ -241,6 +249,9 @@ def test_push_load_compare(home: Path, hub: HubServer, tmp_path: Path) -> None:
     (tmp_path / "nobody").mkdir()
     stranger = {**given, "HF_TOKEN": "", "HF_HOME": str(tmp_path / "nobody")}
     assert "DatasetNotFoundError" in python(script, tmp_path / "nobody", stranger, fails=True)
+
+    valid = "from huggingface_hub import DatasetCard\nDatasetCard.load('my-lab/pairs').validate()\nprint('valid')"
+    assert python(valid, tmp_path, given) == "valid"
 
     commits = len(hub.repos["my-lab/pairs"].commits)
     _, err = push(home, hub, tmp_path, "--test", 0.3)
