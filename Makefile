@@ -9,7 +9,7 @@ DEMO := $(BIN)/synthmill run synthesize --config examples/demo.yaml
 BENCHES := generation dialogue vllm_tokens retrieval cuts dedup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench vllm-cpu clean
+.PHONY: help demo serve stop test check bench vllm-cpu clean
 
 help:  ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,8 +29,14 @@ demo: $(VENV)/.base  ## Preference pairs from 24 instructions on the embedded mo
 	@echo "And its page, to open in a browser:"
 	@$(BIN)/synthmill report synthesize
 
+serve: $(VENV)/.base  ## A local Prefect server with every flow deployed, and a worker; prints its page
+	@$(BIN)/synthmill serve
+
+stop:  ## End what `make serve` started
+	@$(BIN)/synthmill serve --stop
+
 test: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every test that this machine can
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.base $(VENV)/.dev  ## Format, lint, types
 	$(BIN)/ruff format --check .

@@ -13,8 +13,8 @@ from schemas.licenses import most_restrictive
 from schemas.settings import RunSettings
 from storage.artifacts import Store
 from storage.card_metadata import metadata
-from storage.dataset_folder import Dataset
-from storage.provenance import made_from, public_settings
+from storage.dataset_folder import Dataset, as_message
+from storage.provenance import made_from, public_engine, public_settings
 from storage.publish import compared
 from tasks.filtering import language_of
 
@@ -28,7 +28,7 @@ def publishable(
     store: Store, flow: str, dataset: Dataset, made: Made, settings: RunSettings, **more: Any
 ) -> tuple[Dataset, str]:
     """A dataset with its settings beside it, and its card. made: manifests by stage, in their order; more: place (where
-    it will be loaded from), run, parted (split by prompt), lines, license.
+    it will be loaded from), run, parted (split by prompt), license.
     """
     given = public_settings(settings)
     text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=110)
@@ -59,7 +59,6 @@ def card(
     place: str = HERE,
     run: str = "",
     parted: bool = False,
-    lines: str = "",
     license: str = "",
 ) -> str:
     """README.md, YAML metadata first."""
@@ -76,7 +75,6 @@ def card(
         run=run,
         place=place,
         first=(name, next(iter(splits))),
-        lines=lines,
         parted=parted,
         models=models_of(made),
         prompts={name: hash for m in made.values() for name, hash in m.identity.get("prompts", {}).items()},
@@ -107,8 +105,8 @@ def last_said(value: Any) -> str:
     """A text, or the last text of a chat."""
     if isinstance(value, str):
         return value
-    last = value if isinstance(value, dict) else value[-1] if value is not None and len(value) else None
-    return str(last.get("content") or last.get("value") or "") if isinstance(last, dict) else ""
+    last = value if isinstance(value, dict) else as_message(value[-1]) if value is not None and len(value) else {}
+    return str(last.get("content") or last.get("value") or "")
 
 
 def models_of(made: Made) -> dict[str, list[str]]:
@@ -116,8 +114,8 @@ def models_of(made: Made) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for manifest in made.values():
         for role, name in manifest.identity.get("engines", {}).items():
-            if name not in found.setdefault(role, []):
-                found[role].append(name)
+            if (shown := public_engine(name)) not in found.setdefault(role, []):
+                found[role].append(shown)
     return found
 
 

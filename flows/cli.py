@@ -11,7 +11,7 @@ from flows.compare_commands import decontaminate, dedup, neighbours
 from flows.file_commands import pairs, rank, ray_option, sample, score, split_set, store_option
 from flows.publish_commands import diff, export, report
 from flows.quiet import CHATTER_OFF, TELEMETRY_OFF
-from schemas.errors import InputError, Stopped, SynthmillError
+from schemas.errors import InputError, LimitReached, Stopped, SynthmillError
 
 PREVIEWED = {"dialogues": "inputs.count", "self-rip": "prompts.count"}
 FLOW_NAMES = ("synthesize", "multifaceted", "judge", "dialogues", "retpo", "preferences", "self-rip")
@@ -134,6 +134,36 @@ def calls(store: str, record: Path | None) -> None:
 
 
 @cli.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=4200, show_default=True)
+@click.option("--stop", "stopping", is_flag=True, help="End what was started here.")
+def serve(port: int, stopping: bool) -> None:
+    """Start a Prefect server with every flow as a deployment, and a worker; schedules run until --stop."""
+    from flows import serving
+
+    serving.stop() if stopping else serving.serve(port)
+
+
+@cli.command()
+@store_option
+def verify(store: str) -> None:
+    """Read a store whole: checksums, counts, lineage, every stored answer. Exits 1 where something is amiss."""
+    from flows.keeping import check
+
+    check(Path(store))
+
+
+@cli.command()
+@store_option
+@click.option("--older-than", "days", type=click.FloatRange(0), default=7.0, show_default=True, help="Days.")
+@click.option("--delete", is_flag=True, help="Delete it; without this, only say what could go.")
+def gc(store: str, days: float, delete: bool) -> None:
+    """Find what no run or dataset refers to, and what killed processes left. Stored answers are never touched."""
+    from flows.keeping import sweep_out
+
+    sweep_out(Path(store), days, delete)
+
+
+@cli.command()
 @store_option
 def doctor(store: str) -> None:
     """Say what is installed, which engines work, what is missing and how to get it."""
@@ -143,7 +173,7 @@ def doctor(store: str) -> None:
 
 
 def main() -> None:
-    """Entry point: one clear line for every error. Exit codes: 1 failed, 2 wrong input, 130 stopped."""
+    """Entry point: one clear line for every error. Exit codes: 1 failed, 2 wrong input, 3 a limit met, 130 stopped."""
     for name, value in {**TELEMETRY_OFF, **CHATTER_OFF}.items():
         os.environ.setdefault(name, value)
     try:
@@ -159,7 +189,7 @@ def main() -> None:
         os._exit(130)  # a thread that still waits for something would hold us back
     except Stopped as stopped:
         print(stopped.message, file=sys.stderr)
-        sys.exit(130)
+        sys.exit(3 if isinstance(stopped, LimitReached) else 130)
     except SynthmillError as error:
         print(f"error: {error.message}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)

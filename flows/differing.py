@@ -12,7 +12,7 @@ from rich.text import Text
 from flows.looking import open_store, plain, shortened, table
 from schemas.errors import InputError
 from storage.artifacts import Store
-from storage.dataset_folder import Dataset, read_dataset
+from storage.dataset_folder import Dataset, as_message, read_dataset
 from storage.runs import RunRecord, find_run, manifests_of
 
 Change = tuple[Any, Any]
@@ -156,8 +156,8 @@ def numbers_of(dataset: Dataset) -> Iterator[tuple[str, pl.Series]]:
                 yield f"{name}: {column}", rows[column].drop_nulls()
         for column in ("chosen", "rejected", "completion", "messages"):
             if one.kind != "other" and column in rows.columns:
-                last = rows[column].list.last().struct.field("content")
-                yield f"{name}: characters of {column}", last.str.len_chars().drop_nulls()
+                said = [len(as_message(chat[-1]).get("content") or "") for chat in rows[column].to_list() if chat]
+                yield f"{name}: characters of {column}", pl.Series(said, dtype=pl.Int64)
 
 
 def spread(numbers: pl.Series) -> list[float] | None:
@@ -207,6 +207,6 @@ def text_of(row: Mapping[str, Any]) -> str:
         value = row.get(name)
         if isinstance(value, str):
             return value
-        if isinstance(value, list) and value and isinstance(value[-1], dict):
-            return str(value[-1].get("content", ""))
+        if isinstance(value, list) and value:
+            return str(as_message(value[-1]).get("content", ""))
     return ""

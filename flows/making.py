@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect import task
 from prefect.artifacts import (
@@ -18,7 +19,9 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
+from prefect.states import Crashed
 
 from flows.card import publishable
 from flows.plan import Plan
@@ -27,13 +30,16 @@ from flows.quiet import TELEMETRY_OFF
 from flows.report import write_report
 from flows.stopping import STOP, TAKEN_OVER, stop_on_signals
 from schemas.artifacts import Manifest
-from schemas.errors import EngineError, EngineRefused, Stopped, SynthmillError
+from schemas.errors import EngineError, EngineRefused, InputError, Stopped, SynthmillError
 from schemas.progress import Progress
 from storage.artifacts import Store, read_dropped
-from storage.catalog import rebuild
+from storage.catalog import rebuild, spent_by
 from storage.dataset_folder import write_dataset
-from storage.runs import RunRecord, StageRun, new_run, now, summary, write_run
+from storage.runs import RunRecord, StageRun, new_run, now, summary, sweep, write_run
+from tasks.budget import Budget
+from tasks.engines.engine import engine_name
 from tasks.guard import guard
+from tasks.limits import RunLimits
 from tasks.parallel import InProcess, RayPool, make_pool
 from tasks.stages import Planned, run_stage
 
@@ -97,8 +103,13 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
         stop_on_signals()
     planned = make()
     settings, store = planned.settings, planned.store
-    record = write_run(store, new_run(planned.flow, settings.model_dump(mode="json")))
-    pool = make_pool(store, record.id, STOP, settings.workers, settings.ray_address)
+    mark_crashed(store)
+    limits = limits_of(planned)
+    record = new_run(planned.flow, settings.model_dump(mode="json"), planned.dataset.name)
+    context = FlowRunContext.get()
+    flow_run = str(context.flow_run.id) if context and context.flow_run else ""
+    record = write_run(store, record.model_copy(update={"flow_run": flow_run}))
+    pool = make_pool(store, record.id, STOP, settings.workers, settings.ray_address, limits)
     stages: list[StageRun] = []
     status, error = "failed", ""
     dataset = ""
@@ -111,6 +122,7 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
             manifest, stage_run = make_stage(step.stage.name, place, store, step, source, pool, record.id)
             by_key[step.key] = made[step.stage.name] = manifest
             stages.append(stage_run)
+            limits.check(step.stage, manifest)
             if step.key in trunk:
                 check_something_left(store, manifest)
         published, card = publishable(store, planned.flow, planned.publish(made), made, settings)
@@ -139,6 +151,29 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
                 create_link_artifact(link=page.as_uri(), link_text=page.name, key="report", description=record.id)
             create_markdown_artifact(markdown=summary(record), key="summary", description=f"{planned.flow} {record.id}")
     return record
+
+
+def mark_crashed(store: Store) -> None:
+    """Runs that were killed, here and on Prefect's page, where they would run for ever."""
+    for run in sweep(store):
+        print(f"run {run.id} ({run.flow}) was killed; what it was answered is used", file=sys.stderr, flush=True)
+        if run.flow_run:
+            with suppress(Exception), get_client(sync_client=True) as client:  # another server's, perhaps
+                client.set_flow_run_state(UUID(run.flow_run), Crashed(message=run.error), force=True)
+
+
+def limits_of(planned: Plan) -> RunLimits:
+    """The run's limits, with what its job has spent so far. Raises InputError for an engine without a price."""
+    settings = planned.settings
+    given = settings.budget
+    if not given.limited:
+        return RunLimits(None, settings.drop_limit)
+    engines = {engine_name(one): one for step in planned.stages for one in step.roles.values()}
+    if given.counts_money and (free := [n for n, e in engines.items() if not e.in_process and given.price(n) is None]):
+        raise InputError(
+            f"budget.money needs a price of {free[0]}; expected budget.prices.{free[0]}={{prompt: 1, ...}}"
+        )
+    return RunLimits(Budget(given, spent_by(planned.store, planned.dataset.name, given)), settings.drop_limit)
 
 
 def drawn(store: Store, record: RunRecord) -> Path | None:

@@ -10,7 +10,7 @@ from schemas.errors import InputError
 from schemas.hashing import content_hash
 from schemas.settings import EngineSettings, FileSettings, RunSettings
 from storage.artifacts import Store, sealed_artifact
-from storage.dataset_folder import CARD, Dataset
+from storage.dataset_folder import Dataset, is_finished
 from storage.provenance import stated_licenses
 from storage.sources import INSTRUCTIONS, RowKind, read_chunks
 from tasks.stages import Planned, ingest, source_key
@@ -81,7 +81,7 @@ class Plan:
 
     def is_done(self) -> bool:
         """Whether nothing is left to make: every artifact and the dataset are there."""
-        return self.made() is not None and (self.dataset / CARD).exists()
+        return self.made() is not None and is_finished(self.dataset)
 
 
 def chain(roles: Roles, key: str, *stages: Stage) -> list[Planned]:

@@ -1,17 +1,14 @@
 """`synthmill export`, `report` and `diff`: what a run made, for trainers and for people."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from flows.file_commands import store_option
 from schemas.errors import InputError
+from schemas.export_settings import ExportSettings, Format
 
-FORMATS = (
-    *("as-made", "sft", "dpo", "dpo-plain", "kto", "reward", "prompts"),
-    *("triplets", "sharegpt", "alpaca", "openai"),
-)
 UNITS = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
 
@@ -31,7 +28,7 @@ def size(text: str) -> int:
     "--format",
     "formats",
     multiple=True,
-    type=click.Choice(FORMATS),
+    type=click.Choice(get_args(Format)),
     default=("as-made",),
     show_default=True,
     help="One or more; each configuration that can take a format is written in it.",
@@ -48,7 +45,7 @@ def size(text: str) -> int:
 @click.option("--tag", default="", help="Hub: the tag of this version; default: the run's id.")
 @click.option("--force", is_flag=True, help="Write over a dataset or folder that this flow did not make.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written or sent, and send nothing.")
-def export(run: str, store: str, shard_size: str, **given: Any) -> None:
+def export(shard_size: str, dry_run: bool, **given: Any) -> None:
     """Write a RUN's dataset, with its card, for trainers.
 
     RUN is an id or its beginning, `latest`, or a flow's name (its latest finished run).
@@ -64,10 +61,9 @@ def export(run: str, store: str, shard_size: str, **given: Any) -> None:
     To the Hub: one commit and one tag a run; the token is HF_TOKEN or that of `hf auth login`. Run it again after a
     failure: what was uploaded is not sent again.
     """
-    from flows.exporting import Export
     from flows.exporting import export as write
 
-    write(Path(store), Export(run, shard_bytes=size(shard_size), **given))
+    write(ExportSettings(shard_bytes=size(shard_size), **given), dry_run)
 
 
 @click.command()

@@ -19,8 +19,9 @@ from flows.retpo_report import figures as retrieval_figures
 from flows.sunburst import sunburst
 from schemas.artifacts import Manifest
 from storage.artifacts import Store, read_dropped
-from storage.dataset_folder import CARD, MARKER, Dataset, read_dataset
+from storage.dataset_folder import Dataset, as_message, is_finished, read_dataset
 from storage.files import write_text
+from storage.provenance import public_engine
 from storage.publish import compared, read_frame
 from storage.runs import RunRecord, manifests_of
 
@@ -34,7 +35,7 @@ def write_report(store: Store, run: RunRecord, rows: int = ROWS) -> Path:
     """Draw a run's page beside its dataset, or, where it has none, beside its record; returns where."""
     folder = store.root / "datasets" / Path(run.dataset).name if run.dataset else None
     dataset = None
-    if folder and (folder / CARD).exists() and (folder / MARKER).exists():
+    if folder and is_finished(folder):
         dataset = read_dataset(folder)
     path = folder / PAGE if folder and dataset else store.runs / f"{run.id}.html"
     write_text(path, report_page(store, run, dataset, rows))
@@ -144,7 +145,9 @@ def length_charts(dataset: Dataset) -> Iterator[dict[str, Any]]:
             yield chart(name, "characters", {"": [], **series})
         elif table.kind in ("conversations", "completions"):
             column = "messages" if table.kind == "conversations" else "completion"
-            answers = [[one for one in said if one["role"] == "assistant"] for said in rows[column].to_list()]
+            answers = [
+                [one for one in map(as_message, said) if one["role"] == "assistant"] for said in rows[column].to_list()
+            ]
             yield chart(
                 name,
                 "characters of an answer",
@@ -241,7 +244,11 @@ def stage_of(run: RunRecord, number: int) -> dict[str, Any]:
 def spent_table(made: Made) -> list[dict[str, Any]]:
     """What making these artifacts took, whenever that was, by stage and role."""
     return [
-        {"stage": stage, "role": role, "engine": manifest.identity.get("engines", {}).get(role, ""), **numbers}
+        {"stage": stage, "role": role, "engine": engine_of(manifest, role), **numbers}
         for stage, manifest in made.items()
         for role, numbers in manifest.spent.items()
     ]
+
+
+def engine_of(manifest: Manifest, role: str) -> str:
+    return public_engine(manifest.identity.get("engines", {}).get(role, ""))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from rapidfuzz.distance import Indel
 
-from storage.dataset_folder import Dataset, Kind
+from storage.dataset_folder import Dataset, Kind, as_message
 
 LONGEST = 6_000  # characters of a text; what is longer is cut, and says so
 COMPARED = 1_500  # words of two texts that are compared word by word
@@ -80,10 +80,10 @@ def row_of(kind: Kind, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def bubbles(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def bubbles(messages: Sequence[Any]) -> list[dict[str, str]]:
     """Messages: who speaks, and what."""
     made = []
-    for one in messages:
+    for one in map(as_message, messages):
         calls = [f"{call['function']['name']}({call['function']['arguments']})" for call in one.get("tool_calls") or ()]
         made.append({"role": one["role"], "text": cut("\n".join([*filter(None, [one["content"]]), *calls]))})
     return made

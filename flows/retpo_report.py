@@ -12,6 +12,7 @@ from schemas.errors import InputError
 from schemas.retpo_settings import RetpoSettings, RetrieverSettings
 from storage.artifacts import Store, read_part
 from storage.dataset_folder import Dataset, Table
+from storage.provenance import public, public_engine
 from storage.publish import read_frame
 from storage.publish_retpo import answer_rows, pair_rows, pick_rows, triplet_rows
 from tasks.retrieval_metrics import MEASURES, disagreement, evaluation, scored_queries, totals, turn_types
@@ -52,6 +53,9 @@ def retpo_dataset(store: Store, made: Made, settings: RetpoSettings, ranked: str
     tables["queries"] = Table.of(queries, "other", "every query of every turn with its ranks and measures")
     missed = picks.filter(pl.col("rank") > settings.depth).height
     told = {"measures": MEASURES, "settings": settings, "models": models(made), "missed": missed}
+    told["retrievers"] = {
+        one.label: public(one.model_dump(mode="json", exclude_defaults=True)) for one in settings.retrievers
+    }
     return Dataset(
         "Retriever-feedback rewrites",
         "Rows that teach a query rewriter what a retriever likes.",
@@ -85,7 +89,7 @@ def check_found(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, 
 
 def models(made: Made) -> str:
     """Who wrote the queries, by name and weights."""
-    return ", ".join(sorted({str(name) for name in made["candidates"].identity["engines"].values()}))
+    return ", ".join(sorted({public_engine(str(name)) for name in made["candidates"].identity["engines"].values()}))
 
 
 def all_queries(store: Store, manifest: Manifest, depth: int) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 Prefect would start one by itself, but that one survives a killed parent and dies before us on Ctrl-C.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -17,15 +19,21 @@ from schemas.errors import EngineError
 from tasks.guard import guard
 
 START_TIMEOUT_S = 120
+STATE = Path(".prefect/serve.json")
+"""What `synthmill serve` has running in this folder."""
 
 
 @contextmanager
 def prefect_server() -> Iterator[None]:
-    """Have a Prefect API for the duration: the configured one, else a server of our own on 127.0.0.1."""
+    """Have a Prefect API for the duration: the configured one, the one served from here, else one of our own."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     if PREFECT_API_URL.value():
         yield
+        return
+    if served := serving_url():
+        with temporary_settings({PREFECT_API_URL: served}):
+            yield
         return
     guard()
     with socket.socket() as probe:
@@ -51,6 +59,16 @@ def prefect_server() -> Iterator[None]:
             server.wait(5)
         except subprocess.TimeoutExpired:
             server.kill()
+
+
+def serving_url() -> str:
+    """The API of the server that `synthmill serve` keeps in this folder, if it answers."""
+    try:
+        url = str(json.loads(STATE.read_bytes())["url"])
+        with urlopen(f"{url}/health", timeout=5):
+            return url
+    except (OSError, ValueError, KeyError):
+        return ""
 
 
 def wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:

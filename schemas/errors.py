@@ -8,6 +8,7 @@
         EngineRefused     it is there and will never answer: wrong key, unknown model; not tried again
       StoreError          something on disk is damaged, foreign or unwritable: the message names the file
       Stopped             the user asked to stop: what was in flight is kept, the run is resumable (exit code 130)
+        LimitReached      a limit of the settings was met, the budget or the share of dropped rows (exit code 3)
 
 A message says what was found, what was expected, and what to do.
 """
@@ -55,3 +56,7 @@ class StoreError(SynthmillError):
 
 class Stopped(SynthmillError):
     """A stop was asked for; every answer that came in is in the call store."""
+
+
+class LimitReached(Stopped):
+    """A limit that the settings draw was met; a higher one goes on from here."""

@@ -16,22 +16,31 @@ RANKS: tuple[tuple[str, ...], ...] = (
 """Public domain, permissive, attribution, weak and strong share-alike, no derivatives and use restrictions, then
 non-commercial: the Hub's names, the least restrictive first.
 """
-UNKNOWN = "unknown"
+SHARE_ALIKE = (3, 4)
+UNKNOWN, OTHER = "unknown", "other"
+RANK = {name: place for place, some in enumerate(RANKS) for name in some}
 
 
 def most_restrictive(licenses: Iterable[str]) -> str:
-    """The licence that asks the most; `unknown` where one is not known or there is none, `other` where one is not
-    listed here and nobody can say.
+    """The licence that asks the most; `unknown` where one is not known or there is none; `other` where a person has to
+    decide: one is not listed here, or one that asks for the same licence stands beside another strict one.
     """
-    names = [name.strip().lower() or UNKNOWN for name in licenses]
+    names = sorted({name.strip().lower() or UNKNOWN for name in licenses})
     if not names or UNKNOWN in names:
         return UNKNOWN
-    rank = {name: place for place, some in enumerate(RANKS) for name in some}
-    if len(set(names)) == 1:
+    if len(names) == 1:
         return names[0]
-    if any(name not in rank for name in names):
-        return "other"
-    highest = max(rank[name] for name in names)
-    hardest = sorted({name for name in names if rank[name] == highest})
-    # two copyleft licences of one rank may not be mixable: that is for a person to decide
-    return hardest[-1] if len({name.rsplit("-", 1)[0] for name in hardest}) == 1 or highest < 3 else "other"
+    if any(name not in RANK for name in names):
+        return OTHER
+    strict = [name for name in names if RANK[name] >= min(SHARE_ALIKE)]
+    alike = any(RANK[name] in SHARE_ALIKE for name in strict)
+    if alike and len({name.rsplit("-", 1)[0] for name in strict}) > 1:
+        return OTHER
+    return max(names, key=lambda name: (RANK[name], name))
+
+
+def for_hub(license: str) -> dict[str, str]:
+    """How a card says it: the Hub takes names of its own list only, and any other as `license_name`."""
+    if license in RANK or license in (UNKNOWN, OTHER):
+        return {"license": license}
+    return {"license": OTHER, "license_name": license}

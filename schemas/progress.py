@@ -10,5 +10,6 @@ class Progress(Frozen):
 
     rows: int = 0
     dropped: int = 0
+    reasons: dict[str, int] = Field(default_factory=dict, description="why rows were dropped")
     in_flight: int = 0
     spent: dict[str, dict[str, int]] = Field(default_factory=dict)

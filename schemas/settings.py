@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, GetJsonSchemaHandler, ValidationError, field_validator, model_validator
 
+from schemas.budget import BudgetSettings
 from schemas.calls import Frozen, Sampling
 from schemas.errors import InputError
 
@@ -235,6 +236,10 @@ class RunSettings(Frozen):
     )
     rows_per_part: int = Field(256, ge=1, description="one part is the unit of work and of reuse")
     ray_address: str | None = Field(None, description="a running cluster; default: a local Ray")
+    budget: BudgetSettings = BudgetSettings()
+    drop_limit: float = Field(
+        0.2, ge=0, le=1, description="share of a stage's rows that may be dropped before the run stops, resumably"
+    )
 
     def engine(self, role: str) -> EngineSettings:
         """The engine of a role; raises InputError when neither it nor a teacher is named."""

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.artifacts import Manifest
+from schemas.budget import BudgetSettings, Usage, usage_of
 from schemas.errors import InputError, StoreError
 from storage.artifacts import Store
 from storage.calls import HEAD, Segment, seal_abandoned, segment_files
@@ -156,6 +157,20 @@ def query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     except (duckdb.Error, RuntimeError) as error:
         said = " ".join(str(error).split())[:400]
         raise InputError(f"{said}; `synthmill ls` shows what there is") from error
+
+
+def spent_by(store: Store, job: str, prices: BudgetSettings) -> dict[str, Usage]:
+    """What all runs of a job have spent, by stage, as the call store has it: what a killed run was answered counts."""
+    mine = [run.id for run in runs(store) if run.job == job]
+    found: dict[str, Usage] = {}
+    if mine:
+        rebuild(store)
+        listed = ", ".join("'" + run.replace("'", "''") + "'" for run in mine)
+        sums = "sum(calls)::BIGINT, sum(prompt_tokens)::BIGINT, sum(completion_tokens)::BIGINT"
+        rows = query(store, f"SELECT stage, engine, {sums} FROM spend WHERE run IN ({listed}) GROUP BY ALL")[1]
+        for stage, engine, *numbers in rows:
+            found[stage] = found.get(stage, Usage()).plus(usage_of(prices, engine, *numbers))
+    return found
 
 
 def is_stale(store: Store) -> bool:

@@ -3,9 +3,13 @@
 README.md               the card, written last: without it the dataset does not exist
 synthmill.json          what each configuration is, and how it came about: marks the folder as ours
 data/<config>/<split>-00000-of-00001.parquet
+
+A chat is a list of {role, content}; where messages have other fields too (calls of tools), each is a JSON object, since
+a chat template takes an empty field for one that is there.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,12 +19,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import InputError
+from schemas.errors import InputError, StoreError
 from storage.files import read_json, write_atomically, write_bytes, write_json, write_text
 
 MARKER = "synthmill.json"
 CARD = "README.md"
 SHARD_BYTES = 256 << 20
+CHAT = "messages"
 
 Kind = Literal["conversations", "completions", "preferences", "prompts", "triplets", "other"]
 """What a configuration's rows are, which says what formats they can take: `messages`; `prompt` and `completion`, or
@@ -76,32 +81,44 @@ class Dataset:
 
 
 def write_dataset(folder: Path, dataset: Dataset, card: str, shard_bytes: int = SHARD_BYTES) -> int:
-    """Write every configuration and split that has rows, the card last; returns all rows. Shards of an earlier dataset
-    in the folder go.
+    """Write every configuration and split that has rows, the card last; returns all rows. What an earlier dataset of
+    ours wrote into the folder and this one does not, goes; nothing else is touched.
     """
+    before = files_of(folder)
+    (folder / CARD).unlink(missing_ok=True)
     filled = dataset.filled()
-    written = set()
+    written = []
     for name, splits in filled.items():
         for split, frame in splits.items():
-            table = plain_types(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
-            shards = list(shards_of(table, shard_bytes))
+            shards = list(shards_of(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), shard_bytes))
             for number, shard in enumerate(shards):
-                file = folder / data_folder(filled, name) / f"{split}-{number:05}-of-{len(shards):05}.parquet"
-                write_atomically(file, partial(pq.write_table, shard, compression="zstd"))
-                written.add(file)
+                file = f"{data_folder(filled, name)}/{split}-{number:05}-of-{len(shards):05}.parquet"
+                write_atomically(folder / file, partial(pq.write_table, plain_types(shard), compression="zstd"))
+                written.append(file)
     for name, data in dataset.files.items():
         write_bytes(folder / name, data)
-    for left in (folder / "data").rglob("*.parquet"):
-        if left not in written:
-            left.unlink()
+    for left in before - {*written, *dataset.files}:
+        (folder / left).unlink(missing_ok=True)
     told = {
         name: {"kind": t.kind, "about": t.about, "splits": {split: f.height for split, f in t.splits.items()}}
         for name, t in dataset.tables.items()
     }
     facts = {"title": dataset.title, "intro": dataset.intro, "body": dataset.body, "files": sorted(dataset.files)}
-    write_json(folder / MARKER, {**facts, "configs": told, **dataset.facts})
+    write_json(folder / MARKER, {**facts, "configs": told, "written": sorted(written), **dataset.facts})
     write_text(folder / CARD, card)
     return dataset.rows
+
+
+def files_of(folder: Path) -> set[str]:
+    """What a dataset of ours in a folder consists of, besides card and marker."""
+    told = marker_of(folder)
+    return {name for name in (*told.get("files", ()), *told.get("written", ())) if not Path(name).is_absolute()}
+
+
+def marker_of(folder: Path) -> dict[str, Any]:
+    """A dataset's synthmill.json; empty where there is none."""
+    told = read_json(folder / MARKER) if (folder / MARKER).is_file() else {}
+    return told if "configs" in told else {}
 
 
 def data_folder(filled: Mapping[str, Any], config: str) -> str:
@@ -117,8 +134,18 @@ def shards_of(table: pa.Table, most: int) -> Iterator[pa.Table]:
 
 
 def plain_types(table: pa.Table) -> pa.Table:
-    """Without large strings and lists, which trainers' own casts do not expect."""
-    return table.cast(pa.schema([pa.field(field.name, plain_type(field.type)) for field in table.schema]))
+    """Without large strings and lists, which trainers' own casts do not expect; chats in JSON say so, and `datasets`
+    gives their messages as objects.
+    """
+    kinds = {field.name: plain_type(field.type) for field in table.schema}
+    if kinds.get(CHAT) == pa.list_(pa.string()):
+        kinds[CHAT] = pa.list_(pa.json_())
+    return table.cast(pa.schema(list(kinds.items())))
+
+
+def as_message(given: Any) -> dict[str, Any]:
+    """A message of a chat, which may be JSON."""
+    return dict(json.loads(given) if isinstance(given, str) else given)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -133,14 +160,14 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def read_dataset(folder: Path) -> Dataset:
     """What write_dataset wrote. Raises InputError for a folder without a card of ours, StoreError for a damaged one."""
-    if not (folder / MARKER).exists() or not (folder / CARD).exists():
+    if not is_finished(folder):
         raise InputError(f"{folder} is no dataset of synthmill's, or an unfinished one; run its flow again")
-    told = read_json(folder / MARKER)
+    told = marker_of(folder)
     filled = {name: one for name, one in told["configs"].items() if any(one["splits"].values())}
     tables = {
         name: Table(
             {
-                split: pl.read_parquet(folder / data_folder(filled, name) / f"{split}-*.parquet")
+                split: read_shards(folder, told["written"], f"{data_folder(filled, name)}/{split}-")
                 for split, rows in one["splits"].items()
                 if rows
             },
@@ -150,10 +177,26 @@ def read_dataset(folder: Path) -> Dataset:
         for name, one in filled.items()
     }
     files = {name: (folder / name).read_bytes() for name in told["files"]}
-    facts = {k: v for k, v in told.items() if k not in ("title", "intro", "body", "files", "configs")}
+    facts = {k: v for k, v in told.items() if k not in ("title", "intro", "body", "files", "configs", "written")}
     return Dataset(told["title"], told["intro"], tables, told["body"], files, facts)
+
+
+def read_shards(folder: Path, written: Sequence[str], start: str) -> pl.DataFrame:
+    """The rows of a split; raises StoreError where a shard is gone."""
+    try:
+        table = pa.concat_tables([pq.read_table(folder / name) for name in written if name.startswith(start)])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"{folder} is damaged ({' '.join(str(error).split())[:200]}); run its flow again") from error
+    if CHAT in table.column_names and table.schema.field(CHAT).type == pa.list_(pa.json_()):
+        table = table.set_column(table.column_names.index(CHAT), CHAT, table[CHAT].cast(pa.list_(pa.string())))
+    return pl.DataFrame(table)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether there is a whole dataset in a folder."""
+    return bool(marker_of(folder)) and (folder / CARD).is_file()
 
 
 def is_ours(folder: Path) -> bool:
     """Whether a folder may be written over: there is nothing in it, or a dataset of ours."""
-    return (folder / MARKER).is_file() or not folder.exists() or not any(folder.iterdir())
+    return not folder.exists() or (folder.is_dir() and (bool(marker_of(folder)) or not any(folder.iterdir())))

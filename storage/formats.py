@@ -5,17 +5,15 @@ Every row keeps its `id`; where one row becomes two, theirs end in -chosen and -
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import orjson
 import polars as pl
 
 from schemas.errors import InputError
-from storage.dataset_folder import Kind, Table
+from schemas.export_settings import Format
+from storage.dataset_folder import Kind, Table, as_message
 
-Format = Literal[
-    "as-made", "sft", "dpo", "dpo-plain", "kto", "reward", "prompts", "triplets", "sharegpt", "alpaca", "openai"
-]
 FORMATS: tuple[Format, ...] = get_args(Format)
 WITHOUT_IDS: tuple[Format, ...] = ("triplets", "openai")
 """Formats in which one more column would mean something: their ids lie beside them, ids/NAME-SPLIT.txt, line by line.
@@ -36,11 +34,24 @@ def is_answer(column: str) -> pl.Expr:
 
 
 def sft(rows: Frame, kind: Kind) -> Frame:
-    """`messages`, for TRL's SFTTrainer; a preference gives its chosen answer."""
+    """`messages`, for TRL's SFTTrainer, up to the last answer; a preference gives its chosen one."""
     if kind == "conversations":
-        return rows
+        chats = pl.Series(
+            "messages", [until_answer(chat) for chat in rows["messages"].to_list()], rows.schema["messages"]
+        )
+        return rows.with_columns(chats).filter(pl.col("messages").list.len() > 0)
     answer = "completion" if kind == "completions" else "chosen"
     return rows.select(*kept(rows), messages=pl.concat_list("prompt", answer))
+
+
+def until_answer(chat: list[Any]) -> list[Any]:
+    """A chat without what comes after its last answer: nothing there is to be learnt."""
+    answers = [place for place, one in enumerate(chat) if as_message(one)["role"] == "assistant"]
+    return chat[: answers[-1] + 1] if answers else []
+
+
+def chats(rows: Frame) -> list[list[dict[str, Any]]]:
+    return [[as_message(one) for one in chat] for chat in rows["messages"].to_list()]
 
 
 def dpo(rows: Frame, _: Kind) -> Frame:
@@ -89,7 +100,7 @@ def prompts(rows: Frame, kind: Kind) -> Frame:
         user = pl.concat_list(message("user", "prompt"))
         system = pl.col("system") if "system" in rows.columns else pl.lit(None, pl.String)
         whole = pl.concat_list(pl.struct(role=pl.lit("system"), content=system), message("user", "prompt"))
-        return rows.select(*kept(rows), prompt=pl.when(system.is_null()).then(user).otherwise(whole))
+        rows = rows.select(*kept(rows), prompt=pl.when(system.is_null()).then(user).otherwise(whole))
     return rows.select(*kept(rows), "prompt").unique("prompt", keep="first", maintain_order=True)
 
 
@@ -101,11 +112,16 @@ def triplets(rows: Frame, _: Kind) -> Frame:
 def sharegpt(rows: Frame, kind: Kind) -> Frame:
     """`conversations` of {from, value}, and a preference's `chosen` and `rejected`, as LLaMA-Factory reads."""
     if kind == "preferences":
-        answers = {name: pl.col(name).list.last().map_elements(turn, TURN) for name in ("chosen", "rejected")}
-        return rows.select(*kept(rows), conversations=pl.col("prompt").map_elements(turns, pl.List(TURN)), **answers)
+        said = pl.Series("conversations", [turns(prompt) for prompt in rows["prompt"].to_list()], pl.List(TURN))
+        answers = [pl.Series(s, [turn(a[-1]) for a in rows[s].to_list()], TURN) for s in ("chosen", "rejected")]
+        return rows.select(kept(rows)).with_columns(said, *answers)
     whole = sft(rows, kind)
-    made = whole.select(*kept(whole), conversations=pl.col("messages").map_elements(turns, pl.List(TURN)))
-    return made.with_columns(whole["tools"]) if "tools" in whole.columns else made
+    said = pl.Series("conversations", [turns(chat) for chat in chats(whole)], pl.List(TURN))
+    return whole.select(*kept(whole), *tools_of(whole)).with_columns(said)
+
+
+def tools_of(rows: Frame) -> list[str]:
+    return ["tools"] if "tools" in rows.columns else []
 
 
 TURN = pl.Struct({"from": pl.String, "value": pl.String})
@@ -133,12 +149,19 @@ def read(arguments: Any) -> Any:
 
 
 def alpaca(rows: Frame, kind: Kind) -> Frame:
-    """`instruction`, `input` (empty), `output`, `system`, and `history` of earlier (said, answered)."""
+    """`instruction`, `input` (empty), `output`, `system`, and `history` of earlier (said, answered); a preference has
+    `chosen` and `rejected` in the place of `output`.
+    """
     whole = sft(rows, kind)
-    made = [alpaca_row(messages) for messages in whole["messages"].to_list()]
     texts = dict.fromkeys(("instruction", "input", "output", "system"), pl.String())
     schema = {**texts, "history": pl.List(pl.List(pl.String))}
-    return pl.concat([whole.select(kept(whole)), pl.DataFrame(made, schema=schema)], how="horizontal")
+    told = pl.DataFrame([alpaca_row(chat) for chat in chats(whole)], schema=schema)
+    made = whole.select(*kept(whole), *tools_of(whole)).hstack(told)
+    if kind == "preferences":
+        return made.drop("output").with_columns(
+            **{s: rows.select(is_answer(s)).to_series() for s in ("chosen", "rejected")}
+        )
+    return made
 
 
 def alpaca_row(messages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -167,19 +190,17 @@ def openai(rows: Frame, kind: Kind) -> Frame:
             non_preferred_output="rejected",
         )
     whole = sft(rows, kind)
-    return whole.select("id", "messages", *(["tools"] if "tools" in whole.columns else []))
+    return whole.select("id", "messages", *tools_of(whole))
 
 
 def openai_lines(rows: Frame) -> bytes:
-    """Rows as OpenAI's files have them: tools as objects, messages without empty fields."""
+    """Rows as OpenAI's files have them: tools and messages as objects."""
 
     def line(row: dict[str, Any]) -> dict[str, Any]:
         tools = {"tools": json.loads(row.pop("tools"))} if row.get("tools") else {}
         row.pop("tools", None)
         if "messages" in row:
-            row["messages"] = [
-                {k: v for k, v in one.items() if v or k in ("role", "content")} for one in row["messages"]
-            ]
+            row["messages"] = [as_message(one) for one in row["messages"]]
         return {**row, **tools}
 
     return b"".join(orjson.dumps(line(row), option=orjson.OPT_APPEND_NEWLINE) for row in rows.iter_rows(named=True))

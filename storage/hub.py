@@ -25,10 +25,13 @@ TAGS = 50  # of one run: exported again with other formats, it is another versio
 
 class Remote(NamedTuple):
     """What the Hub has on a branch. head: its commit, empty where there is no such dataset or branch; files: name ->
-    SHA-256 (large files) or git's SHA-1; marker: its synthmill.json; exists: whether the dataset is there at all.
+    SHA-256 (large files) or git's SHA-1; marker: its synthmill.json; exists, branch: whether the dataset and the branch
+    are there at all.
     """
 
     exists: bool = False
+    branch: bool = False
+    private: bool = False
     head: str = ""
     files: Mapping[str, str] = {}
     marker: Mapping[str, Any] | None = None
@@ -51,83 +54,91 @@ class Pushed(NamedTuple):
     changes: Changes
 
 
-def push(
-    folder: Path,
-    repo: str,
-    message: str,
-    *,
-    private: bool = False,
-    revision: str = "",
-    tag: str = "",
-    default_tag: str = "",
-    force: bool = False,
-    tell: Callable[[str], None] = lambda _: None,
-) -> Pushed:
-    """Make the dataset OWNER/NAME hold what the folder holds. tag: as asked for; default_tag: else, with a number where
-    that one is taken.
+class Target(NamedTuple):
+    """Where to: OWNER/NAME, a branch (main where it is empty), the tag that was asked for, else `default_tag`, with a
+    number where that one is taken.
+    """
+
+    repo: str
+    private: bool = False
+    revision: str = ""
+    tag: str = ""
+    default_tag: str = ""
+    force: bool = False
+
+    @property
+    def branch(self) -> str:
+        return self.revision or "main"
+
+
+def push(folder: Path, target: Target, message: str, tell: Callable[[str], None] = lambda _: None) -> Pushed:
+    """Make a dataset of the Hub hold what the folder holds.
 
     Raises InputError without a token or a right to write, for somebody else's dataset, another than this one (unless
     force) and a tag that is taken; StoreError where the Hub fails.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import HfApi
 
-    api, branch = HfApi(), revision or "main"
-    with explained(repo):
-        check_owner(api.whoami(), repo)
+    api = HfApi()
+    with explained(target.repo):
+        check_owner(api.whoami(), target.repo)
     for attempt in range(TRIES):
-        with explained(repo):
-            remote = look(api, repo, branch)
-            check_ours(folder, repo, remote, force)
-            changes = changes_to(folder, remote)
-            if (
-                tag
-                and (at := tags_of(api, repo, remote).get(tag))
-                and (changes.sent or changes.deleted or at != remote.head)
-            ):
-                raise InputError(f"{repo} has a tag {tag} of another version already; choose another --tag")
-            if not remote.exists:
-                api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-            if not remote.head and branch != "main":
-                api.create_branch(repo, branch=branch, repo_type="dataset", exist_ok=True)
-            if not remote.head:
-                remote = look(api, repo, branch)
-                changes = changes_to(folder, remote)
-        head = remote.head
-        if not changes.sent and not changes.deleted:
-            break
-        tell(f"sending {len(changes.sent)} files of {len(changes.sent) + len(changes.same)} to {repo}")
-        operations = [CommitOperationAdd(name, folder / name) for name in changes.sent]
-        gone = [CommitOperationDelete(name) for name in changes.deleted]
         try:
-            with explained(repo):
-                done = api.create_commit(
-                    repo,
-                    [*operations, *gone],
-                    commit_message=message,
-                    repo_type="dataset",
-                    revision=branch,
-                    parent_commit=remote.head or None,
-                )
-            head = done.oid
-            break
+            with explained(target.repo):
+                return pushed(api, folder, target, message, tell)
         except Again as again:
             if attempt == TRIES - 1:
                 raise StoreError(again.message) from again
             tell(f"{again.message.partition(';')[0]}: looking again")
             time.sleep(PAUSE_S * 2**attempt)
-    with explained(repo):
-        named = tagged(api, repo, head, tag, default_tag)
-    return Pushed(f"{api.endpoint}/datasets/{repo}", head, named, changes)
+    raise AssertionError("the last attempt returns or raises")
 
 
-def planned(folder: Path, repo: str, revision: str = "", force: bool = False) -> Changes:
+def pushed(api: Any, folder: Path, target: Target, message: str, tell: Callable[[str], None]) -> Pushed:
+    """One attempt: look, commit on top of what was seen, tag."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    repo, branch = target.repo, target.branch
+    remote = seen(api, folder, target)
+    changes = changes_to(folder, remote)
+    taken = tags_of(api, repo) if remote.exists else {}
+    if remote.exists and target.private and not remote.private:
+        raise InputError(f"{repo} is public already; make it private on the Hub, or leave --private out")
+    if target.tag in taken and (changes.sent or changes.deleted or taken[target.tag] != remote.head):
+        raise InputError(f"{repo} has a tag {target.tag} of another version already; choose another --tag")
+    if not remote.exists:
+        api.create_repo(repo, repo_type="dataset", private=target.private, exist_ok=True)
+    if not remote.exists or not remote.branch:
+        if branch != "main":
+            api.create_branch(repo, branch=branch, repo_type="dataset", exist_ok=True)
+        remote = look(api, repo, branch)
+        changes = changes_to(folder, remote)
+    commit = remote.head
+    if changes.sent or changes.deleted:
+        tell(f"sending {len(changes.sent)} files of {len(changes.sent) + len(changes.same)} to {repo}")
+        operations: list[Any] = [CommitOperationAdd(name, folder / name) for name in changes.sent]
+        operations += [CommitOperationDelete(name) for name in changes.deleted]
+        place = {"repo_type": "dataset", "revision": branch, "parent_commit": remote.head or None}
+        commit = api.create_commit(repo, operations, commit_message=message, **place).oid
+    url = f"{api.endpoint}/datasets/{repo}"
+    return Pushed(url, commit, tagged(api, repo, commit, target.tag, target.default_tag), changes)
+
+
+def planned(folder: Path, target: Target) -> Changes:
     """What push would do; raises what it would raise before it writes, but for what only a token tells."""
     from huggingface_hub import HfApi
 
-    with explained(repo):
-        remote = look(HfApi(), repo, revision or "main")
-    check_ours(folder, repo, remote, force)
-    return changes_to(folder, remote)
+    with explained(target.repo):
+        return changes_to(folder, seen(HfApi(), folder, target))
+
+
+def seen(api: Any, folder: Path, target: Target) -> Remote:
+    """What is on the branch, or, where that would be new, what it would begin with: main. Raises as check_ours."""
+    remote = look(api, target.repo, target.branch)
+    if remote.exists and not remote.branch:
+        remote = look(api, target.repo, "main")._replace(branch=False)
+    check_ours(folder, target.repo, remote, target.force)
+    return remote
 
 
 class Again(StoreError):
@@ -178,15 +189,16 @@ def look(api: Any, repo: str, branch: str) -> Remote:
     try:
         info = api.dataset_info(repo, revision=branch, files_metadata=True)
     except RevisionNotFoundError:
-        return Remote(exists=True)
+        return Remote(exists=True, private=bool(api.dataset_info(repo).private))
     except RepositoryNotFoundError:
         return Remote()
     files = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in info.siblings or ()}
     marker = None
     if MARKER in files:
         path = api.hf_hub_download(repo, MARKER, repo_type="dataset", revision=info.sha)
-        marker = orjson.loads(Path(path).read_bytes())
-    return Remote(True, info.sha or "", files, marker)
+        told = orjson.loads(Path(path).read_bytes())
+        marker = told if isinstance(told, dict) else None
+    return Remote(True, True, bool(info.private), info.sha or "", files, marker)
 
 
 def check_ours(folder: Path, repo: str, remote: Remote, force: bool) -> None:
@@ -219,16 +231,14 @@ def hashes(path: Path) -> tuple[str, str]:
     return sha256(data).hexdigest(), sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def tags_of(api: Any, repo: str, remote: Remote) -> dict[str, str]:
+def tags_of(api: Any, repo: str) -> dict[str, str]:
     """tag -> commit."""
-    if not remote.exists:
-        return {}
     return {ref.name: ref.target_commit for ref in api.list_repo_refs(repo, repo_type="dataset").tags}
 
 
 def tagged(api: Any, repo: str, commit: str, tag: str, default: str) -> str:
     """Name a commit; returns the tag."""
-    taken = tags_of(api, repo, Remote(exists=True))
+    taken = tags_of(api, repo)
     names = [tag] if tag else [default, *(f"{default}-{n}" for n in range(2, TAGS))]
     for name in names:
         if taken.get(name) == commit:

@@ -1,10 +1,13 @@
 """A last look before anything leaves: no value of a secret of the environment may be in it."""
 
+import html
 import json
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import polars as pl
+from markupsafe import Markup
 
 from schemas.errors import InputError
 from schemas.settings import SECRET_NAME
@@ -19,22 +22,28 @@ def secrets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if SECRET_NAME.search(name) and len(value.strip()) >= SHORTEST and not value.startswith("/")
+        if SECRET_NAME.search(name) and len(value.strip()) >= SHORTEST and not Path(value).exists()
     }
 
 
 def check_no_secret(dataset: Dataset, card: str) -> None:
     """Raises InputError that names the variable and the place, never the value."""
-    looked_for = {name: json.dumps(value.strip(), ensure_ascii=False)[1:-1] for name, value in secrets().items()}
+    looked_for = {name: spellings(value.strip()) for name, value in secrets().items()}
     if not looked_for:
         return
     for place, text in texts_of(dataset, card):
-        for name, value in looked_for.items():
-            if value in text:
+        for name, spelled in looked_for.items():
+            if any(one in text for one in spelled):
                 raise InputError(
                     f"{place} holds the value of the environment variable {name}; nothing was written: remove it "
                     "there, or unset the variable if it is no secret"
                 )
+
+
+def spellings(value: str) -> set[str]:
+    """A value as it may stand: as it is, in JSON, in JSON within JSON, in HTML."""
+    once = json.dumps(value, ensure_ascii=False)[1:-1]
+    return {value, once, json.dumps(once, ensure_ascii=False)[1:-1], html.escape(value), str(Markup.escape(value))}
 
 
 def texts_of(dataset: Dataset, card: str) -> Iterator[tuple[str, str]]:

@@ -40,10 +40,11 @@ def walk(store: Store, row_id: str, manifests: Sequence[Manifest] | None = None)
     """The way to a row, its inputs first; empty where no artifact has it. manifests: where to look, the oldest first;
     default: everywhere. Of several artifacts the newest one's row is meant.
     """
-    row_id = plain_id(row_id)
     everywhere = list(store.manifests())
     by_key = {manifest.key: manifest for manifest in everywhere}
-    last = next((one for one in reversed(manifests or everywhere) if rows_of(store, one, [row_id])), None)
+    ids = (row_id, plain_id(row_id))
+    looked = ((one, known) for known in dict.fromkeys(ids) for one in reversed(manifests or everywhere))
+    last, row_id = next(((one, known) for one, known in looked if rows_of(store, one, [known])), (None, row_id))
     found: list[Step] = []
     frontier, seen = {row_id}, set()
     ahead = [last] if last else []

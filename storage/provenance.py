@@ -1,19 +1,22 @@
 """What a dataset was made of: its sources, under which licence each is, and the settings as anyone may see them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
-
-from schemas.licenses import UNKNOWN
-from schemas.settings import EngineSettings, FileSettings, RunSettings
+from schemas.licenses import UNKNOWN, most_restrictive
+from schemas.settings import FileSettings, RunSettings
 from storage.lines import HUB
 
 READ = ("source", "corpus")
 """Settings of files whose rows end up in the dataset; benchmarks and earlier rows are only compared with."""
 PRIVATE = ("store", "workers", "ray_address", "license")
-ADDRESS = ("base_url", "base_url_env", "api_key_env")
+ADDRESS = ("url", "base_url", "base_url_env", "api_key_env")
+PATHS = (
+    *("path", "model", "embedder", "tokenizer", "taxonomy", "thresholds", "function", "applications", "qrels"),
+    *("source", "corpus", "benchmarks", "against", "spec"),
+)
+"""Settings that name files or folders."""
 CARDS_ABOVE = 2  # folders: data/train.parquet lies two below its card
 
 
@@ -48,14 +51,19 @@ def license_beside(path: str) -> str:
         if path.startswith(HUB):
             name, _, revision = path.removeprefix(HUB).partition("#")[0].partition("@")
             data = HfApi().dataset_info(name, revision=revision or None).card_data
-            return str(data.get("license") or UNKNOWN) if data else UNKNOWN
+            return named(data.get("license")) if data else UNKNOWN
         folder = Path(path).expanduser().resolve().parent
         for place in [folder, *folder.parents][: CARDS_ABOVE + 1]:
             if (card := place / "README.md").is_file() and card.read_text(errors="replace").startswith("---\n"):
-                return str(DatasetCard.load(card).data.get("license") or UNKNOWN)
+                return named(DatasetCard.load(card).data.get("license"))
     except Exception:  # somebody's card may hold anything; what it says is then not known
         return UNKNOWN
     return UNKNOWN
+
+
+def named(license: Any) -> str:
+    """What a card says of its licence: one name, or several, of which the most restrictive."""
+    return most_restrictive(license if isinstance(license, list) else [str(license or UNKNOWN)])
 
 
 def public_path(path: str) -> str:
@@ -63,20 +71,24 @@ def public_path(path: str) -> str:
     return PurePath(path).name if path.startswith(("/", "~")) else path
 
 
+def public_engine(name: str) -> str:
+    """An engine's name; a server may call its model by a folder."""
+    kind, colon, model = name.partition(":")
+    return f"{kind}{colon}{public_path(model)}" if colon else public_path(name)
+
+
 def public_settings(settings: RunSettings) -> dict[str, Any]:
     """What differs from the defaults, without folders, servers and names of variables of this machine."""
-    made: dict[str, Any] = public(settings, settings.model_dump(mode="json", exclude_defaults=True))
+    made: dict[str, Any] = public(settings.model_dump(mode="json", exclude_defaults=True))
     return {name: value for name, value in made.items() if name not in PRIVATE}
 
 
-def public(model: Any, dumped: Any) -> Any:
-    if isinstance(model, EngineSettings):
-        return {name: public("", value) for name, value in dumped.items() if name not in ADDRESS}
-    if isinstance(model, BaseModel):
-        return {name: public(getattr(model, name, None), value) for name, value in dumped.items()}
-    if isinstance(model, Mapping) and isinstance(dumped, dict):
-        return {name: public(model.get(name), value) for name, value in dumped.items()}
+def public(dumped: Any, name: str = "") -> Any:
+    """Settings as plain values, without what belongs to this machine; name: of the setting that holds them."""
+    if isinstance(dumped, dict):
+        return {key: public(value, key) for key, value in dumped.items() if key not in ADDRESS}
     if isinstance(dumped, list):
-        models = list(model) if isinstance(model, tuple | list) else [None] * len(dumped)
-        return [public(one, value) for one, value in zip(models, dumped, strict=True)]
-    return public_path(dumped) if isinstance(dumped, str) else dumped
+        return [public(value, name) for value in dumped]
+    if isinstance(dumped, str) and dumped.startswith(("/", "~")):
+        return public_path(dumped) if name in PATHS or Path(dumped).expanduser().exists() else dumped
+    return dumped

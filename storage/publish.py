@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
 import polars as pl
 
 from schemas.applications import Application
@@ -45,11 +46,18 @@ def plain_messages(column: str) -> pl.Expr:
 
 
 def training_rows(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
-    """One kind of training row in TRL's conversational format; tool fields only where an application has tools."""
+    """One kind of training row in TRL's conversational format; where an application has tools, messages are JSON."""
     chosen = rows.filter(pl.col("kind") == kind).drop("kind", "calls", strict=False)
     if (chosen["tools"] == "").all():
-        chosen = chosen.with_columns(plain_messages("messages")).drop("tools")
-    return chosen
+        return chosen.with_columns(plain_messages("messages")).drop("tools")
+    chats = [[bare(one) for one in chat] for chat in chosen["messages"].to_list()]
+    tools = pl.when(pl.col("tools") != "").then("tools")
+    return chosen.with_columns(pl.Series("messages", chats, pl.List(pl.String)), tools=tools)
+
+
+def bare(message: Mapping[str, Any]) -> str:
+    """A message as JSON, without the fields that it does not use."""
+    return orjson.dumps({k: v for k, v in message.items() if v or k in ("role", "content")}).decode()
 
 
 def dialogue_rows(dialogues: pl.DataFrame) -> pl.DataFrame:

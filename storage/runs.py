@@ -1,9 +1,12 @@
 """Run records: one JSON file per run, written when it starts and when it ends."""
 
+import os
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -14,7 +17,7 @@ from schemas.errors import InputError, Stopped, StoreError
 from storage.artifacts import Store, read_manifest
 from storage.files import read_json, write_json
 
-Status = Literal["running", "finished", "failed", "stopped"]
+Status = Literal["running", "finished", "failed", "stopped", "crashed"]
 
 
 class StageRun(Frozen):
@@ -52,7 +55,10 @@ class RunRecord(Frozen):
 
     id: str
     flow: str
+    job: str = Field("", description="what all runs of the same stages have in common: their dataset's name")
     status: Status = "running"
+    process: str = Field("", description="host, pid and when it began: whether it still lives")
+    flow_run: str = Field("", description="Prefect's id of it")
     started_at: str
     ended_at: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -61,14 +67,55 @@ class RunRecord(Frozen):
     error: str = ""
 
 
+def this_process() -> str:
+    """What tells this process from any other, as far as this host can know."""
+    return f"{socket.gethostname()} {os.getpid()} {began(os.getpid())}"
+
+
+def began(pid: int) -> str:
+    """When a process began, in the kernel's ticks; empty where it is gone or nobody can tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def is_gone(process: str) -> bool:
+    """Whether a process of this host has ended; of another host nobody can tell."""
+    host, _, rest = process.partition(" ")
+    pid, _, ticks = rest.partition(" ")
+    return (
+        host == socket.gethostname() and pid.isdigit() and Path("/proc/self/stat").exists() and began(int(pid)) != ticks
+    )
+
+
+def sweep(store: Store) -> list[RunRecord]:
+    """Mark runs whose process is gone (killed, or the machine went down); returns them."""
+    return [
+        write_run(store, run.model_copy(update={"status": "crashed", "ended_at": now(), "error": CRASHED}))
+        for run in runs(store)
+        if run.status == "running" and is_gone(run.process)
+    ]
+
+
+CRASHED = "its process was killed, or the machine went down; run the same command again to continue"
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def new_run(flow: str, settings: dict[str, Any]) -> RunRecord:
+def new_run(flow: str, settings: dict[str, Any], job: str = "") -> RunRecord:
     """A record with a fresh id that sorts by time."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return RunRecord(id=f"{stamp}-{secrets.token_hex(2)}", flow=flow, started_at=now(), settings=settings)
+    return RunRecord(
+        id=f"{stamp}-{secrets.token_hex(2)}",
+        flow=flow,
+        job=job,
+        process=this_process(),
+        started_at=now(),
+        settings=settings,
+    )
 
 
 def write_run(store: Store, record: RunRecord) -> RunRecord:
@@ -105,11 +152,12 @@ def runs(store: Store) -> Iterator[RunRecord]:
             continue
 
 
-def find_run(store: Store, name: str) -> RunRecord:
-    """By id or its beginning, `latest`, or a flow's name (its latest finished run). Raises InputError with what there
-    is.
+def find_run(store: Store, name: str, *, published: bool = False) -> RunRecord:
+    """By id or its beginning, `latest`, or a flow's name (its latest finished run); published: of those with a dataset.
+
+    Raises InputError with what there is.
     """
-    there = list(runs(store))
+    there = [run for run in runs(store) if run.dataset or not published]
     finished = [run for run in there if run.status == "finished"]
     if name == "latest" and finished:
         return finished[-1]
@@ -117,7 +165,8 @@ def find_run(store: Store, name: str) -> RunRecord:
     if named and (len({run.id for run in named}) == 1 or named[-1].flow == name):
         return named[-1]
     listed = ", ".join(f"{run.id} ({run.flow}, {run.status})" for run in (named or there)[-6:]) or "none yet"
-    found = f"{len(named)} runs begin with {name!r}" if named else f"{store.root} has no run {name!r}"
+    kind = "run with a dataset" if published else "run"
+    found = f"{len(named)} runs begin with {name!r}" if named else f"{store.root} has no {kind} {name!r}"
     raise InputError(f"{found}; expected an id, its beginning, `latest` or a flow's name; there is {listed}")
 
 

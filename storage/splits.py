@@ -7,7 +7,7 @@ import polars as pl
 
 from schemas.hashing import digest
 from schemas.texts import normalised
-from storage.dataset_folder import Table
+from storage.dataset_folder import Table, as_message
 
 TOGETHER = ("id", "parent_id", "conversation", "prompt_id")
 """Columns whose equal values, in any of them and in any configuration, are of rows that belong together."""
@@ -17,19 +17,28 @@ PROMPT, OTHER = b"0", b"1"
 
 
 def split_by_prompt(tables: Mapping[str, Table], share: float) -> dict[str, Table]:
-    """Tables whose rows are all for training, with about `share` of them moved to a split `test`; others stay.
+    """The tables with about `share` of their prompts in a split `test`, and what is tested anywhere trained on nowhere.
 
     Rows with the same first user message, the same parent or the same conversation, and the rows that those share one
-    with, are on the same side, through all configurations.
+    with, are on the same side, through all configurations. A configuration without training rows stays as it is.
     """
-    ours = {name: table.splits["train"] for name, table in tables.items() if set(table.splits) == {"train"}}
-    made = dict(tables)
-    if share and ours:
-        side = iter(tested([names for rows in ours.values() for names in names_of(rows)], share))
-        for name, rows in ours.items():
-            test = pl.Series([next(side) for _ in range(rows.height)], dtype=pl.Boolean)
-            made[name] = tables[name]._replace(splits={"train": rows.filter(~test), "test": rows.filter(test)})
-    return made
+    if not share:
+        return dict(tables)
+    places = [(name, split, rows) for name, table in tables.items() for split, rows in table.splits.items()]
+    names = [(names_of(rows), split == "test") for _, split, rows in places]
+    side = iter(tested([(one, is_test) for some, is_test in names for one in some], share))
+    made: dict[str, dict[str, list[pl.DataFrame]]] = {name: {} for name in tables}
+    for name, split, rows in places:
+        test = pl.Series([next(side) for _ in range(rows.height)], dtype=pl.Boolean)
+        if split != "train":
+            made[name].setdefault(split, []).append(rows)
+            continue
+        made[name].setdefault("train", []).append(rows.filter(~test))
+        made[name].setdefault("test", []).append(rows.filter(test))
+    return {
+        name: tables[name]._replace(splits={split: pl.concat(frames) for split, frames in splits.items()})
+        for name, splits in made.items()
+    }
 
 
 def names_of(rows: pl.DataFrame) -> list[list[bytes]]:
@@ -50,20 +59,21 @@ def first_said(prompt: object) -> str:
     """A text, or the first user message of a chat, or its first message."""
     if isinstance(prompt, str):
         return prompt
-    said = [one for one in prompt if one.get("content")] if isinstance(prompt, list) else []
+    chat = map(as_message, prompt) if isinstance(prompt, list) else ()
+    said = [one for one in chat if one.get("content")]
     return str(next((one["content"] for one in said if one["role"] == "user"), said[0]["content"] if said else ""))
 
 
-def tested(rows: Sequence[Sequence[bytes]], share: float) -> list[bool]:
-    """Per row, given by its names, whether it is for testing. Rows that are joined by names decide together: a hash of
-    the smallest one.
+def tested(rows: Sequence[tuple[Sequence[bytes], bool]], share: float) -> list[bool]:
+    """Per row, given by its names and whether it is a test row already, whether it is for testing. Rows that are joined
+    by names decide together: a test row among them, or a hash of the smallest name.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
     number: dict[bytes, int] = {}
     row, name = np.array(
-        [(place, number.setdefault(one, len(number))) for place, names in enumerate(rows) for one in names] or [(0, 0)]
+        [(at, number.setdefault(one, len(number))) for at, (names, _) in enumerate(rows) for one in names] or [(0, 0)]
     ).T
     nodes = len(rows) + max(1, len(number))
     graph = coo_matrix((np.ones(len(row), np.bool_), (row, name + len(rows))), shape=(nodes, nodes))
@@ -73,4 +83,5 @@ def tested(rows: Sequence[Sequence[bytes]], share: float) -> list[bool]:
         of = int(group[len(rows) + at])
         smallest[of] = min(one, smallest.get(of, one))
     drawn = {of: int.from_bytes(digest(one.hex())[:8], "big") < share * 2**64 for of, one in smallest.items()}
+    drawn |= {int(group[at]): True for at, (_, is_test) in enumerate(rows) if is_test}
     return [drawn.get(int(of), False) for of in group[: len(rows)]]

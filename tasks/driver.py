@@ -8,7 +8,7 @@ without a task, up to its first missing answer.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from schemas.calls import Completion, Request, ask_hash, call_key, wire_seed
 from schemas.errors import Drop, EngineError, SynthmillError
 from schemas.rows import Dropped, Row
 from storage.calls import CallStore
+from tasks.budget import Gate
 from tasks.engines.engine import Engine
 from tasks.recipe import Recipe
 
@@ -92,9 +93,14 @@ class Lane:
 class Driver:
     """Drive one recipe over parts of rows. engines: by role; a role that shares an engine object shares its window."""
 
-    def __init__(self, recipe: Recipe[Any, Any], engines: Mapping[str, Engine], calls: CallStore) -> None:
+    def __init__(
+        self, recipe: Recipe[Any, Any], engines: Mapping[str, Engine], calls: CallStore, gate: Gate | None = None
+    ) -> None:
+        """gate: what may be sent, where there is a budget."""
         self.recipe = recipe
         self.calls = calls
+        self._gate = gate
+        self._leasing = False
         lanes = {id(engine): Lane(engine) for engine in engines.values()}
         self._lanes = {role: lanes[id(engine)] for role, engine in engines.items()}
         self._all_lanes = list(lanes.values())
@@ -108,7 +114,7 @@ class Driver:
         self._failure: SynthmillError | None = None
         self._pumping = False
         self.rows_done = 0
-        self.rows_dropped = 0
+        self.dropped: Counter[str] = Counter()
         self.totals: dict[str, Spent] = {}
 
     @property
@@ -186,11 +192,35 @@ class Driver:
         loop = asyncio.get_running_loop()
         for lane in self._all_lanes:
             while lane.queue and lane.in_flight < lane.engine.limit:
-                call = lane.queue.popleft()
+                call = lane.queue[0]
+                if self._gate and not self._gate.take(len(call.keys)):
+                    self._lease_soon(self._gate, len(call.keys))
+                    break
+                lane.queue.popleft()
                 lane.in_flight += len(call.keys)
                 task = loop.create_task(self._ask(lane, call))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+
+    def _lease_soon(self, gate: Gate, least: int) -> None:
+        """Ask for the right to send a window more; the run ends where the budget does."""
+        if self._leasing:
+            return
+        self._leasing = True
+
+        async def lease() -> None:
+            try:
+                await gate.refill(max(least, self._capacity), least)
+            except SynthmillError as error:
+                self.stop(error)
+            except Exception as error:
+                self.stop(EngineError(f"the budget's coordinator is gone ({type(error).__name__}: {error})"))
+            self._leasing = False
+            self._pump_soon()
+
+        task = asyncio.get_running_loop().create_task(lease())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, lane: Lane, call: Call) -> None:
         completions: Sequence[Completion] = ()
@@ -233,6 +263,9 @@ class Driver:
         for key, completion in zip(call.keys, completions, strict=False):
             self._pending.pop(key, None)
             for turn, (flight, index) in enumerate(call.wanted.get(key, ())):
+                if self._gate and not turn:
+                    engine = self._lanes[role].engine.name
+                    self._gate.answered(engine, completion.prompt_tokens, completion.completion_tokens)
                 for spent in (self._spent(flight.part.spent, role), self._spent(self.totals, role)):
                     if turn:
                         spent.reused += 1
@@ -256,7 +289,8 @@ class Driver:
             answers = flight.answers
         flight.part.outcomes[flight.place] = (made, flight.calls)
         self.rows_done += 1
-        self.rows_dropped += isinstance(made, Dropped)
+        if isinstance(made, Dropped):
+            self.dropped[made.reason] += 1
         flight.part.left -= 1
         if flight.part.left == 0 and not flight.part.done.done():
             self._parts.remove(flight.part)

@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -23,7 +23,9 @@ from schemas.errors import EngineError, InputError, Stopped, SynthmillError
 from schemas.progress import Progress
 from schemas.settings import EngineSettings
 from storage.artifacts import Store
+from tasks.budget import Budget, RemoteLease
 from tasks.frames import FrameStage
+from tasks.limits import NO_LIMITS, RunLimits
 from tasks.stages import OnProgress
 from tasks.worker import Job, Stage, Worker
 
@@ -50,9 +52,9 @@ def parts_ahead(roles: Mapping[str, EngineSettings], workers: int, jobs: Sequenc
 class InProcess:
     """Makes parts on one event loop, in a thread of this process."""
 
-    def __init__(self, store: Store, run: str, stop: threading.Event) -> None:
-        self.stop = stop
-        self._worker = Worker(store, run)
+    def __init__(self, store: Store, run: str, stop: threading.Event, limits: RunLimits = NO_LIMITS) -> None:
+        self.stop, self.limits = stop, limits
+        self._worker = Worker(store, run, *limits.here())
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._thread: threading.Thread | None = None
 
@@ -99,7 +101,7 @@ class InProcess:
         tell: Callable[[PartSeal | Progress], None],
     ) -> None:
         working: set[asyncio.Task[PartSeal]] = set()
-        failure: BaseException | None = None
+        failure: SynthmillError | BaseException | None = None
         told = 0.0
         while working or (waiting and failure is None):
             while waiting and failure is None and len(working) < ahead:
@@ -115,7 +117,9 @@ class InProcess:
                 failure = Stopped(STOPPED)
             if time.monotonic() - told > POLL_S or not working:
                 told = time.monotonic()
-                tell(self._worker.progress(stage.name))
+                tell(progress := self._worker.progress(stage.name))
+                if failure is None and (failure := self.limits.reached(stage, progress)):
+                    self._worker.stop(failure.message)
         if failure:
             raise failure
 
@@ -133,8 +137,18 @@ class InProcess:
 class RayPool:
     """Makes parts in Ray actors, on a local Ray or a cluster. Ray starts with the first part that has to be made."""
 
-    def __init__(self, store: Store, run: str, stop: threading.Event, workers: int | None, address: str | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        stop: threading.Event,
+        workers: int | None,
+        address: str | None,
+        limits: RunLimits = NO_LIMITS,
+    ) -> None:
         self.store, self.run_id, self.stop, self.workers, self.address = store, run, stop, workers, address
+        self.limits = limits
+        self._coordinator: Any = None
         self._actors: list[Any] = []
         self._resources: dict[str, float] = {}
         self._started = False
@@ -196,6 +210,8 @@ class RayPool:
                         heard[asked[reference]] = ray.get(reference)
                     del asked[reference]
                 on_progress(added(heard))
+                if failure is None and (failure := self.limits.reached(stage, added(heard))):
+                    self._tell_stop()
                 free = [i for i in range(count) if i not in asked.values()]
                 asked.update((self._actors[i].progress.remote(stage.name), i) for i in free)
         with suppress(RayError):
@@ -285,7 +301,12 @@ class RayPool:
             max_concurrency=1000,
             max_restarts=0,
         )
-        return actor.remote(self.store, self.run_id)
+        if self.limits.budget and self._coordinator is None:
+            self._coordinator = (
+                ray.remote(Budget).options(num_cpus=0).remote(self.limits.budget.settings, self.limits.budget.spent)
+            )
+        budget = (self.limits.budget.settings, RemoteLease(self._coordinator)) if self.limits.budget else ()
+        return actor.remote(self.store, self.run_id, *budget)
 
     def _replace(self, dead: Any, job: Job, attempts: Mapping[str, int]) -> BaseException | None:
         """A worker died: start another in its place, once, unless this part has cost too many."""
@@ -348,13 +369,21 @@ def added(progress: Sequence[Progress]) -> Progress:
     return Progress(
         rows=sum(p.rows for p in progress),
         dropped=sum(p.dropped for p in progress),
+        reasons=dict(sum((Counter(p.reasons) for p in progress), Counter())),
         in_flight=sum(p.in_flight for p in progress),
         spent=add_spent(p.spent for p in progress),
     )
 
 
 def make_pool(
-    store: Store, run: str, stop: threading.Event, workers: int | None, address: str | None
+    store: Store,
+    run: str,
+    stop: threading.Event,
+    workers: int | None,
+    address: str | None,
+    limits: RunLimits = NO_LIMITS,
 ) -> InProcess | RayPool:
     """`workers=0`: in this process; else Ray."""
-    return InProcess(store, run, stop) if workers == 0 else RayPool(store, run, stop, workers, address)
+    if workers == 0:
+        return InProcess(store, run, stop, limits)
+    return RayPool(store, run, stop, workers, address, limits)

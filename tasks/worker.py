@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from schemas.artifacts import PartSeal
+from schemas.budget import BudgetSettings
 from schemas.calls import Frozen
 from schemas.errors import Stopped, StoreError
 from schemas.progress import Progress
@@ -20,6 +21,7 @@ from schemas.rows import from_arrow
 from schemas.settings import EngineSettings
 from storage.artifacts import Store, read_part, rows_to_table, seal_part, sealed_part
 from storage.calls import CallStore
+from tasks.budget import Gate, Lease
 from tasks.driver import Driver, PartResult, Spent
 from tasks.engines.engine import Engine, make_engine
 from tasks.frames import Around, FrameStage, here
@@ -38,9 +40,14 @@ class Job(Frozen):
 class Worker:
     """Makes parts of one stage after another; it is told how many workers share each engine's concurrency."""
 
-    def __init__(self, store: Store, run: str) -> None:
+    def __init__(
+        self, store: Store, run: str, budget: BudgetSettings | None = None, lease: Lease | None = None
+    ) -> None:
+        """lease: asks the budget's coordinator for the right to send; none where there is no limit."""
         self.store = store
         self.run = run
+        self._budget, self._lease = budget, lease
+        self._gate: Gate | None = None
         self._stage: Stage | None = None
         self._driver: Driver | None = None
         self._calls: CallStore | None = None
@@ -125,7 +132,8 @@ class Worker:
         spent = {role: asdict(numbers) for role, numbers in self._driver.totals.items()}
         return Progress(
             rows=self._driver.rows_done,
-            dropped=self._driver.rows_dropped,
+            dropped=self._driver.dropped.total(),
+            reasons=dict(self._driver.dropped),
             in_flight=self._driver.in_flight,
             spent=spent,
         )
@@ -146,6 +154,7 @@ class Worker:
         if self._calls:
             self._calls.close()
             self._calls = None
+        await self._close_gate()
         await self.make_room()
         self._driver = None
 
@@ -165,10 +174,18 @@ class Worker:
         self._frame_rows = 0
         self._broken = False
         self._driver = None
+        await self._close_gate()
         if isinstance(stage, Recipe):
+            if self._budget and self._lease:
+                self._gate = Gate(stage.name, self._budget, self._lease)
             engines = {role: self._engines[settings.model_dump_json()] for role, settings in shares.items()}
-            self._driver = Driver(stage, engines, self._calls)
+            self._driver = Driver(stage, engines, self._calls, self._gate)
         self._stage = stage
+
+    async def _close_gate(self) -> None:
+        if self._gate:
+            await self._gate.close()
+            self._gate = None
 
     @staticmethod
     async def _make_durable(calls: CallStore) -> None:

@@ -134,6 +134,9 @@ def test_the_whole_job_killed_in_its_stages_leaves_nothing_behind(tmp_path: Path
     assert stats["repeated"] <= 2 * IN_FLIGHT
     assert dataset(tmp_path / "store") == dataset(tmp_path / "reference")
     assert not marked_processes(f"{process.pid}:")
+    runs = sorted((tmp_path / "store" / "runs").glob("*.json"))
+    statuses = [orjson.loads(path.read_bytes())["status"] for path in runs]
+    assert set(statuses[:-1]) == {"crashed"} and statuses[-1] == "finished"
 
 
 @pytest.mark.prefect

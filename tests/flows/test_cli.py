@@ -80,7 +80,7 @@ def test_looking_at_a_store(tmp_path: Path, server: ChatServer) -> None:
     _, err = synthmill("sql", "SELECT error('as told')", cwd=tmp_path, expect=2)
     assert "as told" in err
     _, err = synthmill("show", "nothing", cwd=tmp_path, expect=2)
-    assert "has no artifact 'nothing'; there is instructions_" in err
+    assert "has no artifact and no row 'nothing'; `synthmill ls` shows" in err
     _, err = synthmill("ls", "--store", "elsewhere", cwd=tmp_path, expect=1)
     assert "is no synthmill store" in err
 

@@ -98,7 +98,10 @@ def test_what_export_refuses(home: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     for arguments, said in (
-        (("nothing", "--to", tmp_path / "out"), "has no run 'nothing'; expected an id, its beginning, `latest`"),
+        (
+            ("nothing", "--to", tmp_path / "out"),
+            "has no run with a dataset 'nothing'; expected an id, its beginning, `latest`",
+        ),
         (("2", "--to", tmp_path / "out"), "2 runs begin with '2'"),
         (("latest", "--to", tmp_path / "mine"), "holds something else"),
         (("latest", "--to", tmp_path / "out", "--format", "triplets"), "cannot|triplets; there is preference"),
@@ -311,8 +314,8 @@ def test_pushing_goes_on_after_faults(home: Path, hub: HubServer, tmp_path: Path
     _, err = push(home, hub, tmp_path, "--format", "alpaca", "--tag", "v1", expect=2)
     assert "has a tag v1 of another version already" in err
     hub.faults.append(Fault("POST", "/tag/", 409))
-    push(home, hub, tmp_path, "--format", "alpaca", expect=1)
     push(home, hub, tmp_path, "--format", "alpaca")
+    assert set(hub.repos["my-lab/pairs"].tags) == {"v1", *(runs(home)[1] + end for end in ("", "-2", "-3", "-4"))}
 
 
 @pytest.mark.prefect

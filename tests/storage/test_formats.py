@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import InputError
+from schemas.errors import InputError, StoreError
 from schemas.licenses import most_restrictive
 from storage.dataset_folder import Dataset, Table, is_ours, read_dataset, write_dataset
 from storage.formats import FORMATS, formatted
@@ -99,17 +99,17 @@ def test_each_format_is_what_its_trainer_reads() -> None:
 
 def test_calls_of_tools_keep_their_arguments() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": "x"}'}}
-    empty = {"tool_calls": [], "tool_call_id": ""}
-    messages = [
-        {**said("user", "hi"), **empty},
-        {**said("assistant", ""), "tool_calls": [call], "tool_call_id": ""},
-        {**said("tool", "found"), "tool_calls": [], "tool_call_id": "c1"},
-        {**said("assistant", "done"), **empty},
+    chat = [
+        said("user", "hi"),
+        {**said("assistant", ""), "tool_calls": [call]},
+        {**said("tool", "found"), "tool_call_id": "c1"},
+        said("assistant", "done"),
+        said("user", "and then nobody answered"),
     ]
-    rows = pl.DataFrame([{"id": "a", "messages": messages, "tools": "[]"}])
+    rows = pl.DataFrame([{"id": "a", "messages": [json.dumps(one) for one in chat], "tools": "[]"}])
     made, files = formatted({"sft": Table.of(rows, "conversations", "")}, ["sharegpt", "openai"])
     turns = made["sft_sharegpt"].splits["train"]["conversations"].to_list()[0]
-    assert [turn["from"] for turn in turns] == ["human", "function_call", "observation", "gpt"]
+    assert [turn["from"] for turn in turns] == ["human", "function_call", "observation", "gpt"]  # the last one goes
     assert json.loads(turns[1]["value"]) == {"name": "look", "arguments": {"at": "x"}}
     told = json.loads(files["openai/sft-train.jsonl"])["messages"]
     assert told[0] == said("user", "hi")
@@ -124,7 +124,7 @@ def test_a_format_that_suits_nothing_says_what_there_is() -> None:
 def test_no_prompt_is_on_both_sides_and_rows_stay_where_they_are() -> None:
     given_ = tables(400)
     split = split_by_prompt(given_, 0.25)
-    assert split["bench"] is given_["bench"]
+    assert split["bench"].splits["test"].equals(given_["bench"].splits["test"])
     sides: dict[str, set[str]] = {"train": set(), "test": set()}
     for name in ("preference", "sft", "picks"):
         rows = split[name].splits
@@ -138,6 +138,16 @@ def test_no_prompt_is_on_both_sides_and_rows_stay_where_they_are() -> None:
     assert [one for one in more if int(one.removeprefix("pair")) < 400] == split["preference"].splits["test"][
         "id"
     ].to_list()
+
+
+def test_what_is_tested_anywhere_is_trained_on_nowhere() -> None:
+    rows = pairs(40)
+    own = Table({"train": rows[:20], "test": rows[20:]}, "preferences", "")
+    split = split_by_prompt({"rm": own, "dpo": Table.of(rows, "preferences", "")}, 0.2)
+    tested = {first_said(one) for name in split for one in split[name].splits["test"]["prompt"].to_list()}
+    trained = {first_said(one) for name in split for one in split[name].splits["train"]["prompt"].to_list()}
+    assert not tested & trained and set(rows[20:]["id"]) <= set(split["dpo"].splits["test"]["id"])
+    assert split["rm"].splits["test"].height > 20
 
 
 def test_rows_of_a_conversation_or_a_parent_stay_together() -> None:
@@ -180,6 +190,34 @@ def test_shards_are_bounded_and_read_back(tmp_path: Path) -> None:
     assert is_ours(tmp_path / "out") and is_ours(tmp_path / "absent") and not is_ours(Path(__file__).parent)
 
 
+def test_nothing_but_our_own_files_goes(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.parquet").write_text("precious")
+    first = Dataset("t", "i", {"a": Table.of(pairs(4), "preferences", "")}, files={"ids/a-test.txt": b"x"})
+    write_dataset(tmp_path, first, "card", shard_bytes=1)
+    assert len(list((tmp_path / "data").iterdir())) == 5
+    write_dataset(tmp_path, Dataset("t", "i", first.tables), "card")
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert names == {"README.md", "synthmill.json", "data/mine.parquet", "data/train-00000-of-00001.parquet"}
+    (tmp_path / "data" / "train-00000-of-00001.parquet").unlink()
+    with pytest.raises(StoreError, match="is damaged"):
+        read_dataset(tmp_path)
+
+
+def test_a_chat_with_calls_is_json_to_datasets(tmp_path: Path) -> None:
+    chat = [said("user", "[x]"), {**said("assistant", ""), "tool_calls": [{"id": "c"}]}, said("assistant", "y")]
+    rows = pl.DataFrame([{"id": "a", "messages": [json.dumps(one) for one in chat]}])
+    folder = tmp_path / "exp[1]"
+    write_dataset(folder, Dataset("t", "i", {"sft": Table.of(rows, "conversations", "")}), "card")
+    assert read_dataset(folder).tables["sft"].rows.equals(rows)
+    from datasets import load_dataset
+
+    file = str(tmp_path / "x.parquet")
+    (folder / "data" / "train-00000-of-00001.parquet").rename(file)
+    loaded = load_dataset("parquet", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded[0]["messages"] == chat
+
+
 @pytest.mark.parametrize(
     ("given_", "expected"),
     [
@@ -192,7 +230,9 @@ def test_shards_are_bounded_and_read_back(tmp_path: Path) -> None:
         (["my-own"], "my-own"),
         (["cc-by-sa-3.0", "cc-by-sa-4.0"], "cc-by-sa-4.0"),
         (["gpl-3.0", "cc-by-sa-4.0"], "other"),
-        (["mit", "cc-by-sa-4.0", "cc-by-nc-sa-4.0"], "cc-by-nc-sa-4.0"),
+        (["mit", "cc-by-sa-4.0", "cc-by-nc-sa-4.0"], "other"),
+        (["agpl-3.0", "cc-by-nc-4.0"], "other"),
+        (["cc-by-nc-4.0", "cc-by-nc-nd-4.0"], "cc-by-nc-nd-4.0"),
     ],
 )
 def test_the_most_restrictive_licence_is_named(given_: list[str], expected: str) -> None:

@@ -1,0 +1,52 @@
+"""`synthmill verify` and `gc`: a store in order."""
+
+import shutil
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from flows.looking import open_store, table
+from schemas.errors import StoreError
+from storage.keeping import Fault, garbage, verify
+from storage.runs import sweep
+
+
+def check(place: Path) -> None:
+    """Read everything in a store. Raises StoreError where something is not as it was written."""
+    store = open_store(place)
+    for run in sweep(store):
+        print(f"run {run.id} ({run.flow}) was killed: {run.error}", file=sys.stderr)
+    faults: list[Fault] = []
+    looked = verify(store, faults)
+    console = Console(emoji=False)
+    for fault in faults:
+        console.print(Text.assemble((f"{fault.place}: ", "bold"), fault.what), soft_wrap=True)
+    said = ", ".join(f"{number:,} {name}" for name, number in looked._asdict().items())
+    if faults:
+        raise StoreError(f"{len(faults)} faults in {said}")
+    console.print(f"whole: {said}", highlight=False)
+
+
+def sweep_out(place: Path, days: float, delete: bool) -> None:
+    """Say what nobody needs, and delete it if asked to."""
+    store = open_store(place)
+    found = list(garbage(store, days))
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for one in found:
+        sizes[one.why].append(one.size)
+        if delete:
+            if one.path.is_dir():
+                shutil.rmtree(one.path, ignore_errors=True)
+            else:
+                one.path.unlink(missing_ok=True)
+    console = Console(emoji=False)
+    shown = table("what", "files", "bytes", numbers=("files", "bytes"))
+    for why, some in sorted(sizes.items()):
+        shown.add_row(why, f"{len(some):,}", f"{sum(some):,}")
+    if found:
+        console.print(shown)
+    total = f"{len(found):,} files and folders, {sum(one.size for one in found):,} bytes"
+    console.print(f"deleted {total}" if delete else f"{total} could go: --delete deletes them", highlight=False)

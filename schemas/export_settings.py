@@ -1,0 +1,32 @@
+"""Settings of an export: which run, where to, in which formats. What the command takes, and the flow `publish`."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from schemas.calls import Frozen
+from schemas.dedup_settings import listed
+
+Format = Literal[
+    "as-made", "sft", "dpo", "dpo-plain", "kto", "reward", "prompts", "triplets", "sharegpt", "alpaca", "openai"
+]
+
+
+class ExportSettings(Frozen):
+    """A run's dataset, for trainers, in a folder or on the Hub (docs/publishing.md)."""
+
+    store: str = Field("store", description="the folder that holds everything")
+    run: str = Field(
+        "latest", description="an id or its beginning, `latest`, or a flow's name (its latest finished run)"
+    )
+    to: str = Field(description="a folder, or hf://datasets/OWNER/NAME")
+    formats: tuple[Format, ...] = Field(("as-made",), min_length=1)
+    test: float = Field(0, ge=0, lt=1, description="share of the prompts for a split `test`")
+    shard_bytes: int = Field(256 << 20, ge=1, description="the largest file, before compression")
+    license: str = Field("", description="the dataset's; default: the most restrictive one of its sources")
+    private: bool = Field(False, description="Hub: a new dataset is private")
+    revision: str = Field("", description="Hub: a branch other than main")
+    tag: str = Field("", description="Hub: the tag of this version; default: the run's id")
+    force: bool = Field(False, description="write over a dataset or folder that this flow did not make")
+
+    _listed = field_validator("formats", mode="before")(listed)

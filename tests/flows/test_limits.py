@@ -1,0 +1,53 @@
+"""A run ends where its limits are, resumably: budgets through Prefect and Ray, and too many dropped rows."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.command import synthmill
+from tests.conftest import ChatServer, prompts, write_jsonl
+
+pytestmark = [pytest.mark.prefect, pytest.mark.ray]
+ROWS, EACH = 40, 6
+
+
+def command(tmp_path: Path, server: ChatServer, workers: int, *more: Any) -> tuple[Any, ...]:
+    write_jsonl(tmp_path / "in.jsonl", prompts(ROWS))
+    given = ("--set", "source=in.jsonl", "--set", f"engines.teacher={server.spec}", "--set", "dedup.layers=[exact]")
+    smaller = ("--set", "engines.teacher.concurrency=16", "--set", "rows_per_part=8")
+    return ("run", "synthesize", *given, *smaller, "--workers", workers, *more)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_budget_is_a_hard_stop_and_a_larger_one_goes_on(tmp_path: Path, server: ChatServer, workers: int) -> None:
+    run = command(tmp_path, server, workers)
+    _, err = synthmill(*run, "--set", "budget.requests=100", cwd=tmp_path, expect=3)
+    assert "the run's budget is spent: 100 of 100 requests; everything answered is kept" in err
+    assert 80 < server.stats()["total"] <= 100
+    before = server.stats()["total"]
+    synthmill(*run, "--set", "budget.requests=100", cwd=tmp_path, expect=3)
+    assert server.stats()["total"] <= 100 and server.stats()["total"] - before <= 20
+    synthmill(*run, "--set", "budget.requests=1000", cwd=tmp_path)
+    assert server.stats()["total"] == ROWS * EACH and server.stats()["repeated"] == 0
+    records = [orjson.loads(path.read_bytes()) for path in sorted((tmp_path / "store" / "runs").glob("*.json"))]
+    assert [record["status"] for record in records] == ["stopped", "stopped", "finished"]
+
+
+def test_money_needs_prices(tmp_path: Path, server: ChatServer) -> None:
+    run = command(tmp_path, server, 0, "--set", "budget.money=0.001")
+    _, err = synthmill(*run, cwd=tmp_path, expect=2)
+    assert "budget.money needs a price of openai:local-model" in err
+    prices = ("--set", "budget.prices={'openai:*': {prompt: 1, completion: 10}}")
+    _, err = synthmill(*run, *prices, cwd=tmp_path, expect=3)
+    assert "of 0.001 money" in err and server.stats()["total"] < ROWS * EACH
+
+
+def test_a_run_that_drops_too_much_stops_and_says_why(tmp_path: Path, server: ChatServer) -> None:
+    rows = [{"id": f"r{n}", "prompt": "long " * 10_000 if n % 3 == 0 else f"why {n}?"} for n in range(120)]
+    run = command(tmp_path, server, 0)
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    _, err = synthmill(*run, cwd=tmp_path, expect=3)
+    assert "preference_sets: " in err and "context_overflow), more than the 20% of drop_limit" in err
+    synthmill(*run, "--set", "drop_limit=0.5", cwd=tmp_path)

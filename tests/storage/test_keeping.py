@@ -1,0 +1,69 @@
+"""verify finds what is amiss, gc what nobody needs; a run whose process is gone is a crashed one."""
+
+import pyarrow as pa
+
+from schemas.artifacts import Manifest
+from storage.artifacts import Store, seal_part, write_manifest
+from storage.calls import segment_files
+from storage.keeping import Fault, garbage, verify
+from storage.runs import StageRun, is_gone, new_run, runs, sweep, this_process, write_run
+from tests.conftest import Echo, instructions
+from tests.tasks.test_driver import Chain, drive
+
+
+def artifact(store: Store, stage: str, key: str, sources: dict[str, str] | None = None) -> Manifest:
+    table = pa.table({"id": ["a", "b"], "text": [key, key]})
+    seal = seal_part(store, stage, f"part-{key}", table, (), ids_in=["a", "b"])
+    return write_manifest(store, Manifest(stage=stage, key=key, identity={}, sources=sources or {}, parts=(seal,)))
+
+
+def faults_of(store: Store) -> list[Fault]:
+    faults: list[Fault] = []
+    verify(store, faults)
+    return faults
+
+
+def test_a_whole_store_and_each_way_of_not_being_one(store: Store) -> None:
+    first = artifact(store, "one", "k1")
+    artifact(store, "two", "k2", {"k1": first.content})
+    drive(Chain(), Echo(), store.calls, instructions(3))
+    faults: list[Fault] = []
+    assert tuple(verify(store, faults)) == (2, 2, 4, 9) and faults == []
+    [segment] = segment_files(store.calls)
+    data = segment.read_bytes()
+    segment.write_bytes(data[:-20] + b"x" * 19 + b"\n")
+    assert [fault.what for fault in faults_of(store)] == ["1 lines are damaged; their answers are asked for again"]
+    segment.write_bytes(data)
+    part = store.root / first.parts[0].file
+    part.write_bytes(part.read_bytes()[:-1])
+    assert [fault.place for fault in faults_of(store)] == [first.parts[0].file]
+    store.manifest_path("one", "k1").write_text("{")
+    said = [fault.what for fault in faults_of(store)]
+    assert any("damaged" in one for one in said) and any("is gone (k1)" in one for one in said)
+
+
+def test_what_nobody_needs_goes_and_nothing_else(store: Store) -> None:
+    first = artifact(store, "one", "k1")
+    last = artifact(store, "two", "k2", {"k1": first.content})
+    artifact(store, "two", "old")
+    write_run(store, new_run("f", {}).model_copy(update={"stages": (StageRun.of(last, {}, 0.0),)}))
+    (store.root / "parts" / "one" / ".x.tmp").write_text("left")
+    assert list(garbage(store, 1)) == []
+    found = {one.path.relative_to(store.root).as_posix(): one.why for one in garbage(store, -1)}
+    assert found == {
+        "artifacts/two/old.json": "an artifact of no run",
+        "parts/two/part-old.json": "a part of no artifact",
+        "parts/two/part-old.parquet": "a part of no artifact",
+        "parts/one/.x.tmp": "left by a killed process",
+    }
+
+
+def test_a_run_whose_process_is_gone_has_crashed(store: Store) -> None:
+    living = write_run(store, new_run("f", {}))
+    host, pid, ticks = this_process().split(" ")
+    dead = [f"{host} {pid} 1", f"{host} 999999999 {ticks}"]
+    for process in (*dead, "another-host 1 1"):
+        write_run(store, new_run("f", {}).model_copy(update={"process": process}))
+    assert [is_gone(process) for process in (living.process, *dead, "")] == [False, True, True, False]
+    assert len(sweep(store)) == 2 and sweep(store) == []
+    assert sorted(run.status for run in runs(store)) == ["crashed", "crashed", "running", "running"]
