@@ -104,6 +104,9 @@ def test_what_export_refuses(home: Path, tmp_path: Path) -> None:
         ),
         (("2", "--to", tmp_path / "out"), "2 runs begin with '2'"),
         (("latest", "--to", tmp_path / "mine"), "holds something else"),
+        (("latest", "--to", tmp_path / "mine" / "thesis.txt", "--force"), "is a file"),
+        (("latest", "--to", "store", "--force"), "lie within each other"),
+        (("latest", "--to", "hf://me/pairs"), "is no place on the Hub"),
         (("latest", "--to", tmp_path / "out", "--format", "triplets"), "cannot|triplets; there is preference"),
         (("latest", "--to", tmp_path / "out", "--shard-size", "many"), "'many' is no size"),
     ):
@@ -331,6 +334,10 @@ def test_whose_dataset_it_is(home: Path, hub: HubServer, tmp_path: Path) -> None
     _, err = push(home, hub, tmp_path, expect=2)
     assert "that synthmill did not make" in err
     _, err = push(home, hub, tmp_path, "--dry-run", expect=2)
+    _, err = push(home, hub, tmp_path, "--revision", "mine", expect=2)  # a new branch would begin with their files
+    assert "that synthmill did not make" in err and "mine" not in hub.repos["my-lab/pairs"].branches
+    _, err = push(home, hub, tmp_path, "--force", "--private", expect=2)
+    assert "is public already" in err
     push(home, hub, tmp_path, "--force")
     assert "data.csv" in hub.files("my-lab/pairs")
     marker = json.loads(hub.files("my-lab/pairs")["synthmill.json"]) | {"sources": ["other.jsonl"]}

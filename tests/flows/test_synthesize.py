@@ -111,6 +111,7 @@ def test_the_flows_are_ordinary_prefect_deployments() -> None:
     from flows.judge import judge
     from flows.multifaceted import multifaceted
     from flows.preferences import preferences
+    from flows.publish import publish
     from flows.retpo import retpo
     from flows.self_rip import self_rip
     from flows.synthesize import synthesize
@@ -123,6 +124,7 @@ def test_the_flows_are_ordinary_prefect_deployments() -> None:
         "flows.judge:judge": judge,
         "flows.preferences:preferences": preferences,
         "flows.self_rip:self_rip": self_rip,
+        "flows.publish:publish": publish,
     }
     schema = parameter_schema(synthesize).model_dump()
     assert {deployment["entrypoint"] for deployment in manifest["deployments"]} == flows.keys()

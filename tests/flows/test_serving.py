@@ -1,0 +1,47 @@
+"""`synthmill serve`: a server that schedules, every flow deployed, a worker; and nothing left when it is stopped."""
+
+import shutil
+import socket
+import time
+from pathlib import Path
+
+import httpx
+import orjson
+import psutil
+import pytest
+import yaml
+
+from tests.command import ROOT, synthmill
+
+
+@pytest.mark.prefect
+def test_serve_deploys_schedules_and_stops(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "prefect.yaml", tmp_path)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    try:
+        out, _ = synthmill("serve", "--port", port, cwd=tmp_path)
+        assert f"http://127.0.0.1:{port}/deployments" in out
+        state = orjson.loads((tmp_path / ".prefect" / "serve.json").read_bytes())
+        deployments = httpx.post(f"{state['url']}/deployments/filter", json={}, timeout=30).json()
+        wanted = [one["name"] for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]]
+        assert sorted(one["name"] for one in deployments) == sorted(wanted)
+        nightly = next(one for one in deployments if one["name"] == "nightly")
+        assert nightly["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+        automations = httpx.post(f"{state['url']}/automations/filter", json={}, timeout=30).json()
+        assert [one["name"] for one in automations] == ["a run whose process is gone has crashed"]
+        until = time.monotonic() + 90
+        scheduled: set[str] = set()
+        while len(scheduled) < 2 and time.monotonic() < until:
+            time.sleep(1)
+            runs = httpx.post(f"{state['url']}/flow_runs/filter", json={"limit": 200}, timeout=30).json()
+            scheduled = {run["deployment_id"] for run in runs if run["state_type"] == "SCHEDULED"}
+        assert scheduled == {one["id"] for one in deployments if one["schedules"]}
+        again, _ = synthmill("serve", cwd=tmp_path)
+        assert "it is running already" in again
+    finally:
+        out, _ = synthmill("serve", "--stop", cwd=tmp_path)
+    assert out == "worker: ended\nserver: ended\n"
+    assert not any(psutil.pid_exists(pid) for pid, _ in state["processes"].values())
+    assert synthmill("serve", "--stop", cwd=tmp_path)[0] == "nothing is served from here\n"
