@@ -1,13 +1,13 @@
 """`synthmill export`, `report` and `diff`: what a run made, for trainers and for people."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
 from flows.file_commands import store_option
 from schemas.errors import InputError
-from schemas.export_settings import ExportSettings, Format
+from schemas.formats import FORMATS
 
 UNITS = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
@@ -28,7 +28,7 @@ def size(text: str) -> int:
     "--format",
     "formats",
     multiple=True,
-    type=click.Choice(get_args(Format)),
+    type=click.Choice(FORMATS),
     default=("as-made",),
     show_default=True,
     help="One or more; each configuration that can take a format is written in it.",
@@ -62,6 +62,7 @@ def export(shard_size: str, dry_run: bool, **given: Any) -> None:
     failure: what was uploaded is not sent again.
     """
     from flows.exporting import export as write
+    from schemas.export_settings import ExportSettings
 
     write(ExportSettings(shard_bytes=size(shard_size), **given), dry_run)
 

@@ -1,15 +1,10 @@
 """Settings of an export: which run, where to, in which formats. What the command takes, and the flow `publish`."""
 
-from typing import Literal
-
 from pydantic import Field, field_validator
 
 from schemas.calls import Frozen
 from schemas.dedup_settings import listed
-
-Format = Literal[
-    "as-made", "sft", "dpo", "dpo-plain", "kto", "reward", "prompts", "triplets", "sharegpt", "alpaca", "openai"
-]
+from schemas.formats import Format
 
 
 class ExportSettings(Frozen):

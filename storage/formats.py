@@ -5,16 +5,15 @@ Every row keeps its `id`; where one row becomes two, theirs end in -chosen and -
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import orjson
 import polars as pl
 
 from schemas.errors import InputError
-from schemas.export_settings import Format
+from schemas.formats import Format
 from storage.dataset_folder import Kind, Table, as_message
 
-FORMATS: tuple[Format, ...] = get_args(Format)
 WITHOUT_IDS: tuple[Format, ...] = ("triplets", "openai")
 """Formats in which one more column would mean something: their ids lie beside them, ids/NAME-SPLIT.txt, line by line.
 """

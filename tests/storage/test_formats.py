@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import InputError, StoreError
+from schemas.formats import FORMATS
 from schemas.licenses import most_restrictive
 from storage.dataset_folder import Dataset, Table, is_ours, read_dataset, write_dataset
-from storage.formats import FORMATS, formatted
+from storage.formats import formatted
 from storage.leaks import check_no_secret
 from storage.splits import first_said, split_by_prompt
 

@@ -1,0 +1,8 @@
+"""The names of the formats that a dataset is exported in (docs/publishing.md)."""
+
+from typing import Literal, get_args
+
+Format = Literal[
+    "as-made", "sft", "dpo", "dpo-plain", "kto", "reward", "prompts", "triplets", "sharegpt", "alpaca", "openai"
+]
+FORMATS: tuple[Format, ...] = get_args(Format)
