@@ -35,12 +35,13 @@ from schemas.progress import Progress
 from storage.artifacts import Store, read_dropped
 from storage.catalog import rebuild, spent_by
 from storage.dataset_folder import write_dataset
+from storage.files import locked
 from storage.runs import RunRecord, StageRun, new_run, now, summary, sweep, write_run
 from tasks.budget import Budget
 from tasks.engines.engine import engine_name
 from tasks.guard import guard
 from tasks.limits import RunLimits
-from tasks.parallel import InProcess, RayPool, make_pool
+from tasks.parallel import STOPPED, InProcess, RayPool, make_pool
 from tasks.stages import Planned, run_stage
 
 TELL_PREFECT_EVERY_S = 2.0
@@ -87,11 +88,26 @@ def make_stage(
             if time.monotonic() - told > TELL_PREFECT_EVERY_S and source.rows:
                 told = time.monotonic()
                 with suppress(Exception):  # Prefect's page is for looking at; the run does not depend on it
-                    update_progress_artifact(artifact_id=progress, progress=min(100.0, 100 * latest.rows / source.rows))
+                    update_progress_artifact(progress, min(100.0, 100 * latest.rows / source.rows), report.line())
 
-        manifest = run_stage(store, planned, source, pool, run, on_progress)
-    update_progress_artifact(artifact_id=progress, progress=100.0)
+        with locked(store.lock_path(name, planned.key), Waiting(place, name)):
+            manifest = run_stage(store, planned, source, pool, run, on_progress)
+    update_progress_artifact(progress, 100.0, report.line())
     return manifest, StageRun.of(manifest, report.latest.spent, time.monotonic() - started)
+
+
+class Waiting:
+    """What is said, once, while another run makes the same; a stop ends it."""
+
+    def __init__(self, place: str, name: str) -> None:
+        self.said = f"{place} {name}: another run makes the same; waiting for it"
+
+    def __call__(self) -> None:
+        if STOP.is_set():
+            raise Stopped(STOPPED)
+        if self.said:
+            print(self.said, file=sys.stderr, flush=True)
+            self.said = ""
 
 
 def run_plan(make: Callable[[], Plan]) -> RunRecord:
@@ -126,8 +142,9 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
             if step.key in trunk:
                 check_something_left(store, manifest)
         published, card = publishable(store, planned.flow, planned.publish(made), made, settings)
-        if write_dataset(planned.dataset, published, card):
-            dataset = str(planned.dataset)
+        with locked(store.lock_path("dataset", planned.dataset.name), Waiting("last", "dataset")):
+            if write_dataset(planned.dataset, published, card):
+                dataset = str(planned.dataset)
         status = "finished"
     except Stopped as stopped:
         status, error = "stopped", stopped.message

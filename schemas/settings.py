@@ -166,7 +166,7 @@ def only_its_own(settings: Frozen, kind: str, fields_of: Mapping[str, tuple[str,
 
 
 class FileSettings(Spelled):
-    """A file of rows, or hf://datasets/OWNER/NAME[@REV][#SPLIT]."""
+    """A file of rows, a folder of such files, or hf://datasets/OWNER/NAME[@REV][#SPLIT]."""
 
     path: str
     limit: int | None = Field(None, ge=1, lt=1 << 63, description="the first rows only")

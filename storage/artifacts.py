@@ -72,6 +72,10 @@ class Store:
     def manifest_path(self, stage: str, key: str) -> Path:
         return self.root / "artifacts" / stage / f"{key}.json"
 
+    def lock_path(self, stage: str, key: str) -> Path:
+        """Whoever makes an artifact holds this lock: one makes it, others wait and find it made."""
+        return self.root / "locks" / f"{stage}-{key}"
+
     def seal_path(self, stage: str, key: str) -> Path:
         return self.root / "parts" / stage / f"{key}.json"
 

@@ -1,5 +1,6 @@
 """Writing files so that a reader, after a crash or a power cut, sees the whole file or none of it."""
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -86,6 +87,23 @@ def scratch(folder: Path, what: str) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], None], every_s: float = 0.5) -> Iterator[None]:
+    """Hold a lock that other processes respect and the kernel takes away from a dead one. waiting: called again and
+    again while somebody else holds it; it may raise.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waiting()
+                time.sleep(every_s)
+        yield
 
 
 def sync(path: Path) -> None:

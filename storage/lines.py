@@ -24,11 +24,12 @@ HUB = "hf://datasets/"
 
 
 class Line(NamedTuple):
-    """One raw row: where it stands, and its fields, or the reason why it has none."""
+    """One raw row: where it stands, and its fields, or the reason why it has none. file: which one of a folder's."""
 
     place: str
     fields: dict[str, Any] | None
     fault: str = ""
+    file: str = ""
 
 
 def suffix_of(path: Path) -> str:
@@ -39,12 +40,34 @@ def suffix_of(path: Path) -> str:
     raise InputError(f"{path} has an unknown ending; expected {FORMATS}")
 
 
+def files_in(folder: Path) -> dict[str, Path]:
+    """A folder's files of rows, by name, in order; hidden ones are left out. Raises InputError where there is none."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith(".") and has_rows(path):
+            found[path.name] = path
+    if not found:
+        raise InputError(f"{folder} has no file of rows; expected some that end in {FORMATS}")
+    return found
+
+
+def has_rows(path: Path) -> bool:
+    try:
+        return bool(suffix_of(path))
+    except InputError:
+        return False
+
+
 def lines_of(place: str) -> Iterator[Line]:
     """Raw rows of a file or a Hub dataset, one at a time. Raises InputError when the file itself is damaged."""
     if place.startswith(HUB):
         yield from read_hub(place)
         return
     path = Path(place).expanduser()
+    if path.is_dir():
+        for name, file in files_in(path).items():
+            yield from (line._replace(place=f"{name}:{line.place}", file=name) for line in lines_of(str(file)))
+        return
     suffix = suffix_of(path)
     try:
         if suffix == ".parquet":

@@ -52,9 +52,10 @@ def license_beside(path: str) -> str:
             name, _, revision = path.removeprefix(HUB).partition("#")[0].partition("@")
             data = HfApi().dataset_info(name, revision=revision or None).card_data
             return named(data.get("license")) if data else UNKNOWN
-        folder = Path(path).expanduser().resolve().parent
-        for place in [folder, *folder.parents][: CARDS_ABOVE + 1]:
-            if (card := place / "README.md").is_file() and card.read_text(errors="replace").startswith("---\n"):
+        place = Path(path).expanduser().resolve()
+        folder = place if place.is_dir() else place.parent
+        for above in [folder, *folder.parents][: CARDS_ABOVE + 1]:
+            if (card := above / "README.md").is_file() and card.read_text(errors="replace").startswith("---\n"):
                 return named(DatasetCard.load(card).data.get("license"))
     except Exception:  # somebody's card may hold anything; what it says is then not known
         return UNKNOWN

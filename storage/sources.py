@@ -16,7 +16,7 @@ from schemas.multifaceted import BenchRow, Rubric, Value
 from schemas.pools import Question
 from schemas.rows import Dropped, Instruction, KnownPrompt, Row
 from schemas.settings import FileSettings, SourceSettings
-from storage.lines import FORMATS, HUB, Line, hub_commit, lines_of, suffix_of
+from storage.lines import FORMATS, HUB, Line, files_in, hub_commit, lines_of, suffix_of
 
 VERSION = "2"
 
@@ -42,10 +42,12 @@ class Chunk:
 
 
 def fingerprint(source: FileSettings) -> str:
-    """What identifies a source's content: the file's checksum, or the Hub commit. Raises InputError."""
+    """What identifies a source's content: the checksum of its file or files, or the Hub commit. Raises InputError."""
     if source.path.startswith(HUB):
         return content_hash(list(hub_commit(source.path)))
     path = Path(source.path).expanduser()
+    if path.is_dir():
+        return content_hash({name: file_checksum(file) for name, file in files_in(path).items()})
     suffix_of(path)
     try:
         if path.stat().st_size == 0:
@@ -83,11 +85,17 @@ def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None =
     expected = kind.columns(source)
     seen: set[str] = set()
     chunk, raw, count = Chunk([], []), 0, 0
+    file = ""
     columns: set[str] = set()
     answered = False
     for line in lines_of(source.path):
         if source.limit is not None and count >= source.limit:
             break
+        if line.file != file and raw:  # a file that grows moves no other file's rows to another part
+            check_columns(source, expected, columns, answered)
+            yield chunk.named_apart()
+            chunk, raw = Chunk([], []), 0
+        file = line.file
         count += 1
         raw += 1
         columns.update(line.fields or ())
@@ -152,7 +160,7 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
         id=row_id,
         prompt=prompt,
         system=system,
-        source=text_of(source_name, "source") if isinstance(source_name, str) else source.path.rsplit("/", 1)[-1],
+        source=text_of(source_name, "source") if isinstance(source_name, str) else line.file or source.path.rsplit("/", 1)[-1],
         note="; ".join(notes),
     )
 
@@ -259,7 +267,7 @@ def known_prompt_of(line: Line, source: Any) -> KnownPrompt:
             id=content_hash([line.place, turns])[:24],  # not the given one: what is there twice must be checked, too
             name=name_of(fields.get(source.id_column), line.place),
             turns=turns,
-            source=source.path.rsplit("/", 1)[-1],
+            source=line.file or source.path.rsplit("/", 1)[-1],
         )
     except TypeError as error:
         raise InputError(f"{source.path}, {line.place}: it is not UTF-8; convert the file") from error

@@ -76,7 +76,7 @@ class Planned:
 
 def source_key(source: FileSettings, rows_per_part: int, kind: RowKind = INSTRUCTIONS) -> str:
     """The key of a source's artifact: the file's content and how it is read."""
-    name = source.path.rsplit("/", 1)[-1]  # rows say where they came from
+    name = source.path.rstrip("/").rsplit("/", 1)[-1]  # rows say where they came from
     settings = source.model_dump(exclude={"path", "qrels", "license"})
     others = [kind.key] if kind.key else []
     return content_hash([kind.stage, VERSION, fingerprint(source), name, settings, rows_per_part, *others])

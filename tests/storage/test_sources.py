@@ -9,7 +9,7 @@ import pytest
 from schemas.errors import InputError
 from schemas.rows import Dropped, Instruction
 from schemas.settings import SourceSettings
-from storage.artifacts import Store
+from storage.artifacts import Store, read_artifact
 from storage.sources import fingerprint, read_chunks, read_prompts
 from tasks.stages import ingest
 from tests.conftest import write_jsonl
@@ -161,3 +161,23 @@ def test_every_user_turn_of_a_benchmark_is_read_and_a_row_without_one_is_an_erro
     file.write_text("{no JSON\n")
     with pytest.raises(InputError, match="line-1: bad_json"):
         read_prompts(SourceSettings(path=str(file)))
+
+
+def test_a_folder_is_read_file_by_file_and_a_new_file_moves_no_part(tmp_path: Path, store: Store) -> None:
+    folder = tmp_path / "days"
+    folder.mkdir()
+    for day in (1, 2):
+        write_jsonl(folder / f"{day}.jsonl", [{"prompt": f"day {day}, question {n}"} for n in range(5)])
+    (folder / "notes.txt").write_text("no rows")
+    source = SourceSettings(path=f"{folder}/")
+    first = ingest(store, source, 3, "run")
+    assert [seal.rows for seal in first.parts] == [3, 2, 3, 2]
+    assert {row["source"] for row in read_artifact(store, first).to_pylist()} == {"1.jsonl", "2.jsonl"}
+    write_jsonl(folder / "1.jsonl", [{"prompt": f"day 1, question {n}"} for n in range(7)])
+    write_jsonl(folder / "3.jsonl", [{"prompt": "day 3"}])
+    grown = ingest(store, source, 3, "run")
+    keys = [seal.key for seal in first.parts]
+    assert grown.rows == 13 and [seal.key in keys for seal in grown.parts] == [True, False, False, True, True, False]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="has no file of rows"):
+        ingest(store, SourceSettings(path=str(tmp_path / "empty")), 3, "run")

@@ -1,0 +1,37 @@
+"""Two runs on one store at once: the same one is made once, different ones share what they have in common."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+import pytest
+
+from tests.command import start, synthmill
+from tests.conftest import ChatServer, prompts, write_jsonl
+
+pytestmark = [pytest.mark.faults, pytest.mark.prefect]
+ROWS = 30
+
+
+def ended(process: "subprocess.Popen[str]") -> str:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    return err
+
+
+def test_two_runs_at_once_ask_once_and_both_finish(tmp_path: Path, server: ChatServer) -> None:
+    server.set(latency_ms=60)
+    write_jsonl(tmp_path / "in.jsonl", prompts(ROWS))
+    run: tuple[Any, ...] = ("run", "synthesize", "--set", "source=in.jsonl", "--set", "dedup.layers=[exact]")
+    run += ("--set", f"engines.teacher={server.spec}", "--set", "engines.teacher.concurrency=8", "--workers", 0)
+    errors = [ended(process) for process in [start(*run, cwd=tmp_path) for _ in range(2)]]
+    assert server.stats()["total"] == server.stats()["unique"] == ROWS * 6
+    assert any("another run makes the same; waiting for it" in err for err in errors)
+    [rows] = [pl.read_parquet(path) for path in (tmp_path / "store").glob("datasets/*/data/*.parquet")]
+    assert rows["id"].n_unique() == rows.height == ROWS
+    statuses = [orjson.loads(path.read_bytes())["status"] for path in (tmp_path / "store" / "runs").glob("*.json")]
+    assert statuses == ["finished", "finished"]
+    out, _ = synthmill("verify", cwd=tmp_path)
+    assert out.startswith("whole: ")
