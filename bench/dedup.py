@@ -211,15 +211,15 @@ class Watch:
         return {"seconds": self.seconds, "cpu": self.cpu, "bytes": self.peak}
 
 
-def family() -> list[int]:
-    """This process and all below it."""
+def family(root: int = 0) -> list[int]:
+    """A process, this one by default, and all below it."""
     parents: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parents.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
         except OSError:
             continue
-    found = [os.getpid()]
+    found = [root or os.getpid()]
     for pid in found:
         found += parents.get(pid, [])
     return found

@@ -20,24 +20,10 @@ import httpx
 import numpy as np
 import orjson
 
-from bench.dedup import private_of
+from bench.dedup import family, private_of
 from bench.serving import chat_server
 
 EVERY_S, KILLED_AT, STARTING = 2.0, 0.4, 0.1
-
-
-def below(root: int) -> list[int]:
-    """A process and all below it."""
-    parents: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
-        except OSError:
-            continue
-    found = [root]
-    for pid in found:
-        found += parents.get(pid, [])
-    return found
 
 
 def watched(command: list[str], folder: Path, root: str, until: int) -> tuple[list[tuple[float, float, int]], int]:
@@ -46,7 +32,7 @@ def watched(command: list[str], folder: Path, root: str, until: int) -> tuple[li
     began, seen = time.monotonic(), []
     while process.poll() is None:
         total = int(httpx.get(f"{root}/stats").json()["total"])
-        held = sum(private_of(pid) for pid in below(process.pid)) / 2**20
+        held = sum(private_of(pid) for pid in family(process.pid)) / 2**20
         seen.append((time.monotonic() - began, held, total))
         if total >= until:
             os.kill(process.pid, signal.SIGKILL)
