@@ -160,9 +160,14 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
         id=row_id,
         prompt=prompt,
         system=system,
-        source=text_of(source_name, "source") if isinstance(source_name, str) else line.file or source.path.rsplit("/", 1)[-1],
+        source=text_of(source_name, "source") if isinstance(source_name, str) else file_of(line, source),
         note="; ".join(notes),
     )
+
+
+def file_of(line: Line, source: FileSettings) -> str:
+    """The name of the file or dataset that a row is from."""
+    return line.file or source.path.rsplit("/", 1)[-1]
 
 
 def id_of(given: Any) -> str:
@@ -267,7 +272,7 @@ def known_prompt_of(line: Line, source: Any) -> KnownPrompt:
             id=content_hash([line.place, turns])[:24],  # not the given one: what is there twice must be checked, too
             name=name_of(fields.get(source.id_column), line.place),
             turns=turns,
-            source=line.file or source.path.rsplit("/", 1)[-1],
+            source=file_of(line, source),
         )
     except TypeError as error:
         raise InputError(f"{source.path}, {line.place}: it is not UTF-8; convert the file") from error
