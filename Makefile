@@ -36,7 +36,7 @@ stop:  ## End what `make serve` started
 	@$(BIN)/synthmill serve --stop
 
 test: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every test that this machine can
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/.base $(VENV)/.dev  ## Format, lint, types
 	$(BIN)/ruff format --check .
