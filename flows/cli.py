@@ -105,9 +105,12 @@ def show(name: str, store: str, rows: int) -> None:
     an artifact or an exported dataset: its way from the input through every stage, with prompts, calls, scores and
     verdicts.
     """
-    from flows.looking import show_artifact
+    from flows.looking import open_store, show_artifact
 
-    show_artifact(Path(store), name, rows)
+    if not show_artifact(Path(store), name, rows):
+        from flows.tracing import show_way
+
+        show_way(open_store(Path(store)), name)
 
 
 @cli.command()

@@ -71,17 +71,15 @@ def find_artifact(store: Store, name: str) -> Manifest | None:
     return None
 
 
-def show_artifact(place: Path, name: str, rows: int) -> None:
+def show_artifact(place: Path, name: str, rows: int) -> bool:
+    """Whether there is one of this name."""
     import orjson
     from rich.console import Console
 
     store, console = open_store(place), Console(emoji=False)
     manifest = find_artifact(store, name)
     if manifest is None:
-        from flows.tracing import show_way
-
-        show_way(store, name)
-        return
+        return False
     console.print(
         f"[bold]{manifest.reference}[/bold]  {manifest.rows:,} rows of {manifest.rows_in:,}, "
         f"{len(manifest.parts)} parts"
@@ -124,6 +122,7 @@ def show_artifact(place: Path, name: str, rows: int) -> None:
                 )
         if left <= 0:
             break
+    return True
 
 
 def show_query(place: Path, sql: str, as_csv: bool) -> None:
