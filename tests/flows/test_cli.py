@@ -17,7 +17,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['synthmill', 'sample', '--help']\n"
         "import flows.cli\n"
-        "try: flows.cli.main()\n"
+        "try: flows.cli.run_command()\n"
         "except SystemExit: pass\n"
         "heavy = {'polars', 'pyarrow', 'ray', 'prefect', 'duckdb', 'numpy', 'torch', 'vllm', 'aiohttp', 'pydantic'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
