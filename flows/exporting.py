@@ -14,10 +14,11 @@ from flows.plans import FLOWS
 from flows.report import PAGE, report_page
 from schemas.errors import InputError
 from schemas.export_settings import ExportSettings
+from schemas.hashing import content_hash
 from schemas.settings import RunSettings
 from storage.artifacts import Store
-from storage.dataset_folder import Dataset, is_ours, read_dataset, write_dataset
-from storage.files import scratch
+from storage.dataset_folder import Dataset, files_of, is_ours, marker_of, read_dataset, write_dataset
+from storage.files import locked, scratch
 from storage.formats import formatted
 from storage.hub import Target, planned, push
 from storage.leaks import check_no_secret
@@ -39,15 +40,20 @@ def export(asked: ExportSettings, dry_run: bool = False) -> dict[str, Any]:
         check_place(to, asked, store)
     dataset, card = prepared(store, run, asked)
     check_no_secret(dataset, card)
+    if not on_hub and not asked.force:
+        check_same(to, dataset)
     told = {"run": run.id, "to": asked.to, "rows": dataset.rows}
     if not on_hub and not dry_run:
-        write_dataset(to, dataset, card, asked.shard_bytes)
+        with locked(store.lock_path("export", content_hash(str(to))[:16]), lambda: None):
+            write_dataset(to, dataset, card, asked.shard_bytes)
         print(f"{dataset.rows:,} rows -> {to}", file=sys.stderr)
         return told
     with scratch(store.root, "export") as folder:
         write_dataset(folder, dataset, card, asked.shard_bytes)
         if not on_hub:
             list_files(folder, {})
+            there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+            print("".join(f"deleted: {name}\n" for name in sorted(files_of(to) - there)), end="")
         elif dry_run:
             list_changes(folder, run, asked)
         else:
@@ -84,12 +90,25 @@ def check_place(to: Path, asked: ExportSettings, store: Store) -> None:
     """Raises InputError where something else would be written over."""
     if asked.to.startswith("hf:"):
         raise InputError(f"{asked.to} is no place on the Hub; expected {HUB}OWNER/NAME")
-    if to.exists() and not to.is_dir():
-        raise InputError(f"{to} is a file; expected a folder")
+    if blocking := next((one for one in (to, *to.parents) if one.exists() and not one.is_dir()), None):
+        raise InputError(f"{blocking} is a file; expected a folder")
+    if set("[]*?") & set(str(to)):
+        print(f"`datasets` cannot load from {to} by its name: brackets and stars mean something to it", file=sys.stderr)
     if to == store.root or store.root in to.parents or to in store.root.parents:
         raise InputError(f"{to} and the store {store.root} lie within each other; choose another folder")
     if not asked.force and not is_ours(to):
         raise InputError(f"{to} holds something else; choose another folder, or write into this one with --force")
+
+
+def check_same(to: Path, dataset: Dataset) -> None:
+    """Raises InputError where a folder holds another dataset of ours."""
+    there = marker_of(to)
+    for what in ("flow", "sources"):
+        if there and there.get(what) != dataset.facts[what]:
+            raise InputError(
+                f"{to} holds another dataset: its {what} is {there.get(what)}, here it is {dataset.facts[what]}; "
+                "choose another folder, or --force"
+            )
 
 
 def list_files(folder: Path, doing: Mapping[str, str]) -> None:

@@ -61,10 +61,17 @@ def export(shard_size: str, dry_run: bool, **given: Any) -> None:
     To the Hub: one commit and one tag a run; the token is HF_TOKEN or that of `hf auth login`. Run it again after a
     failure: what was uploaded is not sent again.
     """
+    from pydantic import ValidationError
+
     from flows.exporting import export as write
     from schemas.export_settings import ExportSettings
+    from schemas.settings import explain
 
-    write(ExportSettings(shard_bytes=size(shard_size), **given), dry_run)
+    try:
+        asked = ExportSettings(shard_bytes=size(shard_size), **given)
+    except ValidationError as error:
+        raise InputError(explain(error)) from error
+    write(asked, dry_run)
 
 
 @click.command()

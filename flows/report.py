@@ -4,6 +4,7 @@ import base64
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from flows.report_rows import samples
 from flows.retpo_report import figures as retrieval_figures
 from flows.sunburst import sunburst
 from schemas.artifacts import Manifest
+from schemas.errors import SynthmillError
 from storage.artifacts import Store, read_dropped
 from storage.dataset_folder import Dataset, as_message, is_finished, read_dataset
 from storage.files import write_text
@@ -36,7 +38,8 @@ def write_report(store: Store, run: RunRecord, rows: int = ROWS) -> Path:
     folder = store.root / "datasets" / Path(run.dataset).name if run.dataset else None
     dataset = None
     if folder and is_finished(folder):
-        dataset = read_dataset(folder)
+        with suppress(SynthmillError):  # a damaged one: what is left is shown
+            dataset = read_dataset(folder)
     path = folder / PAGE if folder and dataset else store.runs / f"{run.id}.html"
     write_text(path, report_page(store, run, dataset, rows))
     return path

@@ -16,7 +16,7 @@ class ExportSettings(Frozen):
     )
     to: str = Field(description="a folder, or hf://datasets/OWNER/NAME")
     formats: tuple[Format, ...] = Field(("as-made",), min_length=1)
-    test: float = Field(0, ge=0, lt=1, description="share of the prompts for a split `test`")
+    test: float = Field(0, ge=0, lt=1, allow_inf_nan=False, description="share of the prompts for a split `test`")
     shard_bytes: int = Field(256 << 20, ge=1, description="the largest file, before compression")
     license: str = Field("", description="the dataset's; default: the most restrictive one of its sources")
     private: bool = Field(False, description="Hub: a new dataset is private")

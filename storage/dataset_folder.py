@@ -9,6 +9,7 @@ a chat template takes an empty field for one that is there.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +27,7 @@ MARKER = "synthmill.json"
 CARD = "README.md"
 SHARD_BYTES = 256 << 20
 CHAT = "messages"
+SHARD = re.compile(r".+-\d{5}-of-\d{5}\.parquet")
 
 Kind = Literal["conversations", "completions", "preferences", "prompts", "triplets", "other"]
 """What a configuration's rows are, which says what formats they can take: `messages`; `prompt` and `completion`, or
@@ -85,7 +87,16 @@ def write_dataset(folder: Path, dataset: Dataset, card: str, shard_bytes: int = 
     ours wrote into the folder and this one does not, goes; nothing else is touched.
     """
     before = files_of(folder)
-    (folder / CARD).unlink(missing_ok=True)
+    try:
+        (folder / CARD).unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
+    told = {
+        name: {"kind": t.kind, "about": t.about, "splits": {split: f.height for split, f in t.splits.items()}}
+        for name, t in dataset.tables.items()
+    }
+    marker = {"title": dataset.title, "intro": dataset.intro, "body": dataset.body, "configs": told, **dataset.facts}
+    write_json(folder / MARKER, {**marker, "files": [], "written": sorted(before)})  # ours from now on
     filled = dataset.filled()
     written = []
     for name, splits in filled.items():
@@ -99,26 +110,34 @@ def write_dataset(folder: Path, dataset: Dataset, card: str, shard_bytes: int = 
         write_bytes(folder / name, data)
     for left in before - {*written, *dataset.files}:
         (folder / left).unlink(missing_ok=True)
-    told = {
-        name: {"kind": t.kind, "about": t.about, "splits": {split: f.height for split, f in t.splits.items()}}
-        for name, t in dataset.tables.items()
-    }
-    facts = {"title": dataset.title, "intro": dataset.intro, "body": dataset.body, "files": sorted(dataset.files)}
-    write_json(folder / MARKER, {**facts, "configs": told, "written": sorted(written), **dataset.facts})
+    write_json(folder / MARKER, {**marker, "files": sorted(dataset.files), "written": sorted(written)})
     write_text(folder / CARD, card)
     return dataset.rows
 
 
 def files_of(folder: Path) -> set[str]:
-    """What a dataset of ours in a folder consists of, besides card and marker."""
+    """What a dataset of ours consists of, besides card and marker, and the shards that an unfinished one left."""
     told = marker_of(folder)
-    return {name for name in (*told.get("files", ()), *told.get("written", ())) if not Path(name).is_absolute()}
+    listed = [name for name in (*told.get("files", ()), *told.get("written", ())) if is_inside(folder, name)]
+    left = (
+        path.relative_to(folder).as_posix() for path in folder.glob("data/**/*.parquet") if SHARD.fullmatch(path.name)
+    )
+    return {*listed, *(left if told else ())}
+
+
+def is_inside(folder: Path, name: Any) -> bool:
+    """Whether a name that a marker has is of a file in its folder: somebody else may have written the marker."""
+    return isinstance(name, str) and (folder / name).resolve().is_relative_to(folder.resolve())
 
 
 def marker_of(folder: Path) -> dict[str, Any]:
-    """A dataset's synthmill.json; empty where there is none."""
-    told = read_json(folder / MARKER) if (folder / MARKER).is_file() else {}
-    return told if "configs" in told else {}
+    """A dataset's synthmill.json; empty where there is none, or one that says nothing of this kind."""
+    try:
+        told = read_json(folder / MARKER)
+    except StoreError:
+        return {}
+    lists = all(isinstance(told.get(name), list) for name in ("files", "written"))
+    return told if lists and isinstance(told.get("configs"), dict) else {}
 
 
 def data_folder(filled: Mapping[str, Any], config: str) -> str:
@@ -163,30 +182,37 @@ def read_dataset(folder: Path) -> Dataset:
     if not is_finished(folder):
         raise InputError(f"{folder} is no dataset of synthmill's, or an unfinished one; run its flow again")
     told = marker_of(folder)
-    filled = {name: one for name, one in told["configs"].items() if any(one["splits"].values())}
-    tables = {
-        name: Table(
-            {
-                split: read_shards(folder, told["written"], f"{data_folder(filled, name)}/{split}-")
-                for split, rows in one["splits"].items()
-                if rows
-            },
-            one["kind"],
-            one["about"],
-        )
-        for name, one in filled.items()
-    }
-    files = {name: (folder / name).read_bytes() for name in told["files"]}
-    facts = {k: v for k, v in told.items() if k not in ("title", "intro", "body", "files", "configs", "written")}
-    return Dataset(told["title"], told["intro"], tables, told["body"], files, facts)
-
-
-def read_shards(folder: Path, written: Sequence[str], start: str) -> pl.DataFrame:
-    """The rows of a split; raises StoreError where a shard is gone."""
     try:
-        table = pa.concat_tables([pq.read_table(folder / name) for name in written if name.startswith(start)])
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{folder} is damaged ({' '.join(str(error).split())[:200]}); run its flow again") from error
+        filled = {name: one for name, one in told["configs"].items() if any(one["splits"].values())}
+        tables = {
+            name: Table(
+                {
+                    split: read_shards(folder, told["written"], f"{data_folder(filled, name)}/{split}-", rows)
+                    for split, rows in one["splits"].items()
+                    if rows
+                },
+                one["kind"],
+                one["about"],
+            )
+            for name, one in filled.items()
+        }
+        files = {name: (folder / name).read_bytes() for name in told["files"] if is_inside(folder, name)}
+        texts = told["title"], told["intro"], told["body"]
+    except (OSError, KeyError, TypeError, AttributeError, pa.ArrowInvalid) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise StoreError(f"{folder} is damaged ({said}); delete it and run its flow again") from error
+    facts = {k: v for k, v in told.items() if k not in ("title", "intro", "body", "files", "configs", "written")}
+    return Dataset(texts[0], texts[1], tables, texts[2], files, facts)
+
+
+def read_shards(folder: Path, written: Sequence[str], start: str, rows: int) -> pl.DataFrame:
+    """The rows of a split. Raises OSError or ArrowInvalid where they are not what was written."""
+    shards = [folder / name for name in written if name.startswith(start) and is_inside(folder, name)]
+    if any(not shard.is_file() for shard in shards):
+        raise FileNotFoundError(f"a shard of {start} is gone")
+    table = pa.concat_tables([pq.read_table(shard) for shard in shards])
+    if table.num_rows != rows:
+        raise pa.ArrowInvalid(f"{start} has {table.num_rows:,} rows, its marker says {rows:,}")
     if CHAT in table.column_names and table.schema.field(CHAT).type == pa.list_(pa.json_()):
         table = table.set_column(table.column_names.index(CHAT), CHAT, table[CHAT].cast(pa.list_(pa.string())))
     return pl.DataFrame(table)

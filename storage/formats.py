@@ -260,7 +260,7 @@ def formatted(tables: Mapping[str, Table], formats: Sequence[Format]) -> tuple[d
             if table.kind not in kinds:
                 continue
             called = f"{name}_{wanted.replace('-', '_')}"
-            splits = {split: make(rows, table.kind) for split, rows in table.splits.items()}
+            splits = {split: make(rows, table.kind) for split, rows in table.splits.items() if rows.height}
             if wanted in WITHOUT_IDS:
                 files |= {f"ids/{called}-{split}.txt": as_text(rows["id"]) for split, rows in splits.items()}
                 splits = {split: rows.drop("id") for split, rows in splits.items()}

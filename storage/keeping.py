@@ -8,11 +8,12 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 
 from schemas.artifacts import Manifest, PartSeal
+from schemas.errors import StoreError, SynthmillError
 from storage.artifacts import Store, files_whole, is_whole, read_manifest
 from storage.calls import checked_key, segment_files
-from storage.dataset_folder import MARKER
+from storage.dataset_folder import MARKER, read_dataset
 from storage.files import read_json
-from storage.runs import runs
+from storage.runs import read_run
 
 DAY_S = 86_400
 
@@ -53,8 +54,29 @@ def verify(store: Store, faults: list[Fault]) -> Checked:
                 faults.append(Fault(manifest.reference, f"what it was made from is gone ({key[:8]})"))
             elif keys[key].content != content:
                 faults.append(Fault(manifest.reference, f"{keys[key].reference} has changed; run its flow again"))
+    faults += check_runs(store, set(keys))
     answers = sum(check_segment(store, path, faults) for path in segment_files(store.calls))
     return Checked(len(manifests), len(parts), sum(seal.rows for seal in parts.values()), answers)
+
+
+def check_runs(store: Store, keys: set[str]) -> Iterator[Fault]:
+    """Whether runs can be read, and what finished ones made is there."""
+    for path in sorted(store.runs.glob("*.json")):
+        try:
+            run = read_run(path)
+        except (StoreError, ValueError) as error:
+            yield Fault(str(path.relative_to(store.root)), f"it is damaged ({' '.join(str(error).split())[:100]})")
+            continue
+        if run.status != "finished":
+            continue
+        yield from (
+            Fault(run.id, f"{stage.artifact}, which it made, is gone") for stage in run.stages if stage.key not in keys
+        )
+        if run.dataset:
+            try:
+                read_dataset(store.root / "datasets" / Path(run.dataset).name)
+            except SynthmillError as error:
+                yield Fault(run.id, error.message)
 
 
 def check_part(store: Store, seal: PartSeal) -> Iterator[Fault]:
@@ -93,7 +115,12 @@ class Garbage(NamedTuple):
 
 
 def garbage(store: Store, days: float) -> Iterator[Garbage]:
-    """What no run, dataset or other artifact refers to and is older than so many days; what killed processes left."""
+    """What no run, dataset or other artifact refers to and is older than so many days; what killed processes left.
+
+    Raises StoreError where a run, manifest or dataset cannot be read: what it refers to is not known.
+    """
+    for path in (store.root / "artifacts").glob("*/*.json"):
+        read_manifest(path)
     until = time.time() - days * DAY_S
     manifests = {manifest.key: manifest for manifest in store.manifests()}
     needed = set(referred(store))
@@ -124,9 +151,12 @@ def garbage(store: Store, days: float) -> Iterator[Garbage]:
 
 
 def referred(store: Store) -> Iterator[str]:
-    """Keys of the artifacts that runs and datasets name."""
-    for run in runs(store):
-        yield from (stage.key for stage in run.stages)
+    """Keys of the artifacts that runs and datasets name. Raises StoreError for one that cannot be read."""
+    for path in store.runs.glob("*.json"):
+        try:
+            yield from (stage.key for stage in read_run(path).stages)
+        except ValueError as error:
+            raise StoreError(f"{path} is damaged; delete it if its run is not needed") from error
     for marker in (store.root / "datasets").glob(f"*/{MARKER}"):
         yield from read_json(marker).get("artifacts", {}).values()
 

@@ -8,6 +8,7 @@ import orjson
 import pyarrow as pa
 
 from schemas.artifacts import Manifest
+from schemas.errors import StoreError
 from schemas.rows import Dropped
 from storage.artifacts import CALLS, Store, read_dropped
 from storage.catalog import artifact_files, parquet, query
@@ -83,8 +84,12 @@ def rows_of(store: Store, manifest: Manifest, ids: Sequence[str]) -> list[dict[s
     if not files or "id" not in manifest.columns:
         return []
     sql = f"SELECT * FROM {parquet(files)} WHERE list_contains(?, id)"
-    with duckdb.connect() as database:
-        table: pa.Table = database.sql(sql, params=[list(ids)]).to_arrow_table()
+    try:
+        with duckdb.connect() as database:
+            table: pa.Table = database.sql(sql, params=[list(ids)]).to_arrow_table()
+    except duckdb.Error as error:
+        said = " ".join(str(error).split())[:200]
+        raise StoreError(f"{manifest.reference} is damaged ({said}); run its flow again, it is made anew") from error
     return [dict(row) for row in table.to_pylist()]
 
 

@@ -4,7 +4,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -146,10 +146,16 @@ def recording(store: Store, record: RunRecord) -> Iterator[list[StageRun]]:
 def runs(store: Store) -> Iterator[RunRecord]:
     """Every run, the oldest first; a damaged record is left out."""
     for path in sorted(store.runs.glob("*.json")):
-        try:
-            yield RunRecord.model_validate(read_json(path))
-        except (StoreError, ValueError):
-            continue
+        with suppress(StoreError, ValueError):
+            yield read_run(path)
+
+
+def read_run(path: Path) -> RunRecord:
+    """Raises StoreError or ValueError for a damaged record, and for one that is called otherwise than its file."""
+    run = RunRecord.model_validate(read_json(path))
+    if run.id != path.stem:
+        raise StoreError(f"{path} is another run's record ({run.id}); delete it")
+    return run
 
 
 def find_run(store: Store, name: str, *, published: bool = False) -> RunRecord:

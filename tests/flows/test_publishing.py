@@ -97,6 +97,9 @@ def test_a_folder_that_trainers_load(home: Path, tmp_path: Path) -> None:
 def test_what_export_refuses(home: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    (tmp_path / "theirs").mkdir()
+    marker = {"configs": {}, "files": [], "written": [], "flow": "other"}
+    (tmp_path / "theirs" / "synthmill.json").write_text(json.dumps(marker))
     for arguments, said in (
         (
             ("nothing", "--to", tmp_path / "out"),
@@ -107,6 +110,9 @@ def test_what_export_refuses(home: Path, tmp_path: Path) -> None:
         (("latest", "--to", tmp_path / "mine" / "thesis.txt", "--force"), "is a file"),
         (("latest", "--to", "store", "--force"), "lie within each other"),
         (("latest", "--to", "hf://me/pairs"), "is no place on the Hub"),
+        (("latest", "--to", tmp_path / "mine" / "thesis.txt" / "x"), "is a file"),
+        (("latest", "--to", tmp_path / "out", "--test", "nan"), "test: "),
+        (("latest", "--to", tmp_path / "theirs"), "holds another dataset: its flow is other"),
         (("latest", "--to", tmp_path / "out", "--format", "triplets"), "cannot|triplets; there is preference"),
         (("latest", "--to", tmp_path / "out", "--shard-size", "many"), "'many' is no size"),
     ):

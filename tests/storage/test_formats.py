@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from schemas.errors import InputError, StoreError
 from schemas.formats import FORMATS
 from schemas.licenses import most_restrictive
-from storage.dataset_folder import Dataset, Table, is_ours, read_dataset, write_dataset
+from storage import dataset_folder
+from storage.dataset_folder import Dataset, Table, is_finished, is_ours, read_dataset, write_dataset
+from storage.files import write_atomically
 from storage.formats import formatted
 from storage.leaks import check_no_secret
 from storage.splits import first_said, split_by_prompt
@@ -202,6 +205,55 @@ def test_nothing_but_our_own_files_goes(tmp_path: Path) -> None:
     assert names == {"README.md", "synthmill.json", "data/mine.parquet", "data/train-00000-of-00001.parquet"}
     (tmp_path / "data" / "train-00000-of-00001.parquet").unlink()
     with pytest.raises(StoreError, match="is damaged"):
+        read_dataset(tmp_path)
+
+
+def test_an_unfinished_dataset_is_ours_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Dataset("t", "i", {"a": Table.of(pairs(40), "preferences", "")})
+    written = []
+
+    def dying(path: Path, write: Any) -> None:
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(path)
+        write_atomically(path, write)
+
+    monkeypatch.setattr(dataset_folder, "write_atomically", dying)
+    with pytest.raises(KeyboardInterrupt):
+        write_dataset(tmp_path / "out", dataset, "card", shard_bytes=1)
+    monkeypatch.undo()
+    assert is_ours(tmp_path / "out") and not is_finished(tmp_path / "out")
+    write_dataset(tmp_path / "out", dataset, "card")
+    assert [path.name for path in (tmp_path / "out" / "data").iterdir()] == ["train-00000-of-00001.parquet"]
+
+
+def test_a_foreign_marker_reaches_nothing_outside(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("precious")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for marker in (
+        {"configs": {}, "files": ["../precious.txt"], "written": ["../precious.txt", 1, None]},
+        {"configs": 5, "files": [], "written": []},
+        {"configs": {}},
+        [],
+    ):
+        (folder / "synthmill.json").write_text(json.dumps(marker))
+        (folder / "README.md").write_text("x")
+        with pytest.raises((InputError, StoreError)):
+            read_dataset(folder)
+        write_dataset(folder, Dataset("t", "i", {"a": Table.of(pairs(2), "preferences", "")}), "card")
+    assert (tmp_path / "precious.txt").read_text() == "precious"
+
+
+def test_a_shard_that_is_another_is_damage(tmp_path: Path) -> None:
+    write_dataset(tmp_path, Dataset("t", "i", {"a": Table.of(pairs(4), "preferences", "")}), "card")
+    shard = tmp_path / "data" / "train-00000-of-00001.parquet"
+    pairs(3).write_parquet(shard)
+    with pytest.raises(StoreError, match="has 3 rows, its marker says 4"):
+        read_dataset(tmp_path)
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(StoreError, match="is gone"):
         read_dataset(tmp_path)
 
 

@@ -1,8 +1,10 @@
 """verify finds what is amiss, gc what nobody needs; a run whose process is gone is a crashed one."""
 
 import pyarrow as pa
+import pytest
 
 from schemas.artifacts import Manifest
+from schemas.errors import StoreError
 from storage.artifacts import Store, seal_part, write_manifest
 from storage.calls import segment_files
 from storage.keeping import Fault, garbage, verify
@@ -56,6 +58,25 @@ def test_what_nobody_needs_goes_and_nothing_else(store: Store) -> None:
         "parts/two/part-old.parquet": "a part of no artifact",
         "parts/one/.x.tmp": "left by a killed process",
     }
+
+
+def test_what_cannot_be_read_stops_the_sweeping(store: Store) -> None:
+    manifest = artifact(store, "one", "k1")
+    run = new_run("f", {}).model_copy(update={"stages": (StageRun.of(manifest, {}, 0.0),), "status": "finished"})
+    write_run(store, run.model_copy(update={"dataset": "/elsewhere/f-1"}))
+    assert [fault.place for fault in faults_of(store)] == [run.id]
+    path = store.runs / f"{run.id}.json"
+    data = path.read_bytes()
+    path.write_bytes(data[:50])
+    with pytest.raises(StoreError, match="damaged"):
+        list(garbage(store, -1))
+    assert "it is damaged" in faults_of(store)[0].what
+    path.write_bytes(data.replace(run.id.encode(), b"../../evil"))
+    assert list(runs(store)) == []
+    path.write_bytes(data)
+    store.manifest_path("one", "k1").write_text("{")
+    with pytest.raises(StoreError):
+        list(garbage(store, -1))
 
 
 def test_a_run_whose_process_is_gone_has_crashed(store: Store) -> None:
