@@ -91,6 +91,7 @@ def test_the_numbers_in_the_documents_come_from_a_bench() -> None:
         "pools",
         "dedup",
         "likeness",
+        "endurance",
     }
     for path, name, table in tables:
         assert (ROOT / "bench" / f"{name}.py").exists()
