@@ -23,6 +23,7 @@ from storage.formats import formatted
 from storage.hub import Target, planned, push
 from storage.leaks import check_no_secret
 from storage.lines import HUB
+from storage.provenance import public_file
 from storage.runs import RunRecord, find_run, manifests_of
 from storage.splits import split_by_prompt
 
@@ -65,10 +66,11 @@ def prepared(store: Store, run: RunRecord, asked: ExportSettings) -> tuple[Datas
     """A run's dataset as it is asked for, and its card. Raises InputError where it is gone, or no format suits."""
     made = read_dataset(store.root / "datasets" / Path(run.dataset).name)
     tables, files = formatted(split_by_prompt(made.tables, asked.test), asked.formats)
+    beside = {name: public_file(name, data) for name, data in made.files.items()}
     return publishable(
         store,
         run.flow,
-        replace(made, tables=tables, files={**made.files, **files, PAGE: report_page(store, run, made).encode()}),
+        replace(made, tables=tables, files={**beside, **files, PAGE: report_page(store, run, made).encode()}),
         manifests_of(store, run),
         settings_of(run),
         place=asked.to.removeprefix(HUB) if asked.to.startswith(HUB) else Path(asked.to).resolve().name,

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+import orjson
+
 from schemas.licenses import UNKNOWN, most_restrictive
 from schemas.settings import FileSettings, RunSettings
 from storage.lines import HUB
@@ -82,6 +84,13 @@ def public_settings(settings: RunSettings) -> dict[str, Any]:
     """What differs from the defaults, without folders, servers and names of variables of this machine."""
     made: dict[str, Any] = public(settings.model_dump(mode="json", exclude_defaults=True))
     return {name: value for name, value in made.items() if name not in PRIVATE}
+
+
+def public_file(name: str, data: bytes) -> bytes:
+    """A file that lies beside a dataset, as it is published."""
+    if not name.endswith(".json"):
+        return data
+    return orjson.dumps(public(orjson.loads(data)), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def public(dumped: Any, name: str = "") -> Any:

@@ -17,6 +17,7 @@ from storage.dataset_folder import Dataset, Table, is_finished, is_ours, read_da
 from storage.files import write_atomically
 from storage.formats import formatted
 from storage.leaks import check_no_secret
+from storage.provenance import public_file
 from storage.splits import first_said, split_by_prompt
 
 
@@ -290,6 +291,13 @@ def test_a_chat_with_calls_is_json_to_datasets(tmp_path: Path) -> None:
 )
 def test_the_most_restrictive_licence_is_named(given_: list[str], expected: str) -> None:
     assert most_restrictive(given_) == expected
+
+
+def test_files_beside_a_dataset_say_nothing_of_the_machine() -> None:
+    told = {"tokenizer": "/home/me/models/qwen", "gap": 0.1, "base_url": "http://10.0.0.1/v1", "said": "/no_think"}
+    made = json.loads(public_file("thresholds-rip.json", json.dumps(told).encode()))
+    assert made == {"tokenizer": "qwen", "gap": 0.1, "said": "/no_think"}
+    assert public_file("values.svg", b"<svg/>") == b"<svg/>"
 
 
 def test_a_secret_in_a_row_stops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
