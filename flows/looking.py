@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from rich.text import Text
 
 from schemas.artifacts import Manifest
-from schemas.errors import StoreError
+from schemas.errors import InputError
 from schemas.texts import one_line
 from storage.artifacts import Store, read_dropped, read_part
 
@@ -23,10 +23,10 @@ SPEND = """
 
 
 def open_store(place: Path) -> Store:
-    """An existing store; raises StoreError when there is none."""
+    """An existing store; raises InputError when there is none."""
     store = Store(place.expanduser().resolve())
     if not (store.root / "artifacts").is_dir():
-        raise StoreError(
+        raise InputError(
             f"{store.root} is no synthmill store; name one with --store, or make one with `synthmill run` or `sample`"
         )
     return store

@@ -141,11 +141,11 @@ def fill(path: Path, store: Store, copies: list[Path]) -> None:
 
 
 def query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Run one query on the catalog, read-only; (columns, rows). Raises InputError for bad SQL, StoreError when there is
-    no catalog to be made.
+    """Run one query on the catalog, read-only; (columns, rows). Raises InputError for bad SQL and where there is no
+    store, StoreError when no catalog can be made.
     """
     if not (store.root / "artifacts").is_dir():
-        raise StoreError(
+        raise InputError(
             f"{store.root} is no synthmill store; name one with --store, or make one with `synthmill run` or `sample`"
         )
     if is_stale(store):

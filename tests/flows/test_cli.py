@@ -81,7 +81,7 @@ def test_looking_at_a_store(tmp_path: Path, server: ChatServer) -> None:
     assert "as told" in err
     _, err = synthmill("show", "nothing", cwd=tmp_path, expect=2)
     assert "has no artifact and no row 'nothing'; `synthmill ls` shows" in err
-    _, err = synthmill("ls", "--store", "elsewhere", cwd=tmp_path, expect=1)
+    _, err = synthmill("ls", "--store", "elsewhere", cwd=tmp_path, expect=2)
     assert "is no synthmill store" in err
 
 
@@ -106,7 +106,7 @@ MISTAKES = [
     (("sample", "in.jsonl", "--engine", ENGINE, "--out", "in.jsonl"), 2, "is the input, too"),
     (("sample", "in.jsonl", "--engine", ENGINE, "--out", "no/where/o.jsonl"), 2, "cannot be written"),
     (("run", "synthesize", "--set", "source=2024-13-45"), 2, "2024-13-45 has an unknown ending"),
-    (("sql", "SELECT error('x')"), 1, "is no synthmill store"),
+    (("sql", "SELECT error('x')"), 2, "is no synthmill store"),
     (("sample", "in.jsonl", "--out", "o.jsonl"), 2, "Missing option '--engine'"),
     (("run", "synthesize", "--set", "sauce=1"), 2, "sauce: no such setting"),
     (("run", "synthesize", "--set", "source"), 2, "is not KEY=VALUE"),

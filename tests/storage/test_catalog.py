@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from schemas.errors import InputError, StoreError
+from schemas.errors import InputError
 from schemas.settings import EngineSettings, SourceSettings
 from storage.artifacts import Store
 from storage.catalog import query, rebuild
@@ -105,7 +105,7 @@ def test_the_catalog_is_never_older_than_the_last_run(filled: Store) -> None:
 def test_wrong_queries_and_places_say_so(filled: Store, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nonsense"):
         query(filled, "SELECT * FROM nonsense")
-    with pytest.raises(StoreError, match="is no synthmill store"):
+    with pytest.raises(InputError, match="is no synthmill store"):
         query(Store(tmp_path / "nowhere"), "SELECT 1")
 
 
