@@ -99,13 +99,7 @@ def pushed(api: Any, folder: Path, target: Target, message: str, tell: Callable[
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     repo, branch = target.repo, target.branch
-    remote = seen(api, folder, target)
-    changes = changes_to(folder, remote)
-    taken = tags_of(api, repo) if remote.exists else {}
-    if remote.exists and target.private and not remote.private:
-        raise InputError(f"{repo} is public already; make it private on the Hub, or leave --private out")
-    if target.tag in taken and (changes.sent or changes.deleted or taken[target.tag] != remote.head):
-        raise InputError(f"{repo} has a tag {target.tag} of another version already; choose another --tag")
+    remote, changes = seen(api, folder, target)
     if not remote.exists:
         api.create_repo(repo, repo_type="dataset", private=target.private, exist_ok=True)
     if not remote.exists or not remote.branch:
@@ -129,16 +123,26 @@ def planned(folder: Path, target: Target) -> Changes:
     from huggingface_hub import HfApi
 
     with explained(target.repo):
-        return changes_to(folder, seen(HfApi(), folder, target))
+        return seen(HfApi(), folder, target)[1]
 
 
-def seen(api: Any, folder: Path, target: Target) -> Remote:
-    """What is on the branch, or, where that would be new, what it would begin with: main. Raises as check_ours."""
-    remote = look(api, target.repo, target.branch)
+def seen(api: Any, folder: Path, target: Target) -> tuple[Remote, Changes]:
+    """What is on the branch, or, where that would be new, what it would begin with: main; and what has to change.
+
+    Raises InputError where it may not.
+    """
+    repo = target.repo
+    remote = look(api, repo, target.branch)
     if remote.exists and not remote.branch:
-        remote = look(api, target.repo, "main")._replace(branch=False)
-    check_ours(folder, target.repo, remote, target.force)
-    return remote
+        remote = look(api, repo, "main")._replace(branch=False)
+    check_ours(folder, repo, remote, target.force)
+    if remote.exists and target.private and not remote.private:
+        raise InputError(f"{repo} is public already; make it private on the Hub, or leave --private out")
+    changes = changes_to(folder, remote)
+    taken = tags_of(api, repo) if remote.exists and target.tag else {}
+    if target.tag in taken and (changes.sent or changes.deleted or taken[target.tag] != remote.head):
+        raise InputError(f"{repo} has a tag {target.tag} of another version already; choose another --tag")
+    return remote, changes
 
 
 class Again(StoreError):
