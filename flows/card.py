@@ -1,7 +1,7 @@
 """The card of a dataset: what is in it, how it came about, what it may be used for, how to load and to make it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +14,7 @@ from schemas.settings import RunSettings
 from storage.artifacts import Store
 from storage.card_metadata import metadata
 from storage.dataset_folder import Dataset, as_message
-from storage.provenance import made_from, public_engine, public_settings
+from storage.provenance import MadeFrom, made_from, public_engine, public_settings
 from storage.publish import compared
 from tasks.filtering import language_of
 
@@ -32,6 +32,7 @@ def publishable(
     """
     given = public_settings(settings)
     text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=110)
+    sources = list(made_from(settings))
     artifacts = {stage: manifest.key for stage, manifest in made.items()}
     whole = Dataset(
         dataset.title,
@@ -41,12 +42,12 @@ def publishable(
         {**dataset.files, CONFIG: text.encode()},
         {
             "flow": flow,
-            "sources": [one.name for one in made_from(settings)],
+            "sources": [one.name for one in sources],
             "synthmill": version("synthmill"),
             "artifacts": artifacts,
         },
     )
-    return whole, card(store, flow, whole, made, settings, **more)
+    return whole, card(store, flow, whole, made, settings, sources, **more)
 
 
 def card(
@@ -55,6 +56,7 @@ def card(
     dataset: Dataset,
     made: Made,
     settings: RunSettings,
+    sources: Sequence[MadeFrom],
     *,
     place: str = HERE,
     run: str = "",
@@ -62,7 +64,6 @@ def card(
     license: str = "",
 ) -> str:
     """README.md, YAML metadata first."""
-    sources = list(made_from(settings))
     stated = license or getattr(settings, "license", "")
     license = stated or most_restrictive(one.license for one in sources)
     filled = dataset.filled()

@@ -8,10 +8,16 @@ import numpy as np
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 200, 44, 24, 8
 BINS = 32
+COLOURS = {"all answers": "s0", "rejected": "s1"}
+
+
+def colour(name: str) -> str:
+    """The style sheet's class for what a distribution is of."""
+    return COLOURS.get(name, "s2")
 
 
 def histogram(series: Mapping[str, Sequence[float]], title: str) -> str:
-    """Several distributions over each other, in the order of their colours; each bar tells its range and count."""
+    """Several distributions over each other, each in the colour of its name; each bar tells its range and count."""
     arrays = {name: np.asarray(values, np.float64) for name, values in series.items()}
     arrays = {name: values[np.isfinite(values)] for name, values in arrays.items()}
     everything = np.concatenate([*arrays.values(), np.zeros(0)])
@@ -23,10 +29,10 @@ def histogram(series: Mapping[str, Sequence[float]], title: str) -> str:
     across = (WIDTH - LEFT) / (len(edges) - 1)
     up = (HEIGHT - BOTTOM - TOP) / highest
     bars = [
-        f'<rect class="s{place}" x="{LEFT + n * across + 0.5:.1f}" y="{HEIGHT - BOTTOM - count * up:.1f}" '
+        f'<rect class="{colour(name)}" x="{LEFT + n * across + 0.5:.1f}" y="{HEIGHT - BOTTOM - count * up:.1f}" '
         f'width="{max(1.0, across - 1):.1f}" height="{count * up:.1f}">'
         f"<title>{escape(name)}: {count:,} from {figure(edges[n])} to {figure(edges[n + 1])}</title></rect>"
-        for place, (name, some) in enumerate(counts.items())
+        for name, some in counts.items()
         for n, count in enumerate(some.tolist())
         if count
     ]

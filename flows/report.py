@@ -3,7 +3,7 @@
 import base64
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from flows.charts import histogram
+from flows.charts import colour, histogram
 from flows.multifaceted_report import value_table, value_tree
 from flows.pages import FOLDER, Made, funnel, render
 from flows.report_rows import samples
@@ -116,14 +116,9 @@ def reward_charts(store: Store, made: Made, dataset: Dataset | None) -> Iterator
             continue
         series = {"all answers": everything} if everything else {}
         series |= {side: frame[f"{side}_reward"].drop_nulls().to_list() for side in ("rejected", "chosen")}
-        colours = [("s0" if everything else "s1"), *(["s1", "s2"] if everything else ["s2"])]
         margin = (frame["chosen_reward"] - frame["rejected_reward"]).drop_nulls().to_list()
-        yield {
-            "name": name,
-            "legend": list(zip(colours, series, strict=True)),
-            "svg": Markup(histogram(series if everything else {"": [], **series}, f"rewards of {name}")),
-            "margin": Markup(histogram({"": [], " ": [], "chosen - rejected": margin}, f"margins of {name}")),
-        }
+        yield chart(name, "rewards", series)
+        yield chart(name, "margins", {"chosen - rejected": margin})
 
 
 def all_rewards(store: Store, made: Made) -> list[float]:
@@ -145,29 +140,24 @@ def length_charts(dataset: Dataset) -> Iterator[dict[str, Any]]:
             series = {
                 side: [sum(map(letters, said)) for said in rows[side].to_list()] for side in ("rejected", "chosen")
             }
-            yield chart(name, "characters", {"": [], **series})
+            yield chart(name, "characters", series)
         elif table.kind in ("conversations", "completions"):
             column = "messages" if table.kind == "conversations" else "completion"
             answers = [
                 [one for one in map(as_message, said) if one["role"] == "assistant"] for said in rows[column].to_list()
             ]
-            yield chart(
-                name,
-                "characters of an answer",
-                {"": [], " ": [], "answers": [letters(a) for some in answers for a in some]},
-            )
+            yield chart(name, "characters of an answer", {"answers": [letters(a) for some in answers for a in some]})
             if max(map(len, answers)) > 1:
-                yield chart(
-                    name, "answers in a dialogue", {"": [], " ": [], "answers": [len(some) for some in answers]}
-                )
+                yield chart(name, "answers in a dialogue", {"answers": [len(some) for some in answers]})
 
 
 def letters(message: Any) -> int:
     return len(message["content"] or "")
 
 
-def chart(name: str, what: str, series: dict[str, list[float]] | Any) -> dict[str, Any]:
-    legend = [(f"s{place}", label) for place, label in enumerate(series) if label.strip()]
+def chart(name: str, what: str, series: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """A histogram with its caption."""
+    legend = [(colour(label), label) for label in series]
     return {"name": name, "what": what, "legend": legend, "svg": Markup(histogram(series, f"{what}, {name}"))}
 
 

@@ -102,7 +102,7 @@ def pushed(api: Any, folder: Path, target: Target, message: str, tell: Callable[
     remote, changes = seen(api, folder, target)
     if not remote.exists:
         api.create_repo(repo, repo_type="dataset", private=target.private, exist_ok=True)
-    if not remote.exists or not remote.branch:
+    if not remote.branch:
         if branch != "main":
             api.create_branch(repo, branch=branch, repo_type="dataset", exist_ok=True)
         remote = look(api, repo, branch)

@@ -47,7 +47,7 @@ def test_requests_never_exceed_their_limit(tmp_path: Path, requests: int, worker
     results = drive(tmp_path, engine, Budget(BudgetSettings(requests=requests), {}), workers=workers)
     assert any(isinstance(result, LimitReached) for result in results)
     assert len(engine.asked) <= requests
-    assert len(engine.asked) >= requests - workers * 8 or workers > 1
+    assert len(engine.asked) >= requests - workers * 8  # what others had leased when one met the limit
 
 
 def test_a_larger_budget_goes_on_and_what_is_left_is_given_back(tmp_path: Path) -> None:
