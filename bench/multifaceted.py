@@ -27,7 +27,7 @@ from schemas.settings import SourceSettings
 from storage.publish import read_frame
 from storage.sources import read_chunks
 from tasks.coverage import coverage
-from tasks.parallel import InProcess
+from tasks.in_process import InProcess
 from tasks.preference_sets import PreferenceSets
 from tasks.stages import run_stage
 

@@ -32,7 +32,7 @@ from storage.lines import lines_of
 from storage.publish import read_frame
 from storage.turns import queries_kind
 from tasks.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks
-from tasks.parallel import InProcess
+from tasks.in_process import InProcess
 from tasks.retrieval_metrics import ANY, disagreement, evaluation, form_name, totals
 from tasks.stages import ingest, run_stage
 

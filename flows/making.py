@@ -30,6 +30,7 @@ from flows.quiet import TELEMETRY_OFF
 from flows.report import write_report
 from flows.stopping import STOP, TAKEN_OVER, stop_on_signals
 from schemas.artifacts import Manifest
+from schemas.budget import Usage
 from schemas.errors import EngineError, EngineRefused, InputError, Stopped, SynthmillError
 from schemas.progress import Progress
 from storage.artifacts import Store, read_dropped
@@ -40,8 +41,10 @@ from storage.runs import RunRecord, StageRun, new_run, now, summary, sweep, writ
 from tasks.budget import Budget
 from tasks.engines.engine import engine_name
 from tasks.guard import guard
+from tasks.in_process import InProcess
 from tasks.limits import RunLimits
-from tasks.parallel import STOPPED, InProcess, RayPool, make_pool
+from tasks.parallel import RayPool, make_pool
+from tasks.sharing import STOPPED
 from tasks.stages import Planned, run_stage
 
 TELL_PREFECT_EVERY_S = 2.0
@@ -180,7 +183,9 @@ def mark_crashed(store: Store) -> None:
 
 
 def limits_of(planned: Plan) -> RunLimits:
-    """The run's limits, with what its job has spent so far. Raises InputError for an engine without a price."""
+    """The run's limits; what its job has spent is counted as stages begin. Raises InputError for an engine without a
+    price.
+    """
     settings = planned.settings
     given = settings.budget
     if not given.limited:
@@ -190,7 +195,11 @@ def limits_of(planned: Plan) -> RunLimits:
         raise InputError(
             f"budget.money needs a price of {free[0]}; expected budget.prices.{free[0]}={{prompt: 1, ...}}"
         )
-    return RunLimits(Budget(given, spent_by(planned.store, planned.dataset.name, given)), settings.drop_limit)
+
+    def spent() -> dict[str, Usage]:
+        return spent_by(planned.store, planned.dataset.name, given)
+
+    return RunLimits(Budget(given, {}), settings.drop_limit, spent)
 
 
 def drawn(store: Store, record: RunRecord) -> Path | None:

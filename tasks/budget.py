@@ -26,6 +26,10 @@ class Budget:
 
     def __init__(self, settings: BudgetSettings, spent: Mapping[str, Usage]) -> None:
         self.settings = settings
+        self.reset(spent)
+
+    def reset(self, spent: Mapping[str, Usage]) -> None:
+        """Count from here, while nobody holds a lease."""
         self.spent = dict(spent)  # requests count from when they are leased
 
     def lease(self, stage: str, wanted: int, used: Usage) -> Grant:

@@ -1,7 +1,7 @@
 """What ends a run before its rows do: a budget, and a share of dropped rows that says that something is wrong."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,18 @@ REASONS_TOLD = 3
 
 @dataclass(frozen=True)
 class RunLimits:
-    """drops: the share of a stage's rows that may be dropped, where models are asked: other stages drop on purpose."""
+    """drops: the share of a stage's rows that may be dropped, where models are asked: other stages drop on purpose.
+    spent: tells, at a stage's start, what the job has spent by then, by stage.
+    """
 
     budget: Budget | None = None
     drops: float = 1.0
+    spent: Callable[[], Mapping[str, Usage]] = dict
+
+    def count_again(self) -> None:
+        """Before a stage: other runs of the same job may have spent, too."""
+        if self.budget:
+            self.budget.reset(self.spent())
 
     def here(self) -> tuple[Any, ...]:
         """What a worker in this process is given."""

@@ -7,15 +7,17 @@ comes that has other models, so that two large models never share one GPU by acc
 import asyncio
 import gc
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from schemas.artifacts import PartSeal
 from schemas.budget import BudgetSettings
 from schemas.calls import Frozen
-from schemas.errors import Stopped, StoreError
+from schemas.errors import InputError, Stopped, StoreError
 from schemas.progress import Progress
 from schemas.rows import from_arrow
 from schemas.settings import EngineSettings
@@ -145,9 +147,19 @@ class Worker:
         if self._driver:
             self._driver.stop(Stopped(why))
 
-    def resume(self) -> None:
-        """Forget an earlier `stop`."""
+    async def ready(self, mark: str = "") -> int:
+        """Start afresh: forget an earlier `stop`, give back what was leased; returns the process's id.
+
+        mark: a file of the store, as those who started this worker see it. Raises InputError where it is not seen here.
+        """
+        if mark and not Path(mark).exists():
+            raise InputError(
+                f"the worker on {socket.gethostname()} does not see {self.store.root}; put the store into a folder "
+                "that all nodes share, under the same path"
+            )
         self._stopped = ""
+        await self._close_gate()
+        return os.getpid()
 
     async def close(self) -> None:
         """Seal the call store's segment and free every engine."""

@@ -16,7 +16,7 @@ from storage.lines import lines_of
 from storage.sources import read_chunks
 from storage.turns import queries_kind, turns_kind
 from tasks.comparisons import QueryPairs, QueryPicks
-from tasks.parallel import InProcess
+from tasks.in_process import InProcess
 from tasks.retrieval_metrics import evaluation, scored_queries, totals
 from tasks.stages import ingest, run_stage
 from tests.conftest import SHARED, write_jsonl

@@ -19,7 +19,7 @@ from tasks.contamination import CleanInstructions, CleanRows, WordIndex
 from tasks.dedup import ADDED, UniqueInstructions, UniquePairs, UniqueRows
 from tasks.embeddings import embed, embed_whole, load_embedder, stored, text_keys
 from tasks.frames import Around, here
-from tasks.parallel import InProcess
+from tasks.in_process import InProcess
 from tasks.stages import Planned, ingest, run_stage
 from tasks.vectors import Vectors, texts_of, vectors_in
 from tests.conftest import write_jsonl

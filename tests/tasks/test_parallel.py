@@ -15,8 +15,9 @@ from schemas.errors import EngineError, InputError, Stopped
 from schemas.settings import EngineSettings, SourceSettings
 from storage.artifacts import Store, read_artifact
 from tasks.answers import Answers
-from tasks.parallel import RayPool, parts_ahead, start_ray, workers_for
+from tasks.parallel import RayPool, start_ray
 from tasks.rewards import R3
+from tasks.sharing import parts_ahead, workers_for
 from tasks.stages import Planned, ingest, run_stage
 from tasks.worker import Job
 from tests.conftest import ChatServer, prompts, write_jsonl
@@ -38,7 +39,7 @@ class KeptRay(RayPool):
     """A pool that leaves Ray running, because starting it takes seconds and each test does not need its own."""
 
     def close(self) -> None:
-        self._end_actors()
+        self._crew.end()
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_errors_and_stops_come_through_as_they_are(
 
 def test_a_pool_that_could_never_start_is_refused(store: Store, local_ray: None) -> None:
     greedy = KeptRay(store, "run", threading.Event(), 999, None)
-    with pytest.raises(InputError, match="999 workers need 999 CPU, this Ray has"):
+    with pytest.raises(InputError, match="999 workers need 1 CPU each, on one node; this Ray has room for"):
         greedy.start(999, {"CPU": 1.0})
 
 

@@ -27,7 +27,7 @@ from tasks.bm25 import Bm25, Hits, Words, build_bm25
 from tasks.comparisons import MinedNegatives
 from tasks.cores import threads
 from tasks.dense import Dense, build_dense, in_order, kind_of, top_by_product
-from tasks.parallel import InProcess
+from tasks.in_process import InProcess
 from tasks.retrieval_metrics import scored_queries
 from tasks.retrievers import HttpSearch, fused, read_run, run_names
 from tasks.stages import ingest, run_stage
