@@ -12,12 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect import task
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-    create_progress_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
@@ -29,6 +24,7 @@ from flows.progress import Reporter
 from flows.quiet import TELEMETRY_OFF
 from flows.report import write_report
 from flows.stopping import STOP, TAKEN_OVER, stop_on_signals
+from flows.telling import Telling
 from schemas.artifacts import Manifest
 from schemas.budget import Usage
 from schemas.errors import EngineError, EngineRefused, InputError, Stopped, SynthmillError
@@ -46,8 +42,6 @@ from tasks.limits import RunLimits
 from tasks.parallel import RayPool, make_pool
 from tasks.sharing import STOPPED
 from tasks.stages import Planned, run_stage
-
-TELL_PREFECT_EVERY_S = 2.0
 
 
 def engine_errors_only(_task: Any, _run: Any, state: Any) -> bool:
@@ -79,23 +73,18 @@ def make_stage(
 ) -> tuple[Manifest, StageRun]:
     """Make one stage's artifact, or find it made; what this run spent on it comes beside the manifest."""
     started = time.monotonic()
-    progress: Any = create_progress_artifact(
-        progress=0.0, key=f"{name.replace('_', '-')}-progress", description=f"{source.rows} rows in"
-    )
-    told = 0.0
+    tell = Telling(name)
+    tell(0.0, f"{source.rows} rows in")
     with Reporter(f"{place} {name}", source.rows) as report:
 
         def on_progress(latest: Progress) -> None:
-            nonlocal told
             report(latest)
-            if time.monotonic() - told > TELL_PREFECT_EVERY_S and source.rows:
-                told = time.monotonic()
-                with suppress(Exception):  # Prefect's page is for looking at; the run does not depend on it
-                    update_progress_artifact(progress, min(100.0, 100 * latest.rows / source.rows), report.line())
+            if source.rows:
+                tell(min(100.0, 100 * latest.rows / source.rows), report.line())
 
         with locked(store.lock_path(name, planned.key), Waiting(place, name)):
             manifest = run_stage(store, planned, source, pool, run, on_progress)
-    update_progress_artifact(progress, 100.0, report.line())
+    tell.last(report.line())
     return manifest, StageRun.of(manifest, report.latest.spent, time.monotonic() - started)
 
 
@@ -166,10 +155,13 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
         with suppress(SynthmillError):  # nothing waits for the catalog: the next look at it makes it
             rebuild(store)
         page = drawn(store, record)
-        if FlowRunContext.get():
-            if page:
-                create_link_artifact(link=page.as_uri(), link_text=page.name, key="report", description=record.id)
-            create_markdown_artifact(markdown=summary(record), key="summary", description=f"{planned.flow} {record.id}")
+        if context:
+            with suppress(Exception):  # the page is for looking at; the run does not depend on it
+                create_markdown_artifact(
+                    markdown=summary(record), key="summary", description=f"{planned.flow} {record.id}"
+                )
+                if page:
+                    create_link_artifact(link=page.as_uri(), link_text=page.name, key="report", description=record.id)
     return record
 
 

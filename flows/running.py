@@ -8,6 +8,7 @@ from flows.looking import table
 from flows.plan import Plan
 from flows.plans import FLOWS
 from flows.stopping import stop_on_signals
+from schemas.errors import EngineError
 from schemas.settings import RunSettings
 from storage.files import write_text
 from storage.runs import RunRecord, runs, summary
@@ -39,11 +40,19 @@ def run_under_prefect(flow: str, settings: RunSettings) -> None:
     stop_on_signals()
     print("starting Prefect" + ("" if settings.workers == 0 else " and Ray") + " ...", file=sys.stderr, flush=True)
     with prefect_server():
+        from httpx import TransportError
         from prefect import tags
+        from prefect.settings import PREFECT_API_URL
 
         with tags("command-line"):
             name = flow.replace("-", "_")
-            getattr(importlib.import_module(f"flows.{name}"), name)(settings)
+            try:
+                getattr(importlib.import_module(f"flows.{name}"), name)(settings)
+            except TransportError as error:
+                raise EngineError(
+                    f"Prefect's server at {PREFECT_API_URL.value()} does not answer ({error}); what is made is kept, "
+                    "run the same command again to continue"
+                ) from error
 
 
 def report(planned: Plan, preview: int | None, done: bool) -> None:

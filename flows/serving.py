@@ -33,9 +33,12 @@ def serve(port: int) -> None:
     """Start what is not running, deploy, and print where the page is. Raises InputError, EngineError."""
     if not Path("prefect.yaml").is_file():
         raise InputError(f"there is no prefect.yaml in {Path.cwd()}; run this in the project's folder")
-    if url := serving_url():
-        print(f"it is running already: {url.removesuffix('/api')}")
-        return
+    if STATE.exists():
+        if all_running() and (url := serving_url()):
+            print(f"it is running already: {url.removesuffix('/api')}")
+            return
+        print("a part of what was served from here is gone: starting all anew", file=sys.stderr, flush=True)
+        stop()
     home = STATE.parent.resolve()
     home.mkdir(exist_ok=True)
     with socket.socket() as probe:
@@ -70,15 +73,24 @@ def serve(port: int) -> None:
     print(f"page     http://127.0.0.1:{port}/deployments\nlogs     {home}\nend it   synthmill serve --stop")
 
 
+def processes_served() -> dict[str, tuple[int, str]]:
+    """The worker and the server that were started from here, with when each began."""
+    try:
+        state = json.loads(STATE.read_bytes())["processes"]
+        return {name: (int(state[name][0]), str(state[name][1])) for name in ("worker", "server")}
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return {}
+
+
+def all_running() -> bool:
+    return all(began(pid) == ticks for pid, ticks in processes_served().values())
+
+
 def stop() -> None:
     """End what `serve` started here, and nothing else."""
-    try:
-        state = json.loads(STATE.read_bytes())
-    except (OSError, ValueError):
+    if not (served := processes_served()):
         print("nothing is served from here")
-        return
-    for name in ("worker", "server"):
-        pid, ticks = state["processes"].get(name, (0, ""))
+    for name, (pid, ticks) in served.items():
         print(f"{name}: {'ended' if end(pid, ticks) else 'was gone'}")
     STATE.unlink(missing_ok=True)
 
