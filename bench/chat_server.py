@@ -3,9 +3,10 @@
     python bench/chat_server.py --port 8123 --latency-ms 20
 
 The answer is a function of the messages, the seed and the choice's index, so that a run can be compared with its
-repetition. GET /stats tells what was asked; POST /set?latency_ms=20&sigma=0&fail_every=0&fail_status=500&retry_after=
-changes how it answers; POST /set?forget=1 zeroes the counts. Answers of `--words` words, or the plainest value that
-satisfies the schema, or a numbered list or a verdict where the request shows one.
+repetition: `--words` words, or the plainest value that satisfies the schema, or a numbered list or a verdict where the
+request shows one. GET /stats tells what was asked; POST /set?forget=1 zeroes the counts, and POST
+/set?latency_ms=20&sigma=0&fail_every=0&fail_how=status&fail_status=500&retry_after= changes how it answers. fail_how:
+status (an error), hang, cut (half an answer), malformed (no JSON), empty (no text), wrong (JSON that nobody asked for).
 """
 
 import argparse
@@ -41,6 +42,7 @@ class Behaviour:
         self.words: int = given.words
         self.fail_every = self.fail_status = 0
         self.retry_after = self.fail_on = ""
+        self.fail_how = "status"
         self.key: str = given.key
         self.context: int = given.context
         self.forget()
@@ -206,10 +208,24 @@ class Connection(asyncio.Protocol):
 
     def reply(self, body: dict[str, Any], fails: bool) -> None:
         self.behaviour.in_flight -= 1
-        if fails:
-            self.behaviour.failed += 1
+        if not fails:
+            return self.send(completion(body, self.behaviour.words))
+        self.behaviour.failed += 1
+        how = self.behaviour.fail_how
+        if how == "status":
             return self.send({"error": {"message": "failing as told"}}, self.behaviour.fail_status)
-        return self.send(completion(body, self.behaviour.words))
+        if how in ("empty", "wrong"):
+            answer = completion(body, self.behaviour.words)
+            for choice in answer["choices"]:
+                choice["message"]["content"] = "" if how == "empty" else '{"other": 1}'
+            return self.send(answer)
+        if how != "hang" and self.transport and not self.transport.is_closing():
+            length = 17 if how == "malformed" else 4000
+            head = b"HTTP/1.1 200 -\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % length
+            self.transport.write(head + b'{"choices": [{"me')
+            if how == "cut":
+                self.transport.close()
+        return None
 
     def send(self, value: Any, status: int = 200) -> None:
         if self.transport is None or self.transport.is_closing():

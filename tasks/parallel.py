@@ -8,7 +8,9 @@ work, the others join when there is room. Ray is imported here and in
 crew.py only.
 """
 
+import re
 import secrets
+import socket
 import sys
 import threading
 import time
@@ -30,6 +32,8 @@ from tasks.limits import NO_LIMITS, RunLimits
 from tasks.sharing import POLL_S, STOPPED, added, parts_ahead, workers_for
 from tasks.stages import OnProgress
 from tasks.worker import Job, Stage, Worker
+
+REACH_S = 10
 
 
 class RayPool:
@@ -282,6 +286,8 @@ def start_ray(address: str | None) -> None:
     if ray.is_initialized():
         return
     try:
+        if address and (place := re.fullmatch(r"([\w.-]+):(\d+)", address)):
+            socket.create_connection((place[1], int(place[2])), REACH_S).close()  # Ray itself would try for minutes
         ray.init(
             address=address or "local",
             include_dashboard=None if address else False,
@@ -289,7 +295,7 @@ def start_ray(address: str | None) -> None:
             logging_level=logging.ERROR,
             **({} if address else {"object_store_memory": 128 << 20}),
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise EngineError(
             f"Ray at {address or 'this machine'} cannot be reached ({error}); start it, or leave out --ray-address"
         ) from error

@@ -60,6 +60,7 @@ def session_server() -> Iterator[ChatServer]:
 def server(session_server: ChatServer) -> ChatServer:
     """The chat server with its counts at zero and its default behaviour."""
     session_server.set(forget=1, latency_ms=2, sigma=0, fail_every=0, fail_status=500, fail_on="", retry_after="")
+    session_server.set(fail_how="status")
     return session_server
 
 
@@ -116,3 +117,28 @@ def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 def prompts(count: int) -> list[dict[str, str]]:
     return [{"id": f"row-{n}", "prompt": f"question {n}: why do birds draw circles?"} for n in range(count)]
+
+
+Matrix = Callable[..., None]
+
+
+@pytest.fixture
+def matrix(record_property: Callable[[str, Any], None]) -> Matrix:
+    """Add a line to the table of faults that is printed at the end."""
+
+    def add(fault: str, then: str, rows: str, asked_again: int, in_flight: int) -> None:
+        record_property("fault", [fault, then, rows, f"{asked_again} of {in_flight}"])
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [one for kind in ("passed", "failed") for one in terminalreporter.stats.get(kind, ())]
+    lines = [value for one in reports for name, value in one.user_properties if name == "fault" and one.when == "call"]
+    if lines:
+        head = ["fault", "then", "rows in = out + dropped", "asked again, of in flight"]
+        widths = [max(len(line[n]) for line in [head, *lines]) for n in range(len(head))]
+        terminalreporter.section("faults")
+        for line in [head, ["-" * width for width in widths], *sorted(lines)]:
+            cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+            terminalreporter.write_line("| " + " | ".join(cells) + " |")

@@ -18,6 +18,8 @@ import httptools
 from yarl import URL
 
 CONNECT_TIMEOUT_S = 30.0
+MOST_BYTES = 64 << 20
+TOO_LARGE = f"the answer is larger than {MOST_BYTES >> 20} MiB".encode()
 Reply = tuple[int, bytes, float | None]
 """(status, body, Retry-After in seconds); status 0: no answer at all, the body says why."""
 
@@ -74,7 +76,12 @@ class Aiohttp:
     async def post(self, body: bytes) -> Reply:
         try:
             async with self._session.post(self._address, data=body, allow_redirects=False) as response:
-                return response.status, await response.read(), seconds_of(response.headers.get("Retry-After"))
+                read = bytearray()
+                async for data in response.content.iter_any():
+                    read += data
+                    if len(read) > MOST_BYTES:
+                        return 0, TOO_LARGE, None
+                return response.status, bytes(read), seconds_of(response.headers.get("Retry-After"))
         except TimeoutError:
             return 0, f"no answer within {self.timeout_s:g} s".encode(), None
         except (aiohttp.ClientError, OSError) as error:
@@ -139,6 +146,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[Reply] | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
+        self._size = 0
         self._retry_after: str | None = None
         self._framed = False
 
@@ -187,7 +195,7 @@ class Connection(asyncio.Protocol):
             )
 
     def on_message_begin(self) -> None:
-        self._body, self._retry_after, self._framed = [], None, False
+        self._body, self._size, self._retry_after, self._framed = [], 0, None, False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -197,7 +205,13 @@ class Connection(asyncio.Protocol):
             self._framed = True
 
     def on_body(self, body: bytes) -> None:
-        self._body.append(body)
+        self._size += len(body)
+        if self._size > MOST_BYTES:
+            self._body.clear()
+            self._end((0, TOO_LARGE, None))
+            self.abort()
+        else:
+            self._body.append(body)
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() < 200:  # 100 Continue, 103 Early Hints: the answer is yet to come

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -9,15 +10,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import orjson
 import psutil
 import pytest
 
 from bench.serving import chat_server
 from tasks.guard import MARK
-from tests.command import ROOT, start, synthmill
-from tests.conftest import ChatServer, prompts, write_jsonl
+from tests.command import ROOT, environment, start, synthmill
+from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("own_prefect")]
 IN_FLIGHT = 16
@@ -60,7 +60,7 @@ def kill(process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_driver_killed_again_and_again(tmp_path: Path, slow_server: ChatServer, seed: int) -> None:
+def test_the_driver_killed_again_and_again(tmp_path: Path, slow_server: ChatServer, matrix: Matrix, seed: int) -> None:
     write_jsonl(tmp_path / "in.jsonl", prompts(150))
     sample = ("sample", "in.jsonl", "--engine", slow_server.spec, "-n", 4, "--concurrency", IN_FLIGHT, "--out")
     synthmill(*sample, "reference.jsonl", "--store", "reference", cwd=tmp_path)
@@ -84,6 +84,8 @@ def test_the_driver_killed_again_and_again(tmp_path: Path, slow_server: ChatServ
     assert kills >= 2
     assert stats["unique"] == 600
     assert stats["repeated"] <= kills * IN_FLIGHT
+    then = "finished by the next run"
+    matrix(f"kill -9: driver, {kills} times", then, "150 = 150 + 0", stats["repeated"], kills * IN_FLIGHT)
 
 
 def test_scoring_killed_in_the_middle_is_resumed(tmp_path: Path, slow_server: ChatServer) -> None:
@@ -139,6 +141,71 @@ def test_the_whole_job_killed_in_its_stages_leaves_nothing_behind(tmp_path: Path
     assert set(statuses[:-1]) == {"crashed"} and statuses[-1] == "finished"
 
 
+AROUND = ("ray::Worker", "raylet/raylet", "gcs_server", "uvicorn")
+"""A Ray worker, its raylet, Ray's head, Prefect's server."""
+
+
+@pytest.mark.ray
+@pytest.mark.prefect
+def test_what_stands_around_a_run_killed_while_it_works(
+    tmp_path: Path, slow_server: ChatServer, matrix: Matrix
+) -> None:
+    write_jsonl(tmp_path / "in.jsonl", prompts(60))
+    run = ["run", "synthesize", "--set", "source=in.jsonl", "--set", "rows_per_part=8", "--set", "dedup.layers=[exact]"]
+    run += ["--set", f"engines.teacher={slow_server.spec}", "--set", f"engines.teacher.concurrency={IN_FLIGHT}"]
+    synthmill(*run, "--store", "reference", "--workers", 0, cwd=tmp_path)
+    total = slow_server.stats()["total"]
+    slow_server.set(forget=1, latency_ms=250)
+    process = start(*run, "--workers", 2, cwd=tmp_path)
+    for number, command in enumerate(AROUND):
+        wait_for_calls(slow_server, process, 20 + number * total // 5)
+        children = psutil.Process(process.pid).children(recursive=True)
+        next(child for child in children if command in " ".join(child.cmdline())).kill()
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "Ray's raylet died" in err and "Ray's gcs_server died" in err and "Prefect's server died" in err
+    assert slow_server.stats()["unique"] == total
+    assert dataset(tmp_path / "store") == dataset(tmp_path / "reference")
+    repeated, in_flight = slow_server.stats()["repeated"], IN_FLIGHT * len(AROUND)
+    assert repeated <= in_flight
+    matrix("kill -9: Ray worker, raylet, GCS, Prefect server", "finished", "60 = 60 + 0", repeated, in_flight)
+    assert wait_until_gone(f"{process.pid}:") == []
+
+
+DISK_FULL = """
+mount -t tmpfs -o size=400k tmpfs disk
+"$@"; echo "code $?"
+mount -o remount,size=100m disk
+"$@"; echo "code $?"
+"""
+
+
+def test_a_full_disk(tmp_path: Path, slow_server: ChatServer, matrix: Matrix) -> None:
+    if subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode:
+        pytest.skip("no tmpfs may be mounted here, not even in a name space of one's own")
+    (tmp_path / "disk").mkdir()
+    write_jsonl(tmp_path / "in.jsonl", prompts(600))
+    command = [sys.executable, "-m", "flows.cli", "sample", "in.jsonl", "--engine", slow_server.spec, "-n", "2"]
+    command += ["--concurrency", str(IN_FLIGHT), "--store", "disk/store", "--out", "out.jsonl"]
+    done = subprocess.run(
+        ["unshare", "-rm", "bash", "-c", DISK_FULL, "run", *command],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert re.findall(r"code (\d+)", done.stdout) == ["1", "0"], done.stdout + done.stderr
+    [error] = re.findall(r"error: .*", done.stderr)
+    assert "No space left on device; free space" in error
+    assert "Traceback" not in done.stderr
+    assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == 1200
+    stats = slow_server.stats()
+    assert stats["unique"] == 1200 and stats["repeated"] <= IN_FLIGHT
+    then = "stopped in one line, finished by the next run"
+    matrix("disk full", then, "600 = 600 + 0", stats["repeated"], IN_FLIGHT)
+
+
 @pytest.mark.prefect
 def test_dialogues_killed_in_the_middle_are_resumed_from_their_last_answers(
     tmp_path: Path, slow_server: ChatServer
@@ -170,7 +237,7 @@ def parquet(store: Path) -> list[tuple[str, bytes]]:
     return [(path.parent.name, path.read_bytes()) for path in sorted(store.glob("datasets/*/data/*/*.parquet"))]
 
 
-def test_the_engine_server_killed_and_started_again(tmp_path: Path) -> None:
+def test_the_engine_server_killed_and_started_again(tmp_path: Path, matrix: Matrix) -> None:
     command = [sys.executable, str(ROOT / "bench" / "chat_server.py"), "--latency-ms", "15", "--words", "12", "--port"]
     server = subprocess.Popen([*command, "0"], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
@@ -181,6 +248,7 @@ def test_the_engine_server_killed_and_started_again(tmp_path: Path) -> None:
         "sample", "in.jsonl", "--engine", seen.spec, "--concurrency", IN_FLIGHT, "--out", "out.jsonl", cwd=tmp_path
     )
     wait_for_calls(seen, process, 60)
+    asked = seen.stats()["total"]
     server.kill()
     server.wait()
     time.sleep(1)
@@ -191,7 +259,9 @@ def test_the_engine_server_killed_and_started_again(tmp_path: Path) -> None:
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
         assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == 200
-        assert httpx.get(f"{seen.root}/stats").json()["total"] <= 200 - 60 + 2 * IN_FLIGHT
+        repeated = asked + seen.stats()["total"] - 200
+        assert repeated <= IN_FLIGHT
+        matrix("kill -9: engine server, started again", "finished", "200 = 200 + 0", repeated, IN_FLIGHT)
     finally:
         again.kill()
         again.wait()

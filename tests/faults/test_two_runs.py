@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from tests.command import start, synthmill
-from tests.conftest import ChatServer, prompts, write_jsonl
+from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 
 pytestmark = [pytest.mark.faults, pytest.mark.prefect]
 ROWS = 30
@@ -21,7 +21,7 @@ def ended(process: "subprocess.Popen[str]") -> str:
     return err
 
 
-def test_two_runs_at_once_ask_once_and_both_finish(tmp_path: Path, server: ChatServer) -> None:
+def test_two_runs_at_once_ask_once_and_both_finish(tmp_path: Path, server: ChatServer, matrix: Matrix) -> None:
     server.set(latency_ms=60)
     write_jsonl(tmp_path / "in.jsonl", prompts(ROWS))
     run: tuple[Any, ...] = ("run", "synthesize", "--set", "source=in.jsonl", "--set", "dedup.layers=[exact]")
@@ -35,3 +35,17 @@ def test_two_runs_at_once_ask_once_and_both_finish(tmp_path: Path, server: ChatS
     assert statuses == ["finished", "finished"]
     out, _ = synthmill("verify", cwd=tmp_path)
     assert out.startswith("whole: ")
+    matrix("two runs at once", "both finished", f"{ROWS} = {ROWS} + 0", 0, 16)
+
+
+def test_two_runs_share_one_budget(tmp_path: Path, server: ChatServer) -> None:
+    server.set(latency_ms=60)
+    write_jsonl(tmp_path / "in.jsonl", prompts(ROWS))
+    run: tuple[Any, ...] = ("run", "synthesize", "--set", "source=in.jsonl", "--set", "dedup.layers=[exact]")
+    run += ("--set", f"engines.teacher={server.spec}", "--set", "engines.teacher.concurrency=8", "--workers", 0)
+    run += ("--set", "budget.requests=100")
+    both = [start(*run, cwd=tmp_path) for _ in range(2)]
+    errors = [process.communicate(timeout=240)[1] for process in both]
+    assert [process.returncode for process in both] == [3, 3], errors
+    assert all("the run's budget is spent: 100 of 100 requests" in err for err in errors)
+    assert server.stats()["total"] == server.stats()["unique"] == 100

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tasks.engines.transport import Aiohttp, Plain, Reply, make_transport, seconds_of
+from tasks.engines.transport import TOO_LARGE, Aiohttp, Plain, Reply, make_transport, seconds_of
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -110,6 +110,13 @@ def test_a_time_out_ends_the_wait_and_the_connection(use: str) -> None:
     replies, connections = talk(slow, GOOD, requests=2, timeout_s=0.2, use=use)
     assert replies == [(0, b"no answer within 0.2 s", None), (200, b"hello", None)]
     assert connections == 2
+
+
+@pytest.mark.parametrize("use", ["plain", "aiohttp"])
+def test_an_answer_without_end_is_none(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.engines.transport.MOST_BYTES", 1000)
+    endless = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 2000
+    assert talk(endless, GOOD, requests=2, use=use)[0] == [(0, TOO_LARGE, None), (200, b"hello", None)]
 
 
 def test_a_server_that_is_not_there() -> None:
