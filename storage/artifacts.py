@@ -57,7 +57,7 @@ class Store:
             if self.root.exists() and not self.root.is_dir():
                 raise StoreError(f"{self.root} is a file; choose a folder with --store")
             ours = marker.exists() or (self.root / "artifacts").is_dir()
-            if not ours and self.root.is_dir() and any(self.root.iterdir()):
+            if not ours and self.root.is_dir() and any(MARKER not in path.name for path in self.root.iterdir()):
                 raise StoreError(f"{self.root} is no synthmill store and not empty; choose another folder")
             if marker.exists() and (found := read_json(marker).get("format")) != FORMAT:
                 raise StoreError(

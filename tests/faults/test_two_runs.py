@@ -22,7 +22,7 @@ def ended(process: "subprocess.Popen[str]") -> str:
 
 
 def test_two_runs_at_once_ask_once_and_both_finish(tmp_path: Path, server: ChatServer, matrix: Matrix) -> None:
-    server.set(latency_ms=60)
+    server.set(latency_ms=200)
     write_jsonl(tmp_path / "in.jsonl", prompts(ROWS))
     run: tuple[Any, ...] = ("run", "synthesize", "--set", "source=in.jsonl", "--set", "dedup.layers=[exact]")
     run += ("--set", f"engines.teacher={server.spec}", "--set", "engines.teacher.concurrency=8", "--workers", 0)

@@ -1,0 +1,127 @@
+"""A Ray cluster of several nodes: they come and go during a run, workers are placed by what they need."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import EngineError, InputError
+from schemas.settings import EngineSettings, SourceSettings
+from storage.artifacts import Store
+from tasks.answers import Answers
+from tasks.parallel import RayPool, resources_of, start_ray
+from tasks.stages import Planned, ingest, run_stage
+from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
+
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
+ROWS, IN_FLIGHT = 240, 9
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without room, two nodes with one CPU each, and one with GPUs on paper."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 << 20})
+    try:
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def node(cluster: Any, **has: int) -> Any:
+    return cluster.add_node(object_store_memory=80 << 20, **has)
+
+
+def writers(store: Store) -> set[str]:
+    """The processes that have stored answers."""
+    return {path.name.split("-")[-2] for path in store.calls.glob("*.calls")}
+
+
+def test_nodes_come_and_go_during_a_run(
+    store: Store, tmp_path: Path, server: ChatServer, cluster: Any, matrix: Matrix, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.set(latency_ms=250)
+    source = ingest(store, SourceSettings(path=str(write_jsonl(tmp_path / "in.jsonl", prompts(ROWS)))), 4, "run")
+    engine = EngineSettings.model_validate({"spec": server.spec, "concurrency": IN_FLIGHT})
+    planned = Planned(Answers(count=2), {"student": engine}, source.key)
+    first, second = node(cluster, num_cpus=1), node(cluster, num_cpus=1)
+    pool = RayPool(store, "run", threading.Event(), 3, cluster.address)
+    steps = []
+
+    def change(progress: Any) -> None:
+        if not steps and progress.rows > 20:
+            steps.append(node(cluster, num_cpus=1))
+        elif len(steps) == 1 and len(writers(store)) == 3:
+            cluster.remove_node(first, allow_graceful=False)
+            steps.append(None)
+
+    try:
+        made = run_stage(store, planned, source, pool, "run", change)
+    finally:
+        pool.close()
+        cluster.remove_node(second)
+        if steps:
+            cluster.remove_node(steps[0])
+    assert len(steps) == 2
+    assert (made.rows, made.dropped) == (ROWS, {})
+    assert "this Ray has room for 2: the others start when there is more" in capfd.readouterr().err
+    stats = server.stats()
+    assert stats["unique"] == 2 * ROWS
+    assert stats["repeated"] <= IN_FLIGHT // 3
+    assert stats["most_in_flight"] <= IN_FLIGHT
+    matrix("node added, node lost", "finished", f"{ROWS} = {ROWS} + 0", stats["repeated"], IN_FLIGHT // 3)
+
+
+def visible_gpus() -> str:
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_a_model_gets_the_gpus_of_its_parallel_group(store: Store, cluster: Any) -> None:
+    import ray
+
+    model = {"spec": "vllm:owner/name", "options": {"tensor_parallel_size": 2}, "replicas": 2}
+    roles = {"teacher": EngineSettings.model_validate(model)}
+    plain, gpus = node(cluster, num_cpus=4), node(cluster, num_cpus=2, num_gpus=4)
+    pool = RayPool(store, "run", threading.Event(), None, cluster.address)
+    try:
+        start_ray(cluster.address)
+        needed = resources_of(roles)
+        assert needed == {"CPU": 1.0, "GPU": 2.0}
+        pool.start(2, needed)
+        seen = ray.get([actor.call.remote(visible_gpus, ()) for actor in pool._crew.ready()])
+        assert sorted(",".join(sorted(one.split(","))) for one in seen) == ["0,1", "2,3"]
+        with pytest.raises(InputError, match="1 workers need 1 CPU, 8 GPU each, on one node; this Ray has room for 0"):
+            pool.start(1, {"CPU": 1.0, "GPU": 8.0})
+    finally:
+        pool.close()
+        cluster.remove_node(plain)
+        cluster.remove_node(gpus)
+
+
+def test_a_node_without_the_store_is_named(store: Store, tmp_path: Path, server: ChatServer, cluster: Any) -> None:
+    only = node(cluster, num_cpus=1)
+    source = ingest(store, SourceSettings(path=str(write_jsonl(tmp_path / "in.jsonl", prompts(5)))), 5, "run")
+    planned = Planned(Answers(count=1), {"student": EngineSettings.model_validate(server.spec)}, source.key)
+    pool = RayPool(store, "run", threading.Event(), 1, cluster.address)
+    pool._crew._mark = str(tmp_path / "elsewhere")
+    try:
+        with pytest.raises(InputError, match=r"the worker on .* does not see .*; put the store into a folder that all"):
+            run_stage(store, planned, source, pool, "run")
+    finally:
+        pool.close()
+        cluster.remove_node(only)
+    assert server.stats()["total"] == 0
+
+
+def test_a_cluster_that_is_not_there(store: Store) -> None:
+    import ray
+
+    ray.shutdown()
+    with pytest.raises(EngineError, match=r"Ray at 127\.0\.0\.1:9 cannot be reached"):
+        RayPool(store, "run", threading.Event(), 1, "127.0.0.1:9").start(1, {"CPU": 1.0})
