@@ -170,6 +170,15 @@ def gc(store: str, days: float, delete: bool) -> None:
 
 @cli.command()
 @store_option
+def migrate(store: str) -> None:
+    """Bring a store of an older synthmill to this one's format. Interrupted, run it again."""
+    from flows.keeping import bring_up
+
+    bring_up(Path(store))
+
+
+@cli.command()
+@store_option
 def doctor(store: str) -> None:
     """Say what is installed, which engines work, what is missing and how to get it."""
     from flows.doctor import examine

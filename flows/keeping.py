@@ -1,4 +1,4 @@
-"""`synthmill verify` and `gc`: a store in order."""
+"""`synthmill verify`, `gc` and `migrate`: a store in order."""
 
 import shutil
 import sys
@@ -10,7 +10,10 @@ from rich.text import Text
 
 from flows.looking import open_store, table
 from schemas.errors import StoreError
-from storage.keeping import Fault, garbage, verify
+from storage.artifacts import Store
+from storage.files import sweep_lock
+from storage.keeping import LOCK, Fault, garbage, verify
+from storage.migrating import migrate
 from storage.runs import sweep
 
 
@@ -38,7 +41,9 @@ def sweep_out(place: Path, days: float, delete: bool) -> None:
     for one in found:
         sizes[one.why].append(one.size)
         if delete:
-            if one.path.is_dir():
+            if one.why == LOCK:
+                sweep_lock(one.path)
+            elif one.path.is_dir():
                 shutil.rmtree(one.path, ignore_errors=True)
             else:
                 one.path.unlink(missing_ok=True)
@@ -50,3 +55,10 @@ def sweep_out(place: Path, days: float, delete: bool) -> None:
         console.print(shown)
     total = f"{len(found):,} files and folders, {sum(one.size for one in found):,} bytes"
     console.print(f"deleted {total}" if delete else f"{total} could go: --delete deletes them", highlight=False)
+
+
+def bring_up(place: Path) -> None:
+    """Migrate a store, and say from where to where. Raises StoreError."""
+    formats = migrate(Store(place.expanduser().resolve()))
+    went = " to ".join(map(str, formats))
+    print(f"format {went}" if len(formats) > 1 else f"format {went}, which is this synthmill's: nothing to do")

@@ -24,7 +24,7 @@ from flows.progress import Reporter
 from flows.quiet import TELEMETRY_OFF
 from flows.report import write_report
 from flows.stopping import STOP, TAKEN_OVER, stop_on_signals
-from flows.telling import Telling
+from flows.telling import LAST_WORD_S, Telling, in_background
 from schemas.artifacts import Manifest
 from schemas.budget import Usage
 from schemas.errors import EngineError, EngineRefused, InputError, Stopped, SynthmillError
@@ -33,7 +33,7 @@ from storage.artifacts import Store, read_dropped
 from storage.catalog import rebuild, spent_by
 from storage.dataset_folder import write_dataset
 from storage.files import locked
-from storage.runs import RunRecord, StageRun, new_run, now, summary, sweep, write_run
+from storage.runs import RunRecord, StageRun, new_run, now, runs, summary, sweep, write_run
 from tasks.budget import Budget
 from tasks.engines.engine import engine_name
 from tasks.guard import guard
@@ -88,6 +88,21 @@ def make_stage(
     return manifest, StageRun.of(manifest, report.latest.spent, time.monotonic() - started)
 
 
+def made_by(planned: Plan) -> RunRecord | None:
+    """The run that made all of a plan."""
+    done = [run for run in runs(planned.store) if run.dataset == str(planned.dataset) and run.status == "finished"]
+    return done[-1] if done else None
+
+
+def say_done(earlier: RunRecord) -> RunRecord:
+    """A schedule whose source has nothing new ends here."""
+    said = f"nothing new: run {earlier.id} made all of it; nothing was asked or written"
+    print(said, file=sys.stderr, flush=True)
+    if FlowRunContext.get():
+        in_background(lambda: create_markdown_artifact(markdown=said, key="summary")).join(LAST_WORD_S)
+    return earlier
+
+
 class Waiting:
     """What is said, once, while another run makes the same; a stop ends it."""
 
@@ -112,6 +127,8 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
     planned = make()
     settings, store = planned.settings, planned.store
     mark_crashed(store)
+    if planned.is_done() and (earlier := made_by(planned)):
+        return say_done(earlier)
     limits = limits_of(planned)
     record = new_run(planned.flow, settings.model_dump(mode="json"), planned.dataset.name)
     context = FlowRunContext.get()

@@ -166,7 +166,7 @@ def only_its_own(settings: Frozen, kind: str, fields_of: Mapping[str, tuple[str,
 
 
 class FileSettings(Spelled):
-    """A file of rows, a folder of such files, or hf://datasets/OWNER/NAME[@REV][#SPLIT]."""
+    """A file of rows, a folder of such files, a .sql file (a DuckDB query's rows), or hf://datasets/OWNER/NAME[@REV][#SPLIT]."""
 
     path: str
     limit: int | None = Field(None, ge=1, lt=1 << 63, description="the first rows only")
@@ -178,7 +178,9 @@ class FileSettings(Spelled):
 
 
 class SourceSettings(FileSettings):
-    """Where instructions come from: a JSONL, JSON, CSV, TSV or Parquet file, or hf://datasets/OWNER/NAME[@REV][#SPLIT]."""
+    """Where instructions come from: a JSONL, JSON, CSV, TSV or Parquet file, a folder of such files, a DuckDB query
+    (.sql), or hf://datasets/OWNER/NAME[@REV][#SPLIT].
+    """
 
     prompt_column: str = "prompt"
     id_column: str = Field("id", description="optional in the file; ids are content hashes without it")

@@ -59,11 +59,13 @@ class Store:
             ours = marker.exists() or (self.root / "artifacts").is_dir()
             if not ours and self.root.is_dir() and any(MARKER not in path.name for path in self.root.iterdir()):
                 raise StoreError(f"{self.root} is no synthmill store and not empty; choose another folder")
-            if marker.exists() and (found := read_json(marker).get("format")) != FORMAT:
+            if not marker.exists():
+                write_marker(self, FORMAT)  # now, not after a day of work
+            elif (found := format_of(self)) < FORMAT:
                 raise StoreError(
-                    f"{self.root} has store format {found}, this synthmill reads {FORMAT}; choose another --store"
+                    f"{self.root} has store format {found}, this synthmill reads {FORMAT}; bring it there with "
+                    f"`synthmill migrate --store {self.root}`"
                 )
-            write_json(marker, {"format": FORMAT, "what": "a synthmill store"})  # now, not after a day of work
             for folder in ("artifacts", "parts", "calls", "runs"):
                 (self.root / folder).mkdir(exist_ok=True)
         except (OSError, ValueError) as error:
@@ -92,6 +94,21 @@ class Store:
             except StoreError:
                 continue
         yield from sorted(found, key=lambda manifest: manifest.made_at)
+
+
+def format_of(store: Store) -> int:
+    """Raises StoreError for a folder that is no store, and for a store of a newer synthmill."""
+    found = read_json(store.root / MARKER).get("format")
+    if not isinstance(found, int) or found > FORMAT:
+        raise StoreError(
+            f"{store.root} has store format {found}, this synthmill reads {FORMAT}; upgrade synthmill, or choose "
+            "another --store"
+        )
+    return found
+
+
+def write_marker(store: Store, number: int) -> None:
+    write_json(store.root / MARKER, {"format": number, "what": "a synthmill store"})
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -95,15 +95,37 @@ def locked(path: Path, waiting: Callable[[], None], every_s: float = 0.5) -> Ite
     again while somebody else holds it; it may raise.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
+    while True:
+        with path.open("a") as file:
+            while not held(file):
                 waiting()
                 time.sleep(every_s)
-        yield
+            if same_file(path, file):  # else somebody has swept it away meanwhile
+                yield
+                return
+
+
+def held(file: Any) -> bool:
+    """Whether we have the lock on an open file now."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def same_file(path: Path, file: Any) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def sweep_lock(path: Path) -> None:
+    """Delete a lock's file, unless somebody holds it."""
+    with suppress(OSError), path.open("a") as file:
+        if held(file):
+            path.unlink()
 
 
 def sync(path: Path) -> None:

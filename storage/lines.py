@@ -1,4 +1,4 @@
-"""Raw rows of files and Hub datasets: JSONL, JSON, CSV, TSV (also packed with gzip) and Parquet.
+"""Raw rows of files, queries and Hub datasets: JSONL, JSON, CSV, TSV (also packed with gzip), Parquet and SQL.
 
 A bad row has no fields and a reason; a bad file stops everything before any work.
 """
@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from schemas.errors import InputError
+from storage.queries import QUERY, rows_of
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
-FORMATS = ".jsonl, .json, .csv, .tsv (also with .gz) or .parquet, or hf://datasets/OWNER/NAME[@REVISION][#SPLIT]"
+FORMATS = ".jsonl, .json, .csv, .tsv (also with .gz), .parquet or .sql, or hf://datasets/OWNER/NAME[@REVISION][#SPLIT]"
 HUB = "hf://datasets/"
 
 
@@ -34,7 +35,7 @@ class Line(NamedTuple):
 
 def suffix_of(path: Path) -> str:
     name = path.name.lower()
-    for suffix in (*SUFFIXES, ".parquet"):
+    for suffix in (*SUFFIXES, ".parquet", QUERY):
         if name.endswith(suffix) or (suffix in SUFFIXES and name.endswith(f"{suffix}.gz")):
             return suffix
     raise InputError(f"{path} has an unknown ending; expected {FORMATS}")
@@ -53,7 +54,7 @@ def files_in(folder: Path) -> dict[str, Path]:
 
 def has_rows(path: Path) -> bool:
     try:
-        return bool(suffix_of(path))
+        return suffix_of(path) != QUERY
     except InputError:
         return False
 
@@ -69,6 +70,9 @@ def lines_of(place: str) -> Iterator[Line]:
             yield from (line._replace(place=f"{name}:{line.place}", file=name) for line in lines_of(str(file)))
         return
     suffix = suffix_of(path)
+    if suffix == QUERY:
+        yield from (Line(f"row-{number}", fields) for number, fields in enumerate(rows_of(path), 1))
+        return
     try:
         if suffix == ".parquet":
             yield from read_parquet(path)

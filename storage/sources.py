@@ -1,4 +1,4 @@
-"""Reading what users have, files and Hub datasets (storage/lines.py), into rows.
+"""Reading what users have, files, queries and Hub datasets (storage/lines.py), into rows.
 
 A bad row becomes `Dropped` with its line number and never stops its neighbours; a bad file stops everything before
 any work.
@@ -17,6 +17,7 @@ from schemas.pools import Question
 from schemas.rows import Dropped, Instruction, KnownPrompt, Row
 from schemas.settings import FileSettings, SourceSettings
 from storage.lines import FORMATS, HUB, Line, files_in, hub_commit, lines_of, suffix_of
+from storage.queries import QUERY, checksum_of
 
 VERSION = "2"
 
@@ -42,13 +43,17 @@ class Chunk:
 
 
 def fingerprint(source: FileSettings) -> str:
-    """What identifies a source's content: the checksum of its file or files, or the Hub commit. Raises InputError."""
+    """What identifies a source's content: the checksum of its file, its files or its rows, or the Hub commit.
+
+    Raises InputError.
+    """
     if source.path.startswith(HUB):
         return content_hash(list(hub_commit(source.path)))
     path = Path(source.path).expanduser()
     if path.is_dir():
         return content_hash({name: file_checksum(file) for name, file in files_in(path).items()})
-    suffix_of(path)
+    if suffix_of(path) == QUERY:
+        return checksum_of(path)
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty; expected rows")

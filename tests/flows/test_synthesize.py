@@ -7,6 +7,10 @@ import polars as pl
 import pytest
 import yaml
 
+from flows.making import run_plan
+from flows.plans import plan_synthesize
+from schemas.settings import read_settings
+from schemas.synthesize_settings import SynthesizeSettings
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
@@ -31,7 +35,7 @@ def config(tmp_path: Path, server: ChatServer) -> Path:
 
 @pytest.mark.usefixtures("own_prefect")
 def test_the_whole_job_then_nothing_to_do_then_only_what_is_new(
-    config: Path, tmp_path: Path, server: ChatServer
+    config: Path, tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = ("run", "synthesize", "--config", config)
     out, _ = synthmill(*run, cwd=tmp_path, OPENAI_API_KEY="sk-planted-secret-42")
@@ -67,6 +71,13 @@ def test_the_whole_job_then_nothing_to_do_then_only_what_is_new(
     write_jsonl(tmp_path / "in.jsonl", prompts(15))
     synthmill(*run, cwd=tmp_path)
     assert server.stats()["total"] == 78 + 3 * 6
+
+    monkeypatch.chdir(tmp_path)  # a schedule's run, whose source has not grown
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*") if path.is_file()}
+    record = run_plan(lambda: plan_synthesize(read_settings(SynthesizeSettings, config, {})))
+    assert f"nothing new: run {record.id} made all of it" in capfd.readouterr().err
+    assert record.status == "finished" and record.stages[0].rows == 15
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_a_preview_is_reused_by_the_full_run(config: Path, tmp_path: Path, server: ChatServer) -> None:

@@ -1,5 +1,8 @@
 """verify finds what is amiss, gc what nobody needs; a run whose process is gone is a crashed one."""
 
+import threading
+import time
+
 import pyarrow as pa
 import pytest
 
@@ -7,7 +10,9 @@ from schemas.artifacts import Manifest
 from schemas.errors import StoreError
 from storage.artifacts import Store, seal_part, write_manifest
 from storage.calls import segment_files
+from storage.files import locked, sweep_lock
 from storage.keeping import Fault, garbage, verify
+from storage.migrating import migrate
 from storage.runs import StageRun, is_gone, new_run, runs, sweep, this_process, write_run
 from tests.conftest import Echo, instructions
 from tests.tasks.test_driver import Chain, drive
@@ -50,6 +55,8 @@ def test_what_nobody_needs_goes_and_nothing_else(store: Store) -> None:
     artifact(store, "two", "old")
     write_run(store, new_run("f", {}).model_copy(update={"stages": (StageRun.of(last, {}, 0.0),)}))
     (store.root / "parts" / "one" / ".x.tmp").write_text("left")
+    with locked(store.lock_path("one", "k1"), lambda: None):
+        pass
     assert list(garbage(store, 1)) == []
     found = {one.path.relative_to(store.root).as_posix(): one.why for one in garbage(store, -1)}
     assert found == {
@@ -57,7 +64,55 @@ def test_what_nobody_needs_goes_and_nothing_else(store: Store) -> None:
         "parts/two/part-old.json": "a part of no artifact",
         "parts/two/part-old.parquet": "a part of no artifact",
         "parts/one/.x.tmp": "left by a killed process",
+        "locks/one-k1": "a lock of an artifact that is made",
     }
+
+
+def test_a_lock_is_swept_only_when_nobody_holds_it(store: Store) -> None:
+    path = store.lock_path("one", "k1")
+    waited: list[int] = []
+
+    def take_turns() -> None:
+        with locked(path, lambda: waited.append(1), 0.01):
+            assert path.exists()
+
+    with locked(path, lambda: None):
+        sweep_lock(path)
+        assert path.exists()
+        other = threading.Thread(target=take_turns)
+        other.start()
+        while not waited:
+            time.sleep(0.01)
+        path.unlink()  # even so: whoever waited for the old file takes a new one
+        with locked(path, lambda: None):
+            pass
+    other.join()
+    sweep_lock(path)
+    assert not path.exists()
+
+
+def test_an_older_store_is_brought_here_step_by_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert migrate(store) == [1]
+    for module in ("storage.artifacts", "storage.migrating"):
+        monkeypatch.setattr(f"{module}.FORMAT", 3)
+    with pytest.raises(StoreError, match="store format 1, this synthmill reads 3; bring it there with `synthmill mig"):
+        store.prepare()
+    done: list[int] = []
+
+    def step(number: int) -> None:
+        done.append(number)
+        if done == [1, 2]:
+            raise StoreError("killed in the middle")
+
+    monkeypatch.setattr("storage.migrating.STEPS", {1: lambda _: step(1), 2: lambda _: step(2)})
+    with pytest.raises(StoreError, match="killed"):
+        migrate(store)
+    assert migrate(store) == [2, 3]
+    assert done == [1, 2, 2]
+    store.prepare()
+    monkeypatch.setattr("storage.artifacts.FORMAT", 1)
+    with pytest.raises(StoreError, match="store format 3, this synthmill reads 1; upgrade synthmill"):
+        store.prepare()
 
 
 def test_what_cannot_be_read_stops_the_sweeping(store: Store) -> None:

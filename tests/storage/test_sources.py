@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -181,3 +182,52 @@ def test_a_folder_is_read_file_by_file_and_a_new_file_moves_no_part(tmp_path: Pa
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no file of rows"):
         ingest(store, SourceSettings(path=str(tmp_path / "empty")), 3, "run")
+
+
+def database_of(path: Path, rows: int) -> None:
+    with duckdb.connect(str(path)) as database:
+        database.execute(
+            "CREATE OR REPLACE TABLE turns AS SELECT i AS id, 'why ' || i AS prompt, i % 5 AS rating "
+            f"FROM range({rows}) AS t(i)"
+        )
+
+
+def test_a_query_is_a_source_and_its_rows_are_what_it_is_known_by(tmp_path: Path) -> None:
+    query = tmp_path / "good.sql"
+    query.write_text(
+        "ATTACH 'logs.duckdb' AS logs (READ_ONLY); SELECT id, prompt FROM logs.turns WHERE rating > 2 ORDER BY id"
+    )
+    database_of(tmp_path / "logs.duckdb", 50)
+    chunks = list(read_chunks(SourceSettings(path=str(query)), 8))
+    assert [len(chunk.rows) for chunk in chunks] == [8, 8, 4]
+    assert (chunks[0].rows[0].id, chunks[0].rows[0].prompt, chunks[0].rows[0].source) == ("3", "why 3", "good.sql")
+    first = fingerprint(SourceSettings(path=str(query)))
+    database_of(tmp_path / "logs.duckdb", 53)  # no new row with that rating
+    assert fingerprint(SourceSettings(path=str(query))) == first
+    database_of(tmp_path / "logs.duckdb", 60)
+    assert fingerprint(SourceSettings(path=str(query))) != first
+    grown = list(read_chunks(SourceSettings(path=str(query)), 8))
+    assert grown[:2] == chunks[:2]
+    pl.DataFrame({"prompt": ["a", "b"]}).write_parquet(tmp_path / "x.parquet")
+    query.write_text("SELECT prompt FROM 'x.parquet'")  # beside the query, wherever it is run
+    assert [row.prompt for row in read(query)[0]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("COPY (SELECT 1) TO 'x.csv'", "gives no rows; expected a SELECT"),
+        ("CREATE TABLE t AS SELECT 1; SELECT * FROM t", "'CREATE TABLE t AS SELECT 1;' does not only read"),
+        ("ATTACH 'new.duckdb' AS n; SELECT 1 AS prompt", "does not only read; expected SELECT, LOAD, and ATTACH"),
+        ("SELEC 1", r"bad\.sql cannot be run: Parser Error"),
+        ("SELECT prompt FROM nowhere", "cannot be run: .*nowhere"),
+        ("", "gives no rows"),
+        ("SELECT 1 AS number", "has no column 'prompt'"),
+    ],
+)
+def test_a_query_only_reads(tmp_path: Path, sql: str, said: str) -> None:
+    (tmp_path / "bad.sql").write_text(sql)
+    with pytest.raises(InputError, match=said):
+        fingerprint(SourceSettings(path=str(tmp_path / "bad.sql")))
+        read(tmp_path / "bad.sql")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.sql"]
