@@ -38,10 +38,11 @@ stop:  ## End what `make serve` started
 test: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every test that this machine can
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: $(VENV)/.base $(VENV)/.dev  ## Format, lint, types
+check: $(VENV)/.base $(VENV)/.dev  ## Format, lint, types, known faults of what is installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/pip-audit --skip-editable --progress-spinner off
 
 bench: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every bench; each prints one table, kept in bench/results
 	@for name in $(BENCHES); do \

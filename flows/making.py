@@ -5,7 +5,7 @@ Prefect's cache.
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from flows.report import write_report
 from flows.stopping import STOP, TAKEN_OVER, stop_on_signals
 from flows.telling import LAST_WORD_S, Telling, in_background
 from schemas.artifacts import Manifest
-from schemas.budget import Usage
+from schemas.budget import BudgetSettings, Usage, usage_of
 from schemas.errors import EngineError, EngineRefused, InputError, Stopped, SynthmillError
 from schemas.progress import Progress
 from storage.artifacts import Store, read_dropped
@@ -69,13 +69,26 @@ def engine_errors_only(_task: Any, _run: Any, state: Any) -> bool:
     retry_condition_fn=engine_errors_only,
 )
 def make_stage(
-    name: str, place: str, store: Store, planned: Planned, source: Manifest, pool: InProcess | RayPool, run: str
+    name: str,
+    place: str,
+    store: Store,
+    planned: Planned,
+    source: Manifest,
+    pool: InProcess | RayPool,
+    run: str,
+    prices: BudgetSettings,
 ) -> tuple[Manifest, StageRun]:
     """Make one stage's artifact, or find it made; what this run spent on it comes beside the manifest."""
     started = time.monotonic()
     tell = Telling(name)
     tell(0.0, f"{source.rows} rows in")
-    with Reporter(f"{place} {name}", source.rows) as report:
+    engines = {role: engine_name(settings) for role, settings in planned.roles.items()}
+
+    def cost(spent: Mapping[str, Mapping[str, int]]) -> float:
+        tokens = [(engines[role], n["prompt_tokens"], n["completion_tokens"]) for role, n in spent.items()]
+        return sum(usage_of(prices, engine, 0, *both).money for engine, *both in tokens)
+
+    with Reporter(f"{place} {name}", source.rows, cost=cost) as report:
 
         def on_progress(latest: Progress) -> None:
             report(latest)
@@ -144,7 +157,9 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
         made, trunk = {manifest.stage: manifest for manifest in by_key.values()}, planned.on_trunk()
         for number, step in enumerate(planned.stages, 1):
             place, source = f"{number}/{len(planned.stages)}", by_key[step.source_key]
-            manifest, stage_run = make_stage(step.stage.name, place, store, step, source, pool, record.id)
+            manifest, stage_run = make_stage(
+                step.stage.name, place, store, step, source, pool, record.id, settings.budget
+            )
             by_key[step.key] = made[step.stage.name] = manifest
             stages.append(stage_run)
             limits.check(step.stage, manifest)

@@ -2,21 +2,23 @@
 
 import sys
 import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 from schemas.progress import Progress
 
 LINE_EVERY_S = 10.0
+Cost = Callable[[Mapping[str, Mapping[str, int]]], float]
 
 
 class Reporter:
     """`with Reporter("answers", rows=200) as report: report(progress)`; rows, rate, tokens and time left. rows: 0 where
-    nobody knows how many will come.
+    nobody knows how many will come. cost: money, of what was spent by role.
     """
 
-    def __init__(self, stage: str, rows: int, quiet: bool = False) -> None:
-        self.stage, self.rows, self.quiet = stage, rows, quiet
+    def __init__(self, stage: str, rows: int, quiet: bool = False, cost: Cost = lambda _: 0.0) -> None:
+        self.stage, self.rows, self.quiet, self.cost = stage, rows, quiet, cost
         self.latest = Progress()
         self._started = self._told = time.monotonic()
         self._bar: Any = None
@@ -62,6 +64,8 @@ class Reporter:
         if sent or reused:
             parts.append(f"{sent:,} calls" + (f" ({reused:,} reused)" if reused else ""))
             parts.append(f"{tokens:,} tokens")
+        if money := self.cost(now.spent):
+            parts.append(f"{money:,.2f} spent")
         parts.append(f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min")
         if now.rows and now.rows < self.rows:
             parts.append(f"{duration((self.rows - now.rows) / rate)} left")

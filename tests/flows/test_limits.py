@@ -1,5 +1,6 @@
 """A run ends where its limits are, resumably: budgets through Prefect and Ray, and too many dropped rows."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ def test_a_budget_is_a_hard_stop_and_a_larger_one_goes_on(tmp_path: Path, server
     before = server.stats()["total"]
     synthmill(*run, "--set", "budget.requests=100", cwd=tmp_path, expect=3)
     assert server.stats()["total"] <= 100 and server.stats()["total"] - before <= 20
-    synthmill(*run, "--set", "budget.requests=1000", cwd=tmp_path)
+    prices = ("--set", "budget.prices={local-model: {completion: 1000}}")
+    _, err = synthmill(*run, "--set", "budget.requests=1000", *prices, cwd=tmp_path)
+    assert re.search(r"answers: 40 of 40 rows, .* tokens, \d+\.\d\d spent, ", err)
     assert server.stats()["total"] == ROWS * EACH and server.stats()["repeated"] == 0
     records = [orjson.loads(path.read_bytes()) for path in sorted((tmp_path / "store" / "runs").glob("*.json"))]
     assert [record["status"] for record in records] == ["stopped", "stopped", "finished"]
