@@ -59,6 +59,7 @@ class Store:
             ours = marker.exists() or (self.root / "artifacts").is_dir()
             if not ours and self.root.is_dir() and any(MARKER not in path.name for path in self.root.iterdir()):
                 raise StoreError(f"{self.root} is no synthmill store and not empty; choose another folder")
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # for others' eyes only if its owner opens it
             if not marker.exists():
                 write_marker(self, FORMAT)  # now, not after a day of work
             elif (found := format_of(self)) < FORMAT:

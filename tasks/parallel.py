@@ -10,6 +10,7 @@ crew.py only.
 
 import re
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -285,6 +286,7 @@ def start_ray(address: str | None) -> None:
 
     if ray.is_initialized():
         return
+    ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if address and (place := re.fullmatch(r"([\w.-]+):(\d+)", address)):
             socket.create_connection((place[1], int(place[2])), REACH_S).close()  # Ray itself would try for minutes
@@ -299,6 +301,9 @@ def start_ray(address: str | None) -> None:
         raise EngineError(
             f"Ray at {address or 'this machine'} cannot be reached ({error}); start it, or leave out --ray-address"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        for number, answer in ours.items():  # Ray's own would end us at once
+            signal.signal(number, answer or signal.SIG_DFL)
 
 
 def make_pool(

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.tasks.test_prompts import every_stage
 
@@ -104,3 +105,15 @@ def test_files_stay_small() -> None:
     for layer in LAYERS:
         for path in (ROOT / layer).rglob("*.py"):
             assert len(path.read_text().splitlines()) <= 400, f"{path} is over 400 lines: is there a second idea in it?"
+
+
+def test_the_recipes_for_clusters_are_whole() -> None:
+    import subprocess
+
+    folder = ROOT / "examples" / "clusters"
+    subprocess.run(["bash", "-n", folder / "slurm.sh"], check=True)
+    job = yaml.safe_load((folder / "kuberay.yaml").read_text())
+    groups = [job["spec"]["rayClusterSpec"]["headGroupSpec"], *job["spec"]["rayClusterSpec"]["workerGroupSpecs"]]
+    mounts = [container["volumeMounts"] for one in groups for container in one["template"]["spec"]["containers"]]
+    assert all([mount["mountPath"] for mount in one] == ["/store"] for one in mounts)
+    assert job["spec"]["entrypoint"].startswith("synthmill run ")

@@ -285,20 +285,14 @@ def test_ctrl_c_keeps_every_answer_and_says_how_to_go_on(tmp_path: Path, slow_se
     assert (stats["total"], stats["repeated"]) == (150, 0)
 
 
+@pytest.mark.ray
 @pytest.mark.prefect
-def test_sigterm_in_the_middle_of_a_flow_drains_too(tmp_path: Path, slow_server: ChatServer) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_in_the_middle_of_a_flow_drains_too(tmp_path: Path, slow_server: ChatServer, workers: int) -> None:
     slow_server.set(latency_ms=100)
     write_jsonl(tmp_path / "in.jsonl", prompts(60))
-    run = [
-        "run",
-        "synthesize",
-        "--workers",
-        0,
-        "--set",
-        "source=in.jsonl",
-        "--set",
-        f"engines.teacher={slow_server.spec}",
-    ]
+    run = ["run", "synthesize", "--workers", workers, "--set", "source=in.jsonl", "--set", "rows_per_part=10"]
+    run += ["--set", f"engines.teacher={slow_server.spec}"]
     process = start(*run, "--set", "engines.teacher.concurrency=8", cwd=tmp_path)
     wait_for_calls(slow_server, process, 20)
     process.send_signal(signal.SIGTERM)
