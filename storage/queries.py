@@ -14,28 +14,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import orjson
 
 from schemas.errors import InputError
 
 QUERY = ".sql"
 BATCH = 1024
-READS = {duckdb.StatementType.SELECT, duckdb.StatementType.ATTACH, duckdb.StatementType.LOAD}
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a query, one at a time. Raises InputError for what cannot be run, and for what does not only read."""
+    import duckdb
+
+    select, attach = duckdb.StatementType.SELECT, duckdb.StatementType.ATTACH
     try:
         folder = str(path.parent.resolve())
         options = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
         with duckdb.connect(config={**options, "file_search_path": folder}) as database:
             statements = database.extract_statements(path.read_text(encoding="utf-8"))
-            if not statements or statements[-1].type != duckdb.StatementType.SELECT:
+            if not statements or statements[-1].type != select:
                 raise InputError(f"{path}: its last statement gives no rows; expected a SELECT")
             for statement in statements:
-                attach = statement.type == duckdb.StatementType.ATTACH
-                if statement.type not in READS or (attach and not re.search(r"\bREAD_ONLY\b", statement.query, re.I)):
+                read_only = statement.type != attach or re.search(r"\bREAD_ONLY\b", statement.query, re.I)
+                if statement.type not in (select, attach, duckdb.StatementType.LOAD) or not read_only:
                     said = " ".join(statement.query.split())[:80]
                     expected = "SELECT, LOAD, and ATTACH 'FILE' AS NAME (READ_ONLY)"
                     raise InputError(f"{path}: {said!r} does not only read; expected {expected}")

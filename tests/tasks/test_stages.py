@@ -22,7 +22,7 @@ from tasks.filtering import FilterInstructions
 from tasks.frames import FrameStage
 from tasks.recipe import Recipe, Steps
 from tasks.stages import Planned, ingest, run_stage
-from tests.conftest import ChatServer, prompts, write_jsonl
+from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 from tests.tasks.stages import in_process
 
 
@@ -102,7 +102,7 @@ def test_a_sealed_artifact_needs_no_engine(store: Store, tmp_path: Path, server:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_damaged_part_is_made_again_from_its_answers(
-    store: Store, tmp_path: Path, server: ChatServer, which: int
+    store: Store, tmp_path: Path, server: ChatServer, matrix: Matrix, which: int
 ) -> None:
     source = source_of(store, tmp_path, 20, rows_per_part=10)
     made = make(store, server, Shout(), source)
@@ -111,6 +111,8 @@ def test_a_damaged_part_is_made_again_from_its_answers(
     again = make(store, server, Shout(), source)
     assert [part.content for part in again.parts] == [part.content for part in made.parts]
     assert sent_by(server) == 20
+    if which == 0:
+        matrix("a damaged part", "made again from its answers by the next run", "20 = 20 + 0", 0, 0)
 
 
 def test_an_artifact_over_a_source_that_was_made_otherwise_is_not_trusted(
