@@ -35,15 +35,19 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
             if not statements or statements[-1].type != select:
                 raise InputError(f"{path}: its last statement gives no rows; expected a SELECT")
             for statement in statements:
-                read_only = statement.type != attach or re.search(r"\bREAD_ONLY\b", statement.query, re.I)
+                read_only = statement.type != attach or re.search(r"\bREAD_ONLY\b", bare(statement.query), re.I)
                 if statement.type not in (select, attach, duckdb.StatementType.LOAD) or not read_only:
                     said = " ".join(statement.query.split())[:80]
                     expected = "SELECT, LOAD, and ATTACH 'FILE' AS NAME (READ_ONLY)"
                     raise InputError(f"{path}: {said!r} does not only read; expected {expected}")
             for statement in statements[:-1]:
-                database.execute(attached_in(folder, statement.query))
+                database.execute(attached_in(folder, bare(statement.query)))
             result = database.execute(statements[-1])
             columns = [column[0] for column in result.description]
+            if len(set(columns)) < len(columns):
+                raise InputError(
+                    f"{path} gives two columns of one name ({', '.join(columns)}); name one of them AS another"
+                )
             while rows := result.fetchmany(BATCH):
                 yield from (dict(zip(columns, row, strict=True)) for row in rows)
     except FileNotFoundError as error:
@@ -52,12 +56,18 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"{path} cannot be run: {' '.join(str(error).split())[:300]}") from error
 
 
+def bare(statement: str) -> str:
+    """A statement without its comments."""
+    return re.sub(r"--[^\n]*|/\*.*?\*/", " ", statement, flags=re.S)
+
+
 def attached_in(folder: str, query: str) -> str:
     """ATTACH does not look for files where the others are looked for."""
     found = re.match(r"(\s*ATTACH\s+(?:DATABASE\s+)?(?:IF\s+NOT\s+EXISTS\s+)?')([^':]+)(')", query, re.I)
     if not found:
         return query
-    return f"{found[1]}{(Path(folder) / found[2]).as_posix()}{found[3]}{query[found.end() :]}"
+    file = Path(folder.replace("'", "''")) / found[2]
+    return f"{found[1]}{file.as_posix()}{found[3]}{query[found.end() :]}"
 
 
 def checksum_of(path: Path) -> str:

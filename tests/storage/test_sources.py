@@ -193,6 +193,8 @@ def database_of(path: Path, rows: int) -> None:
 
 
 def test_a_query_is_a_source_and_its_rows_are_what_it_is_known_by(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "it's here"
+    tmp_path.mkdir()
     query = tmp_path / "good.sql"
     query.write_text(
         "ATTACH 'logs.duckdb' AS logs (READ_ONLY); SELECT id, prompt FROM logs.turns WHERE rating > 2 ORDER BY id"
@@ -219,6 +221,8 @@ def test_a_query_is_a_source_and_its_rows_are_what_it_is_known_by(tmp_path: Path
         ("COPY (SELECT 1) TO 'x.csv'", "gives no rows; expected a SELECT"),
         ("CREATE TABLE t AS SELECT 1; SELECT * FROM t", "'CREATE TABLE t AS SELECT 1;' does not only read"),
         ("ATTACH 'new.duckdb' AS n; SELECT 1 AS prompt", "does not only read; expected SELECT, LOAD, and ATTACH"),
+        ("ATTACH 'new.duckdb' AS n -- READ_ONLY\n; SELECT 1 AS prompt", "does not only read"),
+        ("SELECT 1 AS prompt, 2 AS prompt", "gives two columns of one name"),
         ("SELEC 1", r"bad\.sql cannot be run: Parser Error"),
         ("SELECT prompt FROM nowhere", "cannot be run: .*nowhere"),
         ("", "gives no rows"),
