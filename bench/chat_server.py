@@ -5,8 +5,9 @@
 The answer is a function of the messages, the seed and the choice's index, so that a run can be compared with its
 repetition: `--words` words, or the plainest value that satisfies the schema, or a numbered list or a verdict where the
 request shows one. GET /stats tells what was asked; POST /set?forget=1 zeroes the counts, and POST
-/set?latency_ms=20&sigma=0&fail_every=0&fail_how=status&fail_status=500&retry_after= changes how it answers. fail_how:
-status (an error), hang, cut (half an answer), malformed (no JSON), empty (no text), wrong (JSON that nobody asked for).
+/set?latency_ms=20&sigma=0&fail_every=0&fail_from=0&fail_how=status&fail_status=500&retry_after= changes how it answers.
+fail_every, fail_from: each n-th, all from the n-th on. fail_how: status (an error), hang, cut (half an answer),
+malformed (no JSON), empty (no text), wrong (JSON that nobody asked for).
 """
 
 import argparse
@@ -40,7 +41,8 @@ class Behaviour:
         self.latency_ms: float = given.latency_ms
         self.sigma: float = given.sigma
         self.words: int = given.words
-        self.fail_every = self.fail_status = 0
+        self.fail_every = self.fail_from = 0
+        self.fail_status = 500
         self.retry_after = self.fail_on = ""
         self.fail_how = "status"
         self.key: str = given.key
@@ -202,6 +204,7 @@ class Connection(asyncio.Protocol):
         behaviour.in_flight += 1
         behaviour.most_in_flight = max(behaviour.most_in_flight, behaviour.in_flight)
         fails = bool(behaviour.fail_every) and behaviour.total % behaviour.fail_every == 0
+        fails = fails or 0 < behaviour.fail_from <= behaviour.total
         fails = fails or (bool(behaviour.fail_on) and behaviour.fail_on in body["messages"][-1]["content"])
         asyncio.get_running_loop().call_later(behaviour.delay_s(body), self.reply, body, fails)
         return None

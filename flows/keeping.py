@@ -12,7 +12,7 @@ from flows.looking import open_store, table
 from schemas.errors import StoreError
 from storage.artifacts import Store
 from storage.files import sweep_lock
-from storage.keeping import LOCK, Fault, garbage, verify
+from storage.keeping import Fault, garbage, verify
 from storage.migrating import migrate
 from storage.runs import sweep
 
@@ -41,7 +41,7 @@ def sweep_out(place: Path, days: float, delete: bool) -> None:
     for one in found:
         sizes[one.why].append(one.size)
         if delete:
-            if one.why == LOCK:
+            if one.path.parent == store.lock_path("", "").parent:
                 sweep_lock(one.path)
             elif one.path.is_dir():
                 shutil.rmtree(one.path, ignore_errors=True)

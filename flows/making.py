@@ -101,6 +101,13 @@ def make_stage(
     return manifest, StageRun.of(manifest, report.latest.spent, time.monotonic() - started)
 
 
+def show(record: RunRecord, page: Path | None) -> None:
+    """The run's summary and its report on Prefect's page."""
+    create_markdown_artifact(markdown=summary(record), key="summary", description=f"{record.flow} {record.id}")
+    if page:
+        create_link_artifact(link=page.as_uri(), link_text=page.name, key="report", description=record.id)
+
+
 def made_by(planned: Plan) -> RunRecord | None:
     """The run that made all of a plan."""
     done = [run for run in runs(planned.store) if run.dataset == str(planned.dataset) and run.status == "finished"]
@@ -188,12 +195,7 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
             rebuild(store)
         page = drawn(store, record)
         if context:
-            with suppress(Exception):  # the page is for looking at; the run does not depend on it
-                create_markdown_artifact(
-                    markdown=summary(record), key="summary", description=f"{planned.flow} {record.id}"
-                )
-                if page:
-                    create_link_artifact(link=page.as_uri(), link_text=page.name, key="report", description=record.id)
+            in_background(lambda: show(record, page)).join(LAST_WORD_S)
     return record
 
 

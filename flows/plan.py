@@ -81,7 +81,7 @@ class Plan:
 
     def is_done(self) -> bool:
         """Whether nothing is left to make: every artifact and the dataset are there."""
-        return self.made() is not None and is_finished(self.dataset)
+        return is_finished(self.dataset) and self.made() is not None  # the cheaper look first
 
 
 def chain(roles: Roles, key: str, *stages: Stage) -> list[Planned]:

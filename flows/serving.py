@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.quiet import TELEMETRY_OFF
-from flows.server import STATE, serving_url, wait_for
+from flows.server import STATE, wait_for
 from schemas.errors import EngineError, InputError
 from storage.files import write_json
 from storage.runs import began
@@ -34,7 +34,7 @@ def serve(port: int) -> None:
     if not Path("prefect.yaml").is_file():
         raise InputError(f"there is no prefect.yaml in {Path.cwd()}; run this in the project's folder")
     if STATE.exists():
-        if all_running() and (url := serving_url()):
+        if url := served_url():
             print(f"it is running already: {url.removesuffix('/api')}")
             return
         print("a part of what was served from here is gone: starting all anew", file=sys.stderr, flush=True)
@@ -82,8 +82,11 @@ def processes_served() -> dict[str, tuple[int, str]]:
         return {}
 
 
-def all_running() -> bool:
-    return all(began(pid) == ticks for pid, ticks in processes_served().values())
+def served_url() -> str:
+    """Where the server is, if all that was started from here still runs."""
+    served = processes_served()
+    running = bool(served) and all(began(pid) == ticks for pid, ticks in served.values())
+    return str(json.loads(STATE.read_bytes())["url"]) if running else ""
 
 
 def stop() -> None:

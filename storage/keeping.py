@@ -16,7 +16,6 @@ from storage.files import read_json
 from storage.runs import read_run
 
 DAY_S = 86_400
-LOCK = "a lock of an artifact that is made"
 
 
 class Fault(NamedTuple):
@@ -145,7 +144,7 @@ def garbage(store: Store, days: float) -> Iterator[Garbage]:
         if path.name.partition(".")[0] not in parts
     ]
     found += [(path, "files of no artifact") for path in (store.root / "files").glob("*/*") if path not in folders]
-    found += [(path, LOCK) for path in store.lock_path("", "").parent.glob("*")]
+    found += [(path, "a lock of an artifact that is made") for path in store.lock_path("", "").parent.glob("*")]
     found += [(path, "left by a killed process") for path in store.root.rglob(".*.tmp")]
     for path, why in sorted(set(found)):
         if path.exists() and path.stat().st_mtime < until:

@@ -20,6 +20,7 @@ from schemas.errors import InputError
 
 QUERY = ".sql"
 BATCH = 1024
+READ_ONLY = re.compile(r"\((?:[^)']*,)?\s*READ_ONLY(?:\s+true)?\s*(?:,[^)']*)?\)\s*;?\s*$", re.I)
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
@@ -35,7 +36,7 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
             if not statements or statements[-1].type != select:
                 raise InputError(f"{path}: its last statement gives no rows; expected a SELECT")
             for statement in statements:
-                read_only = statement.type != attach or re.search(r"\bREAD_ONLY\b", bare(statement.query), re.I)
+                read_only = statement.type != attach or READ_ONLY.search(bare(statement.query))
                 if statement.type not in (select, attach, duckdb.StatementType.LOAD) or not read_only:
                     said = " ".join(statement.query.split())[:80]
                     expected = "SELECT, LOAD, and ATTACH 'FILE' AS NAME (READ_ONLY)"

@@ -5,11 +5,11 @@ Ray is driven from here, by the process that runs the flow: actors are given a f
 stay full from one part to the next, and the next part the moment one is sealed. An actor that dies, or whose node is
 lost, is asked for again; its parts go to whoever is free and resume from what it had stored. Those that Ray has placed
 work, the others join when there is room. Ray is imported here and in
-crew.py only.
+actors.py only.
 """
 
+import os
 import re
-import secrets
 import signal
 import socket
 import sys
@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from schemas.artifacts import PartSeal
@@ -25,8 +26,8 @@ from schemas.errors import EngineError, InputError, Stopped, SynthmillError
 from schemas.progress import Progress
 from schemas.settings import EngineSettings
 from storage.artifacts import Store
+from tasks.actors import AGAIN, CLOSE_S, PART_ATTEMPTS, ROOM_S, SAY_WAITING_S, ActorPool, Idle, first_of, got, lost
 from tasks.budget import Budget, RemoteLease
-from tasks.crew import AGAIN, PART_ATTEMPTS, ROOM_S, SAY_WAITING_S, Crew, Idle, first_of, got, lost
 from tasks.frames import FrameStage
 from tasks.in_process import InProcess
 from tasks.limits import NO_LIMITS, RunLimits
@@ -52,10 +53,11 @@ class RayPool:
         self.store, self.run_id, self.stop, self.workers, self.address = store, run, stop, workers, address
         self.limits = limits
         self._coordinator: Any = None
-        self._mark = store.root / f".{secrets.token_hex(6)}.seen.tmp"
-        self._crew = Crew(self._hire, str(self._mark) if address else "")
+        self._actors = ActorPool(self._new_actor, str(store.runs / f"{run}.json") if address else "")
         self._resources: dict[str, float] = {}
         self._started = False
+        if address is None or has_token():  # before Ray is imported
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
 
     def run(
         self, stage: Stage, roles: Mapping[str, EngineSettings], jobs: Sequence[Job], on_progress: OnProgress
@@ -66,7 +68,7 @@ class RayPool:
         roles = dict(roles)
         self._start_ray()
         count = min(workers_for(roles, self.workers, self._cores()), len(jobs))
-        self._call_up(count, resources_of(roles))
+        self._ensure(count, resources_of(roles))
         self._count_again()
         ahead = 1 if isinstance(stage, FrameStage) else parts_ahead(roles, count, jobs)
         waiting = deque(jobs)
@@ -77,6 +79,7 @@ class RayPool:
         heard: dict[Any, Progress] = {}
         idle = Idle(self._resources)
         told = time.monotonic()
+        ready: list[Any] = []
 
         def held(actor: Any) -> int:
             return sum(holder is actor for holder, _ in working.values())
@@ -84,10 +87,11 @@ class RayPool:
         while working or (waiting and failure is None):
             self._check_ray()
             try:
-                ready = self._crew.ready()[:count]
+                up = self._actors.ready()
+                ready = sorted(up, key=lambda actor: not held(actor))[:count]  # no more than so many ever work
             except SynthmillError as error:
                 ready, failure = [], failure or error
-                self._crew.tell(STOPPED)
+                self._actors.tell(STOPPED)
             while waiting and ready and failure is None:
                 actor = min(ready, key=held)
                 if held(actor) >= ahead:
@@ -101,17 +105,17 @@ class RayPool:
                 try:
                     yield got(reference)
                 except RayActorError:
-                    self._crew.replace(actor)
+                    self._actors.replace(actor)
                     waiting.appendleft(job)
                     if attempts[job.key] >= PART_ATTEMPTS and failure is None:
                         failure = lost(f"part {job.key[:8]}", "the engine's concurrency or replicas")
-                        self._crew.tell(STOPPED)
+                        self._actors.tell(STOPPED)
                 except SynthmillError as error:
                     failure = failure or error
-                    self._crew.tell(STOPPED)
+                    self._actors.tell(STOPPED)
             if self.stop.is_set() and failure is None:
                 failure = Stopped(STOPPED)
-                self._crew.tell(STOPPED)
+                self._actors.tell(STOPPED)
             if time.monotonic() - told > POLL_S:
                 told = time.monotonic()
                 for reference in [r for r in asked if ray.wait([r], timeout=0)[0]]:
@@ -120,10 +124,10 @@ class RayPool:
                     del asked[reference]
                 on_progress(now := added(list(heard.values())))
                 if failure is None and (failure := self.limits.reached(stage, now)):
-                    self._crew.tell(failure.message)
+                    self._actors.tell(failure.message)
                 free = [actor for actor in ready if actor not in asked.values()]
                 asked.update((actor.progress.remote(stage.name), actor) for actor in free)
-        last = {actor.progress.remote(stage.name): actor for actor in self._crew.ready()[:count]}
+        last = {actor.progress.remote(stage.name): actor for actor in ready}
         for reference in ray.wait(list(last), num_returns=len(last), timeout=5)[0] if last else ():
             with suppress(RayError):
                 heard[last[reference]] = ray.get(reference)
@@ -134,15 +138,17 @@ class RayPool:
     def make_room(self) -> None:
         import ray
 
-        if self._started and (making := [actor.make_room.remote() for actor in self._crew.ready()]):
-            ray.wait(making, num_returns=len(making))
+        if self._started:
+            self._check_ray()
+            if making := [actor.make_room.remote() for actor in self._actors.ready()]:
+                ray.wait(making, num_returns=len(making), timeout=CLOSE_S)
 
     def spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         from ray.exceptions import RayActorError
 
         self._start_ray()
         count = min(workers_for({}, self.workers, self._cores()), len(jobs))
-        self._call_up(count, {"CPU": 1.0})
+        self._ensure(count, {"CPU": 1.0})
         waiting = deque((job, 1) for job in jobs)
         working: dict[Any, tuple[Any, tuple[Any, ...], int]] = {}
         idle = Idle(self._resources)
@@ -151,8 +157,8 @@ class RayPool:
                 raise Stopped(STOPPED)
             self._check_ray()
             busy = [actor for actor, _, _ in working.values()]
-            for actor in [one for one in self._crew.ready()[:count] if one not in busy]:
-                if waiting:
+            for actor in [one for one in self._actors.ready() if one not in busy]:
+                if waiting and len(working) < count:
                     job, attempt = waiting.popleft()
                     working[actor.call.remote(work, job)] = actor, job, attempt
             idle.look(bool(working))
@@ -164,13 +170,13 @@ class RayPool:
                     if attempt == PART_ATTEMPTS:
                         raise lost("one piece of work", "--workers") from error
                     waiting.append((job, attempt + 1))
-                    self._crew.replace(actor)
+                    self._actors.replace(actor)
 
     def start(self, count: int, resources: dict[str, float]) -> None:
         """Have Ray and `count` actors that are up; raises InputError when the cluster could never hold them."""
         self._start_ray()
-        self._call_up(count, resources)
-        self._crew.settle(ROOM_S)
+        self._ensure(count, resources)
+        self._actors.settle(ROOM_S)
 
     def close(self) -> None:
         """Let every actor seal its call store and free its engines, then end a Ray that we started."""
@@ -178,22 +184,24 @@ class RayPool:
 
         if not self._started:
             return
-        self._crew.end()
-        self._mark.unlink(missing_ok=True)
+        if self._died():
+            self._abandon()
+            return
+        self._actors.end()
         if self.address is None:
             ray.shutdown()
 
     def _start_ray(self) -> None:
-        if not self._started:
+        if self._started:
+            self._check_ray()
+        else:
             start_ray(self.address)
             self._started = True
-            if self.address:
-                self._mark.touch()
 
-    def _call_up(self, count: int, resources: dict[str, float]) -> None:
+    def _ensure(self, count: int, resources: dict[str, float]) -> None:
         """Raises InputError where there will never be room: on this machine for all, on a cluster for one."""
         if resources != self._resources:
-            self._crew.end()
+            self._actors.end()
             self._resources = resources
         each = ", ".join(f"{number:g} {name}" for name, number in resources.items())
         if (room := room_for(resources)) < count:
@@ -203,9 +211,9 @@ class RayPool:
                     f"{said}; lower --workers or the engine's replicas, or name a larger cluster with --ray-address"
                 )
             print(f"{said}: the others start when there is more", file=sys.stderr, flush=True)
-        self._crew.call_up(count)
+        self._actors.ensure(count)
 
-    def _hire(self) -> Any:
+    def _new_actor(self) -> Any:
         import ray
 
         actor = ray.remote(Worker).options(
@@ -216,10 +224,10 @@ class RayPool:
         )
         budget = self.limits.budget
         return actor.remote(
-            self.store, self.run_id, *((budget.settings, RemoteLease(self._lender())) if budget else ())
+            self.store, self.run_id, *((budget.settings, RemoteLease(self._budget_actor())) if budget else ())
         )
 
-    def _lender(self) -> Any:
+    def _budget_actor(self) -> Any:
         """The budget's coordinator: an actor on this node, so that no other node takes it along."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -227,32 +235,45 @@ class RayPool:
         if self._coordinator is None and self.limits.budget:
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
             lender = ray.remote(Budget).options(num_cpus=0, scheduling_strategy=here)
-            self._coordinator = lender.remote(self.limits.budget.settings, self.limits.spent())
+            self._coordinator = lender.remote(self.limits.budget.settings, {})
         return self._coordinator
 
     def _count_again(self) -> None:
         """Tell the coordinator what this job has spent by now, other runs' share included."""
         if self.limits.budget:
-            import ray
+            from ray.exceptions import RayError
 
-            self._crew.settle(SAY_WAITING_S)  # those of the stage before give back what they leased
-            ray.get(self._lender().reset.remote(self.limits.spent()))
+            self._actors.settle(SAY_WAITING_S, known=True)  # those of the stage before give back what they leased
+            try:
+                got(self._budget_actor().reset.remote(self.limits.spent()))
+            except RayError as error:
+                self._coordinator = None
+                self._actors.end()  # they would ask the one that is gone
+                raise EngineError(f"the budget's coordinator is gone; {AGAIN}") from error
 
     def _cores(self) -> int | None:
         import ray
 
         return int(ray.cluster_resources().get("CPU", 1)) if self.address else None
 
-    def _check_ray(self) -> None:
-        """Raises EngineError when a Ray of our own is gone; the next stage, or the next try, starts another."""
+    def _died(self) -> set[str]:
+        """What of a Ray of our own is gone."""
         import ray
 
         node = None if self.address else ray._private.worker._global_node
-        died = {kind for kind, _ in node.dead_processes()} & {"raylet", "gcs_server"} if node else set()
-        if died:
-            self._crew.abandon()
-            self._coordinator, self._resources, self._started = None, {}, False
-            ray.shutdown()
+        return {kind for kind, _ in node.dead_processes()} & {"raylet", "gcs_server"} if node else set()
+
+    def _abandon(self) -> None:
+        import ray
+
+        self._actors.abandon()
+        self._coordinator, self._resources, self._started = None, {}, False
+        ray.shutdown()
+
+    def _check_ray(self) -> None:
+        """Raises EngineError when a Ray of our own is gone; the next stage, or the next try, starts another."""
+        if died := self._died():
+            self._abandon()
             raise EngineError(f"Ray's {' and '.join(sorted(died))} died (out of memory?); {AGAIN}")
 
 
@@ -278,11 +299,18 @@ def gpus_of(settings: EngineSettings) -> int:
     return int(next(sizes)) * int(next(sizes))
 
 
+def has_token() -> bool:
+    """Whether a cluster that asks for a token would get one from us; one that does not ask takes us in any case."""
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or Path("~/.ray/auth_token").expanduser().exists()
+
+
 def start_ray(address: str | None) -> None:
     """Start a quiet local Ray, or join a cluster. Raises EngineError when the cluster cannot be joined."""
     import logging
 
     import ray
+    from ray.exceptions import RayError
 
     if ray.is_initialized():
         return
@@ -297,7 +325,7 @@ def start_ray(address: str | None) -> None:
             logging_level=logging.ERROR,
             **({} if address else {"object_store_memory": 128 << 20}),
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         raise EngineError(
             f"Ray at {address or 'this machine'} cannot be reached ({error}); start it, or leave out --ray-address"
         ) from error

@@ -23,7 +23,7 @@ from schemas.rows import Instruction
 from storage.artifacts import Store
 from tests import command
 
-for name, value in {**TELEMETRY_OFF, **CHATTER_OFF}.items():
+for name, value in {**TELEMETRY_OFF, **CHATTER_OFF, "RAY_AUTH_MODE": "token"}.items():
     os.environ.setdefault(name, value)
 
 hypothesis_settings.register_profile("synthmill", deadline=None)  # shared machines are slow at times
@@ -60,7 +60,7 @@ def session_server() -> Iterator[ChatServer]:
 def server(session_server: ChatServer) -> ChatServer:
     """The chat server with its counts at zero and its default behaviour."""
     session_server.set(forget=1, latency_ms=2, sigma=0, fail_every=0, fail_status=500, fail_on="", retry_after="")
-    session_server.set(fail_how="status")
+    session_server.set(fail_how="status", fail_from=0)
     return session_server
 
 

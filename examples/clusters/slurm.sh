@@ -20,10 +20,10 @@ ray get-auth-token --generate > /dev/null # into the home folder, which the node
 
 srun --kill-on-bad-exit=0 bash -c '
   if [ "$SLURM_NODEID" = 0 ]; then exec ray start --head --node-ip-address="$IP" --port="$PORT" --block; fi
-  until true 2> /dev/null < "/dev/tcp/$IP/$PORT"; do sleep 2; done
+  for _ in {1..150}; do true 2> /dev/null < "/dev/tcp/$IP/$PORT" && break; sleep 2; done
   exec ray start --address "$IP:$PORT" --block' &
 CLUSTER=$!
-until true 2> /dev/null < "/dev/tcp/$IP/$PORT"; do sleep 2; done
+for _ in {1..150}; do true 2> /dev/null < "/dev/tcp/$IP/$PORT" && break; sleep 2; done
 
 synthmill "$@" --ray-address "$IP:$PORT" &
 RUN=$!
@@ -31,5 +31,5 @@ trap 'kill -TERM $RUN' TERM
 CODE=0
 wait $RUN || CODE=$?
 while kill -0 $RUN 2> /dev/null; do CODE=0; wait $RUN || CODE=$?; done # the signal ended the first wait only
-kill $CLUSTER
+kill $CLUSTER || true
 exit $CODE

@@ -19,7 +19,7 @@ from tasks.guard import MARK
 from tests.command import ROOT, environment, start, synthmill
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 
-pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("own_prefect")]
+pytestmark = pytest.mark.faults
 IN_FLIGHT = 16
 
 
@@ -39,6 +39,13 @@ def marked_processes(mark: str) -> list[str]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def wait_until_gone(mark: str, seconds: float = 30) -> list[str]:
@@ -112,6 +119,7 @@ def dataset(folder: Path) -> bytes:
     return file.read_bytes()
 
 
+@pytest.mark.usefixtures("own_prefect")
 @pytest.mark.ray
 @pytest.mark.prefect
 def test_the_whole_job_killed_in_its_stages_leaves_nothing_behind(tmp_path: Path, slow_server: ChatServer) -> None:
@@ -145,6 +153,7 @@ AROUND = ("ray::Worker", "raylet/raylet", "gcs_server", "uvicorn")
 """A Ray worker, its raylet, Ray's head, Prefect's server."""
 
 
+@pytest.mark.usefixtures("own_prefect")
 @pytest.mark.ray
 @pytest.mark.prefect
 def test_what_stands_around_a_run_killed_while_it_works(
@@ -160,7 +169,7 @@ def test_what_stands_around_a_run_killed_while_it_works(
     for number, command in enumerate(AROUND):
         wait_for_calls(slow_server, process, 20 + number * total // 5)
         children = psutil.Process(process.pid).children(recursive=True)
-        next(child for child in children if command in " ".join(child.cmdline())).kill()
+        next(child for child in children if command in command_of(child)).kill()
     _, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "Ray's raylet died" in err and "Ray's gcs_server died" in err and "Prefect's server died" in err

@@ -1,6 +1,7 @@
 """Two runs on one store at once: the same one is made once, different ones share what they have in common."""
 
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,24 @@ def ended(process: "subprocess.Popen[str]") -> str:
     return err
 
 
+def both_under_way(run: tuple[Any, ...], folder: Path, server: ChatServer) -> list["subprocess.Popen[str]"]:
+    """The same command twice; the server answers slowly until both are at it."""
+    server.set(latency_ms=10_000)
+    both = [start(*run, cwd=folder) for _ in range(2)]
+    until = time.monotonic() + 120
+    while len(list((folder / "store" / "runs").glob("*.json"))) < 2 or not server.stats()["total"]:
+        assert time.monotonic() < until and all(process.poll() is None for process in both)
+        time.sleep(0.05)
+    time.sleep(2)  # the other one comes to the lock
+    server.set(latency_ms=20)
+    return both
+
+
 def test_two_runs_at_once_ask_once_and_both_finish(tmp_path: Path, server: ChatServer, matrix: Matrix) -> None:
-    server.set(latency_ms=200)
     write_jsonl(tmp_path / "in.jsonl", prompts(ROWS))
     run: tuple[Any, ...] = ("run", "synthesize", "--set", "source=in.jsonl", "--set", "dedup.layers=[exact]")
     run += ("--set", f"engines.teacher={server.spec}", "--set", "engines.teacher.concurrency=8", "--workers", 0)
-    errors = [ended(process) for process in [start(*run, cwd=tmp_path) for _ in range(2)]]
+    errors = [ended(process) for process in both_under_way(run, tmp_path, server)]
     assert server.stats()["total"] == server.stats()["unique"] == ROWS * 6
     assert any("another run makes the same; waiting for it" in err for err in errors)
     [rows] = [pl.read_parquet(path) for path in (tmp_path / "store").glob("datasets/*/data/*.parquet")]
@@ -39,13 +52,13 @@ def test_two_runs_at_once_ask_once_and_both_finish(tmp_path: Path, server: ChatS
 
 
 def test_two_runs_share_one_budget(tmp_path: Path, server: ChatServer) -> None:
-    server.set(latency_ms=60)
     write_jsonl(tmp_path / "in.jsonl", prompts(ROWS))
     run: tuple[Any, ...] = ("run", "synthesize", "--set", "source=in.jsonl", "--set", "dedup.layers=[exact]")
     run += ("--set", f"engines.teacher={server.spec}", "--set", "engines.teacher.concurrency=8", "--workers", 0)
     run += ("--set", "budget.requests=100")
-    both = [start(*run, cwd=tmp_path) for _ in range(2)]
+    both = both_under_way(run, tmp_path, server)
     errors = [process.communicate(timeout=240)[1] for process in both]
+    assert any("another run makes the same; waiting for it" in err for err in errors)
     assert [process.returncode for process in both] == [3, 3], errors
     assert all("the run's budget is spent: 100 of 100 requests" in err for err in errors)
     assert server.stats()["total"] == server.stats()["unique"] == 100

@@ -222,6 +222,8 @@ def test_a_query_is_a_source_and_its_rows_are_what_it_is_known_by(tmp_path: Path
         ("CREATE TABLE t AS SELECT 1; SELECT * FROM t", "'CREATE TABLE t AS SELECT 1;' does not only read"),
         ("ATTACH 'new.duckdb' AS n; SELECT 1 AS prompt", "does not only read; expected SELECT, LOAD, and ATTACH"),
         ("ATTACH 'new.duckdb' AS n -- READ_ONLY\n; SELECT 1 AS prompt", "does not only read"),
+        ("ATTACH 'new.duckdb' AS n (READ_ONLY false); SELECT 1 AS prompt", "does not only read"),
+        ("ATTACH 'new.duckdb' AS READ_ONLY; SELECT 1 AS prompt", "does not only read"),
         ("SELECT 1 AS prompt, 2 AS prompt", "gives two columns of one name"),
         ("SELEC 1", r"bad\.sql cannot be run: Parser Error"),
         ("SELECT prompt FROM nowhere", "cannot be run: .*nowhere"),

@@ -11,6 +11,7 @@ import pytest
 from schemas.errors import EngineError, InputError
 from schemas.settings import EngineSettings, SourceSettings
 from storage.artifacts import Store
+from storage.runs import new_run, write_run
 from tasks.answers import Answers
 from tasks.parallel import RayPool, resources_of, start_ray
 from tasks.stages import Planned, ingest, run_stage
@@ -50,15 +51,18 @@ def test_nodes_come_and_go_during_a_run(
     source = ingest(store, SourceSettings(path=str(write_jsonl(tmp_path / "in.jsonl", prompts(ROWS)))), 4, "run")
     engine = EngineSettings.model_validate({"spec": server.spec, "concurrency": IN_FLIGHT})
     planned = Planned(Answers(count=2), {"student": engine}, source.key)
+    write_run(store, new_run("f", {}).model_copy(update={"id": "run"}))
     first, second = node(cluster, num_cpus=1), node(cluster, num_cpus=1)
     pool = RayPool(store, "run", threading.Event(), 3, cluster.address)
     steps = []
 
     def change(progress: Any) -> None:
         if not steps and progress.rows > 20:
+            server.set(latency_ms=1000)  # until it is up
             steps.append(node(cluster, num_cpus=1))
         elif len(steps) == 1 and len(writers(store)) == 3:
             cluster.remove_node(first, allow_graceful=False)
+            server.set(latency_ms=20)
             steps.append(None)
 
     try:
@@ -87,6 +91,7 @@ def test_a_model_gets_the_gpus_of_its_parallel_group(store: Store, cluster: Any)
 
     model = {"spec": "vllm:owner/name", "options": {"tensor_parallel_size": 2}, "replicas": 2}
     roles = {"teacher": EngineSettings.model_validate(model)}
+    write_run(store, new_run("f", {}).model_copy(update={"id": "run"}))
     plain, gpus = node(cluster, num_cpus=4), node(cluster, num_cpus=2, num_gpus=4)
     pool = RayPool(store, "run", threading.Event(), None, cluster.address)
     try:
@@ -94,7 +99,7 @@ def test_a_model_gets_the_gpus_of_its_parallel_group(store: Store, cluster: Any)
         needed = resources_of(roles)
         assert needed == {"CPU": 1.0, "GPU": 2.0}
         pool.start(2, needed)
-        seen = ray.get([actor.call.remote(visible_gpus, ()) for actor in pool._crew.ready()])
+        seen = ray.get([actor.call.remote(visible_gpus, ()) for actor in pool._actors.ready()])
         assert sorted(",".join(sorted(one.split(","))) for one in seen) == ["0,1", "2,3"]
         with pytest.raises(InputError, match="1 workers need 1 CPU, 8 GPU each, on one node; this Ray has room for 0"):
             pool.start(1, {"CPU": 1.0, "GPU": 8.0})
@@ -109,7 +114,6 @@ def test_a_node_without_the_store_is_named(store: Store, tmp_path: Path, server:
     source = ingest(store, SourceSettings(path=str(write_jsonl(tmp_path / "in.jsonl", prompts(5)))), 5, "run")
     planned = Planned(Answers(count=1), {"student": EngineSettings.model_validate(server.spec)}, source.key)
     pool = RayPool(store, "run", threading.Event(), 1, cluster.address)
-    pool._crew._mark = str(tmp_path / "elsewhere")
     try:
         with pytest.raises(InputError, match=r"the worker on .* does not see .*; put the store into a folder that all"):
             run_stage(store, planned, source, pool, "run")

@@ -39,7 +39,7 @@ class KeptRay(RayPool):
     """A pool that leaves Ray running, because starting it takes seconds and each test does not need its own."""
 
     def close(self) -> None:
-        self._crew.end()
+        self._actors.end()
 
 
 @pytest.fixture

@@ -9,17 +9,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.errors import EngineError, SynthmillError
+from schemas.errors import EngineError, EngineRefused, SynthmillError
 from tasks.sharing import POLL_S
 
 STARTS = 3  # workers that die one after the other before one is up
 SAY_WAITING_S, ROOM_S = 10, 900  # how long nobody may be at work, for want of room on the cluster
 PART_ATTEMPTS = 3  # a part whose worker died so often is taken to be the cause
+CLOSE_S = 60
 AGAIN = "run the same command again to continue"
 
 
 @dataclass
-class Hand:
+class Slot:
     """An actor. coming: what tells where it runs, until that is known. pid: its process."""
 
     actor: Any
@@ -27,47 +28,49 @@ class Hand:
     pid: int = 0
 
 
-class Crew:
+class ActorPool:
     """The actors of a pool. Those that Ray has placed are ready; one that died is asked for again."""
 
-    def __init__(self, hire: Callable[[], Any], mark: str) -> None:
+    def __init__(self, new_actor: Callable[[], Any], mark: str) -> None:
         """mark: a file that a worker must see, or nothing."""
-        self._hire, self._mark = hire, mark
-        self._hands: list[Hand] = []
+        self._new_actor, self._mark = new_actor, mark
+        self._slots: list[Slot] = []
         self._failed = 0
 
-    def call_up(self, count: int) -> None:
+    def ensure(self, count: int) -> None:
         """Have so many, or more; those that are there forget the stage before."""
-        while len(self._hands) < count:
-            self._hands.append(Hand(self._hire()))
-        for hand in self._hands:
-            hand.coming = hand.actor.ready.remote(self._mark)
+        self._failed = 0
+        while len(self._slots) < count:
+            self._slots.append(Slot(self._new_actor()))
+        for slot in self._slots:
+            slot.coming = slot.actor.ready.remote(self._mark)
 
     def ready(self) -> list[Any]:
         """Those that are up. Raises InputError where one does not see the store, EngineError where none can start."""
         import ray
         from ray.exceptions import RayActorError
 
-        for hand in [hand for hand in self._hands if hand.coming is not None]:
-            if not ray.wait([hand.coming], timeout=0)[0]:
+        for slot in [slot for slot in self._slots if slot.coming is not None]:
+            if not ray.wait([slot.coming], timeout=0)[0]:
                 continue
             try:
-                hand.pid, hand.coming = got(hand.coming), None
+                slot.pid, slot.coming = got(slot.coming), None
                 self._failed = 0
             except RayActorError as error:
-                self._failed += not hand.pid
-                if self._failed == STARTS:
+                self._failed += not slot.pid
+                if self._failed >= STARTS and not any(one.pid for one in self._slots):
                     said = " ".join(str(error).split())[-300:]
                     raise EngineError(f"no worker can start on this Ray: {said}; {AGAIN}") from error
-                self.replace(hand.actor)
-        return [hand.actor for hand in self._hands if hand.coming is None]
+                time.sleep(POLL_S)  # what cannot start is not started over and over
+                self.replace(slot.actor)
+        return [slot.actor for slot in self._slots if slot.coming is None]
 
-    def settle(self, timeout_s: float) -> None:
-        """Wait until everybody is up who can be by then."""
+    def settle(self, timeout_s: float, *, known: bool = False) -> None:
+        """Wait until everybody is up who can be by then; known: of those who have been up before."""
         import ray
 
         until = time.monotonic() + timeout_s
-        while coming := [hand.coming for hand in self._hands if hand.coming is not None]:
+        while coming := [s.coming for s in self._slots if s.coming is not None and (s.pid or not known)]:
             if time.monotonic() > until:
                 return
             ray.wait(coming, timeout=POLL_S)
@@ -77,36 +80,36 @@ class Crew:
         """Ask for another in the place of one that is dead, or out of reach."""
         import ray
 
-        for place, hand in enumerate(self._hands):
-            if hand.actor is actor:
+        for place, slot in enumerate(self._slots):
+            if slot.actor is actor:
                 with suppress(Exception):
                     ray.kill(actor)
-                self._hands[place] = made = Hand(self._hire())
+                self._slots[place] = made = Slot(self._new_actor())
                 made.coming = made.actor.ready.remote(self._mark)
 
     def tell(self, said: str) -> None:
-        for hand in self._hands:
-            hand.actor.stop.remote(said)
+        for slot in self._slots:
+            slot.actor.stop.remote(said)
 
     def end(self) -> None:
         """Let everybody seal its call store and free its engines, then end all."""
         import ray
 
         with suppress(Exception):
-            closing = [hand.actor.close.remote() for hand in self._hands if hand.coming is None]
-            ray.wait(closing, num_returns=len(closing), timeout=60)
-        for hand in self._hands:
+            closing = [slot.actor.close.remote() for slot in self._slots if slot.coming is None]
+            ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
+        for slot in self._slots:
             with suppress(Exception):
-                ray.kill(hand.actor)
-        self._hands.clear()
+                ray.kill(slot.actor)
+        self._slots.clear()
 
     def abandon(self) -> None:
         """End the processes of a Ray on this machine that is gone itself."""
-        for hand in self._hands:
-            if hand.pid:
+        for slot in self._slots:
+            if slot.pid:
                 with suppress(ProcessLookupError):
-                    os.kill(hand.pid, signal.SIGKILL)
-        self._hands.clear()
+                    os.kill(slot.pid, signal.SIGKILL)
+        self._slots.clear()
 
 
 class Idle:
@@ -123,7 +126,7 @@ class Idle:
         time.sleep(POLL_S / 10)
         for_s = time.monotonic() - self._since
         if for_s > ROOM_S:
-            raise EngineError(f"Ray had no room for a worker ({self._needed}) for {for_s / 60:.0f} min; {AGAIN}")
+            raise EngineRefused(f"Ray had no room for a worker ({self._needed}) for {for_s / 60:.0f} min; {AGAIN}")
         if for_s > SAY_WAITING_S and not self._said:
             self._said = True
             print(f"waiting for Ray to place a worker ({self._needed})", file=sys.stderr, flush=True)
@@ -140,11 +143,11 @@ def got(reference: Any) -> Any:
 
     try:
         return ray.get(reference)
-    except RayActorError:
-        raise
-    except RayTaskError as error:
+    except RayTaskError as error:  # first: it is also a RayActorError where another actor's death was its cause
         cause = error.cause if isinstance(error.cause, SynthmillError) else None
         raise (cause or SynthmillError(f"a worker failed: {error}")) from error
+    except RayActorError:
+        raise
     except RayError as error:
         raise EngineError(f"Ray lost some work: {error}; {AGAIN}") from error
 
