@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from flows.limiting import limits_of
 from flows.plan import Plan
 from schemas.errors import EngineRefused, InputError
 from schemas.rows import Row
@@ -18,6 +19,7 @@ def check(planned: Plan) -> None:
     from flows.looking import table
 
     check_stages(planned)
+    limits_of(planned)
     check_engines(planned)
     console = Console()
     rows_of: dict[str, int] = {}

@@ -29,6 +29,7 @@ def open_store(place: Path) -> Store:
         raise InputError(
             f"{store.root} is no synthmill store; name one with --store, or make one with `synthmill run` or `sample`"
         )
+    store.check_format()
     return store
 
 

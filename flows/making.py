@@ -19,6 +19,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
 from flows.card import publishable
+from flows.limiting import limits_of
 from flows.plan import Plan
 from flows.progress import Reporter
 from flows.quiet import TELEMETRY_OFF
@@ -26,19 +27,17 @@ from flows.report import write_report
 from flows.stopping import STOP, TAKEN_OVER, stop_on_signals
 from flows.telling import LAST_WORD_S, Telling, in_background
 from schemas.artifacts import Manifest
-from schemas.budget import BudgetSettings, Usage, usage_of
-from schemas.errors import EngineError, EngineRefused, InputError, Stopped, SynthmillError
+from schemas.budget import BudgetSettings, usage_of
+from schemas.errors import EngineError, EngineRefused, Stopped, SynthmillError
 from schemas.progress import Progress
 from storage.artifacts import Store, read_dropped
-from storage.catalog import rebuild, spent_by
+from storage.catalog import rebuild
 from storage.dataset_folder import write_dataset
 from storage.files import locked
 from storage.runs import RunRecord, StageRun, new_run, now, runs, summary, sweep, write_run
-from tasks.budget import Budget
 from tasks.engines.engine import engine_name
 from tasks.guard import guard
 from tasks.in_process import InProcess
-from tasks.limits import RunLimits
 from tasks.parallel import RayPool, make_pool
 from tasks.sharing import STOPPED
 from tasks.stages import Planned, run_stage
@@ -206,26 +205,6 @@ def mark_crashed(store: Store) -> None:
         if run.flow_run:
             with suppress(Exception), get_client(sync_client=True) as client:  # another server's, perhaps
                 client.set_flow_run_state(UUID(run.flow_run), Crashed(message=run.error), force=True)
-
-
-def limits_of(planned: Plan) -> RunLimits:
-    """The run's limits; what its job has spent is counted as stages begin. Raises InputError for an engine without a
-    price.
-    """
-    settings = planned.settings
-    given = settings.budget
-    if not given.limited:
-        return RunLimits(None, settings.drop_limit)
-    engines = {engine_name(one): one for step in planned.stages for one in step.roles.values()}
-    if given.counts_money and (free := [n for n, e in engines.items() if not e.in_process and given.price(n) is None]):
-        raise InputError(
-            f"budget.money needs a price of {free[0]}; expected budget.prices.{free[0]}={{prompt: 1, ...}}"
-        )
-
-    def spent() -> dict[str, Usage]:
-        return spent_by(planned.store, planned.dataset.name, given)
-
-    return RunLimits(Budget(given, {}), settings.drop_limit, spent)
 
 
 def drawn(store: Store, record: RunRecord) -> Path | None:

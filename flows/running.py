@@ -35,7 +35,7 @@ def run_flow(flow: str, settings: RunSettings, *, dry_run: bool, preview: int | 
 
 
 def run_under_prefect(flow: str, settings: RunSettings) -> None:
-    from flows.server import prefect_server
+    from flows.server import prefect_server, shown
 
     stop_on_signals()
     print("starting Prefect" + ("" if settings.workers == 0 else " and Ray") + " ...", file=sys.stderr, flush=True)
@@ -48,10 +48,14 @@ def run_under_prefect(flow: str, settings: RunSettings) -> None:
             name = flow.replace("-", "_")
             try:
                 getattr(importlib.import_module(f"flows.{name}"), name)(settings)
-            except TransportError as error:
+            except (TransportError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
+                    raise
+                said = "" if isinstance(error, RuntimeError) else f" ({error})"
+                where = shown(str(PREFECT_API_URL.value()))
                 raise EngineError(
-                    f"Prefect's server at {PREFECT_API_URL.value()} does not answer ({error}); what is made is kept, "
-                    "run the same command again to continue"
+                    f"Prefect's server at {where} does not answer as one does{said}; what is made is kept, run the "
+                    "same command again to continue"
                 ) from error
 
 
@@ -83,7 +87,7 @@ def report(planned: Plan, preview: int | None, done: bool) -> None:
         ("summary", planned.dataset / "SUMMARY.md"),
         ("report ", planned.dataset / PAGE),
     ):
-        console.print(f"{name}  {place}", soft_wrap=True, highlight=False)
+        console.print(f"{name}  {place}", soft_wrap=True, highlight=False, markup=False)
 
 
 def stages_table(run: RunRecord) -> Any:

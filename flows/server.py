@@ -5,6 +5,7 @@ Prefect would start one by itself, but that one survives a killed parent and die
 
 import json
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -94,13 +95,18 @@ def check_reached(url: str) -> None:
         urlopen(f"{url}/health", timeout=REACH_S).close()
     except HTTPError:
         return
-    except (URLError, OSError) as error:
+    except (URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         if not isinstance(reason, ssl.SSLError):
             raise EngineError(
-                f"Prefect's server at {url} does not answer ({reason}); start it, or unset PREFECT_API_URL for one of "
-                "this command's own"
+                f"Prefect's server at {shown(url)} does not answer ({reason}); start it, or unset PREFECT_API_URL for "
+                "one of this command's own"
             ) from error
+
+
+def shown(url: str) -> str:
+    """An address without who asks."""
+    return re.sub(r"//[^/]*@", "//", url)
 
 
 def serving_url() -> str:
@@ -109,7 +115,7 @@ def serving_url() -> str:
         url = str(json.loads(STATE.read_bytes())["url"])
         with urlopen(f"{url}/health", timeout=5):
             return url
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 

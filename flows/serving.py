@@ -53,6 +53,7 @@ def serve(port: int) -> None:
         "PREFECT_RUNNER_HEARTBEAT_FREQUENCY": "30",
     }
     processes: dict[str, subprocess.Popen[bytes]] = {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended below
     try:
         print("starting a Prefect server ...", file=sys.stderr, flush=True)
         server = ("server", "start", "--host", "127.0.0.1", "--port", str(port))

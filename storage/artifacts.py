@@ -62,15 +62,19 @@ class Store:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # for others' eyes only if its owner opens it
             if not marker.exists():
                 write_marker(self, FORMAT)  # now, not after a day of work
-            elif (found := format_of(self)) < FORMAT:
-                raise StoreError(
-                    f"{self.root} has store format {found}, this synthmill reads {FORMAT}; bring it there with "
-                    f"`synthmill migrate --store {self.root}`"
-                )
+            self.check_format()
             for folder in ("artifacts", "parts", "calls", "runs"):
                 (self.root / folder).mkdir(exist_ok=True)
         except (OSError, ValueError) as error:
             raise StoreError(f"cannot write {self.root}: {error}; choose another folder with --store") from error
+
+    def check_format(self) -> None:
+        """Raises StoreError for a store of another format, and for one whose marker is damaged."""
+        if (self.root / MARKER).exists() and (found := format_of(self)) < FORMAT:
+            raise StoreError(
+                f"{self.root} has store format {found}, this synthmill reads {FORMAT}; bring it there with "
+                f"`synthmill migrate --store {self.root}`"
+            )
 
     def manifest_path(self, stage: str, key: str) -> Path:
         return self.root / "artifacts" / stage / f"{key}.json"
@@ -100,7 +104,7 @@ class Store:
 def format_of(store: Store) -> int:
     """Raises StoreError for a folder that is no store, and for a store of a newer synthmill."""
     found = read_json(store.root / MARKER).get("format")
-    if not isinstance(found, int) or found > FORMAT:
+    if not isinstance(found, int) or not 0 < found <= FORMAT:
         raise StoreError(
             f"{store.root} has store format {found}, this synthmill reads {FORMAT}; upgrade synthmill, or choose "
             "another --store"

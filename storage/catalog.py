@@ -154,7 +154,7 @@ def query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         with duckdb.connect(str(store.catalog), read_only=True) as database:
             relation = database.sql(sql)
             return (relation.columns, relation.fetchall()) if relation is not None else ([], [])
-    except (duckdb.Error, RuntimeError) as error:
+    except (duckdb.Error, RuntimeError, OverflowError) as error:
         said = " ".join(str(error).split())[:400]
         raise InputError(f"{said}; `synthmill ls` shows what there is") from error
 

@@ -9,7 +9,8 @@ ORDER BY something that grows keeps the parts that are made already; answers are
 """
 
 import hashlib
-import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,61 +20,34 @@ import orjson
 from schemas.errors import InputError
 
 QUERY = ".sql"
-BATCH = 1024
-READ_ONLY = re.compile(r"\((?:[^)']*,)?\s*READ_ONLY(?:\s+true)?\s*(?:,[^)']*)?\)\s*;?\s*$", re.I)
+RUN = Path(__file__).with_name("run_query.py")
+
+
+def lines_of_query(path: Path) -> Iterator[bytes]:
+    """A query's rows as JSON lines. Raises InputError for what cannot be run, and for what does not only read."""
+    if not path.is_file():
+        raise InputError(f"{path} is not there; expected a file of SQL")
+    file = path.resolve()
+    command = [sys.executable, "-P", str(RUN), str(file)]
+    with subprocess.Popen(command, cwd=file.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout and process.stderr
+            yield from process.stdout
+            said = process.stderr.read().decode(errors="replace").splitlines()
+        finally:
+            process.kill()
+    if process.returncode:
+        raise InputError(f"{path}: {said[0] if said else 'its query was ended'}")
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a query, one at a time. Raises InputError for what cannot be run, and for what does not only read."""
-    import duckdb
-
-    select, attach = duckdb.StatementType.SELECT, duckdb.StatementType.ATTACH
-    try:
-        folder = str(path.parent.resolve())
-        options = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-        with duckdb.connect(config={**options, "file_search_path": folder}) as database:
-            statements = database.extract_statements(path.read_text(encoding="utf-8"))
-            if not statements or statements[-1].type != select:
-                raise InputError(f"{path}: its last statement gives no rows; expected a SELECT")
-            for statement in statements:
-                read_only = statement.type != attach or READ_ONLY.search(bare(statement.query))
-                if statement.type not in (select, attach, duckdb.StatementType.LOAD) or not read_only:
-                    said = " ".join(statement.query.split())[:80]
-                    expected = "SELECT, LOAD, and ATTACH 'FILE' AS NAME (READ_ONLY)"
-                    raise InputError(f"{path}: {said!r} does not only read; expected {expected}")
-            for statement in statements[:-1]:
-                database.execute(attached_in(folder, bare(statement.query)))
-            result = database.execute(statements[-1])
-            columns = [column[0] for column in result.description]
-            if len(set(columns)) < len(columns):
-                raise InputError(
-                    f"{path} gives two columns of one name ({', '.join(columns)}); name one of them AS another"
-                )
-            while rows := result.fetchmany(BATCH):
-                yield from (dict(zip(columns, row, strict=True)) for row in rows)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not there; expected a file of SQL") from error
-    except (duckdb.Error, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be run: {' '.join(str(error).split())[:300]}") from error
-
-
-def bare(statement: str) -> str:
-    """A statement without its comments."""
-    return re.sub(r"--[^\n]*|/\*.*?\*/", " ", statement, flags=re.S)
-
-
-def attached_in(folder: str, query: str) -> str:
-    """ATTACH does not look for files where the others are looked for."""
-    found = re.match(r"(\s*ATTACH\s+(?:DATABASE\s+)?(?:IF\s+NOT\s+EXISTS\s+)?')([^':]+)(')", query, re.I)
-    if not found:
-        return query
-    file = Path(folder.replace("'", "''")) / found[2]
-    return f"{found[1]}{file.as_posix()}{found[3]}{query[found.end() :]}"
+    """The rows of a query, one at a time. Raises InputError."""
+    return map(orjson.loads, lines_of_query(path))
 
 
 def checksum_of(path: Path) -> str:
     """What identifies a query's result: its rows, in their order. Raises InputError."""
     told = hashlib.blake2b(digest_size=16)
-    for row in rows_of(path):
-        told.update(orjson.dumps(row, default=str, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS))
+    for line in lines_of_query(path):
+        told.update(line)
     return told.hexdigest()

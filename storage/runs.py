@@ -75,7 +75,8 @@ def this_process() -> str:
 def began(pid: int) -> str:
     """When a process began, in the kernel's ticks; empty where it is gone or nobody can tell."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] == "Z" else fields[19]
     except (OSError, IndexError):
         return ""
 

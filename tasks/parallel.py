@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.artifacts import PartSeal
-from schemas.errors import EngineError, InputError, Stopped, SynthmillError
+from schemas.errors import EngineError, EngineRefused, InputError, Stopped, SynthmillError
 from schemas.progress import Progress
 from schemas.settings import EngineSettings
 from storage.artifacts import Store
@@ -306,7 +306,9 @@ def has_token() -> bool:
 
 
 def start_ray(address: str | None) -> None:
-    """Start a quiet local Ray, or join a cluster. Raises EngineError when the cluster cannot be joined."""
+    """Start a quiet local Ray, or join a cluster. Raises InputError for what is no address, EngineRefused where the
+    cluster cannot be joined.
+    """
     import logging
 
     import ray
@@ -314,9 +316,12 @@ def start_ray(address: str | None) -> None:
 
     if ray.is_initialized():
         return
+    place = re.fullmatch(r"\[?([^\s/\[\]]+)\]?:(\d{1,5})", address or "")
+    if address and address != "auto" and not place:
+        raise InputError(f"--ray-address {address!r} is no cluster; expected HOST:PORT, or auto for this machine's")
     ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if address and (place := re.fullmatch(r"([\w.-]+):(\d+)", address)):
+        if place:
             socket.create_connection((place[1], int(place[2])), REACH_S).close()  # Ray itself would try for minutes
         ray.init(
             address=address or "local",
@@ -325,8 +330,8 @@ def start_ray(address: str | None) -> None:
             logging_level=logging.ERROR,
             **({} if address else {"object_store_memory": 128 << 20}),
         )
-    except (OSError, RuntimeError, ValueError, RayError) as error:
-        raise EngineError(
+    except (OSError, OverflowError, RuntimeError, ValueError, RayError) as error:
+        raise EngineRefused(
             f"Ray at {address or 'this machine'} cannot be reached ({error}); start it, or leave out --ray-address"
         ) from error
     if threading.current_thread() is threading.main_thread():

@@ -6,6 +6,7 @@ import time
 import pyarrow as pa
 import pytest
 
+from flows.keeping import bring_up, check, sweep_out
 from schemas.artifacts import Manifest
 from schemas.errors import StoreError
 from storage.artifacts import Store, seal_part, write_manifest
@@ -143,3 +144,17 @@ def test_a_run_whose_process_is_gone_has_crashed(store: Store) -> None:
     assert [is_gone(process) for process in (living.process, *dead, "")] == [False, True, True, False]
     assert len(sweep(store)) == 2 and sweep(store) == []
     assert sorted(run.status for run in runs(store)) == ["crashed", "crashed", "running", "running"]
+
+
+def test_a_store_in_use_is_not_swept_and_one_of_another_format_not_looked_at(store: Store) -> None:
+    artifact(store, "one", "old")
+    run = write_run(store, new_run("f", {}))
+    with pytest.raises(StoreError, match=f"run {run.id} .f. is under way"):
+        sweep_out(store.root, -1, delete=True)
+    write_run(store, run.model_copy(update={"status": "stopped"}))
+    for marker in ('{"format": 99}', '{"format": -1}', '{"format": "x"}', "{", "[]"):
+        (store.root / "synthmill.json").write_text(marker)
+        for look in (check, bring_up, lambda place: sweep_out(place, -1, delete=True)):
+            with pytest.raises(StoreError):
+                look(store.root)
+    assert store.manifest_path("one", "old").exists()

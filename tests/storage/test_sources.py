@@ -11,6 +11,7 @@ from schemas.errors import InputError
 from schemas.rows import Dropped, Instruction
 from schemas.settings import SourceSettings
 from storage.artifacts import Store, read_artifact
+from storage.lines import lines_of
 from storage.sources import fingerprint, read_chunks, read_prompts
 from tasks.stages import ingest
 from tests.conftest import write_jsonl
@@ -213,6 +214,13 @@ def test_a_query_is_a_source_and_its_rows_are_what_it_is_known_by(tmp_path: Path
     pl.DataFrame({"prompt": ["a", "b"]}).write_parquet(tmp_path / "x.parquet")
     query.write_text("SELECT prompt FROM 'x.parquet'")  # beside the query, wherever it is run
     assert [row.prompt for row in read(query)[0]] == ["a", "b"]
+    query.write_text(
+        "SELECT 'a' AS prompt, 18446744073709551616::HUGEINT AS big, '10:00:00+15'::TIMETZ AS at, 'nan'::FLOAT AS none,"
+        " 'ab'::BLOB AS bytes, DATE '2026-01-02' AS day, 1.50::DECIMAL(4, 2) AS price"
+    )
+    [line] = lines_of(str(query))
+    known = {"prompt": "a", "big": "18446744073709551616", "at": "10:00:00+15:00", "none": None}
+    assert line.fields == {**known, "bytes": "6162", "day": "2026-01-02", "price": "1.50"}
 
 
 @pytest.mark.parametrize(
@@ -224,10 +232,13 @@ def test_a_query_is_a_source_and_its_rows_are_what_it_is_known_by(tmp_path: Path
         ("ATTACH 'new.duckdb' AS n -- READ_ONLY\n; SELECT 1 AS prompt", "does not only read"),
         ("ATTACH 'new.duckdb' AS n (READ_ONLY false); SELECT 1 AS prompt", "does not only read"),
         ("ATTACH 'new.duckdb' AS READ_ONLY; SELECT 1 AS prompt", "does not only read"),
+        ("ATTACH 'READ_ONLY.duckdb' AS x; SELECT 1 AS prompt", "does not only read"),
+        ("INSTALL httpfs; SELECT 1 AS prompt", "does not only read"),
+        ("FROM enable_logging(storage_path='logs')", "it cannot be run: .*configuration has been locked"),
         ("SELECT 1 AS prompt, 2 AS prompt", "gives two columns of one name"),
-        ("SELEC 1", r"bad\.sql cannot be run: Parser Error"),
-        ("SELECT prompt FROM nowhere", "cannot be run: .*nowhere"),
-        ("", "gives no rows"),
+        ("SELEC 1", r"bad\.sql: it cannot be run: ParserException: Parser Error"),
+        ("SELECT prompt FROM nowhere", "it cannot be run: .*nowhere"),
+        ("", "its last statement gives no rows"),
         ("SELECT 1 AS number", "has no column 'prompt'"),
     ],
 )

@@ -129,3 +129,9 @@ def test_a_cluster_that_is_not_there(store: Store) -> None:
     ray.shutdown()
     with pytest.raises(EngineError, match=r"Ray at 127\.0\.0\.1:9 cannot be reached"):
         RayPool(store, "run", threading.Event(), 1, "127.0.0.1:9").start(1, {"CPU": 1.0})
+
+
+@pytest.mark.parametrize("address", ["x", "ray://127.0.0.1:1", "host name:1", "http://127.0.0.1:1"])
+def test_what_is_no_address_is_said_at_once(address: str) -> None:
+    with pytest.raises(InputError, match="is no cluster; expected HOST:PORT, or auto"):
+        start_ray(address)
