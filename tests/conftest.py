@@ -126,7 +126,7 @@ Matrix = Callable[..., None]
 def matrix(record_property: Callable[[str, Any], None]) -> Matrix:
     """Add a line to the table of faults that is printed at the end."""
 
-    def add(fault: str, then: str, rows: str, asked_again: int, in_flight: int) -> None:
+    def add(fault: str, then: str, rows: str, asked_again: int | str, in_flight: int) -> None:
         record_property("fault", [fault, then, rows, f"{asked_again} of {in_flight}"])
 
     return add

