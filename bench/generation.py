@@ -61,8 +61,9 @@ def measure_stage(url: str, requests: int, in_flight: int, workers: int) -> tupl
     from schemas.settings import EngineSettings, SourceSettings
     from storage.artifacts import Store
     from tasks.answers import Answers
+    from tasks.job import Planned
     from tasks.parallel import RayPool, make_pool, resources_of
-    from tasks.stages import Planned, ingest, run_stage
+    from tasks.stages import ingest, run_stage
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

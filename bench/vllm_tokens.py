@@ -22,7 +22,8 @@ from schemas.settings import EngineSettings
 from storage.artifacts import Store, rows_to_table, seal_part
 from tasks.answers import Answers
 from tasks.engines.vllm_engine import VLLMEngine
-from tasks.worker import Job, Worker
+from tasks.job import Job
+from tasks.worker import Worker
 
 ROWS_PER_PART = 100
 

@@ -26,7 +26,7 @@ def check(planned: Plan) -> None:
     for source in planned.sources:
         rows_of[source.key], said = source.look()
         console.print(said, highlight=False, markup=False)
-    shown = table("stage", "made from", "engines", "rows", "calls", "tokens")
+    shown = table("step", "made from", "engines", "rows", "calls", "tokens")
     for step in planned.stages:
         stage, rows = step.stage, rows_of[step.source_key]
         calls = rows * stage.requests_per_row() if isinstance(stage, Recipe) else 0
@@ -38,7 +38,7 @@ def check(planned: Plan) -> None:
         if isinstance(stage, FileStage):
             rows_of[step.key] = 1
         shown.add_row(
-            stage.name + done, what, engines or "none", f"<= {rows_of[step.key]:,}", f"<= {calls:,}", f"<= {tokens:,}"
+            step.step + done, what, engines or "none", f"<= {rows_of[step.key]:,}", f"<= {calls:,}", f"<= {tokens:,}"
         )
     console.print(shown)
     console.print("checked: templates, stage inputs, engines, input, store. Nothing was asked.")

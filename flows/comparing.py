@@ -15,7 +15,7 @@ from flows.dedup_plans import benchmark_names
 from flows.looking import shortened, table
 from flows.plan import Source, chain, file_source
 from flows.progress import Reporter
-from flows.stopping import STOP, stop_on_signals
+from flows.session import session
 from schemas.artifacts import Manifest
 from schemas.dedup_settings import DecontaminateSettings, DedupSettings
 from schemas.errors import InputError
@@ -23,14 +23,13 @@ from schemas.settings import SourceSettings
 from storage.artifacts import Store, read_artifact, read_dropped, read_part
 from storage.outputs import check_out
 from storage.publish import recall_of
-from storage.runs import StageRun, new_run, recording
+from storage.runs import StageRun, new_run
 from storage.sources import KNOWN
 from storage.text_rows import TextSettings, columns_missing, text_column, texts_kind, write_marked
 from tasks.contamination import CleanRows
 from tasks.dedup import EARLIER, UniqueRows
-from tasks.guard import guard
-from tasks.parallel import make_pool
-from tasks.stages import Planned, run_stage
+from tasks.job import Planned
+from tasks.stages import run_stage
 from tasks.vectors import Vectors, vectors_in
 from tasks.word_grams import GRAM, Grams, grams_of, jaccard
 
@@ -70,25 +69,19 @@ class Workshop:
     def make(self, steps: Sequence[Planned], others: Sequence[Source], settings: Mapping[str, Any]) -> list[Manifest]:
         """Read the sources, make every stage: the manifests of the file's rows and of the stages."""
         self.store.prepare()
-        guard()
-        stop_on_signals()
         record = new_run(self.command, {"source": self.file.model_dump(mode="json"), **settings})
         by_key: dict[str, Manifest] = {}
-        with recording(self.store, record) as stages:
-            pool = make_pool(self.store, record.id, STOP, self.workers, self.ray_address)
-            try:
-                for source in (self.source, *others):
-                    by_key[source.key] = source.ingest(record.id)
-                for step in steps:
-                    origin = by_key[step.source_key]
-                    manifest = step.sealed(self.store, origin)
-                    if manifest is None:
-                        with Reporter(step.stage.name, origin.rows) as told:
-                            manifest = run_stage(self.store, step, origin, pool, record.id, told)
-                    by_key[step.key] = manifest
-                    stages.append(StageRun.of(manifest, {}, 0.0))
-            finally:
-                pool.close()
+        with session(self.store, record, self.workers, self.ray_address) as (pool, stages):
+            for source in (self.source, *others):
+                by_key[source.key] = source.ingest(record.id)
+            for step in steps:
+                origin = by_key[step.source_key]
+                manifest = step.sealed(self.store, origin)
+                if manifest is None:
+                    with Reporter(step.stage.name, origin.rows) as told:
+                        manifest = run_stage(self.store, step, origin, pool, record.id, told)
+                by_key[step.key] = manifest
+                stages.append(StageRun.of(manifest, {}, 0.0))
         return [by_key[self.source.key], *(by_key[step.key] for step in steps)]
 
     def names(self, texts: Manifest) -> dict[str, str]:

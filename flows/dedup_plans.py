@@ -11,7 +11,7 @@ from storage.runs import runs
 from storage.sources import KNOWN, read_prompts
 from tasks.contamination import Contamination
 from tasks.dedup import Duplicates
-from tasks.stages import Planned
+from tasks.job import Planned
 from tasks.vectors import Vectors
 
 KNOWN_PER_PART = 4096

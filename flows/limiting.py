@@ -3,7 +3,7 @@
 from flows.plan import Plan
 from schemas.budget import Usage
 from schemas.errors import InputError
-from storage.catalog import spent_by
+from storage.spending import spent_by
 from tasks.budget import Budget
 from tasks.engines.engine import engine_name
 from tasks.limits import RunLimits
@@ -12,13 +12,13 @@ from tasks.recipe import Recipe
 
 def limits_of(planned: Plan) -> RunLimits:
     """The run's limits; what its job has spent is counted as stages begin. Raises InputError for an engine without a
-    price, and for the limit of a stage that is not there or asks no model.
+    price, and for the limit of a step that is not there or asks no model.
     """
     settings = planned.settings
     given = settings.budget
-    asking = [step.stage.name for step in planned.stages if isinstance(step.stage, Recipe)]
+    asking = [step.step for step in planned.stages if isinstance(step.stage, Recipe)]
     if unknown := sorted(set(given.stages) - set(asking)):
-        raise InputError(f"budget.stages.{unknown[0]}: no such stage asks a model; expected {', '.join(asking)}")
+        raise InputError(f"budget.stages.{unknown[0]}: no such step asks a model; expected {', '.join(asking)}")
     if not given.limited:
         return RunLimits(None, settings.drop_limit)
     engines = {engine_name(one): one for step in planned.stages for one in step.roles.values()}

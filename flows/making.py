@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,11 +25,12 @@ from flows.plan import Plan
 from flows.progress import Reporter
 from flows.quiet import TELEMETRY_OFF
 from flows.report import write_report
-from flows.stopping import STOP, TAKEN_OVER, stop_on_signals
+from flows.session import workers_of
+from flows.stopping import STOP, take_over
 from flows.telling import LAST_WORD_S, Telling, in_background
 from schemas.artifacts import Manifest
 from schemas.budget import BudgetSettings, usage_of
-from schemas.errors import EngineError, EngineRefused, Stopped, SynthmillError
+from schemas.errors import EngineError, EngineRefused, Stopped, StoreError, SynthmillError
 from schemas.progress import Progress
 from storage.artifacts import Store, read_dropped
 from storage.catalog import rebuild
@@ -36,11 +38,12 @@ from storage.dataset_folder import write_dataset
 from storage.files import locked
 from storage.runs import RunRecord, StageRun, new_run, now, runs, summary, sweep, write_run
 from tasks.engines.engine import engine_name
-from tasks.guard import guard
+from tasks.guard import guarded
 from tasks.in_process import InProcess
-from tasks.parallel import RayPool, make_pool
-from tasks.sharing import STOPPED
-from tasks.stages import Planned, run_stage
+from tasks.job import Planned
+from tasks.limits import RunLimits
+from tasks.parallel import RayPool
+from tasks.stages import Waiting, run_stage
 
 
 def engine_errors_only(_task: Any, _run: Any, state: Any) -> bool:
@@ -94,10 +97,9 @@ def make_stage(
             if source.rows:
                 tell(min(100.0, 100 * latest.rows / source.rows), report.line())
 
-        with locked(store.lock_path(name, planned.key), Waiting(place, name)):
-            manifest = run_stage(store, planned, source, pool, run, on_progress)
+        manifest = run_stage(store, planned, source, pool, run, on_progress)
     tell.last(report.line())
-    return manifest, StageRun.of(manifest, report.latest.spent, time.monotonic() - started)
+    return manifest, StageRun.of(manifest, report.latest.spent, time.monotonic() - started, planned.step)
 
 
 def show(record: RunRecord, page: Path | None) -> None:
@@ -122,59 +124,41 @@ def say_done(earlier: RunRecord) -> RunRecord:
     return earlier
 
 
-class Waiting:
-    """What is said, once, while another run makes the same; a stop ends it."""
-
-    def __init__(self, place: str, name: str) -> None:
-        self.said = f"{place} {name}: another run makes the same; waiting for it"
-
-    def __call__(self) -> None:
-        if STOP.is_set():
-            raise Stopped(STOPPED)
-        if self.said:
-            print(self.said, file=sys.stderr, flush=True)
-            self.said = ""
+HANDED_ON: ContextVar[Plan | None] = ContextVar("plan", default=None)
+"""The plan of the flow that is about to run, where it is made already."""
 
 
-def run_plan(make: Callable[[], Plan]) -> RunRecord:
-    """Plan, then make what is missing, inside a flow run."""
+def run_plan(make_plan: Callable[[], Plan]) -> RunRecord:
+    """Plan, unless a plan was handed on, then make what is missing, inside a flow run."""
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
-    guard()
-    if TAKEN_OVER.is_set():
-        stop_on_signals()
-    planned = make()
+    with guarded():
+        take_over()
+        planned = HANDED_ON.get() or make_plan()
+        mark_crashed(planned.store)
+        if planned.is_done() and (earlier := made_by(planned)):
+            return say_done(earlier)
+        return make_all(planned)
+
+
+def make_all(planned: Plan) -> RunRecord:
+    """Make every step and the dataset; the run's record is written when it begins and, whatever happens, at its end."""
     settings, store = planned.settings, planned.store
-    mark_crashed(store)
-    if planned.is_done() and (earlier := made_by(planned)):
-        return say_done(earlier)
     limits = limits_of(planned)
     record = new_run(planned.flow, settings.model_dump(mode="json"), planned.dataset.name)
     context = FlowRunContext.get()
     flow_run = str(context.flow_run.id) if context and context.flow_run else ""
     record = write_run(store, record.model_copy(update={"flow_run": flow_run}))
-    pool = make_pool(store, record.id, STOP, settings.workers, settings.ray_address, limits)
-    stages: list[StageRun] = []
+    steps: list[StageRun] = []
     status, error = "failed", ""
     dataset = ""
     try:
-        by_key = {source.key: source.ingest(record.id) for source in planned.sources}
-        stages += [StageRun.of(manifest, {}, 0.0) for manifest in by_key.values()]
-        made, trunk = {manifest.stage: manifest for manifest in by_key.values()}, planned.on_trunk()
-        for number, step in enumerate(planned.stages, 1):
-            place, source = f"{number}/{len(planned.stages)}", by_key[step.source_key]
-            manifest, stage_run = make_stage(
-                step.stage.name, place, store, step, source, pool, record.id, settings.budget
-            )
-            by_key[step.key] = made[step.stage.name] = manifest
-            stages.append(stage_run)
-            limits.check(step.stage, manifest)
-            if step.key in trunk:
-                check_something_left(store, manifest)
-        published, card = publishable(store, planned.flow, planned.publish(made), made, settings)
-        with locked(store.lock_path("dataset", planned.dataset.name), Waiting("last", "dataset")):
-            if write_dataset(planned.dataset, published, card):
-                dataset = str(planned.dataset)
+        with workers_of(store, record.id, settings.workers, settings.ray_address, limits) as pool:
+            manifests = make_steps(planned, pool, record.id, limits, steps)
+            published, card = publishable(store, planned.flow, planned.publish(manifests), manifests, settings)
+            with locked(store.lock_path("dataset", planned.dataset.name), Waiting("dataset", STOP)):
+                if write_dataset(planned.dataset, published, card):
+                    dataset = str(planned.dataset)
         status = "finished"
     except Stopped as stopped:
         status, error = "stopped", stopped.message
@@ -186,16 +170,39 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
         error = f"{type(failure).__name__}: {failure}"
         raise
     finally:
-        ended = {"status": status, "error": error, "stages": tuple(stages), "dataset": dataset, "ended_at": now()}
-        record = write_run(store, record.model_copy(update=ended))
-        with suppress(OSError, SynthmillError):
-            pool.close()
+        ended = {"status": status, "error": error, "stages": tuple(steps), "dataset": dataset, "ended_at": now()}
+        record = record.model_copy(update=ended)
+        try:
+            write_run(store, record)
+        except StoreError as failure:
+            print(f"the run's record is not written: {failure.message}", file=sys.stderr, flush=True)
         with suppress(SynthmillError):  # nothing waits for the catalog: the next look at it makes it
             rebuild(store)
         page = drawn(store, record)
         if context:
             in_background(lambda: show(record, page)).join(LAST_WORD_S)
     return record
+
+
+def make_steps(
+    planned: Plan, pool: InProcess | RayPool, run: str, limits: RunLimits, steps: list[StageRun]
+) -> dict[str, Manifest]:
+    """Read the sources and make every step; manifests by step. steps: takes what each came to, as it is made."""
+    by_key: dict[str, Manifest] = {}
+    for source in planned.sources:
+        by_key[source.key] = source.ingest(run)
+        steps.append(StageRun.of(by_key[source.key], {}, 0.0, planned.source_steps[source.key]))
+    trunk = planned.on_trunk()
+    for number, step in enumerate(planned.stages, 1):
+        place, prices = f"{number}/{len(planned.stages)}", planned.settings.budget
+        origin = by_key[step.source_key]
+        manifest, step_run = make_stage(step.step, place, planned.store, step, origin, pool, run, prices)
+        by_key[step.key] = manifest
+        steps.append(step_run)
+        limits.check(step, manifest)
+        if step.key in trunk:
+            check_something_left(planned.store, manifest)
+    return planned.by_step(by_key)
 
 
 def mark_crashed(store: Store) -> None:

@@ -13,9 +13,9 @@ from storage.artifacts import Store, sealed_artifact
 from storage.dataset_folder import Dataset, is_finished
 from storage.provenance import stated_licenses
 from storage.sources import INSTRUCTIONS, RowKind, read_chunks
-from tasks.stages import Planned, ingest, source_key
+from tasks.job import Planned, Stage, step_ids
+from tasks.stages import ingest, source_key
 from tasks.training_rows import CHARS_PER_TOKEN
-from tasks.worker import Stage
 
 Roles = Mapping[str, EngineSettings]
 
@@ -35,9 +35,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do. settings: with every engine's model resolved. publish: manifests by stage -> a dataset.
-    trunk: the stage without whose rows there is no dataset. others: what is read beside the source. written: settings
+    """What a run will do. settings: with every engine's model resolved. publish: manifests by step -> a dataset.
+    trunk: the step without whose rows there is no dataset. others: what is read beside the source. written: settings
     that decide what is written, and no stage's rows.
+
+    Sources and stages are the plan's steps, and get their ids from it.
     """
 
     flow: str
@@ -49,6 +51,17 @@ class Plan:
     trunk: str
     others: Sequence[Source] = ()
     written: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        ids = step_ids([*(source.stage for source in self.sources), *(planned.stage for planned in self.stages)])
+        for planned, step in zip(self.stages, ids[len(self.sources) :], strict=True):
+            planned.step = step
+
+    @property
+    def source_steps(self) -> dict[str, str]:
+        """The sources' ids by artifact key."""
+        ids = step_ids([source.stage for source in self.sources])
+        return {source.key: step for source, step in zip(self.sources, ids, strict=True)}
 
     @property
     def sources(self) -> list[Source]:
@@ -63,7 +76,7 @@ class Plan:
     def on_trunk(self) -> set[str]:
         """The keys of the trunk and of the stages that lead to it: if one of them has no rows, the run failed."""
         source_of = {step.key: step.source_key for step in self.stages}
-        key: str | None = next(step.key for step in self.stages if step.stage.name == self.trunk)
+        key: str | None = next(step.key for step in self.stages if step.step == self.trunk)
         found = set()
         while key is not None:
             found.add(key)
@@ -71,13 +84,22 @@ class Plan:
         return found
 
     def made(self) -> dict[str, Manifest] | None:
-        """Every artifact by stage, if all are there, whole, and made from their sources as they are now."""
-        by_key = {one.key: sealed_artifact(self.store, one.stage, one.key, {}) for one in self.sources}
-        for step in self.stages:
-            source = by_key[step.source_key]
-            by_key[step.key] = step.sealed(self.store, source) if source else None
-        found = [manifest for manifest in by_key.values() if manifest]
-        return {one.stage: one for one in found} if len(found) == len(by_key) else None
+        """Every artifact by step, if all are there, whole, and made from their sources as they are now."""
+        by_key: dict[str, Manifest] = {}
+        for source in self.sources:
+            if (manifest := sealed_artifact(self.store, source.stage, source.key, {})) is None:
+                return None
+            by_key[source.key] = manifest
+        for planned in self.stages:
+            if (manifest := planned.sealed(self.store, by_key[planned.source_key])) is None:
+                return None
+            by_key[planned.key] = manifest
+        return self.by_step(by_key)
+
+    def by_step(self, by_key: Mapping[str, Manifest]) -> dict[str, Manifest]:
+        """Manifests by their step's id, in the plan's order; by_key: those that are made so far."""
+        steps = self.source_steps | {planned.key: planned.step for planned in self.stages}
+        return {step: by_key[key] for key, step in steps.items() if key in by_key}
 
     def is_done(self) -> bool:
         """Whether nothing is left to make: every artifact and the dataset are there."""
@@ -93,7 +115,7 @@ def chain(roles: Roles, key: str, *stages: Stage) -> list[Planned]:
 
 
 def open_store(settings: RunSettings) -> Store:
-    store = Store(Path(settings.store).expanduser().resolve())
+    store = Store(Path(settings.store).expanduser().resolve(), settings.retry_lost)
     store.prepare()
     return store
 

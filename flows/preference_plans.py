@@ -20,13 +20,12 @@ from tasks.answers import PoolAnswers
 from tasks.contamination import CleanPairs
 from tasks.dedup import UniquePairs
 from tasks.engines.engine import engine_name, resolve
+from tasks.job import Planned, Stage
 from tasks.pool_pairs import PoolPairs, PoolSigns, Preferences
 from tasks.pool_source import POOLS, ingest_pools, pools_key
 from tasks.scorers import scorer_stage
 from tasks.self_rip import FreshPrompts, NewPrompts, ShotSets
-from tasks.stages import Planned
 from tasks.training_rows import tokenizer_identity
-from tasks.worker import Stage
 
 UNUSED = ("system_column", "reference_column", "max_prompt_chars")
 Roles = Mapping[str, EngineSettings]
@@ -35,7 +34,7 @@ Settings = TypeVar("Settings", bound=PoolSettings)
 
 @dataclass(frozen=True)
 class Tail:
-    """What follows the pools: all stages; scored: the stage whose pools are cut; pairs: how; sources: others read."""
+    """What follows the pools: all stages; scored: the key of the pools that are cut; pairs: how; sources: others."""
 
     stages: Sequence[Planned]
     scored: str
@@ -169,7 +168,7 @@ def plan_tail(flow: str, store: Store, settings: PoolSettings, roles: Roles, key
     )
     last = chain(roles, cleaning.key, Preferences(cuts=settings.cuts, fixed=fixed))
     stages = [*scored, *signs, *pairs, *cleaning.stages, *last]
-    return Tail(stages, pools.stage.name if pools else POOLS, cutting, cleaning.sources)
+    return Tail(stages, pools_key_, cutting, cleaning.sources)
 
 
 def given_pools(store: Store, settings: PreferencesSettings) -> Source:

@@ -29,7 +29,7 @@ METRICS = dict(zip(LIMITS, (*LIMITS[:2], "margin"), strict=True))  # limit -> co
 
 
 def preferences_dataset(store: Store, made: Made, settings: PoolSettings, scored: str, cutting: PoolPairs) -> Dataset:
-    """dpo and prompts per rule, the pools, the limits and the report."""
+    """dpo and prompts per rule, the pools, the limits and the report. scored: the key of the pools that were cut."""
     pairs = read_frame(store, made["preferences"])
     tables: dict[str, Table] = {}
     files: dict[str, bytes] = {}
@@ -41,7 +41,7 @@ def preferences_dataset(store: Store, made: Made, settings: PoolSettings, scored
             if mine.height:
                 limits = limits_of(mine, one, settings.chosen_reward)
                 files[f"thresholds-{one.label}.json"] = orjson.dumps(limits.model_dump(), option=orjson.OPT_INDENT_2)
-    pools = made[scored]
+    pools = next(manifest for manifest in made.values() if manifest.key == scored)
     again = f"`synthmill pairs FILE --reward-column {settings.chosen_reward}`"
     about = f"a prompt with all its answers and scores; cut it again with {again}"
     tables["pools"] = Table.of(pool_rows(read_frame(store, pools)), "other", about)

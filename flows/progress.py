@@ -71,6 +71,7 @@ class Reporter:
             parts.append(f"{duration((self.rows - now.rows) / rate)} left")
         elif now.rows:
             parts.append(duration(seconds))
+        parts += [f"{engine} has not answered for {duration(silent)}" for engine, silent in now.silent_s.items()]
         return ", ".join(parts)
 
 

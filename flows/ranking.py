@@ -14,19 +14,18 @@ from flows.plan import chain, file_source
 from flows.progress import Reporter
 from flows.retpo_plans import plan_search
 from flows.retpo_report import CHECKED, check_found
-from flows.stopping import STOP, stop_on_signals
+from flows.session import session
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
 from schemas.settings import read_settings
 from storage.artifacts import Store, read_dropped, read_part
 from storage.outputs import check_out, write_rows
-from storage.runs import StageRun, new_run, recording
+from storage.runs import StageRun, new_run
 from storage.turns import queries_kind
-from tasks.guard import guard
-from tasks.parallel import make_pool
+from tasks.job import Planned
 from tasks.retrieval_metrics import ANY, MEASURES, as_json, decimals, evaluation, form_name, scored_queries, totals
-from tasks.stages import Planned, run_stage
+from tasks.stages import run_stage
 
 QUERIES_PER_PART = 4096
 WIDE, FEWER = 110, ("MRR", "nDCG@10", "R@10", "MAP")
@@ -61,23 +60,17 @@ def rank_file(
     source = file_source(place, reading, QUERIES_PER_PART, kind)
     steps = [*search.indexes, *chain({}, source.key, search.places, *search.ranks)]
     place.prepare()
-    guard()
-    stop_on_signals()
     record = new_run("rank", {"queries": queries, "corpus": corpus, "retriever": settings.model_dump(mode="json")})
     by_key: dict[str, Manifest] = {}
-    with recording(place, record) as stages:
-        pool = make_pool(place, record.id, STOP, workers, ray_address)
-        try:
-            for one in (search.corpus, source):
-                by_key[one.key] = one.ingest(record.id)
-                tell_dropped(place, by_key[one.key])
-            for step in steps:
-                started = time.monotonic()
-                manifest = by_key[step.key] = made(place, step, by_key[step.source_key], pool, record.id)
-                stages.append(StageRun.of(manifest, {}, time.monotonic() - started))
-                tell_dropped(place, manifest)
-        finally:
-            pool.close()
+    with session(place, record, workers, ray_address) as (pool, stages):
+        for one in (search.corpus, source):
+            by_key[one.key] = one.ingest(record.id)
+            tell_dropped(place, by_key[one.key])
+        for step in steps:
+            started = time.monotonic()
+            manifest = by_key[step.key] = made(place, step, by_key[step.source_key], pool, record.id)
+            stages.append(StageRun.of(manifest, {}, time.monotonic() - started))
+            tell_dropped(place, manifest)
     report(place, by_key[steps[-1].key], settings, depth, as_object, by_group, out)
 
 

@@ -231,7 +231,7 @@ def stage_of(run: RunRecord, number: int) -> dict[str, Any]:
     """One stage of this run, for the table of where time and tokens went."""
     stage = run.stages[number]
     numbers = {what: stage.total(what) for what in ("sent", "reused", "prompt_tokens", "completion_tokens")}
-    return {"name": stage.stage, "artifact": stage.artifact, "seconds": stage.seconds, **numbers}
+    return {"name": stage.step_id, "artifact": stage.artifact, "seconds": stage.seconds, **numbers}
 
 
 def spent_table(made: Made) -> list[dict[str, Any]]:

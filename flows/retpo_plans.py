@@ -16,8 +16,8 @@ from tasks.contamination import CleanTurns
 from tasks.dedup import UniqueTurns
 from tasks.engines.engine import resolve
 from tasks.indexes import Bm25Index, DenseIndex, GoldPlaces, PassageVectors
+from tasks.job import Planned
 from tasks.ranks import Ranks
-from tasks.stages import Planned
 
 PASSAGES_PER_PART = 2048
 
@@ -106,7 +106,7 @@ def plan_retpo(settings: RetpoSettings) -> Plan:
         store,
         source,
         [*placed, *cleaning.stages, *search.indexes, *asked, *ranked, *sides],
-        lambda made: retpo_dataset(store, made, settings, ranked[-1].stage.name),
+        lambda made: retpo_dataset(store, made, settings, ranked[-1].step),
         trunk="query_picks",
         others=(search.corpus, *cleaning.sources),
         written=(settings.instruction,),

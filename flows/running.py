@@ -7,7 +7,7 @@ from typing import Any
 from flows.looking import table
 from flows.plan import Plan
 from flows.plans import FLOWS
-from flows.stopping import stop_on_signals
+from flows.stopping import working
 from schemas.errors import EngineError
 from schemas.settings import RunSettings
 from storage.files import write_text
@@ -30,22 +30,25 @@ def run_flow(flow: str, settings: RunSettings, *, dry_run: bool, preview: int | 
         from flows.checks import check_engines
 
         check_engines(planned)
-        run_under_prefect(flow, planned.settings)
+        run_under_prefect(flow, planned)
     report(planned, preview, done)
 
 
-def run_under_prefect(flow: str, settings: RunSettings) -> None:
+def run_under_prefect(flow: str, planned: Plan) -> None:
     from flows.server import prefect_server, shown
 
-    stop_on_signals()
+    settings = planned.settings
     print("starting Prefect" + ("" if settings.workers == 0 else " and Ray") + " ...", file=sys.stderr, flush=True)
-    with prefect_server():
+    with working(), prefect_server():
         from httpx import TransportError
         from prefect import tags
         from prefect.settings import PREFECT_API_URL
 
+        from flows.making import HANDED_ON
+
         with tags("command-line"):
             name = flow.replace("-", "_")
+            handed = HANDED_ON.set(planned)
             try:
                 getattr(importlib.import_module(f"flows.{name}"), name)(settings)
             except (TransportError, RuntimeError) as error:
@@ -57,6 +60,8 @@ def run_under_prefect(flow: str, settings: RunSettings) -> None:
                     f"Prefect's server at {where} does not answer as one does{said}; what is made is kept, run the "
                     "same command again to continue"
                 ) from error
+            finally:
+                HANDED_ON.reset(handed)
 
 
 def report(planned: Plan, preview: int | None, done: bool) -> None:
@@ -76,7 +81,7 @@ def report(planned: Plan, preview: int | None, done: bool) -> None:
         console.print(stages_table(run))
         for stage in run.stages:
             for reason, count in stage.dropped.items():
-                console.print(f"{stage.stage}: {count} dropped, {reason}", highlight=False, markup=False)
+                console.print(f"{stage.step_id}: {count} dropped, {reason}", highlight=False, markup=False)
         write_text(planned.dataset / "SUMMARY.md", summary(run))
     if made:
         SHOWN[planned.flow](console, planned, made, preview or ROWS_SHOWN, bool(preview))
@@ -91,9 +96,9 @@ def report(planned: Plan, preview: int | None, done: bool) -> None:
 
 
 def stages_table(run: RunRecord) -> Any:
-    shown = table("stage", "in", "out", "dropped", "calls", "reused", "tokens", "seconds")
+    shown = table("step", "in", "out", "dropped", "calls", "reused", "tokens", "seconds")
     for stage in run.stages:
         dropped = f"{sum(stage.dropped.values()):,}"
         numbers = [f"{stage.total(what):,}" for what in ("sent", "reused", "completion_tokens")]
-        shown.add_row(stage.stage, f"{stage.rows_in:,}", f"{stage.rows:,}", dropped, *numbers, f"{stage.seconds:.1f}")
+        shown.add_row(stage.step_id, f"{stage.rows_in:,}", f"{stage.rows:,}", dropped, *numbers, f"{stage.seconds:.1f}")
     return shown

@@ -7,20 +7,18 @@ from typing import Any
 
 from flows.checks import check_engine
 from flows.progress import Reporter
-from flows.stopping import STOP, stop_on_signals
+from flows.session import session
 from schemas.artifacts import Manifest
 from schemas.calls import Sampling
 from schemas.errors import EngineError
 from schemas.settings import EngineSettings, SourceSettings, read_settings
 from storage.artifacts import Store, read_part
-from storage.calls import seal_abandoned
 from storage.outputs import check_out, write_rows
-from storage.runs import StageRun, new_run, recording
+from storage.runs import StageRun, new_run
 from tasks.answers import Answers
 from tasks.engines.engine import resolve
-from tasks.guard import guard
-from tasks.parallel import make_pool
-from tasks.stages import Planned, ingest, noted_rows, run_stage
+from tasks.job import Planned
+from tasks.stages import ingest, noted_rows, run_stage
 
 ANSWERS_PER_PART, MOST_ROWS, FEWEST_ROWS = 4096, 256, 8
 
@@ -57,8 +55,6 @@ def sample_file(
     roles = {"student": settings}
     Planned(stage, roles, "")  # names the engine: fails before the file is read and the store is made
     place.prepare()
-    guard()
-    stop_on_signals()
     record = new_run("sample", {"source": source, "engine": settings.spec, "answers": stage.model_dump(mode="json")})
     started = time.monotonic()
     rows_per_part = max(FEWEST_ROWS, min(MOST_ROWS, ANSWERS_PER_PART // count))
@@ -66,14 +62,9 @@ def sample_file(
     planned = Planned(stage, roles, instructions.key)
     if not planned.sealed(place, instructions):
         check_engine(settings)
-    with recording(place, record) as stages:
-        pool = make_pool(place, record.id, STOP, workers, ray_address)
-        try:
-            with Reporter("answers", instructions.rows) as report:
-                manifest = run_stage(place, planned, instructions, pool, record.id, report)
-        finally:
-            pool.close()
-            seal_abandoned(place.calls)
+    with session(place, record, workers, ray_address) as (pool, stages):
+        with Reporter("answers", instructions.rows) as report:
+            manifest = run_stage(place, planned, instructions, pool, record.id, report)
         stages.append(StageRun.of(instructions, {}, 0.0))
         stages.append(StageRun.of(manifest, report.latest.spent, time.monotonic() - started))
     answers = write_answers(place, manifest, out)

@@ -14,23 +14,21 @@ import pyarrow as pa
 
 from flows.checks import check_engine
 from flows.progress import Reporter
-from flows.stopping import STOP, stop_on_signals
+from flows.session import session
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.scorer_settings import ScorerSettings
 from schemas.settings import EngineSettings, read_settings
 from storage.artifacts import Store, read_part
-from storage.calls import seal_abandoned
 from storage.lines import lines_of
 from storage.outputs import check_out, write_grown
 from storage.pools import Names, PoolFile
-from storage.runs import StageRun, new_run, recording
+from storage.runs import StageRun, new_run
 from tasks.engines.engine import resolve
-from tasks.guard import guard
-from tasks.parallel import make_pool
+from tasks.job import Planned
 from tasks.pool_source import REWARD, ingest_pools
 from tasks.scorers import scorer_stage
-from tasks.stages import Planned, run_stage
+from tasks.stages import run_stage
 
 POOLS_PER_PART = 64
 RESERVED = ("id", "prompt_id", "prompt", "answer", "answers", "system", "reference")
@@ -70,22 +68,15 @@ def score_file(
         raise InputError(f"the scorer {settings.kind} asks no model, so --engine has no effect; leave it out")
     Planned(stage, roles, "")  # names the engine: fails before the file is read
     place.prepare()
-    guard()
-    stop_on_signals()
     record = new_run("score", {"source": source, "scorer": settings.model_dump(mode="json"), "engine": engine})
     started = time.monotonic()
     pools = ingest_pools(place, file, POOLS_PER_PART, record.id)
     planned = Planned(stage, roles, pools.key)
     if roles and not planned.sealed(place, pools):
         check_engine(roles[settings.role])
-    with recording(place, record) as stages:
-        pool = make_pool(place, record.id, STOP, workers, ray_address)
-        try:
-            with Reporter(settings.label, pools.rows) as report:
-                manifest = run_stage(place, planned, pools, pool, record.id, report)
-        finally:
-            pool.close()
-            seal_abandoned(place.calls)
+    with session(place, record, workers, ray_address) as (pool, stages):
+        with Reporter(settings.label, pools.rows) as report:
+            manifest = run_stage(place, planned, pools, pool, record.id, report)
         stages.append(StageRun.of(manifest, report.latest.spent, time.monotonic() - started))
     scores = dict(scores_in(place, manifest, settings.label))
     written, scored = write_scored(file, out, settings.label, scores)

@@ -19,7 +19,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from schemas.errors import EngineError
-from tasks.guard import guard
+from tasks.guard import guarded
 
 START_TIMEOUT_S = 120
 REACH_S = 10
@@ -41,7 +41,6 @@ def prefect_server() -> Iterator[None]:
         with temporary_settings({PREFECT_API_URL: served}):
             yield
         return
-    guard()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -50,6 +49,7 @@ def prefect_server() -> Iterator[None]:
     environment = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     url = f"http://127.0.0.1:{port}/api"
     with (
+        guarded(),
         kept_alive(command, {**os.environ, **environment}, f"{url}/health"),
         temporary_settings({PREFECT_API_URL: url}),
     ):

@@ -197,8 +197,8 @@ def show_scores(console: Any, planned: Plan, made: Made, most: int, whole: bool)
 
 
 def last_ranks(planned: Plan) -> str:
-    """The stage whose rows have every retriever's ranks."""
-    return next(step.stage.name for step in reversed(planned.stages) if isinstance(step.stage, Ranks))
+    """The step whose rows have every retriever's ranks."""
+    return next(step.step for step in reversed(planned.stages) if isinstance(step.stage, Ranks))
 
 
 def show_queries(console: Any, planned: Plan, made: Made, most: int, whole: bool) -> None:

@@ -8,6 +8,18 @@ from schemas.calls import Frozen
 from schemas.hashing import content_hash
 
 FORMAT: Literal[1] = 1
+SETTLED_AFTER = 2  # runs that lost the same answer
+
+
+class Loss(Frozen):
+    """An answer that a failing engine lost. What was lost in two runs is settled: asked for again only on demand."""
+
+    runs: int = 1
+    error: str = Field("", description="the engine's words: reason, colon, detail")
+
+    @property
+    def settled(self) -> bool:
+        return self.runs >= SETTLED_AFTER
 
 
 class PartSeal(Frozen):
@@ -27,9 +39,15 @@ class PartSeal(Frozen):
     dropped_file: str | None = None
     dropped_checksum: str | None = None
     dropped: dict[str, int] = Field(default_factory=dict)
-    lost_answers: int = Field(0, description="answers lost to a failing engine; the next run asks for them again")
+    lost_answers: int = Field(0, description="answers lost to a failing engine")
+    lost: dict[str, Loss] = Field(default_factory=dict, description="those answers, by call key")
     spent: dict[str, dict[str, int]] = Field(default_factory=dict)
     seconds: float = 0.0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no answer is left that the next run asks for again."""
+        return self.lost_answers == 0 or (bool(self.lost) and all(loss.settled for loss in self.lost.values()))
 
 
 class Manifest(Frozen):

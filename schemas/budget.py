@@ -32,7 +32,7 @@ class Limits(Frozen):
 class BudgetSettings(Limits):
     """A hard stop, for all runs of a job in this store together; what is made stays, and a larger budget goes on."""
 
-    stages: dict[str, Limits] = Field(default_factory=dict, description="limits of single stages, by name")
+    stages: dict[str, Limits] = Field(default_factory=dict, description="limits of single steps, by id")
     prices: dict[str, Price] = Field(
         default_factory=dict, description="engine (openai:gpt-4o*) -> {prompt, completion} per million tokens"
     )

@@ -7,13 +7,13 @@ others.
 
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-ENGINE_FAULTS = ("engine_timeout", "engine_error")
-"""Reasons that are the engine's, not the row's: a part that lost answers to them is made again by the next run."""
+ENGINE_FAULTS = ("engine_timeout", "engine_error", "no_choices")
+"""Reasons that may be the engine's, not the row's: the next run asks again for answers that were lost to them, once."""
 
 ChatRole = Literal["system", "user", "assistant", "tool"]
 
@@ -72,8 +72,9 @@ class Request(Frozen):
         )
 
 
-class Completion(Frozen):
-    """One answer. Tokens are counted by the engine; latency is wall-clock seconds as the engine saw it.
+class Completion(NamedTuple):
+    """One answer; a tuple, because millions are made. Tokens are counted by the engine; latency is wall-clock seconds
+    as the engine saw it.
 
     finish_reason: "stop", "length" (cut at max_tokens), or "error" (then `error` says why and `text` is empty).
     logprobs: per token [token, logprob, {alternative: logprob}], when asked for.

@@ -13,6 +13,8 @@
 A message says what was found, what was expected, and what to do.
 """
 
+STOPPED = "stopped; everything answered so far is kept, run the same command again to continue"
+
 
 class SynthmillError(Exception):
     """Base of all below. `message` is for people."""

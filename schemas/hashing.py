@@ -1,5 +1,6 @@
 """Content hashes: the one way in which synthmill names things by what they are."""
 
+import time
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import orjson
 
 BLOCK = 1 << 20
+SETTLED_NS = 100_000_000
 
 
 def digest(value: Any, *, size: int = 16) -> bytes:
@@ -25,12 +27,36 @@ def child_id(parent_id: str, place: str | int) -> str:
 
 
 def file_checksum(path: Path) -> str:
-    """Hash a whole file (about 1 GB/s); blocks are read so that memory stays small."""
+    """Hash a whole file (about 1 GB/s); blocks are read so that memory stays small. A file that this process has hashed
+    and nobody has touched since is not read again.
+    """
+    witness = file_witness(path)
+    if (known := _checksums.get(str(path))) and known[0] == witness:
+        return known[1]
     seen = blake2b(digest_size=16)
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             seen.update(block)
+    remember_checksum(path, witness, seen.hexdigest())
     return seen.hexdigest()
+
+
+Witness = tuple[int, int, int, int]
+_checksums: dict[str, tuple[Witness, str]] = {}
+
+
+def file_witness(path: Path) -> Witness:
+    """What changes when anybody writes to a file or puts another in its place: size, times in ns, inode."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def remember_checksum(path: Path, witness: Witness, checksum: str) -> None:
+    """Spare this process another look at a file. One that was written a moment ago is not remembered: a further write
+    within a tick of the file system's clock would leave its times as they are.
+    """
+    if time.time_ns() - max(witness[1], witness[2]) > SETTLED_NS:
+        _checksums[str(path)] = witness, checksum
 
 
 def file_fingerprint(path: Path, samples: int = 64) -> str:

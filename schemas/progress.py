@@ -13,3 +13,6 @@ class Progress(Frozen):
     reasons: dict[str, int] = Field(default_factory=dict, description="why rows were dropped")
     in_flight: int = 0
     spent: dict[str, dict[str, int]] = Field(default_factory=dict)
+    silent_s: dict[str, float] = Field(
+        default_factory=dict, description="engines that answer nothing: for how many seconds"
+    )

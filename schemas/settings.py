@@ -243,6 +243,10 @@ class RunSettings(Frozen):
         0.2, ge=0, le=1, description="share of a stage's rows that may be dropped before the run stops, resumably"
     )
 
+    retry_lost: bool = Field(
+        False, description="ask again for answers that failing engines lost in two runs, and that count as settled"
+    )
+
     def engine(self, role: str) -> EngineSettings:
         """The engine of a role; raises InputError when neither it nor a teacher is named."""
         for name in (role, "teacher"):

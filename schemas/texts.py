@@ -1,6 +1,12 @@
-"""Plain forms of texts."""
+"""Plain forms of texts, and JSON of others."""
 
+import json
 import unicodedata
+from typing import Any
+
+import orjson
+
+HALF_SURROGATE = "\\ud"
 
 
 def normalised(text: str) -> str:
@@ -16,3 +22,31 @@ def printable(text: str, *, keep: str = "\n\t") -> str:
 def one_line(text: str) -> str:
     """White space collapsed, control characters dropped."""
     return " ".join(printable(" ".join(text.split())).split())
+
+
+def loads(data: bytes | str) -> Any:
+    """JSON that others wrote. Half of a surrogate pair, as a cut emoji leaves, becomes U+FFFD, as tokenizers and servers
+    have it; orjson would refuse the whole. Raises ValueError.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        text = data if isinstance(data, str) else data.decode()
+        if HALF_SURROGATE not in text.lower():
+            raise
+        return without_halves(json.loads(text, parse_constant=refuse_constant))
+
+
+def refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def without_halves(value: Any) -> Any:
+    """A JSON value whose texts hold no half of a surrogate pair."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [without_halves(item) for item in value]
+    if isinstance(value, dict):
+        return {without_halves(name): without_halves(item) for name, item in value.items()}
+    return value

@@ -1,32 +1,39 @@
 """Artifacts: Parquet parts in a common pool, each with a seal, and manifests that list them.
 
-    store/parts/<stage>/<key>.parquet            kept rows, and per row the keys of the calls it was made from
-    store/parts/<stage>/<key>.dropped.parquet    rows that could not be made, with the reason
-    store/parts/<stage>/<key>.json               the seal, written last: without it the part does not exist
+    store/parts/<stage>/<ke>/<key>.<sum>.parquet          kept rows, and per row the keys of the calls it was made from
+    store/parts/<stage>/<ke>/<key>.<sum>.dropped.parquet  rows that could not be made, with the reason
+    store/parts/<stage>/<ke>/<key>.json                   the seal, written last: without it the part does not exist
     store/files/<stage>/<key>/                   what is not Parquet: an index
     store/artifacts/<stage>/<key>.json           the manifest, written when every part is sealed
+    store/whole/<stage>/<key>.json               what its files looked like when all of them matched their checksums
+
+<ke>: the key's first two digits; <sum>: the first eight of the file's checksum, so that two who make the same part at
+once never write over each other. Parts that lie directly in <stage>, without <sum>, are read as well.
 
 A part is keyed by its stage's identity and the content of its own input rows, so artifacts over a source that grew
 share the parts that did not change. Nothing is trusted that does not match its checksum: such a part is made again.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from schemas.artifacts import FORMAT, Manifest, PartSeal
+from schemas.artifacts import FORMAT, Loss, Manifest, PartSeal
 from schemas.errors import StoreError, SynthmillError
-from schemas.hashing import file_checksum
+from schemas.hashing import SETTLED_NS, content_hash, file_checksum, file_witness
 from schemas.rows import Dropped, Row, from_arrow, to_arrow
-from storage.files import read_json, write_atomically, write_json
+from storage.files import read_json, write_bytes, write_json, write_then_name
 
 CALLS = "calls"
 MARKER = "synthmill.json"
@@ -37,6 +44,8 @@ class Store:
     """One folder that holds everything of a project's runs."""
 
     root: Path
+    retry_lost: bool = False
+    """Whether answers that failing engines lost in two runs are asked for again."""
 
     @property
     def calls(self) -> Path:
@@ -83,7 +92,14 @@ class Store:
         """Whoever makes an artifact holds this lock: one makes it, others wait and find it made."""
         return self.root / "locks" / f"{stage}-{key}"
 
+    def whole_path(self, manifest: Manifest) -> Path:
+        return self.root / "whole" / manifest.stage / f"{manifest.key}.json"
+
     def seal_path(self, stage: str, key: str) -> Path:
+        return self.root / "parts" / stage / key[:2] / f"{key}.json"
+
+    def flat_seal_path(self, stage: str, key: str) -> Path:
+        """Where seals were before folders fanned out."""
         return self.root / "parts" / stage / f"{key}.json"
 
     def files_folder(self, manifest: Manifest) -> Path:
@@ -128,16 +144,30 @@ def read_manifest(path: Path) -> Manifest:
         ) from error
 
 
+def read_seal(store: Store, stage: str, key: str) -> PartSeal | None:
+    """The seal of a part, whatever became of its files; None where there is none that can be read."""
+    for path in (store.seal_path(stage, key), store.flat_seal_path(stage, key)):
+        if path.exists():
+            with suppress(StoreError, ValidationError):
+                return PartSeal.model_validate(read_json(path))
+    return None
+
+
 def sealed_part(store: Store, stage: str, key: str) -> PartSeal | None:
-    """The seal of a part that is there, whole, and lost no answer to a failing engine; else None."""
-    path = store.seal_path(stage, key)
-    if not path.exists():
-        return None
-    try:
-        seal = PartSeal.model_validate(read_json(path))
-    except (StoreError, ValidationError):
-        return None
-    return seal if seal.lost_answers == 0 and is_whole(store, seal) else None
+    """The seal of a part that is there, whole, and has no answer left to ask for; else None."""
+    seal = read_seal(store, stage, key)
+    return seal if seal and is_settled(store, seal) and is_whole(store, seal) else None
+
+
+def is_settled(store: Store, seal: PartSeal) -> bool:
+    """Whether a part has no answer left to ask for: what failing engines lost is asked for twice, or on demand."""
+    return seal.is_settled and not (store.retry_lost and seal.lost_answers)
+
+
+def losses_of(store: Store, stage: str, key: str) -> dict[str, Loss]:
+    """The answers that earlier runs lost in a part, by call key; none where all of them are to be asked for again."""
+    seal = read_seal(store, stage, key)
+    return {} if seal is None or store.retry_lost else seal.lost
 
 
 def is_whole(store: Store, seal: PartSeal) -> bool:
@@ -158,12 +188,53 @@ def sealed_artifact(store: Store, stage: str, key: str, sources: Mapping[str, st
         manifest = read_manifest(path)
     except StoreError:
         return None
-    if manifest.sources != dict(sources) or any(seal.lost_answers for seal in manifest.parts):
+    if manifest.sources != dict(sources) or not all(is_settled(store, seal) for seal in manifest.parts):
         return None
+    return manifest if artifact_whole(store, manifest) else None
+
+
+def artifact_whole(store: Store, manifest: Manifest) -> bool:
+    """Whether every file of an artifact is there and matches its checksum. Files that did, and that nobody has touched
+    since, are not read again; `verify` reads them, and so does whoever uses their rows.
+    """
+    files = artifact_files(store, manifest)
+    try:
+        witnesses = [list(file_witness(path)) for path in files]
+    except OSError:
+        return False
+    if known_whole(store, manifest) == witnesses:
+        return True
     with ThreadPoolExecutor(4) as threads:
-        whole = threads.map(lambda seal: is_whole(store, seal), manifest.parts)
-        good = all(whole) and (not manifest.files or files_whole(store.files_folder(manifest), manifest.files))
-        return manifest if good else None
+        whole = all(threads.map(lambda path: file_checksum(path) == files[path], files))
+    newest = max((max(mtime, ctime) for _, mtime, ctime, _ in witnesses), default=0)
+    if whole and time.time_ns() - newest > SETTLED_NS:
+        with suppress(StoreError):  # a store that cannot be written is read again each time
+            write_bytes(store.whole_path(manifest), orjson.dumps([digest_of(manifest), witnesses]))
+    return whole
+
+
+def known_whole(store: Store, manifest: Manifest) -> list[list[int]]:
+    """What the files of an artifact looked like when they were last found whole; empty where that is not known."""
+    try:
+        digest, witnesses = orjson.loads(store.whole_path(manifest).read_bytes())
+        return list(witnesses) if digest == digest_of(manifest) else []
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def digest_of(manifest: Manifest) -> str:
+    """Of all checksums that a manifest has."""
+    sums = [[seal.file, seal.checksum, seal.dropped_file, seal.dropped_checksum] for seal in manifest.parts]
+    return content_hash([sums, manifest.files])
+
+
+def artifact_files(store: Store, manifest: Manifest) -> dict[Path, str]:
+    """Every file of an artifact and its checksum."""
+    files = {store.root / seal.file: seal.checksum for seal in manifest.parts}
+    files |= {
+        store.root / seal.dropped_file: seal.dropped_checksum or "" for seal in manifest.parts if seal.dropped_file
+    }
+    return files | {store.files_folder(manifest) / name: checksum for name, checksum in manifest.files.items()}
 
 
 def files_whole(folder: Path, files: Mapping[str, str]) -> bool:
@@ -182,39 +253,54 @@ def seal_part(
     dropped: Sequence[Dropped],
     *,
     ids_in: Sequence[str],
-    lost_answers: int = 0,
+    lost: Mapping[str, Loss] | None = None,
     spent: Mapping[str, Mapping[str, int]] | None = None,
     seconds: float = 0.0,
 ) -> PartSeal:
     """Write a part's rows, its drops and, last, its seal. Raises SynthmillError if a row that came in is in neither."""
     check_conserved(stage, ids_in, table, dropped)
-    folder = store.root / "parts" / stage
-    file, dropped_file = folder / f"{key}.parquet", folder / f"{key}.dropped.parquet"
     reasons: dict[str, int] = {}
     for row in dropped:
         reasons[row.reason] = reasons.get(row.reason, 0) + 1
+    dropped_file = dropped_checksum = None
     if dropped:
-        write_atomically(
-            dropped_file, lambda path: pq.write_table(to_arrow(Dropped, dropped), path, compression="zstd")
-        )
-    write_atomically(file, lambda path: pq.write_table(table, path, compression="zstd"))
+        dropped_file, dropped_checksum = write_table(store, stage, key, ".dropped.parquet", to_arrow(Dropped, dropped))
+    file, checksum = write_table(store, stage, key, ".parquet", table)
     seal = PartSeal(
         key=key,
         stage=stage,
-        file=str(file.relative_to(store.root)),
-        checksum=file_checksum(file),
+        file=file,
+        checksum=checksum,
         content=table_content(table),
         rows_in=len(ids_in),
         rows=table.num_rows,
-        dropped_file=str(dropped_file.relative_to(store.root)) if dropped else None,
-        dropped_checksum=file_checksum(dropped_file) if dropped else None,
+        dropped_file=dropped_file,
+        dropped_checksum=dropped_checksum,
         dropped=reasons,
-        lost_answers=lost_answers,
+        lost_answers=len(lost or {}),
+        lost=dict(lost or {}),
         spent={role: dict(numbers) for role, numbers in (spent or {}).items()},
         seconds=round(seconds, 3),
     )
     write_json(store.seal_path(stage, key), seal.model_dump(mode="json"))
     return seal
+
+
+def write_table(store: Store, stage: str, key: str, suffix: str, table: pa.Table) -> tuple[str, str]:
+    """Write a part's table; returns its path within the store and its checksum, which is of what was written here,
+    not of what lies there afterwards.
+    """
+    folder = store.seal_path(stage, key).parent
+    checksum = ""
+
+    def write(temporary: Path) -> Path:
+        nonlocal checksum
+        pq.write_table(table, temporary, compression="zstd")
+        checksum = file_checksum(temporary)
+        return folder / f"{key}.{checksum[:8]}{suffix}"
+
+    path = write_then_name(folder / f"{key}{suffix}", write)
+    return str(path.relative_to(store.root)), checksum
 
 
 def check_conserved(stage: str, ids_in: Sequence[str], table: pa.Table, dropped: Sequence[Dropped]) -> None:

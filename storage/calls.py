@@ -5,11 +5,12 @@ is lines:
 
     <crc32, 8 hex> <kind> <key, 32 hex> <JSON>\\n
 
-kind Q (what was asked: messages, sampling, schema, choice; once per segment) or A (one answer to it). Lines make a
-segment readable by eye and by grep, and a crash can only tear the last one: a torn or damaged line is never served. A
-segment at rest is sealed by an index beside it: sorted 16-byte keys with offset and length, so that a look-up costs
-microseconds. What lies behind the index, or has none, is scanned, whether its writer died or is at work. The Parquet
-copies that DuckDB reads are made from sealed segments and are never needed to run.
+kind Q (what was asked: messages, sampling, schema, choice; once per segment), A (one answer to it), or R (an answer
+that had to be asked for again beside others, and was paid for: counted, never served). Lines make a segment readable by
+eye and by grep, and a crash can only tear the last one: a torn or damaged line is never served. A segment at rest is
+sealed: its answers are in an index (call_index.py), and a look-up costs microseconds. What lies behind the index, or
+has none, is scanned, whether its writer died or is at work. The Parquet copies that DuckDB reads are made from sealed
+segments and are never needed to run.
 """
 
 import fcntl
@@ -17,24 +18,33 @@ import os
 import socket
 import time
 from binascii import hexlify
+from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import numpy as np
 import orjson
 
 from schemas.calls import Completion
 from schemas.errors import StoreError
+from storage.call_index import (
+    SUFFIX as INDEX_SUFFIX,
+)
+from storage.call_index import Run, Spend, add_spend, close_all, compact, open_runs, table_of, write_run
 from storage.files import sync, write_atomically
 
 SUFFIX = ".calls"
+OLD_INDEX = ".index.npy"
 SEAL_AT_BYTES = 256 << 20
 HEAD = 8 + 1 + 1 + 1 + 32 + 1  # crc, blank, kind, blank, key, blank
-SMALL = 100_000  # answers; smaller sealed segments are looked up together, so that many short runs cost one look-up
+OPEN_FILES = 32  # segments whose descriptors are kept for reading
+WINDOW = 1 << 18  # bytes that are read at once where answers are asked for in about the order in which they were stored
+NEAR_AFTER = 3  # answers read one by one from a window before all of it is
+NEAR_BYTES = 4 << 20
 _numbers = count()
 
 
@@ -53,77 +63,29 @@ def checked_key(data: bytes) -> bytes | None:
         return None
 
 
-def halves(key: bytes) -> tuple[np.uint64, np.uint64]:
-    return np.uint64(int.from_bytes(key[:8], "big")), np.uint64(int.from_bytes(key[8:], "big"))
-
-
 def segment_files(place: Path) -> list[Path]:
     """The segments of a folder, the oldest first; or the one that `place` is."""
-    return [place] if place.is_file() else [path for path in sorted(place.glob(f"*{SUFFIX}")) if path.is_file()]
-
-
-class Index:
-    """Sorted keys of sealed answers. table: (5, answers) uint64: key high, key low, offset, length, segment number."""
-
-    def __init__(self, table: np.ndarray[Any, Any], segments: list["Segment"]) -> None:
-        self.table = table
-        self.segments = segments
-
-    @classmethod
-    def merged(cls, segments: list["Segment"]) -> "Index":
-        """One index over several sealed segments; it is held in memory, 40 bytes an answer."""
-        tables = []
-        for number, segment in enumerate(segments):
-            assert segment.sealed is not None
-            tables.append(np.array(segment.sealed))
-            tables[-1][4] = number
-        table = np.concatenate(tables, axis=1)
-        return cls(np.ascontiguousarray(table[:, np.argsort(table[0], kind="stable")]), segments)
-
-    def find(self, high: np.uint64, low: np.uint64) -> "tuple[Segment, int, int] | None":
-        row = int(self.table[0].searchsorted(high))
-        while row < self.table.shape[1] and self.table[0, row] == high:
-            if self.table[1, row] == low:
-                return self.segments[int(self.table[4, row])], int(self.table[2, row]), int(self.table[3, row])
-            row += 1
-        return None
+    if not place.is_dir():
+        return [place] if place.is_file() else []
+    with os.scandir(place) as entries:
+        return [place / name for name in sorted(e.name for e in entries if e.name.endswith(SUFFIX) and e.is_file())]
 
 
 @dataclass
 class Segment:
-    """One file of calls, open for reading: its sealed index, or what was scanned of it so far."""
+    """One file of calls. fresh: answers, by key, that were scanned so far and are in no index: (offset, length)."""
 
     path: Path
-    sealed: np.ndarray[Any, Any] | None = None
     scanned: int = 0
     fresh: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
-    @property
-    def index_path(self) -> Path:
-        return self.path.with_suffix(".index.npy")
-
-    def refresh(self) -> None:
-        """Load the index if there is one, then scan what lies behind it, or was appended since the last time."""
-        if self.sealed is None and self.index_path.exists():
-            try:
-                self.sealed = np.load(self.index_path, mmap_mode="r")
-                size = self.path.stat().st_size
-                if self.sealed.shape[1] and max(self.sealed[2].max(), self.sealed[3].max()) > size:
-                    raise ValueError("an answer is said to lie behind the segment's end")
-                self.scanned = int((self.sealed[2] + self.sealed[3]).max()) if self.sealed.shape[1] else 0
-                self.fresh.clear()
-            except (ValueError, IndexError, TypeError, EOFError, OSError):
-                self.sealed, self.scanned = None, 0  # derived: made again from the segment
-                self.index_path.unlink(missing_ok=True)
-        if self.path.stat().st_size <= self.scanned:
-            return
-        self.scan()
-
-    def scan(self) -> None:
-        """Find the answers from `scanned` on, without the index."""
+    def scan(self, spend: Spend | None = None) -> None:
+        """Find the answers from `scanned` on; spend: takes what they cost."""
         for kind, key, offset, data in self.lines(self.scanned):
             if kind == b"A":
                 self.fresh.setdefault(key, (offset, len(data)))
+            if spend is not None and kind in (b"A", b"R"):
+                add_spend(spend, spend_of(orjson.loads(data[HEAD:])))
             self.scanned = offset + len(data)
 
     def lines(self, start: int = 0) -> Iterator[tuple[bytes, bytes, int, bytes]]:
@@ -138,25 +100,81 @@ class Segment:
                     yield data[9:10], key, offset, data
                 offset += len(data)
 
-    def read(self, offset: int, length: int) -> bytes:
-        descriptor = os.open(self.path, os.O_RDONLY)  # not kept open: a store has a segment per run and worker
-        try:
-            return os.pread(descriptor, length, offset)
-        finally:
-            os.close(descriptor)
-
     def seal(self) -> None:
-        """Write the sorted index of a segment that nobody appends to any more."""
-        keys = np.frombuffer(b"".join(self.fresh), dtype=">u8").reshape(-1, 2).T
-        places = np.array(list(self.fresh.values()), dtype=np.uint64).reshape(-1, 2).T
-        table = np.concatenate([keys.astype(np.uint64), places, np.zeros((1, keys.shape[1]), dtype=np.uint64)])
-        table = table[:, np.argsort(table[0], kind="stable")]
+        """Write the index of a segment that nobody appends to any more."""
+        whole, spend = Segment(self.path), Spend()
+        whole.scan(spend)
+        index = self.path.with_suffix(INDEX_SUFFIX)
+        write_run(index, {self.path.name: whole.scanned}, spend, len(whole.fresh), [table_of(whole.fresh)])
 
-        def save(temporary: Path) -> None:
-            with temporary.open("wb") as file:
-                np.save(file, table)
 
-        write_atomically(self.index_path, save)
+def spend_of(record: dict[str, Any]) -> Spend:
+    """What one stored answer cost, by who asked."""
+    stage = str(record.get("stage", ""))
+    who = str(record.get("run", "")), stage, str(record.get("step", stage)), str(record.get("role", ""))
+    return {
+        (*who, str(record.get("engine", ""))): [
+            1,
+            record["prompt_tokens"],
+            record["completion_tokens"],
+            record["latency_s"],
+        ]
+    }
+
+
+class Reader:
+    """Reads answers from segments. Few descriptors are kept open. Where neighbours are asked for, as in a replay, a
+    window of a segment is read and decoded at once, and its answers are there without a look at an index.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._descriptors: OrderedDict[str, int] = OrderedDict()
+        self._near: dict[bytes, Completion] = {}
+        self._nearly: dict[bytes, Completion] = {}  # the windows before those in _near
+        self._near_bytes = 0
+        self._asked: dict[tuple[str, int], int] = {}
+
+    def near(self, name: bytes) -> Completion | None:
+        """An answer in a window that was read, by its key in hexadecimal."""
+        return self._near.get(name) or self._nearly.get(name)
+
+    def read(self, name: bytes, segment: str, offset: int, length: int) -> Completion | None:
+        """The answer at a place; None where it cannot be read, is damaged, or another key's."""
+        window = segment, offset // WINDOW
+        self._asked[window] = times = self._asked.get(window, 0) + 1
+        try:
+            if times == NEAR_AFTER:
+                self._read_window(segment, window[1] * WINDOW)
+            return completion_in(name, os.pread(self._descriptor(segment), length, offset))
+        except FileNotFoundError:
+            return None
+
+    def _read_window(self, segment: str, start: int) -> None:
+        if self._near_bytes > NEAR_BYTES:
+            self._nearly, self._near = self._near, {}
+            self._asked.clear()
+            self._near_bytes = 0
+        data = os.pread(self._descriptor(segment), WINDOW, start)
+        self._near_bytes += len(data)
+        for answer in data.split(b"\n")[1:-1]:  # the first and the last may be cut
+            if answer[9:10] == b"A":
+                name = answer[11:43]
+                if name not in self._near and (completion := completion_in(name, answer + b"\n")):
+                    self._near[name] = completion
+
+    def _descriptor(self, segment: str) -> int:
+        if (descriptor := self._descriptors.get(segment)) is not None:
+            self._descriptors.move_to_end(segment)
+            return descriptor
+        while len(self._descriptors) >= OPEN_FILES:
+            os.close(self._descriptors.popitem(last=False)[1])
+        self._descriptors[segment] = descriptor = os.open(self.folder / segment, os.O_RDONLY)
+        return descriptor
+
+    def close(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
 
 
 class CallStore:
@@ -170,48 +188,59 @@ class CallStore:
         """place: the folder of segments, or a single segment. origin: run and stage, written with every answer."""
         self.place = place
         self.origin = origin or {}
-        self.segments: dict[Path, Segment] = {}
+        self._folder = place.parent if place.is_file() else place
+        self._runs: list[Run] = []
+        self._unsealed: dict[str, Segment] = {}
+        self._reader = Reader(self._folder)
         self._file = -1
         self._own: Segment | None = None
-        self._size = 0
+        self._size = self._written = 0
         self._buffer: list[bytes] = []
         self._asks: set[bytes] = set()
         self.refresh()
 
     def refresh(self) -> None:
-        """See what other writers have added."""
-        paths = segment_files(self.place)
-        for path in paths:
-            segment = self.segments.setdefault(path, Segment(path))
+        """See what other writers have added. Raises StoreError where it cannot be read."""
+        if self.place.is_dir():
+            seal_as_before(self.place)
+            before = {run.path: run for run in self._runs}
+            self._runs = open_runs(self.place, before)
+            close_all(run for run in before.values() if run not in self._runs)
+        sealed = sealed_sizes(self._runs)
+        unsealed = {}
+        for path in segment_files(self.place):
+            name = path.name
+            if name in sealed and path.stat().st_size <= sealed[name]:
+                continue
+            segment = self._unsealed.get(name) or Segment(path, sealed.get(name, 0))
             if segment is not self._own:
-                segment.refresh()
-        sealed = [segment for segment in self.segments.values() if segment.sealed is not None]
-        small = [segment for segment in sealed if segment.sealed.shape[1] < SMALL]  # type: ignore[union-attr]
-        large = [segment for segment in sealed if segment.sealed.shape[1] >= SMALL]  # type: ignore[union-attr]
-        self._indexes = [Index.merged(small)] if small else []
-        self._indexes += [Index(segment.sealed, [segment]) for segment in large]  # type: ignore[arg-type]
-        self._open_segments = [segment for segment in self.segments.values() if segment.fresh or segment is self._own]
+                segment.scan()
+            unsealed[name] = segment
+        self._unsealed = unsealed
 
     def find(self, key: bytes) -> Completion | None:
         """The stored answer, or None. A line that no longer matches its checksum counts as absent."""
-        for segment in self._open_segments:
-            if (at := segment.fresh.get(key)) and (found := self._read(key, segment, *at)):
-                return found
-        if self._indexes:
-            high, low = halves(key)
-            for index in self._indexes:
-                if (place := index.find(high, low)) and (found := self._read(key, *place)):
-                    return found
+        name = hexlify(key)
+        if completion := self._reader.near(name):
+            return completion
+        for segment in self._unsealed.values():
+            if at := segment.fresh.get(key):
+                if segment is self._own:
+                    self.flush()
+                if completion := self._reader.read(name, segment.path.name, *at):
+                    return completion
+        for run in self._runs:
+            for place in run.find(key):
+                if completion := self._reader.read(name, *place):
+                    return completion
         return None
 
-    def _read(self, key: bytes, segment: Segment, offset: int, length: int) -> Completion | None:
-        if segment is self._own:
-            self.flush()
-        data = segment.read(offset, length)
-        return completion_of(orjson.loads(data[HEAD:])) if checked_key(data) == key else None
-
-    def add(self, key: bytes, ask: bytes, asked: bytes, completion: Completion, **facts: Any) -> None:
-        """Buffer one answer and, where this segment does not have it yet, what was asked."""
+    def add(
+        self, key: bytes, ask: bytes, asked: bytes, completion: Completion, repeated: bool = False, **facts: Any
+    ) -> None:
+        """Buffer one answer and, where this segment does not have it yet, what was asked. repeated: another answer is
+        stored under this key already, and is the one that counts; this one was paid for, too.
+        """
         if self._own is None or self._size > SEAL_AT_BYTES:
             self._open()
         if ask not in self._asks:
@@ -230,24 +259,30 @@ class CallStore:
         }
         if completion.logprobs is not None:
             record["logprobs"] = completion.logprobs
-        data = line(b"A", key, orjson.dumps(record))
+        data = line(b"R" if repeated else b"A", key, orjson.dumps(record))
         assert self._own is not None
-        self._own.fresh[key] = (self._size, len(data))
+        if not repeated:
+            self._own.fresh.setdefault(key, (self._size, len(data)))
         self._append(data)
 
     def flush(self) -> None:
-        """Hand everything buffered to the operating system (a killed process loses nothing after this)."""
+        """Hand everything buffered to the operating system (a killed process loses nothing after this). Raises
+        StoreError where it cannot be written; what was written before stays found, and the next answer goes to another
+        segment.
+        """
         if self._buffer:
             data = b"".join(self._buffer)
             self._buffer.clear()
             view = memoryview(data)
-            while view:
-                try:
+            try:
+                while view:
                     view = view[os.write(self._file, view) :]
-                except OSError as error:
-                    raise StoreError(
-                        f"cannot write {self.place}: {error.strerror}; free space, then run the same command again"
-                    ) from error
+            except OSError as error:
+                self._leave()
+                raise StoreError(
+                    f"cannot write {self.place}: {error.strerror}; free space, then run the same command again"
+                ) from error
+            self._written += len(data)
 
     def sync(self) -> None:
         """Make everything added so far survive a power cut."""
@@ -261,18 +296,36 @@ class CallStore:
 
     def close(self) -> None:
         """Flush, fsync and seal our segment."""
-        self._seal_own()
+        try:
+            if self._own is not None:
+                self._seal_own()
+                compact(self.place)
+        finally:
+            self._reader.close()
+            close_all(self._runs)
+            self._runs = []
 
     def _append(self, data: bytes) -> None:
         self._buffer.append(data)
         self._size += len(data)
 
     def _seal_own(self) -> None:
-        if self._own is not None:
-            self.sync()
-            self._own.seal()
-            os.close(self._file)
-            self._own, self._file = None, -1
+        assert self._own is not None
+        self.sync()
+        self._own.seal()
+        os.close(self._file)
+        self._own, self._file = None, -1
+
+    def _leave(self) -> None:
+        """Give up a segment that a write failed on: without what was written in part, its answers found by a scan."""
+        assert self._own is not None
+        with suppress(OSError):
+            os.ftruncate(self._file, self._written)
+        os.close(self._file)
+        left, self._own, self._file = self._own, None, -1
+        left.fresh.clear()
+        left.scanned = 0
+        left.scan()
 
     def _open(self) -> None:
         if self._own is not None:
@@ -289,42 +342,87 @@ class CallStore:
             raise StoreError(
                 f"cannot write {self.place}: {error.strerror}; choose a folder you may write to with --store"
             ) from error
-        self._own = self.segments[path] = Segment(path)
-        self._open_segments.append(self._own)
-        self._size = 0
+        self._own = self._unsealed[name] = Segment(path)
+        self._size = self._written = 0
         self._asks.clear()
 
 
-def completion_of(record: dict[str, Any]) -> Completion:
-    """A stored record as the recipe sees it."""
+def completion_in(name: bytes, data: bytes) -> Completion | None:
+    """The answer in a line as the recipe sees it; None for a line that is damaged, or another key's. name: the key in
+    hexadecimal.
+    """
+    try:
+        if data[11:43] != name or int(data[:8], 16) != crc32(data[9:]):
+            return None
+    except ValueError:
+        return None
+    record = orjson.loads(data[HEAD:])
     return Completion(
-        text=record["text"],
-        finish_reason=record["finish_reason"],
-        prompt_tokens=record["prompt_tokens"],
-        completion_tokens=record["completion_tokens"],
-        latency_s=record["latency_s"],
-        logprobs=record.get("logprobs"),
+        record["text"],
+        record["finish_reason"],
+        record["prompt_tokens"],
+        record["completion_tokens"],
+        record["latency_s"],
+        record.get("logprobs"),
     )
 
 
+def sealed_sizes(runs: list[Run]) -> dict[str, int]:
+    """The segments that runs cover, with the size up to which they do."""
+    return {name: size for run in runs for name, size in run.header.segments.items()}
+
+
+def sealed_segments(folder: Path) -> set[str]:
+    """The names of the segments that an index covers."""
+    runs = open_runs(folder, {}) if folder.is_dir() else []
+    close_all(runs)
+    return set(sealed_sizes(runs))
+
+
+def seal_as_before(folder: Path) -> None:
+    """Index segments that an earlier version sealed, in its own way; where nothing can be written they are scanned."""
+    for old in sorted(path for path in folder.iterdir() if path.name.endswith(OLD_INDEX)):
+        with suppress(OSError, StoreError):
+            segment = Segment(folder / (old.name.removesuffix(OLD_INDEX) + SUFFIX))
+            if segment.path.exists():
+                segment.seal()
+            old.unlink()
+
+
 def seal_abandoned(folder: Path) -> int:
-    """Seal the segments whose writer is gone; returns how many. A live writer holds its file's lock."""
-    sealed = 0
+    """Seal the segments whose writer is gone, and merge indexes; returns how many. A live writer holds a lock."""
+    if not folder.is_dir():
+        return 0
+    seal_as_before(folder)
+    runs = open_runs(folder, {})
+    sealed = sealed_sizes(runs)
+    close_all(runs)
+    done = 0
     for path in segment_files(folder):
-        segment = Segment(path)
-        segment.refresh()
-        if not segment.fresh:
+        if path.stat().st_size <= sealed.get(path.name, -1):
             continue
         with path.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 continue
-            whole = Segment(path)
-            whole.scan()
-            whole.seal()
-            sealed += 1
-    return sealed
+            Segment(path).seal()
+            done += 1
+    compact(folder)
+    return done
+
+
+def spent_in(folder: Path) -> Spend:
+    """What the answers of a folder cost, by who asked: from the indexes, and from the segments that have none."""
+    spend: Spend = {}
+    runs = open_runs(folder, {}) if folder.is_dir() else []
+    for run in runs:
+        add_spend(spend, run.header.spend)
+    sealed = sealed_sizes(runs)
+    close_all(runs)
+    for path in segment_files(folder):
+        Segment(path, sealed.get(path.name, 0)).scan(spend)
+    return spend
 
 
 def record_to(folder: Path, recording: Path) -> int:

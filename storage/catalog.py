@@ -7,7 +7,7 @@ latest artifact. Tables: runs, artifacts, lineage, drops, calls, spend, store.
 
 import fcntl
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.artifacts import Manifest
-from schemas.budget import BudgetSettings, Usage, usage_of
 from schemas.errors import InputError, StoreError
 from storage.artifacts import Store
-from storage.calls import HEAD, Segment, seal_abandoned, segment_files
+from storage.calls import HEAD, Segment, seal_abandoned, sealed_segments, segment_files, spent_in
 from storage.files import write_atomically
 from storage.runs import runs
 
@@ -129,11 +128,12 @@ def fill(path: Path, store: Store, copies: list[Path]) -> None:
         nothing = "SELECT '' AS artifact, '' AS stage, '' AS id, '' AS reason, '' AS detail WHERE false"
         database.execute(f"CREATE VIEW drops AS {' UNION ALL '.join(drops) or nothing}")
         database.execute(f"CREATE VIEW calls AS SELECT * FROM {parquet(copies)}")
-        database.execute(
-            "CREATE TABLE spend AS SELECT run, stage, role, engine, count(*) AS calls, sum(prompt_tokens) AS "
-            "prompt_tokens, "
-            "sum(completion_tokens) AS completion_tokens, round(avg(latency_s), 4) AS mean_latency_s FROM calls "
-            "GROUP BY ALL ORDER BY ALL"
+        insert(
+            database,
+            "spend",
+            "run VARCHAR, stage VARCHAR, step VARCHAR, role VARCHAR, engine VARCHAR, calls BIGINT, "
+            "prompt_tokens BIGINT, completion_tokens BIGINT, mean_latency_s DOUBLE",
+            ((*who, *numbers[:3], numbers[3] / numbers[0]) for who, numbers in sorted(spent_in(store.calls).items())),
         )
         insert(database, "store", "root VARCHAR", [(str(store.root),)])
     finally:
@@ -157,31 +157,6 @@ def query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     except (duckdb.Error, RuntimeError, OverflowError) as error:
         said = " ".join(str(error).split())[:400]
         raise InputError(f"{said}; `synthmill ls` shows what there is") from error
-
-
-def spent_by(store: Store, job: str, prices: BudgetSettings) -> dict[str, Usage]:
-    """What all runs of a job have spent, by stage, as the call store has it: what a killed run was answered counts."""
-    mine = [run.id for run in runs(store) if run.job == job]
-    found: dict[str, Usage] = {}
-    if mine:
-        rebuild(store)
-        listed = ", ".join("'" + run.replace("'", "''") + "'" for run in mine)
-        sums = "sum(calls)::BIGINT, sum(prompt_tokens)::BIGINT, sum(completion_tokens)::BIGINT"
-        rows = query(store, f"SELECT stage, engine, {sums} FROM spend WHERE run IN ({listed}) GROUP BY ALL")[1]
-        for stage, engine, *numbers in rows:
-            found[stage] = found.get(stage, Usage()).plus(usage_of(prices, engine, *numbers))
-        for call in unsealed_calls(store, set(mine)):
-            numbers = [1, call["prompt_tokens"], call["completion_tokens"]]
-            found[call["stage"]] = found.get(call["stage"], Usage()).plus(usage_of(prices, call["engine"], *numbers))
-    return found
-
-
-def unsealed_calls(store: Store, of_runs: set[str]) -> Iterator[dict[str, Any]]:
-    """Answers in segments that somebody still writes, which no copy has."""
-    for segment in map(Segment, segment_files(store.calls)):
-        for kind, _, _, data in () if segment.index_path.exists() else segment.lines():
-            if kind == b"A" and (record := orjson.loads(data[HEAD:])).get("run") in of_runs:
-                yield record
 
 
 def is_stale(store: Store) -> bool:
@@ -219,11 +194,11 @@ def insert(database: "duckdb.DuckDBPyConnection", table: str, columns: str, rows
 def copy_calls(folder: Path) -> list[Path]:
     """Parquet copies of the sealed segments, made once each; an empty one stands in when there is none."""
     copies = []
+    sealed = sealed_segments(folder)
     for path in segment_files(folder):
         copy = folder / COPIES / f"{path.stem}.parquet"
-        index = Segment(path).index_path
-        if index.exists():
-            if not copy.exists() or copy.stat().st_mtime < index.stat().st_mtime:
+        if path.name in sealed:
+            if not copy.exists() or copy.stat().st_mtime < path.stat().st_mtime:
                 write_atomically(copy, lambda temporary, path=path: write_copy(Segment(path), temporary))  # type: ignore[misc]
             copies.append(copy)
     empty = folder / COPIES / "empty.parquet"
@@ -244,6 +219,8 @@ def write_copy(segment: Segment, path: Path) -> None:
                     orjson.dumps(record["messages"]).decode(),
                     orjson.dumps(record["sampling"]).decode(),
                 )
+                continue
+            if kind != b"A":
                 continue
             messages, sampling = asked.get(record["ask"], ("[]", "{}"))
             rows.append({**record, "key": key.hex(), "messages": messages, "sampling": sampling})

@@ -22,20 +22,33 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     Raises StoreError when the store cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def fill(temporary: Path) -> Path:
         write(temporary)
+        return path
+
+    write_then_name(path, fill)
+
+
+def write_then_name(near: Path, write: Callable[[Path], Path]) -> Path:
+    """As write_atomically, for a file whose name depends on what was written: `write` fills the temporary file, which
+    lies beside `near`, and returns the path that it gets.
+    """
+    temporary = near.with_name(f".{near.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        near.parent.mkdir(parents=True, exist_ok=True)
+        path = write(temporary)
         sync(temporary)
         temporary.rename(path)
         sync(path.parent)
     except OSError as error:
         raise StoreError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another --store"
+            f"cannot write {near}: {error.strerror or error}; free space or choose another --store"
         ) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+    return path
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from schemas.errors import InputError
+from schemas.texts import loads
 from storage.queries import QUERY, rows_of
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
@@ -100,7 +101,7 @@ def open_file(path: Path) -> Any:
 def read_json_array(path: Path, file: io.BufferedIOBase) -> Iterator[Line]:
     """The objects of one JSON array, all in memory. Raises InputError for anything else."""
     try:
-        rows = orjson.loads(file.read().removeprefix(b"\xef\xbb\xbf"))
+        rows = loads(file.read().removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as error:
         raise InputError(f"{path} is not valid JSON: {error}; for one object per line, name it .jsonl") from error
     if not isinstance(rows, list):
@@ -133,7 +134,7 @@ def read_jsonl(file: io.BufferedIOBase) -> Iterator[Line]:
 def parse_json(data: bytes) -> Any:
     """JSON, also with the NaN, Infinity and endless numbers that Python's own writer makes."""
     try:
-        return orjson.loads(data)
+        return loads(data)
     except orjson.JSONDecodeError as error:
         if b"NaN" in data or b"Infinity" in data or "infinity" in str(error):
             with suppress(ValueError, RecursionError):

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from schemas.errors import InputError
+from schemas.texts import loads
 
 QUERY = ".sql"
 RUN = Path(__file__).with_name("run_query.py")
@@ -42,7 +41,7 @@ def lines_of_query(path: Path) -> Iterator[bytes]:
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a query, one at a time. Raises InputError."""
-    return map(orjson.loads, lines_of_query(path))
+    return map(loads, lines_of_query(path))
 
 
 def checksum_of(path: Path) -> str:

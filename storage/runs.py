@@ -21,9 +21,10 @@ Status = Literal["running", "finished", "failed", "stopped", "crashed"]
 
 
 class StageRun(Frozen):
-    """What one run did for one stage. spent: this run's requests and tokens by role (a manifest's are of all time)."""
+    """What one run did for one step. spent: this run's requests and tokens by role (a manifest's are of all time)."""
 
     stage: str
+    step: str = Field("", description="its id within the run; the stage's name where that says enough")
     artifact: str
     key: str
     rows_in: int
@@ -33,9 +34,10 @@ class StageRun(Frozen):
     seconds: float
 
     @classmethod
-    def of(cls, manifest: Manifest, spent: dict[str, dict[str, int]], seconds: float) -> "StageRun":
+    def of(cls, manifest: Manifest, spent: dict[str, dict[str, int]], seconds: float, step: str = "") -> "StageRun":
         return cls(
             stage=manifest.stage,
+            step=step or manifest.stage,
             artifact=manifest.reference,
             key=manifest.key,
             rows_in=manifest.rows_in,
@@ -44,6 +46,11 @@ class StageRun(Frozen):
             spent=spent,
             seconds=round(seconds, 2),
         )
+
+    @property
+    def step_id(self) -> str:
+        """Records of earlier versions have stages only."""
+        return self.step or self.stage
 
     def total(self, what: str) -> int:
         """One of sent, reused, failed, prompt_tokens, completion_tokens, over all roles."""
@@ -178,9 +185,9 @@ def find_run(store: Store, name: str, *, published: bool = False) -> RunRecord:
 
 
 def manifests_of(store: Store, run: RunRecord) -> dict[str, Manifest]:
-    """A run's artifacts by stage, in their order; those that are gone are left out."""
-    paths = {stage.stage: store.manifest_path(stage.stage, stage.key) for stage in run.stages}
-    return {stage: read_manifest(path) for stage, path in paths.items() if path.exists()}
+    """A run's artifacts by step, in their order; those that are gone are left out."""
+    paths = {stage.step_id: store.manifest_path(stage.stage, stage.key) for stage in run.stages}
+    return {step: read_manifest(path) for step, path in paths.items() if path.exists()}
 
 
 def summary(record: RunRecord) -> str:
@@ -188,13 +195,13 @@ def summary(record: RunRecord) -> str:
     lines = [
         f"# {record.flow} {record.id}: {record.status}",
         "",
-        "| stage | rows in | rows out | dropped | calls sent | reused | tokens in | tokens out | seconds |",
-        "|---|---:|---:|---|---:|---:|---:|---:|---:|",
+        "| step | artifact | rows in | rows out | dropped | calls sent | reused | tokens in | tokens out | seconds |",
+        "|---|---|---:|---:|---|---:|---:|---:|---:|---:|",
     ]
     for stage in record.stages:
         dropped = ", ".join(f"{count} {reason}" for reason, count in stage.dropped.items()) or "none"
         numbers = [stage.total(what) for what in ("sent", "reused", "prompt_tokens", "completion_tokens")]
-        cells = [stage.artifact, stage.rows_in, stage.rows, dropped, *numbers, stage.seconds]
+        cells = [stage.step_id, stage.artifact, stage.rows_in, stage.rows, dropped, *numbers, stage.seconds]
         lines.append("| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells) + " |")
     if record.error:
         lines += ["", f"**{record.error}**"]

@@ -37,6 +37,9 @@ class ActorPool:
         self._slots: list[Slot] = []
         self._failed = 0
 
+    def __len__(self) -> int:
+        return len(self._slots)
+
     def ensure(self, count: int) -> None:
         """Have so many, or more; those that are there forget the stage before."""
         self._failed = 0

@@ -4,25 +4,33 @@ A request is leased before it is sent, so requests never exceed their limit; tok
 is there, so they exceed theirs by what was in flight at most.
 """
 
+import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from schemas.budget import BudgetSettings, Limits, Usage, total, usage_of
 from schemas.errors import LimitReached
 
-Lease = Callable[[str, int, Usage], Awaitable["Grant"]]
-"""Ask the coordinator, wherever it is: stage, requests wanted, what was used since the last time."""
+Lease = Callable[[str, int, Usage, int], Awaitable["Grant"]]
+"""Ask the coordinator, wherever it is: step, requests wanted; since the last time, what was used and how many sent."""
+WAIT_S = 0.25
+WAITS = 240  # for requests that another worker leased and has not sent yet
 
 
 class Grant(NamedTuple):
-    """How many requests may be sent; where it is none, why."""
+    """How many requests may be sent; where it is none, why. held: other workers may give some back. tight: so few are
+    left that what is not needed goes back at once.
+    """
 
     requests: int
     why: str = ""
+    held: bool = False
+    tight: bool = False
 
 
 class Budget:
-    """The coordinator. spent: by stage, what was spent before."""
+    """The coordinator. spent: by step, what was spent before."""
 
     def __init__(self, settings: BudgetSettings, spent: Mapping[str, Usage]) -> None:
         self.settings = settings
@@ -31,56 +39,84 @@ class Budget:
     def reset(self, spent: Mapping[str, Usage]) -> None:
         """Count from here, while nobody holds a lease."""
         self.spent = dict(spent)  # requests count from when they are leased
+        self.held = 0
 
-    def lease(self, stage: str, wanted: int, used: Usage) -> Grant:
+    def lease(self, step: str, wanted: int, used: Usage, sent: int) -> Grant:
         """used: tokens and money since the last time; its requests are those given back."""
-        before = self.spent.get(stage, Usage())
+        before = self.spent.get(step, Usage())
         returned = used.model_copy(update={"requests": -used.requests})
-        self.spent[stage] = now = before.plus(returned)
+        self.spent[step] = now = before.plus(returned)
+        self.held = max(0, self.held - sent - used.requests)
         everything = total(self.spent)
-        count = wanted
-        mine = self.settings.stages.get(stage, Limits())
-        for name, limits, usage in (("the run's", self.settings, everything), (f"{stage}'s", mine, now)):
+        count, room = wanted, wanted * 4
+        for name, limits, usage in (
+            ("the run's", self.settings, everything),
+            (f"{step}'s", self.settings.stages.get(step, Limits()), now),
+        ):
             if why := usage.over(limits):
-                return Grant(0, f"{name} budget is spent: {why}")
+                only_requests = not usage.model_copy(update={"requests": 0}).over(limits)
+                return Grant(0, f"{name} budget is spent: {why}", held=only_requests and self.held > 0, tight=True)
             if limits.requests is not None:
-                count = min(count, limits.requests - usage.requests)
-        self.spent[stage] = now.plus(Usage(requests=count))
-        return Grant(count)
+                room = min(room, limits.requests - usage.requests)
+                count = min(count, room)
+        self.spent[step] = now.plus(Usage(requests=count))
+        self.held += count
+        return Grant(count, held=self.held > count, tight=room < wanted * 4)
 
 
 class Gate:
-    """What one worker has leased for a stage."""
+    """What one worker has leased for a step."""
 
-    def __init__(self, stage: str, settings: BudgetSettings, lease: Lease) -> None:
-        self.stage, self.settings, self._lease = stage, settings, lease
+    def __init__(self, step: str, settings: BudgetSettings, lease: Lease) -> None:
+        self.step, self.settings, self._lease = step, settings, lease
         self.balance = 0
+        self._tight = False
         self._used = Usage()
+        self._sent = 0
+
+    @property
+    def spare(self) -> bool:
+        """Whether requests are leased here that other workers may need."""
+        return self._tight and self.balance > 0
 
     def take(self, count: int) -> bool:
         """Whether so many requests may be sent now; they are then taken."""
         if self.balance < count:
             return False
         self.balance -= count
+        self._sent += count
         return True
 
     def answered(self, engine: str, prompt_tokens: int, completion_tokens: int) -> None:
         self._used = self._used.plus(usage_of(self.settings, engine, 0, prompt_tokens, completion_tokens))
 
     async def refill(self, wanted: int, least: int) -> None:
-        """Lease more. Raises LimitReached where not even `least` are to be had."""
-        used, self._used = self._used, Usage()
-        grant = await self._lease(self.stage, wanted, used)
-        self.balance += grant.requests
+        """Lease more; waits while others hold what they have not sent. Raises LimitReached where `least` are not to be
+        had.
+        """
+        for _ in range(WAITS):
+            grant = await self._report(wanted, given_back=0)
+            self.balance += grant.requests
+            if self.balance >= least or not grant.held:
+                break
+            await self.close()  # two that wait for each other's share would wait for ever
+            await asyncio.sleep(WAIT_S * random.uniform(0.5, 1.5))
         if self.balance < least:
-            why = grant.why or f"{self.stage} needs {least} requests at once, and fewer are left"
+            why = grant.why or f"{self.step} needs {least} requests at once, and fewer are left"
             raise LimitReached(f"{why}; everything answered is kept: raise the budget and run the same command again")
 
     async def close(self) -> None:
         """Give back what was not used."""
-        used = self._used.plus(Usage(requests=self.balance))
-        self._used, self.balance = Usage(), 0
-        await self._lease(self.stage, 0, used)
+        unused, self.balance = self.balance, 0
+        await self._report(0, given_back=unused)
+        self._tight = False
+
+    async def _report(self, wanted: int, given_back: int) -> Grant:
+        used, self._used = self._used.plus(Usage(requests=given_back)), Usage()
+        sent, self._sent = self._sent, 0
+        grant = await self._lease(self.step, wanted, used, sent)
+        self._tight = grant.tight
+        return grant
 
 
 class RemoteLease:
@@ -89,6 +125,6 @@ class RemoteLease:
     def __init__(self, coordinator: Any) -> None:
         self.coordinator = coordinator
 
-    async def __call__(self, stage: str, wanted: int, used: Usage) -> Grant:
-        grant: Grant = await self.coordinator.lease.remote(stage, wanted, used)
+    async def __call__(self, step: str, wanted: int, used: Usage, sent: int) -> Grant:
+        grant: Grant = await self.coordinator.lease.remote(step, wanted, used, sent)
         return grant

@@ -8,11 +8,13 @@ without a task, up to its first missing answer.
 """
 
 import asyncio
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from schemas.artifacts import Loss
 from schemas.calls import Completion, Request, ask_hash, call_key, wire_seed
 from schemas.errors import Drop, EngineError, SynthmillError
 from schemas.rows import Dropped, Row
@@ -38,13 +40,15 @@ class Spent:
 
 @dataclass(slots=True)
 class PartResult:
-    """What became of a part's rows, in their order. calls: per kept row, the keys of the answers it was made from."""
+    """What became of a part's rows, in their order. calls: per kept row, the keys of the answers it was made from.
+    lost: by call key, the answers that a failing engine lost.
+    """
 
     rows: list[Row]
     calls: list[list[str]]
     dropped: list[Dropped]
     spent: dict[str, Spent]
-    lost_answers: int = 0
+    lost: dict[str, Loss] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -52,8 +56,9 @@ class Part:
     outcomes: list[tuple[Row | Dropped, list[str]] | None]
     left: int
     done: "asyncio.Future[None]"
+    lost_before: Mapping[bytes, Loss]
     spent: dict[str, Spent] = field(default_factory=dict)
-    lost_answers: int = 0
+    lost: dict[str, Loss] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -85,19 +90,28 @@ class Call:
 
 @dataclass(slots=True)
 class Lane:
+    """An engine's requests. heard_at: when it last answered, or was asked the first of what is in flight."""
+
     engine: Engine
     queue: deque[Call] = field(default_factory=deque)
     in_flight: int = 0
+    heard_at: float = 0.0
 
 
 class Driver:
     """Drive one recipe over parts of rows. engines: by role; a role that shares an engine object shares its window."""
 
     def __init__(
-        self, recipe: Recipe[Any, Any], engines: Mapping[str, Engine], calls: CallStore, gate: Gate | None = None
+        self,
+        recipe: Recipe[Any, Any],
+        engines: Mapping[str, Engine],
+        calls: CallStore,
+        gate: Gate | None = None,
+        step: str = "",
     ) -> None:
-        """gate: what may be sent, where there is a budget."""
+        """gate: what may be sent, where there is a budget. step: the step's id, stored with its answers."""
         self.recipe = recipe
+        self.step = step or recipe.name
         self.calls = calls
         self._gate = gate
         self._leasing = False
@@ -121,21 +135,30 @@ class Driver:
     def in_flight(self) -> int:
         return sum(lane.in_flight for lane in self._all_lanes)
 
-    async def run(self, rows: Sequence[Row]) -> PartResult:
+    @property
+    def silence(self) -> dict[str, float]:
+        """Seconds for which an engine has answered none of the requests in flight, by its name."""
+        now = time.monotonic()
+        return {lane.engine.name: now - lane.heard_at for lane in self._all_lanes if lane.in_flight}
+
+    async def run(self, rows: Sequence[Row], lost_before: Mapping[str, Loss] | None = None) -> PartResult:
         """Bring every row of a part to its end. Several parts may run at once; they share the window.
 
+        lost_before: the answers that earlier runs lost, by call key; settled ones are not asked for again.
         Raises EngineError when an engine is gone and whatever `stop` was given; answers that came in are stored
         either way.
         """
         if self._failure:
             raise self._failure
-        part = Part([None] * len(rows), len(rows), asyncio.get_running_loop().create_future())
+        done = asyncio.get_running_loop().create_future()
+        losses = {bytes.fromhex(key): loss for key, loss in (lost_before or {}).items()}
+        part = Part([None] * len(rows), len(rows), done, losses)
         if rows:
             self._parts.append(part)
             self._waiting.extend((row, place, part) for place, row in enumerate(rows))
             self._pump_soon()
             await part.done
-        result = PartResult([], [], [], part.spent, part.lost_answers)
+        result = PartResult([], [], [], part.spent, part.lost)
         for outcome in part.outcomes:
             assert outcome is not None
             made, keys = outcome
@@ -197,10 +220,16 @@ class Driver:
                     self._lease_soon(self._gate, len(call.keys))
                     break
                 lane.queue.popleft()
+                if not lane.in_flight:
+                    lane.heard_at = time.monotonic()
                 lane.in_flight += len(call.keys)
-                task = loop.create_task(self._ask(lane, call))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._start(loop.create_task(self._ask(lane, call)))
+        if self._gate and self._gate.spare and not self._waiting and not any(lane.queue for lane in self._all_lanes):
+            self._start(loop.create_task(self._guarded_gate(self._gate.close())))
+
+    def _start(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _lease_soon(self, gate: Gate, least: int) -> None:
         """Ask for the right to send a window more; the run ends where the budget does."""
@@ -209,18 +238,20 @@ class Driver:
         self._leasing = True
 
         async def lease() -> None:
-            try:
-                await gate.refill(max(least, self._capacity), least)
-            except SynthmillError as error:
-                self.stop(error)
-            except Exception as error:
-                self.stop(EngineError(f"the budget's coordinator is gone ({type(error).__name__}: {error})"))
+            await self._guarded_gate(gate.refill(max(least, self._capacity), least))
             self._leasing = False
             self._pump_soon()
 
-        task = asyncio.get_running_loop().create_task(lease())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start(asyncio.get_running_loop().create_task(lease()))
+
+    async def _guarded_gate(self, leasing: Awaitable[None]) -> None:
+        """Talk to the budget's coordinator; the run stops where the budget is spent, or the coordinator gone."""
+        try:
+            await leasing
+        except SynthmillError as error:
+            self.stop(error)
+        except Exception as error:
+            self.stop(EngineError(f"the budget's coordinator is gone ({type(error).__name__}: {error})"))
 
     async def _ask(self, lane: Lane, call: Call) -> None:
         completions: Sequence[Completion] = ()
@@ -231,6 +262,7 @@ class Driver:
         except Exception as error:
             self.stop(EngineError(f"{lane.engine.name} failed with {type(error).__name__}: {error}"))
         finally:
+            lane.heard_at = time.monotonic()
             lane.in_flight -= len(call.keys)
             self._outstanding -= len(call.keys)
             self._arrived.append((call, completions))
@@ -250,35 +282,54 @@ class Driver:
     def _take(self, arrived: list[tuple[Call, Sequence[Completion]]]) -> None:
         for call, completions in arrived:
             role = call.request.role
-            facts = {"engine": self._lanes[role].engine.name, "role": role, "stage": self.recipe.name}
+            facts = {
+                "engine": self._lanes[role].engine.name,
+                "role": role,
+                "stage": self.recipe.name,
+                "step": self.step,
+            }
             for key, sample, completion in zip(call.keys, call.samples, completions, strict=False):
-                if completion.error is None and key in call.wanted:
-                    self.calls.add(key, call.ask, call.asked, completion, sample=sample, **facts)
+                if completion.error is None:
+                    repeated = key not in call.wanted and (key in self._pending or self.calls.find(key) is not None)
+                    self.calls.add(key, call.ask, call.asked, completion, repeated, sample=sample, **facts)
         self.calls.flush()
         for call, completions in arrived:
             self._deliver(call, completions)
 
     def _deliver(self, call: Call, completions: Sequence[Completion]) -> None:
+        """Hand a call's answers to the rows that wait for them. Every answer was paid for, also one that a group asked
+        for again: all of them are counted, in the part that had the call made.
+        """
         role = call.request.role
+        engine = self._lanes[role].engine.name
+        paying = next(iter(call.wanted.values()))[0][0].part
         for key, completion in zip(call.keys, completions, strict=False):
-            self._pending.pop(key, None)
+            if self._pending.get(key) is call:
+                del self._pending[key]
+            if self._gate:
+                self._gate.answered(engine, completion.prompt_tokens, completion.completion_tokens)
+            for spent in (self._spent(paying.spent, role), self._spent(self.totals, role)):
+                spent.sent += 1
+                spent.failed += completion.error is not None
+                spent.prompt_tokens += completion.prompt_tokens
+                spent.completion_tokens += completion.completion_tokens
             for turn, (flight, index) in enumerate(call.wanted.get(key, ())):
-                if self._gate and not turn:
-                    engine = self._lanes[role].engine.name
-                    self._gate.answered(engine, completion.prompt_tokens, completion.completion_tokens)
-                for spent in (self._spent(flight.part.spent, role), self._spent(self.totals, role)):
-                    if turn:
-                        spent.reused += 1
-                        continue
-                    spent.sent += 1
-                    spent.failed += completion.error is not None
-                    spent.prompt_tokens += completion.prompt_tokens
-                    spent.completion_tokens += completion.completion_tokens
-                flight.part.lost_answers += completion.lost
+                if turn:
+                    self._count_reused(flight.part, role)
+                if completion.lost:
+                    self._lose(flight.part, key, completion)
                 flight.answers[index] = completion
                 flight.missing -= 1
                 if flight.missing == 0:
                     self._advance(flight, flight.answers)
+
+    def _lose(self, part: Part, key: bytes, completion: Completion) -> None:
+        before = part.lost_before.get(key)
+        part.lost[key.hex()] = Loss(runs=1 + (before.runs if before else 0), error=completion.error or "")
+
+    def _count_reused(self, part: Part, role: str) -> None:
+        for spent in (self._spent(part.spent, role), self._spent(self.totals, role)):
+            spent.reused += 1
 
     def _advance(self, flight: Flight, answers: Any) -> None:
         """Step a row with stored answers until one is missing or the row has come to its end."""
@@ -350,8 +401,10 @@ class Driver:
                 groups.setdefault(group, []).append(index)
             if (stored := self.calls.find(key)) is not None:
                 flight.answers[index] = stored
-                self._spent(flight.part.spent, request.role).reused += 1
-                self._spent(self.totals, request.role).reused += 1
+                self._count_reused(flight.part, request.role)
+            elif (loss := flight.part.lost_before.get(key)) and loss.settled:
+                flight.answers[index] = Completion(text="", finish_reason="error", error=loss.error)
+                flight.part.lost[key.hex()] = loss
             elif repeated or key in self._pending:
                 later.append(index)
             else:

@@ -9,6 +9,8 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MARK = "SYNTHMILL_GUARD"
@@ -45,19 +47,31 @@ while quiet < 3 and time.monotonic() < until:
 """
 
 
-def guard() -> None:
-    """Start the watcher for this process, once; call it before anything else is started."""
-    if not hasattr(os, "pidfd_open") or not Path("/proc/self/environ").exists():
-        return
-    pid, _, mark = os.environ.get(MARK, "").partition(":")
-    if pid == str(os.getpid()):
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Have the watcher for what this process starts meanwhile; enter before anything else is started. Afterwards the
+    process is as it was: what its user starts later (in a notebook, say) carries no mark.
+    """
+    if not hasattr(os, "pidfd_open") or not Path("/proc/self/environ").exists() or is_guarded():
+        yield
         return
     mark = f"{os.getpid()}:{secrets.token_hex(8)}"
     os.environ[MARK] = mark
-    subprocess.Popen(
+    watcher = subprocess.Popen(
         [sys.executable, "-S", "-E", "-c", WATCH, str(os.getpid()), f"{MARK}={mark}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    try:
+        yield
+    finally:
+        os.environ.pop(MARK, None)
+        watcher.kill()
+        watcher.wait()
+
+
+def is_guarded() -> bool:
+    """Whether this very process has a watcher: a parent's mark is passed on, and watched by the parent's."""
+    return os.environ.get(MARK, "").partition(":")[0] == str(os.getpid())

@@ -1,25 +1,31 @@
-"""Parts made in this process, on one event loop, in a thread of its own."""
+"""Parts made in this process, on one event loop, in a thread of its own: also where an event loop runs already, as in a
+notebook.
+"""
 
 import asyncio
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import uvloop
 
 from schemas.artifacts import PartSeal
-from schemas.errors import Stopped, SynthmillError
+from schemas.errors import STOPPED, Stopped, SynthmillError
 from schemas.progress import Progress
-from schemas.settings import EngineSettings
 from storage.artifacts import Store
 from tasks.frames import FrameStage
+from tasks.job import Job, Planned
 from tasks.limits import NO_LIMITS, RunLimits
-from tasks.sharing import POLL_S, STOPPED, parts_ahead
+from tasks.sharing import POLL_S, parts_ahead
 from tasks.stages import OnProgress
-from tasks.worker import Job, Stage, Worker
+from tasks.worker import Worker
+
+GIVEN_UP_S = 10
+Result = TypeVar("Result")
 
 
 class InProcess:
@@ -28,24 +34,21 @@ class InProcess:
     def __init__(self, store: Store, run: str, stop: threading.Event, limits: RunLimits = NO_LIMITS) -> None:
         self.stop, self.limits = stop, limits
         self._worker = Worker(store, run, *limits.here())
-        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread: threading.Thread | None = None
 
-    def run(
-        self, stage: Stage, roles: Mapping[str, EngineSettings], jobs: Sequence[Job], on_progress: OnProgress
-    ) -> Iterator[PartSeal]:
+    def run(self, planned: Planned, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[PartSeal]:
         news: queue.SimpleQueue[PartSeal | Progress | BaseException | None] = queue.SimpleQueue()
-        ahead = 1 if isinstance(stage, FrameStage) else parts_ahead(roles, 1, jobs)
+        ahead = 1 if isinstance(planned.stage, FrameStage) else parts_ahead(planned.roles, 1, jobs)
 
-        def work() -> None:
+        async def work() -> None:
             try:
-                self._runner.run(self._run(stage, dict(roles), deque(jobs), ahead, news.put))
+                await self._run(planned, deque(jobs), ahead, news.put)
                 news.put(None)
             except BaseException as error:
                 news.put(error)
 
-        self._thread = threading.Thread(target=work, name="synthmill-driver", daemon=True)
-        self._thread.start()
+        self._start(work())
         while (item := news.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
@@ -53,10 +56,9 @@ class InProcess:
                 on_progress(item)
             else:
                 yield item
-        self._thread.join()
 
     def make_room(self) -> None:
-        self._runner.run(self._worker.make_room())
+        self._start(self._worker.make_room()).result()
 
     def spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         for job in jobs:
@@ -64,10 +66,16 @@ class InProcess:
                 raise Stopped(STOPPED)
             yield work(*job)
 
+    def _start(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Start a coroutine on our loop, and the loop with the first one."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop.run_forever, name="synthmill-driver", daemon=True)
+            self._thread.start()
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
     async def _run(
         self,
-        stage: Stage,
-        roles: dict[str, EngineSettings],
+        planned: Planned,
         waiting: deque[Job],
         ahead: int,
         tell: Callable[[PartSeal | Progress], None],
@@ -79,7 +87,7 @@ class InProcess:
         self.limits.count_again()
         while working or (waiting and failure is None):
             while waiting and failure is None and len(working) < ahead:
-                working.add(asyncio.create_task(self._worker.work(stage, roles, 1, waiting.popleft())))
+                working.add(asyncio.create_task(self._worker.work(planned, 1, waiting.popleft())))
             done, working = await asyncio.wait(working, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 if error := task.exception():
@@ -91,18 +99,30 @@ class InProcess:
                 failure = Stopped(STOPPED)
             if time.monotonic() - told > POLL_S or not working:
                 told = time.monotonic()
-                tell(progress := self._worker.progress(stage.name))
-                if failure is None and (failure := self.limits.reached(stage, progress)):
+                tell(progress := self._worker.progress(planned.step))
+                if failure is None and (failure := self.limits.reached(planned, progress)):
                     self._worker.stop(failure.message)
         if failure:
             raise failure
 
     def close(self) -> None:
         """Seal and free everything; what is still in flight (after a second Ctrl-C) is given up."""
-        if self._thread and self._thread.is_alive():
-            loop = self._runner.get_loop()
-            loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
-            self._thread.join(10)
-        if not (self._thread and self._thread.is_alive()):
-            self._runner.run(self._worker.close())
-            self._runner.close()
+
+        async def close() -> None:
+            working = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in working:
+                task.cancel()
+            if working:
+                await asyncio.wait(working, timeout=GIVEN_UP_S)
+            await self._worker.close()
+            await self._loop.shutdown_asyncgens()
+            await self._loop.shutdown_default_executor()
+
+        try:
+            self._start(close()).result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            assert self._thread
+            self._thread.join(GIVEN_UP_S)
+            if not self._loop.is_running():
+                self._loop.close()

@@ -10,8 +10,8 @@ from schemas.budget import Usage
 from schemas.errors import LimitReached
 from schemas.progress import Progress
 from tasks.budget import Budget, Grant
+from tasks.job import Planned
 from tasks.recipe import Recipe
-from tasks.worker import Stage
 
 FEWEST_ROWS = 100  # with fewer, a share says little
 REASONS_TOLD = 3
@@ -19,8 +19,8 @@ REASONS_TOLD = 3
 
 @dataclass(frozen=True)
 class RunLimits:
-    """drops: the share of a stage's rows that may be dropped, where models are asked: other stages drop on purpose.
-    spent: tells, at a stage's start, what the job has spent by then, by stage.
+    """drops: the share of a step's rows that may be dropped, where models are asked: other stages drop on purpose.
+    spent: tells, at a step's start, what the job has spent by then, by step.
     """
 
     budget: Budget | None = None
@@ -38,30 +38,30 @@ class RunLimits:
             return ()
         budget = self.budget
 
-        async def lease(stage: str, wanted: int, used: Usage) -> Grant:
-            return budget.lease(stage, wanted, used)
+        async def lease(step: str, wanted: int, used: Usage, sent: int) -> Grant:
+            return budget.lease(step, wanted, used, sent)
 
         return budget.settings, lease
 
-    def reached(self, stage: Stage, progress: Progress) -> LimitReached | None:
-        """Whether a stage under way drops too much."""
-        if not isinstance(stage, Recipe):
+    def reached(self, planned: Planned, progress: Progress) -> LimitReached | None:
+        """Whether a step under way drops too much."""
+        if not isinstance(planned.stage, Recipe):
             return None
-        return self.too_many(stage.name, progress.rows, progress.dropped, progress.reasons)
+        return self.too_many(planned.step, progress.rows, progress.dropped, progress.reasons)
 
-    def check(self, stage: Stage, made: Manifest) -> None:
-        """Raises LimitReached for a finished stage that dropped too much."""
-        if isinstance(stage, Recipe):
-            dropped = made.dropped
-            if error := self.too_many(stage.name, made.rows_in, sum(dropped.values()), dropped):
+    def check(self, planned: Planned, manifest: Manifest) -> None:
+        """Raises LimitReached for a finished step that dropped too much."""
+        if isinstance(planned.stage, Recipe):
+            dropped = manifest.dropped
+            if error := self.too_many(planned.step, manifest.rows_in, sum(dropped.values()), dropped):
                 raise error
 
-    def too_many(self, stage: str, rows: int, dropped: int, reasons: Mapping[str, int]) -> LimitReached | None:
+    def too_many(self, step: str, rows: int, dropped: int, reasons: Mapping[str, int]) -> LimitReached | None:
         if rows < FEWEST_ROWS or dropped <= self.drops * rows:
             return None
         told = ", ".join(f"{count:,} {reason}" for reason, count in Counter(reasons).most_common(REASONS_TOLD))
         return LimitReached(
-            f"{stage}: {dropped:,} of {rows:,} rows were dropped ({told}), more than the {self.drops:.0%} of "
+            f"{step}: {dropped:,} of {rows:,} rows were dropped ({told}), more than the {self.drops:.0%} of "
             "drop_limit; what is made is kept: mend the cause, or raise drop_limit, and run the same command again"
         )
 

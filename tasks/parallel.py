@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.artifacts import PartSeal
-from schemas.errors import EngineError, EngineRefused, InputError, Stopped, SynthmillError
+from schemas.errors import STOPPED, EngineError, EngineRefused, InputError, Stopped, SynthmillError
 from schemas.progress import Progress
 from schemas.settings import EngineSettings
 from storage.artifacts import Store
@@ -30,10 +30,11 @@ from tasks.actors import AGAIN, CLOSE_S, PART_ATTEMPTS, ROOM_S, SAY_WAITING_S, A
 from tasks.budget import Budget, RemoteLease
 from tasks.frames import FrameStage
 from tasks.in_process import InProcess
+from tasks.job import Job, Planned
 from tasks.limits import NO_LIMITS, RunLimits
-from tasks.sharing import POLL_S, STOPPED, added, parts_ahead, workers_for
+from tasks.sharing import POLL_S, added, parts_ahead, workers_for
 from tasks.stages import OnProgress
-from tasks.worker import Job, Stage, Worker
+from tasks.worker import Worker
 
 REACH_S = 10
 
@@ -59,18 +60,16 @@ class RayPool:
         if address is None or has_token():  # before Ray is imported
             os.environ.setdefault("RAY_AUTH_MODE", "token")
 
-    def run(
-        self, stage: Stage, roles: Mapping[str, EngineSettings], jobs: Sequence[Job], on_progress: OnProgress
-    ) -> Iterator[PartSeal]:
+    def run(self, planned: Planned, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[PartSeal]:
         import ray
         from ray.exceptions import RayActorError, RayError
 
-        roles = dict(roles)
+        roles = planned.roles
         self._start_ray()
         count = min(workers_for(roles, self.workers, self._cores()), len(jobs))
-        self._ensure(count, resources_of(roles))
+        count = self._ensure(count, resources_of(roles), borrow=not roles)
         self._count_again()
-        ahead = 1 if isinstance(stage, FrameStage) else parts_ahead(roles, count, jobs)
+        ahead = 1 if isinstance(planned.stage, FrameStage) else parts_ahead(roles, count, jobs)
         waiting = deque(jobs)
         attempts: dict[str, int] = {}
         working: dict[Any, tuple[Any, Job]] = {}  # reference -> the actor that has the part
@@ -98,7 +97,7 @@ class RayPool:
                     break
                 job = waiting.popleft()
                 attempts[job.key] = attempts.get(job.key, 0) + 1
-                working[actor.work.remote(stage, roles, count, job, attempts[job.key] > 1)] = (actor, job)
+                working[actor.work.remote(planned, count, job, attempts[job.key] > 1)] = (actor, job)
             idle.look(bool(working))
             for reference in first_of(working):
                 actor, job = working.pop(reference)
@@ -123,11 +122,11 @@ class RayPool:
                         heard[asked[reference]] = ray.get(reference)
                     del asked[reference]
                 on_progress(now := added(list(heard.values())))
-                if failure is None and (failure := self.limits.reached(stage, now)):
+                if failure is None and (failure := self.limits.reached(planned, now)):
                     self._actors.tell(failure.message)
                 free = [actor for actor in ready if actor not in asked.values()]
-                asked.update((actor.progress.remote(stage.name), actor) for actor in free)
-        last = {actor.progress.remote(stage.name): actor for actor in ready}
+                asked.update((actor.progress.remote(planned.step), actor) for actor in free)
+        last = {actor.progress.remote(planned.step): actor for actor in ready}
         for reference in ray.wait(list(last), num_returns=len(last), timeout=5)[0] if last else ():
             with suppress(RayError):
                 heard[last[reference]] = ray.get(reference)
@@ -148,7 +147,7 @@ class RayPool:
 
         self._start_ray()
         count = min(workers_for({}, self.workers, self._cores()), len(jobs))
-        self._ensure(count, {"CPU": 1.0})
+        count = self._ensure(count, {"CPU": 1.0}, borrow=True)
         waiting = deque((job, 1) for job in jobs)
         working: dict[Any, tuple[Any, tuple[Any, ...], int]] = {}
         idle = Idle(self._resources)
@@ -198,8 +197,15 @@ class RayPool:
             start_ray(self.address)
             self._started = True
 
-    def _ensure(self, count: int, resources: dict[str, float]) -> None:
-        """Raises InputError where there will never be room: on this machine for all, on a cluster for one."""
+    def _ensure(self, count: int, resources: dict[str, float], *, borrow: bool = False) -> int:
+        """Have so many workers with these resources; returns how many there are to be. borrow: work that asks no model
+        takes workers that hold a model as they are, rather than end them and load the model again. Raises InputError
+        where there will never be room: on this machine for all, on a cluster for one.
+        """
+        if borrow and len(self._actors) and all(self._resources.get(name, 0) >= n for name, n in resources.items()):
+            resources = self._resources
+            if len(resources) > 1:  # more than CPUs: no more of them than there are
+                count = min(count, len(self._actors))
         if resources != self._resources:
             self._actors.end()
             self._resources = resources
@@ -212,6 +218,7 @@ class RayPool:
                 )
             print(f"{said}: the others start when there is more", file=sys.stderr, flush=True)
         self._actors.ensure(count)
+        return count
 
     def _new_actor(self) -> Any:
         import ray

@@ -35,6 +35,10 @@ class Ranks(FrameStage):
     indexes: tuple[tuple[str, str], ...] = Field((), description="filled in: stage and key of each index")
     depth: int = Field(100, ge=1)
 
+    @property
+    def label(self) -> str:
+        return self.retriever.label
+
     @classmethod
     def of(cls, retriever: RetrieverSettings, passages: str, indexes: Mapping[str, str], depth: int) -> "Ranks":
         """The stage for a retriever; indexes: key by index stage. Raises InputError when its model is not there."""

@@ -22,12 +22,11 @@ import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
-import orjson
-
 from schemas.calls import Completion, Frozen, Request, Sampling
 from schemas.errors import Drop
 from schemas.hashing import content_hash
 from schemas.rows import Row
+from schemas.texts import loads
 from tasks.prompts import load
 
 In = TypeVar("In", bound=Row)
@@ -109,7 +108,7 @@ def read_json(said: Completion, reason: str) -> dict[str, Any]:
         raise Drop(f"{reason}: it was cut, because it was too long; be shorter")
     fenced = FENCED.match(said.text)
     try:
-        found = orjson.loads(fenced[1] if fenced else said.text)
+        found = loads(fenced[1] if fenced else said.text)
     except ValueError:
         found = None
     if not isinstance(found, dict):

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import orjson
 import polars as pl
 
 from schemas.errors import EngineRefused, InputError
 from schemas.hashing import file_checksum
 from schemas.retpo_settings import RetrieverSettings
+from schemas.texts import loads
 from storage.artifacts import Store, read_manifest
 from storage.lines import open_file
 from tasks.bm25 import Array, Bm25, Hits, Words
@@ -178,7 +178,7 @@ class HttpSearch:
 def read_results(url: str, said: bytes, queries: int, depth: int) -> list[list[tuple[str, float]]]:
     """What the endpoint found; raises EngineRefused for another form."""
     try:
-        results = orjson.loads(said)["results"]
+        results = loads(said)["results"]
         if len(results) != queries:
             raise ValueError(f"{len(results)} results for {queries} queries")
         return [best_hits(hits, depth) for hits in results]

@@ -7,13 +7,12 @@ import re
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-import orjson
 from pydantic import Field
 
 from schemas.calls import Completion, Message, Request, Sampling
 from schemas.dialogues import Dialogue, EndReason, Opening
 from schemas.errors import Drop
-from schemas.texts import normalised
+from schemas.texts import loads, normalised
 from tasks.engines.worlds import world_request
 from tasks.patterns import searched
 from tasks.prompts import load
@@ -271,7 +270,7 @@ def plan_schema(wanted: Sequence[str]) -> dict[str, Any]:
 def read_plan(said: Completion, wanted: Sequence[str]) -> dict[str, str]:
     """The planner's answer, facts as lines; raises Drop when it is none."""
     try:
-        found = orjson.loads(said.text)
+        found = loads(said.text)
         plan = {name: found[name] for name in wanted}
         plan = {name: "\n".join(text) if isinstance(text, list) else text for name, text in plan.items()}
         if empty := [name for name, text in plan.items() if not text.strip()]:

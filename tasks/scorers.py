@@ -4,11 +4,11 @@ from typing import Any
 
 from schemas.calls import Sampling
 from schemas.scorer_settings import HELPFUL, ScorerSettings
+from tasks.job import Stage
 from tasks.judges import DirectScores, ExpectedScores, PairwiseScores, TournamentScores, one_token
 from tasks.posting import key_in
 from tasks.reward_models import RewardModelScores
 from tasks.scoring import HttpScores, PythonScores, R3Scores, WeightedScores
-from tasks.worker import Stage
 
 
 def scorer_stage(settings: ScorerSettings, embedder: str, seed: int, answers: int = 1) -> Stage:

@@ -19,6 +19,7 @@ from schemas.errors import EngineRefused, InputError
 from schemas.hashing import file_checksum
 from schemas.pools import Score, ScoredPool
 from schemas.rows import Dropped, arrow_schema
+from schemas.texts import loads
 from tasks.embeddings import embedder_name
 from tasks.frames import FrameStage
 from tasks.posting import Endpoint
@@ -178,7 +179,7 @@ def open_endpoint(url: str, api_key_env: str) -> Endpoint:
 def scores_of(url: str, said: bytes, counts: Sequence[int]) -> list[Values]:
     """What the endpoint found; raises EngineRefused for another form."""
     try:
-        scores = orjson.loads(said)["scores"]
+        scores = loads(said)["scores"]
         found = [[finite(value) for value in mine] for mine in scores]
     except (ValueError, KeyError, TypeError) as error:
         raise EngineRefused(f"{url} answered in another form ({type(error).__name__}); {SCORES_FORM}") from error

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from schemas.artifacts import add_spent
 from schemas.progress import Progress
 from schemas.settings import EngineSettings
-from tasks.worker import Job
+from tasks.job import Job
 
 POLL_S = 0.25
-STOPPED = "stopped; everything answered so far is kept, run the same command again to continue"
 
 
 def workers_for(roles: Mapping[str, EngineSettings], workers: int | None, cores: int | None = None) -> int:
@@ -39,4 +38,12 @@ def added(progress: Sequence[Progress]) -> Progress:
         reasons=dict(sum((Counter(p.reasons) for p in progress), Counter())),
         in_flight=sum(p.in_flight for p in progress),
         spent=add_spent(p.spent for p in progress),
+        silent_s=silent_everywhere(progress),
     )
+
+
+def silent_everywhere(progress: Sequence[Progress]) -> dict[str, float]:
+    """The engines that answer no worker that has asked them."""
+    asking = [p for p in progress if p.in_flight]
+    names = set.intersection(*(set(p.silent_s) for p in asking)) if asking else set()
+    return {name: min(p.silent_s[name] for p in asking) for name in sorted(names)}

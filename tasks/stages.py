@@ -1,8 +1,10 @@
 """Stages over artifacts: what is there already, what has to be made, and the manifest at the end."""
 
 import shutil
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any, Protocol
@@ -11,10 +13,10 @@ import pyarrow as pa
 
 from schemas.applications import Application
 from schemas.artifacts import Manifest, PartSeal
-from schemas.errors import InputError, StoreError
+from schemas.errors import STOPPED, InputError, Stopped, StoreError
 from schemas.hashing import content_hash, file_checksum
 from schemas.progress import Progress
-from schemas.settings import EngineSettings, FileSettings
+from schemas.settings import FileSettings
 from storage.artifacts import (
     CALLS,
     Store,
@@ -29,12 +31,10 @@ from storage.artifacts import (
     table_content,
     write_manifest,
 )
-from storage.files import scratch, sync
+from storage.files import locked, scratch, sync
 from storage.sources import INSTRUCTIONS, VERSION, RowKind, fingerprint, read_chunks
-from tasks.engines.engine import engine_name
 from tasks.frames import Around, FileStage, FrameStage
-from tasks.recipe import Recipe
-from tasks.worker import Job, Stage
+from tasks.job import Job, Planned
 
 APPLICATIONS = "applications"
 OnProgress = Callable[[Progress], None]
@@ -43,35 +43,16 @@ OnProgress = Callable[[Progress], None]
 class WorkerPool(Protocol):
     """Where parts are made: this process, or Ray actors (tasks/parallel.py)."""
 
-    def run(
-        self, stage: Stage, roles: Mapping[str, EngineSettings], jobs: Sequence[Job], on_progress: OnProgress
-    ) -> Iterator[PartSeal]:
+    def run(self, planned: Planned, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[PartSeal]:
         """Make every job's part; yields seals as they come. Raises EngineError, StoreError, Stopped; seals stay."""
+
+    stop: threading.Event
 
     def make_room(self) -> None:
         """Free what the workers' engines hold."""
 
     def spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         """Call `work` with each job's arguments; results come in any order. Raises as run."""
-
-
-class Planned:
-    """A stage in its place in a flow. Its key hashes names and settings only: known before anything is made."""
-
-    def __init__(self, stage: Stage, roles: Mapping[str, EngineSettings], source_key: str) -> None:
-        self.stage = stage
-        needed = stage.needs_roles() if isinstance(stage, Recipe) else ()
-        self.roles = {role: roles[role] for role in needed}
-        self.identity = stage.identity({role: engine_name(settings) for role, settings in self.roles.items()})
-        self.source_key = source_key
-        self.key = content_hash([self.identity, source_key])
-
-    def sealed(self, store: Store, source: Manifest) -> Manifest | None:
-        """The finished artifact, if it was made from the source as it is now and every part of it is whole."""
-        return sealed_artifact(store, self.stage.name, self.key, {source.key: source.content})
-
-    def jobs(self, source: Manifest) -> list[Job]:
-        return [Job(key=content_hash([self.identity, seal.content]), source=seal) for seal in source.parts]
 
 
 def source_key(source: FileSettings, rows_per_part: int, kind: RowKind = INSTRUCTIONS) -> str:
@@ -144,9 +125,19 @@ def run_stage(
     run: str,
     on_progress: OnProgress = lambda _: None,
 ) -> Manifest:
-    """Make what is missing of a stage's artifact; parts that are sealed and whole are reused."""
+    """Make what is missing of a stage's artifact; parts that are sealed and whole are reused. One process makes it,
+    others wait and find it made.
+    """
     if manifest := planned.sealed(store, source):
         return manifest
+    with locked(store.lock_path(planned.stage.name, planned.key), Waiting(planned.step, pool.stop)):
+        return planned.sealed(store, source) or make(store, planned, source, pool, run, on_progress)
+
+
+def make(
+    store: Store, planned: Planned, source: Manifest, pool: WorkerPool, run: str, on_progress: OnProgress
+) -> Manifest:
+    """Make a stage's artifact; the caller holds its lock."""
     stage = planned.stage
     files: dict[str, str] = {}
     around = Around(store.root, pool.spread, {})
@@ -164,7 +155,7 @@ def run_stage(
         done = {seal.key: seal for seal in found if seal}
         todo = list({job.key: job for job in jobs if job.key not in done}.values())
         if todo:
-            done.update((seal.key, seal) for seal in pool.run(stage, planned.roles, todo, on_progress))
+            done.update((seal.key, seal) for seal in pool.run(planned, todo, on_progress))
         seals = [done[job.key] for job in jobs]
     return write_manifest(
         store,
@@ -180,6 +171,21 @@ def run_stage(
             run=run,
         ),
     )
+
+
+class Waiting:
+    """What is said, once, while another run makes the same; a stop ends the wait."""
+
+    def __init__(self, name: str, stop: threading.Event) -> None:
+        self.stop = stop
+        self.news = f"{name}: another run makes the same; waiting for it"
+
+    def __call__(self) -> None:
+        if self.stop.is_set():
+            raise Stopped(STOPPED)
+        if self.news:
+            print(self.news, file=sys.stderr, flush=True)
+            self.news = ""
 
 
 def seal_files(store: Store, planned: Planned, source: Manifest) -> PartSeal:

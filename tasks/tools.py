@@ -10,6 +10,7 @@ import orjson
 
 from schemas.applications import Function, ToolCall, Turn
 from schemas.errors import Drop
+from schemas.texts import loads
 
 
 class Act(NamedTuple):
@@ -49,7 +50,7 @@ def read_turn(text: str, tools: str) -> Act:
     if not tools:
         return Act(text.strip())
     try:
-        turn = orjson.loads(text)["turn"]
+        turn = loads(text)["turn"]
         if "say" in turn:
             return Act(str(turn["say"]).strip())
         if turn["tool"] not in {one["name"] for one in functions_of(tools)}:

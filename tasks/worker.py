@@ -14,29 +14,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from schemas.artifacts import PartSeal
+from schemas.artifacts import Loss, PartSeal
 from schemas.budget import BudgetSettings
-from schemas.calls import Frozen
 from schemas.errors import InputError, Stopped, StoreError
 from schemas.progress import Progress
 from schemas.rows import from_arrow
 from schemas.settings import EngineSettings
-from storage.artifacts import Store, read_part, rows_to_table, seal_part, sealed_part
+from storage.artifacts import Store, losses_of, read_part, rows_to_table, seal_part, sealed_part
 from storage.calls import CallStore
 from tasks.budget import Gate, Lease
 from tasks.driver import Driver, PartResult, Spent
 from tasks.engines.engine import Engine, make_engine
 from tasks.frames import Around, FrameStage, here
+from tasks.job import Job, Planned, Stage
 from tasks.recipe import Recipe
 
-Stage = Recipe[Any, Any] | FrameStage
-
-
-class Job(Frozen):
-    """One part to make: its key, and the sealed part it is made from."""
-
-    key: str
-    source: PartSeal
+SILENT_S = 60.0  # after which it is said that an engine answers nothing, or after its time-out if that is less
+GC_THRESHOLD = (50_000, 20, 100)
 
 
 class Worker:
@@ -50,34 +44,33 @@ class Worker:
         self.run = run
         self._budget, self._lease = budget, lease
         self._gate: Gate | None = None
-        self._stage: Stage | None = None
+        self._planned: Planned | None = None
         self._driver: Driver | None = None
         self._calls: CallStore | None = None
         self._engines: dict[str, Engine] = {}
         self._opening = asyncio.Lock()
         self._frame_rows = 0
+        self._patience_s = SILENT_S
         self._broken = False
         self._stopped = ""
         # Rows and answers are many, live long and hold no cycles; looking for them takes a sixth of the time otherwise.
+        self._gc_threshold = gc.get_threshold()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        gc.set_threshold(*GC_THRESHOLD)
 
-    async def work(
-        self, stage: Stage, roles: dict[str, EngineSettings], workers: int, job: Job, again: bool = False
-    ) -> PartSeal:
+    async def work(self, planned: Planned, workers: int, job: Job, again: bool = False) -> PartSeal:
         """Make and seal one part, or return it if it is there. again: another worker died on it, so see what that one
         stored.
 
-        roles: role -> engine settings. workers: how many share each engine's concurrency. Raises EngineError,
-        StoreError, Stopped.
+        workers: how many share each engine's concurrency. Raises EngineError, StoreError, Stopped.
         """
         async with self._opening:
-            if self._stage != stage:
-                await self._take_up(stage, roles, workers)
+            if not is_same(self._planned, planned):
+                await self._take_up(planned, workers)
         try:
-            return await self._make(stage, job, again)
+            return await self._make(planned.stage, job, again)
         except Exception:
-            self._stage = None  # the next attempt starts with a fresh driver and fresh engines
+            self._planned = None  # the next attempt starts with a fresh driver and fresh engines
             self._broken = True
             raise
 
@@ -95,13 +88,14 @@ class Worker:
             made, dropped = await asyncio.to_thread(stage.run_on, table, Around(self.store.root, here, {}))
             self._frame_rows += len(ids_in)
             spent: dict[str, Spent] = {}
-            lost_answers = 0
+            lost: dict[str, Loss] = {}
         else:
             assert self._driver and self._calls
-            result: PartResult = await self._driver.run(from_arrow(stage.takes, table))
+            before = await asyncio.to_thread(losses_of, self.store, stage.name, job.key)
+            result: PartResult = await self._driver.run(from_arrow(stage.takes, table), before)
             await self._make_durable(self._calls)
             made, dropped = rows_to_table(stage.makes, result.rows, result.calls), result.dropped
-            spent, lost_answers = result.spent, result.lost_answers
+            spent, lost = result.spent, result.lost
         return await asyncio.to_thread(
             seal_part,
             self.store,
@@ -110,14 +104,14 @@ class Worker:
             made,
             dropped,
             ids_in=ids_in,
-            lost_answers=lost_answers,
+            lost=lost,
             spent={role: asdict(numbers) for role, numbers in spent.items()},
             seconds=time.monotonic() - started,
         )
 
     async def make_room(self) -> None:
         """Free every engine, for a stage that loads a model of its own; the next stage that asks opens them again."""
-        self._stage = None
+        self._planned = None
         for spec in list(self._engines):
             await self._engines.pop(spec).close()
 
@@ -125,12 +119,13 @@ class Worker:
         """A share of what a stage over the whole set spreads."""
         return await asyncio.to_thread(work, *given)
 
-    def progress(self, stage: str) -> Progress:
-        """What was done of this stage so far; nothing, if it was not taken up yet."""
-        if self._stage is None or self._stage.name != stage:
+    def progress(self, step: str) -> Progress:
+        """What was done of this step so far; nothing, if it was not taken up yet."""
+        if self._planned is None or self._planned.step != step:
             return Progress()
         if self._driver is None:
             return Progress(rows=self._frame_rows)
+        silent = {name: seconds for name, seconds in self._driver.silence.items() if seconds >= self._patience_s}
         spent = {role: asdict(numbers) for role, numbers in self._driver.totals.items()}
         return Progress(
             rows=self._driver.rows_done,
@@ -138,6 +133,7 @@ class Worker:
             reasons=dict(self._driver.dropped),
             in_flight=self._driver.in_flight,
             spent=spent,
+            silent_s=silent,
         )
 
     def stop(self, why: str) -> None:
@@ -157,7 +153,8 @@ class Worker:
                 f"the worker on {socket.gethostname()} does not see {self.store.root}; put the store into a folder "
                 "that all nodes share, under the same path"
             )
-        self._stopped = ""
+        if self._stopped:
+            self._stopped, self._planned = "", None  # an idle worker's driver was stopped, too
         await self._close_gate()
         return os.getpid()
 
@@ -169,9 +166,12 @@ class Worker:
         await self._close_gate()
         await self.make_room()
         self._driver = None
+        gc.set_threshold(*self._gc_threshold)
+        gc.unfreeze()
 
-    async def _take_up(self, stage: Stage, roles: dict[str, EngineSettings], workers: int) -> None:
-        shares = {role: shared(settings, workers) for role, settings in roles.items()}
+    async def _take_up(self, planned: Planned, workers: int) -> None:
+        stage = planned.stage
+        shares = {role: shared(settings, workers) for role, settings in planned.roles.items()}
         needed = {settings.model_dump_json(): settings for settings in shares.values()}
         idle = isinstance(stage, FrameStage) and not stage.embeds  # the stage after it may need the engines again
         for spec in self._engines.keys() - (set() if self._broken else self._engines.keys() if idle else needed.keys()):
@@ -189,10 +189,11 @@ class Worker:
         await self._close_gate()
         if isinstance(stage, Recipe):
             if self._budget and self._lease:
-                self._gate = Gate(stage.name, self._budget, self._lease)
+                self._gate = Gate(planned.step, self._budget, self._lease)
             engines = {role: self._engines[settings.model_dump_json()] for role, settings in shares.items()}
-            self._driver = Driver(stage, engines, self._calls, self._gate)
-        self._stage = stage
+            self._driver = Driver(stage, engines, self._calls, self._gate, planned.step)
+            self._patience_s = min([SILENT_S, *(settings.timeout_s for settings in shares.values())])
+        self._planned = planned
 
     async def _close_gate(self) -> None:
         if self._gate:
@@ -217,6 +218,13 @@ class Worker:
                 os.close(descriptor)
 
         await asyncio.to_thread(sync)
+
+
+def is_same(planned: Planned | None, other: Planned) -> bool:
+    """Whether a worker that has taken up one step goes on with the other: the same work, asked of the same engines."""
+    if planned is None:
+        return False
+    return (planned.step, planned.stage, planned.roles) == (other.step, other.stage, other.roles)
 
 
 def shared(settings: EngineSettings, workers: int) -> EngineSettings:

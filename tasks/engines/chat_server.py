@@ -13,10 +13,11 @@ from urllib.request import urlopen
 import orjson
 
 from schemas.calls import Completion, Request
-from schemas.errors import EngineError, EngineRefused, InputError
+from schemas.errors import Drop, EngineError, EngineRefused, InputError
 from schemas.hashing import content_hash
 from schemas.settings import EngineSettings, carries_secret, check_address
-from tasks.engines.transport import Transport, make_transport
+from schemas.texts import loads
+from tasks.engines.transport import NO_ANSWER, Transport, make_transport
 
 OPENAI = "https://api.openai.com/v1"
 BACKOFF_S, MOST_BACKOFF_S = 0.5, 60.0
@@ -31,12 +32,17 @@ OVERFLOW = (
 )
 
 
+MODERATION = ("flagged", "moderation", "content policy", "content_policy", "content filter", "content_filter", "safety")
+TIMEOUT_RETRIES = 1  # what times out twice while the server answers others would time out again
+PROBE_S, PROBE_TOKENS = 60.0, 16
+
+
 class ChatServer:
     """One model behind one server. The window (`limit`) halves on 429 and 503 and grows back by and by."""
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
-        self.name = f"openai:{settings.model}"
+        self.name = f"openai:{settings.model}" + (f"@{settings.revision}" if settings.revision else "")
         if settings.options:
             self.name += f"+{content_hash(settings.options)[:8]}"
         self.limit = settings.concurrency
@@ -48,6 +54,8 @@ class ChatServer:
         self._key = os.environ.get(settings.api_key_env)
         self._length_field = "max_completion_tokens" if self.url.startswith(OPENAI) else "max_tokens"
         self._slowed_at = self._answered_at = 0.0
+        self._answered_body = b""
+        self._probing = asyncio.Lock()
         self._answers_since_change = 0
 
     async def open(self) -> None:
@@ -66,15 +74,20 @@ class ChatServer:
         assert self._transport is not None
         started = time.monotonic()
         failing_since = 0.0
-        waits = attempts = 0
+        waits = attempts = timeouts = 0
         while True:
             status, data, retry_after = await self._transport.post(body)
+            reason = "engine_error" if status else "engine_timeout"
             if status == 200:
                 try:
-                    return self._read(request, data, count, time.monotonic() - started)
+                    completions = self._read(request, data, count, time.monotonic() - started)
+                    self._answered_body = body
+                    return completions
+                except Drop as drop:
+                    reason, data = drop.reason, drop.detail.encode()
                 except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-                    said = f"the answer is no chat completion ({type(error).__name__}: {error}): {data[:120]!r}"
-                    status, data = 0, " ".join(said.split()).encode()
+                    found = f"the answer is no chat completion ({type(error).__name__}: {error}): {data[:120]!r}"
+                    data = " ".join(found.split()).encode()
             failing_since = failing_since or time.monotonic()
             if status in (429, 503, 529):
                 self._slow_down()
@@ -83,16 +96,18 @@ class ChatServer:
                     backoff(waits) if retry_after is None else retry_after * random.uniform(1, 1.25) + BACKOFF_S / 10
                 )
                 exhausted = waits > self.settings.retries * 4
-            elif status in (0, 408, 409, 425) or 500 <= status < 600:
+            elif status in (0, 200, 408, 409, 425) or 500 <= status < 600:
                 attempts += 1
+                timeouts += status == 0 and data.startswith(NO_ANSWER)
                 pause = max(retry_after or 0.0, backoff(attempts))
-                exhausted = attempts > self.settings.retries
+                exhausted = attempts > self.settings.retries or timeouts > TIMEOUT_RETRIES
             else:
-                return self._refused(status, data, count)
+                return await self._refused(status, data, count)
             if exhausted:
-                return self._gave_up(status, data, count, failing_since)
+                tries = f"{attempts + waits} attempts in {time.monotonic() - failing_since:.0f} s"
+                return await self._give_up(status, reason, self._words(data), tries, count, failing_since)
             if await self._stopped_within(pause):
-                return [Completion(text="", finish_reason="error", error="engine_error: the run was stopped")] * count
+                return failed(count, "engine_error: the run was stopped")
 
     def stop(self) -> None:
         """Ask no more: a request between two attempts gives up now, one on the wire is still received."""
@@ -130,9 +145,15 @@ class ChatServer:
         return body
 
     def _read(self, request: Request, data: bytes, count: int, latency_s: float) -> Sequence[Completion]:
-        """The completions in an answer; raises ValueError and its like when it is none."""
-        answer = orjson.loads(data)
+        """The completions in an answer. Raises Drop where the server says that it has none, ValueError and its like
+        for what is no answer.
+        """
+        answer = loads(data)
+        if "error" in answer and not answer.get("choices"):
+            raise Drop(f"engine_error: an error in an answer with status 200: {self._words(data)}")
         choices = answer["choices"]
+        if not choices:
+            raise Drop("no_choices: the server's answer has no choices")
         if len(choices) != count:
             what = f"gave {len(choices)} of {count} answers asked for in one call"
             if count > 1:
@@ -155,48 +176,74 @@ class ChatServer:
         self._speed_up()
         return completions
 
-    def _refused(self, status: int, data: bytes, count: int) -> Sequence[Completion]:
-        said = self._said(data)
-        if status in (401, 403):
+    async def _refused(self, status: int, data: bytes, count: int) -> Sequence[Completion]:
+        """What a status means that another attempt will not change: this row, or every request."""
+        words = self._words(data)
+        if status == 401 or (status == 403 and not await self._is_of_one_row(words)):
             has = "was refused" if self._key else "is not set"
             key = f"the environment variable {self.settings.api_key_env} {has}"
-            raise EngineRefused(f"{self.url} wants a valid key ({status}: {said}); {key}")
+            raise EngineRefused(f"{self.url} wants a valid key ({status}: {words}); {key}")
         if status == 402:
             raise EngineRefused(
-                f"{self.url} wants to be paid (402: {said}); then run the same command again to continue"
+                f"{self.url} wants to be paid (402: {words}); then run the same command again to continue"
             )
         if 300 <= status < 400:
-            raise EngineRefused(f"{self.url} sends us elsewhere ({status}: {said}); name the address it means")
+            raise EngineRefused(f"{self.url} sends us elsewhere ({status}: {words}); name the address it means")
         if status == 404:
             what = f"knows no model {self.settings.model!r}, or no /chat/completions"
-            raise EngineRefused(f"{self.url} {what} (404: {said}); expected openai:MODEL@http://HOST:PORT/v1")
-        overflow = any(words in said.lower() for words in OVERFLOW)
-        reason = f"{'context_overflow' if overflow else 'refused'}: {status}: {said}"
-        return [Completion(text="", finish_reason="error", error=reason)] * count
+            raise EngineRefused(f"{self.url} {what} (404: {words}); expected openai:MODEL@http://HOST:PORT/v1")
+        overflow = any(sign in words.lower() for sign in OVERFLOW)
+        return failed(count, f"{'context_overflow' if overflow else 'refused'}: {status}: {words}")
 
-    def _gave_up(self, status: int, data: bytes, count: int, failing_since: float) -> Sequence[Completion]:
-        """A request that fails while others succeed is that row's fault; if nothing succeeds, the engine is gone."""
-        said = self._said(data)
-        tries = f"{self.settings.retries + 1} attempts in {time.monotonic() - failing_since:.0f} s"
-        if self._answered_at > failing_since:
-            reason = f"{'engine_timeout' if status == 0 else 'engine_error'}: {status or 'no answer'}: {said} ({tries})"
-            return [Completion(text="", finish_reason="error", error=reason)] * count
-        what = f"HTTP {status}: {said}" if status else said
-        raise EngineError(
-            f"{self.url} does not answer ({what}) after {tries}; start it, then run the same command again to continue"
-        )
+    async def _is_of_one_row(self, words: str) -> bool:
+        """Whether a 403 is about what was asked, not about the key: the server says so, or answers something else."""
+        return any(sign in words.lower() for sign in MODERATION) or self._answered_at > 0 or await self._answers()
 
-    def _said(self, data: bytes) -> str:
+    async def _give_up(
+        self, status: int, reason: str, words: str, tries: str, count: int, failing_since: float
+    ) -> Sequence[Completion]:
+        """A request that fails while others are answered, or while the server answers another when asked, is its row's
+        loss; if nothing is answered, the engine is gone.
+        """
+        async with self._probing:
+            answers = self._answered_at > failing_since or await self._answers()
+        what = words if status in (0, 200) else f"HTTP {status}: {words}"
+        if not answers:
+            raise EngineError(
+                f"{self.url} does not answer ({what}) after {tries}; start it, then run the same command again to "
+                "continue"
+            )
+        return failed(count, f"{reason}: {what.removeprefix('HTTP ')} ({tries})")
+
+    async def _answers(self) -> bool:
+        """Whether the server answers anything: the smallest request there is, or the last one that it did answer."""
+        assert self._transport is not None
+        hello = {"messages": [{"role": "user", "content": "Hello"}], self._length_field: PROBE_TOKENS, **self._plain}
+        for body in filter(None, (orjson.dumps(hello), self._answered_body)):
+            try:
+                status, data, _ = await asyncio.wait_for(
+                    self._transport.post(body), min(PROBE_S, self.settings.timeout_s)
+                )
+                if status in (400, 422) or (status == 200 and loads(data)["choices"]):
+                    self._answered_at = time.monotonic()
+                    return True
+            except (TimeoutError, ValueError, KeyError, TypeError):
+                continue
+        return False
+
+    def _words(self, data: bytes) -> str:
         """The server's own words, one line, without our key."""
         try:
-            error = orjson.loads(data)
+            error = loads(data)
             error = error.get("error", error)
-            said = str(error.get("message", error) if isinstance(error, dict) else error)
-        except (ValueError, AttributeError):
-            said = data.decode(errors="replace")
+            words = str(error.get("message", error) if isinstance(error, dict) else error)
+            if isinstance(error, dict) and (reasons := (error.get("metadata") or {}).get("reasons")):
+                words += f" (flagged: {', '.join(map(str, reasons))})"
+        except (ValueError, AttributeError, TypeError):
+            words = data.decode(errors="replace")
         if self._key:
-            said = said.replace(self._key, "***")
-        return " ".join(said.split())[:300]
+            words = words.replace(self._key, "***")
+        return " ".join(words.split())[:300]
 
     def _slow_down(self) -> None:
         now = time.monotonic()
@@ -227,7 +274,7 @@ def served_models(settings: EngineSettings) -> list[str] | None:
     key = os.environ.get(settings.api_key_env)
     try:
         with urlopen(Get(url, headers={"Authorization": f"Bearer {key}"} if key else {}), timeout=10) as response:
-            return [str(model["id"]) for model in orjson.loads(response.read())["data"]]
+            return [str(model["id"]) for model in loads(response.read())["data"]]
     except HTTPError as error:
         if error.code in (401, 403):
             has = "was refused" if key else "is not set"
@@ -254,6 +301,11 @@ def only_model(settings: EngineSettings) -> str:
     return names[0]
 
 
+def failed(count: int, error: str) -> list[Completion]:
+    """So many answers that did not come. error: reason, colon, detail."""
+    return [Completion(text="", finish_reason="error", error=error)] * count
+
+
 def answer_schema(request: Request) -> dict[str, Any] | None:
     """The JSON schema to ask for; a choice becomes an object with one enumerated field, which every server knows."""
     if request.choice:
@@ -271,7 +323,7 @@ def chosen(request: Request, text: str) -> str:
     if not request.choice:
         return text
     try:
-        return str(orjson.loads(text)["choice"])
+        return str(loads(text)["choice"])
     except (ValueError, KeyError, TypeError):
         return text.strip()
 

@@ -20,6 +20,7 @@ from yarl import URL
 CONNECT_TIMEOUT_S = 30.0
 MOST_BYTES = 64 << 20
 TOO_LARGE = f"the answer is larger than {MOST_BYTES >> 20} MiB".encode()
+NO_ANSWER = b"no answer within"
 Reply = tuple[int, bytes, float | None]
 """(status, body, Retry-After in seconds); status 0: no answer at all, the body says why."""
 
@@ -83,7 +84,7 @@ class Aiohttp:
                         return 0, TOO_LARGE, None
                 return response.status, bytes(read), seconds_of(response.headers.get("Retry-After"))
         except TimeoutError:
-            return 0, f"no answer within {self.timeout_s:g} s".encode(), None
+            return 0, NO_ANSWER + f" {self.timeout_s:g} s".encode(), None
         except (aiohttp.ClientError, OSError) as error:
             return 0, str(error).encode(), None
 
@@ -154,7 +155,7 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Reply] = loop.create_future()
         self._waiter = waiter
-        timer = loop.call_later(timeout_s, self._end, (0, f"no answer within {timeout_s:g} s".encode(), None))
+        timer = loop.call_later(timeout_s, self._end, (0, NO_ANSWER + f" {timeout_s:g} s".encode(), None))
         self.reusable = False
         self._transport.write(request)
         try:

@@ -13,7 +13,8 @@ from storage.artifacts import Store
 from storage.catalog import query, rebuild
 from storage.runs import StageRun, new_run, runs, summary, write_run
 from tasks.answers import Answers
-from tasks.stages import Planned, ingest, run_stage
+from tasks.job import Planned
+from tasks.stages import ingest, run_stage
 from tests.conftest import ChatServer, write_jsonl
 from tests.tasks.stages import in_process
 

@@ -20,7 +20,8 @@ from tasks.dedup import ADDED, UniqueInstructions, UniquePairs, UniqueRows
 from tasks.embeddings import embed, embed_whole, load_embedder, stored, text_keys
 from tasks.frames import Around, here
 from tasks.in_process import InProcess
-from tasks.stages import Planned, ingest, run_stage
+from tasks.job import Planned
+from tasks.stages import ingest, run_stage
 from tasks.vectors import Vectors, texts_of, vectors_in
 from tests.conftest import write_jsonl
 

@@ -15,11 +15,11 @@ from schemas.errors import EngineError, InputError, Stopped
 from schemas.settings import EngineSettings, SourceSettings
 from storage.artifacts import Store, read_artifact
 from tasks.answers import Answers
+from tasks.job import Job, Planned
 from tasks.parallel import RayPool, start_ray
 from tasks.rewards import R3
 from tasks.sharing import parts_ahead, workers_for
-from tasks.stages import Planned, ingest, run_stage
-from tasks.worker import Job
+from tasks.stages import ingest, run_stage
 from tests.conftest import ChatServer, prompts, write_jsonl
 from tests.tasks.stages import in_process
 

@@ -20,8 +20,9 @@ from tasks.answers import Answers
 from tasks.cuts import MaxMinPairs
 from tasks.filtering import FilterInstructions
 from tasks.frames import FrameStage
+from tasks.job import Planned
 from tasks.recipe import Recipe, Steps
-from tasks.stages import Planned, ingest, run_stage
+from tasks.stages import ingest, run_stage
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 from tests.tasks.stages import in_process
 

@@ -1,0 +1,302 @@
+"""Where answers are: sorted runs of keys with the place of each answer, on the disk, and a filter of a byte or two an
+answer in memory.
+
+A run covers one sealed segment or many. Runs are merged so that each is at least four times as large as all smaller
+ones together: there are few, however many segments there are. A look-up asks each run's filter, and reads one bucket of
+a run whose filter says yes. A file holds
+
+    records   32 bytes each, sorted by key: key (16), offset (8), length (4), number of the segment (4)
+    starts    where each bucket begins (the bucket of a key is its first bits)
+    filter    two bits an answer of a Bloom filter
+    header    JSON: segments with their sizes, counts, and what was spent, by run, step, role and engine
+    tail      the header's length, a checksum of starts, filter and header, and a mark
+
+Runs are derived from segments: a damaged one is ignored and its segments are scanned.
+"""
+
+import fcntl
+import os
+import secrets
+import struct
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import orjson
+
+from schemas.errors import StoreError
+from storage.files import write_atomically
+
+SUFFIX = ".index"
+RECORD = np.dtype([("high", ">u8"), ("low", ">u8"), ("offset", "<u8"), ("length", "<u4"), ("segment", "<u4")])
+TAIL = struct.Struct("<II8s")
+MARK = b"synthidx"
+PER_BUCKET = 32  # records
+FILTER_BITS = 8  # an answer, at least
+FEWER = 4  # runs together are merged into one that is less than so many times as large
+MERGED_AT_ONCE = 1 << 20  # records
+
+Table = np.ndarray[Any, Any]
+Spend = dict[tuple[str, str, str, str, str], list[float]]
+"""(run, stage, step, role, engine) -> answers, prompt tokens, completion tokens, seconds of latency."""
+
+
+class DamagedIndex(StoreError):
+    """A run that is not what was written."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a run says of itself. segments: name -> size when it was sealed."""
+
+    segments: dict[str, int]
+    count: int
+    bucket_bits: int
+    filter_bits: int
+    spend: Spend
+
+    def dumps(self) -> bytes:
+        spent = [[*who, *numbers] for who, numbers in self.spend.items()]
+        return orjson.dumps({**self.__dict__, "spend": spent})
+
+    @classmethod
+    def loads(cls, data: bytes) -> "Header":
+        fields = orjson.loads(data)
+        return cls(**{**fields, "spend": {tuple(row[:5]): row[5:] for row in fields["spend"]}})
+
+
+class Run:
+    """One run, open for look-ups. Raises DamagedIndex for a file that is none, OSError where it cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY)
+        try:
+            self._load(os.fstat(self.descriptor).st_size)
+        except (struct.error, ValueError, KeyError, TypeError) as error:
+            self.close()
+            raise DamagedIndex(f"{path} is damaged ({error}); it is made anew") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, size: int) -> None:
+        length, checksum, mark = TAIL.unpack(os.pread(self.descriptor, TAIL.size, size - TAIL.size))
+        if mark != MARK:
+            raise ValueError("it ends without its mark")
+        end = size - TAIL.size
+        self.header = header = Header.loads(read_at(self.descriptor, length, end - length))
+        first = header.count * RECORD.itemsize
+        rest = read_at(self.descriptor, end - first, first)
+        if crc32(rest) != checksum:
+            raise ValueError("its checksum does not hold")
+        starts = 4 * ((1 << header.bucket_bits) + 1)
+        self._starts = memoryview(rest[:starts]).cast("I")
+        self._filter = rest[starts : len(rest) - length]
+        self._mask = (1 << header.filter_bits) - 1
+        self._shift = 32 - header.bucket_bits
+        self.names = list(header.segments)
+
+    def find(self, key: bytes) -> list[tuple[str, int, int]]:
+        """(segment, offset, length) of every answer stored under a key."""
+        bits = int.from_bytes(key[8:], "big")
+        place = bits & self._mask
+        if not self._filter[place >> 3] >> (place & 7) & 1:
+            return []
+        place = (bits >> 32) & self._mask
+        if not self._filter[place >> 3] >> (place & 7) & 1:
+            return []
+        bucket = int.from_bytes(key[:4], "big") >> self._shift
+        start, end = self._starts[bucket], self._starts[bucket + 1]
+        data = os.pread(self.descriptor, (end - start) * RECORD.itemsize, start * RECORD.itemsize)
+        places = []
+        at = data.find(key)
+        while at >= 0:
+            if at % RECORD.itemsize == 0:
+                offset, length, segment = struct.unpack_from("<QII", data, at + 16)
+                places.append((self.names[segment], offset, length))
+            at = data.find(key, at + 1)
+        return places
+
+    def records(self) -> Table:
+        """All records, mapped from the file."""
+        if not self.header.count:
+            return np.empty(0, RECORD)
+        mapped: Table = np.memmap(self.path, RECORD, "r", shape=(self.header.count,))
+        return mapped
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def read_at(descriptor: int, length: int, offset: int) -> bytes:
+    """So many bytes; a single read gives no more than 2 GiB."""
+    pieces = []
+    while length:
+        if not (piece := os.pread(descriptor, min(length, 1 << 30), offset)):
+            raise ValueError("it ends early")
+        pieces.append(piece)
+        length, offset = length - len(piece), offset + len(piece)
+    return b"".join(pieces)
+
+
+def write_run(path: Path, segments: Mapping[str, int], spend: Spend, count: int, chunks: Iterable[Any]) -> None:
+    """Write a run. chunks: arrays of RECORD, sorted by key over all of them; count: records in all."""
+    bucket_bits = max(0, min(31, (count // PER_BUCKET).bit_length()))
+    filter_bits = max(3, min(32, (count * FILTER_BITS).bit_length()))
+    buckets = np.zeros((1 << bucket_bits) + 1, "<u4")
+    marks = np.zeros(1 << (filter_bits - 3), np.uint8)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            for chunk in chunks:
+                file.write(np.ascontiguousarray(chunk, RECORD).tobytes())  # numpy joins arrays in native byte order
+                buckets[1:] += counts_of_buckets(chunk, bucket_bits)
+                add_to_filter(marks, chunk, filter_bits)
+            header = Header(dict(segments), count, bucket_bits, filter_bits, spend).dumps()
+            rest = np.cumsum(buckets, dtype="<u4").tobytes() + marks.tobytes() + header
+            file.write(rest + TAIL.pack(len(header), crc32(rest), MARK))
+
+    write_atomically(path, write)
+
+
+def counts_of_buckets(records: Table, bucket_bits: int) -> Table:
+    """How many records each bucket has: the first bits of the key name it."""
+    bucket = records["high"] >> np.uint64(32) >> np.uint64(32 - bucket_bits)
+    return np.bincount(bucket.astype(np.int64), minlength=1 << bucket_bits).astype("<u4")
+
+
+def add_to_filter(marks: Table, records: Table, filter_bits: int) -> None:
+    """Set two bits of the Bloom filter for every record; `Run.find` reads the same bits of the key's second half."""
+    bits = records["low"].astype(np.uint64)
+    for half in (bits, bits >> np.uint64(32)):
+        place = half & np.uint64((1 << filter_bits) - 1)
+        bit = np.uint8(1) << (place & np.uint64(7)).astype(np.uint8)
+        np.bitwise_or.at(marks, place >> np.uint64(3), bit)
+
+
+def table_of(places: Mapping[bytes, tuple[int, int]]) -> Table:
+    """Sorted records of one segment, from key -> (offset, length)."""
+    table = np.zeros(len(places), RECORD)
+    keys = np.frombuffer(b"".join(places), ">u8").reshape(-1, 2)
+    table["high"], table["low"] = keys[:, 0], keys[:, 1]
+    table["offset"] = [offset for offset, _ in places.values()]
+    table["length"] = [length for _, length in places.values()]
+    return sorted_by_key(table)
+
+
+def sorted_by_key(table: Table) -> Table:
+    ordered: Table = table[np.lexsort((table["segment"], table["low"], table["high"]))]
+    return ordered
+
+
+def run_paths(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIX)) if folder.is_dir() else []
+
+
+def open_runs(folder: Path, known: Mapping[Path, Run]) -> list[Run]:
+    """The runs of a folder, those with most segments first. known: runs that are open already. Runs that a larger one
+    covers, or that are damaged, are left out. Raises StoreError where files cannot be opened.
+    """
+    for _ in range(100):
+        runs: list[Run] = []
+        try:
+            for path in run_paths(folder):
+                with suppress(DamagedIndex):
+                    runs.append(known.get(path) or Run(path))
+            break
+        except FileNotFoundError:  # merged meanwhile: look again
+            close_all(run for run in runs if run.path not in known)
+        except OSError as error:
+            close_all(run for run in runs if run.path not in known)
+            raise StoreError(
+                f"cannot read {folder}: {error.strerror}; raise the limit of open files, or wait"
+            ) from error
+    kept: list[Run] = []
+    covered: set[str] = set()
+    for run in sorted(runs, key=lambda run: -len(run.header.segments)):
+        if run.header.segments.keys() <= covered:
+            close_all([] if run.path in known else [run])
+        else:
+            kept.append(run)
+            covered |= run.header.segments.keys()
+    return kept
+
+
+def close_all(runs: Iterable[Run]) -> None:
+    for run in runs:
+        run.close()
+
+
+def compact(folder: Path) -> None:
+    """Merge runs until there are few. One process at a time does it, the others go on with what there is."""
+    with suppress(OSError), (folder / ".compact.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        runs = open_runs(folder, {})
+        try:
+            left = {run.path for run in runs}
+            for path in run_paths(folder):  # covered by others, or damaged
+                if path not in left:
+                    path.unlink(missing_ok=True)
+            if len(merging := to_merge(runs)) > 1:
+                merge(folder, merging)
+                for run in merging:
+                    run.path.unlink(missing_ok=True)
+        finally:
+            close_all(runs)
+
+
+def to_merge(runs: Sequence[Run]) -> list[Run]:
+    """The smallest runs, up to the first that is so much larger than they are together that it stays."""
+    chosen: list[Run] = []
+    together = 0
+    for run in sorted(runs, key=lambda run: run.header.count):
+        if chosen and run.header.count > FEWER * together:
+            break
+        chosen.append(run)
+        together += run.header.count
+    return chosen
+
+
+def merge(folder: Path, runs: Sequence[Run]) -> None:
+    """Write one run that says what several say, some million records at a time."""
+    segments: dict[str, int] = {}
+    for run in runs:
+        segments |= run.header.segments
+    segments = dict(sorted(segments.items()))
+    numbers = {name: number for number, name in enumerate(segments)}
+    spend: Spend = {}
+    for run in runs:
+        add_spend(spend, run.header.spend)
+    tables = [(run.records(), np.array([numbers[name] for name in run.names], "<u4")) for run in runs]
+    count = sum(run.header.count for run in runs)
+    pieces = -(-count // MERGED_AT_ONCE)
+
+    def chunks() -> Iterable[Any]:
+        starts = [0] * len(tables)
+        for piece in range(1, pieces + 1):
+            below = np.uint64((piece << 64) // pieces - 1)
+            parts = []
+            for number, (table, renumbered) in enumerate(tables):
+                end = int(table["high"].searchsorted(below, "right")) if piece < pieces else len(table)
+                part = np.array(table[starts[number] : end])
+                part["segment"] = renumbered[part["segment"]]
+                parts.append(part)
+                starts[number] = end
+            yield sorted_by_key(np.concatenate(parts))
+
+    name = f"merged-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+    write_run(folder / name, segments, spend, count, chunks())
+
+
+def add_spend(into: Spend, more: Spend) -> None:
+    for who, numbers in more.items():
+        before = into.get(who, [0, 0, 0, 0.0])
+        into[who] = [mine + theirs for mine, theirs in zip(before, numbers, strict=True)]

@@ -1,0 +1,19 @@
+"""What was spent, as the call store has it: what a killed run was answered counts."""
+
+from schemas.budget import BudgetSettings, Usage, usage_of
+from storage.artifacts import Store
+from storage.calls import spent_in
+from storage.runs import runs
+
+
+def spent_by(store: Store, job: str, prices: BudgetSettings) -> dict[str, Usage]:
+    """What all runs of a job have spent, by step."""
+    of_job = {run.id for run in runs(store) if run.job == job}
+    usage: dict[str, Usage] = {}
+    if not of_job:
+        return usage
+    for (run, _, step, _, engine), (calls, prompt_tokens, completion_tokens, _) in spent_in(store.calls).items():
+        if run in of_job:
+            spent = usage_of(prices, engine, int(calls), int(prompt_tokens), int(completion_tokens))
+            usage[step] = usage.get(step, Usage()).plus(spent)
+    return usage

@@ -1,0 +1,62 @@
+"""A stage in its place in a plan, and the parts that making it comes down to."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from schemas.artifacts import Manifest, PartSeal
+from schemas.calls import Frozen
+from schemas.hashing import content_hash
+from schemas.settings import EngineSettings
+from storage.artifacts import Store, sealed_artifact
+from tasks.engines.engine import engine_name
+from tasks.frames import FrameStage
+from tasks.recipe import Recipe
+
+Stage = Recipe[Any, Any] | FrameStage
+
+
+class Job(Frozen):
+    """One part to make: its key, and the sealed part it is made from."""
+
+    key: str
+    source: PartSeal
+
+
+class Planned:
+    """A stage in its place in a flow. Its key hashes names and settings only: known before anything is made.
+
+    step: the step's id within its plan; two steps may share a stage. It is in no key.
+    """
+
+    def __init__(self, stage: Stage, roles: Mapping[str, EngineSettings], source_key: str, step: str = "") -> None:
+        self.stage = stage
+        self.step = step or stage.name
+        needed = stage.needs_roles() if isinstance(stage, Recipe) else ()
+        self.roles = {role: roles[role] for role in needed}
+        self.identity = stage.identity({role: engine_name(settings) for role, settings in self.roles.items()})
+        self.source_key = source_key
+        self.key = content_hash([self.identity, source_key])
+
+    def sealed(self, store: Store, source: Manifest) -> Manifest | None:
+        """The finished artifact, if it was made from the source as it is now and every part of it is whole."""
+        return sealed_artifact(store, self.stage.name, self.key, {source.key: source.content})
+
+    def jobs(self, source: Manifest) -> list[Job]:
+        return [Job(key=content_hash([self.identity, seal.content]), source=seal) for seal in source.parts]
+
+
+def step_ids(stages: Sequence[str | Stage]) -> list[str]:
+    """Ids for the steps of a plan, by stage (a source's by its name): the stage's name where no other step has it, else
+    with the stage's label, and with a number where that is not enough.
+    """
+    names = [stage if isinstance(stage, str) else stage.name for stage in stages]
+    ids: list[str] = []
+    for stage, name in zip(stages, names, strict=True):
+        label = getattr(stage, "label", "") if names.count(name) > 1 else ""
+        step = step_id = f"{name}-{label}" if label else name
+        number = 1
+        while step_id in ids:
+            number += 1
+            step_id = f"{step}-{number}"
+        ids.append(step_id)
+    return ids
