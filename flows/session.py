@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from flows.stopping import STOP, working
 from schemas.errors import SynthmillError
 from storage.artifacts import Store
-from storage.calls import seal_abandoned
 from storage.runs import RunRecord, StageRun, recording
+from storage.segments import seal_abandoned
 from tasks.in_process import InProcess
 from tasks.limits import NO_LIMITS, RunLimits
 from tasks.parallel import RayPool, make_pool

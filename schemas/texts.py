@@ -25,8 +25,8 @@ def one_line(text: str) -> str:
 
 
 def loads(data: bytes | str) -> Any:
-    """JSON that others wrote. Half of a surrogate pair, as a cut emoji leaves, becomes U+FFFD, as tokenizers and servers
-    have it; orjson would refuse the whole. Raises ValueError.
+    """JSON that others wrote. Half of a surrogate pair, as a cut emoji leaves, becomes U+FFFD, as tokenizers and
+    servers have it; orjson would refuse the whole. Raises ValueError.
     """
     try:
         return orjson.loads(data)

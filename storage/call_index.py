@@ -7,11 +7,12 @@ a run whose filter says yes. A file holds
 
     records   32 bytes each, sorted by key: key (16), offset (8), length (4), number of the segment (4)
     starts    where each bucket begins (the bucket of a key is its first bits)
+    sums      a checksum of each bucket's records
     filter    two bits an answer of a Bloom filter
     header    JSON: segments with their sizes, counts, and what was spent, by run, step, role and engine
-    tail      the header's length, a checksum of starts, filter and header, and a mark
+    tail      the header's length, a checksum of starts, sums, filter and header, and a mark
 
-Runs are derived from segments: a damaged one is ignored and its segments are scanned.
+Runs are derived from segments: a damaged one is left out, and its segments are scanned.
 """
 
 import fcntl
@@ -19,7 +20,8 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +34,7 @@ import orjson
 from schemas.errors import StoreError
 from storage.files import write_atomically
 
-SUFFIX = ".index"
+INDEX = ".index"
 RECORD = np.dtype([("high", ">u8"), ("low", ">u8"), ("offset", "<u8"), ("length", "<u4"), ("segment", "<u4")])
 TAIL = struct.Struct("<II8s")
 MARK = b"synthidx"
@@ -70,40 +72,61 @@ class Header:
         return cls(**{**fields, "spend": {tuple(row[:5]): row[5:] for row in fields["spend"]}})
 
 
+class Descriptors:
+    """Files that are read again and again, a few of them open at a time."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._open: OrderedDict[Path, int] = OrderedDict()
+
+    def of(self, path: Path) -> int:
+        """A descriptor to read from, good until the next call. Raises OSError."""
+        if (descriptor := self._open.get(path)) is not None:
+            self._open.move_to_end(path)
+            return descriptor
+        while len(self._open) >= self.most:
+            os.close(self._open.popitem(last=False)[1])
+        self._open[path] = descriptor = os.open(path, os.O_RDONLY)
+        return descriptor
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
 class Run:
-    """One run, open for look-ups. Raises DamagedIndex for a file that is none, OSError where it cannot be read."""
+    """One run for look-ups. Raises DamagedIndex for a file that is none, OSError where it cannot be read."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY)
+    def __init__(self, path: Path, descriptors: Descriptors) -> None:
+        self.path, self._descriptors = path, descriptors
         try:
-            self._load(os.fstat(self.descriptor).st_size)
+            self._load(descriptors.of(path))
         except (struct.error, ValueError, KeyError, TypeError) as error:
-            self.close()
             raise DamagedIndex(f"{path} is damaged ({error}); it is made anew") from error
-        except BaseException:
-            self.close()
-            raise
 
-    def _load(self, size: int) -> None:
-        length, checksum, mark = TAIL.unpack(os.pread(self.descriptor, TAIL.size, size - TAIL.size))
+    def _load(self, descriptor: int) -> None:
+        size = os.fstat(descriptor).st_size
+        if size < TAIL.size:
+            raise ValueError("it is too short")
+        length, checksum, mark = TAIL.unpack(os.pread(descriptor, TAIL.size, size - TAIL.size))
         if mark != MARK:
             raise ValueError("it ends without its mark")
         end = size - TAIL.size
-        self.header = header = Header.loads(read_at(self.descriptor, length, end - length))
+        self.header = header = Header.loads(read_at(descriptor, length, end - length))
         first = header.count * RECORD.itemsize
-        rest = read_at(self.descriptor, end - first, first)
+        rest = read_at(descriptor, end - first, first)
         if crc32(rest) != checksum:
             raise ValueError("its checksum does not hold")
-        starts = 4 * ((1 << header.bucket_bits) + 1)
-        self._starts = memoryview(rest[:starts]).cast("I")
-        self._filter = rest[starts : len(rest) - length]
+        sums, marks = 4 * ((1 << header.bucket_bits) + 1), 4 * ((2 << header.bucket_bits) + 1)
+        self._starts = memoryview(rest[:sums]).cast("I")
+        self._sums = memoryview(rest[sums:marks]).cast("I")
+        self._filter = rest[marks : len(rest) - length]
         self._mask = (1 << header.filter_bits) - 1
         self._shift = 32 - header.bucket_bits
         self.names = list(header.segments)
 
     def find(self, key: bytes) -> list[tuple[str, int, int]]:
-        """(segment, offset, length) of every answer stored under a key."""
+        """(segment, offset, length) of every answer stored under a key. Raises DamagedIndex."""
         bits = int.from_bytes(key[8:], "big")
         place = bits & self._mask
         if not self._filter[place >> 3] >> (place & 7) & 1:
@@ -111,9 +134,7 @@ class Run:
         place = (bits >> 32) & self._mask
         if not self._filter[place >> 3] >> (place & 7) & 1:
             return []
-        bucket = int.from_bytes(key[:4], "big") >> self._shift
-        start, end = self._starts[bucket], self._starts[bucket + 1]
-        data = os.pread(self.descriptor, (end - start) * RECORD.itemsize, start * RECORD.itemsize)
+        data = self._bucket(int.from_bytes(key[:4], "big") >> self._shift)
         places = []
         at = data.find(key)
         while at >= 0:
@@ -123,6 +144,18 @@ class Run:
             at = data.find(key, at + 1)
         return places
 
+    def _bucket(self, bucket: int) -> bytes:
+        start, end = self._starts[bucket], self._starts[bucket + 1]
+        data = os.pread(self._descriptors.of(self.path), (end - start) * RECORD.itemsize, start * RECORD.itemsize)
+        if crc32(data) != self._sums[bucket]:
+            raise DamagedIndex(f"{self.path} is damaged; it is made anew")
+        return data
+
+    def check(self) -> None:
+        """Read every record; raises DamagedIndex."""
+        for bucket in range(len(self._sums)):
+            self._bucket(bucket)
+
     def records(self) -> Table:
         """All records, mapped from the file."""
         if not self.header.count:
@@ -130,14 +163,11 @@ class Run:
         mapped: Table = np.memmap(self.path, RECORD, "r", shape=(self.header.count,))
         return mapped
 
-    def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-
 
 def read_at(descriptor: int, length: int, offset: int) -> bytes:
     """So many bytes; a single read gives no more than 2 GiB."""
+    if length < 0 or offset < 0:
+        raise ValueError("its lengths do not add up")
     pieces = []
     while length:
         if not (piece := os.pread(descriptor, min(length, 1 << 30), offset)):
@@ -151,17 +181,21 @@ def write_run(path: Path, segments: Mapping[str, int], spend: Spend, count: int,
     """Write a run. chunks: arrays of RECORD, sorted by key over all of them; count: records in all."""
     bucket_bits = max(0, min(31, (count // PER_BUCKET).bit_length()))
     filter_bits = max(3, min(32, (count * FILTER_BITS).bit_length()))
-    buckets = np.zeros((1 << bucket_bits) + 1, "<u4")
+    starts = np.zeros((1 << bucket_bits) + 1, "<u4")
+    sums = np.zeros(1 << bucket_bits, "<u4")
     marks = np.zeros(1 << (filter_bits - 3), np.uint8)
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             for chunk in chunks:
-                file.write(np.ascontiguousarray(chunk, RECORD).tobytes())  # numpy joins arrays in native byte order
-                buckets[1:] += counts_of_buckets(chunk, bucket_bits)
-                add_to_filter(marks, chunk, filter_bits)
+                records = np.ascontiguousarray(chunk, RECORD)  # numpy joins arrays in native byte order
+                file.write(records.tobytes())
+                counts = counts_of_buckets(records, bucket_bits)
+                starts[1:] += counts
+                add_checksums(sums, counts, records.tobytes())
+                add_to_filter(marks, records, filter_bits)
             header = Header(dict(segments), count, bucket_bits, filter_bits, spend).dumps()
-            rest = np.cumsum(buckets, dtype="<u4").tobytes() + marks.tobytes() + header
+            rest = np.cumsum(starts, dtype="<u4").tobytes() + sums.tobytes() + marks.tobytes() + header
             file.write(rest + TAIL.pack(len(header), crc32(rest), MARK))
 
     write_atomically(path, write)
@@ -173,6 +207,15 @@ def counts_of_buckets(records: Table, bucket_bits: int) -> Table:
     return np.bincount(bucket.astype(np.int64), minlength=1 << bucket_bits).astype("<u4")
 
 
+def add_checksums(sums: Table, counts: Table, records: bytes) -> None:
+    """Carry on every bucket's checksum with so many records more."""
+    view, start = memoryview(records), 0
+    for bucket in np.flatnonzero(counts):
+        end = start + int(counts[bucket]) * RECORD.itemsize
+        sums[bucket] = crc32(view[start:end], int(sums[bucket]))
+        start = end
+
+
 def add_to_filter(marks: Table, records: Table, filter_bits: int) -> None:
     """Set two bits of the Bloom filter for every record; `Run.find` reads the same bits of the key's second half."""
     bits = records["low"].astype(np.uint64)
@@ -182,83 +225,96 @@ def add_to_filter(marks: Table, records: Table, filter_bits: int) -> None:
         np.bitwise_or.at(marks, place >> np.uint64(3), bit)
 
 
-def table_of(places: Mapping[bytes, tuple[int, int]]) -> Table:
-    """Sorted records of one segment, from key -> (offset, length)."""
+def table_of(places: Mapping[bytes, tuple[int, int]], segment: int) -> Table:
+    """Records of one segment, from key -> (offset, length); segment: its number in the run."""
     table = np.zeros(len(places), RECORD)
     keys = np.frombuffer(b"".join(places), ">u8").reshape(-1, 2)
     table["high"], table["low"] = keys[:, 0], keys[:, 1]
     table["offset"] = [offset for offset, _ in places.values()]
     table["length"] = [length for _, length in places.values()]
-    return sorted_by_key(table)
+    table["segment"] = segment
+    return table
 
 
-def sorted_by_key(table: Table) -> Table:
+def sorted_by_key(tables: Sequence[Table]) -> Table:
+    """All records of several tables."""
+    table = np.concatenate(tables)
     ordered: Table = table[np.lexsort((table["segment"], table["low"], table["high"]))]
     return ordered
 
 
 def run_paths(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIX)) if folder.is_dir() else []
+    return sorted(path for path in folder.iterdir() if path.name.endswith(INDEX)) if folder.is_dir() else []
 
 
-def open_runs(folder: Path, known: Mapping[Path, Run]) -> list[Run]:
-    """The runs of a folder, those with most segments first. known: runs that are open already. Runs that a larger one
+def open_runs(
+    folder: Path, descriptors: Descriptors, known: Mapping[Path, Run], damaged: Collection[Path] = ()
+) -> list[Run]:
+    """The runs of a folder, those with most segments first. known: runs that are loaded already. Runs that a larger one
     covers, or that are damaged, are left out. Raises StoreError where files cannot be opened.
     """
-    for _ in range(100):
-        runs: list[Run] = []
-        try:
-            for path in run_paths(folder):
-                with suppress(DamagedIndex):
-                    runs.append(known.get(path) or Run(path))
-            break
-        except FileNotFoundError:  # merged meanwhile: look again
-            close_all(run for run in runs if run.path not in known)
-        except OSError as error:
-            close_all(run for run in runs if run.path not in known)
-            raise StoreError(
-                f"cannot read {folder}: {error.strerror}; raise the limit of open files, or wait"
-            ) from error
+    runs: list[Run] = []
+    try:
+        for path in run_paths(folder):
+            if path not in damaged:
+                with suppress(DamagedIndex, FileNotFoundError):  # merged meanwhile: what is not found is scanned
+                    runs.append(known.get(path) or Run(path, descriptors))
+    except OSError as error:
+        raise StoreError(f"cannot read {folder}: {error.strerror}; see to that, then run it again") from error
     kept: list[Run] = []
     covered: set[str] = set()
     for run in sorted(runs, key=lambda run: -len(run.header.segments)):
-        if run.header.segments.keys() <= covered:
-            close_all([] if run.path in known else [run])
-        else:
+        if not run.header.segments.keys() <= covered:
             kept.append(run)
             covered |= run.header.segments.keys()
     return kept
 
 
-def close_all(runs: Iterable[Run]) -> None:
-    for run in runs:
-        run.close()
+def runs_of(folder: Path) -> list[Run]:
+    """The runs of a folder, for a look at what they say of themselves."""
+    descriptors = Descriptors(1)
+    try:
+        return open_runs(folder, descriptors, {})
+    finally:
+        descriptors.close()
 
 
-def compact(folder: Path) -> None:
-    """Merge runs until there are few. One process at a time does it, the others go on with what there is."""
+def compact(folder: Path, most: int = 1 << 62) -> None:
+    """Merge runs until there are few. One process at a time does it, the others go on with what there is. most: records
+    to be merged, for those who cannot wait.
+    """
     with suppress(OSError), (folder / ".compact.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        runs = open_runs(folder, {})
-        try:
-            left = {run.path for run in runs}
-            for path in run_paths(folder):  # covered by others, or damaged
-                if path not in left:
-                    path.unlink(missing_ok=True)
-            if len(merging := to_merge(runs)) > 1:
-                merge(folder, merging)
-                for run in merging:
-                    run.path.unlink(missing_ok=True)
-        finally:
-            close_all(runs)
+        runs = runs_of(folder)
+        left = {run.path for run in runs}
+        for path in run_paths(folder):  # covered by others, or damaged
+            if path not in left:
+                path.unlink(missing_ok=True)
+        if len(merging := [run for run in to_merge(runs, most) if is_good(run)]) > 1:
+            merge(folder, merging)
+            for run in merging:
+                run.path.unlink(missing_ok=True)
 
 
-def to_merge(runs: Sequence[Run]) -> list[Run]:
+def is_good(run: Run) -> bool:
+    """Whether a run's records are what was written; one that is damaged goes, and its segments are sealed anew."""
+    descriptors = Descriptors(1)
+    try:
+        Run(run.path, descriptors).check()
+    except DamagedIndex:
+        run.path.unlink(missing_ok=True)
+        return False
+    finally:
+        descriptors.close()
+    return True
+
+
+def to_merge(runs: Sequence[Run], most: int) -> list[Run]:
     """The smallest runs, up to the first that is so much larger than they are together that it stays."""
     chosen: list[Run] = []
     together = 0
     for run in sorted(runs, key=lambda run: run.header.count):
-        if chosen and run.header.count > FEWER * together:
+        if chosen and (run.header.count > FEWER * together or run.header.count + together > most):
             break
         chosen.append(run)
         together += run.header.count
@@ -290,9 +346,9 @@ def merge(folder: Path, runs: Sequence[Run]) -> None:
                 part["segment"] = renumbered[part["segment"]]
                 parts.append(part)
                 starts[number] = end
-            yield sorted_by_key(np.concatenate(parts))
+            yield sorted_by_key(parts)
 
-    name = f"merged-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+    name = f"merged-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-{secrets.token_hex(4)}{INDEX}"
     write_run(folder / name, segments, spend, count, chunks())
 
 

@@ -1,16 +1,9 @@
 """The call store: every answer, written before anyone sees it, found again by what was asked.
 
-Each writer appends to a segment of its own, so there is no lock and no server, and a shared folder will do. A segment
-is lines:
-
-    <crc32, 8 hex> <kind> <key, 32 hex> <JSON>\\n
-
-kind Q (what was asked: messages, sampling, schema, choice; once per segment), A (one answer to it), or R (an answer
-that had to be asked for again beside others, and was paid for: counted, never served). Lines make a segment readable by
-eye and by grep, and a crash can only tear the last one: a torn or damaged line is never served. A segment at rest is
-sealed: its answers are in an index (call_index.py), and a look-up costs microseconds. What lies behind the index, or
-has none, is scanned, whether its writer died or is at work. The Parquet copies that DuckDB reads are made from sealed
-segments and are never needed to run.
+Each writer appends to a segment of its own (segments.py), so there is no lock and no server, and a shared folder will
+do. A segment at rest is sealed: its answers are in an index (call_index.py), and a look-up costs microseconds. What is
+behind the index, or has none, is scanned, whether its writer died or is at work. The Parquet copies that DuckDB reads
+are made from sealed segments and are never needed to run.
 """
 
 import fcntl
@@ -18,10 +11,7 @@ import os
 import socket
 import time
 from binascii import hexlify
-from collections import OrderedDict
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -31,95 +21,17 @@ import orjson
 
 from schemas.calls import Completion
 from schemas.errors import StoreError
-from storage.call_index import (
-    SUFFIX as INDEX_SUFFIX,
-)
-from storage.call_index import Run, Spend, add_spend, close_all, compact, open_runs, table_of, write_run
+from storage import segments
+from storage.call_index import DamagedIndex, Descriptors, Run, compact, open_runs
 from storage.files import sync, write_atomically
+from storage.segments import HEAD, SUFFIX, Segment, line, seal_as_before, sealed_sizes, segment_files, segment_sizes
 
-SUFFIX = ".calls"
-OLD_INDEX = ".index.npy"
-SEAL_AT_BYTES = 256 << 20
-HEAD = 8 + 1 + 1 + 1 + 32 + 1  # crc, blank, kind, blank, key, blank
-OPEN_FILES = 32  # segments whose descriptors are kept for reading
+OPEN_FILES = 32  # whose descriptors are kept for reading
 WINDOW = 1 << 18  # bytes that are read at once where answers are asked for in about the order in which they were stored
 NEAR_AFTER = 3  # answers read one by one from a window before all of it is
 NEAR_BYTES = 4 << 20
+MERGED_AT_WORK = 1 << 22  # answers, about a second
 _numbers = count()
-
-
-def line(kind: bytes, key: bytes, record: bytes) -> bytes:
-    """One checksummed line around a JSON record."""
-    body = b"%b %b %b\n" % (kind, hexlify(key), record)
-    return b"%08x %b" % (crc32(body), body)
-
-
-def checked_key(data: bytes) -> bytes | None:
-    """The key of one whole line, or None when the line is torn, damaged or foreign."""
-    try:
-        good = len(data) > HEAD and int(data[:8], 16) == crc32(data[9:])
-        return bytes.fromhex(data[11:43].decode()) if good else None
-    except ValueError:
-        return None
-
-
-def segment_files(place: Path) -> list[Path]:
-    """The segments of a folder, the oldest first; or the one that `place` is."""
-    if not place.is_dir():
-        return [place] if place.is_file() else []
-    with os.scandir(place) as entries:
-        return [place / name for name in sorted(e.name for e in entries if e.name.endswith(SUFFIX) and e.is_file())]
-
-
-@dataclass
-class Segment:
-    """One file of calls. fresh: answers, by key, that were scanned so far and are in no index: (offset, length)."""
-
-    path: Path
-    scanned: int = 0
-    fresh: dict[bytes, tuple[int, int]] = field(default_factory=dict)
-
-    def scan(self, spend: Spend | None = None) -> None:
-        """Find the answers from `scanned` on; spend: takes what they cost."""
-        for kind, key, offset, data in self.lines(self.scanned):
-            if kind == b"A":
-                self.fresh.setdefault(key, (offset, len(data)))
-            if spend is not None and kind in (b"A", b"R"):
-                add_spend(spend, spend_of(orjson.loads(data[HEAD:])))
-            self.scanned = offset + len(data)
-
-    def lines(self, start: int = 0) -> Iterator[tuple[bytes, bytes, int, bytes]]:
-        """(kind, key, offset, line) of every whole, undamaged line from `start`; a torn last line ends it."""
-        offset = start
-        with self.path.open("rb") as file:
-            file.seek(start)
-            for data in file:
-                if not data.endswith(b"\n"):
-                    break
-                if (key := checked_key(data)) is not None:
-                    yield data[9:10], key, offset, data
-                offset += len(data)
-
-    def seal(self) -> None:
-        """Write the index of a segment that nobody appends to any more."""
-        whole, spend = Segment(self.path), Spend()
-        whole.scan(spend)
-        index = self.path.with_suffix(INDEX_SUFFIX)
-        write_run(index, {self.path.name: whole.scanned}, spend, len(whole.fresh), [table_of(whole.fresh)])
-
-
-def spend_of(record: dict[str, Any]) -> Spend:
-    """What one stored answer cost, by who asked."""
-    stage = str(record.get("stage", ""))
-    who = str(record.get("run", "")), stage, str(record.get("step", stage)), str(record.get("role", ""))
-    return {
-        (*who, str(record.get("engine", ""))): [
-            1,
-            record["prompt_tokens"],
-            record["completion_tokens"],
-            record["latency_s"],
-        ]
-    }
 
 
 class Reader:
@@ -127,9 +39,8 @@ class Reader:
     window of a segment is read and decoded at once, and its answers are there without a look at an index.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._descriptors: OrderedDict[str, int] = OrderedDict()
+    def __init__(self, folder: Path, descriptors: Descriptors) -> None:
+        self.folder, self._descriptors = folder, descriptors
         self._near: dict[bytes, Completion] = {}
         self._nearly: dict[bytes, Completion] = {}  # the windows before those in _near
         self._near_bytes = 0
@@ -146,7 +57,7 @@ class Reader:
         try:
             if times == NEAR_AFTER:
                 self._read_window(segment, window[1] * WINDOW)
-            return completion_in(name, os.pread(self._descriptor(segment), length, offset))
+            return completion_in(name, os.pread(self._descriptors.of(self.folder / segment), length, offset))
         except FileNotFoundError:
             return None
 
@@ -155,26 +66,13 @@ class Reader:
             self._nearly, self._near = self._near, {}
             self._asked.clear()
             self._near_bytes = 0
-        data = os.pread(self._descriptor(segment), WINDOW, start)
+        data = os.pread(self._descriptors.of(self.folder / segment), WINDOW, start)
         self._near_bytes += len(data)
         for answer in data.split(b"\n")[1:-1]:  # the first and the last may be cut
             if answer[9:10] == b"A":
                 name = answer[11:43]
                 if name not in self._near and (completion := completion_in(name, answer + b"\n")):
                     self._near[name] = completion
-
-    def _descriptor(self, segment: str) -> int:
-        if (descriptor := self._descriptors.get(segment)) is not None:
-            self._descriptors.move_to_end(segment)
-            return descriptor
-        while len(self._descriptors) >= OPEN_FILES:
-            os.close(self._descriptors.popitem(last=False)[1])
-        self._descriptors[segment] = descriptor = os.open(self.folder / segment, os.O_RDONLY)
-        return descriptor
-
-    def close(self) -> None:
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
 
 
 class CallStore:
@@ -188,10 +86,11 @@ class CallStore:
         """place: the folder of segments, or a single segment. origin: run and stage, written with every answer."""
         self.place = place
         self.origin = origin or {}
-        self._folder = place.parent if place.is_file() else place
         self._runs: list[Run] = []
+        self._damaged: set[Path] = set()
         self._unsealed: dict[str, Segment] = {}
-        self._reader = Reader(self._folder)
+        self._descriptors = Descriptors(OPEN_FILES)
+        self._reader = Reader(place.parent if place.is_file() else place, self._descriptors)
         self._file = -1
         self._own: Segment | None = None
         self._size = self._written = 0
@@ -203,15 +102,14 @@ class CallStore:
         """See what other writers have added. Raises StoreError where it cannot be read."""
         if self.place.is_dir():
             seal_as_before(self.place)
-            before = {run.path: run for run in self._runs}
-            self._runs = open_runs(self.place, before)
-            close_all(run for run in before.values() if run not in self._runs)
+            known = {run.path: run for run in self._runs}
+            self._runs = open_runs(self.place, self._descriptors, known, self._damaged)
         sealed = sealed_sizes(self._runs)
         unsealed = {}
-        for path in segment_files(self.place):
-            name = path.name
-            if name in sealed and path.stat().st_size <= sealed[name]:
+        for name, size in segment_sizes(self.place).items():
+            if size <= sealed.get(name, -1):
                 continue
+            path = self.place if self.place.name == name else self.place / name
             segment = self._unsealed.get(name) or Segment(path, sealed.get(name, 0))
             if segment is not self._own:
                 segment.scan()
@@ -229,10 +127,20 @@ class CallStore:
                     self.flush()
                 if completion := self._reader.read(name, segment.path.name, *at):
                     return completion
-        for run in self._runs:
-            for place in run.find(key):
-                if completion := self._reader.read(name, *place):
-                    return completion
+        try:
+            for run in self._runs:
+                for place in run.find(key):
+                    if completion := self._reader.read(name, *place):
+                        return completion
+        except FileNotFoundError:  # merged into another
+            self.refresh()
+            return self.find(key)
+        except DamagedIndex:
+            self._damaged.add(run.path)  # its segments are scanned now, and sealed anew when a run ends
+            with suppress(OSError):
+                run.path.unlink()
+            self.refresh()
+            return self.find(key)
         return None
 
     def add(
@@ -241,7 +149,7 @@ class CallStore:
         """Buffer one answer and, where this segment does not have it yet, what was asked. repeated: another answer is
         stored under this key already, and is the one that counts; this one was paid for, too.
         """
-        if self._own is None or self._size > SEAL_AT_BYTES:
+        if self._own is None or self._size > segments.SEAL_AT_BYTES:
             self._open()
         if ask not in self._asks:
             self._asks.add(ask)
@@ -301,8 +209,7 @@ class CallStore:
                 self._seal_own()
                 compact(self.place)
         finally:
-            self._reader.close()
-            close_all(self._runs)
+            self._descriptors.close()
             self._runs = []
 
     def _append(self, data: bytes) -> None:
@@ -330,6 +237,7 @@ class CallStore:
     def _open(self) -> None:
         if self._own is not None:
             self._seal_own()
+            compact(self.place, MERGED_AT_WORK)
             self.refresh()
         name = f"{time.strftime('%Y%m%dT%H%M%S')}-{socket.gethostname()[:20]}-{os.getpid()}-{next(_numbers)}{SUFFIX}"
         path = self.place / name
@@ -365,64 +273,6 @@ def completion_in(name: bytes, data: bytes) -> Completion | None:
         record["latency_s"],
         record.get("logprobs"),
     )
-
-
-def sealed_sizes(runs: list[Run]) -> dict[str, int]:
-    """The segments that runs cover, with the size up to which they do."""
-    return {name: size for run in runs for name, size in run.header.segments.items()}
-
-
-def sealed_segments(folder: Path) -> set[str]:
-    """The names of the segments that an index covers."""
-    runs = open_runs(folder, {}) if folder.is_dir() else []
-    close_all(runs)
-    return set(sealed_sizes(runs))
-
-
-def seal_as_before(folder: Path) -> None:
-    """Index segments that an earlier version sealed, in its own way; where nothing can be written they are scanned."""
-    for old in sorted(path for path in folder.iterdir() if path.name.endswith(OLD_INDEX)):
-        with suppress(OSError, StoreError):
-            segment = Segment(folder / (old.name.removesuffix(OLD_INDEX) + SUFFIX))
-            if segment.path.exists():
-                segment.seal()
-            old.unlink()
-
-
-def seal_abandoned(folder: Path) -> int:
-    """Seal the segments whose writer is gone, and merge indexes; returns how many. A live writer holds a lock."""
-    if not folder.is_dir():
-        return 0
-    seal_as_before(folder)
-    runs = open_runs(folder, {})
-    sealed = sealed_sizes(runs)
-    close_all(runs)
-    done = 0
-    for path in segment_files(folder):
-        if path.stat().st_size <= sealed.get(path.name, -1):
-            continue
-        with path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue
-            Segment(path).seal()
-            done += 1
-    compact(folder)
-    return done
-
-
-def spent_in(folder: Path) -> Spend:
-    """What the answers of a folder cost, by who asked: from the indexes, and from the segments that have none."""
-    spend: Spend = {}
-    runs = open_runs(folder, {}) if folder.is_dir() else []
-    for run in runs:
-        add_spend(spend, run.header.spend)
-    sealed = sealed_sizes(runs)
-    close_all(runs)
-    for path in segment_files(folder):
-        Segment(path, sealed.get(path.name, 0)).scan(spend)
-    return spend
 
 
 def record_to(folder: Path, recording: Path) -> int:

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from schemas.artifacts import Manifest
 from schemas.errors import InputError, StoreError
 from storage.artifacts import Store
-from storage.calls import HEAD, Segment, seal_abandoned, sealed_segments, segment_files, spent_in
 from storage.files import write_atomically
 from storage.runs import runs
+from storage.segments import HEAD, Segment, seal_abandoned, sealed_segments, segment_files, spent_in
 
 RESERVED = {"runs", "artifacts", "lineage", "drops", "calls", "spend", "store"}
 CALL_COLUMNS = pa.schema(

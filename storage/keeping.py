@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 from schemas.artifacts import Manifest, PartSeal
 from schemas.errors import StoreError, SynthmillError
 from storage.artifacts import Store, files_whole, is_whole, read_manifest
-from storage.calls import checked_key, segment_files
 from storage.dataset_folder import MARKER, read_dataset
 from storage.files import read_json
 from storage.runs import read_run
+from storage.segments import checked_key, segment_files
 
 DAY_S = 86_400
 

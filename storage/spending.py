@@ -2,8 +2,8 @@
 
 from schemas.budget import BudgetSettings, Usage, usage_of
 from storage.artifacts import Store
-from storage.calls import spent_in
 from storage.runs import runs
+from storage.segments import spent_in
 
 
 def spent_by(store: Store, job: str, prices: BudgetSettings) -> dict[str, Usage]:

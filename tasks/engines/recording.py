@@ -8,7 +8,8 @@ import orjson
 from schemas.calls import Completion, Request, ask_hash, call_key
 from schemas.errors import EngineRefused, InputError
 from schemas.settings import EngineSettings
-from storage.calls import HEAD, CallStore, Segment, segment_files
+from storage.calls import CallStore
+from storage.segments import HEAD, Segment, segment_files
 
 
 class Recording:

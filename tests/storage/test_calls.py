@@ -1,7 +1,11 @@
 """The call store: what was added is found, what is torn or damaged is not, and any number of writers get along."""
 
+import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +13,11 @@ import pytest
 from schemas.calls import Completion, Message, Request, Sampling, ask_hash, call_key
 from schemas.errors import StoreError
 from storage import calls
-from storage.calls import CallStore, Segment, record_to, seal_abandoned
+from storage import segments as storage_segments
+from storage.calls import CallStore, record_to
+from storage.segments import Segment, seal_abandoned, spent_in
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def request(n: int) -> Request:
@@ -56,7 +64,7 @@ def test_answers_are_found_by_what_was_asked(tmp_path: Path) -> None:
             7,
             [["a", -1.0, {}]],
         )
-        assert reader.find(key_of(3, 1)) == found.model_copy(update={"text": "answer 3.1", "completion_tokens": 3})
+        assert reader.find(key_of(3, 1)) == found._replace(text="answer 3.1", completion_tokens=3)
         assert reader.find(key_of(51)) is None
     store.close()
     sealed = CallStore(tmp_path)
@@ -101,20 +109,145 @@ def test_a_damaged_line_is_never_served(tmp_path: Path, sealed: bool) -> None:
     assert [reader.find(key_of(n)) is not None for n in (1, 2, 3)] == [True, False, True]
 
 
-def test_a_damaged_index_is_made_again(tmp_path: Path) -> None:
+def indexes(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.index"))
+
+
+@pytest.mark.parametrize("where", [0, 40, -1, -30, -200])
+def test_a_damaged_index_is_made_again(tmp_path: Path, where: int) -> None:
+    store = CallStore(tmp_path)
+    add(store, *range(40))
+    store.close()
+    [index] = indexes(tmp_path)
+    data = bytearray(index.read_bytes())
+    data[where] ^= 1
+    index.write_bytes(data)
+    reader = CallStore(tmp_path)
+    assert all(reader.find(key_of(n)) for n in range(40))
+    seal_abandoned(tmp_path)
+    assert len(indexes(tmp_path)) == 1
+    reader = CallStore(tmp_path)
+    assert all(reader.find(key_of(n)) for n in range(40)) and not reader._unsealed
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"x" * 5000])
+def test_what_is_no_index_is_left_out(tmp_path: Path, content: bytes) -> None:
     store = CallStore(tmp_path)
     add(store, 1)
     store.close()
-    [path] = segments(tmp_path)
-    index = Segment(path).index_path
-    index.write_bytes(b"nonsense")
-    assert CallStore(tmp_path).find(key_of(1)) is not None
-    index.write_bytes(b"")
-    assert CallStore(tmp_path).find(key_of(1)) is not None
-    np.save(index, np.full((5, 1), 2**64 - 5, dtype=np.uint64))
+    indexes(tmp_path)[0].write_bytes(content)
     assert CallStore(tmp_path).find(key_of(1)) is not None
     assert seal_abandoned(tmp_path) == 1
     assert CallStore(tmp_path).find(key_of(1)) is not None
+
+
+def test_an_index_that_cannot_be_opened_is_no_damaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = CallStore(tmp_path)
+    add(store, 1)
+    store.close()
+    real = os.open
+
+    def refused(path: Any, *more: Any) -> int:
+        if str(path).endswith(".index"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(path, *more)
+
+    monkeypatch.setattr("storage.call_index.os.open", refused)
+    with pytest.raises(StoreError, match="Too many open files"):
+        CallStore(tmp_path)
+    monkeypatch.undo()
+    assert CallStore(tmp_path).find(key_of(1)) is not None
+    assert len(indexes(tmp_path)) == 1
+
+
+def test_two_thousand_segments_need_few_descriptors_and_few_indexes(tmp_path: Path) -> None:
+    script = """
+import os, resource, sys
+os.fsync = lambda descriptor: None  # of no interest here, and slow 4,000 times
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+from pathlib import Path
+from storage.calls import CallStore
+from storage.segments import seal_abandoned
+from tests.storage.test_calls import add, key_of
+folder = Path(sys.argv[1])
+store = CallStore(folder)
+add(store, *range(2000))
+store.close()
+for old in folder.glob("*.index"):
+    old.unlink()
+[whole] = folder.glob("*.calls")
+answers = [line for line in whole.read_bytes().splitlines(keepends=True) if line[9:10] == b"A"]
+for n, answer in enumerate(answers):
+    (folder / f"{n:06}.calls").write_bytes(answer)
+whole.unlink()
+assert all(CallStore(folder).find(key_of(n)) for n in range(0, 2000, 97))
+assert seal_abandoned(folder) == 2000
+store = CallStore(folder)
+assert all(store.find(key_of(n)) for n in range(2000))
+print(len(store._runs), len(list(Path("/proc/self/fd").iterdir())))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    runs, descriptors = map(int, ran.stdout.split())
+    assert runs == len(indexes(tmp_path)) <= 8
+    assert descriptors < 100
+    assert len(segments(tmp_path)) == 2000
+
+
+def test_after_a_failed_write_what_was_written_is_found_and_the_next_answer_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CallStore(tmp_path)
+    add(store, 1, 2)
+    real = os.write
+
+    def full(descriptor: int, data: Any) -> int:
+        if len(data) > 50:
+            return real(descriptor, data[:50])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("storage.calls.os.write", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        add(store, 3)
+    monkeypatch.undo()
+    add(store, 4, 5)
+    for reader in (store, CallStore(tmp_path)):
+        assert [reader.find(key_of(n)) is not None for n in (1, 2, 3, 4, 5)] == [True, True, False, True, True]
+    store.close()
+    seal_abandoned(tmp_path)
+    reader = CallStore(tmp_path)
+    assert [reader.find(key_of(n)) is not None for n in (1, 2, 3, 4, 5)] == [True, True, False, True, True]
+    assert len(segments(tmp_path)) == 2 and not reader._unsealed
+
+
+def test_an_answer_that_was_asked_for_again_is_counted_and_not_served(tmp_path: Path) -> None:
+    store = CallStore(tmp_path, origin={"run": "r1"})
+    add(store, 1)
+    first = store.find(key_of(1))
+    asked = request(1).asked()
+    other = Completion(text="otherwise", prompt_tokens=5, completion_tokens=7, latency_s=1.0)
+    facts = {"engine": "echo", "role": "student", "stage": "s", "step": "s-2"}
+    store.add(key_of(1), ask_hash(asked), asked, other, repeated=True, **facts)
+    store.flush()
+    who = ("r1", "s", "s-2", "student", "echo")
+    assert spent_in(tmp_path)[who] == [1, 5, 7, 1.0]
+    store.close()
+    assert spent_in(tmp_path)[who] == [1, 5, 7, 1.0]
+    assert CallStore(tmp_path).find(key_of(1)) == first
+
+
+def test_segments_that_an_earlier_version_sealed_are_found_and_sealed_anew(tmp_path: Path) -> None:
+    store = CallStore(tmp_path)
+    add(store, *range(20))
+    store.close()
+    [index], [segment] = indexes(tmp_path), segments(tmp_path)
+    index.unlink()
+    np.save(segment.with_suffix(".index.npy"), np.zeros((5, 20), np.uint64))  # as version 0.1 had it
+    reader = CallStore(tmp_path)
+    assert all(reader.find(key_of(n)) for n in range(20)) and not reader._unsealed
+    assert indexes(tmp_path) and not list(tmp_path.glob("*.npy"))
 
 
 def test_writers_see_each_other_after_a_refresh_and_only_the_dead_are_sealed(tmp_path: Path) -> None:
@@ -139,9 +272,7 @@ def test_a_segment_that_grew_behind_its_index_is_read_to_its_end(tmp_path: Path)
     store = CallStore(tmp_path)
     add(store, 1)
     [path] = segments(tmp_path)
-    early = Segment(path)
-    early.refresh()
-    early.seal()  # as another process might, between our open and our lock
+    Segment(path).seal()  # as another process might, between our open and our lock
     add(store, 2)
     os.close(store._file)
     reader = CallStore(tmp_path)
@@ -152,9 +283,8 @@ def test_a_segment_that_grew_behind_its_index_is_read_to_its_end(tmp_path: Path)
     assert seal_abandoned(tmp_path) == 0
 
 
-def test_segments_roll_over_and_large_ones_are_not_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "SEAL_AT_BYTES", 4000)
-    monkeypatch.setattr(calls, "SMALL", 5)
+def test_segments_roll_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_segments, "SEAL_AT_BYTES", 4000)
     store = CallStore(tmp_path)
     for n in range(60):
         add(store, n)
@@ -162,6 +292,34 @@ def test_segments_roll_over_and_large_ones_are_not_merged(tmp_path: Path, monkey
     assert all(store.find(key_of(n)) for n in range(60))
     store.close()
     assert all(CallStore(tmp_path).find(key_of(n)) for n in range(60))
+
+
+def test_indexes_are_merged_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.call_index.MERGED_AT_ONCE", 7)
+    for start in range(0, 100, 10):
+        store = CallStore(tmp_path)
+        add(store, *range(start, start + 10))
+        store.close()
+    reader = CallStore(tmp_path)
+    assert [run.header.count for run in reader._runs] == sorted(
+        (run.header.count for run in reader._runs), reverse=True
+    )
+    assert sum(run.header.count for run in reader._runs) == 100 and len(reader._runs) < 5
+    assert all(reader.find(key_of(n)) for n in range(100)) and reader.find(key_of(100)) is None
+
+
+def test_answers_that_are_asked_for_in_order_are_read_by_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "WINDOW", 2000)
+    monkeypatch.setattr(calls, "NEAR_BYTES", 4000)
+    store = CallStore(tmp_path)
+    add(store, *range(200))
+    store.close()
+    reader = CallStore(tmp_path)
+    for n in [*range(200), 3, 150, *range(199, -1, -1)]:
+        answer = reader.find(key_of(n))
+        assert answer is not None and answer.text == f"answer {n}.0"
 
 
 def test_what_was_asked_is_stored_once_for_many_samples(tmp_path: Path) -> None:

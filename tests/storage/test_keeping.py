@@ -10,11 +10,11 @@ from flows.keeping import bring_up, check, sweep_out
 from schemas.artifacts import Manifest
 from schemas.errors import StoreError
 from storage.artifacts import Store, seal_part, write_manifest
-from storage.calls import segment_files
 from storage.files import locked, sweep_lock
 from storage.keeping import Fault, garbage, verify
 from storage.migrating import migrate
 from storage.runs import StageRun, is_gone, new_run, runs, sweep, this_process, write_run
+from storage.segments import segment_files
 from tests.conftest import Echo, instructions
 from tests.tasks.test_driver import Chain, drive
 

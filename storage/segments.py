@@ -1,0 +1,193 @@
+"""Segments: what is appended by one writer, line by line, and sealed by an index when nobody writes any more.
+
+A segment is lines:
+
+    <crc32, 8 hex> <kind> <key, 32 hex> <JSON>\\n
+
+kind Q (what was asked: messages, sampling, schema, choice; once per segment), A (one answer to it), or R (an answer
+that had to be asked for again beside others, and was paid for: counted, never served). Lines make a segment readable by
+eye and by grep, and a crash can only tear the last one: a torn or damaged line is never served.
+"""
+
+import fcntl
+import os
+from binascii import hexlify
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import orjson
+
+from schemas.errors import StoreError
+from storage.call_index import INDEX, Run, Spend, add_spend, compact, runs_of, sorted_by_key, table_of, write_run
+
+SUFFIX = ".calls"
+OLD_INDEX = ".index.npy"
+SEAL_AT_BYTES = 256 << 20
+HEAD = 8 + 1 + 1 + 1 + 32 + 1  # crc, blank, kind, blank, key, blank
+
+
+def line(kind: bytes, key: bytes, record: bytes) -> bytes:
+    """One checksummed line around a JSON record."""
+    body = b"%b %b %b\n" % (kind, hexlify(key), record)
+    return b"%08x %b" % (crc32(body), body)
+
+
+def checked_key(data: bytes) -> bytes | None:
+    """The key of one whole line, or None when the line is torn, damaged or foreign."""
+    try:
+        good = len(data) > HEAD and int(data[:8], 16) == crc32(data[9:])
+        return bytes.fromhex(data[11:43].decode()) if good else None
+    except ValueError:
+        return None
+
+
+def segment_sizes(place: Path) -> dict[str, int]:
+    """The segments of a folder, or the one that `place` is, the oldest first: name -> bytes."""
+    if not place.is_dir():
+        return {place.name: place.stat().st_size} if place.is_file() else {}
+    with os.scandir(place) as entries:
+        return dict(sorted((e.name, e.stat().st_size) for e in entries if e.name.endswith(SUFFIX) and e.is_file()))
+
+
+def segment_files(place: Path) -> list[Path]:
+    """The segments of a folder, the oldest first; or the one that `place` is."""
+    return [place / name for name in segment_sizes(place)] if place.is_dir() else [place] if place.is_file() else []
+
+
+@dataclass
+class Segment:
+    """One file of calls. fresh: answers, by key, that were scanned so far and are in no index: (offset, length)."""
+
+    path: Path
+    scanned: int = 0
+    fresh: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+
+    def scan(self, spend: Spend | None = None) -> None:
+        """Find the answers from `scanned` on; spend: takes what they cost."""
+        for kind, key, offset, data in self.lines(self.scanned):
+            if kind == b"A":
+                self.fresh.setdefault(key, (offset, len(data)))
+            if spend is not None and kind in (b"A", b"R"):
+                add_spend(spend, spend_of(orjson.loads(data[HEAD:])))
+            self.scanned = offset + len(data)
+
+    def lines(self, start: int = 0) -> Iterator[tuple[bytes, bytes, int, bytes]]:
+        """(kind, key, offset, line) of every whole, undamaged line from `start`; a torn last line ends it."""
+        offset = start
+        with self.path.open("rb") as file:
+            file.seek(start)
+            for data in file:
+                if not data.endswith(b"\n"):
+                    break
+                if (key := checked_key(data)) is not None:
+                    yield data[9:10], key, offset, data
+                offset += len(data)
+
+    def seal(self) -> None:
+        """Write the index of a segment that nobody appends to any more."""
+        seal_together([self.path])
+
+
+def spend_of(record: dict[str, Any]) -> Spend:
+    """What one stored answer cost, by who asked."""
+    stage = str(record.get("stage", ""))
+    who = str(record.get("run", "")), stage, str(record.get("step", stage)), str(record.get("role", ""))
+    return {
+        (*who, str(record.get("engine", ""))): [
+            1,
+            record["prompt_tokens"],
+            record["completion_tokens"],
+            record["latency_s"],
+        ]
+    }
+
+
+def seal_together(paths: Sequence[Path]) -> None:
+    """Write one index for segments that nobody appends to any more; they lie in one folder."""
+    spend: Spend = {}
+    sizes: dict[str, int] = {}
+    tables = []
+    for number, path in enumerate(paths):
+        segment = Segment(path)
+        segment.scan(spend)
+        sizes[path.name] = segment.scanned
+        tables.append(table_of(segment.fresh, number))
+    table = sorted_by_key(tables)
+    write_run(paths[-1].with_suffix(INDEX), sizes, spend, len(table), [table])
+
+
+def sealed_sizes(runs: list[Run]) -> dict[str, int]:
+    """The segments that runs cover, with the size up to which they do."""
+    return {name: size for run in runs for name, size in run.header.segments.items()}
+
+
+def sealed_segments(folder: Path) -> set[str]:
+    """The names of the segments that an index covers."""
+    return set(sealed_sizes(runs_of(folder)))
+
+
+def seal_as_before(folder: Path) -> None:
+    """Index segments that an earlier version sealed, in its own way; where nothing can be written they are scanned."""
+    with os.scandir(folder) as entries:
+        old = [folder / entry.name for entry in entries if entry.name.endswith(OLD_INDEX)]
+    if not old:
+        return
+    with suppress(OSError, StoreError):
+        paths = [path.with_name(path.name.removesuffix(OLD_INDEX) + SUFFIX) for path in old]
+        seal_in_groups([path for path in sorted(paths) if path.exists()])
+        for path in old:
+            path.unlink(missing_ok=True)
+
+
+def seal_in_groups(paths: Sequence[Path]) -> None:
+    """Seal segments, small ones together."""
+    group: list[Path] = []
+    size = 0
+    for path in paths:
+        if group and size + path.stat().st_size > SEAL_AT_BYTES:
+            seal_together(group)
+            group, size = [], 0
+        group.append(path)
+        size += path.stat().st_size
+    if group:
+        seal_together(group)
+
+
+def seal_abandoned(folder: Path) -> int:
+    """Seal the segments whose writer is gone, and merge indexes; returns how many. A live writer holds a lock."""
+    if not folder.is_dir():
+        return 0
+    seal_as_before(folder)
+    sealed = sealed_sizes(runs_of(folder))
+    unsealed = [folder / name for name, size in segment_sizes(folder).items() if size > sealed.get(name, -1)]
+    abandoned = [path for path in unsealed if is_abandoned(path)]
+    seal_in_groups(abandoned)
+    compact(folder)
+    return len(abandoned)
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether nobody writes to a segment any more."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
+def spent_in(folder: Path) -> Spend:
+    """What the answers of a folder cost, by who asked: from the indexes, and from the segments that have none."""
+    spend: Spend = {}
+    runs = runs_of(folder)
+    for run in runs:
+        add_spend(spend, run.header.spend)
+    sealed = sealed_sizes(runs)
+    for name, size in segment_sizes(folder).items():
+        if size > sealed.get(name, -1):
+            Segment(folder / name, sealed.get(name, 0)).scan(spend)
+    return spend
