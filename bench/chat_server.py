@@ -7,7 +7,8 @@ repetition: `--words` words, or the plainest value that satisfies the schema, or
 request shows one. GET /stats tells what was asked; POST /set?forget=1 zeroes the counts, and POST
 /set?latency_ms=20&sigma=0&fail_every=0&fail_from=0&fail_how=status&fail_status=500&retry_after= changes how it answers.
 fail_every, fail_from: each n-th, all from the n-th on. fail_how: status (an error), hang, cut (half an answer),
-malformed (no JSON), empty (no text), wrong (JSON that nobody asked for).
+malformed (no JSON), empty (no text), wrong (JSON that nobody asked for), none (no choices), inside (an error with
+fail_status inside a 200). fail_on: requests with these words. --root tells where the model's weights are, as vLLM does.
 """
 
 import argparse
@@ -222,6 +223,10 @@ class Connection(asyncio.Protocol):
             for choice in answer["choices"]:
                 choice["message"]["content"] = "" if how == "empty" else '{"other": 1}'
             return self.send(answer)
+        if how == "none":
+            return self.send({"id": "x", "object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 5}})
+        if how == "inside":
+            return self.send({"error": {"message": "failing as told", "code": self.behaviour.fail_status}})
         if how != "hang" and self.transport and not self.transport.is_closing():
             length = 17 if how == "malformed" else 4000
             head = b"HTTP/1.1 200 -\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % length

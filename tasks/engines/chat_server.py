@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import orjson
 
 from schemas.calls import Completion, Request
-from schemas.errors import Drop, EngineError, EngineRefused, InputError
+from schemas.errors import EngineError, EngineRefused, InputError
 from schemas.hashing import content_hash
 from schemas.settings import EngineSettings, carries_secret, check_address
 from schemas.texts import loads
@@ -35,6 +35,14 @@ OVERFLOW = (
 MODERATION = ("flagged", "moderation", "content policy", "content_policy", "content filter", "content_filter", "safety")
 TIMEOUT_RETRIES = 1  # what times out twice while the server answers others would time out again
 PROBE_S, PROBE_TOKENS = 60.0, 16
+
+
+class ErrorAnswer(Exception):
+    """An answer with status 200 that holds none. status: the one that it names inside, else 200."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.reason, self.status = reason, status
 
 
 class ChatServer:
@@ -83,8 +91,8 @@ class ChatServer:
                     completions = self._read(request, data, count, time.monotonic() - started)
                     self._answered_body = body
                     return completions
-                except Drop as drop:
-                    reason, data = drop.reason, drop.detail.encode()
+                except ErrorAnswer as error:
+                    status, reason = error.status, error.reason
                 except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
                     found = f"the answer is no chat completion ({type(error).__name__}: {error}): {data[:120]!r}"
                     data = " ".join(found.split()).encode()
@@ -145,15 +153,16 @@ class ChatServer:
         return body
 
     def _read(self, request: Request, data: bytes, count: int, latency_s: float) -> Sequence[Completion]:
-        """The completions in an answer. Raises Drop where the server says that it has none, ValueError and its like
-        for what is no answer.
+        """The completions in an answer. Raises ErrorAnswer where the server says that it has none, ValueError and its
+        like for what is no answer.
         """
         answer = loads(data)
-        if "error" in answer and not answer.get("choices"):
-            raise Drop(f"engine_error: an error in an answer with status 200: {self._words(data)}")
-        choices = answer["choices"]
+        choices = answer.get("choices")
+        if not choices and (error := answer.get("error")):
+            code = error.get("code") if isinstance(error, dict) else None
+            raise ErrorAnswer("engine_error", code if isinstance(code, int) and 400 <= code < 600 else 200)
         if not choices:
-            raise Drop("no_choices: the server's answer has no choices")
+            raise ErrorAnswer("no_choices", 200)
         if len(choices) != count:
             what = f"gave {len(choices)} of {count} answers asked for in one call"
             if count > 1:

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import orjson
 import pytest
 
-from schemas.artifacts import Manifest, PartSeal
+from schemas.artifacts import Loss, Manifest, PartSeal
 from schemas.errors import StoreError, SynthmillError
 from schemas.rows import Dropped, Instruction
 from storage.artifacts import (
     Store,
+    losses_of,
     read_manifest,
     read_part,
     rows_to_table,
@@ -85,11 +87,29 @@ def test_a_doubled_row_is_a_bug_that_is_seen(store: Store) -> None:
 
 def test_a_part_that_lost_answers_to_an_engine_is_made_again(store: Store) -> None:
     table = rows_to_table(Instruction, instructions(1), [[]])
-    seal = seal_part(store, "stage", "k", table, [], ids_in=["row-0"], lost_answers=1)
+    seal = seal_part(store, "stage", "k", table, [], ids_in=["row-0"], lost={"00": Loss(error="engine_error: x")})
     assert sealed_part(store, "stage", "k") is None
+    assert losses_of(store, "stage", "k") == {"00": Loss(runs=1, error="engine_error: x")}
     written = write_manifest(store, Manifest(stage="stage", key="k", identity={}, parts=(seal,)))
     assert sealed_artifact(store, "stage", "k", {}) is None
     assert read_part(store, written.parts[0]).num_rows == 1
+    seal = seal_part(
+        store, "stage", "k", table, [], ids_in=["row-0"], lost={"00": Loss(runs=2, error="engine_error: x")}
+    )
+    assert sealed_part(store, "stage", "k") == seal  # lost twice: settled, until it is asked for
+    again = Store(store.root, retry_lost=True)
+    assert sealed_part(again, "stage", "k") is None and losses_of(again, "stage", "k") == {}
+
+
+def test_a_part_that_an_earlier_version_sealed_is_found(store: Store) -> None:
+    table = rows_to_table(Instruction, instructions(1), [[]])
+    seal = seal_part(store, "stage", "kk", table, [], ids_in=["row-0"])
+    old = seal.model_copy(update={"file": "parts/stage/kk.parquet"})
+    (store.root / seal.file).rename(store.root / old.file)
+    store.seal_path("stage", "kk").unlink()
+    fields = old.model_dump(mode="json", exclude={"lost"})
+    store.flat_seal_path("stage", "kk").write_bytes(orjson.dumps(fields))
+    assert sealed_part(store, "stage", "kk") == old
 
 
 def test_an_artifact_is_done_when_its_manifest_says_so_and_everything_is_whole(store: Store) -> None:

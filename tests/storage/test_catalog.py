@@ -82,7 +82,7 @@ def test_a_lost_or_damaged_catalog_costs_nothing(filled: Store) -> None:
 
 
 def test_a_lost_part_does_not_take_the_catalog_with_it(filled: Store) -> None:
-    next((filled.root / "parts" / "answers").glob("*.parquet")).unlink()
+    next((filled.root / "parts" / "answers").rglob("*.parquet")).unlink()
     rebuild(filled)
     assert fetched(filled, "SELECT count(*) FROM instructions") == [(7,)]
     with pytest.raises(InputError, match="answers"):

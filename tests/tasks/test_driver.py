@@ -11,6 +11,7 @@ from schemas.calls import Completion, Message, Request
 from schemas.errors import Drop, EngineError, Stopped, StoreError, SynthmillError
 from schemas.rows import Instruction, Pool
 from storage.calls import CallStore
+from storage.segments import spent_in
 from tasks.driver import Driver, PartResult
 from tasks.recipe import Recipe, Steps
 from tests.conftest import Echo, instructions
@@ -217,7 +218,10 @@ def test_samples_are_asked_together_and_an_interrupted_group_is_asked_whole(tmp_
     [result], _ = drive(Chain(turns=1, samples=6), engine, tmp_path, instructions(1))
     assert sorted(engine.asked) == [("question 0", 0, 4), ("question 0", 4, 2)]
     assert result.rows[0].prompt == " | ".join(f"question 0 #{n}" for n in range(6))
-    assert (result.spent["student"].sent, result.spent["student"].reused) == (4, 2)
+    student = result.spent["student"]
+    assert (student.sent, student.reused, student.completion_tokens) == (6, 2, 18)  # two were paid for again
+    [who] = spent_in(tmp_path)
+    assert spent_in(tmp_path)[who][:3] == [8, 0, 24]
 
 
 def test_a_dead_engine_stops_the_run_and_keeps_what_was_answered(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_server_answers_with_text_tokens_and_latency(server: ChatServer) -> No
     assert said.text
     assert (said.finish_reason, said.prompt_tokens, said.completion_tokens) == ("stop", 20, 12)
     assert said.latency_s > 0
-    assert said == one(server.spec, asked()).model_copy(update={"latency_s": said.latency_s})  # the seed is sent
+    assert said == one(server.spec, asked())._replace(latency_s=said.latency_s)  # the seed is sent
 
 
 def test_n_answers_come_from_one_call_and_their_tokens_add_up(server: ChatServer) -> None:
@@ -173,11 +173,25 @@ def test_odd_but_real_answers_are_read(message: Any, usage: Any, text: str, toke
 
 
 @pytest.mark.parametrize(
-    "answer", [[], {"error": "x"}, {"choices": None}, {"choices": []}, {"choices": [{"message": {"content": 3}}]}]
+    ("answer", "error"),
+    [
+        ([], AttributeError),
+        ({"choices": [{"message": {"content": 3}}]}, ValueError),
+        ({"error": "x"}, chat_engine.ErrorAnswer),
+        ({"choices": None}, chat_engine.ErrorAnswer),
+        ({"choices": []}, chat_engine.ErrorAnswer),
+    ],
 )
-def test_what_is_no_chat_completion_is_said_to_be_none(answer: Any) -> None:
-    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+def test_what_is_no_chat_completion_is_said_to_be_none(answer: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
         read(answer)
+
+
+def test_half_of_an_emoji_is_the_replacement_character() -> None:
+    engine = chat_engine.ChatServer(EngineSettings.model_validate("openai:m@http://127.0.0.1:9/v1"))
+    data = b'{"choices": [{"message": {"content": "cut \\ud83d, whole \\ud83d\\ude00"}, "finish_reason": "length"}]}'
+    [answer] = engine._read(asked(), data, 1, 0.1)
+    assert answer.text == "cut \ufffd, whole \U0001f600"
 
 
 def test_one_bad_answer_does_not_stop_its_neighbours(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +203,7 @@ def test_one_bad_answer_does_not_stop_its_neighbours(impatient: None, monkeypatc
     monkeypatch.setattr(chat_engine.ChatServer, "_read", sometimes)
     with chat_server("--latency-ms", "2") as url:
         bad, *others = ask({"spec": f"openai:m@{url}", "retries": 2}, asked("bad"), *(asked(f"{n}") for n in range(30)))
-    assert bad[0].error.startswith("engine_timeout: no answer: the answer is no chat completion")
+    assert bad[0].error.startswith("engine_error: the answer is no chat completion")
     assert not any(other[0].error for other in others)
 
 

@@ -1,0 +1,154 @@
+"""However answers arrive, whatever is stored or asked for twice, stopped and begun again: every row comes to the end that
+it has when nothing happens, and nothing is asked for that is stored or on its way.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from schemas.calls import Completion, Request
+from schemas.errors import Stopped
+from schemas.rows import Instruction
+from storage.calls import CallStore
+from storage.segments import spent_in
+from tasks.driver import Driver
+from tests.tasks.test_driver import Chain
+
+GROUP = 2  # samples asked together
+
+
+class Held:
+    """An engine that answers when it is told to; some questions it always loses."""
+
+    name, limit, samples_per_call = "held", 6, GROUP
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Request, int, asyncio.Future[None]]] = []
+        self.sent = 0
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append((request, count, done))
+        self.sent += count
+        await done
+        text = request.messages[-1].content
+        if "question 3" in text:
+            return [Completion(text="", finish_reason="error", error="engine_error: no")] * count
+        return [Completion(text=f"{text} #{request.sample + n}", completion_tokens=1) for n in range(count)]
+
+
+def row(number: int) -> Instruction:
+    return Instruction(id=f"row-{number}", prompt=f"question {number % 5}")  # several rows ask the same
+
+
+class Driving(RuleBasedStateMachine):
+    """One driver over a store; parts of rows come in, answers arrive, the run stops and begins again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(os, "fsync", lambda _: None)
+        self.loop = asyncio.new_event_loop()
+        self.ends: dict[str, Any] = {}
+        self.parts: list[tuple[asyncio.Task[Any], list[Instruction]]] = []
+        self.sent = 0
+        self.start()
+
+    def start(self) -> None:
+        self.engine, self.calls = Held(), CallStore(self.folder)
+        self.driver = Driver(Chain(turns=2, samples=3), {"student": self.engine}, self.calls)
+
+    def settle(self) -> None:
+        for _ in range(20):
+            self.loop.run_until_complete(asyncio.sleep(0))
+        for task, rows in [part for part in self.parts if part[0].done()]:
+            self.parts.remove((task, rows))
+            if task.exception() is None:
+                self.look(rows, task.result())
+            else:
+                assert isinstance(task.exception(), Stopped)
+
+    def look(self, rows: list[Instruction], result: Any) -> None:
+        ends = {made.parent_id: made.prompt for made in result.rows} | {gone.id: gone.reason for gone in result.dropped}
+        assert sorted(ends) == sorted(each.id for each in rows)
+        for row_id, end in ends.items():
+            assert self.ends.setdefault(row_id, end) == end  # the same end, every time
+            assert (end == "engine_error") == (int(row_id[4:]) % 5 == 3)
+        assert set(result.lost) == {key for key in result.lost} and bool(result.lost) == (
+            "engine_error" in ends.values()
+        )
+
+    def teardown(self) -> None:
+        self.everything_is_answered()
+        self.loop.close()
+        self.calls.close()
+        self.patch.undo()
+        shutil.rmtree(self.folder)
+
+    @rule(numbers=st.lists(st.integers(0, 11), min_size=1, max_size=6, unique=True))
+    def a_part_comes(self, numbers: list[int]) -> None:
+        rows = [row(number) for number in numbers]
+        self.parts.append((self.loop.create_task(self.driver.run(rows)), rows))
+        self.settle()
+
+    @precondition(lambda self: self.engine.waiting)
+    @rule(which=st.integers(0, 9))
+    def an_answer_arrives(self, which: int) -> None:
+        waiting = self.engine.waiting
+        waiting.pop(which % len(waiting))[2].set_result(None)
+        self.settle()
+
+    @rule()
+    def everything_is_answered(self) -> None:
+        while self.engine.waiting:
+            self.an_answer_arrives(0)
+        assert not self.parts
+
+    @rule(drained=st.booleans())
+    def the_run_stops_and_begins_again(self, drained: bool) -> None:
+        self.driver.stop(Stopped("stopped"))
+        while drained and self.engine.waiting:
+            self.engine.waiting.pop()[2].set_result(None)
+        self.settle()
+        for task, _ in self.parts:
+            task.cancel()
+        for _, _, future in self.engine.waiting:
+            future.cancel()
+        self.parts.clear()
+        self.settle()
+        self.sent += self.engine.sent
+        self.calls.close()
+        self.start()
+
+    @invariant()
+    def nothing_on_its_way_is_asked_for_again(self) -> None:
+        asked: Counter[tuple[str, int]] = Counter()
+        for request, _, _ in self.engine.waiting:
+            asked[request.messages[-1].content, request.sample // GROUP] += 1
+        assert all(count == 1 for count in asked.values())
+
+    @invariant()
+    def what_was_answered_is_counted_once(self) -> None:
+        counted = sum(numbers[0] for numbers in spent_in(self.folder).values())
+        assert counted <= self.sent + self.engine.sent
+
+
+TestDriving = Driving.TestCase
+TestDriving.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
