@@ -1,4 +1,4 @@
-"""However workers lease, send, give back and die, no more is sent than the budget allows, and nothing stays unusable."""
+"""However workers lease, send, give back and die, no more is sent than the budget allows."""
 
 import asyncio
 
