@@ -48,6 +48,7 @@ class Behaviour:
         self.fail_how = "status"
         self.key: str = given.key
         self.context: int = given.context
+        self.root: str = given.root
         self.forget()
 
     def forget(self) -> None:
@@ -176,7 +177,8 @@ class Connection(asyncio.Protocol):
         if url.path.endswith("/chat/completions"):
             self.chat(orjson.loads(self.body))
         elif url.path.endswith("/models"):
-            self.send({"object": "list", "data": [{"id": "local-model", "object": "model"}]})
+            card = {"id": "local-model", "object": "model"}
+            self.send({"object": "list", "data": [{**card, "root": behaviour.root} if behaviour.root else card]})
         elif url.path == "/stats":
             self.send(behaviour.stats())
         elif url.path == "/set":
@@ -266,6 +268,7 @@ def main() -> None:
     options.add_argument("--words", type=int, default=150)
     options.add_argument("--key", default="", help="refuse every other key with 401")
     options.add_argument("--context", type=int, default=1_000_000, help="characters it takes before it answers 400")
+    options.add_argument("--root", default="", help="where the weights are from, as /models tells it")
     options.add_argument("--seconds", type=float, default=3600, help="end by itself after so long")
     uvloop.run(serve(options.parse_args()))
 

@@ -94,7 +94,7 @@ def check_engine(settings: EngineSettings) -> None:
     """Whether an engine can be reached: a server answers, a file is there; nothing is loaded and nothing is asked."""
     if settings.kind != "openai":
         return  # naming it (Planned) has looked at its files
-    from tasks.engines.chat_server import served_models, server_url
+    from tasks.engines.served import served_models, server_url
 
     names = served_models(settings)
     if names and settings.model not in names:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from flows.compare_commands import decontaminate, dedup, neighbours
-from flows.file_commands import pairs, rank, ray_option, sample, score, split_set, store_option
+from flows.file_commands import pairs, rank, ray_option, retry_option, sample, score, split_set, store_option
 from flows.publish_commands import diff, export, report
 from flows.quiet import CHATTER_OFF, TELEMETRY_OFF
 from schemas.errors import InputError, LimitReached, Stopped, SynthmillError
@@ -38,6 +38,7 @@ def cli() -> None:
 @click.option("--store", help="The folder that holds everything (setting: store).")
 @workers_option
 @ray_option
+@retry_option
 @click.option("--settings", "show_settings", is_flag=True, help="List every setting, its default and meaning.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print the plan; ask no model.")
 @click.option(
@@ -76,7 +77,7 @@ def run(
 
         return show_settings_of(model)
     overrides = dict(split_set(one) for one in sets) | {
-        name: value for name, value in given.items() if value is not None
+        name: value for name, value in given.items() if value is not None and value is not False
     }
     if preview:
         overrides[PREVIEWED.get(flow, "source.limit")] = preview

@@ -63,7 +63,7 @@ def probe_vllm() -> str:
 
 
 def probe_server() -> str:
-    from tasks.engines.chat_server import only_model, server_url
+    from tasks.engines.served import only_model, server_url
 
     settings = EngineSettings(kind="openai", model="")
     key = f"{settings.api_key_env} is {'set' if os.environ.get(settings.api_key_env) else 'not set'}"

@@ -9,6 +9,9 @@ from schemas.errors import InputError
 
 store_option = click.option("--store", default="store", show_default=True, help="The folder that holds everything.")
 ray_option = click.option("--ray-address", help="A running Ray cluster; default: a local Ray.")
+retry_option = click.option(
+    "--retry-lost", is_flag=True, help="Ask again for answers that a failing engine lost in two runs."
+)
 
 
 @click.command()
@@ -37,6 +40,7 @@ ray_option = click.option("--ray-address", help="A running Ray cluster; default:
     "--workers", type=click.IntRange(0), default=0, show_default=True, help="Ray actors; 0 works in this process."
 )
 @ray_option
+@retry_option
 def sample(**given: Any) -> None:
     """Draw N answers per prompt from a plain file.
 
@@ -243,6 +247,7 @@ def pairs(
     "--workers", type=click.IntRange(0), default=0, show_default=True, help="Ray actors; 0 works in this process."
 )
 @ray_option
+@retry_option
 def score(
     source: str,
     scorer: str,
@@ -259,6 +264,7 @@ def score(
     store: str,
     workers: int,
     ray_address: str | None,
+    retry_lost: bool,
     **given: Any,
 ) -> None:
     """Score every answer of a plain file.
@@ -280,7 +286,7 @@ def score(
         settings["rubric"] = read_yaml(rubric) or {}
     found = read_settings(ScorerSettings, None, {"spec": scorer, **settings})
     names = Names(prompt_id_column, prompt_column, answer_column)
-    score_file(source, out, found, engine, concurrency, embedder, names, store, seed, workers, ray_address)
+    score_file(source, out, found, engine, concurrency, embedder, names, store, seed, workers, ray_address, retry_lost)
 
 
 def read_yaml(path: Path) -> Any:

@@ -36,7 +36,7 @@ def plan_multifaceted(settings: MultifacetedSettings) -> Plan:
     filtering = FilterInstructions(**settings.filter.model_dump(), rows_per_part=settings.rows_per_part)
     store = open_checked_store(settings)
     source = file_source(store, settings.source, settings.rows_per_part)
-    roles = {"teacher": resolve(settings.engine("teacher"))}
+    roles = {"teacher": resolve(settings.engine("teacher"), store)}
     settings = settings.model_copy(update={"engines": roles})
     filtered = chain(roles, source.key, filtering)
     rows = settings.rows_per_part
@@ -84,7 +84,7 @@ def plan_judge(settings: JudgeSettings) -> Plan:
     store = open_store(settings)
     source = file_source(store, settings.source, settings.rows_per_part, BENCH)
     bench = read_chunks(settings.source, settings.rows_per_part, BENCH)
-    roles = {role: resolve(settings.engine(role)) for role in ("student", "judge")}
+    roles = {role: resolve(settings.engine(role), store) for role in ("student", "judge")}
     settings = settings.model_copy(update={"engines": roles})
     judged = Judged(
         sampling=settings.sampling(settings.answers),

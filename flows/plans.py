@@ -46,7 +46,7 @@ WORLDS_AT_ONCE = 16
 def plan_synthesize(settings: SynthesizeSettings) -> Plan:
     """Resolve engines and keys. Raises InputError, StoreError or EngineError before anything is made."""
     store = open_checked_store(settings)
-    roles = {role: resolve(settings.engine(role)) for role in ("teacher", "student")}
+    roles = {role: resolve(settings.engine(role), store) for role in ("teacher", "student")}
     settings = settings.model_copy(update={"engines": roles})
     answers = settings.answers
     source = file_source(store, settings.source, settings.rows_per_part)
@@ -79,7 +79,8 @@ def plan_dialogues(settings: DialogueSettings) -> Plan:
     if settings.tokenizer:
         load_tokenizer(settings.tokenizer)
     store = open_checked_store(settings)
-    roles = {role: resolve(settings.engine(role)) for role in ("author", "student", "teacher", "environment", "judge")}
+    played = ("author", "student", "teacher", "environment", "judge")
+    roles = {role: resolve(settings.engine(role), store) for role in played}
     settings = settings.model_copy(update={"engines": roles})
     talk, inputs, paper = settings.dialogues, settings.inputs, settings.preset == "paper"
     world = EngineSettings(

@@ -44,9 +44,9 @@ class Tail:
 
 def plan_preferences(settings: PreferencesSettings) -> Plan:
     """Resolve engines, models and keys. Raises InputError, StoreError or EngineError before anything is asked."""
-    roles = resolved(settings)
-    settings = in_own_units(settings).model_copy(update={"engines": roles})
     store = open_checked_store(settings)
+    roles = resolved(settings, store)
+    settings = in_own_units(settings).model_copy(update={"engines": roles})
     if settings.policies:
         source = file_source(store, settings.source, settings.rows_per_part, QUESTIONS)
         tail = plan_tail("preferences", store, settings, roles, source.key, answers_of(settings))
@@ -67,11 +67,11 @@ def plan_preferences(settings: PreferencesSettings) -> Plan:
 
 def plan_self_rip(settings: SelfRipSettings) -> Plan:
     """As plan_preferences, with new prompts before it. Raises InputError, StoreError or EngineError."""
-    roles = resolved(settings)
+    store = open_checked_store(settings)
+    roles = resolved(settings, store)
     settings = in_own_units(settings)
     against = tuple(prompt for one in settings.against for prompt in read_prompts(one))
     settings = settings.model_copy(update={"engines": roles})
-    store = open_checked_store(settings)
     source = file_source(store, settings.source, settings.rows_per_part)
     asked, rows = settings.prompts, settings.rows_per_part
     rules = asked.model_dump(include={"overlap", "fewest_words", "most_words", "keywords", "ascii_start"})
@@ -101,11 +101,12 @@ def plan_self_rip(settings: SelfRipSettings) -> Plan:
     )
 
 
-def resolved(settings: PoolSettings) -> dict[str, EngineSettings]:
+def resolved(settings: PoolSettings, store: Store) -> dict[str, EngineSettings]:
     """The engine of every role that these settings ask."""
     judges = [scorer.role for scorer in settings.scorers if scorer.judges]
     roles = {
-        role: resolve(settings.engine(role)) for role in dict.fromkeys((*settings.asks, *settings.policies, *judges))
+        role: resolve(settings.engine(role), store)
+        for role in dict.fromkeys((*settings.asks, *settings.policies, *judges))
     }
     check_policies(settings.policies, roles)
     return roles

@@ -59,7 +59,7 @@ def plan_retpo(settings: RetpoSettings) -> Plan:
     store = open_checked_store(settings)
     search = plan_search(store, settings.corpus, settings.retrievers, settings.depth)
     source = file_source(store, settings.source, settings.rows_per_part, kind)
-    roles = {"teacher": resolve(settings.engine("teacher"))}
+    roles = {"teacher": resolve(settings.engine("teacher"), store)}
     settings = settings.model_copy(update={"engines": roles})
     given, first = settings.candidates, settings.first_turns
     candidates = Candidates(

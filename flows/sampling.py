@@ -40,11 +40,12 @@ def sample_file(
     system_column: str,
     workers: int,
     ray_address: str | None,
+    retry_lost: bool,
 ) -> None:
     """Answer every prompt of a file `count` times and write one row per answer to `out`."""
     check_out(out, source)
-    place = Store(Path(store).expanduser().resolve())
-    settings = resolve(read_settings(EngineSettings, None, {"spec": engine, "concurrency": concurrency}))
+    place = Store(Path(store).expanduser().resolve(), retry_lost)
+    settings = read_settings(EngineSettings, None, {"spec": engine, "concurrency": concurrency})
     reading = SourceSettings(
         path=source, prompt_column=prompt_column, id_column=id_column, system_column=system_column, limit=limit
     )
@@ -52,9 +53,10 @@ def sample_file(
         Sampling, None, {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
     )
     stage = Answers(sampling=drawn, count=count)
-    roles = {"student": settings}
-    Planned(stage, roles, "")  # names the engine: fails before the file is read and the store is made
     place.prepare()
+    settings = resolve(settings, place)
+    roles = {"student": settings}
+    Planned(stage, roles, "")  # names the engine: fails before the file is read
     record = new_run("sample", {"source": source, "engine": settings.spec, "answers": stage.model_dump(mode="json")})
     started = time.monotonic()
     rows_per_part = max(FEWEST_ROWS, min(MOST_ROWS, ANSWERS_PER_PART // count))

@@ -47,10 +47,11 @@ def score_file(
     seed: int,
     workers: int,
     ray_address: str | None,
+    retry_lost: bool,
 ) -> None:
     """Score every answer of `source`; `out` has its rows, in its order, with one column more."""
     check_out(out, source)
-    place = Store(Path(store).expanduser().resolve())
+    place = Store(Path(store).expanduser().resolve(), retry_lost)
     weighted = tuple(settings.weights or ()) if settings.kind == "weighted" else ()
     file = PoolFile(source, names, rewards=False, reference=True, extra=[name for name in weighted if name != REWARD])
     if settings.label in RESERVED:
@@ -62,8 +63,9 @@ def score_file(
     if settings.judges:
         if not engine:
             raise InputError(f"the scorer {settings.kind} asks a model; name it with --engine")
-        given = resolve(read_settings(EngineSettings, None, {"spec": engine, "concurrency": concurrency}))
-        roles = {settings.role: given}
+        asked = read_settings(EngineSettings, None, {"spec": engine, "concurrency": concurrency})
+        place.prepare()
+        roles = {settings.role: resolve(asked, place)}
     elif engine:
         raise InputError(f"the scorer {settings.kind} asks no model, so --engine has no effect; leave it out")
     Planned(stage, roles, "")  # names the engine: fails before the file is read

@@ -1,7 +1,7 @@
 """Settings: one frozen model is at once a flow's parameter, its YAML file, the command line and Prefect's form."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -76,6 +76,35 @@ class Spelled(Frozen):
         return {"anyOf": [{"type": "string"}, reference]}
 
 
+def secret_in(value: Any, place: str = "") -> str:
+    """Where a value of settings holds a secret, as a dotted path; empty where it holds none."""
+    if isinstance(value, str):
+        return place if (URL.match(value) and carries_secret(value)) or BEARER.match(value) else ""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, item in items:
+        where = f"{place}.{name}" if place else str(name)
+        if SECRET_NAME.search(str(name)) and isinstance(item, str | int) and item:
+            return where
+        if found := secret_in(item, where):
+            return found
+    return ""
+
+
+URL = re.compile(r"[a-z]+://", re.I)
+BEARER = re.compile(r"(Bearer|Basic) \S{8,}$")
+ENGINE_FIELDS = {
+    "base_url": ("openai",),
+    "base_url_env": ("openai",),
+    "api_key_env": ("openai",),
+    "revision": ("openai", "vllm"),
+    "samples_per_call": ("openai", "vllm"),
+    "timeout_s": ("openai", "worlds"),
+    "retries": ("openai",),
+    "replicas": ("vllm", "llamacpp"),
+}
+"""Settings that only some kinds of engines know."""
+
+
 class EngineSettings(Spelled):
     """Which model answers, and how hard it may be driven. May be written as one string:
 
@@ -93,7 +122,11 @@ class EngineSettings(Spelled):
     api_key_env: str = Field(
         "OPENAI_API_KEY", description="the environment variable that holds the key; never the key itself"
     )
-    revision: str | None = Field(None, description="vllm: the Hub revision")
+    revision: str | None = Field(
+        None,
+        description="which checkpoint. vllm: a Hub revision (default: the commit that the local cache has); openai: "
+        "any text that tells it from others of that name (default: what the server says of its weights)",
+    )
     concurrency: int = Field(64, ge=1, description="requests in flight, all workers together")
     samples_per_call: int = Field(
         1, ge=1, description="answers to one prompt asked for in one call (n), where the engine has it"
@@ -118,11 +151,16 @@ class EngineSettings(Spelled):
     @field_validator("options")
     @classmethod
     def no_secret_options(cls, options: dict[str, Any]) -> dict[str, Any]:
-        if found := [name for name in options if SECRET_NAME.search(name)]:
+        if place := secret_in(options):
             raise ValueError(
-                f"the option {found[0]} holds a secret; settings are written down, so put it in the environment"
+                f"the option {place} holds a secret; settings are written down, so put it in the environment"
             )
         return options
+
+    @model_validator(mode="after")
+    def its_own(self) -> "EngineSettings":
+        only_its_own(self, self.kind, ENGINE_FIELDS)
+        return self
 
     @property
     def in_process(self) -> bool:
@@ -291,9 +329,24 @@ def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[s
             place = place[step]
         place[last] = value
     try:
-        return model.model_validate(given)
+        settings = model.model_validate(given)
     except ValidationError as error:
         raise InputError(explain(error, file)) from error
+    if faults := [*booleans_as_numbers(given, settings.model_dump())]:
+        raise InputError((f"{file}: " if file else "") + "\n".join(faults))
+    return settings
+
+
+def booleans_as_numbers(given: Any, read: Any, place: str = "") -> Iterator[str]:
+    """Where settings say true or false and a number is expected, for which pydantic takes 1 or 0."""
+    if isinstance(given, bool) and isinstance(read, int | float) and not isinstance(read, bool):
+        yield f"{place}: expected a number (found {str(given).lower()})"
+    elif isinstance(given, dict) and isinstance(read, dict):
+        for name in given.keys() & read.keys():
+            yield from booleans_as_numbers(given[name], read[name], f"{place}.{name}" if place else str(name))
+    elif isinstance(given, list) and isinstance(read, list | tuple) and len(given) == len(read):
+        for number, item in enumerate(given):
+            yield from booleans_as_numbers(item, read[number], f"{place}.{number}")
 
 
 NO_SETTING = "no such setting; `synthmill run FLOW --settings` lists all"

@@ -6,20 +6,17 @@ import random
 import time
 from collections.abc import Sequence
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request as Get
-from urllib.request import urlopen
 
 import orjson
 
 from schemas.calls import Completion, Request
-from schemas.errors import EngineError, EngineRefused, InputError
+from schemas.errors import EngineError, EngineRefused
 from schemas.hashing import content_hash
-from schemas.settings import EngineSettings, carries_secret, check_address
+from schemas.settings import EngineSettings
 from schemas.texts import loads
+from tasks.engines.served import OPENAI, server_url
 from tasks.engines.transport import NO_ANSWER, Transport, make_transport
 
-OPENAI = "https://api.openai.com/v1"
 BACKOFF_S, MOST_BACKOFF_S = 0.5, 60.0
 OVERFLOW = (
     "context length",
@@ -266,48 +263,6 @@ class ChatServer:
             if self._answers_since_change >= self.limit:
                 self.limit += 1
                 self._answers_since_change = 0
-
-
-def server_url(settings: EngineSettings) -> str:
-    """Where the server is. Raises InputError for an address that carries a secret, wherever it comes from."""
-    url = (settings.base_url or os.environ.get(settings.base_url_env) or OPENAI).rstrip("/")
-    check_address(url)
-    if carries_secret(url):
-        raise InputError(f"the address in {settings.base_url_env} carries a secret; put it in {settings.api_key_env}")
-    return url
-
-
-def served_models(settings: EngineSettings) -> list[str] | None:
-    """Ask a server which models it serves; None when it does not say. Raises EngineError when it is not there."""
-    url = server_url(settings) + "/models"
-    key = os.environ.get(settings.api_key_env)
-    try:
-        with urlopen(Get(url, headers={"Authorization": f"Bearer {key}"} if key else {}), timeout=10) as response:
-            return [str(model["id"]) for model in loads(response.read())["data"]]
-    except HTTPError as error:
-        if error.code in (401, 403):
-            has = "was refused" if key else "is not set"
-            said = f"{url} wants a valid key ({error.code}); the environment variable {settings.api_key_env} {has}"
-            raise EngineRefused(said) from None
-        return None
-    except (ValueError, KeyError, TypeError):
-        return None
-    except (URLError, OSError) as error:
-        raise EngineError(
-            f"{url} does not answer ({error}); start the server, or correct the address: openai:MODEL@http://HOST:PORT/v1"
-        ) from error
-
-
-def only_model(settings: EngineSettings) -> str:
-    """The one model that a server serves; raises InputError when it has several."""
-    names = served_models(settings) or []
-    if len(names) != 1:
-        shown = ", ".join(names[:8]) or "none"
-        raise InputError(
-            f"{server_url(settings)} serves {len(names)} models ({shown}); say which: "
-            f"openai:MODEL@{server_url(settings)}"
-        )
-    return names[0]
 
 
 def failed(count: int, error: str) -> list[Completion]:

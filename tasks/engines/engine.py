@@ -7,6 +7,8 @@ from typing import Protocol
 
 from schemas.calls import Completion, Request
 from schemas.settings import EngineSettings
+from storage.artifacts import Store
+from storage.checkpoints import cached_commit, settled_checkpoint
 
 
 class Engine(Protocol):
@@ -69,15 +71,24 @@ def engine_name(settings: EngineSettings) -> str:
     return _name(settings.model_copy(update={"concurrency": 1}).model_dump_json())
 
 
-def resolve(settings: EngineSettings) -> EngineSettings:
-    """Settings that mean the same in every process: a server given by its address alone is asked which model it
-    serves, and a local path is made absolute.
+def resolve(settings: EngineSettings, store: Store) -> EngineSettings:
+    """Settings that mean the same in every process and every time: a server given by its address alone is asked which
+    model it serves, a local path is made absolute, and a name that may stand for several checkpoints gets the one that
+    it stands for now.
     """
-    if settings.kind == "openai":
-        if settings.model:
-            return settings
-        from tasks.engines.chat_server import only_model
-
-        return settings.model_copy(update={"model": only_model(settings)})
     path = Path(settings.model).expanduser()
-    return settings.model_copy(update={"model": str(path.resolve())}) if path.exists() else settings
+    if settings.kind not in ("openai", "vllm"):
+        return settings.model_copy(update={"model": str(path.resolve())}) if path.exists() else settings
+    if settings.kind == "openai":
+        from tasks.engines.served import checkpoint_served, only_model, server_url
+
+        if not settings.model:
+            settings = settings.model_copy(update={"model": only_model(settings)})
+        if settings.revision:
+            return settings
+        place, checkpoint = server_url(settings), checkpoint_served(settings)
+    elif path.exists() or settings.revision:
+        return settings.model_copy(update={"model": str(path.resolve())}) if path.exists() else settings
+    else:
+        place, checkpoint = "", cached_commit(settings.model)
+    return settings.model_copy(update={"revision": settled_checkpoint(store, engine_name(settings), place, checkpoint)})

@@ -12,6 +12,7 @@ from bench.serving import chat_server
 from schemas.calls import Completion, Message, Request, Sampling, ask_hash, call_key
 from schemas.errors import EngineError, InputError
 from schemas.settings import EngineSettings
+from storage.artifacts import Store
 from storage.calls import CallStore, record_to
 from tasks.engines import chat_server as chat_engine
 from tasks.engines.engine import engine_name, make_engine, resolve
@@ -26,7 +27,7 @@ def ask(spec: Any, *requests: Request, count: int = 1, seed: int = 7) -> list[An
     """The completions of each request, or the error it raised."""
 
     async def run() -> list[Any]:
-        engine = make_engine(resolve(EngineSettings.model_validate(spec)))
+        engine = make_engine(EngineSettings.model_validate(spec))
         await engine.open()
         try:
             return await asyncio.gather(*(engine.complete(r, seed, count) for r in requests), return_exceptions=True)
@@ -73,10 +74,10 @@ def test_structured_answers_choices_and_logprobs(server: ChatServer) -> None:
 
 
 def test_a_server_is_known_by_its_model_never_by_its_address(
-    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+    server: ChatServer, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert engine_name(EngineSettings.model_validate(server.spec)) == "openai:local-model"
-    assert resolve(EngineSettings.model_validate(server.url)).model == "local-model"
+    assert resolve(EngineSettings.model_validate(server.url), store).model == "local-model"
     with_options = EngineSettings.model_validate({"spec": server.spec, "options": {"top_k": 5}})
     assert engine_name(with_options).startswith("openai:local-model+")
     monkeypatch.setenv("JUDGE_URL", server.url)
@@ -223,14 +224,14 @@ def test_a_stop_ends_the_wait_between_attempts(server: ChatServer) -> None:
     assert asyncio.run(run()).error == "engine_error: the run was stopped"
 
 
-def test_a_server_that_is_gone_is_one_readable_error(impatient: None) -> None:
+def test_a_server_that_is_gone_is_one_readable_error(store: Store, impatient: None) -> None:
     spec = {"spec": "openai:m@http://127.0.0.1:9/v1", "retries": 2}
     [error] = ask(spec, asked())
     assert isinstance(error, EngineError)
     assert "does not answer" in error.message
     assert "run the same command again to continue" in error.message
     with pytest.raises(EngineError, match="start the server"):
-        resolve(EngineSettings.model_validate("http://127.0.0.1:9/v1"))
+        resolve(EngineSettings.model_validate("http://127.0.0.1:9/v1"), store)
 
 
 def test_the_embedded_model_answers_for_its_seed_and_keeps_to_forms() -> None:

@@ -1,0 +1,65 @@
+"""Which checkpoint a name stands for: a server may serve another one under the same name, a Hub id moves on.
+
+`engines.json` in the store remembers, per name and place, the checkpoint that was there last, so that a finished run is
+known as finished while the server is away; and per name the checkpoint whose answers an earlier version stored under
+the name alone, so that these are found.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import StoreError
+from schemas.hashing import content_hash
+from storage.artifacts import Store
+from storage.files import read_json, write_json
+from storage.segments import seal_abandoned, spent_in
+
+FILE = "engines.json"
+
+
+def settled_checkpoint(store: Store, name: str, place: str, checkpoint: str | None) -> str | None:
+    """The checkpoint to add to an engine's name, if any. name: without a checkpoint; place: where it is asked;
+    checkpoint: what is said there, empty where nothing is said, None where nobody answers.
+    """
+    path = store.root / FILE
+    try:
+        remembered: dict[str, Any] = read_json(path) if path.exists() else {}
+    except StoreError:  # derived: what is there now is remembered anew
+        remembered = {}
+    last, alone = dict(remembered.get("last", {})), dict(remembered.get("alone", {}))
+    checkpoint = last.get(f"{name} {place}", "") if checkpoint is None else short(checkpoint)
+    if not checkpoint:
+        return None
+    if name not in alone:
+        alone[name] = checkpoint if has_answers(store, name) else ""
+    last[f"{name} {place}"] = checkpoint
+    changed = {"last": last, "alone": alone}
+    if changed != remembered and store.calls.is_dir():
+        write_json(path, changed)
+    return None if alone[name] == checkpoint else checkpoint
+
+
+def short(checkpoint: str) -> str:
+    """A path as its last folder and a hash: names of engines are published."""
+    if checkpoint.startswith(("/", ".", "~")) or "\\" in checkpoint:
+        folder = checkpoint.replace("\\", "/").rstrip("/").rpartition("/")[2]
+        return f"{folder}-{content_hash(checkpoint)[:8]}"
+    return checkpoint
+
+
+def has_answers(store: Store, name: str) -> bool:
+    """Whether answers are stored under an engine's name."""
+    seal_abandoned(store.calls)
+    return any(engine == name for *_, engine in spent_in(store.calls))
+
+
+def cached_commit(repository: str) -> str:
+    """The commit of a Hub model that the local cache has as its main revision; empty where it has none."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+    try:
+        return (folder / "refs" / "main").read_text().strip()
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,75 @@
+"""Where a server is, which models it serves, and which weights are behind a name."""
+
+import os
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request as Get
+from urllib.request import urlopen
+
+from schemas.errors import EngineError, EngineRefused, InputError
+from schemas.settings import EngineSettings, carries_secret, check_address
+from schemas.texts import loads
+
+OPENAI = "https://api.openai.com/v1"
+
+
+def server_url(settings: EngineSettings) -> str:
+    """Where the server is. Raises InputError for an address that carries a secret, wherever it comes from."""
+    url = (settings.base_url or os.environ.get(settings.base_url_env) or OPENAI).rstrip("/")
+    check_address(url)
+    if carries_secret(url):
+        raise InputError(f"the address in {settings.base_url_env} carries a secret; put it in {settings.api_key_env}")
+    return url
+
+
+def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:
+    """Ask a server for its models; None when it does not say. Raises EngineError when it is not there."""
+    url = server_url(settings) + "/models"
+    key = os.environ.get(settings.api_key_env)
+    try:
+        with urlopen(Get(url, headers={"Authorization": f"Bearer {key}"} if key else {}), timeout=10) as response:
+            return [{**card, "id": str(card["id"])} for card in loads(response.read())["data"]]
+    except HTTPError as error:
+        if error.code in (401, 403):
+            has = "was refused" if key else "is not set"
+            said = f"{url} wants a valid key ({error.code}); the environment variable {settings.api_key_env} {has}"
+            raise EngineRefused(said) from None
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None
+    except (URLError, OSError) as error:
+        raise EngineError(
+            f"{url} does not answer ({error}); start the server, or correct the address: openai:MODEL@http://HOST:PORT/v1"
+        ) from error
+
+
+def served_models(settings: EngineSettings) -> list[str] | None:
+    """The names of a server's models; None when it does not say. Raises EngineError when it is not there."""
+    cards = model_cards(settings)
+    return None if cards is None else [card["id"] for card in cards]
+
+
+def checkpoint_served(settings: EngineSettings) -> str | None:
+    """Where the weights behind a served name come from, as vLLM tells it (`root`); empty where a server does not say,
+    or says only the name again; None where it does not answer.
+    """
+    if server_url(settings).startswith(OPENAI):
+        return ""
+    try:
+        cards = model_cards(settings) or []
+    except EngineError:
+        return None
+    root = next((card.get("root") for card in cards if card["id"] == settings.model), None)
+    return root if isinstance(root, str) and root != settings.model else ""
+
+
+def only_model(settings: EngineSettings) -> str:
+    """The one model that a server serves; raises InputError when it has several."""
+    names = served_models(settings) or []
+    if len(names) != 1:
+        shown = ", ".join(names[:8]) or "none"
+        raise InputError(
+            f"{server_url(settings)} serves {len(names)} models ({shown}); say which: "
+            f"openai:MODEL@{server_url(settings)}"
+        )
+    return names[0]
