@@ -221,7 +221,7 @@ def test_scores_stand_on_the_rows_they_were_given_for(tmp_path: Path) -> None:
     answers = ["1", ["22"], "333", {"no": 1}, "4444"]
     write_jsonl(tmp_path / "long.jsonl", [{"prompt": "p", "answer": answer} for answer in answers])
     synthmill("score", "long.jsonl", *given, cwd=tmp_path)
-    assert [row["size"] for row in rows(tmp_path / "o.jsonl")] == [1, None, 3, 0, 4]
+    assert [row["size"] for row in rows(tmp_path / "o.jsonl")] == [1, None, 3, None, 4]
     wide = [["1", "22"], ["55555", "4444"], 5]
     write_jsonl(
         tmp_path / "wide.jsonl",

@@ -71,7 +71,8 @@ def test_csv_and_other_names(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no column 'rewards' or 'reward'; found .* --reward-column"):
         read(write(tmp_path / "none.jsonl", [{"prompt": "p", "answers": ["a"]}]))
     mixed = [{"prompt_id": "a", "prompt": p, "answer": p, "reward": n} for n, p in enumerate(("x", "y"))]
-    assert read(write(tmp_path / "mixed.jsonl", mixed)) == ([], {"several_prompts_of_one_id": 1})
+    with pytest.raises(InputError, match=r"none of its rows can be used \(1 several_prompts_of_one_id\)"):
+        read(write(tmp_path / "mixed.jsonl", mixed))
     with pytest.raises(InputError, match="cannot be weighed"):
         read(tmp_path / "mixed.jsonl", extra=("prompt",))
     with pytest.raises(InputError, match="has no column 'wrong'"):
@@ -100,7 +101,8 @@ def test_bad_rows_are_counted_and_never_stop_the_others(tmp_path: Path) -> None:
         json.dumps({**good, "answers": "text"}),
         json.dumps({**good, "prompt_id": "short", "rewards": [1]}),
         json.dumps({**good, "prompt_id": "nan", "rewards": [1, float("nan"), "x"]}),
-        json.dumps({**good, "prompt_id": "texts", "answers": ["a", 5, {"text": "t"}]}),
+        json.dumps({**good, "prompt_id": "null", "answers": ["a", None, {"text": "t"}]}),
+        json.dumps({**good, "prompt_id": "number", "answers": ["a", 5, {"text": "t"}]}),
         json.dumps({**good, "prompt_id": "huge", "rewards": [10**400, 1, True]}),
         json.dumps({**good, "prompt_id": "\ud800"}),
         json.dumps({**good, "prompt_id": [1]}),
@@ -109,11 +111,12 @@ def test_bad_rows_are_counted_and_never_stop_the_others(tmp_path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
     found, faults = read(path)
     by_id = {row["prompt_id"]: row for row in found}
-    assert set(by_id) == {"a", "nan", "texts", "huge"}
+    assert set(by_id) == {"a", "nan", "null", "huge"}
     assert by_id["nan"]["rewards"] == [1, None, None]
-    assert by_id["texts"]["answers"] == ["a", "", "t"] and by_id["texts"]["rewards"] == [1, None, 3]
+    assert by_id["null"]["answers"] == ["a", "", "t"] and by_id["null"]["rewards"] == [1, None, 3]
     assert by_id["huge"]["rewards"] == [None, 1, 1]
-    assert sum(faults.values()) == 6
+    assert sum(faults.values()) == 7
+    assert faults["answer_not_text"] == 1
     assert faults["as_many_rewards_as_answers"] == 1 and faults["answers_not_lists"] == 1
 
 
