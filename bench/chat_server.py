@@ -4,7 +4,8 @@
 
 The answer is a function of the messages, the seed and the choice's index, so that a run can be compared with its
 repetition: `--words` words, or the plainest value that satisfies the schema, or a numbered list or a verdict where the
-request shows one. GET /stats tells what was asked; POST /set?forget=1 zeroes the counts, and POST
+request shows one; an extra field `finish_reason` of the request is how it ends. GET /stats tells what was asked; POST
+/set?forget=1 zeroes the counts, and POST
 /set?latency_ms=20&sigma=0&fail_every=0&fail_from=0&fail_how=status&fail_status=500&retry_after= changes how it answers.
 fail_every, fail_from: each n-th, all from the n-th on. fail_how: status (an error), hang, cut (half an answer),
 malformed (no JSON), empty (no text), wrong (JSON that nobody asked for).
@@ -126,7 +127,7 @@ def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
         choice: dict[str, Any] = {
             "index": index,
             "message": {"role": "assistant", "content": text},
-            "finish_reason": "stop",
+            "finish_reason": body.get("finish_reason", "stop"),
         }
         if body.get("logprobs"):
             tokens = ["AB"[seed[0] % 2], "BA"[seed[0] % 2]] if LETTER in asked else map(str, range(1, 21))

@@ -56,6 +56,8 @@ def known_role(message: Mapping[str, Any]) -> ChatRole:
     role = role_in(message)
     if role is None:
         spelled = next((message[name] for name in ROLE_FIELDS if message.get(name) is not None), None)
+        if spelled is None:
+            raise Drop("bad_messages: a message has no role; expected {role, content}")
         raise Drop(f"unknown_role: {spelled!r:.40}; expected one of {', '.join(SPELLINGS)}")
     return role
 
@@ -88,4 +90,4 @@ def part_text(part: Any) -> str:
     if kind in THOUGHT_PARTS:
         return ""
     fields = [name for name, value in part.items() if name != "type" and value is not None]
-    raise Drop(f"{kind or next(iter(fields), 'nothing')} in content")
+    raise Drop(f"{kind or next(iter(fields), 'nothing')!s:.40} in content")
