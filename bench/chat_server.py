@@ -4,11 +4,11 @@
 
 The answer is a function of the messages, the seed and the choice's index, so that a run can be compared with its
 repetition: `--words` words, or the plainest value that satisfies the schema, or a numbered list or a verdict where the
-request shows one; an extra field `finish_reason` of the request is how it ends. GET /stats tells what was asked; POST
-/set?forget=1 zeroes the counts, and POST
+request shows one. GET /stats tells what was asked; POST /set?forget=1 zeroes the counts, and POST
 /set?latency_ms=20&sigma=0&fail_every=0&fail_from=0&fail_how=status&fail_status=500&retry_after= changes how it answers.
 fail_every, fail_from: each n-th, all from the n-th on. fail_how: status (an error), hang, cut (half an answer),
-malformed (no JSON), empty (no text), wrong (JSON that nobody asked for).
+malformed (no JSON), empty (no text), wrong (JSON that nobody asked for), filtered (half an answer, which a content
+filter broke off).
 """
 
 import argparse
@@ -127,7 +127,7 @@ def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
         choice: dict[str, Any] = {
             "index": index,
             "message": {"role": "assistant", "content": text},
-            "finish_reason": body.get("finish_reason", "stop"),
+            "finish_reason": "stop",
         }
         if body.get("logprobs"):
             tokens = ["AB"[seed[0] % 2], "BA"[seed[0] % 2]] if LETTER in asked else map(str, range(1, 21))
@@ -218,10 +218,13 @@ class Connection(asyncio.Protocol):
         how = self.behaviour.fail_how
         if how == "status":
             return self.send({"error": {"message": "failing as told"}}, self.behaviour.fail_status)
-        if how in ("empty", "wrong"):
+        if how in ("empty", "wrong", "filtered"):
             answer = completion(body, self.behaviour.words)
             for choice in answer["choices"]:
-                choice["message"]["content"] = "" if how == "empty" else '{"other": 1}'
+                text = choice["message"]["content"]
+                texts = {"empty": "", "wrong": '{"other": 1}', "filtered": text[: len(text) // 2]}
+                choice["message"]["content"] = texts[how]
+                choice["finish_reason"] = "content_filter" if how == "filtered" else "stop"
             return self.send(answer)
         if how != "hang" and self.transport and not self.transport.is_closing():
             length = 17 if how == "malformed" else 4000
