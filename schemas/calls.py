@@ -75,7 +75,7 @@ class Request(Frozen):
 class Completion(Frozen):
     """One answer. Tokens are counted by the engine; latency is wall-clock seconds as the engine saw it.
 
-    finish_reason: "stop", "length" (cut at max_tokens), or "error" (then `error` says why and `text` is empty).
+    finish_reason: as the engine says it (schemas/endings.py), or "error" (then `error` says why and `text` is empty).
     logprobs: per token [token, logprob, {alternative: logprob}], when asked for.
     """
 
