@@ -156,8 +156,8 @@ def as_conversations(pairs: pa.Table) -> pa.Table:
     columns = {name: pairs[name] for name in pairs.column_names if name not in (MESSAGES, "system")}
     columns["prompt"] = pa.array(map(orjson.loads, pairs[MESSAGES].to_pylist()), CHAT)
     for side in ("chosen", "rejected"):
-        said = ([{"role": "assistant", "content": text}] for text in pairs[side].to_pylist())
-        columns[side] = pa.array(said, CHAT)
+        chats = ([{"role": "assistant", "content": text}] for text in pairs[side].to_pylist())
+        columns[side] = pa.array(chats, CHAT)
     return pa.table(columns)
 
 

@@ -14,11 +14,11 @@ def first_turn(messages: list[Any], system: Any) -> tuple[Any, str | None, list[
     instructions: list[str] = []
     earlier, later = 0, 0
     prompt = None
-    for given in messages:
+    for entry in messages:
         if prompt is not None:
             later += 1
             continue
-        message = message_in(given)
+        message = message_in(entry)
         role = known_role(message)
         if role == "user":
             prompt = content_in(message)

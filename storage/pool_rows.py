@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from schemas.errors import Drop
-from schemas.messages import content_in, known_role, message_in, text_in
+from schemas.messages import content_in, known_role, message_in, role_in, text_in
 from storage.lines import Line
 from storage.sources import id_of
 
@@ -67,19 +67,20 @@ def answers_in(row: Mapping[str, Any], form: RowForm) -> dict[str, Any]:
     if isinstance(row["answers"], list) != form.wide:
         raise Drop("answers_not_lists" if form.wide else "answer_not_text")
     texts = [answer_text(answer) for answer in (row["answers"] if form.wide else [row["answers"]])]
-    found: dict[str, Any] = {"answers": texts if form.wide else texts[0]}
+    fields: dict[str, Any] = {"answers": texts if form.wide else texts[0]}
     for name in form.columns.keys() - {"prompt_id", "prompt", "system", "reference", "answers"}:
         values = row[name] if form.wide else [row[name]]
         if name == ENDS:
-            found[name] = ends_in(values, len(texts)) if form.wide else ends_in(values, 1)[0]
+            fields[name] = ends_in(values, len(texts)) if form.wide else ends_in(values, 1)[0]
             continue
-        if not isinstance(values, list | None):
-            raise Drop(f"{name}_not_lists")
+        if not isinstance(values, list | None):  # then a list of messages was one answer
+            is_chat = all(isinstance(answer, Mapping) and role_in(answer) for answer in row["answers"])
+            raise Drop("answer_not_text: found messages" if is_chat else f"{name}_not_lists")
         numbers = [None] * len(texts) if values is None else [number_in(value) for value in values]
         if len(numbers) != len(texts):
             raise Drop(f"as_many_{name}_as_answers")
-        found[name] = numbers if form.wide else numbers[0]
-    return found
+        fields[name] = numbers if form.wide else numbers[0]
+    return fields
 
 
 def ends_in(values: Any, count: int) -> list[str | None]:
@@ -92,7 +93,8 @@ def ends_in(values: Any, count: int) -> list[str | None]:
 def answer_text(answer: Any) -> str | None:
     """An answer's text, which may stand in an object as `text` or `content`; None for null. Raises Drop."""
     if isinstance(answer, Mapping) and ("text" in answer or "content" in answer):
-        return text_in(answer.get("text", answer.get("content")))
+        answer = answer.get("text", answer.get("content"))
+        answer = text_in(answer) if isinstance(answer, list) else answer
     if answer is not None and not isinstance(answer, str):
         raise Drop(f"answer_not_text: found {type(answer).__name__}")
     return answer
@@ -114,9 +116,9 @@ def conversation(prompt: Any, system: str | None, single_turn: bool) -> dict[str
         if content is None:
             raise Drop("bad_messages: a message of the prompt has no text")
         messages.append({"role": known_role(message), "content": content})
-    told = [message["content"] for message in messages if message["role"] == "system"]
-    if system and not told:
-        messages, told = [{"role": "system", "content": system}, *messages], [system]
+    instructions = [message["content"] for message in messages if message["role"] == "system"]
+    if system and not instructions:
+        messages, instructions = [{"role": "system", "content": system}, *messages], [system]
     turns = [message for message in messages if message["role"] != "system"]
     if not any(message["role"] == "user" for message in turns):
         raise Drop("bad_messages: no message of the prompt is the user's")
@@ -124,10 +126,10 @@ def conversation(prompt: Any, system: str | None, single_turn: bool) -> dict[str
         raise Drop(f"several_turns: the prompt has {len(turns)} messages; `synthmill pairs` takes them")
     text = turns[0]["content"] if len(turns) == 1 else transcript(turns)
     try:
-        written = orjson.dumps(messages).decode()
+        as_json = orjson.dumps(messages).decode()
     except TypeError:
         raise Drop("not_utf8") from None
-    return {"prompt": text, "system": "\n\n".join(told) or None, MESSAGES: written}
+    return {"prompt": text, "system": "\n\n".join(instructions) or None, MESSAGES: as_json}
 
 
 def transcript(messages: list[dict[str, str]]) -> str:

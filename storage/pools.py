@@ -160,9 +160,9 @@ class PoolFile:
     def ids(self) -> Iterator[str | None]:
         """Per row of the file, the pool that it is read into; None for a row that is not used."""
         seen: set[int] = set()
-        for some in self._ids_of_rows():
-            first = firsts(some, seen) if self.wide else [True] * len(some)
-            yield from (pool if once else None for pool, once in zip(some, first, strict=True))
+        for ids in self._ids_of_rows():
+            first = firsts(ids, seen) if self.wide else [True] * len(ids)
+            yield from (pool if is_first else None for pool, is_first in zip(ids, first, strict=True))
 
     def _ids_of_rows(self) -> Iterator[list[str | None]]:
         if not self._by_rows:
@@ -170,9 +170,10 @@ class PoolFile:
                 good = self._usable(table, Counter()) if self.wide else pc.is_valid(table["prompt"])
                 yield pc.if_else(good, table["prompt_id"], None).to_pylist()
             return
+        form = self._form
         for line in lines_of(self.path):
             try:
-                yield [pool_row(line, self._form)[0]["prompt_id"]]
+                yield [pool_row(line, form)[0]["prompt_id"]]
             except Drop:
                 yield [None]
 
@@ -251,10 +252,10 @@ class PoolFile:
 
     def _from_lines(self) -> Iterator[pa.Table]:
         rows: list[dict[str, Any]] = []
-        size = 0
+        form, size = self._form, 0
         for line in lines_of(self.path):
             try:
-                row, length = pool_row(line, self._form)
+                row, length = pool_row(line, form)
             except Drop as drop:
                 self.faults[drop.reason] += 1
                 continue

@@ -67,8 +67,8 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
     """
     whole = Pools.of(table["rewards"])
     ended = ended_well(table)
-    parts = [mask for mask in (usable, ended) if mask is not None]
-    pools = whole.only(np.logical_and.reduce(parts)) if parts else whole
+    masks = [mask for mask in (usable, ended) if mask is not None]
+    pools = whole.only(np.logical_and.reduce(masks)) if masks else whole
     seven = seven_points(pools, settings.ddof)
     picked = RULES[settings.rule](pools, seven, settings, table["prompt_id"])
     counts = np.diff(pools.starts)

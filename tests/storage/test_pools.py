@@ -104,6 +104,8 @@ def test_bad_rows_are_counted_and_never_stop_the_others(tmp_path: Path) -> None:
         json.dumps({**good, "prompt_id": "nan", "rewards": [1, float("nan"), "x"]}),
         json.dumps({**good, "prompt_id": "null", "answers": ["a", None, {"text": "t"}]}),
         json.dumps({**good, "prompt_id": "number", "answers": ["a", 5, {"text": "t"}]}),
+        json.dumps({**good, "prompt_id": "object", "answers": ["a", {"text": 5}, "c"]}),
+        json.dumps({**good, "prompt_id": "chat", "answers": [{"role": "assistant", "content": "a"}], "rewards": 1}),
         json.dumps({**good, "prompt_id": "huge", "rewards": [10**400, 1, True]}),
         json.dumps({**good, "prompt_id": "\ud800"}),
         json.dumps({**good, "prompt_id": [1]}),
@@ -116,8 +118,8 @@ def test_bad_rows_are_counted_and_never_stop_the_others(tmp_path: Path) -> None:
     assert by_id["nan"]["rewards"] == [1, None, None]
     assert by_id["null"]["answers"] == ["a", "", "t"] and by_id["null"]["rewards"] == [1, None, 3]
     assert by_id["huge"]["rewards"] == [None, 1, 1]
-    assert sum(faults.values()) == 7
-    assert faults["answer_not_text"] == 1
+    assert sum(faults.values()) == 9
+    assert faults["answer_not_text"] == 3
     assert faults["as_many_rewards_as_answers"] == 1 and faults["answers_not_lists"] == 1
 
 
