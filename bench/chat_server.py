@@ -7,8 +7,9 @@ repetition: `--words` words, or the plainest value that satisfies the schema, or
 request shows one. GET /stats tells what was asked; POST /set?forget=1 zeroes the counts, and POST
 /set?latency_ms=20&sigma=0&fail_every=0&fail_from=0&fail_how=status&fail_status=500&retry_after= changes how it answers.
 fail_every, fail_from: each n-th, all from the n-th on. fail_how: status (an error), hang, cut (half an answer),
-malformed (no JSON), empty (no text), wrong (JSON that nobody asked for), none (no choices), inside (an error with
-fail_status inside a 200). fail_on: requests with these words. --root tells where the model's weights are, as vLLM does.
+malformed (no JSON), empty (no text), wrong (JSON that nobody asked for), filtered (half an answer, which a content
+filter broke off), none (no choices), inside (an error with fail_status inside a 200). fail_on: requests with these
+words. --root tells where the model's weights are, as vLLM does.
 """
 
 import argparse
@@ -220,10 +221,13 @@ class Connection(asyncio.Protocol):
         how = self.behaviour.fail_how
         if how == "status":
             return self.send({"error": {"message": "failing as told"}}, self.behaviour.fail_status)
-        if how in ("empty", "wrong"):
+        if how in ("empty", "wrong", "filtered"):
             answer = completion(body, self.behaviour.words)
             for choice in answer["choices"]:
-                choice["message"]["content"] = "" if how == "empty" else '{"other": 1}'
+                text = choice["message"]["content"]
+                texts = {"empty": "", "wrong": '{"other": 1}', "filtered": text[: len(text) // 2]}
+                choice["message"]["content"] = texts[how]
+                choice["finish_reason"] = "content_filter" if how == "filtered" else "stop"
             return self.send(answer)
         if how == "none":
             return self.send({"id": "x", "object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 5}})

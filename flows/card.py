@@ -9,6 +9,7 @@ import polars as pl
 import yaml
 
 from flows.pages import Made, funnel, render
+from schemas.endings import Ending, ending_of
 from schemas.licenses import most_restrictive
 from schemas.settings import RunSettings
 from storage.artifacts import Store
@@ -130,9 +131,11 @@ def limits(dataset: Dataset, made: Made, settings: RunSettings) -> Iterator[str]
     kinds = {table.kind for table in dataset.tables.values()}
     if "preferences" in kinds:
         yield "A preference says what the reward or the method prefers, not what is true."
-    cut = cut_short(dataset.tables)
-    if cut:
+    ends = endings(dataset.tables)
+    if cut := ends["length"]:
         yield f"{cut:,} rows have an answer that was cut at max_tokens (`finish_reason` is `length`)."
+    if broken := ends["content_filter"]:
+        yield f"{broken:,} rows have an answer that a content filter broke off (`finish_reason` is `content_filter`)."
     dropped = sum(sum(manifest.dropped.values()) for manifest in made.values())
     if dropped:
         yield f"{dropped:,} rows were dropped on the way (the table above): what is left is easier than what came in."
@@ -141,6 +144,12 @@ def limits(dataset: Dataset, made: Made, settings: RunSettings) -> Iterator[str]
     yield "Nothing was filtered for personal data or for harm."
 
 
-def cut_short(tables: Mapping[str, Any]) -> int:
-    frames = [frame for table in tables.values() for frame in table.splits.values()]
-    return sum(int((one["finish_reason"] == "length").sum()) for one in frames if "finish_reason" in one.columns)
+def endings(tables: Mapping[str, Any]) -> Counter[Ending]:
+    """How many rows have an answer that ended so, of those that say it."""
+    found: Counter[Ending] = Counter()
+    for table in tables.values():
+        for frame in table.splits.values():
+            if "finish_reason" in frame.columns:
+                for reason, count in frame["finish_reason"].value_counts().iter_rows():
+                    found[ending_of(reason)] += count
+    return found

@@ -90,12 +90,16 @@ class Workshop:
         return {row_id: name for some in ids for row_id, name in some.iter_rows()}
 
     def tell_unused(self, texts: Manifest, unreadable: int) -> None:
-        """Say which rows could not be judged."""
+        """Say which rows could not be judged, and how many share an id."""
         for reason, count in texts.dropped.items():
             first = next(row for seal in texts.parts for row in read_dropped(self.store, seal) if row.reason == reason)
             print(f"{count:,} rows not looked at: {reason}, the first {first.id}", file=sys.stderr)
         if unreadable:
             print(f"{unreadable:,} lines are no rows; they are not in the output", file=sys.stderr)
+        names = [pl.DataFrame(read_part(self.store, seal, ("name",))) for seal in texts.parts if seal.rows]
+        ids = pl.concat(names)["name"] if names else pl.Series([], dtype=pl.String)
+        if repeated := len(ids) - ids.n_unique():
+            print(f"{repeated:,} rows have the id of an earlier row (duplicate_id); all are compared", file=sys.stderr)
 
 
 def known_files(paths: Sequence[str], column: str) -> list[SourceSettings]:

@@ -19,14 +19,16 @@ from schemas.errors import InputError
 from schemas.progress import Progress
 from storage.files import write_json
 from storage.outputs import check_out, write_rows
+from storage.pool_rows import MESSAGES
 from storage.pools import Names, PoolFile, ahead, over
 from storage.thresholds import read_thresholds
-from tasks.cut_report import CutReport, in_words, lines
+from tasks.cut_report import CutReport, broken_off_in_words, in_words, lines
 from tasks.hacking import Known, PoolFacts, counted
 from tasks.pairing import cut, lengths_of
 from tasks.pool_pairs import own_limits, quantiles_of, token_counter, with_rewards
 from tasks.rip import fit, keeps, within
 
+CHAT = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 EMPTY = {"prompt_id": pa.string(), "prompt": pa.string(), "answers": pa.list_(pa.string())}
 
 
@@ -140,10 +142,23 @@ def with_length(pairs: pa.Table, settings: CutSettings, count: Callable[[str], i
 
 def written(out: Path, parts: Iterator[pa.Table], settings: CutSettings) -> int:
     """Write pairs; a file without any has the columns all the same."""
+    parts = map(as_conversations, parts)
     first = next(parts, None)
     if first is None:
         first = no_pairs(settings)
     return write_rows(out, first.schema, chain([first], ahead(parts)))
+
+
+def as_conversations(pairs: pa.Table) -> pa.Table:
+    """Pairs of prompts that were messages in TRL's conversational form: prompt, chosen and rejected are messages."""
+    if MESSAGES not in pairs.column_names:
+        return pairs
+    columns = {name: pairs[name] for name in pairs.column_names if name not in (MESSAGES, "system")}
+    columns["prompt"] = pa.array(map(orjson.loads, pairs[MESSAGES].to_pylist()), CHAT)
+    for side in ("chosen", "rejected"):
+        chats = ([{"role": "assistant", "content": text}] for text in pairs[side].to_pylist())
+        columns[side] = pa.array(chats, CHAT)
+    return pa.table(columns)
 
 
 def no_pairs(settings: CutSettings) -> pa.Table:
@@ -212,6 +227,8 @@ def in_own_unit(settings: CutSettings) -> CutSettings:
 
 def tell_short(told: dict[str, Any], out: Path, notes: Any) -> None:
     """What was read, dropped and kept, in a line or two."""
+    if told["content_filter"]:
+        print(broken_off_in_words(told), file=sys.stderr)
     for what, counts in (("rows could not be read", told["unreadable"]), ("prompts have no pair", told["dropped"])):
         if counts:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())

@@ -190,7 +190,7 @@ def given_pools(store: Store, settings: PreferencesSettings) -> Source:
     names = Names(named, reading.prompt_column)
 
     def file() -> PoolFile:
-        return PoolFile(reading.path, names, rewards=needs_rewards, reference=True, extra=extra)
+        return PoolFile(reading.path, names, rewards=needs_rewards, reference=True, extra=extra, single_turn=True)
 
     rows = settings.rows_per_part
     return Source(

@@ -12,6 +12,7 @@ from flows.pages import Made, render
 from flows.pairing import fixed_limits
 from schemas.artifacts import Manifest
 from schemas.cut_settings import LIMITS, CutSettings, Thresholds
+from schemas.endings import ending_of
 from schemas.preference_settings import PoolSettings
 from storage.artifacts import Store, read_part
 from storage.dataset_folder import Dataset, Table
@@ -83,7 +84,7 @@ def figures(
                 counts[0] += len(score["values"])
                 counts[1] += score["values"].count(None)
             for answer, reward in zip(answers, rewards, strict=True):
-                cut_short += answer["finish_reason"] == "length"
+                cut_short += ending_of(answer["finish_reason"]) == "length"
                 if reward is not None and math.isfinite(reward):
                     by_policy.setdefault(answer["policy"], []).append(reward)
     told, staying = [], pairs.filter(pl.col("kept") & pl.col("within"))
@@ -102,6 +103,7 @@ def figures(
         "missing": {name: {"answers": answers, "missing": missing} for name, (answers, missing) in scored.items()},
         "flags": dict(flagged),
         "cut_short": cut_short,
+        "content_filter": reports[0].broken_off,
         "policies": [
             {
                 "policy": policy,

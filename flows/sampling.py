@@ -14,6 +14,7 @@ from schemas.errors import EngineError
 from schemas.settings import EngineSettings, SourceSettings, read_settings
 from storage.artifacts import Store, read_part
 from storage.outputs import check_out, write_rows
+from storage.publish import endings_in
 from storage.runs import StageRun, new_run
 from tasks.answers import Answers
 from tasks.engines.engine import resolve
@@ -105,33 +106,24 @@ def answer_columns() -> Any:
     return pa.schema([(name, pa.int64() if name in WHOLE_NUMBERS else pa.string()) for name in ANSWER_COLUMNS])
 
 
-def cut_short(store: Store, pools: Manifest) -> int:
-    """Answers that ended at max_tokens."""
-    ends = (read_part(store, seal, ("answers",))["answers"].to_pylist() for seal in pools.parts if seal.rows)
-    return sum(answer["finish_reason"] == "length" for part in ends for pool in part for answer in pool)
-
-
 def tell(store: Store, instructions: Manifest, pools: Manifest, stage: StageRun, answers: int, out: Path) -> None:
-    """One or two lines on what was done; raises EngineError when every row failed."""
+    """Some lines on what was done; raises EngineError when every row failed."""
     if noted := noted_rows(store, instructions):
-        print(f"{noted} rows have later turns or messages: the first user turn was used", file=sys.stderr)
+        print(f"{noted} rows have other turns or messages: the first user turn was used", file=sys.stderr)
     for manifest, what in ((instructions, "read"), (pools, "answered")):
         if manifest.dropped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
             print(f"{sum(manifest.dropped.values())} rows could not be {what}: {reasons}", file=sys.stderr)
     sent, reused, tokens = (stage.total(what) for what in ("sent", "reused", "completion_tokens"))
-    if not sent and not reused:
-        print(
-            f"{answers:,} answers to {pools.rows:,} prompts -> {out} (0 calls sent: all made before)", file=sys.stderr
-        )
-        return
-    print(
-        f"{answers:,} answers to {pools.rows:,} prompts -> {out} ({sent:,} calls sent, {tokens:,} tokens, "
-        f"{reused:,} answers reused, "
-        f"{stage.seconds:.1f} s)",
-        file=sys.stderr,
-    )
-    if cut := cut_short(store, pools):
-        print(f"{cut:,} of {answers:,} answers were cut at max_tokens", file=sys.stderr)
+    spent = f"{sent:,} calls sent, {tokens:,} tokens, {reused:,} answers reused, {stage.seconds:.1f} s"
+    how = spent if sent or reused else "0 calls sent: all made before"
+    print(f"{answers:,} answers to {pools.rows:,} prompts -> {out} ({how})", file=sys.stderr)
+    ends = endings_in(store, pools)
+    for count, what in (
+        (ends["length"], "cut at max_tokens"),
+        (ends["content_filter"], "broken off by a content filter"),
+    ):
+        if count:
+            print(f"{count:,} of {answers:,} answers were {what}", file=sys.stderr)
     if pools.rows == 0:
         raise EngineError("every row failed; the reasons are above")

@@ -32,7 +32,7 @@ Made = Mapping[str, Manifest]
 def notes(planned: Plan, made: Made) -> Iterator[str]:
     """What a reader should know before the table."""
     if INSTRUCTIONS.stage in made and (noted := noted_rows(planned.store, made[INSTRUCTIONS.stage])):
-        yield f"{noted} rows have later turns or messages: the first user turn was used"
+        yield f"{noted} rows have other turns or messages: the first user turn was used"
     yield from compared(planned.store, made)
     settings = planned.settings
     if isinstance(settings, RetpoSettings) and any(one.kind in CHECKED for one in settings.retrievers):

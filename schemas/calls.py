@@ -76,7 +76,7 @@ class Completion(NamedTuple):
     """One answer; a tuple, because millions are made. Tokens are counted by the engine; latency is wall-clock seconds
     as the engine saw it.
 
-    finish_reason: "stop", "length" (cut at max_tokens), or "error" (then `error` says why and `text` is empty).
+    finish_reason: as the engine says it (schemas/endings.py), or "error" (then `error` says why and `text` is empty).
     logprobs: per token [token, logprob, {alternative: logprob}], when asked for.
     """
 

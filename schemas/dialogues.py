@@ -66,7 +66,7 @@ class Dialogue(Opening):
     agent_turns: int
     real_observations: tuple[str | None, ...] = ()
     stray_markers: int = Field(0, description="end markers inside longer turns, taken out")
-    cut_turns: int = Field(0, description="turns that ended at max_tokens")
+    cut_turns: int = Field(0, description="turns that ended at max_tokens, or by a content filter")
     asked_again: int = Field(0, description="turns that were empty, early or malformed and asked for again")
     completion_tokens: int = 0
 

@@ -76,7 +76,7 @@ class TextRow(Row):
 
 
 class Answer(Frozen):
-    """One sampled response to a prompt. finish_reason "length" says that it was cut at max_tokens."""
+    """One sampled response to a prompt. finish_reason: how it ended, as the engine said it (schemas/endings.py)."""
 
     answer_index: int
     text: str

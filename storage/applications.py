@@ -14,13 +14,17 @@ import orjson
 from pydantic import ValidationError
 
 from schemas.applications import AGENT, USER, Application
-from schemas.errors import InputError
+from schemas.errors import Drop, InputError
 from schemas.hashing import file_checksum
+from schemas.messages import SPELLINGS, text_in
 from schemas.settings import explain
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MARKER = re.compile(f"({re.escape(USER)}|{re.escape(AGENT)})")
-ROLES = {"user": "user", "agent": "assistant", "assistant": "assistant", USER: "user", AGENT: "assistant"}
+ROLES: Mapping[str, str] = {name: role for name, role in SPELLINGS.items() if role in ("user", "assistant")} | {
+    USER: "user",
+    AGENT: "assistant",
+}
 
 
 def read_application(path: Path) -> tuple[Application, dict[str, str]]:
@@ -92,19 +96,31 @@ def listed(given: Any, folder: Path) -> list[dict[str, str]]:
         raise ValueError(f"the prompt is {type(given).__name__}; expected text with {USER} markers, or a list of turns")
     turns = []
     for place, one in enumerate(given):
+        role: Any
         if isinstance(one, str):
             role, content = ("user", "agent")[place % 2], one
-        elif isinstance(one, Mapping) and len(one) == 1 and next(iter(one)) in ROLES:
+        elif isinstance(one, Mapping) and len(one) == 1:
             [(role, content)] = one.items()
-        elif isinstance(one, Mapping) and set(one) == {"role", "content"} and one["role"] in ROLES:
-            role, content = one["role"], one["content"]
+        elif isinstance(one, Mapping) and set(one) == {"role", "content"}:
+            role, content = one["role"], parts_joined(one["content"], place)
         else:
+            role, content = "", one
+        role = ROLES.get(role, ROLES.get(str(role).casefold(), ""))
+        if not role:
             raise ValueError(f"turn {place} of the prompt is {one!r:.60}; expected `user: TEXT` or `agent: TEXT`")
-        said = content_of(content, folder, f"turn {place} of the prompt", call=ROLES[role] == "assistant")
+        said = content_of(content, folder, f"turn {place} of the prompt", call=role == "assistant")
         if not isinstance(said, str):
             raise ValueError(f"turn {place} of the prompt leads to {type(said).__name__}; expected text")
-        turns.append({"role": ROLES[role], "content": said})
+        turns.append({"role": role, "content": said})
     return turns
+
+
+def parts_joined(content: Any, place: int) -> Any:
+    """A message's content, a list of parts as one text. Raises ValueError for a part that is no text."""
+    try:
+        return text_in(content) if isinstance(content, list) else content
+    except Drop as drop:
+        raise ValueError(f"turn {place} of the prompt has {drop.message}; expected text") from drop
 
 
 def demos_of(given: Any, folder: Path) -> list[Any]:

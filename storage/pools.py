@@ -1,11 +1,8 @@
 """Pools of answers in plain files, streamed: one row per answer (long) or one per prompt, with lists (wide)."""
 
-import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,16 +14,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.errors import Drop, InputError
-from storage.lines import Line, lines_of
-from storage.sources import id_of
+from storage.lines import lines_of
+from storage.pool_columns import PLAIN, TEXT, count, firsts, is_list, of_each_answer, plain, says_ends, texts_only
+from storage.pool_rows import ENDS, MESSAGES, RowForm, pool_row
 
 T = TypeVar("T")
 BATCH_BYTES = 64 << 20  # of a file's content at a time; what is held at once is a few times as much
 BATCH_ROWS, BUFFER = 65_536, 1 << 20
 LOOKED_AT = 256  # rows, to learn which columns there are and how large rows are
 IDS, PROMPTS, ANSWERS, REWARDS = ("prompt_id", "id"), ("prompt",), ("answers", "answer"), ("rewards", "reward")
-TEXT = pa.string()
-PLAIN = ("prompt_id", "prompt", "system", "reference")
+FINISH_REASONS = ("finish_reasons", "finish_reason")
 
 
 class Names(NamedTuple):
@@ -46,7 +43,8 @@ class PoolFile:
     """A file of pools. faults: rows that could not be used, by reason, counted while it is read.
 
     rewards: whether it must have them. reference: whether to read reference answers, where it has any. extra: columns
-    of numbers, one per answer, to be read besides. Raises InputError when it cannot be read, or has not the columns.
+    of numbers, one per answer, to be read besides. single_turn: refuse prompts of several turns. Raises InputError when
+    it cannot be read, or has not the columns.
     """
 
     def __init__(
@@ -57,6 +55,7 @@ class PoolFile:
         rewards: bool = True,
         reference: bool = False,
         extra: Sequence[str] = (),
+        single_turn: bool = False,
     ) -> None:
         self.path = path
         names = names or Names()
@@ -83,11 +82,18 @@ class PoolFile:
         if taken := [name for name in extra if name in (*PLAIN, "answers", self.prompt, self.answer, self.id)]:
             raise InputError(f"{taken[0]!r} is no column of numbers, so it cannot be weighed")
         self.extra = tuple(self._column(columns, name, (), "") for name in extra)
+        self.ends = next((name for name in FINISH_REASONS if name in columns), "")
+        self.single_turn = single_turn
+        self._messages = ""  # of a file that `gathered` wrote
         if self._parquet:
-            self.wide = is_list(self._parquet.schema_arrow.field(self.answer).type)
+            kinds = {field.name: field.type for field in self._parquet.schema_arrow}
+            self.wide, self.chat = is_list(kinds[self.answer]), is_list(kinds[self.prompt])
+            if self.ends and not says_ends(kinds[self.ends], self.wide):
+                self.ends = ""
         else:
             answers = (fields[self.answer] for fields in looked_at if fields.get(self.answer) is not None)
             self.wide = isinstance(next(answers, None), list)
+            self.chat = any(isinstance(fields.get(self.prompt), list) for fields in looked_at)
 
     def _column(self, columns: set[str], name: str, usual: Sequence[str], option: str, needed: bool = True) -> str:
         wanted = (name,) if name else usual
@@ -104,44 +110,77 @@ class PoolFile:
         return self._parquet.schema_arrow if self._parquet else None
 
     def tables(self) -> Iterator[pa.Table]:
-        """Pools, a batch at a time: prompt_id, prompt, system (where the file has it), answers, rewards and the extra
-        columns as lists. A reward that is no number is null. Raises Scattered.
+        """Pools, a batch at a time, each id once: prompt_id, prompt, system (where the file has it), answers, rewards
+        and the extra columns as lists; finish_reasons, where the file says how answers ended; messages, in JSON, where
+        prompts are such. A reward that is no number is null. Raises Scattered, and InputError where no row can be used.
         """
-        raw = self._from_parquet() if self._parquet else self._from_lines()
-        return self._whole_pools(raw) if self.wide else self._gathered(raw)
+        rows = 0
+        raw = self._from_lines() if self._by_rows else self._from_parquet()
+        for table in self._once(map(self._whole_pools, raw)) if self.wide else self._gathered(raw):
+            rows += table.num_rows
+            yield texts_only(table)
+        if self.faults and not rows:
+            faults = ", ".join(f"{count:,} {reason}" for reason, count in self.faults.items())
+            answers = "answers (a list of texts)" if self.wide else "answer (a text)"
+            raise InputError(
+                f"{self.path}: none of its rows can be used ({faults}); expected prompt (a text, or a list of "
+                f"messages) and {answers} in each"
+            )
 
-    def _whole_pools(self, raw: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        for table in raw:
-            whole = pc.is_valid(table["prompt"])
-            self._count("null_prompt", whole)
-            for name in ("rewards", *self.extra):
-                if name in table.column_names:
-                    lengths = (pc.fill_null(pc.list_value_length(table[one]), 0) for one in ("answers", name))
-                    same = pc.equal(*lengths)
-                    self._count(f"as_many_{name}_as_answers", same)
-                    whole = pc.and_(whole, same)
-            yield texts_only(table if pc.all(whole).as_py() in (True, None) else table.filter(whole))
+    @property
+    def _by_rows(self) -> bool:
+        """Whether rows are read one by one: lines, and Parquet with prompts that are messages."""
+        return self._parquet is None or self.chat
+
+    def _whole_pools(self, table: pa.Table) -> pa.Table:
+        """The pools of a batch that can be used; the others are counted."""
+        good = self._usable(table, self.faults)
+        return table if pc.all(good).as_py() in (True, None) else table.filter(good)
+
+    def _usable(self, table: pa.Table, faults: Counter[str]) -> Any:
+        """Which pools of a batch can be used, (pools,) bool."""
+        good = pc.is_valid(table["prompt"])
+        count(faults, "null_prompt", good)
+        for name in ("rewards", *self.extra):
+            if name in table.column_names:
+                lengths = (pc.fill_null(pc.list_value_length(table[column]), 0) for column in ("answers", name))
+                same = pc.equal(*lengths)
+                count(faults, f"as_many_{name}_as_answers", same)
+                good = pc.and_(good, same)
+        return good
+
+    def _once(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Wide pools, of each id the first one."""
+        seen: set[int] = set()
+        for table in tables:
+            first = pa.array(firsts(table["prompt_id"].to_pylist(), seen), pa.bool_())
+            count(self.faults, "duplicate_id", first)
+            yield table if pc.all(first).as_py() in (True, None) else table.filter(first)
 
     def ids(self) -> Iterator[str | None]:
         """Per row of the file, the pool that it is read into; None for a row that is not used."""
-        if self._parquet:
+        seen: set[int] = set()
+        for ids in self._ids_of_rows():
+            first = firsts(ids, seen) if self.wide else [True] * len(ids)
+            yield from (pool if is_first else None for pool, is_first in zip(ids, first, strict=True))
+
+    def _ids_of_rows(self) -> Iterator[list[str | None]]:
+        if not self._by_rows:
             for table in self._from_parquet():
-                yield from pc.if_else(pc.is_valid(table["prompt"]), table["prompt_id"], None).to_pylist()
+                good = self._usable(table, Counter()) if self.wide else pc.is_valid(table["prompt"])
+                yield pc.if_else(good, table["prompt_id"], None).to_pylist()
             return
+        form = self._form
         for line in lines_of(self.path):
             try:
-                yield self._row(line)[0]["prompt_id"]
+                yield [pool_row(line, form)[0]["prompt_id"]]
             except Drop:
-                yield None
+                yield [None]
 
     def _with_prompts(self, rows: pa.Table) -> pa.Table:
         good = pc.is_valid(rows["prompt"])
-        self._count("null_prompt", good)
+        count(self.faults, "null_prompt", good)
         return rows.filter(good)
-
-    def _count(self, reason: str, good: Any) -> None:
-        if bad := len(good) - (pc.sum(good).as_py() or 0):
-            self.faults[reason] += bad
 
     def _gathered(self, raw: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Rows of one prompt that follow each other, as lists. The last prompt of a batch waits for the next one."""
@@ -168,7 +207,7 @@ class PoolFile:
                 raise Scattered
             offsets = pa.array(np.append(starts, rows.num_rows), pa.int32())
             first = rows.select([name for name in PLAIN if name in rows.column_names])
-            listed = {name: name for name in self.extra} | {"answers": "answers", "rewards": "rewards"}
+            listed = ("answers", "rewards", ENDS, *self.extra)
             columns = {
                 name: pa.ListArray.from_arrays(offsets, rows[name].combine_chunks())
                 for name in listed
@@ -179,13 +218,18 @@ class PoolFile:
                 pools = pools.append_column(name, column)
             same = pc.equal(rows["prompt"], rows["prompt"].take(np.repeat(starts, np.diff(offsets.to_numpy()))))
             one_prompt = np.logical_and.reduceat(same.to_numpy(), starts)
-            self._count("several_prompts_of_one_id", pa.array(one_prompt))
-            yield from self._whole_pools(iter([pools.filter(pa.array(one_prompt))]))
+            count(self.faults, "several_prompts_of_one_id", pa.array(one_prompt))
+            yield self._whole_pools(pools.filter(pa.array(one_prompt)))
+
+    @property
+    def _form(self) -> RowForm:
+        return RowForm(self._read(), self.wide, self.chat, self.single_turn)
 
     def _read(self) -> dict[str, str]:
         """Our name -> the file's, of every column that is read."""
         found = {"prompt_id": self.id, "prompt": self.prompt, "system": self.system, "reference": self.reference}
-        found |= {"answers": self.answer, "rewards": self.reward} | {name: name for name in self.extra}
+        found |= {"answers": self.answer, "rewards": self.reward, ENDS: self.ends, MESSAGES: self._messages}
+        found |= {name: name for name in self.extra}
         return {ours: theirs for ours, theirs in found.items() if theirs}
 
     def _from_parquet(self) -> Iterator[pa.Table]:
@@ -200,16 +244,18 @@ class PoolFile:
                 columns = {ours: plain(batch[theirs], ours, self.wide, theirs) for ours, theirs in read.items()}
                 named = pc.greater(pc.fill_null(pc.utf8_length(columns["prompt_id"]), 0), 0)
                 columns["prompt_id"] = pc.if_else(named, columns["prompt_id"], columns["prompt"])
+                if ENDS in columns and self.wide:
+                    columns[ENDS] = of_each_answer(columns[ENDS], columns["answers"])
                 yield pa.table(columns)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
             raise InputError(f"{self.path} cannot be read: {error}") from error
 
     def _from_lines(self) -> Iterator[pa.Table]:
         rows: list[dict[str, Any]] = []
-        size = 0
+        form, size = self._form, 0
         for line in lines_of(self.path):
             try:
-                row, length = self._row(line)
+                row, length = pool_row(line, form)
             except Drop as drop:
                 self.faults[drop.reason] += 1
                 continue
@@ -222,40 +268,11 @@ class PoolFile:
             yield pa.Table.from_pylist(rows, self._schema())
 
     def _schema(self) -> pa.Schema:
+        """Of batches of rows that were read one by one."""
         number = pa.list_(pa.float64()) if self.wide else pa.float64()
-        of = {**dict.fromkeys(PLAIN, TEXT), "answers": pa.list_(TEXT) if self.wide else TEXT}
-        return pa.schema([(name, of.get(name, number)) for name in self._read()])
-
-    def _row(self, line: Line) -> tuple[dict[str, Any], int]:
-        """One row of a file of lines, and its characters. Raises Drop."""
-        if line.fields is None:
-            raise Drop(line.fault)
-        row: dict[str, Any] = {ours: line.fields.get(theirs) for ours, theirs in self._read().items()}
-        row["prompt_id"] = id_of(row["prompt_id"]) or row["prompt"]
-        if not isinstance(row["prompt"], str):
-            raise Drop("prompt_not_text")
-        for name in ("system", "reference"):
-            if row.get(name) is not None and not isinstance(row[name], str):
-                raise Drop(f"{name}_not_text")
-        if isinstance(row["answers"], list) != self.wide:
-            raise Drop("answers_not_lists" if self.wide else "answer_not_text")
-        texts = [text_in(answer) for answer in (row["answers"] if self.wide else [row["answers"]])]
-        for name in ("rewards", *self.extra):
-            if name in row:
-                values = row[name] if self.wide else [row[name]]
-                if values is None:
-                    values = [None] * len(texts)
-                if not isinstance(values, list):
-                    raise Drop(f"{name}_not_lists")
-                numbers = [number_in(value) for value in values]
-                row[name] = numbers if self.wide else numbers[0]
-        row["answers"] = texts if self.wide else texts[0]
-        said = [row["prompt_id"], row["prompt"], row.get("system"), row.get("reference"), *texts]
-        try:
-            "".join(filter(None, said)).encode()
-        except UnicodeEncodeError:
-            raise Drop("not_utf8") from None
-        return row, sum(len(text or "") for text in said)
+        of = {**dict.fromkeys(PLAIN, TEXT), **dict.fromkeys(("answers", ENDS), pa.list_(TEXT) if self.wide else TEXT)}
+        names = dict.fromkeys((*self._read(), *(("system", MESSAGES) if self.chat else ())))
+        return pa.schema([(name, of.get(name, number)) for name in names])
 
     def gathered(self, folder: Path) -> "PoolFile":
         """The same pools in a file where each prompt's answers stand together, in the order of the first of each; in
@@ -265,7 +282,7 @@ class PoolFile:
 
         raw, ordered = folder / "raw.parquet", folder / "ordered.parquet"
         quoted = [str(file).replace("'", "''") for file in (raw, ordered)]
-        rows = self._from_parquet() if self._parquet else self._from_lines()
+        rows = self._from_lines() if self._by_rows else self._from_parquet()
         self.faults.clear()
         writer, place = None, 0
         for table in rows:
@@ -288,7 +305,7 @@ class PoolFile:
             reference=bool(self.reference),
             extra=self.extra,
         )
-        found.faults = self.faults
+        found.path, found.faults, found._messages = self.path, self.faults, MESSAGES if self.chat else ""
         return found
 
 
@@ -313,29 +330,6 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         raise InputError(f"{path} is not a readable Parquet file: {error}") from error
 
 
-def is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def plain(column: Any, name: str, wide: bool, theirs: str) -> Any:
-    """A Parquet column as texts, numbers, or lists of these. Raises InputError for what is neither."""
-    listed = wide and name not in PLAIN
-    numbers = name not in (*PLAIN, "answers")
-    kind = pa.float64() if numbers else TEXT
-    wanted = pa.list_(kind) if listed else kind
-    try:
-        values = column.flatten() if listed else column
-        if pa.types.is_struct(values.type):
-            fields = {field.name for field in values.type}
-            values = pc.struct_field(values, "text" if "text" in fields else "content")
-        values = values.cast(kind)
-        if numbers and not pc.all(pc.is_finite(values)).as_py():
-            values = pc.if_else(pc.is_finite(values), values, None)
-        return as_lists(column, values) if listed else values
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError, AttributeError) as error:
-        raise InputError(f"the column {theirs!r} holds {column.type}; expected {wanted}") from error
-
-
 def ahead(items: Iterator[T]) -> Iterator[T]:
     """The same items, the next one being made while one is used."""
     nothing: Any = object()
@@ -344,45 +338,3 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
         while (item := waiting.result()) is not nothing:
             waiting = thread.submit(next, items, nothing)
             yield item
-
-
-def in_one(column: Any) -> Any:
-    """A column as one array, without a copy where it is one."""
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def as_lists(lists: Any, values: Any) -> Any:
-    """Other values in the same lists; a null list has none."""
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(lengths)), pa.int32()), values)
-
-
-def texts_only(pools: pa.Table) -> pa.Table:
-    """What is no text becomes an empty one without a reward, so that its pool can give no pair."""
-    answers = in_one(pools["answers"])
-    flat = answers.flatten()
-    if not flat.null_count:
-        return pools
-    columns = {name: pools[name] for name in pools.column_names}
-    columns["answers"] = as_lists(answers, pc.fill_null(flat, ""))
-    if "rewards" in columns:
-        rewards = in_one(pools["rewards"])
-        columns["rewards"] = as_lists(rewards, pc.if_else(pc.is_valid(flat), rewards.flatten(), None))
-    return pa.table(columns)
-
-
-def text_in(answer: Any) -> str | None:
-    """An answer's text; it may stand in an object as `text` or `content`."""
-    if isinstance(answer, dict):
-        answer = answer.get("text", answer.get("content"))
-    return answer if isinstance(answer, str) else None
-
-
-def number_in(value: Any) -> float | None:
-    """A finite number, also one that is written as text (CSV), or as true or false; None for anything else."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            value = float(value)
-    if not isinstance(value, int | float) or abs(value) > sys.float_info.max:
-        return None
-    return float(value) if math.isfinite(value) else None

@@ -1,5 +1,6 @@
 """Artifacts' rows as the datasets that flows publish, and what is said of duplicates in them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import polars as pl
 from schemas.applications import Application
 from schemas.artifacts import Manifest
 from schemas.dialogues import SignedDialogue
+from schemas.endings import Ending, ending_of
 from schemas.recall import Recall
-from storage.artifacts import Store, read_artifact
+from storage.artifacts import Store, read_artifact, read_part
 from storage.dataset_folder import Dataset, Table
 
 
@@ -113,6 +115,27 @@ def recall_of(notes: Mapping[str, Any]) -> str:
     return "; ".join(said)
 
 
+def endings_in(store: Store, pools: Manifest) -> Counter[Ending]:
+    """How the answers of an artifact of pools ended."""
+    found: Counter[Ending] = Counter()
+    for seal in pools.parts:
+        if seal.rows:
+            reasons = (
+                pl.DataFrame(read_part(store, seal, ("answers",)))["answers"].explode().struct.field("finish_reason")
+            )
+            for reason, count in reasons.value_counts().iter_rows():
+                found[ending_of(reason)] += count
+    return found
+
+
+def answers_in_words(ends: Mapping[Ending, int]) -> str:
+    """The card's section on how answers ended."""
+    return (
+        f"## The answers\n\n{sum(ends.values()):,} answers; {ends['length']:,} were cut at max_tokens, and "
+        f"{ends['content_filter']:,} were broken off by a content filter and are in no pair.\n"
+    )
+
+
 def preference_dataset(store: Store, made: Mapping[str, Manifest]) -> Dataset:
     """The kept pairs, all for training; made: manifests by stage."""
     rows = preference_rows(read_frame(store, made["unique_pairs"]))
@@ -120,6 +143,7 @@ def preference_dataset(store: Store, made: Mapping[str, Manifest]) -> Dataset:
         "Preference pairs",
         "Instructions under system messages that stand for a user's values, with a better answer over a worse one.",
         {"preference": Table.of(rows, "preferences", PAIR)},
+        answers_in_words(endings_in(store, made["answers"])),
     )
 
 

@@ -12,14 +12,17 @@ from typing import Any, NamedTuple
 
 from schemas.errors import Drop, InputError
 from schemas.hashing import content_hash, file_checksum
+from schemas.messages import as_message
 from schemas.multifaceted import BenchRow, Rubric, Value
 from schemas.pools import Question
 from schemas.rows import Dropped, Instruction, KnownPrompt, Row
 from schemas.settings import FileSettings, SourceSettings
+from storage.chats import first_turn, user_turns
 from storage.lines import FORMATS, HUB, Line, files_in, hub_commit, lines_of, suffix_of
 from storage.queries import QUERY, checksum_of
 
-VERSION = "2"
+VERSION, CHATS_VERSION = "2", "3"
+"""How rows are read; those that may be chats (schemas/messages.py)."""
 
 
 @dataclass
@@ -68,7 +71,7 @@ class RowKind(NamedTuple):
     """What a source's raw rows become: the artifact they make, their row type, and how one is read (it raises Drop).
 
     columns: without any of these no row can be read. length: a row's, in characters, as a model is given it. key: what
-    else decides how rows are read, a second file for instance.
+    else decides how rows are read, a second file for instance. version: raised when rows are read otherwise.
     """
 
     stage: str
@@ -77,6 +80,7 @@ class RowKind(NamedTuple):
     columns: Callable[[Any], tuple[str, ...]]
     length: Callable[[Any], int]
     key: str = ""
+    version: str = CHATS_VERSION
 
 
 def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None = None) -> Iterator[Chunk]:
@@ -138,16 +142,16 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
     """One raw row as an instruction; raises Drop when it is none."""
     if line.fields is None:
         raise Drop(line.fault)
-    fields, notes = line.fields, []
+    fields, notes = line.fields, list[str]()
     system = fields.get(source.system_column)
-    prompt = fields.get(source.prompt_column)
+    prompt, turns = fields.get(source.prompt_column), fields.get("turns")
     if isinstance(prompt, list):
         fields, prompt = {**fields, "messages": prompt}, None
     if prompt is None and isinstance(messages := fields.get("messages"), list):
-        system, prompt, left_out = first_turn(messages, system)
-        if left_out:
-            notes.append(f"{left_out} later messages left out")
-    elif prompt is None and isinstance(turns := fields.get("turns"), list) and turns:
+        system, prompt, notes = first_turn(messages, system)
+    elif prompt is None and isinstance(turns, list) and turns and isinstance(turns[0], dict):
+        system, prompt, notes = first_turn(turns, system)
+    elif prompt is None and isinstance(turns, list) and turns:
         prompt = turns[0]
         if len(turns) > 1:
             notes.append(f"{len(turns) - 1} later turns left out")
@@ -234,40 +238,27 @@ QUESTIONS = RowKind("questions", Question, question_of, prompt_columns, prompt_l
 BENCH = RowKind("bench_rows", BenchRow, bench_row_of, prompt_columns, prompt_length)
 
 
-def first_turn(messages: list[Any], system: Any) -> tuple[Any, Any, int]:
-    """(system, first user message, messages left out) of a chat."""
-    left_out = 0
-    prompt = None
-    for message in messages:
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            raise Drop("bad_messages: expected a list of {role, content} with text")
-        if message.get("role") == "system" and system is None and prompt is None:
-            system = message["content"]
-        elif message.get("role") == "user" and prompt is None:
-            prompt = message["content"]
-        else:
-            left_out += 1
-    return system, prompt, left_out
-
-
 def known_prompt_of(line: Line, source: Any) -> KnownPrompt:
     """One raw row as a prompt to compare with. Raises InputError for a row without one: what cannot be read cannot be
     checked.
     """
     fields = line.fields or {}
     given = fields.get(source.prompt_column)
-    if isinstance(given, str):
-        said: Any = [given]
-    elif isinstance(given, list) and all(isinstance(turn, str) for turn in given):
-        said = given
-    else:
-        chat = given if isinstance(given, list) else fields.get("messages")
-        messages = [m for m in chat or () if isinstance(m, dict) and m.get("role") == "user"]
-        said = [m.get("content") for m in messages] or (fields.get("turns") if given is None else None) or []
+    fault = line.fault or "it has no prompt"
+    try:
+        if isinstance(given, str):
+            said: Any = [given]
+        elif isinstance(given, list) and not any(map(as_message, given)):
+            said = given
+        else:
+            said = user_turns(given if isinstance(given, list) else fields.get("messages"))
+            said = said or (fields.get("turns") if given is None else None)
+    except Drop as drop:
+        said, fault = None, f"it cannot be read ({drop.message})"
     turns = tuple(turn for turn in said if isinstance(turn, str) and turn.strip()) if isinstance(said, list) else ()
     if not turns:
         raise InputError(
-            f"{source.path}, {line.place}: {line.fault or 'it has no prompt'}; expected a text in "
+            f"{source.path}, {line.place}: {fault}; expected a text in "
             f"{source.prompt_column!r}, messages or turns in every row (prompt_column names the column)"
         )
     if fields.get("kept") is False:

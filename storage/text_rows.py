@@ -14,6 +14,7 @@ from pydantic import Field
 
 from schemas.errors import Drop, InputError
 from schemas.hashing import content_hash
+from schemas.messages import as_message, content_in, role_in
 from schemas.rows import TextRow
 from schemas.settings import FileSettings
 from storage.lines import Line, lines_of, suffix_of
@@ -44,8 +45,9 @@ def said_in(given: Any) -> tuple[str, tuple[str, ...]]:
     """
     turns = [given]
     if isinstance(given, list):
-        turns = [one.get("content") for one in given if isinstance(one, dict) and one.get("role") == "user"]
-        said = [one.get("content") if isinstance(one, dict) else one for one in given]
+        messages = [as_message(one) for one in given]
+        said = [one if message is None else content_in(message) for message, one in zip(messages, given, strict=True)]
+        turns = [text for message, text in zip(messages, said, strict=True) if message and role_in(message) == "user"]
         given = "\n".join(one for one in said if isinstance(one, str))
         turns = turns or said
     text = text_of(given, "text")

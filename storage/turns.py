@@ -17,11 +17,12 @@ from typing import Any
 from schemas.calls import Message
 from schemas.errors import Drop, InputError
 from schemas.hashing import content_hash, file_checksum
+from schemas.messages import ROLE_FIELDS, SPELLINGS, content_in
 from schemas.retpo import Candidate, Gold, Passage, Turn, WithCandidates
 from schemas.retpo_settings import CorpusSettings, TurnSettings
 from schemas.texts import one_line
 from storage.lines import Line, open_file
-from storage.sources import RowKind, id_of, text_of
+from storage.sources import VERSION, RowKind, id_of, text_of
 
 IDS = ("task_id", "id", "_id", "qid", "query_id")
 CONVERSATIONS = ("conversation", "conversation_id", "Conversation_no", "conv_id")
@@ -33,7 +34,9 @@ ANSWERS = ("answer", "reference_answer", "Truth_answer", "Answer")
 GOLD = ("gold", "Gold_passage", "Truth_passages", "positive_ctxs", "contexts")
 PASSAGE_IDS = ("_id", "id", "docid", "passage_id", "document_id", "pid")
 TEXTS = ("text", "contents")
-ROLES: dict[str, Any] = {"user": "user", "assistant": "assistant", "agent": "assistant", "system": "assistant"}
+SPEAKERS: dict[str, Any] = {name: role for name, role in SPELLINGS.items() if role in ("user", "assistant")} | {
+    "system": "assistant"  # the system that was searched with
+}
 QREL_COLUMNS = (
     ("query-id", "qid", "query", "topic"),
     ("corpus-id", "docid", "doc-id", "docno", "passage", "passage-id"),
@@ -170,12 +173,13 @@ def history_of(given: Any) -> list[Message]:
     messages = []
     for place, one in enumerate(given or ()):
         if isinstance(one, dict):
-            role, text = first_of(one, ("role", "speaker")), first_of(one, ("content", "text"))
+            role, text = first_of(one, ROLE_FIELDS), content_in(one)
         else:
             role, text = ("user", "assistant")[place % 2], one
-        if not isinstance(role, str) or role not in ROLES or not isinstance(text, str):
+        speaker = SPEAKERS.get(role.strip().casefold()) if isinstance(role, str) else None
+        if speaker is None or not isinstance(text, str):
             raise Drop(f"bad_history: message {place} is {one!r:.60}; expected a text, or {{role, content}}")
-        messages.append(Message(role=ROLES[role], content=text_of(text, "history").strip()))
+        messages.append(Message(role=speaker, content=text_of(text, "history").strip()))
     return messages
 
 
@@ -185,7 +189,7 @@ def unmarked(messages: list[Message], question: str) -> tuple[list[Message], str
     if not marked or before.strip():
         return messages, question.strip()
     said = [
-        Message(role=ROLES[role], content=text.strip()) for role, text in zip(marked[::2], marked[1::2], strict=True)
+        Message(role=SPEAKERS[role], content=text.strip()) for role, text in zip(marked[::2], marked[1::2], strict=True)
     ]
     return messages or said[:-1], said[-1].content
 
@@ -254,7 +258,9 @@ def passage_of(line: Line, _: CorpusSettings) -> Passage:
     return Passage(id=name, title=title, text=text)
 
 
-PASSAGES = RowKind("passages", Passage, passage_of, lambda _: TEXTS, lambda passage: len(passage.indexed))
+PASSAGES = RowKind(
+    "passages", Passage, passage_of, lambda _: TEXTS, lambda passage: len(passage.indexed), version=VERSION
+)
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:

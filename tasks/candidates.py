@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from schemas.calls import Completion, Request
+from schemas.endings import ending_of
 from schemas.errors import Drop
 from schemas.retpo import Form, Method, Turn, WithCandidates
 from schemas.texts import one_line
@@ -29,7 +30,7 @@ class Candidates(Recipe[Turn, WithCandidates]):
     """
 
     name: ClassVar = "candidates"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher",)
     prompts: ClassVar = {
         "retpo/rewrite": ("fewest", "most"),
@@ -86,14 +87,14 @@ def parse_queries(said: Completion, method: Method, base: str) -> list[str]:
     """The queries of one answer, each one line, each once. Raises Drop for an answer that never came.
 
     The paper splits at `Rewrite k: `, strips and leaves out what is empty; we also take the marker in bold, in a list
-    or in lower case, and of each piece the first line. Of an answer that was cut at max_tokens, the last piece is left
-    out.
+    or in lower case, and of each piece the first line. Of an answer that was cut at max_tokens, or broken off by a
+    content filter, the last piece is left out.
     """
     if said.error:
         raise Drop(said.error)
     _, *marked = LABEL.split(INLINE.sub("\n", said.text))
     pieces = [(kind.lower(), bare(text)) for kind, text in zip(marked[::2], marked[1::2], strict=True)]
-    if said.finish_reason == "length":
+    if ending_of(said.finish_reason) != "stop":
         pieces = pieces[:-1]
     rewrites = [text for kind, text in pieces if kind == "rewrite" and text]
     if method == "expand":

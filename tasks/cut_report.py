@@ -28,7 +28,7 @@ class CutReport:
     def __init__(self, settings: CutSettings) -> None:
         self.settings = settings
         self.reasons: Counter[str] = Counter()
-        self.prompts = self.answers = self.compared = self.small = 0
+        self.prompts = self.answers = self.compared = self.small = self.broken_off = 0
         self.means = np.zeros(len(POINTS))
         self.same = np.zeros((len(POINTS), len(POINTS)), np.int64)
         self.skewness = 0.0
@@ -44,6 +44,7 @@ class CutReport:
         whole, seven = made.pools, made.seven
         self.prompts += len(whole)
         self.answers += len(whole.rewards)
+        self.broken_off += made.broken_off
         self.reasons.update(reason_counts(made.reasons))
         counts = np.diff(whole.starts)
         there = (seven.places[:, 0] >= 0) & (counts > 1)
@@ -76,6 +77,7 @@ class CutReport:
             "rule": self.settings.label,
             "prompts": self.prompts,
             "answers": self.answers,
+            "content_filter": self.broken_off,
             "unreadable": dict(faults),
             "dropped": dict(self.reasons),
             "pairs": pairs,
@@ -138,6 +140,10 @@ def in_words(told: Mapping[str, Any]) -> Iterator[str]:
         yield "as a rejected point mu-2s is here max-min in all but name; it may differ in larger pools"
 
 
+def broken_off_in_words(told: Mapping[str, Any]) -> str:
+    return f"{told['content_filter']:,} answers were broken off by a content filter and are in no pair"
+
+
 def lines(told: Mapping[str, Any], *, whole: bool = True) -> Iterator[str]:
     """The report for a terminal; without `whole`, only what differs from another rule's on the same pools."""
     yield f"{told['rule']}: {told['prompts']:,} prompts, {told['answers']:,} answers"
@@ -145,6 +151,8 @@ def lines(told: Mapping[str, Any], *, whole: bool = True) -> Iterator[str]:
         if counts:
             yield f"  {what}: {', '.join(f'{count:,} {reason}' for reason, count in counts.items())}"
     yield f"  {told['pairs']:,} pairs, {told['kept']:,} kept ({told['kept_share']:.1%})"
+    if told.get("content_filter"):  # a report of an older version has none
+        yield f"  {broken_off_in_words(told)}"
     if limits := told.get("thresholds"):
         fitted = limits["quantiles"]
         if limits["fitted_on"]:

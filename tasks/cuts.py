@@ -19,17 +19,19 @@ BEST_OVER_WORST = CutSettings(rule="max-min")
 class MaxMinPairs(FrameStage):
     """Pools with `rewards` -> one pair each: the best answer over the worst. Source: docs/papers.md#rip, step 3.
 
-    Drops, by reason: n<2, nan_reward, equal_reward, same_text.
+    Drops, by reason: n<2, nan_reward, equal_reward, same_text, content_filter.
     """
 
     name: ClassVar = "pairs"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     needs: ClassVar = ("id", *CARRIED, "answers", "rewards")
     adds: ClassVar = tuple(Pair.model_fields)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        field = pl.col("answers").list.eval(pl.element().struct.field("text"))
-        table = frame.select(prompt_id="id", answers=field, rewards="rewards").to_arrow(
+        texts, ends = (
+            pl.col("answers").list.eval(pl.element().struct.field(name)) for name in ("text", "finish_reason")
+        )
+        table = frame.select(prompt_id="id", answers=texts, rewards="rewards", finish_reasons=ends).to_arrow(
             compat_level=pl.CompatLevel.oldest()
         )
         made = cut(with_small_lists(table), BEST_OVER_WORST)
@@ -58,5 +60,6 @@ class MaxMinPairs(FrameStage):
 
 def with_small_lists(table: pa.Table) -> pa.Table:
     """Lists and texts with 32-bit offsets, as Parquet gives them."""
-    kinds = {"answers": pa.list_(pa.string()), "rewards": pa.list_(pa.float64())}
+    texts = pa.list_(pa.string())
+    kinds = {"answers": texts, "rewards": pa.list_(pa.float64()), "finish_reasons": texts}
     return pa.table({name: table[name].cast(kinds.get(name, pa.string())) for name in table.column_names})

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from schemas.hashing import digest
 from schemas.texts import normalised
-from storage.pools import in_one
+from storage.pool_columns import in_one
 from tasks.overlap import words_of
 from tasks.points import Array, Pools
 

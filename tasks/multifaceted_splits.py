@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
+from schemas.endings import ending_of
 from schemas.hashing import child_id, digest
 from schemas.multifaceted import AlignedPair, Variant, WithSystems
 from schemas.rows import Dropped, arrow_schema
@@ -78,12 +79,13 @@ class Variants(FrameStage):
 class AlignedPairs(FrameStage):
     """Instructions with responses -> the picked set's response over another set's, under the picked system message.
 
-    The rejected one is drawn from the others; one that is the same text is passed over. Drops: same_response, one_set.
+    The rejected one is drawn from the others; one that is the same text, or that a content filter broke off, is passed
+    over. Drops: same_response, one_set, content_filter (the picked one, or all the others, were broken off).
     Source: docs/papers.md#multifaceted, "splits".
     """
 
     name: ClassVar = "aligned_pairs"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     needs: ClassVar = ("id", "prompt", "source", "note", "split", "systems", "responses")
     adds: ClassVar = tuple(AlignedPair.model_fields)
 
@@ -95,6 +97,11 @@ class AlignedPairs(FrameStage):
             texts = [response["text"] for response in row["responses"]]
             chosen, others = picks(self.seed, row["prompt"], len(texts))
             unlike = [n for n in others if normalised(texts[n]) != normalised(texts[chosen])]
+            broken = [ending_of(response["finish_reason"]) == "content_filter" for response in row["responses"]]
+            if broken[chosen] or (unlike and all(broken[n] for n in unlike)):
+                dropped.append(Dropped(id=row["id"], reason="content_filter"))
+                continue
+            unlike = [n for n in unlike if not broken[n]]
             if not unlike:
                 dropped.append(Dropped(id=row["id"], reason="same_response" if others else "one_set"))
                 continue

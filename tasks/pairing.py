@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.cut_settings import POINT_ORDER, CutSettings
-from storage.pools import in_one
+from schemas.endings import ending_of
+from storage.pool_columns import in_one
 from tasks.cores import on_all_cores
 from tasks.points import (
     Array,
@@ -26,8 +27,9 @@ from tasks.points import (
     seven_points,
 )
 
-REASONS = ("", "n<2", "nan_reward", "equal_reward", "same_text", "all_flagged")
-KEPT, TOO_FEW, NAN, EQUAL, SAME_TEXT, FLAGGED = range(len(REASONS))
+REASONS = ("", "n<2", "nan_reward", "equal_reward", "same_text", "all_flagged", "content_filter")
+KEPT, TOO_FEW, NAN, EQUAL, SAME_TEXT, FLAGGED, BROKEN_OFF = range(len(REASONS))
+NOT_CARRIED = ("answers", "rewards", "finish_reasons")
 
 
 class Places(NamedTuple):
@@ -42,7 +44,8 @@ class Places(NamedTuple):
 
 class Cut(NamedTuple):
     """pairs: a table with a row per pair, in the order of the pools; reasons: (pools,) numbers of REASONS; pools: what
-    took part; seven: its points; evidence: the names of the rule's own columns.
+    took part; seven: its points; evidence: the names of the rule's own columns; broken_off: answers that a content
+    filter ended, which took no part.
     """
 
     pairs: pa.Table
@@ -50,17 +53,22 @@ class Cut(NamedTuple):
     pools: Pools
     seven: Seven
     evidence: tuple[str, ...]
+    broken_off: int
 
 
 def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> Cut:
     """Pairs of pools by one rule.
 
     table: `prompt_id`, `answers` (lists of texts), `rewards` (lists of numbers, of the same lengths), and columns to
-    carry over. usable: (answers,) bool; others take no part. Pairs have the carried columns, chosen, rejected,
-    chosen_index, rejected_index (places in the prompt's own list), their rewards, margin, and the rule's evidence.
+    carry over. `finish_reasons`, where it is there (lists of texts, of the same lengths): answers that a content filter
+    broke off take no part. usable: (answers,) bool; others take no part, either. Pairs have the carried columns,
+    chosen, rejected, chosen_index, rejected_index (places in the prompt's own list), their rewards, margin, and the
+    rule's evidence.
     """
     whole = Pools.of(table["rewards"])
-    pools = whole if usable is None else whole.only(usable)
+    ended = ended_well(table)
+    masks = [mask for mask in (usable, ended) if mask is not None]
+    pools = whole.only(np.logical_and.reduce(masks)) if masks else whole
     seven = seven_points(pools, settings.ddof)
     picked = RULES[settings.rule](pools, seven, settings, table["prompt_id"])
     counts = np.diff(pools.starts)
@@ -69,6 +77,9 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
     reasons[counts < 2] = TOO_FEW
     if usable is not None:
         reasons[(counts < 2) & (np.diff(whole.starts) >= 2)] = FLAGGED
+    if ended is not None:
+        left = np.diff(np.append(0, np.cumsum(ended))[whole.starts])
+        reasons[(left < 2) & (np.diff(whole.starts) >= 2)] = BROKEN_OFF
     pair_of, number = np.nonzero((picked.chosen >= 0) & (picked.rejected >= 0) & (reasons == KEPT)[:, None])
     at = [pools.starts[pair_of] + places[pair_of, number] for places in (picked.chosen, picked.rejected)]
     rewards = [pools.rewards[one] for one in at]
@@ -86,9 +97,7 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
     with np.errstate(over="ignore"):
         margin = rewards[0][kept] - rewards[1][kept]
     columns = {
-        name: table[name].take(pa.array(pair_of[kept]))
-        for name in table.column_names
-        if name not in ("answers", "rewards")
+        name: table[name].take(pa.array(pair_of[kept])) for name in table.column_names if name not in NOT_CARRIED
     }
     columns |= {
         "chosen": texts[0].filter(different),
@@ -103,7 +112,20 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
         columns[name] = pa.array(values).take(pa.array(pair_of[kept]))
     if settings.pairs_per_pool > 1:
         columns["pair"] = pa.array(number[kept], pa.int64())
-    return Cut(pa.table(columns), reasons, pools, seven, tuple(picked.evidence))
+    broken_off = 0 if ended is None else int((~ended).sum())
+    return Cut(pa.table(columns), reasons, pools, seven, tuple(picked.evidence), broken_off)
+
+
+def ended_well(table: pa.Table) -> Array | None:
+    """Which answers no content filter broke off, (answers,) bool; None where the table does not say, or none was."""
+    if "finish_reasons" not in table.column_names:
+        return None
+    reasons = in_one(table["finish_reasons"]).flatten()
+    bad = [name for name in pc.unique(reasons).to_pylist() if ending_of(name) == "content_filter"]
+    if not bad:
+        return None
+    ended: Array = ~pc.is_in(reasons, pa.array(bad, reasons.type)).to_numpy(zero_copy_only=False)
+    return ended
 
 
 def max_min(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:

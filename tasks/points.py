@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
-from storage.pools import in_one
+from storage.pool_columns import in_one
 from tasks.cores import on_all_cores
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -50,7 +50,7 @@ class PoolReading(FrameStage):
     reward: str = ""
 
     def table(self, frame: pl.DataFrame) -> pa.Table:
-        """prompt_id, prompt, answers, rewards. Raises InputError where the pools have no such score."""
+        """prompt_id, prompt, answers, rewards, finish_reasons. Raises InputError where the pools have no such score."""
         scores = frame["scores"].to_list()
         names = {score["scorer"] for mine in scores for score in mine}
         if len(frame) and self.reward not in names:
@@ -58,13 +58,17 @@ class PoolReading(FrameStage):
         rewards: list[Any] = [
             next((one["values"] for one in mine if one["scorer"] == self.reward), []) for mine in scores
         ]
-        texts = [[answer["text"] for answer in answers] for answers in frame["answers"].to_list()]
+        pools = frame["answers"].to_list()
+        texts, ends = (
+            [[answer[name] for answer in answers] for answers in pools] for name in ("text", "finish_reason")
+        )
         return pa.table(
             {
                 "prompt_id": pa.array(frame["id"].to_list(), pa.string()),
                 "prompt": pa.array(frame["prompt"].to_list(), pa.string()),
                 "answers": pa.array(texts, pa.list_(pa.string())),
                 "rewards": pa.array(rewards, pa.list_(pa.float64())),
+                "finish_reasons": pa.array(ends, pa.list_(pa.string())),
             }
         )
 
@@ -93,13 +97,13 @@ def signs_at(root: Path, key: str) -> Known:
 
 class PoolPairs(PoolReading):
     """Scored pools -> pairs, of each rule its own. Drops, by the first rule's reason: n<2, nan_reward, equal_reward,
-    same_text, all_flagged.
+    same_text, all_flagged, content_filter.
 
     signs: the key of `pool_signs`. tokenizers: filled in, the content of those that count lengths.
     """
 
     name: ClassVar = "pool_pairs"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     needs: ClassVar = ("id", *CARRIED, "answers", "scores")
     adds: ClassVar = tuple(PreferencePair.model_fields)
 

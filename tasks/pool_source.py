@@ -1,6 +1,5 @@
 """Pools that a file brings, as an artifact: what scorers and cuts take."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,20 @@ from schemas.pools import PolicyAnswer, Score, ScoredPool
 from schemas.rows import Dropped
 from schemas.settings import FileSettings
 from storage.artifacts import CALLS, Store, rows_to_table, seal_part, sealed_artifact, sealed_part, write_manifest
+from storage.pool_rows import ENDS
 from storage.pools import PoolFile, over
 from storage.sources import fingerprint
 from tasks.stages import columns_of
 
 POOLS = "pools"
-VERSION = "1"
+VERSION = "2"
 REWARD = "reward"
 
 
 def pools_key(file: PoolFile, rows_per_part: int, limit: int | None = None) -> str:
     """The key of a file's artifact: its content and how it is read."""
-    read = [Path(file.path).name, file.id, file.prompt, file.answer, file.reward, file.reference, list(file.extra)]
+    columns = [file.id, file.prompt, file.answer, file.reward, file.reference, list(file.extra)]
+    read = [Path(file.path).name, *columns, file.single_turn]
     return content_hash([POOLS, VERSION, fingerprint(FileSettings(path=file.path)), read, rows_per_part, limit])
 
 
@@ -38,25 +39,19 @@ def ingest_pools(store: Store, file: PoolFile, rows_per_part: int, run: str, lim
         return manifest
 
     def sealed(tables: Iterator[pa.Table]) -> list[PartSeal]:
-        seals, rows, seen = list[PartSeal](), list[ScoredPool](), Counter[str]()
-        dropped: list[Dropped] = []
+        seals, rows = list[PartSeal](), list[ScoredPool]()
         count = 0
         for table in tables:
             for given in table.to_pylist():
                 if limit is not None and count >= limit:
-                    return [*seals, seal(store, rows, dropped)]
+                    return [*seals, seal(store, rows, [])]
                 count += 1
-                seen[given["prompt_id"]] += 1
-                if seen[given["prompt_id"]] > 1:
-                    again = f"{given['prompt_id']}#{seen[given['prompt_id']]}"
-                    dropped.append(Dropped(id=again, reason="duplicate_id"))
-                else:
-                    rows.append(pool_of(given, file.extra, Path(file.path).name))
+                rows.append(pool_of(given, file.extra, Path(file.path).name))
                 if len(rows) == rows_per_part:
-                    seals.append(seal(store, rows, dropped))
-                    rows, dropped = [], []
-        if rows or dropped:
-            seals.append(seal(store, rows, dropped))
+                    seals.append(seal(store, rows, []))
+                    rows = []
+        if rows:
+            seals.append(seal(store, rows, []))
         return seals
 
     seals = over(file, sealed, store.root)
@@ -80,9 +75,11 @@ def seal(store: Store, rows: Sequence[ScoredPool], dropped: Sequence[Dropped]) -
 
 def pool_of(given: dict[str, Any], extra: Sequence[str], source: str) -> ScoredPool:
     """One row of `PoolFile.tables`."""
+    texts = given["answers"] or ()
+    ends = given.get(ENDS) or [None] * len(texts)
     answers = tuple(
-        PolicyAnswer(answer_index=n, text=text, finish_reason="", completion_tokens=0)
-        for n, text in enumerate(given["answers"] or ())
+        PolicyAnswer(answer_index=n, text=text, finish_reason=end or "", completion_tokens=0)
+        for n, (text, end) in enumerate(zip(texts, ends, strict=True))
     )
     named = ({REWARD: given["rewards"]} if "rewards" in given else {}) | {name: given[name] for name in extra}
     scores = tuple(Score(scorer=name, settings="{}", values=tuple(values or ())) for name, values in named.items())

@@ -17,6 +17,7 @@ from pydantic import Field
 from schemas.applications import Application, InputForm
 from schemas.calls import Request
 from schemas.dialogues import Drafts, PseudoInput
+from schemas.endings import ending_of
 from schemas.errors import Drop
 from schemas.hashing import child_id
 from schemas.rows import Dropped, arrow_schema
@@ -37,7 +38,7 @@ class DraftInputs(Recipe[Application, Drafts]):
     """
 
     name: ClassVar = "drafts"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("author",)
     prompts: ClassVar = {"role_swap/pseudo_inputs": ("count", "demos")}
 
@@ -54,7 +55,7 @@ class DraftInputs(Recipe[Application, Drafts]):
         said = yield request.sampled(self.requests_per_row())
         if all(one.error for one in said):
             raise Drop(said[0].error or "engine_error")
-        found = [parse_items(one.text, row.inputs, cut=one.finish_reason == "length") for one in said]
+        found = [parse_items(one.text, row.inputs, cut=ending_of(one.finish_reason) != "stop") for one in said]
         items = tuple(item for items in found for item in items)
         if not items:
             raise Drop(
@@ -70,7 +71,7 @@ def shown(text: str) -> str:
 
 
 def parse_items(text: str, form: InputForm, *, cut: bool = False) -> list[str]:
-    """The items of a numbered list, in order. cut: the text ended at max_tokens, so its last item is not whole.
+    """The items of a numbered list, in order. cut: the text broke off, so its last item is not whole.
 
     A `list_format` that ends in a line break heads items of several lines; any other begins items of one line.
     """

@@ -35,7 +35,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     """
 
     name: ClassVar = "dialogues"
-    version: ClassVar = "2"
+    version: ClassVar = "3"
     roles: ClassVar = ("author", "teacher", "environment", "judge", "world")
     prompts: ClassVar = {
         "role_swap/agent": ("tools",),

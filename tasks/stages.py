@@ -32,7 +32,7 @@ from storage.artifacts import (
     write_manifest,
 )
 from storage.files import locked, scratch, sync
-from storage.sources import INSTRUCTIONS, VERSION, RowKind, fingerprint, read_chunks
+from storage.sources import INSTRUCTIONS, RowKind, fingerprint, read_chunks
 from tasks.frames import Around, FileStage, FrameStage
 from tasks.job import Job, Planned
 
@@ -60,7 +60,7 @@ def source_key(source: FileSettings, rows_per_part: int, kind: RowKind = INSTRUC
     name = source.path.rstrip("/").rsplit("/", 1)[-1]  # rows say where they came from
     settings = source.model_dump(exclude={"path", "qrels", "license"})
     others = [kind.key] if kind.key else []
-    return content_hash([kind.stage, VERSION, fingerprint(source), name, settings, rows_per_part, *others])
+    return content_hash([kind.stage, kind.version, fingerprint(source), name, settings, rows_per_part, *others])
 
 
 def ingest(store: Store, source: FileSettings, rows_per_part: int, run: str, kind: RowKind = INSTRUCTIONS) -> Manifest:
@@ -71,13 +71,13 @@ def ingest(store: Store, source: FileSettings, rows_per_part: int, run: str, kin
     seals = []
     for chunk in read_chunks(source, rows_per_part, kind):
         table = rows_to_table(kind.model, chunk.rows, [()] * len(chunk.rows)).drop_columns([CALLS])
-        part_key = content_hash([kind.stage, VERSION, [row.model_dump() for row in chunk.rows + chunk.dropped]])
+        part_key = content_hash([kind.stage, kind.version, [row.model_dump() for row in chunk.rows + chunk.dropped]])
         seal = sealed_part(store, kind.stage, part_key)
         seals.append(seal or seal_part(store, kind.stage, part_key, table, chunk.dropped, ids_in=chunk.ids_in))
     manifest = Manifest(
         stage=kind.stage,
         key=key,
-        identity={"stage": kind.stage, "version": VERSION, "source": source.model_dump()},
+        identity={"stage": kind.stage, "version": kind.version, "source": source.model_dump()},
         columns=columns_of(table),
         parts=tuple(seals),
         run=run,

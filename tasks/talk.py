@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from schemas.applications import Application, Turn
 from schemas.calls import Completion, Message
 from schemas.dialogues import Opening
+from schemas.endings import ending_of
 from tasks.overlap import rouge_l
 from tasks.patterns import searched
 from tasks.tools import Act, answered, written
@@ -72,7 +73,7 @@ class Talk:
 
     def noted(self, said: Completion) -> None:
         self.tokens += said.completion_tokens
-        self.cut += said.finish_reason == "length"
+        self.cut += ending_of(said.finish_reason) != "stop"
 
 
 def may_end(talk: Talk) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from schemas.dialogues import SingleTurn
+from schemas.endings import ending_of
 from schemas.hashing import child_id
 from schemas.rows import Dropped, Pair, Pool, arrow_schema
 from tasks.frames import FrameStage
@@ -54,11 +55,12 @@ class AnswerPools(FrameStage):
 class TeacherPairs(FrameStage):
     """Pools of AnswerPools with `rewards` -> the teacher's answer over the student's, whatever their rewards are.
 
-    Drops: same_text. Ours: the paper does not train on preferences; the rewards tell where the teacher is not better.
+    Drops: same_text, content_filter (a filter broke one of them off). Ours: the paper does not train on preferences;
+    the rewards tell where the teacher is not better.
     """
 
     name: ClassVar = "teacher_pairs"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     needs: ClassVar = ("id", "prompt", "system", "source", "note", "answers", "rewards")
     adds: ClassVar = tuple(Pair.model_fields)
 
@@ -66,9 +68,20 @@ class TeacherPairs(FrameStage):
         def text(place: int) -> pl.Expr:
             return pl.col("answers").list.get(place).struct.field("text")
 
-        same = text(0) == text(1)
-        pairs = frame.filter(~same).with_columns(
-            pl.Series("id", [child_id(row, self.name) for row in frame.filter(~same)["id"]], dtype=pl.String),
+        broken = [
+            any(ending_of(answer["finish_reason"]) == "content_filter" for answer in answers)
+            for answers in frame["answers"].to_list()
+        ]
+        reasons = frame.select(
+            "id",
+            reason=pl.when(pl.Series(broken, dtype=pl.Boolean))
+            .then(pl.lit("content_filter"))
+            .when(text(0) == text(1))
+            .then(pl.lit("same_text")),
+        )
+        left = frame.filter(reasons["reason"].is_null())
+        pairs = left.with_columns(
+            pl.Series("id", [child_id(row, self.name) for row in left["id"]], dtype=pl.String),
             parent_id=pl.col("id"),
             chosen=text(0),
             rejected=text(1),
@@ -78,6 +91,5 @@ class TeacherPairs(FrameStage):
             rejected_reward=pl.col("rewards").list.get(1),
             cut=pl.lit("teacher_over_student"),
         )
-        return pairs.select(*Pair.model_fields), [
-            Dropped(id=row, reason="same_text") for row in frame.filter(same)["id"]
-        ]
+        dropped = [Dropped(id=row, reason=reason) for row, reason in reasons.drop_nulls().iter_rows()]
+        return pairs.select(*Pair.model_fields), dropped

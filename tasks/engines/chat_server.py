@@ -12,6 +12,7 @@ import orjson
 from schemas.calls import Completion, Request
 from schemas.errors import EngineError, EngineRefused
 from schemas.hashing import content_hash
+from schemas.messages import text_in
 from schemas.settings import EngineSettings
 from schemas.texts import loads
 from tasks.engines.served import OPENAI, server_url
@@ -294,15 +295,10 @@ def chosen(request: Request, text: str) -> str:
 
 def text_of(content: Any) -> str:
     """A message's text; some servers send it as a list of parts, or null. Raises ValueError for anything else."""
-    if isinstance(content, str):
-        return content
-    if content is None:
-        return ""
-    if isinstance(content, list) and all(
-        isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
-    ):
-        return "".join(part["text"] for part in content)
-    raise ValueError(f"content is {type(content).__name__}, expected text")
+    try:
+        return text_in(content) or ""
+    except Drop as drop:
+        raise ValueError(drop.message) from drop
 
 
 def whole_number(value: Any) -> int:

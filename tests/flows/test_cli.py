@@ -53,6 +53,27 @@ def test_sample_answers_continues_and_asks_only_for_what_is_new(tmp_path: Path, 
     assert server.stats()["total"] == 75
 
 
+def test_sample_uses_the_first_turn_and_says_what_it_did_not_use(tmp_path: Path, server: ChatServer) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function"}]}
+    picture = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
+    chats = [[{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Why?"}, call], [picture]]
+    write_jsonl(tmp_path / "in.jsonl", [{"id": n, "messages": chat} for n, chat in enumerate(chats)])
+    _, err = synthmill("sample", "in.jsonl", "--engine", server.spec, "--out", "out.jsonl", cwd=tmp_path)
+    assert "1 rows have other turns or messages: the first user turn was used" in err
+    assert "1 rows could not be read: 1 image_url in content" in err
+    [row] = [orjson.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
+    assert (row["system"], row["prompt"]) == ("Be brief.", "Why?")
+
+
+def test_sample_says_what_a_filter_broke_off_also_when_nothing_is_asked(tmp_path: Path, server: ChatServer) -> None:
+    write_jsonl(tmp_path / "in.jsonl", prompts(4))
+    server.set(fail_every=2, fail_how="filtered")
+    for _ in range(2):
+        _, err = synthmill("sample", "in.jsonl", "--engine", server.spec, "--out", "out.jsonl", cwd=tmp_path)
+        assert "2 of 4 answers were broken off by a content filter" in err
+    assert server.stats()["total"] == 4
+
+
 def test_looking_at_a_store(tmp_path: Path, server: ChatServer) -> None:
     write_jsonl(tmp_path / "in.jsonl", [*prompts(4), {"prompt": None}])
     synthmill("sample", "in.jsonl", "--engine", server.spec, "--out", "out.jsonl", cwd=tmp_path)

@@ -150,6 +150,36 @@ def test_decontaminate_marks_or_drops_and_counts_by_benchmark(tmp_path: Path) ->
     assert [row["id"] for row in read(tmp_path / "clean.jsonl")] == ["none", "cake"]
 
 
+def test_messages_in_parts_are_compared_and_pictures_are_refused_by_name(tmp_path: Path) -> None:
+    text = "Tell me how a lighthouse keeper trims the lamp at night"
+    parts = [
+        {"type": "text", "text": "Tell me how a lighthouse "},
+        {"type": "text", "text": "keeper trims the lamp at night"},
+    ]
+    picture = {"type": "image_url", "image_url": {"url": "x"}}
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}
+    chats = [
+        [{"role": "user", "content": text}],
+        [{"role": "human", "content": parts}, call],
+        [{"from": "User", "value": text}],
+        [{"role": "user", "content": [*parts, picture]}],
+        [{"role": "user", "content": "Name a tree"}],
+    ]
+    ids = ["plain", 7, "7", "picture", "other"]
+    write_jsonl(tmp_path / "in.jsonl", [{"id": name, "messages": chat} for name, chat in zip(ids, chats, strict=True)])
+    _, err = synthmill("dedup", "in.jsonl", "--layers", "exact", "--out", "out.jsonl", cwd=tmp_path)
+    assert [row["kept"] for row in read(tmp_path / "out.jsonl")].count(False) == 2
+    assert "1 rows not looked at: image_url in content, the first line-4" in err
+    assert "1 rows have the id of an earlier row (duplicate_id)" in err
+    write_jsonl(tmp_path / "bench.jsonl", [{"messages": chats[1]}])
+    given = ("--layers", "words", "--against", "bench.jsonl", "--drop", "--out", "clean.jsonl")
+    synthmill("decontaminate", "in.jsonl", *given, cwd=tmp_path)
+    assert [row["id"] for row in read(tmp_path / "clean.jsonl")] == ["picture", "other"]
+    write_jsonl(tmp_path / "bench.jsonl", [{"messages": chats[3]}])
+    _, err = synthmill("decontaminate", "in.jsonl", *given, cwd=tmp_path, expect=2)
+    assert "bench.jsonl, line-1: it cannot be read (image_url in content)" in err
+
+
 def test_neighbours_shows_what_a_row_is_close_to(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "in.jsonl", ROWS)
     out, _ = synthmill("neighbours", "in.jsonl", "desk 2", "--text-column", "text", "-n", "2", cwd=tmp_path)

@@ -221,7 +221,7 @@ def test_scores_stand_on_the_rows_they_were_given_for(tmp_path: Path) -> None:
     answers = ["1", ["22"], "333", {"no": 1}, "4444"]
     write_jsonl(tmp_path / "long.jsonl", [{"prompt": "p", "answer": answer} for answer in answers])
     synthmill("score", "long.jsonl", *given, cwd=tmp_path)
-    assert [row["size"] for row in rows(tmp_path / "o.jsonl")] == [1, None, 3, 0, 4]
+    assert [row["size"] for row in rows(tmp_path / "o.jsonl")] == [1, None, 3, None, 4]
     wide = [["1", "22"], ["55555", "4444"], 5]
     write_jsonl(
         tmp_path / "wide.jsonl",
@@ -239,6 +239,74 @@ def test_scores_stand_on_the_rows_they_were_given_for(tmp_path: Path) -> None:
     (tmp_path / "bytes.csv").write_bytes(b"prompt,answer\np,one\np,\xff\n")
     synthmill("score", "bytes.csv", *given, cwd=tmp_path)
     assert [row["size"] for row in rows(tmp_path / "o.jsonl")] == [3, None]
+
+
+CHATS = [
+    {
+        "prompt_id": "turns",
+        "prompt": [
+            {"role": "user", "content": "What is a weir?"},
+            {"role": "gpt", "content": "A low dam."},
+            {"role": "user", "content": "Who builds them?"},
+        ],
+        "answers": ["Engineers.", "Nobody."],
+        "rewards": [0.9, 0.1],
+    },
+    {
+        "prompt_id": "one",
+        "prompt": [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "What is a lock?"}],
+        "answers": ["A chamber.", "A thing."],
+        "rewards": [0.8, 0.3],
+    },
+]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_prompts_of_messages_make_conversations_that_trl_reads(tmp_path: Path, ending: str) -> None:
+    from trl import is_conversational
+
+    source = tmp_path / f"in.{ending}"
+    if ending == "parquet":
+        pl.DataFrame(CHATS).write_parquet(source)
+    else:
+        write_jsonl(source, CHATS)
+    off: dict[str, Any] = dict.fromkeys(("rejected_reward_quantile", "rejected_length_quantile", "gap_quantile"))
+    for rule, settings in (("max-min", {}), ("rip", off)):
+        for out in ("o.jsonl", "o.parquet"):
+            made = cut(source, tmp_path / out, rule, **settings)
+            assert [[message["role"] for message in row["prompt"]] for row in made] == [
+                ["user", "assistant", "user"],
+                ["system", "user"],
+            ]
+            assert [row["chosen"][0]["content"] for row in made] == ["Engineers.", "A chamber."]
+            assert all(
+                is_conversational({side: row[side]}) for row in made for side in ("prompt", "chosen", "rejected")
+            )
+            assert "system" not in made[0] and "messages" not in made[0]
+    (tmp_path / "mine.py").write_text(
+        "def size(prompt, answers, reference):\n    return [len(prompt)] * len(answers)\n"
+    )
+    synthmill("score", source, "--scorer", "python:mine.py:size", "--out", "s.jsonl", cwd=tmp_path)
+    whole = "User: What is a weir?\n\nAssistant: A low dam.\n\nUser: Who builds them?"
+    assert [row["size"][0] for row in rows(tmp_path / "s.jsonl")] == [len(whole), len("What is a lock?")]
+    assert rows(tmp_path / "s.jsonl")[0]["prompt"] == CHATS[0]["prompt"]
+
+
+def test_answers_of_messages_and_ids_that_repeat_are_counted(tmp_path: Path) -> None:
+    said = [[{"role": "assistant", "content": text}] for text in "ab"]
+    given = [
+        {"id": 7, "prompt": "p", "answers": ["a", "b"], "rewards": [1, 2]},
+        {"id": "7", "prompt": "q", "answers": ["c", "d"], "rewards": [3, 0]},
+        {"id": "chat", "prompt": "r", "answers": said, "rewards": [1, 2]},
+    ]
+    write_jsonl(tmp_path / "in.jsonl", given)
+    out, err = synthmill("pairs", "in.jsonl", "--rule", "max-min", "--out", "o.jsonl", "--json", cwd=tmp_path)
+    assert json.loads(out)["unreadable"] == {"duplicate_id": 1, "answer_not_text": 1}
+    assert "2 rows could not be read" in err
+    assert [(row["prompt_id"], row["prompt"]) for row in rows(tmp_path / "o.jsonl")] == [("7", "p")]
+    write_jsonl(tmp_path / "in.jsonl", given[2:])
+    _, err = synthmill("pairs", "in.jsonl", "--rule", "max-min", "--out", "none.jsonl", cwd=tmp_path, expect=2)
+    assert "none of its rows can be used (1 answer_not_text)" in err and not (tmp_path / "none.jsonl").exists()
 
 
 def test_wide_rows_keep_their_shape(tmp_path: Path) -> None:

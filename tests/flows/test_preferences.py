@@ -103,6 +103,37 @@ def test_the_whole_flow_and_again_and_self_rip(config: Path, tmp_path: Path, ser
     ]
 
 
+def test_answers_that_a_filter_broke_off_are_counted_and_in_no_pair(tmp_path: Path, server: ChatServer) -> None:
+    write_jsonl(tmp_path / "prompts.jsonl", [{"id": f"q{n}", "prompt": f"Explain number {n}"} for n in range(6)])
+    server.set(fail_every=3, fail_how="filtered")
+    engine = f"engines.teacher={server.spec}"
+    run = ["--set", "source=prompts.jsonl", "--set", engine, "--set", "answers.count=5", "--set", "workers=0"]
+    synthmill("run", "preferences", *run, "--set", "cuts=[{spec: top-k, count: 5}]", cwd=tmp_path)
+    folder = dataset_in(tmp_path / "store", "preferences")
+    assert "0 were cut there, and 10 were broken off by a content filter" in (folder / "README.md").read_text()
+    ends = {
+        (row["prompt_id"], text): end
+        for row in rows_of(folder, "pools").to_dicts()
+        for text, end in zip(row["answers"], row["finish_reasons"], strict=True)
+    }
+    assert list(ends.values()).count("content_filter") == 10
+    pairs = rows_of(folder, "dpo_top-k").to_dicts()
+    paired = [ends[row["parent_id"], row[side][0]["content"]] for row in pairs for side in ("chosen", "rejected")]
+    assert pairs and set(paired) == {"stop"}
+    pools = folder / "data/pools/train-00000-of-00001.parquet"
+    _, err = synthmill("pairs", pools, "--rule", "max-min", "--reward-column", "r3", "--out", "o.jsonl", cwd=tmp_path)
+    assert "10 answers were broken off by a content filter and are in no pair" in err
+
+
+def test_conversations_of_several_turns_are_refused_by_name(tmp_path: Path) -> None:
+    turns = [{"role": role, "content": role} for role in ("user", "assistant", "user")]
+    rows = [{"id": n, "prompt": turns[:n], "answers": ["a", "b b"], "rewards": [n, 0]} for n in (1, 3)]
+    settings = {"source": str(write_jsonl(tmp_path / "in.jsonl", rows)), "policies": [], "store": str(tmp_path / "s")}
+    source = plan_preferences(read_settings(PreferencesSettings, None, settings)).source
+    assert source.look() == (1, f"{tmp_path}/in.jsonl: 1 pools, 2 answers, 1 rows cannot be read")
+    assert dict(source.ingest("run").dropped) == {"several_turns": 1}
+
+
 def test_rows_that_bring_answers_and_rewards(tmp_path: Path) -> None:
     rows = [
         {"prompt_id": f"p{n}", "prompt": f"P{n}", "answer": f"{m} {'x' * m}", "reward": (m * 7 + n) % 5, "helpful": m}

@@ -33,11 +33,16 @@ def write(folder: Path, **fields: object) -> Path:
             {"role": "agent", "content": "fine"},
             {"role": "user", "content": "Problem: "},
         ],
+        [
+            {"role": "Human", "content": [{"type": "text", "text": "ru"}, {"type": "text", "text": "les"}]},
+            {"role": "gpt", "content": "fine"},
+            {"human": "Problem: "},
+        ],
         {"file": "prompt.txt"},
         {"file": "prompts.json", "pointer": "/a~1b/1"},
         [{"user": {"file": "prompts.json", "pointer": "/a~1b/0"}}, {"agent": "fine"}, {"user": "Problem: "}],
     ],
-    ids=["markers", "texts", "roles", "messages", "file", "pointer", "pointers"],
+    ids=["markers", "texts", "roles", "messages", "spellings", "file", "pointer", "pointers"],
 )
 def test_a_prompt_may_be_written_in_many_ways(tmp_path: Path, prompt: object) -> None:
     (tmp_path / "prompt.txt").write_text("<USER>: rules\n<AGENT>: fine\n<USER>: Problem: ")
@@ -66,6 +71,8 @@ def test_a_prompt_may_be_written_in_many_ways(tmp_path: Path, prompt: object) ->
         ({"prompt": []}, "the prompt is empty"),
         ({"prompt": 7}, "the prompt is int"),
         ({"prompt": [{"robot": "x"}]}, "turn 0 of the prompt is"),
+        ({"prompt": [{"role": "developer", "content": "x"}]}, "turn 0 of the prompt is"),
+        ({"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "turn 0 of the prompt has image in content"),
         ({"prompt": ["", "fine", ""]}, "turn 0 of the prompt is empty"),
         ({"prompt": {"file": "nowhere.txt"}}, "cannot be read"),
         ({"prompt": {"file": "app.yaml", "pointer": "/x"}}, "has nothing at '/x'"),

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.errors import InputError
+from schemas.messages import text_in
 from storage import pools as module
 from storage.pools import Names, PoolFile, over
 from tests.conftest import write_jsonl
@@ -71,7 +72,8 @@ def test_csv_and_other_names(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no column 'rewards' or 'reward'; found .* --reward-column"):
         read(write(tmp_path / "none.jsonl", [{"prompt": "p", "answers": ["a"]}]))
     mixed = [{"prompt_id": "a", "prompt": p, "answer": p, "reward": n} for n, p in enumerate(("x", "y"))]
-    assert read(write(tmp_path / "mixed.jsonl", mixed)) == ([], {"several_prompts_of_one_id": 1})
+    with pytest.raises(InputError, match=r"none of its rows can be used \(1 several_prompts_of_one_id\)"):
+        read(write(tmp_path / "mixed.jsonl", mixed))
     with pytest.raises(InputError, match="cannot be weighed"):
         read(tmp_path / "mixed.jsonl", extra=("prompt",))
     with pytest.raises(InputError, match="has no column 'wrong'"):
@@ -100,7 +102,10 @@ def test_bad_rows_are_counted_and_never_stop_the_others(tmp_path: Path) -> None:
         json.dumps({**good, "answers": "text"}),
         json.dumps({**good, "prompt_id": "short", "rewards": [1]}),
         json.dumps({**good, "prompt_id": "nan", "rewards": [1, float("nan"), "x"]}),
-        json.dumps({**good, "prompt_id": "texts", "answers": ["a", 5, {"text": "t"}]}),
+        json.dumps({**good, "prompt_id": "null", "answers": ["a", None, {"text": "t"}]}),
+        json.dumps({**good, "prompt_id": "number", "answers": ["a", 5, {"text": "t"}]}),
+        json.dumps({**good, "prompt_id": "object", "answers": ["a", {"text": 5}, "c"]}),
+        json.dumps({**good, "prompt_id": "chat", "answers": [{"role": "assistant", "content": "a"}], "rewards": 1}),
         json.dumps({**good, "prompt_id": "huge", "rewards": [10**400, 1, True]}),
         json.dumps({**good, "prompt_id": "\ud800"}),
         json.dumps({**good, "prompt_id": [1]}),
@@ -109,11 +114,12 @@ def test_bad_rows_are_counted_and_never_stop_the_others(tmp_path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
     found, faults = read(path)
     by_id = {row["prompt_id"]: row for row in found}
-    assert set(by_id) == {"a", "nan", "texts", "huge"}
+    assert set(by_id) == {"a", "nan", "null", "huge"}
     assert by_id["nan"]["rewards"] == [1, None, None]
-    assert by_id["texts"]["answers"] == ["a", "", "t"] and by_id["texts"]["rewards"] == [1, None, 3]
+    assert by_id["null"]["answers"] == ["a", "", "t"] and by_id["null"]["rewards"] == [1, None, 3]
     assert by_id["huge"]["rewards"] == [None, 1, 1]
-    assert sum(faults.values()) == 6
+    assert sum(faults.values()) == 9
+    assert faults["answer_not_text"] == 3
     assert faults["as_many_rewards_as_answers"] == 1 and faults["answers_not_lists"] == 1
 
 
@@ -193,3 +199,109 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=fault):
             read(tmp_path / name)
+
+
+CHATS = [
+    {
+        "prompt_id": "turns",
+        "prompt": [
+            {"role": "user", "content": "What is a weir?"},
+            {"role": "gpt", "content": [{"type": "text", "text": "A low dam."}]},
+            {"role": "human", "content": "Who builds them?"},
+        ],
+        "answers": ["Engineers.", "Nobody."],
+        "rewards": [0.9, 0.1],
+    },
+    {
+        "prompt_id": "one",
+        "prompt": [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "What is a lock?"}],
+        "answers": ["A chamber.", "A thing."],
+        "rewards": [0.8, 0.3],
+    },
+]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("shape", ["wide", "long", "scattered"])
+def test_prompts_may_be_messages(tmp_path: Path, ending: str, shape: str) -> None:
+    rows = CHATS if shape == "wide" else long(CHATS)
+    if shape == "scattered":
+        rows = [rows[n] for n in (0, 2, 1, 3)]
+    for row in rows:
+        row["prompt"] = [{**dict.fromkeys(("role", "content")), **message} for message in row["prompt"]]
+        if ending == "parquet":
+            row["prompt"] = [{**message, "content": text_in(message["content"])} for message in row["prompt"]]
+    found, faults = read(write(tmp_path / f"in.{ending}", rows))
+    assert [(row["prompt_id"], row["prompt"], row["system"]) for row in found] == [
+        ("turns", "User: What is a weir?\n\nAssistant: A low dam.\n\nUser: Who builds them?", None),
+        ("one", "What is a lock?", "Be brief."),
+    ]
+    assert json.loads(found[1]["messages"])[0] == {"role": "system", "content": "Be brief."}
+    assert [row["answers"] for row in found] == [row["answers"] for row in CHATS] and not faults
+    if shape == "wide":
+        single, faults = read(tmp_path / f"in.{ending}", single_turn=True)
+        assert [row["prompt_id"] for row in single] == ["one"] and faults == {"several_turns": 1}
+
+
+def test_prompts_of_messages_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
+    good = {"role": "user", "content": "a"}
+    prompts = [
+        "a text beside them",
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}],
+        [good, {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}],
+        [good, {"role": "assistant", "content": None}],
+        [good, {"role": "narrator", "content": "x"}],
+        [{"role": "system", "content": "x"}],
+        ["text"],
+        {"role": "user"},
+        [good],
+    ]
+    rows = [{"prompt": prompt, "answers": ["a", "b"], "rewards": [1, 2], "system": "S"} for prompt in prompts]
+    found, faults = read(write_jsonl(tmp_path / "in.jsonl", rows))
+    assert [(row["prompt_id"], row["system"]) for row in found] == [
+        ("System: S\n\nUser: a text beside them", "S"),
+        ("System: S\n\nUser: a", "S"),
+    ]
+    assert faults == {
+        "image_url in content": 1,
+        "tool_calls in prompt": 1,
+        "bad_messages": 3,
+        "unknown_role": 1,
+        "prompt_not_text": 1,
+    }
+    with pytest.raises(InputError, match=r"none of its rows can be used \(1 answer_not_text\); expected prompt"):
+        read(write_jsonl(tmp_path / "none.jsonl", [{"prompt": "p", "answers": [[good]], "rewards": [1]}]))
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_an_id_that_repeats_is_counted_and_its_first_row_is_used(tmp_path: Path, ending: str) -> None:
+    ids = [7, 7] if ending == "parquet" else [7, "7"]
+    rows = [
+        {"prompt_id": name, "prompt": f"p{n}", "answers": ["a", "b"], "rewards": [1.0, 2.0]}
+        for n, name in enumerate(ids)
+    ]
+    rows.insert(0, {**rows[0], "rewards": [1.0]})  # cannot be used, so the next is the first
+    found, faults = read(write(tmp_path / f"in.{ending}", rows))
+    assert [(row["prompt_id"], row["prompt"]) for row in found] == [("7", "p0")]
+    assert faults == {"duplicate_id": 1, "as_many_rewards_as_answers": 1}
+    assert list(PoolFile(str(tmp_path / f"in.{ending}")).ids()) == [None, "7", None]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("shape", ["wide", "long", "scattered"])
+def test_files_say_how_answers_ended(tmp_path: Path, ending: str, shape: str) -> None:
+    ends = {"a": ["stop", "content_filter", "length"], "b": ["stop", "stop"], "c": ["SAFETY"]}
+    rows: list[dict[str, Any]] = [{**row, "finish_reasons": ends[row["prompt_id"]]} for row in WIDE]
+    if shape != "wide":
+        rows = [
+            {**row, "finish_reason": end}
+            for row, end in zip(long(WIDE), [end for some in ends.values() for end in some], strict=True)
+        ]
+    if shape == "scattered":
+        rows = [rows[n] for n in (0, 3, 1, 5, 2, 4)]
+    found, _ = read(write(tmp_path / f"in.{ending}", rows))
+    assert {row["prompt_id"]: row["finish_reasons"] for row in found} == ends
+    if shape == "wide":
+        short = [{**row, "finish_reasons": row["finish_reasons"][1:]} for row in rows]
+        found, faults = read(write(tmp_path / f"short.{ending}", short))
+        assert [row["finish_reasons"] for row in found] == [[None] * 3, [None] * 2, [None]] and not faults

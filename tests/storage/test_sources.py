@@ -1,6 +1,7 @@
 """Readers: good rows go through, bad rows are dropped with a reason, bad files are refused with a remedy."""
 
 import gzip
+import json
 from pathlib import Path
 
 import duckdb
@@ -61,6 +62,42 @@ def test_chats_and_turns_use_the_first_turn_and_say_so(tmp_path: Path) -> None:
         (None, "first", "1 later turns left out"),
         (None, "only", ""),
     ]
+
+
+def test_only_the_messages_that_are_used_need_a_text_and_a_known_role(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function"}]}
+    user = {"role": "User", "content": [{"type": "text", "text": "Will it "}, {"type": "text", "text": "rain?"}]}
+    picture = {"type": "image_url", "image_url": {"url": "x"}}
+    chats = {
+        "developer": [{"role": "developer", "content": "Be brief."}, user],
+        "both": [{"role": "system", "content": "Be brief."}, {"role": "developer", "content": "Be kind."}, user],
+        "calls": [user, call, {"role": "narrator", "content": 7}, "text"],
+        "greeting": [{"from": "gpt", "value": "Hello!"}, {"from": "human", "value": "Will it rain?"}],
+        "json": [json.dumps(user), json.dumps(call)],
+        "narrator": [{"role": "narrator", "content": "Once"}, user],
+        "picture": [{"role": "user", "content": [picture]}],
+        "nothing": [{"role": "user", "content": None}],
+    }
+    file = write_jsonl(tmp_path / "in.jsonl", [{"id": name, "messages": chat} for name, chat in chats.items()])
+    rows, dropped = read(file)
+    assert {row.id: (row.system, row.note) for row in rows} == {
+        "developer": ("Be brief.", ""),
+        "both": ("Be brief.\n\nBe kind.", ""),
+        "calls": (None, "3 later messages left out"),
+        "greeting": (None, "1 earlier messages left out"),
+        "json": (None, "1 later messages left out"),
+    }
+    assert {row.prompt for row in rows} == {"Will it rain?"}
+    assert [row.reason for row in dropped] == ["unknown_role", "image_url in content", "bad_messages"]
+    as_prompt = write_jsonl(tmp_path / "prompt.jsonl", [{"prompt": chats["developer"], "system": "Be late."}])
+    [row] = read(as_prompt)[0]
+    assert (row.system, row.note) == ("Be late.", "1 earlier messages left out")
+
+
+def test_ids_that_are_one_number_are_one(tmp_path: Path) -> None:
+    given = [{"id": 7, "prompt": "a"}, {"id": "7", "prompt": "b"}, {"id": 7.0, "prompt": "c"}]
+    rows, dropped = read(write_jsonl(tmp_path / "in.jsonl", given))
+    assert [row.prompt for row in rows] == ["a"] and [row.reason for row in dropped] == ["duplicate_id"] * 2
 
 
 def test_bad_rows_are_dropped_with_a_reason_and_good_ones_go_through(tmp_path: Path) -> None:
@@ -160,6 +197,12 @@ def test_every_user_turn_of_a_benchmark_is_read_and_a_row_without_one_is_an_erro
         write_jsonl(file, [*rows, bad])
         with pytest.raises(InputError, match="line-5: it has no prompt"):
             read_prompts(SourceSettings(path=str(file)))
+    parts = [{"type": "text", "text": "in "}, {"type": "text", "text": "parts"}]
+    write_jsonl(file, [{"messages": [{"role": "Human", "content": parts}, {"role": "gpt", "content": None}]}])
+    assert read_prompts(SourceSettings(path=str(file))) == ["in parts"]
+    write_jsonl(file, [{"prompt": [{"role": "user", "content": [{"type": "image", "image": "x"}]}]}])
+    with pytest.raises(InputError, match=r"line-1: it cannot be read \(image in content\)"):
+        read_prompts(SourceSettings(path=str(file)))
     file.write_text("{no JSON\n")
     with pytest.raises(InputError, match="line-1: bad_json"):
         read_prompts(SourceSettings(path=str(file)))

@@ -72,6 +72,18 @@ def test_topiocqa_and_qrecc() -> None:
     assert (qrecc.human_rewrite, qrecc.answer, len(qrecc.gold)) == ("who wrote it?", None, 2)
 
 
+def test_speakers_are_spelled_in_many_ways_and_say_it_in_parts() -> None:
+    history = [
+        {"from": "Human", "value": [{"type": "text", "text": "Who wrote "}, {"type": "text", "text": "it?"}]},
+        {"speaker": "System", "text": "Bram Stoker."},
+    ]
+    turn = read({"question": "When?", "history": history, "gold": ["p"]})
+    assert [(message.role, message.content) for message in turn.history] == [
+        ("user", "Who wrote it?"),
+        ("assistant", "Bram Stoker."),
+    ]
+
+
 def test_beir_queries_are_turns_of_their_own(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q1", "text": "bonds"}, {"_id": "q2", "text": "stocks"}])
     (tmp_path / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\nq2\td9\t0\n")
@@ -91,6 +103,12 @@ def test_beir_queries_are_turns_of_their_own(tmp_path: Path) -> None:
         ({"question": "q", "turn": 3, "history": [], "gold": ["p"]}, "empty_history: turn 3 has nothing before it"),
         ({"question": "q", "history": [{"role": "robot", "text": "a"}], "gold": ["p"]}, "bad_history: message 0"),
         ({"question": "q", "history": [7], "gold": ["p"]}, "bad_history"),
+        ({"question": "q", "history": [{"role": "developer", "content": "a"}], "gold": ["p"]}, "bad_history"),
+        ({"question": "q", "history": [{"role": "user", "content": None}], "gold": ["p"]}, "bad_history"),
+        (
+            {"question": "q", "history": [{"role": "user", "content": [{"type": "video"}]}], "gold": ["p"]},
+            "video in content",
+        ),
         ({"question": "q", "history": 5, "gold": ["p"]}, "bad_history: it is 5"),
         ({"question": "q", "history": {"role": "user", "content": "a"}, "gold": ["p"]}, "bad_history"),
         ({"question": "q", "history": [{"role": ["user"], "content": "a"}], "gold": ["p"]}, "bad_history"),

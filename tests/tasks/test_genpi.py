@@ -129,6 +129,13 @@ def test_an_item_in_quotes_loses_them_unless_it_has_more() -> None:
     assert parse_items(text, SHELL.inputs) == ["Where is it?", '"Say "yes"."', "Why?", 'Print "a"']
 
 
+@pytest.mark.parametrize("reason", ["length", "content_filter"])
+def test_of_inputs_that_broke_off_the_last_is_left_out(reason: str) -> None:
+    recipe = DraftInputs(wanted=2, per_call=2, overgenerate=1)
+    made = play(recipe, SHELL, lambda request, n: Completion(text="1. whole\n2. hal", finish_reason=reason))
+    assert made.drafts == ("whole",)
+
+
 def test_inputs_that_failed_cost_only_themselves() -> None:
     recipe = DraftInputs(wanted=4, per_call=2, overgenerate=1)
     failed = Completion(text="", error="engine_timeout: no answer")
@@ -421,3 +428,14 @@ def test_pairs_are_the_teachers_answer_over_the_students() -> None:
         ("Problem: p0", "good", "bad", 0.1, "teacher_over_student")
     ]
     assert (same.id, same.reason) == (pools["id"][1], "same_text")
+
+
+@pytest.mark.parametrize("whose", ["teacher", "student"])
+def test_an_output_that_a_filter_broke_off_is_in_no_pair(whose: str) -> None:
+    outputs = {"teacher_output_single": "good", "student_output_single": "bad"}
+    row = SingleTurn.model_validate(
+        {"id": "r", "application": SHELL, "pseudo_input": "p", **outputs, f"{whose}_finish_reason": "content_filter"}
+    )
+    pools, _ = AnswerPools().apply(pl.DataFrame(to_arrow(SingleTurn, [row])), Path())
+    pairs, [broken] = TeacherPairs().apply(pools.with_columns(rewards=pl.lit([0.1, 0.9])), Path())
+    assert (pairs.height, broken.reason) == (0, "content_filter")

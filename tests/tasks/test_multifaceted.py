@@ -357,6 +357,24 @@ def test_identical_responses_make_the_other_the_rejected_one_or_no_pair(tmp_path
     assert dropped[0].reason == "one_set"
 
 
+def test_a_response_that_a_filter_broke_off_is_on_neither_side(tmp_path: Path) -> None:
+    for seed in range(6):
+        row = responses_of(sets_of(count=3), ["half", "one", "other"])
+        chosen, others = picks(seed, row.prompt, 3)
+        for broken in range(3):
+            ends = ["content_filter" if n == broken else "stop" for n in range(3)]
+            answers = [
+                one.model_copy(update={"finish_reason": end}) for one, end in zip(row.responses, ends, strict=True)
+            ]
+            frame = frame_of([row.model_copy(update={"responses": tuple(answers)})])
+            pairs, dropped = AlignedPairs(seed=seed).apply(frame, tmp_path)
+            if broken == chosen:
+                assert (pairs.height, dropped[0].reason) == (0, "content_filter")
+            else:
+                [other] = [n for n in others if n != broken]
+                assert pairs.select("chosen_index", "rejected_index").rows() == [(chosen, other)]
+
+
 # 6. reward rows
 
 

@@ -175,6 +175,23 @@ def test_reasons() -> None:
     assert nothing.pairs.num_rows == 0 and "margin" in nothing.pairs.column_names
 
 
+@pytest.mark.parametrize("settings", RULES, ids=lambda settings: settings.label)
+def test_answers_that_a_filter_broke_off_are_in_no_pair(settings: CutSettings) -> None:
+    rewards = [[9.0, 1.0, 2.0, 5.0], [3.0, 1.0], [math.nan, 1.0, 2.0, 4.0], [1.0]]
+    ends = [["content_filter", "stop", "length", "SAFETY"], ["stop", "abort"], ["abort", "stop", None, ""], ["abort"]]
+    table = pools(*rewards).append_column("finish_reasons", pa.array(ends, pa.list_(pa.string())))
+    made = cut(table, settings)
+    assert [REASONS[code] for code in made.reasons] == ["", "content_filter", "", "n<2"]
+    assert {(pool, *sorted(places)) for pool, *places in pairs(made) if pool == "p0"} == {("p0", 1, 2)}
+    assert made.broken_off == 5 and "finish_reasons" not in made.pairs.column_names
+    report = CutReport(settings)
+    report.add(made)
+    told = report.told({}, made.pairs.num_rows)
+    assert "  5 answers were broken off by a content filter and are in no pair" in list(lines(told))
+    whole = table.set_column(3, "finish_reasons", pa.array([["stop"] * len(one) for one in ends]))
+    assert cut(whole, settings).pairs.equals(cut(pools(*rewards), settings).pairs)
+
+
 def test_ties_go_to_the_first() -> None:
     assert one("max-min", [2, 1, 3, 1, 3]) == [(2, 1)]
     assert one("best-bottom", [2, 1, 3, 1, 3], bottom_percent=0) == [(2, 1)]

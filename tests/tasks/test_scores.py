@@ -41,6 +41,16 @@ def cut(*pools: dict[str, object]) -> tuple[list[dict[str, object]], dict[str, s
     return kept.to_dicts(), {row.id: row.reason for row in dropped}
 
 
+def test_an_answer_that_a_filter_broke_off_is_not_chosen() -> None:
+    broken = pool("a", [9, 1, 2])
+    broken["answers"][0]["finish_reason"] = "content_filter"  # type: ignore[index]
+    alone = pool("b", [9, 1])
+    alone["answers"][0]["finish_reason"] = "SAFETY"  # type: ignore[index]
+    [pair], dropped = cut(broken, alone)
+    assert (pair["chosen_index"], pair["rejected_index"]) == (20, 10)
+    assert dropped == {"b": "content_filter"}
+
+
 def test_r3_oracles() -> None:
     assert repetition_penalty(tokens_of("one two three")) == 1
     assert repetition_penalty(tokens_of("a b")) == 1
