@@ -76,7 +76,6 @@ def plan_retpo(settings: RetpoSettings) -> Plan:
         CleanTurns,
         UniqueTurns,
         columns=("history", "question"),
-        questions=("question",),
         rows_per_part=settings.rows_per_part,
     )
     asked = chain(roles, cleaning.key, candidates)

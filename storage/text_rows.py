@@ -39,15 +39,13 @@ JUDGED = ("kept", "duplicate_of", "similarity", "layer", "contaminated", "benchm
 
 
 def said_in(given: Any) -> tuple[str, tuple[str, ...]]:
-    """(a text; of messages, or a list of texts, what they say, one under the other; what the user says, turn by turn).
+    """(a text; of messages, or a list of texts, what they say, one under the other; each message's or text by itself).
     Raises Drop.
     """
-    turns = [given]
+    turns = said = [given]
     if isinstance(given, list):
-        turns = [one.get("content") for one in given if isinstance(one, dict) and one.get("role") == "user"]
-        said = [one.get("content") if isinstance(one, dict) else one for one in given]
+        turns = said = [one.get("content") if isinstance(one, dict) else one for one in given]
         given = "\n".join(one for one in said if isinstance(one, str))
-        turns = turns or said
     text = text_of(given, "text")
     if not text.strip():
         raise Drop("empty_text")
@@ -92,7 +90,7 @@ def texts_kind() -> RowKind:
             within=json.dumps([fields.get(name) for name in source.within], default=str, sort_keys=True),
         )
 
-    return RowKind("texts", TextRow, read, lambda source: (source.text_column,), lambda row: len(row.text))
+    return RowKind("texts", TextRow, read, lambda source: (source.text_column,), lambda row: len(row.text), key="2")
 
 
 def text_column(path: str, wanted: str = "") -> str:
