@@ -38,6 +38,7 @@ from storage.runs import RunRecord, StageRun, new_run, now, runs, summary, sweep
 from tasks.engines.engine import engine_name
 from tasks.guard import guard
 from tasks.in_process import InProcess
+from tasks.judgements import note_unread
 from tasks.parallel import RayPool, make_pool
 from tasks.sharing import STOPPED
 from tasks.stages import Planned, run_stage
@@ -169,6 +170,8 @@ def run_plan(make: Callable[[], Plan]) -> RunRecord:
             by_key[step.key] = made[step.stage.name] = manifest
             stages.append(stage_run)
             limits.check(step.stage, manifest)
+            if note := note_unread(store, manifest):
+                print(note, file=sys.stderr, flush=True)
             if step.key in trunk:
                 check_something_left(store, manifest)
         published, card = publishable(store, planned.flow, planned.publish(made), made, settings)
