@@ -283,10 +283,10 @@ class MinedNegatives(RankedStage):
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         made, dropped = super().apply(frame, store)
-        own = locate(store, self.passages, frame["id"])
+        own_places = locate(store, self.passages, frame["id"])
         gold = {
-            row: {place for place in (mine, *(one["place"] for one in many)) if place >= 0}
-            for row, many, mine in zip(frame["id"], frame["gold"], own, strict=True)
+            turn: {place for place in (own, *(passage["place"] for passage in passages)) if place >= 0}
+            for turn, passages, own in zip(frame["id"], frame["gold"], own_places, strict=True)
         }
         wanted = {int(place) for place in {*made["positive"], *made["negative"]}}
         text = texts_at(Store(store), self.passages, wanted.union(*gold.values()))

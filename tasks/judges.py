@@ -220,11 +220,13 @@ class TournamentScores(Comparing):
 
 
 def expected_digit(said: Completion) -> float | None:
+    """The mean digit under the judge's probabilities; None where it gave no digit."""
     chances = chances_of(said, DIGITS)
     return sum(int(digit) * chance for digit, chance in chances.items()) if chances else None
 
 
 def chance_of_first(said: Completion) -> float | None:
+    """The probability of A over B; None where the judge named neither."""
     return chances_of(said, FIRST + SECOND).get(FIRST)
 
 
@@ -256,6 +258,7 @@ def chances_of(said: Completion, labels: str) -> dict[str, float]:
 
 
 def goes_on(following: str, labels: str) -> bool:
+    """Whether a label is not the whole verdict, by what follows it."""
     return bool(GOES_ON.match(following) or (FIRST in labels and ARTICLE.match(following)))
 
 

@@ -28,8 +28,8 @@ NUMBER = r"[(\[]?\s*(?<![.,−–])(?P<score>-?\d+)(?:\s*(?:/|out of|of)\s*(?P<o
 NAMED = r"(?:score|result|rating)\s*\]?\s*(?::|=|\bof\b|\bis\b)?"
 TAGGED = re.compile(rf"[^\w-]*(?:(?:\w+ ){{0,4}}?{NAMED}[^\w-]*)?{NUMBER}(?P<rest>[^\n]*)", re.IGNORECASE)
 AT_THE_END = re.compile(rf"(?:\b{NAMED}\s*|(?=[(\[])){NUMBER}(?P<rest>)[\s)\].!]*$", re.IGNORECASE)
-
 OTHER = re.compile(r"\s*%|(?:st|nd|rd|th)\b", re.IGNORECASE)
+"""What makes a number another than a score: a per cent sign, an ordinal's ending."""
 
 
 def parse_score(text: str, lowest: int = LOWEST, highest: int = HIGHEST) -> tuple[str, int]:
