@@ -153,7 +153,8 @@ def decontaminate(
 
     OUT has every row of IN, in its order, with `contaminated`, `benchmark`, `matched_id` and `evidence`: 13 words in a
     row in common (8 where the benchmark's prompt is shorter than 13, all words where it is shorter than 8), or a cosine
-    of at least --threshold. Files are read as by `dedup`; of chats, every user turn counts.
+    of at least --threshold. In prompts shorter than 13 words, operators must be the same, too. Files are read as by
+    `dedup`; of chats, every message counts, whoever says it, but not what tools are called with.
     """
     from flows.comparing import decontaminate_file, known_files
     from schemas.dedup_settings import DecontaminateSettings

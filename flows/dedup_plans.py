@@ -52,14 +52,13 @@ def clean(
     unique: type[Duplicates] | None,
     *,
     columns: Sequence[str] = ("prompt",),
-    questions: Sequence[str] | None = None,
     within: Sequence[str] = (),
     score: str = "",
     layers: Sequence[Layer] = LAYERS,
     **more: object,
 ) -> Cleaning:
-    """What follows the artifact `key`: first contamination, where benchmarks are named, then duplicates. questions: the
-    columns that benchmarks are compared with, where these are others. Raises InputError.
+    """What follows the artifact `key`: first contamination, where benchmarks are named, in every text of a row; then
+    duplicates, by `columns`. Raises InputError.
     """
     made = Cleaning(key)
     found, dedup = settings.decontaminate, settings.dedup
@@ -67,15 +66,7 @@ def clean(
         keys = [made.read(store, one).key for one in found.benchmarks]
         named = tuple(zip(benchmark_names(found.benchmarks), keys, strict=True))
         rules = found.model_dump(include={"found", "layers", "threshold"})
-        made.then(
-            chain(
-                {},
-                key,
-                check.with_embedder(
-                    columns=tuple(questions or columns), benchmarks=named, embedder=settings.embedder, **rules
-                ),
-            )
-        )
+        made.then(chain({}, key, check.with_embedder(benchmarks=named, embedder=settings.embedder, **rules)))
     if unique is None:
         return made
     used = tuple(layer for layer in dedup.layers if layer in layers)

@@ -71,6 +71,16 @@ def sample(**given: Any) -> None:
 @click.option("--stopwords", help="BM25: a language's list, or none; default en.")
 @click.option("--model", help="dense: minilm (embedded, the default), a Hub id or a folder of sentence-transformers.")
 @click.option(
+    "--ties",
+    type=click.Choice(["rank", "trec_eval"]),
+    help="run: equal scores by its rank column (default), or as trec_eval orders them.",
+)
+@click.option(
+    "--ignore-identical-ids/--keep-identical-ids",
+    default=None,
+    help="Leave a passage with the query's own id out, as BEIR's evaluation does; default: on for BEIR files.",
+)
+@click.option(
     "--depth", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Ranks are exact to here."
 )
 @click.option("--limit", type=click.IntRange(1, 1_000_000_000), help="The first queries only.")

@@ -41,6 +41,7 @@ from tasks.engines.engine import engine_name
 from tasks.guard import guarded
 from tasks.in_process import InProcess
 from tasks.job import Planned
+from tasks.judgements import note_unread
 from tasks.limits import RunLimits
 from tasks.parallel import RayPool
 from tasks.stages import Waiting, run_stage
@@ -200,6 +201,8 @@ def make_steps(
         by_key[step.key] = manifest
         steps.append(step_run)
         limits.check(step, manifest)
+        if note := note_unread(planned.store, manifest):
+            print(note, file=sys.stderr, flush=True)
         if step.key in trunk:
             check_something_left(planned.store, manifest)
     return planned.by_step(by_key)

@@ -14,6 +14,7 @@ from storage.publish_multifaceted import ABOUT, aligned_rows, bench_rows, reward
 from tasks.coverage import coverage
 from tasks.diversity import spread
 from tasks.embeddings import embed
+from tasks.judgements import note_unread
 from tasks.judging import BenchResult, bench_results
 from tasks.preference_sets import PreferenceSets
 
@@ -104,7 +105,7 @@ def scores_dataset(store: Store, made: Made) -> Dataset:
         "Scores on a multifaceted bench",
         "Answers of one model to a bench of values, each judged by its rubric.",
         {"scores": Table.of(rows, "other", "a bench row with the model's answers, scores and feedback, run by run")},
-        render("scores.md", rows=rows.height, results=results),
+        render("scores.md", rows=rows.height, results=results, unread=note_unread(store, made["judged"])),
     )
 
 

@@ -104,7 +104,7 @@ def plan_dialogues(settings: DialogueSettings) -> Plan:
             rows_per_part=settings.rows_per_part,
         ),
     )
-    cleaning = clean("dialogues", settings, store, first[-1].key, CleanInputs, None, columns=("pseudo_input",))
+    cleaning = clean("dialogues", settings, store, first[-1].key, CleanInputs, None)
     first += cleaning.stages
     first += chain(playing, cleaning.key, Outputs(sampling=settings.sampling(settings.outputs)))
     taught = chain(

@@ -21,6 +21,7 @@ from storage.publish_preferences import pair_rows, pool_rows, prompt_rows
 from tasks.agreement import Agreement
 from tasks.cut_report import CutReport, lines
 from tasks.hacking import counted
+from tasks.judgements import note_unread
 from tasks.pairing import cut
 from tasks.pool_pairs import PoolPairs, quantiles_of
 from tasks.rip import within
@@ -47,6 +48,7 @@ def preferences_dataset(store: Store, made: Made, settings: PoolSettings, scored
     about = f"a prompt with all its answers and scores; cut it again with {again}"
     tables["pools"] = Table.of(pool_rows(read_frame(store, pools)), "other", about)
     told = figures(store, pools, pairs, settings, cutting)
+    told["unread"] = [note for manifest in made.values() if (note := note_unread(store, manifest))]
     files["report.json"] = orjson.dumps(told, option=orjson.OPT_INDENT_2)
     reports = ["\n".join(lines(one, whole=n == 0)) for n, one in enumerate(told["cuts"])]
     rules = len(settings.cuts)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,17 @@ import pyarrow as pa
 from flows.plan import chain, file_source
 from flows.progress import Reporter
 from flows.retpo_plans import plan_search
-from flows.retpo_report import CHECKED, check_found
+from flows.retpo_report import CHECKED, check_found, note_own, note_ties
 from flows.session import session
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
 from schemas.settings import read_settings
-from storage.artifacts import Store, read_dropped, read_part
+from storage.artifacts import Store, read_artifact, read_dropped, read_part
 from storage.outputs import check_out, write_rows
 from storage.runs import StageRun, new_run
-from storage.turns import queries_kind
+from storage.turns import is_beir, queries_kind
+from tasks.indexes import own_passages
 from tasks.job import Planned
 from tasks.retrieval_metrics import ANY, MEASURES, as_json, decimals, evaluation, form_name, scored_queries, totals
 from tasks.stages import run_stage
@@ -48,6 +49,7 @@ def rank_file(
     workers: int,
     ray_address: str | None,
     limit: int | None,
+    ignore_identical_ids: bool | None = None,
     **given: Any,
 ) -> None:
     """Rank every query's gold passages; rows go to `out`, the table (or one JSON object) to standard output."""
@@ -56,7 +58,9 @@ def rank_file(
     reading = TurnSettings(path=queries, qrels=qrels, limit=limit)
     kind = queries_kind(qrels)
     place = Store(Path(store).expanduser().resolve())
-    search = plan_search(place, CorpusSettings(path=corpus), [settings], depth)
+    passages = CorpusSettings(path=corpus)
+    ignored = is_beir(passages, qrels) if ignore_identical_ids is None else ignore_identical_ids
+    search = plan_search(place, passages, [settings], depth, ignored)
     source = file_source(place, reading, QUERIES_PER_PART, kind)
     steps = [*search.indexes, *chain({}, source.key, search.places, *search.ranks)]
     place.prepare()
@@ -71,7 +75,13 @@ def rank_file(
             manifest = by_key[step.key] = made(place, step, by_key[step.source_key], pool, record.id)
             stages.append(StageRun.of(manifest, {}, time.monotonic() - started))
             tell_dropped(place, manifest)
-    report(place, by_key[steps[-1].key], settings, depth, as_object, by_group, out)
+    ranked = by_key[steps[-1].key]
+    own = own_passages(place.root, search.corpus.key, pl.DataFrame(read_artifact(place, ranked, ("id",)))["id"])
+    for note in (note_own(own, ignored), *note_ties([settings])):
+        if note:
+            print(note, file=sys.stderr)
+    rules = {"ignore_identical_ids": ignored, **({"ties": settings.ties} if settings.kind == "run" else {})}
+    report(place, ranked, settings, depth, as_object, by_group, out, rules)
 
 
 def made(store: Store, step: Planned, source: Manifest, pool: Any, run: str) -> Manifest:
@@ -92,9 +102,16 @@ def tell_dropped(store: Store, manifest: Manifest) -> None:
 
 
 def report(
-    store: Store, ranked: Manifest, settings: RetrieverSettings, depth: int, as_object: bool, by_group: bool, out: Path
+    store: Store,
+    ranked: Manifest,
+    settings: RetrieverSettings,
+    depth: int,
+    as_object: bool,
+    by_group: bool,
+    out: Path,
+    rules: Mapping[str, Any],
 ) -> None:
-    """Write a row per query and candidate, part by part, then the measures of all."""
+    """Write a row per query and candidate, part by part, then the measures of all; rules: what JSON says of ranks."""
     sums: list[pl.DataFrame] = []
     seen: list[pl.DataFrame] = []
 
@@ -120,7 +137,7 @@ def report(
     found = evaluation(sums)
     print(f"{written:,} rows -> {out}", file=sys.stderr)
     if as_object:
-        told = {"retriever": settings.label, "depth": depth, **as_json(found)}
+        told = {"retriever": settings.label, "depth": depth, **rules, **as_json(found)}
         print(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
     else:
         show(found, by_group)

@@ -8,7 +8,7 @@ from flows.plan import Plan, Source, chain, file_source
 from flows.retpo_report import retpo_dataset
 from schemas.retpo_settings import CorpusSettings, RetpoSettings, RetrieverSettings
 from storage.artifacts import Store
-from storage.turns import PASSAGES, turns_kind
+from storage.turns import PASSAGES, is_beir, turns_kind
 from tasks.bm25 import Words
 from tasks.candidates import Candidates
 from tasks.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks, QueryPools
@@ -32,7 +32,13 @@ class Search:
     ranks: Sequence[Ranks]
 
 
-def plan_search(store: Store, corpus: CorpusSettings, retrievers: Sequence[RetrieverSettings], depth: int) -> Search:
+def plan_search(
+    store: Store,
+    corpus: CorpusSettings,
+    retrievers: Sequence[RetrieverSettings],
+    depth: int,
+    ignore_identical_ids: bool = False,
+) -> Search:
     """Resolve models and keys; an index that two retrievers need is made once. Raises InputError."""
     source = file_source(store, corpus, PASSAGES_PER_PART, PASSAGES)
     stages: dict[str, Planned] = {}
@@ -49,7 +55,8 @@ def plan_search(store: Store, corpus: CorpusSettings, retrievers: Sequence[Retri
                 made = chain({}, source.key, vectors, DenseIndex(kind=retriever.index))
             stages.update((step.key, step) for step in made)
             keys[made[-1].stage.name] = made[-1].key
-        ranks.append(Ranks.of(retriever, source.key, keys, depth))
+        fields = {"passages": source.key, "depth": depth, "ignore_identical_ids": ignore_identical_ids}
+        ranks.append(Ranks.of(retriever, keys, **fields))
     return Search(source, list(stages.values()), GoldPlaces(passages=source.key), ranks)
 
 
@@ -57,7 +64,11 @@ def plan_retpo(settings: RetpoSettings) -> Plan:
     """Read what is judged relevant, resolve engines, models and keys. Raises InputError, StoreError or EngineError."""
     kind = turns_kind(settings.source.qrels)
     store = open_checked_store(settings)
-    search = plan_search(store, settings.corpus, settings.retrievers, settings.depth)
+    ignored = settings.ignore_identical_ids
+    if ignored is None:
+        ignored = is_beir(settings.corpus, settings.source.qrels)
+    settings = settings.model_copy(update={"ignore_identical_ids": ignored})
+    search = plan_search(store, settings.corpus, settings.retrievers, settings.depth, ignored)
     source = file_source(store, settings.source, settings.rows_per_part, kind)
     roles = {"teacher": resolve(settings.engine("teacher"), store)}
     settings = settings.model_copy(update={"engines": roles})
@@ -76,7 +87,6 @@ def plan_retpo(settings: RetpoSettings) -> Plan:
         CleanTurns,
         UniqueTurns,
         columns=("history", "question"),
-        questions=("question",),
         rows_per_part=settings.rows_per_part,
     )
     asked = chain(roles, cleaning.key, candidates)

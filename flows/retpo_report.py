@@ -15,6 +15,7 @@ from storage.dataset_folder import Dataset, Table
 from storage.provenance import public, public_engine
 from storage.publish import read_frame
 from storage.publish_retpo import answer_rows, pair_rows, pick_rows, triplet_rows
+from tasks.indexes import own_passages
 from tasks.retrieval_metrics import MEASURES, disagreement, evaluation, scored_queries, totals, turn_types
 from tasks.retrievers import read_run, run_names
 
@@ -53,6 +54,10 @@ def retpo_dataset(store: Store, made: Made, settings: RetpoSettings, ranked: str
     tables["queries"] = Table.of(queries, "other", "every query of every turn with its ranks and measures")
     missed = picks.filter(pl.col("rank") > settings.depth).height
     told = {"measures": MEASURES, "settings": settings, "models": models(made), "missed": missed}
+    own = own_passages(store.root, made["passages"].key, read_frame(store, made["gold_places"], ("id",))["id"])
+    told["notes"] = [
+        note for note in (note_own(own, bool(settings.ignore_identical_ids)), *note_ties(settings.retrievers)) if note
+    ]
     told["retrievers"] = {
         one.label: public(one.model_dump(mode="json", exclude_defaults=True)) for one in settings.retrievers
     }
@@ -85,6 +90,26 @@ def check_found(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, 
                 f"{one.url} finds no gold passage for any query; expected passages called as in the corpus"
             )
     return told
+
+
+def note_own(turns: int, ignored: bool) -> str:
+    """What to say of turns with a passage of their own id; empty where there are none."""
+    if not turns:
+        return ""
+    what = f"{turns:,} {'query has a passage of its' if turns == 1 else 'queries have a passage of their'} own id: "
+    if ignored:
+        return what + "it is left out of their ranks, as BEIR's evaluation does (ignore_identical_ids)"
+    return what + "it is ranked as any other; with ignore_identical_ids it is left out, as BEIR's evaluation does"
+
+
+def note_ties(retrievers: Sequence[RetrieverSettings]) -> list[str]:
+    """How each run's equal scores are ordered."""
+    order = {"rank": "in the order of its rank column", "trec_eval": "as trec_eval has them, ids from z to a"}
+    return [
+        f"{one.label}: equal scores stand {order[one.ties]} (ties: {one.ties})"
+        for one in retrievers
+        if one.kind == "run"
+    ]
 
 
 def models(made: Made) -> str:

@@ -16,7 +16,7 @@ from flows.checks import check_engine
 from flows.progress import Reporter
 from flows.session import session
 from schemas.artifacts import Manifest
-from schemas.errors import InputError
+from schemas.errors import InputError, SynthmillError
 from schemas.scorer_settings import ScorerSettings
 from schemas.settings import EngineSettings, read_settings
 from storage.artifacts import Store, read_part
@@ -26,6 +26,7 @@ from storage.pools import Names, PoolFile
 from storage.runs import StageRun, new_run
 from tasks.engines.engine import resolve
 from tasks.job import Planned
+from tasks.judgements import note_unread
 from tasks.pool_source import REWARD, ingest_pools
 from tasks.scorers import scorer_stage
 from tasks.stages import run_stage
@@ -80,12 +81,17 @@ def score_file(
         with Reporter(settings.label, pools.rows) as report:
             manifest = run_stage(place, planned, pools, pool, record.id, report)
         stages.append(StageRun.of(manifest, report.latest.spent, time.monotonic() - started))
+    note = note_unread(place, manifest)
     scores = dict(scores_in(place, manifest, settings.label))
+    if scores and all(np.isnan(values).all() for values in scores.values()):
+        raise SynthmillError(f"{settings.label} gave no answer of {source} a score, so {out} was not written")
     written, scored = write_scored(file, out, settings.label, scores)
     for done, what in ((pools, "read"), (manifest, "scored")):
         if done.dropped:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in done.dropped.items())
             print(f"{sum(done.dropped.values()):,} pools or rows could not be {what}: {reasons}", file=sys.stderr)
+    if note:
+        print(note, file=sys.stderr)
     print(f"{scored:,} answers scored, {written:,} rows -> {out}", file=sys.stderr)
 
 

@@ -12,7 +12,7 @@ from flows.multifaceted_report import value_table
 from flows.pages import two_places
 from flows.plan import Plan
 from flows.preference_showing import show_preferences
-from flows.retpo_report import CHECKED, all_queries, check_found, figures
+from flows.retpo_report import CHECKED, all_queries, check_found, figures, note_own, note_ties
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
 from schemas.retpo_settings import RetpoSettings
@@ -20,6 +20,7 @@ from storage.publish import compared, read_frame
 from storage.sources import INSTRUCTIONS
 from tasks.coverage import coverage
 from tasks.dialogue_signs import called
+from tasks.indexes import own_passages
 from tasks.judging import bench_results
 from tasks.preference_sets import PreferenceSets
 from tasks.ranks import Ranks
@@ -38,6 +39,12 @@ def notes(planned: Plan, made: Made) -> Iterator[str]:
     if isinstance(settings, RetpoSettings) and any(one.kind in CHECKED for one in settings.retrievers):
         ranked = made[last_ranks(planned)]
         yield from check_found(settings.retrievers, all_queries(planned.store, ranked, settings.depth), settings.depth)
+    if isinstance(settings, RetpoSettings):
+        ids = read_frame(planned.store, made["gold_places"], ("id",))["id"]
+        own = own_passages(planned.store.root, made["passages"].key, ids)
+        if note := note_own(own, bool(settings.ignore_identical_ids)):
+            yield note
+        yield from note_ties(settings.retrievers)
     if isinstance(settings, DialogueSettings):
         named = dict(read_frame(planned.store, made[APPLICATIONS], ("id", "name")).rows())
         drafted = dict(read_frame(planned.store, made["drafts"], ("id", "parent_id")).rows())

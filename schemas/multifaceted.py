@@ -105,8 +105,14 @@ class BenchRow(Row):
 
 
 class JudgedRow(BenchRow):
-    """A bench instance with, per run, a model's answer and its score under each rubric (None: could not be read)."""
+    """A bench instance with, per run, a model's answer and its score under each rubric (None: could not be read).
+
+    judgements: how many were asked for; unread: how many of them could not be read; first_unread: the first of these.
+    """
 
     answers: tuple[str, ...]
     scores: tuple[tuple[int | None, ...], ...]
     feedbacks: tuple[tuple[str, ...], ...]
+    judgements: int = 0
+    unread: int = 0
+    first_unread: str = ""

@@ -31,6 +31,16 @@ class ScoredPool(Question):
     scores: tuple[Score, ...] = ()
 
 
+class JudgedPool(ScoredPool):
+    """A pool after a judge: how many judgements were asked for, how many of them could not be read, and the first of
+    these.
+    """
+
+    judgements: int = 0
+    unread: int = 0
+    first_unread: str = ""
+
+
 class Shots(Row):
     """What one new prompt is drawn from: a few kept prompts; number: of the sets that the first of them leads."""
 

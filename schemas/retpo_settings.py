@@ -27,7 +27,7 @@ FIELDS_OF = {
     **dict.fromkeys(("k1", "b", "stopwords", "stemmer"), WORDS),
     **dict.fromkeys(("model", "query_prompt", "passage_prompt", "index"), MODEL),
     "rrf_k": ("fusion",),
-    "path": ("run",),
+    **dict.fromkeys(("path", "ties"), ("run",)),
     **dict.fromkeys(("url", "api_key_env"), ("http",)),
 }
 """Whom a retriever's settings are for."""
@@ -69,6 +69,11 @@ class RetrieverSettings(Spelled):
     )
     rrf_k: int = Field(60, ge=1, description="fusion: 1 / (rrf_k + rank), summed over both")
     path: str = Field("", description="run: the file")
+    ties: Literal["rank", "trec_eval"] = Field(
+        "rank",
+        description="run: equal scores in the order of its rank column; or as trec_eval has them: scores in single "
+        "precision, then ids from z to a, whatever the ranks",
+    )
     url: str = Field("", description="http: the endpoint")
     api_key_env: str = Field("", description="http: the environment variable that holds its key, if it wants one")
 
@@ -175,6 +180,11 @@ class RetpoSettings(PublishSettings):
     )
     candidates: CandidateSettings = CandidateSettings()
     depth: int = Field(100, ge=1, le=10_000, description="ranks are exact down to here; what is not found is depth + 1")
+    ignore_identical_ids: bool | None = Field(
+        None,
+        description="leave a passage with the turn's own id out of its ranks, as BEIR's evaluation does; default: for "
+        "BEIR files (a corpus with _id, judgements with query-id, corpus-id, score)",
+    )
     picks: PickSettings = PickSettings()
     pairs: PairSettings = PairSettings()
     negatives: int = Field(4, ge=0, description="hard negatives per turn and retriever; 0: none")

@@ -62,7 +62,7 @@ class KnownPrompt(Row):
 
 class TextRow(Row):
     """A row of somebody's file, as far as comparing it with others needs it. place: its line; name: its id there, or
-    its line; turns: what the user says, one by one, of a chat; known: how many of its columns hold something; within:
+    its line; turns: of a chat, what each message says; known: how many of its columns hold something; within:
     what must be equal for two rows to be compared.
     """
 

@@ -89,12 +89,15 @@ def compared(store: Store, made: Mapping[str, Manifest]) -> list[str]:
     lines = []
     for stage, manifest in made.items():
         notes = manifest.notes
+        if stage.startswith("clean_"):
+            columns = ", ".join(manifest.identity["settings"]["columns"])
         if stage.startswith("clean_") and "contaminated" in manifest.columns:
             rows = read_frame(store, manifest, ["benchmark"]).drop_nulls().group_by("benchmark").len().sort("benchmark")
             found = ", ".join(f"{count:,} of {name}" for name, count in rows.iter_rows()) or "none"
-            lines.append(f"{stage}: benchmark prompts among {manifest.rows:,} rows: {found}")
+            lines.append(f"{stage}: benchmark prompts among {manifest.rows:,} rows: {found} (in {columns})")
         elif stage.startswith("clean_"):
-            lines.append(f"{stage}: benchmark prompts left out: {manifest.dropped.get('contaminated', 0):,}")
+            left_out = manifest.dropped.get("contaminated", 0)
+            lines.append(f"{stage}: benchmark prompts left out: {left_out:,} (in {columns})")
         if "by_layer" in notes:
             found = ", ".join(f"{count:,} {layer}" for layer, count in notes["by_layer"].items()) or "not looked for"
             known = f", and {notes['known']:,} from before" if notes["known"] else ""

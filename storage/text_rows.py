@@ -14,7 +14,7 @@ from pydantic import Field
 
 from schemas.errors import Drop, InputError
 from schemas.hashing import content_hash
-from schemas.messages import as_message, content_in, role_in
+from schemas.messages import as_message, content_in
 from schemas.rows import TextRow
 from schemas.settings import FileSettings
 from storage.lines import Line, lines_of, suffix_of
@@ -40,16 +40,15 @@ JUDGED = ("kept", "duplicate_of", "similarity", "layer", "contaminated", "benchm
 
 
 def said_in(given: Any) -> tuple[str, tuple[str, ...]]:
-    """(a text; of messages, or a list of texts, what they say, one under the other; what the user says, turn by turn).
+    """(a text; of messages, or a list of texts, what they say, one under the other; each message's or text by itself).
     Raises Drop.
     """
-    turns = [given]
+    turns = said = [given]
     if isinstance(given, list):
         messages = [as_message(one) for one in given]
         said = [one if message is None else content_in(message) for message, one in zip(messages, given, strict=True)]
-        turns = [text for message, text in zip(messages, said, strict=True) if message and role_in(message) == "user"]
+        turns = said
         given = "\n".join(one for one in said if isinstance(one, str))
-        turns = turns or said
     text = text_of(given, "text")
     if not text.strip():
         raise Drop("empty_text")
@@ -94,7 +93,7 @@ def texts_kind() -> RowKind:
             within=json.dumps([fields.get(name) for name in source.within], default=str, sort_keys=True),
         )
 
-    return RowKind("texts", TextRow, read, lambda source: (source.text_column,), lambda row: len(row.text))
+    return RowKind("texts", TextRow, read, lambda source: (source.text_column,), lambda row: len(row.text), key="2")
 
 
 def text_column(path: str, wanted: str = "") -> str:

@@ -21,7 +21,8 @@ from schemas.messages import ROLE_FIELDS, SPELLINGS, content_in
 from schemas.retpo import Candidate, Gold, Passage, Turn, WithCandidates
 from schemas.retpo_settings import CorpusSettings, TurnSettings
 from schemas.texts import one_line
-from storage.lines import Line, open_file
+from storage.lines import HUB, Line, lines_of, open_file, suffix_of
+from storage.queries import QUERY
 from storage.sources import VERSION, RowKind, id_of, text_of
 
 IDS = ("task_id", "id", "_id", "qid", "query_id")
@@ -258,9 +259,30 @@ def passage_of(line: Line, _: CorpusSettings) -> Passage:
     return Passage(id=name, title=title, text=text)
 
 
+def is_beir(corpus: CorpusSettings, qrels: str) -> bool:
+    """Whether files are in BEIR's form: a corpus whose first row has `_id`, or judgements under BEIR's header. Raises
+    InputError.
+    """
+    if qrels and first_line(Path(qrels).expanduser()).split() == ["query-id", "corpus-id", "score"]:
+        return True
+    if not corpus.path.startswith(HUB) and suffix_of(Path(corpus.path)) == QUERY:
+        return False
+    return "_id" in next((line.fields for line in lines_of(corpus.path) if line.fields), {})
+
+
 PASSAGES = RowKind(
     "passages", Passage, passage_of, lambda _: TEXTS, lambda passage: len(passage.indexed), version=VERSION
 )
+
+
+def first_line(path: Path) -> str:
+    """Raises InputError for a file that is not there or cannot be read."""
+    try:
+        with open_file(path) as file:
+            line: bytes = file.readline()
+            return line.decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:

@@ -17,7 +17,7 @@ from schemas.retpo import HardNegative, ParetoPair, Pick, QueryPair
 from schemas.rows import Dropped, Pool, arrow_schema
 from storage.artifacts import Store, read_manifest
 from tasks.frames import FrameStage
-from tasks.indexes import indexed, parts_of
+from tasks.indexes import indexed, locate, parts_of
 
 Row = dict[str, Any]
 SPARE = 8  # negatives looked at beyond those wanted: some have a gold passage's text
@@ -246,12 +246,12 @@ class QueryPools(RankedStage):
 class MinedNegatives(RankedStage):
     """Per retriever, passages that a turn's worse queries bring above the gold one: a row for each. Drops: no_negative.
 
-    Those of the nearest misses come first. Texts equal to a gold passage's are left out; others may still answer the
-    question, where judgements have gaps.
+    Those of the nearest misses come first. Texts equal to a gold passage's are left out, and the passage with the
+    turn's own id, which is the question itself; others may still answer the question, where judgements have gaps.
     """
 
     name: ClassVar = "hard_negatives"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     whole: ClassVar = True
     makes: ClassVar = HardNegative
     nothing: ClassVar = "no_negative"
@@ -283,8 +283,11 @@ class MinedNegatives(RankedStage):
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         made, dropped = super().apply(frame, store)
-        rows = frame.select("id", "gold").rows()
-        gold = {row: {one["place"] for one in many if one["place"] >= 0} for row, many in rows}
+        own_places = locate(store, self.passages, frame["id"])
+        gold = {
+            turn: {place for place in (own, *(passage["place"] for passage in passages)) if place >= 0}
+            for turn, passages, own in zip(frame["id"], frame["gold"], own_places, strict=True)
+        }
         wanted = {int(place) for place in {*made["positive"], *made["negative"]}}
         text = texts_at(Store(store), self.passages, wanted.union(*gold.values()))
         kept: list[Row] = []

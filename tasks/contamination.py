@@ -21,8 +21,7 @@ from tasks.frames import FrameStage
 from tasks.links import BLOCK
 from tasks.overlap import grams, words_of
 from tasks.points import Array
-from tasks.vectors import texts_of
-from tasks.word_grams import grams_of
+from tasks.word_grams import grams_of, operands_of
 
 LONG, SHORT = 13, 8  # words in a run; of a benchmark prompt of fewer than 8, all words must be the same
 ADDED = ("contaminated", "benchmark", "matched_id", "evidence")
@@ -36,45 +35,52 @@ class Match(NamedTuple):
 
 
 class WordIndex:
-    """Runs of words of benchmark turns: 13 in a row, 8 where the turn is shorter than 13, all where shorter than 8."""
+    """Runs of words of benchmark turns: 13 in a row, 8 where the turn is shorter than 13, all where shorter than 8.
+
+    Where it is shorter than 13, the operators between the words must be the same, too: `2 + 2 = ?` is not `2 - 2 = ?`.
+    """
 
     def __init__(self, turns: Sequence[str]) -> None:
-        words = [words_of(turn) for turn in turns]
+        self.turns = turns
+        self.words = [words_of(turn) for turn in turns]
         self.tables = []
-        for length, fewest, most in ((LONG, LONG, sys.maxsize), (SHORT, SHORT, LONG - 1), (SHORT, 1, SHORT - 1)):
-            mine = [n for n, text in enumerate(words) if fewest <= len(text) <= most]
-            found = grams_of([turns[n] for n in mine], length, words_of)
-            owners = np.repeat(np.array(mine, np.int64), np.diff(found.starts))
-            order = np.lexsort((owners, found.hashes))
-            self.tables.append((length, fewest == 1, found.hashes[order], owners[order]))
-        self.words = words
+        for length, fewest, most in ((LONG, LONG, sys.maxsize), (SHORT, SHORT, LONG - 1), (SHORT, 0, SHORT - 1)):
+            members = [n for n, words in enumerate(self.words) if fewest <= len(words) <= most]
+            whole = fewest == 0
+            runs = grams_of([turns[n] for n in members], length, operands_of if whole else words_of)
+            owners = np.repeat(np.array(members, np.int64), np.diff(runs.starts))
+            order = np.lexsort((owners, runs.hashes))
+            self.tables.append((length, whole, runs.hashes[order], owners[order]))
 
     def find(self, texts: Sequence[str]) -> dict[int, Match]:
         """By place in `texts`, the first turn that shares a run, the longer runs first."""
-        words = [words_of(text) for text in texts]
+        lengths = [len(words_of(text)) for text in texts]
         matches: dict[int, Match] = {}
         for length, whole, hashes, owners in self.tables:
             if not len(hashes):
                 continue
-            mine = [n for n, text in enumerate(words) if (len(text) < length) == whole and n not in matches]
-            found = grams_of([texts[n] for n in mine], length, words_of)
-            at = np.minimum(np.searchsorted(hashes, found.hashes), len(hashes) - 1)
-            hits = np.flatnonzero(hashes[at] == found.hashes)
-            rows = np.searchsorted(found.starts, hits, "right") - 1
+            places = [n for n, count in enumerate(lengths) if (count < length) == whole and n not in matches]
+            runs = grams_of([texts[n] for n in places], length, operands_of if whole else words_of)
+            first, end = (np.searchsorted(hashes, runs.hashes, side) for side in ("left", "right"))
+            hits = np.flatnonzero(first < end)
+            rows = np.searchsorted(runs.starts, hits, "right") - 1
             for hit, row in zip(hits.tolist(), rows.tolist(), strict=True):
-                turn, place = int(owners[at[hit]]), mine[row]
-                if place in matches and matches[place].turn <= turn:
-                    continue
-                if evidence := self.shared(words[place], turn, length, whole):
-                    matches[place] = Match(turn, evidence)
+                place = places[row]
+                for turn in owners[first[hit] : end[hit]].tolist():
+                    if place in matches and matches[place].turn <= turn:
+                        break
+                    if evidence := self.shared(texts[place], turn, length, whole):
+                        matches[place] = Match(turn, evidence)
         return matches
 
-    def shared(self, words: Sequence[str], turn: int, length: int, whole: bool) -> str:
-        """The run in words; empty where only the hashes agree."""
+    def shared(self, text: str, turn: int, length: int, whole: bool) -> str:
+        """The run in words; empty where only the hashes agree, or only the words and not the operators."""
+        tokens = words_of if len(self.words[turn]) >= LONG else operands_of
+        words, known = tokens(text), tokens(self.turns[turn])
         if whole:
-            return f"the same words: {' '.join(words)}" if words == self.words[turn] else ""
-        theirs = set(grams(self.words[turn], length))
-        return next((f"{length} words: {' '.join(run)}" for run in grams(words, length) if run in theirs), "")
+            return f"the same words: {' '.join(words)}" if words == known else ""
+        runs = set(grams(known, length))
+        return next((f"{length} words: {' '.join(run)}" for run in grams(words, length) if run in runs), "")
 
 
 class Benchmarks:
@@ -121,10 +127,11 @@ class Contamination(FrameStage):
     """Rows -> the same with `contaminated`, `benchmark` (its name), `matched_id` (the id of its prompt there) and
     `evidence` (the words in common, or the cosine). found: drop also takes them out of what is kept (`kept`).
 
+    columns: texts, lists of texts, and lists of messages; every text and every message is compared by itself.
     benchmarks: (name, key of its artifact).
     """
 
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     needs: ClassVar = ("id",)
     adds: ClassVar[tuple[str, ...]] = (*ADDED, "kept")
     embeds: ClassVar = True
@@ -168,11 +175,17 @@ class Contamination(FrameStage):
 
 
 def turns_of(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[list[str], list[int]]:
-    """(texts, the row of each): one a row; of a column of turns, one a turn."""
-    if len(columns) == 1 and frame.schema[columns[0]] == pl.List(pl.String):
-        turns = frame.select(row=pl.int_range(pl.len()), turn=columns[0]).explode("turn").drop_nulls()
-        return turns["turn"].to_list(), turns["row"].to_list()
-    return texts_of(frame, columns), list(range(frame.height))
+    """(texts, the row of each), in the order of rows and columns: of a column of messages or of texts, each by itself;
+    nothing of what is null.
+    """
+    turns = []
+    for name in columns:
+        dtype, column = frame.schema[name], pl.col(name)
+        if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
+            column = column.list.eval(pl.element().struct.field("content"))
+        turns.append(column.fill_null([]) if isinstance(dtype, pl.List) else pl.concat_list(column.cast(pl.String)))
+    flat = frame.select(row=pl.int_range(pl.len()), turn=pl.concat_list(turns)).explode("turn").drop_nulls()
+    return flat["turn"].to_list(), flat["row"].to_list()
 
 
 class CleanRows(Contamination):
@@ -185,6 +198,8 @@ class CleanPairs(Contamination):
     """Of preference pairs."""
 
     name: ClassVar = "clean_pairs"
+
+    columns: tuple[str, ...] = ("system", "prompt", "chosen", "rejected")
 
 
 class DroppedContamination(Contamination):
@@ -211,14 +226,20 @@ class CleanInstructions(DroppedContamination):
 
     name: ClassVar = "clean_instructions"
 
+    columns: tuple[str, ...] = ("system", "prompt")
+
 
 class CleanInputs(DroppedContamination):
     """Of made-up user inputs."""
 
     name: ClassVar = "clean_inputs"
 
+    columns: tuple[str, ...] = ("pseudo_input",)
+
 
 class CleanTurns(DroppedContamination):
-    """Of conversations' turns, by their questions."""
+    """Of conversations' turns, by their questions and what was said before."""
 
     name: ClassVar = "clean_turns"
+
+    columns: tuple[str, ...] = ("history", "question")

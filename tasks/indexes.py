@@ -38,6 +38,11 @@ def locate(root: Path, key: str, passages: pl.Series) -> pl.Series:
     return found["place"].fill_null(UNKNOWN)
 
 
+def own_passages(root: Path, key: str, turns: pl.Series) -> int:
+    """How many of these turns have a passage of their own id."""
+    return int((locate(root, key, turns.unique()) >= 0).sum())
+
+
 class GoldPlaces(FrameStage):
     """Turns -> the same, their gold passages found in the corpus. Drops: unknown_passage, when it has none of them.
 

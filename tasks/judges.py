@@ -5,6 +5,7 @@ Sources: docs/papers.md#rip (0 to 10, averaged), #expected-score, #self-judge (p
 """
 
 import math
+import re
 from collections.abc import Generator, Sequence
 from typing import Any, ClassVar
 
@@ -15,18 +16,24 @@ from schemas.calls import Completion, Request, Sampling
 from schemas.errors import Drop
 from schemas.hashing import digest
 from schemas.multifaceted import Rubric
-from schemas.pools import Score, ScoredPool
+from schemas.pools import JudgedPool, Score, ScoredPool
+from tasks.judgements import Judgements
 from tasks.judging import HIGHEST, LOWEST, TAG, judgement_of, present_mean
 from tasks.prompts import load
-from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_each
+from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps
 
 FIRST, SECOND = "A", "B"
 DIGITS = "0123456789"
 MOST_ALTERNATIVES = 20
 TOKENS_BEFORE = 4  # a mark or a space may come before the label
+GOES_ON = re.compile(r"\w|\s*[.,/:&–−-]\s*(?:\d|[AB]\b)|\s+(?:or|and|to|of|out of)\b")
+"""What follows a label that is not the whole verdict: 10, 8.5, 8/10, 7-9, A/B, A or B."""
+SIGNS = ("-", "−", ".", ",")  # -3, .5
+ARTICLE = re.compile(r"\s+(?!is\b|because\b|wins\b|as\b)[a-z]+\s+[a-z]")
+"""What follows an A that is an article: A good answer ..."""
 
 
-class Judge(Recipe[ScoredPool, ScoredPool]):
+class Judge(Recipe[ScoredPool, JudgedPool]):
     """What judges share. label: the score's name; role: who judges."""
 
     prompts: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -48,11 +55,11 @@ class Judge(Recipe[ScoredPool, ScoredPool]):
         """The one prompt that these settings use."""
         return tuple(self.prompts)
 
-    def scored(self, row: ScoredPool, values: Sequence[float | None]) -> ScoredPool:
+    def scored(self, row: ScoredPool, values: Sequence[float | None], judgements: Judgements) -> JudgedPool:
         """The pool with these scores. A pool without any stays: another score may be the one that counts."""
         settings = {"scorer": self.name, "version": self.version, **self.model_dump(mode="json", exclude={"label"})}
         score = Score(scorer=self.label, settings=orjson.dumps(settings).decode(), values=tuple(values))
-        return row.model_copy(update={"scores": (*row.scores, score)})
+        return JudgedPool(**{**row.__dict__, "scores": (*row.scores, score), **judgements.columns()})
 
 
 class DirectScores(Judge):
@@ -61,7 +68,7 @@ class DirectScores(Judge):
     """
 
     name: ClassVar = "direct_scores"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("judge",)
     prompts: ClassVar = {"pools/score": ("answer", "rubric"), "pools/rubric": ("answer", "rubric")}
 
@@ -74,19 +81,20 @@ class DirectScores(Judge):
     def requests_per_row(self) -> int:
         return self.most_answers * self.evaluations * self.attempts
 
-    def steps(self, row: ScoredPool) -> Steps[ScoredPool]:
+    def steps(self, row: ScoredPool) -> Steps[JudgedPool]:
         lowest, highest = (LOWEST, HIGHEST) if self.rubric else (0, 10)
         asked = [n for n, answer in enumerate(row.answers) if answer.text.strip()]
         requests = []
         for n in asked:
             request = self.ask(row, 0, answer=row.answers[n].text, rubric=self.rubric)
             requests += [request.model_copy(update={"sample": k * MOST_ATTEMPTS}) for k in range(self.evaluations)]
-        found, _ = yield from ask_each(requests, self.attempts, lambda _, said: judgement_of(said, lowest, highest))
+        judgements = Judgements()
+        found = yield from judgements.ask(requests, self.attempts, lambda said: judgement_of(said, lowest, highest))
         values: list[float | None] = [float(lowest)] * len(row.answers)
         for place, n in enumerate(asked):
             mine = found[place * self.evaluations : (place + 1) * self.evaluations]
             values[n] = present_mean([one[1] if one else None for one in mine])
-        return self.scored(row, values)
+        return self.scored(row, values, judgements)
 
 
 class ExpectedScores(Judge):
@@ -96,21 +104,22 @@ class ExpectedScores(Judge):
     """
 
     name: ClassVar = "expected_scores"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("judge",)
     prompts: ClassVar = {"pools/digit": ("answer",)}
 
     def requests_per_row(self) -> int:
         return self.most_answers
 
-    def steps(self, row: ScoredPool) -> Steps[ScoredPool]:
+    def steps(self, row: ScoredPool) -> Steps[JudgedPool]:
         asked = [n for n, answer in enumerate(row.answers) if answer.text.strip()]
-        said = yield [self.ask(row, 0, answer=row.answers[n].text) for n in asked]
+        requests = [self.ask(row, 0, answer=row.answers[n].text) for n in asked]
+        judgements = Judgements()
+        expected = yield from judgements.ask(requests, 1, expected_digit)
         values: list[float | None] = [0.0] * len(row.answers)
-        for n, one in zip(asked, said, strict=True):
-            chances = chances_of(one, DIGITS)
-            values[n] = sum(int(digit) * chance for digit, chance in chances.items()) if chances else None
-        return self.scored(row, values)
+        for n, value in zip(asked, expected, strict=True):
+            values[n] = value
+        return self.scored(row, values, judgements)
 
 
 class Comparing(Judge):
@@ -127,7 +136,7 @@ class Comparing(Judge):
         return ("pools/prefer",) if self.rubric else ("pools/compare",)
 
     def judged(
-        self, row: ScoredPool, matches: Sequence[tuple[int, int]]
+        self, row: ScoredPool, matches: Sequence[tuple[int, int]], judgements: Judgements
     ) -> Generator[list[Request], list[Completion], list[float | None]]:
         """Per match, the first answer's chance to win. Equal texts tie, unasked."""
         open_ = [n for n, (i, j) in enumerate(matches) if row.answers[i].text != row.answers[j].text]
@@ -136,16 +145,11 @@ class Comparing(Judge):
             for n in open_
             for i, j in (matches[n], matches[n][::-1])
         ]
-        found: list[float | None]
-        if self.rubric:
-            found, _ = yield from ask_each(requests, self.attempts, lambda _, said: verdict_of(said))
-        else:
-            said = yield requests
-            found = [chances_of(one, FIRST + SECOND).get(FIRST) for one in said]
+        attempts, parse = (self.attempts, verdict_of) if self.rubric else (1, chance_of_first)
+        found = yield from judgements.ask(requests, attempts, parse)
         chances: list[float | None] = [0.5] * len(matches)
         for n, forth, back in zip(open_, found[::2], found[1::2], strict=True):
-            known = forth is not None and back is not None and not math.isnan(forth + back)
-            chances[n] = (forth + 1 - back) / 2 if known else None  # type: ignore[operator]
+            chances[n] = None if forth is None or back is None else (forth + 1 - back) / 2
         return chances
 
 
@@ -159,7 +163,7 @@ class PairwiseScores(Comparing):
     """
 
     name: ClassVar = "pairwise_scores"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("judge",)
 
     opponents: int = Field(0, ge=0)
@@ -173,14 +177,14 @@ class PairwiseScores(Comparing):
     def requests_per_row(self) -> int:
         return 2 * len(self.matches(self.most_answers)) * (self.attempts if self.rubric else 1)
 
-    def steps(self, row: ScoredPool) -> Steps[ScoredPool]:
-        matches = self.matches(len(row.answers))
+    def steps(self, row: ScoredPool) -> Steps[JudgedPool]:
+        matches, judgements = self.matches(len(row.answers)), Judgements()
         won: list[list[float]] = [[] for _ in row.answers]
-        for (one, other), chance in zip(matches, (yield from self.judged(row, matches)), strict=True):
+        for (one, other), chance in zip(matches, (yield from self.judged(row, matches, judgements)), strict=True):
             if chance is not None:
                 won[one].append(chance)
                 won[other].append(1 - chance)
-        return self.scored(row, [present_mean(chances) for chances in won])
+        return self.scored(row, [present_mean(chances) for chances in won], judgements)
 
 
 class TournamentScores(Comparing):
@@ -191,19 +195,19 @@ class TournamentScores(Comparing):
     """
 
     name: ClassVar = "tournament_scores"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("judge",)
 
     def requests_per_row(self) -> int:
         return 2 * (self.most_answers - 1) * (self.attempts if self.rubric else 1)
 
-    def steps(self, row: ScoredPool) -> Steps[ScoredPool]:
-        rounds = [0.0] * len(row.answers)
+    def steps(self, row: ScoredPool) -> Steps[JudgedPool]:
+        rounds, judgements = [0.0] * len(row.answers), Judgements()
         left = sorted(range(len(row.answers)), key=lambda n: digest(["tournament", row.id, n]))
         judged = len(left) < 2
         while len(left) > 1:
             matches = [(min(pair), max(pair)) for pair in zip(left[::2], left[1::2], strict=False)]
-            chances = yield from self.judged(row, matches)
+            chances = yield from self.judged(row, matches, judgements)
             judged = judged or any(chance is not None for chance in chances)
             after = [
                 other if chance is not None and chance < 0.5 else one
@@ -212,39 +216,56 @@ class TournamentScores(Comparing):
             left = after + left[2 * len(matches) :]
             for n in left:
                 rounds[n] += 1
-        return self.scored(row, rounds if judged else [None] * len(rounds))
+        return self.scored(row, rounds if judged else [None] * len(rounds), judgements)
+
+
+def expected_digit(said: Completion) -> float | None:
+    """The mean digit under the judge's probabilities; None where it gave no digit."""
+    chances = chances_of(said, DIGITS)
+    return sum(int(digit) * chance for digit, chance in chances.items()) if chances else None
+
+
+def chance_of_first(said: Completion) -> float | None:
+    """The probability of A over B; None where the judge named neither."""
+    return chances_of(said, FIRST + SECOND).get(FIRST)
 
 
 def chances_of(said: Completion, labels: str) -> dict[str, float]:
     """The probabilities of one-letter labels, of their sum: where the answer's first label stands, or, if it has none,
-    among the alternatives to its first token. Without logprobs, 1 for the label that the text begins with. Empty where
-    there is none.
+    among the alternatives to its first token. Without logprobs, and where those are null, 1 for the label that the text
+    begins with. Empty where there is none, and where the answer goes on to something else (10, 8.5, A or B).
     """
     if said.error:
         return {}
-    tokens = (said.logprobs or [])[:TOKENS_BEFORE]
-    at = next((n for n, token in enumerate(tokens) if token[0].strip() in tuple(labels)), 0)
-    if at + 1 < len(tokens) and tokens[at][0].strip() in tuple(labels) and tokens[at + 1][0][:1].isalnum():
-        return {}  # 10 is no digit
+    tokens = [(str(token), logprob, alternatives) for token, logprob, alternatives in said.logprobs or ()]
+    tokens = tokens[:TOKENS_BEFORE]
+    at = next((n for n, token in enumerate(tokens) if token[0].strip() in tuple(labels)), None)
+    before, after = ("".join(token[0] for token in some) for some in (tokens[:at], tokens[(at or 0) + 1 :]))
+    if at is not None and (before.endswith(SIGNS) or goes_on(after, labels)):
+        return {}
     if tokens:
-        token, own, alternatives = tokens[at]
+        token, own, alternatives = tokens[at or 0]
         weight = dict.fromkeys(labels, 0.0)
-        for other, logprob in {**alternatives, token: own}.items():
-            if (label := other.strip()) in weight:
-                weight[label] += math.exp(logprob)
-        total = sum(weight.values())
-        return {label: chance / total for label, chance in weight.items()} if total > 0 else {}
+        for other, logprob in {**(alternatives or {}), token: own}.items():
+            if (label := other.strip()) in weight and logprob is not None:
+                weight[label] += math.exp(min(logprob, 0.0))
+        if (total := sum(weight.values())) > 0:
+            return {label: chance / total for label, chance in weight.items()}
     start = said.text.strip().lstrip("*([\"'")
-    following = start[1:2]
-    if start[:1] and start[0] in labels and not following.isalnum():
+    if start[:1] and start[0] in labels and not goes_on(start[1:], labels):
         return {label: float(label == start[0]) for label in labels}
     return {}
 
 
-def verdict_of(said: Completion) -> float:
-    """1 for A, 0 for B after the last [RESULT], NaN where the judge could not be asked. Raises Drop for neither."""
+def goes_on(following: str, labels: str) -> bool:
+    """Whether a label is not the whole verdict, by what follows it."""
+    return bool(GOES_ON.match(following) or (FIRST in labels and ARTICLE.match(following)))
+
+
+def verdict_of(said: Completion) -> float | None:
+    """1 for A, 0 for B after the last [RESULT], None where the judge could not be asked. Raises Drop for neither."""
     if said.error:
-        return math.nan
+        return None
     *before, verdict = TAG.split(said.text)
     letter = verdict.strip(" \n:*()[].\"'")
     if not before or letter not in (FIRST, SECOND):

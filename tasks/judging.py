@@ -17,16 +17,19 @@ from schemas.errors import Drop
 from schemas.multifaceted import BenchRow, JudgedRow
 from schemas.rows import Dropped
 from tasks.frames import FrameStage
+from tasks.judgements import Judgements
 from tasks.prompts import load
-from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_each
+from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps
 
 LOWEST, HIGHEST = 1, 5
 VERDICT = 200  # characters: a score is read from so many after the tag, or at the end
 TAG = re.compile(r"\[\s*result\s*\]", re.IGNORECASE)
-NUMBER = r"[(\[]?\s*(?P<score>-?\d+)(?:\s*(?:/|out of|of)\s*(?P<of>\d+))?"
-NAMED = r"(?:score|result)\s*\]?\s*(?::|=|\bof\b|\bis\b)?"
+NUMBER = r"[(\[]?\s*(?<![.,−–])(?P<score>-?\d+)(?:\s*(?:/|out of|of)\s*(?P<of>\d+))?"
+NAMED = r"(?:score|result|rating)\s*\]?\s*(?::|=|\bof\b|\bis\b)?"
 TAGGED = re.compile(rf"[^\w-]*(?:(?:\w+ ){{0,4}}?{NAMED}[^\w-]*)?{NUMBER}(?P<rest>[^\n]*)", re.IGNORECASE)
 AT_THE_END = re.compile(rf"(?:\b{NAMED}\s*|(?=[(\[])){NUMBER}(?P<rest>)[\s)\].!]*$", re.IGNORECASE)
+OTHER = re.compile(r"\s*%|(?:st|nd|rd|th)\b", re.IGNORECASE)
+"""What makes a number another than a score: a per cent sign, an ordinal's ending."""
 
 
 def parse_score(text: str, lowest: int = LOWEST, highest: int = HIGHEST) -> tuple[str, int]:
@@ -40,7 +43,7 @@ def parse_score(text: str, lowest: int = LOWEST, highest: int = HIGHEST) -> tupl
     if not found:
         raise Drop(f"no_score: it had no score; end with [RESULT] and a whole number from {lowest} to {highest}")
     score, of, rest = found["score"], found["of"], found["rest"]
-    other = any(map(str.isnumeric, rest)) or rest.lstrip().startswith("%")  # 4.5, 3-4, 3 or 4, 3½: not one number
+    other = any(map(str.isnumeric, rest)) or OTHER.match(rest)  # 4.5, 3-4, 3 or 4, 3½, 3rd, 3 %: not one number
     if (
         other
         or (of and int(of) != highest)
@@ -61,7 +64,7 @@ class Judged(Recipe[BenchRow, JudgedRow]):
     """
 
     name: ClassVar = "judged"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("student", "judge")
     prompts: ClassVar = {"multifaceted/judge": ("instruction", "answer", "rubric")}
 
@@ -96,7 +99,8 @@ class Judged(Recipe[BenchRow, JudgedRow]):
             )
             for run, rubric in wanted
         ]
-        found, _ = yield from ask_each(requests, self.attempts, lambda _, said: judgement_of(said))
+        judgements = Judgements()
+        found = yield from judgements.ask(requests, self.attempts, judgement_of)
         scores: list[list[int | None]] = [[] for _ in range(self.runs)]
         feedbacks: list[list[str]] = [[] for _ in range(self.runs)]
         for (run, _), one in zip(wanted, found, strict=True):
@@ -111,13 +115,14 @@ class Judged(Recipe[BenchRow, JudgedRow]):
             answers=tuple(one.text for one in answers),
             scores=tuple(map(tuple, scores)),
             feedbacks=tuple(tuple(one) for one in feedbacks),
+            **judgements.columns(),
         )
 
 
-def judgement_of(said: Completion, lowest: int = LOWEST, highest: int = HIGHEST) -> tuple[str, int | None]:
-    """(feedback, score); no score where the judge could not be asked. Raises Drop for a judgement without one."""
+def judgement_of(said: Completion, lowest: int = LOWEST, highest: int = HIGHEST) -> tuple[str, int] | None:
+    """(feedback, score); None where the judge could not be asked. Raises Drop for a judgement without a score."""
     if said.error:
-        return "", None
+        return None
     if said.finish_reason == "length" and not TAG.search(said.text):
         raise Drop("no_score: it was cut, because it was too long; be shorter")
     return parse_score(said.text, lowest, highest)

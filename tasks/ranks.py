@@ -16,6 +16,7 @@ from schemas.retpo_settings import RetrieverSettings
 from schemas.rows import Dropped, arrow_schema
 from tasks.bm25 import Array, Hits
 from tasks.frames import FrameStage
+from tasks.indexes import locate
 from tasks.retrievers import content_of, open_retriever
 
 RANKINGS = pl.DataFrame(arrow_schema(WithRankings).empty_table()).schema["rankings"]
@@ -34,28 +35,49 @@ class Ranks(FrameStage):
     passages: str = Field("", description="filled in: the key of the corpus")
     indexes: tuple[tuple[str, str], ...] = Field((), description="filled in: stage and key of each index")
     depth: int = Field(100, ge=1)
+    ignore_identical_ids: bool = Field(False, description="leave the passage with the turn's own id out of the hits")
 
     @property
     def label(self) -> str:
         return self.retriever.label
 
     @classmethod
-    def of(cls, retriever: RetrieverSettings, passages: str, indexes: Mapping[str, str], depth: int) -> "Ranks":
+    def of(cls, retriever: RetrieverSettings, indexes: Mapping[str, str], **fields: Any) -> "Ranks":
         """The stage for a retriever; indexes: key by index stage. Raises InputError when its model is not there."""
         needed = tuple((f"{part}_index", indexes[f"{part}_index"]) for part in retriever.parts)
-        kind = KINDS[retriever.kind]
-        return kind(retriever=retriever, content=content_of(retriever), passages=passages, indexes=needed, depth=depth)
+        return KINDS[retriever.kind](retriever=retriever, content=content_of(retriever), indexes=needed, **fields)
+
+    def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
+        """Settings that are newer than stored ranks count only where they change ranks."""
+        identity = super().identity(engines)
+        if not self.ignore_identical_ids:
+            del identity["settings"]["ignore_identical_ids"]
+        if self.retriever.ties == "rank":
+            del identity["settings"]["retriever"]["ties"]
+        return identity
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         looking = open_retriever(self.retriever.model_dump_json(), self.content, store, self.passages, self.indexes)
         each = frame.select("id", "candidates").explode("candidates").unnest("candidates")
-        hits = looking.search(each.select("id", "number").rows(), each["query"].to_list(), self.depth)
+        ids, queries = each.select("id", "number").rows(), each["query"].to_list()
+        if self.ignore_identical_ids:
+            own = locate(store, self.passages, each["id"]).to_numpy()
+            hits = without(looking.search(ids, queries, self.depth + 1), own)
+        else:
+            hits = looking.search(ids, queries, self.depth)
         gold = [[one["place"] for one in row] for row in frame["gold"]]
         ranked = rank_all(hits, gold, frame["candidates"].list.len().to_list())
         made = pl.Series("rankings", [[{"retriever": self.retriever.label, **one}] for one in ranked], dtype=RANKINGS)
         if "rankings" in frame.columns:
             return frame.with_columns(rankings=pl.concat_list("rankings", made)), []
         return frame.with_columns(made), []
+
+
+def without(hits: Hits, places: Array) -> Hits:
+    """The hits but for one place per query, where they have it, and one column fewer; places: (queries,), < 0: none."""
+    own = (hits.places == places[:, None]) & (places[:, None] >= 0)
+    order = np.argsort(own, axis=1, kind="stable")[:, :-1]
+    return Hits(np.take_along_axis(hits.places, order, 1), np.take_along_axis(hits.scores, order, 1))
 
 
 def rank_all(hits: Hits, gold: list[list[int]], counts: list[int]) -> list[dict[str, Any]]:

@@ -77,10 +77,10 @@ class RunFile:
     nothing.
     """
 
-    def __init__(self, path: Path, content: str, root: Path, passages: str) -> None:
+    def __init__(self, path: Path, content: str, root: Path, passages: str, ties: str = "rank") -> None:
         if file_checksum(path) != content:
             raise InputError(f"{path} has changed since the run began; run the same command again")
-        self.queries, self._starts, named, self._passage, self._score = read_run(path)
+        self.queries, self._starts, named, self._passage, self._score = read_run(path, ties)
         self._place = locate(root, passages, pl.Series("id", named, dtype=pl.String)).to_numpy()
 
     def search(self, ids: Sequence[Id], queries: Sequence[str], depth: int) -> Hits:
@@ -96,9 +96,10 @@ class RunFile:
         return Hits(places, scores)
 
 
-def read_run(path: Path) -> tuple[dict[str, int], Array, list[str], Array, Array]:
+def read_run(path: Path, ties: str = "rank") -> tuple[dict[str, int], Array, list[str], Array, Array]:
     """(number by query, where its hits start, passages by number, passage and score of every hit); a query's hits stand
-    together, best first: by score, then by rank. Some 20 bytes a hit. Raises InputError that names the line.
+    together, best first: by score, then by rank, or with ties=trec_eval by score in single precision, then by id from
+    z to a. Some 20 bytes a hit. Raises InputError that names the line.
     """
     queries: dict[str, int] = {}
     passages: dict[str, int] = {}
@@ -123,8 +124,12 @@ def read_run(path: Path) -> tuple[dict[str, int], Array, list[str], Array, Array
         raise InputError(f"{path} is not there; expected a TREC run") from error
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    scores = np.asarray(score)
-    order = np.lexsort((np.asarray(rank), -scores, np.asarray(query)))
+    scores, order = np.asarray(score), np.asarray(rank)
+    if ties == "trec_eval":
+        scores = scores.astype(np.float32)
+        from_z = {name: place for place, name in enumerate(sorted(passages, reverse=True))}  # code points, as strcmp
+        order = np.array([from_z[name] for name in passages], np.int64)[np.asarray(passage, np.int64)]
+    order = np.lexsort((order, -scores, np.asarray(query)))
     hits = np.asarray(query, np.int64)[order] * max(1, len(passages)) + np.asarray(passage)[order]
     order = order[np.sort(np.unique(hits, return_index=True)[1])]  # a passage that is there twice counts once
     starts = np.searchsorted(np.asarray(query)[order], np.arange(len(queries) + 1))
@@ -218,7 +223,7 @@ def open_retriever(
     """given: settings as JSON; content: `content_of` them; indexes: (stage, key) of each it has. One per process."""
     settings = RetrieverSettings.model_validate_json(given)
     if settings.kind == "run":
-        return RunFile(Path(settings.path).expanduser(), content, root, passages)
+        return RunFile(Path(settings.path).expanduser(), content, root, passages, settings.ties)
     if settings.kind == "http":
         return ByText(HttpSearch(settings, root, passages))
     found: list[Bm25 | Dense] = []

@@ -17,6 +17,22 @@ from tasks.rouge import WORD
 
 TOKEN = re.compile(rf"{WORD.pattern}|[^\w\s]+")
 """A word (in scripts without spaces a letter), or a run of punctuation: `a + b` is not `a - b`."""
+PROSE = re.compile(
+    r"""(?:[.,;:?…"'“”‘’«»]|(?<![\d)\]])!)+(?=[*`]*(?:\s|$))  # ends a clause or a quotation; 5! is a factorial
+    |=(?=[\s?"'”’`*]*$)                         # asks for the result, as a question mark does
+    |(?<!\S)["'“”‘’«»„¿¡]+                      # opens a quotation
+    |(?<=[^\W\d])['’](?=[^\W\d])               # don't
+    |(?<=[^\W\d]{2})-(?=[^\W\d]{2})            # well-known
+    |[(\[](?=[^\W\d]{2})|(?<=[^\W\d]{2})[)\]]  # (an aside)
+    |^[ \t]*(?:[*+>•-]|\#{1,6})[ \t]+(?=[^\W\d]{2})  # begins an item or a heading
+    |(?<!\S)(?:(?:\*{2,3}|`+)(?=\S)|\*(?=[^\W\d]{2}))  # begins emphasis or code
+    |(?:(?<=\S)(?:\*{2,3}|`+)|(?<=[^\W\d]{2})\*)(?=[\s.,;:?!)]|$)  # ends it
+    |[、。，；：？！「」『』《》]""",
+    re.VERBOSE | re.MULTILINE,
+)
+"""Punctuation and markup that change no meaning; any other mark between words is an operator."""
+SPELLINGS = str.maketrans("−×⋅·÷", "-***/")
+OPERAND = re.compile(r"(?P<word>\w+)|[^\w\s]")
 GRAM = 3
 PERMUTATIONS, BANDS = 128, 32
 AT_ONCE = 8192  # texts whose signatures are lists of numbers for a moment
@@ -34,6 +50,19 @@ class Grams(NamedTuple):
 
 def tokens_of(text: str) -> list[str]:
     return TOKEN.findall(text.casefold())
+
+
+def operands_of(text: str) -> list[str]:
+    """Words, each with the operators before it, and last the operators that no word follows: `2 + 2 = ?` is 2, +2, and
+    differs from `2 - 2 = ?`; `-x!` is -x, !.
+    """
+    operands, operators = [], ""
+    for token in OPERAND.finditer(PROSE.sub(" ", text.casefold().translate(SPELLINGS))):
+        operators += token.group()
+        if token["word"]:
+            operands.append(operators)
+            operators = ""
+    return [*operands, operators] if operators else operands
 
 
 def grams_of(texts: Sequence[str], length: int, tokens: Callable[[str], list[str]] = tokens_of) -> Grams:

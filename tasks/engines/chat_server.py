@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from schemas.calls import Completion, Request
-from schemas.errors import EngineError, EngineRefused
+from schemas.errors import Drop, EngineError, EngineRefused
 from schemas.hashing import content_hash
 from schemas.messages import text_in
 from schemas.settings import EngineSettings
@@ -307,8 +307,13 @@ def whole_number(value: Any) -> int:
 
 
 def token_logprobs(choice: dict[str, Any]) -> list[Any]:
+    """[token, logprob, {alternative: logprob}] per token; a logprob that is null or missing is left out, or None."""
+
+    def known(alternatives: Any) -> dict[str, float]:
+        return {one["token"]: one["logprob"] for one in alternatives or () if one.get("logprob") is not None}
+
     found = (choice.get("logprobs") or {}).get("content") or []
-    return [[t["token"], t["logprob"], {o["token"]: o["logprob"] for o in t.get("top_logprobs") or ()}] for t in found]
+    return [[token["token"], token.get("logprob"), known(token.get("top_logprobs"))] for token in found]
 
 
 def share(total: int, parts: int, index: int) -> int:

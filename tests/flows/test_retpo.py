@@ -184,6 +184,9 @@ def test_what_a_setting_changes(config: Path, tmp_path: Path, monkeypatch: pytes
 
     before = keys()
     assert keys(workers=3) == before
+    assert keys(ignore_identical_ids=True) == before  # a corpus with _id is BEIR's
+    kept = keys(ignore_identical_ids=False)
+    assert kept["candidates"] == before["candidates"] and kept["bm25_ranks"] != before["bm25_ranks"]
     places = {plan_retpo(read_settings(RetpoSettings, config, {"instruction": one})).dataset for one in ("a", "b", "a")}
     assert len(places) == 2
     same = keys(**{"pairs.per_turn": 2})
@@ -258,6 +261,28 @@ def test_rank_says_what_it_left_out_and_what_is_wrong(tmp_path: Path) -> None:
     ):
         _, err = synthmill(*example(tmp_path), *change, cwd=tmp_path, expect=2)
         assert said in err
+
+
+def test_rank_leaves_a_querys_own_passage_out_of_beir_files_and_says_how_ties_stand(tmp_path: Path) -> None:
+    question = "Do lamps help ships?"
+    write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": question}])
+    passages = {"q": question, "d": "Lamps guide ships to the harbour", "e": "Lamps guide ships to the harbour"}
+    write_jsonl(
+        tmp_path / "corpus.jsonl", [{"_id": name, "title": "", "text": text} for name, text in passages.items()]
+    )
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+    (tmp_path / "run.trec").write_text("q Q0 q 1 3 x\nq Q0 d 2 1 x\nq Q0 e 3 1 x\n")
+    command = ["rank", "--queries", "queries.jsonl", "--corpus", "corpus.jsonl", "--qrels", "qrels.tsv"]
+    for more, reciprocal, rules, notes in (
+        ([], 1, {"ignore_identical_ids": True}, ["1 query has a passage of its own id: it is left out"]),
+        (["--keep-identical-ids"], 0.5, {"ignore_identical_ids": False}, ["1 query has", "it is ranked as any other"]),
+        (["--retriever", "run:run.trec"], 1, {"ties": "rank"}, ["in the order of its rank column"]),
+        (["--retriever", "run:run.trec", "--ties", "trec_eval"], 0.5, {"ties": "trec_eval"}, ["ids from z to a"]),
+    ):
+        out, err = synthmill(*command, *more, "--json", "--out", "out.jsonl", cwd=tmp_path)
+        said = orjson.loads(out)
+        assert said["MRR"] == reciprocal and rules.items() <= said.items()
+        assert all(note in err for note in notes)
 
 
 def test_rank_reads_packed_files_and_beir_folders(tmp_path: Path) -> None:

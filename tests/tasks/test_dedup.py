@@ -381,7 +381,7 @@ def test_contaminated_instructions_are_dropped_before_models_are_asked(store: St
 
 def test_hashes_that_agree_by_chance_are_no_match() -> None:
     index = WordIndex(["one two three four five six seven eight nine"])
-    index.words[0] = ["other"] * 9
+    index.turns = ["other " * 9]
     assert index.find(["one two three four five six seven eight nine"]) == {}
 
 

@@ -156,13 +156,15 @@ class Searched:
     def __init__(self, folder: Path, corpus: Path) -> None:
         self.store = Store(folder / "store")
         self.store.prepare()
-        self.folder, self.corpus = folder, corpus
+        self.folder, self.corpus, self.ignore_identical_ids = folder, corpus, False
 
     def rank(self, *retrievers: Any, depth: int = 5, rows: Any = None) -> pl.DataFrame:
         given = rows or [{"id": f"q{n}", "query": f"{WORDS[n]}", "gold": [f"p{n}"]} for n in range(4)]
         write_jsonl(self.folder / "queries.jsonl", given)
         settings = [RetrieverSettings.model_validate(one) for one in retrievers]
-        search = plan_search(self.store, CorpusSettings(path=str(self.corpus)), settings, depth)
+        search = plan_search(
+            self.store, CorpusSettings(path=str(self.corpus)), settings, depth, self.ignore_identical_ids
+        )
         source = ingest(self.store, TurnSettings(path=str(self.folder / "queries.jsonl")), 3, "test", queries_kind(""))
         by_key = {source.key: source, search.corpus.key: search.corpus.ingest("test")}
         self.keys = {manifest.stage: key for key, manifest in by_key.items()}

@@ -23,6 +23,7 @@ from storage.artifacts import Store
 from tasks import posting
 from tasks.agreement import Agreement, rank_correlation
 from tasks.answers import PoolAnswers
+from tasks.judgements import Judgements
 from tasks.judges import (
     DirectScores,
     ExpectedScores,
@@ -221,7 +222,7 @@ def test_a_tournament(count: int) -> None:
     for row_id in ("a", "b", "c"):
         row = pool(*texts, row_id=row_id)
         if count == 1:
-            assert values(stage.scored(row, [0.0])) == [0.0]
+            assert values(stage.scored(row, [0.0], Judgements())) == [0.0]
             continue
         made, counts = drive(stage, row, lambda r: said("A" if first_is_longer(r) else "B"))
         rounds = values(made)
