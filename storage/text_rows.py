@@ -43,16 +43,15 @@ def said_in(given: Any) -> tuple[str, tuple[str, ...]]:
     """(a text; of messages, or a list of texts, what they say, one under the other; each message's or text by itself).
     Raises Drop.
     """
-    turns = said = [given]
+    said = [given]
     if isinstance(given, list):
         messages = [as_message(one) for one in given]
         said = [one if message is None else content_in(message) for message, one in zip(messages, given, strict=True)]
-        turns = said
         given = "\n".join(one for one in said if isinstance(one, str))
     text = text_of(given, "text")
     if not text.strip():
         raise Drop("empty_text")
-    return text, tuple(turn for turn in turns if isinstance(turn, str))
+    return text, tuple(turn for turn in said if isinstance(turn, str))
 
 
 def score_of(given: Any, column: str) -> float | None:

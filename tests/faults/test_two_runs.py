@@ -62,3 +62,23 @@ def test_two_runs_share_one_budget(tmp_path: Path, server: ChatServer) -> None:
     assert [process.returncode for process in both] == [3, 3], errors
     assert all("the run's budget is spent: 100 of 100 requests" in err for err in errors)
     assert server.stats()["total"] == server.stats()["unique"] == 100
+
+
+def test_two_samples_at_once_ask_once(tmp_path: Path, server: ChatServer) -> None:
+    write_jsonl(tmp_path / "in.jsonl", prompts(ROWS))
+    command = ("sample", "in.jsonl", "--engine", server.spec, "--concurrency", 8)
+    server.set(latency_ms=10_000)
+    both = [start(*command, "--out", f"{name}.jsonl", cwd=tmp_path) for name in ("first", "second")]
+    until = time.monotonic() + 120
+    locks = tmp_path / "store" / "locks"
+    while len(list((tmp_path / "store" / "runs").glob("*.json"))) < 2 or not (
+        server.stats()["total"] and locks.is_dir() and list(locks.iterdir())
+    ):
+        assert time.monotonic() < until and all(process.poll() is None for process in both)
+        time.sleep(0.05)
+    server.set(latency_ms=20)
+    errors = [ended(process) for process in both]
+    assert server.stats()["total"] == server.stats()["unique"] == ROWS
+    assert any("another run makes the same; waiting for it" in err for err in errors)
+    first, second = ((tmp_path / f"{name}.jsonl").read_bytes() for name in ("first", "second"))
+    assert first == second and first.count(b"\n") == ROWS

@@ -1,13 +1,14 @@
 """Settings: one model for YAML, command line and flow parameters, and errors that say what to do."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from schemas.calls import Frozen
 from schemas.dialogue_settings import DialogueSettings
 from schemas.errors import InputError
-from schemas.settings import EngineSettings, read_settings
+from schemas.settings import EngineSettings, RunSettings, read_settings
 from schemas.synthesize_settings import SynthesizeSettings
 
 
@@ -65,6 +66,35 @@ def test_wrong_settings_say_what_was_found_and_expected(overrides: dict[str, str
     with pytest.raises(InputError, match=says) as error:
         read_settings(SynthesizeSettings, None, {"source": "a.jsonl", **overrides})
     assert "secret@" not in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"options": {"extra_headers": {"Authorization": "Bearer abc"}}}, "extra_headers.Authorization holds a secret"),
+        ({"options": {"backends": [{"api_key": "abc"}]}}, "backends.0.api_key holds a secret"),
+        ({"options": {"proxy": "http://user:word@host:1/"}}, "proxy holds a secret"),
+        ({"spec": "llamacpp:smollm2", "timeout_s": 5}, "timeout_s means nothing to llamacpp; it belongs to openai"),
+        ({"spec": "llamacpp:smollm2", "revision": "x"}, "revision means nothing to llamacpp"),
+        ({"replicas": 2}, "replicas means nothing to openai"),
+        ({"spec": "vllm:a/b", "retries": 2}, "retries means nothing to vllm"),
+        ({"concurrency": True}, "concurrency: expected a number (found true)"),
+    ],
+)
+def test_settings_of_an_engine_that_hold_secrets_or_mean_nothing(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as error:
+        read_settings(EngineSettings, None, {"spec": "openai:m@http://127.0.0.1:9/v1", **given})
+    assert says in error.value.message
+
+
+def test_what_only_looks_like_a_secret_is_an_option() -> None:
+    options = {"response_format": {"schema": {"properties": {"token": {"type": "string"}}}}, "template": "// a @ b"}
+    assert EngineSettings.model_validate({"spec": "openai:m", "options": options}).options == options
+
+
+def test_true_is_no_number() -> None:
+    with pytest.raises(InputError, match=r"budget\.requests: expected a number .found true."):
+        read_settings(RunSettings, None, {"budget": {"requests": True}})
 
 
 def test_a_config_that_is_no_mapping_or_not_there(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Artifacts: sealed parts are whole or made again, rows are conserved, and errors name the file and the remedy."""
 
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from schemas.artifacts import Loss, Manifest, PartSeal
 from schemas.errors import StoreError, SynthmillError
 from schemas.rows import Dropped, Instruction
+from storage import artifacts
 from storage.artifacts import (
     Store,
     losses_of,
@@ -146,3 +148,45 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot write"):
         Store(tmp_path / "file" / "store").prepare()
+
+
+def test_two_who_make_one_part_at_once_do_not_spoil_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one's file comes between our file and our seal."""
+    mine, theirs = (rows_to_table(Instruction, instructions(1), [[call]]) for call in ("mine", "theirs"))
+    real = artifacts.write_table
+    interrupted = False
+
+    def interrupted_write(*arguments: Any) -> Any:
+        nonlocal interrupted
+        written = real(*arguments)
+        if not interrupted:
+            interrupted = True
+            seal_part(store, "stage", "k", theirs, [], ids_in=["row-0"])
+        return written
+
+    monkeypatch.setattr(artifacts, "write_table", interrupted_write)
+    seal = seal_part(store, "stage", "k", mine, [], ids_in=["row-0"])
+    assert sealed_part(store, "stage", "k") == seal
+    assert read_part(store, seal)["calls"].to_pylist() == [["mine"]]
+
+
+def test_files_that_were_whole_are_read_again_only_when_somebody_touched_them(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal = sealed(store)
+    write_manifest(store, Manifest(stage="stage", key="k", identity={}, parts=(seal,)))
+    monkeypatch.setattr(artifacts, "SETTLED_NS", -1)
+    hashed: list[Path] = []
+    real = artifacts.file_checksum
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(artifacts, "file_checksum", counted)
+    for _ in range(3):
+        assert sealed_artifact(store, "stage", "k", {}) is not None
+    assert hashed == [store.root / seal.file]
+    flip(store.root / seal.file)
+    assert sealed_artifact(store, "stage", "k", {}) is None
+    assert len(hashed) == 2

@@ -110,6 +110,23 @@ def test_a_model_gets_the_gpus_of_its_parallel_group(store: Store, cluster: Any)
         cluster.remove_node(gpus)
 
 
+def test_work_that_asks_no_model_leaves_the_workers_with_gpus_as_they_are(store: Store, cluster: Any) -> None:
+    """Their models stay loaded over a stage on tables between two that ask."""
+    gpus = node(cluster, num_cpus=3, num_gpus=2)
+    write_run(store, new_run("f", {}).model_copy(update={"id": "run"}))
+    pool = RayPool(store, "run", threading.Event(), None, cluster.address)
+    try:
+        pool.start(2, {"CPU": 1.0, "GPU": 1.0})
+        before = [slot.pid for slot in pool._actors._slots]
+        assert sorted(pool.spread(abs, [(-1,), (-2,), (-3,)])) == [1, 2, 3]
+        assert pool._ensure(3, {"CPU": 1.0}, borrow=True) == 2
+        assert [slot.pid for slot in pool._actors._slots] == before
+        assert pool._resources == {"CPU": 1.0, "GPU": 1.0}
+    finally:
+        pool.close()
+        cluster.remove_node(gpus)
+
+
 def test_a_node_without_the_store_is_named(store: Store, tmp_path: Path, server: ChatServer, cluster: Any) -> None:
     only = node(cluster, num_cpus=1)
     source = ingest(store, SourceSettings(path=str(write_jsonl(tmp_path / "in.jsonl", prompts(5)))), 5, "run")
