@@ -172,6 +172,46 @@ def train_one_step(folder: Path, place: Path) -> None:
     assert trainer.state.global_step == 1
 
 
+def test_steps_of_one_stage_are_told_apart(tmp_path: Path, server: ChatServer) -> None:
+    """Two judges are one stage twice: in the record, card, report, spending and budget each has its own place."""
+    prompts = [{"id": f"q{n}", "prompt": f"Explain number {n} in your own words"} for n in range(4)]
+    write_jsonl(tmp_path / "prompts.jsonl", prompts)
+    settings = {
+        "source": "prompts.jsonl",
+        "engines": {"teacher": server.spec},
+        "answers": {"count": 3},
+        "scorers": [{"spec": "judge", "evaluations": 1}, {"spec": "judge", "name": "strict", "evaluations": 2}],
+        "reward": "judge",
+        "cuts": ["max-min"],
+        "dedup": {"layers": ["exact"]},
+        "workers": 0,
+        "budget": {"stages": {"direct_scores-strict": {"requests": 5}}},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    _, err = synthmill("run", "preferences", "--config", "run.yaml", cwd=tmp_path, expect=3)
+    assert "direct_scores-strict's budget is spent: 5 of 5 requests" in err
+    out, _ = synthmill("run", "preferences", "--config", "run.yaml", "--set", "budget.stages={}", cwd=tmp_path)
+    assert "direct_scores-judge" in out and "direct_scores-strict" in out
+    store = tmp_path / "store"
+    last = orjson.loads(max((store / "runs").glob("*.json")).read_bytes())
+    steps = {stage["step"]: stage for stage in last["stages"]}
+    assert len(steps) == len(last["stages"])
+    judge, strict = steps["direct_scores-judge"], steps["direct_scores-strict"]
+    assert judge["artifact"] != strict["artifact"]
+    spent = "SELECT step, sum(calls)::INT FROM spend WHERE stage = 'direct_scores' GROUP BY ALL ORDER BY ALL"
+    out, _ = synthmill("sql", spent, cwd=tmp_path)
+    assert [line.split() for line in out.splitlines() if "direct_scores-" in line] == [
+        ["direct_scores-judge", "12"],
+        ["direct_scores-strict", "12"],  # half of its 24 are the other's, and not asked for twice
+    ]
+    folder = dataset_in(store, "preferences")
+    for page in ("README.md", "report.html"):
+        text = (folder / page).read_text()
+        assert "direct_scores-judge" in text and "direct_scores-strict" in text
+    keys = orjson.loads((folder / "synthmill.json").read_bytes())["artifacts"]
+    assert keys["direct_scores-judge"] != keys["direct_scores-strict"]
+
+
 def test_wrong_settings(config: Path, tmp_path: Path, server: ChatServer) -> None:
     def plan(**overrides: Any) -> None:
         given = {"store": str(tmp_path / "s"), "source": str(tmp_path / "prompts.jsonl"), **overrides}
