@@ -1,10 +1,11 @@
 """Prompts and recipes are locked: a change of either is a visible diff, and never serves stale rows."""
 
-import hashlib
-import inspect
+import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from schemas.rows import Instruction
 from tasks.frames import FrameStage
 from tasks.prompts import FOLDER, Prompt, load
 from tasks.recipe import Recipe
+from tests.tasks.definitions import definition_hash
 
 LOCK = Path(__file__).with_name("lock.json")
 REMEDY = (
@@ -35,13 +37,8 @@ def every_stage() -> list[type[Recipe] | type[FrameStage]]:  # type: ignore[type
     return sorted(found, key=lambda kind: kind.name)
 
 
-def source_hash(kind: type) -> str:
-    """A stage's whole module: what its parser and helpers do is part of what it makes."""
-    return hashlib.blake2b(inspect.getsource(inspect.getmodule(kind)).encode(), digest_size=8).hexdigest()  # type: ignore[arg-type]
-
-
 def current() -> dict[str, dict[str, str]]:
-    stages = {f"{kind.name}@{kind.version}": source_hash(kind) for kind in every_stage()}
+    stages = {f"{kind.name}@{kind.version}": definition_hash(kind) for kind in every_stage()}
     templates = {str(path.relative_to(FOLDER).with_suffix("")): "" for path in sorted(FOLDER.rglob("*.jinja"))}
     return {"stages": stages, "prompts": {name: load(name).hash for name in templates}}
 
@@ -54,6 +51,57 @@ def test_stages_and_prompts_match_their_lock() -> None:
         for name, found in entries.items():
             assert locked[kind].get(name) == found, f"{name} has changed: {REMEDY}"
         assert set(locked[kind]) == set(entries), f"{set(locked[kind]) ^ set(entries)}: {REMEDY}"
+
+
+def test_the_lock_sees_what_a_stage_names_and_not_where_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+from typing import ClassVar
+from schemas.rows import Instruction
+from tasks.recipe import Recipe
+
+MOST = {most}
+
+def parsed(text):
+    {comment}
+    return helper(text)
+
+def helper(text):
+    return text{what}
+
+def unrelated():
+    return {unrelated}
+
+class Moved(Recipe[Instruction, Instruction]):
+    {doc}
+    name: ClassVar = "moved"
+    version: ClassVar = "1"
+
+    def steps(self, row):
+        return parsed(row.prompt)[:MOST]
+"""
+    same = {"most": 5, "comment": "# read", "what": ".strip()", "unrelated": 1, "doc": '"""One."""'}
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def hashed(module: str, **changed: Any) -> str:
+        package = tmp_path / "tasks_of_tests"
+        package.mkdir(exist_ok=True)
+        path = package / f"{module}.py"
+        path.write_text(source.format(**{**same, **changed}))
+        spec = importlib.util.spec_from_file_location(f"tasks.{module}", path)
+        assert spec and spec.loader
+        loaded = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, loaded)
+        spec.loader.exec_module(loaded)
+        kind: type = loaded.Moved
+        monkeypatch.setattr(kind, "version", "0")
+        return definition_hash(kind)
+
+    first = hashed("here")
+    assert hashed("elsewhere") == first
+    assert hashed("remarks", comment='"""Read."""', doc='"""Two."""', unrelated=2) == first
+    assert len({first, hashed("constant", most=6), hashed("further", what=".lower()")}) == 3
 
 
 @pytest.mark.parametrize("kind", every_stage(), ids=lambda kind: kind.name)
