@@ -196,11 +196,21 @@ def main() -> None:
     os._exit(code)
 
 
+def check_names() -> None:
+    """Raises InputError for an argument or a working folder that is not UTF-8: neither JSON nor Parquet can name it."""
+    with suppress(FileNotFoundError):
+        for text in (*sys.argv[1:], str(Path.cwd())):
+            readable = text.encode("utf-8", "backslashreplace").decode()
+            if readable != text:
+                raise InputError(f"{readable} is not UTF-8; rename it, or run synthmill in another folder")
+
+
 def run_command() -> int:
     """One clear line for every error. Exit codes: 1 failed, 2 wrong input, 3 a limit met, 130 stopped."""
     for name, value in {**TELEMETRY_OFF, **CHATTER_OFF}.items():
         os.environ.setdefault(name, value)
     try:
+        check_names()
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as done:
         return done.exit_code

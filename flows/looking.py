@@ -13,6 +13,7 @@ from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.texts import one_line
 from storage.artifacts import Store, read_dropped, read_manifest, read_part
+from storage.sql import check_path
 
 ROWS_SHOWN = 100
 CELL = 60  # characters of a table's cell
@@ -29,6 +30,7 @@ SPEND = """
 def open_store(place: Path) -> Store:
     """An existing store; raises InputError when there is none."""
     store = Store(place.expanduser().resolve())
+    check_path(store.root)
     if not (store.root / "artifacts").is_dir():
         raise InputError(
             f"{store.root} is no synthmill store; name one with --store, or make one with `synthmill run` or `sample`"

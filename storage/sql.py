@@ -31,7 +31,7 @@ def parquet(files: Iterable[Path | str], *, filename: str = "") -> str:
 
 
 def exact(path: str) -> str:
-    """A pattern that only this path matches: DuckDB reads every path as a pattern."""
+    """A pattern that only this path matches: DuckDB and polars read every path as a pattern."""
     check_path(path)
     return PATTERN.sub(r"[\g<0>]", path)
 
