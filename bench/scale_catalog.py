@@ -120,11 +120,11 @@ def drops(store: Store) -> None:
 
 
 def command(store: Store, *arguments: str) -> None:
-    tree = sys.modules["storage.artifacts"].__file__
-    environment = {**os.environ, "PYTHONPATH": str(Path(str(tree)).parent.parent)}
+    tree = Path(str(sys.modules["storage.artifacts"].__file__)).parent.parent
     subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments, "--store", str(store.root)],
-        env=environment,
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree)},
         stdout=subprocess.DEVNULL,
         check=True,
     )

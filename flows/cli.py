@@ -196,13 +196,13 @@ def main() -> None:
     os._exit(code)
 
 
-def check_names() -> None:
-    """Raises InputError for an argument or a working folder that is not UTF-8: neither JSON nor Parquet can name it."""
-    with suppress(FileNotFoundError):
+def check_paths() -> None:
+    """Raises InputError for an argument or a working folder that is not UTF-8."""
+    from storage.sql import check_encoding
+
+    with suppress(FileNotFoundError):  # the working folder was deleted
         for text in (*sys.argv[1:], str(Path.cwd())):
-            readable = text.encode("utf-8", "backslashreplace").decode()
-            if readable != text:
-                raise InputError(f"{readable} is not UTF-8; rename it, or run synthmill in another folder")
+            check_encoding(text)
 
 
 def run_command() -> int:
@@ -210,7 +210,7 @@ def run_command() -> int:
     for name, value in {**TELEMETRY_OFF, **CHATTER_OFF}.items():
         os.environ.setdefault(name, value)
     try:
-        check_names()
+        check_paths()
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as done:
         return done.exit_code

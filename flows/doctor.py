@@ -94,4 +94,4 @@ def store_state(place: Path) -> str:
         return f"{store.root} is not there yet; the first run makes it"
     store.prepare()
     artifacts = sum(1 for _ in (store.root / "artifacts").glob("*/*.json"))
-    return f"{store.root} can be written, {artifacts} artifacts"
+    return f"{store.root} {'can' if os.access(store.root, os.W_OK) else 'cannot'} be written, {artifacts} artifacts"

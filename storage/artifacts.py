@@ -27,7 +27,7 @@ from schemas.errors import StoreError, SynthmillError
 from schemas.hashing import file_checksum
 from schemas.rows import Dropped, Row, from_arrow, to_arrow
 from storage.files import read_json, write_atomically, write_json
-from storage.sql import check_path
+from storage.sql import check_encoding
 
 CALLS = "calls"
 MARKER = "synthmill.json"
@@ -54,7 +54,7 @@ class Store:
     def prepare(self) -> None:
         """Make the folder; raises StoreError when it cannot be written or was made by something else."""
         marker = self.root / MARKER
-        check_path(self.root)
+        check_encoding(str(self.root))
         try:
             if self.root.exists() and not self.root.is_dir():
                 raise StoreError(f"{self.root} is a file; choose a folder with --store")

@@ -82,6 +82,11 @@ def fill(path: Path, store: Store, calls: bool, target: Path | None = None) -> N
     """Make an up-to-date catalog at a path, from the one that there is. target: where copies of drops and calls go
     that are new, if not into the store.
     """
+    if "?" in str(path):  # DuckDB writes no database there: it takes what follows for options
+        with TemporaryDirectory(prefix="synthmill-") as folder:
+            fill(Path(folder) / path.name, store, calls, target)
+            shutil.copyfile(Path(folder) / path.name, path)
+        return
     with suppress(FileNotFoundError):
         shutil.copyfile(store.catalog, path)
     with connected(path, store) as database:
@@ -180,8 +185,9 @@ def current(store: Store, calls: bool) -> duckdb.DuckDBPyConnection | None:
 
 def is_writable(store: Store) -> bool:
     """Whether we may write a catalog, here and over the one that there is."""
-    lock = store.root / ".catalog.lock"
-    return os.access(store.root, os.W_OK) and (not lock.exists() or os.access(lock, os.W_OK))
+    effective = os.access in os.supports_effective_ids
+    places = (store.root, store.root / ".catalog.lock", store.root / DERIVED, store.calls)
+    return all(os.access(path, os.W_OK, effective_ids=effective) for path in places if path.exists())
 
 
 def query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:

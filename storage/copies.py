@@ -143,6 +143,6 @@ def read_many(files: Mapping[str, Path], columns: str) -> Iterator[tuple[list[st
 
 def read_batch(database: duckdb.DuckDBPyConnection, files: Mapping[str, Path], columns: str) -> pa.Table:
     paths, names = [str(path) for path in files.values()], list(files)
-    rows = f"""SELECT source, {columns} FROM {parquet(files.values(), filename=FILE)}
-        JOIN (SELECT unnest(?) AS {FILE}, unnest(?) AS source) USING ({FILE})"""
+    rows = f"""SELECT named.source AS source, {columns} FROM {parquet(files.values(), filename=FILE)}
+        JOIN (SELECT unnest(?) AS {FILE}, unnest(?) AS source) AS named USING ({FILE})"""
     return database.sql(rows, params=[paths, names]).to_arrow_table()

@@ -1,10 +1,11 @@
 """What paths, names and files are called in SQL that this project writes."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from schemas.errors import StoreError
+from schemas.errors import InputError, StoreError
 
 PATTERN = re.compile(r"[*?\[]")
 
@@ -37,12 +38,15 @@ def exact(path: str) -> str:
 
 
 def check_path(path: Path | str) -> None:
-    """Raises StoreError for a path that DuckDB cannot open."""
+    """Raises InputError or StoreError for a path that DuckDB cannot open."""
     text = str(path)
-    if "\\" in text and PATTERN.search(text):
-        raise StoreError(f"{text} holds a backslash beside one of * ? [, which DuckDB cannot open; rename its folder")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        readable = text.encode("utf-8", "backslashreplace").decode()
-        raise StoreError(f"{readable} is not UTF-8, and DuckDB opens no such path; rename its folder") from error
+    check_encoding(text)
+    if "\\" in text:
+        raise StoreError(f"{text} holds a backslash, which DuckDB takes for a slash; rename its folder")
+
+
+def check_encoding(path: str) -> None:
+    """Raises InputError for a path that is not UTF-8: neither JSON nor Parquet nor DuckDB can name it."""
+    readable = os.fsencode(path).decode(errors="backslashreplace")
+    if readable != path:
+        raise InputError(f"{readable} is not UTF-8; rename it, or run synthmill in another folder")
