@@ -11,10 +11,10 @@ from schemas.artifacts import Manifest
 from schemas.errors import StoreError
 from storage.artifacts import Store, seal_part, write_manifest
 from storage.calls import segment_files
-from storage.files import locked, sweep_lock
+from storage.files import locked, sweep_lock, write_json
 from storage.keeping import Fault, garbage, verify
 from storage.migrating import migrate
-from storage.runs import StageRun, is_gone, new_run, runs, sweep, this_process, write_run
+from storage.runs import StageRun, is_gone, new_run, runs, sweep, sweeping_lock, this_process, write_run
 from tests.conftest import Echo, instructions
 from tests.tasks.test_driver import Chain, drive
 
@@ -144,6 +144,67 @@ def test_a_run_whose_process_is_gone_has_crashed(store: Store) -> None:
     assert [is_gone(process) for process in (living.process, *dead, "")] == [False, True, True, False]
     assert len(sweep(store)) == 2 and sweep(store) == []
     assert sorted(run.status for run in runs(store)) == ["crashed", "crashed", "running", "running"]
+
+
+def test_an_answer_that_look_ups_do_not_find_is_a_fault(store: Store) -> None:
+    drive(Chain(), Echo(), store.calls, instructions(3))
+    [segment] = segment_files(store.calls)
+    lines = segment.read_bytes().splitlines(keepends=True)
+    assert faults_of(store) == []
+    segment.write_bytes(b"".join(sorted(lines, key=len)))  # each is whole, none is where the index says
+    [fault] = faults_of(store)
+    assert "answers are whole, and look-ups do not find them; delete its index" in fault.what
+    for path in store.calls.rglob("*index*"):
+        path.unlink()
+    assert faults_of(store) == []
+
+
+def test_a_run_that_starts_while_gc_deletes_waits_for_it(store: Store) -> None:
+    artifact(store, "one", "old")
+    started: list[str] = []
+    run = new_run("f", {})
+    start = threading.Thread(target=lambda: started.append(write_run(store, run).id))
+    with locked(sweeping_lock(store), lambda: None):
+        start.start()
+        start.join(0.2)
+        assert not started and list(runs(store)) == []
+    start.join()
+    assert [record.id for record in runs(store)] == started
+
+
+def test_gc_looks_for_runs_when_none_can_start_any_more(store: Store) -> None:
+    artifact(store, "one", "old")
+    outcome: list[str] = []
+
+    def sweep_store() -> None:
+        try:
+            sweep_out(store.root, -1, delete=True)
+        except StoreError as error:
+            outcome.append(error.message)
+
+    gc = threading.Thread(target=sweep_store)
+    with locked(sweeping_lock(store), lambda: None):  # as a run holds it that starts
+        gc.start()
+        gc.join(0.2)
+        run = new_run("f", {})
+        write_json(store.runs / f"{run.id}.json", run.model_dump(mode="json"))
+    gc.join()
+    assert outcome and "is under way" in outcome[0]
+    assert store.manifest_path("one", "old").exists()
+
+
+def test_parts_in_folders_of_folders_are_kept_and_swept(store: Store) -> None:
+    manifest = artifact(store, "one", "k1")
+    [seal] = manifest.parts
+    folder = store.root / "parts" / "one" / "ab"
+    folder.mkdir()
+    file = (store.root / seal.file).rename(folder / f"{seal.key}.parquet")
+    moved = seal.model_copy(update={"file": str(file.relative_to(store.root))})
+    write_manifest(store, manifest.model_copy(update={"parts": (moved,)}))
+    write_run(store, new_run("f", {}).model_copy(update={"stages": (StageRun.of(manifest, {}, 0.0),)}))
+    (folder / "other.json").write_text("{}")
+    assert faults_of(store) == []
+    assert [item.path for item in garbage(store, -1)] == [folder / "other.json"]
 
 
 def test_a_store_in_use_is_not_swept_and_one_of_another_format_not_looked_at(store: Store) -> None:
