@@ -1,43 +1,25 @@
 """Parquet copies of sealed segments of calls, for DuckDB: an answer a row, with what was asked."""
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from storage.calls import HEAD, Segment, segment_files
-from storage.copies import Copies, footer
+from storage.copies import Copies, scratch_database, write_copy
+from storage.sql import insert, quoted
 
-COLUMNS = pa.schema(
-    [
-        ("key", pa.string()),
-        ("engine", pa.string()),
-        ("role", pa.string()),
-        ("stage", pa.string()),
-        ("run", pa.string()),
-        ("sample", pa.int64()),
-        ("messages", pa.string()),
-        ("sampling", pa.string()),
-        ("text", pa.string()),
-        ("finish_reason", pa.string()),
-        ("prompt_tokens", pa.int64()),
-        ("completion_tokens", pa.int64()),
-        ("latency_s", pa.float64()),
-        ("at", pa.float64()),
-    ]
-)
+COLUMNS = {
+    **dict.fromkeys(("key", "engine", "role", "stage", "run"), "VARCHAR"),
+    "sample": "BIGINT",
+    **dict.fromkeys(("messages", "sampling", "text", "finish_reason"), "VARCHAR"),
+    **dict.fromkeys(("prompt_tokens", "completion_tokens"), "BIGINT"),
+    **dict.fromkeys(("latency_s", "at"), "DOUBLE"),
+}
 COPIES = "parquet"
-NO_CALLS = (
-    "SELECT "
-    + ", ".join(
-        f"NULL::{ {pa.string(): 'VARCHAR', pa.int64(): 'BIGINT'}.get(field.type, 'DOUBLE') } AS {field.name}"
-        for field in COLUMNS
-    )
-    + " WHERE false"
-)
+NO_CALLS = f"SELECT {', '.join(f'NULL::{kind} AS {quoted(name)}' for name, kind in COLUMNS.items())} WHERE false"
 ANSWERS_PER_BATCH = 20_000
 BYTES_PER_COPY = 256 << 20  # of segments
 
@@ -56,7 +38,7 @@ def copy_calls(folder: Path, target: Path | None = None) -> list[Path]:
     copies = Copies(folder / COPIES, segments, exact=True, target=target)
     missing = [segments[name] for name in sorted(copies.missing)]
     for batch in batches(missing):
-        copies.add(lambda path, batch=batch: write_copy(batch, path))  # type: ignore[misc]
+        copies.add(lambda path, batch=batch: copy_segments(batch, path))  # type: ignore[misc]
     if target is None:
         copies.merge()
         copies.sweep()
@@ -77,19 +59,16 @@ def batches(segments: Sequence[Path]) -> Iterator[list[Path]]:
         yield batch
 
 
-def write_copy(segments: Sequence[Path], path: Path) -> Collection[str]:
-    names = [segment.stem for segment in segments]
-    rows: list[dict[str, Any]] = []
-    with pq.ParquetWriter(path, COLUMNS, compression="zstd") as writer:
-        for segment in segments:
-            for row in answers(Segment(segment)):
-                rows.append(row)
-                if len(rows) == ANSWERS_PER_BATCH:
-                    writer.write_table(pa.Table.from_pylist(rows, COLUMNS))
-                    rows.clear()
-        writer.write_table(pa.Table.from_pylist(rows, COLUMNS))
-        writer.add_key_value_metadata(footer(names))
-    return names
+def copy_segments(segments: Sequence[Path], path: Path) -> Collection[str]:
+    """One copy of some segments; returns their names."""
+    with scratch_database(path) as database:
+        database.execute(
+            f"CREATE TABLE calls ({', '.join(f'{quoted(name)} {kind}' for name, kind in COLUMNS.items())})"
+        )
+        rows = (row for segment in segments for row in answers(Segment(segment)))
+        while batch := list(islice(rows, ANSWERS_PER_BATCH)):
+            insert(database, "calls", batch)
+        return write_copy(database, "SELECT * FROM calls", [segment.stem for segment in segments], path)
 
 
 def answers(segment: Segment) -> Iterator[dict[str, Any]]:
@@ -101,4 +80,5 @@ def answers(segment: Segment) -> Iterator[dict[str, Any]]:
             asked[key.hex()] = orjson.dumps(record["messages"]).decode(), orjson.dumps(record["sampling"]).decode()
         else:
             messages, sampling = asked.get(record["ask"], ("[]", "{}"))
-            yield {**record, "key": key.hex(), "messages": messages, "sampling": sampling}
+            known = {**record, "key": key.hex(), "messages": messages, "sampling": sampling}
+            yield {name: known.get(name) for name in COLUMNS}

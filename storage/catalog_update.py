@@ -17,6 +17,7 @@ from schemas.artifacts import Manifest
 from schemas.errors import StoreError
 from storage.artifacts import Store, is_whole, read_manifest
 from storage.runs import read_run
+from storage.sql import insert
 
 VERSION = 1  # of the tables; when it is raised, every catalog is made from nothing once
 MANIFESTS_PER_BATCH = 2_000
@@ -77,13 +78,6 @@ def remember(database: duckdb.DuckDBPyConnection, folders: dict[str, int]) -> No
     """Note when folders were changed: the catalog is stale when one of them has changed again."""
     database.execute("DELETE FROM internal.folders WHERE (folder = 'calls') = ?", ["calls" in folders])
     insert(database, "internal.folders", [{"folder": name, "modified": at} for name, at in folders.items()])
-
-
-def insert(database: duckdb.DuckDBPyConnection, table: str, rows: Sequence[dict[str, Any]]) -> None:
-    if rows:  # as lists: for a table of Arrow DuckDB imports pandas, which takes longer than all else
-        columns = ", ".join(f"unnest(${name}) AS {name}" for name in rows[0])
-        values = {name: [row[name] for row in rows] for name in rows[0]}
-        database.execute(f"INSERT INTO {table} BY NAME SELECT {columns}", values)
 
 
 def delete(database: duckdb.DuckDBPyConnection, tables: Iterable[str], artifacts: Iterable[Name]) -> None:

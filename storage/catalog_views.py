@@ -9,20 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 
 from storage.artifacts import Store
-from storage.catalog_update import delete, insert
-from storage.copies import Copies, read_many
-from storage.sql import parquet, quoted
+from storage.catalog_update import delete
+from storage.copies import Copies
+from storage.sql import insert, parquet, quoted
 
 RESERVED = ("runs", "artifacts", "lineage", "drops", "calls", "spend", "store")
 WANTED = f"""(SELECT artifact AS name, stage, arg_max(key, made_at || key) AS key FROM artifacts GROUP BY ALL
     UNION ALL SELECT stage AS name, stage, arg_max(key, made_at || key) AS key FROM artifacts
     WHERE stage NOT IN {RESERVED} GROUP BY ALL)"""
 VIEWS_PER_BATCH = 100
-DROPS = pa.schema([(name, pa.string()) for name in ("source", "id", "reason", "detail")])
-REASONS = "id, reason, detail"
+DROPS = ("id", "reason", "detail")
 
 
 def update_views(database: duckdb.DuckDBPyConnection, store: Store) -> None:
@@ -95,14 +93,12 @@ def update_drops(database: duckdb.DuckDBPyConnection, store: Store, folder: Path
     ).fetchall()
     files = {checksum: store.root / file for checksum, file in rows}
     copies = Copies(folder, files, target=target)
-    if copies.missing:
-        missing = {checksum: files[checksum] for checksum in sorted(copies.missing)}
-        copies.add_table(DROPS, read_many(missing, REASONS))
+    copies.add_files(files, {f"{name} VARCHAR": name for name in DROPS})
     if target is None:
         copies.merge()
         copies.sweep()
     if copies.files:
-        rows_of = f"""SELECT artifact, stage, {REASONS} FROM internal.parts JOIN artifacts USING (stage, key)
+        rows_of = f"""SELECT artifact, stage, {", ".join(DROPS)} FROM internal.parts JOIN artifacts USING (stage, key)
             JOIN {parquet(sorted(copies.files))} AS copy ON copy.source = parts.dropped_checksum"""
     else:
         rows_of = "SELECT '' AS artifact, '' AS stage, '' AS id, '' AS reason, '' AS detail WHERE false"

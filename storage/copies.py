@@ -7,14 +7,13 @@ derived: a copy that cannot be read is made again from its sources.
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
 import duckdb
 import orjson
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.files import write_atomically
@@ -53,27 +52,21 @@ class Copies:
 
     def add(self, write: Callable[[Path], Collection[str]]) -> None:
         """Let `write` make one more copy; it returns the sources in it, which it puts into the footer."""
-        held: list[str] = []
+        sources: list[str] = []
         path = self.target / f"{time.time_ns():020}-{secrets.token_hex(4)}.parquet"
-        write_atomically(path, lambda temporary: held.extend(write(temporary)))
-        if held:
-            self.files[path] = frozenset(held)
+        write_atomically(path, lambda temporary: sources.extend(write(temporary)))
+        if sources:
+            self.files[path] = frozenset(sources)
         else:
             path.unlink()
 
-    def add_table(self, schema: pa.Schema, parts: Iterable[tuple[Sequence[str], pa.Table]]) -> None:
-        """Make one more copy of (sources, rows)."""
-
-        def write(path: Path) -> Collection[str]:
-            held: list[str] = []
-            with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-                for sources, table in parts:
-                    writer.write_table(table.cast(schema))
-                    held += sources
-                writer.add_key_value_metadata(footer(held))
-            return held
-
-        self.add(write)
+    def add_files(self, files: Mapping[str, Path], columns: Mapping[str, str], order: str = "") -> None:
+        """Copy some columns of the small Parquet files that are missing, with a column `source`; those that cannot be
+        read are left out. files: source -> file. columns: "name TYPE" -> expression. order: a column to sort by.
+        """
+        missing = {source: files[source] for source in sorted(self.missing)}
+        if missing:
+            self.add(lambda path: copy_files(missing, columns, order, path))
 
     def merge(self, order: str = "") -> None:
         """Merge copies of one size where there are many. order: a column to sort their rows by."""
@@ -99,11 +92,6 @@ class Copies:
                     path.unlink()
 
 
-def footer(sources: Iterable[str]) -> dict[str, str]:
-    """What a copy says of itself."""
-    return {SOURCES: orjson.dumps(list(sources)).decode()}
-
-
 def sources_of(path: Path) -> frozenset[str]:
     """What a copy holds; nothing where it cannot be read. One that lists nothing is called as its only source."""
     try:
@@ -113,36 +101,56 @@ def sources_of(path: Path) -> frozenset[str]:
         return frozenset()
 
 
-def merge_files(files: Sequence[Path], sources: Collection[str], path: Path, order: str) -> Collection[str]:
-    rows = f"SELECT * FROM {parquet(files)}" + (f" ORDER BY {order}" if order else "")
-    listed = literal(footer(sources)[SOURCES])
-    with duckdb.connect(config={"memory_limit": "2GB", "temp_directory": str(path.parent)}) as database:
-        database.execute(
-            f"COPY ({rows}) TO {literal(str(path))} "
-            f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{SOURCES}: {listed}}})"
-        )
+@contextmanager
+def scratch_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database in memory to make a file with; what does not fit goes beside the file."""
+    with duckdb.connect(config={"memory_limit": "2GB", "temp_directory": f"{path}.spill"}) as database:
+        yield database
+
+
+def write_copy(database: duckdb.DuckDBPyConnection, rows: str, sources: Collection[str], path: Path) -> Collection[str]:
+    """Write the rows of a query, and which sources they are of."""
+    listed = literal(orjson.dumps(list(sources)).decode())
+    database.execute(
+        f"COPY ({rows}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{SOURCES}: {listed}}})"
+    )
     return sources
 
 
-def read_many(files: Mapping[str, Path], columns: str) -> Iterator[tuple[list[str], pa.Table]]:
-    """Read some columns of many small Parquet files, many at once: (sources, their rows with a column `source`).
+def merge_files(files: Sequence[Path], sources: Collection[str], path: Path, order: str) -> Collection[str]:
+    with scratch_database(path) as database:
+        return write_copy(database, f"SELECT * FROM {parquet(files)}{ordered(order)}", sources, path)
 
-    files: source -> file. Those that cannot be read are left out.
-    """
-    names = list(files)
-    with duckdb.connect() as database:
+
+def ordered(column: str) -> str:
+    return f" ORDER BY {column}" if column else ""
+
+
+def copy_files(files: Mapping[str, Path], columns: Mapping[str, str], order: str, path: Path) -> Collection[str]:
+    names, copied = list(files), list[str]()
+    with scratch_database(path) as database:
+        database.execute(f"CREATE TABLE rows (source VARCHAR, {', '.join(columns)})")
         for start in range(0, len(names), FILES_PER_READ):
             batch = names[start : start + FILES_PER_READ]
-            try:
-                yield batch, read_batch(database, {name: files[name] for name in batch}, columns)
-            except duckdb.Error:
-                for name in batch:
-                    with suppress(duckdb.Error):
-                        yield [name], read_batch(database, {name: files[name]}, columns)
+            parts = [batch] if is_inserted(database, batch, files, columns) else [[name] for name in batch]
+            for part in parts:
+                if part is batch or is_inserted(database, part, files, columns):
+                    copied += part
+        return write_copy(database, f"SELECT * FROM rows{ordered(order)}", copied, path)
 
 
-def read_batch(database: duckdb.DuckDBPyConnection, files: Mapping[str, Path], columns: str) -> pa.Table:
-    paths, names = [str(path) for path in files.values()], list(files)
-    rows = f"""SELECT named.source AS source, {columns} FROM {parquet(files.values(), filename=FILE)}
-        JOIN (SELECT unnest(?) AS {FILE}, unnest(?) AS source) AS named USING ({FILE})"""
-    return database.sql(rows, params=[paths, names]).to_arrow_table()
+def is_inserted(
+    database: duckdb.DuckDBPyConnection, names: list[str], files: Mapping[str, Path], columns: Mapping[str, str]
+) -> bool:
+    """Whether all these files could be read."""
+    paths = [files[name] for name in names]
+    try:
+        database.execute(
+            f"""INSERT INTO rows SELECT named.source, {", ".join(columns.values())}
+            FROM {parquet(paths, filename=FILE)} AS file
+            JOIN (SELECT unnest(?) AS {FILE}, unnest(?) AS source) AS named USING ({FILE})""",
+            [[str(path) for path in paths], names],
+        )
+    except duckdb.Error:
+        return False
+    return True

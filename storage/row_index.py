@@ -7,14 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 
 from storage.artifacts import Store
-from storage.copies import Copies, read_many
+from storage.copies import Copies
 from storage.sql import parquet
 
-SCHEMA = pa.schema([("source", pa.string()), ("hash", pa.uint64())])
-ROWS_PER_COPY = 4_000_000
 HASH = "md5_number_lower({})"
 
 
@@ -24,23 +21,7 @@ def index_rows(folder: Path, parts: Mapping[str, Path], target: Path | None = No
     target: where new files go; default: where the others are.
     """
     copies = Copies(folder, parts, target=target)
-    sources: list[str] = []
-    tables: list[pa.Table] = []
-
-    def write() -> None:
-        if sources:
-            copies.add_table(SCHEMA, [(list(sources), pa.concat_tables(tables).sort_by("hash"))])
-        sources.clear()
-        tables.clear()
-
-    for names, table in read_many(
-        {name: parts[name] for name in sorted(copies.missing)}, f"{HASH.format('id')} AS hash"
-    ):
-        sources += names
-        tables.append(table.cast(SCHEMA))
-        if sum(table.num_rows for table in tables) >= ROWS_PER_COPY:
-            write()
-    write()
+    copies.add_files(parts, {"hash UBIGINT": HASH.format("id")}, order="hash")
     if target is None:
         copies.merge("hash")
         copies.sweep()

@@ -2,10 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from schemas.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    import duckdb
 
 PATTERN = re.compile(r"[*?\[]")
 
@@ -50,3 +54,11 @@ def check_encoding(path: str) -> None:
     readable = os.fsencode(path).decode(errors="backslashreplace")
     if readable != path:
         raise InputError(f"{readable} is not UTF-8; rename it, or run synthmill in another folder")
+
+
+def insert(database: "duckdb.DuckDBPyConnection", table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, all with the keys of the first. As lists: to take an Arrow table, DuckDB imports pandas."""
+    if rows:
+        columns = ", ".join(f"unnest(${name}) AS {quoted(name)}" for name in rows[0])
+        values = {name: [row[name] for row in rows] for name in rows[0]}
+        database.execute(f"INSERT INTO {table} BY NAME SELECT {columns}", values)
