@@ -1,11 +1,11 @@
 """A store of many small artifacts, runs and segments of calls, and what looking at it costs.
 
-    python -m bench.scale_catalog make STORE ARTIFACTS [--runs RUNS] [--segments SEGMENTS]
+    python -m bench.scale_catalog make STORE ARTIFACTS [--runs RUNS] [--segments SEGMENTS] [--drops-every 3]
     python -m bench.scale_catalog grow|rebuild|rebuild-again|drops|ls|show|calls STORE ARTIFACTS
 
 Every command prints its seconds. The file runs in an older tree as well, with that tree first on PYTHONPATH:
 `python bench/scale_catalog.py drops STORE ARTIFACTS`. A chain of four artifacts is a run; one artifact in three has
-drops. `rebuild` begins without anything derived, `rebuild-again` with the catalog that is there.
+drops, if not told otherwise. `rebuild` begins without anything derived, `rebuild-again` with the catalog that is there.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def row_id(artifact: int, row: int) -> str:
     return key_of("row", artifact, row)[:24]
 
 
-def make_artifact(store: Store, number: int, source: Manifest | None) -> Manifest:
+def make_artifact(store: Store, number: int, source: Manifest | None, drops_every: int = 3) -> Manifest:
     stage, key = STAGES[number % len(STAGES)], key_of("artifact", number)
     ids = [row_id(number, row) for row in range(ROWS)]
     parents = [row_id(number - 1, row) for row in range(ROWS)] if source else [""] * ROWS
@@ -53,7 +53,7 @@ def make_artifact(store: Store, number: int, source: Manifest | None) -> Manifes
             "calls": pa.array([[] for _ in ids], pa.list_(pa.string())),
         }
     )
-    gone = range(ROWS, ROWS + DROPS) if number % 3 == 0 else ()
+    gone = range(ROWS, ROWS + DROPS) if number % drops_every == 0 else ()
     dropped = [Dropped(id=row_id(number, row), reason="too_short", detail=f"{row} words") for row in gone]
     ids_in = [*ids, *(row.id for row in dropped)]
     seal = seal_part(store, stage, key_of("part", number), rows, dropped, ids_in=ids_in)
@@ -71,13 +71,13 @@ def make_artifact(store: Store, number: int, source: Manifest | None) -> Manifes
     )
 
 
-def make(store: Store, artifacts: int, runs: int, segments: int) -> None:
+def make(store: Store, artifacts: int, runs: int, segments: int, drops_every: int = 3) -> None:
     store.prepare()
-    made: list[Manifest] = []
+    manifests: list[Manifest] = []
     for number in range(artifacts):
-        made.append(make_artifact(store, number, made[-1] if number % len(STAGES) else None))
+        manifests.append(make_artifact(store, number, manifests[-1] if number % len(STAGES) else None, drops_every))
     for number in range(runs):
-        chain = made[number * len(STAGES) % artifacts :][: len(STAGES)]
+        chain = manifests[number * len(STAGES) % artifacts :][: len(STAGES)]
         stages = tuple(StageRun.of(manifest, {}, 1.0) for manifest in chain)
         write_run(
             store, new_run("bench", {"number": number}).model_copy(update={"stages": stages, "status": "finished"})
@@ -143,26 +143,27 @@ def main() -> None:
     parser.add_argument("artifacts", type=int)
     parser.add_argument("--runs", type=int)
     parser.add_argument("--segments", type=int, default=0)
-    given = parser.parse_args()
-    store, artifacts = Store(given.store.resolve()), given.artifacts
-    if given.command == "make":
-        runs = artifacts // len(STAGES) if given.runs is None else given.runs
-        print_seconds("make", lambda: make(store, artifacts, runs, given.segments))
-    elif given.command == "grow":  # what one more run brings
+    parser.add_argument("--drops-every", type=int, default=3)
+    options = parser.parse_args()
+    store, artifacts = Store(options.store.resolve()), options.artifacts
+    if options.command == "make":
+        runs = artifacts // len(STAGES) if options.runs is None else options.runs
+        print_seconds("make", lambda: make(store, artifacts, runs, options.segments, options.drops_every))
+    elif options.command == "grow":  # what one more run brings
         last = make_artifact(store, 4 * time.time_ns(), None)
         stages = (StageRun.of(last, {}, 1.0),)
         write_run(store, new_run("bench", {}).model_copy(update={"stages": stages, "status": "finished"}))
         add_segment(store, time.time_ns())
-    elif given.command.startswith("rebuild"):
-        if given.command == "rebuild":
+    elif options.command.startswith("rebuild"):
+        if options.command == "rebuild":
             forget(store)
-        print_seconds(given.command, lambda: rebuild(store))
-    elif given.command == "drops":
+        print_seconds(options.command, lambda: rebuild(store))
+    elif options.command == "drops":
         drops(store)
-    elif given.command == "show":
+    elif options.command == "show":
         print_seconds("show ROW_ID", lambda: command(store, "show", row_id(artifacts // 2 // 4 * 4 + 3, 7)))
     else:
-        print_seconds(given.command, lambda: command(store, given.command))
+        print_seconds(options.command, lambda: command(store, options.command))
 
 
 if __name__ == "__main__":
