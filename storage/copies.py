@@ -60,7 +60,7 @@ class Copies:
         else:
             path.unlink()
 
-    def add_files(self, files: Mapping[str, Path], columns: Mapping[str, str], order: str = "") -> None:
+    def add_files(self, files: Mapping[str, Path | str], columns: Mapping[str, str], order: str = "") -> None:
         """Copy some columns of the small Parquet files that are missing, with a column `source`; those that cannot be
         read are left out. files: source -> file. columns: "name TYPE" -> expression. order: a column to sort by.
         """
@@ -126,7 +126,7 @@ def ordered(column: str) -> str:
     return f" ORDER BY {column}" if column else ""
 
 
-def copy_files(files: Mapping[str, Path], columns: Mapping[str, str], order: str, path: Path) -> Collection[str]:
+def copy_files(files: Mapping[str, Path | str], columns: Mapping[str, str], order: str, path: Path) -> Collection[str]:
     names, copied = list(files), list[str]()
     with scratch_database(path) as database:
         database.execute(f"CREATE TABLE rows (source VARCHAR, {', '.join(columns)})")
@@ -140,7 +140,7 @@ def copy_files(files: Mapping[str, Path], columns: Mapping[str, str], order: str
 
 
 def is_inserted(
-    database: duckdb.DuckDBPyConnection, names: list[str], files: Mapping[str, Path], columns: Mapping[str, str]
+    database: duckdb.DuckDBPyConnection, names: list[str], files: Mapping[str, Path | str], columns: Mapping[str, str]
 ) -> bool:
     """Whether all these files could be read."""
     paths = [files[name] for name in names]

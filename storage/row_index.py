@@ -15,7 +15,7 @@ from storage.sql import parquet
 HASH = "md5_number_lower({})"
 
 
-def index_rows(folder: Path, parts: Mapping[str, Path], target: Path | None = None) -> list[Path]:
+def index_rows(folder: Path, parts: Mapping[str, str], target: Path | None = None) -> list[Path]:
     """The files of the index in a folder, after adding what is new. parts: checksum -> file, of parts that have ids.
 
     target: where new files go; default: where the others are.
@@ -28,12 +28,12 @@ def index_rows(folder: Path, parts: Mapping[str, Path], target: Path | None = No
     return sorted(copies.files)
 
 
-def parts_with_ids(database: duckdb.DuckDBPyConnection, store: Store) -> dict[str, Path]:
+def parts_with_ids(database: duckdb.DuckDBPyConnection, store: Store) -> dict[str, str]:
     """The parts in a catalog whose rows have ids: checksum -> file."""
     rows = database.execute(
         "SELECT DISTINCT checksum, file FROM internal.parts JOIN artifacts USING (stage, key) WHERE has_id"
     ).fetchall()
-    return {checksum: store.root / file for checksum, file in rows}
+    return {checksum: f"{store.root}/{file}" for checksum, file in rows}
 
 
 def parts_with(database: duckdb.DuckDBPyConnection, index: Iterable[Path], ids: Iterable[str]) -> set[str]:
