@@ -61,17 +61,18 @@ def create_views(database: duckdb.DuckDBPyConnection, store: Store, views: Mappi
     names = list(statements)
     batches = [names[start : start + VIEWS_PER_BATCH] for start in range(0, len(names), VIEWS_PER_BATCH)]
 
-    def create(batch: list[str]) -> list[str]:
+    def failed(batch: list[str]) -> list[str]:
         with database.cursor() as cursor:
             try:
                 cursor.execute("; ".join(["BEGIN", *(statements[name] for name in batch), "COMMIT"]))
                 return []
             except duckdb.Error:
                 cursor.execute("ROLLBACK")
-                return [name for name in batch if not is_executed(cursor, statements[name])]
+                return batch
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
-        return [name for failed in threads.map(create, batches) for name in failed]
+        suspects = [name for names in threads.map(failed, batches) for name in names]
+    return [name for name in suspects if not is_executed(database, statements[name])]
 
 
 def is_executed(database: duckdb.DuckDBPyConnection, statement: str) -> bool:

@@ -155,7 +155,7 @@ def garbage(store: Store, days: float) -> Iterator[Garbage]:
     found |= {path: "a part of no artifact" for path in files_below(store.root / "parts") if key_of(path) not in parts}
     found |= {path: "files of no artifact" for path in (store.root / "files").glob("*/*") if path not in folders}
     found |= dict.fromkeys(store.lock_path("", "").parent.glob("*"), "a lock of an artifact that is made")
-    found |= dict.fromkeys(store.root.rglob(".*.tmp"), "left by a killed process")
+    found |= dict.fromkeys(store.root.rglob(".*.tmp*"), "left by a killed process")
     for path, why in sorted(found.items()):
         if path.exists() and path.stat().st_mtime < until:
             yield Garbage(path, why, size_of(path))
