@@ -198,6 +198,15 @@ def main() -> None:
     os._exit(code)
 
 
+def check_paths(arguments: Sequence[str]) -> None:
+    """Raises InputError for an argument or a working folder that is not UTF-8."""
+    from storage.sql import check_encoding
+
+    with suppress(FileNotFoundError):  # the working folder was deleted
+        for text in (*arguments, str(Path.cwd())):
+            check_encoding(text)
+
+
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """One clear line for every error. Exit codes: 1 failed, 2 wrong input, 3 a limit met, 130 stopped. arguments: those
     of the process, unless they are named.
@@ -205,6 +214,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     for name, value in {**TELEMETRY_OFF, **CHATTER_OFF}.items():
         os.environ.setdefault(name, value)
     try:
+        check_paths(sys.argv[1:] if arguments is None else arguments)
         cli.main(arguments, prog_name="synthmill", standalone_mode=False)
     except click.exceptions.Exit as done:
         return done.exit_code

@@ -93,4 +93,5 @@ def store_state(place: Path) -> str:
     if not store.root.exists():
         return f"{store.root} is not there yet; the first run makes it"
     store.prepare()
-    return f"{store.root} can be written, {sum(1 for _ in store.manifests())} artifacts"
+    artifacts = sum(1 for _ in (store.root / "artifacts").glob("*/*.json"))
+    return f"{store.root} {'can' if os.access(store.root, os.W_OK) else 'cannot'} be written, {artifacts} artifacts"

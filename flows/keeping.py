@@ -3,6 +3,8 @@
 import shutil
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -11,17 +13,16 @@ from rich.text import Text
 from flows.looking import open_store, table
 from schemas.errors import InputError, StoreError
 from storage.artifacts import Store
-from storage.files import sweep_lock
-from storage.keeping import Fault, garbage, verify
+from storage.files import locked, sweep_lock
+from storage.keeping import Fault, Garbage, garbage, verify
 from storage.migrating import migrate
-from storage.runs import runs, sweep
+from storage.runs import runs, sweep, sweeping_lock
 
 
 def check(place: Path) -> None:
     """Read everything in a store. Raises StoreError where something is not as it was written."""
     store = open_store(place)
-    for run in sweep(store):
-        print(f"run {run.id} ({run.flow}) was killed: {run.error}", file=sys.stderr)
+    mark_crashed(store)
     faults: list[Fault] = []
     looked = verify(store, faults)
     console = Console(emoji=False)
@@ -34,35 +35,64 @@ def check(place: Path) -> None:
 
 
 def sweep_out(place: Path, days: float, delete: bool) -> None:
-    """Say what nobody needs, and delete it if asked to."""
+    """Say what nobody needs, and delete it if asked to: no run may start meanwhile."""
     store = open_store(place)
-    sweep(store)
-    if delete and (busy := [run for run in runs(store) if run.status == "running"]):
-        raise StoreError(
-            f"run {busy[0].id} ({busy[0].flow}) is under way, and may need what nobody names yet; wait, or "
-            f"delete {store.runs / busy[0].id}.json if it runs no more"
-        )
-    found = list(garbage(store, days))
+    mark_crashed(store)
+    if not delete:
+        listed = list(garbage(store, days))
+        print_garbage(listed)
+        print(f"{total_of(listed)} could go: --delete deletes them")
+        return
+    with locked(sweeping_lock(store), lambda: None):
+        check_idle(store)
+        deleted = list(garbage(store, days))
+        for item in deleted:
+            remove(store, item.path)
+    print_garbage(deleted)
+    if left := sum(item.path.exists() for item in deleted):
+        raise StoreError(f"{left:,} of {total_of(deleted)} could not be deleted; look at who may write there")
+    print(f"deleted {total_of(deleted)}")
+
+
+def mark_crashed(store: Store) -> None:
+    """Note which runs were killed; in a store that cannot be written they stay as they are."""
+    with suppress(StoreError):
+        for run in sweep(store):
+            print(f"run {run.id} ({run.flow}) was killed: {run.error}", file=sys.stderr)
+
+
+def check_idle(store: Store) -> None:
+    """Raises StoreError while a run is under way."""
+    for run in runs(store):
+        if run.status == "running":
+            raise StoreError(
+                f"run {run.id} ({run.flow}) is under way, and may need what nobody names yet; wait, or "
+                f"delete {store.runs / run.id}.json if it runs no more"
+            )
+
+
+def remove(store: Store, path: Path) -> None:
+    if path.parent == store.lock_path("", "").parent:
+        sweep_lock(path)
+    elif path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def print_garbage(items: Sequence[Garbage]) -> None:
     sizes: dict[str, list[int]] = defaultdict(list)
-    for one in found:
-        sizes[one.why].append(one.size)
-        if delete:
-            if one.path.parent == store.lock_path("", "").parent:
-                sweep_lock(one.path)
-            elif one.path.is_dir():
-                shutil.rmtree(one.path, ignore_errors=True)
-            else:
-                one.path.unlink(missing_ok=True)
-    console = Console(emoji=False)
-    shown = table("what", "files", "bytes", numbers=("files", "bytes"))
-    for why, some in sorted(sizes.items()):
-        shown.add_row(why, f"{len(some):,}", f"{sum(some):,}")
-    if found:
-        console.print(shown)
-    total = f"{len(found):,} files and folders, {sum(one.size for one in found):,} bytes"
-    if delete and (left := sum(one.path.exists() for one in found)):
-        raise StoreError(f"{left:,} of {total} could not be deleted; look at who may write there")
-    console.print(f"deleted {total}" if delete else f"{total} could go: --delete deletes them", highlight=False)
+    for item in items:
+        sizes[item.why].append(item.size)
+    if items:
+        rows = table("what", "files", "bytes", numbers=("files", "bytes"))
+        for why, some in sorted(sizes.items()):
+            rows.add_row(why, f"{len(some):,}", f"{sum(some):,}")
+        Console(emoji=False).print(rows)
+
+
+def total_of(items: Sequence[Garbage]) -> str:
+    return f"{len(items):,} files and folders, {sum(item.size for item in items):,} bytes"
 
 
 def bring_up(place: Path) -> None:

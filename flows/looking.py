@@ -12,11 +12,16 @@ from rich.text import Text
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.texts import one_line
-from storage.artifacts import Store, read_dropped, read_part
+from storage.artifacts import Store, read_dropped, read_manifest, read_part
+from storage.sql import check_path
 
 ROWS_SHOWN = 100
 CELL = 60  # characters of a table's cell
 NUMBERS = ("in", "out", "rows in", "rows", "dropped", "calls", "reused", "tokens", "tokens in", "tokens out", "seconds")
+RUNS = "SELECT run, flow, status, calls, tokens FROM runs ORDER BY run"
+ARTIFACTS = """
+    SELECT artifact, rows_in, rows, dropped, replace(made_at[:16], 'T', ' ') FROM artifacts
+    ORDER BY made_at, artifact"""
 SPEND = """
     SELECT stage, role, engine, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS "tokens in",
     sum(completion_tokens)::BIGINT AS "tokens out" FROM spend GROUP BY ALL ORDER BY ALL"""
@@ -25,6 +30,7 @@ SPEND = """
 def open_store(place: Path) -> Store:
     """An existing store; raises InputError when there is none."""
     store = Store(place.expanduser().resolve())
+    check_path(store.root)
     if not (store.root / "artifacts").is_dir():
         raise InputError(
             f"{store.root} is no synthmill store; name one with --store, or make one with `synthmill run` or `sample`"
@@ -46,30 +52,48 @@ def table(*columns: str, numbers: Sequence[str] = NUMBERS) -> Any:
 
 
 def show_list(place: Path) -> None:
-    from rich.console import Console
+    """Every run and every artifact. Lines are printed plainly: a table of rich takes seconds for ten thousand."""
+    from storage.catalog import ask, opened
 
-    from storage.runs import runs
-
-    store, console = open_store(place), Console(emoji=False)
-    of_runs = table("run", "flow", "status", "calls", "tokens")
-    for run in runs(store):
-        sent, tokens = (sum(stage.total(what) for stage in run.stages) for what in ("sent", "completion_tokens"))
-        of_runs.add_row(run.id, run.flow, run.status, f"{sent:,}", f"{tokens:,}")
-    of_artifacts = table("artifact", "rows in", "rows", "dropped", "made")
-    for manifest in store.manifests():
-        dropped = sum(manifest.dropped.values())
-        made = manifest.made_at[:16].replace("T", " ")
-        of_artifacts.add_row(manifest.reference, f"{manifest.rows_in:,}", f"{manifest.rows:,}", f"{dropped:,}", made)
-    console.print(of_runs)
-    console.print(of_artifacts)
+    with opened(open_store(place), calls=False) as catalog:
+        runs = ask(catalog, RUNS)[1]
+        artifacts = ask(catalog, ARTIFACTS)[1]
+    print_columns(("run", "flow", "status", "calls", "tokens"), runs)
+    print_columns(("artifact", "rows in", "rows", "dropped", "made"), artifacts)
 
 
-def find_artifact(store: Store, name: str) -> Manifest | None:
-    """By reference, by key or its beginning, or by stage (the latest)."""
-    for manifest in reversed(list(store.manifests())):
-        if name in (manifest.reference, manifest.stage) or (len(name) >= 6 and manifest.key.startswith(name)):
-            return manifest
-    return None
+def print_columns(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table as wide as its texts."""
+    cells = [[f"{value:,}" if isinstance(value, int) else str(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    lines = [columns, ["─" * width for width in widths], *cells]
+    right = [name in NUMBERS for name in columns]
+    print()
+    for line in lines:
+        padded = [
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(line, widths, right, strict=True)
+        ]
+        print("  ".join(padded).rstrip())
+
+
+def find_artifact(store: Store, name: str) -> tuple[Manifest, list[str]] | None:
+    """By reference, by key or its beginning, or by stage (the latest); with the names of what it was made from."""
+    from storage.catalog import opened
+
+    with opened(store, calls=False) as catalog:
+        row = catalog.execute(
+            "SELECT stage, key FROM artifacts WHERE artifact = $name OR stage = $name "
+            "OR (length($name) >= 6 AND starts_with(key, $name)) ORDER BY made_at DESC LIMIT 1",
+            {"name": name},
+        ).fetchone()
+        if row is None:
+            return None
+        manifest = read_manifest(store.manifest_path(*row))
+        named = catalog.execute(
+            "SELECT key, artifact FROM artifacts WHERE key IN (SELECT unnest(?))", [list(manifest.sources)]
+        ).fetchall()
+    return manifest, [dict(named).get(key, key) for key in manifest.sources]
 
 
 def show_artifact(place: Path, name: str, rows: int) -> bool:
@@ -78,9 +102,10 @@ def show_artifact(place: Path, name: str, rows: int) -> bool:
     from rich.console import Console
 
     store, console = open_store(place), Console(emoji=False)
-    manifest = find_artifact(store, name)
-    if manifest is None:
+    artifact = find_artifact(store, name)
+    if artifact is None:
         return False
+    manifest, sources = artifact
     console.print(
         f"[bold]{manifest.reference}[/bold]  {manifest.rows:,} rows of {manifest.rows_in:,}, "
         f"{len(manifest.parts)} parts"
@@ -90,9 +115,8 @@ def show_artifact(place: Path, name: str, rows: int) -> bool:
         if value not in ("", {}, []):
             said = value if isinstance(value, str) else orjson.dumps(value).decode()
             console.print(f"  {name_}: {said}", soft_wrap=True, highlight=False, markup=False)
-    by_key = {other.key: other.reference for other in store.manifests()}
-    for key in manifest.sources:
-        console.print(f"  made from: {by_key.get(key, key)}", highlight=False)
+    for source in sources:
+        console.print(f"  made from: {source}", highlight=False)
     for role, spent in manifest.spent.items():
         said = ", ".join(f"{number:,} {what}" for what, number in spent.items())
         console.print(f"  {role}: {said}", highlight=False, markup=False)
@@ -179,14 +203,12 @@ def shortened(text: str, most: int) -> str:
 
 def show_calls(place: Path, record: Path | None) -> None:
     from storage.calls import record_to
-    from storage.catalog import rebuild
 
     store = open_store(place)
     if record:
         answers = record_to(store.calls, record.expanduser().resolve())
         print(f"{answers:,} answers -> {record}; replay them with an engine replay:{record}", file=sys.stderr)
         return
-    rebuild(store)
     show_query(place, SPEND, as_csv=False)
 
 

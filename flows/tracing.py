@@ -8,14 +8,14 @@ from rich.text import Text
 from flows.looking import plain, shortened
 from schemas.errors import InputError
 from storage.artifacts import Store
-from storage.lineage import Call, Step, drops_of, walk
+from storage.lineage import Call, Step, way_of
 
 FIELD, ASKED = 400, 300
 
 
 def show_way(store: Store, row_id: str) -> None:
     """Raises InputError where no artifact has such a row."""
-    steps, drops = walk(store, row_id), drops_of(store, row_id)
+    steps, drops = way_of(store, row_id)
     if not steps and not drops:
         raise InputError(
             f"{store.root} has no artifact and no row {row_id!r}; `synthmill ls` shows artifacts, and every exported "
@@ -26,8 +26,8 @@ def show_way(store: Store, row_id: str) -> None:
     for step in steps:
         show_step(console, step, told)
         told |= step.row
-    for manifest, row in drops:
-        console.print(Text(f"{manifest.reference}: dropped, {row.reason} {row.detail}".strip(), style="red"))
+    for artifact, row in drops:
+        console.print(Text(f"{artifact}: dropped, {row.reason} {row.detail}".strip(), style="red"))
 
 
 def show_step(console: Console, step: Step, told: dict[str, Any]) -> None:

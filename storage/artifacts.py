@@ -34,6 +34,7 @@ from schemas.errors import StoreError, SynthmillError
 from schemas.hashing import SETTLED_NS, content_hash, file_checksum, file_witness
 from schemas.rows import Dropped, Row, from_arrow, to_arrow
 from storage.files import read_json, write_bytes, write_json, write_then_name
+from storage.sql import check_encoding
 
 CALLS = "calls"
 MARKER = "synthmill.json"
@@ -62,6 +63,7 @@ class Store:
     def prepare(self) -> None:
         """Make the folder; raises StoreError when it cannot be written or was made by something else."""
         marker = self.root / MARKER
+        check_encoding(str(self.root))
         try:
             if self.root.exists() and not self.root.is_dir():
                 raise StoreError(f"{self.root} is a file; choose a folder with --store")

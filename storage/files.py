@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def read_json(path: Path) -> dict[str, Any]:
 @contextmanager
 def scratch(folder: Path, what: str) -> Iterator[Path]:
     """A folder beside others that is gone afterwards; those that killed processes left a day ago go with it."""
-    for left in folder.glob(f".{what}.*.tmp"):
+    for left in folder.glob(f".{escape(what)}.*.tmp"):
         if time.time() - left.stat().st_mtime > ABANDONED_S:
             shutil.rmtree(left, ignore_errors=True)
     temporary = folder / f".{what}.{secrets.token_hex(6)}.tmp"

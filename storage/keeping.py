@@ -1,5 +1,6 @@
 """Keeping a store in order: whether all of it is as it was written, and what nobody needs any more."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 from schemas.artifacts import Manifest, PartSeal
 from schemas.errors import StoreError, SynthmillError
 from storage.artifacts import Store, files_whole, is_whole, read_manifest
+from storage.calls import CallStore
 from storage.dataset_folder import MARKER, read_dataset
 from storage.files import read_json
 from storage.runs import read_run
@@ -55,7 +57,7 @@ def verify(store: Store, faults: list[Fault]) -> Checked:
             elif keys[key].content != content:
                 faults.append(Fault(manifest.reference, f"{keys[key].reference} has changed; run its flow again"))
     faults += check_runs(store, set(keys))
-    answers = sum(check_segment(store, path, faults) for path in segment_files(store.calls))
+    answers = check_calls(store, faults)
     return Checked(len(manifests), len(parts), sum(seal.rows for seal in parts.values()), answers)
 
 
@@ -91,19 +93,38 @@ def check_part(store: Store, seal: PartSeal) -> Iterator[Fault]:
             yield Fault(seal.dropped_file, f"it has {gone:,} rows, its seal says {sum(seal.dropped.values()):,}")
 
 
-def check_segment(store: Store, path: Path, faults: list[Fault]) -> int:
-    """How many answers of a segment are whole; a line that is not counts as never written."""
-    good = bad = 0
+def check_calls(store: Store, faults: list[Fault]) -> int:
+    """How many stored answers are whole, and whether look-ups find each of them."""
+    calls = CallStore(store.calls)
+    count = 0
+    lost: dict[Path, list[bytes]] = {}
+    for path in segment_files(store.calls):
+        keys, bad = check_segment(path)
+        count += len(keys)
+        if bad:
+            what = f"{bad:,} lines are damaged; their answers are asked for again"
+            faults.append(Fault(str(path.relative_to(store.root)), what))
+        if missed := [key for key in keys if calls.find(key) is None]:
+            lost[path] = missed
+    calls.refresh()  # some were written since we looked
+    for path, missed in lost.items():
+        if missing := sum(calls.find(key) is None for key in missed):
+            remedy = "delete calls/*.index, they are made again"
+            what = f"{missing:,} answers are whole, and look-ups do not find them; {remedy}"
+            faults.append(Fault(str(path.relative_to(store.root)), what))
+    return count
+
+
+def check_segment(path: Path) -> tuple[list[bytes], int]:
+    """Keys of the answers of a segment that are whole, and how many lines are not: those count as never written."""
+    keys, bad = [], 0
     with path.open("rb") as file:
         for line in file:
-            whole = line.endswith(b"\n") and checked_key(line) is not None
-            good += whole and line[9:10] == b"A"
-            bad += not whole
-    if bad:
-        faults.append(
-            Fault(str(path.relative_to(store.root)), f"{bad:,} lines are damaged; their answers are asked for again")
-        )
-    return good
+            key = checked_key(line) if line.endswith(b"\n") else None
+            bad += key is None
+            if key is not None and line[9:10] == b"A":
+                keys.append(key)
+    return keys, bad
 
 
 class Garbage(NamedTuple):
@@ -119,36 +140,48 @@ def garbage(store: Store, days: float) -> Iterator[Garbage]:
 
     Raises StoreError where a run, manifest or dataset cannot be read: what it refers to is not known.
     """
-    for path in (store.root / "artifacts").glob("*/*.json"):
-        read_manifest(path)
+    paths = list((store.root / "artifacts").glob("*/*.json"))
+    manifests = {path.stem: Needs.of(read_manifest(path), store) for path in paths}
     until = time.time() - days * DAY_S
-    manifests = {manifest.key: manifest for manifest in store.manifests()}
     needed = set(referred(store))
     ahead = list(needed)
     while ahead:
         manifest = manifests.get(ahead.pop())
-        new = set(manifest.sources) - needed if manifest else set()
+        new = manifest.sources - needed if manifest else set()
         needed |= new
         ahead += new
     kept = [manifest for key, manifest in manifests.items() if key in needed]
-    parts = {seal.key for manifest in kept for seal in manifest.parts}
-    folders = {store.files_folder(manifest) for manifest in kept}
-    found = [
-        (path, "an artifact of no run")
-        for path in (store.root / "artifacts").glob("*/*.json")
-        if path.stem not in needed
-    ]
-    found += [
-        (path, "a part of no artifact")
-        for path in (store.root / "parts").glob("*/*")
-        if path.name.partition(".")[0] not in parts
-    ]
-    found += [(path, "files of no artifact") for path in (store.root / "files").glob("*/*") if path not in folders]
-    found += [(path, "a lock of an artifact that is made") for path in store.lock_path("", "").parent.glob("*")]
-    found += [(path, "left by a killed process") for path in store.root.rglob(".*.tmp")]
-    for path, why in sorted(set(found)):
+    parts = set[str]().union(*(manifest.parts for manifest in kept))
+    folders = {manifest.folder for manifest in kept}
+    found = {path: "an artifact of no run" for path in paths if path.stem not in needed}
+    found |= {path: "a part of no artifact" for path in files_below(store.root / "parts") if key_of(path) not in parts}
+    found |= {path: "files of no artifact" for path in (store.root / "files").glob("*/*") if path not in folders}
+    found |= dict.fromkeys(store.lock_path("", "").parent.glob("*"), "a lock of an artifact that is made")
+    found |= dict.fromkeys(store.root.rglob(".*.tmp*"), "left by a killed process")
+    for path, why in sorted(found.items()):
         if path.exists() and path.stat().st_mtime < until:
             yield Garbage(path, why, size_of(path))
+
+
+class Needs(NamedTuple):
+    """What an artifact needs: keys of others, of its parts, and its folder of files."""
+
+    sources: set[str]
+    parts: set[str]
+    folder: Path
+
+    @classmethod
+    def of(cls, manifest: Manifest, store: Store) -> "Needs":
+        return cls(set(manifest.sources), {seal.key for seal in manifest.parts}, store.files_folder(manifest))
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    return (Path(root, name) for root, _, names in os.walk(folder) for name in names)
+
+
+def key_of(path: Path) -> str:
+    """The key of the part that a file belongs to: KEY.parquet, KEY.dropped.parquet, KEY.json."""
+    return path.name.partition(".")[0]
 
 
 def referred(store: Store) -> Iterator[str]:

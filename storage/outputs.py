@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import InputError
 from storage.files import write_atomically
+from storage.sql import exact
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 Rows: TypeAlias = list[dict[str, Any]] | pa.Table
@@ -59,7 +60,7 @@ def write_grown(
                 name: pl.DataFrame(pa.schema([pa.field(name, kind)]).empty_table()).schema[name]
                 for name, kind in added.items()
             }
-            pl.scan_ndjson(rows, infer_schema_length=None, schema_overrides=kinds).sink_parquet(typed)
+            pl.scan_ndjson(exact(str(rows)), infer_schema_length=None, schema_overrides=kinds).sink_parquet(typed)
         except pl.exceptions.PolarsError as error:
             raise InputError(
                 f"the rows of {source} do not fit one table ({' '.join(str(error).split())[:100]}); write --out "

@@ -17,6 +17,7 @@ from schemas.errors import Drop, InputError
 from storage.lines import lines_of
 from storage.pool_columns import PLAIN, TEXT, count, firsts, is_list, of_each_answer, plain, says_ends, texts_only
 from storage.pool_rows import ENDS, MESSAGES, RowForm, pool_row
+from storage.sql import literal, parquet
 
 T = TypeVar("T")
 BATCH_BYTES = 64 << 20  # of a file's content at a time; what is held at once is a few times as much
@@ -281,7 +282,6 @@ class PoolFile:
         import duckdb
 
         raw, ordered = folder / "raw.parquet", folder / "ordered.parquet"
-        quoted = [str(file).replace("'", "''") for file in (raw, ordered)]
         rows = self._from_lines() if self._by_rows else self._from_parquet()
         self.faults.clear()
         writer, place = None, 0
@@ -294,9 +294,9 @@ class PoolFile:
             writer.close()
         with duckdb.connect(config={"temp_directory": str(folder), "memory_limit": "4GB"}) as database:
             database.execute(
-                f"""copy (select rows.* exclude (_row) from '{quoted[0]}' as rows
-                    join (select prompt_id, min(_row) as _first from '{quoted[0]}' group by prompt_id) using (prompt_id)
-                    order by _first, _row) to '{quoted[1]}' (format parquet)"""
+                f"""copy (select rows.* exclude (_row) from {parquet([raw])} as rows
+                    join (select prompt_id, min(_row) as _first from {parquet([raw])} group by prompt_id)
+                    using (prompt_id) order by _first, _row) to {literal(str(ordered))} (format parquet)"""
             )
         found = PoolFile(
             str(ordered),

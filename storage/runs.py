@@ -3,8 +3,9 @@
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from schemas.artifacts import Manifest
 from schemas.calls import Frozen
 from schemas.errors import InputError, Stopped, StoreError
 from storage.artifacts import Store, read_manifest
-from storage.files import read_json, write_json
+from storage.files import locked, read_json, write_json
 
 Status = Literal["running", "finished", "failed", "stopped", "crashed"]
 
@@ -127,8 +128,26 @@ def new_run(flow: str, settings: dict[str, Any], job: str = "") -> RunRecord:
 
 
 def write_run(store: Store, record: RunRecord) -> RunRecord:
-    write_json(store.runs / f"{record.id}.json", record.model_dump(mode="json"))
+    """Write a run's record. A run that starts waits while `synthmill gc` deletes, so that nothing it reuses goes."""
+    with locked(sweeping_lock(store), WaitForSweep()) if record.status == "running" else nullcontext():
+        write_json(store.runs / f"{record.id}.json", record.model_dump(mode="json"))
     return record
+
+
+def sweeping_lock(store: Store) -> Path:
+    """Held by `synthmill gc` from looking for runs to its last deletion, and by a run while it writes that it runs."""
+    return store.root / ".gc.lock"
+
+
+class WaitForSweep:
+    """Says once what a run waits for."""
+
+    told = False
+
+    def __call__(self) -> None:
+        if not self.told:
+            print("`synthmill gc` deletes what nobody needs; waiting for it", file=sys.stderr, flush=True)
+            self.told = True
 
 
 @contextmanager

@@ -126,8 +126,9 @@ def sealed_sizes(runs: list[Run]) -> dict[str, int]:
 
 
 def sealed_segments(folder: Path) -> set[str]:
-    """The names of the segments that an index covers."""
-    return set(sealed_sizes(runs_of(folder)))
+    """The names of the segments that an index covers to their end."""
+    sealed = sealed_sizes(runs_of(folder))
+    return {name for name, size in segment_sizes(folder).items() if size <= sealed.get(name, -1)}
 
 
 def seal_as_before(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it writes, and one clear line for every mistake."""
 
 import gzip
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,25 @@ def test_looking_at_a_store(tmp_path: Path, server: ChatServer) -> None:
     assert "has no artifact and no row 'nothing'; `synthmill ls` shows" in err
     _, err = synthmill("ls", "--store", "elsewhere", cwd=tmp_path, expect=2)
     assert "is no synthmill store" in err
+
+
+def test_a_path_that_is_not_utf_8_is_one_clear_line(tmp_path: Path) -> None:
+    foreign = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    foreign.mkdir()
+    write_jsonl(foreign / "in.jsonl", prompts(1))
+    write_jsonl(tmp_path / "in.jsonl", prompts(1))
+    engine = ("--engine", ENGINE)
+    commands = [
+        (tmp_path, "sample", foreign / "in.jsonl", *engine, "--out", "o.jsonl"),
+        (tmp_path, "sample", "in.jsonl", *engine, "--out", foreign / "o.jsonl"),
+        (tmp_path, "sample", "in.jsonl", *engine, "--out", "o.jsonl", "--store", foreign / "store"),
+        (foreign, "sample", "in.jsonl", *engine, "--out", "o.jsonl"),
+        (foreign, "ls"),
+    ]
+    for folder, *command in commands:
+        _, err = synthmill(*command, cwd=folder, expect=2, PREFECT_HOME=str(tmp_path))
+        [line] = err.splitlines()
+        assert line.startswith("error: ") and "caf\\xe9" in line and "is not UTF-8; rename it" in line
 
 
 def test_doctor_says_what_works(tmp_path: Path) -> None:

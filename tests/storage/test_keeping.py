@@ -10,10 +10,12 @@ from flows.keeping import bring_up, check, sweep_out
 from schemas.artifacts import Manifest
 from schemas.errors import StoreError
 from storage.artifacts import Store, seal_part, write_manifest
-from storage.files import locked, sweep_lock
+from storage.call_index import write_run
+from storage.files import locked, sweep_lock, write_json
 from storage.keeping import Fault, garbage, verify
 from storage.migrating import migrate
-from storage.runs import StageRun, is_gone, new_run, runs, sweep, this_process, write_run
+from storage.runs import StageRun, is_gone, new_run, runs, sweep, sweeping_lock, this_process
+from storage.runs import write_run as write_record
 from storage.segments import segment_files
 from tests.conftest import Echo, instructions
 from tests.tasks.test_driver import Chain, drive
@@ -53,8 +55,8 @@ def test_a_whole_store_and_each_way_of_not_being_one(store: Store) -> None:
 def test_what_nobody_needs_goes_and_nothing_else(store: Store) -> None:
     first = artifact(store, "one", "k1")
     last = artifact(store, "two", "k2", {"k1": first.content})
-    artifact(store, "two", "old")
-    write_run(store, new_run("f", {}).model_copy(update={"stages": (StageRun.of(last, {}, 0.0),)}))
+    old_part = artifact(store, "two", "old").parts[0].file
+    write_record(store, new_run("f", {}).model_copy(update={"stages": (StageRun.of(last, {}, 0.0),)}))
     (store.root / "parts" / "one" / ".x.tmp").write_text("left")
     with locked(store.lock_path("one", "k1"), lambda: None):
         pass
@@ -62,8 +64,8 @@ def test_what_nobody_needs_goes_and_nothing_else(store: Store) -> None:
     found = {one.path.relative_to(store.root).as_posix(): one.why for one in garbage(store, -1)}
     assert found == {
         "artifacts/two/old.json": "an artifact of no run",
-        "parts/two/part-old.json": "a part of no artifact",
-        "parts/two/part-old.parquet": "a part of no artifact",
+        "parts/two/pa/part-old.json": "a part of no artifact",
+        old_part: "a part of no artifact",
         "parts/one/.x.tmp": "left by a killed process",
         "locks/one-k1": "a lock of an artifact that is made",
     }
@@ -119,7 +121,7 @@ def test_an_older_store_is_brought_here_step_by_step(store: Store, monkeypatch: 
 def test_what_cannot_be_read_stops_the_sweeping(store: Store) -> None:
     manifest = artifact(store, "one", "k1")
     run = new_run("f", {}).model_copy(update={"stages": (StageRun.of(manifest, {}, 0.0),), "status": "finished"})
-    write_run(store, run.model_copy(update={"dataset": "/elsewhere/f-1"}))
+    write_record(store, run.model_copy(update={"dataset": "/elsewhere/f-1"}))
     assert [fault.place for fault in faults_of(store)] == [run.id]
     path = store.runs / f"{run.id}.json"
     data = path.read_bytes()
@@ -136,22 +138,84 @@ def test_what_cannot_be_read_stops_the_sweeping(store: Store) -> None:
 
 
 def test_a_run_whose_process_is_gone_has_crashed(store: Store) -> None:
-    living = write_run(store, new_run("f", {}))
+    living = write_record(store, new_run("f", {}))
     host, pid, ticks = this_process().split(" ")
     dead = [f"{host} {pid} 1", f"{host} 999999999 {ticks}"]
     for process in (*dead, "another-host 1 1"):
-        write_run(store, new_run("f", {}).model_copy(update={"process": process}))
+        write_record(store, new_run("f", {}).model_copy(update={"process": process}))
     assert [is_gone(process) for process in (living.process, *dead, "")] == [False, True, True, False]
     assert len(sweep(store)) == 2 and sweep(store) == []
     assert sorted(run.status for run in runs(store)) == ["crashed", "crashed", "running", "running"]
 
 
+def test_an_answer_that_look_ups_do_not_find_is_a_fault(store: Store) -> None:
+    drive(Chain(), Echo(), store.calls, instructions(3))
+    [segment] = segment_files(store.calls)
+    assert faults_of(store) == []
+    for index in store.calls.glob("*.index"):
+        index.unlink()
+    write_run(store.calls / "merged.index", {segment.name: segment.stat().st_size}, {}, 0, [])  # it leaves all out
+    [fault] = faults_of(store)
+    assert "answers are whole, and look-ups do not find them; delete calls/*.index" in fault.what
+    for path in store.calls.rglob("*index*"):
+        path.unlink()
+    assert faults_of(store) == []
+
+
+def test_a_run_that_starts_while_gc_deletes_waits_for_it(store: Store) -> None:
+    artifact(store, "one", "old")
+    started: list[str] = []
+    run = new_run("f", {})
+    start = threading.Thread(target=lambda: started.append(write_record(store, run).id))
+    with locked(sweeping_lock(store), lambda: None):
+        start.start()
+        start.join(0.2)
+        assert not started and list(runs(store)) == []
+    start.join()
+    assert [record.id for record in runs(store)] == started
+
+
+def test_gc_looks_for_runs_when_none_can_start_any_more(store: Store) -> None:
+    artifact(store, "one", "old")
+    outcome: list[str] = []
+
+    def sweep_store() -> None:
+        try:
+            sweep_out(store.root, -1, delete=True)
+        except StoreError as error:
+            outcome.append(error.message)
+
+    gc = threading.Thread(target=sweep_store)
+    with locked(sweeping_lock(store), lambda: None):  # as a run holds it that starts
+        gc.start()
+        gc.join(0.2)
+        run = new_run("f", {})
+        write_json(store.runs / f"{run.id}.json", run.model_dump(mode="json"))
+    gc.join()
+    assert outcome and "is under way" in outcome[0]
+    assert store.manifest_path("one", "old").exists()
+
+
+def test_parts_in_folders_of_folders_are_kept_and_swept(store: Store) -> None:
+    manifest = artifact(store, "one", "k1")
+    [seal] = manifest.parts
+    folder = store.root / "parts" / "one" / "ab"
+    folder.mkdir()
+    file = (store.root / seal.file).rename(folder / f"{seal.key}.parquet")
+    moved = seal.model_copy(update={"file": str(file.relative_to(store.root))})
+    write_manifest(store, manifest.model_copy(update={"parts": (moved,)}))
+    write_record(store, new_run("f", {}).model_copy(update={"stages": (StageRun.of(manifest, {}, 0.0),)}))
+    (folder / "other.json").write_text("{}")
+    assert faults_of(store) == []
+    assert [item.path for item in garbage(store, -1)] == [folder / "other.json"]
+
+
 def test_a_store_in_use_is_not_swept_and_one_of_another_format_not_looked_at(store: Store) -> None:
     artifact(store, "one", "old")
-    run = write_run(store, new_run("f", {}))
+    run = write_record(store, new_run("f", {}))
     with pytest.raises(StoreError, match=f"run {run.id} .f. is under way"):
         sweep_out(store.root, -1, delete=True)
-    write_run(store, run.model_copy(update={"status": "stopped"}))
+    write_record(store, run.model_copy(update={"status": "stopped"}))
     for marker in ('{"format": 99}', '{"format": -1}', '{"format": "x"}', "{", "[]"):
         (store.root / "synthmill.json").write_text(marker)
         for look in (check, bring_up, lambda place: sweep_out(place, -1, delete=True)):

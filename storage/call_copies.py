@@ -1,0 +1,85 @@
+"""Parquet copies of sealed segments of calls, for DuckDB: an answer a row, with what was asked."""
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from storage.copies import Copies, scratch_database, write_copy
+from storage.segments import HEAD, Segment, sealed_segments
+from storage.sql import insert, quoted
+
+COLUMNS = {
+    **dict.fromkeys(("key", "engine", "role", "stage", "step", "run"), "VARCHAR"),
+    "sample": "BIGINT",
+    **dict.fromkeys(("messages", "sampling", "text", "finish_reason"), "VARCHAR"),
+    **dict.fromkeys(("prompt_tokens", "completion_tokens"), "BIGINT"),
+    **dict.fromkeys(("latency_s", "at"), "DOUBLE"),
+}
+COPIES = "parquet"
+NO_CALLS = f"SELECT {', '.join(f'NULL::{kind} AS {quoted(name)}' for name, kind in COLUMNS.items())} WHERE false"
+ANSWERS_PER_BATCH = 20_000
+BYTES_PER_COPY = 256 << 20  # of segments
+
+
+def copy_calls(folder: Path, target: Path | None = None) -> list[Path]:
+    """Parquet copies of the sealed segments of a folder, each segment in one of them; what is new is copied.
+
+    target: where new copies go; default: where the others are.
+    """
+    segments = {Path(name).stem: folder / name for name in sealed_segments(folder)}
+    copies = Copies(folder / COPIES, segments, exact=True, target=target)
+    missing = [segments[name] for name in sorted(copies.missing)]
+    for batch in batches(missing):
+        copies.add(lambda path, batch=batch: copy_segments(batch, path))  # type: ignore[misc]
+    if target is None:
+        copies.merge()
+        copies.sweep()
+    return sorted(copies.files)
+
+
+def batches(segments: Sequence[Path]) -> Iterator[list[Path]]:
+    """Segments, as many at once as make a copy of a good size."""
+    batch: list[Path] = []
+    size = 0
+    for path in segments:
+        batch.append(path)
+        size += path.stat().st_size
+        if size >= BYTES_PER_COPY:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def copy_segments(segments: Sequence[Path], path: Path) -> Collection[str]:
+    """One copy of some segments; returns their names."""
+    with scratch_database(path) as database:
+        database.execute(
+            f"CREATE TABLE calls ({', '.join(f'{quoted(name)} {kind}' for name, kind in COLUMNS.items())})"
+        )
+        rows = (row for segment in segments for row in answers(Segment(segment)))
+        while batch := list(islice(rows, ANSWERS_PER_BATCH)):
+            insert(database, "calls", batch)
+        return write_copy(database, "SELECT * FROM calls", [segment.stem for segment in segments], path)
+
+
+def answers(segment: Segment) -> Iterator[dict[str, Any]]:
+    """Each answer of a segment, with what was asked."""
+    asked: dict[str, tuple[str, str]] = {}
+    for kind, key, _, data in segment.lines():
+        record = orjson.loads(data[HEAD:])
+        if kind == b"Q":
+            asked[key.hex()] = orjson.dumps(record["messages"]).decode(), orjson.dumps(record["sampling"]).decode()
+        elif kind == b"A":
+            messages, sampling = asked.get(record["ask"], ("[]", "{}"))
+            known = {
+                "step": record.get("stage"),
+                **record,
+                "key": key.hex(),
+                "messages": messages,
+                "sampling": sampling,
+            }
+            yield {name: known.get(name) for name in COLUMNS}
