@@ -1,0 +1,147 @@
+"""Rows that are read batch by batch, as often as somebody asks, so that no dataset has to fit into memory."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+BATCH_BYTES, BATCH_ROWS = 16 << 20, 8192
+"""The most that a batch holds, of what a Parquet file says of its size before compression, and in rows."""
+READ_AHEAD = 1 << 20  # bytes of a column that are read at once: a row group may be as large as its file
+OLDEST = pl.CompatLevel.oldest()
+
+Columns = Sequence[str] | None
+Batches = Callable[[Columns], Iterator[pl.DataFrame]]
+
+
+class RowStream:
+    """Rows in their order. read: names of columns (None for all) -> frames of some thousand rows, from the first row at
+    every call; one empty frame where there is no row. height: how many rows, where that is known without reading.
+    """
+
+    def __init__(self, read: Batches, height: Callable[[], int] | None = None) -> None:
+        self._read = read
+        self._height = height
+
+    @classmethod
+    def of(cls, rows: "pl.DataFrame | RowStream") -> "RowStream":
+        """Rows that are in memory already."""
+        if isinstance(rows, RowStream):
+            return rows
+
+        def read(columns: Columns) -> Iterator[pl.DataFrame]:
+            some = rows if columns is None else rows.select(columns)
+            step = rows_at_once(int(some.estimated_size()), some.height)
+            yield from (some[start : start + step] for start in range(0, max(1, some.height), step))
+
+        return cls(read, lambda: rows.height)
+
+    @classmethod
+    def chained(cls, streams: Sequence["RowStream"]) -> "RowStream":
+        """The rows of several streams with the same columns, one after the other."""
+
+        def read(columns: Columns) -> Iterator[pl.DataFrame]:
+            return chain.from_iterable(stream.batches(columns) for stream in streams)
+
+        return cls(read, lambda: sum(stream.height for stream in streams))
+
+    def batches(self, columns: Columns = None) -> Iterator[pl.DataFrame]:
+        """All rows; all their columns, or some, in this order."""
+        return self._read(columns)
+
+    @cached_property
+    def schema(self) -> pl.Schema:
+        return next(self.batches()).schema
+
+    @property
+    def columns(self) -> list[str]:
+        return self.schema.names()
+
+    @cached_property
+    def height(self) -> int:
+        return self._measured[0] if self._height is None else self._height()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all rows in Arrow's memory."""
+        return self._measured[1]
+
+    @cached_property
+    def _measured(self) -> tuple[int, int]:
+        rows = size = 0
+        for batch in self.batches():
+            rows, size = rows + batch.height, size + batch.to_arrow(compat_level=OLDEST).nbytes
+        return rows, size
+
+    def map(self, work: Callable[[pl.DataFrame], pl.DataFrame], *, same_height: bool = True) -> "RowStream":
+        """Every batch through a function that treats each row by itself. same_height: it makes one row of each."""
+
+        def read(columns: Columns) -> Iterator[pl.DataFrame]:
+            for batch in self.batches():
+                rows = work(batch)
+                yield rows if columns is None else rows.select(columns)
+
+        return RowStream(read, (lambda: self.height) if same_height else None)
+
+    def filter(self, predicate: pl.Expr) -> "RowStream":
+        """The rows for which an expression over their own columns is true."""
+        needed = predicate.meta.root_names()
+
+        def read(columns: Columns) -> Iterator[pl.DataFrame]:
+            wanted = None if columns is None else list(dict.fromkeys([*columns, *needed]))
+            for batch in self.batches(wanted):
+                rows = batch.filter(predicate)
+                yield rows if columns is None else rows.select(columns)
+
+        return RowStream(read, lambda: sum(batch.height for batch in read(needed or None)))
+
+    def where(self, flags: pl.Series) -> "RowStream":
+        """The rows whose flag, by their place, is true."""
+
+        def read(columns: Columns) -> Iterator[pl.DataFrame]:
+            start = 0
+            for batch in self.batches(columns):
+                yield batch.filter(flags[start : start + batch.height])
+                start += batch.height
+
+        return RowStream(read, lambda: int(flags.sum()))
+
+    def take(self, places: Sequence[int], columns: Columns = None) -> pl.DataFrame:
+        """The rows at some places, as far as there are so many; places: ascending."""
+        taken, start = [], 0
+        wanted = pl.Series(places, dtype=pl.Int64)
+        for batch in self.batches(columns):
+            taken.append(batch[wanted.filter((wanted >= start) & (wanted < start + batch.height)) - start])
+            start += batch.height
+            if not places or start > places[-1]:
+                break
+        return pl.concat(taken)
+
+    def frame(self, columns: Columns = None) -> pl.DataFrame:
+        """All rows in memory at once."""
+        return pl.concat(list(self.batches(columns)))
+
+
+def rows_at_once(size: int, rows: int) -> int:
+    """How many rows a batch has, so that it holds no more than `BATCH_BYTES` of `size` bytes in all."""
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(1, size)))
+
+
+def parquet_batches(path: Path, columns: Columns) -> Iterator[pa.Table]:
+    """A Parquet file batch by batch, whatever its row groups; one empty table where it has no row."""
+    with pq.ParquetFile(path, buffer_size=READ_AHEAD) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        step = rows_at_once(sum(group.total_byte_size for group in groups), file.metadata.num_rows)
+        wanted = None if columns is None else list(columns)
+        empty = True
+        for batch in file.iter_batches(step, columns=wanted):
+            empty = False
+            table = pa.Table.from_batches([batch])
+            yield table if wanted is None else table.select(wanted)
+        if empty:
+            table = file.schema_arrow.empty_table()
+            yield table if wanted is None else table.select(wanted)
