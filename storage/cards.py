@@ -5,7 +5,8 @@ we wrote (`outline`), so that the owner's changes can be told from our own earli
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import yaml
@@ -23,6 +24,7 @@ NAMED = ("configs", "dataset_info")
 """Keys that list configurations by name."""
 LICENSE = ("license", "license_name", "license_link")
 OURS_ALONE = ("size_categories",)
+OF_OUR_ROWS = ("config_name", "data_files", "features", "splits", "download_size", "dataset_size")
 TITLES = (
     "## How it was made",
     "## Duplicates and contamination",
@@ -70,14 +72,15 @@ def merged_card(ours: str, theirs: str, before: Mapping[str, Any], place: str, *
         if not force:
             raise
         their_head, their_body = {}, HEAD.sub("", theirs, count=1)
-    head, kept = merged_head(our_head, their_head, before)
+        before = {**before, "metadata": None}
+    head, kept, lost = merged_head(our_head, their_head, before)
     above, part, below = around_marks(their_body)
     _, our_part, _ = around_marks(our_body)
     own, changed = own_sections(part, our_part, before.get("sections"))
-    if changed and not force:
+    if (changed or lost) and not force:
         raise InputError(
-            f"{place} was changed within the part that synthmill writes ({', '.join(changed)}); move your text above "
-            "or below the marks of that part, or give it up with --force"
+            f"{place} was changed where synthmill writes ({', '.join([*changed, *lost])}), and this export would write "
+            "over it; move your text above or below the marks of that part, or give it up with --force"
         )
     kept += [f"the text {where} our part" for where, text in (("above", above), ("below", below)) if text.strip()]
     kept += [f"the section {title.lstrip('# ') or 'without a title'!r}" for title, _ in own]
@@ -151,18 +154,22 @@ def own_sections(part: str, our_part: str, hashes: Mapping[str, str] | None) -> 
 
 def merged_head(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], before: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """The head's keys: what the owner changed since we wrote it, what only the owner has, else ours."""
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """The head's keys: what the owner changed since we wrote it, what only the owner has, else ours. Beside it what of
+    the owner's stays, and what cannot stay, in words.
+    """
     written = before.get("metadata")
     head: dict[str, Any] = {}
     kept: list[str] = []
+    lost: list[str] = []
     license_is_theirs = any(is_theirs(name, ours, theirs, written) for name in LICENSE)
     for name in dict.fromkeys([*ours, *theirs]):
         if name in NAMED:
-            names = before.get("configs") or config_names((written or {}).get(name))
-            head[name] = merged_configs(ours.get(name), theirs.get(name), names)
-            own = sorted(set(config_names(head[name])) - set(config_names(ours.get(name))))
-            kept += [f"{name} of {config}" for config in own]
+            sides = (by_name(ours.get(name)), by_name(theirs.get(name)), by_name((written or {}).get(name)))
+            configs = Configs(*sides, ours_before={*sides[2], *before.get("configs", ())})
+            head[name] = configs.merged(ours.get(name))
+            kept += [f"{name}: {what}" for what in configs.kept()]
+            lost += [f"{name}: {what}" for what in configs.lost()]
             continue
         if not (license_is_theirs if name in LICENSE else is_theirs(name, ours, theirs, written)):
             if name in ours:
@@ -172,7 +179,7 @@ def merged_head(
             head[name] = merged_value(ours.get(name), theirs[name], (written or {}).get(name))
         if head.get(name) != ours.get(name):
             kept.append(f"{name}: {in_words(head[name])}" if name in head else f"no {name}")
-    return {name: value for name, value in head.items() if value not in (None, [])}, kept
+    return {name: value for name, value in head.items() if value not in (None, [])}, kept, lost
 
 
 def is_theirs(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], written: Mapping[str, Any] | None) -> bool:
@@ -191,24 +198,51 @@ def merged_value(ours: Any, theirs: Any, written: Any) -> Any:
     return [value for value in theirs if value in ours or value not in earlier] + new
 
 
-def entries(configs: Any) -> list[dict[str, Any]]:
-    """A list of configurations as a head has it: one may stand there without a list."""
+def by_name(configs: Any) -> dict[str, dict[str, Any]]:
+    """Configurations as a head lists them (one may stand there without a list), by name."""
     listed = configs if isinstance(configs, list) else [configs]
-    return [entry for entry in listed if isinstance(entry, dict)]
+    return {str(entry.get("config_name", "default")): entry for entry in listed if isinstance(entry, dict)}
 
 
-def config_names(configs: Any) -> list[str]:
-    return [str(entry.get("config_name", "default")) for entry in entries(configs)]
+@dataclass(frozen=True)
+class Configs:
+    """One list of configurations: ours, the owner's, what we wrote before, and the names of what we wrote before."""
 
+    ours: Mapping[str, dict[str, Any]]
+    theirs: Mapping[str, dict[str, Any]]
+    written: Mapping[str, dict[str, Any]]
+    ours_before: set[str]
 
-def merged_configs(ours: Any, theirs: Any, earlier: Sequence[str]) -> Any:
-    """Our configurations, then the owner's: those that we never wrote. The owner's default stays the default."""
-    names = {*config_names(ours), *earlier}
-    own = [entry for name, entry in zip(config_names(theirs), entries(theirs), strict=True) if name not in names]
-    if not own:
-        return ours
-    default = any(entry.get("default") for entry in own)
-    return [{k: v for k, v in entry.items() if not (default and k == "default")} for entry in entries(ours)] + own
+    def own(self) -> dict[str, dict[str, Any]]:
+        """What the owner added."""
+        return {n: entry for n, entry in self.theirs.items() if n not in self.ours and n not in self.ours_before}
+
+    def changed(self, name: str) -> dict[str, Any]:
+        """What the owner changed in one of ours, as far as it is known what we wrote; None for a key that went."""
+        if name not in self.theirs or name not in self.written:
+            return {}
+        entry, before = self.theirs[name], self.written[name]
+        return {key: entry.get(key) for key in {**entry, **before} if entry.get(key) != before.get(key)}
+
+    def merged(self, ours: Any) -> Any:
+        """Our configurations with what the owner changed but for what our rows decide, then the owner's own."""
+        own = self.own()
+        rows = []
+        for name, entry in self.ours.items():
+            changes = {key: value for key, value in self.changed(name).items() if key not in OF_OUR_ROWS}
+            row = {key: value for key, value in {**entry, **changes}.items() if value is not None}
+            if any(other.get("default") for other in own.values()):  # there can be one only
+                row.pop("default", None)
+            rows.append(row)
+        rows += own.values()
+        return rows[0] if isinstance(ours, dict) and len(rows) == 1 else rows
+
+    def kept(self) -> list[str]:
+        changes = [f"{key} of {n}" for n in self.ours for key in self.changed(n) if key not in OF_OUR_ROWS]
+        return [*self.own(), *changes]
+
+    def lost(self) -> list[str]:
+        return [f"{key} of {name}" for name in self.ours for key in self.changed(name) if key in OF_OUR_ROWS]
 
 
 def in_words(value: Any) -> str:

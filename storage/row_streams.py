@@ -115,7 +115,7 @@ class RowStream:
         taken, start = [], 0
         wanted = pl.Series(places, dtype=pl.Int64)
         for batch in self.batches(columns):
-            taken.append(batch[wanted.filter((wanted >= start) & (wanted < start + batch.height)) - start])
+            taken.append(detached(batch[wanted.filter((wanted >= start) & (wanted < start + batch.height)) - start]))
             start += batch.height
             if not places or start > places[-1]:
                 break
@@ -123,7 +123,12 @@ class RowStream:
 
     def frame(self, columns: Columns = None) -> pl.DataFrame:
         """All rows in memory at once."""
-        return pl.concat(list(self.batches(columns)))
+        return pl.concat([detached(batch) for batch in self.batches(columns)])
+
+
+def detached(frame: pl.DataFrame) -> pl.DataFrame:
+    """A copy: polars' texts point into the batch that they were taken from, and would keep all of it."""
+    return pl.DataFrame(frame.to_arrow(compat_level=OLDEST), schema=frame.schema)
 
 
 def rows_at_once(size: int, rows: int) -> int:
