@@ -52,7 +52,7 @@ def outline(card: str) -> dict[str, Any]:
 def outline_of(marker: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a marker remembers: empty in a foreign folder, configurations only of an earlier synthmill."""
     written = (marker or {}).get("card")
-    if isinstance(written, dict):
+    if isinstance(written, dict) and all(isinstance(value, dict | list) for value in written.values()):
         return written
     configs = (marker or {}).get("configs")
     return {"configs": list(configs)} if isinstance(configs, dict) else {}
