@@ -25,7 +25,7 @@ from schemas.errors import InputError, StoreError, SynthmillError
 from schemas.hashing import content_hash, file_checksum
 from storage.cards import merged_card, outline, outline_of
 from storage.files import read_json, write_json, write_text
-from storage.row_streams import Columns, RowStream, parquet_batches
+from storage.row_streams import Columns, RowStream, parquet_batches, parquet_schema
 from storage.shards import Shards, as_texts, write_checked, write_shards
 
 MARKER = "synthmill.json"
@@ -255,7 +255,7 @@ def shard_rows(folder: Path, written: Sequence[str], start: str, rows: int) -> R
         except (OSError, pa.ArrowInvalid) as error:
             raise damaged(folder, f"{type(error).__name__}: {error}") from error
 
-    return RowStream(read, lambda: rows)
+    return RowStream(read, lambda: rows, lambda: parquet_schema(shards[0], as_texts))
 
 
 def check_whole(folder: Path) -> None:

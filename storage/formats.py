@@ -120,7 +120,7 @@ def each_prompt_once(rows: RowStream) -> RowStream:
             chosen = batch.filter(pl.Series(first, dtype=pl.Boolean))
             yield chosen if columns is None else chosen.select(columns)
 
-    return RowStream(read)
+    return RowStream(read, schema=lambda: rows.schema)
 
 
 def triplets(rows: Frame, _: Kind) -> Frame:

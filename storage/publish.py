@@ -13,7 +13,7 @@ from schemas.errors import StoreError
 from schemas.recall import Recall
 from storage.artifacts import Store, is_whole, read_artifact
 from storage.dataset_folder import Dataset, Table
-from storage.row_streams import Columns, RowStream, parquet_batches
+from storage.row_streams import Columns, RowStream, parquet_batches, parquet_schema
 
 
 def stream_of(store: Store, manifest: Manifest) -> RowStream:
@@ -26,7 +26,7 @@ def stream_of(store: Store, manifest: Manifest) -> RowStream:
                 raise StoreError(f"{path} does not match its checksum; run the same command again, it is made anew")
             yield from (pl.DataFrame(table) for table in parquet_batches(path, columns))
 
-    return RowStream(read, lambda: manifest.rows)
+    return RowStream(read, lambda: manifest.rows, lambda: parquet_schema(store.root / manifest.parts[0].file))
 
 
 def read_frame(store: Store, manifest: Manifest, columns: Sequence[str] | None = None) -> pl.DataFrame:

@@ -20,12 +20,16 @@ Batches = Callable[[Columns], Iterator[pl.DataFrame]]
 
 class RowStream:
     """Rows in their order. read: names of columns (None for all) -> frames of some thousand rows, from the first row at
-    every call; one empty frame where there is no row. height: how many rows, where that is known without reading.
+    every call; one empty frame where there is no row. height, schema: how many rows, and their columns, where that is
+    known without reading.
     """
 
-    def __init__(self, read: Batches, height: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, read: Batches, height: Callable[[], int] | None = None, schema: Callable[[], pl.Schema] | None = None
+    ) -> None:
         self._read = read
         self._height = height
+        self._schema = schema
 
     @classmethod
     def of(cls, rows: "pl.DataFrame | RowStream") -> "RowStream":
@@ -38,7 +42,7 @@ class RowStream:
             step = rows_at_once(int(some.estimated_size()), some.height)
             yield from (some[start : start + step] for start in range(0, max(1, some.height), step))
 
-        return cls(read, lambda: rows.height)
+        return cls(read, lambda: rows.height, lambda: rows.schema)
 
     @classmethod
     def chained(cls, streams: Sequence["RowStream"]) -> "RowStream":
@@ -47,7 +51,7 @@ class RowStream:
         def read(columns: Columns) -> Iterator[pl.DataFrame]:
             return chain.from_iterable(stream.batches(columns) for stream in streams)
 
-        return cls(read, lambda: sum(stream.height for stream in streams))
+        return cls(read, lambda: sum(stream.height for stream in streams), lambda: streams[0].schema)
 
     def batches(self, columns: Columns = None) -> Iterator[pl.DataFrame]:
         """All rows; all their columns, or some, in this order."""
@@ -55,7 +59,7 @@ class RowStream:
 
     @cached_property
     def schema(self) -> pl.Schema:
-        return next(self.batches()).schema
+        return next(self.batches()).schema if self._schema is None else self._schema()
 
     @property
     def columns(self) -> list[str]:
@@ -97,7 +101,7 @@ class RowStream:
                 rows = batch.filter(predicate)
                 yield rows if columns is None else rows.select(columns)
 
-        return RowStream(read, lambda: sum(batch.height for batch in read(needed or None)))
+        return RowStream(read, lambda: sum(batch.height for batch in read(needed or None)), lambda: self.schema)
 
     def where(self, flags: pl.Series) -> "RowStream":
         """The rows whose flag, by their place, is true."""
@@ -108,7 +112,7 @@ class RowStream:
                 yield batch.filter(flags[start : start + batch.height])
                 start += batch.height
 
-        return RowStream(read, lambda: int(flags.sum()))
+        return RowStream(read, lambda: int(flags.sum()), lambda: self.schema)
 
     def take(self, places: Sequence[int], columns: Columns = None) -> pl.DataFrame:
         """The rows at some places, as far as there are so many; places: ascending."""
@@ -134,6 +138,11 @@ def detached(frame: pl.DataFrame) -> pl.DataFrame:
 def rows_at_once(size: int, rows: int) -> int:
     """How many rows a batch has, so that it holds no more than `BATCH_BYTES` of `size` bytes in all."""
     return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(1, size)))
+
+
+def parquet_schema(path: Path, plain: Callable[[pa.Table], pa.Table] = lambda table: table) -> pl.Schema:
+    """A Parquet file's columns as polars has them; plain: what is done to its tables first."""
+    return pl.DataFrame(plain(pq.read_schema(path).empty_table())).schema
 
 
 def parquet_batches(path: Path, columns: Columns) -> Iterator[pa.Table]:
