@@ -147,7 +147,8 @@ def limits(dataset: Dataset, made: Made, settings: Mapping[str, Any]) -> Iterato
     dropped = sum(sum(manifest.dropped.values()) for manifest in made.values())
     if dropped:
         yield f"{dropped:,} rows were dropped on the way (the table above): what is left is easier than what came in."
-    if not (settings.get("decontaminate") or {}).get("benchmarks"):
+    compared_with = settings.get("decontaminate")
+    if not isinstance(compared_with, Mapping) or not compared_with.get("benchmarks"):
         yield "It was compared with no benchmark: check it against those you will report."
     yield "Nothing was filtered for personal data or for harm."
 

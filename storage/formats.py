@@ -14,9 +14,8 @@ import polars as pl
 
 from schemas.errors import InputError
 from schemas.formats import Format
-from schemas.hashing import digest
 from storage.dataset_folder import Content, Kind, Table, as_message
-from storage.row_streams import Columns, RowStream
+from storage.row_streams import RowStream
 
 WITHOUT_IDS: tuple[Format, ...] = ("triplets", "openai")
 """Formats in which one more column would mean something: their ids lie beside them, ids/NAME-SPLIT.txt, line by line.
@@ -104,23 +103,6 @@ def prompts(rows: Frame, kind: Kind) -> Frame:
         whole = pl.concat_list(pl.struct(role=pl.lit("system"), content=system), message("user", "prompt"))
         rows = rows.select(*kept(rows), prompt=pl.when(system.is_null()).then(user).otherwise(whole))
     return rows.select(*kept(rows), "prompt")
-
-
-def each_prompt_once(rows: RowStream) -> RowStream:
-    """The first row of every prompt."""
-
-    def read(columns: Columns) -> Iterator[Frame]:
-        seen: set[bytes] = set()
-        for batch in rows.batches():
-            keys = [digest(prompt) for prompt in batch["prompt"].to_list()]
-            first = []
-            for key in keys:
-                first.append(key not in seen)
-                seen.add(key)
-            chosen = batch.filter(pl.Series(first, dtype=pl.Boolean))
-            yield chosen if columns is None else chosen.select(columns)
-
-    return RowStream(read, schema=lambda: rows.schema)
 
 
 def triplets(rows: Frame, _: Kind) -> Frame:
@@ -309,7 +291,7 @@ def in_format(wanted: Format, rows: RowStream, kind: Kind) -> RowStream:
     """A split in one format."""
     shape = SHAPES[wanted]
     shaped = rows.map(lambda batch: shape.make(batch, kind), same_height=shape.one_each)
-    return each_prompt_once(shaped) if wanted == "prompts" else shaped
+    return shaped.unique("prompt") if wanted == "prompts" else shaped
 
 
 def id_lines(rows: RowStream) -> Iterator[bytes]:

@@ -84,7 +84,7 @@ def push(folder: Path, target: Target, message: str, tell: Callable[[str], None]
 
     api = HfApi()
     check_whole(folder)
-    card = (folder / CARD).read_text()
+    card = (folder / CARD).read_text("utf-8")
     with explained(target.repo):
         check_owner(api.whoami(), target.repo)
     for attempt in range(TRIES):
@@ -128,7 +128,7 @@ def planned(folder: Path, target: Target) -> Changes:
     from huggingface_hub import HfApi
 
     with explained(target.repo):
-        return seen(HfApi(), folder, (folder / CARD).read_text(), target)[1]
+        return seen(HfApi(), folder, (folder / CARD).read_text("utf-8"), target)[1]
 
 
 def seen(api: Any, folder: Path, card: str, target: Target) -> tuple[Remote, Changes]:
@@ -203,16 +203,18 @@ def look(api: Any, repo: str, branch: str) -> Remote:
         return Remote()
     files = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in info.siblings or ()}
 
-    def text(name: str) -> bytes:
+    def text(name: str) -> str:
         if name not in files:
-            return b""
-        return Path(api.hf_hub_download(repo, name, repo_type="dataset", revision=info.sha)).read_bytes()
+            return ""
+        path = Path(api.hf_hub_download(repo, name, repo_type="dataset", revision=info.sha))
+        try:
+            return path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name} of {repo} is no UTF-8 text; mend it or delete it there") from error
 
-    marker = orjson.loads(text(MARKER) or b"null")
-    card = text(CARD).decode(errors="replace")
-    return Remote(
-        True, True, bool(info.private), info.sha or "", files, marker if isinstance(marker, dict) else None, card
-    )
+    marker = orjson.loads(text(MARKER) or "null")
+    known = marker if isinstance(marker, dict) else None
+    return Remote(True, True, bool(info.private), info.sha or "", files, known, text(CARD))
 
 
 def check_ours(folder: Path, repo: str, remote: Remote, force: bool) -> None:

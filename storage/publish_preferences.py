@@ -1,14 +1,12 @@
 """Preference rows that trainers read, the pools behind them, and the prompts that were kept."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import polars as pl
 
-from schemas.hashing import digest
 from storage.publish import preference_rows
-from storage.row_streams import Columns, RowStream
+from storage.row_streams import RowStream
 
 STAYS = pl.col("kept") & pl.col("within")
 
@@ -33,19 +31,8 @@ def pair_rows(pairs: RowStream) -> RowStream:
 
 def prompt_rows(pairs: RowStream) -> RowStream:
     """The prompts whose pairs stay, for Self-RIP."""
-    staying = pairs.filter(STAYS)
-
-    def read(columns: Columns) -> Iterator[pl.DataFrame]:
-        seen: set[bytes] = set()
-        for batch in staying.batches(["parent_id", "prompt", "system", "source"]):
-            first = []
-            for key in map(digest, batch["parent_id"]):
-                first.append(key not in seen)
-                seen.add(key)
-            rows = batch.filter(pl.Series(first, dtype=pl.Boolean)).rename({"parent_id": "id"})
-            yield rows if columns is None else rows.select(columns)
-
-    return RowStream(read)
+    staying = pairs.filter(STAYS).unique("parent_id")
+    return staying.map(lambda batch: batch.select(id="parent_id", prompt="prompt", system="system", source="source"))
 
 
 def pool_rows(pools: RowStream) -> RowStream:

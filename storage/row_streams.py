@@ -9,6 +9,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.hashing import digest
+
 BATCH_BYTES, BATCH_ROWS = 16 << 20, 8192
 """The most that a batch holds, of what a Parquet file says of its size before compression, and in rows."""
 READ_AHEAD = 1 << 20  # bytes of a column that are read at once: a row group may be as large as its file
@@ -102,6 +104,21 @@ class RowStream:
                 yield rows if columns is None else rows.select(columns)
 
         return RowStream(read, lambda: sum(batch.height for batch in read(needed or None)), lambda: self.schema)
+
+    def unique(self, column: str) -> "RowStream":
+        """The first row of every value of a column."""
+
+        def read(columns: Columns) -> Iterator[pl.DataFrame]:
+            seen: set[bytes] = set()
+            for batch in self.batches(None if columns is None else list(dict.fromkeys([*columns, column]))):
+                flags = []
+                for key in map(digest, batch[column].to_list()):
+                    flags.append(key not in seen)
+                    seen.add(key)
+                rows = batch.filter(pl.Series(flags, dtype=pl.Boolean))
+                yield rows if columns is None else rows.select(columns)
+
+        return RowStream(read, schema=lambda: self.schema)
 
     def where(self, flags: pl.Series) -> "RowStream":
         """The rows whose flag, by their place, is true."""

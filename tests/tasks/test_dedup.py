@@ -298,7 +298,7 @@ def test_of_earlier_rows_only_what_is_compared_is_read(store: Store) -> None:
     start = answers.dictionary_page_offset or answers.data_page_offset
     path.write_bytes(path.read_bytes()[:start] + bytes(200) + path.read_bytes()[start + 200 :])
     seal = seal.model_copy(update={"checksum": file_checksum(path)})
-    with pytest.raises(OSError, match="data|page|zstd|decompress|deserialize"):
+    with pytest.raises(OSError, match=r"(?i)data|page|zstd"):
         pq.read_table(path, columns=["chosen"])
     write_manifest(store, Manifest(stage="unique_rows", key="k", identity={}, parts=(seal,)))
     later = WORDS.model_copy(update={"against": (("unique_rows", "k"),)})
