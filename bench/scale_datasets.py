@@ -110,7 +110,8 @@ PAIR = (
 
 
 def part(store, stage, columns, rows):  # type: ignore[no-untyped-def]
-    """One sealed part, written in one row group; its seal and its columns' types."""
+    """One sealed part, written as stages write theirs; its seal and its columns' types."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from schemas.artifacts import PartSeal
@@ -118,12 +119,8 @@ def part(store, stage, columns, rows):  # type: ignore[no-untyped-def]
 
     file = store.root / "parts" / stage / f"{stage}.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
-    writer = None
-    for batch in batches(rows):
-        batch = batch.select(list(columns))
-        writer = writer or pq.ParquetWriter(file, batch.schema, compression="zstd")
-        writer.write_batch(batch)
-    writer.close()
+    table = pa.Table.from_batches([batch.select(list(columns)) for batch in batches(rows)])
+    pq.write_table(table, file, compression="zstd")
     seal = PartSeal(
         key=stage,
         stage=stage,
@@ -133,7 +130,7 @@ def part(store, stage, columns, rows):  # type: ignore[no-untyped-def]
         rows_in=rows,
         rows=rows,
     )
-    return seal, {field.name: str(field.type) for field in batch.schema}
+    return seal, {field.name: str(field.type) for field in table.schema}
 
 
 def batches(rows: int) -> Iterator:  # type: ignore[type-arg]

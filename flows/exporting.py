@@ -15,8 +15,7 @@ from schemas.errors import InputError
 from schemas.export_settings import ExportSettings
 from schemas.hashing import content_hash
 from storage.artifacts import Store
-from storage.cards import merged_card, outline_of
-from storage.dataset_folder import CARD, Dataset, card_in, files_of, is_ours, marker_of, read_dataset, write_dataset
+from storage.dataset_folder import CARD, Dataset, card_for, files_of, is_ours, marker_of, read_dataset, write_dataset
 from storage.files import locked, scratch
 from storage.formats import formatted
 from storage.hub import Target, planned, push
@@ -43,11 +42,7 @@ def export(asked: ExportSettings, dry_run: bool = False) -> dict[str, Any]:
     if not on_hub and not asked.force:
         check_same(to, dataset)
     told = {"run": run.id, "to": asked.to, "rows": dataset.rows}
-    kept = (
-        []
-        if on_hub
-        else merged_card(card, card_in(to), outline_of(marker_of(to)), str(to / CARD), force=asked.force)[1]
-    )
+    kept = [] if on_hub else card_for(to, card, force=asked.force).kept
     if not on_hub and not dry_run:
         with locked(store.lock_path("export", content_hash(str(to))[:16]), lambda: None):
             write_dataset(to, dataset, card, force=asked.force)

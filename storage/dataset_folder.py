@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import InputError, StoreError, SynthmillError
 from schemas.hashing import content_hash, file_checksum
-from storage.cards import merged_card, outline, outline_of
+from storage.cards import MergedCard, merged_card, outline, outline_of
 from storage.files import read_json, write_json, write_text
 from storage.row_streams import Columns, RowStream, parquet_batches, parquet_schema
 from storage.shards import Shards, as_texts, write_checked, write_shards
@@ -115,17 +115,21 @@ def write_dataset(folder: Path, dataset: Dataset, card: str, *, force: bool = Tr
     Raises InputError for such changes, StoreError for a folder that cannot be written.
     """
     before, earlier, remembered = files_of(folder), card_in(folder), outline_of(marker_of(folder))
-    text = merged_card(card, earlier, remembered, str(folder / CARD), force=force).text
+    text = card_for(folder, card, force=force).text
     shards = dataset.shards()
-    planned = {*dataset.files, *chain.from_iterable(some.names for some in shards.values())}
+    names = {*dataset.files, *chain.from_iterable(some.names for some in shards.values())}
+    new = {name for name in names if not (folder / name).exists()}  # the others are listed, or somebody else's
     configs = {
         name: {"kind": t.kind, "about": t.about, "splits": {split: rows.height for split, rows in t.splits.items()}}
         for name, t in dataset.tables.items()
     }
     marker = {"title": dataset.title, "intro": dataset.intro, "body": dataset.body, "configs": configs, **dataset.facts}
-    interim = {"files": [], "written": sorted(before | planned), UNFINISHED: earlier, "card": remembered}
+    interim = {"files": [], "written": sorted(before | new), UNFINISHED: earlier, "card": remembered}
     write_json(folder / MARKER, {**marker, **interim})  # ours from now on
-    (folder / CARD).unlink(missing_ok=True)
+    try:
+        (folder / CARD).unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
     checksums: dict[str, str] = {}
     for (name, split), some in shards.items():
         checksums |= write_shards(folder, some, dataset.tables[name].splits[split])
@@ -138,6 +142,11 @@ def write_dataset(folder: Path, dataset: Dataset, card: str, *, force: bool = Tr
     marker |= {"files": sorted(dataset.files), "written": written, "checksums": checksums, "card": outline(card)}
     write_json(folder / MARKER, {**marker, "self": content_hash(marker)})
     return dataset.rows
+
+
+def card_for(folder: Path, card: str, *, force: bool) -> MergedCard:
+    """A card of ours as it is written into a folder, with what its owner wrote there. Raises as `write_dataset`."""
+    return merged_card(card, card_in(folder), outline_of(marker_of(folder)), str(folder / CARD), force=force)
 
 
 def card_in(folder: Path) -> str:

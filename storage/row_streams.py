@@ -169,10 +169,11 @@ def parquet_batches(path: Path, columns: Columns) -> Iterator[pa.Table]:
         step = rows_at_once(sum(group.total_byte_size for group in groups), file.metadata.num_rows)
         wanted = None if columns is None else list(columns)
         empty = True
-        for batch in file.iter_batches(step, columns=wanted):
-            empty = False
-            table = pa.Table.from_batches([batch])
-            yield table if wanted is None else table.select(wanted)
+        for number in range(len(groups)):  # over several at once, pyarrow keeps the bytes of those that it has read
+            for batch in file.iter_batches(step, row_groups=[number], columns=wanted):
+                empty = False
+                table = pa.Table.from_batches([batch])
+                yield table if wanted is None else table.select(wanted)
         if empty:
             table = file.schema_arrow.empty_table()
             yield table if wanted is None else table.select(wanted)
