@@ -14,6 +14,7 @@ from schemas.hashing import digest
 BATCH_BYTES, BATCH_ROWS = 16 << 20, 8192
 """The most that a batch holds, of what a Parquet file says of its size before compression, and in rows."""
 READ_AHEAD = 1 << 20  # bytes of a column that are read at once: a row group may be as large as its file
+PRE_BUFFER = False  # pyarrow's default holds the bytes of every row group until the last one is read
 OLDEST = pl.CompatLevel.oldest()
 
 Columns = Sequence[str] | None
@@ -164,16 +165,15 @@ def parquet_schema(path: Path, plain: Callable[[pa.Table], pa.Table] = lambda ta
 
 def parquet_batches(path: Path, columns: Columns) -> Iterator[pa.Table]:
     """A Parquet file batch by batch, whatever its row groups; one empty table where it has no row."""
-    with pq.ParquetFile(path, buffer_size=READ_AHEAD) as file:
+    with pq.ParquetFile(path, buffer_size=READ_AHEAD, pre_buffer=PRE_BUFFER) as file:
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         step = rows_at_once(sum(group.total_byte_size for group in groups), file.metadata.num_rows)
         wanted = None if columns is None else list(columns)
         empty = True
-        for number in range(len(groups)):  # over several at once, pyarrow keeps the bytes of those that it has read
-            for batch in file.iter_batches(step, row_groups=[number], columns=wanted):
-                empty = False
-                table = pa.Table.from_batches([batch])
-                yield table if wanted is None else table.select(wanted)
+        for batch in file.iter_batches(step, columns=wanted):
+            empty = False
+            table = pa.Table.from_batches([batch])
+            yield table if wanted is None else table.select(wanted)
         if empty:
             table = file.schema_arrow.empty_table()
             yield table if wanted is None else table.select(wanted)
