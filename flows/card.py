@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-import polars as pl
 import yaml
 
 from flows.pages import Made, funnel, render
@@ -14,9 +14,11 @@ from schemas.licenses import most_restrictive
 from schemas.settings import RunSettings
 from storage.artifacts import Store
 from storage.card_metadata import metadata
-from storage.dataset_folder import Dataset, as_message
+from storage.cards import BEGIN, END
+from storage.dataset_folder import Dataset, Table, as_message
 from storage.provenance import MadeFrom, made_from, public_engine, public_settings
 from storage.publish import compared
+from storage.row_streams import RowStream
 from tasks.filtering import language_of
 
 CONFIG = "synthmill.yaml"
@@ -25,29 +27,34 @@ TEXTS = ("chosen", "messages", "completion", "prompt", "query", "anchor", "conve
 HERE = "THIS FOLDER"
 
 
-def publishable(
-    store: Store, flow: str, dataset: Dataset, made: Made, settings: RunSettings, **more: Any
+def publishable(store: Store, flow: str, dataset: Dataset, made: Made, settings: RunSettings) -> tuple[Dataset, str]:
+    """A run's dataset with its settings beside it, and its card. made: manifests by stage, in their order."""
+    beside = config_file(settings.model_dump(mode="json", exclude_defaults=True))
+    whole = replace(dataset, files={**dataset.files, CONFIG: beside})
+    return with_card(store, flow, whole, made, settings.model_dump(mode="json"))
+
+
+def config_file(settings: Mapping[str, Any]) -> bytes:
+    """What lies beside a dataset: the settings that differ from the defaults."""
+    text: str = yaml.safe_dump(public_settings(settings), sort_keys=False, allow_unicode=True, width=110)
+    return text.encode()
+
+
+def with_card(
+    store: Store, flow: str, dataset: Dataset, made: Made, settings: Mapping[str, Any], **more: Any
 ) -> tuple[Dataset, str]:
-    """A dataset with its settings beside it, and its card. made: manifests by stage, in their order; more: place (where
-    it will be loaded from), run, parted (split by prompt), license.
+    """A dataset with its facts, and its card. settings: as the run's record holds them, perhaps another version's;
+    more: place (where it will be loaded from), run, parted (split by prompt), license.
     """
-    given = public_settings(settings)
-    text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=110)
     sources = list(made_from(settings))
     artifacts = {stage: manifest.key for stage, manifest in made.items()}
-    whole = Dataset(
-        dataset.title,
-        dataset.intro,
-        dataset.tables,
-        dataset.body,
-        {**dataset.files, CONFIG: text.encode()},
-        {
-            "flow": flow,
-            "sources": [one.name for one in sources],
-            "synthmill": version("synthmill"),
-            "artifacts": artifacts,
-        },
-    )
+    facts = {
+        "flow": flow,
+        "sources": [source.name for source in sources],
+        "synthmill": version("synthmill"),
+        "artifacts": artifacts,
+    }
+    whole = replace(dataset, facts=facts)
     return whole, card(store, flow, whole, made, settings, sources, **more)
 
 
@@ -56,7 +63,7 @@ def card(
     flow: str,
     dataset: Dataset,
     made: Made,
-    settings: RunSettings,
+    settings: Mapping[str, Any],
     sources: Sequence[MadeFrom],
     *,
     place: str = HERE,
@@ -65,12 +72,14 @@ def card(
     license: str = "",
 ) -> str:
     """README.md, YAML metadata first."""
-    stated = license or getattr(settings, "license", "")
-    license = stated or most_restrictive(one.license for one in sources)
+    stated = license or settings.get("license") or ""
+    license = stated or most_restrictive(source.license for source in sources)
     filled = dataset.filled()
     name, splits = next(iter(filled.items()))
     return render(
         "card.md",
+        begin=BEGIN,
+        end=END,
         metadata=metadata(flow, dataset, license, languages(filled)),
         dataset=dataset,
         flow=flow,
@@ -87,18 +96,20 @@ def card(
         stated=bool(stated),
         limits=list(limits(dataset, made, settings)),
         version=version("synthmill"),
-        seed=settings.seed,
+        seed=settings.get("seed"),
     )
 
 
-def languages(filled: Mapping[str, Mapping[str, pl.DataFrame]]) -> list[str]:
+def languages(filled: Mapping[str, Mapping[str, RowStream]]) -> list[str]:
     """The languages of a sample of rows, those that a twentieth of them or more are in."""
     counted: Counter[str] = Counter()
     for splits in filled.values():
-        for frame in splits.values():
-            rows = frame[:: max(1, frame.height // LANGUAGES_FROM)]
+        for rows in splits.values():
             column = next((name for name in TEXTS if name in rows.columns), None)
-            counted.update(language_of(said) for said in map(last_said, rows[column] if column else ()) if said)
+            if column:
+                sample = range(0, rows.height, max(1, rows.height // LANGUAGES_FROM))
+                texts = map(last_said, rows.take(sample, [column])[column].to_list())
+                counted.update(language_of(text) for text in texts if text)
     counted.pop("", None)
     return sorted(name for name, count in counted.items() if count >= LANGUAGE_SHARE * counted.total())
 
@@ -121,7 +132,7 @@ def models_of(made: Made) -> dict[str, list[str]]:
     return found
 
 
-def limits(dataset: Dataset, made: Made, settings: RunSettings) -> Iterator[str]:
+def limits(dataset: Dataset, made: Made, settings: Mapping[str, Any]) -> Iterator[str]:
     """What a user should know before training on it."""
     if models_of(made):
         yield (
@@ -139,17 +150,17 @@ def limits(dataset: Dataset, made: Made, settings: RunSettings) -> Iterator[str]
     dropped = sum(sum(manifest.dropped.values()) for manifest in made.values())
     if dropped:
         yield f"{dropped:,} rows were dropped on the way (the table above): what is left is easier than what came in."
-    if not getattr(getattr(settings, "decontaminate", None), "benchmarks", ()):
+    compared_with = settings.get("decontaminate")
+    if not isinstance(compared_with, Mapping) or not compared_with.get("benchmarks"):
         yield "It was compared with no benchmark: check it against those you will report."
     yield "Nothing was filtered for personal data or for harm."
 
 
-def endings(tables: Mapping[str, Any]) -> Counter[Ending]:
+def endings(tables: Mapping[str, Table]) -> Counter[Ending]:
     """How many rows have an answer that ended so, of those that say it."""
-    found: Counter[Ending] = Counter()
-    for table in tables.values():
-        for frame in table.splits.values():
-            if "finish_reason" in frame.columns:
-                for reason, count in frame["finish_reason"].value_counts().iter_rows():
-                    found[ending_of(reason)] += count
-    return found
+    counted: Counter[Ending] = Counter()
+    streams = [rows for table in tables.values() for rows in table.splits.values() if "finish_reason" in rows.columns]
+    for batch in (batch for rows in streams for batch in rows.batches(["finish_reason"])):
+        for reason, count in batch["finish_reason"].value_counts().iter_rows():
+            counted[ending_of(reason)] += count
+    return counted

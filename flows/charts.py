@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from math import floor, log10
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,10 @@ def colour(name: str) -> str:
     return COLOURS.get(name, "s2")
 
 
-def histogram(series: Mapping[str, Sequence[float]], title: str) -> str:
-    """Several distributions over each other, each in the colour of its name; each bar tells its range and count."""
+def histogram(series: Mapping[str, Any], title: str) -> str:
+    """Several distributions over each other, each in the colour of its name; each bar tells its range and count.
+    series: numbers (arrays, or what becomes one) by name.
+    """
     arrays = {name: np.asarray(values, np.float64) for name, values in series.items()}
     arrays = {name: values[np.isfinite(values)] for name, values in arrays.items()}
     everything = np.concatenate([*arrays.values(), np.zeros(0)])

@@ -13,6 +13,7 @@ from flows.looking import open_store, plain, shortened, table
 from schemas.errors import InputError
 from storage.artifacts import Store
 from storage.dataset_folder import Dataset, as_message, read_dataset
+from storage.row_streams import RowStream
 from storage.runs import RunRecord, find_run, manifests_of
 
 Change = tuple[Any, Any]
@@ -109,9 +110,9 @@ def dataset_of(store: Store, run: RunRecord) -> Dataset | None:
     return read_dataset(store.root / "datasets" / Path(run.dataset).name) if run.dataset else None
 
 
-def rows_in(dataset: Dataset | None, name: str) -> pl.DataFrame:
-    there = dataset.tables.get(name) if dataset else None
-    return there.rows if there else pl.DataFrame()
+def rows_in(dataset: Dataset | None, name: str) -> RowStream:
+    table = dataset.tables.get(name) if dataset else None
+    return table.rows if table else RowStream.of(pl.DataFrame())
 
 
 def flat(value: Any, before: str = "") -> Iterator[tuple[str, Any]]:
@@ -153,11 +154,16 @@ def numbers_of(dataset: Dataset) -> Iterator[tuple[str, pl.Series]]:
         rows = one.rows
         for column in ("chosen_reward", "rejected_reward"):
             if column in rows.columns:
-                yield f"{name}: {column}", rows[column].drop_nulls()
+                yield f"{name}: {column}", rows.frame([column])[column].drop_nulls()
         for column in ("chosen", "rejected", "completion", "messages"):
             if one.kind != "other" and column in rows.columns:
-                said = [len(as_message(chat[-1]).get("content") or "") for chat in rows[column].to_list() if chat]
-                yield f"{name}: characters of {column}", pl.Series(said, dtype=pl.Int64)
+                lengths = [
+                    len(as_message(chat[-1]).get("content") or "")
+                    for batch in rows.batches([column])
+                    for chat in batch[column].to_list()
+                    if chat
+                ]
+                yield f"{name}: characters of {column}", pl.Series(lengths, dtype=pl.Int64)
 
 
 def spread(numbers: pl.Series) -> list[float] | None:
@@ -166,7 +172,7 @@ def spread(numbers: pl.Series) -> list[float] | None:
     return [len(numbers), float(numbers.mean()), *(float(numbers.quantile(q, "linear")) for q in QUANTILES)]  # type: ignore[arg-type]
 
 
-def compared_rows(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, Any]:
+def compared_rows(before: RowStream, after: RowStream) -> dict[str, Any]:
     """Rows by id: in both, changed, lost, gained; with the first of those lost and gained."""
     one, other = hashed(before), hashed(after)
     both = one.join(other, "id", suffix="_after")
@@ -182,23 +188,23 @@ def compared_rows(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def hashed(rows: pl.DataFrame) -> pl.DataFrame:
+def hashed(rows: RowStream) -> pl.DataFrame:
     """id, said: a number for all that the rows of an id say, in any order."""
     if "id" not in rows.columns:
         return pl.DataFrame(schema={"id": pl.String, "said": pl.UInt64})
-    line = pl.struct(pl.exclude("id")).struct.json_encode().hash() if rows.width > 1 else pl.lit(0, pl.UInt64)
-    return rows.select("id", said=line).group_by("id", maintain_order=True).agg(pl.col("said").sum())
+    several = len(rows.columns) > 1
+    line = pl.struct(pl.exclude("id")).struct.json_encode().hash() if several else pl.lit(0, pl.UInt64)
+    lines = pl.concat([batch.select("id", said=line) for batch in rows.batches()])
+    return lines.group_by("id", maintain_order=True).agg(pl.col("said").sum())
 
 
-def examples(rows: pl.DataFrame, some: pl.DataFrame) -> list[tuple[str, str]]:
+def examples(rows: RowStream, some: pl.DataFrame) -> list[tuple[str, str]]:
     """The first of some ids, each with what its row is about."""
     ids = some["id"].head(EXAMPLES)
-    found = (
-        rows.filter(pl.col("id").is_in(ids.implode())).unique("id", keep="first", maintain_order=True)
-        if len(ids)
-        else rows[:0]
-    )
-    return [(row["id"], text_of(row)) for row in found.to_dicts()]
+    if not len(ids):
+        return []
+    chosen = rows.filter(pl.col("id").is_in(ids.implode())).frame().unique("id", keep="first", maintain_order=True)
+    return [(row["id"], text_of(row)) for row in chosen.to_dicts()]
 
 
 def text_of(row: Mapping[str, Any]) -> str:

@@ -1,23 +1,21 @@
 """`synthmill export`: a run's dataset in trainers' formats, split, with its card, to a folder or to the Hub."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+import yaml
 
-from flows.card import publishable
+from flows.card import CONFIG, config_file, with_card
 from flows.looking import open_store
-from flows.plans import FLOWS
 from flows.report import PAGE, report_page
 from schemas.errors import InputError
 from schemas.export_settings import ExportSettings
 from schemas.hashing import content_hash
-from schemas.settings import RunSettings
 from storage.artifacts import Store
-from storage.dataset_folder import Dataset, files_of, is_ours, marker_of, read_dataset, write_dataset
+from storage.dataset_folder import CARD, Dataset, card_for, files_of, is_ours, marker_of, read_dataset, write_dataset
 from storage.files import locked, scratch
 from storage.formats import formatted
 from storage.hub import Target, planned, push
@@ -44,17 +42,20 @@ def export(asked: ExportSettings, dry_run: bool = False) -> dict[str, Any]:
     if not on_hub and not asked.force:
         check_same(to, dataset)
     told = {"run": run.id, "to": asked.to, "rows": dataset.rows}
+    kept = [] if on_hub else card_for(to, card, force=asked.force).kept
     if not on_hub and not dry_run:
         with locked(store.lock_path("export", content_hash(str(to))[:16]), lambda: None):
-            write_dataset(to, dataset, card, asked.shard_bytes)
+            write_dataset(to, dataset, card, force=asked.force)
+        print_kept(kept)
         print(f"{dataset.rows:,} rows -> {to}", file=sys.stderr)
         return told
     with scratch(store.root, "export") as folder:
-        write_dataset(folder, dataset, card, asked.shard_bytes)
+        write_dataset(folder, dataset, card)
         if not on_hub:
             list_files(folder, {})
             there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
             print("".join(f"deleted: {name}\n" for name in sorted(files_of(to) - there)), end="")
+            print_kept(kept)
         elif dry_run:
             list_changes(folder, run, asked)
         else:
@@ -62,30 +63,33 @@ def export(asked: ExportSettings, dry_run: bool = False) -> dict[str, Any]:
     return told
 
 
+def print_kept(kept: Sequence[str]) -> None:
+    """What of a card's owner stays in it."""
+    for what in kept:
+        print(f"kept in {CARD}, as its owner has it: {what}", file=sys.stderr)
+
+
 def prepared(store: Store, run: RunRecord, asked: ExportSettings) -> tuple[Dataset, str]:
-    """A run's dataset as it is asked for, and its card. Raises InputError where it is gone, or no format suits."""
+    """A run's dataset as it is asked for, and its card. Raises InputError where it is gone, or no format suits.
+
+    The run may be another version's: its settings are taken as they were written, not as today's.
+    """
     made = read_dataset(store.root / "datasets" / Path(run.dataset).name)
     tables, files = formatted(split_by_prompt(made.tables, asked.test), asked.formats)
-    beside = {name: public_file(name, data) for name, data in made.files.items()}
-    return publishable(
+    beside = {name: public_file(name, data) for name, data in made.files.items() if isinstance(data, bytes)}
+    beside[CONFIG] = config_file(yaml.safe_load(beside[CONFIG]) if CONFIG in beside else run.settings)
+    page = report_page(store, run, made).encode()
+    return with_card(
         store,
         run.flow,
-        replace(made, tables=tables, files={**beside, **files, PAGE: report_page(store, run, made).encode()}),
+        replace(made, tables=tables, files={**beside, **files, PAGE: page}, shard_bytes=asked.shard_bytes),
         manifests_of(store, run),
-        settings_of(run),
+        run.settings,
         place=asked.to.removeprefix(HUB) if asked.to.startswith(HUB) else Path(asked.to).resolve().name,
         run=run.id,
         parted=asked.test > 0,
         license=asked.license,
     )
-
-
-def settings_of(run: RunRecord) -> RunSettings:
-    """What the run was told; raises InputError for what this version no longer knows."""
-    try:
-        return FLOWS[run.flow][0].model_validate(run.settings)
-    except (KeyError, ValidationError) as error:
-        raise InputError(f"run {run.id} is of another version of synthmill ({error}); run its flow again") from error
 
 
 def check_place(to: Path, asked: ExportSettings, store: Store) -> None:
@@ -131,6 +135,7 @@ def push_to_hub(folder: Path, dataset: Dataset, run: RunRecord, asked: ExportSet
     target = target_of(run, asked)
     message = f"synthmill {run.flow}, run {run.id}"
     done = push(folder, target, message, lambda said: print(said, file=sys.stderr, flush=True))
+    print_kept(done.changes.kept)
     sent, deleted = len(done.changes.sent), len(done.changes.deleted)
     what = f"{sent} files sent, {len(done.changes.same)} as they were, {deleted} deleted"
     if not sent and not deleted:
@@ -151,3 +156,4 @@ def list_changes(folder: Path, run: RunRecord, asked: ExportSettings) -> None:
     list_files(folder, {**dict.fromkeys(changes.sent, "send"), **dict.fromkeys(changes.same, "same")})
     for name in changes.deleted:
         print(f"deleted on the Hub: {name}")
+    print_kept(changes.kept)

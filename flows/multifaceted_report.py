@@ -1,5 +1,7 @@
 """What `multifaceted` and `judge` publish: their rows, and the numbers and the picture for the card."""
 
+from collections.abc import Iterator
+from itertools import islice, repeat
 from typing import Any
 
 import polars as pl
@@ -9,8 +11,9 @@ from flows.sunburst import sunburst
 from schemas.hashing import child_id
 from storage.artifacts import Store
 from storage.dataset_folder import Dataset, Kind, Table
-from storage.publish import read_frame
-from storage.publish_multifaceted import ABOUT, aligned_rows, bench_rows, reward_rows, sft_rows
+from storage.publish import read_frame, stream_of
+from storage.publish_multifaceted import ABOUT, TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
+from storage.row_streams import RowStream
 from tasks.coverage import coverage
 from tasks.diversity import spread
 from tasks.embeddings import embed
@@ -23,67 +26,92 @@ SYSTEMS_COMPARED = 20_000
 
 def multifaceted_dataset(store: Store, made: Made, drawn: PreferenceSets, embedder: str) -> Dataset:
     """The splits, and the card's tables and picture."""
-    variants = read_frame(store, made["variants"])
-    pairs = read_frame(store, made["aligned_pairs"])
-    bench, unseen = pl.DataFrame(), pl.Series([], dtype=pl.String)
+    variants, pairs = stream_of(store, made["variants"]), stream_of(store, made["aligned_pairs"])
+    training, bench = pairs.filter(TRAINS).map(aligned_rows), RowStream.of(pl.DataFrame())
+    unseen: set[str] = set()
     if "rubrics" in made:
-        bench, unseen = bench_rows(read_frame(store, made["rubrics"])), read_frame(store, made["bench_variants"])["id"]
-    aligned_to = [child_id(*one) for one in pairs.select("parent_id", "chosen_index").iter_rows()]
-    tests = pairs.filter(pl.Series(aligned_to, dtype=pl.String).is_in(unseen.implode()))
-    splits: dict[str, tuple[Kind, dict[str, pl.DataFrame]]] = {
-        "sft": ("conversations", {"train": sft_rows(variants)}),
-        "small": ("conversations", {"train": sft_rows(variants, picked=True)}),
-        "preference": ("preferences", {"train": aligned_rows(pairs)}),
+        bench = stream_of(store, made["rubrics"]).map(bench_rows)
+        unseen = set(read_frame(store, made["bench_variants"], ["id"])["id"])
+
+    def is_test(pair: dict[str, Any]) -> bool:
+        return child_id(pair["parent_id"], pair["chosen_index"]) in unseen
+
+    aligned_to = pl.struct("parent_id", "chosen_index").map_elements(is_test, return_dtype=pl.Boolean)
+    splits: dict[str, tuple[Kind, dict[str, RowStream]]] = {
+        "sft": ("conversations", {"train": variants.filter(TRAINS).map(sft_rows)}),
+        "small": ("conversations", {"train": variants.filter(TRAINS & pl.col("picked")).map(sft_rows)}),
+        "preference": ("preferences", {"train": training}),
         "rm": (
             "other",
-            {"train": reward_rows(pairs.filter(pl.col("split") == "train")), "test": reward_rows(tests)},
+            {
+                "train": pairs.filter(TRAINS).map(reward_rows),
+                "test": pairs.filter(aligned_to).map(reward_rows),
+            },
         ),
         "bench": ("other", {"test": bench}),
     }
-    values = value_table(variants)
-    picture = sunburst(value_tree(values), "The values in this dataset", (f"{values.height:,}", "values"))
+    values = value_counts(variants)
+    total = int(values["count"].sum())
+    picture = sunburst(value_tree(values), "The values in this dataset", (f"{total:,}", "values"))
     return Dataset(
         "Multifaceted preference data",
         f"Instructions, each under {drawn.count} system messages that stand for {drawn.count} people's values.",
         {name: Table(rows, kind, ABOUT[name]) for name, (kind, rows) in splits.items()},
-        render("multifaceted.md", **figures(store, made, drawn, embedder), picture="values.svg"),
+        render("multifaceted.md", **figures(store, made, drawn, embedder, values), picture="values.svg"),
         {"values.svg": picture.encode()},
     )
 
 
-def figures(store: Store, made: Made, drawn: PreferenceSets, embedder: str) -> dict[str, Any]:
-    """What survived each step, how even the values came out, how different the variants are."""
-    values = value_table(read_frame(store, made["variants"], ("split", "preference_set")))
+def figures(store: Store, made: Made, drawn: PreferenceSets, embedder: str, values: pl.DataFrame) -> dict[str, Any]:
+    """What survived each step, how even the values came out, how different the variants are; values: counted."""
     return {
         "coverage": [
             row | {"split": split}
             for split, side in drawn.sides.items()
-            if (mine := values.filter(pl.col("split") == split)).height
-            for row in coverage(side, mine.iter_rows(named=True))
+            if (counts := values.filter(pl.col("split") == split)).height
+            for row in coverage(side, each_value(counts))
         ],
         "diversity": diversity_of(store, made, drawn, embedder),
     }
 
 
-def value_table(variants: pl.DataFrame) -> pl.DataFrame:
-    """One row per value that a variant has, with its split."""
-    return variants.select("split", "preference_set").explode("preference_set").unnest("preference_set")
+VALUE = ("split", "dimension", "subdimension", "preference", "seed", "origin")
+
+
+def value_counts(variants: RowStream) -> pl.DataFrame:
+    """One row per value, in the order in which they come, and how many variants of its split have it."""
+    counts = pl.DataFrame(schema={**dict.fromkeys(VALUE, pl.String), "count": pl.Int64})
+    for batch in variants.batches(["split", "preference_set"]):
+        values = batch.explode("preference_set", empty_as_null=False).unnest("preference_set")
+        more = values.group_by(VALUE, maintain_order=True).agg(pl.len().cast(pl.Int64).alias("count"))
+        counts = pl.concat([counts, more]).group_by(VALUE, maintain_order=True).agg(pl.col("count").sum())
+    return counts
+
+
+def each_value(counts: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """A row of `value_counts` as often as it counts."""
+    for value in counts.iter_rows(named=True):
+        yield from repeat(value, value["count"])
 
 
 def value_tree(values: pl.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
     """dimension -> subdimension -> value -> how often; dimensions in the taxonomy's order."""
     tree: dict[str, dict[str, dict[str, int]]] = {}
     names = ["dimension", "subdimension", "preference"]
-    for dimension, subdimension, preference, count in values.group_by(names, maintain_order=True).len().iter_rows():
+    totals = values.group_by(names, maintain_order=True).agg(pl.col("count").sum())
+    for dimension, subdimension, preference, count in totals.iter_rows():
         tree.setdefault(dimension, {}).setdefault(subdimension, {})[preference] = count
     return tree
 
 
 def diversity_of(store: Store, made: Made, drawn: PreferenceSets, embedder: str) -> dict[str, Any]:
     """Means over instructions of what the stage `diversity` measured, and the spread of all system messages."""
-    columns = ("description_rouge_l", "most_alike", "alike", "system_spread", "response_rouge_l", "systems")
-    frame = read_frame(store, made["diversity"], columns)
-    systems = frame["systems"].explode(empty_as_null=False).head(SYSTEMS_COMPARED).to_list()
+    rows = stream_of(store, made["diversity"])
+    frame = rows.frame(["description_rouge_l", "alike", "system_spread", "response_rouge_l"])
+    messages = (
+        message for batch in rows.batches(["systems"]) for some in batch["systems"].to_list() for message in some
+    )
+    systems = list(islice(messages, SYSTEMS_COMPARED))
     by_dimension = {
         dimension.name: frame["description_rouge_l"].list.get(place).mean()
         for place, dimension in enumerate(drawn.taxonomy.dimensions)
@@ -99,8 +127,8 @@ def diversity_of(store: Store, made: Made, drawn: PreferenceSets, embedder: str)
 
 def scores_dataset(store: Store, made: Made) -> Dataset:
     """The judged rows, and a card with the model's scores."""
-    rows = read_frame(store, made["bench_scores"])
-    results = [shown(result) for result in bench_results(rows)]
+    rows = stream_of(store, made["bench_scores"])
+    results = [shown(result) for result in bench_results(rows.frame(["preference_set", "scores", "run_scores"]))]
     return Dataset(
         "Scores on a multifaceted bench",
         "Answers of one model to a bench of values, each judged by its rubric.",

@@ -10,7 +10,7 @@ from schemas.errors import InputError
 from schemas.hashing import content_hash
 from schemas.settings import EngineSettings, FileSettings, RunSettings
 from storage.artifacts import Store, sealed_artifact
-from storage.dataset_folder import Dataset, is_finished
+from storage.dataset_folder import Dataset, is_finished, is_whole
 from storage.provenance import stated_licenses
 from storage.sources import INSTRUCTIONS, RowKind, read_chunks
 from tasks.job import Planned, Stage, step_ids
@@ -102,8 +102,8 @@ class Plan:
         return {step: by_key[key] for key, step in steps.items() if key in by_key}
 
     def is_done(self) -> bool:
-        """Whether nothing is left to make: every artifact and the dataset are there."""
-        return is_finished(self.dataset) and self.made() is not None  # the cheaper look first
+        """Whether nothing is left to make: every artifact and the dataset are there, and whole."""
+        return is_finished(self.dataset) and is_whole(self.dataset) and self.made() is not None  # cheaper looks first
 
 
 def chain(roles: Roles, key: str, *stages: Stage) -> list[Planned]:

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -14,10 +13,11 @@ from schemas.artifacts import Manifest
 from schemas.cut_settings import LIMITS, CutSettings, Thresholds
 from schemas.endings import ending_of
 from schemas.preference_settings import PoolSettings
-from storage.artifacts import Store, read_part
+from storage.artifacts import Store
 from storage.dataset_folder import Dataset, Table
-from storage.publish import PAIR, read_frame
+from storage.publish import PAIR, stream_of
 from storage.publish_preferences import pair_rows, pool_rows, prompt_rows
+from storage.row_streams import RowStream
 from tasks.agreement import Agreement
 from tasks.cut_report import CutReport, lines
 from tasks.hacking import counted
@@ -32,7 +32,7 @@ METRICS = dict(zip(LIMITS, (*LIMITS[:2], "margin"), strict=True))  # limit -> co
 
 def preferences_dataset(store: Store, made: Made, settings: PoolSettings, scored: str, cutting: PoolPairs) -> Dataset:
     """dpo and prompts per rule, the pools, the limits and the report. scored: the key of the pools that were cut."""
-    pairs = read_frame(store, made["preferences"])
+    pairs = stream_of(store, made["preferences"])
     tables: dict[str, Table] = {}
     files: dict[str, bytes] = {}
     for one in settings.cuts:
@@ -41,13 +41,13 @@ def preferences_dataset(store: Store, made: Made, settings: PoolSettings, scored
         if one.rule == "rip":
             tables[f"prompts_{one.label}"] = Table.of(prompt_rows(mine), "prompts", PROMPT)
             if mine.height:
-                limits = limits_of(mine, one, settings.chosen_reward)
+                limits = limits_of(mine.frame(numbers_in(mine)), one, settings.chosen_reward)
                 files[f"thresholds-{one.label}.json"] = orjson.dumps(limits.model_dump(), option=orjson.OPT_INDENT_2)
     pools = next(manifest for manifest in made.values() if manifest.key == scored)
     again = f"`synthmill pairs FILE --reward-column {settings.chosen_reward}`"
     about = f"a prompt with all its answers and scores; cut it again with {again}"
-    tables["pools"] = Table.of(pool_rows(read_frame(store, pools)), "other", about)
-    told = figures(store, pools, pairs, settings, cutting)
+    tables["pools"] = Table.of(pool_rows(stream_of(store, pools)), "other", about)
+    told = figures(store, pools, pairs.frame(numbers_in(pairs)), settings, cutting)
     told["unread"] = [note for manifest in made.values() if (note := note_unread(store, manifest))]
     files["report.json"] = orjson.dumps(told, option=orjson.OPT_INDENT_2)
     reports = ["\n".join(lines(one, whole=n == 0)) for n, one in enumerate(told["cuts"])]
@@ -66,13 +66,15 @@ def preferences_dataset(store: Store, made: Made, settings: PoolSettings, scored
 def figures(
     store: Store, pools: Manifest, pairs: pl.DataFrame, settings: PoolSettings, cutting: PoolPairs
 ) -> dict[str, Any]:
-    """Per rule its report; how scorers agree; answers by flag; rewards by policy."""
+    """Per rule its report; how scorers agree; answers by flag; rewards by policy. pairs: their numbers."""
     reports = [CutReport(one) for one in settings.cuts]
     agreement, flagged = Agreement(), Counter[str]()
-    by_policy: dict[str, list[float]] = {}
+    by_policy: dict[str, tuple[int, float]] = {}  # answers, and the sum of their rewards
     cut_short = 0
     scored: dict[str, list[int]] = {}
-    for frame in parts_of(store, pools):
+    for frame in stream_of(store, pools).batches():
+        if not frame.height:
+            continue
         table, usable, flags = cutting.prepared(frame, store.root)
         flagged.update(counted(flags))
         for report in reports:
@@ -88,7 +90,8 @@ def figures(
             for answer, reward in zip(answers, rewards, strict=True):
                 cut_short += ending_of(answer["finish_reason"]) == "length"
                 if reward is not None and math.isfinite(reward):
-                    by_policy.setdefault(answer["policy"], []).append(reward)
+                    answers_so_far, total = by_policy.get(answer["policy"], (0, 0.0))
+                    by_policy[answer["policy"]] = answers_so_far + 1, total + reward
     told, staying = [], pairs.filter(pl.col("kept") & pl.col("within"))
     for report, one in zip(reports, settings.cuts, strict=True):
         mine = pairs.filter((pl.col("cut") == one.label) & pl.col("kept"))
@@ -109,12 +112,12 @@ def figures(
         "policies": [
             {
                 "policy": policy,
-                "answers": len(rewards),
-                "mean_reward": sum(rewards) / len(rewards),
+                "answers": rewarded,
+                "mean_reward": total / rewarded,
                 "chosen": int((staying["chosen_policy"] == policy).sum()),
                 "rejected": int((staying["rejected_policy"] == policy).sum()),
             }
-            for policy, rewards in by_policy.items()
+            for policy, (rewarded, total) in by_policy.items()
         ],
     }
 
@@ -132,8 +135,7 @@ def limits_of(pairs: pl.DataFrame, settings: CutSettings, reward: str) -> Thresh
     return fixed.model_copy(update={**found, **fitted})
 
 
-def parts_of(store: Store, manifest: Manifest) -> Iterator[pl.DataFrame]:
-    """An artifact's rows, part by part."""
-    for seal in manifest.parts:
-        if seal.rows:
-            yield pl.DataFrame(read_part(store, seal))
+def numbers_in(pairs: RowStream) -> list[str]:
+    """The columns of pairs that are small: verdicts, numbers, and who wrote the answers."""
+    small = ("cut", "chosen_policy", "rejected_policy")
+    return [name for name, kind in pairs.schema.items() if name in small or kind.is_numeric() or kind == pl.Boolean]

@@ -10,7 +10,8 @@ from flows.looking import shortened, table
 from flows.pages import two_places
 from flows.plan import Plan
 from schemas.artifacts import Manifest
-from storage.publish import read_frame
+from storage.publish import stream_of
+from storage.publish_preferences import STAYS
 from tasks.cut_report import lines
 
 
@@ -20,9 +21,11 @@ def show_preferences(console: Any, planned: Plan, made: Mapping[str, Manifest], 
     from rich.panel import Panel
     from rich.text import Text
 
-    pairs = read_frame(planned.store, made["preferences"]).filter(pl.col("kept") & pl.col("within"))
+    pairs = stream_of(planned.store, made["preferences"]).filter(STAYS)
     half = max(30, console.width // 2 - 2)
-    for row in pairs.unique("parent_id", maintain_order=True).head(most).iter_rows(named=True):
+    parents = pairs.frame(["parent_id"])["parent_id"].unique(maintain_order=True).head(most)
+    first = pairs.filter(pl.col("parent_id").is_in(parents.implode())).frame().unique("parent_id", maintain_order=True)
+    for row in first.iter_rows(named=True):
         console.print()
         console.print(Text(f"{row['cut']}, user: {shortened(row['prompt'], 300)}", style="bold"))
         both = [

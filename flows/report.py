@@ -2,8 +2,7 @@
 
 import base64
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +12,7 @@ import polars as pl
 from markupsafe import Markup
 
 from flows.charts import colour, histogram
-from flows.multifaceted_report import value_table, value_tree
+from flows.multifaceted_report import value_counts, value_tree
 from flows.pages import FOLDER, Made, funnel, render
 from flows.report_rows import samples
 from flows.retpo_report import figures as retrieval_figures
@@ -24,12 +23,15 @@ from storage.artifacts import Store, read_dropped
 from storage.dataset_folder import Dataset, as_message, is_finished, read_dataset
 from storage.files import write_text
 from storage.provenance import public_engine
-from storage.publish import compared, read_frame
+from storage.publish import compared, stream_of
 from storage.runs import RunRecord, manifests_of
 
 ROWS = 60
 EXAMPLES = 8
 PAGE = "report.html"
+PAIR = ("rejected", "chosen")
+SIDES = ("chosen_reward", "rejected_reward")
+LINK = {"id": pl.String, "duplicate_of": pl.String, "layer": pl.String, "similarity": pl.Float64}
 DUPLICATE = re.compile(r"of (.*) \((\w+), ([\d.]+)\)")
 
 
@@ -57,7 +59,7 @@ def report_page(store: Store, run: RunRecord, dataset: Dataset | None, rows: int
         title=dataset.title if dataset else run.flow,
         intro=dataset.intro if dataset else "",
         counters=counters(run, made, dataset),
-        tables=[(name, split, frame.height) for name, t in dataset.tables.items() for split, frame in t.splits.items()]
+        tables=[(name, split, rows.height) for name, t in dataset.tables.items() for split, rows in t.splits.items()]
         if dataset
         else [],
         funnel=drawn_funnel(made),
@@ -111,51 +113,60 @@ def reward_charts(store: Store, made: Made, dataset: Dataset | None) -> Iterator
     """Rewards of all answers, with those that were chosen and rejected; then the margins."""
     everything = all_rewards(store, made)
     for name, table in dataset.tables.items() if dataset else ():
-        frame = table.rows
-        if not frame.height or not {"chosen_reward", "rejected_reward"} <= set(frame.columns):
+        if not table.height or not set(SIDES) <= set(table.rows.columns):
             continue
-        series = {"all answers": everything} if everything else {}
-        series |= {side: frame[f"{side}_reward"].drop_nulls().to_list() for side in ("rejected", "chosen")}
-        margin = (frame["chosen_reward"] - frame["rejected_reward"]).drop_nulls().to_list()
+        rewards = table.rows.frame(SIDES)
+        series = {"all answers": everything.to_numpy()} if len(everything) else {}
+        series |= {side: rewards[f"{side}_reward"].drop_nulls().to_numpy() for side in ("rejected", "chosen")}
+        margin = (rewards["chosen_reward"] - rewards["rejected_reward"]).drop_nulls()
         yield chart(name, "rewards", series)
-        yield chart(name, "margins", {"chosen - rejected": margin})
+        yield chart(name, "margins", {"chosen - rejected": margin.to_numpy()})
 
 
-def all_rewards(store: Store, made: Made) -> list[float]:
+def all_rewards(store: Store, made: Made) -> pl.Series:
     """The reward of every answer, where a stage wrote them down as one list a pool."""
     scored = [m for m in made.values() if "list" in m.columns.get("rewards", "") and "retriever" not in m.columns]
-    stage = scored[-1] if scored else None
-    if stage is None:
-        return []
-    return read_frame(store, stage, ["rewards"])["rewards"].explode(empty_as_null=False).drop_nulls().to_list()
+    if not scored:
+        return pl.Series([], dtype=pl.Float64)
+    batches = stream_of(store, scored[-1]).batches(["rewards"])
+    return pl.concat([batch["rewards"].explode(empty_as_null=False).drop_nulls() for batch in batches])
 
 
 def length_charts(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """How long answers are, and how many turns dialogues have."""
     for name, table in dataset.tables.items():
-        rows = table.rows
-        if not rows.height:
+        if not table.height:
             continue
         if table.kind == "preferences":
-            series = {
-                side: [sum(map(letters, said)) for said in rows[side].to_list()] for side in ("rejected", "chosen")
-            }
-            yield chart(name, "characters", series)
+            sides = [batch.select(characters(side) for side in PAIR) for batch in table.rows.batches(PAIR)]
+            lengths = pl.concat(sides)
+            yield chart(name, "characters", {side: lengths[side].to_numpy() for side in PAIR})
         elif table.kind in ("conversations", "completions"):
             column = "messages" if table.kind == "conversations" else "completion"
-            answers = [
-                [one for one in map(as_message, said) if one["role"] == "assistant"] for said in rows[column].to_list()
-            ]
-            yield chart(name, "characters of an answer", {"answers": [letters(a) for some in answers for a in some]})
-            if max(map(len, answers)) > 1:
-                yield chart(name, "answers in a dialogue", {"answers": [len(some) for some in answers]})
+            answers = pl.concat([answer_lengths(batch[column]) for batch in table.rows.batches([column])])
+            yield chart(name, "characters of an answer", {"answers": answers.explode(empty_as_null=False).to_numpy()})
+            counts = answers.list.len()
+            if (counts > 1).any():
+                yield chart(name, "answers in a dialogue", {"answers": counts.to_numpy()})
 
 
-def letters(message: Any) -> int:
-    return len(message["content"] or "")
+def characters(column: str) -> pl.Expr:
+    """How much the messages of a column say, all together."""
+    return pl.col(column).list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
 
 
-def chart(name: str, what: str, series: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def answer_lengths(chats: pl.Series) -> pl.Series:
+    """Per chat the characters of each of its answers."""
+    if chats.dtype == pl.List(pl.String):
+        messages = [[as_message(message) for message in chat] for chat in chats.to_list()]
+        lengths = [[len(m["content"] or "") for m in chat if m["role"] == "assistant"] for chat in messages]
+        return pl.Series("length", lengths, pl.List(pl.UInt32))
+    content, role = (pl.element().struct.field(field) for field in ("content", "role"))
+    length = content.str.len_chars().fill_null(0).filter(role == "assistant")
+    return chats.to_frame("chat").select(pl.col("chat").list.eval(length).alias("length"))["length"]
+
+
+def chart(name: str, what: str, series: Mapping[str, Any]) -> dict[str, Any]:
     """A histogram with its caption."""
     legend = [(colour(label), label) for label in series]
     return {"name": name, "what": what, "legend": legend, "svg": Markup(histogram(series, f"{what}, {name}"))}
@@ -166,18 +177,15 @@ def value_picture(store: Store, made: Made) -> str:
     stage = made.get("variants")
     if stage is None or "preference_set" not in stage.columns:
         return ""
-    values = value_table(read_frame(store, stage, ["split", "preference_set"]))
-    return (
-        sunburst(value_tree(values), "The values in this dataset", (f"{values.height:,}", "values"))
-        if values.height
-        else ""
-    )
+    values = value_counts(stream_of(store, stage))
+    total = int(values["count"].sum())
+    return sunburst(value_tree(values), "The values in this dataset", (f"{total:,}", "values")) if total else ""
 
 
 def retrieval(dataset: Dataset | None) -> dict[str, Any] | None:
     """How each form of query does, and where the retrievers disagree."""
     queries = dataset.tables.get("queries") if dataset else None
-    return retrieval_figures(queries.rows) if queries and queries.height else None
+    return retrieval_figures(queries.rows.frame()) if queries and queries.height else None
 
 
 def duplicates(store: Store, made: Made) -> Iterator[dict[str, Any]]:
@@ -185,40 +193,36 @@ def duplicates(store: Store, made: Made) -> Iterator[dict[str, Any]]:
     for stage, manifest in made.items():
         if "by_layer" not in manifest.notes:
             continue
-        found = links_of(store, manifest)
-        if not found:
+        links = links_of(store, manifest).sort("similarity", "id")
+        if not links.height:
             continue
-        texts = texts_behind(store, manifest, made)
-        shown: Counter[str] = Counter()
-        examples = []
-        for row, other, layer, similarity in sorted(found, key=lambda one: (one[3], one[0])):
-            shown[layer] += 1
-            if shown[layer] <= EXAMPLES // 2:
-                pair = (texts.get(row, row), texts.get(other, other))
-                examples.append({"layer": layer, "similarity": similarity, "one": pair[0], "other": pair[1]})
-        yield {"stage": stage, "layers": manifest.notes["by_layer"], "examples": examples[:EXAMPLES]}
+        chosen = links.filter(pl.int_range(pl.len()).over("layer") < EXAMPLES // 2).head(EXAMPLES)
+        texts = texts_behind(store, manifest, made, {*chosen["id"], *chosen["duplicate_of"]})
+        examples = [
+            {"layer": layer, "similarity": similarity, "one": texts.get(row, row), "other": texts.get(other, other)}
+            for row, other, layer, similarity in chosen.iter_rows()
+        ]
+        yield {"stage": stage, "layers": manifest.notes["by_layer"], "examples": examples}
 
 
-def links_of(store: Store, manifest: Manifest) -> list[tuple[str, str, str, float]]:
-    """(row, of, layer, similarity) of the duplicates that a stage marked or dropped."""
+def links_of(store: Store, manifest: Manifest) -> pl.DataFrame:
+    """The duplicates that a stage marked or dropped, each with the row it is like."""
     if "duplicate_of" in manifest.columns:
-        rows = read_frame(store, manifest, ["id", "duplicate_of", "layer", "similarity"])
-        return rows.filter(pl.col("duplicate_of").is_not_null()).rows()
+        return stream_of(store, manifest).filter(pl.col("duplicate_of").is_not_null()).frame(list(LINK))
     dropped = (row for seal in manifest.parts for row in read_dropped(store, seal) if row.reason == "duplicate")
-    told = ((row.id, DUPLICATE.fullmatch(row.detail)) for row in dropped)
-    return [(row, found[1], found[2], float(found[3])) for row, found in told if found]
+    links = ((row.id, DUPLICATE.fullmatch(row.detail)) for row in dropped)
+    rows = [(row, link[1], link[2], float(link[3])) for row, link in links if link]
+    return pl.DataFrame(rows, schema=LINK, orient="row")
 
 
-def texts_behind(store: Store, manifest: Manifest, made: Made) -> dict[str, str]:
-    """The texts that a stage compared, by row."""
+def texts_behind(store: Store, manifest: Manifest, made: Made, ids: set[str]) -> dict[str, str]:
+    """The texts of some rows that a stage compared."""
     columns = manifest.identity.get("settings", {}).get("columns") or ["prompt"]
-    source = next(
-        (one for one in made.values() if one.key in manifest.sources and set(columns) <= set(one.columns)), None
-    )
+    source = next((m for m in made.values() if m.key in manifest.sources and set(columns) <= set(m.columns)), None)
     if source is None:
         return {}
-    frame = read_frame(store, source, ["id", *columns])
-    return {row[0]: "\n".join(map(as_text, row[1:])) for row in frame.rows()}
+    rows = stream_of(store, source).filter(pl.col("id").is_in(sorted(ids))).frame(["id", *columns])
+    return {row[0]: "\n".join(map(as_text, row[1:])) for row in rows.rows()}
 
 
 def as_text(value: Any) -> str:

@@ -37,22 +37,21 @@ class Sample(NamedTuple):
 
 def samples(dataset: Dataset, most: int) -> list[Sample]:
     """At most so many rows in all, shared out among the configurations that can be read."""
-    tables = {
-        name: (table.kind, table.rows) for name, table in dataset.tables.items() if table.kind in SHOWN and table.height
-    }
+    tables = {name: table for name, table in dataset.tables.items() if table.kind in SHOWN and table.height}
     queries = dataset.tables.get("queries")
     share = max(1, most // max(1, len(tables) + bool(queries)))
     found: list[Sample] = []
     if not most:
         return found
     if queries and queries.height:
-        rows = queries.rows
-        turns = rows["id"].unique(maintain_order=True).to_list()
-        some = [ranked(rows.filter(pl.col("id") == turn)) for turn in spaced(turns, share)]
+        turns = queries.rows.frame(["id"])["id"].unique(maintain_order=True).to_list()
+        chosen = spaced(turns, share)
+        rows = queries.rows.filter(pl.col("id").is_in(chosen)).frame()
+        some = [ranked(rows.filter(pl.col("id") == turn)) for turn in chosen]
         found.append(Sample("queries", "queries", len(turns), some))
-    for name, (kind, rows) in tables.items():
-        chosen = rows[spaced(range(rows.height), share)].to_dicts()
-        found.append(Sample(name, kind, rows.height, [row_of(kind, row) for row in chosen]))
+    for name, table in tables.items():
+        sample = table.rows.take(spaced(range(table.height), share)).to_dicts()
+        found.append(Sample(name, table.kind, table.height, [row_of(table.kind, row) for row in sample]))
     return found
 
 

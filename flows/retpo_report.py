@@ -1,6 +1,7 @@
 """What `retpo` publishes: its rows, and the table of every form of query for the card."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ from flows.pages import Made, render
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.retpo_settings import RetpoSettings, RetrieverSettings
-from storage.artifacts import Store, read_part
+from storage.artifacts import Store
 from storage.dataset_folder import Dataset, Table
 from storage.provenance import public, public_engine
-from storage.publish import read_frame
+from storage.publish import stream_of
 from storage.publish_retpo import answer_rows, pair_rows, pick_rows, triplet_rows
 from tasks.indexes import own_passages
 from tasks.retrieval_metrics import MEASURES, disagreement, evaluation, scored_queries, totals, turn_types
@@ -35,26 +36,27 @@ def retpo_dataset(store: Store, made: Made, settings: RetpoSettings, ranked: str
     the stage that has all rankings.
     """
     instruction = settings.instruction
-    picks, pairs = read_frame(store, made["query_picks"]), read_frame(store, made["query_pairs"])
-    mined = read_frame(store, made["hard_negatives"]) if "hard_negatives" in made else None
+    picks, pairs = stream_of(store, made["query_picks"]), stream_of(store, made["query_pairs"])
+    mined = stream_of(store, made["hard_negatives"]) if "hard_negatives" in made else None
+    paired, picked = partial(pair_rows, instruction=instruction), partial(pick_rows, instruction=instruction)
     tables: dict[str, Table] = {}
     for retriever in (one.label for one in settings.retrievers):
         mine = pl.col("retriever") == retriever
-        tables[f"sft_{retriever}"] = Table.of(pick_rows(picks.filter(mine), instruction), "completions", PICK)
-        tables[f"dpo_{retriever}"] = Table.of(pair_rows(pairs.filter(mine), instruction), "preferences", PAIR)
+        tables[f"sft_{retriever}"] = Table.of(picks.filter(mine).map(picked), "completions", PICK)
+        tables[f"dpo_{retriever}"] = Table.of(pairs.filter(mine).map(paired), "preferences", PAIR)
         if mined is not None:
-            rows = triplet_rows(mined.filter(mine))
-            tables[f"hard_negatives_{retriever}"] = Table.of(rows, "triplets", TRIPLET)
+            triplets = mined.filter(mine).map(triplet_rows)
+            tables[f"hard_negatives_{retriever}"] = Table.of(triplets, "triplets", TRIPLET)
     if "pareto_pairs" in made:
-        rows = pair_rows(read_frame(store, made["pareto_pairs"]), instruction)
-        tables["dpo_pareto"] = Table.of(rows, "preferences", PARETO)
+        tables["dpo_pareto"] = Table.of(stream_of(store, made["pareto_pairs"]).map(paired), "preferences", PARETO)
     queries = all_queries(store, made[ranked], settings.depth)
     check_found(settings.retrievers, queries, settings.depth)
-    tables["sft_answers"] = Table.of(answer_rows(read_frame(store, made["gold_places"])), "completions", ANSWER)
+    answered = stream_of(store, made["gold_places"]).filter(pl.col("answer").is_not_null()).map(answer_rows)
+    tables["sft_answers"] = Table.of(answered, "completions", ANSWER)
     tables["queries"] = Table.of(queries, "other", "every query of every turn with its ranks and measures")
     missed = picks.filter(pl.col("rank") > settings.depth).height
     told = {"measures": MEASURES, "settings": settings, "models": models(made), "missed": missed}
-    own = own_passages(store.root, made["passages"].key, read_frame(store, made["gold_places"], ("id",))["id"])
+    own = own_passages(store.root, made["passages"].key, stream_of(store, made["gold_places"]).frame(["id"])["id"])
     told["notes"] = [
         note for note in (note_own(own, bool(settings.ignore_identical_ids)), *note_ties(settings.retrievers)) if note
     ]
@@ -118,9 +120,8 @@ def models(made: Made) -> str:
 
 
 def all_queries(store: Store, manifest: Manifest, depth: int) -> pl.DataFrame:
-    """Every query of an artifact with rankings, and its measures, part by part."""
-    parts = (pl.DataFrame(read_part(store, seal)) for seal in manifest.parts if seal.rows)
-    return pl.concat([scored_queries(part, depth) for part in parts])
+    """Every query of an artifact with rankings, and its measures."""
+    return pl.concat([scored_queries(batch, depth) for batch in stream_of(store, manifest).batches() if batch.height])
 
 
 def figures(queries: pl.DataFrame) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from flows.looking import shortened
-from flows.multifaceted_report import value_table
+from flows.multifaceted_report import each_value, value_counts
 from flows.pages import two_places
 from flows.plan import Plan
 from flows.preference_showing import show_preferences
@@ -16,7 +16,7 @@ from flows.retpo_report import CHECKED, all_queries, check_found, figures, note_
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
 from schemas.retpo_settings import RetpoSettings
-from storage.publish import compared, read_frame
+from storage.publish import compared, read_frame, stream_of
 from storage.sources import INSTRUCTIONS
 from tasks.coverage import coverage
 from tasks.dialogue_signs import called
@@ -117,7 +117,8 @@ def show_dialogues(console: Any, planned: Plan, made: Made, most: int, whole: bo
     """How the dialogues ended and what the cut did, then the first ones, turn by turn."""
     from rich.text import Text
 
-    frame = read_frame(planned.store, made["dialogue_signs"])
+    rows = stream_of(planned.store, made["dialogue_signs"])
+    frame = rows.frame(["end_reason", "cut_by", "kept", "realism", "same_outcome"])
     ends = ", ".join(f"{count} {reason}" for reason, count in Counter(frame["end_reason"]).most_common())
     cuts = ", ".join(f"{count} {sign}" for sign, count in Counter(frame["cut_by"]).most_common() if sign)
     kept = f"kept: {frame['kept'].sum()} of {frame.height}" + (f"; cut by {cuts}" if cuts else "")
@@ -127,7 +128,7 @@ def show_dialogues(console: Any, planned: Plan, made: Made, most: int, whole: bo
         agreed = f", the same outcome in {same:.0%}" if isinstance(same, float) else ""
         console.print(f"simulated against real replies: ROUGE-L {realism:.2f}{agreed}", highlight=False)
     width = 100_000 if whole else 400
-    for row in frame.head(most).iter_rows(named=True):
+    for row in rows.take(range(most)).iter_rows(named=True):
         application = row["application"]
         console.print()
         console.print(Text(f"{application['name']}: {shortened(row['pseudo_input'], width)}", style="bold"))
@@ -151,9 +152,11 @@ def show_variants(console: Any, planned: Plan, made: Made, most: int, whole: boo
     """How even the values came out, then the first instructions, each with its variants and the pair made of them."""
     from rich.text import Text
 
-    frame = read_frame(planned.store, made["variants"])
+    stream = stream_of(planned.store, made["variants"])
     width = 100_000 if whole else 300
-    for variants in frame.partition_by("parent_id", maintain_order=True)[:most]:
+    parents = stream.frame(["parent_id"])["parent_id"].unique(maintain_order=True).head(most)
+    first = stream.filter(pl.col("parent_id").is_in(parents.implode())).frame()
+    for variants in first.partition_by("parent_id", maintain_order=True):
         rows = variants.to_dicts()
         console.print()
         console.print(Text(f"user: {shortened(rows[0]['prompt'], width)}", style="bold"))
@@ -168,11 +171,11 @@ def show_variants(console: Any, planned: Plan, made: Made, most: int, whole: boo
             console.print(Text(f"    system: {shortened(row['system'], width)}", style="dim"))
             console.print(Text(f"    {shortened(row['output'], width)}"))
     drawn = next(step.stage for step in planned.stages if isinstance(step.stage, PreferenceSets))
-    used = value_table(frame)
+    used = value_counts(stream)
     for split, side in drawn.sides.items():
-        mine = used.filter(pl.col("split") == split).to_dicts()
-        console.print(f"\n{split}: {len(mine) // len(side.dimensions):,} sets", highlight=False)
-        for found in coverage(side, mine) if mine else ():
+        counts = used.filter(pl.col("split") == split)
+        console.print(f"\n{split}: {int(counts['count'].sum()) // len(side.dimensions):,} sets", highlight=False)
+        for found in coverage(side, each_value(counts)) if counts.height else ():
             console.print(
                 f"  {found['dimension']}: {found['subdimensions']} subdimensions (evenness "
                 f"{found['subdimension_evenness']:.3f}), {found['seeds_dealt']:.0%} of the seeds dealt "
@@ -185,7 +188,8 @@ def show_scores(console: Any, planned: Plan, made: Made, most: int, whole: bool)
     """The first rows with what the judge said, then the scores."""
     from rich.text import Text
 
-    for row in read_frame(planned.store, made["bench_scores"]).head(most).iter_rows(named=True):
+    judged = stream_of(planned.store, made["bench_scores"])
+    for row in judged.take(range(most)).iter_rows(named=True):
         console.print()
         console.print(Text(f"user: {shortened(row['prompt'], 300)}", style="bold"))
         console.print(Text(f"  system: {shortened(row['system'], 300)}", style="dim"))
@@ -196,7 +200,7 @@ def show_scores(console: Any, planned: Plan, made: Made, most: int, whole: bool)
             console.print(Text(said + (f" {shortened(feedback, 1000)}" if whole else ""), style="cyan"))
     from flows.looking import table
 
-    results = bench_results(read_frame(planned.store, made["bench_scores"]))
+    results = bench_results(judged.frame(["preference_set", "scores", "run_scores"]))
     shown = table("", "score", "spread over runs", "missing")
     for result in results:
         shown.add_row(Text(result.name), two_places(result.score), two_places(result.spread), f"{result.missing:,}")
@@ -217,8 +221,8 @@ def show_queries(console: Any, planned: Plan, made: Made, most: int, whole: bool
     assert isinstance(planned.settings, RetpoSettings)
     queries = all_queries(planned.store, made[last_ranks(planned)], planned.settings.depth)
     names = queries["retriever"].unique(maintain_order=True).to_list()
-    turns = read_frame(planned.store, made["gold_places"], ("id", "question", "history"))
-    for turn in turns.filter(pl.col("history").list.len() > 0).head(most).iter_rows(named=True):
+    turns = stream_of(planned.store, made["gold_places"]).filter(pl.col("history").list.len() > 0)
+    for turn in turns.take(range(most), ["id", "question", "history"]).iter_rows(named=True):
         said = turn["history"] if whole else turn["history"][-2:]
         console.print()
         for message in said:

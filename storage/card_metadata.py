@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from schemas.licenses import for_hub
-from storage.dataset_folder import Dataset, Kind, data_folder, plain_types
+from storage.dataset_folder import Dataset, Kind
+from storage.row_streams import OLDEST
+from storage.shards import plain_types
 
 SIZES = {
     10**3: "n<1K",
@@ -18,7 +20,6 @@ SIZES = {
 }
 LARGER = "n>1T"
 TASKS: dict[Kind, str] = {"triplets": "sentence-similarity", "other": ""}
-OLD = pl.CompatLevel.oldest()
 
 
 def metadata(flow: str, dataset: Dataset, license: str, languages: Sequence[str]) -> str:
@@ -27,14 +28,15 @@ def metadata(flow: str, dataset: Dataset, license: str, languages: Sequence[str]
     from datasets.info import DatasetInfosDict
     from huggingface_hub import DatasetCardData
 
-    filled = dataset.filled()
+    filled, shards = dataset.filled(), dataset.shards()
     configs, infos = [], DatasetInfosDict()
     for place, (name, splits) in enumerate(filled.items()):
-        files = [{"split": split, "path": f"{data_folder(filled, name)}/{split}-*.parquet"} for split in splits]
+        files = [{"split": split, "path": shards[name, split].pattern} for split in splits]
         default = {"default": True} if place == 0 and len(filled) > 1 else {}
         configs.append({"config_name": name, **default, "data_files": files})
-        schema = plain_types(next(iter(splits.values()))[:0].to_arrow(compat_level=OLD)).schema
-        sizes = {split: SplitInfo(split, frame.estimated_size(), frame.height) for split, frame in splits.items()}
+        empty = pl.DataFrame(schema=next(iter(splits.values())).schema)
+        schema = plain_types(empty.to_arrow(compat_level=OLDEST)).schema
+        sizes = {split: SplitInfo(split, rows.size, rows.height) for split, rows in splits.items()}
         infos[name] = DatasetInfo(
             features=Features.from_arrow_schema(schema), splits=SplitDict(sizes), config_name=name
         )

@@ -1,23 +1,25 @@
-"""The formats that trainers read, each made from a dataset's rows: frame in, frame out, nothing lost but by choice.
+"""The formats that trainers read, made from a dataset's rows batch by batch: frame in, frame out, nothing lost but by
+choice.
 
 Every row keeps its `id`; where one row becomes two, theirs end in -chosen and -rejected. Source: docs/publishing.md.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import orjson
 import polars as pl
 
 from schemas.errors import InputError
 from schemas.formats import Format
-from storage.dataset_folder import Kind, Table, as_message
+from storage.dataset_folder import Content, Kind, Table, as_message
+from storage.row_streams import RowStream
 
 WITHOUT_IDS: tuple[Format, ...] = ("triplets", "openai")
 """Formats in which one more column would mean something: their ids lie beside them, ids/NAME-SPLIT.txt, line by line.
 """
-MESSAGE = pl.Struct({"role": pl.String, "content": pl.String})
 NAMES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
 KEPT = ("id", "parent_id", "source")
 Frame = pl.DataFrame
@@ -100,7 +102,7 @@ def prompts(rows: Frame, kind: Kind) -> Frame:
         system = pl.col("system") if "system" in rows.columns else pl.lit(None, pl.String)
         whole = pl.concat_list(pl.struct(role=pl.lit("system"), content=system), message("user", "prompt"))
         rows = rows.select(*kept(rows), prompt=pl.when(system.is_null()).then(user).otherwise(whole))
-    return rows.select(*kept(rows), "prompt").unique("prompt", keep="first", maintain_order=True)
+    return rows.select(*kept(rows), "prompt")
 
 
 def triplets(rows: Frame, _: Kind) -> Frame:
@@ -192,17 +194,19 @@ def openai(rows: Frame, kind: Kind) -> Frame:
     return whole.select("id", "messages", *tools_of(whole))
 
 
-def openai_lines(rows: Frame) -> bytes:
+def openai_lines(rows: RowStream) -> Iterator[bytes]:
     """Rows as OpenAI's files have them: tools and messages as objects."""
 
     def line(row: dict[str, Any]) -> dict[str, Any]:
         tools = {"tools": json.loads(row.pop("tools"))} if row.get("tools") else {}
         row.pop("tools", None)
         if "messages" in row:
-            row["messages"] = [as_message(one) for one in row["messages"]]
+            row["messages"] = [as_message(message) for message in row["messages"]]
+        row.pop("id")
         return {**row, **tools}
 
-    return b"".join(orjson.dumps(line(row), option=orjson.OPT_APPEND_NEWLINE) for row in rows.iter_rows(named=True))
+    for batch in rows.batches():
+        yield b"".join(orjson.dumps(line(row), option=orjson.OPT_APPEND_NEWLINE) for row in batch.iter_rows(named=True))
 
 
 def message(role: str, column: str) -> pl.Expr:
@@ -222,20 +226,28 @@ def plain_prompt(rows: Frame) -> pl.Series:
     return pl.Series("prompt", [plain(messages) for messages in rows["prompt"].to_list()], pl.String)
 
 
+class Shape(NamedTuple):
+    """How a format is made of a batch, of what kinds of rows, what a row is then; one_each: one row of each."""
+
+    make: Callable[[Frame, Kind], Frame]
+    kinds: tuple[Kind, ...]
+    about: str
+    one_each: bool = True
+
+
 ANSWERS: tuple[Kind, ...] = ("conversations", "completions", "preferences")
-MADE: dict[Format, tuple[Callable[[Frame, Kind], Frame], tuple[Kind, ...], str]] = {
-    "sft": (sft, ANSWERS, "a conversation to imitate"),
-    "dpo": (dpo, ("preferences",), "a preferred answer over a rejected one, as messages"),
-    "dpo-plain": (dpo_plain, ("preferences",), "a preferred answer over a rejected one, as texts"),
-    "kto": (kto, ("preferences",), "an answer and whether it is wanted"),
-    "reward": (reward, ("preferences",), "a preferred conversation over a rejected one"),
-    "prompts": (prompts, ("prompts", "completions", "preferences"), "a prompt"),
-    "triplets": (triplets, ("triplets",), "a query, its passage, and one that is not"),
-    "sharegpt": (sharegpt, ANSWERS, "a conversation of {from, value}"),
-    "alpaca": (alpaca, ANSWERS, "an instruction and its output"),
-    "openai": (openai, ANSWERS, "a line for OpenAI's fine-tuning"),
+SHAPES: dict[Format, Shape] = {
+    "sft": Shape(sft, ANSWERS, "a conversation to imitate", False),
+    "dpo": Shape(dpo, ("preferences",), "a preferred answer over a rejected one, as messages"),
+    "dpo-plain": Shape(dpo_plain, ("preferences",), "a preferred answer over a rejected one, as texts"),
+    "kto": Shape(kto, ("preferences",), "an answer and whether it is wanted", False),
+    "reward": Shape(reward, ("preferences",), "a preferred conversation over a rejected one"),
+    "prompts": Shape(prompts, ("prompts", "completions", "preferences"), "a prompt"),
+    "triplets": Shape(triplets, ("triplets",), "a query, its passage, and one that is not"),
+    "sharegpt": Shape(sharegpt, ANSWERS, "a conversation of {from, value}", False),
+    "alpaca": Shape(alpaca, ANSWERS, "an instruction and its output", False),
+    "openai": Shape(openai, ANSWERS, "a line for OpenAI's fine-tuning", False),
 }
-"""Format -> how it is made, of what kinds of rows, and what a row is then."""
 KINDS: dict[Format, Kind] = {
     "sft": "conversations",
     "dpo": "preferences",
@@ -244,36 +256,45 @@ KINDS: dict[Format, Kind] = {
 }
 
 
-def formatted(tables: Mapping[str, Table], formats: Sequence[Format]) -> tuple[dict[str, Table], dict[str, bytes]]:
+def formatted(tables: Mapping[str, Table], formats: Sequence[Format]) -> tuple[dict[str, Table], dict[str, Content]]:
     """The tables in each of these formats that they can take, and files beside them; `as-made` leaves them as they are.
 
     Named NAME_FORMAT (a dash is an underscore), or NAME where it is as made. Raises InputError where no format suits.
     """
-    made: dict[str, Table] = {}
-    files: dict[str, bytes] = {}
+    shaped: dict[str, Table] = {}
+    files: dict[str, Content] = {}
     for wanted in formats:
         for name, table in tables.items():
             if wanted == "as-made":
-                made[name] = table
+                shaped[name] = table
                 continue
-            make, kinds, about = MADE[wanted]
-            if table.kind not in kinds:
+            shape = SHAPES[wanted]
+            if table.kind not in shape.kinds:
                 continue
-            called = f"{name}_{wanted.replace('-', '_')}"
-            splits = {split: make(rows, table.kind) for split, rows in table.splits.items() if rows.height}
+            label = f"{name}_{wanted.replace('-', '_')}"
+            splits = {split: in_format(wanted, rows, table.kind) for split, rows in table.splits.items() if rows.height}
             if wanted in WITHOUT_IDS:
-                files |= {f"ids/{called}-{split}.txt": as_text(rows["id"]) for split, rows in splits.items()}
-                splits = {split: rows.drop("id") for split, rows in splits.items()}
+                files |= {f"ids/{label}-{split}.txt": partial(id_lines, rows) for split, rows in splits.items()}
             if wanted == "openai":
-                files |= {f"openai/{name}-{split}.jsonl": openai_lines(rows) for split, rows in splits.items()}
-            else:
-                made[called] = Table(splits, KINDS.get(wanted, "other"), f"{about}; from `{name}`")
-    if not made and not files:
-        there = ", ".join(f"{name} ({table.kind})" for name, table in tables.items())
-        raise InputError(f"nothing here can be written as {', '.join(formats)}; there is {there}")
-    return made or dict(tables), files
+                files |= {f"openai/{name}-{split}.jsonl": partial(openai_lines, rows) for split, rows in splits.items()}
+                continue
+            if wanted in WITHOUT_IDS:
+                splits = {split: rows.map(lambda batch: batch.drop("id")) for split, rows in splits.items()}
+            shaped[label] = Table(splits, KINDS.get(wanted, "other"), f"{shape.about}; from `{name}`")
+    if not shaped and not files:
+        kinds = ", ".join(f"{name} ({table.kind})" for name, table in tables.items())
+        raise InputError(f"nothing here can be written as {', '.join(formats)}; there is {kinds}")
+    return shaped or dict(tables), files
 
 
-def as_text(ids: pl.Series) -> bytes:
+def in_format(wanted: Format, rows: RowStream, kind: Kind) -> RowStream:
+    """A split in one format."""
+    shape = SHAPES[wanted]
+    shaped = rows.map(lambda batch: shape.make(batch, kind), same_height=shape.one_each)
+    return shaped.unique("prompt") if wanted == "prompts" else shaped
+
+
+def id_lines(rows: RowStream) -> Iterator[bytes]:
     """An id a line, in the order of the rows."""
-    return "".join(f"{one}\n" for one in ids).encode()
+    for batch in rows.batches(["id"]):
+        yield "".join(f"{row_id}\n" for row_id in batch["id"]).encode()

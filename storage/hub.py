@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from schemas.errors import InputError, StoreError
-from storage.dataset_folder import MARKER
-from storage.files import read_json
+from schemas.hashing import BLOCK
+from storage.cards import merged_card, outline_of
+from storage.dataset_folder import CARD, MARKER, check_whole
+from storage.files import read_json, write_text
 
-OWN = ("data/", "openai/", "ids/")
-"""Folders of a dataset that hold nothing but what was exported: what an earlier version had there goes."""
 TRIES, PAUSE_S = 4, 1.0
 BUSY, REFUSED = (409, 412, 429, 500, 502, 503, 504), (401, 403)
 TAGS = 50  # of one run: exported again with other formats, it is another version
@@ -25,8 +25,8 @@ TAGS = 50  # of one run: exported again with other formats, it is another versio
 
 class Remote(NamedTuple):
     """What the Hub has on a branch. head: its commit, empty where there is no such dataset or branch; files: name ->
-    SHA-256 (large files) or git's SHA-1; marker: its synthmill.json; exists, branch: whether the dataset and the branch
-    are there at all.
+    SHA-256 (large files) or git's SHA-1; marker: its synthmill.json; card: its README.md; exists, branch: whether the
+    dataset and the branch are there at all.
     """
 
     exists: bool = False
@@ -35,14 +35,16 @@ class Remote(NamedTuple):
     head: str = ""
     files: Mapping[str, str] = {}
     marker: Mapping[str, Any] | None = None
+    card: str = ""
 
 
 class Changes(NamedTuple):
-    """Files by what has to be done with them."""
+    """Files by what has to be done with them; kept: what of the card's owner stays in it, in words."""
 
     sent: list[str]
     same: list[str]
     deleted: list[str]
+    kept: list[str]
 
 
 class Pushed(NamedTuple):
@@ -74,18 +76,21 @@ class Target(NamedTuple):
 def push(folder: Path, target: Target, message: str, tell: Callable[[str], None] = lambda _: None) -> Pushed:
     """Make a dataset of the Hub hold what the folder holds.
 
-    Raises InputError without a token or a right to write, for somebody else's dataset, another than this one (unless
-    force) and a tag that is taken; StoreError where the Hub fails.
+    What its owner wrote into the card stays (storage/cards.py). Raises InputError without a token or a right to write,
+    for somebody else's dataset, another than this one or one whose card was changed where we write (unless force) and
+    a tag that is taken; StoreError where the Hub fails, and for a folder that is not as it was written.
     """
     from huggingface_hub import HfApi
 
     api = HfApi()
+    check_whole(folder)
+    card = (folder / CARD).read_text("utf-8")
     with explained(target.repo):
         check_owner(api.whoami(), target.repo)
     for attempt in range(TRIES):
         try:
             with explained(target.repo):
-                return pushed(api, folder, target, message, tell)
+                return pushed(api, folder, card, target, message, tell)
         except Again as again:
             if attempt == TRIES - 1:
                 raise StoreError(again.message) from again
@@ -94,19 +99,19 @@ def push(folder: Path, target: Target, message: str, tell: Callable[[str], None]
     raise AssertionError("the last attempt returns or raises")
 
 
-def pushed(api: Any, folder: Path, target: Target, message: str, tell: Callable[[str], None]) -> Pushed:
-    """One attempt: look, commit on top of what was seen, tag."""
+def pushed(api: Any, folder: Path, card: str, target: Target, message: str, tell: Callable[[str], None]) -> Pushed:
+    """One attempt: look, commit on top of what was seen, tag. card: as we would write it."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     repo, branch = target.repo, target.branch
-    remote, changes = seen(api, folder, target)
+    remote, changes = seen(api, folder, card, target)
     if not remote.exists:
         api.create_repo(repo, repo_type="dataset", private=target.private, exist_ok=True)
     if not remote.branch:
         if branch != "main":
             api.create_branch(repo, branch=branch, repo_type="dataset", exist_ok=True)
         remote = look(api, repo, branch)
-        changes = changes_to(folder, remote)
+        changes = changes_to(folder, card, remote, target)
     commit = remote.head
     if changes.sent or changes.deleted:
         tell(f"sending {len(changes.sent)} files of {len(changes.sent) + len(changes.same)} to {repo}")
@@ -123,10 +128,10 @@ def planned(folder: Path, target: Target) -> Changes:
     from huggingface_hub import HfApi
 
     with explained(target.repo):
-        return seen(HfApi(), folder, target)[1]
+        return seen(HfApi(), folder, (folder / CARD).read_text("utf-8"), target)[1]
 
 
-def seen(api: Any, folder: Path, target: Target) -> tuple[Remote, Changes]:
+def seen(api: Any, folder: Path, card: str, target: Target) -> tuple[Remote, Changes]:
     """What is on the branch, or, where that would be new, what it would begin with: main; and what has to change.
 
     Raises InputError where it may not.
@@ -138,7 +143,7 @@ def seen(api: Any, folder: Path, target: Target) -> tuple[Remote, Changes]:
     check_ours(folder, repo, remote, target.force)
     if remote.exists and target.private and not remote.private:
         raise InputError(f"{repo} is public already; make it private on the Hub, or leave --private out")
-    changes = changes_to(folder, remote)
+    changes = changes_to(folder, card, remote, target)
     taken = tags_of(api, repo) if remote.exists and target.tag else {}
     if target.tag in taken and (changes.sent or changes.deleted or taken[target.tag] != remote.head):
         raise InputError(f"{repo} has a tag {target.tag} of another version already; choose another --tag")
@@ -197,12 +202,19 @@ def look(api: Any, repo: str, branch: str) -> Remote:
     except RepositoryNotFoundError:
         return Remote()
     files = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in info.siblings or ()}
-    marker = None
-    if MARKER in files:
-        path = api.hf_hub_download(repo, MARKER, repo_type="dataset", revision=info.sha)
-        told = orjson.loads(Path(path).read_bytes())
-        marker = told if isinstance(told, dict) else None
-    return Remote(True, True, bool(info.private), info.sha or "", files, marker)
+
+    def text(name: str) -> str:
+        if name not in files:
+            return ""
+        path = Path(api.hf_hub_download(repo, name, repo_type="dataset", revision=info.sha))
+        try:
+            return path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name} of {repo} is no UTF-8 text; mend it or delete it there") from error
+
+    marker = orjson.loads(text(MARKER) or "null")
+    known = marker if isinstance(marker, dict) else None
+    return Remote(True, True, bool(info.private), info.sha or "", files, known, text(CARD))
 
 
 def check_ours(folder: Path, repo: str, remote: Remote, force: bool) -> None:
@@ -220,19 +232,28 @@ def check_ours(folder: Path, repo: str, remote: Remote, force: bool) -> None:
             )
 
 
-def changes_to(folder: Path, remote: Remote) -> Changes:
-    """What has to be sent, what is there as it is, and what goes."""
+def changes_to(folder: Path, card: str, remote: Remote, target: Target) -> Changes:
+    """What has to be sent, what is there as it is, and what goes: only what the marker there lists. The folder's card
+    becomes ours with what the owner wrote into the one that is there. Raises InputError where these do not go together.
+    """
+    place = f"{CARD} of {target.repo}"
+    merged = merged_card(card, remote.card, outline_of(remote.marker), place, force=target.force)
+    write_text(folder / CARD, merged.text)
     local = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
     same = [name for name, path in local.items() if name in remote.files and remote.files[name] in hashes(path)]
-    listed = set((remote.marker or {}).get("files", ()))
-    gone = [name for name in remote.files if name not in local and (name.startswith(OWN) or name in listed)]
-    return Changes([name for name in local if name not in same], same, sorted(gone))
+    listed = {name for what in ("files", "written") for name in (remote.marker or {}).get(what, ())}
+    gone = [name for name in remote.files if name not in local and name in listed]
+    return Changes([name for name in local if name not in same], same, sorted(gone), merged.kept)
 
 
 def hashes(path: Path) -> tuple[str, str]:
     """A file's SHA-256, and the SHA-1 that git knows it by."""
-    data = path.read_bytes()
-    return sha256(data).hexdigest(), sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    large, git = sha256(), sha1(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            large.update(block)
+            git.update(block)
+    return large.hexdigest(), git.hexdigest()
 
 
 def tags_of(api: Any, repo: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from schemas.artifacts import Manifest, PartSeal
 from schemas.errors import StoreError, SynthmillError
 from storage.artifacts import Store, files_whole, is_whole, read_manifest
 from storage.calls import CallStore
-from storage.dataset_folder import MARKER, read_dataset
+from storage.dataset_folder import MARKER, check_whole
 from storage.files import read_json
 from storage.runs import read_run
 from storage.segments import checked_key, segment_files
@@ -76,7 +76,7 @@ def check_runs(store: Store, keys: set[str]) -> Iterator[Fault]:
         )
         if run.dataset:
             try:
-                read_dataset(store.root / "datasets" / Path(run.dataset).name)
+                check_whole(store.root / "datasets" / Path(run.dataset).name)
             except SynthmillError as error:
                 yield Fault(run.id, error.message)
 

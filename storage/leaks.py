@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import polars as pl
 from markupsafe import Markup
 
 from schemas.errors import InputError
@@ -14,7 +13,6 @@ from schemas.settings import SECRET_NAME
 from storage.dataset_folder import Dataset
 
 SHORTEST = 8  # characters of what can be told from a word
-ROWS_AT_ONCE = 10_000
 
 
 def secrets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -48,13 +46,12 @@ def spellings(value: str) -> set[str]:
 
 def texts_of(dataset: Dataset, card: str) -> Iterator[tuple[str, str]]:
     yield "the card", card
-    for name, data in dataset.files.items():
-        yield name, data.decode(errors="replace")
+    for name, content in dataset.files.items():
+        for piece in [content] if isinstance(content, bytes) else content():
+            yield name, piece.decode(errors="replace")
     for name, table in dataset.tables.items():
-        for split, frame in table.splits.items():
-            for start in range(0, frame.height, ROWS_AT_ONCE):
-                yield f"{name}, {split}, rows {start:,} and after", lines_of(frame[start : start + ROWS_AT_ONCE])
-
-
-def lines_of(frame: pl.DataFrame) -> str:
-    return frame.write_ndjson()
+        for split, rows in table.splits.items():
+            start = 0
+            for batch in rows.batches():
+                yield f"{name}, {split}, rows {start:,} and after", batch.write_ndjson()
+                start += batch.height

@@ -1,6 +1,6 @@
 """What a dataset was made of: its sources, under which licence each is, and the settings as anyone may see them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -29,12 +29,13 @@ class MadeFrom(NamedTuple):
     license: str
 
 
-def made_from(settings: RunSettings) -> Iterator[MadeFrom]:
-    """The sources of a run, each with its licence."""
+def made_from(settings: Mapping[str, Any]) -> Iterator[MadeFrom]:
+    """The sources of a run, each with its licence. settings: as the run's record holds them, of whatever version."""
     for name in READ:
-        if isinstance(file := getattr(settings, name, None), FileSettings):
-            yield MadeFrom(public_path(file.path), file.license or license_beside(file.path))
-    for path in getattr(settings, "applications", ()):
+        file = settings.get(name)
+        if isinstance(file, Mapping) and isinstance(path := file.get("path"), str):
+            yield MadeFrom(public_path(path), file.get("license") or license_beside(path))
+    for path in settings.get("applications") or ():
         yield MadeFrom(public_path(str(path)), license_beside(str(path)))
 
 
@@ -80,10 +81,9 @@ def public_engine(name: str) -> str:
     return f"{kind}{colon}{public_path(model)}" if colon else public_path(name)
 
 
-def public_settings(settings: RunSettings) -> dict[str, Any]:
-    """What differs from the defaults, without folders, servers and names of variables of this machine."""
-    made: dict[str, Any] = public(settings.model_dump(mode="json", exclude_defaults=True))
-    return {name: value for name, value in made.items() if name not in PRIVATE}
+def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that differ from the defaults, without folders, servers and names of variables of this machine."""
+    return {name: value for name, value in public(dict(settings)).items() if name not in PRIVATE}
 
 
 def public_file(name: str, data: bytes) -> bytes:

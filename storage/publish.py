@@ -1,7 +1,7 @@
 """Artifacts' rows as the datasets that flows publish, and what is said of duplicates in them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -11,13 +11,28 @@ from schemas.applications import Application
 from schemas.artifacts import Manifest
 from schemas.dialogues import SignedDialogue
 from schemas.endings import Ending, ending_of
+from schemas.errors import StoreError
 from schemas.recall import Recall
-from storage.artifacts import Store, read_artifact, read_part
+from storage.artifacts import Store, is_whole, read_artifact, read_part
 from storage.dataset_folder import Dataset, Table
+from storage.row_streams import Columns, RowStream, parquet_batches, parquet_schema
+
+
+def stream_of(store: Store, manifest: Manifest) -> RowStream:
+    """An artifact's kept rows, batch by batch. Reading raises StoreError for a part that is not as it was sealed."""
+
+    def read(columns: Columns) -> Iterator[pl.DataFrame]:
+        for seal in manifest.parts:
+            path = store.root / seal.file
+            if not is_whole(store, seal):
+                raise StoreError(f"{path} does not match its checksum; run the same command again, it is made anew")
+            yield from (pl.DataFrame(table) for table in parquet_batches(path, columns))
+
+    return RowStream(read, lambda: manifest.rows, lambda: parquet_schema(store.root / manifest.parts[0].file))
 
 
 def read_frame(store: Store, manifest: Manifest, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """An artifact's kept rows; all its columns, or some."""
+    """An artifact's kept rows in memory; all its columns, or some."""
     return pl.DataFrame(read_artifact(store, manifest, columns))
 
 
@@ -26,11 +41,14 @@ def message(role: str, content: str) -> pl.Expr:
     return pl.struct(pl.lit(role).alias("role"), pl.col(content).alias("content"))
 
 
+KEPT = pl.col("kept")
+
+
 def preference_rows(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Pairs that the cuts kept, in TRL's conversational format: prompt, chosen and rejected are lists of messages."""
+    """Pairs in TRL's conversational format: prompt, chosen and rejected are lists of messages."""
     user = pl.concat_list(message("user", "prompt"))
     with_system = pl.concat_list(message("system", "system"), message("user", "prompt"))
-    return pairs.filter(pl.col("kept")).select(
+    return pairs.select(
         "id",
         "parent_id",
         "source",
@@ -47,14 +65,20 @@ def plain_messages(column: str) -> pl.Expr:
     return pl.col(column).list.eval(pl.struct(pl.element().struct.field("role"), pl.element().struct.field("content")))
 
 
-def training_rows(rows: pl.DataFrame, kind: str) -> pl.DataFrame:
+def training_rows(rows: RowStream, kind: str) -> RowStream:
     """One kind of training row in TRL's conversational format; where an application has tools, messages are JSON."""
-    chosen = rows.filter(pl.col("kind") == kind).drop("kind", "calls", strict=False)
-    if (chosen["tools"] == "").all():
-        return chosen.with_columns(plain_messages("messages")).drop("tools")
-    chats = [[bare(one) for one in chat] for chat in chosen["messages"].to_list()]
-    tools = pl.when(pl.col("tools") != "").then("tools")
-    return chosen.with_columns(pl.Series("messages", chats, pl.List(pl.String)), tools=tools)
+    chosen = rows.filter(pl.col("kind") == kind)
+    without_tools = all((batch["tools"] == "").all() for batch in chosen.batches(["tools"]))
+
+    def chats(batch: pl.DataFrame) -> pl.DataFrame:
+        batch = batch.drop("kind", "calls", strict=False)
+        if without_tools:
+            return batch.with_columns(plain_messages("messages")).drop("tools")
+        messages = [[bare(message) for message in chat] for chat in batch["messages"].to_list()]
+        tools = pl.when(pl.col("tools") != "").then("tools")
+        return batch.with_columns(pl.Series("messages", messages, pl.List(pl.String)), tools=tools)
+
+    return chosen.map(chats)
 
 
 def bare(message: Mapping[str, Any]) -> str:
@@ -62,18 +86,20 @@ def bare(message: Mapping[str, Any]) -> str:
     return orjson.dumps({k: v for k, v in message.items() if v or k in ("role", "content")}).decode()
 
 
-def dialogue_rows(dialogues: pl.DataFrame) -> pl.DataFrame:
+def dialogue_rows(dialogues: RowStream) -> RowStream:
     """Every dialogue, kept or cut, in the paper's columns, then what is known of it and the signs of its quality."""
-    applications = {
-        row["id"]: Application.model_validate(row) for row in dialogues["application"].unique(maintain_order=True)
-    }
+    applications: dict[str, Application] = {}
+    for batch in dialogues.batches(["application"]):
+        for row in batch["application"].unique(maintain_order=True):
+            if row["id"] not in applications:
+                applications[row["id"]] = Application.model_validate(row)
     number = {row_id: place for place, row_id in enumerate(applications)}
     owner = pl.col("application").struct.field("id")
     papers = ("pseudo_input", "teacher_output_single", "student_output_single", "reason")
     first = (*papers, "id", "parent_id", "application", "turns")
     rest = [name for name in SignedDialogue.model_fields if name not in first]
     plain = not any(application.tools for application in applications.values())
-    return dialogues.select(
+    columns: list[str | pl.Expr] = [
         "id",
         "parent_id",
         owner.replace_strict(number, return_dtype=pl.Int64).alias("context_id"),
@@ -81,7 +107,8 @@ def dialogue_rows(dialogues: pl.DataFrame) -> pl.DataFrame:
         *papers,
         (plain_messages("turns") if plain else pl.col("turns")).alias("teacher_output_conv"),
         *rest,
-    )
+    ]
+    return dialogues.map(lambda batch: batch.select(*columns))
 
 
 def compared(store: Store, made: Mapping[str, Manifest]) -> list[str]:
@@ -92,7 +119,8 @@ def compared(store: Store, made: Mapping[str, Manifest]) -> list[str]:
         if stage.startswith("clean_"):
             columns = ", ".join(manifest.identity["settings"]["columns"])
         if stage.startswith("clean_") and "contaminated" in manifest.columns:
-            rows = read_frame(store, manifest, ["benchmark"]).drop_nulls().group_by("benchmark").len().sort("benchmark")
+            marked = stream_of(store, manifest).filter(pl.col("benchmark").is_not_null()).frame(["benchmark"])
+            rows = marked.group_by("benchmark").len().sort("benchmark")
             found = ", ".join(f"{count:,} of {name}" for name, count in rows.iter_rows()) or "none"
             lines.append(f"{stage}: benchmark prompts among {manifest.rows:,} rows: {found} (in {columns})")
         elif stage.startswith("clean_"):
@@ -141,7 +169,7 @@ def answers_in_words(ends: Mapping[Ending, int]) -> str:
 
 def preference_dataset(store: Store, made: Mapping[str, Manifest]) -> Dataset:
     """The kept pairs, all for training; made: manifests by stage."""
-    rows = preference_rows(read_frame(store, made["unique_pairs"]))
+    rows = stream_of(store, made["unique_pairs"]).filter(KEPT).map(preference_rows)
     return Dataset(
         "Preference pairs",
         "Instructions under system messages that stand for a user's values, with a better answer over a worse one.",
@@ -152,8 +180,9 @@ def preference_dataset(store: Store, made: Mapping[str, Manifest]) -> Dataset:
 
 def dialogue_dataset(store: Store, made: Mapping[str, Manifest]) -> Dataset:
     """sft, prompt_generation, preference and dialogues; made: manifests by stage."""
-    rows = read_frame(store, made["training_rows"])
-    pairs, dialogues = read_frame(store, made["unique_pairs"]), read_frame(store, made["dialogue_signs"])
+    rows = stream_of(store, made["training_rows"])
+    pairs = stream_of(store, made["unique_pairs"]).filter(KEPT).map(preference_rows)
+    dialogues = stream_of(store, made["dialogue_signs"])
     tables = {
         "sft": Table.of(
             training_rows(rows, "sft"),
@@ -166,7 +195,7 @@ def dialogue_dataset(store: Store, made: Mapping[str, Manifest]) -> Dataset:
             "input, bad and good output -> the prompt and the reason",
         ),
         "preference": Table.of(
-            preference_rows(pairs), "preferences", "the teacher's first answer over the student's, with their rewards"
+            pairs, "preferences", "the teacher's first answer over the student's, with their rewards"
         ),
         "dialogues": Table.of(
             dialogue_rows(dialogues),

@@ -8,10 +8,12 @@ from storage.publish import message
 VALUE = ("dimension", "subdimension", "preference", "description")
 
 
-def sft_rows(variants: pl.DataFrame, *, picked: bool = False) -> pl.DataFrame:
-    """Training variants as conversations with their system message; picked: one of each instruction only."""
-    chosen = variants.filter((pl.col("split") == "train") & (pl.col("picked") if picked else pl.lit(True)))
-    return chosen.select(
+TRAINS = pl.col("split") == "train"
+
+
+def sft_rows(variants: pl.DataFrame) -> pl.DataFrame:
+    """Variants as conversations with their system message."""
+    return variants.select(
         "id",
         "parent_id",
         "source",
@@ -23,8 +25,8 @@ def sft_rows(variants: pl.DataFrame, *, picked: bool = False) -> pl.DataFrame:
 
 
 def aligned_rows(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Training pairs for DPO and ORPO in TRL's conversational format."""
-    return pairs.filter(pl.col("split") == "train").select(
+    """Pairs for DPO and ORPO in TRL's conversational format."""
+    return pairs.select(
         "id",
         "parent_id",
         "source",

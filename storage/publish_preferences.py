@@ -1,10 +1,14 @@
 """Preference rows that trainers read, the pools behind them, and the prompts that were kept."""
 
+from functools import partial
 from typing import Any
 
 import polars as pl
 
 from storage.publish import preference_rows
+from storage.row_streams import RowStream
+
+STAYS = pl.col("kept") & pl.col("within")
 
 MORE = (
     "margin",
@@ -18,31 +22,34 @@ MORE = (
 )
 
 
-def pair_rows(pairs: pl.DataFrame) -> pl.DataFrame:
+def pair_rows(pairs: RowStream) -> RowStream:
     """Pairs of one rule that stay, in TRL's conversational format, with the evidence."""
-    staying = pairs.filter(pl.col("kept") & pl.col("within"))
-    return pl.concat([preference_rows(staying), staying.select(MORE)], how="horizontal")
-
-
-def prompt_rows(pairs: pl.DataFrame) -> pl.DataFrame:
-    """The prompts whose pairs stay, for Self-RIP."""
-    staying = pairs.filter(pl.col("kept") & pl.col("within")).unique("parent_id", maintain_order=True)
-    return staying.select(id="parent_id", prompt="prompt", system="system", source="source")
-
-
-def pool_rows(pools: pl.DataFrame) -> pl.DataFrame:
-    """Every pool in the wide form that `synthmill pairs` reads, with a column of numbers per scorer."""
-    names = list(
-        dict.fromkeys(
-            name for names in pools["scores"].list.eval(pl.element().struct.field("scorer")) for name in names
-        )
+    return pairs.filter(STAYS).map(
+        lambda batch: pl.concat([preference_rows(batch), batch.select(MORE)], how="horizontal")
     )
 
+
+def prompt_rows(pairs: RowStream) -> RowStream:
+    """The prompts whose pairs stay, for Self-RIP."""
+    staying = pairs.filter(STAYS).unique("parent_id")
+    return staying.map(lambda batch: batch.select(id="parent_id", prompt="prompt", system="system", source="source"))
+
+
+def pool_rows(pools: RowStream) -> RowStream:
+    """Every pool in the wide form that `synthmill pairs` reads, with a column of numbers per scorer."""
+    names: dict[str, None] = {}
+    for batch in pools.batches(["scores"]):
+        scorers = batch["scores"].explode(empty_as_null=False).struct.field("scorer")
+        names |= dict.fromkeys(scorers.drop_nulls().unique(maintain_order=True))
+    return pools.map(partial(wide_pools, list(names)))
+
+
+def wide_pools(names: list[str], pools: pl.DataFrame) -> pl.DataFrame:
+    """A batch of pools, with a column for each of these scorers."""
+    scores = pools["scores"].to_list()
+
     def values(name: str) -> list[Any]:
-        return [
-            next((one["values"] for one in scores if one["scorer"] == name), None)
-            for scores in pools["scores"].to_list()
-        ]
+        return [next((score["values"] for score in some if score["scorer"] == name), None) for some in scores]
 
     def each(field: str) -> pl.Expr:
         return pl.col("answers").list.eval(pl.element().struct.field(field))

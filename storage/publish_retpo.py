@@ -41,8 +41,7 @@ def pair_rows(pairs: pl.DataFrame, instruction: str) -> pl.DataFrame:
 
 def answer_rows(turns: pl.DataFrame) -> pl.DataFrame:
     """Turns with a reference answer, for the SFT step before: it teaches what answers look like."""
-    rows = turns.filter(pl.col("answer").is_not_null())
-    return rows.select(*KEPT, prompt=asked(""), completion=pl.concat_list(message("assistant", "answer")))
+    return turns.select(*KEPT, prompt=asked(""), completion=pl.concat_list(message("assistant", "answer")))
 
 
 def triplet_rows(mined: pl.DataFrame) -> pl.DataFrame:

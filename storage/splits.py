@@ -1,6 +1,8 @@
 """Training and test rows that share no prompt: by content, so that a row stays where it is when others are added."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -8,12 +10,26 @@ import polars as pl
 from schemas.hashing import digest
 from schemas.texts import normalised
 from storage.dataset_folder import Table, as_message
+from storage.row_streams import RowStream
 
+Array = np.ndarray[Any, np.dtype[Any]]
 TOGETHER = ("id", "parent_id", "conversation", "prompt_id")
 """Columns whose equal values, in any of them and in any configuration, are of rows that belong together."""
 PROMPTS = ("prompt", "messages", "history", "pseudo_input", "question", "input", "anchor")
 """Where a row's prompt is: in the first of these that says something."""
 PROMPT, OTHER = b"0", b"1"
+
+
+NAME_BYTES = 17  # the letter of its kind, and a hash
+
+
+class Names(NamedTuple):
+    """What no row of the other side may have. row: (names,) places of rows; name: (names,) bytes; a row may have none
+    or several.
+    """
+
+    row: Array
+    name: Array
 
 
 def split_by_prompt(tables: Mapping[str, Table], share: float) -> dict[str, Table]:
@@ -25,34 +41,47 @@ def split_by_prompt(tables: Mapping[str, Table], share: float) -> dict[str, Tabl
     if not share:
         return dict(tables)
     places = [(name, split, rows) for name, table in tables.items() for split, rows in table.splits.items()]
-    names = [(names_of(rows), split == "test") for _, split, rows in places]
-    side = iter(tested([(one, is_test) for some, is_test in names for one in some], share))
-    made: dict[str, dict[str, list[pl.DataFrame]]] = {name: {} for name in tables}
-    for name, split, rows in places:
-        test = pl.Series([next(side) for _ in range(rows.height)], dtype=pl.Boolean)
+    names = [names_of(rows) for _, _, rows in places]
+    heights = [rows.height for _, _, rows in places]
+    flags = tested(names, heights, [split == "test" for _, split, _ in places], share)
+    sides: dict[str, dict[str, list[RowStream]]] = {name: {} for name in tables}
+    for (name, split, rows), test in zip(places, np.split(flags, np.cumsum(heights)[:-1]), strict=True):
         if split != "train":
-            made[name].setdefault(split, []).append(rows)
+            sides[name].setdefault(split, []).append(rows)
             continue
-        made[name].setdefault("train", []).append(rows.filter(~test))
-        made[name].setdefault("test", []).append(rows.filter(test))
+        sides[name].setdefault("train", []).append(rows.where(pl.Series(~test)))
+        sides[name].setdefault("test", []).append(rows.where(pl.Series(test)))
     return {
-        name: tables[name]._replace(splits={split: pl.concat(frames) for split, frames in splits.items()})
-        for name, splits in made.items()
+        name: replace(tables[name], splits={split: RowStream.chained(streams) for split, streams in splits.items()})
+        for name, splits in sides.items()
     }
 
 
-def names_of(rows: pl.DataFrame) -> list[list[bytes]]:
-    """Per row what no row of the other side may have: its prompt, as far as it has one, and where it comes from."""
-    names: list[list[bytes]] = [[] for _ in range(rows.height)]
-    for column in (name for name in PROMPTS if name in rows.columns):
-        for found, value in zip(names, rows[column].to_list(), strict=True):
-            if not found and (said := first_said(value)).strip():
-                found.append(PROMPT + digest(normalised(said)))
-    for column in (name for name in TOGETHER if name in rows.columns):
-        for found, value in zip(names, rows[column].to_list(), strict=True):
-            if value:
-                found.append(OTHER + digest(value))
-    return names
+def names_of(rows: RowStream) -> Names:
+    """Per row its prompt, as far as it has one, and where it comes from."""
+    prompts = [name for name in PROMPTS if name in rows.columns]
+    origins = [name for name in TOGETHER if name in rows.columns]
+    places: list[Array] = []
+    names: list[Array] = []
+    start = 0
+    for batch in rows.batches(list(dict.fromkeys([*prompts, *origins]))) if prompts or origins else ():
+        at, hashes = [], []
+        for place, values in enumerate(zip(*(batch[column].to_list() for column in prompts), strict=True)):
+            text = next((text for value in values if (text := first_said(value)).strip()), None)
+            if text is not None:
+                at.append(start + place)
+                hashes.append(PROMPT + digest(normalised(text)))
+        for column in origins:
+            for place, value in enumerate(batch[column].to_list()):
+                if value:
+                    at.append(start + place)
+                    hashes.append(OTHER + digest(value))
+        places.append(np.array(at, np.int64))
+        names.append(np.array(hashes, f"S{NAME_BYTES}"))
+        start += batch.height
+    return Names(
+        np.concatenate([np.zeros(0, np.int64), *places]), np.concatenate([np.zeros(0, f"S{NAME_BYTES}"), *names])
+    )
 
 
 def first_said(prompt: object) -> str:
@@ -64,24 +93,30 @@ def first_said(prompt: object) -> str:
     return str(next((one["content"] for one in said if one["role"] == "user"), said[0]["content"] if said else ""))
 
 
-def tested(rows: Sequence[tuple[Sequence[bytes], bool]], share: float) -> list[bool]:
-    """Per row, given by its names and whether it is a test row already, whether it is for testing. Rows that are joined
-    by names decide together: a test row among them, or a hash of the smallest name.
+def tested(names: Sequence[Names], heights: Sequence[int], are_tests: Sequence[bool], share: float) -> Array:
+    """Per row of all tables, one after the other, whether it is for testing. Rows that are joined by names decide
+    together: a test row among them, or a hash of the smallest name. are_tests: tables whose rows are for testing.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    number: dict[bytes, int] = {}
-    row, name = np.array(
-        [(at, number.setdefault(one, len(number))) for at, (names, _) in enumerate(rows) for one in names] or [(0, 0)]
-    ).T
-    nodes = len(rows) + max(1, len(number))
-    graph = coo_matrix((np.ones(len(row), np.bool_), (row, name + len(rows))), shape=(nodes, nodes))
-    group = connected_components(graph, directed=False)[1]
-    smallest: dict[int, bytes] = {}
-    for one, at in number.items():
-        of = int(group[len(rows) + at])
-        smallest[of] = min(one, smallest.get(of, one))
-    drawn = {of: int.from_bytes(digest(one.hex())[:8], "big") < share * 2**64 for of, one in smallest.items()}
-    drawn |= {int(group[at]): True for at, (_, is_test) in enumerate(rows) if is_test}
-    return [drawn.get(int(of), False) for of in group[: len(rows)]]
+    starts = np.cumsum([0, *heights])
+    rows = int(starts[-1])
+    row = np.concatenate(
+        [np.zeros(0, np.int64), *(some.row + start for some, start in zip(names, starts[:-1], strict=True))]
+    )
+    distinct, name = np.unique(
+        np.concatenate([np.zeros(0, f"S{NAME_BYTES}"), *(n.name for n in names)]), return_inverse=True
+    )
+    nodes = rows + len(distinct)
+    graph = coo_matrix((np.ones(len(row), np.bool_), (row, name + rows)), shape=(nodes, nodes))
+    groups = connected_components(graph, directed=False)[1] if nodes else np.zeros(0, np.int64)
+    drawn = np.zeros(nodes, np.bool_)  # by group: there are no more of these than nodes
+    owners, smallest = np.unique(groups[rows:], return_index=True)  # names are sorted: a group's first is its smallest
+    for group, at in zip(owners.tolist(), smallest.tolist(), strict=True):
+        hashed = digest(distinct[at].ljust(NAME_BYTES, b"\0").hex())
+        drawn[group] = int.from_bytes(hashed[:8], "big") < share * 2**64
+    for start, height, is_test in zip(starts[:-1], heights, are_tests, strict=True):
+        drawn[groups[start : start + height][np.full(height, is_test)]] = True
+    flags: Array = drawn[groups[:rows]]
+    return flags

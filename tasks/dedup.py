@@ -4,7 +4,7 @@ deletes nothing; the exporter honours it.
 Source: docs/papers.md#dedup.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,8 +18,9 @@ from schemas.dedup_settings import Layer
 from schemas.recall import Recall
 from schemas.rows import Dropped
 from schemas.texts import normalised
-from storage.artifacts import Store, read_artifact, read_manifest
+from storage.artifacts import Store, read_manifest
 from storage.files import scratch
+from storage.publish import stream_of
 from storage.sources import KNOWN
 from tasks import contamination
 from tasks.buckets import lay_out
@@ -161,24 +162,28 @@ class Duplicates(FrameStage):
 
     def known(self, store: Store) -> pl.DataFrame:
         """What was published before: id, text, the columns `within`, and of_any: whether it is of every group."""
-        frames = []
-        for stage, key in self.against:
-            manifest = read_manifest(store.manifest_path(stage, key))
-            rows = pl.DataFrame(read_artifact(store, manifest))
-            if stage == KNOWN.stage:
-                rows = rows.select(id="name", text=pl.col("turns").list.first(), of_any=pl.lit(True))
-            elif stage == TEXTS:
-                rows = rows.select(id=pl.lit(EARLIER) + pl.col("id"), text="text", of_any=pl.lit(True))
-            else:
-                rows = rows.filter("kept") if "kept" in rows.columns else rows
-                rows = rows.select(
-                    "id",
-                    pl.Series("text", texts_of(rows, self.columns), dtype=pl.String),
-                    *(pl.col(name).cast(pl.String).alias(f"within_{name}") for name in self.within),
-                    of_any=pl.lit(False),
-                )
-            frames.append(rows)
+        frames = [rows for stage, key in self.against for rows in self.known_rows(store, stage, key)]
         return pl.concat(frames, how="diagonal").unique(["id", "text"], keep="first", maintain_order=True)
+
+    def known_rows(self, store: Store, stage: str, key: str) -> Iterator[pl.DataFrame]:
+        """One artifact's rows as `known` has them, batch by batch; only the columns that are compared are read."""
+        rows = stream_of(store, read_manifest(store.manifest_path(stage, key)))
+        if stage == KNOWN.stage:
+            for batch in rows.batches(["name", "turns"]):
+                yield batch.select(id="name", text=pl.col("turns").list.first(), of_any=pl.lit(True))
+            return
+        if stage == TEXTS:
+            for batch in rows.batches(["id", "text"]):
+                yield batch.select(id=pl.lit(EARLIER) + pl.col("id"), text="text", of_any=pl.lit(True))
+            return
+        kept = rows.filter(pl.col("kept")) if "kept" in rows.columns else rows
+        for batch in kept.batches(list(dict.fromkeys(["id", *self.columns, *self.within]))):
+            yield batch.select(
+                "id",
+                pl.Series("text", texts_of(batch, self.columns), dtype=pl.String),
+                *(pl.col(name).cast(pl.String).alias(f"within_{name}") for name in self.within),
+                of_any=pl.lit(False),
+            )
 
     def found(
         self, table: pl.DataFrame, distinct: pl.DataFrame, verdicts: Verdicts, names: Sequence[str]

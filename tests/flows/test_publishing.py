@@ -352,6 +352,117 @@ def test_whose_dataset_it_is(home: Path, hub: HubServer, tmp_path: Path) -> None
     assert "is another dataset: its sources" in err
 
 
+def owners(card: str) -> str:
+    """A card as its owner has edited it."""
+    own = "- config_name: mine\n  data_files: data/mine/*.parquet\n"
+    for ours, theirs in (
+        ("license: cc-by-4.0", "license: cc0-1.0"),
+        ("tags:\n", "tags:\n- my-own-tag\n"),
+        ("pretty_name: Preference pairs", "pretty_name: My pairs"),
+        ("configs:\n", f"configs:\n{own}"),
+    ):
+        assert ours in card
+        card = card.replace(ours, theirs, 1)
+    return f"{card}\n\n## Ethics\n\nWritten by hand.\n"
+
+
+def is_owners(card: str) -> bool:
+    wanted = ("license: cc0-1.0", "- my-own-tag", "pretty_name: My pairs", "config_name: mine", "Written by hand.")
+    return all(text in card for text in wanted)
+
+
+@pytest.mark.prefect
+def test_what_the_owner_wrote_on_the_hub_stays(home: Path, hub: HubServer, tmp_path: Path) -> None:
+    push(home, hub, tmp_path)
+    mine = {
+        "data/mine/own.parquet": b"PAR1",
+        "README.md": owners(hub.files("my-lab/pairs")["README.md"].decode()).encode(),
+    }
+    hub.commit("my-lab/pairs", mine)
+    _, err = push(home, hub, tmp_path, "--dry-run", "--format", "kto")
+    assert "kept in README.md, as its owner has it: license: cc0-1.0" in err
+    script = (  # as a weekly deployment does it
+        "from flows.publish import publish\nfrom schemas.export_settings import ExportSettings\n"
+        f"publish.fn(ExportSettings(store={str(home / 'store')!r}, to='hf://datasets/my-lab/pairs', formats=('kto',)))"
+    )
+    given = {**hub.environment(tmp_path, token="a-token"), "HF_HUB_OFFLINE": "0"}
+    python(script, tmp_path, given)
+    files = hub.files("my-lab/pairs")
+    card = files["README.md"].decode()
+    assert is_owners(card) and "config_name: preference_kto" in card and files["data/mine/own.parquet"] == b"PAR1"
+    assert "config_name: preference\n" not in card and not any(name.startswith("data/preference/") for name in files)
+    python(script, tmp_path, given)
+    assert hub.files("my-lab/pairs") == files
+
+    within = card.replace("## Known limits\n", "## Known limits\n\n- one that I found\n")
+    hub.commit("my-lab/pairs", {"README.md": within.encode()})
+    for more in ((), ("--dry-run",)):
+        _, err = push(home, hub, tmp_path, *more, expect=2)
+        assert "was changed where synthmill writes (## Known limits)" in err
+    assert hub.files("my-lab/pairs")["README.md"] == within.encode()
+    push(home, hub, tmp_path, "--force")
+    card = hub.files("my-lab/pairs")["README.md"].decode()
+    assert is_owners(card) and "one that I found" not in card
+
+
+@pytest.mark.prefect
+def test_what_the_owner_wrote_into_a_folders_card_stays(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    synthmill("export", "latest", "--to", out, cwd=home)
+    (out / "README.md").write_text(owners((out / "README.md").read_text()))
+    for more in (("--dry-run",), ()):
+        _, err = synthmill("export", "latest", "--to", out, "--format", "kto", *more, cwd=home)
+        assert "kept in README.md, as its owner has it: the text below our part" in err
+    assert is_owners((out / "README.md").read_text()) and "preference_kto" in (out / "README.md").read_text()
+
+
+@pytest.mark.prefect
+def test_a_run_of_other_settings_is_still_looked_at(home: Path, tmp_path: Path) -> None:
+    """Its record has a setting that no model of today knows, and one of a kind that it may not have."""
+    shutil.copytree(home / "store", tmp_path / "store")
+    for path in (tmp_path / "store" / "runs").glob("*.json"):
+        record = json.loads(path.read_text())
+        record["settings"] |= {"gone_by_now": 3, "answers": {"count": "three", "was_here": True}}
+        path.write_text(json.dumps(record))
+    one, other = runs(home)
+    for command in (
+        ("export", "latest", "--to", "out", "--test", 0.2),
+        ("report", "latest"),
+        ("diff", one, other),
+        ("ls",),
+    ):
+        synthmill(*command, cwd=tmp_path)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "license: unknown" in card and "| `in.jsonl` | unknown |" in card  # its source's card is not in this folder
+    assert yaml.safe_load((tmp_path / "out" / "synthmill.yaml").read_text())["answers"] == {"count": 3}
+    row = pl.read_parquet(tmp_path / "out" / "data" / "train-*.parquet")["id"][0]
+    assert "unique_pairs" in synthmill("show", row, cwd=tmp_path)[0]
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize("damage", ["flipped", "gone"])
+def test_a_damaged_dataset_is_found_and_written_anew(
+    home: Path, tmp_path: Path, session_server: ChatServer, damage: str
+) -> None:
+    copied = tmp_path / "home"
+    shutil.copytree(home, copied)
+    latest = json.loads((copied / "store" / "runs" / f"{runs(home)[1]}.json").read_text())
+    [shard] = (copied / "store" / "datasets" / Path(latest["dataset"]).name / "data").glob("*.parquet")
+    whole = shard.read_bytes()
+    if damage == "gone":
+        shard.unlink()
+    else:
+        shard.write_bytes(whole[:200] + bytes([whole[200] ^ 4]) + whole[201:])
+    out, _ = synthmill("verify", cwd=copied, expect=1)
+    assert f"{shard.name} {'is gone' if damage == 'gone' else 'does not match its checksum'}" in " ".join(out.split())
+    _, err = synthmill("export", "latest", "--to", tmp_path / "out", cwd=copied, expect=1)
+    assert "run its flow again" in err and not (tmp_path / "out").exists()
+    asked = session_server.stats()["total"]
+    synthmill("run", "synthesize", "--config", "run.yaml", cwd=copied)
+    assert shard.read_bytes() == whole and session_server.stats()["total"] == asked
+    synthmill("verify", cwd=copied)
+
+
 @pytest.mark.prefect
 def test_every_format_goes_through_its_trainer(home: Path, tmp_path: Path) -> None:
     formats = ("sft", "dpo", "dpo-plain", "kto", "reward")

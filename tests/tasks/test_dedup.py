@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -283,6 +284,26 @@ def test_one_run_after_the_other_keeps_what_one_run_keeps_of_the_first(store: St
         before.select("id", "duplicate_of").iter_rows()
     )
     assert verdicts(frame_of(second), later, store.root) == {row: after[row] for row in second}
+
+
+def test_of_earlier_rows_only_what_is_compared_is_read(store: Store) -> None:
+    """Their answers may be gigabytes. Here they cannot be read at all."""
+    from schemas.artifacts import Manifest
+    from schemas.hashing import file_checksum
+
+    words = ["".join(random.Random(n).choices("abcdef ", k=400)) for n in range(300)]
+    rows = pl.DataFrame({"id": [f"{n}" for n in range(300)], "prompt": words, "chosen": words, "kept": [True] * 300})
+    seal = seal_part(store, "unique_rows", "p", rows.to_arrow(), (), ids_in=rows["id"].to_list())
+    path = store.root / seal.file
+    answers = pq.read_metadata(path).row_group(0).column(2)
+    start = answers.dictionary_page_offset or answers.data_page_offset
+    path.write_bytes(path.read_bytes()[:start] + bytes(200) + path.read_bytes()[start + 200 :])
+    seal = seal.model_copy(update={"checksum": file_checksum(path)})
+    with pytest.raises(OSError, match=r"(?i)data|page|zstd"):
+        pq.read_table(path, columns=["chosen"])
+    write_manifest(store, Manifest(stage="unique_rows", key="k", identity={}, parts=(seal,)))
+    later = WORDS.model_copy(update={"against": (("unique_rows", "k"),)})
+    assert verdicts(frame_of({"new": words[7]}), later, store.root) == {"new": "7"}
 
 
 def test_what_was_dropped_before_models_were_asked_may_be_published(store: Store) -> None:

@@ -16,7 +16,7 @@ from schemas.errors import Drop, InputError
 from schemas.multifaceted import BenchRow, Value, Variant, WithResponses, WithSets, WithSystems
 from schemas.rows import Answer, Instruction, to_arrow
 from schemas.taxonomy import Taxonomy
-from storage.publish_multifaceted import aligned_rows, bench_rows, reward_rows, sft_rows
+from storage.publish_multifaceted import TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
 from storage.taxonomies import read_taxonomy
 from tasks.coverage import coverage, drawn, evenness, parted
 from tasks.diversity import Diversity, spread
@@ -105,13 +105,13 @@ def many(count: int, **settings: Any) -> list[WithResponses]:
 def test_every_instruction_appears_three_times_with_three_system_messages(tmp_path: Path) -> None:
     variants, dropped = Variants().apply(frame_of(many(40)), tmp_path)
     assert dropped == []
-    rows = sft_rows(variants)
+    rows = sft_rows(variants.filter(TRAINS))
     assert rows.height == 3 * 40
     per = rows.group_by("parent_id").agg(
         pl.len(), systems=pl.col("messages").list.first().struct.field("content").n_unique()
     )
     assert per["len"].to_list() == per["systems"].to_list() == [3] * 40
-    small = sft_rows(variants, picked=True)
+    small = sft_rows(variants.filter(TRAINS & pl.col("picked")))
     assert small.height == small["parent_id"].n_unique() == 40
     assert variants["id"].n_unique() == variants.height
 
@@ -380,7 +380,7 @@ def test_a_response_that_a_filter_broke_off_is_on_neither_side(tmp_path: Path) -
 
 def test_reward_rows_are_rendered_as_the_paper_does(tmp_path: Path) -> None:
     pairs, _ = AlignedPairs().apply(frame_of(many(30, bench_share=0.3, held_out=0.2)), tmp_path)
-    assert 0 < aligned_rows(pairs).height < 30
+    assert 0 < aligned_rows(pairs.filter(TRAINS)).height < 30
     for row, pair in zip(reward_rows(pairs).to_dicts(), pairs.to_dicts(), strict=True):
         assert row["input"] == f"[INST] {pair['system']}\n{pair['prompt']} [/INST] "
 
