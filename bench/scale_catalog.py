@@ -95,8 +95,6 @@ def add_segment(store: Store, number: int) -> None:
         calls.add(key, key, asked, completion, engine="echo", role="student", sample=0)
     calls.close()
     [written] = (store.calls / f"of-{number}").glob("*.calls")  # opening all earlier ones each time would take minutes
-        "*.calls"
-    )  # a store that opened all earlier ones would take minutes
     path = written.rename(store.calls / f"{number:06}-{written.name}")
     shutil.rmtree(store.calls / f"of-{number}")
     segment = Segment(path)
