@@ -21,7 +21,7 @@ from schemas.rows import Dropped, Row
 from storage.calls import CallStore
 from tasks.budget import Gate
 from tasks.engines.engine import Engine
-from tasks.recipe import Recipe
+from tasks.recipe import AnyRecipe
 
 ROWS_PER_TICK = 32
 ANSWERS_PER_WRITE = 8  # more would save little and send the next requests in bursts
@@ -103,7 +103,7 @@ class Driver:
 
     def __init__(
         self,
-        recipe: Recipe[Any, Any],
+        recipe: AnyRecipe,
         engines: Mapping[str, Engine],
         calls: CallStore,
         gate: Gate | None = None,

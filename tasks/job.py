@@ -1,7 +1,6 @@
 """A stage in its place in a plan, and the parts that making it comes down to."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from schemas.artifacts import Manifest, PartSeal
 from schemas.calls import Frozen
@@ -10,9 +9,9 @@ from schemas.settings import EngineSettings
 from storage.artifacts import Store, sealed_artifact
 from tasks.engines.engine import engine_name
 from tasks.frames import FrameStage
-from tasks.recipe import Recipe
+from tasks.recipe import AnyRecipe, Recipe
 
-Stage = Recipe[Any, Any] | FrameStage
+Stage = AnyRecipe | FrameStage
 
 
 class Job(Frozen):

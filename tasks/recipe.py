@@ -165,3 +165,7 @@ class Recipe(Frozen, Generic[In, Out]):
 
     def key(self, engines: Mapping[str, str]) -> str:
         return content_hash(self.identity(engines))
+
+
+AnyRecipe = Recipe[Any, Any]
+"""For annotations. The alias is made here, where every process makes it first: pickles name it by this module."""
