@@ -1,0 +1,254 @@
+"""A store after a thousand runs: this tree beside an older one (a git worktree that is made and removed), in turn.
+
+    python -m bench.scale [--old COMMIT] [--small] [--only WORD ...]
+
+Prints one table: catalog, look-ups, replay, a run with nothing to do, and datasets of preference pairs. Every
+measurement is a process of its own; seconds are medians of --repeats pairs, memory is the peak of the process tree, by
+psutil. Ratios hold where the machine is shared; single times do not. --small is a smoke of a minute or two.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+OLD = "e561b05"
+MIB = 1 << 20
+
+
+class Run(NamedTuple):
+    """One process: its seconds, the peak of its tree's memory, and what it printed."""
+
+    seconds: float
+    peak_mib: float
+    out: str
+
+
+class Line(NamedTuple):
+    """One line of the table. before, now: medians, none where the older tree cannot."""
+
+    what: str
+    size: str
+    unit: str
+    before: float | None
+    now: float
+    more_is_better: bool = False
+
+    def cells(self) -> list[str]:
+        ratio = "" if self.before is None else f"{self.now / self.before:.3g}"
+        if self.before is not None and self.more_is_better is False and self.now:
+            ratio = f"1/{self.before / self.now:.3g}" if self.before > self.now else ratio
+        shown = ["" if value is None else f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in self[3:5]]
+        return [self.what, self.size, self.unit, *shown, ratio]
+
+
+def run_in(tree: Path, *command: object, cwd: Path | None = None) -> Run:
+    """Run a command with a tree's code; the machine's other load is not taken out."""
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PREFECT_LOGGING_LEVEL": "CRITICAL"}
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        list(map(str, command)),
+        cwd=cwd or tree,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    peaks = [0]
+    watching = threading.Thread(target=watch, args=(process, peaks), daemon=True)
+    watching.start()
+    out, err = process.communicate()
+    seconds = time.perf_counter() - began
+    watching.join()
+    if process.returncode:
+        raise SystemExit(f"{command} failed in {tree}:\n{out}\n{err}")
+    return Run(seconds, peaks[0] / MIB, out)
+
+
+def watch(process: "subprocess.Popen[str]", peaks: list[int]) -> None:
+    """Note the most that a process and its children held at once."""
+    try:
+        parent = psutil.Process(process.pid)
+        while process.poll() is None:
+            held = 0
+            for each in (parent, *parent.children(recursive=True)):
+                try:
+                    held += each.memory_info().rss
+                except psutil.Error:
+                    continue
+            peaks[0] = max(peaks[0], held)
+            time.sleep(0.05)
+    except psutil.Error:
+        return
+
+
+@contextmanager
+def old_tree(commit: str) -> Iterator[Path]:
+    """A worktree of an older commit, without this tree's files in it."""
+    with tempfile.TemporaryDirectory(prefix="scale-old-") as folder:
+        tree = Path(folder) / "tree"
+        git = ["git", "-C", str(ROOT), "worktree"]
+        subprocess.run([*git, "add", "--detach", "--quiet", str(tree), commit], check=True)
+        try:
+            yield tree
+        finally:
+            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+
+
+def script(name: str) -> list[object]:
+    return [sys.executable, "-P", HERE / f"{name}.py"]
+
+
+class Scale:
+    """The trees, a folder to work in, and how much to do."""
+
+    def __init__(self, trees: dict[str, Path], folder: Path, repeats: int, small: bool) -> None:
+        self.trees, self.folder, self.repeats, self.small = trees, folder, repeats, small
+
+    def pairs(self, work: Callable[[str, Path], float]) -> tuple[float, float]:
+        """Medians of both trees, taken in turn."""
+        values: dict[str, list[float]] = {name: [] for name in self.trees}
+        for _ in range(self.repeats):
+            for name, tree in self.trees.items():
+                values[name].append(work(name, tree))
+        return statistics.median(values["before"]), statistics.median(values["now"])
+
+    def catalog(self) -> Iterator[Line]:
+        artifacts = 200 if self.small else 4_000
+        size = f"{artifacts:,} artifacts"
+
+        def ask(name: str, tree: Path, command: str) -> float:
+            run = run_in(tree, *script("scale_catalog"), command, self.folder / f"catalog-{name}", artifacts)
+            return float(re.findall(r": ([\d.]+) s", run.out)[-1]) if command != "grow" else 0.0
+
+        for name, tree in self.trees.items():
+            place = self.folder / f"catalog-{name}"
+            run_in(tree, *script("scale_catalog"), "make", place, artifacts, "--drops-every", 1)
+        yield Line("catalog from nothing", size, "s", *self.pairs(lambda name, tree: ask(name, tree, "rebuild")))
+        yield Line("catalog after one run more", size, "s", *self.pairs(self.grown(ask)))
+        yield Line("count(*) FROM drops", size, "s", *self.pairs(lambda name, tree: ask(name, tree, "drops")))
+        for command in ("ls", "show", "calls"):
+            yield Line(
+                f"`{command}`, whole command", size, "s", *self.pairs(lambda name, tree, c=command: ask(name, tree, c))
+            )
+
+    def grown(self, ask: Callable[[str, Path, str], float]) -> Callable[[str, Path], float]:
+        def work(name: str, tree: Path) -> float:
+            ask(name, tree, "grow")
+            return ask(name, tree, "rebuild-again")
+
+        return work
+
+    def lookups(self) -> Iterator[Line]:
+        answers = 100_000
+        many = 8 if self.small else 400
+        misses: dict[int, tuple[float, float]] = {}
+        for segments in (1, many):
+            held: dict[str, float] = {}
+
+            def ask(name: str, tree: Path, segments: int = segments, held: dict[str, float] = held) -> float:
+                place = self.folder / f"lookups-{name}-{segments}"
+                told = json.loads(run_in(tree, *script("scale_calls"), "lookups", place, segments, answers).out)
+                held[name] = told["bytes_an_answer"]
+                return float(told["miss_us"])
+
+            misses[segments] = self.pairs(ask)
+            size = f"{segments} x {answers:,} answers"
+            yield Line("a look-up that finds nothing", size, "us", *misses[segments])
+            yield Line("memory of a worker's look-ups", size, "B/answer", held["before"], held["now"])
+        before, now = (misses[many][n] / misses[1][n] for n in (0, 1))
+        yield Line(f"... {many} segments over one", "", "times", before, now)
+        for segments, answers in ((1, 20_000), (4 if self.small else 16, 100_000)):
+
+            def replayed(name: str, tree: Path, segments: int = segments, answers: int = answers) -> float:
+                place = self.folder / f"replay-{name}-{segments}"
+                told = json.loads(run_in(tree, *script("scale_calls"), "replay", place, segments, answers).out)
+                return float(told["answers_per_s"])
+
+            size = f"{segments} x {answers:,} answers"
+            yield Line("replay of stored answers", size, "1/s", *self.pairs(replayed), more_is_better=True)
+
+    def nothing_to_do(self) -> Iterator[Line]:
+        """A run of pools with long answers, which asks nobody; then the same command again."""
+        pools = 500 if self.small else 40_000
+        text = self.folder / "pools.jsonl"
+        with text.open("w") as file:
+            for n in range(pools):
+                answers = [os.urandom(15_000).hex() for _ in range(2)]
+                file.write(json.dumps({"prompt": f"question {n}", "answers": answers, "rewards": [0, 1]}) + "\n")
+        command = [sys.executable, "-m", "flows.cli", "run", "preferences", "--set", f"source={text}", "--workers", 0]
+        command += ["--set", "policies=[]", "--set", "scorers=[]", "--set", "reward=reward", "--set", "cuts=[max-min]"]
+        command += ["--set", "dedup.layers=[exact]"]
+
+        def again(name: str, tree: Path) -> float:
+            return run_in(tree, *command, cwd=self.place(name)).seconds
+
+        for name, tree in self.trees.items():
+            run_in(tree, *command, cwd=self.place(name))
+        run_in(self.trees["now"], *command, cwd=self.place("now"))  # the first look reads all, and remembers
+        held = sum(path.stat().st_size for path in (self.place("now") / "store" / "parts").rglob("*.parquet"))
+        began, now = self.pairs(lambda name, tree: run_in(tree, sys.executable, "-m", "flows.cli", "ls").seconds)
+        size = f"{held / 1e9:.1f} GB"
+        before_s, now_s = self.pairs(again)
+        yield Line("a run with nothing to do, whole command", size, "s", before_s, now_s)
+        yield Line("... less what `ls` takes", size, "s", before_s - began, max(0.0, now_s - now))
+
+    def place(self, name: str) -> Path:
+        folder = self.folder / f"nothing-{name}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def datasets(self) -> Iterator[Line]:
+        pairs = 20_000 if self.small else 200_000
+        for rows in (pairs,) if self.small else (pairs, 1_000_000):
+            for step in ("write", "export", "report"):
+                peaks: dict[str, float] = {}
+                for name, tree in self.trees.items():
+                    if name == "before" and rows > pairs:
+                        continue  # 10 GB and more
+                    place = self.folder / f"datasets-{name}-{rows}"
+                    place.mkdir(exist_ok=True)
+                    if step == "write":
+                        run_in(tree, *script("scale_datasets"), "--here", "make", rows, "--folder", place)
+                    peaks[name] = run_in(
+                        tree, *script("scale_datasets"), "--here", step, rows, "--folder", place
+                    ).peak_mib
+                yield Line(f"memory to {step} pairs", f"{rows:,} of 2 KB", "MiB", peaks.get("before"), peaks["now"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--old", default=OLD)
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=("catalog", "lookups", "nothing_to_do", "datasets"))
+    options = parser.parse_args()
+    print("| what | size | unit | before | now | now / before |\n|---|---|---|---:|---:|---:|", flush=True)
+    with old_tree(options.old) as tree:
+        for part in options.only:
+            folder = Path(tempfile.mkdtemp(prefix="scale-"))
+            try:
+                scale = Scale({"before": tree, "now": ROOT}, folder, options.repeats, options.small)
+                for line in getattr(scale, part)():
+                    print("| " + " | ".join(line.cells()) + " |", flush=True)
+            finally:
+                shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
