@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from typing import Any
 
 from flows.looking import table
@@ -31,6 +32,7 @@ def run_flow(flow: str, settings: RunSettings, *, dry_run: bool, preview: int | 
 
         check_engines(planned)
         run_under_prefect(flow, planned)
+        planned = replace(planned, store=replace(planned.store, retry_lost=False))  # what was lost again is settled now
     report(planned, preview, done)
 
 

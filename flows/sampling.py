@@ -61,11 +61,11 @@ def sample_file(
     record = new_run("sample", {"source": source, "engine": settings.spec, "answers": stage.model_dump(mode="json")})
     started = time.monotonic()
     rows_per_part = max(FEWEST_ROWS, min(MOST_ROWS, ANSWERS_PER_PART // count))
-    instructions = ingest(place, reading, rows_per_part, record.id)
-    planned = Planned(stage, roles, instructions.key)
-    if not planned.sealed(place, instructions):
-        check_engine(settings)
     with session(place, record, workers, ray_address) as (pool, stages):
+        instructions = ingest(place, reading, rows_per_part, record.id)
+        planned = Planned(stage, roles, instructions.key)
+        if not planned.sealed(place, instructions):
+            check_engine(settings)
         with Reporter("answers", instructions.rows) as report:
             manifest = run_stage(place, planned, instructions, pool, record.id, report)
         stages.append(StageRun.of(instructions, {}, 0.0))

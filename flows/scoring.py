@@ -73,15 +73,15 @@ def score_file(
     place.prepare()
     record = new_run("score", {"source": source, "scorer": settings.model_dump(mode="json"), "engine": engine})
     started = time.monotonic()
-    pools = ingest_pools(place, file, POOLS_PER_PART, record.id)
-    planned = Planned(stage, roles, pools.key)
-    if roles and not planned.sealed(place, pools):
-        check_engine(roles[settings.role])
     with session(place, record, workers, ray_address) as (pool, stages):
+        pools = ingest_pools(place, file, POOLS_PER_PART, record.id)
+        planned = Planned(stage, roles, pools.key)
+        if roles and not planned.sealed(place, pools):
+            check_engine(roles[settings.role])
         with Reporter(settings.label, pools.rows) as report:
             manifest = run_stage(place, planned, pools, pool, record.id, report)
         stages.append(StageRun.of(manifest, report.latest.spent, time.monotonic() - started))
-    note = note_unread(place, manifest)
+        note = note_unread(place, manifest)
     scores = dict(scores_in(place, manifest, settings.label))
     if scores and all(np.isnan(values).all() for values in scores.values()):
         raise SynthmillError(f"{settings.label} gave no answer of {source} a score, so {out} was not written")

@@ -1,8 +1,9 @@
 """Where a run or a command makes things: workers that are closed whatever happens, and a record of what was done."""
 
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from flows.stopping import STOP, working
 from schemas.errors import SynthmillError
@@ -26,13 +27,16 @@ def workers_of(
     """A run's workers. At the end they seal what they wrote; a disk too full for that takes nothing that was answered:
     unsealed segments are read as they are.
     """
+    seal_abandoned(store.calls)  # once, before every worker finds what an earlier version, or a killed run, left
     pool = make_pool(store, run, stop, workers, ray_address, limits)
     try:
         yield pool
     finally:
-        with suppress(OSError, SynthmillError):
-            pool.close()
-            seal_abandoned(store.calls)
+        for end in (pool.close, lambda: seal_abandoned(store.calls)):
+            try:
+                end()
+            except (OSError, SynthmillError) as error:
+                print(f"not all could be closed: {error}", file=sys.stderr, flush=True)
 
 
 @contextmanager

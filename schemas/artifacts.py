@@ -15,6 +15,7 @@ class Loss(Frozen):
     """An answer that a failing engine lost. What was lost in two runs is settled: asked for again only on demand."""
 
     runs: int = 1
+    run: str = Field("", description="the last of these runs")
     error: str = Field("", description="the engine's words: reason, colon, detail")
 
     @property

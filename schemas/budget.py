@@ -20,9 +20,9 @@ class Price(Frozen):
 class Limits(Frozen):
     """No more than so much; what is not named has no limit. requests: answers asked for."""
 
-    requests: int | None = Field(None, ge=0)
-    tokens: int | None = Field(None, ge=0, description="prompt and completion")
-    money: float | None = Field(None, ge=0, description="by budget.prices")
+    requests: int | None = Field(None, ge=0, strict=True)
+    tokens: int | None = Field(None, ge=0, strict=True, description="prompt and completion")
+    money: float | None = Field(None, ge=0, strict=True, description="by budget.prices")
 
     @property
     def any(self) -> bool:

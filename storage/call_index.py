@@ -262,11 +262,11 @@ def open_runs(
     except OSError as error:
         raise StoreError(f"cannot read {folder}: {error.strerror}; see to that, then run it again") from error
     kept: list[Run] = []
-    covered: set[str] = set()
+    covered: set[tuple[str, int]] = set()
     for run in sorted(runs, key=lambda run: -len(run.header.segments)):
-        if not run.header.segments.keys() <= covered:
+        if not run.header.segments.items() <= covered:
             kept.append(run)
-            covered |= run.header.segments.keys()
+            covered |= run.header.segments.items()
     return kept
 
 
@@ -285,9 +285,10 @@ def compact(folder: Path, most: int = 1 << 62) -> None:
     """
     with suppress(OSError), (folder / ".compact.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        listed = run_paths(folder)  # first: what is written meanwhile is none of ours
         runs = runs_of(folder)
         left = {run.path for run in runs}
-        for path in run_paths(folder):  # covered by others, or damaged
+        for path in listed:  # covered by others, or damaged
             if path not in left:
                 path.unlink(missing_ok=True)
         if len(merging := [run for run in to_merge(runs, most) if is_good(run)]) > 1:
@@ -325,7 +326,8 @@ def merge(folder: Path, runs: Sequence[Run]) -> None:
     """Write one run that says what several say, some million records at a time."""
     segments: dict[str, int] = {}
     for run in runs:
-        segments |= run.header.segments
+        for name, size in run.header.segments.items():
+            segments[name] = max(size, segments.get(name, 0))
     segments = dict(sorted(segments.items()))
     numbers = {name: number for number, name in enumerate(segments)}
     spend: Spend = {}

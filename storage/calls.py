@@ -209,6 +209,9 @@ class CallStore:
                 self._seal_own()
                 compact(self.place)
         finally:
+            if self._file >= 0:
+                os.close(self._file)
+                self._own, self._file = None, -1
             self._descriptors.close()
             self._runs = []
 

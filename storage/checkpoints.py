@@ -8,10 +8,9 @@ the name alone, so that these are found.
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import StoreError
 from schemas.hashing import content_hash
 from storage.artifacts import Store
-from storage.files import read_json, write_json
+from storage.files import locked, read_json, write_json
 from storage.segments import seal_abandoned, spent_in
 
 FILE = "engines.json"
@@ -21,20 +20,27 @@ def settled_checkpoint(store: Store, name: str, place: str, checkpoint: str | No
     """The checkpoint to add to an engine's name, if any. name: without a checkpoint; place: where it is asked;
     checkpoint: what is said there, empty where nothing is said, None where nobody answers.
     """
+    checkpoint = short(checkpoint) if checkpoint else checkpoint
+    if not store.calls.is_dir():
+        return checkpoint or None
+    with locked(store.lock_path("engines", "names"), lambda: None, 0.05):
+        return remembered_checkpoint(store, name, place, checkpoint)
+
+
+def remembered_checkpoint(store: Store, name: str, place: str, checkpoint: str | None) -> str | None:
+    """As settled_checkpoint; the caller holds the lock. Raises StoreError for a damaged memory."""
     path = store.root / FILE
-    try:
-        remembered: dict[str, Any] = read_json(path) if path.exists() else {}
-    except StoreError:  # derived: what is there now is remembered anew
-        remembered = {}
+    remembered: dict[str, Any] = read_json(path) if path.exists() else {}
     last, alone = dict(remembered.get("last", {})), dict(remembered.get("alone", {}))
-    checkpoint = last.get(f"{name} {place}", "") if checkpoint is None else short(checkpoint)
+    if checkpoint is None:
+        checkpoint = last.get(f"{name} {place}", "")
     if not checkpoint:
         return None
     if name not in alone:
         alone[name] = checkpoint if has_answers(store, name) else ""
     last[f"{name} {place}"] = checkpoint
     changed = {"last": last, "alone": alone}
-    if changed != remembered and store.calls.is_dir():
+    if changed != remembered:
         write_json(path, changed)
     return None if alone[name] == checkpoint else checkpoint
 

@@ -106,11 +106,15 @@ def scratch(folder: Path, what: str) -> Iterator[Path]:
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None], every_s: float = 0.5) -> Iterator[None]:
     """Hold a lock that other processes respect and the kernel takes away from a dead one. waiting: called again and
-    again while somebody else holds it; it may raise.
+    again while somebody else holds it; it may raise. Raises StoreError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with path.open("a") as file:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a")
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror}; see to that, then run it again") from error
+        with file:
             while not held(file):
                 waiting()
                 time.sleep(every_s)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from schemas.artifacts import Manifest, PartSeal
 from schemas.errors import StoreError, SynthmillError
-from storage.artifacts import Store, files_whole, is_whole, read_manifest
+from storage.artifacts import Store, files_whole, is_whole, read_manifest, read_seal
 from storage.calls import CallStore
 from storage.dataset_folder import MARKER, check_whole
 from storage.files import read_json
@@ -152,9 +152,16 @@ def garbage(store: Store, days: float) -> Iterator[Garbage]:
         ahead += new
     kept = [manifest for key, manifest in manifests.items() if key in needed]
     parts = set[str]().union(*(manifest.parts for manifest in kept))
+    files = set[Path]().union(*(manifest.files for manifest in kept))
     folders = {manifest.folder for manifest in kept}
     found = {path: "an artifact of no run" for path in paths if path.stem not in needed}
-    found |= {path: "a part of no artifact" for path in files_below(store.root / "parts") if key_of(path) not in parts}
+    for path in files_below(store.root / "parts"):
+        if key_of(path) not in parts:
+            found[path] = "a part of no artifact"
+        elif path.suffix == ".parquet" and path not in files | current_files(store, path):
+            found[path] = "of a part that was made again"
+    wholes = (store.root / "whole").glob("*/*.json")
+    found |= {path: "of an artifact that is gone" for path in wholes if path.stem not in manifests}
     found |= {path: "files of no artifact" for path in (store.root / "files").glob("*/*") if path not in folders}
     found |= dict.fromkeys(store.lock_path("", "").parent.glob("*"), "a lock of an artifact that is made")
     found |= dict.fromkeys(store.root.rglob(".*.tmp*"), "left by a killed process")
@@ -168,11 +175,21 @@ class Needs(NamedTuple):
 
     sources: set[str]
     parts: set[str]
+    files: set[Path]
     folder: Path
 
     @classmethod
     def of(cls, manifest: Manifest, store: Store) -> "Needs":
-        return cls(set(manifest.sources), {seal.key for seal in manifest.parts}, store.files_folder(manifest))
+        names = [name for seal in manifest.parts for name in (seal.file, seal.dropped_file) if name]
+        files = {store.root / name for name in names}
+        return cls(set(manifest.sources), {seal.key for seal in manifest.parts}, files, store.files_folder(manifest))
+
+
+def current_files(store: Store, path: Path) -> set[Path]:
+    """The files that the seal of a part names: no artifact may have it yet."""
+    stage = path.relative_to(store.root / "parts").parts[0]
+    seal = read_seal(store, stage, key_of(path))
+    return {store.root / name for name in (seal.file, seal.dropped_file) if name} if seal else {path}
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -113,8 +113,8 @@ def seal_together(paths: Sequence[Path]) -> None:
     tables = []
     for number, path in enumerate(paths):
         segment = Segment(path)
+        sizes[path.name] = path.stat().st_size  # a torn tail, too: nobody goes on writing
         segment.scan(spend)
-        sizes[path.name] = segment.scanned
         tables.append(table_of(segment.fresh, number))
     table = sorted_by_key(tables)
     write_run(paths[-1].with_suffix(INDEX), sizes, spend, len(table), [table])
@@ -122,7 +122,11 @@ def seal_together(paths: Sequence[Path]) -> None:
 
 def sealed_sizes(runs: list[Run]) -> dict[str, int]:
     """The segments that runs cover, with the size up to which they do."""
-    return {name: size for run in runs for name, size in run.header.segments.items()}
+    sizes: dict[str, int] = {}
+    for run in runs:
+        for name, size in run.header.segments.items():
+            sizes[name] = max(size, sizes.get(name, 0))
+    return sizes
 
 
 def sealed_segments(folder: Path) -> set[str]:
@@ -135,27 +139,29 @@ def seal_as_before(folder: Path) -> None:
     """Index segments that an earlier version sealed, in its own way; where nothing can be written they are scanned."""
     with os.scandir(folder) as entries:
         old = [folder / entry.name for entry in entries if entry.name.endswith(OLD_INDEX)]
-    if not old:
-        return
     with suppress(OSError, StoreError):
-        paths = [path.with_name(path.name.removesuffix(OLD_INDEX) + SUFFIX) for path in old]
-        seal_in_groups([path for path in sorted(paths) if path.exists()])
-        for path in old:
-            path.unlink(missing_ok=True)
+        for group in groups_of([path for path in map(segment_of, sorted(old)) if path.exists()]):
+            seal_together(group)
+            for path in group:
+                path.with_name(path.stem + OLD_INDEX).unlink(missing_ok=True)
 
 
-def seal_in_groups(paths: Sequence[Path]) -> None:
-    """Seal segments, small ones together."""
+def segment_of(old_index: Path) -> Path:
+    return old_index.with_name(old_index.name.removesuffix(OLD_INDEX) + SUFFIX)
+
+
+def groups_of(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Segments that are sealed together: small ones, as many as make a large one."""
     group: list[Path] = []
     size = 0
     for path in paths:
         if group and size + path.stat().st_size > SEAL_AT_BYTES:
-            seal_together(group)
+            yield group
             group, size = [], 0
         group.append(path)
         size += path.stat().st_size
     if group:
-        seal_together(group)
+        yield group
 
 
 def seal_abandoned(folder: Path) -> int:
@@ -166,7 +172,8 @@ def seal_abandoned(folder: Path) -> int:
     sealed = sealed_sizes(runs_of(folder))
     unsealed = [folder / name for name, size in segment_sizes(folder).items() if size > sealed.get(name, -1)]
     abandoned = [path for path in unsealed if is_abandoned(path)]
-    seal_in_groups(abandoned)
+    for group in groups_of(abandoned):
+        seal_together(group)
     compact(folder)
     return len(abandoned)
 

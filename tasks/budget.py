@@ -19,14 +19,11 @@ WAITS = 240  # for requests that another worker leased and has not sent yet
 
 
 class Grant(NamedTuple):
-    """How many requests may be sent; where it is none, why. held: other workers may give some back. tight: so few are
-    left that what is not needed goes back at once.
-    """
+    """How many requests may be sent; where it is none, why. held: others may give some back."""
 
     requests: int
     why: str = ""
     held: bool = False
-    tight: bool = False
 
 
 class Budget:
@@ -48,20 +45,19 @@ class Budget:
         self.spent[step] = now = before.plus(returned)
         self.held = max(0, self.held - sent - used.requests)
         everything = total(self.spent)
-        count, room = wanted, wanted * 4
+        count = wanted
         for name, limits, usage in (
             ("the run's", self.settings, everything),
             (f"{step}'s", self.settings.stages.get(step, Limits()), now),
         ):
             if why := usage.over(limits):
                 only_requests = not usage.model_copy(update={"requests": 0}).over(limits)
-                return Grant(0, f"{name} budget is spent: {why}", held=only_requests and self.held > 0, tight=True)
+                return Grant(0, f"{name} budget is spent: {why}", held=only_requests and self.held > 0)
             if limits.requests is not None:
-                room = min(room, limits.requests - usage.requests)
-                count = min(count, room)
+                count = min(count, limits.requests - usage.requests)
         self.spent[step] = now.plus(Usage(requests=count))
         self.held += count
-        return Grant(count, held=self.held > count, tight=room < wanted * 4)
+        return Grant(count, held=self.held > count)
 
 
 class Gate:
@@ -70,14 +66,8 @@ class Gate:
     def __init__(self, step: str, settings: BudgetSettings, lease: Lease) -> None:
         self.step, self.settings, self._lease = step, settings, lease
         self.balance = 0
-        self._tight = False
         self._used = Usage()
         self._sent = 0
-
-    @property
-    def spare(self) -> bool:
-        """Whether requests are leased here that other workers may need."""
-        return self._tight and self.balance > 0
 
     def take(self, count: int) -> bool:
         """Whether so many requests may be sent now; they are then taken."""
@@ -107,16 +97,18 @@ class Gate:
 
     async def close(self) -> None:
         """Give back what was not used."""
-        unused, self.balance = self.balance, 0
+        await self.give_back(0)
+
+    async def give_back(self, kept: int) -> None:
+        """Give back all but so many."""
+        unused = max(0, self.balance - kept)
+        self.balance -= unused
         await self._report(0, given_back=unused)
-        self._tight = False
 
     async def _report(self, wanted: int, given_back: int) -> Grant:
         used, self._used = self._used.plus(Usage(requests=given_back)), Usage()
         sent, self._sent = self._sent, 0
-        grant = await self._lease(self.step, wanted, used, sent)
-        self._tight = grant.tight
-        return grant
+        return await self._lease(self.step, wanted, used, sent)
 
 
 class RemoteLease:

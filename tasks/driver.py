@@ -11,91 +11,20 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.artifacts import Loss
-from schemas.calls import Completion, Request, ask_hash, call_key, wire_seed
+from schemas.calls import Completion, ask_hash, call_key, wire_seed
 from schemas.errors import Drop, EngineError, SynthmillError
 from schemas.rows import Dropped, Row
 from storage.calls import CallStore
 from tasks.budget import Gate
 from tasks.engines.engine import Engine
+from tasks.flights import Call, Flight, Lane, Part, PartResult, Spent
 from tasks.recipe import AnyRecipe
 
 ROWS_PER_TICK = 32
 ANSWERS_PER_WRITE = 8  # more would save little and send the next requests in bursts
-
-
-@dataclass(slots=True)
-class Spent:
-    """Requests and tokens of one role. reused: answers that came from the call store."""
-
-    sent: int = 0
-    reused: int = 0
-    failed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-@dataclass(slots=True)
-class PartResult:
-    """What became of a part's rows, in their order. calls: per kept row, the keys of the answers it was made from.
-    lost: by call key, the answers that a failing engine lost.
-    """
-
-    rows: list[Row]
-    calls: list[list[str]]
-    dropped: list[Dropped]
-    spent: dict[str, Spent]
-    lost: dict[str, Loss] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Part:
-    outcomes: list[tuple[Row | Dropped, list[str]] | None]
-    left: int
-    done: "asyncio.Future[None]"
-    lost_before: Mapping[bytes, Loss]
-    spent: dict[str, Spent] = field(default_factory=dict)
-    lost: dict[str, Loss] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """A row on its way: its generator, the answers of its current step, and how many of them are still missing."""
-
-    row: Row
-    place: int
-    part: Part
-    steps: Any
-    requests: list[Request] = field(default_factory=list)
-    keys: list[bytes] = field(default_factory=list)
-    answers: list[Completion | None] = field(default_factory=list)
-    missing: int = 0
-    calls: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False)
-class Call:
-    """One or more samples of one request, asked together. wanted: by key, who waits for it (no key: already stored)."""
-
-    request: Request
-    ask: bytes
-    asked: bytes
-    samples: list[int]
-    keys: list[bytes]
-    wanted: dict[bytes, list[tuple[Flight, int]]]
-
-
-@dataclass(slots=True)
-class Lane:
-    """An engine's requests. heard_at: when it last answered, or was asked the first of what is in flight."""
-
-    engine: Engine
-    queue: deque[Call] = field(default_factory=deque)
-    in_flight: int = 0
-    heard_at: float = 0.0
 
 
 class Driver:
@@ -112,6 +41,7 @@ class Driver:
         """gate: what may be sent, where there is a budget. step: the step's id, stored with its answers."""
         self.recipe = recipe
         self.step = step or recipe.name
+        self.run_id = calls.origin.get("run", "")
         self.calls = calls
         self._gate = gate
         self._leasing = False
@@ -144,7 +74,8 @@ class Driver:
     async def run(self, rows: Sequence[Row], lost_before: Mapping[str, Loss] | None = None) -> PartResult:
         """Bring every row of a part to its end. Several parts may run at once; they share the window.
 
-        lost_before: the answers that earlier runs lost, by call key; settled ones are not asked for again.
+        lost_before: the answers that were lost before, by call key; those of this run, and settled ones, are not
+        asked for again.
         Raises EngineError when an engine is gone and whatever `stop` was given; answers that came in are stored
         either way.
         """
@@ -224,8 +155,9 @@ class Driver:
                     lane.heard_at = time.monotonic()
                 lane.in_flight += len(call.keys)
                 self._start(loop.create_task(self._ask(lane, call)))
-        if self._gate and self._gate.spare and not self._waiting and not any(lane.queue for lane in self._all_lanes):
-            self._start(loop.create_task(self._guarded_gate(self._gate.close())))
+        idle = not self._waiting and not any(lane.queue for lane in self._all_lanes)
+        if idle and self._gate and self._gate.balance > 2 * self._outstanding:  # others may need it
+            self._start(loop.create_task(self._guarded_gate(self._gate.give_back(self._outstanding))))
 
     def _start(self, task: "asyncio.Task[None]") -> None:
         self._tasks.add(task)
@@ -325,7 +257,8 @@ class Driver:
 
     def _lose(self, part: Part, key: bytes, completion: Completion) -> None:
         before = part.lost_before.get(key)
-        part.lost[key.hex()] = Loss(runs=1 + (before.runs if before else 0), error=completion.error or "")
+        runs = 1 + (before.runs if before else 0)
+        part.lost[key.hex()] = Loss(runs=runs, run=self.run_id, error=completion.error or "")
 
     def _count_reused(self, part: Part, role: str) -> None:
         for spent in (self._spent(part.spent, role), self._spent(self.totals, role)):
@@ -402,7 +335,7 @@ class Driver:
             if (stored := self.calls.find(key)) is not None:
                 flight.answers[index] = stored
                 self._count_reused(flight.part, request.role)
-            elif (loss := flight.part.lost_before.get(key)) and loss.settled:
+            elif (loss := flight.part.lost_before.get(key)) and (loss.settled or loss.run == self.run_id != ""):
                 flight.answers[index] = Completion(text="", finish_reason="error", error=loss.error)
                 flight.part.lost[key.hex()] = loss
             elif repeated or key in self._pending:

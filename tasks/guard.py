@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 MARK = "SYNTHMILL_GUARD"
@@ -49,27 +50,35 @@ while quiet < 3 and time.monotonic() < until:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Have the watcher for what this process starts meanwhile; enter before anything else is started. Afterwards the
-    process is as it was: what its user starts later (in a notebook, say) carries no mark.
+    """Have the watcher for what this process starts meanwhile; enter before anything else is started. Afterwards
+    nothing that its user starts (in a notebook, say) carries the mark; what is left still goes when this process ends.
     """
     if not hasattr(os, "pidfd_open") or not Path("/proc/self/environ").exists() or is_guarded():
         yield
         return
-    mark = f"{os.getpid()}:{secrets.token_hex(8)}"
-    os.environ[MARK] = mark
-    watcher = subprocess.Popen(
-        [sys.executable, "-S", "-E", "-c", WATCH, str(os.getpid()), f"{MARK}={mark}"],
+    before = os.environ.get(MARK)
+    os.environ[MARK] = watched_mark(os.getpid())
+    try:
+        yield
+    finally:
+        os.environ.pop(MARK, None)
+        if before is not None:
+            os.environ[MARK] = before
+
+
+@cache
+def watched_mark(pid: int) -> str:
+    """This process's mark; its watcher starts with the first one who asks."""
+    mark = f"{pid}:{secrets.token_hex(8)}"
+    subprocess.Popen(
+        [sys.executable, "-S", "-E", "-c", WATCH, str(pid), f"{MARK}={mark}"],
+        env={name: value for name, value in os.environ.items() if name != MARK},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    try:
-        yield
-    finally:
-        os.environ.pop(MARK, None)
-        watcher.kill()
-        watcher.wait()
+    return mark
 
 
 def is_guarded() -> bool:

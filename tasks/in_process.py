@@ -114,9 +114,11 @@ class InProcess:
                 task.cancel()
             if working:
                 await asyncio.wait(working, timeout=GIVEN_UP_S)
-            await self._worker.close()
-            await self._loop.shutdown_asyncgens()
-            await self._loop.shutdown_default_executor()
+            try:
+                await self._worker.close()
+            finally:
+                await self._loop.shutdown_asyncgens()
+                await self._loop.shutdown_default_executor()
 
         try:
             self._start(close()).result()

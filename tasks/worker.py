@@ -23,8 +23,9 @@ from schemas.settings import EngineSettings
 from storage.artifacts import Store, losses_of, read_part, rows_to_table, seal_part, sealed_part
 from storage.calls import CallStore
 from tasks.budget import Gate, Lease
-from tasks.driver import Driver, PartResult, Spent
+from tasks.driver import Driver
 from tasks.engines.engine import Engine, make_engine
+from tasks.flights import PartResult, Spent
 from tasks.frames import Around, FrameStage, here
 from tasks.job import Job, Planned, Stage
 from tasks.recipe import Recipe
@@ -160,14 +161,15 @@ class Worker:
 
     async def close(self) -> None:
         """Seal the call store's segment and free every engine."""
-        if self._calls:
-            self._calls.close()
-            self._calls = None
-        await self._close_gate()
-        await self.make_room()
-        self._driver = None
+        calls, self._calls, self._driver = self._calls, None, None
         gc.set_threshold(*self._gc_threshold)
         gc.unfreeze()
+        try:
+            await self._close_gate()
+        finally:
+            await self.make_room()
+            if calls:
+                calls.close()  # last: a full disk keeps nothing else from being freed
 
     async def _take_up(self, planned: Planned, workers: int) -> None:
         stage = planned.stage

@@ -163,7 +163,7 @@ class ChatServer:
             raise ErrorAnswer("no_choices", 200)
         if len(choices) != count:
             what = f"gave {len(choices)} of {count} answers asked for in one call"
-            if count > 1:
+            if count > 1 and not self._answered_at:
                 raise EngineRefused(f"{self.url} {what}; set samples_per_call=1")
             raise ValueError(what)
         usage = answer.get("usage") or {}

@@ -51,13 +51,15 @@ def served_models(settings: EngineSettings) -> list[str] | None:
 
 def checkpoint_served(settings: EngineSettings) -> str | None:
     """Where the weights behind a served name come from, as vLLM tells it (`root`); empty where a server does not say,
-    or says only the name again; None where it does not answer.
+    or says only the name again; None where it does not answer, or not with a list.
     """
     if server_url(settings).startswith(OPENAI):
         return ""
     try:
-        cards = model_cards(settings) or []
+        cards = model_cards(settings)
     except EngineError:
+        return None
+    if cards is None:
         return None
     root = next((card.get("root") for card in cards if card["id"] == settings.model), None)
     return root if isinstance(root, str) and root != settings.model else ""

@@ -319,11 +319,11 @@ def test_a_power_cut_after_a_part_was_sealed_costs_only_what_was_not(tmp_path: P
     sample = ("sample", "in.jsonl", "--engine", slow_server.spec, "--concurrency", IN_FLIGHT, "--out", "out.jsonl")
     process = start(*sample, cwd=tmp_path)
     seals = tmp_path / "store" / "parts" / "answers"
-    while not list(seals.glob("*.json")):
+    while not list(seals.rglob("*.json")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     kill(process)
-    sealed = [orjson.loads(path.read_bytes()) for path in seals.glob("*.json")]
+    sealed = [orjson.loads(path.read_bytes()) for path in seals.rglob("*.json")]
     [segment] = (tmp_path / "store" / "calls").glob("*.calls")
     segment.write_bytes(b"")  # even its synced beginning: sealed parts do not need it
     slow_server.set(forget=1)

@@ -1,5 +1,6 @@
 """A row that an engine always fails on: it is the row's loss, its neighbours are made, and the run can be run again."""
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.tasks.stages import in_process
 
 pytestmark = pytest.mark.faults
 ROWS, BAD = 20, "question 7:"
+runs = count()
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +30,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(store: Store, folder: Path, server: ChatServer, rows: int = ROWS, first: int = 0, **engine: Any) -> Manifest:
-    """One answer to every row; the engine is opened anew, as by another run."""
+    """One answer to every row, by a run of its own."""
     file = write_jsonl(folder / "in.jsonl", prompts(rows)[first:])
     source = ingest(store, SourceSettings(path=str(file)), 8, "run")
     given = {"spec": server.spec, "retries": 2, "timeout_s": 0.3, **engine}
     planned = Planned(Answers(count=1), {"student": EngineSettings.model_validate(given)}, source.key)
-    with in_process(store) as pool:
+    with in_process(store, f"run-{next(runs)}") as pool:
         return run_stage(store, planned, source, pool, "run")
 
 

@@ -43,7 +43,7 @@ def test_money_needs_prices(tmp_path: Path, server: ChatServer) -> None:
     _, err = synthmill(*run, cwd=tmp_path, expect=2)
     assert "budget.money needs a price of openai:local-model" in err
     _, err = synthmill(*run, "--set", "budget.stages.pairs.requests=3", "--dry-run", cwd=tmp_path, expect=2)
-    assert "budget.stages.pairs: no such stage asks a model; expected preference_sets, system_messages, answers" in err
+    assert "budget.stages.pairs: no such step asks a model; expected preference_sets, system_messages, answers" in err
     prices = ("--set", "budget.prices={'openai:*': {prompt: 1, completion: 10}}")
     _, err = synthmill(*run, *prices, cwd=tmp_path, expect=3)
     assert "of 0.001 money" in err and server.stats()["total"] < ROWS * EACH

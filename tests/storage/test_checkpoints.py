@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.serving import chat_server
+from schemas.errors import StoreError
 from schemas.settings import EngineSettings
 from storage.artifacts import Store
 from storage.checkpoints import settled_checkpoint
@@ -51,11 +52,12 @@ def test_answers_stored_under_the_name_alone_are_those_of_the_checkpoint_that_is
         assert name_at(url, store) == "openai:local-model"
 
 
-def test_a_damaged_memory_of_checkpoints_is_made_anew(store: Store) -> None:
+def test_a_damaged_memory_of_checkpoints_is_named(store: Store) -> None:
     assert settled_checkpoint(store, "openai:m", "there", "ORG/a") == "ORG/a"
+    assert settled_checkpoint(store, "openai:m", "there", None) == "ORG/a"
     (store.root / "engines.json").write_text("{")
-    assert settled_checkpoint(store, "openai:m", "there", "ORG/b") == "ORG/b"
-    assert settled_checkpoint(store, "openai:m", "there", None) == "ORG/b"
+    with pytest.raises(StoreError, match=r"engines.json is damaged"):
+        settled_checkpoint(store, "openai:m", "there", "ORG/b")
 
 
 def test_a_hub_id_is_resolved_to_the_commit_that_the_cache_has(

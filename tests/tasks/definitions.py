@@ -3,7 +3,6 @@ or through others. Where they stand, how they are laid out and what comments say
 """
 
 import ast
-import builtins
 import hashlib
 import inspect
 import re
@@ -51,7 +50,7 @@ def named_by(item: Any, tree: ast.AST) -> Iterator[tuple[str, Any]]:
             ours = OF_CLASSES if isinstance(value, type) else OF_FUNCTIONS
             if value.__module__.startswith(ours) and value not in PLUMBING and "[" not in value.__name__:
                 yield used, value
-        elif used in scope and not hasattr(builtins, used) and not isinstance(value, ModuleType) and constant(value):
+        elif used in scope and used.isupper() and not isinstance(value, ModuleType) and constant(value):
             yield used, value
 
 

@@ -12,7 +12,8 @@ from schemas.errors import Drop, EngineError, Stopped, StoreError, SynthmillErro
 from schemas.rows import Instruction, Pool
 from storage.calls import CallStore
 from storage.segments import spent_in
-from tasks.driver import Driver, PartResult
+from tasks.driver import Driver
+from tasks.flights import PartResult
 from tasks.recipe import Recipe, Steps
 from tests.conftest import Echo, instructions
 

@@ -376,7 +376,7 @@ def test_rewrites_are_read_behind_their_marker(text: str, found: list[str]) -> N
 def test_a_cut_answer_loses_its_last_piece_and_expansions_need_a_question() -> None:
     cut = Completion(text="Rewrite 1: a\nRewrite 2: b and th", finish_reason="length")
     assert parse_queries(cut, "rewrite", "") == ["a"]
-    assert parse_queries(cut.model_copy(update={"finish_reason": "content_filter"}), "rewrite", "") == ["a"]
+    assert parse_queries(cut._replace(finish_reason="content_filter"), "rewrite", "") == ["a"]
     assert parse_queries(Completion(text="Answer 1: x"), "expand", "") == []
     assert parse_queries(Completion(text="Rewrite 1: q?\nAnswer 1: x\nAnswer 2: y"), "expand", "") == ["q? x", "q? y"]
     assert parse_queries(Completion(text="Rewrite 1: q?\nAnswer 1: x"), "expand", "human?") == ["human? x"]

@@ -149,7 +149,10 @@ def test_an_engine_that_dies_stops_the_stage_and_the_next_run_continues(
     assert made.dropped == {"engine_error": 1}  # a request that fails beside others that do not is its row's loss
     server.set(fail_on="", forget=1)
     with in_process(store) as pool:
-        again = run_stage(store, planned, source, pool, "run")
+        tried_again = run_stage(store, planned, source, pool, "run")
+    assert (tried_again.rows, server.stats()["total"]) == (39, 0)  # another try of the same run is no second chance
+    with in_process(store, "next") as pool:
+        again = run_stage(store, planned, source, pool, "next")
     assert (again.rows, server.stats()["total"]) == (40, 1)  # what an engine lost is asked again by the next run
     stage = Shout(sampling=Sampling(seed=9))
     server.set(forget=1, fail_every=1, fail_status=500)

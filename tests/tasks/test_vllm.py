@@ -178,7 +178,7 @@ def test_a_reward_model_gives_the_same_under_vllm(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "in.jsonl", rows)
     for backend, source in (("transformers", "in.jsonl"), ("vllm", "transformers.jsonl")):
         given = ["--scorer", f"rm:{folder}", "--backend", backend, "--name", backend, "--out", f"{backend}.jsonl"]
-        synthmill("score", source, *given, cwd=tmp_path)
+        synthmill("score", source, *given, cwd=tmp_path, apart=True)
     [row] = [json.loads(line) for line in (tmp_path / "vllm.jsonl").read_text().splitlines()]
     assert row["rewards"] == row["transformers"] and len(set(row["vllm"])) == 3
     assert row["vllm"] == pytest.approx(row["transformers"], abs=0.02)  # bfloat16

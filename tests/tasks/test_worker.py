@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from tasks.stages import ingest, run_stage
 from tasks.worker import Worker
 from tests.conftest import Echo, prompts, write_jsonl
 from tests.tasks.stages import in_process
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -119,3 +123,13 @@ def test_ids_of_steps() -> None:
 
 def test_a_completion_says_whether_it_was_lost() -> None:
     assert Completion(text="", error="no_choices: none").lost and not Completion(text="", error="refused: 400").lost
+
+
+@pytest.mark.parametrize("first", ["tasks.job", "tasks.driver", "tasks.worker"])
+def test_a_workers_types_are_known_whatever_its_process_imports_first(first: str) -> None:
+    """pydantic puts a parametrised class into the module that names it first, and pickles name it by that."""
+    dump = "import pickle, sys, tasks.job; sys.stdout.buffer.write(pickle.dumps(tasks.job.Stage))"
+    load = f"import pickle, sys, {first}; print(pickle.load(sys.stdin.buffer))"
+    pickled = subprocess.run([sys.executable, "-c", dump], cwd=ROOT, capture_output=True, check=True).stdout
+    loaded = subprocess.run([sys.executable, "-c", load], cwd=ROOT, input=pickled, capture_output=True)
+    assert loaded.returncode == 0, loaded.stderr.decode()

@@ -1,0 +1,83 @@
+"""What the driver keeps of rows on their way: parts, flights, calls, lanes, and what was spent on them."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.artifacts import Loss
+from schemas.calls import Completion, Request
+from schemas.rows import Dropped, Row
+from tasks.engines.engine import Engine
+
+
+@dataclass(slots=True)
+class Spent:
+    """Requests and tokens of one role. reused: answers that came from the call store."""
+
+    sent: int = 0
+    reused: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(slots=True)
+class PartResult:
+    """What became of a part's rows, in their order. calls: per kept row, the keys of the answers it was made from.
+    lost: by call key, the answers that a failing engine lost.
+    """
+
+    rows: list[Row]
+    calls: list[list[str]]
+    dropped: list[Dropped]
+    spent: dict[str, Spent]
+    lost: dict[str, Loss] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Part:
+    outcomes: list[tuple[Row | Dropped, list[str]] | None]
+    left: int
+    done: "asyncio.Future[None]"
+    lost_before: Mapping[bytes, Loss]
+    spent: dict[str, Spent] = field(default_factory=dict)
+    lost: dict[str, Loss] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A row on its way: its generator, the answers of its current step, and how many of them are still missing."""
+
+    row: Row
+    place: int
+    part: Part
+    steps: Any
+    requests: list[Request] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    answers: list[Completion | None] = field(default_factory=list)
+    missing: int = 0
+    calls: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One or more samples of one request, asked together. wanted: by key, who waits for it (no key: already stored)."""
+
+    request: Request
+    ask: bytes
+    asked: bytes
+    samples: list[int]
+    keys: list[bytes]
+    wanted: dict[bytes, list[tuple[Flight, int]]]
+
+
+@dataclass(slots=True)
+class Lane:
+    """An engine's requests. heard_at: when it last answered, or was asked the first of what is in flight."""
+
+    engine: Engine
+    queue: deque[Call] = field(default_factory=deque)
+    in_flight: int = 0
+    heard_at: float = 0.0
