@@ -84,6 +84,7 @@ def make_store(rows: int, folder: Path) -> None:
     store.prepare()
     sources: dict[str, str] = {}
     for stage, columns in (
+        ("answers", ("id", "answers")),
         ("rewards", ("id", "rewards")),
         ("pairs", PAIR),
         ("unique_pairs", (*PAIR, "kept", "duplicate_of", "similarity", "layer")),
@@ -163,6 +164,7 @@ def batches(rows: int) -> Iterator:  # type: ignore[type-arg]
                 "rejected_reward": rewards[:, 0],
                 "rewards": pa.array(rewards.tolist(), pa.list_(pa.float64())),
                 "cut": ["max_min"] * count,
+                "answers": [[{"text": "", "finish_reason": "stop"}] * 4] * count,  # their texts are those of the pairs
                 "calls": pa.array([[row_id] for row_id in ids], pa.list_(pa.string())),
                 "kept": [not again for again in twice],
                 "duplicate_of": pa.array(

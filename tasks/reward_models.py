@@ -6,7 +6,9 @@ the outputs by label (HelpSteer's attributes).
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,6 +21,7 @@ from schemas.scorer_settings import ScorerSettings
 from tasks.scoring import FrameScorer, Pool
 
 TOKENS_PER_BATCH = 16_384
+HANDLE = "llvmlite.binding.ffi"
 Tokens = list[int]
 Classify = Callable[[list[Tokens]], list[list[float]]]
 
@@ -176,6 +179,20 @@ def batches(tokens: Sequence[Tokens], *, alike: bool = False) -> Iterable[list[i
         yield batch
 
 
+@contextmanager
+def llvmlite_hidden() -> Iterator[None]:
+    """Take numba's handle of LLVM out of the list of modules meanwhile. vLLM 0.32's CPU build, when a model starts in
+    this process, asks every object of every module that is loaded for its `__dict__` and takes that for a dict
+    (triton_utils/dispatcher.py); llvmlite 0.47's handle answers to any name with a function.
+    """
+    handle = sys.modules.pop(HANDLE, None)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            sys.modules[HANDLE] = handle
+
+
 def with_vllm(path: str, revision: str | None, trust: bool, longest: int) -> Classify:
     """vLLM's pooling runner, in this process; raw outputs, without its sigmoid."""
     for name, value in {
@@ -192,17 +209,18 @@ def with_vllm(path: str, revision: str | None, trust: bool, longest: int) -> Cla
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
     try:
-        model = LLM(
-            path,
-            revision=revision,
-            trust_remote_code=trust,
-            runner="pooling",
-            convert="classify",
-            enforce_eager=on_cpu,
-            max_model_len=longest,
-            use_tqdm_on_load=False,
-            **({"dtype": "bfloat16"} if on_cpu else {}),
-        )
+        with llvmlite_hidden():
+            model = LLM(
+                path,
+                revision=revision,
+                trust_remote_code=trust,
+                runner="pooling",
+                convert="classify",
+                enforce_eager=on_cpu,
+                max_model_len=longest,
+                use_tqdm_on_load=False,
+                **({"dtype": "bfloat16"} if on_cpu else {}),
+            )
     except (RuntimeError, ValueError, OSError) as error:
         raise InputError(f"vLLM cannot load the reward model {path}: {' '.join(str(error).split())[:300]}") from error
 

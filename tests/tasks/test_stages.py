@@ -181,7 +181,7 @@ def test_a_server_that_dies_near_the_end_loses_no_row(
 
         with in_process(store) as pool, pytest.raises(EngineError, match="does not answer"):
             run_stage(store, planned, source, pool, "run", die)
-    assert not list(store.root.glob("parts/shout/*.json"))
+    assert not list((store.root / "parts" / "shout").rglob("*.json"))
 
 
 def test_a_frame_stage_names_the_columns_it_misses(store: Store, tmp_path: Path, server: ChatServer) -> None:

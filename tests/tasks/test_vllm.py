@@ -17,7 +17,7 @@ import pytest
 from schemas.calls import Message, Request, Sampling
 from schemas.settings import EngineSettings
 from tasks.engines.engine import engine_name, make_engine
-from tests.command import start, synthmill
+from tests.command import environment, start, synthmill
 from tests.conftest import Matrix, prompts, write_jsonl
 from tests.tiny import make_tiny_model, tiny_reward_model
 
@@ -178,7 +178,13 @@ def test_a_reward_model_gives_the_same_under_vllm(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "in.jsonl", rows)
     for backend, source in (("transformers", "in.jsonl"), ("vllm", "transformers.jsonl")):
         given = ["--scorer", f"rm:{folder}", "--backend", backend, "--name", backend, "--out", f"{backend}.jsonl"]
-        synthmill("score", source, *given, cwd=tmp_path, apart=True)
+        load = (
+            f"import numba, sys; from flows.cli import run_command; sys.exit(run_command({['score', source, *given]}))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", load], cwd=tmp_path, env=environment(tmp_path), capture_output=True
+        )
+        assert done.returncode == 0, done.stderr.decode()  # also where kernels are loaded, as after cuts in a flow
     [row] = [json.loads(line) for line in (tmp_path / "vllm.jsonl").read_text().splitlines()]
     assert row["rewards"] == row["transformers"] and len(set(row["vllm"])) == 3
     assert row["vllm"] == pytest.approx(row["transformers"], abs=0.02)  # bfloat16
