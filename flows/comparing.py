@@ -37,7 +37,7 @@ ROWS_PER_PART = 2048
 VERDICT = {"kept": pa.bool_(), "duplicate_of": pa.string(), "similarity": pa.float64(), "layer": pa.string()}
 MATCH = {"contaminated": pa.bool_(), "benchmark": pa.string(), "matched_id": pa.string(), "evidence": pa.string()}
 UNJUDGED = {"kept": True, "duplicate_of": None, "similarity": None, "layer": None}
-CLEAN = {"contaminated": False, "benchmark": None, "matched_id": None, "evidence": None}
+NOT_LOOKED_AT = dict.fromkeys(MATCH)  # neither clean nor contaminated
 
 
 class Workshop:
@@ -200,7 +200,7 @@ def decontaminate_file(
                 yield row
 
     only = "contaminated" if settings.found == "drop" else ""
-    written, unreadable = write_marked(file.path, out, MATCH, found(), CLEAN, file.limit, only)
+    written, unreadable = write_marked(file.path, out, MATCH, found(), NOT_LOOKED_AT, file.limit, only)
     shop.tell_unused(texts, unreadable)
     by_benchmark = {name: {layer: counted[name, layer] for layer in settings.layers} for name in names}
     if as_object:

@@ -12,7 +12,7 @@ from schemas.artifacts import Manifest
 from schemas.calls import Sampling
 from schemas.errors import EngineError
 from schemas.settings import EngineSettings, SourceSettings, read_settings
-from storage.artifacts import Store, read_part
+from storage.artifacts import Store, read_dropped, read_part
 from storage.outputs import check_out, write_rows
 from storage.publish import endings_in
 from storage.runs import StageRun, new_run
@@ -113,7 +113,9 @@ def tell(store: Store, instructions: Manifest, pools: Manifest, stage: StageRun,
     for manifest, what in ((instructions, "read"), (pools, "answered")):
         if manifest.dropped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
-            print(f"{sum(manifest.dropped.values())} rows could not be {what}: {reasons}", file=sys.stderr)
+            first = next(row for seal in manifest.parts for row in read_dropped(store, seal))
+            words = f"; the first: {first.detail}" if first.detail else ""
+            print(f"{sum(manifest.dropped.values())} rows could not be {what}: {reasons}{words}", file=sys.stderr)
     sent, reused, tokens = (stage.total(what) for what in ("sent", "reused", "completion_tokens"))
     spent = f"{sent:,} calls sent, {tokens:,} tokens, {reused:,} answers reused, {stage.seconds:.1f} s"
     how = spent if sent or reused else "0 calls sent: all made before"

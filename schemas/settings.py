@@ -358,7 +358,8 @@ def explain(error: ValidationError, file: Path | None = None, unknown: str = NO_
     for fault in error.errors(include_url=False):
         where = ".".join(str(step) for step in fault["loc"] if step != "[key]")
         found = fault.get("input")
-        hidden = fault["type"] == "missing" or isinstance(found, dict | list) or "secret" in fault["msg"]
+        secret = "secret" in fault["msg"] or any(SECRET_NAME.search(str(step)) for step in fault["loc"])
+        hidden = secret or fault["type"] == "missing" or isinstance(found, dict | list)
         shown = "" if hidden else f" (found {found!r:.80})"
         message = unknown if fault["type"] == "extra_forbidden" else fault["msg"]
         lines.append(f"{where + ': ' if where else ''}{message.removeprefix('Value error, ')}{shown}")

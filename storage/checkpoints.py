@@ -5,6 +5,7 @@ known as finished while the server is away; and per name the checkpoint whose an
 the name alone, so that these are found.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ def remembered_checkpoint(store: Store, name: str, place: str, checkpoint: str |
         return None
     if name not in alone:
         alone[name] = checkpoint if has_answers(store, name) else ""
+        if alone[name]:
+            taken = f"answers stored under {name} alone are taken for those of {checkpoint}"
+            print(f"{taken}; where they are another's, set engines.ROLE.revision", file=sys.stderr, flush=True)
     last[f"{name} {place}"] = checkpoint
     changed = {"last": last, "alone": alone}
     if changed != remembered:

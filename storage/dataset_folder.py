@@ -155,7 +155,7 @@ def card_in(folder: Path) -> str:
     if UNFINISHED in marker:
         return str(marker[UNFINISHED])
     try:
-        return (folder / CARD).read_text("utf-8") if (folder / CARD).is_file() else ""
+        return (folder / CARD).read_text("utf-8-sig") if (folder / CARD).is_file() else ""
     except (OSError, ValueError) as error:
         raise StoreError(f"{folder / CARD} cannot be read ({error}); move it away") from error
 

@@ -208,7 +208,7 @@ def look(api: Any, repo: str, branch: str) -> Remote:
             return ""
         path = Path(api.hf_hub_download(repo, name, repo_type="dataset", revision=info.sha))
         try:
-            return path.read_text("utf-8")
+            return path.read_text("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"{name} of {repo} is no UTF-8 text; mend it or delete it there") from error
 

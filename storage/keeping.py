@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 from schemas.artifacts import Manifest, PartSeal
 from schemas.errors import StoreError, SynthmillError
 from storage.artifacts import Store, files_whole, is_whole, read_manifest, read_seal
+from storage.call_index import runs_of
 from storage.calls import CallStore
 from storage.dataset_folder import MARKER, check_whole
 from storage.files import read_json
 from storage.runs import read_run
-from storage.segments import checked_key, segment_files
+from storage.segments import checked_key, sealed_sizes, segment_files, segment_sizes
 
 DAY_S = 86_400
 
@@ -97,6 +98,11 @@ def check_calls(store: Store, faults: list[Fault]) -> int:
     """How many stored answers are whole, and whether look-ups find each of them."""
     calls = CallStore(store.calls)
     count = 0
+    sizes = segment_sizes(store.calls)
+    for name, size in sealed_sizes(runs_of(store.calls)).items():
+        if sizes.get(name, -1) < size:
+            what = "gone" if name not in sizes else f"{sizes[name]:,} bytes long, and was {size:,}"
+            faults.append(Fault(f"calls/{name}", f"it is {what}; its answers are asked for again"))
     lost: dict[Path, list[bytes]] = {}
     for path in segment_files(store.calls):
         keys, bad = check_segment(path)

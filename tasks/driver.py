@@ -107,6 +107,8 @@ class Driver:
         for lane in self._all_lanes:
             lane.queue.clear()
             lane.engine.stop()
+        if self._gate and self._gate.balance:  # others wait for it
+            self._start(asyncio.get_running_loop().create_task(self._guarded_gate(self._gate.close())))
         self._settle()
 
     def _settle(self) -> None:
@@ -334,6 +336,9 @@ class Driver:
                 groups.setdefault(group, []).append(index)
             if (stored := self.calls.find(key)) is not None:
                 flight.answers[index] = stored
+                if lane.answered is None:
+                    lane.answered = request
+                    lane.engine.answered_before(request)
                 self._count_reused(flight.part, request.role)
             elif (loss := flight.part.lost_before.get(key)) and (loss.settled or loss.run == self.run_id != ""):
                 flight.answers[index] = Completion(text="", finish_reason="error", error=loss.error)

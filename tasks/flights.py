@@ -75,9 +75,12 @@ class Call:
 
 @dataclass(slots=True)
 class Lane:
-    """An engine's requests. heard_at: when it last answered, or was asked the first of what is in flight."""
+    """An engine's requests. heard_at: when it last answered, or was asked the first of what is in flight.
+    answered: a request that has a stored answer.
+    """
 
     engine: Engine
     queue: deque[Call] = field(default_factory=deque)
     in_flight: int = 0
     heard_at: float = 0.0
+    answered: Request | None = None

@@ -15,7 +15,7 @@ from schemas.hashing import content_hash
 from schemas.messages import text_in
 from schemas.settings import EngineSettings
 from schemas.texts import loads
-from tasks.engines.served import OPENAI, server_url
+from tasks.engines.served import OPENAI, model_cards, server_url
 from tasks.engines.transport import NO_ANSWER, Transport, make_transport
 
 BACKOFF_S, MOST_BACKOFF_S = 0.5, 60.0
@@ -33,6 +33,8 @@ OVERFLOW = (
 MODERATION = ("flagged", "moderation", "content policy", "content_policy", "content filter", "content_filter", "safety")
 TIMEOUT_RETRIES = 1  # what times out twice while the server answers others would time out again
 PROBE_S, PROBE_TOKENS = 60.0, 16
+LOSSES_BELIEVED = 4
+HELLO = "Hello"
 
 
 class ErrorAnswer(Exception):
@@ -60,7 +62,8 @@ class ChatServer:
         self._key = os.environ.get(settings.api_key_env)
         self._length_field = "max_completion_tokens" if self.url.startswith(OPENAI) else "max_tokens"
         self._slowed_at = self._answered_at = 0.0
-        self._answered_body = b""
+        self._answered: Request | None = None
+        self._losses = 0  # since the last answer
         self._probing = asyncio.Lock()
         self._answers_since_change = 0
 
@@ -87,7 +90,7 @@ class ChatServer:
             if status == 200:
                 try:
                     completions = self._read(request, data, count, time.monotonic() - started)
-                    self._answered_body = body
+                    self._answered, self._losses = request, 0
                     return completions
                 except ErrorAnswer as error:
                     status, reason = error.status, error.reason
@@ -114,6 +117,9 @@ class ChatServer:
                 return await self._give_up(status, reason, self._words(data), tries, count, failing_since)
             if await self._stopped_within(pause):
                 return failed(count, "engine_error: the run was stopped")
+
+    def answered_before(self, request: Request) -> None:
+        self._answered = self._answered or request
 
     def stop(self) -> None:
         """Ask no more: a request between two attempts gives up now, one on the wire is still received."""
@@ -186,7 +192,9 @@ class ChatServer:
     async def _refused(self, status: int, data: bytes, count: int) -> Sequence[Completion]:
         """What a status means that another attempt will not change: this row, or every request."""
         words = self._words(data)
-        if status == 401 or (status == 403 and not await self._is_of_one_row(words)):
+        if (status in (403, 404) or 300 <= status < 400) and await self._is_of_one_row(words):
+            return failed(count, f"refused: {status}: {words}")
+        if status in (401, 403):
             has = "was refused" if self._key else "is not set"
             key = f"the environment variable {self.settings.api_key_env} {has}"
             raise EngineRefused(f"{self.url} wants a valid key ({status}: {words}); {key}")
@@ -203,7 +211,9 @@ class ChatServer:
         return failed(count, f"{'context_overflow' if overflow else 'refused'}: {status}: {words}")
 
     async def _is_of_one_row(self, words: str) -> bool:
-        """Whether a 403 is about what was asked, not about the key: the server says so, or answers something else."""
+        """Whether a refusal is about what was asked, not about key, model or address: the server says so, or answers
+        something else.
+        """
         return any(sign in words.lower() for sign in MODERATION) or self._answered_at > 0 or await self._answers()
 
     async def _give_up(
@@ -213,30 +223,49 @@ class ChatServer:
         loss; if nothing is answered, the engine is gone.
         """
         async with self._probing:
-            answers = self._answered_at > failing_since or await self._answers()
+            answers = self._answered_at > failing_since or await self._is_there()
         what = words if status in (0, 200) else f"HTTP {status}: {words}"
         if not answers:
             raise EngineError(
                 f"{self.url} does not answer ({what}) after {tries}; start it, then run the same command again to "
                 "continue"
             )
+        self._losses += 1
         return failed(count, f"{reason}: {what.removeprefix('HTTP ')} ({tries})")
 
     async def _answers(self) -> bool:
-        """Whether the server answers anything: the smallest request there is, or the last one that it did answer."""
-        assert self._transport is not None
-        hello = {"messages": [{"role": "user", "content": "Hello"}], self._length_field: PROBE_TOKENS, **self._plain}
-        for body in filter(None, (orjson.dumps(hello), self._answered_body)):
-            try:
-                status, data, _ = await asyncio.wait_for(
-                    self._transport.post(body), min(PROBE_S, self.settings.timeout_s)
-                )
-                if status in (400, 422) or (status == 200 and loads(data)["choices"]):
-                    self._answered_at = time.monotonic()
-                    return True
-            except (TimeoutError, ValueError, KeyError, TypeError):
-                continue
+        """Whether the server answers anything: the smallest request there is, or one that it did answer."""
+        hello: dict[str, Any] = {"messages": [{"role": "user", "content": HELLO}], self._length_field: PROBE_TOKENS}
+        bodies = [{**hello, **self._plain}, *([self._body(self._answered, 0, 1)] if self._answered else [])]
+        for body in bodies:
+            if await self._takes(orjson.dumps(body)):
+                self._answered_at = time.monotonic()
+                return True
         return False
+
+    async def _is_there(self) -> bool:
+        """Whether the server answers anything or, where it has answered before and may be too busy now, lists its
+        models; a few losses in a row, no more, are believed to be the rows' on that ground.
+        """
+        if await self._answers():
+            return True
+        if self._answered is None or self._losses >= LOSSES_BELIEVED:
+            return False
+        try:
+            await asyncio.to_thread(model_cards, self.settings)
+        except EngineError:
+            return False
+        return True
+
+    async def _takes(self, body: bytes) -> bool:
+        """Whether a request is answered, or refused by a server that is there."""
+        assert self._transport is not None
+        try:
+            posting = self._transport.post(body)
+            status, data, _ = await asyncio.wait_for(posting, min(PROBE_S, self.settings.timeout_s))
+            return status in (400, 422, 429, 503, 529) or (status == 200 and bool(loads(data)["choices"]))
+        except (TimeoutError, ValueError, KeyError, TypeError):
+            return False
 
     def _words(self, data: bytes) -> str:
         """The server's own words, one line, without our key."""

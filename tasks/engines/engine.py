@@ -31,6 +31,9 @@ class Engine(Protocol):
         set; an engine that is gone raises EngineError.
         """
 
+    def answered_before(self, request: Request) -> None:
+        """A request that this model has answered, in an earlier run: something to ask when it seems to be gone."""
+
     def stop(self) -> None:
         """The run is being stopped: do not wait for another attempt; what is on the wire is still received."""
 

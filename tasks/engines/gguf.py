@@ -53,6 +53,8 @@ class GGUF:
         self._threads = ThreadPoolExecutor(self.instances, "llamacpp")
         await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
 
+    def answered_before(self, request: Request) -> None: ...
+
     def stop(self) -> None: ...
 
     async def close(self) -> None:

@@ -40,6 +40,8 @@ class Recording:
             )
         return [found] * count
 
+    def answered_before(self, request: Request) -> None: ...
+
     def stop(self) -> None: ...
 
     async def close(self) -> None:

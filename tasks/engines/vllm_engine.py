@@ -77,6 +77,8 @@ class VLLMEngine:
             raise EngineError(f"vLLM cannot load {model}: {' '.join(str(error).split())[:300]}") from error
         self._tokenizer = self._engine.get_tokenizer()
 
+    def answered_before(self, request: Request) -> None: ...
+
     def stop(self) -> None: ...
 
     async def close(self) -> None:

@@ -150,3 +150,25 @@ def test_the_same_command_ends_well_twice_with_a_row_that_always_fails(tmp_path:
         server.set(fail_on="")
         _, err = synthmill(*sample, "--retry-lost", cwd=tmp_path)
         assert "10 answers to 10 prompts" in err
+
+
+def test_a_row_that_fails_every_time_is_settled_also_where_the_smallest_request_fails_too(
+    store: Store, tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was answered in an earlier run is asked then."""
+    monkeypatch.setattr(chat_engine, "HELLO", BAD)
+    server.set(fail_on=BAD)
+    for _ in range(3):
+        server.set(forget=1)
+        assert run(store, tmp_path, server, concurrency=1).dropped == {"engine_error": 1}
+    assert server.stats()["total"] == 0
+
+
+@pytest.mark.parametrize("status", [404, 308])
+def test_other_refusals_of_one_row_are_its_own(store: Store, tmp_path: Path, server: ChatServer, status: int) -> None:
+    server.set(fail_on=BAD, fail_status=status)
+    manifest = run(store, tmp_path, server, rows=10, first=7, concurrency=1)  # the first request
+    assert (manifest.rows, manifest.dropped) == (2, {"refused": 1})
+    server.set(fail_on="", fail_every=1)
+    with pytest.raises(EngineRefused):
+        run(store, tmp_path, server)

@@ -145,7 +145,7 @@ def test_decontaminate_marks_or_drops_and_counts_by_benchmark(tmp_path: Path) ->
     assert rows["poem"]["evidence"].startswith("8 words: write a short poem")
     assert rows["desk"]["evidence"].startswith("cosine 0.9")
     assert rows["desk"]["matched_id"] == "line-1"
-    assert (rows["none"]["contaminated"], rows["cake"]["contaminated"]) == (False, False)
+    assert (rows["none"]["contaminated"], rows["cake"]["contaminated"]) == (None, False)  # "none" could not be read
     synthmill(*given, "--out", "clean.jsonl", "--drop", cwd=tmp_path)
     assert [row["id"] for row in read(tmp_path / "clean.jsonl")] == ["none", "cake"]
 

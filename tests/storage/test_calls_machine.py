@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from storage import calls, segments
 from storage.calls import CallStore
-from storage.segments import seal_abandoned
+from storage.segments import Segment, seal_abandoned, segment_files, spent_in
 from tests.storage.test_calls import add, indexes, key_of
 
 
@@ -76,6 +76,8 @@ class Calls(RuleBasedStateMachine):
         if writer._file >= 0:
             os.close(writer._file)
             writer._file, writer._own = -1, None
+            with max(segment_files(self.folder)).open("ab") as file:
+                file.write(b"0123 torn")  # what it was about to write, perhaps
         writer.close()
         self.writers[which] = CallStore(self.folder)
 
@@ -116,6 +118,11 @@ class Calls(RuleBasedStateMachine):
             writer.refresh()
             assert all(writer.find(key_of(n)) for n in self.shown)
         assert CallStore(self.folder).find(key_of(self.next)) is None
+
+    @invariant()
+    def what_was_written_is_counted_once(self) -> None:
+        written = sum(kind == b"A" for path in segment_files(self.folder) for kind, *_ in Segment(path).lines())
+        assert sum(numbers[0] for numbers in spent_in(self.folder).values()) == written
 
 
 TestCalls = Calls.TestCase

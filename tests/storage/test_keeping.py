@@ -222,3 +222,24 @@ def test_a_store_in_use_is_not_swept_and_one_of_another_format_not_looked_at(sto
             with pytest.raises(StoreError):
                 look(store.root)
     assert store.manifest_path("one", "old").exists()
+
+
+def test_a_segment_that_is_gone_or_shorter_is_a_fault(store: Store) -> None:
+    drive(Chain(), Echo(), store.calls, instructions(3))
+    [segment] = segment_files(store.calls)
+    data = segment.read_bytes()
+    segment.write_bytes(b"")
+    assert any("0 bytes long, and was" in fault.what for fault in faults_of(store))
+    segment.unlink()
+    assert [fault.what for fault in faults_of(store)] == ["it is gone; its answers are asked for again"]
+    segment.write_bytes(data)
+    assert faults_of(store) == []
+
+
+def test_files_of_a_part_that_was_made_again_are_garbage(store: Store) -> None:
+    made = artifact(store, "one", "k1")
+    write_record(store, new_run("f", {}).model_copy(update={"stages": (StageRun.of(made, {}, 0.0),)}))
+    [old] = [path for path in (store.root / "parts").rglob("*.parquet")]
+    left = old.with_name(old.name.replace(".", ".0", 1))
+    left.write_bytes(old.read_bytes())
+    assert [each.path for each in garbage(store, -1)] == [left]

@@ -58,6 +58,8 @@ class Held:
 
     def stop(self) -> None: ...
 
+    def answered_before(self, request: Request) -> None: ...
+
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting.append((request, count, done))
