@@ -186,7 +186,7 @@ class Scale:
         yield Line("memory of a worker's look-ups", size, "B/answer", held["before"], held["now"])
         before, now = (misses[many][n] / misses[1][n] for n in (0, 1))
         yield Line(f"... {many} segments over one", "", "times", before, now)
-        for segments, answers in ((1, 20_000), (4 if self.small else 16, 100_000)):
+        for segments, answers in ((1, 20_000), (4 if self.small else 8, 100_000)):
 
             def replayed(name: str, tree: Path, segments: int = segments, answers: int = answers) -> float:
                 place = self.folder / f"replay-{name}-{segments}"
@@ -198,7 +198,7 @@ class Scale:
 
     def nothing_to_do(self) -> Iterator[Line]:
         """A run of pools with long answers, which asks nobody; then the same command again."""
-        pools = 500 if self.small else 40_000
+        pools = 500 if self.small else 12_000
         text = self.folder / "pools.jsonl"
         with text.open("w") as file:
             for n in range(pools):

@@ -3,9 +3,8 @@ concurrency.
 
 Ray is driven from here, by the process that runs the flow: actors are given a few parts each, so that their windows
 stay full from one part to the next, and the next part the moment one is sealed. An actor that dies, or whose node is
-lost, is asked for again; its parts go to whoever is free and resume from what it had stored. Those that Ray has placed
-work, the others join when there is room. Ray is imported here and in
-actors.py only.
+lost, is asked for again; the actors that are up take over its parts and resume from the answers that it had stored.
+Actors work as soon as Ray has placed them, others join when there is room. Ray is imported here and in actors.py only.
 """
 
 import os
