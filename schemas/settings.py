@@ -132,7 +132,7 @@ class EngineSettings(Spelled):
         1, ge=1, description="answers to one prompt asked for in one call (n), where the engine has it"
     )
     timeout_s: float = Field(600, gt=0, description="one attempt, from sending to the last byte")
-    retries: int = Field(6, ge=0, description="further attempts after 429, 5xx or no answer; one after a time-out")
+    retries: int = Field(6, ge=0, description="further attempts after 429, 5xx or no answer; two after time-outs")
     replicas: int = Field(1, ge=1, description="vllm, llamacpp: copies of the model, one per worker")
     options: dict[str, Any] = Field(
         default_factory=dict,

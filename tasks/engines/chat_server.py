@@ -31,7 +31,7 @@ OVERFLOW = (
 
 
 MODERATION = ("flagged", "moderation", "content policy", "content_policy", "content filter", "content_filter", "safety")
-TIMEOUT_RETRIES = 1  # what times out twice while the server answers others would time out again
+TIMEOUT_RETRIES = 2  # what times out three times while the server answers others would time out again
 PROBE_S, PROBE_TOKENS = 60.0, 16
 LOSSES_BELIEVED = 4
 HELLO = "Hello"
