@@ -1,7 +1,7 @@
 """Where answers are: sorted runs of keys with the place of each answer, on the disk, and a filter of a byte or two an
 answer in memory.
 
-A run covers one sealed segment or many. Runs are merged so that each is at least four times as large as all smaller
+A run covers one sealed segment or many. Runs are merged so that each is at least eight times as large as all smaller
 ones together: there are few, however many segments there are. A look-up asks each run's filter, and reads one bucket of
 a run whose filter says yes. A file holds
 
@@ -40,7 +40,7 @@ TAIL = struct.Struct("<II8s")
 MARK = b"synthidx"
 PER_BUCKET = 32  # records
 FILTER_BITS = 8  # an answer, at least
-FEWER = 4  # runs together are merged into one that is less than so many times as large
+FEWER = 8  # runs together are merged into one that is less than so many times as large
 MERGED_AT_ONCE = 1 << 20  # records
 
 Table = np.ndarray[Any, Any]
