@@ -38,7 +38,7 @@ stop:  ## End what `make serve` started
 test: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every test that this machine can
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-quick: $(VENV)/.base $(VENV)/.dev  ## The tests that start nothing: under a minute, for whoever adds a method
+quick: $(VENV)/.base $(VENV)/.dev  ## The tests that start nothing: about a minute, for whoever adds a method
 	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/flows -m "not (ray or prefect or vllm or real or faults or browser)"
 
 check: $(VENV)/.base $(VENV)/.dev  ## Format, lint, types
