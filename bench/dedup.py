@@ -73,9 +73,9 @@ def make_up(folder: Path, rows: int, precision: str = "float32") -> None:
 
 def ours(folder: Path, given: argparse.Namespace, exact: bool = False, helpers: Any = None) -> tuple[Any, str]:
     """(which rows are kept, the recall it states)."""
-    from tasks.buckets import EXACT_UP_TO, lay_out
-    from tasks.greedy import greedy
-    from tasks.links import Matrix, Search, links_in
+    from tasks.dedup.greedy import greedy
+    from tasks.vectors.buckets import EXACT_UP_TO, lay_out
+    from tasks.vectors.links import Matrix, Search, links_in
 
     matrix = Matrix.of(np.load(folder / "vectors.npy", mmap_mode="r"))
     limit = 10**9 if exact else EXACT_UP_TO
@@ -90,8 +90,8 @@ def ours(folder: Path, given: argparse.Namespace, exact: bool = False, helpers: 
 
 def through_ray(folder: Path, given: argparse.Namespace, workers: int) -> tuple[Any, str]:
     from storage.artifacts import Store
-    from tasks.links import Helpers
-    from tasks.parallel import RayPool
+    from tasks.running.parallel import RayPool
+    from tasks.vectors.links import Helpers
 
     pool = RayPool(Store(folder), "bench", threading.Event(), workers, None)
     try:
@@ -156,7 +156,7 @@ def measured(method: str, folder: Path, given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as small:
         make_up(Path(small), 3000)
         if method.startswith("synthmill"):
-            from tasks import buckets
+            from tasks.vectors import buckets
 
             usual, buckets.EXACT_UP_TO = buckets.EXACT_UP_TO, 0
             ours(Path(small), given)

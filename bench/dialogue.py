@@ -29,9 +29,9 @@ from schemas.calls import Completion, Request
 from schemas.dialogues import Opening
 from schemas.settings import EngineSettings
 from storage.calls import CallStore
-from tasks.driver import Driver
 from tasks.engines.engine import Engine, make_engine
-from tasks.role_swap import RoleSwap
+from tasks.generators.dialogues.role_swap import RoleSwap
+from tasks.running.driver import Driver
 
 TURNS = [{"role": role, "content": text} for role, text in (("user", "Rules."), ("assistant", "Fine."), ("user", ""))]
 

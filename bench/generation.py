@@ -60,10 +60,10 @@ def measure_stage(url: str, requests: int, in_flight: int, workers: int) -> tupl
     """(seconds of the stage, seconds of Ray's start-up)."""
     from schemas.settings import EngineSettings, SourceSettings
     from storage.artifacts import Store
-    from tasks.answers import Answers
-    from tasks.job import Planned
-    from tasks.parallel import RayPool, make_pool, resources_of
-    from tasks.stages import ingest, run_stage
+    from tasks.generators.answers import Answers
+    from tasks.running.job import Planned
+    from tasks.running.parallel import RayPool, make_pool, resources_of
+    from tasks.running.stages import ingest, run_stage
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

@@ -19,12 +19,12 @@ import numpy as np
 import orjson
 
 from schemas.texts import normalised
-from tasks.contamination import WordIndex, nearest
-from tasks.embeddings import embed_whole
-from tasks.greedy import first_alike
-from tasks.points import Array
-from tasks.rouge import too_alike
-from tasks.word_grams import GRAM, grams_of, jaccard
+from tasks.cuts.points import Array
+from tasks.dedup.contamination import WordIndex, nearest
+from tasks.dedup.greedy import first_alike
+from tasks.dedup.word_grams import GRAM, grams_of, jaccard
+from tasks.texts.rouge import too_alike
+from tasks.vectors.embeddings import embed_whole
 
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 SAME = 4.0  # of 5: people call the two the same, but for details

@@ -19,17 +19,17 @@ import polars as pl
 import yaml
 
 from flows.multifaceted_report import figures
-from flows.pages import render
+from flows.pages.templates import render
 from flows.plans import plan_multifaceted
 from schemas.hashing import content_hash
 from schemas.multifaceted_settings import MultifacetedSettings
 from schemas.settings import SourceSettings
-from storage.publish import read_frame
-from storage.sources import read_chunks
-from tasks.coverage import coverage
-from tasks.in_process import InProcess
-from tasks.preference_sets import PreferenceSets
-from tasks.stages import run_stage
+from storage.plain_files.rows import read_chunks
+from storage.published.rows import read_frame
+from tasks.generators.multifaceted.coverage import coverage
+from tasks.generators.multifaceted.preference_sets import PreferenceSets
+from tasks.running.in_process import InProcess
+from tasks.running.stages import run_stage
 
 
 def draw(source: Path, rows: int, out: Path) -> None:

@@ -26,8 +26,8 @@ import numpy as np
 import orjson
 
 from schemas.retpo_settings import CorpusSettings, TurnSettings
-from storage.sources import read_chunks
-from storage.turns import PASSAGES, queries_kind
+from storage.plain_files.rows import read_chunks
+from storage.plain_files.turns import PASSAGES, queries_kind
 
 DEPTH, DIMENSIONS, DENSE_QUERIES = 100, 384, 1024
 
@@ -53,7 +53,7 @@ def read_texts(given: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def bm25_ours(passages: list[str], queries: list[str], threads: int, folder: Path) -> dict[str, float]:
-    from tasks.bm25 import Bm25, Words, build_bm25
+    from tasks.retrieval.bm25 import Bm25, Words, build_bm25
 
     words = Words("en", "english")
     built = timed(lambda: build_bm25(passages, folder, k1=1.2, b=0.75, words=words))
@@ -82,7 +82,7 @@ def bm25_bare(passages: list[str], queries: list[str], threads: int, folder: Pat
 
 
 def dense_ours(passages: list[str], queries: list[str], threads: int, folder: Path) -> dict[str, float]:
-    from tasks.dense import Dense, build_dense
+    from tasks.retrieval.dense import Dense, build_dense
 
     vectors, asked = unit(len(passages), 0), unit(DENSE_QUERIES, 1)
     built = timed(lambda: build_dense(iter([vectors]), len(vectors), DIMENSIONS, folder, "flat"))

@@ -21,20 +21,20 @@ import orjson
 import polars as pl
 import yaml
 
-from flows.plan import chain
+from flows.making.plan import chain
 from flows.plans import plan_retpo
 from flows.retpo_plans import plan_search
 from flows.retpo_report import all_queries
 from schemas.artifacts import Manifest
 from schemas.retpo_settings import CorpusSettings, RetpoSettings, RetrieverSettings, TurnSettings
 from storage.artifacts import Store
-from storage.lines import lines_of
-from storage.publish import read_frame
-from storage.turns import queries_kind
-from tasks.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks
-from tasks.in_process import InProcess
-from tasks.retrieval_metrics import ANY, disagreement, evaluation, form_name, totals
-from tasks.stages import ingest, run_stage
+from storage.plain_files.lines import lines_of
+from storage.plain_files.turns import queries_kind
+from storage.published.rows import read_frame
+from tasks.retrieval.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks
+from tasks.retrieval.metrics import ANY, disagreement, evaluation, form_name, totals
+from tasks.running.in_process import InProcess
+from tasks.running.stages import ingest, run_stage
 
 DEPTH = 100
 RETRIEVERS = ("bm25", "dense", "fusion")

@@ -177,11 +177,11 @@ def batches(rows: int) -> Iterator:  # type: ignore[type-arg]
 
 
 def write_here(rows: int, folder: Path) -> None:
-    from flows.card import publishable
+    from flows.pages.card import publishable
     from schemas.synthesize_settings import SynthesizeSettings
     from storage.artifacts import Store
-    from storage.dataset_folder import write_dataset
-    from storage.publish import preference_dataset
+    from storage.published.folder import write_dataset
+    from storage.published.rows import preference_dataset
     from storage.runs import StageRun, new_run, write_run
 
     store = Store(folder / "store")
@@ -197,7 +197,7 @@ def write_here(rows: int, folder: Path) -> None:
 
 
 def export_here(rows: int, folder: Path) -> None:
-    from flows.exporting import export
+    from flows.commands.export import export
     from schemas.export_settings import ExportSettings
 
     place = str(folder / f"out-{time.time_ns()}")
@@ -205,7 +205,7 @@ def export_here(rows: int, folder: Path) -> None:
 
 
 def report_here(rows: int, folder: Path) -> None:
-    from flows.report import write_report
+    from flows.pages.report import write_report
     from storage.artifacts import Store
     from storage.runs import find_run
 

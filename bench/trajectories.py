@@ -25,8 +25,8 @@ import yaml
 
 from flows.plans import plan_dialogues
 from schemas.dialogue_settings import DialogueSettings
-from storage.publish import read_frame
-from tasks.dialogue_signs import is_action
+from storage.published.rows import read_frame
+from tasks.generators.dialogues.signs import is_action
 
 HERE = Path(__file__).parent
 NOT_RUN = re.compile(r"Malformed command|syntax error|command not found|unexpected EOF")

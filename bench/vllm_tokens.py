@@ -20,10 +20,10 @@ from schemas.calls import Message, Request, Sampling
 from schemas.rows import Instruction
 from schemas.settings import EngineSettings
 from storage.artifacts import Store, rows_to_table, seal_part
-from tasks.answers import Answers
 from tasks.engines.vllm_engine import VLLMEngine
-from tasks.job import Job
-from tasks.worker import Worker
+from tasks.generators.answers import Answers
+from tasks.running.job import Job
+from tasks.running.worker import Worker
 
 ROWS_PER_PART = 100
 

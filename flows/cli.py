@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from flows.compare_commands import decontaminate, dedup, neighbours
-from flows.file_commands import pairs, rank, ray_option, retry_option, sample, score, split_set, store_option
-from flows.publish_commands import diff, export, report
-from flows.quiet import CHATTER_OFF, TELEMETRY_OFF
+from flows.commands.options_compare import decontaminate, dedup, neighbours
+from flows.commands.options_files import pairs, rank, ray_option, retry_option, sample, score, split_set, store_option
+from flows.commands.options_publish import diff, export, report
+from flows.terminal.quiet import CHATTER_OFF, TELEMETRY_OFF
 from schemas.errors import InputError, LimitReached, Stopped, SynthmillError
 
 PREVIEWED = {"dialogues": "inputs.count", "self-rip": "prompts.count"}
@@ -68,13 +68,13 @@ def run(
     Engines are written KIND:MODEL: openai:MODEL@http://HOST:PORT/v1 (any compatible server; the key is in
     OPENAI_API_KEY), vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
     """
+    from flows.commands.run import run_flow
     from flows.plans import FLOWS
-    from flows.running import run_flow
     from schemas.settings import read_settings
 
     model, _ = FLOWS[flow]
     if show_settings:
-        from flows.looking import show_settings_of
+        from flows.commands.look import show_settings_of
 
         return show_settings_of(model)
     overrides = dict(split_set(one) for one in sets) | {
@@ -93,7 +93,7 @@ for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, ex
 @store_option
 def list_(store: str) -> None:
     """List runs and artifacts, the newest last."""
-    from flows.looking import show_list
+    from flows.commands.look import show_list
 
     show_list(Path(store))
 
@@ -109,10 +109,10 @@ def show(name: str, store: str, rows: int) -> None:
     an artifact or an exported dataset: its way from the input through every stage, with prompts, calls, scores and
     verdicts.
     """
-    from flows.looking import open_store, show_artifact
+    from flows.commands.look import open_store, show_artifact
 
     if not show_artifact(Path(store), name, rows):
-        from flows.tracing import show_way
+        from flows.commands.trace import show_way
 
         show_way(open_store(Path(store)), name)
 
@@ -123,7 +123,7 @@ def show(name: str, store: str, rows: int) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table.")
 def sql(query: str, store: str, as_csv: bool) -> None:
     """Query the catalog: a view per stage and artifact; tables runs, artifacts, lineage, drops, calls, spend."""
-    from flows.looking import show_query
+    from flows.commands.look import show_query
 
     show_query(Path(store), query, as_csv)
 
@@ -135,7 +135,7 @@ def sql(query: str, store: str, as_csv: bool) -> None:
 )
 def calls(store: str, record: Path | None) -> None:
     """Show what was asked and spent, by stage, role and engine; or record it for replay."""
-    from flows.looking import show_calls
+    from flows.commands.look import show_calls
 
     show_calls(Path(store), record)
 
@@ -145,7 +145,7 @@ def calls(store: str, record: Path | None) -> None:
 @click.option("--stop", "stopping", is_flag=True, help="End what was started here.")
 def serve(port: int, stopping: bool) -> None:
     """Start a Prefect server with every flow as a deployment, and a worker; schedules run until --stop."""
-    from flows import serving
+    from flows.serving import serve as serving
 
     serving.stop() if stopping else serving.serve(port)
 
@@ -154,7 +154,7 @@ def serve(port: int, stopping: bool) -> None:
 @store_option
 def verify(store: str) -> None:
     """Read a store whole: checksums, counts, lineage, every stored answer. Exits 1 where something is amiss."""
-    from flows.keeping import check
+    from flows.commands.keep import check
 
     check(Path(store))
 
@@ -165,7 +165,7 @@ def verify(store: str) -> None:
 @click.option("--delete", is_flag=True, help="Delete it; without this, only say what could go.")
 def gc(store: str, days: float, delete: bool) -> None:
     """Find what no run or dataset refers to, and what killed processes left. Stored answers are never touched."""
-    from flows.keeping import sweep_out
+    from flows.commands.keep import sweep_out
 
     sweep_out(Path(store), days, delete)
 
@@ -174,7 +174,7 @@ def gc(store: str, days: float, delete: bool) -> None:
 @store_option
 def migrate(store: str) -> None:
     """Bring a store of an older synthmill to this one's format. Interrupted, run it again."""
-    from flows.keeping import bring_up
+    from flows.commands.keep import bring_up
 
     bring_up(Path(store))
 
@@ -183,7 +183,7 @@ def migrate(store: str) -> None:
 @store_option
 def doctor(store: str) -> None:
     """Say what is installed, which engines work, what is missing and how to get it."""
-    from flows.doctor import examine
+    from flows.commands.doctor import examine
 
     examine(Path(store))
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.making import run_plan
+from flows.making.make import run_plan
 from flows.plans import plan_dialogues
 from schemas.dialogue_settings import DialogueSettings
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.making import run_plan
+from flows.making.make import run_plan
 from flows.multifaceted_plans import plan_judge
 from schemas.multifaceted_settings import JudgeSettings
 

@@ -1,21 +1,21 @@
 """The plans of `multifaceted` (docs/papers.md#multifaceted) and of `judge`, which scores a model on its bench."""
 
-from flows.dedup_plans import clean, open_checked_store
+from flows.making.plan import Plan, chain, file_source, open_store
+from flows.methods.cleaning import clean, open_checked_store
 from flows.multifaceted_report import multifaceted_dataset, scores_dataset
-from flows.plan import Plan, chain, file_source, open_store
 from schemas.multifaceted_settings import JudgeSettings, MultifacetedSettings
-from storage.sources import BENCH, read_chunks
-from storage.taxonomies import read_taxonomy
-from tasks.contamination import CleanInstructions
-from tasks.dedup import UniqueInstructions
-from tasks.diversity import Diversity
+from storage.plain_files.rows import BENCH, read_chunks
+from storage.plain_files.taxonomies import read_taxonomy
+from tasks.dedup.contamination import CleanInstructions
+from tasks.dedup.duplicates import UniqueInstructions
 from tasks.engines.engine import resolve
-from tasks.filtering import FilterInstructions, check_languages
-from tasks.judging import BenchScores, Judged
-from tasks.multifaceted_splits import AlignedPairs, BenchVariants, Variants
-from tasks.preference_sets import PreferenceSets
-from tasks.rubrics import Rubrics
-from tasks.system_messages import Responses, SystemMessages
+from tasks.generators.multifaceted.bench import BenchScores, Judged
+from tasks.generators.multifaceted.diversity import Diversity
+from tasks.generators.multifaceted.filtering import FilterInstructions, check_languages
+from tasks.generators.multifaceted.preference_sets import PreferenceSets
+from tasks.generators.multifaceted.rubrics import Rubrics
+from tasks.generators.multifaceted.splits import AlignedPairs, BenchVariants, Variants
+from tasks.generators.multifaceted.system_messages import Responses, SystemMessages
 
 
 def plan_multifaceted(settings: MultifacetedSettings) -> Plan:

@@ -6,20 +6,20 @@ from typing import Any
 
 import polars as pl
 
-from flows.pages import Made, render, two_places
-from flows.sunburst import sunburst
+from flows.pages.sunburst import sunburst
+from flows.pages.templates import Made, render, two_places
 from schemas.hashing import child_id
 from storage.artifacts import Store
-from storage.dataset_folder import Dataset, Kind, Table
-from storage.publish import read_frame, stream_of
-from storage.publish_multifaceted import ABOUT, TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
-from storage.row_streams import RowStream
-from tasks.coverage import coverage
-from tasks.diversity import spread
-from tasks.embeddings import embed
-from tasks.judgements import note_unread
-from tasks.judging import BenchResult, bench_results
-from tasks.preference_sets import PreferenceSets
+from storage.published.folder import Dataset, Kind, Table
+from storage.published.publish_multifaceted import ABOUT, TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
+from storage.published.row_streams import RowStream
+from storage.published.rows import read_frame, stream_of
+from tasks.generators.multifaceted.bench import BenchResult, bench_results
+from tasks.generators.multifaceted.coverage import coverage
+from tasks.generators.multifaceted.diversity import spread
+from tasks.generators.multifaceted.preference_sets import PreferenceSets
+from tasks.scorers.judgements import note_unread
+from tasks.vectors.embeddings import embed
 
 SYSTEMS_COMPARED = 20_000
 

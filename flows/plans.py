@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.dedup_plans import clean, open_checked_store
+from flows.making.plan import Plan, Source, chain, file_source
+from flows.methods.cleaning import clean, open_checked_store
 from flows.multifaceted_plans import plan_judge, plan_multifaceted
-from flows.plan import Plan, Source, chain, file_source
 from flows.preference_plans import plan_preferences, plan_self_rip
 from flows.retpo_plans import plan_retpo
 from schemas.applications import Application, tool_names
@@ -18,27 +18,27 @@ from schemas.preference_settings import PreferencesSettings, SelfRipSettings
 from schemas.retpo_settings import RetpoSettings
 from schemas.settings import EngineSettings, RunSettings
 from schemas.synthesize_settings import SynthesizeSettings
-from storage.applications import read_application
-from storage.publish import dialogue_dataset, preference_dataset
-from storage.taxonomies import read_taxonomy
-from tasks.answers import Answers
-from tasks.contamination import CleanInputs, CleanPairs
-from tasks.cuts import MaxMinPairs
-from tasks.dedup import UniquePairs
-from tasks.dialogue_signs import DialogueSigns
+from storage.plain_files.applications import read_application
+from storage.plain_files.taxonomies import read_taxonomy
+from storage.published.rows import dialogue_dataset, preference_dataset
+from tasks.cuts.max_min import MaxMinPairs
+from tasks.dedup.contamination import CleanInputs, CleanPairs
+from tasks.dedup.duplicates import UniquePairs
 from tasks.engines.engine import resolve
 from tasks.engines.worlds import load_world
-from tasks.multifaceted_splits import Variants
-from tasks.openings import Openings
-from tasks.preference_sets import PreferenceSets
-from tasks.pseudo_inputs import DraftInputs, PseudoInputs
-from tasks.rewards import R3
-from tasks.role_swap import RoleSwap
-from tasks.single_turn import Outputs, Reasons
-from tasks.stages import APPLICATIONS, ingest_applications
-from tasks.system_messages import SystemMessages
-from tasks.teacher_pairs import AnswerPools, TeacherPairs
-from tasks.training_rows import CHARS_PER_TOKEN, TrainingRows, load_tokenizer
+from tasks.generators.answers import Answers
+from tasks.generators.dialogues.openings import Openings
+from tasks.generators.dialogues.pseudo_inputs import DraftInputs, PseudoInputs
+from tasks.generators.dialogues.role_swap import RoleSwap
+from tasks.generators.dialogues.signs import DialogueSigns
+from tasks.generators.dialogues.single_turn import Outputs, Reasons
+from tasks.generators.dialogues.teacher_pairs import AnswerPools, TeacherPairs
+from tasks.generators.dialogues.training_rows import CHARS_PER_TOKEN, TrainingRows, load_tokenizer
+from tasks.generators.multifaceted.preference_sets import PreferenceSets
+from tasks.generators.multifaceted.splits import Variants
+from tasks.generators.multifaceted.system_messages import SystemMessages
+from tasks.running.stages import APPLICATIONS, ingest_applications
+from tasks.scorers.r3 import R3
 
 WORLDS_AT_ONCE = 16
 

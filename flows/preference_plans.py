@@ -5,27 +5,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flows.dedup_plans import clean, open_checked_store
-from flows.pairing import fixed_limits, in_own_unit
-from flows.plan import Plan, Source, chain, file_source
+from flows.commands.pairs import fixed_limits, in_own_unit
+from flows.making.plan import Plan, Source, chain, file_source
+from flows.methods.cleaning import clean, open_checked_store
 from flows.preference_report import preferences_dataset
 from schemas.errors import InputError
 from schemas.hashing import content_hash
 from schemas.preference_settings import PoolSettings, PreferencesSettings, QuestionSettings, SelfRipSettings
 from schemas.settings import EngineSettings
 from storage.artifacts import Store
-from storage.pools import Names, PoolFile, over
-from storage.sources import INSTRUCTIONS, QUESTIONS, read_prompts
-from tasks.answers import PoolAnswers
-from tasks.contamination import CleanPairs
-from tasks.dedup import UniquePairs
+from storage.plain_files.pools import Names, PoolFile, over
+from storage.plain_files.rows import INSTRUCTIONS, QUESTIONS, read_prompts
+from tasks.cuts.pool_pairs import PoolPairs, PoolSigns, Preferences
+from tasks.dedup.contamination import CleanPairs
+from tasks.dedup.duplicates import UniquePairs
 from tasks.engines.engine import engine_name, resolve
-from tasks.job import Planned, Stage
-from tasks.pool_pairs import PoolPairs, PoolSigns, Preferences
-from tasks.pool_source import POOLS, ingest_pools, pools_key
-from tasks.scorers import scorer_stage
-from tasks.self_rip import FreshPrompts, NewPrompts, ShotSets
-from tasks.training_rows import tokenizer_identity
+from tasks.generators.answers import PoolAnswers
+from tasks.generators.dialogues.training_rows import tokenizer_identity
+from tasks.generators.pool_source import POOLS, ingest_pools, pools_key
+from tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets
+from tasks.running.job import Planned, Stage
+from tasks.scorers.of_settings import scorer_stage
 
 UNUSED = ("system_column", "reference_column", "max_prompt_chars")
 Roles = Mapping[str, EngineSettings]

@@ -7,24 +7,24 @@ from typing import Any
 import orjson
 import polars as pl
 
-from flows.pages import Made, render
-from flows.pairing import fixed_limits
+from flows.commands.pairs import fixed_limits
+from flows.pages.templates import Made, render
 from schemas.artifacts import Manifest
 from schemas.cut_settings import LIMITS, CutSettings, Thresholds
 from schemas.endings import ending_of
 from schemas.preference_settings import PoolSettings
 from storage.artifacts import Store
-from storage.dataset_folder import Dataset, Table
-from storage.publish import PAIR, stream_of
-from storage.publish_preferences import pair_rows, pool_rows, prompt_rows
-from storage.row_streams import RowStream
-from tasks.agreement import Agreement
-from tasks.cut_report import CutReport, lines
-from tasks.hacking import counted
-from tasks.judgements import note_unread
-from tasks.pairing import cut
-from tasks.pool_pairs import PoolPairs, quantiles_of
-from tasks.rip import within
+from storage.published.folder import Dataset, Table
+from storage.published.publish_preferences import pair_rows, pool_rows, prompt_rows
+from storage.published.row_streams import RowStream
+from storage.published.rows import PAIR, stream_of
+from tasks.cuts.agreement import Agreement
+from tasks.cuts.guards import counted
+from tasks.cuts.pool_pairs import PoolPairs, quantiles_of
+from tasks.cuts.report import CutReport, lines
+from tasks.cuts.rip import within
+from tasks.cuts.rules import cut
+from tasks.scorers.judgements import note_unread
 
 PROMPT = "a prompt whose pair was kept; `synthmill run self-rip` starts from these"
 METRICS = dict(zip(LIMITS, (*LIMITS[:2], "margin"), strict=True))  # limit -> column

@@ -6,13 +6,13 @@ from typing import Any
 import orjson
 import polars as pl
 
-from flows.looking import shortened, table
-from flows.pages import two_places
-from flows.plan import Plan
+from flows.commands.look import shortened, table
+from flows.making.plan import Plan
+from flows.pages.templates import two_places
 from schemas.artifacts import Manifest
-from storage.publish import stream_of
-from storage.publish_preferences import STAYS
-from tasks.cut_report import lines
+from storage.published.publish_preferences import STAYS
+from storage.published.rows import stream_of
+from tasks.cuts.report import lines
 
 
 def show_preferences(console: Any, planned: Plan, made: Mapping[str, Manifest], most: int, whole: bool) -> None:

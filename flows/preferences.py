@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.making import run_plan
+from flows.making.make import run_plan
 from flows.preference_plans import plan_preferences
 from schemas.preference_settings import PreferencesSettings
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.exporting import export
+from flows.commands.export import export
 from schemas.export_settings import ExportSettings
 
 

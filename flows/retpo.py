@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.making import run_plan
+from flows.making.make import run_plan
 from flows.retpo_plans import plan_retpo
 from schemas.retpo_settings import RetpoSettings
 

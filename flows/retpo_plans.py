@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flows.dedup_plans import clean, open_checked_store
-from flows.plan import Plan, Source, chain, file_source
+from flows.making.plan import Plan, Source, chain, file_source
+from flows.methods.cleaning import clean, open_checked_store
 from flows.retpo_report import retpo_dataset
 from schemas.retpo_settings import CorpusSettings, RetpoSettings, RetrieverSettings
 from storage.artifacts import Store
-from storage.turns import PASSAGES, is_beir, turns_kind
-from tasks.bm25 import Words
-from tasks.candidates import Candidates
-from tasks.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks, QueryPools
-from tasks.contamination import CleanTurns
-from tasks.dedup import UniqueTurns
+from storage.plain_files.turns import PASSAGES, is_beir, turns_kind
+from tasks.dedup.contamination import CleanTurns
+from tasks.dedup.duplicates import UniqueTurns
 from tasks.engines.engine import resolve
-from tasks.indexes import Bm25Index, DenseIndex, GoldPlaces, PassageVectors
-from tasks.job import Planned
-from tasks.ranks import Ranks
+from tasks.retrieval.bm25 import Words
+from tasks.retrieval.candidates import Candidates
+from tasks.retrieval.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks, QueryPools
+from tasks.retrieval.indexes import Bm25Index, DenseIndex, GoldPlaces, PassageVectors
+from tasks.retrieval.ranks import Ranks
+from tasks.running.job import Planned
 
 PASSAGES_PER_PART = 2048
 

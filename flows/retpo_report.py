@@ -7,18 +7,18 @@ from typing import Any
 
 import polars as pl
 
-from flows.pages import Made, render
+from flows.pages.templates import Made, render
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.retpo_settings import RetpoSettings, RetrieverSettings
 from storage.artifacts import Store
-from storage.dataset_folder import Dataset, Table
-from storage.provenance import public, public_engine
-from storage.publish import stream_of
-from storage.publish_retpo import answer_rows, pair_rows, pick_rows, triplet_rows
-from tasks.indexes import own_passages
-from tasks.retrieval_metrics import MEASURES, disagreement, evaluation, scored_queries, totals, turn_types
-from tasks.retrievers import read_run, run_names
+from storage.published.folder import Dataset, Table
+from storage.published.provenance import public, public_engine
+from storage.published.publish_retpo import answer_rows, pair_rows, pick_rows, triplet_rows
+from storage.published.rows import stream_of
+from tasks.retrieval.indexes import own_passages
+from tasks.retrieval.metrics import MEASURES, disagreement, evaluation, scored_queries, totals, turn_types
+from tasks.retrieval.retrievers import read_run, run_names
 
 CHECKED = ("run", "http")  # retrievers that may know other names than the corpus and the turns
 PICK = "a conversation and one of its best queries by this retriever"

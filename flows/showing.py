@@ -7,25 +7,25 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from flows.looking import shortened
+from flows.commands.look import shortened
+from flows.making.plan import Plan
 from flows.multifaceted_report import each_value, value_counts
-from flows.pages import two_places
-from flows.plan import Plan
+from flows.pages.templates import two_places
 from flows.preference_showing import show_preferences
 from flows.retpo_report import CHECKED, all_queries, check_found, figures, note_own, note_ties
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
 from schemas.retpo_settings import RetpoSettings
-from storage.publish import compared, read_frame, stream_of
-from storage.sources import INSTRUCTIONS
-from tasks.coverage import coverage
-from tasks.dialogue_signs import called
-from tasks.indexes import own_passages
-from tasks.judging import bench_results
-from tasks.preference_sets import PreferenceSets
-from tasks.ranks import Ranks
-from tasks.retrieval_metrics import decimals, form_name
-from tasks.stages import APPLICATIONS, noted_rows
+from storage.plain_files.rows import INSTRUCTIONS
+from storage.published.rows import compared, read_frame, stream_of
+from tasks.generators.dialogues.signs import called
+from tasks.generators.multifaceted.bench import bench_results
+from tasks.generators.multifaceted.coverage import coverage
+from tasks.generators.multifaceted.preference_sets import PreferenceSets
+from tasks.retrieval.indexes import own_passages
+from tasks.retrieval.metrics import decimals, form_name
+from tasks.retrieval.ranks import Ranks
+from tasks.running.stages import APPLICATIONS, noted_rows
 
 Made = Mapping[str, Manifest]
 
@@ -198,7 +198,7 @@ def show_scores(console: Any, planned: Plan, made: Made, most: int, whole: bool)
         for rubric, score, feedback in scored:
             said = f"  {'–' if score is None else score}: {shortened(rubric['criteria'], 120)}"
             console.print(Text(said + (f" {shortened(feedback, 1000)}" if whole else ""), style="cyan"))
-    from flows.looking import table
+    from flows.commands.look import table
 
     results = bench_results(judged.frame(["preference_set", "scores", "run_scores"]))
     shown = table("", "score", "spread over runs", "missing")
@@ -216,7 +216,7 @@ def show_queries(console: Any, planned: Plan, made: Made, most: int, whole: bool
     """The first turns with their best queries by each retriever's rank, then how each form does."""
     from rich.text import Text
 
-    from flows.looking import table
+    from flows.commands.look import table
 
     assert isinstance(planned.settings, RetpoSettings)
     queries = all_queries(planned.store, made[last_ranks(planned)], planned.settings.depth)

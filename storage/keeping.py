@@ -13,8 +13,8 @@ from schemas.errors import StoreError, SynthmillError
 from storage.artifacts import Store, files_whole, is_whole, read_manifest, read_seal
 from storage.call_index import runs_of
 from storage.calls import CallStore
-from storage.dataset_folder import MARKER, check_whole
 from storage.files import read_json
+from storage.published.folder import MARKER, check_whole
 from storage.runs import read_run
 from storage.segments import checked_key, sealed_sizes, segment_files, segment_sizes
 

@@ -26,7 +26,7 @@ def prefect_url() -> str:
     """The address of the server that tests share; it ends with this process."""
     from prefect.settings import PREFECT_API_URL
 
-    from flows.server import prefect_server
+    from flows.serving.server import prefect_server
 
     until_exit = ExitStack()
     home = until_exit.enter_context(TemporaryDirectory(prefix="prefect-"))

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from bench.serving import chat_server
-from flows.quiet import CHATTER_OFF, TELEMETRY_OFF
+from flows.terminal.quiet import CHATTER_OFF, TELEMETRY_OFF
 from schemas.calls import Completion, Request
 from schemas.rows import Instruction
 from storage.artifacts import Store

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = ("schemas", "storage", "tasks", "flows")
 ONLY_IN = {
     "prefect": ("flows/",),
-    "ray": ("tasks/parallel.py", "tasks/actors.py"),
+    "ray": ("tasks/running/parallel.py", "tasks/running/actors.py"),
     "duckdb": ("storage/",),
     "huggingface_hub": ("storage/",),
 }

@@ -16,10 +16,10 @@ from schemas.errors import Drop, EngineError
 from schemas.rows import Instruction
 from schemas.settings import EngineSettings, SourceSettings
 from storage.artifacts import Store
-from tasks.answers import Answers
-from tasks.job import Planned
+from tasks.generators.answers import Answers
 from tasks.recipe import Recipe, Steps
-from tasks.stages import ingest, run_stage
+from tasks.running.job import Planned
+from tasks.running.stages import ingest, run_stage
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 from tests.tasks.stages import in_process
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from bench.serving import chat_server
-from tasks.guard import MARK
+from tasks.running.guard import MARK
 from tests.command import ROOT, environment, start, synthmill
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 

@@ -11,10 +11,10 @@ from schemas.artifacts import Manifest
 from schemas.errors import EngineError, EngineRefused
 from schemas.settings import EngineSettings, SourceSettings
 from storage.artifacts import Store
-from tasks.answers import Answers
 from tasks.engines import chat_server as chat_engine
-from tasks.job import Planned
-from tasks.stages import ingest, run_stage
+from tasks.generators.answers import Answers
+from tasks.running.job import Planned
+from tasks.running.stages import ingest, run_stage
 from tests.command import synthmill
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 from tests.tasks.stages import in_process

@@ -12,8 +12,8 @@ from flows.plans import plan_dialogues
 from schemas.dialogue_settings import DialogueSettings
 from schemas.rows import Pair, arrow_schema
 from schemas.settings import read_settings
-from storage.publish import preference_rows
-from tasks.dedup import UniquePairs
+from storage.published.rows import preference_rows
+from tasks.dedup.duplicates import UniquePairs
 from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer
 

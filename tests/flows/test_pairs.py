@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from flows.cli import cli
-from flows.pairing import pair_file
+from flows.commands.pairs import pair_file
 from schemas.cut_settings import CutSettings
 from schemas.errors import InputError
-from storage.pools import Names
+from storage.plain_files.pools import Names
 from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl
 from tests.tasks.test_pools import TOY
@@ -326,7 +326,7 @@ def test_help_names_every_rule_and_scorer() -> None:
 
 
 def test_the_first_batch_may_have_no_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.pools.BATCH_ROWS", 2)
+    monkeypatch.setattr("storage.plain_files.pools.BATCH_ROWS", 2)
     rewards = [[1, 1], [2, 2], [1, 2], [1, 3], [1, 1]]
     pools = [{"prompt": f"p{n}", "system": "s", "answers": ["a", "b"], "rewards": one} for n, one in enumerate(rewards)]
     write_jsonl(tmp_path / "in.jsonl", pools)

@@ -24,8 +24,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dialogues": yaml.safe_load((ROOT / "examples" / "dialogues.yaml").read_text()),
     "retpo": yaml.safe_load((ROOT / "examples" / "retpo.yaml").read_text()),
     "preferences": yaml.safe_load((ROOT / "examples" / "preferences.yaml").read_text()),
-    "self-rip": {"source": SOURCE, "scorers": ["judge"], "reward": "judge", "thresholds": ""},
-    "judge": {},
+    "self-rip": {"source": SOURCE, "scorers": ["judge"], "reward": "judge", "thresholds": "limits.json"},
+    "judge": {"source": "bench.jsonl"},
 }
 BENCH_ROW = {
     "system": "Be brief.",
@@ -36,30 +36,25 @@ BENCH_ROW = {
 }
 
 
-def keys(store: Path) -> dict[str, list[list[str]]]:
-    """Every flow's steps with their keys, sources first; nothing is asked or made."""
-    bench, limits = store.parent / "bench.jsonl", store.parent / "limits.json"
-    bench.write_text(json.dumps(BENCH_ROW) + "\n")
-    limits.write_text('{"gap": 2}')
+def keys() -> dict[str, list[list[str]]]:
+    """Every flow's steps with their keys, sources first; nothing is asked or made. Works in the current folder."""
+    Path("examples").symlink_to(ROOT / "examples")
+    Path("bench.jsonl").write_text(json.dumps(BENCH_ROW) + "\n")
+    Path("limits.json").write_text('{"gap": 2}')
     planned: dict[str, list[list[str]]] = {}
-    for flow, (model, plan) in FLOWS.items():
-        settings = SETTINGS[flow] | {"store": str(store)}
-        if flow == "self-rip":
-            settings["thresholds"] = str(limits)
-        if flow == "judge":
-            settings |= {"engines": {"student": ENGINE, "judge": ENGINE}, "source": str(bench)}
-        else:
-            settings |= {"engines": {"teacher": ENGINE}}
-        made = plan(read_settings(model, None, settings))
-        steps = [[source.stage, source.key] for source in made.sources]
-        planned[flow] = steps + [[step.stage.name, step.key] for step in made.stages]
-        planned[flow].append(["dataset", made.dataset.name])
+    for flow, (model, plan_of) in FLOWS.items():
+        roles = ("student", "judge") if flow == "judge" else ("teacher",)
+        settings = SETTINGS[flow] | {"store": "store", "engines": dict.fromkeys(roles, ENGINE)}
+        plan = plan_of(read_settings(model, None, settings))
+        steps = [[source.stage, source.key] for source in plan.sources]
+        planned[flow] = steps + [[step.stage.name, step.key] for step in plan.stages]
+        planned[flow].append(["dataset", plan.dataset.name])
     return planned
 
 
 def test_keys_match_their_lock(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.chdir(ROOT)
-    found = keys(tmp_path / "store")
+    monkeypatch.chdir(tmp_path)
+    planned = keys()
     if os.environ.get("SYNTHMILL_LOCK"):
-        LOCK.write_text(json.dumps(found, indent=2) + "\n")
-    assert found == json.loads(LOCK.read_text()), REMEDY
+        LOCK.write_text(json.dumps(planned, indent=2) + "\n")
+    assert planned == json.loads(LOCK.read_text()), REMEDY

@@ -13,9 +13,9 @@ import polars as pl
 import pytest
 import yaml
 
-from flows.report import report_page
+from flows.pages.report import report_page
 from storage.artifacts import Store
-from storage.dataset_folder import Dataset, Table
+from storage.published.folder import Dataset, Table
 from storage.runs import RunRecord
 from tests.command import prefect_url, synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl

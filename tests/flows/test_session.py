@@ -12,14 +12,14 @@ from typing import Any
 import orjson
 import pytest
 
-from flows.sampling import sample_file
-from flows.session import workers_of
-from flows.stopping import SIGNALS, STOP, working
+from flows.commands.sample import sample_file
+from flows.making.session import workers_of
+from flows.terminal.stopping import SIGNALS, STOP, working
 from schemas.errors import Stopped, StoreError
 from storage.artifacts import Store
 from storage.segments import segment_files
-from tasks import in_process
-from tasks.guard import MARK
+from tasks.running import in_process
+from tasks.running.guard import MARK
 from tests.conftest import ChatServer, prompts, write_jsonl
 
 
@@ -112,7 +112,7 @@ def test_a_run_whose_record_cannot_be_written_says_so_and_ends_with_its_own_erro
     tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As on a full disk: workers are closed before the record is written."""
-    from flows import making
+    from flows.making import make as making
     from flows.plans import plan_synthesize
     from schemas.settings import read_settings
     from schemas.synthesize_settings import SynthesizeSettings

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import yaml
 
-from flows.making import run_plan
+from flows.making.make import run_plan
 from flows.plans import plan_synthesize
 from schemas.settings import read_settings
 from schemas.synthesize_settings import SynthesizeSettings

@@ -7,9 +7,9 @@ import pytest
 
 from bench.trajectories import HERE, read_rows, real_os, real_webshop
 from schemas.applications import Application
-from storage.applications import read_application
-from tasks.dialogue_signs import is_action
-from tasks.pseudo_inputs import parse_items
+from storage.plain_files.applications import read_application
+from tasks.generators.dialogues.pseudo_inputs import parse_items
+from tasks.generators.dialogues.signs import is_action
 from tests.conftest import SHARED
 
 AGENT = SHARED / "data" / "agent"

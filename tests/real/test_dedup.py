@@ -11,12 +11,12 @@ import pytest
 from bench.likeness import graded, measures, read
 from schemas.settings import SourceSettings
 from storage.artifacts import Store
-from storage.sources import KNOWN, read_chunks
-from tasks.contamination import CleanRows
-from tasks.dedup import UniqueRows
-from tasks.embeddings import embed_whole
-from tasks.links import Everything, Matrix, Search, links_in
-from tasks.stages import ingest
+from storage.plain_files.rows import KNOWN, read_chunks
+from tasks.dedup.contamination import CleanRows
+from tasks.dedup.duplicates import UniqueRows
+from tasks.running.stages import ingest
+from tasks.vectors.embeddings import embed_whole
+from tasks.vectors.links import Everything, Matrix, Search, links_in
 from tests.conftest import SHARED
 
 DATA = SHARED / "data"

@@ -8,9 +8,9 @@ import pytest
 
 from schemas.rows import Instruction, to_arrow
 from schemas.settings import SourceSettings
-from storage.sources import read_chunks
-from storage.taxonomies import read_taxonomy
-from tasks.filtering import FilterInstructions
+from storage.plain_files.rows import read_chunks
+from storage.plain_files.taxonomies import read_taxonomy
+from tasks.generators.multifaceted.filtering import FilterInstructions
 from tests.conftest import SHARED
 
 DATA = SHARED / "data"

@@ -5,11 +5,11 @@ import pytest
 
 from bench.pools import MEDIANS, SIZES, alpaca_pools, metrics_of, wildbench_pools
 from schemas.cut_settings import CutSettings, Thresholds
-from tasks.cut_report import CutReport, in_words
-from tasks.hacking import PoolFacts
-from tasks.pairing import cut
-from tasks.points import POINTS
-from tasks.rip import fit, keeps
+from tasks.cuts.guards import PoolFacts
+from tasks.cuts.points import POINTS
+from tasks.cuts.report import CutReport, in_words
+from tasks.cuts.rip import fit, keeps
+from tasks.cuts.rules import cut
 from tests.conftest import SHARED
 
 DATA = SHARED / "data"

@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 
 from schemas.settings import SourceSettings
-from storage.sources import read_chunks
-from tasks.cuts import MaxMinPairs
-from tasks.dedup import UniquePairs
+from storage.plain_files.rows import read_chunks
+from tasks.cuts.max_min import MaxMinPairs
+from tasks.dedup.duplicates import UniquePairs
 from tests.conftest import SHARED
 from tests.tasks.test_scores import NOWHERE, pool
 

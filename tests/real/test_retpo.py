@@ -8,17 +8,17 @@ import orjson
 import polars as pl
 import pytest
 
-from flows.plan import chain
+from flows.making.plan import chain
 from flows.retpo_plans import plan_search
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
 from storage.artifacts import Store, read_artifact
-from storage.lines import lines_of
-from storage.sources import read_chunks
-from storage.turns import queries_kind, turns_kind
-from tasks.comparisons import QueryPairs, QueryPicks
-from tasks.in_process import InProcess
-from tasks.retrieval_metrics import evaluation, scored_queries, totals
-from tasks.stages import ingest, run_stage
+from storage.plain_files.lines import lines_of
+from storage.plain_files.rows import read_chunks
+from storage.plain_files.turns import queries_kind, turns_kind
+from tasks.retrieval.comparisons import QueryPairs, QueryPicks
+from tasks.retrieval.metrics import evaluation, scored_queries, totals
+from tasks.running.in_process import InProcess
+from tasks.running.stages import ingest, run_stage
 from tests.conftest import SHARED, write_jsonl
 
 DATA = SHARED / "data" / "mtrag"

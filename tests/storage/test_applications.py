@@ -10,7 +10,7 @@ import yaml
 from schemas.applications import Application, Environment, InputForm, Limits
 from schemas.dialogues import SignedDialogue
 from schemas.errors import InputError
-from storage.applications import read_application
+from storage.plain_files.applications import read_application
 from tests.command import ROOT
 
 ENVIRONMENT = {"name": "a machine"}

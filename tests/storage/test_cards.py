@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from schemas.errors import InputError
-from storage.cards import BEGIN, END, merged_card, outline, outline_of, parsed
+from storage.published.cards import BEGIN, END, merged_card, outline, outline_of, parsed
 
 HEAD: dict[str, Any] = {
     "language": ["en"],

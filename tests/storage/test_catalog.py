@@ -12,9 +12,9 @@ from schemas.settings import EngineSettings, SourceSettings
 from storage.artifacts import Store
 from storage.catalog import query, rebuild
 from storage.runs import StageRun, new_run, runs, summary, write_run
-from tasks.answers import Answers
-from tasks.job import Planned
-from tasks.stages import ingest, run_stage
+from tasks.generators.answers import Answers
+from tasks.running.job import Planned
+from tasks.running.stages import ingest, run_stage
 from tests.conftest import ChatServer, write_jsonl
 from tests.tasks.stages import in_process
 

@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 
 from schemas.errors import InputError, StoreError
-from storage import shards
-from storage.dataset_folder import Dataset, Table, is_finished, is_ours, is_whole, read_dataset, write_dataset
 from storage.files import write_atomically
-from storage.row_streams import RowStream
+from storage.published import shards
+from storage.published.folder import Dataset, Table, is_finished, is_ours, is_whole, read_dataset, write_dataset
+from storage.published.row_streams import RowStream
 from tests.command import environment
 from tests.storage.test_formats import pairs, said
 
@@ -188,8 +188,8 @@ LARGE = """
 import sys
 from pathlib import Path
 import polars as pl
-from storage.dataset_folder import Dataset, Table, read_dataset, write_dataset
-from storage.row_streams import RowStream
+from storage.published.folder import Dataset, Table, read_dataset, write_dataset
+from storage.published.row_streams import RowStream
 
 def held():
     lines = Path("/proc/self/status").read_text().splitlines()

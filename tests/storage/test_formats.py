@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from schemas.errors import InputError
 from schemas.formats import FORMATS
 from schemas.licenses import most_restrictive
-from storage.dataset_folder import Content, Dataset, Table
-from storage.formats import formatted
-from storage.leaks import check_no_secret
-from storage.provenance import public_file
-from storage.splits import first_said, split_by_prompt
+from storage.published.folder import Content, Dataset, Table
+from storage.published.formats import formatted
+from storage.published.leaks import check_no_secret
+from storage.published.provenance import public_file
+from storage.published.splits import first_said, split_by_prompt
 
 
 def said(role: str, content: str) -> dict[str, str]:

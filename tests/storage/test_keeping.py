@@ -6,7 +6,7 @@ import time
 import pyarrow as pa
 import pytest
 
-from flows.keeping import bring_up, check, sweep_out
+from flows.commands.keep import bring_up, check, sweep_out
 from schemas.artifacts import Manifest
 from schemas.errors import StoreError
 from storage.artifacts import Store, seal_part, write_manifest

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pytest
 
-from flows.keeping import check, sweep_out
-from flows.looking import find_artifact, show_list
+from flows.commands.keep import check, sweep_out
+from flows.commands.look import find_artifact, show_list
 from schemas.artifacts import Manifest
 from schemas.calls import Completion
 from schemas.errors import InputError, StoreError
@@ -20,7 +20,7 @@ from storage.artifacts import Store, seal_part, write_manifest
 from storage.calls import CallStore
 from storage.catalog import query
 from storage.lineage import way_of
-from storage.outputs import write_grown
+from storage.plain_files.outputs import write_grown
 from storage.runs import StageRun, new_run, write_run
 from storage.sql import check_path, exact
 

@@ -11,8 +11,8 @@ import pytest
 
 from schemas.errors import InputError
 from schemas.messages import text_in
-from storage import pools as module
-from storage.pools import Names, PoolFile, over
+from storage.plain_files import pools as module
+from storage.plain_files.pools import Names, PoolFile, over
 from tests.conftest import write_jsonl
 
 WIDE = [

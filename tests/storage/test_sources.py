@@ -12,9 +12,9 @@ from schemas.errors import InputError
 from schemas.rows import Dropped, Instruction
 from schemas.settings import SourceSettings
 from storage.artifacts import Store, read_artifact
-from storage.lines import lines_of
-from storage.sources import fingerprint, read_chunks, read_prompts
-from tasks.stages import ingest
+from storage.plain_files.lines import lines_of
+from storage.plain_files.rows import fingerprint, read_chunks, read_prompts
+from tasks.running.stages import ingest
 from tests.conftest import write_jsonl
 
 

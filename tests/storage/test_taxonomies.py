@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import InputError
-from storage.taxonomies import read_taxonomy
+from storage.plain_files.taxonomies import read_taxonomy
 
 
 def test_the_taxonomy_that_comes_with_synthmill() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from storage.artifacts import Store
-from tasks.in_process import InProcess
+from tasks.running.in_process import InProcess
 
 
 @contextmanager

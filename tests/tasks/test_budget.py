@@ -12,10 +12,10 @@ from schemas.errors import LimitReached
 from schemas.progress import Progress
 from schemas.settings import EngineSettings
 from storage.calls import CallStore
-from tasks.budget import Budget, Gate
-from tasks.driver import Driver
-from tasks.job import Planned
-from tasks.limits import RunLimits
+from tasks.running.budget import Budget, Gate
+from tasks.running.driver import Driver
+from tasks.running.job import Planned
+from tasks.running.limits import RunLimits
 from tests.conftest import Echo, instructions
 from tests.tasks.test_driver import Chain
 

@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from schemas.budget import BudgetSettings, Limits, Usage
 from schemas.errors import LimitReached
-from tasks import budget as budgets
-from tasks.budget import Budget, Gate
+from tasks.running import budget as budgets
+from tasks.running.budget import Budget, Gate
 
 LIMIT, STEP_LIMIT = 60, 40
 WORKERS = st.integers(0, 3)

@@ -12,10 +12,10 @@ from schemas.errors import EngineError, InputError
 from schemas.settings import EngineSettings, SourceSettings
 from storage.artifacts import Store
 from storage.runs import new_run, write_run
-from tasks.answers import Answers
-from tasks.job import Planned
-from tasks.parallel import RayPool, resources_of, start_ray
-from tasks.stages import ingest, run_stage
+from tasks.generators.answers import Answers
+from tasks.running.job import Planned
+from tasks.running.parallel import RayPool, resources_of, start_ray
+from tasks.running.stages import ingest, run_stage
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]

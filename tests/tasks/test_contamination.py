@@ -9,11 +9,11 @@ import pytest
 from schemas.rows import Instruction, Pair, TextRow, to_arrow
 from schemas.settings import SourceSettings
 from storage.artifacts import Store
-from storage.lines import Line
-from storage.sources import KNOWN
-from storage.text_rows import TextSettings, texts_kind
-from tasks.contamination import CleanInstructions, CleanPairs, CleanTurns, Contamination, WordIndex, turns_of
-from tasks.stages import ingest
+from storage.plain_files.lines import Line
+from storage.plain_files.rows import KNOWN
+from storage.plain_files.text_rows import TextSettings, texts_kind
+from tasks.dedup.contamination import CleanInstructions, CleanPairs, CleanTurns, Contamination, WordIndex, turns_of
+from tasks.running.stages import ingest
 from tests.conftest import write_jsonl
 
 LONG = "In how many ways can nine lamps stand on a shelf if two red ones must never touch?"

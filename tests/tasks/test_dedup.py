@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from schemas.rows import Instruction, to_arrow
 from schemas.settings import SourceSettings
 from storage.artifacts import Store, read_artifact, seal_part, write_manifest
-from storage.sources import KNOWN
-from tasks.contamination import CleanInstructions, CleanRows, WordIndex
-from tasks.dedup import ADDED, UniqueInstructions, UniquePairs, UniqueRows
-from tasks.embeddings import embed, embed_whole, load_embedder, stored, text_keys
+from storage.plain_files.rows import KNOWN
+from tasks.dedup.contamination import CleanInstructions, CleanRows, WordIndex
+from tasks.dedup.duplicates import ADDED, UniqueInstructions, UniquePairs, UniqueRows
 from tasks.frames import Around, here
-from tasks.in_process import InProcess
-from tasks.job import Planned
-from tasks.stages import ingest, run_stage
-from tasks.vectors import Vectors, texts_of, vectors_in
+from tasks.running.in_process import InProcess
+from tasks.running.job import Planned
+from tasks.running.stages import ingest, run_stage
+from tasks.vectors.embeddings import embed, embed_whole, load_embedder, stored, text_keys
+from tasks.vectors.stage import Vectors, texts_of, vectors_in
 from tests.conftest import write_jsonl
 
 WORDS = UniqueRows(layers=("exact", "words"), score="score")

@@ -12,9 +12,9 @@ from schemas.errors import Drop, EngineError, Stopped, StoreError, SynthmillErro
 from schemas.rows import Instruction, Pool
 from storage.calls import CallStore
 from storage.segments import spent_in
-from tasks.driver import Driver
-from tasks.flights import PartResult
 from tasks.recipe import Recipe, Steps
+from tasks.running.driver import Driver
+from tasks.running.flights import PartResult
 from tests.conftest import Echo, instructions
 
 

@@ -21,8 +21,8 @@ from schemas.errors import Stopped
 from schemas.rows import Instruction
 from storage.calls import CallStore
 from storage.segments import spent_in
-from tasks.driver import Driver
 from tasks.recipe import Recipe, Steps
+from tasks.running.driver import Driver
 
 GROUP = 2  # samples asked together
 

@@ -16,17 +16,23 @@ from schemas.calls import Completion, Request
 from schemas.dialogues import Dialogue, Drafts, Opening, PseudoInput, Reasoned, SingleTurn
 from schemas.errors import Drop
 from schemas.rows import to_arrow
-from storage.applications import read_application, turns_of
 from storage.calls import CallStore
-from tasks.driver import Driver
-from tasks.overlap import grams, words_of
-from tasks.pseudo_inputs import DraftInputs, PseudoInputs, parse_items
+from storage.plain_files.applications import read_application, turns_of
+from tasks.generators.dialogues.pseudo_inputs import DraftInputs, PseudoInputs, parse_items
+from tasks.generators.dialogues.role_swap import RoleSwap
+from tasks.generators.dialogues.single_turn import Outputs, Reasons
+from tasks.generators.dialogues.talk import END, swapped
+from tasks.generators.dialogues.teacher_pairs import AnswerPools, TeacherPairs
+from tasks.generators.dialogues.training_rows import (
+    GUESS,
+    TrainingRows,
+    label_mask,
+    prompt_generation_messages,
+    sft_messages,
+)
 from tasks.recipe import Recipe
-from tasks.role_swap import RoleSwap
-from tasks.single_turn import Outputs, Reasons
-from tasks.talk import END, swapped
-from tasks.teacher_pairs import AnswerPools, TeacherPairs
-from tasks.training_rows import GUESS, TrainingRows, label_mask, prompt_generation_messages, sft_messages
+from tasks.running.driver import Driver
+from tasks.texts.words import grams, words_of
 from tests.conftest import Echo
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "dialogues"

@@ -13,8 +13,10 @@ from schemas.rows import to_arrow
 from schemas.scorer_settings import HELPFUL
 from storage.artifacts import Store, seal_part, write_manifest
 from tasks.engines.chat_server import token_logprobs
-from tasks.judgements import Judgements, judgements_of, note_unread
-from tasks.judges import (
+from tasks.generators.multifaceted.bench import Judged, parse_score
+from tasks.running.stages import columns_of
+from tasks.scorers.judgements import Judgements, judgements_of, note_unread
+from tasks.scorers.judges import (
     DirectScores,
     ExpectedScores,
     Judge,
@@ -23,8 +25,6 @@ from tasks.judges import (
     chances_of,
     expected_digit,
 )
-from tasks.judging import Judged, parse_score
-from tasks.stages import columns_of
 from tests.tasks.test_judging import ROW
 
 DIGITS = "0123456789"

@@ -12,9 +12,9 @@ from schemas.errors import Drop
 from schemas.multifaceted import BenchRow, JudgedRow, Rubric, Value
 from schemas.rows import to_arrow
 from schemas.settings import SourceSettings
-from storage.lines import Line
-from storage.sources import BENCH
-from tasks.judging import BenchScores, Judged, bench_results, over_runs, parse_score
+from storage.plain_files.lines import Line
+from storage.plain_files.rows import BENCH
+from tasks.generators.multifaceted.bench import BenchScores, Judged, bench_results, over_runs, parse_score
 
 RUBRICS = tuple(Rubric(criteria=f"Is it {w}?", score_descriptions=("a", "b", "c", "d", "e")) for w in ("short", "true"))
 VALUES = tuple(

@@ -16,15 +16,15 @@ from schemas.errors import Drop, InputError
 from schemas.multifaceted import BenchRow, Value, Variant, WithResponses, WithSets, WithSystems
 from schemas.rows import Answer, Instruction, to_arrow
 from schemas.taxonomy import Taxonomy
-from storage.publish_multifaceted import TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
-from storage.taxonomies import read_taxonomy
-from tasks.coverage import coverage, drawn, evenness, parted
-from tasks.diversity import Diversity, spread
-from tasks.filtering import FilterInstructions
-from tasks.multifaceted_splits import AlignedPairs, BenchVariants, Variants, picks
-from tasks.preference_sets import PreferenceSets
-from tasks.rubrics import Rubrics
-from tasks.system_messages import Responses, SystemMessages, parse_system_message
+from storage.plain_files.taxonomies import read_taxonomy
+from storage.published.publish_multifaceted import TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
+from tasks.generators.multifaceted.coverage import coverage, drawn, evenness, parted
+from tasks.generators.multifaceted.diversity import Diversity, spread
+from tasks.generators.multifaceted.filtering import FilterInstructions
+from tasks.generators.multifaceted.preference_sets import PreferenceSets
+from tasks.generators.multifaceted.rubrics import Rubrics
+from tasks.generators.multifaceted.splits import AlignedPairs, BenchVariants, Variants, picks
+from tasks.generators.multifaceted.system_messages import Responses, SystemMessages, parse_system_message
 
 TAXONOMY = read_taxonomy("")
 NAMES = [dimension.name for dimension in TAXONOMY.dimensions]

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from schemas.recall import EXACT, Recall
 from storage.artifacts import Store
-from tasks.buckets import estimated, lay_out
+from tasks.dedup.greedy import Verdicts, duplicates_found, first_alike, greedy
+from tasks.dedup.word_grams import GRAM, WordLinks, grams_of, tokens_of
 from tasks.frames import here
-from tasks.greedy import Verdicts, duplicates_found, first_alike, greedy
-from tasks.links import ANY, LISTED, Array, Everything, Helpers, Links, Matrix, Search, links_in
-from tasks.parallel import RayPool
-from tasks.word_grams import GRAM, WordLinks, grams_of, tokens_of
+from tasks.running.parallel import RayPool
+from tasks.vectors.buckets import estimated, lay_out
+from tasks.vectors.links import ANY, LISTED, Array, Everything, Helpers, Links, Matrix, Search, links_in
 
 THRESHOLD = 0.9
 

@@ -14,12 +14,12 @@ import pytest
 from schemas.errors import EngineError, InputError, Stopped
 from schemas.settings import EngineSettings, SourceSettings
 from storage.artifacts import Store, read_artifact
-from tasks.answers import Answers
-from tasks.job import Job, Planned
-from tasks.parallel import RayPool, start_ray
-from tasks.rewards import R3
-from tasks.sharing import parts_ahead, workers_for
-from tasks.stages import ingest, run_stage
+from tasks.generators.answers import Answers
+from tasks.running.job import Job, Planned
+from tasks.running.parallel import RayPool, start_ray
+from tasks.running.sharing import parts_ahead, workers_for
+from tasks.running.stages import ingest, run_stage
+from tasks.scorers.r3 import R3
 from tests.conftest import ChatServer, prompts, write_jsonl
 from tests.tasks.stages import in_process
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.cut_settings import PRESETS, CutSettings, Rule, Thresholds
-from tasks.cut_report import CutReport, in_words, lines
-from tasks.hacking import FLAGS, Known, PoolFacts, counted
-from tasks.pairing import REASONS, Cut, cut, lengths_of, reason_counts
-from tasks.points import POINTS, Pools, seven_points
-from tasks.rip import fit, keeps, within
+from tasks.cuts.guards import FLAGS, Known, PoolFacts, counted
+from tasks.cuts.points import POINTS, Pools, seven_points
+from tasks.cuts.report import CutReport, in_words, lines
+from tasks.cuts.rip import fit, keeps, within
+from tasks.cuts.rules import REASONS, Cut, cut, lengths_of, reason_counts
 
 QUANTILES: dict[str, float | None] = {"rejected_reward": 0.5, "rejected_length": 0.5, "gap": 0.5}
 REWARDS = st.lists(st.integers(-40, 40).map(float), min_size=1, max_size=12)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.checks import check_prompts
+from flows.commands.dry_run import check_prompts
 from flows.plans import FLOWS
 from schemas.errors import InputError
 from schemas.rows import Instruction

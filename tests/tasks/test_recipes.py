@@ -7,7 +7,7 @@ import pytest
 from schemas.calls import Completion, Message, Request
 from schemas.errors import Drop
 from schemas.rows import Instruction
-from tasks.answers import Answers
+from tasks.generators.answers import Answers
 from tasks.recipe import ask_all, ask_until
 
 ROW = Instruction(id="a", prompt="Why is the {{ sky }} blue?")

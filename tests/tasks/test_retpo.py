@@ -13,9 +13,10 @@ from schemas.calls import Completion, Message
 from schemas.errors import Drop
 from schemas.retpo import Candidate, Gold, Ranking, Turn, WithRankings
 from schemas.rows import to_arrow
-from tasks.bm25 import Hits
-from tasks.candidates import Candidates, form_of, parse_queries
-from tasks.comparisons import (
+from tasks.cuts.max_min import MaxMinPairs
+from tasks.retrieval.bm25 import Hits
+from tasks.retrieval.candidates import Candidates, form_of, parse_queries
+from tasks.retrieval.comparisons import (
     ParetoPairs,
     QueryPairs,
     QueryPicks,
@@ -25,9 +26,7 @@ from tasks.comparisons import (
     picked,
     undominated,
 )
-from tasks.cuts import MaxMinPairs
-from tasks.ranks import rank_all, ranks_of, rewards_of
-from tasks.retrieval_metrics import (
+from tasks.retrieval.metrics import (
     ANY,
     MEASURES,
     as_json,
@@ -38,6 +37,7 @@ from tasks.retrieval_metrics import (
     totals,
     turn_types,
 )
+from tasks.retrieval.ranks import rank_all, ranks_of, rewards_of
 
 RANKS = st.lists(st.integers(1, 101), min_size=1, max_size=12)
 TURN = Turn(

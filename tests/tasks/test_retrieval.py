@@ -15,22 +15,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.plan import chain
+from flows.making.plan import chain
 from flows.retpo_plans import plan_search
 from flows.retpo_report import check_found
 from schemas.errors import EngineError, EngineRefused, InputError
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
 from storage.artifacts import Store, read_artifact
-from storage.turns import queries_kind
-from tasks import posting, retrievers
-from tasks.bm25 import Bm25, Hits, Words, build_bm25
-from tasks.comparisons import MinedNegatives
+from storage.plain_files.turns import queries_kind
+from tasks import posting
 from tasks.cores import threads
-from tasks.dense import Dense, build_dense, in_order, kind_of, top_by_product
-from tasks.in_process import InProcess
-from tasks.retrieval_metrics import scored_queries
-from tasks.retrievers import HttpSearch, fused, read_run, run_names
-from tasks.stages import ingest, run_stage
+from tasks.retrieval import retrievers
+from tasks.retrieval.bm25 import Bm25, Hits, Words, build_bm25
+from tasks.retrieval.comparisons import MinedNegatives
+from tasks.retrieval.dense import Dense, build_dense, in_order, kind_of, top_by_product
+from tasks.retrieval.metrics import scored_queries
+from tasks.retrieval.retrievers import HttpSearch, fused, read_run, run_names
+from tasks.running.in_process import InProcess
+from tasks.running.stages import ingest, run_stage
 from tests.conftest import write_jsonl
 
 WORDS = ["river", "mill", "bird", "circle", "seven", "stone", "bridge", "water", "grain", "wheel"]
@@ -78,7 +79,7 @@ def test_the_same_corpus_gives_the_same_index_whatever_the_hash_seed(tmp_path: P
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from tasks.bm25 import *; Path(sys.argv[1]).mkdir();"
+        "import sys; from pathlib import Path; from tasks.retrieval.bm25 import *; Path(sys.argv[1]).mkdir();"
         "build_bm25(['seven birds', 'over the mill', 'birds and birds'], Path(sys.argv[1]), k1=1, b=0.5, "
         "words=Words('en', 'english'))"
     )

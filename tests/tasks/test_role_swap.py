@@ -16,16 +16,16 @@ from schemas.dialogues import Dialogue, Reasoned
 from schemas.errors import Drop, InputError
 from schemas.rows import to_arrow
 from schemas.settings import EngineSettings
-from storage.applications import read_application
 from storage.calls import CallStore
-from tasks.dialogue_signs import DialogueSigns, signs_of
-from tasks.driver import Driver
+from storage.plain_files.applications import read_application
 from tasks.engines.engine import make_engine
 from tasks.engines.worlds import drawn, load_world, world_request
-from tasks.openings import Openings
-from tasks.overlap import rouge_l
-from tasks.role_swap import RoleSwap
-from tasks.talk import END
+from tasks.generators.dialogues.openings import Openings
+from tasks.generators.dialogues.role_swap import RoleSwap
+from tasks.generators.dialogues.signs import DialogueSigns, signs_of
+from tasks.generators.dialogues.talk import END
+from tasks.running.driver import Driver
+from tasks.texts.words import rouge_l
 from tests.command import ROOT
 from tests.conftest import Echo
 from tests.tasks.test_genpi import EXAMPLES, ORDERS, SHELL, application, opening, play, scripted
@@ -361,7 +361,7 @@ SLOW = r"(a|aa)+$"
 
 
 def test_a_careless_pattern_costs_its_row_and_not_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.patterns.LONGEST_S", 0.1)
+    monkeypatch.setattr("tasks.texts.patterns.LONGEST_S", 0.1)
     app = application(action=SLOW, final=SLOW)
     with pytest.raises(Drop, match="slow_pattern"):
         talk(app=app, teacher=["a" * 60 + "b"], environment=["one"])

@@ -21,10 +21,12 @@ from schemas.rows import arrow_schema
 from schemas.scorer_settings import HELPFUL, HELPSTEER2, ScorerSettings
 from storage.artifacts import Store
 from tasks import posting
-from tasks.agreement import Agreement, rank_correlation
-from tasks.answers import PoolAnswers
-from tasks.judgements import Judgements
-from tasks.judges import (
+from tasks.cuts.agreement import Agreement, rank_correlation
+from tasks.generators.answers import PoolAnswers
+from tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets, prompt_in
+from tasks.scorers.functions import HttpScores, PythonScores, R3Scores, WeightedScores
+from tasks.scorers.judgements import Judgements
+from tasks.scorers.judges import (
     DirectScores,
     ExpectedScores,
     PairwiseScores,
@@ -33,12 +35,10 @@ from tasks.judges import (
     one_token,
     verdict_of,
 )
-from tasks.reward_models import RewardModelScores, batches, weights_of
-from tasks.rewards import likeness, r3
-from tasks.rouge import rouge_words, too_alike
-from tasks.scorers import scorer_stage
-from tasks.scoring import HttpScores, PythonScores, R3Scores, WeightedScores
-from tasks.self_rip import FreshPrompts, NewPrompts, ShotSets, prompt_in
+from tasks.scorers.of_settings import scorer_stage
+from tasks.scorers.r3 import likeness, r3
+from tasks.scorers.reward_models import RewardModelScores, batches, weights_of
+from tasks.texts.rouge import rouge_words, too_alike
 from tests.tiny import tiny_reward_model
 
 POOLS = pl.DataFrame(arrow_schema(ScoredPool).empty_table()).schema

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from schemas.texts import normalised
 from storage.artifacts import Store
-from tasks.cuts import MaxMinPairs
-from tasks.dedup import UniquePairs
-from tasks.embeddings import embed, embedder_name
-from tasks.rewards import R3, length_incentive, repetition_penalty, response_of, tokens_of
+from tasks.cuts.max_min import MaxMinPairs
+from tasks.dedup.duplicates import UniquePairs
+from tasks.scorers.r3 import R3, length_incentive, repetition_penalty, response_of, tokens_of
+from tasks.vectors.embeddings import embed, embedder_name
 
 NOWHERE = Path("/nowhere")
 
@@ -87,7 +87,7 @@ def test_a_text_is_embedded_once(store: Store, monkeypatch: pytest.MonkeyPatch) 
     assert first.shape == (3, 384)
     assert (first[0] == first[2]).all()
     assert abs(float((first[0] ** 2).sum()) - 1) < 1e-5
-    monkeypatch.setattr("tasks.embeddings.load_embedder", lambda _: pytest.fail("embedded again"))
+    monkeypatch.setattr("tasks.vectors.embeddings.load_embedder", lambda _: pytest.fail("embedded again"))
     assert (embed("minilm", ["two", "one"], store.root) == first[[1, 0]]).all()
 
 

@@ -16,13 +16,13 @@ from schemas.errors import EngineError, InputError
 from schemas.rows import Dropped, Instruction
 from schemas.settings import EngineSettings, SourceSettings
 from storage.artifacts import Store, read_artifact, read_dropped
-from tasks.answers import Answers
-from tasks.cuts import MaxMinPairs
-from tasks.filtering import FilterInstructions
+from tasks.cuts.max_min import MaxMinPairs
 from tasks.frames import FrameStage
-from tasks.job import Planned
+from tasks.generators.answers import Answers
+from tasks.generators.multifaceted.filtering import FilterInstructions
 from tasks.recipe import Recipe, Steps
-from tasks.stages import ingest, run_stage
+from tasks.running.job import Planned
+from tasks.running.stages import ingest, run_stage
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 from tests.tasks.stages import in_process
 

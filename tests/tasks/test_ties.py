@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from flows.retpo_report import note_own, note_ties
 from schemas.errors import InputError
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings
-from storage.turns import is_beir
-from tasks.bm25 import Hits
-from tasks.comparisons import MinedNegatives
-from tasks.indexes import own_passages
-from tasks.ranks import Ranks, without
-from tasks.retrieval_metrics import measures
-from tasks.retrievers import read_run
+from storage.plain_files.turns import is_beir
+from tasks.retrieval.bm25 import Hits
+from tasks.retrieval.comparisons import MinedNegatives
+from tasks.retrieval.indexes import own_passages
+from tasks.retrieval.metrics import measures
+from tasks.retrieval.ranks import Ranks, without
+from tasks.retrieval.retrievers import read_run
 from tests.conftest import write_jsonl
 from tests.tasks.test_retrieval import Searched
 

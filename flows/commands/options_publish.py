@@ -1,0 +1,107 @@
+"""`synthmill export`, `report` and `diff`: what a run made, for trainers and for people."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.commands.options_files import store_option
+from schemas.errors import InputError
+from schemas.formats import FORMATS
+
+UNITS = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+
+
+def size(text: str) -> int:
+    """Bytes of 256MB and the like; raises InputError."""
+    number, unit = text.strip().upper()[:-2], text.strip().upper()[-2:]
+    if unit not in UNITS or not number.strip().isdigit() or not int(number):
+        raise InputError(f"{text!r} is no size; expected for instance 256MB")
+    return int(number) * UNITS[unit]
+
+
+@click.command()
+@click.argument("run")
+@click.option("--to", required=True, metavar="DIR|hf://datasets/OWNER/NAME", help="Where the dataset goes.")
+@store_option
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(FORMATS),
+    default=("as-made",),
+    show_default=True,
+    help="One or more; each configuration that can take a format is written in it.",
+)
+@click.option(
+    "--test", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Share of prompts kept for a split test."
+)
+@click.option("--shard-size", default="256MB", show_default=True, help="The largest file, before compression.")
+@click.option(
+    "--license", default="", help="The dataset's, as the Hub names it; default: the most restrictive source's."
+)
+@click.option("--private", is_flag=True, help="Hub: a new dataset is private.")
+@click.option("--revision", default="", help="Hub: a branch other than main, made if need be.")
+@click.option("--tag", default="", help="Hub: the tag of this version; default: the run's id.")
+@click.option("--force", is_flag=True, help="Write over a dataset or folder that this flow did not make.")
+@click.option("--dry-run", is_flag=True, help="Say what would be written or sent, and send nothing.")
+def export(shard_size: str, dry_run: bool, **given: Any) -> None:
+    """Write a RUN's dataset, with its card, for trainers.
+
+    RUN is an id or its beginning, `latest`, or a flow's name (its latest finished run).
+
+    \b
+    as-made    the flow's own configurations, conversational, as TRL reads them
+    sft        messages                        kto      prompt, completion, label
+    dpo        prompt, chosen, rejected        reward   chosen, rejected: whole conversations
+    dpo-plain  the same as texts               prompts  prompts only, each once
+    triplets   anchor, positive, negative, for sentence-transformers
+    sharegpt, alpaca, openai (fine-tuning JSONL)
+
+    To the Hub: one commit and one tag a run; the token is HF_TOKEN or that of `hf auth login`. Run it again after a
+    failure: what was uploaded is not sent again.
+    """
+    from pydantic import ValidationError
+
+    from flows.commands.export import export as write
+    from schemas.export_settings import ExportSettings
+    from schemas.settings import explain
+
+    try:
+        asked = ExportSettings(shard_bytes=size(shard_size), **given)
+    except ValidationError as error:
+        raise InputError(explain(error)) from error
+    write(asked, dry_run)
+
+
+@click.command()
+@click.argument("run", default="latest")
+@store_option
+@click.option("--rows", type=click.IntRange(0), default=60, show_default=True, help="Rows to read on the page.")
+@click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
+def report(run: str, store: str, rows: int, open_it: bool) -> None:
+    """Draw a RUN's report: one page with everything in it, no network.
+
+    RUN is an id or its beginning, `latest`, or a flow's name.
+    """
+    from flows.commands.look import open_store
+    from flows.pages.report import write_report
+    from storage.runs import find_run
+
+    opened = open_store(Path(store))
+    path = write_report(opened, find_run(opened, run), rows)
+    print(path)
+    if open_it:
+        click.launch(path.as_uri())
+
+
+@click.command()
+@click.argument("one", metavar="RUN_A")
+@click.argument("other", metavar="RUN_B", default="latest")
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diff(one: str, other: str, store: str, as_json: bool) -> None:
+    """Show what changed from RUN_A to RUN_B: settings, prompts, models, counts, rewards, lengths, rows."""
+    from flows.commands.diff import show_difference
+
+    show_difference(Path(store), one, other, as_json)

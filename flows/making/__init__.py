@@ -1,0 +1,1 @@
+"""From a plan to artifacts and a dataset."""

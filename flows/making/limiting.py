@@ -1,0 +1,32 @@
+"""What a plan's settings say of its limits."""
+
+from flows.making.plan import Plan
+from schemas.budget import Usage
+from schemas.errors import InputError
+from storage.spending import spent_by
+from tasks.engines.engine import engine_name
+from tasks.recipe import Recipe
+from tasks.running.budget import Budget
+from tasks.running.limits import RunLimits
+
+
+def limits_of(planned: Plan) -> RunLimits:
+    """The run's limits; what its job has spent is counted as stages begin. Raises InputError for an engine without a
+    price, and for the limit of a step that is not there or asks no model.
+    """
+    settings = planned.settings
+    given = settings.budget
+    asking = [step.step for step in planned.stages if isinstance(step.stage, Recipe)]
+    if unknown := sorted(set(given.stages) - set(asking)):
+        raise InputError(f"budget.stages.{unknown[0]}: no such step asks a model; expected {', '.join(asking)}")
+    if not given.limited:
+        return RunLimits(None, settings.drop_limit)
+    engines = {engine_name(one): one for step in planned.stages for one in step.roles.values()}
+    if given.counts_money and (free := [n for n, e in engines.items() if not e.in_process and given.price(n) is None]):
+        example = f"budget.prices={{'{free[0]}': {{prompt: 1, completion: 1}}}}"
+        raise InputError(f"budget.money needs a price of {free[0]}; expected {example}")
+
+    def spent() -> dict[str, Usage]:
+        return spent_by(planned.store, planned.dataset.name, given)
+
+    return RunLimits(Budget(given, {}), settings.drop_limit, spent)

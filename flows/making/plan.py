@@ -1,0 +1,148 @@
+"""The plan of a run: its stages with their keys, known before a token is spent."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.artifacts import Manifest
+from schemas.errors import InputError
+from schemas.hashing import content_hash
+from schemas.settings import EngineSettings, FileSettings, RunSettings
+from storage.artifacts import Store, sealed_artifact
+from storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
+from storage.published.folder import Dataset, is_finished, is_whole
+from storage.published.provenance import stated_licenses
+from tasks.generators.dialogues.training_rows import CHARS_PER_TOKEN
+from tasks.running.job import Planned, Stage, step_ids
+from tasks.running.stages import ingest, source_key
+
+Roles = Mapping[str, EngineSettings]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a flow's rows come from: the stage they make, its key, how it is made, and what a look at it finds.
+
+    look: (rows, in words), without making anything. Raises InputError when nothing can be used.
+    """
+
+    stage: str
+    key: str
+    ingest: Callable[[str], Manifest]
+    look: Callable[[], tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do. settings: with every engine's model resolved. publish: manifests by step -> a dataset.
+    trunk: the step without whose rows there is no dataset. others: what is read beside the source. written: settings
+    that decide what is written, and no stage's rows.
+
+    Sources and stages are the plan's steps, and get their ids from it.
+    """
+
+    flow: str
+    settings: RunSettings
+    store: Store
+    source: Source
+    stages: Sequence[Planned]
+    publish: Callable[[Mapping[str, Manifest]], Dataset]
+    trunk: str
+    others: Sequence[Source] = ()
+    written: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        ids = step_ids([*(source.stage for source in self.sources), *(planned.stage for planned in self.stages)])
+        for planned, step in zip(self.stages, ids[len(self.sources) :], strict=True):
+            planned.step = step
+
+    @property
+    def source_steps(self) -> dict[str, str]:
+        """The sources' ids by artifact key."""
+        ids = step_ids([source.stage for source in self.sources])
+        return {source.key: step for source, step in zip(self.sources, ids, strict=True)}
+
+    @property
+    def sources(self) -> list[Source]:
+        return [self.source, *self.others]
+
+    @property
+    def dataset(self) -> Path:
+        written = [*self.written, *stated_licenses(self.settings)]
+        name = content_hash([*(step.key for step in self.stages), *written])[:8]
+        return self.store.root / "datasets" / f"{self.flow}-{name}"
+
+    def on_trunk(self) -> set[str]:
+        """The keys of the trunk and of the stages that lead to it: if one of them has no rows, the run failed."""
+        source_of = {step.key: step.source_key for step in self.stages}
+        key: str | None = next(step.key for step in self.stages if step.step == self.trunk)
+        found = set()
+        while key is not None:
+            found.add(key)
+            key = source_of.get(key)
+        return found
+
+    def made(self) -> dict[str, Manifest] | None:
+        """Every artifact by step, if all are there, whole, and made from their sources as they are now."""
+        by_key: dict[str, Manifest] = {}
+        for source in self.sources:
+            if (manifest := sealed_artifact(self.store, source.stage, source.key, {})) is None:
+                return None
+            by_key[source.key] = manifest
+        for planned in self.stages:
+            if (manifest := planned.sealed(self.store, by_key[planned.source_key])) is None:
+                return None
+            by_key[planned.key] = manifest
+        return self.by_step(by_key)
+
+    def by_step(self, by_key: Mapping[str, Manifest]) -> dict[str, Manifest]:
+        """Manifests by their step's id, in the plan's order; by_key: those that are made so far."""
+        steps = self.source_steps | {planned.key: planned.step for planned in self.stages}
+        return {step: by_key[key] for key, step in steps.items() if key in by_key}
+
+    def is_done(self) -> bool:
+        """Whether nothing is left to make: every artifact and the dataset are there, and whole."""
+        return is_finished(self.dataset) and is_whole(self.dataset) and self.made() is not None  # cheaper looks first
+
+
+def chain(roles: Roles, key: str, *stages: Stage) -> list[Planned]:
+    """Stages made from each other, the first one from the artifact `key`."""
+    planned: list[Planned] = []
+    for stage in stages:
+        planned.append(Planned(stage, roles, planned[-1].key if planned else key))
+    return planned
+
+
+def open_store(settings: RunSettings) -> Store:
+    store = Store(Path(settings.store).expanduser().resolve(), settings.retry_lost)
+    store.prepare()
+    return store
+
+
+def file_source(store: Store, source: FileSettings, rows_per_part: int, kind: RowKind = INSTRUCTIONS) -> Source:
+    """A flow's rows from a file or a Hub dataset."""
+    return Source(
+        kind.stage,
+        source_key(source, rows_per_part, kind),
+        lambda run: ingest(store, source, rows_per_part, run, kind),
+        lambda: look_at_rows(source, rows_per_part, kind),
+    )
+
+
+def look_at_rows(source: FileSettings, rows_per_part: int, kind: RowKind) -> tuple[int, str]:
+    """Read a source without keeping it. Raises InputError when none of its rows can be used."""
+    rows = longest = 0
+    counted: Counter[str] = Counter()
+    for chunk in read_chunks(source, rows_per_part, kind):
+        rows += len(chunk.rows)
+        longest = max([longest, *map(kind.length, chunk.rows)])
+        counted.update(row.reason for row in chunk.dropped)
+    dropped = counted.total()
+    why = f" ({', '.join(f'{count} {reason}' for reason, count in counted.items())})" if counted else ""
+    if rows == 0:
+        raise InputError(f"{source.path}: none of its {dropped} rows can be used{why}")
+    return rows, (
+        f"{source.path}: {rows:,} {kind.stage.replace('_', ' ')}, {dropped:,} rows cannot be read{why}, the longest "
+        f"{longest:,} characters (about {longest // CHARS_PER_TOKEN:,} tokens)"
+    )

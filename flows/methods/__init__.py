@@ -1,0 +1,1 @@
+"""What each method is: its plan, its dataset, how it is shown."""

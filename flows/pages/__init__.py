@@ -1,0 +1,1 @@
+"""The report page, the card, and their charts."""

@@ -1,0 +1,166 @@
+"""The card of a dataset: what is in it, how it came about, what it may be used for, how to load and to make it."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+
+from flows.pages.templates import Made, funnel, render
+from schemas.endings import Ending, ending_of
+from schemas.licenses import most_restrictive
+from schemas.settings import RunSettings
+from storage.artifacts import Store
+from storage.published.card_metadata import metadata
+from storage.published.cards import BEGIN, END
+from storage.published.folder import Dataset, Table, as_message
+from storage.published.provenance import MadeFrom, made_from, public_engine, public_settings
+from storage.published.row_streams import RowStream
+from storage.published.rows import compared
+from tasks.generators.multifaceted.filtering import language_of
+
+CONFIG = "synthmill.yaml"
+LANGUAGES_FROM, LANGUAGE_SHARE = 500, 0.05
+TEXTS = ("chosen", "messages", "completion", "prompt", "query", "anchor", "conversations", "output")
+HERE = "THIS FOLDER"
+
+
+def publishable(store: Store, flow: str, dataset: Dataset, made: Made, settings: RunSettings) -> tuple[Dataset, str]:
+    """A run's dataset with its settings beside it, and its card. made: manifests by stage, in their order."""
+    beside = config_file(settings.model_dump(mode="json", exclude_defaults=True))
+    whole = replace(dataset, files={**dataset.files, CONFIG: beside})
+    return with_card(store, flow, whole, made, settings.model_dump(mode="json"))
+
+
+def config_file(settings: Mapping[str, Any]) -> bytes:
+    """What lies beside a dataset: the settings that differ from the defaults."""
+    text: str = yaml.safe_dump(public_settings(settings), sort_keys=False, allow_unicode=True, width=110)
+    return text.encode()
+
+
+def with_card(
+    store: Store, flow: str, dataset: Dataset, made: Made, settings: Mapping[str, Any], **more: Any
+) -> tuple[Dataset, str]:
+    """A dataset with its facts, and its card. settings: as the run's record holds them, perhaps another version's;
+    more: place (where it will be loaded from), run, parted (split by prompt), license.
+    """
+    sources = list(made_from(settings))
+    artifacts = {stage: manifest.key for stage, manifest in made.items()}
+    facts = {
+        "flow": flow,
+        "sources": [source.name for source in sources],
+        "synthmill": version("synthmill"),
+        "artifacts": artifacts,
+    }
+    whole = replace(dataset, facts=facts)
+    return whole, card(store, flow, whole, made, settings, sources, **more)
+
+
+def card(
+    store: Store,
+    flow: str,
+    dataset: Dataset,
+    made: Made,
+    settings: Mapping[str, Any],
+    sources: Sequence[MadeFrom],
+    *,
+    place: str = HERE,
+    run: str = "",
+    parted: bool = False,
+    license: str = "",
+) -> str:
+    """README.md, YAML metadata first."""
+    stated = license or settings.get("license") or ""
+    license = stated or most_restrictive(source.license for source in sources)
+    filled = dataset.filled()
+    name, splits = next(iter(filled.items()))
+    return render(
+        "card.md",
+        begin=BEGIN,
+        end=END,
+        metadata=metadata(flow, dataset, license, languages(filled)),
+        dataset=dataset,
+        flow=flow,
+        run=run,
+        place=place,
+        first=(name, next(iter(splits))),
+        parted=parted,
+        models=models_of(made),
+        prompts={name: hash for m in made.values() for name, hash in m.identity.get("prompts", {}).items()},
+        funnel=funnel(made),
+        compared=compared(store, made),
+        sources=sources,
+        license=license,
+        stated=bool(stated),
+        limits=list(limits(dataset, made, settings)),
+        version=version("synthmill"),
+        seed=settings.get("seed"),
+    )
+
+
+def languages(filled: Mapping[str, Mapping[str, RowStream]]) -> list[str]:
+    """The languages of a sample of rows, those that a twentieth of them or more are in."""
+    counted: Counter[str] = Counter()
+    for splits in filled.values():
+        for rows in splits.values():
+            column = next((name for name in TEXTS if name in rows.columns), None)
+            if column:
+                sample = range(0, rows.height, max(1, rows.height // LANGUAGES_FROM))
+                texts = map(last_said, rows.take(sample, [column])[column].to_list())
+                counted.update(language_of(text) for text in texts if text)
+    counted.pop("", None)
+    return sorted(name for name, count in counted.items() if count >= LANGUAGE_SHARE * counted.total())
+
+
+def last_said(value: Any) -> str:
+    """A text, or the last text of a chat."""
+    if isinstance(value, str):
+        return value
+    last = value if isinstance(value, dict) else as_message(value[-1]) if value is not None and len(value) else {}
+    return str(last.get("content") or last.get("value") or "")
+
+
+def models_of(made: Made) -> dict[str, list[str]]:
+    """role -> the models that played it, as their answers are kept under."""
+    found: dict[str, list[str]] = {}
+    for manifest in made.values():
+        for role, name in manifest.identity.get("engines", {}).items():
+            if (shown := public_engine(name)) not in found.setdefault(role, []):
+                found[role].append(shown)
+    return found
+
+
+def limits(dataset: Dataset, made: Made, settings: Mapping[str, Any]) -> Iterator[str]:
+    """What a user should know before training on it."""
+    if models_of(made):
+        yield (
+            "The rows were written by models and read by nobody: expect in them what these models get wrong, and their "
+            "views."
+        )
+    kinds = {table.kind for table in dataset.tables.values()}
+    if "preferences" in kinds:
+        yield "A preference says what the reward or the method prefers, not what is true."
+    ends = endings(dataset.tables)
+    if cut := ends["length"]:
+        yield f"{cut:,} rows have an answer that was cut at max_tokens (`finish_reason` is `length`)."
+    if broken := ends["content_filter"]:
+        yield f"{broken:,} rows have an answer that a content filter broke off (`finish_reason` is `content_filter`)."
+    dropped = sum(sum(manifest.dropped.values()) for manifest in made.values())
+    if dropped:
+        yield f"{dropped:,} rows were dropped on the way (the table above): what is left is easier than what came in."
+    compared_with = settings.get("decontaminate")
+    if not isinstance(compared_with, Mapping) or not compared_with.get("benchmarks"):
+        yield "It was compared with no benchmark: check it against those you will report."
+    yield "Nothing was filtered for personal data or for harm."
+
+
+def endings(tables: Mapping[str, Table]) -> Counter[Ending]:
+    """How many rows have an answer that ended so, of those that say it."""
+    counted: Counter[Ending] = Counter()
+    streams = [rows for table in tables.values() for rows in table.splits.values() if "finish_reason" in rows.columns]
+    for batch in (batch for rows in streams for batch in rows.batches(["finish_reason"])):
+        for reason, count in batch["finish_reason"].value_counts().iter_rows():
+            counted[ending_of(reason)] += count
+    return counted

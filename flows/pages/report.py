@@ -1,0 +1,251 @@
+"""The report of a run: one page that holds everything it needs, for people. docs/publishing.md."""
+
+import base64
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from markupsafe import Markup
+
+from flows.multifaceted_report import value_counts, value_tree
+from flows.pages.charts import colour, histogram
+from flows.pages.report_rows import samples
+from flows.pages.sunburst import sunburst
+from flows.pages.templates import FOLDER, Made, funnel, render
+from flows.retpo_report import figures as retrieval_figures
+from schemas.artifacts import Manifest
+from schemas.errors import SynthmillError
+from storage.artifacts import Store, read_dropped
+from storage.files import write_text
+from storage.published.folder import Dataset, as_message, is_finished, read_dataset
+from storage.published.provenance import public_engine
+from storage.published.rows import compared, stream_of
+from storage.runs import RunRecord, manifests_of
+
+ROWS = 60
+EXAMPLES = 8
+PAGE = "report.html"
+PAIR = ("rejected", "chosen")
+SIDES = ("chosen_reward", "rejected_reward")
+LINK = {"id": pl.String, "duplicate_of": pl.String, "layer": pl.String, "similarity": pl.Float64}
+DUPLICATE = re.compile(r"of (.*) \((\w+), ([\d.]+)\)")
+
+
+def write_report(store: Store, run: RunRecord, rows: int = ROWS) -> Path:
+    """Draw a run's page beside its dataset, or, where it has none, beside its record; returns where."""
+    folder = store.root / "datasets" / Path(run.dataset).name if run.dataset else None
+    dataset = None
+    if folder and is_finished(folder):
+        with suppress(SynthmillError):  # a damaged one: what is left is shown
+            dataset = read_dataset(folder)
+    path = folder / PAGE if folder and dataset else store.runs / f"{run.id}.html"
+    write_text(path, report_page(store, run, dataset, rows))
+    return path
+
+
+def report_page(store: Store, run: RunRecord, dataset: Dataset | None, rows: int = ROWS) -> str:
+    """The page. What rows say is escaped; nothing may load or run in it but the script that is named by its hash."""
+    made = manifests_of(store, run)
+    script = (FOLDER / "report.js").read_text()
+    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
+    stages = [stage_of(run, number) for number in range(len(run.stages))]
+    return render(
+        "report.html",
+        run=run,
+        title=dataset.title if dataset else run.flow,
+        intro=dataset.intro if dataset else "",
+        counters=counters(run, made, dataset),
+        tables=[(name, split, rows.height) for name, t in dataset.tables.items() for split, rows in t.splits.items()]
+        if dataset
+        else [],
+        funnel=drawn_funnel(made),
+        rewards=list(reward_charts(store, made, dataset)),
+        lengths=list(length_charts(dataset)) if dataset else [],
+        picture=Markup(value_picture(store, made)),
+        retrieval=retrieval(dataset),
+        compared=compared(store, made),
+        duplicates=list(duplicates(store, made)),
+        stages=stages,
+        slowest=max((stage["seconds"] for stage in stages), default=0.0),
+        spent=spent_table(made),
+        samples=[] if dataset is None else samples(dataset, rows),
+        style=Markup((FOLDER / "report.css").read_text()),
+        script=Markup(script),
+        digest=digest,
+    )
+
+
+def counters(run: RunRecord, made: Made, dataset: Dataset | None) -> list[tuple[str, str]]:
+    """The numbers on top."""
+    spent = [numbers for manifest in made.values() for numbers in manifest.spent.values()]
+    total = {what: sum(one.get(what, 0) for one in spent) for what in ("sent", "prompt_tokens", "completion_tokens")}
+    found = [("rows", dataset.rows if dataset else 0), ("requests", total["sent"])]
+    found += [("tokens in", total["prompt_tokens"]), ("tokens out", total["completion_tokens"])]
+    dropped = sum(sum(manifest.dropped.values()) for manifest in made.values())
+    seconds = sum(stage.seconds for stage in run.stages)
+    return [(f"{number:,}", name) for name, number in [*found, ("dropped", dropped)]] + [
+        (duration(seconds), "spent in stages")
+    ]
+
+
+def duration(seconds: float) -> str:
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s" if minutes else f"{seconds:.1f} s"
+
+
+def drawn_funnel(made: Made) -> list[dict[str, Any]]:
+    """Stages with the lengths of their bars, as percentages of the longest."""
+    rows = funnel(made)
+    longest = max((max(row["rows_in"], row["rows"]) for row in rows), default=1) or 1
+    for row in rows:
+        row["width"] = 100 * row["rows"] / longest
+        gone = sum(made[row["stage"]].dropped.values()) - made[row["stage"]].dropped.get("in_training", 0)
+        row["gone"] = 100 * min(gone, longest) / longest
+    return rows
+
+
+def reward_charts(store: Store, made: Made, dataset: Dataset | None) -> Iterator[dict[str, Any]]:
+    """Rewards of all answers, with those that were chosen and rejected; then the margins."""
+    everything = all_rewards(store, made)
+    for name, table in dataset.tables.items() if dataset else ():
+        if not table.height or not set(SIDES) <= set(table.rows.columns):
+            continue
+        rewards = table.rows.frame(SIDES)
+        series = {"all answers": everything.to_numpy()} if len(everything) else {}
+        series |= {side: rewards[f"{side}_reward"].drop_nulls().to_numpy() for side in ("rejected", "chosen")}
+        margin = (rewards["chosen_reward"] - rewards["rejected_reward"]).drop_nulls()
+        yield chart(name, "rewards", series)
+        yield chart(name, "margins", {"chosen - rejected": margin.to_numpy()})
+
+
+def all_rewards(store: Store, made: Made) -> pl.Series:
+    """The reward of every answer, where a stage wrote them down as one list a pool."""
+    scored = [m for m in made.values() if "list" in m.columns.get("rewards", "") and "retriever" not in m.columns]
+    if not scored:
+        return pl.Series([], dtype=pl.Float64)
+    batches = stream_of(store, scored[-1]).batches(["rewards"])
+    return pl.concat([batch["rewards"].explode(empty_as_null=False).drop_nulls() for batch in batches])
+
+
+def length_charts(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """How long answers are, and how many turns dialogues have."""
+    for name, table in dataset.tables.items():
+        if not table.height:
+            continue
+        if table.kind == "preferences":
+            sides = [batch.select(characters(side) for side in PAIR) for batch in table.rows.batches(PAIR)]
+            lengths = pl.concat(sides)
+            yield chart(name, "characters", {side: lengths[side].to_numpy() for side in PAIR})
+        elif table.kind in ("conversations", "completions"):
+            column = "messages" if table.kind == "conversations" else "completion"
+            answers = pl.concat([answer_lengths(batch[column]) for batch in table.rows.batches([column])])
+            yield chart(name, "characters of an answer", {"answers": answers.explode(empty_as_null=False).to_numpy()})
+            counts = answers.list.len()
+            if (counts > 1).any():
+                yield chart(name, "answers in a dialogue", {"answers": counts.to_numpy()})
+
+
+def characters(column: str) -> pl.Expr:
+    """How much the messages of a column say, all together."""
+    return pl.col(column).list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
+
+
+def answer_lengths(chats: pl.Series) -> pl.Series:
+    """Per chat the characters of each of its answers."""
+    if chats.dtype == pl.List(pl.String):
+        messages = [[as_message(message) for message in chat] for chat in chats.to_list()]
+        lengths = [[len(m["content"] or "") for m in chat if m["role"] == "assistant"] for chat in messages]
+        return pl.Series("length", lengths, pl.List(pl.UInt32))
+    content, role = (pl.element().struct.field(field) for field in ("content", "role"))
+    length = content.str.len_chars().fill_null(0).filter(role == "assistant")
+    return chats.to_frame("chat").select(pl.col("chat").list.eval(length).alias("length"))["length"]
+
+
+def chart(name: str, what: str, series: Mapping[str, Any]) -> dict[str, Any]:
+    """A histogram with its caption."""
+    legend = [(colour(label), label) for label in series]
+    return {"name": name, "what": what, "legend": legend, "svg": Markup(histogram(series, f"{what}, {name}"))}
+
+
+def value_picture(store: Store, made: Made) -> str:
+    """The values of the dataset as a sunburst, where it has any."""
+    stage = made.get("variants")
+    if stage is None or "preference_set" not in stage.columns:
+        return ""
+    values = value_counts(stream_of(store, stage))
+    total = int(values["count"].sum())
+    return sunburst(value_tree(values), "The values in this dataset", (f"{total:,}", "values")) if total else ""
+
+
+def retrieval(dataset: Dataset | None) -> dict[str, Any] | None:
+    """How each form of query does, and where the retrievers disagree."""
+    queries = dataset.tables.get("queries") if dataset else None
+    return retrieval_figures(queries.rows.frame()) if queries and queries.height else None
+
+
+def duplicates(store: Store, made: Made) -> Iterator[dict[str, Any]]:
+    """Examples of what counts as the same, the least alike of each layer first."""
+    for stage, manifest in made.items():
+        if "by_layer" not in manifest.notes:
+            continue
+        links = links_of(store, manifest).sort("similarity", "id")
+        if not links.height:
+            continue
+        chosen = links.filter(pl.int_range(pl.len()).over("layer") < EXAMPLES // 2).head(EXAMPLES)
+        texts = texts_behind(store, manifest, made, {*chosen["id"], *chosen["duplicate_of"]})
+        examples = [
+            {"layer": layer, "similarity": similarity, "one": texts.get(row, row), "other": texts.get(other, other)}
+            for row, other, layer, similarity in chosen.iter_rows()
+        ]
+        yield {"stage": stage, "layers": manifest.notes["by_layer"], "examples": examples}
+
+
+def links_of(store: Store, manifest: Manifest) -> pl.DataFrame:
+    """The duplicates that a stage marked or dropped, each with the row it is like."""
+    if "duplicate_of" in manifest.columns:
+        return stream_of(store, manifest).filter(pl.col("duplicate_of").is_not_null()).frame(list(LINK))
+    dropped = (row for seal in manifest.parts for row in read_dropped(store, seal) if row.reason == "duplicate")
+    links = ((row.id, DUPLICATE.fullmatch(row.detail)) for row in dropped)
+    rows = [(row, link[1], link[2], float(link[3])) for row, link in links if link]
+    return pl.DataFrame(rows, schema=LINK, orient="row")
+
+
+def texts_behind(store: Store, manifest: Manifest, made: Made, ids: set[str]) -> dict[str, str]:
+    """The texts of some rows that a stage compared."""
+    columns = manifest.identity.get("settings", {}).get("columns") or ["prompt"]
+    source = next((m for m in made.values() if m.key in manifest.sources and set(columns) <= set(m.columns)), None)
+    if source is None:
+        return {}
+    rows = stream_of(store, source).filter(pl.col("id").is_in(sorted(ids))).frame(["id", *columns])
+    return {row[0]: "\n".join(map(as_text, row[1:])) for row in rows.rows()}
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, list):
+        return "\n".join(str(one["content"]) if isinstance(one, dict) else str(one) for one in value)
+    return str(value)
+
+
+def stage_of(run: RunRecord, number: int) -> dict[str, Any]:
+    """One stage of this run, for the table of where time and tokens went."""
+    stage = run.stages[number]
+    numbers = {what: stage.total(what) for what in ("sent", "reused", "prompt_tokens", "completion_tokens")}
+    return {"name": stage.step_id, "artifact": stage.artifact, "seconds": stage.seconds, **numbers}
+
+
+def spent_table(made: Made) -> list[dict[str, Any]]:
+    """What making these artifacts took, whenever that was, by stage and role."""
+    return [
+        {"stage": stage, "role": role, "engine": engine_of(manifest, role), **numbers}
+        for stage, manifest in made.items()
+        for role, numbers in manifest.spent.items()
+    ]
+
+
+def engine_of(manifest: Manifest, role: str) -> str:
+    return public_engine(manifest.identity.get("engines", {}).get(role, ""))

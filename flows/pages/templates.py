@@ -1,0 +1,50 @@
+"""Pages from templates, and what several of them tell."""
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from schemas.artifacts import Manifest
+from schemas.texts import one_line, printable
+from tasks.retrieval.metrics import decimals, form_name
+
+Made = Mapping[str, Manifest]
+FOLDER = Path(__file__).parent
+
+
+def render(template: str, **told: Any) -> str:
+    """A page from its template; what rows say is escaped in HTML, and in markdown by the filter `cell`."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=template.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )
+    environment.filters["cell"] = lambda text: escape(one_line(str(text)), quote=False).replace("|", "\\|")
+    environment.filters.update(form_name=form_name, decimals=decimals, figure=two_places)
+    environment.filters["count"] = lambda number: f"{number:,}"
+    return environment.get_template(f"{template}.jinja").render(**told)
+
+
+def funnel(made: Made) -> list[dict[str, Any]]:
+    """Per stage that makes rows: rows in and out, and what was dropped."""
+    return [
+        {
+            "stage": stage,
+            "rows_in": manifest.rows_in - manifest.dropped.get("in_training", 0),
+            "rows": manifest.rows,
+            "dropped": ", ".join(f"{n:,} {why}" for why, n in manifest.dropped.items() if why != "in_training"),
+        }
+        for stage, manifest in made.items()
+        if not manifest.files
+    ]
+
+
+def two_places(value: float | None) -> str:
+    """A number as text, and a dash for none."""
+    return "–" if value is None else f"{value:.2f}"

@@ -1,0 +1,165 @@
+"""`synthmill serve`: a Prefect server with its page, a work pool, every deployment, and a worker; until `--stop`.
+
+Everything of it lies in `.prefect/` of the folder it was started in; commands that run there use that server.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flows.serving.server import STATE, wait_for
+from flows.terminal.quiet import TELEMETRY_OFF
+from schemas.errors import EngineError, InputError
+from storage.files import write_json
+from storage.runs import began
+
+POOL = "local"
+STOP_S = 20
+PORT = 4200
+ZOMBIE_S = 120
+ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
+
+
+def serve(port: int) -> None:
+    """Start what is not running, deploy, and print where the page is. Raises InputError, EngineError."""
+    if not Path("prefect.yaml").is_file():
+        raise InputError(f"there is no prefect.yaml in {Path.cwd()}; run this in the project's folder")
+    if STATE.exists():
+        if url := served_url():
+            print(f"it is running already: {url.removesuffix('/api')}")
+            return
+        print("a part of what was served from here is gone: starting all anew", file=sys.stderr, flush=True)
+        stop()
+    home = STATE.parent.resolve()
+    home.mkdir(exist_ok=True)
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise InputError(f"port {port} is taken; name another with --port")
+    url = f"http://127.0.0.1:{port}/api"
+    environment = {
+        **os.environ,
+        **TELEMETRY_OFF,
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": url,
+        "PREFECT_RUNNER_HEARTBEAT_FREQUENCY": "30",
+    }
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended below
+    try:
+        print("starting a Prefect server ...", file=sys.stderr, flush=True)
+        server = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
+        processes["server"] = start(server, environment, home / "server.log")
+        wait_for(f"{url}/health", processes["server"])
+        print("deploying ...", file=sys.stderr, flush=True)
+        once(("work-pool", "create", POOL, "--type", "process", "--overwrite"), environment)
+        once(("work-pool", "set-concurrency-limit", POOL, "1"), environment)
+        once(("deploy", "--all"), environment)
+        watch_for_zombies(url)
+        processes["worker"] = start(("worker", "start", "--pool", POOL), environment, home / "worker.log")
+        pids = {name: [process.pid, began(process.pid)] for name, process in processes.items()}
+        write_json(STATE, {"url": url, "processes": pids})
+    except BaseException:
+        for process in processes.values():
+            end(process.pid, began(process.pid))
+        raise
+    print(f"page     http://127.0.0.1:{port}/deployments\nlogs     {home}\nend it   synthmill serve --stop")
+
+
+def processes_served() -> dict[str, tuple[int, str]]:
+    """The worker and the server that were started from here, with when each began."""
+    try:
+        state = json.loads(STATE.read_bytes())["processes"]
+        return {name: (int(state[name][0]), str(state[name][1])) for name in ("worker", "server")}
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return {}
+
+
+def served_url() -> str:
+    """Where the server is, if all that was started from here still runs."""
+    served = processes_served()
+    running = bool(served) and all(began(pid) == ticks for pid, ticks in served.values())
+    return str(json.loads(STATE.read_bytes())["url"]) if running else ""
+
+
+def stop() -> None:
+    """End what `serve` started here, and nothing else."""
+    if not (served := processes_served()):
+        print("nothing is served from here")
+    for name, (pid, ticks) in served.items():
+        print(f"{name}: {'ended' if end(pid, ticks) else 'was gone'}")
+    STATE.unlink(missing_ok=True)
+
+
+def start(command: Sequence[str], environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    """A Prefect command of its own session, its words in a file."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "prefect", *command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def once(command: Sequence[str], environment: dict[str, str]) -> None:
+    """A Prefect command that ends. Raises EngineError with what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *command], env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        said = " ".join(f"{done.stdout} {done.stderr}".split())[-400:]
+        raise EngineError(f"prefect {' '.join(command)} failed: {said}")
+
+
+def end(pid: int, ticks: str) -> bool:
+    """End a process group of ours, first kindly; False where it was gone."""
+    if not pid or began(pid) != ticks:
+        return False
+    for number, seconds in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, 5)):
+        with suppress(ProcessLookupError):
+            os.killpg(pid, number)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+            if began(pid) != ticks:
+                return True
+            time.sleep(0.1)
+    return True
+
+
+def watch_for_zombies(url: str) -> None:
+    """An automation of the server: a run whose heartbeat stops without an end has crashed."""
+    from prefect.automations import Automation
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import EventTrigger, Posture
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    trigger: Any = EventTrigger(
+        after={"prefect.flow-run.heartbeat"},
+        expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{state}" for state in ENDED)},
+        match={"prefect.resource.id": ["prefect.flow-run.*"]},
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=ZOMBIE_S,
+    )
+    crashed = ChangeFlowRunState(state=StateType.CRASHED, message="its process is gone; run it again, it resumes")
+    automation = Automation(name="a run whose process is gone has crashed", trigger=trigger, actions=[crashed])
+    with temporary_settings({PREFECT_API_URL: url}):
+        try:
+            asyncio.run(Automation.aread(name=automation.name))
+        except ValueError:
+            asyncio.run(automation.acreate())

@@ -1,0 +1,135 @@
+"""A Prefect server for one command, when no other is configured: quiet, ours alone, gone when we are.
+
+Prefect would start one by itself, but that one survives a killed parent and dies before us on Ctrl-C.
+"""
+
+import json
+import os
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+from schemas.errors import EngineError
+from tasks.running.guard import guarded
+
+START_TIMEOUT_S = 120
+REACH_S = 10
+STARTS = 5  # again, where it dies
+STATE = Path(".prefect/serve.json")
+"""What `synthmill serve` has running in this folder."""
+
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """Have a Prefect API for the duration: the configured one, the one served from here, else one of our own."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if configured := PREFECT_API_URL.value():
+        check_reached(str(configured))
+        yield
+        return
+    if served := serving_url():
+        with temporary_settings({PREFECT_API_URL: served}):
+            yield
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+    environment = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    url = f"http://127.0.0.1:{port}/api"
+    with (
+        guarded(),
+        kept_alive(command, {**os.environ, **environment}, f"{url}/health"),
+        temporary_settings({PREFECT_API_URL: url}),
+    ):
+        yield
+
+
+@contextmanager
+def kept_alive(command: Sequence[str], environment: Mapping[str, str], health: str) -> Iterator[None]:
+    """A server, once it answers; where it dies later it is started again, and Prefect's clients wait for it."""
+
+    def start() -> "subprocess.Popen[bytes]":
+        none = subprocess.DEVNULL
+        return subprocess.Popen(command, env=environment, stdin=none, stdout=none, stderr=none, start_new_session=True)
+
+    def keep() -> None:
+        for _ in range(STARTS):
+            servers[-1].wait()
+            with turn:
+                if ending.is_set():
+                    return
+                print("Prefect's server died; starting it again", file=sys.stderr, flush=True)
+                servers.append(start())
+
+    servers = [start()]
+    ending, turn = threading.Event(), threading.Lock()
+    try:
+        wait_for(health, servers[0])
+        threading.Thread(target=keep, name="synthmill-prefect", daemon=True).start()
+        yield
+    finally:
+        with turn:
+            ending.set()
+        servers[-1].terminate()
+        try:
+            servers[-1].wait(5)
+        except subprocess.TimeoutExpired:
+            servers[-1].kill()
+
+
+def check_reached(url: str) -> None:
+    """Raises EngineError where nobody answers; what is said, and with which certificate, is Prefect's business."""
+    try:
+        urlopen(f"{url}/health", timeout=REACH_S).close()
+    except HTTPError:
+        return
+    except (URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        if not isinstance(reason, ssl.SSLError):
+            raise EngineError(
+                f"Prefect's server at {shown(url)} does not answer ({reason}); start it, or unset PREFECT_API_URL for "
+                "one of this command's own"
+            ) from error
+
+
+def shown(url: str) -> str:
+    """An address without who asks."""
+    return re.sub(r"//[^/]*@", "//", url)
+
+
+def serving_url() -> str:
+    """The API of the server that `synthmill serve` keeps in this folder, if it answers."""
+    try:
+        url = str(json.loads(STATE.read_bytes())["url"])
+        with urlopen(f"{url}/health", timeout=5):
+            return url
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
+    until = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < until:
+        if server.poll() is not None:
+            break
+        try:
+            with urlopen(url, timeout=5):
+                return
+        except (URLError, OSError):
+            time.sleep(0.05)
+    raise EngineError(
+        "Prefect's local server did not start; `prefect server start` shows why, and PREFECT_API_URL names one "
+        "that runs already"
+    )

@@ -1,0 +1,1 @@
+"""Users' files: rows, pools, turns, applications read; outputs written."""

@@ -1,0 +1,44 @@
+"""Reading taxonomy files: YAML or JSON, `dimensions -> subdimensions -> values`."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.errors import InputError
+from schemas.settings import explain
+from schemas.taxonomy import Taxonomy
+
+DEFAULT = Path(__file__).parent / "taxonomy.yaml"
+
+
+def read_taxonomy(path: str) -> Taxonomy:
+    """Read and check a taxonomy; an empty path is the one that comes with synthmill. Raises InputError."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that is there twice, of which YAML would keep the last."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            if twice := next((key for place, key in enumerate(keys) if key in keys[:place]), None):
+                raise ValueError(f"{twice!r} is there twice{node.start_mark}")
+            return super().construct_mapping(node, deep)
+
+    file = Path(path).expanduser() if path else DEFAULT
+    try:
+        given = yaml.load(file.read_text(encoding="utf-8"), Loader)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{file} is not there; expected a taxonomy file such as storage/plain_files/taxonomy.yaml"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}; expected a taxonomy file") from error
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        raise InputError(f"{file} is not valid YAML or JSON: {' '.join(str(error).split())}") from error
+    if not isinstance(given, dict):
+        raise InputError(f"{file} holds {type(given).__name__}; expected a mapping with `dimensions`")
+    try:
+        return Taxonomy.model_validate(given)
+    except ValidationError as error:
+        raise InputError(explain(error, file, unknown="no such field")) from error

@@ -1,0 +1,335 @@
+"""Reading conversational search: turns as MTRAG, TopiOCQA, QReCC and BEIR write them, passages, judgements.
+
+a turn      history (or Context, input), question (or Question, text), gold (or Gold_passage, Truth_passages,
+            positive_ctxs, contexts, or in a qrels file), and optionally human_rewrite (or Rewrite, Truth_rewrite),
+            answer (or Answer, Truth_answer, reference_answer), topic, turn_type
+a passage   _id (or id, docid), title, text (or contents)
+qrels       TREC: query 0 passage relevance; or TSV with a header: query-id, corpus-id, score
+"""
+
+import re
+import zlib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from schemas.calls import Message
+from schemas.errors import Drop, InputError
+from schemas.hashing import content_hash, file_checksum
+from schemas.messages import ROLE_FIELDS, SPELLINGS, content_in
+from schemas.retpo import Candidate, Gold, Passage, Turn, WithCandidates
+from schemas.retpo_settings import CorpusSettings, TurnSettings
+from schemas.texts import one_line
+from storage.plain_files.lines import HUB, Line, lines_of, open_file, suffix_of
+from storage.plain_files.queries import QUERY
+from storage.plain_files.rows import VERSION, RowKind, id_of, text_of
+
+IDS = ("task_id", "id", "_id", "qid", "query_id")
+CONVERSATIONS = ("conversation", "conversation_id", "Conversation_no", "conv_id")
+TURNS = ("turn", "Turn_no", "turn_id")
+HISTORIES = ("history", "Context", "input")
+QUESTIONS = ("question", "Question", "query", "text")
+REWRITES = ("human_rewrite", "query_human_rewrite", "Truth_rewrite", "Rewrite", "rewrite")
+ANSWERS = ("answer", "reference_answer", "Truth_answer", "Answer")
+GOLD = ("gold", "Gold_passage", "Truth_passages", "positive_ctxs", "contexts")
+PASSAGE_IDS = ("_id", "id", "docid", "passage_id", "document_id", "pid")
+TEXTS = ("text", "contents")
+SPEAKERS: dict[str, Any] = {name: role for name, role in SPELLINGS.items() if role in ("user", "assistant")} | {
+    "system": "assistant"  # the system that was searched with
+}
+QREL_COLUMNS = (
+    ("query-id", "qid", "query", "topic"),
+    ("corpus-id", "docid", "doc-id", "docno", "passage", "passage-id"),
+    ("score", "relevance", "rel", "label"),
+)
+MARKER = re.compile(r"\|(user|agent|assistant)\|:")
+NUMBERED = re.compile(r"^[QA]\d+: ")  # how some QReCC files mark the lines of a context
+NUMBER = re.compile(r"[-+]?[\d.]+")
+Qrels = Mapping[str, Mapping[str, int]]
+
+
+def turns_kind(qrels: str, *, alone: bool = False) -> RowKind:
+    """How turns are read; with relevance from a file of its own, where there is one. Raises InputError."""
+    key = file_checksum(Path(qrels).expanduser()) if qrels and Path(qrels).expanduser().is_file() else ""
+    read = partial(turn_of, qrels=read_qrels(Path(qrels).expanduser()) if qrels else None, alone=alone)
+    return RowKind("turns", Turn, read, lambda _: (*QUESTIONS, "input"), turn_length, key)
+
+
+def queries_kind(qrels: str) -> RowKind:
+    """How plain queries are read: id and query, or a map `candidates` of named queries."""
+    kind = turns_kind(qrels, alone=True)
+    return kind._replace(
+        stage="queries",
+        model=WithCandidates,
+        read=partial(query_of, read=kind.read),
+        columns=lambda _: ("query", "text", "question", "candidates"),
+    )
+
+
+def turn_length(turn: Turn) -> int:
+    return len(turn.question) + sum(len(message.content) for message in turn.history)
+
+
+def first_of(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    """The first of these fields that is there."""
+    return next((fields[name] for name in names if fields.get(name) is not None), None)
+
+
+def turn_of(line: Line, _: TurnSettings, qrels: Qrels | None, alone: bool = False) -> Turn:
+    """One raw row as a turn; raises Drop: no_gold, empty_history, empty_question, and what else it may lack. alone: its
+    queries are there already, so nothing need be before it.
+    """
+    if line.fields is None:
+        raise Drop(line.fault)
+    fields = line.fields
+    messages = history_of(first_of(fields, HISTORIES))
+    question = first_of(fields, QUESTIONS)
+    if question is None and "input" in fields and messages:
+        question = messages.pop().content  # MTRAG's input ends with the question
+    messages, question = unmarked(messages, text_of(question, "question"))
+    if not question:
+        raise Drop("empty_question")
+    number = whole_number(first_of(fields, TURNS))
+    conversation = id_of(first_of(fields, CONVERSATIONS))
+    if number is None:
+        number = 1 + sum(message.role == "user" for message in messages) if messages or conversation else 0
+    if number > 1 and not messages and not alone:
+        raise Drop(f"empty_history: turn {number} has nothing before it")
+    name = id_of(first_of(fields, IDS))
+    if not name and conversation:
+        name = next((one for one in names_of(conversation, number) if one in (qrels or ())), f"{conversation}_{number}")
+    name = name or content_hash([question, [message.content for message in messages]])[:24]
+    gold = gold_of(fields) if qrels is None else [*qrels.get(name, {}).items()]
+    relevant = [one for one in gold if one[1] > 0]
+    if not relevant:
+        others = f"; the judgements are of {', '.join(list(qrels)[:3])}, ..." if qrels else ""
+        raise Drop(f"no_gold: no relevant passage is named for {name}{others}")
+    enriched = fields.get("enrichments")
+    kinds = fields.get("turn_type") or first_of(enriched if isinstance(enriched, dict) else fields, ("Multi-Turn",))
+    return Turn(
+        id=name,
+        conversation=conversation or name,
+        turn=max(1, number) if conversation else number,
+        history=tuple(messages),
+        question=question,
+        gold=tuple(Gold(passage=passage, relevance=relevance) for passage, relevance in relevant),
+        human_rewrite=optional_text(fields, REWRITES),
+        answer=optional_text(fields, ANSWERS) or answer_of(fields.get("targets")),
+        topic=optional_text(fields, ("topic", "Topic")) or "",
+        turn_type=optional_text(
+            {"turn_type": kinds[0] if isinstance(kinds, list) and kinds else kinds or None}, ("turn_type",)
+        )
+        or "",
+        source=optional_text(fields, ("domain", "source")) or "",
+    )
+
+
+def names_of(conversation: str, turn: int) -> list[str]:
+    """What judgements call a turn: our own name, and those of the RetPO release for TopiOCQA and QReCC."""
+    return [
+        f"{conversation}_{turn}",
+        f"{conversation}-{turn}",
+        *(f"QReCC-{split}_{conversation}_{turn}" for split in ("Test", "Train", "Dev")),
+    ]
+
+
+def query_of(line: Line, source: TurnSettings, read: Any) -> WithCandidates:
+    """A plain query, or one under several names, as a turn of its own. Raises Drop."""
+    fields = line.fields or {}
+    given = fields.get("candidates")
+    if given is not None:
+        if not isinstance(given, dict) or not given:
+            raise Drop("bad_candidates: expected a map from names to queries")
+        named = [(str(name) or "query", text_of(query or "", "candidate").strip()) for name, query in given.items()]
+        if not any(query for _, query in named):
+            raise Drop("no_queries: every candidate is empty")
+        question = first_of(fields, QUESTIONS) or next(query for _, query in named if query)
+        line = line._replace(fields={**fields, "question": question})
+    turn = read(line, source)
+    if given is None:
+        named = [("query", one_line(MARKER.sub(" ", str(first_of(fields, QUESTIONS) or turn.question))))]
+    return WithCandidates(**turn.__dict__, candidates=unique_queries(named))
+
+
+def unique_queries(named: list[tuple[str, str]]) -> tuple[Candidate, ...]:
+    """Candidates in order, the same string once with all its names; empty ones are left out."""
+    found: dict[str, dict[str, int]] = {}
+    for number, (name, query) in enumerate(named):
+        if query:
+            found.setdefault(query, {}).setdefault(name, number)
+    return tuple(
+        Candidate(query=query, methods=tuple(names), number=min(names.values())) for query, names in found.items()
+    )
+
+
+def history_of(given: Any) -> list[Message]:
+    """Messages from {role or speaker, content or text}, from texts that alternate from the user's, or from one text of
+    lines. Raises Drop.
+    """
+    if isinstance(given, str):
+        given = [NUMBERED.sub("", part) for part in given.split("\n") if part.strip()]
+    if not isinstance(given, list | None):
+        raise Drop(f"bad_history: it is {given!r:.60}; expected a list of messages")
+    messages = []
+    for place, one in enumerate(given or ()):
+        if isinstance(one, dict):
+            role, text = first_of(one, ROLE_FIELDS), content_in(one)
+        else:
+            role, text = ("user", "assistant")[place % 2], one
+        speaker = SPEAKERS.get(role.strip().casefold()) if isinstance(role, str) else None
+        if speaker is None or not isinstance(text, str):
+            raise Drop(f"bad_history: message {place} is {one!r:.60}; expected a text, or {{role, content}}")
+        messages.append(Message(role=speaker, content=text_of(text, "history").strip()))
+    return messages
+
+
+def unmarked(messages: list[Message], question: str) -> tuple[list[Message], str]:
+    """`|user|: a |agent|: b |user|: c` as messages and the question; other texts as they are."""
+    before, *marked = MARKER.split(question)
+    if not marked or before.strip():
+        return messages, question.strip()
+    said = [
+        Message(role=SPEAKERS[role], content=text.strip()) for role, text in zip(marked[::2], marked[1::2], strict=True)
+    ]
+    return messages or said[:-1], said[-1].content
+
+
+def gold_of(fields: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Relevant passages that a row names: ids, objects with an id (and relevance), or a map id -> relevance."""
+    for name in GOLD:
+        given = fields.get(name)
+        if isinstance(given, dict) and not any(key in given for key in PASSAGE_IDS):
+            return [(str(key), graded(value)) for key, value in given.items()]
+        found: dict[str, int] = {}
+        for one in given if isinstance(given, list) else [given] if given else ():
+            passage = first_of(one, PASSAGE_IDS) if isinstance(one, dict) else one
+            if passage := id_of(passage):
+                found[passage] = graded(one.get("relevance")) if isinstance(one, dict) else 1
+        if found:
+            return [*found.items()]
+    return []
+
+
+def graded(given: Any) -> int:
+    """A relevance: 1 where none is given. Raises Drop for what is no number."""
+    if given is None or isinstance(given, bool):
+        return 1 if given is None else int(given)
+    try:
+        number = float(given)
+        if not number.is_integer() or abs(number) > 1e9:
+            raise ValueError
+        return int(number)
+    except (TypeError, ValueError, OverflowError):
+        raise Drop(f"bad_gold: a relevance is {given!r:.40}; expected a whole number") from None
+
+
+def whole_number(given: Any) -> int | None:
+    """A whole number, also one that a file has as text; None where there is none."""
+    try:
+        number = None if given is None or isinstance(given, bool) else int(given)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number is None or abs(number) < 1 << 31 else None
+
+
+def optional_text(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    given = first_of(fields, names)
+    text = MARKER.sub("", text_of(given, names[0])).strip() if given is not None else ""
+    return text or None
+
+
+def answer_of(targets: Any) -> str | None:
+    """MTRAG's targets: a list of {text}."""
+    first = targets[0] if isinstance(targets, list) and targets else None
+    return text_of(first["text"], "answer") if isinstance(first, dict) and first.get("text") else None
+
+
+def passage_of(line: Line, _: CorpusSettings) -> Passage:
+    """One raw row as a passage; raises Drop."""
+    if line.fields is None:
+        raise Drop(line.fault)
+    name = id_of(first_of(line.fields, PASSAGE_IDS))
+    text = text_of(first_of(line.fields, TEXTS), "text")
+    title = optional_text(line.fields, ("title",)) or ""
+    if not name:
+        raise Drop("no_id: expected one of _id, id, docid")
+    if not text.strip() and not title:
+        raise Drop("empty_text")
+    return Passage(id=name, title=title, text=text)
+
+
+def is_beir(corpus: CorpusSettings, qrels: str) -> bool:
+    """Whether files are in BEIR's form: a corpus whose first row has `_id`, or judgements under BEIR's header. Raises
+    InputError.
+    """
+    if qrels and first_line(Path(qrels).expanduser()).split() == ["query-id", "corpus-id", "score"]:
+        return True
+    if not corpus.path.startswith(HUB) and suffix_of(Path(corpus.path)) == QUERY:
+        return False
+    return "_id" in next((line.fields for line in lines_of(corpus.path) if line.fields), {})
+
+
+PASSAGES = RowKind(
+    "passages", Passage, passage_of, lambda _: TEXTS, lambda passage: len(passage.indexed), version=VERSION
+)
+
+
+def first_line(path: Path) -> str:
+    """Raises InputError for a file that is not there or cannot be read."""
+    try:
+        with open_file(path) as file:
+            line: bytes = file.readline()
+            return line.decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def read_qrels(path: Path) -> dict[str, dict[str, int]]:
+    """query -> passage -> relevance. Raises InputError that names the first line that is neither form."""
+    found: dict[str, dict[str, int]] = {}
+    order = None
+    try:
+        with open_file(path) as file:
+            for number, data in enumerate(file, 1):
+                given = data.decode("utf-8-sig").strip()
+                fields = given.split("\t") if "\t" in given else given.split()
+                if fields and order is None:
+                    order = columns_of(fields)
+                    if not any(map(NUMBER.fullmatch, fields)):
+                        continue  # the header
+                if not fields:
+                    continue
+                query, passage, relevance = order or (0, -2, -1)
+                if len(fields) not in (3, 4) or not is_number(fields[relevance]):
+                    raise InputError(
+                        f"{path}, line {number}: {given[:80]!r} is no judgement; expected `query passage relevance` or "
+                        "`query 0 passage relevance`, the relevance a whole number"
+                    )
+                found.setdefault(fields[query], {})[fields[passage]] = int(float(fields[relevance]))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not there; expected relevance judgements (TREC, or TSV with a header)") from error
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not found:
+        raise InputError(f"{path} holds no relevance judgement")
+    return found
+
+
+def columns_of(header: list[str]) -> tuple[int, int, int]:
+    """Where query, passage and relevance stand, by a header's names, else as TREC and BEIR have them."""
+    names = [name.lower().replace("_", "-") for name in header]
+    places = [next((n for n, name in enumerate(names) if name in known), None) for known in QREL_COLUMNS]
+    query, passage, relevance = places
+    if query is None or passage is None or relevance is None:
+        return 0, -2, -1
+    return query, passage, relevance
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number."""
+    try:
+        number = float(text)
+    except ValueError:
+        return False
+    return number.is_integer() and abs(number) < 1e9

@@ -1,0 +1,57 @@
+"""The head of a card: what the Hub and `datasets` read."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from schemas.licenses import for_hub
+from storage.published.folder import Dataset, Kind
+from storage.published.row_streams import OLDEST
+from storage.published.shards import plain_types
+
+SIZES = {
+    10**3: "n<1K",
+    10**4: "1K<n<10K",
+    10**5: "10K<n<100K",
+    10**6: "100K<n<1M",
+    10**7: "1M<n<10M",
+    10**8: "10M<n<100M",
+    10**9: "100M<n<1B",
+}
+LARGER = "n>1T"
+TASKS: dict[Kind, str] = {"triplets": "sentence-similarity", "other": ""}
+
+
+def metadata(flow: str, dataset: Dataset, license: str, languages: Sequence[str]) -> str:
+    """The YAML that the Hub and `datasets` read, without its fences."""
+    from datasets import DatasetInfo, Features, SplitDict, SplitInfo
+    from datasets.info import DatasetInfosDict
+    from huggingface_hub import DatasetCardData
+
+    filled, shards = dataset.filled(), dataset.shards()
+    configs, infos = [], DatasetInfosDict()
+    for place, (name, splits) in enumerate(filled.items()):
+        files = [{"split": split, "path": shards[name, split].pattern} for split in splits]
+        default = {"default": True} if place == 0 and len(filled) > 1 else {}
+        configs.append({"config_name": name, **default, "data_files": files})
+        empty = pl.DataFrame(schema=next(iter(splits.values())).schema)
+        schema = plain_types(empty.to_arrow(compat_level=OLDEST)).schema
+        sizes = {split: SplitInfo(split, rows.size, rows.height) for split, rows in splits.items()}
+        infos[name] = DatasetInfo(
+            features=Features.from_arrow_schema(schema), splits=SplitDict(sizes), config_name=name
+        )
+    rows = dataset.rows
+    kinds = {table.kind for table in dataset.tables.values()}
+    tasks = sorted({TASKS.get(kind, "text-generation") for kind in kinds} - {""})
+    data = DatasetCardData(
+        pretty_name=dataset.title,
+        language=list(languages) or None,
+        task_categories=tasks or None,
+        size_categories=[next((name for most, name in SIZES.items() if rows < most), LARGER)],
+        tags=["synthetic", "synthmill", flow],
+    )
+    for name, value in for_hub(license).items():
+        data[name] = value
+    infos.to_dataset_card_data(data)
+    data["configs"] = configs
+    return data.to_yaml().strip()

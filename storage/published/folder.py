@@ -1,0 +1,292 @@
+"""A dataset: tables by configuration and split, and the folder that `datasets.load_dataset` and trainers read.
+
+README.md               the card: without it the dataset does not exist
+synthmill.json          what each configuration is, how it came about, and a checksum of every file: marks the folder
+                        as ours, and is written last
+data/<config>/<split>-00000-of-00001.parquet
+
+A chat is a list of {role, content}; where messages have other fields too (calls of tools), each is a JSON object, since
+a chat template takes an empty field for one that is there.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import InputError, StoreError, SynthmillError
+from schemas.hashing import content_hash, file_checksum
+from storage.published.cards import MergedCard, merged_card, outline, outline_of
+from storage.files import read_json, write_json, write_text
+from storage.published.row_streams import Columns, RowStream, parquet_batches, parquet_schema
+from storage.published.shards import Shards, as_texts, write_checked, write_shards
+
+MARKER = "synthmill.json"
+CARD = "README.md"
+SHARD_BYTES = 256 << 20
+UNFINISHED = "card_before"
+"""In the marker of a folder that is being written, the card that was there: the owner's words outlive a crash."""
+OWN = ("title", "intro", "body", "configs", "files", "written", "checksums", "card", UNFINISHED, "self")
+"""What the marker says in its own right; everything else in it are the dataset's facts."""
+
+Kind = Literal["conversations", "completions", "preferences", "prompts", "triplets", "other"]
+"""What a configuration's rows are, which says what formats they can take: `messages`; `prompt` and `completion`, or
+`prompt`, `chosen` and `rejected`, as lists of messages; `prompt` as a text; `anchor`, `positive` and `negative`.
+"""
+Content = bytes | Callable[[], Iterable[bytes]]
+"""What a file holds: its bytes, or a function that yields them piece by piece, where they may be many."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One configuration. splits: rows by split; about: what a row is, for people."""
+
+    splits: Mapping[str, RowStream]
+    kind: Kind
+    about: str
+
+    def __post_init__(self) -> None:
+        streams = {split: RowStream.of(rows) for split, rows in self.splits.items()}
+        object.__setattr__(self, "splits", streams)  # a frame in memory is as good as a stream
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame | RowStream, kind: Kind, about: str) -> "Table":
+        """All rows for training."""
+        return cls({"train": RowStream.of(rows)}, kind, about)
+
+    @property
+    def height(self) -> int:
+        return sum(rows.height for rows in self.splits.values())
+
+    @property
+    def rows(self) -> RowStream:
+        """Those of all splits."""
+        return RowStream.chained(list(self.splits.values())) if self.splits else RowStream.of(pl.DataFrame())
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a flow publishes. intro, body: the card's first words and the sections that only this flow has, as markdown;
+    files: what else lies in the folder, by name; facts: what synthmill.json says besides; shard_bytes: the largest
+    shard, in memory.
+    """
+
+    title: str
+    intro: str
+    tables: Mapping[str, Table]
+    body: str = ""
+    files: Mapping[str, Content] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    shard_bytes: int = SHARD_BYTES
+
+    @property
+    def rows(self) -> int:
+        return sum(table.height for table in self.tables.values())
+
+    def filled(self) -> dict[str, dict[str, RowStream]]:
+        """Configurations and splits that have rows: `datasets` cannot load others. A lone empty one stays."""
+        filled = {name: {s: rows for s, rows in t.splits.items() if rows.height} for name, t in self.tables.items()}
+        if not any(filled.values()):
+            return {name: dict(table.splits) for name, table in list(self.tables.items())[:1]}
+        return {name: splits for name, splits in filled.items() if splits}
+
+    def shards(self) -> dict[tuple[str, str], Shards]:
+        """(configuration, split) -> the files of its rows."""
+        filled = self.filled()
+        return {
+            (name, split): Shards.of(f"{data_folder(filled, name)}/{split}", rows, self.shard_bytes)
+            for name, splits in filled.items()
+            for split, rows in splits.items()
+        }
+
+
+def write_dataset(folder: Path, dataset: Dataset, card: str, *, force: bool = True) -> int:
+    """Write every configuration and split that has rows, then the card, the marker last; returns all rows. What an
+    earlier dataset of ours wrote into the folder and this one does not, goes; nothing else is touched. What somebody
+    wrote into the card stays (storage/published/cards.py), with `force` but for changes within our own sections.
+
+    Raises InputError for such changes, StoreError for a folder that cannot be written.
+    """
+    before, earlier, remembered = files_of(folder), card_in(folder), outline_of(marker_of(folder))
+    text = card_for(folder, card, force=force).text
+    shards = dataset.shards()
+    names = {*dataset.files, *chain.from_iterable(some.names for some in shards.values())}
+    new = {name for name in names if not (folder / name).exists()}  # the others are listed, or somebody else's
+    configs = {
+        name: {"kind": t.kind, "about": t.about, "splits": {split: rows.height for split, rows in t.splits.items()}}
+        for name, t in dataset.tables.items()
+    }
+    marker = {"title": dataset.title, "intro": dataset.intro, "body": dataset.body, "configs": configs, **dataset.facts}
+    interim = {"files": [], "written": sorted(before | new), UNFINISHED: earlier, "card": remembered}
+    write_json(folder / MARKER, {**marker, **interim})  # ours from now on
+    try:
+        (folder / CARD).unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
+    checksums: dict[str, str] = {}
+    for (name, split), some in shards.items():
+        checksums |= write_shards(folder, some, dataset.tables[name].splits[split])
+    written = sorted(checksums)
+    for name, content in dataset.files.items():
+        checksums[name] = write_checked(folder / name, partial(write_content, content))
+    for name in before - set(checksums):
+        (folder / name).unlink(missing_ok=True)
+    write_text(folder / CARD, text)
+    marker |= {"files": sorted(dataset.files), "written": written, "checksums": checksums, "card": outline(card)}
+    write_json(folder / MARKER, {**marker, "self": content_hash(marker)})
+    return dataset.rows
+
+
+def card_for(folder: Path, card: str, *, force: bool) -> MergedCard:
+    """A card of ours as it is written into a folder, with what its owner wrote there. Raises as `write_dataset`."""
+    return merged_card(card, card_in(folder), outline_of(marker_of(folder)), str(folder / CARD), force=force)
+
+
+def card_in(folder: Path) -> str:
+    """The card in a folder, or the one that was there before an unfinished dataset. Raises StoreError if unreadable."""
+    marker = marker_of(folder)
+    if UNFINISHED in marker:
+        return str(marker[UNFINISHED])
+    try:
+        return (folder / CARD).read_text("utf-8-sig") if (folder / CARD).is_file() else ""
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{folder / CARD} cannot be read ({error}); move it away") from error
+
+
+def write_content(content: Content, path: Path) -> None:
+    with path.open("wb") as file:
+        for piece in [content] if isinstance(content, bytes) else content():
+            file.write(piece)
+
+
+def files_of(folder: Path) -> set[str]:
+    """What a dataset of ours consists of besides card and marker: what its marker lists, and nothing else."""
+    marker = marker_of(folder)
+    return {name for name in (*marker.get("files", ()), *marker.get("written", ())) if is_inside(folder, name)}
+
+
+def is_inside(folder: Path, name: Any) -> bool:
+    """Whether a name that a marker has is of a file in its folder: somebody else may have written the marker."""
+    return isinstance(name, str) and (folder / name).resolve().is_relative_to(folder.resolve())
+
+
+def marker_of(folder: Path) -> dict[str, Any]:
+    """A dataset's synthmill.json; empty where there is none, or one that says nothing of this kind."""
+    try:
+        marker = read_json(folder / MARKER)
+    except StoreError:
+        return {}
+    lists = all(isinstance(marker.get(name), list) for name in ("files", "written"))
+    return marker if lists and isinstance(marker.get("configs"), dict) else {}
+
+
+def data_folder(filled: Mapping[str, Any], config: str) -> str:
+    """Where a configuration's files are."""
+    return "data" if len(filled) == 1 else f"data/{config}"
+
+
+def as_message(given: Any) -> dict[str, Any]:
+    """A message of a chat, which may be JSON."""
+    return dict(json.loads(given) if isinstance(given, str) else given)
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """What write_dataset wrote, its rows still in their files. Raises InputError for a folder without a card of ours,
+    StoreError where anything in it is not as it was written.
+    """
+    if not is_finished(folder):
+        raise InputError(f"{folder} is no dataset of synthmill's, or an unfinished one; run its flow again")
+    marker = marker_of(folder)
+    try:
+        check_files(folder, marker)
+        filled = {name: config for name, config in marker["configs"].items() if any(config["splits"].values())}
+        tables = {
+            name: Table(
+                {
+                    split: shard_rows(folder, marker["written"], f"{data_folder(filled, name)}/{split}-", rows)
+                    for split, rows in config["splits"].items()
+                    if rows
+                },
+                config["kind"],
+                config["about"],
+            )
+            for name, config in filled.items()
+        }
+        files = {name: (folder / name).read_bytes() for name in marker["files"] if is_inside(folder, name)}
+        texts = marker["title"], marker["intro"], marker["body"]
+    except (OSError, KeyError, TypeError, AttributeError, pa.ArrowInvalid) as error:
+        raise damaged(folder, f"{type(error).__name__}: {error}") from error
+    facts = {name: value for name, value in marker.items() if name not in OWN}
+    return Dataset(texts[0], texts[1], tables, texts[2], files, facts)
+
+
+def damaged(folder: Path, what: str) -> StoreError:
+    """The error for a folder that is not as it was written."""
+    shortened = " ".join(what.split())[:200]
+    return StoreError(f"{folder} is damaged ({shortened}); run its flow again: it is written anew, nothing is asked")
+
+
+def check_files(folder: Path, marker: Mapping[str, Any]) -> None:
+    """Raises StoreError where marker or files are not what was written; a dataset from before there were checksums has
+    none to check.
+    """
+    if not {"checksums", "self"} & marker.keys():
+        return
+    if content_hash({name: value for name, value in marker.items() if name != "self"}) != marker.get("self"):
+        raise damaged(folder, f"{MARKER} does not match its own checksum")
+    for name in (*marker["written"], *marker["files"]):
+        if not is_inside(folder, name) or not (folder / name).is_file():
+            raise damaged(folder, f"{name} is gone")
+        if file_checksum(folder / name) != marker["checksums"].get(name):
+            raise damaged(folder, f"{name} does not match its checksum")
+
+
+def shard_rows(folder: Path, written: Sequence[str], start: str, rows: int) -> RowStream:
+    """The rows of a split. Raises StoreError where there are more or fewer than the marker says."""
+    shards = [folder / name for name in written if name.startswith(start) and is_inside(folder, name)]
+    if any(not shard.is_file() for shard in shards):
+        raise damaged(folder, f"a shard of {start} is gone")
+    counted = sum(pq.read_metadata(shard).num_rows for shard in shards)
+    if counted != rows:
+        raise damaged(folder, f"{start} has {counted:,} rows, its marker says {rows:,}")
+
+    def read(columns: Columns) -> Iterator[pl.DataFrame]:
+        try:
+            for shard in shards:
+                yield from (pl.DataFrame(as_texts(table)) for table in parquet_batches(shard, columns))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise damaged(folder, f"{type(error).__name__}: {error}") from error
+
+    return RowStream(read, lambda: rows, lambda: parquet_schema(shards[0], as_texts))
+
+
+def check_whole(folder: Path) -> None:
+    """Raises InputError where there is no dataset in a folder, StoreError where it is not as it was written."""
+    read_dataset(folder)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether there is a dataset in a folder, and every file of it is as it was written."""
+    try:
+        check_whole(folder)
+    except SynthmillError:
+        return False
+    return True
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a dataset in a folder was written to its end."""
+    marker = marker_of(folder)
+    return bool(marker) and UNFINISHED not in marker and (folder / CARD).is_file()
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder may be written over: there is nothing in it, or a dataset of ours."""
+    return not folder.exists() or (folder.is_dir() and (bool(marker_of(folder)) or not any(folder.iterdir())))

@@ -1,0 +1,274 @@
+"""A dataset folder to the Hub: one commit, one tag; what is there already is not sent again.
+
+Only the places that `huggingface_hub` itself looks at hold a token: HF_TOKEN, or what `hf auth login` left.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha1, sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from schemas.errors import InputError, StoreError
+from schemas.hashing import BLOCK
+from storage.published.cards import merged_card, outline_of
+from storage.published.folder import CARD, MARKER, check_whole
+from storage.files import read_json, write_text
+
+TRIES, PAUSE_S = 4, 1.0
+BUSY, REFUSED = (409, 412, 429, 500, 502, 503, 504), (401, 403)
+TAGS = 50  # of one run: exported again with other formats, it is another version
+
+
+class Remote(NamedTuple):
+    """What the Hub has on a branch. head: its commit, empty where there is no such dataset or branch; files: name ->
+    SHA-256 (large files) or git's SHA-1; marker: its synthmill.json; card: its README.md; exists, branch: whether the
+    dataset and the branch are there at all.
+    """
+
+    exists: bool = False
+    branch: bool = False
+    private: bool = False
+    head: str = ""
+    files: Mapping[str, str] = {}
+    marker: Mapping[str, Any] | None = None
+    card: str = ""
+
+
+class Changes(NamedTuple):
+    """Files by what has to be done with them; kept: what of the card's owner stays in it, in words."""
+
+    sent: list[str]
+    same: list[str]
+    deleted: list[str]
+    kept: list[str]
+
+
+class Pushed(NamedTuple):
+    """What came of it."""
+
+    url: str
+    commit: str
+    tag: str
+    changes: Changes
+
+
+class Target(NamedTuple):
+    """Where to: OWNER/NAME, a branch (main where it is empty), the tag that was asked for, else `default_tag`, with a
+    number where that one is taken.
+    """
+
+    repo: str
+    private: bool = False
+    revision: str = ""
+    tag: str = ""
+    default_tag: str = ""
+    force: bool = False
+
+    @property
+    def branch(self) -> str:
+        return self.revision or "main"
+
+
+def push(folder: Path, target: Target, message: str, tell: Callable[[str], None] = lambda _: None) -> Pushed:
+    """Make a dataset of the Hub hold what the folder holds.
+
+    What its owner wrote into the card stays (storage/published/cards.py). Raises InputError without a token or a right to write,
+    for somebody else's dataset, another than this one or one whose card was changed where we write (unless force) and
+    a tag that is taken; StoreError where the Hub fails, and for a folder that is not as it was written.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    check_whole(folder)
+    card = (folder / CARD).read_text("utf-8")
+    with explained(target.repo):
+        check_owner(api.whoami(), target.repo)
+    for attempt in range(TRIES):
+        try:
+            with explained(target.repo):
+                return pushed(api, folder, card, target, message, tell)
+        except Again as again:
+            if attempt == TRIES - 1:
+                raise StoreError(again.message) from again
+            tell(f"{again.message.partition(';')[0]}: looking again")
+            time.sleep(PAUSE_S * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def pushed(api: Any, folder: Path, card: str, target: Target, message: str, tell: Callable[[str], None]) -> Pushed:
+    """One attempt: look, commit on top of what was seen, tag. card: as we would write it."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    repo, branch = target.repo, target.branch
+    remote, changes = seen(api, folder, card, target)
+    if not remote.exists:
+        api.create_repo(repo, repo_type="dataset", private=target.private, exist_ok=True)
+    if not remote.branch:
+        if branch != "main":
+            api.create_branch(repo, branch=branch, repo_type="dataset", exist_ok=True)
+        remote = look(api, repo, branch)
+        changes = changes_to(folder, card, remote, target)
+    commit = remote.head
+    if changes.sent or changes.deleted:
+        tell(f"sending {len(changes.sent)} files of {len(changes.sent) + len(changes.same)} to {repo}")
+        operations: list[Any] = [CommitOperationAdd(name, folder / name) for name in changes.sent]
+        operations += [CommitOperationDelete(name) for name in changes.deleted]
+        place = {"repo_type": "dataset", "revision": branch, "parent_commit": remote.head or None}
+        commit = api.create_commit(repo, operations, commit_message=message, **place).oid
+    url = f"{api.endpoint}/datasets/{repo}"
+    return Pushed(url, commit, tagged(api, repo, commit, target.tag, target.default_tag), changes)
+
+
+def planned(folder: Path, target: Target) -> Changes:
+    """What push would do; raises what it would raise before it writes, but for what only a token tells."""
+    from huggingface_hub import HfApi
+
+    with explained(target.repo):
+        return seen(HfApi(), folder, (folder / CARD).read_text("utf-8"), target)[1]
+
+
+def seen(api: Any, folder: Path, card: str, target: Target) -> tuple[Remote, Changes]:
+    """What is on the branch, or, where that would be new, what it would begin with: main; and what has to change.
+
+    Raises InputError where it may not.
+    """
+    repo = target.repo
+    remote = look(api, repo, target.branch)
+    if remote.exists and not remote.branch:
+        remote = look(api, repo, "main")._replace(branch=False)
+    check_ours(folder, repo, remote, target.force)
+    if remote.exists and target.private and not remote.private:
+        raise InputError(f"{repo} is public already; make it private on the Hub, or leave --private out")
+    changes = changes_to(folder, card, remote, target)
+    taken = tags_of(api, repo) if remote.exists and target.tag else {}
+    if target.tag in taken and (changes.sent or changes.deleted or taken[target.tag] != remote.head):
+        raise InputError(f"{repo} has a tag {target.tag} of another version already; choose another --tag")
+    return remote, changes
+
+
+class Again(StoreError):
+    """Worth another look: somebody else committed between ours and our commit, or the Hub is busy."""
+
+
+@contextmanager
+def explained(repo: str) -> Iterator[None]:
+    """The client's errors in our terms."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+    unreachable: Any = HfHubHTTPError.__bases__[0]  # the base of all errors of its HTTP library, whichever that is
+    again = "run the same command again: what was uploaded is not sent again"
+    try:
+        yield
+    except LocalTokenNotFoundError as error:
+        raise InputError("there is no token for the Hub; set HF_TOKEN, or run `hf auth login`") from error
+    except HFValidationError as error:
+        raise InputError(f"{repo!r} is no name of a dataset; expected OWNER/NAME") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        said = " ".join(str(error.server_message or error).split())[:200]
+        if status in BUSY:
+            raise Again(f"the Hub answered {status} for {repo} ({said}); {again}") from error
+        if status in REFUSED:
+            raise InputError(
+                f"the Hub refuses this token for {repo} ({status}: {said}); it needs the right to write"
+            ) from error
+        raise StoreError(f"the Hub answered {status or 'nothing'} for {repo} ({said}); {again}") from error
+    except ValueError as error:  # it checks the card before it takes anything
+        raise InputError(f"the Hub does not take this for {repo}: {' '.join(str(error).split())[:400]}") from error
+    except (OSError, RuntimeError, unreachable) as error:
+        said = " ".join(f"{error} {error.__cause__ or ''}".split())[:200]
+        raise StoreError(f"the Hub cannot be reached ({said}); {again}") from error
+
+
+def check_owner(who: Mapping[str, Any], repo: str) -> None:
+    """Raises InputError where the token is nobody's who may write there."""
+    mine = [who.get("name"), *(org.get("name") for org in who.get("orgs") or ())]
+    if repo.partition("/")[0] not in mine:
+        raise InputError(f"{repo} is not yours: this token writes to {', '.join(map(str, mine))}")
+
+
+def look(api: Any, repo: str, branch: str) -> Remote:
+    """What the Hub has on a branch."""
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        info = api.dataset_info(repo, revision=branch, files_metadata=True)
+    except RevisionNotFoundError:
+        return Remote(exists=True, private=bool(api.dataset_info(repo).private))
+    except RepositoryNotFoundError:
+        return Remote()
+    files = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in info.siblings or ()}
+
+    def text(name: str) -> str:
+        if name not in files:
+            return ""
+        path = Path(api.hf_hub_download(repo, name, repo_type="dataset", revision=info.sha))
+        try:
+            return path.read_text("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name} of {repo} is no UTF-8 text; mend it or delete it there") from error
+
+    marker = orjson.loads(text(MARKER) or "null")
+    known = marker if isinstance(marker, dict) else None
+    return Remote(True, True, bool(info.private), info.sha or "", files, known, text(CARD))
+
+
+def check_ours(folder: Path, repo: str, remote: Remote, force: bool) -> None:
+    """Raises InputError where another dataset would be written over."""
+    if force or not set(remote.files) - {".gitattributes"}:
+        return
+    ours, theirs = read_json(folder / MARKER), remote.marker
+    if theirs is None:
+        raise InputError(f"{repo} holds a dataset that synthmill did not make; choose another name, or --force")
+    for what in ("flow", "sources"):
+        if ours.get(what) != theirs.get(what):
+            raise InputError(
+                f"{repo} is another dataset: its {what} is {theirs.get(what)}, here it is {ours.get(what)}; choose "
+                "another name, or --force"
+            )
+
+
+def changes_to(folder: Path, card: str, remote: Remote, target: Target) -> Changes:
+    """What has to be sent, what is there as it is, and what goes: only what the marker there lists. The folder's card
+    becomes ours with what the owner wrote into the one that is there. Raises InputError where these do not go together.
+    """
+    place = f"{CARD} of {target.repo}"
+    merged = merged_card(card, remote.card, outline_of(remote.marker), place, force=target.force)
+    write_text(folder / CARD, merged.text)
+    local = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    same = [name for name, path in local.items() if name in remote.files and remote.files[name] in hashes(path)]
+    listed = {name for what in ("files", "written") for name in (remote.marker or {}).get(what, ())}
+    gone = [name for name in remote.files if name not in local and name in listed]
+    return Changes([name for name in local if name not in same], same, sorted(gone), merged.kept)
+
+
+def hashes(path: Path) -> tuple[str, str]:
+    """A file's SHA-256, and the SHA-1 that git knows it by."""
+    large, git = sha256(), sha1(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            large.update(block)
+            git.update(block)
+    return large.hexdigest(), git.hexdigest()
+
+
+def tags_of(api: Any, repo: str) -> dict[str, str]:
+    """tag -> commit."""
+    return {ref.name: ref.target_commit for ref in api.list_repo_refs(repo, repo_type="dataset").tags}
+
+
+def tagged(api: Any, repo: str, commit: str, tag: str, default: str) -> str:
+    """Name a commit; returns the tag."""
+    taken = tags_of(api, repo)
+    names = [tag] if tag else [default, *(f"{default}-{n}" for n in range(2, TAGS))]
+    for name in names:
+        if taken.get(name) == commit:
+            return name
+        if name not in taken:
+            api.create_tag(repo, tag=name, revision=commit, repo_type="dataset")
+            return name
+    raise InputError(f"{repo} has the tags {names[0]} to {names[-1]} already; name another with --tag")

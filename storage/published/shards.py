@@ -1,0 +1,122 @@
+"""Shards: the Parquet files of one split, written batch by batch and read the same way."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.hashing import file_checksum
+from storage.files import write_atomically
+from storage.published.row_streams import OLDEST, RowStream
+
+GROUP_BYTES = 32 << 20  # of a row group: what a writer and a reader hold at once
+CHAT = "messages"
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The files of one split. start: of their names; rows: in each but the last."""
+
+    start: str
+    rows: int
+    count: int
+
+    @classmethod
+    def of(cls, start: str, rows: RowStream, most: int) -> "Shards":
+        """Files of about equal size in memory, none much over `most` bytes."""
+        pieces = max(1, -(-rows.size // most))
+        each = max(1, -(-rows.height // pieces))
+        return cls(start, each, max(1, -(-rows.height // each)))
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{self.start}-{number:05}-of-{self.count:05}.parquet" for number in range(self.count)]
+
+    @property
+    def pattern(self) -> str:
+        """What matches these names, and none of another number of shards that somebody else has put beside them."""
+        return f"{self.start}-*-of-{self.count:05}.parquet"
+
+
+def write_shards(folder: Path, shards: Shards, rows: RowStream) -> dict[str, str]:
+    """Write a split; name -> checksum."""
+    tables = Pieces(plain_types(batch.to_arrow(compat_level=OLDEST)) for batch in rows.batches())
+    schema = plain_types(pl.DataFrame(schema=rows.schema).to_arrow(compat_level=OLDEST)).schema
+    return {
+        name: write_checked(folder / name, partial(write_groups, schema, tables.take(shards.rows)))
+        for name in shards.names
+    }
+
+
+class Pieces:
+    """Tables that follow each other, taken by a number of rows."""
+
+    def __init__(self, tables: Iterator[pa.Table]) -> None:
+        self._tables = tables
+        self._left: pa.Table | None = None
+
+    def take(self, rows: int) -> Iterator[pa.Table]:
+        """The next rows, at most so many."""
+        while rows > 0:
+            table = next(self._tables, None) if self._left is None else self._left
+            if table is None:
+                return
+            self._left = table.slice(rows) if table.num_rows > rows else None
+            rows -= min(rows, table.num_rows)
+            yield table.slice(0, table.num_rows - (self._left.num_rows if self._left is not None else 0))
+
+
+def write_groups(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:
+    """A Parquet file of these rows, in row groups of about `GROUP_BYTES`."""
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        group: list[pa.Table] = []
+        for table in tables:
+            if group and sum(piece.nbytes for piece in (*group, table)) > GROUP_BYTES:
+                writer.write_table(pa.concat_tables(group))
+                group = []
+            group.append(table)
+        if group:
+            writer.write_table(pa.concat_tables(group))
+
+
+def write_checked(path: Path, write: Callable[[Path], None]) -> str:
+    """Write a file atomically; the checksum of what was written, not of what lies there afterwards."""
+    checksums: list[str] = []
+
+    def write_and_hash(temporary: Path) -> None:
+        write(temporary)
+        checksums.append(file_checksum(temporary))
+
+    write_atomically(path, write_and_hash)
+    return checksums[0]
+
+
+def plain_types(table: pa.Table) -> pa.Table:
+    """Without large strings and lists, which trainers' own casts do not expect; chats in JSON say so, and `datasets`
+    gives their messages as objects.
+    """
+    kinds = {field.name: plain_type(field.type) for field in table.schema}
+    if kinds.get(CHAT) == pa.list_(pa.string()):
+        kinds[CHAT] = pa.list_(pa.json_())
+    return table.cast(pa.schema(list(kinds.items())))
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_string(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(plain_type(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, plain_type(field.type)) for field in kind])
+    return kind
+
+
+def as_texts(table: pa.Table) -> pa.Table:
+    """Chats of JSON messages as lists of texts, which polars knows."""
+    if CHAT in table.column_names and table.schema.field(CHAT).type == pa.list_(pa.json_()):
+        return table.set_column(table.column_names.index(CHAT), CHAT, table[CHAT].cast(pa.list_(pa.string())))
+    return table

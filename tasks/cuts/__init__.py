@@ -1,0 +1,1 @@
+"""Choices by score: which answers become pairs."""

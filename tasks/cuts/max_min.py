@@ -1,0 +1,65 @@
+"""The best answer over the worst, for flows whose pools have `rewards`."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import polars as pl
+import pyarrow as pa
+
+from schemas.cut_settings import CutSettings
+from schemas.hashing import child_id
+from schemas.rows import Dropped, Pair
+from tasks.cuts.rules import REASONS, cut
+from tasks.frames import FrameStage
+
+CARRIED = ("prompt", "system", "source", "note")
+BEST_OVER_WORST = CutSettings(rule="max-min")
+
+
+class MaxMinPairs(FrameStage):
+    """Pools with `rewards` -> one pair each: the best answer over the worst. Source: docs/papers.md#rip, step 3.
+
+    Drops, by reason: n<2, nan_reward, equal_reward, same_text, content_filter.
+    """
+
+    name: ClassVar = "pairs"
+    version: ClassVar = "2"
+    needs: ClassVar = ("id", *CARRIED, "answers", "rewards")
+    adds: ClassVar = tuple(Pair.model_fields)
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        texts, ends = (
+            pl.col("answers").list.eval(pl.element().struct.field(name)) for name in ("text", "finish_reason")
+        )
+        table = frame.select(prompt_id="id", answers=texts, rewards="rewards", finish_reasons=ends).to_arrow(
+            compat_level=pl.CompatLevel.oldest()
+        )
+        made = cut(with_small_lists(table), BEST_OVER_WORST)
+        pairs = pl.DataFrame(made.pairs)
+        of = frame.select(
+            "id", *CARRIED, indexes=pl.col("answers").list.eval(pl.element().struct.field("answer_index"))
+        )
+        joined = pairs.join(of, left_on="prompt_id", right_on="id", how="left", maintain_order="left")
+        rows = joined.select(
+            pl.Series("id", [child_id(parent, self.name) for parent in joined["prompt_id"]], dtype=pl.String),
+            *CARRIED,
+            "chosen",
+            "rejected",
+            "chosen_reward",
+            "rejected_reward",
+            parent_id="prompt_id",
+            chosen_index=pl.col("indexes").list.get(pl.col("chosen_index")),
+            rejected_index=pl.col("indexes").list.get(pl.col("rejected_index")),
+            cut=pl.lit("max_min"),
+        )
+        lost = [
+            Dropped(id=row, reason=REASONS[code]) for row, code in zip(frame["id"], made.reasons, strict=True) if code
+        ]
+        return rows.select(Pair.model_fields.keys()), lost
+
+
+def with_small_lists(table: pa.Table) -> pa.Table:
+    """Lists and texts with 32-bit offsets, as Parquet gives them."""
+    texts = pa.list_(pa.string())
+    kinds = {"answers": texts, "rewards": pa.list_(pa.float64()), "finish_reasons": texts}
+    return pa.table({name: table[name].cast(kinds.get(name, pa.string())) for name in table.column_names})

@@ -1,0 +1,229 @@
+"""Places in pools of rewards: the seven points of a distribution, draws, orders. Kernels over all pools at once.
+
+Pools are rewards one after the other, (answers,) float64, and where each pool starts, (pools + 1,) int64. A place is an
+answer's number in its own pool, counted from 0; -1 stands where a pool has none. The lowest place wins every tie.
+"""
+
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from storage.plain_files.pool_columns import in_one
+from tasks.cores import on_all_cores
+
+Array = np.ndarray[Any, np.dtype[Any]]
+POINTS = ("min", "mu-2s", "mu-s", "mu", "mu+s", "mu+2s", "max")
+TINY, HUGE = 1e-300, 1e300
+SLACK = 2.0**-50  # of the largest reward: distances that differ by less differ by rounding only, and are ties
+ALL_PAIRS = 1 << 13  # of a pool with 128 answers
+GOLDEN, FIRST_MIX, SECOND_MIX = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # splitmix64's
+
+
+class Pools(NamedTuple):
+    """Rewards of many pools. places: where each answer stands in its pool, if some were left out before."""
+
+    rewards: Array
+    starts: Array
+    places: Array | None = None
+
+    @classmethod
+    def of(cls, column: Any) -> Self:
+        """Of a column of lists of numbers; a null is NaN, and a pool that is null has no answers."""
+        lists = in_one(column) if isinstance(column, pa.ChunkedArray) else column
+        starts = np.zeros(len(lists) + 1, np.int64)
+        np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False), out=starts[1:])
+        return cls(lists.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False), starts)
+
+    def only(self, usable: Array) -> "Pools":
+        """Without the answers where `usable`, (answers,) bool, is false."""
+        before = np.append(0, np.cumsum(usable))
+        return Pools(self.rewards[usable], before[self.starts], self.local()[usable])
+
+    def local(self) -> Array:
+        """Per answer, its place in its whole pool."""
+        if self.places is not None:
+            return self.places
+        places: Array = np.arange(len(self.rewards)) - np.repeat(self.starts[:-1], np.diff(self.starts))
+        return places
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+
+class Seven(NamedTuple):
+    """places: (pools, 7) int32, in the order of POINTS; mean, std, skewness: (pools,) float64. Without an answer, or
+    with a reward that is no finite number: -1 and NaN; equal rewards have no skewness (NaN).
+    """
+
+    places: Array
+    mean: Array
+    std: Array
+    skewness: Array
+
+
+def seven_points(pools: Pools, ddof: int = 0) -> Seven:
+    """Of each pool, the answers nearest to its minimum, its mean with -2 to 2 standard deviations, and its maximum.
+
+    Source: docs/papers.md#sweet-spot.
+    """
+    count = len(pools)
+    found = Seven(np.full((count, 7), -1, np.int32), *(np.full(count, np.nan) for _ in range(3)))
+    on_all_cores(lambda first, last: mark_seven(*pools[:2], first, last, ddof, *found), count)
+    return found
+
+
+@njit(nogil=True, cache=True)
+def mark_seven(rewards, starts, first, last, ddof, places, means, stds, skews):  # type: ignore[no-untyped-def]
+    """`seven_points` of the pools first to last."""
+    for pool in range(first, last):
+        mine = rewards[starts[pool] : starts[pool + 1]]
+        count = len(mine)
+        if count == 0:
+            continue
+        finite, low, high = True, 0, 0
+        for n in range(count):
+            finite &= np.isfinite(mine[n])
+            if mine[n] < mine[low]:
+                low = n
+            if mine[n] > mine[high]:
+                high = n
+        if not finite:
+            continue
+        places[pool, 0], places[pool, 6] = low, high
+        least, span = mine[low], mine[high] - mine[low]
+        if span < TINY or span > HUGE:  # equal, or beyond what can be reckoned with
+            means[pool], stds[pool] = least, 0.0
+            places[pool, 1:6] = low
+            continue
+        scale = 1 / span
+        mean = 0.0
+        for n in range(count):  # from here on from 0 to 1, so that no size of rewards under- or overflows
+            mean += (mine[n] - least) * scale
+        mean /= count
+        squares, cubes = 0.0, 0.0
+        for n in range(count):
+            away = (mine[n] - least) * scale - mean
+            squares += away * away
+            cubes += away * away * away
+        std = np.sqrt(squares / (count - ddof))
+        means[pool], stds[pool] = least + mean * span, std * span
+        skews[pool] = cubes / count / (squares / count) ** 1.5
+        slack = SLACK * (1 + max(abs(least), abs(mine[high])) / span)
+        for point in range(1, 6):
+            target = mean + (point - 3) * std
+            nearest, best = abs((mine[0] - least) * scale - target), 0
+            for n in range(1, count):
+                distance = abs((mine[n] - least) * scale - target)
+                if distance < nearest - slack:
+                    nearest, best = distance, n
+            places[pool, point] = best
+
+
+@njit(nogil=True, cache=True)
+def draw(keys, pool, number, most):  # type: ignore[no-untyped-def]
+    """The n-th random number below `most` of a pool: splitmix64, by the pool's key."""
+    mixed = keys[pool] + np.uint64(number + 1) * np.uint64(GOLDEN)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(FIRST_MIX)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(SECOND_MIX)
+    return np.int64((mixed ^ (mixed >> np.uint64(31))) % np.uint64(most))
+
+
+@njit(nogil=True, cache=True)
+def shuffled(count, most, keys, pool):  # type: ignore[no-untyped-def]
+    """`most` of the numbers below `count`, in random order."""
+    order = np.arange(count)
+    for n in range(most):
+        other = n + draw(keys, pool, n, count - n)
+        order[n], order[other] = order[other], order[n]
+    return order[:most]
+
+
+@njit(nogil=True, cache=True)
+def mark_drawn(rewards, starts, first, last, keys, most, drawn, rejected):  # type: ignore[no-untyped-def]
+    """`most` answers of each pool at random into `drawn`, and the lowest of them into `rejected`."""
+    for pool in range(first, last):
+        mine = rewards[starts[pool] : starts[pool + 1]]
+        some = np.sort(shuffled(len(mine), min(most, len(mine)), keys, pool))
+        lowest = -1
+        for n in range(len(some)):
+            drawn[pool, n] = some[n]
+            if lowest < 0 or mine[some[n]] < mine[lowest]:
+                lowest = some[n]
+        rejected[pool] = lowest
+
+
+@njit(nogil=True, cache=True)
+def mark_other(starts, first, last, keys, chosen, rejected):  # type: ignore[no-untyped-def]
+    """Any answer but the chosen one, at random."""
+    for pool in range(first, last):
+        count = starts[pool + 1] - starts[pool]
+        if count > 1:
+            other = draw(keys, pool, 0, count - 1)
+            rejected[pool] = other + (other >= chosen[pool])
+
+
+@njit(nogil=True, cache=True)
+def mark_ordered(rewards, starts, first, last, places):  # type: ignore[no-untyped-def]
+    """Places from the lowest reward to the highest into `places`, (answers,)."""
+    for pool in range(first, last):
+        begin, end = starts[pool], starts[pool + 1]
+        places[begin:end] = np.argsort(rewards[begin:end], kind="mergesort")
+
+
+@njit(nogil=True, cache=True)
+def mark_pairs(rewards, starts, first, last, keys, chosen, rejected):  # type: ignore[no-untyped-def]
+    """Different pairs of each pool at random, as many as `chosen` and `rejected` have columns; the higher is chosen."""
+    for pool in range(first, last):
+        mine = rewards[starts[pool] : starts[pool + 1]]
+        count = len(mine)
+        every = count * (count - 1) // 2
+        most, kept, drawn = chosen.shape[1], 0, set([np.int64(-1)])
+        few = every <= ALL_PAIRS  # then all pairs are gone through in random order, else some are drawn, and again
+        order = shuffled(every, every, keys, pool) if few else np.zeros(0, np.int64)
+        for number in range(every if few else 8 * ALL_PAIRS + 8 * most):
+            if kept == most:
+                break
+            pair = order[number] if few else draw(keys, pool, number, every)
+            if not few:
+                if pair in drawn:
+                    continue
+                drawn.add(pair)
+            one = np.int64((1 + np.sqrt(1 + 8 * pair)) / 2)
+            while one * (one - 1) // 2 > pair:
+                one -= 1
+            while one * (one + 1) // 2 <= pair:
+                one += 1
+            other = pair - one * (one - 1) // 2
+            if mine[one] != mine[other]:
+                better = one if mine[one] > mine[other] else other
+                chosen[pool, kept], rejected[pool, kept] = better, one + other - better
+                kept += 1
+
+
+@njit(nogil=True, cache=True)
+def mark_tournament(rewards, starts, first, last, keys, chosen, rejected, rounds):  # type: ignore[no-untyped-def]
+    """The winner of a knock-out of each pool, and the first answer that it beat; the order is drawn, an odd one gets a
+    bye.
+    """
+    for pool in range(first, last):
+        mine = rewards[starts[pool] : starts[pool + 1]]
+        left = shuffled(len(mine), len(mine), keys, pool)
+        beaten = np.full(len(mine), -1)
+        while len(left) > 1:
+            after = np.empty((len(left) + 1) // 2, np.int64)
+            for n in range(0, len(left) - 1, 2):
+                one, other = left[n], left[n + 1]
+                if mine[other] > mine[one] or (mine[other] == mine[one] and other < one):
+                    one, other = other, one
+                after[n // 2] = one
+                if beaten[one] < 0:
+                    beaten[one] = other
+            if len(left) % 2:
+                after[-1] = left[-1]
+            left = after
+            rounds[pool] += 1
+        if len(left):
+            chosen[pool], rejected[pool] = left[0], beaten[left[0]]

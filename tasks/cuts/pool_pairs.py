@@ -1,0 +1,251 @@
+"""From scored pools to preferences: pairs by several rules at once, then the limits that need all pairs.
+
+Source: docs/papers.md#rip, #sweet-spot.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import orjson
+import polars as pl
+import pyarrow as pa
+from pydantic import Field
+
+from schemas.artifacts import Manifest
+from schemas.cut_settings import LIMITS, QUANTILES, CutSettings, Thresholds
+from schemas.errors import InputError
+from schemas.hashing import child_id
+from schemas.rows import Dropped, Pair, arrow_schema
+from storage.artifacts import Store, read_manifest, read_part
+from tasks.cores import Spread
+from tasks.cuts.guards import FLAGS, Known, PoolFacts
+from tasks.cuts.points import Array, Pools
+from tasks.cuts.rip import fit, within
+from tasks.cuts.rules import REASONS, Cut, cut, lengths_of
+from tasks.frames import FileStage, FrameStage
+from tasks.generators.dialogues.training_rows import load_tokenizer
+from tasks.scorers.r3 import tokens_of
+
+CARRIED = ("prompt", "system", "source", "note")
+
+
+class PreferencePair(Pair):
+    """A pair by one rule. evidence: what the rule knew, as JSON; rejected_length: in the rule's unit."""
+
+    margin: float
+    pair: int
+    chosen_policy: str
+    rejected_policy: str
+    rejected_length: int
+    flags: tuple[str, ...]
+    evidence: str
+
+
+class PoolReading(FrameStage):
+    """What a stage reads of a scored pool: the answers' texts, and one of its scores as the reward."""
+
+    reward: str = ""
+
+    def table(self, frame: pl.DataFrame) -> pa.Table:
+        """prompt_id, prompt, answers, rewards, finish_reasons. Raises InputError where the pools have no such score."""
+        scores = frame["scores"].to_list()
+        names = {score["scorer"] for mine in scores for score in mine}
+        if len(frame) and self.reward not in names:
+            raise InputError(f"the pools have no score {self.reward!r}; found {', '.join(sorted(names)) or 'none'}")
+        rewards: list[Any] = [
+            next((one["values"] for one in mine if one["scorer"] == self.reward), []) for mine in scores
+        ]
+        pools = frame["answers"].to_list()
+        texts, ends = (
+            [[answer[name] for answer in answers] for answers in pools] for name in ("text", "finish_reason")
+        )
+        return pa.table(
+            {
+                "prompt_id": pa.array(frame["id"].to_list(), pa.string()),
+                "prompt": pa.array(frame["prompt"].to_list(), pa.string()),
+                "answers": pa.array(texts, pa.list_(pa.string())),
+                "rewards": pa.array(rewards, pa.list_(pa.float64())),
+                "finish_reasons": pa.array(ends, pa.list_(pa.string())),
+            }
+        )
+
+
+class PoolSigns(FileStage, PoolReading):
+    """What length earns, and which answers are the same under many prompts, in files. docs/papers.md#guards."""
+
+    name: ClassVar = "pool_signs"
+    version: ClassVar = "1"
+
+    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread) -> None:
+        facts, read = PoolFacts(), 0
+        for seal in source.parts:
+            if seal.rows:
+                facts.add(self.table(pl.DataFrame(read_part(store, seal))))
+            read += seal.rows
+            tell(read)
+        facts.known().save(folder)
+
+
+@lru_cache(maxsize=4)
+def signs_at(root: Path, key: str) -> Known:
+    store = Store(root)
+    return Known.load(store.files_folder(read_manifest(store.manifest_path(PoolSigns.name, key))))
+
+
+class PoolPairs(PoolReading):
+    """Scored pools -> pairs, of each rule its own. Drops, by the first rule's reason: n<2, nan_reward, equal_reward,
+    same_text, all_flagged, content_filter.
+
+    signs: the key of `pool_signs`. tokenizers: filled in, the content of those that count lengths.
+    """
+
+    name: ClassVar = "pool_pairs"
+    version: ClassVar = "2"
+    needs: ClassVar = ("id", *CARRIED, "answers", "scores")
+    adds: ClassVar = tuple(PreferencePair.model_fields)
+
+    cuts: tuple[CutSettings, ...]
+    length_control: bool = False
+    leave_out: tuple[str, ...] = ()
+    signs: str = ""
+    tokenizers: tuple[str, ...] = ()
+
+    def rows_per_row(self) -> int:
+        return sum(one.pairs_per_pool for one in self.cuts)
+
+    def prepared(self, frame: pl.DataFrame, store: Path) -> tuple[pa.Table, Array | None, dict[str, Array]]:
+        """(pools with the rewards to cut by, answers that may take part, flags)."""
+        table = self.table(frame)
+        if not self.signs:
+            return table, None, {}
+        known = signs_at(store, self.signs)
+        flags = known.flags(table)
+        if self.length_control:
+            table = with_rewards(table, known.adjusted(table))
+        bad = [flags[flag] for flag in self.leave_out]
+        return table, ~np.logical_or.reduce(bad) if bad else None, flags
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        table, usable, flags = self.prepared(frame, store)
+        row_of = {row: n for n, row in enumerate(frame["id"].to_list())}
+        carried = {name: frame[name].to_list() for name in CARRIED}
+        answers = frame["answers"].to_list()
+        starts = Pools.of(table["rewards"]).starts
+        made: list[dict[str, Any]] = []
+        cuts = [cut(table, one, usable) for one in self.cuts]
+        for settings, found in zip(self.cuts, cuts, strict=True):
+            lengths = lengths_of(found.pairs["rejected"], token_counter(settings))
+            for n, row in enumerate(found.pairs.to_pylist()):
+                place = row_of[row["prompt_id"]]
+                made.append(
+                    self.pair(settings, row, found.evidence, answers[place], int(lengths[n]))
+                    | {name: values[place] for name, values in carried.items()}
+                    | {"flags": self.flags_of(flags, starts[place], row)}
+                )
+        paired = {row["parent_id"] for row in made}
+        drops = [Dropped(id=row, reason=reason_of(cuts, n)) for row, n in row_of.items() if row not in paired]
+        return pl.DataFrame(made, schema=pl.DataFrame(arrow_schema(PreferencePair).empty_table()).schema), drops
+
+    def pair(
+        self, settings: CutSettings, row: dict[str, Any], evidence: Sequence[str], answers: Sequence[Any], length: int
+    ) -> dict[str, Any]:
+        parent, number = row["prompt_id"], row.get("pair", 0)
+        chosen, rejected = answers[row["chosen_index"]], answers[row["rejected_index"]]
+        told = {name: row[name] for name in evidence}
+        if "drawn" in told:  # numbered as chosen_index and rejected_index are
+            told["drawn"] = [answers[place]["answer_index"] for place in told["drawn"]]
+        return {
+            **{name: row[name] for name in ("chosen", "rejected", "chosen_reward", "rejected_reward", "margin")},
+            "id": child_id(parent, f"{settings.label}-{number}"),
+            "parent_id": parent,
+            "cut": settings.label,
+            "pair": number,
+            "chosen_index": chosen["answer_index"],
+            "rejected_index": rejected["answer_index"],
+            "chosen_policy": chosen["policy"],
+            "rejected_policy": rejected["policy"],
+            "rejected_length": length,
+            "evidence": orjson.dumps(told).decode(),
+        }
+
+    @staticmethod
+    def flags_of(flags: dict[str, Array], start: int, row: dict[str, Any]) -> list[str]:
+        """What is wrong with either answer, for instance rejected:addresses_judge."""
+        sides = (("chosen", row["chosen_index"]), ("rejected", row["rejected_index"]))
+        return [f"{side}:{flag}" for side, place in sides for flag in FLAGS if flags and flags[flag][start + place]]
+
+
+class Preferences(FrameStage):
+    """Marks pairs that are within their rule's limits: adds `within`, and the limits. docs/papers.md#rip, step 5.
+
+    limits: by rule, those that are not fitted on these pairs. Duplicates take no part in fitting.
+    """
+
+    name: ClassVar = "preferences"
+    version: ClassVar = "1"
+    whole: ClassVar = True
+    needs: ClassVar = ("id", "cut", "kept", *LIMITS[:2], "margin")
+    adds: ClassVar = ("within", *(f"limit_{name}" for name in LIMITS))
+
+    cuts: tuple[CutSettings, ...]
+    fixed: dict[str, Thresholds] = Field(default_factory=dict)
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        good = np.ones(len(frame), bool)
+        columns = {name: np.full(len(frame), np.nan) for name in LIMITS}
+        for settings in self.cuts:
+            if settings.rule != "rip":
+                continue
+            mine = (frame["cut"] == settings.label).to_numpy()
+            metrics = {
+                name: frame[column].to_numpy() for name, column in zip(LIMITS, (*LIMITS[:2], "margin"), strict=True)
+            }
+            kept = mine & frame["kept"].to_numpy()
+            limits = self.fixed.get(settings.label) or fit(
+                {name: values[kept] for name, values in metrics.items()}, quantiles_of(settings), own_limits(settings)
+            )
+            for verdict in within(metrics, limits).values():
+                good &= verdict | ~mine
+            for name in LIMITS:
+                if (limit := getattr(limits, name)) is not None:
+                    columns[name][mine] = limit
+        marked = frame.with_columns(within=pl.Series(good)).with_columns(
+            pl.Series(f"limit_{name}", values).fill_nan(None) for name, values in columns.items()
+        )
+        return marked, []
+
+
+def quantiles_of(settings: CutSettings) -> dict[str, float | None]:
+    """Which quantile each of RIP's limits is fitted at."""
+    return {name: getattr(settings, quantile) for name, quantile in zip(LIMITS, QUANTILES, strict=True)}
+
+
+def own_limits(settings: CutSettings) -> Thresholds:
+    """The limits that the settings give as numbers."""
+    unit = {"length": settings.length, "tokenizer": settings.tokenizer}
+    return Thresholds(**unit, **{name: getattr(settings, name) for name in LIMITS})
+
+
+def token_counter(settings: CutSettings) -> Callable[[str], int] | None:
+    """What counts an answer's length; None for characters. Raises InputError for a tokenizer that is not there."""
+    if settings.length == "characters":
+        return None
+    if settings.tokenizer:
+        encode = load_tokenizer(settings.tokenizer, chat=False).encode
+        return lambda text: len(encode(text, add_special_tokens=False))
+    return lambda text: len(tokens_of(text))
+
+
+def with_rewards(table: pa.Table, rewards: Array) -> pa.Table:
+    """The same pools with other rewards, (answers,)."""
+    starts = Pools.of(table["rewards"]).starts
+    column = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(rewards))
+    return table.set_column(table.column_names.index("rewards"), "rewards", column)
+
+
+def reason_of(cuts: Sequence[Cut], pool: int) -> str:
+    """Why the first rule made no pair of a pool."""
+    return next((REASONS[made.reasons[pool]] for made in cuts if made.reasons[pool]), "no_pair")

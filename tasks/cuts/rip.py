@@ -1,0 +1,38 @@
+"""RIP: keep the prompts whose rejected answer is good and long and not far below the chosen one.
+
+Source: docs/papers.md#rip. It removes prompts, and never pairs answers anew.
+"""
+
+import numpy as np
+
+from schemas.cut_settings import LIMITS, Thresholds
+from tasks.cuts.points import Array
+
+Metrics = dict[str, Array]
+"""rejected_reward, rejected_length, gap: (pairs,) numbers."""
+
+
+def fit(metrics: Metrics, quantiles: dict[str, float | None], fixed: Thresholds) -> Thresholds:
+    """Limits at quantiles of the pairs' metrics, linear between two pairs; None asks for no such limit, and one that is
+    fixed is not fitted.
+    """
+    count = len(metrics["gap"])
+    asked = {name: at for name, at in quantiles.items() if at is not None and getattr(fixed, name) is None}
+    found = {name: float(np.quantile(metrics[name], at)) for name, at in asked.items() if count}
+    return fixed.model_copy(update={**found, "quantiles": {name: asked[name] for name in found}, "pairs": count})
+
+
+def within(metrics: Metrics, limits: Thresholds) -> dict[str, Array]:
+    """Per limit, (pairs,) bool: at least the reward, at least the length, at most the gap."""
+    found = {}
+    for name in LIMITS:
+        limit = getattr(limits, name)
+        if limit is not None:
+            found[name] = metrics[name] <= limit if name == "gap" else metrics[name] >= limit
+    return found
+
+
+def keeps(metrics: Metrics, limits: Thresholds) -> Array:
+    """(pairs,) bool: within every limit."""
+    kept: Array = np.logical_and.reduce([np.ones(len(metrics["gap"]), bool), *within(metrics, limits).values()])
+    return kept

@@ -1,0 +1,245 @@
+"""Benchmark prompts among training rows: by runs of words, and by meaning.
+
+Source: docs/papers.md#contamination.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from schemas.rows import Dropped
+from storage.artifacts import Store, read_artifact, read_manifest
+from storage.plain_files.rows import KNOWN
+from tasks.cuts.points import Array
+from tasks.dedup.word_grams import grams_of, operands_of
+from tasks.frames import FrameStage
+from tasks.texts.words import grams, words_of
+from tasks.vectors.embeddings import embed_whole, embedder_name
+from tasks.vectors.links import BLOCK
+
+LONG, SHORT = 13, 8  # words in a run; of a benchmark prompt of fewer than 8, all words must be the same
+ADDED = ("contaminated", "benchmark", "matched_id", "evidence")
+
+
+class Match(NamedTuple):
+    """Which turn of a benchmark a row matches, by its place among all turns, and by what."""
+
+    turn: int
+    evidence: str
+
+
+class WordIndex:
+    """Runs of words of benchmark turns: 13 in a row, 8 where the turn is shorter than 13, all where shorter than 8.
+
+    Where it is shorter than 13, the operators between the words must be the same, too: `2 + 2 = ?` is not `2 - 2 = ?`.
+    """
+
+    def __init__(self, turns: Sequence[str]) -> None:
+        self.turns = turns
+        self.words = [words_of(turn) for turn in turns]
+        self.tables = []
+        for length, fewest, most in ((LONG, LONG, sys.maxsize), (SHORT, SHORT, LONG - 1), (SHORT, 0, SHORT - 1)):
+            members = [n for n, words in enumerate(self.words) if fewest <= len(words) <= most]
+            whole = fewest == 0
+            runs = grams_of([turns[n] for n in members], length, operands_of if whole else words_of)
+            owners = np.repeat(np.array(members, np.int64), np.diff(runs.starts))
+            order = np.lexsort((owners, runs.hashes))
+            self.tables.append((length, whole, runs.hashes[order], owners[order]))
+
+    def find(self, texts: Sequence[str]) -> dict[int, Match]:
+        """By place in `texts`, the first turn that shares a run, the longer runs first."""
+        lengths = [len(words_of(text)) for text in texts]
+        matches: dict[int, Match] = {}
+        for length, whole, hashes, owners in self.tables:
+            if not len(hashes):
+                continue
+            places = [n for n, count in enumerate(lengths) if (count < length) == whole and n not in matches]
+            runs = grams_of([texts[n] for n in places], length, operands_of if whole else words_of)
+            first, end = (np.searchsorted(hashes, runs.hashes, side) for side in ("left", "right"))
+            hits = np.flatnonzero(first < end)
+            rows = np.searchsorted(runs.starts, hits, "right") - 1
+            for hit, row in zip(hits.tolist(), rows.tolist(), strict=True):
+                place = places[row]
+                for turn in owners[first[hit] : end[hit]].tolist():
+                    if place in matches and matches[place].turn <= turn:
+                        break
+                    if evidence := self.shared(texts[place], turn, length, whole):
+                        matches[place] = Match(turn, evidence)
+        return matches
+
+    def shared(self, text: str, turn: int, length: int, whole: bool) -> str:
+        """The run in words; empty where only the hashes agree, or only the words and not the operators."""
+        tokens = words_of if len(self.words[turn]) >= LONG else operands_of
+        words, known = tokens(text), tokens(self.turns[turn])
+        if whole:
+            return f"the same words: {' '.join(words)}" if words == known else ""
+        runs = set(grams(known, length))
+        return next((f"{length} words: {' '.join(run)}" for run in grams(words, length) if run in runs), "")
+
+
+class Benchmarks:
+    """The turns of several benchmarks, and how to find them."""
+
+    def __init__(self, root: Path, benchmarks: Sequence[tuple[str, str]], layers: Sequence[str], embedder: str) -> None:
+        store = Store(root)
+        frames = []
+        for name, key in benchmarks:
+            rows = pl.DataFrame(read_artifact(store, read_manifest(store.manifest_path(KNOWN.stage, key))))
+            frames.append(rows.select(pl.lit(name).alias("benchmark"), "name", "turns").explode("turns"))
+        self.turns = pl.concat(frames)
+        texts = self.turns["turns"].to_list()
+        self.words = WordIndex(texts) if "words" in layers else None
+        self.vectors = embed_whole(embedder, texts, root) if "meaning" in layers else None
+        self.embedder, self.root = embedder, root
+
+    def find(self, texts: Sequence[str], threshold: float) -> dict[int, Match]:
+        matches = self.words.find(texts) if self.words else {}
+        if self.vectors is not None and (left := [n for n in range(len(texts)) if n not in matches]):
+            vectors = embed_whole(self.embedder, [texts[n] for n in left], self.root)
+            for start in range(0, len(left), BLOCK):
+                turns, alike = nearest(vectors[start : start + BLOCK], self.vectors)
+                for n in np.flatnonzero(alike >= threshold).tolist():
+                    matches[left[start + n]] = Match(int(turns[n]), f"cosine {alike[n]:.3f}")
+        return matches
+
+
+def nearest(vectors: Array, others: Array) -> tuple[Array, Array]:
+    """Per row the place of the nearest other and their cosine, rounded to six places; the first of equal ones."""
+    product = np.round(vectors @ others.T, 6)
+    best = product.argmax(axis=1)
+    return best, np.take_along_axis(product, best[:, None], 1)[:, 0]
+
+
+@lru_cache(maxsize=1)
+def benchmarks_in(
+    root: Path, benchmarks: tuple[tuple[str, str], ...], layers: tuple[str, ...], embedder: str
+) -> Benchmarks:
+    return Benchmarks(root, benchmarks, layers, embedder)
+
+
+class Contamination(FrameStage):
+    """Rows -> the same with `contaminated`, `benchmark` (its name), `matched_id` (the id of its prompt there) and
+    `evidence` (the words in common, or the cosine). found: drop also takes them out of what is kept (`kept`).
+
+    columns: texts, lists of texts, and lists of messages; every text and every message is compared by itself.
+    benchmarks: (name, key of its artifact).
+    """
+
+    version: ClassVar = "2"
+    needs: ClassVar = ("id",)
+    adds: ClassVar[tuple[str, ...]] = (*ADDED, "kept")
+    embeds: ClassVar = True
+
+    columns: tuple[str, ...] = ("prompt",)
+    benchmarks: tuple[tuple[str, str], ...]
+    found: Literal["drop", "mark"] = "drop"
+    layers: tuple[Literal["words", "meaning"], ...] = ("words", "meaning")
+    threshold: float = 0.9
+    embedder: str = "minilm"
+    embedder_identity: str = Field("", description="filled in from `embedder`, where meaning is looked at")
+
+    @classmethod
+    def with_embedder(cls, **fields: Any) -> "Contamination":
+        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
+        identity = embedder_name(fields["embedder"]) if "meaning" in fields["layers"] else ""
+        return cls.model_validate({**fields, "embedder_identity": identity})
+
+    def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
+        found = super().identity(engines)
+        if "meaning" not in self.layers:
+            found["settings"].pop("embedder")
+        return found
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        there = benchmarks_in(store, self.benchmarks, self.layers, self.embedder)
+        texts, rows = turns_of(frame, self.columns)
+        found: list[Any] = [None] * frame.height
+        for place, match in sorted(there.find(texts, self.threshold).items(), reverse=True):
+            name, row_id, _ = there.turns.row(match.turn)
+            found[rows[place]] = (name, row_id, match.evidence)  # at last, the first turn's
+        columns = zip(*(one or (None, None, None) for one in found), strict=True) if found else ((), (), ())
+        added = [
+            pl.Series(name, list(values), dtype=pl.String) for name, values in zip(ADDED[1:], columns, strict=True)
+        ]
+        contaminated = pl.Series("contaminated", [one is not None for one in found], dtype=pl.Boolean)
+        kept = frame["kept"] if "kept" in frame.columns else pl.repeat(True, frame.height, eager=True)
+        if self.found == "drop":
+            kept = kept & ~contaminated
+        return frame.with_columns(contaminated, *added, kept.alias("kept")), []
+
+
+def turns_of(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[list[str], list[int]]:
+    """(texts, the row of each), in the order of rows and columns: of a column of messages or of texts, each by itself;
+    nothing of what is null.
+    """
+    turns = []
+    for name in columns:
+        dtype, column = frame.schema[name], pl.col(name)
+        if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
+            column = column.list.eval(pl.element().struct.field("content"))
+        turns.append(column.fill_null([]) if isinstance(dtype, pl.List) else pl.concat_list(column.cast(pl.String)))
+    flat = frame.select(row=pl.int_range(pl.len()), turn=pl.concat_list(turns)).explode("turn").drop_nulls()
+    return flat["turn"].to_list(), flat["row"].to_list()
+
+
+class CleanRows(Contamination):
+    """Of the rows of a file."""
+
+    name: ClassVar = "clean_rows"
+
+
+class CleanPairs(Contamination):
+    """Of preference pairs."""
+
+    name: ClassVar = "clean_pairs"
+
+    columns: tuple[str, ...] = ("system", "prompt", "chosen", "rejected")
+
+
+class DroppedContamination(Contamination):
+    """As Contamination, before models are asked: with found=drop such rows are dropped, as `contaminated`, and nothing
+    is added.
+    """
+
+    adds: ClassVar[tuple[str, ...]] = ()
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        marked, _ = super().apply(frame, store)
+        if self.found == "mark":
+            return marked, []
+        gone = marked.filter("contaminated")
+        drops = [
+            Dropped(id=row, reason="contaminated", detail=f"{benchmark} {matched}: {evidence}"[:500])
+            for row, benchmark, matched, evidence in gone.select("id", *ADDED[1:]).iter_rows()
+        ]
+        return marked.filter(~pl.col("contaminated")).drop(*ADDED, "kept"), drops
+
+
+class CleanInstructions(DroppedContamination):
+    """Of instructions."""
+
+    name: ClassVar = "clean_instructions"
+
+    columns: tuple[str, ...] = ("system", "prompt")
+
+
+class CleanInputs(DroppedContamination):
+    """Of made-up user inputs."""
+
+    name: ClassVar = "clean_inputs"
+
+    columns: tuple[str, ...] = ("pseudo_input",)
+
+
+class CleanTurns(DroppedContamination):
+    """Of conversations' turns, by their questions and what was said before."""
+
+    name: ClassVar = "clean_turns"
+
+    columns: tuple[str, ...] = ("history", "question")

@@ -1,0 +1,1 @@
+"""Stages that make rows, one file or folder a method."""

@@ -1,0 +1,1 @@
+"""Role-swap dialogues from an application's prompt (GenPI)."""

@@ -1,0 +1,118 @@
+"""Signs of a dialogue's quality, each a column, and the cut that reads them. docs/papers.md#genpi, "signs"; ours."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+
+from schemas.applications import AGENT, USER
+from schemas.dialogue_settings import CutSettings
+from schemas.dialogues import Dialogue, SignedDialogue
+from schemas.errors import Drop
+from schemas.rows import Dropped, arrow_schema
+from schemas.texts import normalised
+from tasks.frames import FrameStage
+from tasks.texts.patterns import fits, searched
+from tasks.texts.words import GRAM, grams, rouge_l, words_of
+
+ENVIRONMENT_LABELS = rf"^\s*({re.escape(USER)}|user:|human:|customer:|environment:|observation:)"
+AGENT_LABELS = rf"^\s*({re.escape(AGENT)}|agent:|assistant:)"
+SIGNS = tuple(name for name in SignedDialogue.model_fields if name not in Dialogue.model_fields)
+
+
+def found(patterns: Sequence[str], text: str) -> bool:
+    """Whether any of the patterns is there; an empty one never is."""
+    return any(pattern and searched(pattern, text, re.MULTILINE | re.IGNORECASE) for pattern in patterns)
+
+
+def share(verdicts: Sequence[bool]) -> float | None:
+    return sum(verdicts) / len(verdicts) if verdicts else None
+
+
+def copied(texts: Sequence[str], source: set[tuple[str, ...]]) -> float:
+    """The share of the texts' words that stand in a run of 8 which is in `source`."""
+    total = covered = 0
+    for text in texts:
+        words, until = words_of(text), 0
+        for place, gram in enumerate(grams(words)):
+            if gram in source:
+                covered += place + GRAM - max(until, place)
+                until = place + GRAM
+        total += len(words)
+    return covered / total if total else 0.0
+
+
+def signs_of(dialogue: Mapping[str, Any]) -> dict[str, Any]:
+    """The signs of one dialogue; SignedDialogue says what each means."""
+    application, turns = dialogue["application"], dialogue["turns"]
+    environment = application["environment"]
+    agent = [turn["content"] or called(turn["tool_calls"]) for turn in turns if turn["role"] == "assistant"]
+    replies = [turn["content"] for turn in turns if turn["role"] != "assistant"]
+    spoken = [turn["content"] for turn in turns if turn["role"] == "assistant" and turn["content"]]
+    both = [(s, r) for s, r in zip(replies, dialogue["real_observations"] or (), strict=False) if r is not None]
+    told = (turn["content"] for turn in application["turns"] if turn["role"] == "user")  # its agent turns are a model
+    prompt = {gram for text in told for gram in grams(words_of(text))}
+    failure = environment["failure"]
+    return {
+        "repeated_turns": len(agent) - len({normalised(text) for text in agent}),
+        "confused_agent": sum(found((environment["marks"], ENVIRONMENT_LABELS), text) for text in spoken),
+        "confused_environment": sum(found((application["marks"], AGENT_LABELS), text) for text in replies),
+        "format_adherence": share([is_action(application["action"], text) for text in spoken])
+        if application["action"]
+        else None,
+        "copied_prompt": copied((*agent, *replies), prompt),
+        "observation_chars": sum(map(len, replies)) / len(replies) if replies else 0.0,
+        "realism": sum(rouge_l(s, r) for s, r in both) / len(both) if both else None,
+        "same_outcome": share([found((failure,), s) == found((failure,), r) for s, r in both]) if failure else None,
+    }
+
+
+def called(tool_calls: Sequence[Mapping[str, Any]]) -> str:
+    """Tool calls as text, without their ids: the same call again is the same text."""
+    return " ".join(f"{call['function']['name']}({call['function']['arguments']})" for call in tool_calls)
+
+
+def is_action(pattern: str, text: str) -> bool:
+    """Whether an agent's turn is, from end to end, what the application's grammar allows."""
+    return fits(pattern, text.strip())
+
+
+class DialogueSigns(FrameStage):
+    """Adds the signs to dialogues, and the cut's verdict over them; a dialogue that is cut stays in the artifact."""
+
+    name: ClassVar = "dialogue_signs"
+    version: ClassVar = "1"
+    needs: ClassVar = ("id", "application", "turns", "real_observations", "end_reason", "cut_turns", "agent_turns")
+    adds: ClassVar = SIGNS
+
+    limits: CutSettings = CutSettings()
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        empty = pl.DataFrame(arrow_schema(SignedDialogue).empty_table()).select(SIGNS).drop("kept", "cut_by")
+        signs: list[dict[str, Any]] = []
+        dropped: list[Dropped] = []
+        for row in frame.select(self.needs).iter_rows(named=True):
+            try:
+                signs.append(signs_of(row))
+            except Drop as drop:
+                dropped.append(Dropped(id=row["id"], reason=drop.reason, detail=drop.detail))
+        left = frame.filter(~pl.col("id").is_in([row.id for row in dropped]))
+        return self.cut(pl.concat([left, pl.DataFrame(signs, schema=empty.schema)], how="horizontal")), dropped
+
+    def cut(self, signed: pl.DataFrame) -> pl.DataFrame:
+        """Adds `kept` and `cut_by`, the first sign that a dialogue fails by."""
+        limits = self.limits
+        fails = {
+            "end_reason": pl.col("end_reason").is_in(limits.ends),
+            "agent_turns": pl.col("agent_turns") < limits.min_agent_turns,
+            "format_adherence": pl.col("format_adherence") < limits.min_format_adherence,
+            "confused_agent": pl.col("confused_agent") > limits.max_confused_agent,
+            "confused_environment": pl.col("confused_environment") > limits.max_confused_environment,
+            "repeated_turns": pl.col("repeated_turns") > limits.max_repeated_turns,
+            "cut_turns": pl.col("cut_turns") > limits.max_cut_turns,
+            "copied_prompt": pl.col("copied_prompt") > limits.max_copied_prompt,
+        }
+        first = pl.coalesce([pl.when(fail).then(pl.lit(name)) for name, fail in fails.items()] + [pl.lit("")])
+        return signed.with_columns(cut_by=first).with_columns(kept=pl.col("cut_by") == "")

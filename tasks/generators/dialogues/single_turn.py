@@ -1,0 +1,97 @@
+"""What an application's prompt changes: first answers without it and with it, and the reason for the difference.
+
+Source: docs/papers.md#genpi, steps S2 and S3.
+"""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from schemas.applications import Turn
+from schemas.calls import Message, Request, Sampling
+from schemas.dialogues import PseudoInput, Reasoned, SingleTurn
+from schemas.errors import Drop
+from tasks.generators.dialogues.tools import as_text, functions_of, read_turn, turn_schema
+from tasks.prompts import load
+from tasks.recipe import Recipe, Steps, ask_until
+
+SYSTEM = Message(role="system", content="You are a helpful assistant.")
+
+
+def as_messages(turns: tuple[Turn, ...]) -> tuple[Message, ...]:
+    """A prompt's turns as a model is given them."""
+    return tuple(Message(role=turn.role, content=turn.content) for turn in turns)
+
+
+def warmer(sampling: Sampling) -> Sampling:
+    """For another attempt: at temperature 0 it would say the same again."""
+    return sampling.model_copy(update={"temperature": max(0.7, sampling.temperature)})
+
+
+class Outputs(Recipe[PseudoInput, SingleTurn]):
+    """Input -> the student's answer (the input alone) and the teacher's (the whole prompt, then the input); a tool call
+    is written as JSON.
+
+    Source: docs/papers.md#genpi, step S2; the paper: temperature 0, 2,048 tokens.
+    """
+
+    name: ClassVar = "outputs"
+    version: ClassVar = "2"
+    roles: ClassVar = ("student", "teacher")
+
+    prompts: ClassVar = {"role_swap/agent": ("tools",)}
+
+    sampling: Sampling = Sampling(temperature=0, top_p=1, max_tokens=2048)
+    attempts: int = Field(3, ge=1, description="for a tool call that is malformed")
+
+    def requests_per_row(self) -> int:
+        return 1 + self.attempts
+
+    def steps(self, row: PseudoInput) -> Steps[SingleTurn]:
+        application, tools = row.application, row.application.tools
+        persona = load("role_swap/agent").render(row=row, tools=functions_of(tools)) if tools else (SYSTEM,)
+        alone = (SYSTEM, Message(role="user", content=application.for_student(row.pseudo_input)))
+        prompted = (*persona, *as_messages(application.opened(row.pseudo_input)))
+        ask = Request(role="teacher", messages=prompted, sampling=self.sampling, schema_=turn_schema(tools))
+        student, teacher = yield [Request(role="student", messages=alone, sampling=self.sampling), ask]
+        try:
+            act = read_turn(teacher.text, tools)
+        except Drop:
+            if self.attempts == 1:
+                raise
+            again = ask.model_copy(update={"sample": 1, "sampling": warmer(self.sampling)})
+            act = yield from ask_until(again, self.attempts - 1, lambda said: read_turn(said.text, tools))
+        outputs = {"student": student.text.strip(), "teacher": as_text(act)}
+        if empty := [whose for whose, text in outputs.items() if not text]:
+            raise Drop(f"empty_answer: the {empty[0]}'s")
+        return SingleTurn.child_of(
+            row,
+            self.name,
+            student_output_single=outputs["student"],
+            teacher_output_single=outputs["teacher"],
+            student_finish_reason=student.finish_reason,
+            teacher_finish_reason=teacher.finish_reason,
+            teacher_calls_tool=bool(act.tool),
+        )
+
+
+class Reasons(Recipe[SingleTurn, Reasoned]):
+    """Both answers -> why the prompt made the difference.
+
+    Source: docs/papers.md#genpi, step S3; the paper: temperature 0.7, top_p 0.9, 512 tokens.
+    """
+
+    name: ClassVar = "reasons"
+    version: ClassVar = "1"
+    roles: ClassVar = ("author",)
+    prompts: ClassVar = {"role_swap/reason": ()}
+
+    sampling: Sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=512)
+
+    def steps(self, row: SingleTurn) -> Steps[Reasoned]:
+        [said] = yield [
+            Request(role="author", messages=load("role_swap/reason").render(row=row), sampling=self.sampling)
+        ]
+        if not said.text.strip():
+            raise Drop("empty_reason")
+        return Reasoned.child_of(row, self.name, reason=said.text.strip())

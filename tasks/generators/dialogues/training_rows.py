@@ -1,0 +1,189 @@
+"""Training rows for prompt internalization: SFT rows, prompt-generation rows, and their joint loss's weights.
+
+Source: docs/papers.md#genpi, step S5.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+from pydantic import Field
+
+from schemas.applications import Application
+from schemas.dialogues import Dialogue, TrainingRow
+from schemas.errors import InputError
+from schemas.hashing import child_id, content_hash, file_checksum
+from schemas.rows import Dropped, arrow_schema
+from tasks.frames import FrameStage
+from tasks.generators.dialogues.signs import called
+from tasks.generators.dialogues.talk import END
+
+CHARS_PER_TOKEN = 4
+IGNORED = -100
+GUESS = (
+    "A context in front of the input below turned the bad output into the good output. "
+    "Guess the context and give the reason."
+)
+Message = dict[str, Any]
+
+
+def without_end(turns: Sequence[Message]) -> list[Message]:
+    """The end-trim rule: the last turn goes if it is the environment's and contains the end marker."""
+    ends = bool(turns) and turns[-1]["role"] != "assistant" and END in turns[-1]["content"]
+    return list(turns[:-1] if ends else turns)
+
+
+def said(role: str, content: str) -> Message:
+    return {"role": role, "content": content, "tool_calls": [], "tool_call_id": ""}
+
+
+def sft_messages(row: Mapping[str, Any], application: Application) -> list[Message]:
+    """The student's input, then the dialogue: what the model must do without the prompt."""
+    return [said("user", application.for_student(row["pseudo_input"])), *without_end(row["turns"])]
+
+
+def prompt_generation_messages(row: Mapping[str, Any], application: Application) -> list[Message]:
+    """Input, bad and good output; the whole prompt and the reason are the target."""
+    asked = (
+        f"{GUESS}\n\n### Input\n{row['pseudo_input']}\n\n### Bad Output\n{row['student_output_single']}"
+        f"\n\n### Good Output\n{row['teacher_output_single']}"
+    )
+    return [
+        said("user", asked),
+        said("assistant", f"### Context\n{application.context}\n\n### Reason\n{row['reason']}"),
+    ]
+
+
+@cache
+def load_tokenizer(name: str, *, chat: bool = True) -> Any:
+    """A transformers tokenizer, with a chat template unless `chat` is false. Raises InputError."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
+    except (OSError, ValueError) as error:
+        raise InputError(f"there is no tokenizer {name!r}; expected a folder or a Hub id ({error})") from error
+    if chat and not tokenizer.chat_template:
+        raise InputError(f"the tokenizer {name} has no chat template; name one of a chat model")
+    return tokenizer
+
+
+def tokenizer_identity(name: str) -> str:
+    """What identifies a tokenizer: its files' content, or the Hub id."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return name
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".jinja", ".model", ".txt"))
+    return content_hash([[path.name, file_checksum(path)] for path in files])
+
+
+def label_mask(tokenizer: Any, messages: Sequence[Message], *, most: int | None = None) -> tuple[list[int], list[int]]:
+    """(input_ids, labels) as the joint loss trains them: labels are -100 but for the assistant's tokens.
+
+    Each assistant turn's labels run to its end of turn, which is trained, too; what the template puts before (a BOS, a
+    role's header) is not. most: tokens that are trained of each turn at most (the paper's target_max_len 512).
+    """
+    ids: list[int] = []
+    labels: list[int] = []
+
+    def rendered(upto: int, prompt: bool) -> list[int]:
+        found: list[int] = tokenizer.apply_chat_template(
+            list(messages[:upto]), add_generation_prompt=prompt, tokenize=True, return_dict=False
+        )
+        return found
+
+    for place, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before, after = rendered(place, True), rendered(place + 1, False)
+        if after[: len(before)] != before or before[: len(ids)] != ids:
+            raise InputError("this chat template rewrites earlier turns, so its assistant turns cannot be told apart")
+        target = after[len(before) :]
+        ends = [at for at, token in enumerate(target) if token == tokenizer.eos_token_id]
+        trained = ends[-1] + 1 if ends else len(target)  # what follows, such as a line break, belongs to the template
+        if most is not None:
+            trained = min(trained, most)
+        labels += [IGNORED] * (len(before) - len(ids)) + target[:trained] + [IGNORED] * (len(target) - trained)
+        ids = after
+    return ids, labels
+
+
+def target_tokens(text: str, tokenizer: str) -> int:
+    """Tokens of one assistant turn; a quarter of its characters where no tokenizer is given."""
+    if not tokenizer:
+        return math.ceil(len(text) / CHARS_PER_TOKEN)
+    return len(load_tokenizer(tokenizer).encode(text, add_special_tokens=False))
+
+
+class TrainingRows(FrameStage):
+    """Signed dialogues -> an SFT row per kept one and a prompt-generation row per input, with the joint loss's weights.
+
+    The SFT rows of an input's branches share `joint_ratio`; the prompt-generation row has the rest. Source:
+    docs/papers.md#genpi, step S5.
+    """
+
+    name: ClassVar = "training_rows"
+    version: ClassVar = "1"
+    needs: ClassVar = (*Dialogue.model_fields, "kept", "cut_by")
+    adds: ClassVar = tuple(TrainingRow.model_fields)
+
+    joint_ratio: float | None = Field(None, ge=0, le=1, description="instead of the applications' own")
+    tokenizer: str = Field("", description="a folder or Hub id, to count targets' tokens by")
+
+    def rows_per_row(self) -> int:
+        return 2
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        dialogues = list(frame.iter_rows(named=True))
+        kept: dict[tuple[str, str], int] = {}
+        for row in dialogues:
+            kept[input_of(row)] = kept.get(input_of(row), 0) + row["kept"]
+        made: list[dict[str, Any]] = []
+        told: set[tuple[str, str]] = set()
+        dropped: list[Dropped] = []
+        for row in dialogues:
+            application = Application.model_validate(row["application"])
+            ratio = application.joint_ratio if self.joint_ratio is None else self.joint_ratio
+            before = len(made)
+            if row["kept"]:
+                weight = ratio / kept[input_of(row)]
+                made.append(self.row(row, application, "sft", sft_messages(row, application), ratio, weight))
+            if input_of(row) not in told:
+                told.add(input_of(row))
+                messages = prompt_generation_messages(row, application)
+                made.append(self.row(row, application, "prompt_generation", messages, ratio, 1 - ratio))
+            if len(made) == before:
+                dropped.append(Dropped(id=row["id"], reason=f"cut_by_{row['cut_by']}"))
+        schema = pl.DataFrame(arrow_schema(TrainingRow).empty_table()).schema
+        return pl.DataFrame(made, schema=schema), dropped
+
+    def row(
+        self,
+        row: Mapping[str, Any],
+        application: Application,
+        kind: str,
+        messages: list[Message],
+        ratio: float,
+        weight: float,
+    ) -> dict[str, Any]:
+        said = [message for message in messages if message["role"] == "assistant"]
+        targets = [message["content"] or called(message["tool_calls"]) for message in said]
+        return {
+            "id": child_id(row["id"], kind),
+            "parent_id": row["id"],
+            "application_name": application.name,
+            "kind": kind,
+            "messages": messages,
+            "tools": application.tools if kind == "sft" else "",
+            "joint_ratio": ratio,
+            "weight": weight,
+            "longest_target_tokens": max(target_tokens(text, self.tokenizer) for text in targets),
+        }
+
+
+def input_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    """What the branches of one input have in common."""
+    return row["application"]["id"], row["pseudo_input"]

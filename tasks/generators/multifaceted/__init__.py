@@ -1,0 +1,1 @@
+"""Multifaceted system messages, answers, and a bench of values (Janus)."""

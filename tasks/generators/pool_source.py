@@ -1,0 +1,94 @@
+"""Pools that a file brings, as an artifact: what scorers and cuts take."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from schemas.artifacts import Manifest, PartSeal
+from schemas.errors import InputError
+from schemas.hashing import content_hash
+from schemas.pools import PolicyAnswer, Score, ScoredPool
+from schemas.rows import Dropped
+from schemas.settings import FileSettings
+from storage.artifacts import CALLS, Store, rows_to_table, seal_part, sealed_artifact, sealed_part, write_manifest
+from storage.plain_files.pool_rows import ENDS
+from storage.plain_files.pools import PoolFile, over
+from storage.plain_files.rows import fingerprint
+from tasks.running.stages import columns_of
+
+POOLS = "pools"
+VERSION = "2"
+REWARD = "reward"
+
+
+def pools_key(file: PoolFile, rows_per_part: int, limit: int | None = None) -> str:
+    """The key of a file's artifact: its content and how it is read."""
+    columns = [file.id, file.prompt, file.answer, file.reward, file.reference, list(file.extra)]
+    read = [Path(file.path).name, *columns, file.single_turn]
+    return content_hash([POOLS, VERSION, fingerprint(FileSettings(path=file.path)), read, rows_per_part, limit])
+
+
+def ingest_pools(store: Store, file: PoolFile, rows_per_part: int, run: str, limit: int | None = None) -> Manifest:
+    """Read a file's pools into an artifact. Its rewards, and each extra column, become scores of those names. Raises
+    InputError when there is no pool.
+    """
+    key = pools_key(file, rows_per_part, limit)
+    if manifest := sealed_artifact(store, POOLS, key, {}):
+        return manifest
+
+    def sealed(tables: Iterator[pa.Table]) -> list[PartSeal]:
+        seals, rows = list[PartSeal](), list[ScoredPool]()
+        count = 0
+        for table in tables:
+            for given in table.to_pylist():
+                if limit is not None and count >= limit:
+                    return [*seals, seal(store, rows, [])]
+                count += 1
+                rows.append(pool_of(given, file.extra, Path(file.path).name))
+                if len(rows) == rows_per_part:
+                    seals.append(seal(store, rows, []))
+                    rows = []
+        if rows:
+            seals.append(seal(store, rows, []))
+        return seals
+
+    seals = over(file, sealed, store.root)
+    for reason, number in file.faults.items():
+        seals.append(seal(store, [], [Dropped(id=f"{reason}-{n}", reason=reason) for n in range(number)]))
+    identity = {"stage": POOLS, "version": VERSION, "source": file.path}
+    columns = columns_of(rows_to_table(ScoredPool, [], []).drop_columns([CALLS]))
+    manifest = Manifest(stage=POOLS, key=key, identity=identity, columns=columns, parts=tuple(seals), run=run)
+    if manifest.rows == 0:
+        raise InputError(f"{file.path}: none of its pools can be used ({dict(manifest.dropped)})")
+    return write_manifest(store, manifest)
+
+
+def seal(store: Store, rows: Sequence[ScoredPool], dropped: Sequence[Dropped]) -> PartSeal:
+    """A part of the artifact, or the one that is there."""
+    key = content_hash([POOLS, VERSION, [row.model_dump() for row in rows], [row.model_dump() for row in dropped]])
+    table = rows_to_table(ScoredPool, rows, [()] * len(rows)).drop_columns([CALLS])
+    ids = [*(row.id for row in rows), *(row.id for row in dropped)]
+    return sealed_part(store, POOLS, key) or seal_part(store, POOLS, key, table, dropped, ids_in=ids)
+
+
+def pool_of(given: dict[str, Any], extra: Sequence[str], source: str) -> ScoredPool:
+    """One row of `PoolFile.tables`."""
+    texts = given["answers"] or ()
+    ends = given.get(ENDS) or [None] * len(texts)
+    answers = tuple(
+        PolicyAnswer(answer_index=n, text=text, finish_reason=end or "", completion_tokens=0)
+        for n, (text, end) in enumerate(zip(texts, ends, strict=True))
+    )
+    named = ({REWARD: given["rewards"]} if "rewards" in given else {}) | {name: given[name] for name in extra}
+    scores = tuple(Score(scorer=name, settings="{}", values=tuple(values or ())) for name, values in named.items())
+    return ScoredPool(
+        id=given["prompt_id"],
+        prompt=given["prompt"],
+        system=given.get("system"),
+        source=source,
+        reference=given.get("reference") or "",
+        answers=answers,
+        scores=scores,
+    )

@@ -1,0 +1,197 @@
+"""Self-RIP: new prompts from those that were kept.
+
+Source: docs/papers.md#self-rip: eight kept prompts at a time, a model that writes another one, Self-Instruct's
+post-processing.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import polars as pl
+import pyarrow as pa
+from pydantic import Field
+
+from schemas.calls import Completion, Request
+from schemas.errors import Drop
+from schemas.hashing import child_id, digest
+from schemas.pools import NewPrompt, Question, Shots
+from schemas.rows import Dropped, arrow_schema
+from storage.artifacts import Store, read_artifact, read_manifest
+from tasks.frames import FrameStage, even_parts
+from tasks.prompts import load
+from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
+from tasks.texts.rouge import too_alike
+from tasks.texts.words import words_of
+
+BEGIN, END = "<begin>", "</end>"
+MARKED = re.compile(rf"{BEGIN}(.*?){END}", re.DOTALL)
+LONGEST_EXAMPLE = 4000  # characters: of a longer prompt the rest is left out of the samples
+
+
+class ShotSets(FrameStage):
+    """Kept prompts -> `count` sets of `shots` of them. Each kept prompt leads as many sets as any other, give or take
+    one; the others of a set are drawn. Drops: not_drawn, where there are fewer sets than prompts.
+    """
+
+    name: ClassVar = "shots"
+    version: ClassVar = "1"
+    whole: ClassVar = True
+    needs: ClassVar = ("id", "prompt")
+    adds: ClassVar = tuple(Shots.model_fields)
+
+    count: int = Field(20_000, ge=1)
+    shots: int = Field(8, ge=1)
+    seed: int = 0
+    rows_per_part: int = Field(256, ge=1)
+
+    def rows_per_row(self) -> int:
+        return self.count
+
+    def parts_begin(self, made: pa.Table) -> list[int]:
+        return even_parts(made, self.rows_per_part)
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        seeds = sorted(
+            zip(frame["id"].to_list(), frame["prompt"].to_list(), strict=True),
+            key=lambda row: digest(["lead", self.seed, row[0]]),
+        )
+        made = []
+        for n in range(self.count):
+            lead = n % len(seeds)
+            draw = digest(["shots", self.seed, seeds[lead][0], n // len(seeds)], size=64)
+            others = distinct(draw, len(seeds), self.shots - 1, lead)
+            examples = [clipped(seeds[place][1]) for place in (lead, *others)]
+            made.append(
+                {
+                    "id": child_id(seeds[lead][0], f"shots-{n // len(seeds)}"),
+                    "parent_id": seeds[lead][0],
+                    "examples": examples,
+                    "number": n // len(seeds),
+                }
+            )
+        drops = [Dropped(id=row, reason="not_drawn") for row, _ in seeds[self.count :]]
+        return pl.DataFrame(made, schema=pl.DataFrame(arrow_schema(Shots).empty_table()).schema), drops
+
+
+def distinct(draw: bytes, count: int, most: int, without: int) -> list[int]:
+    """`most` different numbers below `count`, but for one, from a hash; fewer where there are fewer."""
+    found: list[int] = []
+    n = 0
+    while len(found) < min(most, count - 1):
+        number = int.from_bytes(digest([draw.hex(), n], size=8), "little") % count
+        n += 1
+        if number != without and number not in found:
+            found.append(number)
+    return found
+
+
+def clipped(prompt: str) -> str:
+    """A prompt as a sample: without the marks, and not endless."""
+    plain = prompt.replace(BEGIN, "").replace(END, "")
+    return plain if len(plain) <= LONGEST_EXAMPLE else plain[:LONGEST_EXAMPLE] + " ..."
+
+
+class NewPrompts(Recipe[Shots, NewPrompt]):
+    """Samples -> one new prompt, between the marks. Drops: no_prompt, after `attempts` answers without any."""
+
+    name: ClassVar = "new_prompts"
+    version: ClassVar = "1"
+    roles: ClassVar = ("author",)
+    prompts: ClassVar = {"pools/new_prompt": ()}
+
+    attempts: int = Field(3, ge=1, le=MOST_ATTEMPTS)
+
+    def requests_per_row(self) -> int:
+        return self.attempts
+
+    def steps(self, row: Shots) -> Steps[NewPrompt]:
+        request = Request(
+            role="author",
+            messages=load("pools/new_prompt").render(row=row),
+            sampling=self.sampling,
+            sample=row.number * MOST_ATTEMPTS,  # of few kept prompts the same samples may be drawn twice
+        )
+        prompt = yield from ask_until(request, self.attempts, prompt_in)
+        return NewPrompt.child_of(row, self.name, prompt=prompt)
+
+
+def prompt_in(said: Completion) -> str:
+    """The first text between the marks; one that only ends with its mark counts, too. Raises Drop."""
+    found = MARKED.search(said.text)
+    before, mark, _ = said.text.partition(END)
+    text = (found[1] if found else re.sub(r"^\s*\d+\.\s+", "", before) if mark else "").strip()
+    if not text or text == "...":
+        raise Drop(f"no_prompt: there was no task between {BEGIN} and {END}; write both marks")
+    return text
+
+
+class FreshPrompts(FrameStage):
+    """New prompts -> those worth asking. Drops, in this order: length, keyword, program, start, too_alike.
+
+    Rules are Self-Instruct's. A prompt is too alike at ROUGE-L >= `overlap` with a kept prompt, one of `against`, or a
+    new one before it. seeds: the stage and key of the kept prompts.
+    """
+
+    name: ClassVar = "fresh_prompts"
+    version: ClassVar = "1"
+    whole: ClassVar = True
+    needs: ClassVar = ("id", "prompt")
+    adds: ClassVar = tuple(Question.model_fields)
+
+    overlap: float = Field(0.7, gt=0, le=1)
+    fewest_words: int = 3
+    most_words: int = 150
+    keywords: tuple[str, ...] = ()
+    ascii_start: bool = True
+    seeds: tuple[str, str]
+    against: tuple[str, ...] = Field((), exclude=True)
+    against_hash: str = Field("", description="filled in: what is in `against`")
+    rows_per_part: int = Field(256, ge=1)
+
+    def parts_begin(self, made: pa.Table) -> list[int]:
+        return even_parts(made, self.rows_per_part)
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        prompts, ids = frame["prompt"].to_list(), frame["id"].to_list()
+        faults = [self.fault(prompt) for prompt in prompts]
+        good = [n for n, fault in enumerate(faults) if not fault]
+        place = Store(store)
+        kept = read_artifact(place, read_manifest(place.manifest_path(*self.seeds)), ("prompt",))["prompt"].to_pylist()
+        there = [*kept, *self.against]
+        alike, scores = too_alike([prompts[n] for n in good], there, self.overlap)
+        dropped = [Dropped(id=ids[n], reason=fault) for n, fault in enumerate(faults) if fault]
+        fresh = []
+        for n, other, score in zip(good, alike.tolist(), scores.tolist(), strict=True):
+            if other < 0:
+                fresh.append(n)
+                continue
+            text = there[other] if other < len(there) else prompts[good[other - len(there)]]
+            dropped.append(Dropped(id=ids[n], reason="too_alike", detail=f"ROUGE-L {score:.3f} with: {text}"[:500]))
+        rows = [
+            Question(
+                id=child_id(ids[n], self.name), parent_id=ids[n], prompt=prompts[n], source="self-rip"
+            ).model_dump()
+            for n in fresh
+        ]
+        return pl.DataFrame(rows, schema=pl.DataFrame(arrow_schema(Question).empty_table()).schema), dropped
+
+    def fault(self, prompt: str) -> str:
+        """What is wrong with a prompt alone; empty for nothing."""
+        words = words_of(prompt)
+        if not self.fewest_words <= len(words) <= self.most_words:
+            return "length"
+        if has_keyword(prompt, self.keywords):
+            return "keyword"
+        if prompt.casefold().startswith("write a program"):
+            return "program"
+        first = prompt[0]
+        if self.ascii_start and (not first.isascii() or not (first.isalnum() or first in "\"'(`")):
+            return "start"
+        return ""
+
+
+def has_keyword(prompt: str, keywords: Sequence[str]) -> bool:
+    """Whether one of the words, or runs of words, stands in the prompt as a whole word."""
+    return any(re.search(rf"\b{re.escape(word)}\b", prompt, re.IGNORECASE) for word in keywords)

@@ -1,0 +1,1 @@
+"""Retrievers, their indexes, ranks and metrics."""

@@ -1,0 +1,187 @@
+"""Ranks: where each candidate query of a turn brings the turn's gold passages, by one retriever.
+
+Source: docs/papers.md#retpo, step B.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from schemas.retpo import WithRankings
+from schemas.retpo_settings import RetrieverSettings
+from schemas.rows import Dropped, arrow_schema
+from tasks.frames import FrameStage
+from tasks.retrieval.bm25 import Array, Hits
+from tasks.retrieval.indexes import locate
+from tasks.retrieval.retrievers import content_of, open_retriever
+
+RANKINGS = pl.DataFrame(arrow_schema(WithRankings).empty_table()).schema["rankings"]
+ABOVE = 10  # passages kept that stand above gold, per query
+
+
+class Ranks(FrameStage):
+    """Turns with candidates -> the same with one retriever's ranking more; one class per kind, for their names."""
+
+    needs: ClassVar = ("id", "gold", "candidates")
+    adds: ClassVar = ("rankings",)
+    version: ClassVar = "1"
+
+    retriever: RetrieverSettings
+    content: str = Field("", description="filled in: its model's weights or its run's content")
+    passages: str = Field("", description="filled in: the key of the corpus")
+    indexes: tuple[tuple[str, str], ...] = Field((), description="filled in: stage and key of each index")
+    depth: int = Field(100, ge=1)
+    ignore_identical_ids: bool = Field(False, description="leave the passage with the turn's own id out of the hits")
+
+    @property
+    def label(self) -> str:
+        return self.retriever.label
+
+    @classmethod
+    def of(cls, retriever: RetrieverSettings, indexes: Mapping[str, str], **fields: Any) -> "Ranks":
+        """The stage for a retriever; indexes: key by index stage. Raises InputError when its model is not there."""
+        needed = tuple((f"{part}_index", indexes[f"{part}_index"]) for part in retriever.parts)
+        return KINDS[retriever.kind](retriever=retriever, content=content_of(retriever), indexes=needed, **fields)
+
+    def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
+        """Settings that are newer than stored ranks count only where they change ranks."""
+        identity = super().identity(engines)
+        if not self.ignore_identical_ids:
+            del identity["settings"]["ignore_identical_ids"]
+        if self.retriever.ties == "rank":
+            del identity["settings"]["retriever"]["ties"]
+        return identity
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        looking = open_retriever(self.retriever.model_dump_json(), self.content, store, self.passages, self.indexes)
+        each = frame.select("id", "candidates").explode("candidates").unnest("candidates")
+        ids, queries = each.select("id", "number").rows(), each["query"].to_list()
+        if self.ignore_identical_ids:
+            own = locate(store, self.passages, each["id"]).to_numpy()
+            hits = without(looking.search(ids, queries, self.depth + 1), own)
+        else:
+            hits = looking.search(ids, queries, self.depth)
+        gold = [[one["place"] for one in row] for row in frame["gold"]]
+        ranked = rank_all(hits, gold, frame["candidates"].list.len().to_list())
+        made = pl.Series("rankings", [[{"retriever": self.retriever.label, **one}] for one in ranked], dtype=RANKINGS)
+        if "rankings" in frame.columns:
+            return frame.with_columns(rankings=pl.concat_list("rankings", made)), []
+        return frame.with_columns(made), []
+
+
+def without(hits: Hits, places: Array) -> Hits:
+    """The hits but for one place per query, where they have it, and one column fewer; places: (queries,), < 0: none."""
+    own = (hits.places == places[:, None]) & (places[:, None] >= 0)
+    order = np.argsort(own, axis=1, kind="stable")[:, :-1]
+    return Hits(np.take_along_axis(hits.places, order, 1), np.take_along_axis(hits.scores, order, 1))
+
+
+def rank_all(hits: Hits, gold: list[list[int]], counts: list[int]) -> list[dict[str, Any]]:
+    """Per turn, the ranking of its candidates: hits of all candidates of all turns, in order; gold: places per turn;
+    counts: candidates per turn.
+    """
+    per_query = [places for places, count in zip(gold, counts, strict=True) for _ in range(count)]
+    starts = np.cumsum([0, *map(len, per_query)])
+    of_query = np.repeat(np.arange(len(per_query)), np.diff(starts))
+    flat = np.fromiter((place for places in per_query for place in places), np.int32, starts[-1])
+    ranks = ranks_of(hits.places, of_query, flat)
+    best = np.minimum.reduceat(ranks, starts[:-1]) if len(per_query) else ranks
+    rewards, above = rewards_of(best, hits, of_query, ranks), passages_above(best, hits.places)
+    made, query = [], 0
+    for count in counts:
+        mine = range(query, query + count)
+        made.append(
+            {
+                "ranks": [ranks[starts[q] : starts[q + 1]].tolist() for q in mine],
+                "rewards": rewards[query : query + count].tolist(),
+                "above": [above[q] for q in mine],
+            }
+        )
+        query += count
+    return made
+
+
+def ranks_of(places: Array, of_query: Array, gold: Array) -> Array:
+    """The rank of each gold place among the hits of its query, from 1; depth + 1 where it is none. Counted, never taken
+    from a reciprocal: int(1 / (1 / 93)) is 92.
+    """
+    ranks = np.empty(len(gold), np.int64)
+    for start in range(0, len(gold), 1 << 16):  # (65,536, depth) comparisons at a time
+        at = slice(start, start + (1 << 16))
+        found = (places[of_query[at]] == gold[at, None]) & (gold[at, None] >= 0)
+        ranks[at] = np.where(found.any(1), found.argmax(1), places.shape[1]) + 1
+    return ranks
+
+
+def rewards_of(best: Array, hits: Hits, of_query: Array, ranks: Array) -> Array:
+    """1 / (rank + 1 - margin), from best ranks and the hits; 0 for a miss. of_query, ranks: of every gold passage.
+
+    margin: where the best gold passage's score stands between those of the passages that are not gold beside it, from 0
+    (at the one below) to 1 (at the one above); at rank 1, its lead over the one below as a share of its lead over the
+    last hit, 1 where nothing is below. So the reward never falls when the rank improves, lies in [1 / (rank + 1),
+    1 / rank], and tells equal ranks apart.
+    """
+    depth = hits.places.shape[1]
+    count = (hits.places != -1).sum(1)
+    found = best <= count
+    rows, at, last = np.arange(len(best)), np.where(found, best, 1) - 1, np.maximum(count, 1) - 1
+    other = np.arange(depth) < count[:, None]  # hits that are not gold
+    other[of_query[ranks <= depth], ranks[ranks <= depth] - 1] = False
+    other &= np.arange(depth) > at[:, None]
+    own, end = hits.scores[rows, at], hits.scores[rows, last]
+    below = np.where(other.any(1), hits.scores[rows, other.argmax(1)], own)
+    above = hits.scores[rows, np.maximum(at - 1, 0)]
+    lead, spread = own - below, np.where(at > 0, above - below, own - end)
+    margin = np.divide(lead, spread, out=np.zeros(len(best)), where=spread > 0).clip(0, 1)
+    margin = np.where((at == 0) & ~other.any(1), 1, margin)
+    return np.where(found, 1 / (at + 2 - margin), 0.0)
+
+
+def passages_above(best: Array, places: Array) -> list[list[int]]:
+    """Per query, the first few passages above its best gold one."""
+    return [[p for p in row[: min(rank - 1, ABOVE)].tolist() if p >= 0] for rank, row in zip(best, places, strict=True)]
+
+
+class Bm25Ranks(Ranks):
+    """BM25's ranks."""
+
+    name: ClassVar = "bm25_ranks"
+
+
+class DenseRanks(Ranks):
+    """A sentence-transformers model's."""
+
+    name: ClassVar = "dense_ranks"
+    embeds: ClassVar = True
+
+
+class FusionRanks(Ranks):
+    """BM25's and a model's, fused."""
+
+    name: ClassVar = "fusion_ranks"
+    embeds: ClassVar = True
+
+
+class RunRanks(Ranks):
+    """Those in a TREC run."""
+
+    name: ClassVar = "run_ranks"
+
+
+class HttpRanks(Ranks):
+    """A search endpoint's."""
+
+    name: ClassVar = "http_ranks"
+
+
+KINDS: dict[str, Callable[..., Ranks]] = {
+    "bm25": Bm25Ranks,
+    "dense": DenseRanks,
+    "fusion": FusionRanks,
+    "run": RunRanks,
+    "http": HttpRanks,
+}

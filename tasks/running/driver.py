@@ -1,0 +1,376 @@
+"""The driver: one event loop that keeps a window of requests in flight and moves each row on the moment its own
+answers are there.
+
+There are no waves and no barriers. Rows are admitted only to keep the window full; several parts may be handed over at
+once, and the window stays full from one to the next. Every answer goes to the call store before its recipe sees it:
+answers that arrive in one tick of the loop share a write. A row whose answers are stored already is replayed from them,
+without a task, up to its first missing answer.
+"""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from schemas.artifacts import Loss
+from schemas.calls import Completion, ask_hash, call_key, wire_seed
+from schemas.errors import Drop, EngineError, SynthmillError
+from schemas.rows import Dropped, Row
+from storage.calls import CallStore
+from tasks.engines.engine import Engine
+from tasks.recipe import AnyRecipe
+from tasks.running.budget import Gate
+from tasks.running.flights import Call, Flight, Lane, Part, PartResult, Spent
+
+ROWS_PER_TICK = 32
+ANSWERS_PER_WRITE = 8  # more would save little and send the next requests in bursts
+
+
+class Driver:
+    """Drive one recipe over parts of rows. engines: by role; a role that shares an engine object shares its window."""
+
+    def __init__(
+        self,
+        recipe: AnyRecipe,
+        engines: Mapping[str, Engine],
+        calls: CallStore,
+        gate: Gate | None = None,
+        step: str = "",
+    ) -> None:
+        """gate: what may be sent, where there is a budget. step: the step's id, stored with its answers."""
+        self.recipe = recipe
+        self.step = step or recipe.name
+        self.run_id = calls.origin.get("run", "")
+        self.calls = calls
+        self._gate = gate
+        self._leasing = False
+        lanes = {id(engine): Lane(engine) for engine in engines.values()}
+        self._lanes = {role: lanes[id(engine)] for role, engine in engines.items()}
+        self._all_lanes = list(lanes.values())
+        self._capacity = sum(lane.engine.limit for lane in self._all_lanes)
+        self._waiting: deque[tuple[Row, int, Part]] = deque()
+        self._parts: list[Part] = []
+        self._outstanding = 0
+        self._pending: dict[bytes, Call] = {}
+        self._arrived: list[tuple[Call, Sequence[Completion]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: SynthmillError | None = None
+        self._pumping = False
+        self.rows_done = 0
+        self.dropped: Counter[str] = Counter()
+        self.totals: dict[str, Spent] = {}
+
+    @property
+    def in_flight(self) -> int:
+        return sum(lane.in_flight for lane in self._all_lanes)
+
+    @property
+    def silence(self) -> dict[str, float]:
+        """Seconds for which an engine has answered none of the requests in flight, by its name."""
+        now = time.monotonic()
+        return {lane.engine.name: now - lane.heard_at for lane in self._all_lanes if lane.in_flight}
+
+    async def run(self, rows: Sequence[Row], lost_before: Mapping[str, Loss] | None = None) -> PartResult:
+        """Bring every row of a part to its end. Several parts may run at once; they share the window.
+
+        lost_before: the answers that were lost before, by call key; those of this run, and settled ones, are not
+        asked for again.
+        Raises EngineError when an engine is gone and whatever `stop` was given; answers that came in are stored
+        either way.
+        """
+        if self._failure:
+            raise self._failure
+        done = asyncio.get_running_loop().create_future()
+        losses = {bytes.fromhex(key): loss for key, loss in (lost_before or {}).items()}
+        part = Part([None] * len(rows), len(rows), done, losses)
+        if rows:
+            self._parts.append(part)
+            self._waiting.extend((row, place, part) for place, row in enumerate(rows))
+            self._pump_soon()
+            await part.done
+        result = PartResult([], [], [], part.spent, part.lost)
+        for outcome in part.outcomes:
+            assert outcome is not None
+            made, keys = outcome
+            if isinstance(made, Dropped):
+                result.dropped.append(made)
+            else:
+                result.rows.append(made)
+                result.calls.append(keys)
+        return result
+
+    def stop(self, why: SynthmillError) -> None:
+        """Ask for nothing more; what is in flight is still received and stored. Every `run` then raises `why`."""
+        self._failure = self._failure or why
+        self._waiting.clear()
+        for lane in self._all_lanes:
+            lane.queue.clear()
+            lane.engine.stop()
+        if self._gate and self._gate.balance:  # others wait for it
+            self._start(asyncio.get_running_loop().create_task(self._guarded_gate(self._gate.close())))
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._failure and not self.in_flight and not self._arrived:
+            for part in self._parts:
+                if not part.done.done():
+                    part.done.set_exception(self._failure)
+            self._parts.clear()
+
+    def _pump_soon(self) -> None:
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._guarded, self._pump)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Whatever goes wrong outside a row's own steps stops the run with one error; it never leaves it hanging."""
+        try:
+            work()
+        except SynthmillError as error:
+            self.stop(error)
+        except Exception as error:
+            self.stop(SynthmillError(f"stage {self.recipe.name} broke with {type(error).__name__}: {error}"))
+
+    def _pump(self) -> None:
+        """Admit rows while the window has room, then send what is queued."""
+        self._pumping = False
+        if self._failure:
+            return
+        admitted = 0
+        while self._waiting and self._outstanding < self._capacity:
+            if admitted == ROWS_PER_TICK:  # rows replayed from the store take no window: let the loop breathe
+                self._pump_soon()
+                break
+            admitted += 1
+            row, place, part = self._waiting.popleft()
+            self._advance(Flight(row, place, part, self.recipe.steps(row)), None)
+        loop = asyncio.get_running_loop()
+        for lane in self._all_lanes:
+            while lane.queue and lane.in_flight < lane.engine.limit:
+                call = lane.queue[0]
+                if self._gate and not self._gate.take(len(call.keys)):
+                    self._lease_soon(self._gate, len(call.keys))
+                    break
+                lane.queue.popleft()
+                if not lane.in_flight:
+                    lane.heard_at = time.monotonic()
+                lane.in_flight += len(call.keys)
+                self._start(loop.create_task(self._ask(lane, call)))
+        idle = not self._waiting and not any(lane.queue for lane in self._all_lanes)
+        if idle and self._gate and self._gate.balance > 2 * self._outstanding:  # others may need it
+            self._start(loop.create_task(self._guarded_gate(self._gate.give_back(self._outstanding))))
+
+    def _start(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _lease_soon(self, gate: Gate, least: int) -> None:
+        """Ask for the right to send a window more; the run ends where the budget does."""
+        if self._leasing:
+            return
+        self._leasing = True
+
+        async def lease() -> None:
+            await self._guarded_gate(gate.refill(max(least, self._capacity), least))
+            self._leasing = False
+            self._pump_soon()
+
+        self._start(asyncio.get_running_loop().create_task(lease()))
+
+    async def _guarded_gate(self, leasing: Awaitable[None]) -> None:
+        """Talk to the budget's coordinator; the run stops where the budget is spent, or the coordinator gone."""
+        try:
+            await leasing
+        except SynthmillError as error:
+            self.stop(error)
+        except Exception as error:
+            self.stop(EngineError(f"the budget's coordinator is gone ({type(error).__name__}: {error})"))
+
+    async def _ask(self, lane: Lane, call: Call) -> None:
+        completions: Sequence[Completion] = ()
+        try:
+            completions = await lane.engine.complete(call.request, wire_seed(call.keys[0]), len(call.keys))
+        except SynthmillError as error:
+            self.stop(error)
+        except Exception as error:
+            self.stop(EngineError(f"{lane.engine.name} failed with {type(error).__name__}: {error}"))
+        finally:
+            lane.heard_at = time.monotonic()
+            lane.in_flight -= len(call.keys)
+            self._outstanding -= len(call.keys)
+            self._arrived.append((call, completions))
+            if len(self._arrived) == 1:
+                asyncio.get_running_loop().call_soon(self._receive)
+            elif len(self._arrived) == ANSWERS_PER_WRITE:
+                self._receive()
+
+    def _receive(self) -> None:
+        """Store what arrived in this tick with one write, then let the rows see it."""
+        arrived, self._arrived = self._arrived, []
+        if arrived:
+            self._guarded(lambda: self._take(arrived))
+            self._settle()
+            self._guarded(self._pump)
+
+    def _take(self, arrived: list[tuple[Call, Sequence[Completion]]]) -> None:
+        for call, completions in arrived:
+            role = call.request.role
+            facts = {
+                "engine": self._lanes[role].engine.name,
+                "role": role,
+                "stage": self.recipe.name,
+                "step": self.step,
+            }
+            for key, sample, completion in zip(call.keys, call.samples, completions, strict=False):
+                if completion.error is None:
+                    repeated = key not in call.wanted and (key in self._pending or self.calls.find(key) is not None)
+                    self.calls.add(key, call.ask, call.asked, completion, repeated, sample=sample, **facts)
+        self.calls.flush()
+        for call, completions in arrived:
+            self._deliver(call, completions)
+
+    def _deliver(self, call: Call, completions: Sequence[Completion]) -> None:
+        """Hand a call's answers to the rows that wait for them. Every answer was paid for, also one that a group asked
+        for again: all of them are counted, in the part that had the call made.
+        """
+        role = call.request.role
+        engine = self._lanes[role].engine.name
+        paying = next(iter(call.wanted.values()))[0][0].part
+        for key, completion in zip(call.keys, completions, strict=False):
+            if self._pending.get(key) is call:
+                del self._pending[key]
+            if self._gate:
+                self._gate.answered(engine, completion.prompt_tokens, completion.completion_tokens)
+            for spent in (self._spent(paying.spent, role), self._spent(self.totals, role)):
+                spent.sent += 1
+                spent.failed += completion.error is not None
+                spent.prompt_tokens += completion.prompt_tokens
+                spent.completion_tokens += completion.completion_tokens
+            for turn, (flight, index) in enumerate(call.wanted.get(key, ())):
+                if turn:
+                    self._count_reused(flight.part, role)
+                if completion.lost:
+                    self._lose(flight.part, key, completion)
+                flight.answers[index] = completion
+                flight.missing -= 1
+                if flight.missing == 0:
+                    self._advance(flight, flight.answers)
+
+    def _lose(self, part: Part, key: bytes, completion: Completion) -> None:
+        before = part.lost_before.get(key)
+        runs = 1 + (before.runs if before else 0)
+        part.lost[key.hex()] = Loss(runs=runs, run=self.run_id, error=completion.error or "")
+
+    def _count_reused(self, part: Part, role: str) -> None:
+        for spent in (self._spent(part.spent, role), self._spent(self.totals, role)):
+            spent.reused += 1
+
+    def _advance(self, flight: Flight, answers: Any) -> None:
+        """Step a row with stored answers until one is missing or the row has come to its end."""
+        while (made := self._step(flight, answers)) is None:
+            flight.missing = self._prepare(flight)
+            if flight.missing:
+                return
+            answers = flight.answers
+        flight.part.outcomes[flight.place] = (made, flight.calls)
+        self.rows_done += 1
+        if isinstance(made, Dropped):
+            self.dropped[made.reason] += 1
+        flight.part.left -= 1
+        if flight.part.left == 0 and not flight.part.done.done():
+            self._parts.remove(flight.part)
+            flight.part.done.set_result(None)
+
+    @staticmethod
+    def _step(flight: Flight, answers: Any) -> Row | Dropped | None:
+        """Send a row's generator its answers; the row's end, or None when it asks for more. A bug in a recipe is its
+        row's loss, never its neighbours'.
+        """
+        row_id = flight.row.id
+        failed = None
+        if answers:
+            flight.calls += [key.hex() for key, answer in zip(flight.keys, answers, strict=True) if not answer.error]
+            failed = next(
+                (a for a, r in zip(answers, flight.requests, strict=True) if a.error and not r.optional), None
+            )
+        try:
+            flight.requests = flight.steps.throw(Drop(failed.error)) if failed else flight.steps.send(answers)
+            return None
+        except StopIteration as end:
+            made: Any = end.value
+        except Drop as drop:
+            return Dropped(id=row_id, reason=drop.reason, detail=drop.detail[:500])
+        except Exception as error:
+            return Dropped(id=row_id, reason="recipe_error", detail=f"{type(error).__name__}: {error}"[:500])
+        if isinstance(made, Row):
+            grown = made.id == row_id and made is not flight.row
+            if grown or made.parent_id == row_id:
+                return made
+        return Dropped(id=row_id, reason="recipe_error", detail="what was returned is no child of the row given")
+
+    def _prepare(self, flight: Flight) -> int:
+        """Look up the step's answers and queue what is missing; returns how many are."""
+        requests = flight.requests
+        flight.answers = [None] * len(requests)
+        asks: dict[tuple[int, ...], tuple[bytes, bytes]] = {}  # samples of one request share its parts: hash them once
+        groups: dict[tuple[int, bytes, int], list[int]] = {}
+        wanted: set[tuple[int, bytes, int]] = set()
+        later: list[int] = []
+        keys: list[bytes] = []
+        seen: set[bytes] = set()
+        flight.keys = keys
+        for index, request in enumerate(requests):
+            parts = (id(request.messages), id(request.sampling), id(request.schema_), id(request.choice))
+            if parts not in asks:
+                asked = request.asked()
+                asks[parts] = (ask_hash(asked), asked)
+            ask = asks[parts][0]
+            lane = self._lanes[request.role]
+            key = call_key(lane.engine.name, ask, request.sample)
+            repeated = key in seen
+            seen.add(key)
+            keys.append(key)
+            group = (id(lane), ask, request.sample // lane.engine.samples_per_call)
+            if not repeated:
+                groups.setdefault(group, []).append(index)
+            if (stored := self.calls.find(key)) is not None:
+                flight.answers[index] = stored
+                if lane.answered is None:
+                    lane.answered = request
+                    lane.engine.answered_before(request)
+                self._count_reused(flight.part, request.role)
+            elif (loss := flight.part.lost_before.get(key)) and (loss.settled or loss.run == self.run_id != ""):
+                flight.answers[index] = Completion(text="", finish_reason="error", error=loss.error)
+                flight.part.lost[key.hex()] = loss
+            elif repeated or key in self._pending:
+                later.append(index)
+            else:
+                wanted.add(group)
+        for group in groups:
+            if group in wanted:
+                self._queue(flight, groups[group], asks)
+        for index in later:
+            self._pending[keys[index]].wanted[keys[index]].append((flight, index))
+        return flight.answers.count(None)
+
+    def _queue(self, flight: Flight, indexes: list[int], asks: dict[tuple[int, ...], tuple[bytes, bytes]]) -> None:
+        """Queue the samples at `indexes`, asked together; those that are stored or under way are asked again but not
+        used, so that an interrupted run asks for the same groups, with the same seeds, as one that was not.
+        """
+        first = flight.requests[indexes[0]]
+        ask, asked = asks[id(first.messages), id(first.sampling), id(first.schema_), id(first.choice)]
+        keys = [flight.keys[index] for index in indexes]
+        call = Call(first, ask, asked, [flight.requests[index].sample for index in indexes], keys, {})
+        for index, key in zip(indexes, keys, strict=True):
+            if flight.answers[index] is None and key not in self._pending:
+                call.wanted[key] = [(flight, index)]
+                self._pending[key] = call
+        self._lanes[first.role].queue.append(call)
+        self._outstanding += len(indexes)
+
+    @staticmethod
+    def _spent(by_role: dict[str, Spent], role: str) -> Spent:
+        if role not in by_role:
+            by_role[role] = Spent()
+        return by_role[role]

@@ -1,0 +1,1 @@
+"""Scores for the answers of pools: judges, reward models, functions."""

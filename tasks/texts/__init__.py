@@ -1,0 +1,1 @@
+"""Words, phrases, ROUGE, languages and tokens of texts."""

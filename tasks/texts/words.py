@@ -1,0 +1,24 @@
+"""How much two texts have in common, word by word."""
+
+import re
+from collections.abc import Sequence
+
+from rapidfuzz.distance import Indel
+
+from tasks.scorers.r3 import tokens_of
+
+GRAM = 8
+
+
+def rouge_l(first: str, second: str) -> float:
+    """ROUGE-L's F1 over words and punctuation: 2 x longest common subsequence / (m + n); 1 for two empty texts."""
+    return Indel.normalized_similarity(tokens_of(first.casefold()), tokens_of(second.casefold()))
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def grams(words: Sequence[str], length: int = GRAM) -> list[tuple[str, ...]]:
+    """Every run of so many words."""
+    return list(zip(*(words[n:] for n in range(length)), strict=False))

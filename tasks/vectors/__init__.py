@@ -1,0 +1,1 @@
+"""Embeddings, and which of them are near each other."""

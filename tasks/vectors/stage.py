@@ -1,0 +1,82 @@
+"""The vectors of an artifact's texts, as one file that is mapped into memory."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from schemas.artifacts import Manifest, PartSeal
+from storage.artifacts import Store, read_manifest, read_part
+from tasks.cores import Spread
+from tasks.cuts.points import Array
+from tasks.frames import FileStage
+from tasks.vectors.embeddings import embed_whole, embedder_name
+
+FILE = "vectors.npy"
+Precision = Literal["float32", "float16"]
+
+
+class Vectors(FileStage):
+    """Rows -> a vector each, in their order: the mean of a long text's windows, zeros where the model cannot read a
+    text. Workers share the parts; a text that was embedded before, by any stage, is not embedded again.
+    """
+
+    name: ClassVar = "vectors"
+    version: ClassVar = "1"
+    needs: ClassVar = ("id",)
+    embeds: ClassVar = True
+
+    columns: tuple[str, ...] = ("prompt",)
+    embedder: str = "minilm"
+    embedder_identity: str = Field("", description="filled in from `embedder`")
+    precision: Precision = "float32"
+
+    @classmethod
+    def with_embedder(cls, embedder: str, **fields: object) -> "Vectors":
+        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
+        return cls.model_validate({"embedder": embedder, "embedder_identity": embedder_name(embedder), **fields})
+
+    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread) -> None:
+        parts = [seal for seal in source.parts if seal.rows]
+        starts = np.cumsum([0, *(seal.rows for seal in parts)])
+        jobs = [(store, seal, self.columns, self.embedder, number) for number, seal in enumerate(parts)]
+        whole: Any = None
+        done = 0
+        for number, block in spread(embed_part, jobs):
+            if whole is None:
+                shape = (int(starts[-1]), block.shape[1])
+                whole = np.lib.format.open_memmap(folder / FILE, "w+", np.dtype(self.precision), shape)  # type: ignore[no-untyped-call]
+            whole[starts[number] : starts[number + 1]] = block
+            done += len(block)
+            tell(done)
+        if whole is None:
+            np.save(folder / FILE, np.zeros((0, 1), self.precision))
+        else:
+            whole.flush()
+
+
+def embed_part(store: Store, seal: PartSeal, columns: Sequence[str], embedder: str, number: int) -> tuple[int, Array]:
+    """One part's vectors, with its number."""
+    frame = pl.DataFrame(read_part(store, seal, columns))
+    return number, embed_whole(embedder, texts_of(frame, columns), store.root)
+
+
+def texts_of(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Per row, the columns' texts, one under the other; of a column of messages, what they say."""
+    texts = []
+    for name in columns:
+        column = pl.col(name)
+        if isinstance(frame.schema[name], pl.List):
+            column = column.list.eval(pl.element().struct.field("content")).list.join("\n")
+        texts.append(column.cast(pl.String).fill_null(""))
+    return frame.select(pl.concat_str(texts, separator="\n").alias("text"))["text"].to_list()
+
+
+def vectors_in(store: Store, key: str) -> Array:
+    """The file of a finished `vectors` artifact, mapped."""
+    folder = store.files_folder(read_manifest(store.manifest_path(Vectors.name, key)))
+    mapped: Array = np.load(folder / FILE, mmap_mode="r")
+    return mapped
