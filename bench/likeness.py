@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from schemas.texts import normalised
-from tasks.cuts.points import Array
+from tasks.cores import Array
 from tasks.dedup.contamination import WordIndex, nearest
 from tasks.dedup.greedy import first_alike
 from tasks.dedup.word_grams import GRAM, grams_of, jaccard

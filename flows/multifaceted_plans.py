@@ -11,11 +11,12 @@ from tasks.dedup.duplicates import UniqueInstructions
 from tasks.engines.engine import resolve
 from tasks.generators.multifaceted.bench import BenchScores, Judged
 from tasks.generators.multifaceted.diversity import Diversity
-from tasks.generators.multifaceted.filtering import FilterInstructions, check_languages
+from tasks.generators.multifaceted.filtering import FilterInstructions
 from tasks.generators.multifaceted.preference_sets import PreferenceSets
 from tasks.generators.multifaceted.rubrics import Rubrics
 from tasks.generators.multifaceted.splits import AlignedPairs, BenchVariants, Variants
 from tasks.generators.multifaceted.system_messages import Responses, SystemMessages
+from tasks.texts.languages import check_languages
 
 
 def plan_multifaceted(settings: MultifacetedSettings) -> Plan:

@@ -33,12 +33,13 @@ from tasks.generators.dialogues.role_swap import RoleSwap
 from tasks.generators.dialogues.signs import DialogueSigns
 from tasks.generators.dialogues.single_turn import Outputs, Reasons
 from tasks.generators.dialogues.teacher_pairs import AnswerPools, TeacherPairs
-from tasks.generators.dialogues.training_rows import CHARS_PER_TOKEN, TrainingRows, load_tokenizer
+from tasks.generators.dialogues.training_rows import TrainingRows
 from tasks.generators.multifaceted.preference_sets import PreferenceSets
 from tasks.generators.multifaceted.splits import Variants
 from tasks.generators.multifaceted.system_messages import SystemMessages
 from tasks.running.stages import APPLICATIONS, ingest_applications
 from tasks.scorers.r3 import R3
+from tasks.texts.tokens import USUAL_CHARS_PER_TOKEN, load_tokenizer
 
 WORLDS_AT_ONCE = 16
 
@@ -174,7 +175,7 @@ def look_at_application(application: Application) -> str:
     chars, world = len(application.context), application.environment.world
     demos, tools = len(application.inputs.demos), len(tool_names(application.tools))
     return (
-        f"{application.name}: {len(application.turns)} turns, {chars:,} characters (about {chars // CHARS_PER_TOKEN:,} "
+        f"{application.name}: {len(application.turns)} turns, {chars:,} characters (about {chars // USUAL_CHARS_PER_TOKEN:,} "
         f"tokens), {demos} demos, {tools} tools, {f'world {world}' if world else 'no world'}"
     )
 

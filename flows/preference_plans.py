@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flows.commands.pairs import fixed_limits, in_own_unit
 from flows.making.plan import Plan, Source, chain, file_source
 from flows.methods.cleaning import clean, open_checked_store
 from flows.preference_report import preferences_dataset
@@ -16,16 +15,17 @@ from schemas.settings import EngineSettings
 from storage.artifacts import Store
 from storage.plain_files.pools import Names, PoolFile, over
 from storage.plain_files.rows import INSTRUCTIONS, QUESTIONS, read_prompts
+from tasks.cuts.pair_limits import fixed_limits, in_own_unit
 from tasks.cuts.pool_pairs import PoolPairs, PoolSigns, Preferences
 from tasks.dedup.contamination import CleanPairs
 from tasks.dedup.duplicates import UniquePairs
 from tasks.engines.engine import engine_name, resolve
 from tasks.generators.answers import PoolAnswers
-from tasks.generators.dialogues.training_rows import tokenizer_identity
 from tasks.generators.pool_source import POOLS, ingest_pools, pools_key
 from tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets
 from tasks.running.job import Planned, Stage
 from tasks.scorers.of_settings import scorer_stage
+from tasks.texts.tokens import tokenizer_identity
 
 UNUSED = ("system_column", "reference_column", "max_prompt_chars")
 Roles = Mapping[str, EngineSettings]

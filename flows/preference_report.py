@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 import polars as pl
 
-from flows.commands.pairs import fixed_limits
 from flows.pages.templates import Made, render
 from schemas.artifacts import Manifest
 from schemas.cut_settings import LIMITS, CutSettings, Thresholds
@@ -20,6 +19,7 @@ from storage.published.row_streams import RowStream
 from storage.published.rows import PAIR, stream_of
 from tasks.cuts.agreement import Agreement
 from tasks.cuts.guards import counted
+from tasks.cuts.pair_limits import fixed_limits
 from tasks.cuts.pool_pairs import PoolPairs, quantiles_of
 from tasks.cuts.report import CutReport, lines
 from tasks.cuts.rip import within

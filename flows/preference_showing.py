@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 import polars as pl
 
-from flows.commands.look import shortened, table
 from flows.making.plan import Plan
 from flows.pages.templates import two_places
+from flows.terminal.tables import shortened, table
 from schemas.artifacts import Manifest
 from storage.published.publish_preferences import STAYS
 from storage.published.rows import stream_of

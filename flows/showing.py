@@ -7,12 +7,12 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from flows.commands.look import shortened
 from flows.making.plan import Plan
 from flows.multifaceted_report import each_value, value_counts
 from flows.pages.templates import two_places
 from flows.preference_showing import show_preferences
 from flows.retpo_report import CHECKED, all_queries, check_found, figures, note_own, note_ties
+from flows.terminal.tables import shortened
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
 from schemas.retpo_settings import RetpoSettings
@@ -198,7 +198,7 @@ def show_scores(console: Any, planned: Plan, made: Made, most: int, whole: bool)
         for rubric, score, feedback in scored:
             said = f"  {'–' if score is None else score}: {shortened(rubric['criteria'], 120)}"
             console.print(Text(said + (f" {shortened(feedback, 1000)}" if whole else ""), style="cyan"))
-    from flows.commands.look import table
+    from flows.terminal.tables import table
 
     results = bench_results(judged.frame(["preference_set", "scores", "run_scores"]))
     shown = table("", "score", "spread over runs", "missing")
@@ -216,7 +216,7 @@ def show_queries(console: Any, planned: Plan, made: Made, most: int, whole: bool
     """The first turns with their best queries by each retriever's rank, then how each form does."""
     from rich.text import Text
 
-    from flows.commands.look import table
+    from flows.terminal.tables import table
 
     assert isinstance(planned.settings, RetpoSettings)
     queries = all_queries(planned.store, made[last_ranks(planned)], planned.settings.depth)

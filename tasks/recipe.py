@@ -34,7 +34,6 @@ Out = TypeVar("Out", bound=Row)
 T = TypeVar("T")
 Steps = Generator[list[Request], list[Completion], Out]
 UNUSABLE = "(An earlier reply to this could not be used: {fault}. Reply again, and mind this.)"
-CHARS_PER_TOKEN = 3  # at least, in prose: what is bounded by it ends before max_tokens cuts it
 LONGEST_FAULT = 400  # characters
 FENCED = re.compile(r"^\s*```\w*\s*(.*?)\s*```\s*$", re.DOTALL)
 MOST_ATTEMPTS = 100  # draws that must stay apart (runs, sets, branches) count their samples in steps of this

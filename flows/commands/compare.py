@@ -11,11 +11,11 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
-from flows.commands.look import shortened, table
 from flows.making.plan import Source, chain, file_source
 from flows.making.session import session
 from flows.methods.cleaning import benchmark_names
 from flows.terminal.progress import Reporter
+from flows.terminal.tables import shortened, table
 from schemas.artifacts import Manifest
 from schemas.dedup_settings import DecontaminateSettings, DedupSettings
 from schemas.errors import InputError

@@ -9,7 +9,8 @@ import polars as pl
 from rich.console import Console
 from rich.text import Text
 
-from flows.commands.look import open_store, plain, shortened, table
+from flows.commands.look import open_store
+from flows.terminal.tables import plain, shortened, table
 from schemas.errors import InputError
 from storage.artifacts import Store
 from storage.published.folder import Dataset, as_message, read_dataset

@@ -16,7 +16,7 @@ def examine(store: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from flows.commands.look import table
+    from flows.terminal.tables import table
 
     console = Console()
     console.print(

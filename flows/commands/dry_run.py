@@ -16,7 +16,7 @@ def check(planned: Plan) -> None:
     """Check templates, stages, engines and input; print the plan. Raises InputError or EngineError."""
     from rich.console import Console
 
-    from flows.commands.look import table
+    from flows.terminal.tables import table
 
     check_stages(planned)
     limits_of(planned)

@@ -121,7 +121,7 @@ def list_files(folder: Path, doing: Mapping[str, str]) -> None:
     """What would be written, with sizes, and what would be done with it."""
     from rich.console import Console
 
-    from flows.commands.look import table
+    from flows.terminal.tables import table
 
     shown = table("file", "bytes", "", numbers=("bytes",))
     for path in sorted(file for file in folder.rglob("*") if file.is_file()):

@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from flows.commands.look import open_store, table
+from flows.commands.look import open_store
+from flows.terminal.tables import table
 from schemas.errors import InputError, StoreError
 from storage.artifacts import Store
 from storage.files import locked, sweep_lock

@@ -9,15 +9,13 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from rich.text import Text
 
+from flows.terminal.tables import CELL, NUMBERS, plain, shortened, table
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
-from schemas.texts import one_line
 from storage.artifacts import Store, read_dropped, read_manifest, read_part
 from storage.sql import check_path
 
 ROWS_SHOWN = 100
-CELL = 60  # characters of a table's cell
-NUMBERS = ("in", "out", "rows in", "rows", "dropped", "calls", "reused", "tokens", "tokens in", "tokens out", "seconds")
 RUNS = "SELECT run, flow, status, calls, tokens FROM runs ORDER BY run"
 ARTIFACTS = """
     SELECT artifact, rows_in, rows, dropped, replace(made_at[:16], 'T', ' ') FROM artifacts
@@ -37,18 +35,6 @@ def open_store(place: Path) -> Store:
         )
     store.check_format()
     return store
-
-
-def table(*columns: str, numbers: Sequence[str] = NUMBERS) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        right = column in numbers
-        whole = right or column in ("stage", "run", "artifact", "made", "status")
-        made.add_column(Text(column), justify="right" if right else "left", overflow="fold", no_wrap=whole)
-    return made
 
 
 def show_list(place: Path) -> None:
@@ -185,20 +171,6 @@ def show_query(place: Path, sql: str, as_csv: bool) -> None:
         console.print(shown)
     if len(cells) > ROWS_SHOWN:
         print(f"{len(cells):,} rows, the first {ROWS_SHOWN} are shown; --csv prints all", file=sys.stderr)
-
-
-def plain(value: Any) -> str:
-    """Numbers as they are (fractions to four places), lists and structs as JSON."""
-    import orjson
-
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return orjson.dumps(value, default=str).decode() if isinstance(value, dict | list) else str(value)
-
-
-def shortened(text: str, most: int) -> str:
-    text = one_line(text)
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def show_calls(place: Path, record: Path | None) -> None:

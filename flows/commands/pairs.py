@@ -14,16 +14,16 @@ import orjson
 import pyarrow as pa
 
 from flows.terminal.progress import Reporter
-from schemas.cut_settings import LIMITS, PRESETS, CutSettings, Thresholds
+from schemas.cut_settings import LIMITS, CutSettings, Thresholds
 from schemas.errors import InputError
 from schemas.progress import Progress
 from storage.files import write_json
 from storage.plain_files.outputs import check_out, write_rows
 from storage.plain_files.pool_rows import MESSAGES
 from storage.plain_files.pools import Names, PoolFile, ahead, over
-from storage.plain_files.thresholds import read_thresholds
 from tasks.cuts.guards import Known, PoolFacts, counted
-from tasks.cuts.pool_pairs import own_limits, quantiles_of, token_counter, with_rewards
+from tasks.cuts.pair_limits import fixed_limits, in_own_unit
+from tasks.cuts.pool_pairs import quantiles_of, token_counter, with_rewards
 from tasks.cuts.report import CutReport, broken_off_in_words, in_words, lines
 from tasks.cuts.rip import fit, keeps, within
 from tasks.cuts.rules import cut, lengths_of
@@ -199,30 +199,6 @@ def filtered(
 
     written(out, cutting.kept(staying()), settings)
     return len(good), limits
-
-
-def fixed_limits(settings: CutSettings) -> Thresholds:
-    """Limits that need no fitting. Raises InputError for a file that holds none."""
-    if settings.preset:
-        return PRESETS[settings.preset]
-    return read_thresholds(Path(settings.thresholds)) if settings.thresholds else own_limits(settings)
-
-
-def in_own_unit(settings: CutSettings) -> CutSettings:
-    """With lengths counted as the stored limits were. Raises InputError where the settings say otherwise, for limits
-    that are not there, and for a tokenizer that is not.
-    """
-    found = fixed_limits(settings)
-    unit = {"length": found.length, "tokenizer": found.tokenizer}
-    if other := [
-        name for name, value in unit.items() if name in settings.model_fields_set and getattr(settings, name) != value
-    ]:
-        where = settings.thresholds or settings.preset
-        said = f"{found.length}{f' of {found.tokenizer}' if found.tokenizer else ''}"
-        raise InputError(f"{where} counts length in {said}; leave out --{other[0]}")
-    settings = settings.model_copy(update=unit)
-    token_counter(settings)
-    return settings
 
 
 def tell_short(told: dict[str, Any], out: Path, notes: Any) -> None:

@@ -148,7 +148,7 @@ def show(found: Sequence[dict[str, Any]], by_group: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from flows.commands.look import table
+    from flows.terminal.tables import table
 
     groups = list(dict.fromkeys(row["group"] for row in found))
     forms = {row["form"] for row in found} - {ANY}

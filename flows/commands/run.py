@@ -5,10 +5,10 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from flows.commands.look import table
 from flows.making.plan import Plan
 from flows.plans import FLOWS
 from flows.terminal.stopping import working
+from flows.terminal.tables import table
 from schemas.errors import EngineError
 from schemas.settings import RunSettings
 from storage.files import write_text

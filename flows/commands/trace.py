@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from flows.commands.look import plain, shortened
+from flows.terminal.tables import plain, shortened
 from schemas.errors import InputError
 from storage.artifacts import Store
 from storage.lineage import Call, Step, way_of

@@ -13,9 +13,9 @@ from storage.artifacts import Store, sealed_artifact
 from storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
 from storage.published.folder import Dataset, is_finished, is_whole
 from storage.published.provenance import stated_licenses
-from tasks.generators.dialogues.training_rows import CHARS_PER_TOKEN
 from tasks.running.job import Planned, Stage, step_ids
 from tasks.running.stages import ingest, source_key
+from tasks.texts.tokens import USUAL_CHARS_PER_TOKEN
 
 Roles = Mapping[str, EngineSettings]
 
@@ -144,5 +144,5 @@ def look_at_rows(source: FileSettings, rows_per_part: int, kind: RowKind) -> tup
         raise InputError(f"{source.path}: none of its {dropped} rows can be used{why}")
     return rows, (
         f"{source.path}: {rows:,} {kind.stage.replace('_', ' ')}, {dropped:,} rows cannot be read{why}, the longest "
-        f"{longest:,} characters (about {longest // CHARS_PER_TOKEN:,} tokens)"
+        f"{longest:,} characters (about {longest // USUAL_CHARS_PER_TOKEN:,} tokens)"
     )

@@ -19,7 +19,7 @@ from storage.published.folder import Dataset, Table, as_message
 from storage.published.provenance import MadeFrom, made_from, public_engine, public_settings
 from storage.published.row_streams import RowStream
 from storage.published.rows import compared
-from tasks.generators.multifaceted.filtering import language_of
+from tasks.texts.languages import language_of
 
 CONFIG = "synthmill.yaml"
 LANGUAGES_FROM, LANGUAGE_SHARE = 500, 0.05

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tasks.cuts.points import Array
+from tasks.cores import Array
 
 
 def rank_correlation(one: Sequence[float | None], other: Sequence[float | None]) -> float | None:

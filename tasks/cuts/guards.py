@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from schemas.hashing import digest
 from schemas.texts import normalised
 from storage.plain_files.pool_columns import in_one
-from tasks.cuts.points import Array, Pools
+from tasks.cores import Array
+from tasks.cuts.points import Pools
 from tasks.texts.words import words_of
 
 FLAGS = ("constant", "near_constant", "addresses_judge", "copies_prompt")

@@ -12,9 +12,8 @@ import pyarrow.compute as pc
 from numba import njit
 
 from storage.plain_files.pool_columns import in_one
-from tasks.cores import on_all_cores
+from tasks.cores import Array, on_all_cores
 
-Array = np.ndarray[Any, np.dtype[Any]]
 POINTS = ("min", "mu-2s", "mu-s", "mu", "mu+s", "mu+2s", "max")
 TINY, HUGE = 1e-300, 1e300
 SLACK = 2.0**-50  # of the largest reward: distances that differ by less differ by rounding only, and are ties

@@ -20,14 +20,14 @@ from schemas.errors import InputError
 from schemas.hashing import child_id
 from schemas.rows import Dropped, Pair, arrow_schema
 from storage.artifacts import Store, read_manifest, read_part
-from tasks.cores import Spread
+from tasks.cores import Array, Spread
 from tasks.cuts.guards import FLAGS, Known, PoolFacts
-from tasks.cuts.points import Array, Pools
+from tasks.cuts.points import Pools
 from tasks.cuts.rip import fit, within
 from tasks.cuts.rules import REASONS, Cut, cut, lengths_of
 from tasks.frames import FileStage, FrameStage
-from tasks.generators.dialogues.training_rows import load_tokenizer
-from tasks.scorers.r3 import tokens_of
+from tasks.texts.tokens import load_tokenizer
+from tasks.texts.words import tokens_of
 
 CARRIED = ("prompt", "system", "source", "note")
 

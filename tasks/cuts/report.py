@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.cut_settings import CutSettings, Thresholds
-from tasks.cuts.points import POINTS, Array
+from tasks.cores import Array
+from tasks.cuts.points import POINTS
 from tasks.cuts.rules import Cut, reason_counts
 
 MOST_SAMPLED = 1 << 22  # rewards kept for the histogram

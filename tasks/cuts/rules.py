@@ -14,9 +14,8 @@ import pyarrow.compute as pc
 from schemas.cut_settings import POINT_ORDER, CutSettings
 from schemas.endings import ending_of
 from storage.plain_files.pool_columns import in_one
-from tasks.cores import on_all_cores
+from tasks.cores import Array, on_all_cores
 from tasks.cuts.points import (
-    Array,
     Pools,
     Seven,
     mark_drawn,

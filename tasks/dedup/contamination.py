@@ -16,7 +16,7 @@ from pydantic import Field
 from schemas.rows import Dropped
 from storage.artifacts import Store, read_artifact, read_manifest
 from storage.plain_files.rows import KNOWN
-from tasks.cuts.points import Array
+from tasks.cores import Array
 from tasks.dedup.word_grams import grams_of, operands_of
 from tasks.frames import FrameStage
 from tasks.texts.words import grams, words_of

@@ -22,7 +22,7 @@ from storage.artifacts import Store, read_manifest
 from storage.files import scratch
 from storage.plain_files.rows import KNOWN
 from storage.published.rows import stream_of
-from tasks.cuts.points import Array
+from tasks.cores import Array
 from tasks.dedup import contamination
 from tasks.dedup.greedy import Layer as Search
 from tasks.dedup.greedy import Verdicts, duplicates_found, greedy

@@ -13,7 +13,7 @@ from numba import njit
 
 from schemas.errors import SynthmillError
 from schemas.recall import EXACT, Recall
-from tasks.cuts.points import Array
+from tasks.cores import Array
 from tasks.vectors.buckets import estimated
 from tasks.vectors.links import Everything, Links, Matrix, Search, links_in
 

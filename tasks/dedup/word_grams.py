@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from tasks.cuts.points import Array
+from tasks.cores import Array
 from tasks.texts.rouge import WORD
 from tasks.vectors.links import ANY, LISTED, Links
 

@@ -17,11 +17,10 @@ import orjson
 from numba import njit
 
 from schemas.errors import InputError
-from tasks.cores import on_all_cores
+from tasks.cores import Array, on_all_cores
 
 WORD = re.compile(r"(?u)\b\w\w+\b")  # scikit-learn's and bm25s's: two letters or more
 NONE = ("", "none")
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Hits(NamedTuple):

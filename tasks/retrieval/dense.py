@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.cores import threads
-from tasks.retrieval.bm25 import Array, Hits
+from tasks.cores import Array, threads
+from tasks.retrieval.bm25 import Hits
 from tasks.vectors.embeddings import embed
 
 EXACT_UP_TO = 1_000_000  # passages

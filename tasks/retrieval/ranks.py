@@ -14,8 +14,9 @@ from pydantic import Field
 from schemas.retpo import WithRankings
 from schemas.retpo_settings import RetrieverSettings
 from schemas.rows import Dropped, arrow_schema
+from tasks.cores import Array
 from tasks.frames import FrameStage
-from tasks.retrieval.bm25 import Array, Hits
+from tasks.retrieval.bm25 import Hits
 from tasks.retrieval.indexes import locate
 from tasks.retrieval.retrievers import content_of, open_retriever
 

@@ -17,8 +17,9 @@ from schemas.retpo_settings import RetrieverSettings
 from schemas.texts import loads
 from storage.artifacts import Store, read_manifest
 from storage.plain_files.lines import open_file
+from tasks.cores import Array
 from tasks.posting import Endpoint, key_in
-from tasks.retrieval.bm25 import Array, Bm25, Hits, Words
+from tasks.retrieval.bm25 import Bm25, Hits, Words
 from tasks.retrieval.dense import Dense
 from tasks.retrieval.indexes import locate
 from tasks.vectors.embeddings import embedder_name

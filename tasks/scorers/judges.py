@@ -17,10 +17,10 @@ from schemas.errors import Drop
 from schemas.hashing import digest
 from schemas.multifaceted import Rubric
 from schemas.pools import JudgedPool, Score, ScoredPool
-from tasks.generators.multifaceted.bench import HIGHEST, LOWEST, TAG, judgement_of, present_mean
 from tasks.prompts import load
 from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps
 from tasks.scorers.judgements import Judgements
+from tasks.scorers.verdicts import HIGHEST, LOWEST, TAG, judgement_of, present_mean
 
 FIRST, SECOND = "A", "B"
 DIGITS = "0123456789"

@@ -6,7 +6,6 @@ likeness to a reference x repetition penalty. The paper's relevance is Contrieve
 normalised embedder it is a cosine, clamped at 0, so rewards of different embedders do not compare.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -16,9 +15,9 @@ from pydantic import Field
 
 from schemas.rows import Dropped
 from tasks.frames import FrameStage
+from tasks.texts.words import tokens_of
 from tasks.vectors.embeddings import embed, embedder_name
 
-WORDPUNCT = re.compile(r"\w+|[^\w\s]+")
 LONGEST = 5.12  # the paper's 512 tokens / 100
 CUT_AT = ("\n\n\n\n", "\n\n--", "\n\n____", "\nUser:", "\nHuman:", "\nAssistant:")
 
@@ -26,11 +25,6 @@ CUT_AT = ("\n\n\n\n", "\n\n--", "\n\n____", "\nUser:", "\nHuman:", "\nAssistant:
 def response_of(text: str) -> str:
     """What counts of an answer: everything before a run of blank lines, a rule, or an invented next turn."""
     return text[: min((at for mark in CUT_AT if (at := text.find(mark)) >= 0), default=len(text))]
-
-
-def tokens_of(text: str) -> list[str]:
-    """Words and runs of punctuation (nltk's wordpunct)."""
-    return WORDPUNCT.findall(text)
 
 
 def length_incentive(tokens: list[str]) -> float:

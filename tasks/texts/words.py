@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 from rapidfuzz.distance import Indel
 
-from tasks.scorers.r3 import tokens_of
-
 GRAM = 8
 
 
@@ -22,3 +20,11 @@ def words_of(text: str) -> list[str]:
 def grams(words: Sequence[str], length: int = GRAM) -> list[tuple[str, ...]]:
     """Every run of so many words."""
     return list(zip(*(words[n:] for n in range(length)), strict=False))
+
+
+WORDPUNCT = re.compile(r"\w+|[^\w\s]+")
+
+
+def tokens_of(text: str) -> list[str]:
+    """Words and runs of punctuation (nltk's wordpunct)."""
+    return WORDPUNCT.findall(text)

@@ -14,8 +14,7 @@ import numpy as np
 from numba import njit
 
 from schemas.recall import EXACT, Recall
-from tasks.cores import threads
-from tasks.cuts.points import Array
+from tasks.cores import Array, threads
 from tasks.vectors.links import SLACK, TILE, Buckets, Everything, Helpers, Layout, Matrix, alike, by_blocks, pieces
 
 EXACT_UP_TO = 30_000  # rows: some three seconds

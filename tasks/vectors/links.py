@@ -18,8 +18,7 @@ import numpy as np
 from numba import njit
 from threadpoolctl import threadpool_limits
 
-from tasks.cores import Spread, threads
-from tasks.cuts.points import Array
+from tasks.cores import Array, Spread, threads
 
 TILE = 256  # rows of a product that is looked through at once: it stays in the cache
 BLOCK = 4096  # rows that are read at once where all are read

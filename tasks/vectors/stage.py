@@ -10,8 +10,7 @@ from pydantic import Field
 
 from schemas.artifacts import Manifest, PartSeal
 from storage.artifacts import Store, read_manifest, read_part
-from tasks.cores import Spread
-from tasks.cuts.points import Array
+from tasks.cores import Array, Spread
 from tasks.frames import FileStage
 from tasks.vectors.embeddings import embed_whole, embedder_name
 

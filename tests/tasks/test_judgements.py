@@ -13,7 +13,7 @@ from schemas.rows import to_arrow
 from schemas.scorer_settings import HELPFUL
 from storage.artifacts import Store, seal_part, write_manifest
 from tasks.engines.chat_server import token_logprobs
-from tasks.generators.multifaceted.bench import Judged, parse_score
+from tasks.generators.multifaceted.bench import Judged
 from tasks.running.stages import columns_of
 from tasks.scorers.judgements import Judgements, judgements_of, note_unread
 from tasks.scorers.judges import (
@@ -25,6 +25,7 @@ from tasks.scorers.judges import (
     chances_of,
     expected_digit,
 )
+from tasks.scorers.verdicts import parse_score
 from tests.tasks.test_judging import ROW
 
 DIGITS = "0123456789"

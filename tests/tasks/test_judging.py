@@ -14,7 +14,8 @@ from schemas.rows import to_arrow
 from schemas.settings import SourceSettings
 from storage.plain_files.lines import Line
 from storage.plain_files.rows import BENCH
-from tasks.generators.multifaceted.bench import BenchScores, Judged, bench_results, over_runs, parse_score
+from tasks.generators.multifaceted.bench import BenchScores, Judged, bench_results, over_runs
+from tasks.scorers.verdicts import parse_score
 
 RUBRICS = tuple(Rubric(criteria=f"Is it {w}?", score_descriptions=("a", "b", "c", "d", "e")) for w in ("short", "true"))
 VALUES = tuple(

@@ -13,7 +13,8 @@ from schemas.texts import normalised
 from storage.artifacts import Store
 from tasks.cuts.max_min import MaxMinPairs
 from tasks.dedup.duplicates import UniquePairs
-from tasks.scorers.r3 import R3, length_incentive, repetition_penalty, response_of, tokens_of
+from tasks.scorers.r3 import R3, length_incentive, repetition_penalty, response_of
+from tasks.texts.words import tokens_of
 from tasks.vectors.embeddings import embed, embedder_name
 
 NOWHERE = Path("/nowhere")

@@ -5,7 +5,6 @@ Source: docs/papers.md#genpi, step S5.
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,13 +14,13 @@ from pydantic import Field
 from schemas.applications import Application
 from schemas.dialogues import Dialogue, TrainingRow
 from schemas.errors import InputError
-from schemas.hashing import child_id, content_hash, file_checksum
+from schemas.hashing import child_id
 from schemas.rows import Dropped, arrow_schema
 from tasks.frames import FrameStage
 from tasks.generators.dialogues.signs import called
 from tasks.generators.dialogues.talk import END
+from tasks.texts.tokens import USUAL_CHARS_PER_TOKEN, load_tokenizer
 
-CHARS_PER_TOKEN = 4
 IGNORED = -100
 GUESS = (
     "A context in front of the input below turned the bad output into the good output. "
@@ -55,29 +54,6 @@ def prompt_generation_messages(row: Mapping[str, Any], application: Application)
         said("user", asked),
         said("assistant", f"### Context\n{application.context}\n\n### Reason\n{row['reason']}"),
     ]
-
-
-@cache
-def load_tokenizer(name: str, *, chat: bool = True) -> Any:
-    """A transformers tokenizer, with a chat template unless `chat` is false. Raises InputError."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=Path(name).is_dir())
-    except (OSError, ValueError) as error:
-        raise InputError(f"there is no tokenizer {name!r}; expected a folder or a Hub id ({error})") from error
-    if chat and not tokenizer.chat_template:
-        raise InputError(f"the tokenizer {name} has no chat template; name one of a chat model")
-    return tokenizer
-
-
-def tokenizer_identity(name: str) -> str:
-    """What identifies a tokenizer: its files' content, or the Hub id."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        return name
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".jinja", ".model", ".txt"))
-    return content_hash([[path.name, file_checksum(path)] for path in files])
 
 
 def label_mask(tokenizer: Any, messages: Sequence[Message], *, most: int | None = None) -> tuple[list[int], list[int]]:
@@ -114,7 +90,7 @@ def label_mask(tokenizer: Any, messages: Sequence[Message], *, most: int | None 
 def target_tokens(text: str, tokenizer: str) -> int:
     """Tokens of one assistant turn; a quarter of its characters where no tokenizer is given."""
     if not tokenizer:
-        return math.ceil(len(text) / CHARS_PER_TOKEN)
+        return math.ceil(len(text) / USUAL_CHARS_PER_TOKEN)
     return len(load_tokenizer(tokenizer).encode(text, add_special_tokens=False))
 
 

@@ -3,56 +3,22 @@
 Source: docs/papers.md#multifaceted, "judging".
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import stdev
 from typing import Any, ClassVar, NamedTuple
 
 import polars as pl
 from pydantic import Field
 
-from schemas.calls import Completion, Message, Request, Sampling
-from schemas.errors import Drop
+from schemas.calls import Message, Request, Sampling
 from schemas.multifaceted import BenchRow, JudgedRow
 from schemas.rows import Dropped
 from tasks.frames import FrameStage
 from tasks.prompts import load
 from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps
 from tasks.scorers.judgements import Judgements
-
-LOWEST, HIGHEST = 1, 5
-VERDICT = 200  # characters: a score is read from so many after the tag, or at the end
-TAG = re.compile(r"\[\s*result\s*\]", re.IGNORECASE)
-NUMBER = r"[(\[]?\s*(?<![.,−–])(?P<score>-?\d+)(?:\s*(?:/|out of|of)\s*(?P<of>\d+))?"
-NAMED = r"(?:score|result|rating)\s*\]?\s*(?::|=|\bof\b|\bis\b)?"
-TAGGED = re.compile(rf"[^\w-]*(?:(?:\w+ ){{0,4}}?{NAMED}[^\w-]*)?{NUMBER}(?P<rest>[^\n]*)", re.IGNORECASE)
-AT_THE_END = re.compile(rf"(?:\b{NAMED}\s*|(?=[(\[])){NUMBER}(?P<rest>)[\s)\].!]*$", re.IGNORECASE)
-OTHER = re.compile(r"\s*%|(?:st|nd|rd|th)\b", re.IGNORECASE)
-"""What makes a number another than a score: a per cent sign, an ordinal's ending."""
-
-
-def parse_score(text: str, lowest: int = LOWEST, highest: int = HIGHEST) -> tuple[str, int]:
-    """(feedback, score) of a judgement: the number after the last [RESULT]; without one, a number at the very end that
-    is in brackets or called a score. Raises Drop where there is none, or it is no whole number in the range.
-    """
-    *before, verdict = TAG.split(text)
-    feedback = (" ".join(before) if before else text).strip()
-    verdict = re.sub(r"[*_`]", "", verdict)  # bold
-    found = TAGGED.match(verdict[:VERDICT]) if before else AT_THE_END.search(verdict[-VERDICT:])
-    if not found:
-        raise Drop(f"no_score: it had no score; end with [RESULT] and a whole number from {lowest} to {highest}")
-    score, of, rest = found["score"], found["of"], found["rest"]
-    other = any(map(str.isnumeric, rest)) or OTHER.match(rest)  # 4.5, 3-4, 3 or 4, 3½, 3rd, 3 %: not one number
-    if (
-        other
-        or (of and int(of) != highest)
-        or not re.fullmatch("0|[1-9][0-9]?", score)
-        or not lowest <= int(score) <= highest
-    ):
-        said = found.group().strip()[:40]
-        raise Drop(f"bad_score: its score was {said!r}; give one whole number from {lowest} to {highest}")
-    return feedback, int(score)
+from tasks.scorers.verdicts import LOWEST, judgement_of, present_mean
 
 
 class Judged(Recipe[BenchRow, JudgedRow]):
@@ -119,15 +85,6 @@ class Judged(Recipe[BenchRow, JudgedRow]):
         )
 
 
-def judgement_of(said: Completion, lowest: int = LOWEST, highest: int = HIGHEST) -> tuple[str, int] | None:
-    """(feedback, score); None where the judge could not be asked. Raises Drop for a judgement without a score."""
-    if said.error:
-        return None
-    if said.finish_reason == "length" and not TAG.search(said.text):
-        raise Drop("no_score: it was cut, because it was too long; be shorter")
-    return parse_score(said.text, lowest, highest)
-
-
 class BenchScores(FrameStage):
     """Judged rows -> with `run_scores`: per run, the mean of the row's scores that are there (null: none is).
 
@@ -144,12 +101,6 @@ class BenchScores(FrameStage):
         scored = frame.with_columns(pl.Series("run_scores", means, dtype=pl.List(pl.Float64)))
         some = pl.col("run_scores").list.drop_nulls().list.len() > 0
         return scored.filter(some), [Dropped(id=row, reason="no_score") for row in scored.filter(~some)["id"]]
-
-
-def present_mean(scores: Sequence[float | None]) -> float | None:
-    """The mean of what is there; None where nothing is."""
-    there = [score for score in scores if score is not None]
-    return mean(there) if there else None
 
 
 class BenchResult(NamedTuple):

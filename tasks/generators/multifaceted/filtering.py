@@ -4,8 +4,7 @@ Source: docs/papers.md#multifaceted, "filter"; the paper names duplicates and pe
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,10 +12,10 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.errors import InputError
 from schemas.rows import Dropped, Instruction
 from schemas.texts import normalised
 from tasks.frames import FrameStage, even_parts
+from tasks.texts.languages import language_of
 
 PERSONA = re.compile(
     r"^\W*(you are (now )?(an? |the (?!best|one|only)|my |going to (act|be|play|pretend) )|you're an? |"
@@ -27,8 +26,6 @@ PERSONA = re.compile(
     re.IGNORECASE,
 )
 ROLES = re.compile(r"^\W*(system\s*:\s*you |<\|system\|>|<\|im_start\|>system|<<sys>>|\[inst\])", re.IGNORECASE)
-FEWEST_LETTERS = 40  # bytes of them, so that a Chinese one counts as three; below, a language is a guess
-LOOKED_AT = 1000  # characters
 
 
 class FilterInstructions(FrameStage):
@@ -84,28 +81,3 @@ class FilterInstructions(FrameStage):
             return f"too_long: {len(prompt)} characters"
         language = language_of(prompt)
         return f"language: {language}" if self.languages and language and language not in self.languages else ""
-
-
-def check_languages(languages: Sequence[str]) -> None:
-    """Raises InputError for a language that cannot be told."""
-    identify()("")
-    from py3langid.langid import IDENTIFIER
-
-    if unknown := [language for language in languages if language not in IDENTIFIER.labels]:
-        known = ", ".join(sorted(IDENTIFIER.labels))
-        raise InputError(f"filter.languages: {unknown[0]!r} is no language that can be told; expected some of {known}")
-
-
-@cache
-def identify() -> Callable[[str], tuple[str, float]]:
-    import py3langid
-
-    classify: Callable[[str], tuple[str, float]] = py3langid.classify
-    return classify
-
-
-def language_of(text: str) -> str:
-    """The ISO 639 code of a text's language, by its first 1,000 characters; empty where there is too little of it."""
-    head = text[:LOOKED_AT]
-    letters = "".join(filter(str.isalpha, head))
-    return identify()(head)[0] if len(letters.encode()) >= FEWEST_LETTERS else ""

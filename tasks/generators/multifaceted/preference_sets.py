@@ -20,7 +20,8 @@ from schemas.taxonomy import LONGEST_VALUE, Dimension, Taxonomy
 from schemas.texts import normalised, one_line
 from tasks.generators.multifaceted.coverage import drawn, parted
 from tasks.prompts import load
-from tasks.recipe import CHARS_PER_TOKEN, MOST_ATTEMPTS, Recipe, Steps, ask_all, read_json
+from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_all, read_json
+from tasks.texts.tokens import FEWEST_CHARS_PER_TOKEN
 from tasks.texts.words import rouge_l
 
 FIELDS = ("subdimension", "preference", "description")
@@ -122,7 +123,9 @@ def preference_schema(taxonomy: Taxonomy, max_tokens: int, *, free: bool) -> dic
     subdimension, too.
     """
 
-    room = CHARS_PER_TOKEN * max_tokens // len(taxonomy.dimensions) - LONGEST_VALUE  # so that max_tokens cuts nothing
+    room = (
+        FEWEST_CHARS_PER_TOKEN * max_tokens // len(taxonomy.dimensions) - LONGEST_VALUE
+    )  # so that max_tokens cuts nothing
     longest = max(60, min(LONGEST["description"], room))
 
     def value(dimension: Dimension) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from schemas.multifaceted import WithResponses, WithSets, WithSystems
 from schemas.rows import Answer
 from schemas.texts import normalised, one_line
 from tasks.prompts import load
-from tasks.recipe import CHARS_PER_TOKEN, Recipe, Steps, ask_all, read_json
+from tasks.recipe import Recipe, Steps, ask_all, read_json
+from tasks.texts.tokens import FEWEST_CHARS_PER_TOKEN
 from tasks.texts.words import grams, words_of
 
 LONGEST_SYSTEM_MESSAGE = 1400  # characters; the paper's are 682 to 1,370
@@ -27,7 +28,7 @@ SECOND_PERSON, FIRST_PERSON = {"you", "your", "yourself"}, {"i", "my", "myself"}
 
 def system_message_schema(max_tokens: int) -> dict[str, Any]:
     """JSON, so that nothing but the message comes back: small models like to introduce it."""
-    longest = max(60, min(LONGEST_SYSTEM_MESSAGE, CHARS_PER_TOKEN * max_tokens))
+    longest = max(60, min(LONGEST_SYSTEM_MESSAGE, FEWEST_CHARS_PER_TOKEN * max_tokens))
     return {
         "type": "object",
         "properties": {"system_message": {"type": "string", "minLength": 40, "maxLength": longest}},

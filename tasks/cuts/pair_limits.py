@@ -1,0 +1,32 @@
+"""Limits of pairs that need no fitting: a preset's, a file's, a setting's."""
+
+from pathlib import Path
+
+from schemas.cut_settings import PRESETS, CutSettings, Thresholds
+from schemas.errors import InputError
+from storage.plain_files.thresholds import read_thresholds
+from tasks.cuts.pool_pairs import own_limits, token_counter
+
+
+def fixed_limits(settings: CutSettings) -> Thresholds:
+    """Limits that need no fitting. Raises InputError for a file that holds none."""
+    if settings.preset:
+        return PRESETS[settings.preset]
+    return read_thresholds(Path(settings.thresholds)) if settings.thresholds else own_limits(settings)
+
+
+def in_own_unit(settings: CutSettings) -> CutSettings:
+    """With lengths counted as the stored limits were. Raises InputError where the settings say otherwise, for limits
+    that are not there, and for a tokenizer that is not.
+    """
+    found = fixed_limits(settings)
+    unit = {"length": found.length, "tokenizer": found.tokenizer}
+    if other := [
+        name for name, value in unit.items() if name in settings.model_fields_set and getattr(settings, name) != value
+    ]:
+        where = settings.thresholds or settings.preset
+        said = f"{found.length}{f' of {found.tokenizer}' if found.tokenizer else ''}"
+        raise InputError(f"{where} counts length in {said}; leave out --{other[0]}")
+    settings = settings.model_copy(update=unit)
+    token_counter(settings)
+    return settings
