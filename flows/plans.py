@@ -175,8 +175,9 @@ def look_at_application(application: Application) -> str:
     chars, world = len(application.context), application.environment.world
     demos, tools = len(application.inputs.demos), len(tool_names(application.tools))
     return (
-        f"{application.name}: {len(application.turns)} turns, {chars:,} characters (about {chars // USUAL_CHARS_PER_TOKEN:,} "
-        f"tokens), {demos} demos, {tools} tools, {f'world {world}' if world else 'no world'}"
+        f"{application.name}: {len(application.turns)} turns, {chars:,} characters (about "
+        f"{chars // USUAL_CHARS_PER_TOKEN:,} tokens), {demos} demos, {tools} tools, "
+        + (f"world {world}" if world else "no world")
     )
 
 
