@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 
 from schemas.errors import InputError, StoreError, SynthmillError
 from schemas.hashing import content_hash, file_checksum
-from storage.published.cards import MergedCard, merged_card, outline, outline_of
 from storage.files import read_json, write_json, write_text
+from storage.published.cards import MergedCard, merged_card, outline, outline_of
 from storage.published.row_streams import Columns, RowStream, parquet_batches, parquet_schema
 from storage.published.shards import Shards, as_texts, write_checked, write_shards
 

@@ -14,9 +14,9 @@ import orjson
 
 from schemas.errors import InputError, StoreError
 from schemas.hashing import BLOCK
+from storage.files import read_json, write_text
 from storage.published.cards import merged_card, outline_of
 from storage.published.folder import CARD, MARKER, check_whole
-from storage.files import read_json, write_text
 
 TRIES, PAUSE_S = 4, 1.0
 BUSY, REFUSED = (409, 412, 429, 500, 502, 503, 504), (401, 403)

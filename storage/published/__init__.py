@@ -1,0 +1,1 @@
+"""Datasets: folders, formats, cards, the Hub."""
