@@ -76,9 +76,9 @@ class Target(NamedTuple):
 def push(folder: Path, target: Target, message: str, tell: Callable[[str], None] = lambda _: None) -> Pushed:
     """Make a dataset of the Hub hold what the folder holds.
 
-    What its owner wrote into the card stays (storage/published/cards.py). Raises InputError without a token or a right to write,
-    for somebody else's dataset, another than this one or one whose card was changed where we write (unless force) and
-    a tag that is taken; StoreError where the Hub fails, and for a folder that is not as it was written.
+    What its owner wrote into the card stays (storage/published/cards.py). Raises InputError without a token or a right
+    to write, for somebody else's dataset, another than this one or one whose card was changed where we write (unless
+    force) and a tag that is taken; StoreError where the Hub fails, and for a folder that is not as it was written.
     """
     from huggingface_hub import HfApi
 
