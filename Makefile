@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
-DEMO := $(BIN)/synthmill run synthesize --config examples/demo.yaml
+DEMO := $(BIN)/synthmill run synthesize --config examples/synthesize.yaml
 BENCHES := generation dialogue vllm_tokens retrieval cuts dedup endurance scale
 
 .DEFAULT_GOAL := help

@@ -18,9 +18,9 @@ import orjson
 import polars as pl
 import yaml
 
-from flows.multifaceted_report import figures
+from flows.methods.multifaceted import plan as plan_multifaceted
+from flows.methods.multifaceted.dataset import figures
 from flows.pages.templates import render
-from flows.plans import plan_multifaceted
 from schemas.hashing import content_hash
 from schemas.multifaceted_settings import MultifacetedSettings
 from schemas.settings import SourceSettings

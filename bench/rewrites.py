@@ -22,9 +22,9 @@ import polars as pl
 import yaml
 
 from flows.making.plan import chain
-from flows.plans import plan_retpo
-from flows.retpo_plans import plan_search
-from flows.retpo_report import all_queries
+from flows.methods.retpo import plan as plan_retpo
+from flows.methods.retpo.dataset import all_queries
+from flows.methods.retpo.search import plan_search
 from schemas.artifacts import Manifest
 from schemas.retpo_settings import CorpusSettings, RetpoSettings, RetrieverSettings, TurnSettings
 from storage.artifacts import Store

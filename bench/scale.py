@@ -41,9 +41,13 @@ SETTINGS = {
 }
 LOOK = """
 import json, sys, time
-from flows.plans import FLOWS
 from schemas.settings import read_settings
-model, plan = FLOWS["preferences"]
+try:
+    from flows.methods import method
+    model, plan = method("preferences").settings, method("preferences").plan
+except ImportError:  # as version 0.1 had it
+    from flows.plans import FLOWS
+    model, plan = FLOWS["preferences"]
 settings = read_settings(model, None, json.loads(sys.argv[1]))
 began = time.perf_counter()
 planned = plan(settings)

@@ -177,11 +177,11 @@ def batches(rows: int) -> Iterator:  # type: ignore[type-arg]
 
 
 def write_here(rows: int, folder: Path) -> None:
+    from flows.methods.synthesize import preference_dataset
     from flows.pages.card import publishable
     from schemas.synthesize_settings import SynthesizeSettings
     from storage.artifacts import Store
     from storage.published.folder import write_dataset
-    from storage.published.rows import preference_dataset
     from storage.runs import StageRun, new_run, write_run
 
     store = Store(folder / "store")

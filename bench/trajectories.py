@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import orjson
 import yaml
 
-from flows.plans import plan_dialogues
+from flows.methods.dialogues import plan as plan_dialogues
 from schemas.dialogue_settings import DialogueSettings
 from storage.published.rows import read_frame
 from tasks.generators.dialogues.signs import is_action

@@ -16,8 +16,6 @@ from flows.commands.options_publish import diff, export, report
 from flows.terminal.quiet import CHATTER_OFF, TELEMETRY_OFF
 from schemas.errors import InputError, LimitReached, Stopped, SynthmillError
 
-PREVIEWED = {"dialogues": "inputs.count", "self-rip": "prompts.count"}
-FLOW_NAMES = ("synthesize", "multifaceted", "judge", "dialogues", "retpo", "preferences", "self-rip")
 workers_option = click.option("--workers", type=click.IntRange(0), help="Ray actors; 0 works in this process.")
 
 
@@ -30,8 +28,23 @@ def cli() -> None:
     """
 
 
-@cli.command()
-@click.argument("flow", type=click.Choice(FLOW_NAMES))
+class RunCommand(click.Command):
+    """`run`, whose help lists the methods as their files say them, and what is wrong with those left out."""
+
+    def format_help_text(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        from flows.methods import methods
+
+        super().format_help_text(context, formatter)
+        listed = methods().values()
+        with formatter.section("Flows"):
+            formatter.write_dl([(known.name, known.about) for known in listed if not known.fault])
+        for known in listed:
+            if known.fault:
+                formatter.write_text(f"left out: {known.path}: {known.fault}")
+
+
+@cli.command(cls=RunCommand)
+@click.argument("flow")
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="A YAML file of settings.")
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting, e.g. engines.teacher=openai:gpt-4o-mini."
@@ -56,23 +69,14 @@ def run(
 ) -> None:
     """Run a FLOW.
 
-    \b
-    synthesize    preference pairs from instructions: N answers each, rewards, best over worst
-    multifaceted  instructions under system messages that stand for different people's values: SFT, DPO, RM, a bench
-    judge         scores of a model on such a bench
-    retpo         from conversations and a corpus, rows that teach a query rewriter what a retriever likes
-    preferences   from prompts, or answers with rewards: N answers, scores, pairs by RIP, mu-2sigma and others
-    self-rip      from prompts that were kept, new ones like them, with pairs within the same limits
-    dialogues     from an application's prompt, rows that teach a model to behave as if the prompt were there
-
     Engines are written KIND:MODEL: openai:MODEL@http://HOST:PORT/v1 (any compatible server; the key is in
     OPENAI_API_KEY), vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
     """
     from flows.commands.run import run_flow
-    from flows.plans import FLOWS
+    from flows.methods import method
     from schemas.settings import read_settings
 
-    model, _ = FLOWS[flow]
+    model = method(flow).settings
     if show_settings:
         from flows.commands.look import show_settings_of
 
@@ -81,7 +85,7 @@ def run(
         name: value for name, value in given.items() if value is not None and value is not False
     }
     if preview:
-        overrides[PREVIEWED.get(flow, "source.limit")] = preview
+        overrides[model.previewed] = preview
     return run_flow(flow, read_settings(model, config, overrides), dry_run=dry_run, preview=preview)
 
 
@@ -145,7 +149,7 @@ def calls(store: str, record: Path | None) -> None:
 @click.option("--stop", "stopping", is_flag=True, help="End what was started here.")
 def serve(port: int, stopping: bool) -> None:
     """Start a Prefect server with every flow as a deployment, and a worker; schedules run until --stop."""
-    from flows.serving import serve as serving
+    from flows.commands import serve as serving
 
     serving.stop() if stopping else serving.serve(port)
 

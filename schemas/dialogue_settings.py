@@ -2,7 +2,7 @@
 (docs/papers.md#genpi).
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -83,6 +83,8 @@ class CutSettings(Frozen):
 
 class DialogueSettings(PublishSettings):
     """One run of `dialogues`: applications -> inputs -> outputs, reasons -> dialogues -> training rows and pairs."""
+
+    previewed: ClassVar = "inputs.count"
 
     applications: tuple[str, ...] = Field(min_length=1, description="application files (YAML or JSON)")
     engines: dict[Literal["author", "student", "teacher", "environment", "judge"], EngineSettings] = ENGINES

@@ -148,6 +148,8 @@ class SelfRipSettings(PoolSettings):
     limits that were fitted before. The role `author` writes the prompts.
     """
 
+    previewed: ClassVar = "prompts.count"
+
     asks: ClassVar = ("author",)
 
     source: SourceSettings = Field(description="the kept prompts: what `pairs --rule rip` or `preferences` wrote")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, GetJsonSchemaHandler, ValidationError, field_validator, model_validator
@@ -267,6 +267,9 @@ ENGINES: Any = Field(
 class RunSettings(Frozen):
     """What every flow has: where things are kept, who answers, how work is spread."""
 
+    previewed: ClassVar[str] = "source.limit"
+    """The setting that a preview of N rows sets to N."""
+
     store: str = Field("store", description="the folder that holds everything; safe to share, safe to kill")
     engines: dict[Any, EngineSettings] = ENGINES
     embedder: str = Field("minilm", description="minilm (embedded), a Hub id or a folder of sentence-transformers")
@@ -312,7 +315,7 @@ def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[s
             given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         except FileNotFoundError as error:
             raise InputError(
-                f"{file} is not there; expected a YAML file of settings, for instance examples/demo.yaml"
+                f"{file} is not there; expected a YAML file of settings, for instance examples/synthesize.yaml"
             ) from error
         except (yaml.YAMLError, ValueError, OSError) as error:
             raise InputError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error

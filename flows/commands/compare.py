@@ -11,9 +11,9 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
+from flows.making.cleaning import benchmark_names
 from flows.making.plan import Source, chain, file_source
 from flows.making.session import session
-from flows.methods.cleaning import benchmark_names
 from flows.terminal.progress import Reporter
 from flows.terminal.tables import shortened, table
 from schemas.artifacts import Manifest

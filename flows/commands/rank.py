@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from flows.making.plan import chain, file_source
 from flows.making.session import session
-from flows.retpo_plans import plan_search
-from flows.retpo_report import CHECKED, check_found, note_own, note_ties
+from flows.methods.retpo.dataset import CHECKED, check_found, note_own, note_ties
+from flows.methods.retpo.search import plan_search
 from flows.terminal.progress import Reporter
 from schemas.artifacts import Manifest
 from schemas.errors import InputError

@@ -1,25 +1,30 @@
 """`synthmill run`: plan, check, run under Prefect, and say where things are."""
 
-import importlib
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from flows.making.plan import Plan
-from flows.plans import FLOWS
+from flows.methods import method
 from flows.terminal.stopping import working
 from flows.terminal.tables import table
+from schemas.artifacts import Manifest
 from schemas.errors import EngineError
 from schemas.settings import RunSettings
 from storage.files import write_text
+from storage.plain_files.rows import INSTRUCTIONS
+from storage.published.folder import Dataset, read_dataset
+from storage.published.rows import compared
 from storage.runs import RunRecord, runs, summary
+from tasks.running.stages import noted_rows
 
 ROWS_SHOWN = 3
 
 
 def run_flow(flow: str, settings: RunSettings, *, dry_run: bool, preview: int | None) -> None:
     """Run a flow. With nothing left to make, neither Prefect, nor Ray, nor an engine is started."""
-    planned = FLOWS[flow][1](settings)
+    planned = method(flow).plan(settings)
     if dry_run:
         from flows.commands.dry_run import check
 
@@ -46,13 +51,13 @@ def run_under_prefect(flow: str, planned: Plan) -> None:
         from prefect import tags
         from prefect.settings import PREFECT_API_URL
 
+        from flows.deployed import flow_of
         from flows.making.make import HANDED_ON
 
         with tags("command-line"):
-            name = flow.replace("-", "_")
             handed = HANDED_ON.set(planned)
             try:
-                getattr(importlib.import_module(f"flows.{name}"), name)(settings)
+                flow_of(flow)(settings)
             except (TransportError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
                     raise
@@ -67,17 +72,17 @@ def run_under_prefect(flow: str, planned: Plan) -> None:
 
 
 def report(planned: Plan, preview: int | None, done: bool) -> None:
-    """What was made: the stages, a few rows (in a preview: through every stage), and where everything is."""
+    """What was made: the steps, a few rows (in a preview: through every step), and where everything is."""
     from rich.console import Console
 
     from flows.pages.report import PAGE
-    from flows.showing import SHOWN, notes
 
     console = Console(emoji=False)
-    made = planned.made()
-    for note in notes(planned, made) if made else ():
+    manifests = planned.made()
+    dataset = read_dataset(planned.dataset) if manifests else None
+    for note in notes(planned, manifests, dataset) if manifests and dataset else ():
         console.print(note, highlight=False, markup=False)
-    run = next((one for one in reversed(list(runs(planned.store))) if one.dataset == str(planned.dataset)), None)
+    run = next((run for run in reversed(list(runs(planned.store))) if run.dataset == str(planned.dataset)), None)
     if run:
         console.print(f"\nmade by run {run.id}" + (", earlier" if done else ""), highlight=False)
         console.print(stages_table(run))
@@ -85,8 +90,8 @@ def report(planned: Plan, preview: int | None, done: bool) -> None:
             for reason, count in stage.dropped.items():
                 console.print(f"{stage.step_id}: {count} dropped, {reason}", highlight=False, markup=False)
         write_text(planned.dataset / "SUMMARY.md", summary(run))
-    if made:
-        SHOWN[planned.flow](console, planned, made, preview or ROWS_SHOWN, bool(preview))
+    if dataset:
+        show_dataset(console, planned, dataset, preview)
     console.print()
     for name, place in (
         ("dataset", planned.dataset),
@@ -95,6 +100,30 @@ def report(planned: Plan, preview: int | None, done: bool) -> None:
         ("report ", planned.dataset / PAGE),
     ):
         console.print(f"{name}  {place}", soft_wrap=True, highlight=False, markup=False)
+
+
+def notes(planned: Plan, manifests: Mapping[str, Manifest], dataset: Dataset) -> Iterator[str]:
+    """What a reader should know before the table."""
+    instructions = manifests.get(INSTRUCTIONS.stage)
+    if instructions and (count := noted_rows(planned.store, instructions)):
+        yield f"{count} rows have other turns or messages: the first user turn was used"
+    yield from compared(planned.store, manifests)
+    yield from dataset.notes
+
+
+def show_dataset(console: Any, planned: Plan, dataset: Dataset, preview: int | None) -> None:
+    """The first rows by their kind, each with its way through every step in a preview; then the figures."""
+    from flows.commands.trace import show_way
+    from flows.pages.on_terminal import first_rows, show_figure, show_row, show_tables
+
+    kind, rows = first_rows(dataset, preview or ROWS_SHOWN)
+    for row in rows:
+        if preview:
+            show_way(planned.store, row["id"])
+        show_row(console, kind, row)
+    show_tables(console, dataset)
+    for figure in dataset.figures:
+        show_figure(console, figure)
 
 
 def stages_table(run: RunRecord) -> Any:

@@ -11,17 +11,14 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from flows.multifaceted_report import value_counts, value_tree
 from flows.pages.charts import colour, histogram
 from flows.pages.report_rows import samples
-from flows.pages.sunburst import sunburst
 from flows.pages.templates import FOLDER, Made, funnel, render
-from flows.retpo_report import figures as retrieval_figures
 from schemas.artifacts import Manifest
 from schemas.errors import SynthmillError
 from storage.artifacts import Store, read_dropped
 from storage.files import write_text
-from storage.published.folder import Dataset, as_message, is_finished, read_dataset
+from storage.published.folder import Dataset, Figure, as_message, is_finished, read_dataset
 from storage.published.provenance import public_engine
 from storage.published.rows import compared, stream_of
 from storage.runs import RunRecord, manifests_of
@@ -65,8 +62,9 @@ def report_page(store: Store, run: RunRecord, dataset: Dataset | None, rows: int
         funnel=drawn_funnel(made),
         rewards=list(reward_charts(store, made, dataset)),
         lengths=list(length_charts(dataset)) if dataset else [],
-        picture=Markup(value_picture(store, made)),
-        retrieval=retrieval(dataset),
+        notes=dataset.notes if dataset else (),
+        figures=figures_of(dataset) if dataset else (),
+        pictures=pictures_of(dataset) if dataset else {},
         compared=compared(store, made),
         duplicates=list(duplicates(store, made)),
         stages=stages,
@@ -172,20 +170,15 @@ def chart(name: str, what: str, series: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "what": what, "legend": legend, "svg": Markup(histogram(series, f"{what}, {name}"))}
 
 
-def value_picture(store: Store, made: Made) -> str:
-    """The values of the dataset as a sunburst, where it has any."""
-    stage = made.get("variants")
-    if stage is None or "preference_set" not in stage.columns:
-        return ""
-    values = value_counts(stream_of(store, stage))
-    total = int(values["count"].sum())
-    return sunburst(value_tree(values), "The values in this dataset", (f"{total:,}", "values")) if total else ""
+def pictures_of(dataset: Dataset) -> dict[str, Markup]:
+    """The pictures that lie beside a dataset, by name."""
+    pictures = {name: content for name, content in dataset.files.items() if name.endswith(".svg")}
+    return {name: Markup(content.decode()) for name, content in pictures.items() if isinstance(content, bytes)}
 
 
-def retrieval(dataset: Dataset | None) -> dict[str, Any] | None:
-    """How each form of query does, and where the retrievers disagree."""
-    queries = dataset.tables.get("queries") if dataset else None
-    return retrieval_figures(queries.rows.frame()) if queries and queries.height else None
+def figures_of(dataset: Dataset) -> list[Figure]:
+    """A dataset's figures, but for those whose picture is not there."""
+    return [figure for figure in dataset.figures if not figure.picture or figure.picture in dataset.files]
 
 
 def duplicates(store: Store, made: Made) -> Iterator[dict[str, Any]]:

@@ -9,16 +9,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from schemas.artifacts import Manifest
 from schemas.texts import one_line, printable
-from tasks.retrieval.metrics import decimals, form_name
 
 Made = Mapping[str, Manifest]
 FOLDER = Path(__file__).parent
 
 
-def render(template: str, **told: Any) -> str:
-    """A page from its template; what rows say is escaped in HTML, and in markdown by the filter `cell`."""
+def render(template: str, folder: Path = FOLDER, **variables: Any) -> str:
+    """A page from a template in a folder. Texts of rows are escaped in HTML, and in markdown by the filter `cell`."""
     environment = Environment(
-        loader=FileSystemLoader(FOLDER),
+        loader=FileSystemLoader(folder),
         autoescape=template.endswith(".html"),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -26,9 +25,9 @@ def render(template: str, **told: Any) -> str:
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters["cell"] = lambda text: escape(one_line(str(text)), quote=False).replace("|", "\\|")
-    environment.filters.update(form_name=form_name, decimals=decimals, figure=two_places)
+    environment.filters["figure"] = two_places
     environment.filters["count"] = lambda number: f"{number:,}"
-    return environment.get_template(f"{template}.jinja").render(**told)
+    return environment.get_template(f"{template}.jinja").render(**variables)
 
 
 def funnel(made: Made) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ a chat template takes an empty field for one that is there.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -33,7 +33,10 @@ CARD = "README.md"
 SHARD_BYTES = 256 << 20
 UNFINISHED = "card_before"
 """In the marker of a folder that is being written, the card that was there: the owner's words outlive a crash."""
-OWN = ("title", "intro", "body", "configs", "files", "written", "checksums", "card", UNFINISHED, "self")
+OWN = (
+    *("title", "intro", "body", "notes", "figures"),
+    *("configs", "files", "written", "checksums", "card", UNFINISHED, "self"),
+)
 """What the marker says in its own right; everything else in it are the dataset's facts."""
 
 Kind = Literal["conversations", "completions", "preferences", "prompts", "triplets", "other"]
@@ -72,10 +75,38 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A table or a picture about a dataset, for its page and the terminal.
+
+    columns: heads; those of texts come first, `texts` says how many. rows: cells, as they are printed; without columns,
+    each is a line. picture: the name of an SVG among the dataset's files. about: a sentence below.
+    """
+
+    title: str
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    texts: int = 1
+    picture: str = ""
+    about: str = ""
+
+    @classmethod
+    def lines(cls, title: str, lines: Iterable[str]) -> "Figure":
+        """Lines of text."""
+        return cls(title, rows=tuple((line,) for line in lines))
+
+    @classmethod
+    def read(cls, written: Mapping[str, Any]) -> "Figure":
+        """A figure from the marker. Raises TypeError for anything else."""
+        rows = tuple(tuple(map(str, row)) for row in written["rows"])
+        return cls(**{**written, "columns": tuple(written["columns"]), "rows": rows})
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """What a flow publishes. intro, body: the card's first words and the sections that only this flow has, as markdown;
-    files: what else lies in the folder, by name; facts: what synthmill.json says besides; shard_bytes: the largest
-    shard, in memory.
+    """What a method publishes. intro, body: the card's first words and the sections that only this method has, as
+    markdown; files: what else lies in the folder, by name; facts: what synthmill.json says besides; shard_bytes: the
+    largest shard, in memory; notes: what a reader should know first, a line each; figures: what the page and the
+    terminal show of it beside its rows.
     """
 
     title: str
@@ -85,6 +116,8 @@ class Dataset:
     files: Mapping[str, Content] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     shard_bytes: int = SHARD_BYTES
+    notes: Sequence[str] = ()
+    figures: Sequence[Figure] = ()
 
     @property
     def rows(self) -> int:
@@ -124,6 +157,7 @@ def write_dataset(folder: Path, dataset: Dataset, card: str, *, force: bool = Tr
         for name, t in dataset.tables.items()
     }
     marker = {"title": dataset.title, "intro": dataset.intro, "body": dataset.body, "configs": configs, **dataset.facts}
+    marker |= {"notes": list(dataset.notes), "figures": list(map(asdict, dataset.figures))}
     interim = {"files": [], "written": sorted(before | new), UNFINISHED: earlier, "card": remembered}
     write_json(folder / MARKER, {**marker, **interim})  # ours from now on
     try:
@@ -221,10 +255,11 @@ def read_dataset(folder: Path) -> Dataset:
         }
         files = {name: (folder / name).read_bytes() for name in marker["files"] if is_inside(folder, name)}
         texts = marker["title"], marker["intro"], marker["body"]
+        notes, figures = list(map(str, marker.get("notes", ()))), list(map(Figure.read, marker.get("figures", ())))
     except (OSError, KeyError, TypeError, AttributeError, pa.ArrowInvalid) as error:
         raise damaged(folder, f"{type(error).__name__}: {error}") from error
     facts = {name: value for name, value in marker.items() if name not in OWN}
-    return Dataset(texts[0], texts[1], tables, texts[2], files, facts)
+    return Dataset(texts[0], texts[1], tables, texts[2], files, facts, notes=notes, figures=figures)
 
 
 def damaged(folder: Path, what: str) -> StoreError:

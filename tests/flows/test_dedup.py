@@ -11,7 +11,7 @@ import orjson
 import polars as pl
 import pytest
 
-from flows.plans import plan_synthesize
+from flows.methods.synthesize import plan as plan_synthesize
 from schemas.settings import read_settings
 from schemas.synthesize_settings import SynthesizeSettings
 from storage.artifacts import Store, read_artifact

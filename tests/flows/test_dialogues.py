@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
-from flows.plans import plan_dialogues
+from flows.methods.dialogues import plan as plan_dialogues
 from schemas.dialogue_settings import DialogueSettings
 from schemas.rows import Pair, arrow_schema
 from schemas.settings import read_settings

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 import yaml
 
+from flows.methods.multifaceted import plan as plan_multifaceted
 from flows.pages.sunburst import slices, sunburst
-from flows.plans import plan_multifaceted
 from schemas.multifaceted_settings import MultifacetedSettings
 from schemas.settings import read_settings
 from tests.command import synthmill

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from flows.plans import FLOWS
+from flows.methods import method
 from schemas.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -19,11 +19,7 @@ REMEDY = (
 ENGINE = {"spec": "openai:model@http://127.0.0.1:9/v1"}
 SOURCE = "examples/instructions.jsonl"
 SETTINGS: dict[str, dict[str, Any]] = {
-    "synthesize": yaml.safe_load((ROOT / "examples" / "demo.yaml").read_text()),
-    "multifaceted": yaml.safe_load((ROOT / "examples" / "multifaceted.yaml").read_text()),
-    "dialogues": yaml.safe_load((ROOT / "examples" / "dialogues.yaml").read_text()),
-    "retpo": yaml.safe_load((ROOT / "examples" / "retpo.yaml").read_text()),
-    "preferences": yaml.safe_load((ROOT / "examples" / "preferences.yaml").read_text()),
+    **{path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "examples").glob("*.yaml"))},
     "self-rip": {"source": SOURCE, "scorers": ["judge"], "reward": "judge", "thresholds": "limits.json"},
     "judge": {"source": "bench.jsonl"},
 }
@@ -42,10 +38,10 @@ def keys() -> dict[str, list[list[str]]]:
     Path("bench.jsonl").write_text(json.dumps(BENCH_ROW) + "\n")
     Path("limits.json").write_text('{"gap": 2}')
     planned: dict[str, list[list[str]]] = {}
-    for flow, (model, plan_of) in FLOWS.items():
+    for flow in SETTINGS:
         roles = ("student", "judge") if flow == "judge" else ("teacher",)
         settings = SETTINGS[flow] | {"store": "store", "engines": dict.fromkeys(roles, ENGINE)}
-        plan = plan_of(read_settings(model, None, settings))
+        plan = method(flow).plan(read_settings(method(flow).settings, None, settings))
         steps = [[source.stage, source.key] for source in plan.sources]
         planned[flow] = steps + [[step.stage.name, step.key] for step in plan.stages]
         planned[flow].append(["dataset", plan.dataset.name])

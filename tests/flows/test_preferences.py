@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 import yaml
 
-from flows.plans import plan_preferences, plan_self_rip
+from flows.methods.preferences import plan as plan_preferences
+from flows.methods.self_rip import plan as plan_self_rip
 from schemas.errors import InputError
 from schemas.preference_settings import PreferencesSettings, SelfRipSettings
 from schemas.settings import read_settings

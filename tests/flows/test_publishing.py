@@ -382,7 +382,7 @@ def test_what_the_owner_wrote_on_the_hub_stays(home: Path, hub: HubServer, tmp_p
     _, err = push(home, hub, tmp_path, "--dry-run", "--format", "kto")
     assert "kept in README.md, as its owner has it: license: cc0-1.0" in err
     script = (  # as a weekly deployment does it
-        "from flows.publish import publish\nfrom schemas.export_settings import ExportSettings\n"
+        "from flows.deployed import publish\nfrom schemas.export_settings import ExportSettings\n"
         f"publish.fn(ExportSettings(store={str(home / 'store')!r}, to='hf://datasets/my-lab/pairs', formats=('kto',)))"
     )
     given = {**hub.environment(tmp_path, token="a-token"), "HF_HUB_OFFLINE": "0"}

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from flows.cli import split_set
-from flows.plans import plan_retpo
+from flows.methods.retpo import plan as plan_retpo
 from schemas.errors import InputError
 from schemas.retpo_settings import RetpoSettings
 from schemas.settings import read_settings

@@ -113,7 +113,7 @@ def test_a_run_whose_record_cannot_be_written_says_so_and_ends_with_its_own_erro
 ) -> None:
     """As on a full disk: workers are closed before the record is written."""
     from flows.making import make as making
-    from flows.plans import plan_synthesize
+    from flows.methods.synthesize import plan as plan_synthesize
     from schemas.settings import read_settings
     from schemas.synthesize_settings import SynthesizeSettings
 

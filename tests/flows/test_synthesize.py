@@ -7,8 +7,11 @@ import polars as pl
 import pytest
 import yaml
 
+from flows.commands.serve import write_deployments
+from flows.deployed import flow_of
 from flows.making.make import run_plan
-from flows.plans import plan_synthesize
+from flows.methods import identifier, methods
+from flows.methods.synthesize import plan as plan_synthesize
 from schemas.settings import read_settings
 from schemas.synthesize_settings import SynthesizeSettings
 from tests.command import synthmill
@@ -113,38 +116,24 @@ def test_bad_rows_are_dropped_by_reason_and_a_run_without_rows_fails(tmp_path: P
     assert "Traceback" not in err
 
 
-def test_the_flows_are_ordinary_prefect_deployments() -> None:
-    manifest = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())
+def test_the_flows_are_ordinary_prefect_deployments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import jsonschema
+    from prefect.flows import load_flow_from_entrypoint
     from prefect.utilities.callables import parameter_schema
 
-    from flows.dialogues import dialogues
-    from flows.judge import judge
-    from flows.multifaceted import multifaceted
-    from flows.preferences import preferences
-    from flows.publish import publish
-    from flows.retpo import retpo
-    from flows.self_rip import self_rip
-    from flows.synthesize import synthesize
-
-    flows = {
-        "flows.synthesize:synthesize": synthesize,
-        "flows.dialogues:dialogues": dialogues,
-        "flows.multifaceted:multifaceted": multifaceted,
-        "flows.retpo:retpo": retpo,
-        "flows.judge:judge": judge,
-        "flows.preferences:preferences": preferences,
-        "flows.self_rip:self_rip": self_rip,
-        "flows.publish:publish": publish,
-    }
-    schema = parameter_schema(synthesize).model_dump()
-    assert {deployment["entrypoint"] for deployment in manifest["deployments"]} == flows.keys()
-    kinds = {bool(deployment.get("schedules")) for deployment in manifest["deployments"]}
-    assert kinds == {True, False}
-    for deployment in manifest["deployments"]:
-        flow = flows[deployment["entrypoint"]]
-        jsonschema.validate(deployment["parameters"], parameter_schema(flow).model_dump())  # as Prefect's server does
-        assert flow.validate_parameters(deployment["parameters"])
+    monkeypatch.chdir(Path(__file__).parents[2])
+    deployments = yaml.safe_load(write_deployments(tmp_path).read_text())["deployments"]
+    by_hand = {each["entrypoint"] for each in deployments if not each.get("schedules")}
+    assert by_hand == {f"flows.deployed:{identifier(name)}" for name in methods()}
+    assert {each["name"] for each in deployments if each.get("schedules")} == {"nightly", "weekly"}
+    for deployment in deployments:
+        flow = load_flow_from_entrypoint(deployment["entrypoint"])
+        if deployment["parameters"]:
+            jsonschema.validate(
+                deployment["parameters"], parameter_schema(flow).model_dump()
+            )  # as Prefect's server does
+            assert flow.validate_parameters(deployment["parameters"])
+    schema = parameter_schema(flow_of("synthesize")).model_dump()
     engine = {"spec": "openai:m", "concurrency": 8}
     jsonschema.validate(
         {"settings": {"source": "a.jsonl", "engines": {"teacher": engine, "student": "openai:m"}}}, schema

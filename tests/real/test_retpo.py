@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from flows.making.plan import chain
-from flows.retpo_plans import plan_search
+from flows.methods.retpo.search import plan_search
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
 from storage.artifacts import Store, read_artifact
 from storage.plain_files.lines import lines_of

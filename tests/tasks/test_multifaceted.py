@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows.methods.multifaceted.rows import TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
 from schemas.calls import Completion, Request, Sampling
 from schemas.errors import Drop, InputError
 from schemas.multifaceted import BenchRow, Value, Variant, WithResponses, WithSets, WithSystems
 from schemas.rows import Answer, Instruction, to_arrow
 from schemas.taxonomy import Taxonomy
 from storage.plain_files.taxonomies import read_taxonomy
-from storage.published.publish_multifaceted import TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
 from tasks.generators.multifaceted.coverage import coverage, drawn, evenness, parted
 from tasks.generators.multifaceted.diversity import Diversity, spread
 from tasks.generators.multifaceted.filtering import FilterInstructions

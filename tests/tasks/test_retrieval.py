@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.making.plan import chain
-from flows.retpo_plans import plan_search
-from flows.retpo_report import check_found
+from flows.methods.retpo.dataset import check_found
+from flows.methods.retpo.search import plan_search
 from schemas.errors import EngineError, EngineRefused, InputError
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
 from storage.artifacts import Store, read_artifact

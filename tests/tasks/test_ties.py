@@ -10,7 +10,7 @@ import pytrec_eval
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.retpo_report import note_own, note_ties
+from flows.methods.retpo.dataset import note_own, note_ties
 from schemas.errors import InputError
 from schemas.retpo_settings import CorpusSettings, RetrieverSettings
 from storage.plain_files.turns import is_beir

@@ -1,20 +1,22 @@
-"""The plans of `preferences` and `self-rip` (docs/papers.md#rip, #sweet-spot)."""
+"""From prompts, or answers with rewards: N answers, scores, pairs by RIP, mu-2sigma and others.
+
+Source: docs/papers.md#rip, #sweet-spot.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flows.making.cleaning import clean, open_checked_store
 from flows.making.plan import Plan, Source, chain, file_source
-from flows.methods.cleaning import clean, open_checked_store
-from flows.preference_report import preferences_dataset
+from flows.methods.preferences.dataset import preferences_dataset
 from schemas.errors import InputError
-from schemas.hashing import content_hash
-from schemas.preference_settings import PoolSettings, PreferencesSettings, QuestionSettings, SelfRipSettings
+from schemas.preference_settings import PoolSettings, PreferencesSettings, QuestionSettings
 from schemas.settings import EngineSettings
 from storage.artifacts import Store
 from storage.plain_files.pools import Names, PoolFile, over
-from storage.plain_files.rows import INSTRUCTIONS, QUESTIONS, read_prompts
+from storage.plain_files.rows import QUESTIONS
 from tasks.cuts.pair_limits import fixed_limits, in_own_unit
 from tasks.cuts.pool_pairs import PoolPairs, PoolSigns, Preferences
 from tasks.dedup.contamination import CleanPairs
@@ -22,7 +24,6 @@ from tasks.dedup.duplicates import UniquePairs
 from tasks.engines.engine import engine_name, resolve
 from tasks.generators.answers import PoolAnswers
 from tasks.generators.pool_source import POOLS, ingest_pools, pools_key
-from tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets
 from tasks.running.job import Planned, Stage
 from tasks.scorers.of_settings import scorer_stage
 from tasks.texts.tokens import tokenizer_identity
@@ -42,7 +43,7 @@ class Tail:
     sources: Sequence[Source]
 
 
-def plan_preferences(settings: PreferencesSettings) -> Plan:
+def plan(settings: PreferencesSettings) -> Plan:
     """Resolve engines, models and keys. Raises InputError, StoreError or EngineError before anything is asked."""
     store = open_checked_store(settings)
     roles = resolved(settings, store)
@@ -59,42 +60,6 @@ def plan_preferences(settings: PreferencesSettings) -> Plan:
         store,
         source,
         tail.stages,
-        lambda made: preferences_dataset(store, made, settings, tail.scored, tail.pairs),
-        trunk="preferences",
-        others=tail.sources,
-    )
-
-
-def plan_self_rip(settings: SelfRipSettings) -> Plan:
-    """As plan_preferences, with new prompts before it. Raises InputError, StoreError or EngineError."""
-    store = open_checked_store(settings)
-    roles = resolved(settings, store)
-    settings = in_own_units(settings)
-    against = tuple(prompt for one in settings.against for prompt in read_prompts(one))
-    settings = settings.model_copy(update={"engines": roles})
-    source = file_source(store, settings.source, settings.rows_per_part)
-    asked, rows = settings.prompts, settings.rows_per_part
-    rules = asked.model_dump(include={"overlap", "fewest_words", "most_words", "keywords", "ascii_start"})
-    first = chain(
-        roles,
-        source.key,
-        ShotSets(count=asked.count, shots=asked.shots, seed=settings.seed, rows_per_part=rows),
-        NewPrompts(sampling=settings.sampling(asked), attempts=asked.attempts),
-        FreshPrompts(
-            seeds=(INSTRUCTIONS.stage, source.key),
-            against=against,
-            against_hash=content_hash(against),
-            rows_per_part=rows,
-            **rules,
-        ),
-    )
-    tail = plan_tail("self-rip", store, settings, roles, first[-1].key, answers_of(settings))
-    return Plan(
-        "self-rip",
-        settings,
-        store,
-        source,
-        [*first, *tail.stages],
         lambda made: preferences_dataset(store, made, settings, tail.scored, tail.pairs),
         trunk="preferences",
         others=tail.sources,

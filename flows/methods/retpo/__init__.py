@@ -1,66 +1,22 @@
-"""The plan of `retpo` (docs/papers.md#retpo), and of what `rank` shares with it."""
+"""From conversations and a corpus, rows that teach a query rewriter what a retriever likes.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Source: docs/papers.md#retpo.
+"""
 
-from flows.making.plan import Plan, Source, chain, file_source
-from flows.methods.cleaning import clean, open_checked_store
-from flows.retpo_report import retpo_dataset
-from schemas.retpo_settings import CorpusSettings, RetpoSettings, RetrieverSettings
-from storage.artifacts import Store
-from storage.plain_files.turns import PASSAGES, is_beir, turns_kind
+from flows.making.cleaning import clean, open_checked_store
+from flows.making.plan import Plan, chain, file_source
+from flows.methods.retpo.dataset import retpo_dataset
+from flows.methods.retpo.search import plan_search
+from schemas.retpo_settings import RetpoSettings
+from storage.plain_files.turns import is_beir, turns_kind
 from tasks.dedup.contamination import CleanTurns
 from tasks.dedup.duplicates import UniqueTurns
 from tasks.engines.engine import resolve
-from tasks.retrieval.bm25 import Words
 from tasks.retrieval.candidates import Candidates
 from tasks.retrieval.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks, QueryPools
-from tasks.retrieval.indexes import Bm25Index, DenseIndex, GoldPlaces, PassageVectors
-from tasks.retrieval.ranks import Ranks
-from tasks.running.job import Planned
-
-PASSAGES_PER_PART = 2048
 
 
-@dataclass(frozen=True)
-class Search:
-    """What looking for passages needs: the corpus, the stages that make its indexes, and one stage per retriever."""
-
-    corpus: Source
-    indexes: Sequence[Planned]
-    places: GoldPlaces
-    ranks: Sequence[Ranks]
-
-
-def plan_search(
-    store: Store,
-    corpus: CorpusSettings,
-    retrievers: Sequence[RetrieverSettings],
-    depth: int,
-    ignore_identical_ids: bool = False,
-) -> Search:
-    """Resolve models and keys; an index that two retrievers need is made once. Raises InputError."""
-    source = file_source(store, corpus, PASSAGES_PER_PART, PASSAGES)
-    stages: dict[str, Planned] = {}
-    ranks = []
-    for retriever in retrievers:
-        keys: dict[str, str] = {}
-        for part in retriever.parts:
-            if part == "bm25":
-                Words(retriever.stopwords, retriever.stemmer)  # raises InputError now, not when the index is made
-                words = retriever.model_dump(include={"k1", "b", "stopwords", "stemmer"})
-                made = chain({}, source.key, Bm25Index(**words))
-            else:
-                vectors = PassageVectors.with_embedder(retriever.model, retriever.passage_prompt)
-                made = chain({}, source.key, vectors, DenseIndex(kind=retriever.index))
-            stages.update((step.key, step) for step in made)
-            keys[made[-1].stage.name] = made[-1].key
-        fields = {"passages": source.key, "depth": depth, "ignore_identical_ids": ignore_identical_ids}
-        ranks.append(Ranks.of(retriever, keys, **fields))
-    return Search(source, list(stages.values()), GoldPlaces(passages=source.key), ranks)
-
-
-def plan_retpo(settings: RetpoSettings) -> Plan:
+def plan(settings: RetpoSettings) -> Plan:
     """Read what is judged relevant, resolve engines, models and keys. Raises InputError, StoreError or EngineError."""
     kind = turns_kind(settings.source.qrels)
     store = open_checked_store(settings)

@@ -1,26 +1,38 @@
 """What `retpo` publishes: its rows, and the table of every form of query for the card."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from flows.methods.retpo.rows import answer_rows, pair_rows, pick_rows, triplet_rows
 from flows.pages.templates import Made, render
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.retpo_settings import RetpoSettings, RetrieverSettings
 from storage.artifacts import Store
-from storage.published.folder import Dataset, Table
+from storage.published.folder import Dataset, Figure, Table
 from storage.published.provenance import public, public_engine
-from storage.published.publish_retpo import answer_rows, pair_rows, pick_rows, triplet_rows
 from storage.published.rows import stream_of
 from tasks.retrieval.indexes import own_passages
-from tasks.retrieval.metrics import MEASURES, disagreement, evaluation, scored_queries, totals, turn_types
+from tasks.retrieval.metrics import (
+    MEASURES,
+    decimals,
+    disagreement,
+    evaluation,
+    form_name,
+    scored_queries,
+    totals,
+    turn_types,
+)
 from tasks.retrieval.retrievers import read_run, run_names
 
 CHECKED = ("run", "http")  # retrievers that may know other names than the corpus and the turns
+FOLDER = Path(__file__).parent
+FORM, SHOWN = ("retriever", "form", "queries"), ("MRR", "nDCG@3", "R@10", "R@100")
+DISAGREEMENT = ("retriever", "and", "pairs", "the other way round", "another best query")
 PICK = "a conversation and one of its best queries by this retriever"
 PAIR = "a query over one with which this retriever finds the passage later; `agreement`: what the other retrievers say"
 PARETO = "a query over another, by which every retriever does as well or better, and one better"
@@ -50,12 +62,12 @@ def retpo_dataset(store: Store, made: Made, settings: RetpoSettings, ranked: str
     if "pareto_pairs" in made:
         tables["dpo_pareto"] = Table.of(stream_of(store, made["pareto_pairs"]).map(paired), "preferences", PARETO)
     queries = all_queries(store, made[ranked], settings.depth)
-    check_found(settings.retrievers, queries, settings.depth)
+    incomplete = check_found(settings.retrievers, queries, settings.depth)
     answered = stream_of(store, made["gold_places"]).filter(pl.col("answer").is_not_null()).map(answer_rows)
     tables["sft_answers"] = Table.of(answered, "completions", ANSWER)
     tables["queries"] = Table.of(queries, "other", "every query of every turn with its ranks and measures")
     missed = picks.filter(pl.col("rank") > settings.depth).height
-    told = {"measures": MEASURES, "settings": settings, "models": models(made), "missed": missed}
+    told: dict[str, Any] = {"measures": MEASURES, "settings": settings, "models": models(made), "missed": missed}
     own = own_passages(store.root, made["passages"].key, stream_of(store, made["gold_places"]).frame(["id"])["id"])
     told["notes"] = [
         note for note in (note_own(own, bool(settings.ignore_identical_ids)), *note_ties(settings.retrievers)) if note
@@ -63,12 +75,37 @@ def retpo_dataset(store: Store, made: Made, settings: RetpoSettings, ranked: str
     told["retrievers"] = {
         one.label: public(one.model_dump(mode="json", exclude_defaults=True)) for one in settings.retrievers
     }
+    comparison = compare_forms(queries)
     return Dataset(
         "Retriever-feedback rewrites",
         "Rows that teach a query rewriter what a retriever likes.",
         tables,
-        render("retpo.md", **told, **figures(queries)),
+        render("retpo.md", FOLDER, **told, **comparison, decimals=decimals, form_name=form_name),
+        notes=[*incomplete, *told["notes"]],
+        figures=figures_of(comparison),
     )
+
+
+def figures_of(comparison: Mapping[str, Any]) -> list[Figure]:
+    """How each form of query does, and where the retrievers disagree."""
+    forms = [row for row in comparison["evaluation"] if not row["group"]]
+    rows = [
+        (row["retriever"], form_name(row), f"{row['queries']:,}", *(decimals(row[name]) for name in SHOWN))
+        for row in forms
+    ]
+    figures = [Figure("What the retrievers make of the queries", (*FORM, *SHOWN), tuple(rows), texts=2)]
+    pairs = [
+        (row["one"], row["other"], f"{row['pairs']:,}", percent(row["against"]), percent(row["best_differs"]))
+        for row in comparison["disagreement"]
+    ]
+    if pairs:
+        about = "Of the pairs of a turn's queries that both rank differently, the share that they order the other way."
+        figures.append(Figure("How far they disagree", DISAGREEMENT, tuple(pairs), texts=2, about=about))
+    return figures
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"
 
 
 def check_found(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, depth: int) -> list[str]:
@@ -124,7 +161,7 @@ def all_queries(store: Store, manifest: Manifest, depth: int) -> pl.DataFrame:
     return pl.concat([scored_queries(batch, depth) for batch in stream_of(store, manifest).batches() if batch.height])
 
 
-def figures(queries: pl.DataFrame) -> dict[str, Any]:
+def compare_forms(queries: pl.DataFrame) -> dict[str, Any]:
     """The tables: forms of the turns that were rewritten, where retrievers disagree."""
     queries = turn_types(queries)  # before first turns go: the second ones are compared with them
     generated = queries.filter(pl.col("id").is_in(rewritten(queries).implode()))

@@ -1,15 +1,16 @@
-"""The plans of `multifaceted` (docs/papers.md#multifaceted) and of `judge`, which scores a model on its bench."""
+"""Instructions under system messages that stand for different people's values: SFT, DPO, RM, a bench.
 
-from flows.making.plan import Plan, chain, file_source, open_store
-from flows.methods.cleaning import clean, open_checked_store
-from flows.multifaceted_report import multifaceted_dataset, scores_dataset
-from schemas.multifaceted_settings import JudgeSettings, MultifacetedSettings
-from storage.plain_files.rows import BENCH, read_chunks
+Source: docs/papers.md#multifaceted.
+"""
+
+from flows.making.cleaning import clean, open_checked_store
+from flows.making.plan import Plan, chain, file_source
+from flows.methods.multifaceted.dataset import multifaceted_dataset
+from schemas.multifaceted_settings import MultifacetedSettings
 from storage.plain_files.taxonomies import read_taxonomy
 from tasks.dedup.contamination import CleanInstructions
 from tasks.dedup.duplicates import UniqueInstructions
 from tasks.engines.engine import resolve
-from tasks.generators.multifaceted.bench import BenchScores, Judged
 from tasks.generators.multifaceted.diversity import Diversity
 from tasks.generators.multifaceted.filtering import FilterInstructions
 from tasks.generators.multifaceted.preference_sets import PreferenceSets
@@ -19,7 +20,7 @@ from tasks.generators.multifaceted.system_messages import Responses, SystemMessa
 from tasks.texts.languages import check_languages
 
 
-def plan_multifaceted(settings: MultifacetedSettings) -> Plan:
+def plan(settings: MultifacetedSettings) -> Plan:
     """Read the taxonomy, resolve engines and keys. Raises InputError, StoreError or EngineError."""
     taxonomy = read_taxonomy(settings.taxonomy)
     sets, bench, attempts, seed = settings.preference_sets, settings.bench, settings.attempts, settings.seed
@@ -77,30 +78,4 @@ def plan_multifaceted(settings: MultifacetedSettings) -> Plan:
         lambda manifests: multifaceted_dataset(store, manifests, first, settings.embedder),
         trunk="variants",
         others=cleaning.sources,
-    )
-
-
-def plan_judge(settings: JudgeSettings) -> Plan:
-    """Resolve engines and keys. Raises InputError, StoreError or EngineError before anything is asked."""
-    store = open_store(settings)
-    source = file_source(store, settings.source, settings.rows_per_part, BENCH)
-    bench = read_chunks(settings.source, settings.rows_per_part, BENCH)
-    roles = {role: resolve(settings.engine(role), store) for role in ("student", "judge")}
-    settings = settings.model_copy(update={"engines": roles})
-    judged = Judged(
-        sampling=settings.sampling(settings.answers),
-        judging=settings.sampling(settings.judging),
-        runs=settings.runs,
-        attempts=settings.attempts,
-        rubrics=max((len(row.rubrics) for chunk in bench for row in chunk.rows), default=1),
-    )
-    stages = chain(roles, source.key, judged, BenchScores())
-    return Plan(
-        "judge",
-        settings,
-        store,
-        source,
-        stages,
-        lambda made: scores_dataset(store, made),
-        trunk="bench_scores",
     )

@@ -1,26 +1,31 @@
 """What `multifaceted` and `judge` publish: their rows, and the numbers and the picture for the card."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice, repeat
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from flows.methods.multifaceted.rows import ABOUT, TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
 from flows.pages.sunburst import sunburst
-from flows.pages.templates import Made, render, two_places
+from flows.pages.templates import Made, render
 from schemas.hashing import child_id
 from storage.artifacts import Store
-from storage.published.folder import Dataset, Kind, Table
-from storage.published.publish_multifaceted import ABOUT, TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
+from storage.published.folder import Dataset, Figure, Kind, Table
 from storage.published.row_streams import RowStream
 from storage.published.rows import read_frame, stream_of
-from tasks.generators.multifaceted.bench import BenchResult, bench_results
 from tasks.generators.multifaceted.coverage import coverage
 from tasks.generators.multifaceted.diversity import spread
 from tasks.generators.multifaceted.preference_sets import PreferenceSets
-from tasks.scorers.judgements import note_unread
 from tasks.vectors.embeddings import embed
 
+FOLDER = Path(__file__).parent
+PICTURE = "values.svg"
+COVERAGE = (
+    *("split", "dimension", "subdimensions", "their evenness", "evenness dealt", "evenness used"),
+    *("seeds dealt", "seeds used"),
+)
 SYSTEMS_COMPARED = 20_000
 
 
@@ -53,16 +58,28 @@ def multifaceted_dataset(store: Store, made: Made, drawn: PreferenceSets, embedd
     values = value_counts(variants)
     total = int(values["count"].sum())
     picture = sunburst(value_tree(values), "The values in this dataset", (f"{total:,}", "values"))
+    measures = measure(store, made, drawn, embedder, values)
     return Dataset(
         "Multifaceted preference data",
         f"Instructions, each under {drawn.count} system messages that stand for {drawn.count} people's values.",
         {name: Table(rows, kind, ABOUT[name]) for name, (kind, rows) in splits.items()},
-        render("multifaceted.md", **figures(store, made, drawn, embedder, values), picture="values.svg"),
-        {"values.svg": picture.encode()},
+        render("multifaceted.md", FOLDER, **measures, picture=PICTURE),
+        {PICTURE: picture.encode()},
+        figures=[
+            Figure("The values in it", picture=PICTURE, about="Rings from the inside: dimension, subdimension, value."),
+            Figure("How even the values came out", COVERAGE, tuple(map(coverage_row, measures["coverage"])), texts=2),
+        ],
     )
 
 
-def figures(store: Store, made: Made, drawn: PreferenceSets, embedder: str, values: pl.DataFrame) -> dict[str, Any]:
+def coverage_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A dimension's coverage, as it is printed."""
+    numbers = (row[name] for name in ("subdimension_evenness", "dealt_evenness", "used_evenness"))
+    shares = (f"{row[name]:.0%}" for name in ("seeds_dealt", "seeds_used"))
+    return row["split"], row["dimension"], f"{row['subdimensions']}", *map("{:.3f}".format, numbers), *shares
+
+
+def measure(store: Store, made: Made, drawn: PreferenceSets, embedder: str, values: pl.DataFrame) -> dict[str, Any]:
     """What survived each step, how even the values came out, how different the variants are; values: counted."""
     return {
         "coverage": [
@@ -122,26 +139,4 @@ def diversity_of(store: Store, made: Made, drawn: PreferenceSets, embedder: str)
         "system_spread": frame["system_spread"].mean(),
         "system_spread_overall": spread(embed(embedder, systems, store.root)),
         "response_rouge_l": frame["response_rouge_l"].mean(),
-    }
-
-
-def scores_dataset(store: Store, made: Made) -> Dataset:
-    """The judged rows, and a card with the model's scores."""
-    rows = stream_of(store, made["bench_scores"])
-    results = [shown(result) for result in bench_results(rows.frame(["preference_set", "scores", "run_scores"]))]
-    return Dataset(
-        "Scores on a multifaceted bench",
-        "Answers of one model to a bench of values, each judged by its rubric.",
-        {"scores": Table.of(rows, "other", "a bench row with the model's answers, scores and feedback, run by run")},
-        render("scores.md", rows=rows.height, results=results, unread=note_unread(store, made["judged"])),
-    )
-
-
-def shown(result: BenchResult) -> dict[str, str]:
-    return {
-        "name": result.name,
-        "score": two_places(result.score),
-        "spread": two_places(result.spread),
-        "runs": ", ".join(map(two_places, result.runs)),
-        "missing": f"{result.missing:,}",
     }

@@ -16,10 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from flows.methods import Method, identifier, methods
 from flows.serving.server import STATE, wait_for
 from flows.terminal.quiet import TELEMETRY_OFF
 from schemas.errors import EngineError, InputError
-from storage.files import write_json
+from storage.files import write_json, write_text
 from storage.runs import began
 
 POOL = "local"
@@ -62,7 +65,7 @@ def serve(port: int) -> None:
         print("deploying ...", file=sys.stderr, flush=True)
         once(("work-pool", "create", POOL, "--type", "process", "--overwrite"), environment)
         once(("work-pool", "set-concurrency-limit", POOL, "1"), environment)
-        once(("deploy", "--all"), environment)
+        once(("deploy", "--all", "--prefect-file", str(write_deployments(home))), environment)
         watch_for_zombies(url)
         processes["worker"] = start(("worker", "start", "--pool", POOL), environment, home / "worker.log")
         pids = {name: [process.pid, began(process.pid)] for name, process in processes.items()}
@@ -72,6 +75,29 @@ def serve(port: int) -> None:
             end(process.pid, began(process.pid))
         raise
     print(f"page     http://127.0.0.1:{port}/deployments\nlogs     {home}\nend it   synthmill serve --stop")
+
+
+def write_deployments(home: Path) -> Path:
+    """A file of all deployments: those of prefect.yaml, and one of every method, to be run by hand."""
+    project = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))
+    project["deployments"] += [ad_hoc(known) for known in methods().values() if not known.fault]
+    path = home / "deployments.yaml"
+    write_text(path, yaml.safe_dump(project, sort_keys=False, allow_unicode=True))
+    return path
+
+
+def ad_hoc(known: Method) -> dict[str, Any]:
+    """A method's deployment without a schedule; its settings are those of its example, where it has one."""
+    example = Path("examples") / f"{known.name}.yaml"
+    settings = yaml.safe_load(example.read_text(encoding="utf-8")) if example.is_file() else None
+    return {
+        "name": "ad-hoc",
+        "description": f"{known.about}; every setting is a parameter.",
+        "entrypoint": f"flows.deployed:{identifier(known.name)}",
+        "tags": [known.name],
+        "parameters": {"settings": settings} if settings else {},
+        "work_pool": {"name": POOL},
+    }
 
 
 def processes_served() -> dict[str, tuple[int, str]]:

@@ -2,19 +2,21 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
 import polars as pl
 
-from flows.pages.templates import Made, render
+from flows.methods.preferences.rows import pair_rows, pool_rows, prompt_rows
+from flows.pages.templates import Made, render, two_places
 from schemas.artifacts import Manifest
 from schemas.cut_settings import LIMITS, CutSettings, Thresholds
 from schemas.endings import ending_of
 from schemas.preference_settings import PoolSettings
 from storage.artifacts import Store
-from storage.published.folder import Dataset, Table
-from storage.published.publish_preferences import pair_rows, pool_rows, prompt_rows
+from storage.published.folder import Dataset, Figure, Table
 from storage.published.row_streams import RowStream
 from storage.published.rows import PAIR, stream_of
 from tasks.cuts.agreement import Agreement
@@ -27,6 +29,7 @@ from tasks.cuts.rules import cut
 from tasks.scorers.judgements import note_unread
 
 PROMPT = "a prompt whose pair was kept; `synthmill run self-rip` starts from these"
+AGREEMENT = ("scorer", "and", "Spearman", "error", "pools")
 METRICS = dict(zip(LIMITS, (*LIMITS[:2], "margin"), strict=True))  # limit -> column
 
 
@@ -58,9 +61,28 @@ def preferences_dataset(store: Store, made: Made, settings: PoolSettings, scored
         f"made of them. The reward is `{settings.chosen_reward}`"
         f"{', without what length earns within a pool' if settings.length_control else ''}.",
         tables,
-        render("preferences.md", told=told, settings=settings, reports=reports),
+        render("preferences.md", Path(__file__).parent, told=told, settings=settings, reports=reports),
         files,
+        figures=figures_of(told),
     )
+
+
+def figures_of(report: Mapping[str, Any]) -> list[Figure]:
+    """What each rule did, how scorers agree, what is missing and flagged."""
+    figures = [Figure.lines(cut["rule"], lines(cut, whole=n == 0)) for n, cut in enumerate(report["cuts"])]
+    if report["agreement"]:
+        rows = [
+            (row["one"], row["other"], two_places(row["spearman"]), two_places(row["error"]), f"{row['pools']:,}")
+            for row in report["agreement"]
+        ]
+        figures.append(Figure("How the scorers agree", AGREEMENT, tuple(rows), texts=2))
+    counts = [
+        f"{name} is missing for {row['missing']:,} of {row['answers']:,} answers"
+        for name, row in report["missing"].items()
+        if row["missing"]
+    ]
+    counts += [f"{count:,} answers are flagged {flag}" for flag, count in report["flags"].items()]
+    return [*figures, Figure.lines("Missing scores and flags", counts)] if counts else figures
 
 
 def figures(

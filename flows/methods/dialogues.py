@@ -1,0 +1,278 @@
+"""Rows that teach a model to behave as if an application's prompt were there, from dialogues with swapped roles.
+
+Source: docs/papers.md#genpi.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+
+from flows.making.cleaning import clean, open_checked_store
+from flows.making.plan import Plan, Source, chain
+from schemas.applications import Application, tool_names
+from schemas.artifacts import Manifest
+from schemas.dialogue_settings import DialogueSettings
+from schemas.dialogues import SignedDialogue
+from schemas.errors import InputError
+from schemas.hashing import content_hash
+from schemas.settings import EngineSettings
+from storage.artifacts import Store
+from storage.plain_files.applications import read_application
+from storage.published.folder import Dataset, Figure, Table
+from storage.published.row_streams import RowStream
+from storage.published.rows import KEPT, preference_rows, read_frame, stream_of
+from tasks.dedup.contamination import CleanInputs, CleanPairs
+from tasks.dedup.duplicates import UniquePairs
+from tasks.engines.engine import resolve
+from tasks.engines.worlds import load_world
+from tasks.generators.dialogues.openings import Openings
+from tasks.generators.dialogues.pseudo_inputs import DraftInputs, PseudoInputs
+from tasks.generators.dialogues.role_swap import RoleSwap
+from tasks.generators.dialogues.signs import DialogueSigns
+from tasks.generators.dialogues.single_turn import Outputs, Reasons
+from tasks.generators.dialogues.teacher_pairs import AnswerPools, TeacherPairs
+from tasks.generators.dialogues.training_rows import TrainingRows
+from tasks.running.stages import APPLICATIONS, ingest_applications
+from tasks.scorers.r3 import R3
+from tasks.texts.tokens import USUAL_CHARS_PER_TOKEN, load_tokenizer
+
+WORLDS_AT_ONCE = 16
+
+
+def plan(settings: DialogueSettings) -> Plan:
+    """Read the applications, resolve engines and keys. Raises InputError, StoreError or EngineError."""
+    applications, worlds = read_applications(settings)
+    if settings.tokenizer:
+        load_tokenizer(settings.tokenizer)
+    store = open_checked_store(settings)
+    played = ("author", "student", "teacher", "environment", "judge")
+    roles = {role: resolve(settings.engine(role), store) for role in played}
+    settings = settings.model_copy(update={"engines": roles})
+    talk, inputs, paper = settings.dialogues, settings.inputs, settings.preset == "paper"
+    world = EngineSettings(
+        kind="worlds", model="worlds", options=worlds, concurrency=WORLDS_AT_ONCE, timeout_s=talk.world_timeout_s
+    )
+    playing = {**roles, "world": world}
+    key = content_hash([APPLICATIONS, [application.id for application in applications]])
+    first = chain(
+        playing,
+        key,
+        DraftInputs(
+            sampling=settings.sampling(inputs),
+            wanted=inputs.count,
+            overgenerate=inputs.overgenerate,
+            per_call=inputs.per_call,
+        ),
+        PseudoInputs.with_embedder(
+            settings.embedder,
+            wanted=inputs.count,
+            threshold=None if paper else inputs.threshold,
+            rows_per_part=settings.rows_per_part,
+        ),
+    )
+    cleaning = clean("dialogues", settings, store, first[-1].key, CleanInputs, None)
+    first += cleaning.stages
+    first += chain(playing, cleaning.key, Outputs(sampling=settings.sampling(settings.outputs)))
+    taught = chain(
+        playing,
+        first[-1].key,
+        Reasons(sampling=settings.sampling(settings.reasons)),
+        Openings(branches=talk.branches, seed=settings.seed, worlds=worlds, timeout_s=talk.world_timeout_s),
+        RoleSwap(
+            sampling=settings.sampling(talk),
+            preset=settings.preset,
+            most_turns=max(application.limits.max_turns for application in applications),
+            **talk.model_dump(include={"environment", "planner", "judge", "max_turns", "max_repeats", "attempts"}),
+        ),
+        DialogueSigns(limits=settings.cut),
+        TrainingRows(joint_ratio=settings.joint_ratio, tokenizer=settings.tokenizer),
+    )
+    compared = chain(playing, first[-1].key, AnswerPools(), R3.with_embedder(settings.embedder), TeacherPairs())
+    again = clean(  # by meaning, inputs were compared when they were made; here they stand in an application's words
+        "dialogues",
+        settings,
+        store,
+        compared[-1].key,
+        CleanPairs,
+        UniquePairs,
+        score="chosen_reward",
+        layers=("exact",),
+    )
+    return Plan(
+        "dialogues",
+        settings,
+        store,
+        Source(
+            APPLICATIONS,
+            key,
+            lambda run: ingest_applications(store, applications, key, run),
+            lambda: (len(applications), "\n".join(look_at_application(one) for one in applications)),
+        ),
+        [*first, *taught, *compared, *again.stages],
+        lambda made: dialogue_dataset(store, made, settings),
+        trunk="training_rows",
+        others=[*cleaning.sources, *again.sources],
+    )
+
+
+def read_applications(settings: DialogueSettings) -> tuple[list[Application], dict[str, str]]:
+    """The applications and where their worlds are. Raises InputError, also for what does not go together."""
+    applications: list[Application] = []
+    worlds: dict[str, str] = {}
+    for path in settings.applications:
+        application, found = read_application(Path(path))
+        if application.name in {other.name for other in applications}:
+            raise InputError(f"{path}: another application is called {application.name}, too; give it another name")
+        if settings.dialogues.environment != "simulated" and not application.environment.world:
+            raise InputError(
+                f"{path} has no environment.world, so dialogues.environment cannot be "
+                f"{settings.dialogues.environment}; expected FILE.py:CLASS there, or simulated here"
+            )
+        applications.append(application)
+        worlds |= found
+    for name, file in worlds.items():
+        load_world(file, name)
+    return applications, worlds
+
+
+def look_at_application(application: Application) -> str:
+    """One line: the prompt's turns and length, and what the application brings."""
+    chars, world = len(application.context), application.environment.world
+    demos, tools = len(application.inputs.demos), len(tool_names(application.tools))
+    return (
+        f"{application.name}: {len(application.turns)} turns, {chars:,} characters (about "
+        f"{chars // USUAL_CHARS_PER_TOKEN:,} tokens), {demos} demos, {tools} tools, "
+        + (f"world {world}" if world else "no world")
+    )
+
+
+def plain_messages(column: str) -> pl.Expr:
+    """Turns as lists of {role, content}, where none of them calls a tool."""
+    return pl.col(column).list.eval(pl.struct(pl.element().struct.field("role"), pl.element().struct.field("content")))
+
+
+def training_rows(rows: RowStream, kind: str) -> RowStream:
+    """One kind of training row in TRL's conversational format; where an application has tools, messages are JSON."""
+    chosen = rows.filter(pl.col("kind") == kind)
+    without_tools = all((batch["tools"] == "").all() for batch in chosen.batches(["tools"]))
+
+    def chats(batch: pl.DataFrame) -> pl.DataFrame:
+        batch = batch.drop("kind", "calls", strict=False)
+        if without_tools:
+            return batch.with_columns(plain_messages("messages")).drop("tools")
+        messages = [[bare(message) for message in chat] for chat in batch["messages"].to_list()]
+        tools = pl.when(pl.col("tools") != "").then("tools")
+        return batch.with_columns(pl.Series("messages", messages, pl.List(pl.String)), tools=tools)
+
+    return chosen.map(chats)
+
+
+def bare(message: Mapping[str, Any]) -> str:
+    """A message as JSON, without the fields that it does not use."""
+    return orjson.dumps({k: v for k, v in message.items() if v or k in ("role", "content")}).decode()
+
+
+def dialogue_rows(dialogues: RowStream) -> RowStream:
+    """Every dialogue, kept or cut, in the paper's columns, then what is known of it and the signs of its quality."""
+    applications: dict[str, Application] = {}
+    for batch in dialogues.batches(["application"]):
+        for row in batch["application"].unique(maintain_order=True):
+            if row["id"] not in applications:
+                applications[row["id"]] = Application.model_validate(row)
+    number = {row_id: place for place, row_id in enumerate(applications)}
+    owner = pl.col("application").struct.field("id")
+    papers = ("pseudo_input", "teacher_output_single", "student_output_single", "reason")
+    first = (*papers, "id", "parent_id", "application", "turns")
+    rest = [name for name in SignedDialogue.model_fields if name not in first]
+    plain = not any(application.tools for application in applications.values())
+    columns: list[str | pl.Expr] = [
+        "id",
+        "parent_id",
+        owner.replace_strict(number, return_dtype=pl.Int64).alias("context_id"),
+        owner.replace_strict({i: a.context for i, a in applications.items()}, return_dtype=pl.String).alias("context"),
+        *papers,
+        (plain_messages("turns") if plain else pl.col("turns")).alias("teacher_output_conv"),
+        *rest,
+    ]
+    return dialogues.map(lambda batch: batch.select(*columns))
+
+
+def dialogue_dataset(store: Store, made: Mapping[str, Manifest], settings: DialogueSettings) -> Dataset:
+    """sft, prompt_generation, preference and dialogues; made: manifests by stage."""
+    rows = stream_of(store, made["training_rows"])
+    pairs = stream_of(store, made["unique_pairs"]).filter(KEPT).map(preference_rows)
+    dialogues = stream_of(store, made["dialogue_signs"])
+    tables = {
+        "sft": Table.of(
+            training_rows(rows, "sft"),
+            "conversations",
+            "a dialogue without the prompt; train on the assistant's turns",
+        ),
+        "prompt_generation": Table.of(
+            training_rows(rows, "prompt_generation"),
+            "conversations",
+            "input, bad and good output -> the prompt and the reason",
+        ),
+        "preference": Table.of(
+            pairs, "preferences", "the teacher's first answer over the student's, with their rewards"
+        ),
+        "dialogues": Table.of(
+            dialogue_rows(dialogues),
+            "other",
+            "every dialogue, kept or cut, with its context, outputs, reason and quality signs",
+        ),
+    }
+    intro = "Rows that teach a model to behave as if an application's prompt were there."
+    notes = [*few_inputs(store, made, settings), *long_turns(rows, settings)]
+    figures = [Figure.lines("How the dialogues ended", ends_in_words(dialogues))]
+    return Dataset("Role-swap dialogues", intro, tables, DIALOGUES, notes=notes, figures=figures)
+
+
+def few_inputs(store: Store, made: Mapping[str, Manifest], settings: DialogueSettings) -> Iterator[str]:
+    """The applications that have fewer inputs than were wanted."""
+    name_of = dict(read_frame(store, made[APPLICATIONS], ("id", "name")).rows())
+    application_of = dict(read_frame(store, made["drafts"], ("id", "parent_id")).rows())
+    inputs = Counter(read_frame(store, made["pseudo_inputs"], ("parent_id",))["parent_id"])
+    for name, count in sorted((name_of[application_of[draft]], count) for draft, count in inputs.items()):
+        if count < settings.inputs.count:
+            yield (
+                f"{name}: {count} of {settings.inputs.count} inputs wanted; raise inputs.overgenerate "
+                f"({settings.inputs.overgenerate:g}), or add demos"
+            )
+
+
+def long_turns(rows: RowStream, settings: DialogueSettings) -> Iterator[str]:
+    """The kinds of rows with a turn that a trainer would cut."""
+    longest = rows.frame(["kind", "longest_target_tokens"])
+    too_long = longest.filter(pl.col("longest_target_tokens") > settings.target_max_len)
+    for kind, count in sorted(Counter(too_long["kind"]).items()):
+        estimated = "" if settings.tokenizer else "about "
+        most = max(too_long.filter(pl.col("kind") == kind)["longest_target_tokens"])
+        yield (
+            f"{count} {kind} rows have a turn of over {settings.target_max_len} tokens ({estimated}{most} at most): "
+            f"a trainer with target_max_len {settings.target_max_len}, the paper's, would cut them"
+        )
+
+
+def ends_in_words(dialogues: RowStream) -> Iterator[str]:
+    """How the dialogues ended, what the cut did, and how simulated replies compare with real ones."""
+    frame = dialogues.frame(["end_reason", "cut_by", "kept", "realism", "same_outcome"])
+    yield "ends: " + ", ".join(f"{count} {reason}" for reason, count in Counter(frame["end_reason"]).most_common())
+    cuts = ", ".join(f"{count} {sign}" for sign, count in Counter(frame["cut_by"]).most_common() if sign)
+    yield f"kept: {frame['kept'].sum()} of {frame.height}" + (f"; cut by {cuts}" if cuts else "")
+    if isinstance(realism := frame["realism"].mean(), float):
+        same = frame["same_outcome"].mean()
+        agreement = f", the same outcome in {same:.0%}" if isinstance(same, float) else ""
+        yield f"simulated against real replies: ROUGE-L {realism:.2f}{agreement}"
+
+
+DIALOGUES = """## Weights and tools
+
+`weight` is a training row's share in its input's joint loss: `joint_ratio` over an input's SFT rows, the rest on
+prompt generation. Where an application has tools, `tools` holds their definitions as JSON and `messages` calls them in
+OpenAI's form; whether the student is shown `tools` is your choice.
+"""

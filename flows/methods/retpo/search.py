@@ -1,0 +1,53 @@
+"""What looking for passages needs: a corpus, indexes, ranks; `retpo` and `rank` share it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flows.making.plan import Source, chain, file_source
+from schemas.retpo_settings import CorpusSettings, RetrieverSettings
+from storage.artifacts import Store
+from storage.plain_files.turns import PASSAGES
+from tasks.retrieval.bm25 import Words
+from tasks.retrieval.indexes import Bm25Index, DenseIndex, GoldPlaces, PassageVectors
+from tasks.retrieval.ranks import Ranks
+from tasks.running.job import Planned
+
+PASSAGES_PER_PART = 2048
+
+
+@dataclass(frozen=True)
+class Search:
+    """What looking for passages needs: the corpus, the stages that make its indexes, and one stage per retriever."""
+
+    corpus: Source
+    indexes: Sequence[Planned]
+    places: GoldPlaces
+    ranks: Sequence[Ranks]
+
+
+def plan_search(
+    store: Store,
+    corpus: CorpusSettings,
+    retrievers: Sequence[RetrieverSettings],
+    depth: int,
+    ignore_identical_ids: bool = False,
+) -> Search:
+    """Resolve models and keys; an index that two retrievers need is made once. Raises InputError."""
+    source = file_source(store, corpus, PASSAGES_PER_PART, PASSAGES)
+    stages: dict[str, Planned] = {}
+    ranks = []
+    for retriever in retrievers:
+        keys: dict[str, str] = {}
+        for part in retriever.parts:
+            if part == "bm25":
+                Words(retriever.stopwords, retriever.stemmer)  # raises InputError now, not when the index is made
+                words = retriever.model_dump(include={"k1", "b", "stopwords", "stemmer"})
+                made = chain({}, source.key, Bm25Index(**words))
+            else:
+                vectors = PassageVectors.with_embedder(retriever.model, retriever.passage_prompt)
+                made = chain({}, source.key, vectors, DenseIndex(kind=retriever.index))
+            stages.update((step.key, step) for step in made)
+            keys[made[-1].stage.name] = made[-1].key
+        fields = {"passages": source.key, "depth": depth, "ignore_identical_ids": ignore_identical_ids}
+        ranks.append(Ranks.of(retriever, keys, **fields))
+    return Search(source, list(stages.values()), GoldPlaces(passages=source.key), ranks)

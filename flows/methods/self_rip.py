@@ -1,0 +1,49 @@
+"""From prompts that were kept, new ones like them, with pairs within the same limits.
+
+Source: docs/papers.md#rip.
+"""
+
+from flows.making.cleaning import open_checked_store
+from flows.making.plan import Plan, chain, file_source
+from flows.methods.preferences import answers_of, in_own_units, plan_tail, resolved
+from flows.methods.preferences.dataset import preferences_dataset
+from schemas.hashing import content_hash
+from schemas.preference_settings import SelfRipSettings
+from storage.plain_files.rows import INSTRUCTIONS, read_prompts
+from tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets
+
+
+def plan(settings: SelfRipSettings) -> Plan:
+    """As plan_preferences, with new prompts before it. Raises InputError, StoreError or EngineError."""
+    store = open_checked_store(settings)
+    roles = resolved(settings, store)
+    settings = in_own_units(settings)
+    against = tuple(prompt for one in settings.against for prompt in read_prompts(one))
+    settings = settings.model_copy(update={"engines": roles})
+    source = file_source(store, settings.source, settings.rows_per_part)
+    asked, rows = settings.prompts, settings.rows_per_part
+    rules = asked.model_dump(include={"overlap", "fewest_words", "most_words", "keywords", "ascii_start"})
+    first = chain(
+        roles,
+        source.key,
+        ShotSets(count=asked.count, shots=asked.shots, seed=settings.seed, rows_per_part=rows),
+        NewPrompts(sampling=settings.sampling(asked), attempts=asked.attempts),
+        FreshPrompts(
+            seeds=(INSTRUCTIONS.stage, source.key),
+            against=against,
+            against_hash=content_hash(against),
+            rows_per_part=rows,
+            **rules,
+        ),
+    )
+    tail = plan_tail("self-rip", store, settings, roles, first[-1].key, answers_of(settings))
+    return Plan(
+        "self-rip",
+        settings,
+        store,
+        source,
+        [*first, *tail.stages],
+        lambda made: preferences_dataset(store, made, settings, tail.scored, tail.pairs),
+        trunk="preferences",
+        others=tail.sources,
+    )

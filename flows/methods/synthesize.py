@@ -1,0 +1,90 @@
+"""Preference pairs from instructions: N answers each, rewards, best over worst.
+
+Source: docs/papers.md#multifaceted, #r3.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import polars as pl
+
+from flows.making.cleaning import clean, open_checked_store
+from flows.making.plan import Plan, chain, file_source
+from schemas.artifacts import Manifest
+from schemas.endings import Ending, ending_of
+from schemas.synthesize_settings import SynthesizeSettings
+from storage.artifacts import Store, read_part
+from storage.plain_files.taxonomies import read_taxonomy
+from storage.published.folder import Dataset, Table
+from storage.published.rows import KEPT, PAIR, preference_rows, stream_of
+from tasks.cuts.max_min import MaxMinPairs
+from tasks.dedup.contamination import CleanPairs
+from tasks.dedup.duplicates import UniquePairs
+from tasks.engines.engine import resolve
+from tasks.generators.answers import Answers
+from tasks.generators.multifaceted.preference_sets import PreferenceSets
+from tasks.generators.multifaceted.splits import Variants
+from tasks.generators.multifaceted.system_messages import SystemMessages
+from tasks.scorers.r3 import R3
+
+
+def plan(settings: SynthesizeSettings) -> Plan:
+    """Resolve engines and keys. Raises InputError, StoreError or EngineError before anything is made."""
+    store = open_checked_store(settings)
+    roles = {role: resolve(settings.engine(role), store) for role in ("teacher", "student")}
+    settings = settings.model_copy(update={"engines": roles})
+    answers = settings.answers
+    source = file_source(store, settings.source, settings.rows_per_part)
+    stages = chain(
+        roles,
+        source.key,
+        PreferenceSets(sampling=settings.sampling(settings.preference_sets), count=1, taxonomy=read_taxonomy("")),
+        SystemMessages(sampling=settings.sampling(settings.system_messages), sets=1),
+        Variants(seed=settings.seed, sets=1),
+        Answers(sampling=settings.sampling(answers), count=answers.count, min_answers=answers.min_answers),
+        R3.with_embedder(settings.embedder),
+        MaxMinPairs(),
+    )
+    cleaning = clean("synthesize", settings, store, stages[-1].key, CleanPairs, UniquePairs, score="chosen_reward")
+    return Plan(
+        "synthesize",
+        settings,
+        store,
+        source,
+        [*stages, *cleaning.stages],
+        lambda made: preference_dataset(store, made),
+        trunk="unique_pairs",
+        others=cleaning.sources,
+    )
+
+
+def endings_in(store: Store, pools: Manifest) -> Counter[Ending]:
+    """How the answers of an artifact of pools ended."""
+    found: Counter[Ending] = Counter()
+    for seal in pools.parts:
+        if seal.rows:
+            reasons = (
+                pl.DataFrame(read_part(store, seal, ("answers",)))["answers"].explode().struct.field("finish_reason")
+            )
+            for reason, count in reasons.value_counts().iter_rows():
+                found[ending_of(reason)] += count
+    return found
+
+
+def answers_in_words(ends: Mapping[Ending, int]) -> str:
+    """The card's section on how answers ended."""
+    return (
+        f"## The answers\n\n{sum(ends.values()):,} answers; {ends['length']:,} were cut at max_tokens, and "
+        f"{ends['content_filter']:,} were broken off by a content filter and are in no pair.\n"
+    )
+
+
+def preference_dataset(store: Store, made: Mapping[str, Manifest]) -> Dataset:
+    """The kept pairs, all for training; made: manifests by stage."""
+    rows = stream_of(store, made["unique_pairs"]).filter(KEPT).map(preference_rows)
+    return Dataset(
+        "Preference pairs",
+        "Instructions under system messages that stand for a user's values, with a better answer over a worse one.",
+        {"preference": Table.of(rows, "preferences", PAIR)},
+        answers_in_words(endings_in(store, made["answers"])),
+    )
