@@ -51,13 +51,13 @@ def run_under_prefect(flow: str, planned: Plan) -> None:
         from prefect import tags
         from prefect.settings import PREFECT_API_URL
 
-        from flows.deployed import flow_of
         from flows.making.make import HANDED_ON
+        from flows.making.prefect_flow import prefect_flow
 
         with tags("command-line"):
             handed = HANDED_ON.set(planned)
             try:
-                flow_of(flow)(settings)
+                prefect_flow(method(flow))(settings)
             except (TransportError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
                     raise

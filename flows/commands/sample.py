@@ -7,7 +7,6 @@ from typing import Any
 
 from flows.commands.dry_run import check_engine
 from flows.making.session import session
-from flows.methods.synthesize import endings_in
 from flows.terminal.progress import Reporter
 from schemas.artifacts import Manifest
 from schemas.calls import Sampling
@@ -15,6 +14,7 @@ from schemas.errors import EngineError
 from schemas.settings import EngineSettings, SourceSettings, read_settings
 from storage.artifacts import Store, read_dropped, read_part
 from storage.plain_files.outputs import check_out, write_rows
+from storage.published.rows import endings_in
 from storage.runs import StageRun, new_run
 from tasks.engines.engine import resolve
 from tasks.generators.answers import Answers

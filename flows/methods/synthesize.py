@@ -3,20 +3,17 @@
 Source: docs/papers.md#multifaceted, #r3.
 """
 
-from collections import Counter
 from collections.abc import Mapping
-
-import polars as pl
 
 from flows.making.cleaning import clean, open_checked_store
 from flows.making.plan import Plan, chain, file_source
 from schemas.artifacts import Manifest
-from schemas.endings import Ending, ending_of
+from schemas.endings import Ending
 from schemas.synthesize_settings import SynthesizeSettings
-from storage.artifacts import Store, read_part
+from storage.artifacts import Store
 from storage.plain_files.taxonomies import read_taxonomy
 from storage.published.folder import Dataset, Table
-from storage.published.rows import KEPT, PAIR, preference_rows, stream_of
+from storage.published.rows import KEPT, PAIR, endings_in, preference_rows, stream_of
 from tasks.cuts.max_min import MaxMinPairs
 from tasks.dedup.contamination import CleanPairs
 from tasks.dedup.duplicates import UniquePairs
@@ -56,19 +53,6 @@ def plan(settings: SynthesizeSettings) -> Plan:
         trunk="unique_pairs",
         others=cleaning.sources,
     )
-
-
-def endings_in(store: Store, pools: Manifest) -> Counter[Ending]:
-    """How the answers of an artifact of pools ended."""
-    found: Counter[Ending] = Counter()
-    for seal in pools.parts:
-        if seal.rows:
-            reasons = (
-                pl.DataFrame(read_part(store, seal, ("answers",)))["answers"].explode().struct.field("finish_reason")
-            )
-            for reason, count in reasons.value_counts().iter_rows():
-                found[ending_of(reason)] += count
-    return found
 
 
 def answers_in_words(ends: Mapping[Ending, int]) -> str:

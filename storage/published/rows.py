@@ -1,14 +1,16 @@
 """Artifacts' rows as the datasets that flows publish, and what is said of duplicates in them."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from schemas.artifacts import Manifest
+from schemas.endings import Ending, ending_of
 from schemas.errors import StoreError
 from schemas.recall import Recall
-from storage.artifacts import Store, is_whole, read_artifact
+from storage.artifacts import Store, is_whole, read_artifact, read_part
 from storage.published.row_streams import Columns, RowStream, parquet_batches, parquet_schema
 
 
@@ -90,3 +92,16 @@ def recall_of(notes: Mapping[str, Any]) -> str:
 
 
 PAIR = "a preference pair: `prompt`, `chosen`, `rejected` as lists of messages, with their rewards"
+
+
+def endings_in(store: Store, pools: Manifest) -> Counter[Ending]:
+    """How the answers of an artifact of pools ended."""
+    found: Counter[Ending] = Counter()
+    for seal in pools.parts:
+        if seal.rows:
+            reasons = (
+                pl.DataFrame(read_part(store, seal, ("answers",)))["answers"].explode().struct.field("finish_reason")
+            )
+            for reason, count in reasons.value_counts().iter_rows():
+                found[ending_of(reason)] += count
+    return found

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 import yaml
 
+from flows import deployed
 from flows.commands.serve import write_deployments
-from flows.deployed import flow_of
 from flows.making.make import run_plan
 from flows.methods import identifier, methods
 from flows.methods.synthesize import plan as plan_synthesize
@@ -133,7 +133,7 @@ def test_the_flows_are_ordinary_prefect_deployments(tmp_path: Path, monkeypatch:
                 deployment["parameters"], parameter_schema(flow).model_dump()
             )  # as Prefect's server does
             assert flow.validate_parameters(deployment["parameters"])
-    schema = parameter_schema(flow_of("synthesize")).model_dump()
+    schema = parameter_schema(deployed.synthesize).model_dump()
     engine = {"spec": "openai:m", "concurrency": 8}
     jsonschema.validate(
         {"settings": {"source": "a.jsonl", "engines": {"teacher": engine, "student": "openai:m"}}}, schema

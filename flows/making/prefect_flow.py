@@ -1,0 +1,53 @@
+"""A method as a Prefect flow."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Protocol
+
+from prefect import flow
+from prefect.flows import Flow
+from prefect.runtime import flow_run
+
+from flows.making.make import run_plan
+from flows.making.plan import Plan
+
+
+class PlannedMethod(Protocol):
+    """What a flow needs of a method: flows/methods/__init__.py has them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def about(self) -> str: ...
+    @property
+    def plan(self) -> Callable[[Any], Plan]: ...
+    @property
+    def settings(self) -> type[Any]: ...
+
+
+def run_name() -> str:
+    """What Prefect's page calls a run: its flow and its first file."""
+    settings = flow_run.parameters["settings"]
+    applications = getattr(settings, "applications", None)
+    place = applications[0] if applications else getattr(getattr(settings, "source", None), "path", "")
+    return "-".join(filter(None, (flow_run.flow_name, place)))
+
+
+@cache
+def prefect_flow(method: PlannedMethod) -> Flow[..., dict[str, Any]]:
+    """A method's flow. Its parameter has the method's settings as its type, so that Prefect's form asks for them.
+
+    Raises InputError where the method takes no settings.
+    """
+    plan = method.plan
+
+    def run(settings: Any) -> dict[str, Any]:
+        return run_plan(lambda: plan(settings)).model_dump(mode="json")
+
+    run.__name__ = run.__qualname__ = method.name.replace("-", "_")
+    run.__annotations__["settings"] = method.settings
+    run.__doc__ = (
+        f"{method.about}.\n\nRuns every stage that is not made yet; returns the run's record. Raises EngineError, "
+        "InputError, StoreError, Stopped."
+    )
+    return flow(name=method.name, flow_run_name=run_name, persist_result=False)(run)
