@@ -4,17 +4,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.hashing import content_hash
+from schemas.rows import Row
 from schemas.settings import EngineSettings, FileSettings, RunSettings
 from storage.artifacts import Store, sealed_artifact
 from storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
 from storage.published.folder import Dataset, is_finished, is_whole
 from storage.published.provenance import stated_licenses
 from tasks.running.job import Planned, Stage, step_ids
-from tasks.running.stages import ingest, source_key
+from tasks.running.stages import ingest, ingest_rows, rows_key, source_key
 from tasks.texts.tokens import USUAL_CHARS_PER_TOKEN
 
 Roles = Mapping[str, EngineSettings]
@@ -128,6 +130,12 @@ def file_source(store: Store, source: FileSettings, rows_per_part: int, kind: Ro
         lambda run: ingest(store, source, rows_per_part, run, kind),
         lambda: look_at_rows(source, rows_per_part, kind),
     )
+
+
+def rows_source(store: Store, stage: str, rows: Sequence[Row], look: str, **facts: Any) -> Source:
+    """A flow's rows from its settings. look: what a dry run says of them; facts: what their manifest says."""
+    key = rows_key(stage, rows)
+    return Source(stage, key, lambda run: ingest_rows(store, stage, rows, run, facts), lambda: (len(rows), look))
 
 
 def look_at_rows(source: FileSettings, rows_per_part: int, kind: RowKind) -> tuple[int, str]:

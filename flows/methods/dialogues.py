@@ -12,13 +12,12 @@ import orjson
 import polars as pl
 
 from flows.making.cleaning import clean, open_checked_store
-from flows.making.plan import Plan, Source, chain
+from flows.making.plan import Plan, chain, rows_source
 from schemas.applications import Application, tool_names
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
 from schemas.dialogues import SignedDialogue
 from schemas.errors import InputError
-from schemas.hashing import content_hash
 from schemas.settings import EngineSettings
 from storage.artifacts import Store
 from storage.plain_files.applications import read_application
@@ -36,10 +35,10 @@ from tasks.generators.dialogues.signs import DialogueSigns
 from tasks.generators.dialogues.single_turn import Outputs, Reasons
 from tasks.generators.dialogues.teacher_pairs import AnswerPools, TeacherPairs
 from tasks.generators.dialogues.training_rows import TrainingRows
-from tasks.running.stages import APPLICATIONS, ingest_applications
 from tasks.scorers.r3 import R3
 from tasks.texts.tokens import USUAL_CHARS_PER_TOKEN, load_tokenizer
 
+APPLICATIONS = "applications"
 WORLDS_AT_ONCE = 16
 
 
@@ -57,10 +56,12 @@ def plan(settings: DialogueSettings) -> Plan:
         kind="worlds", model="worlds", options=worlds, concurrency=WORLDS_AT_ONCE, timeout_s=talk.world_timeout_s
     )
     playing = {**roles, "world": world}
-    key = content_hash([APPLICATIONS, [application.id for application in applications]])
+    looks = "\n".join(map(look_at_application, applications))
+    identity = {application.name: application.id for application in applications}
+    source = rows_source(store, APPLICATIONS, applications, looks, applications=identity)
     first = chain(
         playing,
-        key,
+        source.key,
         DraftInputs(
             sampling=settings.sampling(inputs),
             wanted=inputs.count,
@@ -106,12 +107,7 @@ def plan(settings: DialogueSettings) -> Plan:
         "dialogues",
         settings,
         store,
-        Source(
-            APPLICATIONS,
-            key,
-            lambda run: ingest_applications(store, applications, key, run),
-            lambda: (len(applications), "\n".join(look_at_application(one) for one in applications)),
-        ),
+        source,
         [*first, *taught, *compared, *again.stages],
         lambda made: dialogue_dataset(store, made, settings),
         trunk="training_rows",

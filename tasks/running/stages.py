@@ -4,18 +4,18 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from schemas.applications import Application
 from schemas.artifacts import Manifest, PartSeal
 from schemas.errors import STOPPED, InputError, Stopped, StoreError
 from schemas.hashing import content_hash, file_checksum
 from schemas.progress import Progress
+from schemas.rows import Row
 from schemas.settings import FileSettings
 from storage.artifacts import (
     CALLS,
@@ -36,7 +36,6 @@ from storage.plain_files.rows import INSTRUCTIONS, RowKind, fingerprint, read_ch
 from tasks.frames import Around, FileStage, FrameStage
 from tasks.running.job import Job, Planned
 
-APPLICATIONS = "applications"
 OnProgress = Callable[[Progress], None]
 
 
@@ -90,23 +89,27 @@ def ingest(store: Store, source: FileSettings, rows_per_part: int, run: str, kin
     return write_manifest(store, manifest)
 
 
-def ingest_applications(store: Store, applications: Sequence[Application], key: str, run: str) -> Manifest:
-    """Make the artifact of applications, one part each, so that one more changes nothing about the others."""
-    if manifest := sealed_artifact(store, APPLICATIONS, key, {}):
+def rows_key(stage: str, rows: Sequence[Row]) -> str:
+    """The key of an artifact of rows that come from settings."""
+    return content_hash([stage, [row.id for row in rows]])
+
+
+def ingest_rows(store: Store, stage: str, rows: Sequence[Row], run: str, facts: Mapping[str, Any]) -> Manifest:
+    """Make the artifact of rows that come from settings, one part each, so that one more changes nothing about the
+    others. facts: what the manifest says of them.
+    """
+    key = rows_key(stage, rows)
+    if manifest := sealed_artifact(store, stage, key, {}):
         return manifest
     seals = []
-    for application in applications:
-        table = rows_to_table(Application, [application], [()]).drop_columns([CALLS])
-        part_key = content_hash([APPLICATIONS, application.id])
-        seal = sealed_part(store, APPLICATIONS, part_key)
-        seals.append(seal or seal_part(store, APPLICATIONS, part_key, table, (), ids_in=[application.id]))
-    identity = {"stage": APPLICATIONS, "applications": {one.name: one.id for one in applications}}
-    return write_manifest(
-        store,
-        Manifest(
-            stage=APPLICATIONS, key=key, identity=identity, columns=columns_of(table), parts=tuple(seals), run=run
-        ),
-    )
+    for row in rows:
+        table = rows_to_table(type(row), [row], [()]).drop_columns([CALLS])
+        part_key = content_hash([stage, row.id])
+        seal = sealed_part(store, stage, part_key)
+        seals.append(seal or seal_part(store, stage, part_key, table, (), ids_in=[row.id]))
+    identity, columns = {"stage": stage, **facts}, columns_of(table)
+    manifest = Manifest(stage=stage, key=key, identity=identity, columns=columns, parts=tuple(seals), run=run)
+    return write_manifest(store, manifest)
 
 
 def noted_rows(store: Store, instructions: Manifest) -> int:
