@@ -55,17 +55,18 @@ def clean(
     within: Sequence[str] = (),
     score: str = "",
     layers: Sequence[Layer] = LAYERS,
+    texts: Sequence[str] = (),
     **more: object,
 ) -> Cleaning:
-    """What follows the artifact `key`: first contamination, where benchmarks are named, in every text of a row; then
-    duplicates, by `columns`. Raises InputError.
+    """What follows the artifact `key`: first contamination, where benchmarks are named, in every text of a row
+    (`texts`, or what `check` says they are); then duplicates, by `columns`. Raises InputError.
     """
     made = Cleaning(key)
     found, dedup = settings.decontaminate, settings.dedup
     if found.benchmarks:
         keys = [made.read(store, one).key for one in found.benchmarks]
         named = tuple(zip(benchmark_names(found.benchmarks), keys, strict=True))
-        rules = found.model_dump(include={"found", "layers", "threshold"})
+        rules = found.model_dump(include={"found", "layers", "threshold"}) | ({"columns": tuple(texts)} if texts else {})
         made.then(chain({}, key, check.with_embedder(benchmarks=named, embedder=settings.embedder, **rules)))
     if unique is None:
         return made
