@@ -66,7 +66,9 @@ def clean(
     if found.benchmarks:
         keys = [made.read(store, one).key for one in found.benchmarks]
         named = tuple(zip(benchmark_names(found.benchmarks), keys, strict=True))
-        rules = found.model_dump(include={"found", "layers", "threshold"}) | ({"columns": tuple(texts)} if texts else {})
+        rules = found.model_dump(include={"found", "layers", "threshold"}) | (
+            {"columns": tuple(texts)} if texts else {}
+        )
         made.then(chain({}, key, check.with_embedder(benchmarks=named, embedder=settings.embedder, **rules)))
     if unique is None:
         return made

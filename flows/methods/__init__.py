@@ -5,7 +5,6 @@ returns its plan. Nothing registers a method: this listing reads the files, and 
 """
 
 import ast
-import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
@@ -13,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from schemas.errors import InputError
+from schemas.own_methods import own_folders
 
 if TYPE_CHECKING:
     from flows.making.plan import Plan
     from schemas.settings import RunSettings
 
-ELSEWHERE = "SYNTHMILL_METHODS"
 SETTINGS = Path(__file__).parents[2] / "schemas" / "settings.py"
 NARROWED = ("engines",)  # a method names its roles
-__path__ += [str(Path(folder).resolve()) for folder in os.environ.get(ELSEWHERE, "").split(os.pathsep) if folder]
+__path__ += map(str, own_folders())
 
 
 class Method(NamedTuple):

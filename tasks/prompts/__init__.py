@@ -20,6 +20,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from schemas.calls import Message
 from schemas.errors import InputError
 from schemas.hashing import content_hash
+from schemas.own_methods import own_folders
 
 FOLDER = Path(__file__).parent
 ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
@@ -63,8 +64,9 @@ class Prompt:
 
 @cache
 def load(name: str) -> Prompt:
-    """Load `tasks/prompts/<name>.jinja`."""
-    path = FOLDER / f"{name}.jinja"
+    """Load `tasks/prompts/<name>.jinja`, or `prompts/<name>.jinja` of a folder of the user's own methods."""
+    paths = [folder / f"{name}.jinja" for folder in (FOLDER, *(own / "prompts" for own in own_folders()))]
+    path = next((path for path in paths if path.is_file()), paths[0])
     try:
         return Prompt(name, path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

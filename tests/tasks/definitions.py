@@ -16,7 +16,10 @@ from tasks.frames import FileStage, FrameStage
 from tasks.recipe import Recipe
 
 PLUMBING = (Recipe, FrameStage, FileStage)  # what all stages share: a change there is not one of their rows' meaning
-OF_FUNCTIONS, OF_CLASSES = ("tasks.", "schemas.", "storage."), "tasks."  # a row's fields are in its Arrow schema
+OF_FUNCTIONS, OF_CLASSES = (
+    ("tasks.", "schemas.", "storage.", "flows."),
+    ("tasks.", "flows."),
+)  # a row's fields are in its Arrow schema
 PLAIN = (str, bytes, int, float, bool, type(None))
 
 

@@ -1,0 +1,127 @@
+"""The folder of methods is their registry: a method of four files runs by its name, a file that is none says why."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.methods import methods, read_method, run_fields
+from schemas.settings import RunSettings
+from tests.command import synthmill
+from tests.conftest import ChatServer, prompts, write_jsonl
+
+METHOD = '''
+"""Prompts said in other words, one each."""
+
+from typing import ClassVar, Literal
+
+from flows.making.plan import Plan, chain, file_source, open_store
+from schemas.calls import Request
+from schemas.rows import Instruction, Row
+from schemas.settings import ENGINES, EngineSettings, RunSettings, SourceSettings
+from storage.published.folder import Dataset, Table
+from storage.published.rows import stream_of
+from tasks.engines.engine import resolve
+from tasks.prompts import load
+from tasks.recipe import Recipe, Steps
+
+
+class Rephrased(Row):
+    prompt: str
+
+
+class Rephrasing(Recipe[Instruction, Rephrased]):
+    name: ClassVar = "rephrasing"
+    version: ClassVar = "1"
+    roles: ClassVar = ("teacher",)
+    prompts: ClassVar = {"rephrase/prompt": ()}
+
+    def steps(self, row: Instruction) -> Steps[Rephrased]:
+        [completion] = yield [Request(role="teacher", messages=load("rephrase/prompt").render(row=row))]
+        return Rephrased.child_of(row, self.name, prompt=completion.text)
+
+
+class RephraseSettings(RunSettings):
+    source: SourceSettings
+    engines: dict[Literal["teacher"], EngineSettings] = ENGINES
+
+
+def plan(settings: RephraseSettings) -> Plan:
+    store = open_store(settings)
+    roles = {"teacher": resolve(settings.engine("teacher"), store)}
+    source = file_source(store, settings.source, settings.rows_per_part)
+
+    def publish(manifests):
+        rows = stream_of(store, manifests["rephrasing"])
+        return Dataset("Rephrased", "Prompts.", {"prompts": Table.of(rows, "prompts", "a prompt")})
+
+    return Plan("rephrase", settings, store, source, chain(roles, source.key, Rephrasing()), publish, "rephrasing")
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    own = tmp_path / "own"
+    (own / "prompts" / "rephrase").mkdir(parents=True)
+    (own / "prompts" / "rephrase" / "prompt.jinja").write_text(
+        "{% block user %}In other words: {{ row.prompt }}{% endblock %}"
+    )
+    (own / "rephrase.py").write_text(METHOD.lstrip())
+    return own
+
+
+@pytest.mark.ray
+@pytest.mark.prefect
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_method_of_ones_own_runs_by_its_name(folder: Path, tmp_path: Path, server: ChatServer, workers: int) -> None:
+    write_jsonl(tmp_path / "in.jsonl", prompts(3))
+    run = ("run", "rephrase", "--set", "source=in.jsonl", "--set", f"engines.teacher={server.spec}")
+    out, _ = synthmill(*run, "--workers", workers, cwd=tmp_path, SYNTHMILL_METHODS=str(folder))
+    assert "rephrasing" in out and server.stats()["total"] == 3
+    out, _ = synthmill("run", "--help", cwd=tmp_path, SYNTHMILL_METHODS=str(folder))
+    assert "Prompts said in other words, one each" in out and "synthesize" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (('"""Prompts said in other words, one each."""', ""), "it has no docstring"),
+        (("def plan(", "def plan_it("), "it has 0 functions called plan"),
+        (("def plan(", "def plan(s: int): ...\n\n\ndef plan("), "it has 2 functions called plan"),
+        (("plan(settings: RephraseSettings)", "plan(settings)"), "its plan has no parameter with a type"),
+        (("    source: Source", "    seed: str = ''\n    source: Source"), "its settings redefine seed"),
+        (("def plan(", "def plan)("), "it cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_method_says_why_and_the_others_work(
+    folder: Path, tmp_path: Path, change: tuple[str, str], fault: str
+) -> None:
+    path = folder / "rephrase.py"
+    path.write_text(path.read_text().replace(*change))
+    assert read_method(path).fault.startswith(fault)
+    given = {"SYNTHMILL_METHODS": str(folder)}
+    out, _ = synthmill("run", "--help", cwd=tmp_path, **given)
+    said = " ".join(out.split())
+    assert f"left out: {path}: {fault}".replace(" ", "") in said.replace(" ", "") and "synthesize" in out
+    _, err = synthmill("run", "rephrase", cwd=tmp_path, expect=2, **given)
+    assert fault in err and len(err.strip().splitlines()) == 1
+
+
+def test_two_methods_of_one_name_are_neither(folder: Path, tmp_path: Path) -> None:
+    (folder / "synthesize.py").write_text(METHOD.lstrip())
+    _, err = synthmill("run", "synthesize", cwd=tmp_path, expect=2, SYNTHMILL_METHODS=str(folder))
+    assert "has the same name; rename one of them" in err
+
+
+def test_a_method_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    _, err = synthmill("run", "synthesise", cwd=tmp_path, expect=2)
+    assert "no method is called 'synthesise'; expected one of dialogues, judge, multifaceted" in err
+
+
+def test_the_fields_of_every_run_are_read_without_importing_them() -> None:
+    assert run_fields() == set(RunSettings.model_fields)
+
+
+def test_every_method_here_can_be_used() -> None:
+    assert {name: method.fault for name, method in methods().items() if method.fault} == {}
+    for name, method in methods().items():
+        assert issubclass(method.settings, RunSettings), name
