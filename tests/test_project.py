@@ -41,6 +41,26 @@ def test_imports_point_down(layer: str) -> None:
             )
 
 
+def rooms(layer: str) -> list[set[str]]:
+    """The rooms of a layer as ARCHITECTURE.md draws them, the lowest first."""
+    [line] = re.findall(rf"^{layer}: (.*)$", (ROOT / "ARCHITECTURE.md").read_text(), re.M)
+    return [set(floor.split(", ")) for floor in line.split(" <- ")]
+
+
+@pytest.mark.parametrize("layer", ["tasks", "flows"])
+def test_rooms_import_rooms_below_them(layer: str) -> None:
+    floors = rooms(layer)
+    floor_of = {room: number for number, floor in enumerate(floors) for room in floor}
+    entries = [path for path in (ROOT / layer).iterdir() if path.name[0] != "_"]
+    there = {path.stem for path in entries if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert there == floor_of.keys() and len(there) == sum(map(len, floors))
+    for path in (ROOT / layer).rglob("*.py"):
+        room = path.relative_to(ROOT / layer).parts[0].removesuffix(".py")
+        for name in imports(path) if room != "__init__" else ():
+            other = name.split(".")[1] if name.startswith(f"{layer}.") else room
+            assert other == room or floor_of[other] < floor_of[room], f"{path} imports {name}, which lies above it"
+
+
 def test_every_stage_is_in_the_papers() -> None:
     text = (ROOT / "docs" / "papers.md").read_text()
     headings = set(re.findall(r"^## (\S+)", text, re.M))
@@ -73,7 +93,7 @@ def test_paths_and_commands_in_the_documents_exist(document: str) -> None:
             known = {
                 name for command in cli.commands.values() for parameter in command.params for name in parameter.opts
             }
-            assert flag in known, f"{document} names {flag}, which no command has"
+            assert flag in known | {"--help"}, f"{document} names {flag}, which no command has"
 
 
 def test_the_numbers_in_the_documents_come_from_a_bench() -> None:
