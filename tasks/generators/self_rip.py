@@ -22,7 +22,7 @@ from storage.artifacts import Store, read_artifact, read_manifest
 from tasks.frames import FrameStage, even_parts
 from tasks.prompts import load
 from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
-from tasks.texts.rouge import too_alike
+from tasks.texts.rouge import find_too_alike
 from tasks.texts.words import words_of
 
 BEGIN, END = "<begin>", "</end>"
@@ -160,7 +160,7 @@ class FreshPrompts(FrameStage):
         place = Store(store)
         kept = read_artifact(place, read_manifest(place.manifest_path(*self.seeds)), ("prompt",))["prompt"].to_pylist()
         there = [*kept, *self.against]
-        alike, scores = too_alike([prompts[n] for n in good], there, self.overlap)
+        alike, scores = find_too_alike([prompts[n] for n in good], there, self.overlap)
         dropped = [Dropped(id=ids[n], reason=fault) for n, fault in enumerate(faults) if fault]
         fresh = []
         for n, other, score in zip(good, alike.tolist(), scores.tolist(), strict=True):

@@ -38,7 +38,7 @@ from tasks.scorers.judges import (
 from tasks.scorers.of_settings import scorer_stage
 from tasks.scorers.r3 import likeness, r3
 from tasks.scorers.reward_models import RewardModelScores, batches, weights_of
-from tasks.texts.rouge import rouge_words, too_alike
+from tasks.texts.rouge import find_too_alike, rouge_words
 from tests.tiny import tiny_reward_model
 
 POOLS = pl.DataFrame(arrow_schema(ScoredPool).empty_table()).schema
@@ -439,7 +439,7 @@ def test_a_new_prompt_is_read_between_its_marks() -> None:
 
 
 def alike(new: list[str], there: list[str], threshold: float = 0.7) -> list[int]:
-    return [int(place) for place in too_alike(new, there, threshold)[0]]
+    return [int(place) for place in find_too_alike(new, there, threshold)[0]]
 
 
 def test_rouge_l_at_the_threshold() -> None:

@@ -19,7 +19,7 @@ from tasks.generators.dialogues.talk import END, Talk, echoes, fault_of, is_end,
 from tasks.generators.dialogues.tools import functions_of, read_turn, turn_schema
 from tasks.prompts import load
 from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
-from tasks.texts.patterns import searched
+from tasks.texts.patterns import has_match
 
 PLAN_TOKENS = 768
 Asking = Generator[list[Request], list[Completion], Any]
@@ -203,7 +203,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     def ended(self, talk: Talk, max_turns: int, most_tokens: int | None) -> EndReason | None:
         """Whether the dialogue is over with the agent's turn."""
         final = talk.application.final
-        if final and not talk.acts[-1].tool and searched(final, talk.acts[-1].text, re.MULTILINE):
+        if final and not talk.acts[-1].tool and has_match(final, talk.acts[-1].text, re.MULTILINE):
             return "agent"
         last = [normalised(" ".join(act)) for act in talk.acts[-self.max_repeats :]]
         if len(last) == self.max_repeats and len(set(last)) == 1:

@@ -14,7 +14,7 @@ from schemas.errors import Drop
 from schemas.rows import Dropped, arrow_schema
 from schemas.texts import normalised
 from tasks.frames import FrameStage
-from tasks.texts.patterns import fits, searched
+from tasks.texts.patterns import has_full_match, has_match
 from tasks.texts.words import GRAM, grams, rouge_l, words_of
 
 ENVIRONMENT_LABELS = rf"^\s*({re.escape(USER)}|user:|human:|customer:|environment:|observation:)"
@@ -24,7 +24,7 @@ SIGNS = tuple(name for name in SignedDialogue.model_fields if name not in Dialog
 
 def found(patterns: Sequence[str], text: str) -> bool:
     """Whether any of the patterns is there; an empty one never is."""
-    return any(pattern and searched(pattern, text, re.MULTILINE | re.IGNORECASE) for pattern in patterns)
+    return any(pattern and has_match(pattern, text, re.MULTILINE | re.IGNORECASE) for pattern in patterns)
 
 
 def share(verdicts: Sequence[bool]) -> float | None:
@@ -76,7 +76,7 @@ def called(tool_calls: Sequence[Mapping[str, Any]]) -> str:
 
 def is_action(pattern: str, text: str) -> bool:
     """Whether an agent's turn is, from end to end, what the application's grammar allows."""
-    return fits(pattern, text.strip())
+    return has_full_match(pattern, text.strip())
 
 
 class DialogueSigns(FrameStage):

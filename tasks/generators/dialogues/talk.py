@@ -8,7 +8,7 @@ from schemas.calls import Completion, Message
 from schemas.dialogues import Opening
 from schemas.endings import ending_of
 from tasks.generators.dialogues.tools import Act, answered, written
-from tasks.texts.patterns import searched
+from tasks.texts.patterns import has_match
 from tasks.texts.words import rouge_l
 
 END = "[END_CONVERSATION]"
@@ -79,7 +79,7 @@ class Talk:
 def may_end(talk: Talk) -> bool:
     """The environment may end the dialogue from its second reply on, and never when the agent has just refused."""
     refusal = talk.application.refusal
-    refused = refusal and searched(refusal, talk.acts[-1].text)
+    refused = refusal and has_match(refusal, talk.acts[-1].text)
     return len(talk.acts) > 1 and not refused
 
 
