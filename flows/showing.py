@@ -18,7 +18,7 @@ from schemas.dialogue_settings import DialogueSettings
 from schemas.retpo_settings import RetpoSettings
 from storage.plain_files.rows import INSTRUCTIONS
 from storage.published.rows import compared, read_frame, stream_of
-from tasks.generators.dialogues.signs import called
+from tasks.generators.dialogues.signs import calls_as_text
 from tasks.generators.multifaceted.bench import bench_results
 from tasks.generators.multifaceted.coverage import coverage
 from tasks.generators.multifaceted.preference_sets import PreferenceSets
@@ -142,7 +142,9 @@ def show_dialogues(console: Any, planned: Plan, made: Made, most: int, whole: bo
                 turn["role"], ("environment", "green")
             )
             console.print(
-                Text.assemble((f"  {who}: ", style), shortened(turn["content"] or called(turn["tool_calls"]), width))
+                Text.assemble(
+                    (f"  {who}: ", style), shortened(turn["content"] or calls_as_text(turn["tool_calls"]), width)
+                )
             )
         verdict = "kept" if row["kept"] else f"cut by {row['cut_by']}"
         console.print(Text(f"  ended: {row['end_reason']}; {verdict}", style="dim"))

@@ -77,13 +77,13 @@ class Rubric(Frozen):
     score_descriptions: tuple[str, ...]
 
     @classmethod
-    def of(cls, given: Any) -> "Rubric":
+    def of(cls, answer: Any) -> "Rubric":
         """From {criteria, score_descriptions}, where keys name 1 to 5, or five texts stand in order. Raises Drop."""
-        scores = given.get("score_descriptions") if isinstance(given, dict) else None
+        scores = answer.get("score_descriptions") if isinstance(answer, dict) else None
         if isinstance(scores, dict):
             keyed = {"".join(filter(str.isdigit, str(key))): text for key, text in scores.items()}
             scores = [keyed.get(score) for score in SCORES] if len(keyed) == len(SCORES) else None
-        texts = [given.get("criteria"), *scores] if isinstance(scores, list | tuple) else []
+        texts = [answer.get("criteria"), *scores] if isinstance(scores, list | tuple) else []
         if len(texts) != 1 + len(SCORES) or not all(isinstance(text, str) and text.strip() for text in texts):
             raise Drop(
                 "bad_rubric: it must have the text `criteria` and, in `score_descriptions`, one for each of 1 to 5"

@@ -45,7 +45,7 @@ def embedder_path(embedder: str) -> str:
 
 @cache
 def embedder_name(embedder: str) -> str:
-    """The model's identity: name and fingerprint of its weights, or its Hub id. Raises InputError if there is no model."""
+    """The model's identity: name and fingerprint of its weights, or its Hub id. Raises InputError if it has none."""
     folder = Path(embedder_path(embedder))
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not folder.is_dir():
