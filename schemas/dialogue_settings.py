@@ -68,7 +68,7 @@ class TalkSettings(StageSampling):
         return self
 
 
-class CutSettings(Frozen):
+class DialogueCutSettings(Frozen):
     """Which dialogues are kept, by their signs (schemas/dialogues.py: SignedDialogue)."""
 
     ends: tuple[EndReason, ...] = Field(("repetition", "context_overflow"), description="ends that cut a dialogue")
@@ -93,7 +93,7 @@ class DialogueSettings(PublishSettings):
     outputs: OutputSettings = OutputSettings()
     reasons: ReasonSettings = ReasonSettings()
     dialogues: TalkSettings = TalkSettings()
-    cut: CutSettings = CutSettings()
+    cut: DialogueCutSettings = DialogueCutSettings()
     joint_ratio: float | None = Field(None, ge=0, le=1, description="instead of the applications' own")
     tokenizer: str = Field("", description="the student's, a folder or Hub id, to count targets by; default: estimated")
     target_max_len: int = Field(

@@ -61,7 +61,7 @@ class Variant(Instruction):
 
 
 class AlignedPair(Instruction):
-    """A response over one that was given under another system message, both read under the first (`system`)."""
+    """A pair: the response under `system` is chosen over the response under another system message."""
 
     split: Split
     chosen: str
@@ -71,14 +71,14 @@ class AlignedPair(Instruction):
 
 
 class Rubric(Frozen):
-    """How well a response honours one value: what is asked, and what scores 1 to 5 look like, in that order."""
+    """A rubric for one value: the criteria, and a description of each score, 1 to 5 in order."""
 
     criteria: str
     score_descriptions: tuple[str, ...]
 
     @classmethod
     def of(cls, answer: Any) -> "Rubric":
-        """From {criteria, score_descriptions}, where keys name 1 to 5, or five texts stand in order. Raises Drop."""
+        """Read {criteria, score_descriptions}; the descriptions are keyed by score or a list of five. Raises Drop."""
         scores = answer.get("score_descriptions") if isinstance(answer, dict) else None
         if isinstance(scores, dict):
             keyed = {"".join(filter(str.isdigit, str(key))): text for key, text in scores.items()}

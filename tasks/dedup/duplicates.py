@@ -24,14 +24,12 @@ from storage.plain_files.rows import KNOWN
 from storage.published.rows import stream_of
 from tasks.cores import Array
 from tasks.dedup import contamination
-from tasks.dedup.greedy import Layer as Search
-from tasks.dedup.greedy import Verdicts, greedy, recall_of_duplicates
+from tasks.dedup.greedy import FindLinks, Verdicts, greedy, recall_of_duplicates
 from tasks.dedup.word_grams import WordLinks
 from tasks.frames import Around, FrameStage, even_parts, here
 from tasks.vectors.buckets import lay_out
 from tasks.vectors.embeddings import embed_whole, text_keys
-from tasks.vectors.links import ANY, Links, Matrix, SpreadContext, links_in, map_blocks
-from tasks.vectors.links import Search as VectorSearch
+from tasks.vectors.links import ANY, Links, Matrix, Search, SpreadContext, links_in, map_blocks
 from tasks.vectors.stage import texts_of, vectors_in
 
 SEED = 0
@@ -87,7 +85,7 @@ class Duplicates(FrameStage):
         distinct = table.filter(pl.col("stands_for") == pl.col("rank"))
         groups = distinct["group"].to_numpy().astype(np.int32)
         fixed = int(distinct["fixed"].sum())
-        searches: dict[str, Search] = {}
+        searches: dict[str, FindLinks] = {}
         if "words" in self.layers:
             searches["words"] = WordLinks(distinct["text"].to_list(), groups, self.jaccard, SEED)
         with ExitStack() as open_until_done:
@@ -204,7 +202,7 @@ class Duplicates(FrameStage):
         )
 
     def notes_on(
-        self, rows: int, verdict_rows: pl.DataFrame, verdicts: Verdicts, searches: Mapping[str, Search]
+        self, rows: int, verdict_rows: pl.DataFrame, verdicts: Verdicts, searches: Mapping[str, FindLinks]
     ) -> dict[str, Any]:
         """Counts of rows compared and kept, duplicates by layer, and the recall of the search."""
         own = verdict_rows.filter(pl.col("_place") < rows)
@@ -258,7 +256,7 @@ class VectorLinks:
     def __call__(self, queries: Array, alive: Array) -> Links:
         if not len(self.ranks):
             return Links.none()
-        search = VectorSearch(self.matrix, self.plan.layout, self.threshold, queries[self.ranks], alive[self.ranks])
+        search = Search(self.matrix, self.plan.layout, self.threshold, queries[self.ranks], alive[self.ranks])
         links = links_in(search, self.workers)
         return Links(self.ranks[links.row], self.ranks[links.neighbour], links.similarity, self.ranks[links.more])
 
@@ -273,7 +271,7 @@ def has_vector(matrix: Matrix, block: Array) -> tuple[Array]:
 
 def filled_columns(frame: pl.DataFrame) -> pl.Expr:
     """How many of a row's columns are neither null nor empty."""
-    counted = [pl.lit(0)]
+    counts = [pl.lit(0)]
     for name, dtype in frame.schema.items():
         if name in (*ADDED, *contamination.ADDED, "id", "calls"):
             continue
@@ -282,8 +280,8 @@ def filled_columns(frame: pl.DataFrame) -> pl.Expr:
             is_filled &= pl.col(name) != ""
         elif isinstance(dtype, pl.List):
             is_filled &= pl.col(name).list.len() > 0
-        counted.append(is_filled.cast(pl.Int32))
-    return pl.sum_horizontal(counted)
+        counts.append(is_filled.cast(pl.Int32))
+    return pl.sum_horizontal(counts)
 
 
 class UniquePairs(Duplicates):

@@ -18,8 +18,8 @@ from tasks.vectors.buckets import estimate_recall
 from tasks.vectors.links import ExactLayout, Links, Matrix, Search, links_in
 
 OPEN, KEPT, GONE = 0, 1, 2
-Layer = Callable[[Array, Array], Links]
-"""layer(queries, alive): links from query rows to alive rows (both masks over ranks), by one similarity measure."""
+FindLinks = Callable[[Array, Array], Links]
+"""find(queries, alive): links from query rows to alive rows (both masks over ranks), by one similarity measure."""
 
 
 class Verdicts(NamedTuple):
@@ -30,7 +30,7 @@ class Verdicts(NamedTuple):
     layer: Array
 
 
-def greedy(count: int, fixed: int, layers: Sequence[Layer]) -> Verdicts:
+def greedy(count: int, fixed: int, layers: Sequence[FindLinks]) -> Verdicts:
     """Go through rows by rank: keep a row unless a layer links it to a kept row. The first `fixed` are always kept. A
     duplicate's verdict names its best-ranked kept neighbour, and the first layer that links the two.
 

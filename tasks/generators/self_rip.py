@@ -27,7 +27,7 @@ from tasks.texts.words import words_of
 
 BEGIN, END = "<begin>", "</end>"
 MARKED = re.compile(rf"{BEGIN}(.*?){END}", re.DOTALL)
-LONGEST_EXAMPLE = 4000  # characters: a longer prompt is truncated in the samples
+LONGEST_EXAMPLE = 4000  # characters: a longer prompt is truncated as an example
 
 
 class ShotSets(FrameStage):
@@ -94,7 +94,7 @@ def clip_example(prompt: str) -> str:
 
 
 class NewPrompts(Recipe[Shots, NewPrompt]):
-    """Samples -> one new prompt, between the marks. Drops: no_prompt, after `attempts` answers without any."""
+    """A set of examples -> one new prompt, between the marks. Drops: no_prompt, after `attempts` tries."""
 
     name: ClassVar = "new_prompts"
     version: ClassVar = "1"
@@ -130,8 +130,8 @@ def parse_prompt(completion: Completion) -> str:
 class FreshPrompts(FrameStage):
     """New prompts -> those worth asking. Drops, in this order: length, keyword, program, start, too_alike.
 
-    Rules are Self-Instruct's. A prompt is too alike at ROUGE-L >= `overlap` with a kept prompt, one of `against`, or a
-    new one before it. seeds: the stage and key of the kept prompts.
+    The rules are Self-Instruct's. too_alike: ROUGE-L >= `overlap` with a kept prompt, one of `against`, or an earlier
+    new one. seeds: the stage and key of the kept prompts.
     """
 
     name: ClassVar = "fresh_prompts"
@@ -179,7 +179,7 @@ class FreshPrompts(FrameStage):
         return pl.DataFrame(rows, schema=pl.DataFrame(arrow_schema(Question).empty_table()).schema), dropped
 
     def fault(self, prompt: str) -> str:
-        """What is wrong with a prompt alone; empty for nothing."""
+        """The fault of a prompt by itself; empty if it has none."""
         words = words_of(prompt)
         if not self.fewest_words <= len(words) <= self.most_words:
             return "length"
@@ -194,5 +194,5 @@ class FreshPrompts(FrameStage):
 
 
 def has_keyword(prompt: str, keywords: Sequence[str]) -> bool:
-    """Whether one of the words, or runs of words, stands in the prompt as a whole word."""
+    """Whether the prompt contains a keyword (a word or a phrase) as whole words."""
     return any(re.search(rf"\b{re.escape(word)}\b", prompt, re.IGNORECASE) for word in keywords)

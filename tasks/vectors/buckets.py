@@ -29,16 +29,16 @@ from tasks.vectors.links import (
 )
 
 EXACT_UP_TO = 30_000  # rows: some three seconds
-WIDEST = 32  # buckets a row may visit
-USUAL = 0.1  # the width (a visited centroid's cosine may be so much lower) where the sample has too few pairs
+MOST_VISITS = 32  # buckets a row may visit
+DEFAULT_WIDTH = 0.1  # where the sample has too few pairs; a visited centroid's cosine may be so much lower
 FEWEST_PAIRS, MOST_PAIRS = 20, 50_000
 TUNED_BY = 1 / 3  # of the sample sets the width; the rest estimates the recall
 TAIL, IMAGINED = 0.2, 0.03  # the tail's share of the sampled pairs; how far into it the imagined pair lies
-POINTS, ITERATIONS = 32, 5  # k-means: rows per centroid, rounds
+ROWS_PER_CENTROID, ITERATIONS = 32, 5  # of k-means
 LISTED_PER_BLOCK = 8  # neighbours of a sampled row in one block of rows
 
 
-class Plan(NamedTuple):
+class SearchPlan(NamedTuple):
     """A layout, its estimated recall, and the true pairs (row, neighbour) of `sample` that the estimate is from."""
 
     layout: Layout
@@ -56,13 +56,13 @@ def lay_out(
     seed: int,
     exact_up_to: int = EXACT_UP_TO,
     workers: SpreadContext | None = None,
-) -> Plan:
+) -> SearchPlan:
     """How to search a matrix: exactly, or in buckets that find a share `recall` of the pairs. sample: how many rows are
     compared with all others to estimate it.
     """
     empty = np.zeros(0, np.int32)
     if matrix.rows <= exact_up_to or recall >= 1:
-        return Plan(ExactLayout(matrix.rows), EXACT, (empty, empty), empty, 0.0)
+        return SearchPlan(ExactLayout(matrix.rows), EXACT, (empty, empty), empty, 0.0)
     draw = np.random.default_rng(seed)
     centroids = k_means(matrix, max(2, int((1.5 * matrix.rows) ** 0.5)), draw)
     sampled = np.sort(draw.choice(matrix.rows, min(sample, matrix.rows), replace=False)).astype(np.int32)
@@ -76,7 +76,7 @@ def lay_out(
     width = choose_width(needed[tunes_width], recall)
     layout, visits = assign_buckets(matrix, centroids, width, workers)
     estimate = estimate_recall(row[~tunes_width], needed[~tunes_width] <= width, int((~tuning).sum()))
-    return Plan(layout, estimate, (row[~tunes_width], neighbour[~tunes_width]), sampled[~tuning], visits)
+    return SearchPlan(layout, estimate, (row[~tunes_width], neighbour[~tunes_width]), sampled[~tuning], visits)
 
 
 def k_means(matrix: Matrix, count: int, draw: np.random.Generator) -> Array:
@@ -84,9 +84,9 @@ def k_means(matrix: Matrix, count: int, draw: np.random.Generator) -> Array:
     import faiss
 
     faiss.omp_set_num_threads(threads())
-    sample = np.sort(draw.choice(matrix.rows, min(matrix.rows, count * POINTS), replace=False))
+    sample = np.sort(draw.choice(matrix.rows, min(matrix.rows, count * ROWS_PER_CENTROID), replace=False))
     settings = {"niter": ITERATIONS, "seed": int(draw.integers(1 << 30)), "spherical": True}
-    bounds = {"min_points_per_centroid": 1, "max_points_per_centroid": POINTS}
+    bounds = {"min_points_per_centroid": 1, "max_points_per_centroid": ROWS_PER_CENTROID}
     kmeans = faiss.Kmeans(matrix.vectors.shape[1], count, **settings, **bounds)
     kmeans.train(matrix.take(sample))
     return np.asarray(kmeans.centroids)
@@ -112,7 +112,7 @@ def find_neighbours(matrix: Matrix, block: Array, sample: Array, threshold: floa
 
 def needed_widths(matrix: Matrix, centroids: Array, first: Array, second: Array) -> Array:
     """Per pair, the least width at which one of the two rows visits the other's bucket; infinite where both rows have
-    more than WIDEST nearer centroids.
+    more than MOST_VISITS nearer centroids.
     """
     needed = np.empty(len(first))
     for start in range(0, len(first), TILE):
@@ -122,7 +122,7 @@ def needed_widths(matrix: Matrix, centroids: Array, first: Array, second: Array)
         width = np.full(len(products[0]), np.inf)
         for product, home in zip(products, reversed(homes), strict=True):
             home_product = np.take_along_axis(product, home, 1)
-            near_enough = (product > home_product).sum(axis=1) <= WIDEST
+            near_enough = (product > home_product).sum(axis=1) <= MOST_VISITS
             width = np.minimum(width, np.where(near_enough, product.max(axis=1) - home_product[:, 0], np.inf))
         needed[span] = width
     return needed
@@ -134,7 +134,7 @@ def choose_width(needed: Array, recall: float) -> float:
     """
     finite = needed[np.isfinite(needed)]
     if len(finite) < FEWEST_PAIRS:
-        return USUAL
+        return DEFAULT_WIDTH
     start = float(np.quantile(finite, 1 - TAIL))
     beyond = np.append(finite[finite > start] - start, IMAGINED)
     mean = float(beyond.mean()) * (1 + len(beyond) ** -0.5)
@@ -161,14 +161,14 @@ def assign_buckets(
 
 def assign_block(matrix: Matrix, block: Array, centroids: Array, width: float) -> tuple[Array, Array, Array]:
     homes, visits = np.empty(len(block), np.int32), np.zeros(len(block), np.int32)
-    visited = np.empty((len(block), WIDEST), np.int32)
+    visited = np.empty((len(block), MOST_VISITS), np.int32)
     choose_centroids(matrix.take(block) @ centroids.T, width, homes, visited, visits)
-    return homes, np.repeat(block, visits), visited[np.arange(WIDEST) < visits[:, None]]
+    return homes, np.repeat(block, visits), visited[np.arange(MOST_VISITS) < visits[:, None]]
 
 
 @njit(nogil=True, cache=True)
 def choose_centroids(product, width, homes, visited, visits):  # type: ignore[no-untyped-def]
-    """Per row the best centroid, and the up to WIDEST next ones within `width` of it, the nearest first."""
+    """Per row the best centroid, and the up to MOST_VISITS next ones within `width` of it, the nearest first."""
     most = visited.shape[1]
     for i in range(product.shape[0]):
         best = 0

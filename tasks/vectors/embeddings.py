@@ -187,15 +187,15 @@ class VectorFiles:
         """(file or -1, row in it) of each key."""
         file, row = np.full(len(keys), -1, np.int32), np.zeros(len(keys), np.int32)
         for first, second, files, rows in self._runs:
-            at = np.searchsorted(first, keys[:, 0])
+            position = np.searchsorted(first, keys[:, 0])
             while True:
-                inside = np.minimum(at, len(first) - 1)
-                alike = (at < len(first)) & (first[inside] == keys[:, 0])
-                same = alike & (second[inside] == keys[:, 1]) & (files[inside] >= 0)
+                inside = np.minimum(position, len(first) - 1)
+                same_half = (position < len(first)) & (first[inside] == keys[:, 0])
+                same = same_half & (second[inside] == keys[:, 1]) & (files[inside] >= 0)
                 file[same], row[same] = files[inside[same]], rows[inside[same]]
-                if not (alike & ~same).any():
+                if not (same_half & ~same).any():
                     break
-                at = at + (alike & ~same)
+                position = position + (same_half & ~same)
         return file, row
 
     def read(self, file: Array, row: Array) -> Array | None:

@@ -26,7 +26,7 @@ LISTED = 8  # neighbours of a row that one tile lists, the best-ranked
 SLACK = 2e-5  # of a float32 product; a pair this near to the threshold is measured again in float64
 CHUNK = 64
 ANY = -1
-NOWHERE = np.empty(0, np.int64)
+EMPTY = np.empty(0, np.int64)
 
 
 class Links(NamedTuple):
@@ -55,7 +55,7 @@ class Links(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """Unit vectors in the order of rank. vectors: (rows, dimensions) float32 or float16, may be a memory map; order:
+    """Unit vectors in order of rank. vectors: (rows, dimensions) float32 or float16, may be a memory map; order:
     per rank the row's index in it; groups: per rank a number. Only rows of the same group are compared; a row of group
     ANY is compared with rows of every group.
     """
@@ -156,7 +156,7 @@ class Search(NamedTuple):
     def tile(self, tile: int, most: int = LISTED) -> Links:
         """At most `most` neighbours per row, each pair's similarity measured in float64."""
         pairs: list[tuple[Array, Array]] = []
-        loaded = vectors = NOWHERE
+        loaded = vectors = EMPTY
         for left, right, falling in self.layout.pairs(tile, self.queries, self.alive):
             if not len(left) or not len(right):
                 continue
@@ -194,7 +194,7 @@ def find_alike(
     product = matrix.take(left) @ vectors.T
     groups = matrix.groups[left], matrix.groups[right]
     right_counts = np.zeros(len(right), np.int32)
-    count = scan(product, threshold, left, right, *groups, falling, most, right_counts, NOWHERE, NOWHERE)
+    count = scan(product, threshold, left, right, *groups, falling, most, right_counts, EMPTY, EMPTY)
     rows, columns = np.empty(count, np.int64), np.empty(count, np.int64)
     if count:
         right_counts[:] = 0

@@ -47,7 +47,7 @@ class Openings(FrameStage):
         columns = (expanded[name].to_list() for name in ("application", "pseudo_input", "id", "branch"))
         for application, pseudo_input, row_id, branch in zip(*columns, strict=True):
             try:
-                facts.append(self.facts(application, pseudo_input, branch))
+                facts.append(self.draw_facts(application, pseudo_input, branch))
             except Drop as drop:
                 facts.append(None)
                 dropped[row_id] = Dropped(id=row_id, reason=drop.reason, detail=drop.detail[:500])
@@ -60,7 +60,7 @@ class Openings(FrameStage):
         ).filter(~pl.col("parent_id").is_in(list(dropped)))
         return rows.select(*Opening.model_fields), list(dropped.values())
 
-    def facts(self, application: Mapping[str, Any], pseudo_input: str, branch: int) -> str:
+    def draw_facts(self, application: Mapping[str, Any], pseudo_input: str, branch: int) -> str:
         """One dialogue's facts, by a seed that does not depend on the rest of the application. Raises Drop."""
         seed = int.from_bytes(digest([self.seed, application["name"], pseudo_input, branch], size=6), "big")
         if world := application["environment"]["world"]:

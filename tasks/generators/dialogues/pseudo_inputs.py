@@ -130,8 +130,8 @@ class PseudoInputs(FrameStage):
         """Parts of `rows_per_part` rows of one application each, so that another application leaves them unchanged."""
         owners = table["parent_id"].to_pylist()
         begins = [0]
-        for row, (application, next_application) in enumerate(pairwise(owners), 1):
-            if application != next_application or row - begins[-1] == self.rows_per_part:
+        for row, (owner, next_owner) in enumerate(pairwise(owners), 1):
+            if owner != next_owner or row - begins[-1] == self.rows_per_part:
                 begins.append(row)
         return begins
 

@@ -14,7 +14,7 @@ from schemas.dialogues import Dialogue, EndReason, Opening
 from schemas.errors import Drop
 from schemas.texts import loads, normalised
 from tasks.engines.worlds import world_request
-from tasks.generators.dialogues.single_turn import as_messages, retry_sampling
+from tasks.generators.dialogues.single_turn import as_messages, warm_sampling
 from tasks.generators.dialogues.talk import END, Talk, echoes, fault_of, is_end, may_end, swap_roles, without_marker
 from tasks.generators.dialogues.tools import functions_of, read_turn, turn_schema
 from tasks.prompts import load
@@ -24,7 +24,7 @@ from tasks.texts.patterns import has_match
 PLAN_TOKENS = 768
 Out = TypeVar("Out")
 Asking = Generator[list[Request], list[Completion], Out]
-"""A part of `steps`: it asks, and returns what its name says."""
+"""A part of `steps`: it yields requests, is sent their completions, and returns a result."""
 
 
 class RoleSwap(Recipe[Opening, Dialogue]):
@@ -119,7 +119,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
         request = Request(
             role="author",
             messages=load("role_swap/plan").render(row=row, wanted=fields),
-            sampling=retry_sampling(self.sampling).model_copy(update={"max_tokens": PLAN_TOKENS}),
+            sampling=warm_sampling(self.sampling).model_copy(update={"max_tokens": PLAN_TOKENS}),
             schema_=plan_schema(fields),
             sample=row.branch * MOST_ATTEMPTS,
         )
@@ -141,7 +141,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
 
     def request(self, role: str, messages: Sequence[Message], row: Opening, attempt: int = 0, **more: Any) -> Request:
         """A request to one side; later attempts are sampled, because at temperature 0 the answer would be the same."""
-        sampling = retry_sampling(self.sampling) if attempt else self.sampling
+        sampling = warm_sampling(self.sampling) if attempt else self.sampling
         sample = row.branch * MOST_ATTEMPTS + attempt
         return Request(role=role, messages=tuple(messages), sampling=sampling, sample=sample, **more)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from schemas.applications import AGENT, USER
-from schemas.dialogue_settings import CutSettings
+from schemas.dialogue_settings import DialogueCutSettings
 from schemas.dialogues import Dialogue, SignedDialogue
 from schemas.errors import Drop
 from schemas.rows import Dropped, arrow_schema
@@ -48,9 +48,11 @@ def signs_of(dialogue: Mapping[str, Any]) -> dict[str, Any]:
     """The signs of one dialogue; SignedDialogue says what each means."""
     application, turns = dialogue["application"], dialogue["turns"]
     environment = application["environment"]
-    agent = [turn["content"] or calls_as_text(turn["tool_calls"]) for turn in turns if turn["role"] == "assistant"]
+    agent_turns = [
+        turn["content"] or calls_as_text(turn["tool_calls"]) for turn in turns if turn["role"] == "assistant"
+    ]
     replies = [turn["content"] for turn in turns if turn["role"] != "assistant"]
-    spoken = [turn["content"] for turn in turns if turn["role"] == "assistant" and turn["content"]]
+    agent_texts = [turn["content"] for turn in turns if turn["role"] == "assistant" and turn["content"]]
     observations = zip(replies, dialogue["real_observations"] or (), strict=False)
     both = [(simulated, real) for simulated, real in observations if real is not None]
     # only user turns: the prompt's agent turns are examples to follow
@@ -62,13 +64,13 @@ def signs_of(dialogue: Mapping[str, Any]) -> dict[str, Any]:
         return matches_any((failure,), reply)
 
     return {
-        "repeated_turns": len(agent) - len({normalised(text) for text in agent}),
-        "confused_agent": sum(matches_any((environment["marks"], ENVIRONMENT_LABELS), text) for text in spoken),
+        "repeated_turns": len(agent_turns) - len({normalised(text) for text in agent_turns}),
+        "confused_agent": sum(matches_any((environment["marks"], ENVIRONMENT_LABELS), text) for text in agent_texts),
         "confused_environment": sum(matches_any((application["marks"], AGENT_LABELS), text) for text in replies),
-        "format_adherence": share([is_action(application["action"], text) for text in spoken])
+        "format_adherence": share([is_action(application["action"], text) for text in agent_texts])
         if application["action"]
         else None,
-        "copied_prompt": copied_share((*agent, *replies), prompt),
+        "copied_prompt": copied_share((*agent_turns, *replies), prompt),
         "observation_chars": sum(map(len, replies)) / len(replies) if replies else 0.0,
         "realism": sum(rouge_l(simulated, real) for simulated, real in both) / len(both) if both else None,
         "same_outcome": share([fails(simulated) == fails(real) for simulated, real in both]) if failure else None,
@@ -93,7 +95,7 @@ class DialogueSigns(FrameStage):
     needs: ClassVar = ("id", "application", "turns", "real_observations", "end_reason", "cut_turns", "agent_turns")
     adds: ClassVar = SIGNS
 
-    limits: CutSettings = CutSettings()
+    limits: DialogueCutSettings = DialogueCutSettings()
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         empty = pl.DataFrame(arrow_schema(SignedDialogue).empty_table()).select(SIGNS).drop("kept", "cut_by")

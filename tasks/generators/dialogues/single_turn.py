@@ -23,8 +23,8 @@ def as_messages(turns: tuple[Turn, ...]) -> tuple[Message, ...]:
     return tuple(Message(role=turn.role, content=turn.content) for turn in turns)
 
 
-def retry_sampling(sampling: Sampling) -> Sampling:
-    """Sampling for another attempt: at temperature 0, the model would repeat its answer."""
+def warm_sampling(sampling: Sampling) -> Sampling:
+    """Sampling at a temperature of at least 0.7, for another attempt: at 0, the model would repeat its answer."""
     return sampling.model_copy(update={"temperature": max(0.7, sampling.temperature)})
 
 
@@ -50,16 +50,16 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
     def steps(self, row: PseudoInput) -> Steps[SingleTurn]:
         application, tools = row.application, row.application.tools
         persona = load("role_swap/agent").render(row=row, tools=functions_of(tools)) if tools else (SYSTEM,)
-        alone = (SYSTEM, Message(role="user", content=application.for_student(row.pseudo_input)))
-        prompted = (*persona, *as_messages(application.turns_with(row.pseudo_input)))
-        request = Request(role="teacher", messages=prompted, sampling=self.sampling, schema_=turn_schema(tools))
-        student, teacher = yield [Request(role="student", messages=alone, sampling=self.sampling), request]
+        student_messages = (SYSTEM, Message(role="user", content=application.for_student(row.pseudo_input)))
+        teacher_messages = (*persona, *as_messages(application.turns_with(row.pseudo_input)))
+        request = Request(role="teacher", messages=teacher_messages, sampling=self.sampling, schema_=turn_schema(tools))
+        student, teacher = yield [Request(role="student", messages=student_messages, sampling=self.sampling), request]
         try:
             act = read_turn(teacher.text, tools)
         except Drop:
             if self.attempts == 1:
                 raise
-            retry = request.model_copy(update={"sample": 1, "sampling": retry_sampling(self.sampling)})
+            retry = request.model_copy(update={"sample": 1, "sampling": warm_sampling(self.sampling)})
             act = yield from ask_until(retry, self.attempts - 1, lambda completion: read_turn(completion.text, tools))
         outputs = {"student": student.text.strip(), "teacher": as_text(act)}
         if empty := [whose for whose, text in outputs.items() if not text]:

@@ -68,13 +68,13 @@ class TeacherPairs(FrameStage):
         def text(place: int) -> pl.Expr:
             return pl.col("answers").list.get(place).struct.field("text")
 
-        broken = [
+        is_filtered = [
             any(ending_of(answer["finish_reason"]) == "content_filter" for answer in answers)
             for answers in frame["answers"].to_list()
         ]
         reasons = frame.select(
             "id",
-            reason=pl.when(pl.Series(broken, dtype=pl.Boolean))
+            reason=pl.when(pl.Series(is_filtered, dtype=pl.Boolean))
             .then(pl.lit("content_filter"))
             .when(text(0) == text(1))
             .then(pl.lit("same_text")),

@@ -65,7 +65,7 @@ def label_mask(tokenizer: Any, messages: Sequence[Message], *, most: int | None 
     ids: list[int] = []
     labels: list[int] = []
 
-    def rendered(upto: int, prompt: bool) -> list[int]:
+    def render(upto: int, prompt: bool) -> list[int]:
         token_ids: list[int] = tokenizer.apply_chat_template(
             list(messages[:upto]), add_generation_prompt=prompt, tokenize=True, return_dict=False
         )
@@ -74,15 +74,17 @@ def label_mask(tokenizer: Any, messages: Sequence[Message], *, most: int | None 
     for place, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before, after = rendered(place, True), rendered(place + 1, False)
+        before, after = render(place, True), render(place + 1, False)
         if after[: len(before)] != before or before[: len(ids)] != ids:
             raise InputError("this chat template rewrites earlier turns, so its assistant turns cannot be told apart")
         target = after[len(before) :]
-        ends = [at for at, token in enumerate(target) if token == tokenizer.eos_token_id]
-        trained = ends[-1] + 1 if ends else len(target)  # a line break after it belongs to the template
+        ends = [position for position, token in enumerate(target) if token == tokenizer.eos_token_id]
+        trained_count = ends[-1] + 1 if ends else len(target)  # a line break after it belongs to the template
         if most is not None:
-            trained = min(trained, most)
-        labels += [IGNORED] * (len(before) - len(ids)) + target[:trained] + [IGNORED] * (len(target) - trained)
+            trained_count = min(trained_count, most)
+        labels += (
+            [IGNORED] * (len(before) - len(ids)) + target[:trained_count] + [IGNORED] * (len(target) - trained_count)
+        )
         ids = after
     return ids, labels
 

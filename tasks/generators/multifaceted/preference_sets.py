@@ -212,12 +212,9 @@ def find_near_equal(sets: Sequence[tuple[Value, ...] | None]) -> dict[int, Drop]
     faults: dict[int, Drop] = {}
     for a, b in combinations(range(len(sets)), 2):
         first, second = sets[a], sets[b]
-        if (
-            first
-            and second
-            and a not in faults
-            and (set_similarity(first, second) > ALIKE or same_preferences(first, second))
-        ):
+        if not first or not second or a in faults:
+            continue
+        if set_similarity(first, second) > ALIKE or same_preferences(first, second):
             faults[b] = Drop(
                 "alike_sets: it described nearly the same person as another one; say what sets this person apart"
             )

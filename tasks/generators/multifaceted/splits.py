@@ -97,13 +97,13 @@ class AlignedPairs(FrameStage):
         for row in frame.iter_rows(named=True):
             texts = [response["text"] for response in row["responses"]]
             chosen, candidates = pick_sets(self.seed, row["prompt"], len(texts))
-            unlike = [n for n in candidates if normalised(texts[n]) != normalised(texts[chosen])]
-            broken = [ending_of(response["finish_reason"]) == "content_filter" for response in row["responses"]]
-            if broken[chosen] or (unlike and all(broken[n] for n in unlike)):
+            different = [n for n in candidates if normalised(texts[n]) != normalised(texts[chosen])]
+            is_filtered = [ending_of(response["finish_reason"]) == "content_filter" for response in row["responses"]]
+            if is_filtered[chosen] or (different and all(is_filtered[n] for n in different)):
                 dropped.append(Dropped(id=row["id"], reason="content_filter"))
                 continue
-            unlike = [n for n in unlike if not broken[n]]
-            if not unlike:
+            different = [n for n in different if not is_filtered[n]]
+            if not different:
                 dropped.append(Dropped(id=row["id"], reason="same_response" if candidates else "one_set"))
                 continue
             pairs.append(
@@ -113,9 +113,9 @@ class AlignedPairs(FrameStage):
                     "parent_id": row["id"],
                     "system": row["systems"][chosen],
                     "chosen": texts[chosen],
-                    "rejected": texts[unlike[0]],
+                    "rejected": texts[different[0]],
                     "chosen_index": chosen,
-                    "rejected_index": unlike[0],
+                    "rejected_index": different[0],
                 }
             )
         return pl.DataFrame(pairs, schema=PAIR_SCHEMA), dropped
