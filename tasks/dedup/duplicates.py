@@ -80,19 +80,19 @@ class Duplicates(FrameStage):
         return self.apply_around(frame, Around(store, here, {}))
 
     def apply_around(self, frame: pl.DataFrame, around: Around) -> tuple[pl.DataFrame, list[Dropped]]:
-        published = self.read_published(Store(around.store)) if self.against else None
-        table = self.rank_rows(frame, published)
+        published_rows = self.read_published(Store(around.store)) if self.against else None
+        table = self.rank_rows(frame, published_rows)
         distinct = table.filter(pl.col("stands_for") == pl.col("rank"))
         groups = distinct["group"].to_numpy().astype(np.int32)
-        fixed = int(distinct["fixed"].sum())
+        fixed_count = int(distinct["fixed"].sum())
         searches: dict[str, FindLinks] = {}
         if "words" in self.layers:
             searches["words"] = WordLinks(distinct["text"].to_list(), groups, self.jaccard, SEED)
         with ExitStack() as open_until_done:
             if "meaning" in self.layers and len(groups):
                 folder = open_until_done.enter_context(scratch(around.store, "search"))
-                searches["meaning"] = self.link_vectors(frame.height, published, distinct, groups, around, folder)
-            verdicts = greedy(len(groups), fixed, list(searches.values()))
+                searches["meaning"] = self.link_vectors(frame.height, published_rows, distinct, groups, around, folder)
+            verdicts = greedy(len(groups), fixed_count, list(searches.values()))
             verdict_rows = self.verdicts_by_place(table, distinct, verdicts, list(searches))
             around.notes.update(self.notes_on(frame.height, verdict_rows, verdicts, searches))
         unmarked = frame.drop(*ADDED, strict=False).with_columns(_place=pl.int_range(pl.len(), dtype=pl.Int64))
@@ -103,8 +103,8 @@ class Duplicates(FrameStage):
         """(rows to keep, drops) of rows with their verdicts; here, all are kept."""
         return marked, []
 
-    def rank_rows(self, frame: pl.DataFrame, published: pl.DataFrame | None) -> pl.DataFrame:
-        """Rows that take part, in order of rank: id, text, place (in the frame, then in `published`), group, fixed,
+    def rank_rows(self, frame: pl.DataFrame, published_rows: pl.DataFrame | None) -> pl.DataFrame:
+        """Rows that take part, in order of rank: id, text, place (in the frame, then in published_rows), group, fixed,
         rank, and stands_for: the rank of the first row whose normalised text is equal, or its own.
         """
         takes_part = frame["kept"] if "kept" in frame.columns else pl.repeat(True, frame.height, eager=True)
@@ -118,8 +118,8 @@ class Duplicates(FrameStage):
             place=pl.int_range(pl.len(), dtype=pl.Int64),
         ).filter(takes_part)
         rows = with_keys(rows).with_columns(fixed=pl.lit(False), of_any=pl.lit(False))
-        if published is not None:
-            rows = with_published(rows, with_keys(published).with_row_index("place", frame.height))
+        if published_rows is not None:
+            rows = with_published(rows, with_keys(published_rows).with_row_index("place", frame.height))
         values = pl.struct([f"within_{name}" for name in self.within]).rank("dense") if self.within else pl.lit(0)
         table = (
             rows.with_columns(group=pl.when("of_any").then(ANY).otherwise(values.cast(pl.Int64)))
@@ -138,7 +138,7 @@ class Duplicates(FrameStage):
     def link_vectors(
         self,
         rows: int,
-        published: pl.DataFrame | None,
+        published_rows: pl.DataFrame | None,
         distinct: pl.DataFrame,
         groups: Array,
         around: Around,
@@ -146,10 +146,10 @@ class Duplicates(FrameStage):
     ) -> "VectorLinks":
         store = Store(around.store)
         vectors = vectors_in(store, self.vectors)
-        if published is not None and published.height:
-            published_vectors = embed_whole(self.embedder, published["text"].to_list(), around.store)
+        if published_rows is not None and published_rows.height:
+            published_vectors = embed_whole(self.embedder, published_rows["text"].to_list(), around.store)
             all_vectors = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-                folder / "both.npy", "w+", vectors.dtype, (rows + published.height, published_vectors.shape[1])
+                folder / "both.npy", "w+", vectors.dtype, (rows + published_rows.height, published_vectors.shape[1])
             )
             all_vectors[:rows], all_vectors[rows:] = vectors, published_vectors
             all_vectors.flush()
@@ -223,14 +223,14 @@ class Duplicates(FrameStage):
         return notes
 
 
-def with_published(rows: pl.DataFrame, published: pl.DataFrame) -> pl.DataFrame:
+def with_published(rows: pl.DataFrame, published_rows: pl.DataFrame) -> pl.DataFrame:
     """Rows and published ones, with `fixed`: published rows, and those of `rows` that are the same row, are fixed."""
-    published = published.cast({"place": pl.Int64})
-    same = published.select(*SAME_ROW, published=pl.lit(True)).unique()
+    published_rows = published_rows.cast({"place": pl.Int64})
+    same = published_rows.select(*SAME_ROW, published=pl.lit(True)).unique()
     rows = rows.join(same, on=SAME_ROW, how="left", maintain_order="left")
     rows = rows.with_columns(fixed=pl.col("published").fill_null(False)).drop("published")
-    absent = published.join(rows, on=SAME_ROW, how="anti").filter(~pl.col("of_any"))
-    fixed = pl.concat([published.filter("of_any"), absent]).with_columns(fixed=pl.lit(True))
+    absent = published_rows.join(rows, on=SAME_ROW, how="anti").filter(~pl.col("of_any"))
+    fixed = pl.concat([published_rows.filter("of_any"), absent]).with_columns(fixed=pl.lit(True))
     return pl.concat([fixed, rows], how="diagonal")
 
 
@@ -244,11 +244,11 @@ def with_keys(frame: pl.DataFrame) -> pl.DataFrame:
 class VectorLinks:
     """Links between vectors, searched exactly or in buckets; texts that the model could not read take no part."""
 
-    def __init__(self, stage: Duplicates, matrix: Matrix, fixed: int, workers: SpreadContext) -> None:
+    def __init__(self, stage: Duplicates, matrix: Matrix, fixed_count: int, workers: SpreadContext) -> None:
         [readable] = map_blocks(matrix, has_vector, workers=workers)
         self.ranks = np.flatnonzero(readable).astype(np.int32)
         self.unreadable = matrix.rows - len(self.ranks)
-        self.fixed = int(readable[:fixed].sum())
+        self.fixed_count = int(readable[:fixed_count].sum())
         self.matrix = Matrix(matrix.vectors, matrix.order[self.ranks], matrix.groups[self.ranks])
         self.threshold, self.workers = stage.threshold, workers
         self.plan = lay_out(self.matrix, stage.threshold, stage.recall, stage.sample, SEED, workers=workers)
@@ -262,7 +262,7 @@ class VectorLinks:
 
     def recall_of(self, verdicts: Verdicts) -> Recall:
         own = Verdicts(*(part[self.ranks] for part in verdicts))
-        return recall_of_duplicates(self.plan.pairs, self.plan.sample, own, self.fixed)
+        return recall_of_duplicates(self.plan.pairs, self.plan.sample, own, self.fixed_count)
 
 
 def has_vector(matrix: Matrix, block: Array) -> tuple[Array]:

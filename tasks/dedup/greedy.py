@@ -30,15 +30,15 @@ class Verdicts(NamedTuple):
     layer: Array
 
 
-def greedy(count: int, fixed: int, layers: Sequence[FindLinks]) -> Verdicts:
-    """Go through rows by rank: keep a row unless a layer links it to a kept row. The first `fixed` are always kept. A
-    duplicate's verdict names its best-ranked kept neighbour, and the first layer that links the two.
+def greedy(count: int, fixed_count: int, layers: Sequence[FindLinks]) -> Verdicts:
+    """Go through rows by rank: keep a row unless a layer links it to a kept row. The first `fixed_count` are always
+    kept. A duplicate's verdict names its best-ranked kept neighbour, and the first layer that links the two.
 
     A row that its listed neighbours do not settle is searched again, among the rows that may still be kept.
     """
     verdicts = Verdicts(np.full(count, -1, np.int32), np.zeros(count), np.zeros(count, np.int8))
     state = np.zeros(count, np.int8)
-    state[:fixed] = KEPT
+    state[:fixed_count] = KEPT
     while (queries := state == OPEN).any():
         links = [layer(queries, state != GONE) for layer in layers] or [Links.none()]
         row, neighbour, similarity, more = (np.concatenate(part) for part in zip(*links, strict=True))
@@ -85,14 +85,14 @@ def settle(state, row, neighbour, similarity, layer, unlisted, duplicate_of, sim
             state[i] = KEPT
 
 
-def recall_of_duplicates(pairs: tuple[Array, Array], sample: Array, verdicts: Verdicts, fixed: int = 0) -> Recall:
+def recall_of_duplicates(pairs: tuple[Array, Array], sample: Array, verdicts: Verdicts, fixed_count: int = 0) -> Recall:
     """Of the sampled rows that are duplicates, the share that the search found; without a sample, it was exact. pairs:
-    the sample's true pairs. A row is a duplicate if a kept neighbour ranks before it, unless it is `fixed`.
+    the sample's true pairs. A row is a duplicate if a kept neighbour ranks before it, unless it is always kept.
     """
     if not len(sample):
         return EXACT
     row, neighbour = pairs
     expected = np.unique(row[(neighbour < row) & (verdicts.duplicate_of[neighbour] < 0)])
     expected = np.union1d(expected, sample[verdicts.duplicate_of[sample] >= 0])
-    expected = expected[expected >= fixed]
+    expected = expected[expected >= fixed_count]
     return estimate_recall(expected, verdicts.duplicate_of[expected] >= 0, len(sample))

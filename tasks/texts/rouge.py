@@ -101,14 +101,14 @@ def match_texts(flat, starts, rare, rare_starts, holders, holder_starts, existin
 
 
 @njit(cache=True)
-def common_subsequence(masks, used, m, words):  # type: ignore[no-untyped-def]
+def common_subsequence(masks, blocks, m, words):  # type: ignore[no-untyped-def]
     """The longest common subsequence's length (Hyyro's bit-parallel form). masks: per word, its places in the first
     text of m words.
     """
-    state = np.full(used, np.uint64(0xFFFFFFFFFFFFFFFF))
+    state = np.full(blocks, np.uint64(0xFFFFFFFFFFFFFFFF))
     for n in range(len(words)):
         carry = np.uint64(0)
-        for block in range(used):
+        for block in range(blocks):
             old = state[block]
             hits = old & masks[words[n], block]
             total = old + hits

@@ -70,12 +70,12 @@ def lay_out(
     if len(row) > MOST_PAIRS:
         chosen = np.sort(draw.choice(len(row), MOST_PAIRS, replace=False))
         row, neighbour = row[chosen], neighbour[chosen]
-    needed = needed_widths(matrix, centroids, row, neighbour)
+    widths = needed_widths(matrix, centroids, row, neighbour)
     tuning = draw.random(len(sampled)) < TUNED_BY
     tunes_width = tuning[np.searchsorted(sampled, row)]
-    width = choose_width(needed[tunes_width], recall)
+    width = choose_width(widths[tunes_width], recall)
     layout, visits = assign_buckets(matrix, centroids, width, workers)
-    estimate = estimate_recall(row[~tunes_width], needed[~tunes_width] <= width, int((~tuning).sum()))
+    estimate = estimate_recall(row[~tunes_width], widths[~tunes_width] <= width, int((~tuning).sum()))
     return SearchPlan(layout, estimate, (row[~tunes_width], neighbour[~tunes_width]), sampled[~tuning], visits)
 
 
@@ -114,7 +114,7 @@ def needed_widths(matrix: Matrix, centroids: Array, first: Array, second: Array)
     """Per pair, the least width at which one of the two rows visits the other's bucket; infinite where both rows have
     more than MOST_VISITS nearer centroids.
     """
-    needed = np.empty(len(first))
+    widths = np.empty(len(first))
     for start in range(0, len(first), TILE):
         span = slice(start, start + TILE)
         products = [matrix.take(rows[span]) @ centroids.T for rows in (first, second)]
@@ -124,15 +124,15 @@ def needed_widths(matrix: Matrix, centroids: Array, first: Array, second: Array)
             home_product = np.take_along_axis(product, home, 1)
             near_enough = (product > home_product).sum(axis=1) <= MOST_VISITS
             width = np.minimum(width, np.where(near_enough, product.max(axis=1) - home_product[:, 0], np.inf))
-        needed[span] = width
-    return needed
+        widths[span] = width
+    return widths
 
 
-def choose_width(needed: Array, recall: float) -> float:
+def choose_width(widths: Array, recall: float) -> float:
     """The width at which the pairs missed are half of what `recall` allows. A sample has few of the rare wide pairs, so
     the widest fifth is modelled as an exponential tail, with one more pair imagined in it.
     """
-    finite = needed[np.isfinite(needed)]
+    finite = widths[np.isfinite(widths)]
     if len(finite) < FEWEST_PAIRS:
         return DEFAULT_WIDTH
     start = float(np.quantile(finite, 1 - TAIL))

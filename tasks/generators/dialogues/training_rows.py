@@ -120,7 +120,7 @@ class TrainingRows(FrameStage):
         for row in dialogues:
             kept[input_of(row)] = kept.get(input_of(row), 0) + row["kept"]
         rows: list[dict[str, Any]] = []
-        explained: set[tuple[str, str]] = set()
+        prompted_inputs: set[tuple[str, str]] = set()
         dropped: list[Dropped] = []
         for row in dialogues:
             application = Application.model_validate(row["application"])
@@ -129,8 +129,8 @@ class TrainingRows(FrameStage):
             if row["kept"]:
                 weight = ratio / kept[input_of(row)]
                 rows.append(self.row(row, application, "sft", sft_messages(row, application), ratio, weight))
-            if input_of(row) not in explained:
-                explained.add(input_of(row))
+            if input_of(row) not in prompted_inputs:
+                prompted_inputs.add(input_of(row))
                 messages = prompt_generation_messages(row, application)
                 rows.append(self.row(row, application, "prompt_generation", messages, ratio, 1 - ratio))
             if len(rows) == before:

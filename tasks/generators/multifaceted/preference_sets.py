@@ -158,9 +158,9 @@ def parse_values(completion: Completion, taxonomy: Taxonomy, dealt: Mapping[str,
         entry = answer[dimension.name]
         if isinstance(entry, list):
             raise Drop(f"several_values: {dimension.name} had {len(entry)} values; give exactly one")
-        fixed = dealt.get(dimension.name)
-        if isinstance(entry, dict) and fixed:
-            entry = {**entry, "subdimension": fixed[0]}
+        seed = dealt.get(dimension.name)
+        if isinstance(entry, dict) and seed:
+            entry = {**entry, "subdimension": seed[0]}
         if not isinstance(entry, dict) or not all(isinstance(entry.get(field), str) for field in FIELDS):
             raise Drop(f"bad_preference_set: {dimension.name} must have the texts {', '.join(FIELDS)}")
         texts = {field: one_line(entry[field]) for field in FIELDS}
@@ -169,7 +169,7 @@ def parse_values(completion: Completion, taxonomy: Taxonomy, dealt: Mapping[str,
             raise Drop(f"bad_preference_set: the {long[0]} of {dimension.name} had over {LONGEST[long[0]]} characters")
         if empty := [field for field, text in texts.items() if not any(map(str.isalnum, text))]:
             raise Drop(f"empty_value: the {empty[0]} of {dimension.name} was empty")
-        value = value_of(dimension, texts, fixed)
+        value = value_of(dimension, texts, seed)
         if normalised(value.preference) in map(normalised, (value.dimension, value.subdimension)):
             raise Drop(
                 f"empty_value: the preference of {dimension.name} only names its subdimension; say what is wanted"

@@ -148,17 +148,17 @@ class BenchVariants(FrameStage):
         return cls.model_validate({"embedder": embedder, "embedder_identity": embedder_name(embedder), **fields})
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        trained = frame.filter(pl.col("split") == "train")
-        bench = frame.filter(pl.col("split") == "bench")
+        train_rows = frame.filter(pl.col("split") == "train")
+        bench_rows = frame.filter(pl.col("split") == "bench")
         nearest = self.nearest_values(
-            preferences_of(trained["preference_set"].to_list()),
-            preferences_of(bench["preference_set"].to_list()),
+            preferences_of(train_rows["preference_set"].to_list()),
+            preferences_of(bench_rows["preference_set"].to_list()),
             store,
         )
         values: list[str | None] = []
         similarity: list[float] = []
-        dropped = [Dropped(id=row_id, reason="in_training") for row_id in trained["id"]]
-        for row_id, preferences in bench.select("id", "preference_set").iter_rows():
+        dropped = [Dropped(id=row_id, reason="in_training") for row_id in train_rows["id"]]
+        for row_id, preferences in bench_rows.select("id", "preference_set").iter_rows():
             matches = [
                 nearest.get((value["dimension"], normalised(value["preference"])), (None, 0.0)) for value in preferences
             ]
@@ -167,18 +167,18 @@ class BenchVariants(FrameStage):
             similarity.append(cosine)
             if cosine >= self.threshold:
                 dropped.append(Dropped(id=row_id, reason="seen_value", detail=f"{preference} ({cosine:.3f})"))
-        marked = bench.with_columns(
+        marked = bench_rows.with_columns(
             nearest_value=pl.Series(values, dtype=pl.String), nearest_similarity=pl.Series(similarity, dtype=pl.Float64)
         )
         return marked.filter(pl.col("nearest_similarity") < self.threshold), dropped
 
     def nearest_values(
-        self, trained: Preferences, preferences: Preferences, store: Path
+        self, train_preferences: Preferences, bench_preferences: Preferences, store: Path
     ) -> dict[tuple[str, str], tuple[str, float]]:
         """By (dimension, normalised preference): the training preference that is nearest to it, and their cosine."""
         nearest: dict[tuple[str, str], tuple[str, float]] = {}
-        for dimension, texts_of_key in preferences.items():
-            if not (known_values := list(trained.get(dimension, {}).values())):
+        for dimension, texts_of_key in bench_preferences.items():
+            if not (known_values := list(train_preferences.get(dimension, {}).values())):
                 continue
             vectors, keys = embed(self.embedder, known_values, store), list(texts_of_key)
             for start in range(0, len(keys), BLOCK):
@@ -186,7 +186,7 @@ class BenchVariants(FrameStage):
                 cosines = embed(self.embedder, [texts_of_key[key] for key in block], store) @ vectors.T
                 for key, row in zip(block, cosines, strict=True):
                     best = int(row.argmax())
-                    same = trained[dimension].get(key)
+                    same = train_preferences[dimension].get(key)
                     nearest[dimension, key] = (same, 1.0) if same else (known_values[best], float(row[best]))
         return nearest
 
