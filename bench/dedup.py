@@ -79,29 +79,29 @@ def ours(folder: Path, given: argparse.Namespace, exact: bool = False, helpers: 
 
     matrix = Matrix.of(np.load(folder / "vectors.npy", mmap_mode="r"))
     limit = 10**9 if exact else EXACT_UP_TO
-    plan = lay_out(matrix, given.threshold, given.recall, 2000, 0, limit, helpers=helpers)
+    plan = lay_out(matrix, given.threshold, given.recall, 2000, 0, limit, workers=helpers)
     verdicts = greedy(
         matrix.rows,
         0,
         [lambda asked, alive: links_in(Search(matrix, plan.layout, given.threshold, asked, alive), helpers)],
     )
-    return verdicts.other < 0, str(plan.recall)
+    return verdicts.duplicate_of < 0, str(plan.recall)
 
 
 def through_ray(folder: Path, given: argparse.Namespace, workers: int) -> tuple[Any, str]:
     from storage.artifacts import Store
     from tasks.running.parallel import RayPool
-    from tasks.vectors.links import Helpers
+    from tasks.vectors.links import SpreadContext
 
     pool = RayPool(Store(folder), "bench", threading.Event(), workers, None)
     try:
         with tempfile.TemporaryDirectory() as small:
             make_up(Path(small), 3000)
             ours(
-                Path(small), given, exact=True, helpers=Helpers(pool.spread, Path(small))
+                Path(small), given, exact=True, helpers=SpreadContext(pool.spread, Path(small))
             )  # workers import and compile
         given.started()
-        found = ours(folder, given, helpers=Helpers(pool.spread, folder))
+        found = ours(folder, given, helpers=SpreadContext(pool.spread, folder))
         given.ended()
         return found
     finally:

@@ -20,10 +20,10 @@ import orjson
 
 from schemas.texts import normalised
 from tasks.cores import Array
-from tasks.dedup.contamination import WordIndex, nearest
+from tasks.dedup.contamination import WordIndex, find_nearest
 from tasks.dedup.greedy import first_alike
 from tasks.dedup.word_grams import GRAM, grams_of, jaccard
-from tasks.texts.rouge import too_alike
+from tasks.texts.rouge import find_too_alike
 from tasks.vectors.embeddings import embed_whole
 
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -66,7 +66,7 @@ def ladder(data: Path, store: Path) -> Iterator[str]:
     for step in LADDER:
         theirs = np.array([step not in row["kept_at"] for row in rows])
         cells = [f"{theirs.sum():,}"]
-        for gone in (first_alike(vectors, float(step)) >= 0, too_alike(texts, [], float(step))[0] >= 0):
+        for gone in (first_alike(vectors, float(step)) >= 0, find_too_alike(texts, [], float(step))[0] >= 0):
             right = (gone & theirs).sum()
             cells += [f"{gone.sum():,}", f"{right / gone.sum():.3f}", f"{right / theirs.sum():.3f}"]
         yield f"| {step} | {' | '.join(cells)} |"
@@ -84,7 +84,7 @@ def overlaps(data: Path, store: Path, show: bool) -> Iterator[str]:
     known = {normalised(text): n for n, text in enumerate(turns)}
     exact = {n: known[normalised(text)] for n, text in enumerate(prompts) if normalised(text) in known}
     words = {n: match.turn for n, match in WordIndex(turns).find(prompts).items() if n not in exact}
-    index, cosines = nearest(embed_whole("minilm", prompts, store), embed_whole("minilm", turns, store))
+    index, cosines = find_nearest(embed_whole("minilm", prompts, store), embed_whole("minilm", turns, store))
     from_ = Counter(row["dataset"] for row in pool)
     yield "| AlpacaEval's source | prompts | exact | words | meaning >= .9, besides | meaning .8 to .9, besides |"
     yield "|---|---:|---:|---:|---:|---:|"

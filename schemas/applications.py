@@ -1,4 +1,4 @@
-"""An application: the prompt to be distilled, what its environment is like, and what its users ask.
+"""An application: the prompt to be distilled, its environment, and its users' inputs.
 
 Source: docs/papers.md#genpi, section 2 (inputs).
 """
@@ -41,7 +41,7 @@ class Turn(Frozen):
 
 
 class InputForm(Frozen):
-    """How new user inputs are asked for, and told from anything else in the answer."""
+    """How new user inputs are asked for, and recognised in the answer."""
 
     demos: tuple[str, ...] = Field(
         (), description="example inputs (the paper has five); without any, the rules suffice"
@@ -57,14 +57,14 @@ class InputForm(Frozen):
 
     @field_validator("list_format")
     @classmethod
-    def counts(cls, given: str) -> str:
-        if "{n}" not in given:
+    def check_list_format(cls, list_format: str) -> str:
+        if "{n}" not in list_format:
             raise ValueError("list_format has no {n}; expected for instance '{n}. ' or '#### Problem {n}:\\n'")
-        return given
+        return list_format
 
 
 class Environment(Frozen):
-    """What the agent acts on, as a model is told to play it, or as a Python class that is it."""
+    """What the agent acts on: a description for the model that plays it, or a Python class."""
 
     name: str = Field(min_length=1, description="for instance: the operating system of a Linux server")
     description: str = Field("", description="what it is and knows, how it behaves")
@@ -82,17 +82,17 @@ class Environment(Frozen):
 
     @field_validator("facts")
     @classmethod
-    def no_blank_facts(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(one.strip() for one in given):
+    def check_facts(cls, facts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(fact.strip() for fact in facts):
             raise ValueError("one of the facts is empty; leave it out")
-        return given
+        return facts
 
     @field_validator("starts_at")
     @classmethod
-    def at_an_agent_turn(cls, given: int) -> int:
-        if given % 2 == 0:
+    def check_starts_at(cls, starts_at: int) -> int:
+        if starts_at % 2 == 0:
             raise ValueError("starts_at must be odd, an agent's turn (turns count from 0, the user's are even)")
-        return given
+        return starts_at
 
 
 class Limits(Frozen):
@@ -103,7 +103,7 @@ class Limits(Frozen):
 
 
 class Application(Row):
-    """An agent's prompt in turns, the last one a user turn left open for the input, and all that belongs to it."""
+    """An agent's prompt in turns, the last one a user turn left open for the input, with its settings."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     turns: tuple[Turn, ...]
@@ -123,7 +123,7 @@ class Application(Row):
     reason_sentences: int = Field(5, ge=1)
 
     @model_validator(mode="after")
-    def whole(self) -> Self:
+    def check_application(self) -> Self:
         check_turns(self.turns)
         if self.environment.starts_at >= len(self.turns) and self.environment.starts_at != 1:
             raise ValueError(
@@ -155,22 +155,22 @@ class Application(Row):
         marks = {"user": USER, "assistant": AGENT}
         return "\n".join(f"{marks[turn.role]} {turn.content}" for turn in self.turns)
 
-    def opened(self, given: str) -> tuple[Turn, ...]:
-        """The prompt's turns with an input appended to the open one: what the teacher sees."""
-        *told, last = self.turns
+    def turns_with(self, pseudo_input: str) -> tuple[Turn, ...]:
+        """The prompt's turns with an input appended to the open turn: the teacher's view."""
+        *fixed, last = self.turns
         space = " " if last.content[-1:].strip() else ""  # `Problem:` and an input are two words
-        return (*told, Turn(role="user", content=last.content + space + given))
+        return (*fixed, Turn(role="user", content=last.content + space + pseudo_input))
 
-    def for_student(self, given: str) -> str:
-        """What the student sees of an input."""
-        return self.student_input.replace("{input}", given)
+    def for_student(self, pseudo_input: str) -> str:
+        """The student's view of an input."""
+        return self.student_input.replace("{input}", pseudo_input)
 
     @classmethod
     def with_id(cls, **fields: object) -> Self:
-        """Made with the hash of its content as id."""
-        made = cls.model_validate({"id": "", **fields})
-        row_id = content_hash(made.model_dump(mode="json", exclude={"id"}))[:24]
-        return made.model_copy(update={"id": row_id})
+        """The application with its content's hash as id."""
+        application = cls.model_validate({"id": "", **fields})
+        row_id = content_hash(application.model_dump(mode="json", exclude={"id"}))[:24]
+        return application.model_copy(update={"id": row_id})
 
 
 def check_turns(turns: tuple[Turn, ...]) -> None:

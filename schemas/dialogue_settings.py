@@ -59,7 +59,7 @@ class TalkSettings(StageSampling):
     world_timeout_s: float = Field(60, gt=0, description="one reply of a world")
 
     @model_validator(mode="after")
-    def branches_differ(self) -> "TalkSettings":
+    def check_branches(self) -> "TalkSettings":
         if self.branches > 1 and self.temperature == 0:
             raise ValueError(
                 f"branches is {self.branches} at temperature 0, where all of them would be equal; set "
@@ -68,7 +68,7 @@ class TalkSettings(StageSampling):
         return self
 
 
-class CutSettings(Frozen):
+class DialogueCutSettings(Frozen):
     """Which dialogues are kept, by their signs (schemas/dialogues.py: SignedDialogue)."""
 
     ends: tuple[EndReason, ...] = Field(("repetition", "context_overflow"), description="ends that cut a dialogue")
@@ -95,7 +95,7 @@ class DialogueSettings(PublishSettings):
     outputs: OutputSettings = OutputSettings()
     reasons: ReasonSettings = ReasonSettings()
     dialogues: TalkSettings = TalkSettings()
-    cut: CutSettings = CutSettings()
+    cut: DialogueCutSettings = DialogueCutSettings()
     joint_ratio: float | None = Field(None, ge=0, le=1, description="instead of the applications' own")
     tokenizer: str = Field("", description="the student's, a folder or Hub id, to count targets by; default: estimated")
     target_max_len: int = Field(
@@ -103,15 +103,17 @@ class DialogueSettings(PublishSettings):
     )
 
     @model_validator(mode="after")
-    def one_preset(self) -> "DialogueSettings":
+    def check_preset(self) -> "DialogueSettings":
         talk = self.dialogues
         ours = {"environment": talk.environment != "simulated", "judge": talk.judge}
         ours["planner"] = talk.planner == "always"
-        if self.preset == "paper" and (asked := [f"dialogues.{name}" for name, is_set in ours.items() if is_set]):
-            raise ValueError(f"the preset paper has no {', '.join(asked)}; leave it out, or take the preset contract")
+        if self.preset == "paper" and (conflicts := [f"dialogues.{name}" for name, is_set in ours.items() if is_set]):
+            raise ValueError(
+                f"the preset paper has no {', '.join(conflicts)}; leave it out, or take the preset contract"
+            )
         return self
 
     @field_validator("applications", mode="before")
     @classmethod
-    def one_or_more(cls, given: Any) -> Any:
-        return (given,) if isinstance(given, str) else given
+    def one_or_more(cls, applications: Any) -> Any:
+        return (applications,) if isinstance(applications, str) else applications

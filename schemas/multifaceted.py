@@ -61,7 +61,7 @@ class Variant(Instruction):
 
 
 class AlignedPair(Instruction):
-    """A response over one that was given under another system message, both read under the first (`system`)."""
+    """A pair: the response under `system` is chosen over the response under another system message."""
 
     split: Split
     chosen: str
@@ -71,19 +71,19 @@ class AlignedPair(Instruction):
 
 
 class Rubric(Frozen):
-    """How well a response honours one value: what is asked, and what scores 1 to 5 look like, in that order."""
+    """A rubric for one value: the criteria, and a description of each score, 1 to 5 in order."""
 
     criteria: str
     score_descriptions: tuple[str, ...]
 
     @classmethod
-    def of(cls, given: Any) -> "Rubric":
-        """From {criteria, score_descriptions}, where keys name 1 to 5, or five texts stand in order. Raises Drop."""
-        scores = given.get("score_descriptions") if isinstance(given, dict) else None
+    def of(cls, answer: Any) -> "Rubric":
+        """Read {criteria, score_descriptions}; the descriptions are keyed by score or a list of five. Raises Drop."""
+        scores = answer.get("score_descriptions") if isinstance(answer, dict) else None
         if isinstance(scores, dict):
             keyed = {"".join(filter(str.isdigit, str(key))): text for key, text in scores.items()}
             scores = [keyed.get(score) for score in SCORES] if len(keyed) == len(SCORES) else None
-        texts = [given.get("criteria"), *scores] if isinstance(scores, list | tuple) else []
+        texts = [answer.get("criteria"), *scores] if isinstance(scores, list | tuple) else []
         if len(texts) != 1 + len(SCORES) or not all(isinstance(text, str) and text.strip() for text in texts):
             raise Drop(
                 "bad_rubric: it must have the text `criteria` and, in `score_descriptions`, one for each of 1 to 5"

@@ -29,8 +29,8 @@ class FilterSettings(Frozen):
 
     @field_validator("languages", mode="before")
     @classmethod
-    def one_or_more(cls, given: Any) -> Any:
-        return (given,) if isinstance(given, str | Mapping) else given
+    def one_or_more(cls, languages: Any) -> Any:
+        return (languages,) if isinstance(languages, str | Mapping) else languages
 
     @field_validator("languages")
     @classmethod
@@ -38,7 +38,7 @@ class FilterSettings(Frozen):
         return tuple(language.strip().lower() for language in languages)
 
     @model_validator(mode="after")
-    def some_length(self) -> "FilterSettings":
+    def check_lengths(self) -> "FilterSettings":
         if self.min_chars > self.max_chars:
             raise ValueError(f"min_chars is {self.min_chars}, above max_chars, {self.max_chars}")
         return self

@@ -15,25 +15,25 @@ from schemas.texts import normalised, one_line
 LONGEST_VALUE = 120  # characters: a seed value is a keyword or a short phrase
 
 
-def named(given: Any, inner: str) -> Any:
+def as_named_list(tree: Any, inner: str) -> Any:
     """`{NAME: x}` as `[{name: NAME, inner: x}]`, so that the order in the file is the order of the list."""
-    if not isinstance(given, Mapping):
-        return given
+    if not isinstance(tree, Mapping):
+        return tree
     return [
-        {"name": name, **x} if isinstance(x, Mapping) and inner in x else {"name": name, inner: x}
-        for name, x in given.items()
+        {"name": name, **node} if isinstance(node, Mapping) and inner in node else {"name": name, inner: node}
+        for name, node in tree.items()
     ]
 
 
-def word(given: str) -> str:
-    """A name or a value, on one line. Raises ValueError for what no answer could repeat."""
-    text = one_line(given)
-    if not any(map(str.isalnum, text)) or len(text) > LONGEST_VALUE:
-        raise ValueError(f"{given!r:.60}: expected 1 to {LONGEST_VALUE} characters, letters or digits among them")
-    return text
+def check_word(text: str) -> str:
+    """A name or a value, on one line. Raises ValueError for a text that a model could not repeat."""
+    word = one_line(text)
+    if not any(map(str.isalnum, word)) or len(word) > LONGEST_VALUE:
+        raise ValueError(f"{text!r:.60}: expected 1 to {LONGEST_VALUE} characters, letters or digits among them")
+    return word
 
 
-Word = Annotated[str, AfterValidator(word)]
+Word = Annotated[str, AfterValidator(check_word)]
 
 
 class Subdimension(Frozen):
@@ -44,13 +44,13 @@ class Subdimension(Frozen):
 
     @field_validator("values", mode="before")
     @classmethod
-    def listed(cls, given: Any) -> Any:
-        """A mapping whose keys are the values is a list, too (the form of a nested tree)."""
-        return list(given) if isinstance(given, Mapping) else given
+    def as_list(cls, values: Any) -> Any:
+        """In a nested tree, the values may be a mapping's keys."""
+        return list(values) if isinstance(values, Mapping) else values
 
 
 class Dimension(Frozen):
-    """One of the sides from which an answer is valued; a preference set has one value of each dimension."""
+    """An aspect of answers that users value differently; a preference set has one value of each dimension."""
 
     name: Word
     description: str = ""
@@ -58,27 +58,33 @@ class Dimension(Frozen):
 
     @field_validator("subdimensions", mode="before")
     @classmethod
-    def listed(cls, given: Any) -> Any:
-        return named(given, "values")
+    def as_list(cls, subdimensions: Any) -> Any:
+        return as_named_list(subdimensions, "values")
 
     @model_validator(mode="after")
-    def each_once(self) -> "Dimension":
-        once([one.name for one in self.subdimensions], f"{self.name}: subdimension")
-        once([value for one in self.subdimensions for value in one.values], f"{self.name}: value")
-        for one in self.subdimensions:
-            for value in one.values:
-                if normalised(value) in (normalised(one.name), normalised(self.name)):
+    def check_names(self) -> "Dimension":
+        check_once([subdimension.name for subdimension in self.subdimensions], f"{self.name}: subdimension")
+        check_once(
+            [value for subdimension in self.subdimensions for value in subdimension.values], f"{self.name}: value"
+        )
+        for subdimension in self.subdimensions:
+            for value in subdimension.values:
+                if normalised(value) in (normalised(subdimension.name), normalised(self.name)):
                     raise ValueError(f"{self.name}: the value {value!r} only names its subdimension or dimension")
         return self
 
     @cached_property
     def seeds(self) -> dict[str, tuple[str, str]]:
         """Every seed value by its normalised form: (subdimension, value)."""
-        return {normalised(value): (one.name, value) for one in self.subdimensions for value in one.values}
+        return {
+            normalised(value): (subdimension.name, value)
+            for subdimension in self.subdimensions
+            for value in subdimension.values
+        }
 
 
 class Taxonomy(Frozen):
-    """Dimensions in canonical order. language: what the model writes in; empty: it is left to the model."""
+    """Dimensions in canonical order. language: the language the model writes in; empty: the model chooses."""
 
     name: str = "taxonomy"
     language: str = ""
@@ -86,32 +92,32 @@ class Taxonomy(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def whole(cls, given: Any) -> Any:
-        """A mapping without `dimensions` is the tree itself, perhaps with a name and a language at its top."""
-        if not isinstance(given, Mapping) or "dimensions" in given:
-            return given
-        said = {name: text for name, text in given.items() if name in ("name", "language") and isinstance(text, str)}
-        return {**said, "dimensions": {name: tree for name, tree in given.items() if name not in said}}
+    def wrap_tree(cls, tree: Any) -> Any:
+        """A mapping without `dimensions` is the tree itself; it may have a name and a language, too."""
+        if not isinstance(tree, Mapping) or "dimensions" in tree:
+            return tree
+        head = {name: text for name, text in tree.items() if name in ("name", "language") and isinstance(text, str)}
+        return {**head, "dimensions": {name: subtree for name, subtree in tree.items() if name not in head}}
 
     @field_validator("dimensions", mode="before")
     @classmethod
-    def listed(cls, given: Any) -> Any:
-        return named(given, "subdimensions")
+    def as_list(cls, dimensions: Any) -> Any:
+        return as_named_list(dimensions, "subdimensions")
 
     @model_validator(mode="after")
-    def each_once(self) -> "Taxonomy":
-        once([one.name for one in self.dimensions], "dimension")
+    def check_names(self) -> "Taxonomy":
+        check_once([dimension.name for dimension in self.dimensions], "dimension")
         return self
 
     @property
     def values(self) -> int:
-        return sum(len(one.seeds) for one in self.dimensions)
+        return sum(len(dimension.seeds) for dimension in self.dimensions)
 
 
-def once(names: list[str], what: str) -> None:
+def check_once(names: list[str], what: str) -> None:
     """Raises ValueError when two names are the same but for case and white space."""
-    seen: set[str] = set()
-    for name in map(normalised, names):
-        if name in seen:
-            raise ValueError(f"{what} {name!r} is there twice; name each once")
-        seen.add(name)
+    keys: set[str] = set()
+    for key in map(normalised, names):
+        if key in keys:
+            raise ValueError(f"{what} {key!r} is there twice; name each once")
+        keys.add(key)

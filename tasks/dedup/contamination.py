@@ -23,21 +23,21 @@ from tasks.texts.words import grams, words_of
 from tasks.vectors.embeddings import embed_whole, embedder_name
 from tasks.vectors.links import BLOCK
 
-LONG, SHORT = 13, 8  # words in a run; of a benchmark prompt of fewer than 8, all words must be the same
+LONG, SHORT = 13, 8  # words in a run; a benchmark prompt of fewer than 8 words must match as a whole
 ADDED = ("contaminated", "benchmark", "matched_id", "evidence")
 
 
 class Match(NamedTuple):
-    """Which turn of a benchmark a row matches, by its place among all turns, and by what."""
+    """The benchmark turn that a text matches (its index among all turns), and the evidence."""
 
     turn: int
     evidence: str
 
 
 class WordIndex:
-    """Runs of words of benchmark turns: 13 in a row, 8 where the turn is shorter than 13, all where shorter than 8.
+    """Runs of words of benchmark turns: 13 words, 8 in turns shorter than 13, all words in turns shorter than 8.
 
-    Where it is shorter than 13, the operators between the words must be the same, too: `2 + 2 = ?` is not `2 - 2 = ?`.
+    In turns shorter than 13 words, the operators must be the same, too: `2 + 2 = ?` does not match `2 - 2 = ?`.
     """
 
     def __init__(self, turns: Sequence[str]) -> None:
@@ -46,21 +46,21 @@ class WordIndex:
         self.tables = []
         for length, fewest, most in ((LONG, LONG, sys.maxsize), (SHORT, SHORT, LONG - 1), (SHORT, 0, SHORT - 1)):
             members = [n for n, words in enumerate(self.words) if fewest <= len(words) <= most]
-            whole = fewest == 0
-            runs = grams_of([turns[n] for n in members], length, operands_of if whole else words_of)
+            all_words = fewest == 0
+            runs = grams_of([turns[n] for n in members], length, operands_of if all_words else words_of)
             owners = np.repeat(np.array(members, np.int64), np.diff(runs.starts))
             order = np.lexsort((owners, runs.hashes))
-            self.tables.append((length, whole, runs.hashes[order], owners[order]))
+            self.tables.append((length, all_words, runs.hashes[order], owners[order]))
 
     def find(self, texts: Sequence[str]) -> dict[int, Match]:
-        """By place in `texts`, the first turn that shares a run, the longer runs first."""
+        """By index in `texts`, the first turn that shares a run with the text; longer runs go first."""
         lengths = [len(words_of(text)) for text in texts]
         matches: dict[int, Match] = {}
-        for length, whole, hashes, owners in self.tables:
+        for length, all_words, hashes, owners in self.tables:
             if not len(hashes):
                 continue
-            places = [n for n, count in enumerate(lengths) if (count < length) == whole and n not in matches]
-            runs = grams_of([texts[n] for n in places], length, operands_of if whole else words_of)
+            places = [n for n, count in enumerate(lengths) if (count < length) == all_words and n not in matches]
+            runs = grams_of([texts[n] for n in places], length, operands_of if all_words else words_of)
             first, end = (np.searchsorted(hashes, runs.hashes, side) for side in ("left", "right"))
             hits = np.flatnonzero(first < end)
             rows = np.searchsorted(runs.starts, hits, "right") - 1
@@ -69,22 +69,22 @@ class WordIndex:
                 for turn in owners[first[hit] : end[hit]].tolist():
                     if place in matches and matches[place].turn <= turn:
                         break
-                    if evidence := self.shared(texts[place], turn, length, whole):
+                    if evidence := self.shared_run(texts[place], turn, length, all_words):
                         matches[place] = Match(turn, evidence)
         return matches
 
-    def shared(self, text: str, turn: int, length: int, whole: bool) -> str:
-        """The run in words; empty where only the hashes agree, or only the words and not the operators."""
+    def shared_run(self, text: str, turn: int, length: int, all_words: bool) -> str:
+        """The shared run as text; empty where only the hashes are equal, or the words are but not the operators."""
         tokens = words_of if len(self.words[turn]) >= LONG else operands_of
-        words, known = tokens(text), tokens(self.turns[turn])
-        if whole:
-            return f"the same words: {' '.join(words)}" if words == known else ""
-        runs = set(grams(known, length))
+        words, turn_words = tokens(text), tokens(self.turns[turn])
+        if all_words:
+            return f"the same words: {' '.join(words)}" if words == turn_words else ""
+        runs = set(grams(turn_words, length))
         return next((f"{length} words: {' '.join(run)}" for run in grams(words, length) if run in runs), "")
 
 
 class Benchmarks:
-    """The turns of several benchmarks, and how to find them."""
+    """The turns of several benchmarks, indexed by words and by meaning."""
 
     def __init__(self, root: Path, benchmarks: Sequence[tuple[str, str]], layers: Sequence[str], embedder: str) -> None:
         store = Store(root)
@@ -100,34 +100,34 @@ class Benchmarks:
 
     def find(self, texts: Sequence[str], threshold: float) -> dict[int, Match]:
         matches = self.words.find(texts) if self.words else {}
-        if self.vectors is not None and (left := [n for n in range(len(texts)) if n not in matches]):
-            vectors = embed_whole(self.embedder, [texts[n] for n in left], self.root)
-            for start in range(0, len(left), BLOCK):
-                turns, alike = nearest(vectors[start : start + BLOCK], self.vectors)
-                for n in np.flatnonzero(alike >= threshold).tolist():
-                    matches[left[start + n]] = Match(int(turns[n]), f"cosine {alike[n]:.3f}")
+        if self.vectors is not None and (unmatched := [n for n in range(len(texts)) if n not in matches]):
+            vectors = embed_whole(self.embedder, [texts[n] for n in unmatched], self.root)
+            for start in range(0, len(unmatched), BLOCK):
+                turns, cosines = find_nearest(vectors[start : start + BLOCK], self.vectors)
+                for n in np.flatnonzero(cosines >= threshold).tolist():
+                    matches[unmatched[start + n]] = Match(int(turns[n]), f"cosine {cosines[n]:.3f}")
         return matches
 
 
-def nearest(vectors: Array, others: Array) -> tuple[Array, Array]:
-    """Per row the place of the nearest other and their cosine, rounded to six places; the first of equal ones."""
-    product = np.round(vectors @ others.T, 6)
-    best = product.argmax(axis=1)
-    return best, np.take_along_axis(product, best[:, None], 1)[:, 0]
+def find_nearest(vectors: Array, candidates: Array) -> tuple[Array, Array]:
+    """Per row, the index of the nearest candidate (the first of equal ones) and their cosine, rounded to six places."""
+    product = np.round(vectors @ candidates.T, 6)
+    nearest = product.argmax(axis=1)
+    return nearest, np.take_along_axis(product, nearest[:, None], 1)[:, 0]
 
 
 @lru_cache(maxsize=1)
-def benchmarks_in(
+def open_benchmarks(
     root: Path, benchmarks: tuple[tuple[str, str], ...], layers: tuple[str, ...], embedder: str
 ) -> Benchmarks:
     return Benchmarks(root, benchmarks, layers, embedder)
 
 
 class Contamination(FrameStage):
-    """Rows -> the same with `contaminated`, `benchmark` (its name), `matched_id` (the id of its prompt there) and
-    `evidence` (the words in common, or the cosine). found: drop also takes them out of what is kept (`kept`).
+    """Rows -> the same with `contaminated`, `benchmark` (its name), `matched_id` (the id of the benchmark's prompt) and
+    `evidence` (the shared words, or the cosine). found: `drop` also sets `kept` to false for contaminated rows.
 
-    columns: texts, lists of texts, and lists of messages; every text and every message is compared by itself.
+    columns: of texts, lists of texts, or lists of messages; each text and each message is compared by itself.
     benchmarks: (name, key of its artifact).
     """
 
@@ -151,23 +151,27 @@ class Contamination(FrameStage):
         return cls.model_validate({**fields, "embedder_identity": identity})
 
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
-        found = super().identity(engines)
+        identity = super().identity(engines)
         if "meaning" not in self.layers:
-            found["settings"].pop("embedder")
-        return found
+            identity["settings"].pop("embedder")
+        return identity
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        there = benchmarks_in(store, self.benchmarks, self.layers, self.embedder)
+        benchmarks = open_benchmarks(store, self.benchmarks, self.layers, self.embedder)
         texts, rows = turns_of(frame, self.columns)
-        found: list[Any] = [None] * frame.height
-        for place, match in sorted(there.find(texts, self.threshold).items(), reverse=True):
-            name, row_id, _ = there.turns.row(match.turn)
-            found[rows[place]] = (name, row_id, match.evidence)  # at last, the first turn's
-        columns = zip(*(one or (None, None, None) for one in found), strict=True) if found else ((), (), ())
+        matches: list[Any] = [None] * frame.height
+        for place, match in sorted(benchmarks.find(texts, self.threshold).items(), reverse=True):
+            name, row_id, _ = benchmarks.turns.row(match.turn)
+            matches[rows[place]] = (
+                name,
+                row_id,
+                match.evidence,
+            )  # places are in falling order: the first turn's match wins
+        columns = zip(*(match or (None, None, None) for match in matches), strict=True) if matches else ((), (), ())
         added = [
             pl.Series(name, list(values), dtype=pl.String) for name, values in zip(ADDED[1:], columns, strict=True)
         ]
-        contaminated = pl.Series("contaminated", [one is not None for one in found], dtype=pl.Boolean)
+        contaminated = pl.Series("contaminated", [match is not None for match in matches], dtype=pl.Boolean)
         kept = frame["kept"] if "kept" in frame.columns else pl.repeat(True, frame.height, eager=True)
         if self.found == "drop":
             kept = kept & ~contaminated
@@ -175,8 +179,8 @@ class Contamination(FrameStage):
 
 
 def turns_of(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[list[str], list[int]]:
-    """(texts, the row of each), in the order of rows and columns: of a column of messages or of texts, each by itself;
-    nothing of what is null.
+    """(texts, the row of each), in order of rows, then columns. Each text or message of a list counts by itself; nulls
+    are left out.
     """
     turns = []
     for name in columns:
@@ -203,8 +207,8 @@ class CleanPairs(Contamination):
 
 
 class DroppedContamination(Contamination):
-    """As Contamination, before models are asked: with found=drop such rows are dropped, as `contaminated`, and nothing
-    is added.
+    """As Contamination, but before any model call: found=drop drops contaminated rows, as `contaminated`, and adds no
+    column.
     """
 
     adds: ClassVar[tuple[str, ...]] = ()
@@ -213,10 +217,10 @@ class DroppedContamination(Contamination):
         marked, _ = super().apply(frame, store)
         if self.found == "mark":
             return marked, []
-        gone = marked.filter("contaminated")
+        contaminated = marked.filter("contaminated")
         drops = [
             Dropped(id=row, reason="contaminated", detail=f"{benchmark} {matched}: {evidence}"[:500])
-            for row, benchmark, matched, evidence in gone.select("id", *ADDED[1:]).iter_rows()
+            for row, benchmark, matched, evidence in contaminated.select("id", *ADDED[1:]).iter_rows()
         ]
         return marked.filter(~pl.col("contaminated")).drop(*ADDED, "kept"), drops
 
@@ -238,7 +242,7 @@ class CleanInputs(DroppedContamination):
 
 
 class CleanTurns(DroppedContamination):
-    """Of conversations' turns, by their questions and what was said before."""
+    """Of conversations' turns, by their questions and their history."""
 
     name: ClassVar = "clean_turns"
 

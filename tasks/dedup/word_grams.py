@@ -1,6 +1,6 @@
-"""Texts as runs of words, in numbers: near duplicates by MinHash, verified; and which texts share a run with which.
+"""Texts as hashed runs of words: near duplicates by MinHash, each verified; and which texts share a run.
 
-Source: docs/papers.md#dedup, layer 2. Signatures are rensa's R-MinHash; what they propose is measured.
+Source: docs/papers.md#dedup, layer 2. Signatures are rensa's R-MinHash; each pair they propose is measured.
 """
 
 import re
@@ -35,8 +35,8 @@ SPELLINGS = str.maketrans("−×⋅·÷", "-***/")
 OPERAND = re.compile(r"(?P<word>\w+)|[^\w\s]")
 GRAM = 3
 PERMUTATIONS, BANDS = 128, 32
-AT_ONCE = 8192  # texts whose signatures are lists of numbers for a moment
-LOOKED_AT = 1000  # texts of one bucket that a text is compared with, the best-ranked
+AT_ONCE = 8192  # texts hashed at once: bounds memory, as signatures pass through Python lists
+MOST_COMPARED = 1000  # texts of one bucket that a text is compared with, the best-ranked
 FIRST = np.uint64(0x9E3779B97F4A7C15)
 SECOND = np.uint64(0xBF58476D1CE4E5B9)
 
@@ -53,8 +53,8 @@ def tokens_of(text: str) -> list[str]:
 
 
 def operands_of(text: str) -> list[str]:
-    """Words, each with the operators before it, and last the operators that no word follows: `2 + 2 = ?` is 2, +2, and
-    differs from `2 - 2 = ?`; `-x!` is -x, !.
+    """Words, each with the operators before it; operators at the end stand alone. `2 + 2 = ?` is 2, +2, and differs
+    from `2 - 2 = ?`; `-x!` is -x, !.
     """
     operands, operators = [], ""
     for token in OPERAND.finditer(PROSE.sub(" ", text.casefold().translate(SPELLINGS))):
@@ -66,18 +66,16 @@ def operands_of(text: str) -> list[str]:
 
 
 def grams_of(texts: Sequence[str], length: int, tokens: Callable[[str], list[str]] = tokens_of) -> Grams:
-    """Every run of so many words of each text, once; a shorter text is one run, a text without words has none."""
-    made = [
-        some_grams([tokens(text) for text in texts[n : n + AT_ONCE]], length) for n in range(0, len(texts), AT_ONCE)
-    ]
-    counts = np.concatenate([np.zeros(1, np.int64), *(np.diff(some.starts) for some in made)])
-    return Grams(np.concatenate([np.zeros(0, np.uint64), *(some.hashes for some in made)]), np.cumsum(counts))
+    """Every distinct run of `length` words of each text; a shorter text is one run, a text without words has none."""
+    parts = [grams_in([tokens(text) for text in texts[n : n + AT_ONCE]], length) for n in range(0, len(texts), AT_ONCE)]
+    counts = np.concatenate([np.zeros(1, np.int64), *(np.diff(part.starts) for part in parts)])
+    return Grams(np.concatenate([np.zeros(0, np.uint64), *(part.hashes for part in parts)]), np.cumsum(counts))
 
 
-def some_grams(tokens: Sequence[Sequence[str]], length: int) -> Grams:
-    known: dict[str, int] = {}
-    numbers = [known.setdefault(token, len(known)) for text in tokens for token in text]
-    words = np.frombuffer(b"".join(blake2b(token.encode(), digest_size=8).digest() for token in known), np.uint64)
+def grams_in(tokens: Sequence[Sequence[str]], length: int) -> Grams:
+    number_of: dict[str, int] = {}
+    numbers = [number_of.setdefault(token, len(number_of)) for text in tokens for token in text]
+    words = np.frombuffer(b"".join(blake2b(token.encode(), digest_size=8).digest() for token in number_of), np.uint64)
     begins = np.zeros(len(tokens) + 1, np.int64)
     np.cumsum([len(text) for text in tokens], out=begins[1:])
     counts = np.diff(begins)
@@ -88,8 +86,8 @@ def some_grams(tokens: Sequence[Sequence[str]], length: int) -> Grams:
     kept = np.zeros(len(tokens), np.int64)
     hash_runs(words[np.array(numbers, np.int64)], begins, starts, length, hashes, kept)
     if kept.sum() < len(hashes):
-        mine = np.arange(len(hashes)) - np.repeat(starts[:-1], runs) < np.repeat(kept, runs)
-        hashes = hashes[mine]
+        is_kept = np.arange(len(hashes)) - np.repeat(starts[:-1], runs) < np.repeat(kept, runs)
+        hashes = hashes[is_kept]
         np.cumsum(kept, out=starts[1:])
     return Grams(hashes, starts)
 
@@ -107,19 +105,18 @@ def hash_runs(words, begins, starts, length, hashes, kept):  # type: ignore[no-u
                 mixed = (mixed ^ words[begins[text] + run + n]) * FIRST
                 mixed ^= mixed >> np.uint64(29)
             hashes[starts[text] + run] = mixed * SECOND
-        mine = np.sort(hashes[starts[text] : starts[text] + count])
-        unlike = 0
+        hashes_of_text = np.sort(hashes[starts[text] : starts[text] + count])
+        distinct = 0
         for n in range(count):
-            if n == 0 or mine[n] != mine[n - 1]:
-                hashes[starts[text] + unlike] = mine[n]
-                unlike += 1
-        kept[text] = unlike
+            if n == 0 or hashes_of_text[n] != hashes_of_text[n - 1]:
+                hashes[starts[text] + distinct] = hashes_of_text[n]
+                distinct += 1
+        kept[text] = distinct
 
 
 class WordLinks:
-    """Texts in the order of rank -> links between those whose sets of word 3-grams have a Jaccard similarity of at
-    least `threshold`; 128 permutations in 32 bands of 4 propose pairs. groups: as Matrix's; rows of any group rank
-    first.
+    """Texts in order of rank -> links between texts whose sets of word 3-grams have a Jaccard similarity of at least
+    `threshold`. 128 permutations in 32 bands of 4 propose pairs. groups: as Matrix's; rows of group ANY rank first.
     """
 
     def __init__(self, texts: Sequence[str], groups: Array, threshold: float, seed: int) -> None:
@@ -127,31 +124,31 @@ class WordLinks:
         self.groups, self.threshold = groups, threshold
         self.bands = bands_of(self.grams, seed)
 
-    def __call__(self, asked: Array, alive: Array) -> Links:
-        there = np.flatnonzero(alive & (np.diff(self.grams.starts) > 0))
-        found = []
+    def __call__(self, queries: Array, alive: Array) -> Links:
+        rows = np.flatnonzero(alive & (np.diff(self.grams.starts) > 0))
+        links = []
         for band in self.bands:
-            order = there[np.lexsort((self.groups[there], band[there]))]
+            order = rows[np.lexsort((self.groups[rows], band[rows]))]
             keys = band[order]
-            row, other, jaccard, more = compare_within(
-                keys, order, asked, self.groups, *self.grams, self.threshold, LOOKED_AT, LISTED
+            row, neighbour, similarity, more = compare_within(
+                keys, order, queries, self.groups, *self.grams, self.threshold, MOST_COMPARED, LISTED
             )
-            found.append(Links(row, other, jaccard, more))
-        return Links.joined(found)
+            links.append(Links(row, neighbour, similarity, more))
+        return Links.join(links)
 
 
 def bands_of(grams: Grams, seed: int) -> list[Array]:
-    """Per band, a number per text: equal where the four values of the band are."""
+    """Per band, a number per text; texts whose four signature values in the band are equal have the same number."""
     from rensa import RMinHash
 
     bands = np.empty((BANDS, len(grams.starts) - 1), np.uint64)
     for start in range(0, bands.shape[1], AT_ONCE):
         starts = grams.starts[start : start + AT_ONCE + 1]
         hashes = grams.hashes[starts[0] : starts[-1]]
-        made = RMinHash.digest_matrix_from_flat_token_hashes(
+        signatures = RMinHash.digest_matrix_from_flat_token_hashes(
             hashes, (starts - starts[0]).astype(np.uint64), PERMUTATIONS, seed
         )
-        values = np.array(made.to_rows(), np.uint64).reshape(-1, BANDS, PERMUTATIONS // BANDS)
+        values = np.array(signatures.to_rows(), np.uint64).reshape(-1, BANDS, PERMUTATIONS // BANDS)
         mixed = np.zeros(values.shape[:2], np.uint64)
         for n in range(values.shape[2]):
             mixed = (mixed ^ values[:, :, n]) * FIRST
@@ -161,55 +158,57 @@ def bands_of(grams: Grams, seed: int) -> list[Array]:
 
 
 @njit(cache=True)
-def compare_within(keys, order, asked, groups, hashes, starts, threshold, looked_at, listed):  # type: ignore[no-untyped-def]
-    """Links among texts of equal key; they stand in the order of key, group (those of any group first), then rank."""
+def compare_within(keys, order, queries, groups, hashes, starts, threshold, most_compared, listed):  # type: ignore[no-untyped-def]
+    """Links among texts of equal key. order: texts sorted by key, group (ANY first) and rank."""
     size = 1024
-    rows, others, found = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size)
+    rows, neighbours, similarities = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size)
     more = np.zeros(len(order), np.bool_)
     count, begin, group = 0, 0, 0
-    for at in range(len(order)):
-        row = order[at]
-        if keys[at] != keys[begin]:
-            begin = group = at
+    for position in range(len(order)):
+        row = order[position]
+        if keys[position] != keys[begin]:
+            begin = group = position
         if groups[row] != groups[order[group]]:
-            group = at
-        if not asked[row]:
+            group = position
+        if not queries[row]:
             continue
-        mine, looked, n = 0, 0, begin
-        while n < at and looked < looked_at:
-            other = order[n]
-            if n < group and groups[other] != ANY:
+        own = hashes[starts[row] : starts[row + 1]]
+        neighbour_count, compared, n = 0, 0, begin
+        while n < position and compared < most_compared:
+            neighbour = order[n]
+            if n < group and groups[neighbour] != ANY:
                 n = group
                 continue
             n += 1
-            looked += 1
-            alike = jaccard(hashes[starts[row] : starts[row + 1]], hashes[starts[other] : starts[other + 1]])
-            if alike < threshold:
+            compared += 1
+            similarity = jaccard(own, hashes[starts[neighbour] : starts[neighbour + 1]])
+            if similarity < threshold:
                 continue
-            if mine == listed:
-                more[at] = True
+            if neighbour_count == listed:
+                more[position] = True
                 break
-            mine += 1
+            neighbour_count += 1
             if count == size:
                 size *= 2
-                rows, others = np.append(rows, np.empty_like(rows)), np.append(others, np.empty_like(others))
-                found = np.append(found, np.empty_like(found))
-            rows[count], others[count], found[count] = row, other, alike
+                rows = np.append(rows, np.empty_like(rows))
+                neighbours = np.append(neighbours, np.empty_like(neighbours))
+                similarities = np.append(similarities, np.empty_like(similarities))
+            rows[count], neighbours[count], similarities[count] = row, neighbour, similarity
             count += 1
-    return rows[:count], others[:count], found[:count], order[more].astype(np.int32)
+    return rows[:count], neighbours[:count], similarities[:count], order[more].astype(np.int32)
 
 
 @njit(cache=True)
-def jaccard(one, other):  # type: ignore[no-untyped-def]
-    """Of two sorted sets."""
+def jaccard(first, second):  # type: ignore[no-untyped-def]
+    """The Jaccard similarity of two sets, as sorted arrays."""
     a, b, shared = 0, 0, 0
-    while a < len(one) and b < len(other):
-        if one[a] == other[b]:
+    while a < len(first) and b < len(second):
+        if first[a] == second[b]:
             shared += 1
             a += 1
             b += 1
-        elif one[a] < other[b]:
+        elif first[a] < second[b]:
             a += 1
         else:
             b += 1
-    return shared / (len(one) + len(other) - shared)
+    return shared / (len(first) + len(second) - shared)

@@ -13,11 +13,10 @@ from tasks.recipe import Recipe, Steps
 
 
 class Answers(Recipe[Instruction, Pool]):
-    """Instruction -> its pool of `count` answers, each stored by itself, so that a longer pool later costs only the
-    difference.
+    """Instruction -> its pool of `count` answers, each cached by itself: a longer pool later costs only the difference.
 
-    An answer that cannot be had (context overflow, an engine's error) or is empty is left out; the pool is kept if at
-    least `min_answers` came. Source: docs/papers.md#rip, step 1.
+    Empty answers and failed ones (context overflow, an engine's error) are left out. The row is dropped if fewer than
+    `min_answers` are left. Source: docs/papers.md#rip, step 1.
     """
 
     name: ClassVar = "answers"
@@ -31,9 +30,9 @@ class Answers(Recipe[Instruction, Pool]):
         return self.count
 
     def steps(self, row: Instruction) -> Steps[Pool]:
-        said = yield asked_of(row, "student", self.sampling).sampled(self.count)
-        answers = tuple(Answer(**fields) for fields in answers_in(said))
-        check_enough(len(answers), self.min_answers, said)
+        completions = yield answer_request(row, "student", self.sampling).sampled(self.count)
+        answers = tuple(Answer(**fields) for fields in usable_answers(completions))
+        check_enough(len(answers), self.min_answers, completions)
         return Pool.child_of(row, self.name, answers=answers)
 
 
@@ -55,33 +54,36 @@ class PoolAnswers(Recipe[Question, ScoredPool]):
         return self.count * len(self.policies)
 
     def steps(self, row: Question) -> Steps[ScoredPool]:
-        requests = [one for policy in self.policies for one in asked_of(row, policy, self.sampling).sampled(self.count)]
-        said = yield requests
+        asks = [answer_request(row, policy, self.sampling) for policy in self.policies]
+        requests = [request for ask in asks for request in ask.sampled(self.count)]
+        completions = yield requests
         answers = tuple(
-            PolicyAnswer(**fields, policy=requests[fields["answer_index"]].role) for fields in answers_in(said)
+            PolicyAnswer(**fields, policy=requests[fields["answer_index"]].role)
+            for fields in usable_answers(completions)
         )
-        check_enough(len(answers), self.min_answers, said)
+        check_enough(len(answers), self.min_answers, completions)
         return ScoredPool.child_of(row, self.name, answers=answers)
 
 
-def asked_of(row: Instruction, role: str, sampling: Sampling) -> Request:
+def answer_request(row: Instruction, role: str, sampling: Sampling) -> Request:
     """A row's prompt, under its system message, as a request that may fail."""
     user = Message(role="user", content=row.prompt)
     messages = (Message(role="system", content=row.system), user) if row.system else (user,)
     return Request(role=role, messages=messages, sampling=sampling, optional=True)
 
 
-def answers_in(said: Sequence[Completion]) -> Iterator[dict[str, Any]]:
-    """The fields of the answers that came and are not empty, with their places among all."""
-    for n, one in enumerate(said):
-        if not one.error and one.text.strip():
-            named = {"finish_reason": one.finish_reason, "completion_tokens": one.completion_tokens}
-            yield {"answer_index": n, "text": one.text, **named}
+def usable_answers(completions: Sequence[Completion]) -> Iterator[dict[str, Any]]:
+    """The fields of each answer that is neither failed nor empty, with its index among all."""
+    for index, completion in enumerate(completions):
+        if not completion.error and completion.text.strip():
+            usage = {"finish_reason": completion.finish_reason, "completion_tokens": completion.completion_tokens}
+            yield {"answer_index": index, "text": completion.text, **usage}
 
 
-def check_enough(answers: int, fewest: int, said: Sequence[Completion]) -> None:
-    """Raises Drop when too few answers came, with what was wrong with the others."""
+def check_enough(answers: int, fewest: int, completions: Sequence[Completion]) -> None:
+    """Raises Drop when there are fewer answers than `fewest`, with the faults of the other completions."""
     if answers < fewest:
-        faults = sorted({one.error or "empty_answer" for one in said if one.error or not one.text.strip()})
-        many = f"too_few_answers: {answers} of {len(said)}; {'; '.join(faults)}"
-        raise Drop(faults[0] if len(said) == 1 else many)
+        failed = [completion for completion in completions if completion.error or not completion.text.strip()]
+        faults = sorted({completion.error or "empty_answer" for completion in failed})
+        message = f"too_few_answers: {answers} of {len(completions)}; {'; '.join(faults)}"
+        raise Drop(faults[0] if len(completions) == 1 else message)

@@ -1,4 +1,4 @@
-"""Pools that a file brings, as an artifact: what scorers and cuts take."""
+"""A file's pools as an artifact: the input of scorers and cuts."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,10 +24,10 @@ REWARD = "reward"
 
 
 def pools_key(file: PoolFile, rows_per_part: int, limit: int | None = None) -> str:
-    """The key of a file's artifact: its content and how it is read."""
+    """The key of a file's artifact, from its content and the settings it is read with."""
     columns = [file.id, file.prompt, file.answer, file.reward, file.reference, list(file.extra)]
-    read = [Path(file.path).name, *columns, file.single_turn]
-    return content_hash([POOLS, VERSION, fingerprint(FileSettings(path=file.path)), read, rows_per_part, limit])
+    reading = [Path(file.path).name, *columns, file.single_turn]
+    return content_hash([POOLS, VERSION, fingerprint(FileSettings(path=file.path)), reading, rows_per_part, limit])
 
 
 def ingest_pools(store: Store, file: PoolFile, rows_per_part: int, run: str, limit: int | None = None) -> Manifest:
@@ -38,25 +38,25 @@ def ingest_pools(store: Store, file: PoolFile, rows_per_part: int, run: str, lim
     if manifest := sealed_artifact(store, POOLS, key, {}):
         return manifest
 
-    def sealed(tables: Iterator[pa.Table]) -> list[PartSeal]:
+    def seal_tables(tables: Iterator[pa.Table]) -> list[PartSeal]:
         seals, rows = list[PartSeal](), list[ScoredPool]()
         count = 0
         for table in tables:
-            for given in table.to_pylist():
+            for row in table.to_pylist():
                 if limit is not None and count >= limit:
-                    return [*seals, seal(store, rows, [])]
+                    return [*seals, seal_pools(store, rows, [])]
                 count += 1
-                rows.append(pool_of(given, file.extra, Path(file.path).name))
+                rows.append(pool_of(row, file.extra, Path(file.path).name))
                 if len(rows) == rows_per_part:
-                    seals.append(seal(store, rows, []))
+                    seals.append(seal_pools(store, rows, []))
                     rows = []
         if rows:
-            seals.append(seal(store, rows, []))
+            seals.append(seal_pools(store, rows, []))
         return seals
 
-    seals = over(file, sealed, store.root)
+    seals = over(file, seal_tables, store.root)
     for reason, number in file.faults.items():
-        seals.append(seal(store, [], [Dropped(id=f"{reason}-{n}", reason=reason) for n in range(number)]))
+        seals.append(seal_pools(store, [], [Dropped(id=f"{reason}-{n}", reason=reason) for n in range(number)]))
     identity = {"stage": POOLS, "version": VERSION, "source": file.path}
     columns = columns_of(rows_to_table(ScoredPool, [], []).drop_columns([CALLS]))
     manifest = Manifest(stage=POOLS, key=key, identity=identity, columns=columns, parts=tuple(seals), run=run)
@@ -65,30 +65,30 @@ def ingest_pools(store: Store, file: PoolFile, rows_per_part: int, run: str, lim
     return write_manifest(store, manifest)
 
 
-def seal(store: Store, rows: Sequence[ScoredPool], dropped: Sequence[Dropped]) -> PartSeal:
-    """A part of the artifact, or the one that is there."""
+def seal_pools(store: Store, rows: Sequence[ScoredPool], dropped: Sequence[Dropped]) -> PartSeal:
+    """Seal one part of the artifact; a part that is already sealed is reused."""
     key = content_hash([POOLS, VERSION, [row.model_dump() for row in rows], [row.model_dump() for row in dropped]])
     table = rows_to_table(ScoredPool, rows, [()] * len(rows)).drop_columns([CALLS])
     ids = [*(row.id for row in rows), *(row.id for row in dropped)]
     return sealed_part(store, POOLS, key) or seal_part(store, POOLS, key, table, dropped, ids_in=ids)
 
 
-def pool_of(given: dict[str, Any], extra: Sequence[str], source: str) -> ScoredPool:
+def pool_of(row: dict[str, Any], extra: Sequence[str], source: str) -> ScoredPool:
     """One row of `PoolFile.tables`."""
-    texts = given["answers"] or ()
-    ends = given.get(ENDS) or [None] * len(texts)
+    texts = row["answers"] or ()
+    ends = row.get(ENDS) or [None] * len(texts)
     answers = tuple(
         PolicyAnswer(answer_index=n, text=text, finish_reason=end or "", completion_tokens=0)
         for n, (text, end) in enumerate(zip(texts, ends, strict=True))
     )
-    named = ({REWARD: given["rewards"]} if "rewards" in given else {}) | {name: given[name] for name in extra}
-    scores = tuple(Score(scorer=name, settings="{}", values=tuple(values or ())) for name, values in named.items())
+    values_of = ({REWARD: row["rewards"]} if "rewards" in row else {}) | {name: row[name] for name in extra}
+    scores = tuple(Score(scorer=name, settings="{}", values=tuple(values or ())) for name, values in values_of.items())
     return ScoredPool(
-        id=given["prompt_id"],
-        prompt=given["prompt"],
-        system=given.get("system"),
+        id=row["prompt_id"],
+        prompt=row["prompt"],
+        system=row.get("system"),
         source=source,
-        reference=given.get("reference") or "",
+        reference=row.get("reference") or "",
         answers=answers,
         scores=scores,
     )

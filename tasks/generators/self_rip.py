@@ -1,4 +1,4 @@
-"""Self-RIP: new prompts from those that were kept.
+"""Self-RIP: new prompts, written after the prompts that were kept.
 
 Source: docs/papers.md#self-rip: eight kept prompts at a time, a model that writes another one, Self-Instruct's
 post-processing.
@@ -22,17 +22,17 @@ from storage.artifacts import Store, read_artifact, read_manifest
 from tasks.frames import FrameStage, even_parts
 from tasks.prompts import load
 from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
-from tasks.texts.rouge import too_alike
+from tasks.texts.rouge import find_too_alike
 from tasks.texts.words import words_of
 
 BEGIN, END = "<begin>", "</end>"
 MARKED = re.compile(rf"{BEGIN}(.*?){END}", re.DOTALL)
-LONGEST_EXAMPLE = 4000  # characters: of a longer prompt the rest is left out of the samples
+LONGEST_EXAMPLE = 4000  # characters: a longer prompt is truncated as an example
 
 
 class ShotSets(FrameStage):
-    """Kept prompts -> `count` sets of `shots` of them. Each kept prompt leads as many sets as any other, give or take
-    one; the others of a set are drawn. Drops: not_drawn, where there are fewer sets than prompts.
+    """Kept prompts -> `count` sets of `shots` of them. Each prompt leads the same number of sets, give or take one; the
+    other prompts of a set are drawn. Drops: not_drawn, where there are fewer sets than prompts.
     """
 
     name: ClassVar = "shots"
@@ -49,21 +49,21 @@ class ShotSets(FrameStage):
     def rows_per_row(self) -> int:
         return self.count
 
-    def parts_begin(self, made: pa.Table) -> list[int]:
-        return even_parts(made, self.rows_per_part)
+    def parts_begin(self, table: pa.Table) -> list[int]:
+        return even_parts(table, self.rows_per_part)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         seeds = sorted(
             zip(frame["id"].to_list(), frame["prompt"].to_list(), strict=True),
             key=lambda row: digest(["lead", self.seed, row[0]]),
         )
-        made = []
+        sets = []
         for n in range(self.count):
             lead = n % len(seeds)
             draw = digest(["shots", self.seed, seeds[lead][0], n // len(seeds)], size=64)
-            others = distinct(draw, len(seeds), self.shots - 1, lead)
-            examples = [clipped(seeds[place][1]) for place in (lead, *others)]
-            made.append(
+            other_places = draw_distinct(draw, len(seeds), self.shots - 1, lead)
+            examples = [clip_example(seeds[place][1]) for place in (lead, *other_places)]
+            sets.append(
                 {
                     "id": child_id(seeds[lead][0], f"shots-{n // len(seeds)}"),
                     "parent_id": seeds[lead][0],
@@ -72,29 +72,29 @@ class ShotSets(FrameStage):
                 }
             )
         drops = [Dropped(id=row, reason="not_drawn") for row, _ in seeds[self.count :]]
-        return pl.DataFrame(made, schema=pl.DataFrame(arrow_schema(Shots).empty_table()).schema), drops
+        return pl.DataFrame(sets, schema=pl.DataFrame(arrow_schema(Shots).empty_table()).schema), drops
 
 
-def distinct(draw: bytes, count: int, most: int, without: int) -> list[int]:
-    """`most` different numbers below `count`, but for one, from a hash; fewer where there are fewer."""
-    found: list[int] = []
+def draw_distinct(draw: bytes, count: int, most: int, excluded: int) -> list[int]:
+    """`most` different numbers below `count`, without `excluded`, drawn by hash; fewer where `count` is too small."""
+    numbers: list[int] = []
     n = 0
-    while len(found) < min(most, count - 1):
+    while len(numbers) < min(most, count - 1):
         number = int.from_bytes(digest([draw.hex(), n], size=8), "little") % count
         n += 1
-        if number != without and number not in found:
-            found.append(number)
-    return found
+        if number != excluded and number not in numbers:
+            numbers.append(number)
+    return numbers
 
 
-def clipped(prompt: str) -> str:
-    """A prompt as a sample: without the marks, and not endless."""
-    plain = prompt.replace(BEGIN, "").replace(END, "")
-    return plain if len(plain) <= LONGEST_EXAMPLE else plain[:LONGEST_EXAMPLE] + " ..."
+def clip_example(prompt: str) -> str:
+    """A prompt as an example: without the marks, truncated to LONGEST_EXAMPLE."""
+    text = prompt.replace(BEGIN, "").replace(END, "")
+    return text if len(text) <= LONGEST_EXAMPLE else text[:LONGEST_EXAMPLE] + " ..."
 
 
 class NewPrompts(Recipe[Shots, NewPrompt]):
-    """Samples -> one new prompt, between the marks. Drops: no_prompt, after `attempts` answers without any."""
+    """A set of examples -> one new prompt, between the marks. Drops: no_prompt, after `attempts` tries."""
 
     name: ClassVar = "new_prompts"
     version: ClassVar = "1"
@@ -111,17 +111,17 @@ class NewPrompts(Recipe[Shots, NewPrompt]):
             role="author",
             messages=load("pools/new_prompt").render(row=row),
             sampling=self.sampling,
-            sample=row.number * MOST_ATTEMPTS,  # of few kept prompts the same samples may be drawn twice
+            sample=row.number * MOST_ATTEMPTS,  # few kept prompts may give the same set twice
         )
-        prompt = yield from ask_until(request, self.attempts, prompt_in)
+        prompt = yield from ask_until(request, self.attempts, parse_prompt)
         return NewPrompt.child_of(row, self.name, prompt=prompt)
 
 
-def prompt_in(said: Completion) -> str:
-    """The first text between the marks; one that only ends with its mark counts, too. Raises Drop."""
-    found = MARKED.search(said.text)
-    before, mark, _ = said.text.partition(END)
-    text = (found[1] if found else re.sub(r"^\s*\d+\.\s+", "", before) if mark else "").strip()
+def parse_prompt(completion: Completion) -> str:
+    """The first text between the marks; the opening mark may be missing. Raises Drop when there is none."""
+    match = MARKED.search(completion.text)
+    before, mark, _ = completion.text.partition(END)
+    text = (match[1] if match else re.sub(r"^\s*\d+\.\s+", "", before) if mark else "").strip()
     if not text or text == "...":
         raise Drop(f"no_prompt: there was no task between {BEGIN} and {END}; write both marks")
     return text
@@ -130,8 +130,8 @@ def prompt_in(said: Completion) -> str:
 class FreshPrompts(FrameStage):
     """New prompts -> those worth asking. Drops, in this order: length, keyword, program, start, too_alike.
 
-    Rules are Self-Instruct's. A prompt is too alike at ROUGE-L >= `overlap` with a kept prompt, one of `against`, or a
-    new one before it. seeds: the stage and key of the kept prompts.
+    The rules are Self-Instruct's. too_alike: ROUGE-L >= `overlap` with a kept prompt, one of `against`, or an earlier
+    new one. seeds: the stage and key of the kept prompts.
     """
 
     name: ClassVar = "fresh_prompts"
@@ -150,24 +150,25 @@ class FreshPrompts(FrameStage):
     against_hash: str = Field("", description="filled in: what is in `against`")
     rows_per_part: int = Field(256, ge=1)
 
-    def parts_begin(self, made: pa.Table) -> list[int]:
-        return even_parts(made, self.rows_per_part)
+    def parts_begin(self, table: pa.Table) -> list[int]:
+        return even_parts(table, self.rows_per_part)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         prompts, ids = frame["prompt"].to_list(), frame["id"].to_list()
         faults = [self.fault(prompt) for prompt in prompts]
         good = [n for n, fault in enumerate(faults) if not fault]
-        place = Store(store)
-        kept = read_artifact(place, read_manifest(place.manifest_path(*self.seeds)), ("prompt",))["prompt"].to_pylist()
-        there = [*kept, *self.against]
-        alike, scores = too_alike([prompts[n] for n in good], there, self.overlap)
+        artifacts = Store(store)
+        seeds = read_manifest(artifacts.manifest_path(*self.seeds))
+        kept = read_artifact(artifacts, seeds, ("prompt",))["prompt"].to_pylist()
+        existing = [*kept, *self.against]
+        matches, scores = find_too_alike([prompts[n] for n in good], existing, self.overlap)
         dropped = [Dropped(id=ids[n], reason=fault) for n, fault in enumerate(faults) if fault]
         fresh = []
-        for n, other, score in zip(good, alike.tolist(), scores.tolist(), strict=True):
-            if other < 0:
+        for n, match, score in zip(good, matches.tolist(), scores.tolist(), strict=True):
+            if match < 0:
                 fresh.append(n)
                 continue
-            text = there[other] if other < len(there) else prompts[good[other - len(there)]]
+            text = existing[match] if match < len(existing) else prompts[good[match - len(existing)]]
             dropped.append(Dropped(id=ids[n], reason="too_alike", detail=f"ROUGE-L {score:.3f} with: {text}"[:500]))
         rows = [
             Question(
@@ -178,7 +179,7 @@ class FreshPrompts(FrameStage):
         return pl.DataFrame(rows, schema=pl.DataFrame(arrow_schema(Question).empty_table()).schema), dropped
 
     def fault(self, prompt: str) -> str:
-        """What is wrong with a prompt alone; empty for nothing."""
+        """The fault of a prompt by itself; empty if it has none."""
         words = words_of(prompt)
         if not self.fewest_words <= len(words) <= self.most_words:
             return "length"
@@ -193,5 +194,5 @@ class FreshPrompts(FrameStage):
 
 
 def has_keyword(prompt: str, keywords: Sequence[str]) -> bool:
-    """Whether one of the words, or runs of words, stands in the prompt as a whole word."""
+    """Whether the prompt contains a keyword (a word or a phrase) as whole words."""
     return any(re.search(rf"\b{re.escape(word)}\b", prompt, re.IGNORECASE) for word in keywords)

@@ -1,4 +1,4 @@
-"""Regular expressions of application files, searched with a time limit: a careless one must not hold up a run."""
+"""Regular expressions of application files, matched with a time limit: a slow one must not stall a run."""
 
 from collections.abc import Callable
 
@@ -9,13 +9,13 @@ from schemas.errors import Drop
 LONGEST_S = 2.0
 
 
-def searched(pattern: str, text: str, flags: int = 0) -> bool:
-    """Whether a pattern is found in a text. Raises Drop when that takes over 2 s."""
+def has_match(pattern: str, text: str, flags: int = 0) -> bool:
+    """Whether a pattern matches somewhere in a text. Raises Drop when that takes over 2 s."""
     return _within(regex.compile(pattern, flags).search, pattern, text)
 
 
-def fits(pattern: str, text: str) -> bool:
-    """Whether a text is from end to end what a pattern allows. Raises Drop when that takes over 2 s."""
+def has_full_match(pattern: str, text: str) -> bool:
+    """Whether a pattern matches a text from end to end. Raises Drop when that takes over 2 s."""
     return _within(regex.compile(pattern, regex.DOTALL).fullmatch, pattern, text)
 
 

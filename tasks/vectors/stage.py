@@ -19,8 +19,8 @@ Precision = Literal["float32", "float16"]
 
 
 class Vectors(FileStage):
-    """Rows -> a vector each, in their order: the mean of a long text's windows, zeros where the model cannot read a
-    text. Workers share the parts; a text that was embedded before, by any stage, is not embedded again.
+    """Rows -> a vector each, in order: the mean of a long text's windows, zeros for a text that the model cannot read.
+    Workers share the parts; a text that any stage embedded before is not embedded again.
     """
 
     name: ClassVar = "vectors"
@@ -42,19 +42,19 @@ class Vectors(FileStage):
         parts = [seal for seal in source.parts if seal.rows]
         starts = np.cumsum([0, *(seal.rows for seal in parts)])
         jobs = [(store, seal, self.columns, self.embedder, number) for number, seal in enumerate(parts)]
-        whole: Any = None
+        vectors: Any = None
         done = 0
         for number, block in spread(embed_part, jobs):
-            if whole is None:
+            if vectors is None:
                 shape = (int(starts[-1]), block.shape[1])
-                whole = np.lib.format.open_memmap(folder / FILE, "w+", np.dtype(self.precision), shape)  # type: ignore[no-untyped-call]
-            whole[starts[number] : starts[number + 1]] = block
+                vectors = np.lib.format.open_memmap(folder / FILE, "w+", np.dtype(self.precision), shape)  # type: ignore[no-untyped-call]
+            vectors[starts[number] : starts[number + 1]] = block
             done += len(block)
             tell(done)
-        if whole is None:
+        if vectors is None:
             np.save(folder / FILE, np.zeros((0, 1), self.precision))
         else:
-            whole.flush()
+            vectors.flush()
 
 
 def embed_part(store: Store, seal: PartSeal, columns: Sequence[str], embedder: str, number: int) -> tuple[int, Array]:
@@ -64,7 +64,7 @@ def embed_part(store: Store, seal: PartSeal, columns: Sequence[str], embedder: s
 
 
 def texts_of(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Per row, the columns' texts, one under the other; of a column of messages, what they say."""
+    """Per row, the columns' texts, joined by line breaks; of a column of messages, their contents."""
     texts = []
     for name in columns:
         column = pl.col(name)
@@ -75,7 +75,7 @@ def texts_of(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:
 
 
 def vectors_in(store: Store, key: str) -> Array:
-    """The file of a finished `vectors` artifact, mapped."""
+    """The vectors of a finished `vectors` artifact, as a memory map."""
     folder = store.files_folder(read_manifest(store.manifest_path(Vectors.name, key)))
     mapped: Array = np.load(folder / FILE, mmap_mode="r")
     return mapped

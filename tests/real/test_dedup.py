@@ -16,7 +16,7 @@ from tasks.dedup.contamination import CleanRows
 from tasks.dedup.duplicates import UniqueRows
 from tasks.running.stages import ingest
 from tasks.vectors.embeddings import embed_whole
-from tasks.vectors.links import Everything, Matrix, Search, links_in
+from tasks.vectors.links import ExactLayout, Matrix, Search, links_in
 from tests.conftest import SHARED
 
 DATA = SHARED / "data"
@@ -40,7 +40,7 @@ def test_prompts_in_other_scripts_stay_apart_by_words_and_by_meaning(rows: pl.Da
     assert marked["kept"].all()
     vectors = embed_whole("minilm", foreign["prompt"].to_list(), store.root)
     everyone = np.ones(foreign.height, np.bool_)
-    found = links_in(Search(Matrix.of(vectors), Everything(foreign.height), 0.9, everyone, everyone))
+    found = links_in(Search(Matrix.of(vectors), ExactLayout(foreign.height), 0.9, everyone, everyone))
     assert len(found.row) == 0
     assert (~vectors.any(axis=1)).sum() > 20  # Chinese ones, which this model cannot read
 

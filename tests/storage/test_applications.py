@@ -147,7 +147,7 @@ def test_the_smallest_application_of_the_guide_is_one(tmp_path: Path) -> None:
     [text] = re.findall(r"```yaml\n(.*?)```", guide, re.S)
     (tmp_path / "tickets.yaml").write_text(text)
     made, _ = read_application(tmp_path / "tickets.yaml")
-    assert made.opened("two, please")[-1].content == "Customer: two, please"
+    assert made.turns_with("two, please")[-1].content == "Customer: two, please"
     named = set(re.findall(r"`(\w+)`", guide.partition("## A world")[0].partition("| `prompt` |")[2]))
     known = {*Application.model_fields, *InputForm.model_fields, *Environment.model_fields, *Limits.model_fields}
     words = {"user", "agent", "role", "content", "file", "pointer"}

@@ -22,7 +22,7 @@ from tasks.frames import Around, here
 from tasks.running.in_process import InProcess
 from tasks.running.job import Planned
 from tasks.running.stages import ingest, run_stage
-from tasks.vectors.embeddings import embed, embed_whole, load_embedder, stored, text_keys
+from tasks.vectors.embeddings import embed, embed_whole, load_embedder, open_vectors, text_keys
 from tasks.vectors.stage import Vectors, texts_of, vectors_in
 from tests.conftest import write_jsonl
 
@@ -198,7 +198,7 @@ def test_a_text_is_embedded_once_by_whoever_asks_and_damage_costs_only_itself(
 
 
 def test_many_files_of_vectors_are_found_by_hash(tmp_path: Path) -> None:
-    there = stored(tmp_path)
+    there = open_vectors(tmp_path)
     vectors = np.arange(300, dtype=np.float32).reshape(100, 3)
     for start in range(0, 100, 7):
         there.save([f"t{n}" for n in range(start, min(100, start + 7))], vectors[start : start + 7])

@@ -21,7 +21,7 @@ from storage.plain_files.applications import read_application, turns_of
 from tasks.generators.dialogues.pseudo_inputs import DraftInputs, PseudoInputs, parse_items
 from tasks.generators.dialogues.role_swap import RoleSwap
 from tasks.generators.dialogues.single_turn import Outputs, Reasons
-from tasks.generators.dialogues.talk import END, swapped
+from tasks.generators.dialogues.talk import END, swap_roles
 from tasks.generators.dialogues.teacher_pairs import AnswerPools, TeacherPairs
 from tasks.generators.dialogues.training_rows import (
     GUESS,
@@ -186,7 +186,7 @@ def test_near_duplicates_and_copied_demos_go(tmp_path: Path) -> None:
     ids=["shell", "orders", "eleven", "nineteen"],
 )
 def test_3_a_prompt_is_an_odd_number_of_turns(app: Application, count: int) -> None:
-    turns = app.opened(" X")
+    turns = app.turns_with(" X")
     assert len(turns) == count
     assert count % 2
     assert [turn.role for turn in turns] == [("user", "assistant")[place % 2] for place in range(count)]
@@ -197,16 +197,16 @@ def test_3_a_prompt_is_an_odd_number_of_turns(app: Application, count: int) -> N
 
 @pytest.mark.parametrize("start", [1, 3])
 def test_4_the_environment_sees_the_turns_swapped(start: int) -> None:
-    turns = application(prompt=["rules", "fine", "one", "two", "Problem: "]).opened("X")
-    seen = swapped(turns, start)
+    turns = application(prompt=["rules", "fine", "one", "two", "Problem: "]).turns_with("X")
+    seen = swap_roles(turns, start)
     assert [message.content for message in seen] == [turn.content for turn in turns[start:]]
     for message, turn in zip(seen, turns[start:], strict=True):
         assert {message.role, turn.role} == {"user", "assistant"}
     assert seen[0].role == "user"
     app = application(prompt=["rules", "fine", "one", "two", "Problem: "], environment={"starts_at": start})
-    talk = RoleSwap().begin(opening(app, pseudo_input="X"), {"facts": "a fact"})
-    assert talk.environment[1:] == list(swapped(app.opened("X"), start))
-    assert [message.content for message in talk.agent[1:]] == [turn.content for turn in app.opened("X")]
+    talk = RoleSwap().start_talk(opening(app, pseudo_input="X"), {"facts": "a fact"})
+    assert talk.environment[1:] == list(swap_roles(app.turns_with("X"), start))
+    assert [message.content for message in talk.agent[1:]] == [turn.content for turn in app.turns_with("X")]
     for mine, theirs in zip(talk.environment[1:], talk.agent[1 + start :], strict=True):
         assert (mine.content, {mine.role, theirs.role}) == (theirs.content, {"user", "assistant"})
 

@@ -14,7 +14,7 @@ from schemas.rows import to_arrow
 from schemas.settings import SourceSettings
 from storage.plain_files.lines import Line
 from storage.plain_files.rows import BENCH
-from tasks.generators.multifaceted.bench import BenchScores, Judged, bench_results, over_runs
+from tasks.generators.multifaceted.bench import BenchScores, Judged, bench_results, summarize_runs
 from tasks.scorers.verdicts import parse_score
 
 RUBRICS = tuple(Rubric(criteria=f"Is it {w}?", score_descriptions=("a", "b", "c", "d", "e")) for w in ("short", "true"))
@@ -166,8 +166,8 @@ def test_missing_scores_follow_the_stated_rule(tmp_path: Path) -> None:
     assert found["all rubrics"].spread == pytest.approx(2**0.5)
     assert found["style"].runs == (2.5, 3.5)
     assert (found["harm"].runs, found["harm"].missing) == ((2.0, 4.5), 3)
-    assert over_runs("x", [[3.0]]).spread is None
-    assert over_runs("x", [[None, None]]).score is None
+    assert summarize_runs("x", [[3.0]]).spread is None
+    assert summarize_runs("x", [[None, None]]).score is None
 
 
 def bench_line(**fields: Any) -> Line:

@@ -18,12 +18,12 @@ from schemas.multifaceted import BenchRow, Value, Variant, WithResponses, WithSe
 from schemas.rows import Answer, Instruction, to_arrow
 from schemas.taxonomy import Taxonomy
 from storage.plain_files.taxonomies import read_taxonomy
-from tasks.generators.multifaceted.coverage import coverage, drawn, evenness, parted
-from tasks.generators.multifaceted.diversity import Diversity, spread
+from tasks.generators.multifaceted.coverage import coverage, deal_seeds, evenness, split_taxonomy
+from tasks.generators.multifaceted.diversity import Diversity, mean_cosine_distance
 from tasks.generators.multifaceted.filtering import FilterInstructions
 from tasks.generators.multifaceted.preference_sets import PreferenceSets
 from tasks.generators.multifaceted.rubrics import Rubrics
-from tasks.generators.multifaceted.splits import AlignedPairs, BenchVariants, Variants, picks
+from tasks.generators.multifaceted.splits import AlignedPairs, BenchVariants, Variants, pick_sets
 from tasks.generators.multifaceted.system_messages import Responses, SystemMessages, parse_system_message
 
 TAXONOMY = read_taxonomy("")
@@ -336,13 +336,13 @@ def chi_square(counts: Counter[Any], kinds: int) -> float:
 
 
 def test_choices_are_uniform_over_seeds() -> None:
-    pairs = Counter((i, j) for seed in range(6000) for i, [j, _] in [picks(seed, "one prompt", 3)])
+    pairs = Counter((i, j) for seed in range(6000) for i, [j, _] in [pick_sets(seed, "one prompt", 3)])
     assert len(pairs) == 6
     assert chi_square(pairs, 6) < 20.5  # 5 degrees of freedom: p > 0.001
     assert chi_square(Counter(i for i, _ in pairs.elements()), 3) < 13.8
-    prompts = Counter(picks(0, f"prompt {n}", 3)[0] for n in range(6000))
+    prompts = Counter(pick_sets(0, f"prompt {n}", 3)[0] for n in range(6000))
     assert chi_square(prompts, 3) < 13.8
-    dealt = Counter(drawn(TAXONOMY.dimensions[0], [seed, "one prompt"], 3)[0] for seed in range(6000))
+    dealt = Counter(deal_seeds(TAXONOMY.dimensions[0], [seed, "one prompt"], 3)[0] for seed in range(6000))
     assert chi_square(dealt, 30) < 58.3  # 29 degrees of freedom
 
 
@@ -360,7 +360,7 @@ def test_identical_responses_make_the_other_the_rejected_one_or_no_pair(tmp_path
 def test_a_response_that_a_filter_broke_off_is_on_neither_side(tmp_path: Path) -> None:
     for seed in range(6):
         row = responses_of(sets_of(count=3), ["half", "one", "other"])
-        chosen, others = picks(seed, row.prompt, 3)
+        chosen, others = pick_sets(seed, row.prompt, 3)
         for broken in range(3):
             ends = ["content_filter" if n == broken else "stop" for n in range(3)]
             answers = [
@@ -410,7 +410,7 @@ def bench_of(tmp_path: Path, rows: list[WithResponses]) -> list[BenchRow]:
 
 def test_bench_rows_have_a_rubric_for_each_value_in_order_and_only_unseen_values(tmp_path: Path) -> None:
     rows = many(40, bench_share=0.2, held_out=0.2)
-    train, _ = parted(TAXONOMY, 0.2)
+    train, _ = split_taxonomy(TAXONOMY, 0.2)
     made = bench_of(tmp_path, rows)
     assert made
     known = {value for dimension in train.dimensions for _, value in dimension.seeds.values()}
@@ -505,8 +505,8 @@ def test_diversity_is_what_it_says(tmp_path: Path) -> None:
     import numpy as np
 
     vectors = np.eye(4, dtype=np.float32)
-    assert spread(vectors) == pytest.approx(1)
-    assert spread(vectors[:1]) is None
+    assert mean_cosine_distance(vectors) == pytest.approx(1)
+    assert mean_cosine_distance(vectors[:1]) is None
 
 
 # coverage
@@ -514,7 +514,7 @@ def test_diversity_is_what_it_says(tmp_path: Path) -> None:
 
 def test_the_sampler_is_balanced_and_knows_nothing_of_the_neighbours() -> None:
     for dimension in TAXONOMY.dimensions:
-        dealt = [drawn(dimension, [0, f"prompt {n}"], 3) for n in range(1000)]
+        dealt = [deal_seeds(dimension, [0, f"prompt {n}"], 3) for n in range(1000)]
         assert all(len({name for name, _ in one}) == 3 for one in dealt)
         values = Counter(one for each in dealt for one in each)
         assert len(values) == 30
@@ -528,7 +528,7 @@ def test_seeds_repeat_only_when_all_were_dealt(count: int, sizes: list[int], see
     tree = {f"s{n}": [f"v{n}.{m}" for m in range(size)] for n, size in enumerate(sizes)}
     [dimension] = Taxonomy.model_validate({"d": tree}).dimensions
     count = min(count, sum(sizes))
-    dealt = drawn(dimension, [seed], count)
+    dealt = deal_seeds(dimension, [seed], count)
     assert len(set(dealt)) == count
     turns = Counter(name for name, _ in dealt)
     assert all(turns[name] >= min(len(tree[name]), max(turns.values()) - 1) for name in tree)
@@ -551,12 +551,12 @@ def test_coverage_counts_seeds_and_what_is_new() -> None:
 
 
 def test_held_out_values_are_held_out_of_every_subdimension() -> None:
-    train, bench = parted(TAXONOMY, 0.2)
+    train, bench = split_taxonomy(TAXONOMY, 0.2)
     assert train.values + bench.values == TAXONOMY.values
     assert bench.values == 20
     for one, other in zip(train.dimensions, bench.dimensions, strict=True):
         assert not one.seeds.keys() & other.seeds.keys()
-    assert parted(TAXONOMY, 0) == (TAXONOMY, TAXONOMY)
+    assert split_taxonomy(TAXONOMY, 0) == (TAXONOMY, TAXONOMY)
     with pytest.raises(InputError, match="dimension d has 1 values for bench, but 3 sets need as many"):
         few = Taxonomy.model_validate({"d": {"a": ["one", "two", "three", "four"]}})
         assert PreferenceSets(taxonomy=few, bench_share=0.1, held_out=0.2).sides

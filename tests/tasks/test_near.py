@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from schemas.recall import EXACT, Recall
 from storage.artifacts import Store
-from tasks.dedup.greedy import Verdicts, duplicates_found, first_alike, greedy
+from tasks.dedup.greedy import Verdicts, first_alike, greedy, recall_of_duplicates
 from tasks.dedup.word_grams import GRAM, WordLinks, grams_of, tokens_of
 from tasks.frames import here
 from tasks.running.parallel import RayPool
-from tasks.vectors.buckets import estimated, lay_out
-from tasks.vectors.links import ANY, LISTED, Array, Everything, Helpers, Links, Matrix, Search, links_in
+from tasks.vectors.buckets import estimate_recall, lay_out
+from tasks.vectors.links import ANY, LISTED, Array, ExactLayout, Links, Matrix, Search, SpreadContext, links_in
 
 THRESHOLD = 0.9
 
@@ -54,7 +54,7 @@ def kept_by_force(count: int, pairs: set[tuple[int, int]]) -> list[bool]:
     return kept
 
 
-def searched(matrix: Matrix, layout: object, helpers: Helpers | None = None) -> Links:
+def searched(matrix: Matrix, layout: object, helpers: SpreadContext | None = None) -> Links:
     everyone = np.ones(matrix.rows, np.bool_)
     return links_in(Search(matrix, layout, THRESHOLD, everyone, everyone), helpers)  # type: ignore[arg-type]
 
@@ -70,11 +70,11 @@ def verdicts_of(matrix: Matrix, layout: object) -> Verdicts:
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_an_exact_search_finds_what_brute_force_finds(precision: str) -> None:
     vectors = clusters(700).astype(precision)
-    found = searched(Matrix.of(vectors), Everything(700))
+    found = searched(Matrix.of(vectors), ExactLayout(700))
     truth = true_pairs(vectors.astype(np.float32))
     assert len(truth) > 50
-    assert set(zip(found.row.tolist(), found.other.tolist(), strict=True)) == truth
-    kept = verdicts_of(Matrix.of(vectors), Everything(700)).other < 0
+    assert set(zip(found.row.tolist(), found.neighbour.tolist(), strict=True)) == truth
+    kept = verdicts_of(Matrix.of(vectors), ExactLayout(700)).duplicate_of < 0
     assert kept.tolist() == kept_by_force(700, truth)
 
 
@@ -85,7 +85,7 @@ def test_buckets_find_the_recall_they_state_and_narrow_ones_state_less() -> None
     for wanted in (0.999, 0.6):
         plan = lay_out(matrix, THRESHOLD, wanted, 2000, 0, exact_up_to=0)
         found = searched(matrix, plan.layout)
-        pairs = set(zip(found.row.tolist(), found.other.tolist(), strict=True))
+        pairs = set(zip(found.row.tolist(), found.neighbour.tolist(), strict=True))
         assert pairs <= truth  # what is found is measured: nothing is false
         shares.append(len(pairs) / len(truth))
         assert plan.recall.low - 0.02 <= shares[-1] <= plan.recall.high + 0.02
@@ -98,17 +98,17 @@ def test_the_same_seed_gives_the_same_buckets_and_another_layout_the_same_verdic
     matrix = Matrix.of(clusters(1500))
     plans = [lay_out(matrix, THRESHOLD, 0.995, 1500, seed, exact_up_to=0) for seed in (0, 0, 7)]
     assert all(np.array_equal(one, other) for one, other in zip(plans[0].layout, plans[1].layout, strict=True))  # type: ignore[call-overload]
-    kept = [(verdicts_of(matrix, plan.layout).other < 0).tolist() for plan in plans]
-    assert kept[0] == kept[1] == kept[2] == (verdicts_of(matrix, Everything(1500)).other < 0).tolist()
+    kept = [(verdicts_of(matrix, plan.layout).duplicate_of < 0).tolist() for plan in plans]
+    assert kept[0] == kept[1] == kept[2] == (verdicts_of(matrix, ExactLayout(1500)).duplicate_of < 0).tolist()
 
 
 def test_spread_over_workers_or_not_the_links_are_the_same(tmp_path: Path) -> None:
     np.save(tmp_path / "vectors.npy", clusters(1500))
     matrix = Matrix.of(np.load(tmp_path / "vectors.npy", mmap_mode="r"))
-    helpers = Helpers(here, tmp_path)
-    plan = lay_out(matrix, THRESHOLD, 0.995, 500, 0, exact_up_to=0, helpers=helpers)
+    helpers = SpreadContext(here, tmp_path)
+    plan = lay_out(matrix, THRESHOLD, 0.995, 500, 0, exact_up_to=0, workers=helpers)
     assert plan.recall == lay_out(matrix, THRESHOLD, 0.995, 500, 0, exact_up_to=0).recall
-    for layout in (plan.layout, Everything(1500)):
+    for layout in (plan.layout, ExactLayout(1500)):
         alone, spread = searched(matrix, layout), searched(matrix, layout, helpers)
         assert all(np.array_equal(one, other) for one, other in zip(alone, spread, strict=True))
 
@@ -120,7 +120,7 @@ def test_ray_workers_find_the_same_and_a_dead_one_is_replaced(store: Store) -> N
     layout = lay_out(matrix, THRESHOLD, 0.995, 500, 0, exact_up_to=0).layout
     pool = RayPool(store, "run", threading.Event(), 2, None)
     try:
-        spread = searched(matrix, layout, Helpers(pool.spread, store.root))
+        spread = searched(matrix, layout, SpreadContext(pool.spread, store.root))
         assert np.array_equal(spread.row, searched(matrix, layout).row)
         marks = [store.root / f"mark-{n}" for n in range(4)]
         assert sorted(pool.spread(dies_once, [(mark,) for mark in marks])) == sorted(map(str, marks))
@@ -150,7 +150,7 @@ def test_a_better_rank_decides_and_nothing_else(order: list[int]) -> None:
     vectors = clusters(12, seed=3, dimensions=4)
     place = np.array(order)
     shuffled = Matrix.of(vectors[place], order=np.argsort(place))
-    assert np.array_equal(verdicts_of(shuffled, Everything(12)).other, first_alike(vectors, THRESHOLD))
+    assert np.array_equal(verdicts_of(shuffled, ExactLayout(12)).duplicate_of, first_alike(vectors, THRESHOLD))
 
 
 def test_more_neighbours_than_are_listed_settle_in_rounds() -> None:
@@ -164,11 +164,11 @@ def test_more_neighbours_than_are_listed_settle_in_rounds() -> None:
 
     def layer(asked: Array, alive: Array) -> Links:
         rounds.append(int(asked.sum()))
-        found = links_in(Search(matrix, Everything(2500), THRESHOLD, asked, alive))
+        found = links_in(Search(matrix, ExactLayout(2500), THRESHOLD, asked, alive))
         assert len(found.row) <= len(crowd) * (LISTED + 1) * 10  # memory does not grow with the pairs
         return found
 
-    kept = greedy(2500, 0, [layer]).other < 0
+    kept = greedy(2500, 0, [layer]).duplicate_of < 0
     assert kept.tolist() == kept_by_force(2500, truth)
     assert rounds[0] == 2500
 
@@ -182,27 +182,27 @@ def test_candidates_just_below_the_threshold_hide_none_above_it() -> None:
     found = greedy(
         matrix.rows,
         fixed,
-        [lambda asked, alive: links_in(Search(matrix, Everything(matrix.rows), THRESHOLD, asked, alive))],
+        [lambda asked, alive: links_in(Search(matrix, ExactLayout(matrix.rows), THRESHOLD, asked, alive))],
     )
-    assert found.other[-1] == len(below)
+    assert found.duplicate_of[-1] == len(below)
     alone = Matrix.of(np.array([*below, [1.0, 0.0, 0.0]], np.float32))
     found = greedy(
         alone.rows,
         fixed - 1,
-        [lambda asked, alive: links_in(Search(alone, Everything(alone.rows), THRESHOLD, asked, alive))],
+        [lambda asked, alive: links_in(Search(alone, ExactLayout(alone.rows), THRESHOLD, asked, alive))],
     )
-    assert found.other[-1] == -1  # and it ends
+    assert found.duplicate_of[-1] == -1  # and it ends
 
 
 def test_only_rows_of_one_group_are_alike_and_any_is_of_all() -> None:
     same = np.tile(np.array([[1, 0]], np.float32), (4, 1))
     groups = np.array([0, 1, 0, ANY], np.int32)
-    found = searched(Matrix.of(same, groups=groups), Everything(4))
-    assert list(zip(found.row.tolist(), found.other.tolist(), strict=True)) == [(2, 0), (3, 0), (3, 1), (3, 2)]
+    found = searched(Matrix.of(same, groups=groups), ExactLayout(4))
+    assert list(zip(found.row.tolist(), found.neighbour.tolist(), strict=True)) == [(2, 0), (3, 0), (3, 1), (3, 2)]
     texts = ["one two three four"] * 4
     groups = np.array([ANY, 0, 1, 0], np.int32)
     words = WordLinks(texts, groups, 0.7, 0)(np.array([False, True, True, True]), np.ones(4, np.bool_))
-    assert list(zip(words.row.tolist(), words.other.tolist(), strict=True)) == [(1, 0), (2, 0), (3, 0), (3, 1)]
+    assert list(zip(words.row.tolist(), words.neighbour.tolist(), strict=True)) == [(1, 0), (2, 0), (3, 0), (3, 1)]
 
 
 def test_vectors_of_nothing_are_like_nobody() -> None:
@@ -215,12 +215,12 @@ def test_vectors_of_nothing_are_like_nobody() -> None:
 
 def test_the_interval_is_wilsons_for_single_pairs_and_wider_for_pairs_that_hang_together() -> None:
     found = np.arange(200) != 0
-    single = estimated(np.arange(200), found, 1000)
+    single = estimate_recall(np.arange(200), found, 1000)
     assert (round(single.share, 4), round(single.low, 4), round(single.high, 4)) == (0.995, 0.9722, 0.9991)
-    crowded = estimated(np.repeat(np.arange(20), 10), found, 1000)
+    crowded = estimate_recall(np.repeat(np.arange(20), 10), found, 1000)
     assert crowded.share == single.share
     assert crowded.low < single.low
-    none = estimated(np.zeros(0, np.int32), np.zeros(0, np.bool_), 50)
+    none = estimate_recall(np.zeros(0, np.int32), np.zeros(0, np.bool_), 50)
     assert (none.low, none.high, none.pairs) == (0, 1, 0)
     assert str(none) == "unknown: none of 50 rows that were compared with all has a neighbour"
     assert str(EXACT) == "exact"
@@ -230,8 +230,8 @@ def test_the_interval_is_wilsons_for_single_pairs_and_wider_for_pairs_that_hang_
 def test_duplicates_that_were_left_are_counted() -> None:
     verdicts = Verdicts(np.array([-1, 0, -1, -1]), np.zeros(4), np.zeros(4, np.int8))
     pairs = np.array([1, 2, 3]), np.array([0, 0, 1])  # 2 stays beside 0: left; 3 is like 1 only, which went
-    assert duplicates_found(pairs, np.arange(4), verdicts)[:1] == (0.5,)
-    assert isinstance(duplicates_found(pairs, np.arange(4), verdicts), Recall)
+    assert recall_of_duplicates(pairs, np.arange(4), verdicts)[:1] == (0.5,)
+    assert isinstance(recall_of_duplicates(pairs, np.arange(4), verdicts), Recall)
 
 
 def test_word_sets_are_measured_exactly() -> None:
@@ -250,7 +250,7 @@ def test_word_sets_are_measured_exactly() -> None:
     sets = [set(zip(*(tokens_of(text)[n:] for n in range(GRAM)), strict=False)) for text in texts]
     everyone = np.ones(len(texts), np.bool_)
     found = WordLinks(texts, np.zeros(len(texts), np.int32), 0.5, 0)(everyone, everyone)
-    there = dict(zip(zip(found.row.tolist(), found.other.tolist(), strict=True), found.similarity, strict=True))
+    there = dict(zip(zip(found.row.tolist(), found.neighbour.tolist(), strict=True), found.similarity, strict=True))
     for row in range(len(texts)):
         for other in range(row):
             one, two = sets[row], sets[other]
@@ -276,7 +276,7 @@ def test_minhash_proposes_nearly_all_pairs_over_the_threshold() -> None:
         for other in range(row)
         if sets[row] & sets[other] and len(sets[row] & sets[other]) / len(sets[row] | sets[other]) >= 0.7
     }
-    pairs = set(zip(found.row.tolist(), found.other.tolist(), strict=True))
+    pairs = set(zip(found.row.tolist(), found.neighbour.tolist(), strict=True))
     assert pairs <= truth
     assert len(truth) > 200
     assert len(pairs) >= 0.995 * len(truth)

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from schemas.calls import Completion, Request
-from schemas.dialogue_settings import CutSettings
+from schemas.dialogue_settings import DialogueCutSettings
 from schemas.dialogues import Dialogue, Reasoned
 from schemas.errors import Drop, InputError
 from schemas.rows import to_arrow
@@ -375,7 +375,7 @@ def test_facts_stay_when_something_else_in_the_application_changes() -> None:
     facts = [f"fact {n}" for n in range(50)]
     told = [application(joint_ratio=ratio, environment={"facts": facts}).model_dump() for ratio in (0.5, 0.7)]
     stage = Openings(seed=1)
-    drawn_facts = [stage.facts(app, "input", branch) for app, branch in ((told[0], 0), (told[1], 0), (told[0], 1))]
+    drawn_facts = [stage.draw_facts(app, "input", branch) for app, branch in ((told[0], 0), (told[1], 0), (told[0], 1))]
     assert drawn_facts[0] == drawn_facts[1] != drawn_facts[2]
 
 
@@ -532,7 +532,7 @@ def test_the_cut_names_the_first_sign_and_deletes_nothing() -> None:
     made, dropped = DialogueSigns().apply(frame, Path())
     assert (dropped, made["kept"].to_list()) == ([], [True, True, False, False])
     assert made["cut_by"].to_list() == ["", "", "format_adherence", "end_reason"]
-    strict = DialogueSigns(limits=CutSettings(min_format_adherence=1, ends=()))
+    strict = DialogueSigns(limits=DialogueCutSettings(min_format_adherence=1, ends=()))
     assert strict.apply(frame, Path())[0]["cut_by"].to_list() == ["", "format_adherence", "format_adherence", ""]
 
 

@@ -23,7 +23,7 @@ from storage.artifacts import Store
 from tasks import posting
 from tasks.cuts.agreement import Agreement, rank_correlation
 from tasks.generators.answers import PoolAnswers
-from tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets, prompt_in
+from tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets, parse_prompt
 from tasks.scorers.functions import HttpScores, PythonScores, R3Scores, WeightedScores
 from tasks.scorers.judgements import Judgements
 from tasks.scorers.judges import (
@@ -38,7 +38,7 @@ from tasks.scorers.judges import (
 from tasks.scorers.of_settings import scorer_stage
 from tasks.scorers.r3 import likeness, r3
 from tasks.scorers.reward_models import RewardModelScores, batches, weights_of
-from tasks.texts.rouge import rouge_words, too_alike
+from tasks.texts.rouge import find_too_alike, rouge_words
 from tests.tiny import tiny_reward_model
 
 POOLS = pl.DataFrame(arrow_schema(ScoredPool).empty_table()).schema
@@ -421,13 +421,13 @@ def test_shots_are_dealt_evenly(store: Store) -> None:
 
 
 def test_a_new_prompt_is_read_between_its_marks() -> None:
-    assert prompt_in(said("9. <begin> Do this. </end> 10. <begin> And that. </end>")) == "Do this."
-    assert prompt_in(said("9. Do this. </end>")) == "Do this."
-    assert prompt_in(said("<begin> 2.5 kg of flour </end>")) == "2.5 kg of flour"
-    assert prompt_in(said("<begin>1. One\n2. Two</end>")) == "1. One\n2. Two"
+    assert parse_prompt(said("9. <begin> Do this. </end> 10. <begin> And that. </end>")) == "Do this."
+    assert parse_prompt(said("9. Do this. </end>")) == "Do this."
+    assert parse_prompt(said("<begin> 2.5 kg of flour </end>")) == "2.5 kg of flour"
+    assert parse_prompt(said("<begin>1. One\n2. Two</end>")) == "1. One\n2. Two"
     for text in ("Do this.", "<begin> </end>", "<begin> ... </end>", "<begin> cut off"):
         with pytest.raises(Drop, match="no_prompt"):
-            prompt_in(said(text))
+            parse_prompt(said(text))
     stage = NewPrompts(attempts=2)
     row = Shots(id="x", parent_id="s", examples=tuple(f"task {n}" for n in range(8)))
     made, counts = drive(
@@ -439,7 +439,7 @@ def test_a_new_prompt_is_read_between_its_marks() -> None:
 
 
 def alike(new: list[str], there: list[str], threshold: float = 0.7) -> list[int]:
-    return [int(place) for place in too_alike(new, there, threshold)[0]]
+    return [int(place) for place in find_too_alike(new, there, threshold)[0]]
 
 
 def test_rouge_l_at_the_threshold() -> None:

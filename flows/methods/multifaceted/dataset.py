@@ -16,7 +16,7 @@ from storage.published.folder import Dataset, Figure, Kind, Table
 from storage.published.row_streams import RowStream
 from storage.published.rows import read_frame, stream_of
 from tasks.generators.multifaceted.coverage import coverage
-from tasks.generators.multifaceted.diversity import spread
+from tasks.generators.multifaceted.diversity import mean_cosine_distance
 from tasks.generators.multifaceted.preference_sets import PreferenceSets
 from tasks.vectors.embeddings import embed
 
@@ -137,6 +137,6 @@ def diversity_of(store: Store, made: Made, drawn: PreferenceSets, embedder: str)
         "description_rouge_l": by_dimension,
         "alike": frame["alike"].mean(),
         "system_spread": frame["system_spread"].mean(),
-        "system_spread_overall": spread(embed(embedder, systems, store.root)),
+        "system_spread_overall": mean_cosine_distance(embed(embedder, systems, store.root)),
         "response_rouge_l": frame["response_rouge_l"].mean(),
     }

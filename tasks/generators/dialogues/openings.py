@@ -1,4 +1,4 @@
-"""Openings: what is so in a dialogue before its first turn, and which of several dialogues on one input it is."""
+"""Openings: the state of a dialogue before its first turn, and its branch (one of several dialogues on one input)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ from tasks.frames import FrameStage
 
 
 class Openings(FrameStage):
-    """Inputs -> dialogues to be: `branches` of each, with the facts that only its environment knows, drawn by seed.
+    """Inputs -> `branches` dialogue openings each, with the facts that only the environment knows, drawn by seed.
 
-    Facts come from the application's world (`draw`), else from its list, else they are left to the planner.
+    Facts come from the application's world (`draw`), else from its list, else from the planner.
     """
 
     name: ClassVar = "openings"
@@ -35,35 +35,35 @@ class Openings(FrameStage):
         return self.branches
 
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
-        """Where a world's file lies decides nothing; its hash is in its name."""
-        found = super().identity(engines)
-        return {**found, "settings": {"branches": self.branches, "seed": self.seed}}
+        """Without the paths of worlds' files: a world's name holds its hash."""
+        identity = super().identity(engines)
+        return {**identity, "settings": {"branches": self.branches, "seed": self.seed}}
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         per_row = frame.with_columns(branch=pl.lit(list(range(self.branches)), dtype=pl.List(pl.Int64)))
-        opened = per_row.explode("branch")
+        expanded = per_row.explode("branch")
         facts: list[str | None] = []
         dropped: dict[str, Dropped] = {}
-        told = zip(opened["application"].to_list(), opened["pseudo_input"], opened["id"], opened["branch"], strict=True)
-        for application, given, row_id, branch in told:
+        columns = (expanded[name].to_list() for name in ("application", "pseudo_input", "id", "branch"))
+        for application, pseudo_input, row_id, branch in zip(*columns, strict=True):
             try:
-                facts.append(self.facts(application, given, branch))
+                facts.append(self.draw_facts(application, pseudo_input, branch))
             except Drop as drop:
                 facts.append(None)
                 dropped[row_id] = Dropped(id=row_id, reason=drop.reason, detail=drop.detail[:500])
-        made = opened.with_columns(
+        rows = expanded.with_columns(
             pl.Series("facts", facts, dtype=pl.String),
-            pl.Series("parent_id", opened["id"]),
+            pl.Series("parent_id", expanded["id"]),
             pl.Series(
-                "id", [child_id(row, n) for row, n in opened.select("id", "branch").iter_rows()], dtype=pl.String
+                "id", [child_id(row, n) for row, n in expanded.select("id", "branch").iter_rows()], dtype=pl.String
             ),
         ).filter(~pl.col("parent_id").is_in(list(dropped)))
-        return made.select(*Opening.model_fields), list(dropped.values())
+        return rows.select(*Opening.model_fields), list(dropped.values())
 
-    def facts(self, application: Mapping[str, Any], given: str, branch: int) -> str:
-        """The facts of one dialogue, by a seed that stays when other things in the application change. Raises Drop."""
-        seed = int.from_bytes(digest([self.seed, application["name"], given, branch], size=6), "big")
+    def draw_facts(self, application: Mapping[str, Any], pseudo_input: str, branch: int) -> str:
+        """One dialogue's facts, by a seed that does not depend on the rest of the application. Raises Drop."""
+        seed = int.from_bytes(digest([self.seed, application["name"], pseudo_input, branch], size=6), "big")
         if world := application["environment"]["world"]:
-            return drawn(load_world(self.worlds[world], world), seed, given, self.timeout_s)
+            return drawn(load_world(self.worlds[world], world), seed, pseudo_input, self.timeout_s)
         facts: Sequence[str] = application["environment"]["facts"]
         return facts[seed % len(facts)] if facts else ""

@@ -1,4 +1,4 @@
-"""Pseudo user inputs: what users of an application could ask, written by a model from the application's prompt alone.
+"""Pseudo user inputs: inputs that users of an application might send, written by a model from its prompt alone.
 
 Source: docs/papers.md#genpi, step S1.
 """
@@ -52,28 +52,28 @@ class DraftInputs(Recipe[Application, Drafts]):
     def steps(self, row: Application) -> Steps[Drafts]:
         messages = load("role_swap/pseudo_inputs").render(row=row, count=self.per_call, demos=row.inputs.demos)
         request = Request(role="author", messages=messages, sampling=self.sampling, optional=True)
-        said = yield request.sampled(self.requests_per_row())
-        if all(one.error for one in said):
-            raise Drop(said[0].error or "engine_error")
-        found = [parse_items(one.text, row.inputs, cut=ending_of(one.finish_reason) != "stop") for one in said]
-        items = tuple(item for items in found for item in items)
+        completions = yield request.sampled(self.requests_per_row())
+        if all(completion.error for completion in completions):
+            raise Drop(completions[0].error or "engine_error")
+        items_by_call = [
+            parse_items(completion.text, row.inputs, cut=ending_of(completion.finish_reason) != "stop")
+            for completion in completions
+        ]
+        items = tuple(item for items in items_by_call for item in items)
         if not items:
             raise Drop(
-                f"no_inputs: none of {len(said)} answers has an item in the form asked for; {shown(said[0].text)}"
+                f"no_inputs: none of {len(completions)} answers has an item in the form asked for; "
+                f"the first begins {' '.join(completions[0].text.split())[:80]!r}"
             )
         return Drafts.child_of(
-            row, self.name, application=row, drafts=items, drawn_by_call=tuple(len(items) for items in found)
+            row, self.name, application=row, drafts=items, drawn_by_call=tuple(len(items) for items in items_by_call)
         )
 
 
-def shown(text: str) -> str:
-    return f"the first begins {' '.join(text.split())[:80]!r}"
-
-
 def parse_items(text: str, form: InputForm, *, cut: bool = False) -> list[str]:
-    """The items of a numbered list, in order. cut: the text broke off, so its last item is not whole.
+    """The items of a numbered list, in order. cut: the text is truncated, so its last item is left out.
 
-    A `list_format` that ends in a line break heads items of several lines; any other begins items of one line.
+    A `list_format` that ends in a line break is a heading, its items have several lines; else an item has one line.
     """
     mark = re.escape(form.list_format.strip()).replace(r"\{n\}", r"\d+")
     if form.list_format.endswith("\n"):
@@ -82,11 +82,11 @@ def parse_items(text: str, form: InputForm, *, cut: bool = False) -> list[str]:
         items = re.findall(rf"^{mark}(.*)", text, flags=re.MULTILINE)
     if cut:
         items = items[:-1]
-    return [item for item in (item_of(one, form) for one in items) if item]
+    return [cleaned for item in items if (cleaned := clean_item(item, form))]
 
 
-def item_of(text: str, form: InputForm) -> str:
-    """One item as an input; empty when it is none."""
+def clean_item(text: str, form: InputForm) -> str:
+    """An item of the list as an input; empty when it is not of the form."""
     if not text.strip().startswith(form.starts_with) or any(word.lower() not in text.lower() for word in form.contains):
         return ""
     if form.after:
@@ -97,11 +97,11 @@ def item_of(text: str, form: InputForm) -> str:
     inside = text[1:-1]
     quoted = text[:1] + text[-1:] in QUOTES and not {text[0], text[-1], "\n"} & set(inside)
     item = inside.strip() if quoted else text
-    return item if re.search(r"\w", item) else ""  # "..." is how the form was shown
+    return item if re.search(r"\w", item) else ""  # "..." is the form's own placeholder
 
 
 class PseudoInputs(FrameStage):
-    """Drafts -> inputs: exact and near duplicates go (the first stays, demos count), the first `wanted` stay.
+    """Drafts -> inputs: drops exact and near duplicates of earlier drafts and of demos, keeps the first `wanted`.
 
     Source: docs/papers.md#genpi, step S1; near duplicates are ours, `threshold=None` leaves them in as the paper does.
     """
@@ -126,12 +126,12 @@ class PseudoInputs(FrameStage):
     def rows_per_row(self) -> int:
         return self.wanted
 
-    def parts_begin(self, made: pa.Table) -> list[int]:
-        """Parts of `rows_per_part` rows of one application each, so that another one changes none of them."""
-        owners = made["parent_id"].to_pylist()
+    def parts_begin(self, table: pa.Table) -> list[int]:
+        """Parts of `rows_per_part` rows of one application each, so that another application leaves them unchanged."""
+        owners = table["parent_id"].to_pylist()
         begins = [0]
-        for row, (owner, other) in enumerate(pairwise(owners), 1):
-            if owner != other or row - begins[-1] == self.rows_per_part:
+        for row, (owner, next_owner) in enumerate(pairwise(owners), 1):
+            if owner != next_owner or row - begins[-1] == self.rows_per_part:
                 begins.append(row)
         return begins
 
@@ -139,7 +139,7 @@ class PseudoInputs(FrameStage):
         columns: dict[str, list[object]] = {name: [] for name in PseudoInput.model_fields}
         dropped: list[Dropped] = []
         for row in frame.select("id", "application", "drafts").iter_rows(named=True):
-            inputs = self.chosen(row["drafts"], row["application"]["inputs"]["demos"], store)
+            inputs = self.select_inputs(row["drafts"], row["application"]["inputs"]["demos"], store)
             if not inputs:
                 dropped.append(Dropped(id=row["id"], reason="no_inputs", detail="every draft repeats a demo"))
             for text in inputs[: self.wanted]:
@@ -150,15 +150,16 @@ class PseudoInputs(FrameStage):
         empty = pl.DataFrame(arrow_schema(PseudoInput).empty_table())
         return pl.DataFrame(columns, schema=empty.schema), dropped
 
-    def chosen(self, drafts: Sequence[str], demos: Sequence[str], store: Path) -> list[str]:
-        """The drafts that stay, in order."""
+    def select_inputs(self, drafts: Sequence[str], demos: Sequence[str], store: Path) -> list[str]:
+        """The drafts that are kept, in order."""
         if self.threshold is None:
             return list(dict.fromkeys(drafts))
-        unlike: dict[str, str] = {}
+        distinct: dict[str, str] = {}
         for text in (*demos, *drafts):
-            unlike.setdefault(normalised(text), text)
-        first = list(unlike.values())
-        vectors = embed(self.embedder, first, store)
-        alike = first_alike(vectors, self.threshold).tolist()
-        known = {normalised(demo) for demo in demos}
-        return [text for text, like in zip(first, alike, strict=True) if like < 0 and normalised(text) not in known]
+            distinct.setdefault(normalised(text), text)
+        texts = list(distinct.values())
+        vectors = embed(self.embedder, texts, store)
+        matches = first_alike(vectors, self.threshold).tolist()
+        demo_keys = {normalised(demo) for demo in demos}
+        unique = [text for text, match in zip(texts, matches, strict=True) if match < 0]
+        return [text for text in unique if normalised(text) not in demo_keys]

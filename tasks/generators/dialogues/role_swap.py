@@ -5,7 +5,7 @@ Source: docs/papers.md#genpi, step S4, and "the simulator's contract" there.
 
 import re
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
@@ -14,24 +14,25 @@ from schemas.dialogues import Dialogue, EndReason, Opening
 from schemas.errors import Drop
 from schemas.texts import loads, normalised
 from tasks.engines.worlds import world_request
-from tasks.generators.dialogues.single_turn import as_messages, warmer
-from tasks.generators.dialogues.talk import END, Talk, echoes, fault_of, is_end, may_end, swapped, without_marker
+from tasks.generators.dialogues.single_turn import as_messages, warm_sampling
+from tasks.generators.dialogues.talk import END, Talk, echoes, fault_of, is_end, may_end, swap_roles, without_marker
 from tasks.generators.dialogues.tools import functions_of, read_turn, turn_schema
 from tasks.prompts import load
 from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
-from tasks.texts.patterns import searched
+from tasks.texts.patterns import has_match
 
 PLAN_TOKENS = 768
-Asking = Generator[list[Request], list[Completion], Any]
+Out = TypeVar("Out")
+Asking = Generator[list[Request], list[Completion], Out]
+"""A part of `steps`: it yields requests, is sent their completions, and returns a result."""
 
 
 class RoleSwap(Recipe[Opening, Dialogue]):
     """Opening -> a whole dialogue between the agent (the teacher, with the prompt) and its environment.
 
-    preset `paper` is the paper's loop: the marker anywhere in a reply ends the dialogue, the environment speaks last,
-    and nothing is fixed beforehand. `contract`, the default: the marker counts only as a whole reply, never the first
-    and never after a refusal; the environment is not asked after the agent's last turn; facts are fixed before it all.
-    Source: docs/papers.md#genpi, step S4.
+    preset `paper` is the paper's loop: the end marker anywhere in a reply ends the dialogue, the environment speaks
+    last, and no facts are fixed. `contract`, the default: facts are fixed before the first turn; the marker must be a
+    whole reply, not the first and not after a refusal; the agent speaks last. Source: docs/papers.md#genpi, step S4.
     """
 
     name: ClassVar = "dialogues"
@@ -57,171 +58,173 @@ class RoleSwap(Recipe[Opening, Dialogue]):
 
     def needs_roles(self) -> tuple[str, ...]:
         contract = self.preset == "contract"
-        asked = {
+        is_used = {
             "author": contract and self.planner != "never",
             "judge": contract and self.judge,
             "world": contract and self.environment != "simulated",
         }
-        return tuple(role for role in self.roles if asked.get(role, True))
+        return tuple(role for role in self.roles if is_used.get(role, True))
 
     def requests_per_row(self) -> int:
-        """Every turn asked for again as often as may be."""
-        asked = self.needs_roles()
-        per_turn = 2 * self.attempts + ("world" in asked) + ("judge" in asked)
-        return (self.max_turns or self.most_turns) * per_turn + self.attempts * ("author" in asked)
+        """The most: every turn takes all its attempts."""
+        roles = self.needs_roles()
+        per_turn = 2 * self.attempts + ("world" in roles) + ("judge" in roles)
+        return (self.max_turns or self.most_turns) * per_turn + self.attempts * ("author" in roles)
 
     def steps(self, row: Opening) -> Steps[Dialogue]:
-        return (yield from (self.as_in_the_paper(row) if self.preset == "paper" else self.by_contract(row)))
+        return (yield from (self.run_paper_loop(row) if self.preset == "paper" else self.run_contract_loop(row)))
 
-    def as_in_the_paper(self, row: Opening) -> Steps[Dialogue]:
-        """The paper's loop, with the released code's slips mended (docs/papers.md#genpi)."""
-        talk, tools = self.begin(row, {}), row.application.tools
-        end: EndReason = "max_turns"
+    def run_paper_loop(self, row: Opening) -> Steps[Dialogue]:
+        """The paper's loop, without the released code's bugs (docs/papers.md#genpi)."""
+        talk, tools = self.start_talk(row, {}), row.application.tools
+        end_reason: EndReason = "max_turns"
         for _ in range(self.max_turns or row.application.limits.max_turns):
-            [said] = yield [self.ask("teacher", talk.agent, row, schema_=turn_schema(tools))]
-            talk.noted(said)
-            talk.acted(read_turn(said.text, tools), said.text.strip())
-            [seen] = yield [self.ask("environment", talk.environment, row)]
-            talk.noted(seen)
-            talk.replied(seen.text.strip())
-            if END in seen.text:
-                end = "marker"
+            [turn] = yield [self.request("teacher", talk.agent, row, schema_=turn_schema(tools))]
+            talk.count(turn)
+            talk.add_act(read_turn(turn.text, tools), turn.text.strip())
+            [reply] = yield [self.request("environment", talk.environment, row)]
+            talk.count(reply)
+            talk.add_reply(reply.text.strip())
+            if END in reply.text:
+                end_reason = "marker"
                 break
-        return self.made(row, talk, end, {})
+        return self.dialogue_of(row, talk, end_reason, {})
 
-    def by_contract(self, row: Opening) -> Steps[Dialogue]:
-        plan = yield from self.planned(row)
-        talk = self.begin(row, plan)
-        limits, end = row.application.limits, None
-        while end is None:
+    def run_contract_loop(self, row: Opening) -> Steps[Dialogue]:
+        plan = yield from self.ask_plan(row)
+        talk = self.start_talk(row, plan)
+        limits, end_reason = row.application.limits, None
+        while end_reason is None:
             try:
-                yield from self.agent_turn(talk)
-                end = self.ended(talk, self.max_turns or limits.max_turns, limits.max_dialogue_tokens)
-                if end is None and self.judge and len(talk.acts) > 1 and (yield from self.judged(talk, plan)):
-                    end = "goal"
-                if end is None:
-                    end = yield from self.environment_turn(talk)
+                yield from self.ask_agent(talk)
+                end_reason = self.end_after_act(talk, self.max_turns or limits.max_turns, limits.max_dialogue_tokens)
+                if end_reason is None and self.judge and len(talk.acts) > 1 and (yield from self.ask_judge(talk, plan)):
+                    end_reason = "goal"
+                if end_reason is None:
+                    end_reason = yield from self.ask_environment(talk)
             except Overflow as overflow:
                 if not talk.acts:
                     raise Drop(str(overflow)) from None
-                end = "context_overflow"
-        if talk.turns[-1].role != "assistant":  # the agent's answer to it did not fit
+                end_reason = "context_overflow"
+        if talk.turns[-1].role != "assistant":  # the agent's answer to this reply did not fit
             talk.turns.pop()
-            talk.real.pop()
-        return self.made(row, talk, end, plan)
+            talk.real_observations.pop()
+        return self.dialogue_of(row, talk, end_reason, plan)
 
-    def planned(self, row: Opening) -> Generator[list[Request], list[Completion], dict[str, str]]:
-        """What is fixed before the first turn: facts where the application gives none; goal and course if wanted."""
-        wanted = ([] if row.facts else ["facts"]) + (["goal", "course"] if self.planner == "always" else [])
-        if self.planner == "never" or not wanted:
+    def ask_plan(self, row: Opening) -> Asking[dict[str, str]]:
+        """Ask for the plan before the first turn: facts if the application has none; goal and course if wanted."""
+        fields = ([] if row.facts else ["facts"]) + (["goal", "course"] if self.planner == "always" else [])
+        if self.planner == "never" or not fields:
             return {"facts": row.facts}
         request = Request(
             role="author",
-            messages=load("role_swap/plan").render(row=row, wanted=wanted),
-            sampling=warmer(self.sampling).model_copy(update={"max_tokens": PLAN_TOKENS}),
-            schema_=plan_schema(wanted),
+            messages=load("role_swap/plan").render(row=row, wanted=fields),
+            sampling=warm_sampling(self.sampling).model_copy(update={"max_tokens": PLAN_TOKENS}),
+            schema_=plan_schema(fields),
             sample=row.branch * MOST_ATTEMPTS,
         )
-        found = yield from ask_until(request, self.attempts, lambda said: read_plan(said, wanted))
-        return {"facts": row.facts, **found}
+        plan = yield from ask_until(request, self.attempts, lambda completion: read_plan(completion, fields))
+        return {"facts": row.facts, **plan}
 
-    def begin(self, row: Opening, plan: Mapping[str, str]) -> Talk:
+    def start_talk(self, row: Opening, plan: Mapping[str, str]) -> Talk:
         """Both sides' histories before the first turn."""
         application, paper = row.application, self.preset == "paper"
-        opened = application.opened(row.pseudo_input)
-        told = {name: plan.get(name, "") for name in ("facts", "goal", "course")}
-        persona, *note = load("role_swap/environment").render(row=row, marker=END, paper=paper, **told)
+        turns = application.turns_with(row.pseudo_input)
+        secrets = {name: plan.get(name, "") for name in ("facts", "goal", "course")}
+        persona, *note = load("role_swap/environment").render(row=row, marker=END, paper=paper, **secrets)
         return Talk(
             row,
-            load("role_swap/agent").render(row=row, tools=functions_of(application.tools)) + as_messages(opened),
-            (persona, *swapped(opened, application.environment.starts_at)),
+            load("role_swap/agent").render(row=row, tools=functions_of(application.tools)) + as_messages(turns),
+            (persona, *swap_roles(turns, application.environment.starts_at)),
             "\n".join(message.content for message in note),
         )
 
-    def ask(self, role: str, messages: Sequence[Message], row: Opening, attempt: int = 0, **more: Any) -> Request:
-        """A request of one side; another attempt is drawn, because at temperature 0 it would say the same."""
-        sampling = warmer(self.sampling) if attempt else self.sampling
+    def request(self, role: str, messages: Sequence[Message], row: Opening, attempt: int = 0, **more: Any) -> Request:
+        """A request to one side; later attempts are sampled, because at temperature 0 the answer would be the same."""
+        sampling = warm_sampling(self.sampling) if attempt else self.sampling
         sample = row.branch * MOST_ATTEMPTS + attempt
         return Request(role=role, messages=tuple(messages), sampling=sampling, sample=sample, **more)
 
-    def agent_turn(self, talk: Talk) -> Asking:
-        """Ask for the agent's turn until it is one; raises Drop when it never is."""
+    def ask_agent(self, talk: Talk) -> Asking[None]:
+        """Ask for the agent's turn until it can be used; raises Drop after the last attempt."""
         application = talk.application
         for attempt in range(self.attempts):
-            request = self.ask(
+            request = self.request(
                 "teacher", talk.agent, talk.row, attempt, schema_=turn_schema(application.tools), optional=True
             )
-            [said] = yield [request]
-            check(said)
+            [completion] = yield [request]
+            check_completion(completion)
             try:
-                act = read_turn(said.text, application.tools)
+                act = read_turn(completion.text, application.tools)
                 text = without_marker(act.text, talk)
                 if not text and not act.tool:
                     raise Drop("empty_turn: the agent's")
-                talk.noted(said)
-                talk.acted(act._replace(text=text), said.text.strip() if application.tools else text)
+                talk.count(completion)
+                talk.add_act(act._replace(text=text), completion.text.strip() if application.tools else text)
                 return
             except Drop:
                 if attempt == self.attempts - 1:
                     raise
-            talk.again += 1
+            talk.asked_again += 1
 
-    def environment_turn(self, talk: Talk) -> Generator[list[Request], list[Completion], EndReason | None]:
-        """Ask for the reply until it is one that the contract allows; raises Drop when it never is."""
-        real = yield from self.real_reply(talk)
+    def ask_environment(self, talk: Talk) -> Asking[EndReason | None]:
+        """Ask for the reply until the contract allows it; raises Drop after the last attempt."""
+        real = yield from self.ask_world(talk)
         if real and self.environment == "real":
             if real.finish_reason == "over":
                 return "world"
-            talk.replied(real.text or "(no output)")
+            talk.add_reply(real.text or "(no output)")
             return None
         for attempt in range(self.attempts):
-            [said] = yield [self.ask("environment", talk.environment, talk.row, attempt, optional=True)]
-            check(said)
-            if is_end(said.text) and may_end(talk):
+            [completion] = yield [self.request("environment", talk.environment, talk.row, attempt, optional=True)]
+            check_completion(completion)
+            if is_end(completion.text) and may_end(talk):
                 return "marker"
-            text = without_marker(said.text, talk)
+            text = without_marker(completion.text, talk)
             if text and not echoes(text, talk):
-                talk.noted(said)
-                talk.replied(text, real.text if real else None)
+                talk.count(completion)
+                talk.add_reply(text, real.text if real else None)
                 return None
-            talk.again += 1
-        raise Drop(fault_of(said, talk))
+            talk.asked_again += 1
+        raise Drop(fault_of(completion, talk))
 
-    def real_reply(self, talk: Talk) -> Generator[list[Request], list[Completion], Completion | None]:
-        """What the application's world says to the agent's turn; None where it is not asked: when it is over, and where
-        the application has tools and the turn is words. Where it only measures (`both`), its failure costs nothing.
+    def ask_world(self, talk: Talk) -> Asking[Completion | None]:
+        """The world's reply to the agent's turn; None if the world is over, or if the turn calls no tool but there are
+        some. With environment `both`, a world's failure is ignored.
         """
         world, tools = talk.application.environment.world, talk.application.tools
         if "world" not in self.needs_roles() or not world or talk.world_over or (tools and not talk.acts[-1].tool):
             return None
         messages = world_request(world, talk.row.facts, [act for act in talk.acts if act.tool or not tools])
         optional = self.environment == "both"
-        [said] = yield [Request(role="world", messages=messages, sampling=Sampling(temperature=0), optional=optional)]
-        talk.world_over = said.finish_reason == "over"
-        return None if said.error else said
+        [completion] = yield [
+            Request(role="world", messages=messages, sampling=Sampling(temperature=0), optional=optional)
+        ]
+        talk.world_over = completion.finish_reason == "over"
+        return None if completion.error else completion
 
-    def ended(self, talk: Talk, max_turns: int, most_tokens: int | None) -> EndReason | None:
-        """Whether the dialogue is over with the agent's turn."""
+    def end_after_act(self, talk: Talk, max_turns: int, most_tokens: int | None) -> EndReason | None:
+        """Why the dialogue ends with the agent's last turn; None if it goes on."""
         final = talk.application.final
-        if final and not talk.acts[-1].tool and searched(final, talk.acts[-1].text, re.MULTILINE):
+        if final and not talk.acts[-1].tool and has_match(final, talk.acts[-1].text, re.MULTILINE):
             return "agent"
         last = [normalised(" ".join(act)) for act in talk.acts[-self.max_repeats :]]
         if len(last) == self.max_repeats and len(set(last)) == 1:
             return "repetition"
         if len(talk.acts) >= max_turns:
             return "max_turns"
-        return "max_dialogue_tokens" if most_tokens and talk.tokens >= most_tokens else None
+        return "max_dialogue_tokens" if most_tokens and talk.completion_tokens >= most_tokens else None
 
-    def judged(self, talk: Talk, plan: Mapping[str, str]) -> Generator[list[Request], list[Completion], bool]:
-        """Whether a judge sees the task done."""
+    def ask_judge(self, talk: Talk, plan: Mapping[str, str]) -> Asking[bool]:
+        """Ask a judge whether the task is done."""
         messages = load("role_swap/goal").render(row=talk.row, goal=plan.get("goal", ""), transcript=talk.transcript())
         sampling = Sampling(temperature=0, top_p=1, max_tokens=16, seed=self.sampling.seed)
-        [said] = yield [
+        [completion] = yield [
             Request(role="judge", messages=messages, sampling=sampling, choice=("yes", "no"), optional=True)
         ]
-        return said.text == "yes"
+        return completion.text == "yes"
 
-    def made(self, row: Opening, talk: Talk, end: EndReason, plan: Mapping[str, str]) -> Dialogue:
+    def dialogue_of(self, row: Opening, talk: Talk, end_reason: EndReason, plan: Mapping[str, str]) -> Dialogue:
         return Dialogue.child_of(
             row,
             self.name,
@@ -229,13 +232,13 @@ class RoleSwap(Recipe[Opening, Dialogue]):
             goal=plan.get("goal", ""),
             course=plan.get("course", ""),
             turns=tuple(talk.turns),
-            end_reason=end,
+            end_reason=end_reason,
             agent_turns=len(talk.acts),
-            real_observations=tuple(talk.real),
-            stray_markers=talk.stray,
-            cut_turns=talk.cut,
-            asked_again=talk.again,
-            completion_tokens=talk.tokens,
+            real_observations=tuple(talk.real_observations),
+            stray_markers=talk.stray_markers,
+            cut_turns=talk.cut_turns,
+            asked_again=talk.asked_again,
+            completion_tokens=talk.completion_tokens,
         )
 
 
@@ -243,16 +246,16 @@ class Overflow(Exception):
     """The dialogue no longer fits into the model's context."""
 
 
-def check(said: Completion) -> None:
-    """Raises Overflow for a context that is full, Drop for any other answer that could not be had."""
-    if said.error and said.error.startswith("context_overflow"):
-        raise Overflow(said.error)
-    if said.error:
-        raise Drop(said.error)
+def check_completion(completion: Completion) -> None:
+    """Raises Overflow when the context is full, Drop for any other failed completion."""
+    if completion.error and completion.error.startswith("context_overflow"):
+        raise Overflow(completion.error)
+    if completion.error:
+        raise Drop(completion.error)
 
 
-def plan_schema(wanted: Sequence[str]) -> dict[str, Any]:
-    """Facts are a list, because small models write prose otherwise."""
+def plan_schema(fields: Sequence[str]) -> dict[str, Any]:
+    """The JSON schema of a plan. Facts are a list, because small models would write prose."""
     line = {"type": "string", "minLength": 10, "maxLength": 120}
     forms = {
         "facts": {"type": "array", "items": line, "minItems": 3, "maxItems": 8},
@@ -261,17 +264,17 @@ def plan_schema(wanted: Sequence[str]) -> dict[str, Any]:
     }
     return {
         "type": "object",
-        "properties": {name: forms[name] for name in wanted},
-        "required": list(wanted),
+        "properties": {name: forms[name] for name in fields},
+        "required": list(fields),
         "additionalProperties": False,
     }
 
 
-def read_plan(said: Completion, wanted: Sequence[str]) -> dict[str, str]:
-    """The planner's answer, facts as lines; raises Drop when it is none."""
+def read_plan(completion: Completion, fields: Sequence[str]) -> dict[str, str]:
+    """Parse the planner's answer, facts as lines; raises Drop when it is malformed."""
     try:
-        found = loads(said.text)
-        plan = {name: found[name] for name in wanted}
+        answer = loads(completion.text)
+        plan = {name: answer[name] for name in fields}
         plan = {name: "\n".join(text) if isinstance(text, list) else text for name, text in plan.items()}
         if empty := [name for name, text in plan.items() if not text.strip()]:
             raise Drop(f"bad_plan: empty {empty[0]}")

@@ -1,4 +1,4 @@
-"""What an application's prompt changes: first answers without it and with it, and the reason for the difference.
+"""The effect of an application's prompt: first answers without and with it, and the reason for the difference.
 
 Source: docs/papers.md#genpi, steps S2 and S3.
 """
@@ -19,12 +19,12 @@ SYSTEM = Message(role="system", content="You are a helpful assistant.")
 
 
 def as_messages(turns: tuple[Turn, ...]) -> tuple[Message, ...]:
-    """A prompt's turns as a model is given them."""
+    """A prompt's turns as messages for a model."""
     return tuple(Message(role=turn.role, content=turn.content) for turn in turns)
 
 
-def warmer(sampling: Sampling) -> Sampling:
-    """For another attempt: at temperature 0 it would say the same again."""
+def warm_sampling(sampling: Sampling) -> Sampling:
+    """Sampling at a temperature of at least 0.7, for another attempt: at 0, the model would repeat its answer."""
     return sampling.model_copy(update={"temperature": max(0.7, sampling.temperature)})
 
 
@@ -50,17 +50,17 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
     def steps(self, row: PseudoInput) -> Steps[SingleTurn]:
         application, tools = row.application, row.application.tools
         persona = load("role_swap/agent").render(row=row, tools=functions_of(tools)) if tools else (SYSTEM,)
-        alone = (SYSTEM, Message(role="user", content=application.for_student(row.pseudo_input)))
-        prompted = (*persona, *as_messages(application.opened(row.pseudo_input)))
-        ask = Request(role="teacher", messages=prompted, sampling=self.sampling, schema_=turn_schema(tools))
-        student, teacher = yield [Request(role="student", messages=alone, sampling=self.sampling), ask]
+        student_messages = (SYSTEM, Message(role="user", content=application.for_student(row.pseudo_input)))
+        teacher_messages = (*persona, *as_messages(application.turns_with(row.pseudo_input)))
+        request = Request(role="teacher", messages=teacher_messages, sampling=self.sampling, schema_=turn_schema(tools))
+        student, teacher = yield [Request(role="student", messages=student_messages, sampling=self.sampling), request]
         try:
             act = read_turn(teacher.text, tools)
         except Drop:
             if self.attempts == 1:
                 raise
-            again = ask.model_copy(update={"sample": 1, "sampling": warmer(self.sampling)})
-            act = yield from ask_until(again, self.attempts - 1, lambda said: read_turn(said.text, tools))
+            retry = request.model_copy(update={"sample": 1, "sampling": warm_sampling(self.sampling)})
+            act = yield from ask_until(retry, self.attempts - 1, lambda completion: read_turn(completion.text, tools))
         outputs = {"student": student.text.strip(), "teacher": as_text(act)}
         if empty := [whose for whose, text in outputs.items() if not text]:
             raise Drop(f"empty_answer: the {empty[0]}'s")
@@ -89,9 +89,9 @@ class Reasons(Recipe[SingleTurn, Reasoned]):
     sampling: Sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=512)
 
     def steps(self, row: SingleTurn) -> Steps[Reasoned]:
-        [said] = yield [
+        [completion] = yield [
             Request(role="author", messages=load("role_swap/reason").render(row=row), sampling=self.sampling)
         ]
-        if not said.text.strip():
+        if not completion.text.strip():
             raise Drop("empty_reason")
-        return Reasoned.child_of(row, self.name, reason=said.text.strip())
+        return Reasoned.child_of(row, self.name, reason=completion.text.strip())

@@ -1,4 +1,4 @@
-"""A dialogue on its way: what each side has seen of it, and when it may end. docs/papers.md#genpi, step S4."""
+"""A dialogue in progress: each side's history, and when it may end. docs/papers.md#genpi, step S4."""
 
 import re
 from collections.abc import Sequence
@@ -7,19 +7,19 @@ from schemas.applications import Application, Turn
 from schemas.calls import Completion, Message
 from schemas.dialogues import Opening
 from schemas.endings import ending_of
-from tasks.generators.dialogues.tools import Act, answered, written
-from tasks.texts.patterns import searched
+from tasks.generators.dialogues.tools import Act, agent_turn, reply_turn
+from tasks.texts.patterns import has_match
 from tasks.texts.words import rouge_l
 
 END = "[END_CONVERSATION]"
 MARKER = re.compile(r"\[?END_CONVERSATION\]?")
 """The end marker as models write it."""
 ECHO = 0.9
-"""ROUGE-L from which one text says the same as another."""
+"""ROUGE-L from which a text counts as an echo of another."""
 
 
-def swapped(turns: Sequence[Turn], start: int) -> tuple[Message, ...]:
-    """A prompt's turns from `start` on as the environment sees them: the agent's are `user`, its own `assistant`."""
+def swap_roles(turns: Sequence[Turn], start: int) -> tuple[Message, ...]:
+    """A prompt's turns from `start` on with the roles swapped, as the environment sees them: the agent is `user`."""
     return tuple(
         Message(role="assistant" if place % 2 else "user", content=turn.content)
         for place, turn in enumerate(turns[start:])
@@ -27,71 +27,75 @@ def swapped(turns: Sequence[Turn], start: int) -> tuple[Message, ...]:
 
 
 class Talk:
-    """A dialogue on its way: what each side has seen, and what was noted about it."""
+    """A dialogue in progress: its turns, each side's history, and counts that its row reports."""
 
     def __init__(
         self, row: Opening, agent: tuple[Message, ...], environment: tuple[Message, ...], note: str = ""
     ) -> None:
-        """note: what only the environment knows; it stands before the agent's first turn, near where it is needed."""
+        """note: what only the environment knows; the environment reads it right before the agent's first turn."""
         self.row = row
         self.note = note
         self.agent, self.environment = list(agent), list(environment)
         self.turns: list[Turn] = []
         self.acts: list[Act] = []
-        self.real: list[str | None] = []
+        self.real_observations: list[str | None] = []
         self.world_over = False
-        self.stray = self.cut = self.again = self.tokens = 0
+        self.stray_markers = self.cut_turns = self.asked_again = self.completion_tokens = 0
 
     @property
     def application(self) -> Application:
         return self.row.application
 
-    def acted(self, act: Act, raw: str) -> None:
-        told = [self.note if not self.acts else "", raw, self.application.environment.reminder]
-        self.turns.append(written(act, len(self.turns)))
+    def add_act(self, act: Act, raw: str) -> None:
+        """Add the agent's turn; raw: the completion's text, as the model wrote it."""
+        parts = [self.note if not self.acts else "", raw, self.application.environment.reminder]
+        self.turns.append(agent_turn(act, len(self.turns)))
         self.acts.append(act)
         self.agent.append(Message(role="assistant", content=raw))
-        self.environment.append(Message(role="user", content="\n\n".join(one for one in told if one)))
+        self.environment.append(Message(role="user", content="\n\n".join(part for part in parts if part)))
 
-    def replied(self, text: str, real: str | None = None) -> None:
-        """real: what the world said to the same turn, if it was asked."""
+    def add_reply(self, text: str, real: str | None = None) -> None:
+        """Add the environment's turn; real: the world's reply to the same act, if it was asked."""
         act = self.acts[-1]
-        self.real.append(real)
+        self.real_observations.append(real)
         head = f"The tool {act.tool} returned:\n" if act.tool else ""
-        text = text.removeprefix(head)  # the prompt's own turns may have taught it to write that, too
-        self.turns.append(answered(text, act, len(self.turns) - 1))
+        text = text.removeprefix(head)  # the model may write the head itself, after the prompt's turns
+        self.turns.append(reply_turn(text, act, len(self.turns) - 1))
         self.agent.append(Message(role="user", content=head + text))
         self.environment.append(Message(role="assistant", content=head + text))
 
     def transcript(self) -> str:
         name = self.application.environment.name
-        said = []
+        lines = []
         for turn in self.turns:
             text = turn.content or " ".join(f"{c.function.name}({c.function.arguments})" for c in turn.tool_calls)
-            said.append(f"{'agent' if turn.role == 'assistant' else name}: {text}")
-        return "\n".join(said)
+            lines.append(f"{'agent' if turn.role == 'assistant' else name}: {text}")
+        return "\n".join(lines)
 
-    def noted(self, said: Completion) -> None:
-        self.tokens += said.completion_tokens
-        self.cut += ending_of(said.finish_reason) != "stop"
+    def count(self, completion: Completion) -> None:
+        """Add a completion to the counts of tokens and of cut turns."""
+        self.completion_tokens += completion.completion_tokens
+        self.cut_turns += ending_of(completion.finish_reason) != "stop"
 
 
 def may_end(talk: Talk) -> bool:
     """The environment may end the dialogue from its second reply on, and never when the agent has just refused."""
     refusal = talk.application.refusal
-    refused = refusal and searched(refusal, talk.acts[-1].text)
+    refused = refusal and has_match(refusal, talk.acts[-1].text)
     return len(talk.acts) > 1 and not refused
 
 
 def echoes(text: str, talk: Talk) -> bool:
-    """Whether a reply only says again what the agent just said, or the input: small models do so when they are lost."""
-    return any(rouge_l(text, other) >= ECHO for other in (talk.acts[-1].text, talk.row.pseudo_input))
+    """Whether a reply only repeats the agent's last turn or the input, as small models do when they are lost."""
+    return any(rouge_l(text, source) >= ECHO for source in (talk.acts[-1].text, talk.row.pseudo_input))
 
 
-def fault_of(said: Completion, talk: Talk) -> str:
-    """Why a reply was not taken."""
-    if not is_end(said.text):
-        return "echoed_turn: the environment says again what it was told" if said.text.strip() else "empty_observation"
+def fault_of(completion: Completion, talk: Talk) -> str:
+    """Why a reply is not allowed: its Drop reason."""
+    if not completion.text.strip():
+        return "empty_observation"
+    if not is_end(completion.text):
+        return "echoed_turn: the environment says again what it was told"
     return "early_end: the end marker was the first reply" if len(talk.acts) == 1 else "early_end: after a refusal"
 
 
@@ -101,7 +105,7 @@ def is_end(text: str) -> bool:
 
 
 def without_marker(text: str, talk: Talk) -> str:
-    """A turn's text; an end marker inside it ends nothing and is taken out."""
-    kept, found = MARKER.subn("", "" if is_end(text) else text)
-    talk.stray += found > 0
+    """A turn's text without end markers: inside a longer turn they end nothing. Counts the turn in `stray_markers`."""
+    kept, markers = MARKER.subn("", "" if is_end(text) else text)
+    talk.stray_markers += markers > 0
     return kept.strip()

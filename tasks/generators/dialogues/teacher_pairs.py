@@ -28,16 +28,16 @@ class AnswerPools(FrameStage):
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         def answer(place: int, whose: str) -> dict[str, Any]:
-            text, ended = row[f"{whose}_output_single"], row[f"{whose}_finish_reason"]
-            return {"answer_index": place, "text": text, "finish_reason": ended, "completion_tokens": 0}
+            text, finish_reason = row[f"{whose}_output_single"], row[f"{whose}_finish_reason"]
+            return {"answer_index": place, "text": text, "finish_reason": finish_reason, "completion_tokens": 0}
 
-        made, dropped = [], []
+        pools, dropped = [], []
         for row in frame.select(self.needs).iter_rows(named=True):
             application = row["application"]
             if row["teacher_calls_tool"]:
                 dropped.append(Dropped(id=row["id"], reason="tool_call"))
                 continue
-            made.append(
+            pools.append(
                 {
                     "id": child_id(row["id"], self.name),
                     "parent_id": row["id"],
@@ -49,7 +49,7 @@ class AnswerPools(FrameStage):
                 }
             )
         schema = pl.DataFrame(arrow_schema(Pool).empty_table()).schema
-        return pl.DataFrame(made, schema=schema), dropped
+        return pl.DataFrame(pools, schema=schema), dropped
 
 
 class TeacherPairs(FrameStage):
@@ -68,20 +68,20 @@ class TeacherPairs(FrameStage):
         def text(place: int) -> pl.Expr:
             return pl.col("answers").list.get(place).struct.field("text")
 
-        broken = [
+        is_filtered = [
             any(ending_of(answer["finish_reason"]) == "content_filter" for answer in answers)
             for answers in frame["answers"].to_list()
         ]
         reasons = frame.select(
             "id",
-            reason=pl.when(pl.Series(broken, dtype=pl.Boolean))
+            reason=pl.when(pl.Series(is_filtered, dtype=pl.Boolean))
             .then(pl.lit("content_filter"))
             .when(text(0) == text(1))
             .then(pl.lit("same_text")),
         )
-        left = frame.filter(reasons["reason"].is_null())
-        pairs = left.with_columns(
-            pl.Series("id", [child_id(row, self.name) for row in left["id"]], dtype=pl.String),
+        usable = frame.filter(reasons["reason"].is_null())
+        pairs = usable.with_columns(
+            pl.Series("id", [child_id(row, self.name) for row in usable["id"]], dtype=pl.String),
             parent_id=pl.col("id"),
             chosen=text(0),
             rejected=text(1),

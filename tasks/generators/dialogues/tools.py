@@ -1,7 +1,7 @@
-"""Tool calls: how a model is asked for one, on any engine, and how it is written into a dialogue, in OpenAI's form.
+"""Tool calls: asking a model for one, on any engine, and writing it into a dialogue, in OpenAI's form.
 
-A turn is asked for as one JSON object, {"turn": {"tool": NAME, "arguments": {...}}} or {"turn": {"say": TEXT}}, by
-schema: that works on every engine, also for models that were never taught tool calls.
+The model answers with one JSON object, by schema: {"turn": {"tool": NAME, "arguments": {...}}} or {"turn": {"say":
+TEXT}}. That works on every engine, even for models that were not trained on tool calls.
 """
 
 from typing import Any, NamedTuple
@@ -40,20 +40,21 @@ def turn_schema(tools: str) -> dict[str, Any] | None:
         }
 
     calls = [
-        form(tool={"type": "string", "enum": [one["name"]]}, arguments=one["parameters"]) for one in functions_of(tools)
+        form(tool={"type": "string", "enum": [function["name"]]}, arguments=function["parameters"])
+        for function in functions_of(tools)
     ]
     return form(turn={"anyOf": [*calls, form(say={"type": "string", "minLength": 1})]})
 
 
 def read_turn(text: str, tools: str) -> Act:
-    """What a model answered to `turn_schema`; raises Drop for what is no turn."""
+    """Parse a model's answer to `turn_schema`; raises Drop for what is no turn."""
     if not tools:
         return Act(text.strip())
     try:
         turn = loads(text)["turn"]
         if "say" in turn:
             return Act(str(turn["say"]).strip())
-        if turn["tool"] not in {one["name"] for one in functions_of(tools)}:
+        if turn["tool"] not in {function["name"] for function in functions_of(tools)}:
             raise Drop(f"malformed_turn: there is no tool {turn['tool']!r:.40}")
         if not isinstance(turn["arguments"], dict):
             raise Drop(f"malformed_turn: the arguments of {turn['tool']} are no object")
@@ -67,7 +68,7 @@ def as_text(act: Act) -> str:
     return f'{{"tool": "{act.tool}", "arguments": {act.arguments}}}' if act.tool else act.text
 
 
-def written(act: Act, place: int) -> Turn:
+def agent_turn(act: Act, place: int) -> Turn:
     """The agent's turn at `place` of a dialogue, as trainers read it."""
     if not act.tool:
         return Turn(role="assistant", content=act.text)
@@ -75,7 +76,7 @@ def written(act: Act, place: int) -> Turn:
     return Turn(role="assistant", content="", tool_calls=(call,))
 
 
-def answered(text: str, act: Act, place: int) -> Turn:
+def reply_turn(text: str, act: Act, place: int) -> Turn:
     """The reply to the agent's turn at `place`."""
     if not act.tool:
         return Turn(role="user", content=text)

@@ -17,7 +17,7 @@ from schemas.errors import InputError
 from schemas.hashing import child_id
 from schemas.rows import Dropped, arrow_schema
 from tasks.frames import FrameStage
-from tasks.generators.dialogues.signs import called
+from tasks.generators.dialogues.signs import calls_as_text
 from tasks.generators.dialogues.talk import END
 from tasks.texts.tokens import USUAL_CHARS_PER_TOKEN, load_tokenizer
 
@@ -29,60 +29,62 @@ GUESS = (
 Message = dict[str, Any]
 
 
-def without_end(turns: Sequence[Message]) -> list[Message]:
-    """The end-trim rule: the last turn goes if it is the environment's and contains the end marker."""
+def trim_end(turns: Sequence[Message]) -> list[Message]:
+    """The end-trim rule: leave out the last turn if it is the environment's and contains the end marker."""
     ends = bool(turns) and turns[-1]["role"] != "assistant" and END in turns[-1]["content"]
     return list(turns[:-1] if ends else turns)
 
 
-def said(role: str, content: str) -> Message:
+def message_of(role: str, content: str) -> Message:
     return {"role": role, "content": content, "tool_calls": [], "tool_call_id": ""}
 
 
 def sft_messages(row: Mapping[str, Any], application: Application) -> list[Message]:
-    """The student's input, then the dialogue: what the model must do without the prompt."""
-    return [said("user", application.for_student(row["pseudo_input"])), *without_end(row["turns"])]
+    """The student's input, then the dialogue: the model learns to hold it without the prompt."""
+    return [message_of("user", application.for_student(row["pseudo_input"])), *trim_end(row["turns"])]
 
 
 def prompt_generation_messages(row: Mapping[str, Any], application: Application) -> list[Message]:
-    """Input, bad and good output; the whole prompt and the reason are the target."""
-    asked = (
+    """The input with a bad and a good output; the target is the whole prompt and the reason."""
+    question = (
         f"{GUESS}\n\n### Input\n{row['pseudo_input']}\n\n### Bad Output\n{row['student_output_single']}"
         f"\n\n### Good Output\n{row['teacher_output_single']}"
     )
     return [
-        said("user", asked),
-        said("assistant", f"### Context\n{application.context}\n\n### Reason\n{row['reason']}"),
+        message_of("user", question),
+        message_of("assistant", f"### Context\n{application.context}\n\n### Reason\n{row['reason']}"),
     ]
 
 
 def label_mask(tokenizer: Any, messages: Sequence[Message], *, most: int | None = None) -> tuple[list[int], list[int]]:
     """(input_ids, labels) as the joint loss trains them: labels are -100 but for the assistant's tokens.
 
-    Each assistant turn's labels run to its end of turn, which is trained, too; what the template puts before (a BOS, a
-    role's header) is not. most: tokens that are trained of each turn at most (the paper's target_max_len 512).
+    The labels of an assistant turn include its end-of-turn token, but not what the template puts before the turn (a
+    BOS, a role's header). most: how many tokens of a turn are trained at most (the paper's target_max_len, 512).
     """
     ids: list[int] = []
     labels: list[int] = []
 
-    def rendered(upto: int, prompt: bool) -> list[int]:
-        found: list[int] = tokenizer.apply_chat_template(
+    def render(upto: int, prompt: bool) -> list[int]:
+        token_ids: list[int] = tokenizer.apply_chat_template(
             list(messages[:upto]), add_generation_prompt=prompt, tokenize=True, return_dict=False
         )
-        return found
+        return token_ids
 
     for place, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before, after = rendered(place, True), rendered(place + 1, False)
+        before, after = render(place, True), render(place + 1, False)
         if after[: len(before)] != before or before[: len(ids)] != ids:
             raise InputError("this chat template rewrites earlier turns, so its assistant turns cannot be told apart")
         target = after[len(before) :]
-        ends = [at for at, token in enumerate(target) if token == tokenizer.eos_token_id]
-        trained = ends[-1] + 1 if ends else len(target)  # what follows, such as a line break, belongs to the template
+        ends = [position for position, token in enumerate(target) if token == tokenizer.eos_token_id]
+        trained_count = ends[-1] + 1 if ends else len(target)  # a line break after it belongs to the template
         if most is not None:
-            trained = min(trained, most)
-        labels += [IGNORED] * (len(before) - len(ids)) + target[:trained] + [IGNORED] * (len(target) - trained)
+            trained_count = min(trained_count, most)
+        labels += (
+            [IGNORED] * (len(before) - len(ids)) + target[:trained_count] + [IGNORED] * (len(target) - trained_count)
+        )
         ids = after
     return ids, labels
 
@@ -117,24 +119,24 @@ class TrainingRows(FrameStage):
         kept: dict[tuple[str, str], int] = {}
         for row in dialogues:
             kept[input_of(row)] = kept.get(input_of(row), 0) + row["kept"]
-        made: list[dict[str, Any]] = []
-        told: set[tuple[str, str]] = set()
+        rows: list[dict[str, Any]] = []
+        prompted_inputs: set[tuple[str, str]] = set()
         dropped: list[Dropped] = []
         for row in dialogues:
             application = Application.model_validate(row["application"])
             ratio = application.joint_ratio if self.joint_ratio is None else self.joint_ratio
-            before = len(made)
+            before = len(rows)
             if row["kept"]:
                 weight = ratio / kept[input_of(row)]
-                made.append(self.row(row, application, "sft", sft_messages(row, application), ratio, weight))
-            if input_of(row) not in told:
-                told.add(input_of(row))
+                rows.append(self.row(row, application, "sft", sft_messages(row, application), ratio, weight))
+            if input_of(row) not in prompted_inputs:
+                prompted_inputs.add(input_of(row))
                 messages = prompt_generation_messages(row, application)
-                made.append(self.row(row, application, "prompt_generation", messages, ratio, 1 - ratio))
-            if len(made) == before:
+                rows.append(self.row(row, application, "prompt_generation", messages, ratio, 1 - ratio))
+            if len(rows) == before:
                 dropped.append(Dropped(id=row["id"], reason=f"cut_by_{row['cut_by']}"))
         schema = pl.DataFrame(arrow_schema(TrainingRow).empty_table()).schema
-        return pl.DataFrame(made, schema=schema), dropped
+        return pl.DataFrame(rows, schema=schema), dropped
 
     def row(
         self,
@@ -145,8 +147,8 @@ class TrainingRows(FrameStage):
         ratio: float,
         weight: float,
     ) -> dict[str, Any]:
-        said = [message for message in messages if message["role"] == "assistant"]
-        targets = [message["content"] or called(message["tool_calls"]) for message in said]
+        agent_turns = [message for message in messages if message["role"] == "assistant"]
+        targets = [message["content"] or calls_as_text(message["tool_calls"]) for message in agent_turns]
         return {
             "id": child_id(row["id"], kind),
             "parent_id": row["id"],
@@ -161,5 +163,5 @@ class TrainingRows(FrameStage):
 
 
 def input_of(row: Mapping[str, Any]) -> tuple[str, str]:
-    """What the branches of one input have in common."""
+    """The key of an input, which all its branches share."""
     return row["application"]["id"], row["pseudo_input"]

@@ -1,4 +1,4 @@
-"""Judging a model on a bench: its answers, one judgement per rubric, several runs, and the means.
+"""Judging a model on a bench: its answers, a judgement per rubric, several runs, and their means.
 
 Source: docs/papers.md#multifaceted, "judging".
 """
@@ -24,8 +24,8 @@ from tasks.scorers.verdicts import LOWEST, judgement_of, present_mean
 class Judged(Recipe[BenchRow, JudgedRow]):
     """Bench row -> in each of `runs`, an answer of the student, and the judge's score of it under each rubric.
 
-    A judgement without a score from 1 to 5 is asked for again, its fault named; after `attempts` the score is missing
-    (None), and so are all of an answer that could not be had. An empty answer scores 1, unasked.
+    A judgement without a score from 1 to 5 is asked for again, with its fault; after `attempts` the score is missing
+    (None). A failed answer has no scores; an empty one scores 1 without a judge.
     Source: docs/papers.md#multifaceted, "judging".
     """
 
@@ -43,16 +43,16 @@ class Judged(Recipe[BenchRow, JudgedRow]):
         return self.runs * (1 + self.rubrics * self.attempts)
 
     def tokens_per_row(self) -> int:
-        judged = self.rubrics * self.attempts * self.judging.max_tokens
-        return self.runs * (self.sampling.max_tokens + judged)
+        judge_tokens = self.rubrics * self.attempts * self.judging.max_tokens
+        return self.runs * (self.sampling.max_tokens + judge_tokens)
 
     def steps(self, row: BenchRow) -> Steps[JudgedRow]:
         user = Message(role="user", content=row.prompt)
-        asked = (Message(role="system", content=row.system), user) if row.system else (user,)
-        answers = yield Request(role="student", messages=asked, sampling=self.sampling, optional=True).sampled(
+        messages = (Message(role="system", content=row.system), user) if row.system else (user,)
+        answers = yield Request(role="student", messages=messages, sampling=self.sampling, optional=True).sampled(
             self.runs
         )
-        wanted = [(run, rubric) for run, one in enumerate(answers) if one.text.strip() for rubric in row.rubrics]
+        asks = [(run, rubric) for run, answer in enumerate(answers) if answer.text.strip() for rubric in row.rubrics]
         requests = [
             Request(
                 role="judge",
@@ -63,32 +63,34 @@ class Judged(Recipe[BenchRow, JudgedRow]):
                 sample=run * MOST_ATTEMPTS,  # another run is another judgement, even of an equal answer
                 optional=True,
             )
-            for run, rubric in wanted
+            for run, rubric in asks
         ]
         judgements = Judgements()
-        found = yield from judgements.ask(requests, self.attempts, judgement_of)
+        verdicts = yield from judgements.ask(requests, self.attempts, judgement_of)
         scores: list[list[int | None]] = [[] for _ in range(self.runs)]
         feedbacks: list[list[str]] = [[] for _ in range(self.runs)]
-        for (run, _), one in zip(wanted, found, strict=True):
-            feedbacks[run].append(one[0] if one else "")
-            scores[run].append(one[1] if one else None)
+        for (run, _), verdict in zip(asks, verdicts, strict=True):
+            feedback, score = verdict or ("", None)
+            feedbacks[run].append(feedback)
+            scores[run].append(score)
         for run, answer in enumerate(answers):
             if not scores[run]:
                 scores[run] = [None if answer.error else LOWEST] * len(row.rubrics)
         return JudgedRow.child_of(
             row,
             self.name,
-            answers=tuple(one.text for one in answers),
+            answers=tuple(answer.text for answer in answers),
             scores=tuple(map(tuple, scores)),
-            feedbacks=tuple(tuple(one) for one in feedbacks),
+            feedbacks=tuple(map(tuple, feedbacks)),
             **judgements.columns(),
         )
 
 
 class BenchScores(FrameStage):
-    """Judged rows -> with `run_scores`: per run, the mean of the row's scores that are there (null: none is).
+    """Judged rows -> with `run_scores`: per run, the mean of the row's scores that are not missing (null: all are).
 
-    Drops: no_score, in no run. Source: docs/papers.md#multifaceted, "judging"; the rule for missing scores is ours.
+    Drops: no_score, where no run has one. Source: docs/papers.md#multifaceted, "judging"; the rule for missing scores
+    is ours.
     """
 
     name: ClassVar = "bench_scores"
@@ -99,12 +101,12 @@ class BenchScores(FrameStage):
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         means = [[present_mean(run) for run in runs] for runs in frame["scores"].to_list()]
         scored = frame.with_columns(pl.Series("run_scores", means, dtype=pl.List(pl.Float64)))
-        some = pl.col("run_scores").list.drop_nulls().list.len() > 0
-        return scored.filter(some), [Dropped(id=row, reason="no_score") for row in scored.filter(~some)["id"]]
+        has_score = pl.col("run_scores").list.drop_nulls().list.len() > 0
+        return scored.filter(has_score), [Dropped(id=row, reason="no_score") for row in scored.filter(~has_score)["id"]]
 
 
 class BenchResult(NamedTuple):
-    """Of one model, or one dimension. spread: the sample standard deviation over runs; None for a single run."""
+    """A result, overall or of a dimension. spread: the sample standard deviation over runs; None for a single run."""
 
     name: str
     score: float | None
@@ -113,26 +115,26 @@ class BenchResult(NamedTuple):
     missing: int
 
 
-def over_runs(name: str, per_row: Sequence[Sequence[float | None]]) -> BenchResult:
+def summarize_runs(name: str, per_row: Sequence[Sequence[float | None]]) -> BenchResult:
     """Mean over rows of each run (rows without a score are left out and counted), then the mean over runs.
 
     per_row: per row, one number per run.
     """
     runs = [present_mean(run) for run in zip(*per_row, strict=True)]
-    there = [run for run in runs if run is not None]
+    scores = [run for run in runs if run is not None]
     missing = sum(score is None for row in per_row for score in row)
-    return BenchResult(name, present_mean(runs), stdev(there) if len(there) > 1 else None, tuple(runs), missing)
+    return BenchResult(name, present_mean(runs), stdev(scores) if len(scores) > 1 else None, tuple(runs), missing)
 
 
 def bench_results(rows: pl.DataFrame) -> list[BenchResult]:
-    """First the model's, the mean over rows of their run_scores; then one for each dimension of the preference sets.
+    """The model's result, from its rows' run_scores; then one for each dimension of the preference sets.
 
-    rows: what BenchScores made.
+    rows: of BenchScores.
     """
-    of: dict[str, list[list[float | None]]] = {}
+    scores_of: dict[str, list[list[float | None]]] = {}
     sets: list[list[dict[str, Any]]] = rows["preference_set"].to_list()
     for values, runs in zip(sets, rows["scores"].to_list(), strict=True):
         for place, value in enumerate(values):
-            of.setdefault(value["dimension"], []).append([run[place] for run in runs])
-    dimensions = (over_runs(name, scores) for name, scores in of.items())
-    return [over_runs("all rubrics", rows["run_scores"].to_list()), *dimensions]
+            scores_of.setdefault(value["dimension"], []).append([run[place] for run in runs])
+    dimensions = (summarize_runs(name, scores) for name, scores in scores_of.items())
+    return [summarize_runs("all rubrics", rows["run_scores"].to_list()), *dimensions]

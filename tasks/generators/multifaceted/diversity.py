@@ -18,15 +18,15 @@ from tasks.vectors.embeddings import embed, embedder_name
 
 LONGEST = 20_000  # characters of a response that are compared
 FLAGGED = 0.7
-"""ROUGE-L from which two descriptions of a dimension are called alike."""
+"""ROUGE-L above which two descriptions of a dimension count as alike."""
 
 
 def pairwise_rouge(texts: Sequence[str]) -> list[float]:
     """ROUGE-L of every two texts."""
-    return [rouge_l(one, other) for one, other in combinations(texts, 2)]
+    return [rouge_l(first, second) for first, second in combinations(texts, 2)]
 
 
-def spread(vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> float | None:
+def mean_cosine_distance(vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> float | None:
     """Mean cosine distance of every two of these unit vectors, without forming the pairs; None for fewer than two."""
     count = len(vectors)
     if count < 2:
@@ -57,21 +57,21 @@ class Diversity(FrameStage):
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         vectors = embed(self.embedder, frame["systems"].explode(empty_as_null=False).to_list(), store)
-        descriptions, most, systems, responses, at = [], [], [], [], 0
+        descriptions, most_alike, systems, responses, start = [], [], [], [], 0
         for row in frame.iter_rows(named=True):
             by_dimension = [
-                pairwise_rouge([one["description"] for one in values]) for values in zip(*row["sets"], strict=True)
+                pairwise_rouge([value["description"] for value in values]) for values in zip(*row["sets"], strict=True)
             ]
             descriptions.append([float(np.mean(pairs)) if pairs else 0.0 for pairs in by_dimension])
-            most.append(max((alike for pairs in by_dimension for alike in pairs), default=0.0))
-            systems.append(spread(vectors[at : at + len(row["systems"])]))
-            at += len(row["systems"])
+            most_alike.append(max((alike for pairs in by_dimension for alike in pairs), default=0.0))
+            systems.append(mean_cosine_distance(vectors[start : start + len(row["systems"])]))
+            start += len(row["systems"])
             pairs = pairwise_rouge([response["text"][:LONGEST] for response in row["responses"]])
             responses.append(float(np.mean(pairs)) if pairs else 0.0)
         return frame.with_columns(
             pl.Series("description_rouge_l", descriptions, dtype=pl.List(pl.Float64)),
-            pl.Series("most_alike", most, dtype=pl.Float64),
-            pl.Series("alike", [value > FLAGGED for value in most], dtype=pl.Boolean),
+            pl.Series("most_alike", most_alike, dtype=pl.Float64),
+            pl.Series("alike", [highest > FLAGGED for highest in most_alike], dtype=pl.Boolean),
             pl.Series("system_spread", systems, dtype=pl.Float64),
             pl.Series("response_rouge_l", responses, dtype=pl.Float64),
         ), []

@@ -1,4 +1,4 @@
-"""Which instructions are used: no duplicates, no system or persona message, wanted languages and lengths.
+"""Filtering instructions: no duplicates, no system or persona message, only some languages and lengths.
 
 Source: docs/papers.md#multifaceted, "filter"; the paper names duplicates and persona messages, the rest is ours.
 """
@@ -29,7 +29,7 @@ ROLES = re.compile(r"^\W*(system\s*:\s*you |<\|system\|>|<\|im_start\|>system|<<
 
 
 class FilterInstructions(FrameStage):
-    """Keeps the instructions that can be given any system message.
+    """Keeps the instructions that any system message may precede.
 
     Drops, by reason, in this order: has_system, persona, too_short, too_long, language, duplicate (the
     first in order of id stays). Source: docs/papers.md#multifaceted, "filter".
@@ -46,8 +46,8 @@ class FilterInstructions(FrameStage):
     keep_personas: bool = False
     rows_per_part: int = Field(256, ge=1)
 
-    def parts_begin(self, made: pa.Table) -> list[int]:
-        return even_parts(made, self.rows_per_part)
+    def parts_begin(self, table: pa.Table) -> list[int]:
+        return even_parts(table, self.rows_per_part)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         dropped: list[Dropped] = []
@@ -68,13 +68,13 @@ class FilterInstructions(FrameStage):
         return frame.filter(pl.Series(kept, dtype=pl.Boolean)), dropped
 
     def fault_of(self, row: Mapping[str, Any]) -> str:
-        """What is wrong with one instruction by itself, `reason: detail`; empty when nothing is."""
+        """The fault of one instruction by itself, as `reason: detail`; empty if it has none."""
         prompt = row["prompt"].strip()
         if not self.keep_personas:
             if row["system"] and row["system"].strip():
                 return f"has_system: {row['system']}"
-            if found := PERSONA.match(prompt) or ROLES.match(prompt):
-                return f"persona: {found.group().strip()}"
+            if match := PERSONA.match(prompt) or ROLES.match(prompt):
+                return f"persona: {match.group().strip()}"
         if len(prompt) < self.min_chars:
             return f"too_short: {len(prompt)} characters"
         if len(prompt) > self.max_chars:

@@ -18,7 +18,7 @@ from schemas.multifaceted import Split, Value, WithSets
 from schemas.rows import Instruction
 from schemas.taxonomy import LONGEST_VALUE, Dimension, Taxonomy
 from schemas.texts import normalised, one_line
-from tasks.generators.multifaceted.coverage import drawn, parted
+from tasks.generators.multifaceted.coverage import deal_seeds, split_taxonomy
 from tasks.prompts import load
 from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_all, read_json
 from tasks.texts.tokens import FEWEST_CHARS_PER_TOKEN
@@ -26,7 +26,7 @@ from tasks.texts.words import rouge_l
 
 FIELDS = ("subdimension", "preference", "description")
 LONGEST = {"subdimension": LONGEST_VALUE, "preference": LONGEST_VALUE, "description": 300}  # characters
-ALIKE = 0.7  # mean ROUGE-L of the descriptions from which two sets of one instruction are near-equal
+ALIKE = 0.7  # mean ROUGE-L of the descriptions above which two sets of one instruction are near-equal
 
 
 class PreferenceSets(Recipe[Instruction, WithSets]):
@@ -34,7 +34,7 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
 
     sampler: `balanced` deals each set its subdimensions and seed values (coverage.py, beside this file); `model` shows
     the taxonomy and lets the model choose, as the paper does. A share of instructions and of values is kept for the
-    bench. A set that is malformed, or near-equal to another of its instruction, is asked for again, its fault named.
+    bench. A set that is malformed, or near-equal to another of its instruction, is asked for again, with its fault.
 
     Drops: bad_preference_set, several_values, empty_value, repeated_value, reserved_value, alike_sets.
     Source: docs/papers.md#multifaceted, step S1.
@@ -54,8 +54,8 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
 
     @cached_property
     def sides(self) -> dict[Split, Taxonomy]:
-        """The values that each split may have. Raises InputError when a dimension has too few."""
-        train, bench = parted(self.taxonomy, self.held_out if self.bench_share else 0)
+        """The values that each split may use. Raises InputError when a dimension has too few."""
+        train, bench = split_taxonomy(self.taxonomy, self.held_out if self.bench_share else 0)
         sides: dict[Split, Taxonomy] = {"train": train, "bench": bench}
         for split, side in sides.items():
             for dimension in side.dimensions:
@@ -67,10 +67,10 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
                     )
         return sides
 
-    def taken(self, dimension: str, split: Split) -> set[str]:
-        """The normalised seeds of a dimension that only the other split may have."""
+    def reserved_seeds(self, dimension: str, split: Split) -> set[str]:
+        """The normalised seeds of a dimension that only the other split may use."""
         seeds = {
-            name: {seed for one in side.dimensions if one.name == dimension for seed in one.seeds}
+            name: {seed for part in side.dimensions if part.name == dimension for seed in part.seeds}
             for name, side in self.sides.items()
         }
         return (seeds["train"] | seeds["bench"]) - seeds[split]
@@ -79,9 +79,9 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
         return self.count * self.attempts
 
     def split_of(self, row: Instruction) -> Split:
-        """By the prompt's hash, so that no prompt is ever in both, and rows that are added move none."""
-        at = int.from_bytes(digest(["bench", normalised(row.prompt)], size=6), "big") / 2**48
-        return "bench" if at < self.bench_share else "train"
+        """The split, by the prompt's hash: a prompt is never in both, and more rows move none."""
+        share = int.from_bytes(digest(["bench", normalised(row.prompt)], size=6), "big") / 2**48
+        return "bench" if share < self.bench_share else "train"
 
     def steps(self, row: Instruction) -> Steps[WithSets]:
         split = self.split_of(row)
@@ -89,43 +89,42 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
         dealt: list[dict[str, tuple[str, str]]] = [{} for _ in range(self.count)]
         if self.sampler == "balanced":
             for dimension in side.dimensions:
-                seeds = drawn(dimension, [self.sampling.seed, normalised(row.prompt)], self.count)
-                for one, seed in zip(dealt, seeds, strict=True):
-                    one[dimension.name] = seed
+                seeds = deal_seeds(dimension, [self.sampling.seed, normalised(row.prompt)], self.count)
+                for seeds_of_set, seed in zip(dealt, seeds, strict=True):
+                    seeds_of_set[dimension.name] = seed
         template = load("multifaceted/preference_set")
-        taken = {dimension.name: self.taken(dimension.name, split) for dimension in side.dimensions}
+        reserved = {dimension.name: self.reserved_seeds(dimension.name, split) for dimension in side.dimensions}
         requests = [
             Request(
                 role="teacher",
-                messages=template.render(row=row, taxonomy=side, dealt=one, place=n + 1, count=self.count),
+                messages=template.render(row=row, taxonomy=side, dealt=seeds_of_set, place=n + 1, count=self.count),
                 sampling=self.sampling,
-                schema_=preference_schema(side, self.sampling.max_tokens, free=not one),
+                schema_=preference_schema(side, self.sampling.max_tokens, free=not seeds_of_set),
                 sample=n * MOST_ATTEMPTS,  # sets never share a sample, however many attempts there are
             )
-            for n, one in enumerate(dealt)
+            for n, seeds_of_set in enumerate(dealt)
         ]
 
-        def parse(place: int, said: Completion) -> tuple[Value, ...]:
-            values = parse_values(said, self.taxonomy, dealt[place])
+        def parse(place: int, completion: Completion) -> tuple[Value, ...]:
+            values = parse_values(completion, self.taxonomy, dealt[place])
             for value in values:
-                if normalised(value.preference) in taken[value.dimension]:
+                if normalised(value.preference) in reserved[value.dimension]:
                     raise Drop(f"reserved_value: {value.preference!r} is kept for another split; take another value")
             return values
 
-        sets = yield from ask_all(requests, self.attempts, parse, near_equal)
+        sets = yield from ask_all(requests, self.attempts, parse, find_near_equal)
         return WithSets.child_of(row, self.name, split=split, sets=tuple(sets))
 
 
 def preference_schema(taxonomy: Taxonomy, max_tokens: int, *, free: bool) -> dict[str, Any]:
     """The JSON schema of one preference set: an object per dimension, in order, with bounded strings.
 
-    It is the same for every instruction, because engines and servers compile each new one. free: the model names the
+    It is the same for every instruction, because engines and servers compile each new schema. free: the model names the
     subdimension, too.
     """
 
-    room = (
-        FEWEST_CHARS_PER_TOKEN * max_tokens // len(taxonomy.dimensions) - LONGEST_VALUE
-    )  # so that max_tokens cuts nothing
+    # so that max_tokens cuts nothing off
+    room = FEWEST_CHARS_PER_TOKEN * max_tokens // len(taxonomy.dimensions) - LONGEST_VALUE
     longest = max(60, min(LONGEST["description"], room))
 
     def value(dimension: Dimension) -> dict[str, Any]:
@@ -149,72 +148,74 @@ def preference_schema(taxonomy: Taxonomy, max_tokens: int, *, free: bool) -> dic
     }
 
 
-def parse_values(said: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple[str, str]]) -> tuple[Value, ...]:
-    """Read one value per dimension, in the taxonomy's order; raises Drop that says what is wrong."""
-    found = read_json(said, "bad_preference_set")
-    if missing := [dimension.name for dimension in taxonomy.dimensions if dimension.name not in found]:
+def parse_values(completion: Completion, taxonomy: Taxonomy, dealt: Mapping[str, tuple[str, str]]) -> tuple[Value, ...]:
+    """Parse one value per dimension, in the taxonomy's order; raises Drop with the fault."""
+    answer = read_json(completion, "bad_preference_set")
+    if missing := [dimension.name for dimension in taxonomy.dimensions if dimension.name not in answer]:
         raise Drop(f"bad_preference_set: it had no value for {', '.join(missing)}")
     values: list[Value] = []
     for dimension in taxonomy.dimensions:
-        given = found[dimension.name]
-        if isinstance(given, list):
-            raise Drop(f"several_values: {dimension.name} had {len(given)} values; give exactly one")
-        fixed = dealt.get(dimension.name)
-        if isinstance(given, dict) and fixed:
-            given = {**given, "subdimension": fixed[0]}
-        if not isinstance(given, dict) or not all(isinstance(given.get(field), str) for field in FIELDS):
+        entry = answer[dimension.name]
+        if isinstance(entry, list):
+            raise Drop(f"several_values: {dimension.name} had {len(entry)} values; give exactly one")
+        seed = dealt.get(dimension.name)
+        if isinstance(entry, dict) and seed:
+            entry = {**entry, "subdimension": seed[0]}
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(field), str) for field in FIELDS):
             raise Drop(f"bad_preference_set: {dimension.name} must have the texts {', '.join(FIELDS)}")
-        texts = {field: one_line(given[field]) for field in FIELDS}
+        texts = {field: one_line(entry[field]) for field in FIELDS}
         texts["preference"] = texts["preference"].strip(' ,;:."')
         if long := [field for field, most in LONGEST.items() if len(texts[field]) > most]:
             raise Drop(f"bad_preference_set: the {long[0]} of {dimension.name} had over {LONGEST[long[0]]} characters")
         if empty := [field for field, text in texts.items() if not any(map(str.isalnum, text))]:
             raise Drop(f"empty_value: the {empty[0]} of {dimension.name} was empty")
-        value = value_of(dimension, texts, fixed)
+        value = value_of(dimension, texts, seed)
         if normalised(value.preference) in map(normalised, (value.dimension, value.subdimension)):
             raise Drop(
                 f"empty_value: the preference of {dimension.name} only names its subdimension; say what is wanted"
             )
         values.append(value)
-    said_most, times = Counter(normalised(value.preference) for value in values).most_common(1)[0]
+    commonest, times = Counter(normalised(value.preference) for value in values).most_common(1)[0]
     if times > max(1, len(values) // 2):
-        raise Drop(f"repeated_value: {times} dimensions had the same preference, {said_most!r}; each has its own")
+        raise Drop(f"repeated_value: {times} dimensions had the same preference, {commonest!r}; each has its own")
     return tuple(values)
 
 
 def value_of(dimension: Dimension, texts: Mapping[str, str], dealt: tuple[str, str] | None) -> Value:
-    """A value in the taxonomy's own spelling where it is one of its seeds, and where it comes from."""
-    known = {normalised(one.name): one.name for one in dimension.subdimensions}
-    subdimension = known.get(normalised(texts["subdimension"]), texts["subdimension"])
-    under, seed = dimension.seeds.get(normalised(texts["preference"]), ("", ""))
-    fits = seed and under == subdimension
+    """A value with its origin; a seed or subdimension of the taxonomy gets the taxonomy's spelling."""
+    spelling = {normalised(part.name): part.name for part in dimension.subdimensions}
+    subdimension = spelling.get(normalised(texts["subdimension"]), texts["subdimension"])
+    subdimension_of_seed, seed = dimension.seeds.get(normalised(texts["preference"]), ("", ""))
+    is_seed = seed and subdimension_of_seed == subdimension
     return Value(
         dimension=dimension.name,
         subdimension=subdimension,
-        preference=seed if fits else texts["preference"],
+        preference=seed if is_seed else texts["preference"],
         description=texts["description"],
-        origin="seed" if fits else "new_value" if subdimension in known.values() else "new_subdimension",
+        origin="seed" if is_seed else "new_value" if subdimension in spelling.values() else "new_subdimension",
         seed=dealt[1] if dealt else "",
     )
 
 
-def likeness(one: Sequence[Value], other: Sequence[Value]) -> float:
-    """How alike two sets are: the mean ROUGE-L of their descriptions, dimension by dimension."""
-    both = [rouge_l(a.description, b.description) for a, b in zip(one, other, strict=True)]
-    return sum(both) / len(both)
+def set_similarity(first: Sequence[Value], second: Sequence[Value]) -> float:
+    """The mean ROUGE-L of two sets' descriptions, dimension by dimension."""
+    scores = [rouge_l(a.description, b.description) for a, b in zip(first, second, strict=True)]
+    return sum(scores) / len(scores)
 
 
-def same_preferences(one: Sequence[Value], other: Sequence[Value]) -> bool:
-    return all(normalised(a.preference) == normalised(b.preference) for a, b in zip(one, other, strict=True))
+def same_preferences(first: Sequence[Value], second: Sequence[Value]) -> bool:
+    return all(normalised(a.preference) == normalised(b.preference) for a, b in zip(first, second, strict=True))
 
 
-def near_equal(sets: Sequence[tuple[Value, ...] | None]) -> dict[int, Drop]:
-    """The later one of every two sets that are near-equal."""
-    found: dict[int, Drop] = {}
+def find_near_equal(sets: Sequence[tuple[Value, ...] | None]) -> dict[int, Drop]:
+    """By place, a Drop for the later one of every two near-equal sets."""
+    faults: dict[int, Drop] = {}
     for a, b in combinations(range(len(sets)), 2):
-        one, other = sets[a], sets[b]
-        if one and other and a not in found and (likeness(one, other) > ALIKE or same_preferences(one, other)):
-            found[b] = Drop(
+        first, second = sets[a], sets[b]
+        if not first or not second or a in faults:
+            continue
+        if set_similarity(first, second) > ALIKE or same_preferences(first, second):
+            faults[b] = Drop(
                 "alike_sets: it described nearly the same person as another one; say what sets this person apart"
             )
-    return found
+    return faults

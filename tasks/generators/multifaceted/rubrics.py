@@ -1,4 +1,4 @@
-"""Bench rows: for each value of a bench variant, a rubric that tells whether a response honours it.
+"""Bench rows: for each value of a bench variant, a rubric that scores whether a response honours it.
 
 Source: docs/papers.md#multifaceted, "bench".
 """
@@ -15,12 +15,12 @@ from tasks.recipe import Recipe, Steps, ask_all, read_json
 
 
 def rubric_schema() -> dict[str, Any]:
-    """Criteria, and a description of each score."""
+    """The JSON schema of a rubric: criteria, and a description of each score."""
 
     def text(least: int, most: int) -> dict[str, Any]:
         return {"type": "string", "minLength": least, "maxLength": most}
 
-    def whole(properties: Mapping[str, Any]) -> dict[str, Any]:
+    def closed_object(properties: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "type": "object",
             "properties": dict(properties),
@@ -28,8 +28,8 @@ def rubric_schema() -> dict[str, Any]:
             "additionalProperties": False,
         }
 
-    scores = whole(dict.fromkeys(SCORES, text(10, 300)))
-    return whole({"criteria": text(10, 300), "score_descriptions": scores})
+    scores = closed_object(dict.fromkeys(SCORES, text(10, 300)))
+    return closed_object({"criteria": text(10, 300), "score_descriptions": scores})
 
 
 class Rubrics(Recipe[Variant, BenchRow]):
@@ -59,5 +59,7 @@ class Rubrics(Recipe[Variant, BenchRow]):
             )
             for value in row.preference_set
         ]
-        rubrics = yield from ask_all(requests, self.attempts, lambda _, said: Rubric.of(read_json(said, "bad_rubric")))
+        rubrics = yield from ask_all(
+            requests, self.attempts, lambda _, completion: Rubric.of(read_json(completion, "bad_rubric"))
+        )
         return BenchRow.child_of(row, self.name, reference_answer=row.output, rubrics=tuple(rubrics))

@@ -4,6 +4,7 @@ Source: docs/papers.md#multifaceted, "splits".
 """
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,22 +26,22 @@ Preferences = Mapping[str, Mapping[str, str]]
 PAIR_SCHEMA = pl.DataFrame(arrow_schema(AlignedPair).empty_table()).schema
 
 
-def picks(seed: int, prompt: str, count: int) -> tuple[int, list[int]]:
-    """(i, the order in which the others are tried as j): uniform over seeds, whatever else is in the data."""
+def pick_sets(seed: int, prompt: str, count: int) -> tuple[int, list[int]]:
+    """(i, the order in which the other sets are tried as j): uniform over seeds, independent of other rows."""
     draw = int.from_bytes(digest(["pick", seed, normalised(prompt)]), "big")
     draw, chosen = divmod(draw, count)
-    left = [n for n in range(count) if n != chosen]
+    remaining = [n for n in range(count) if n != chosen]
     order = []
-    while left:
-        draw, place = divmod(draw, len(left))
-        order.append(left.pop(place))
+    while remaining:
+        draw, place = divmod(draw, len(remaining))
+        order.append(remaining.pop(place))
     return chosen, order
 
 
 class Variants(FrameStage):
     """Instructions with their sets -> a row per set: its system message and, where there is one, its response.
 
-    One of each instruction's is `picked`, at random by seed: it makes `small`, and it is what its pair is aligned to.
+    One variant of each instruction is `picked`, at random by seed: `small` and the aligned pair are made from it.
     """
 
     name: ClassVar = "variants"
@@ -55,12 +56,12 @@ class Variants(FrameStage):
         return self.sets
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        made = []
+        variants = []
         for row in frame.iter_rows(named=True):
-            picked, _ = picks(self.seed, row["prompt"], len(row["sets"]))
+            picked, _ = pick_sets(self.seed, row["prompt"], len(row["sets"]))
             for n, (values, system) in enumerate(zip(row["sets"], row["systems"], strict=True)):
                 response = row["responses"][n] if "responses" in row else {"text": "", "finish_reason": ""}
-                made.append(
+                variants.append(
                     {
                         **{name: row[name] for name in ("prompt", "source", "note", "split")},
                         "id": child_id(row["id"], n),
@@ -73,14 +74,14 @@ class Variants(FrameStage):
                         "finish_reason": response["finish_reason"],
                     }
                 )
-        return pl.DataFrame(made, schema=VARIANT_SCHEMA), []
+        return pl.DataFrame(variants, schema=VARIANT_SCHEMA), []
 
 
 class AlignedPairs(FrameStage):
     """Instructions with responses -> the picked set's response over another set's, under the picked system message.
 
-    The rejected one is drawn from the others; one that is the same text, or that a content filter broke off, is passed
-    over. Drops: same_response, one_set, content_filter (the picked one, or all the others, were broken off).
+    The rejected response is drawn from the others, without equal texts and those that a content filter broke off.
+    Drops: same_response, one_set, content_filter (it broke off the picked response, or all others).
     Source: docs/papers.md#multifaceted, "splits".
     """
 
@@ -92,36 +93,36 @@ class AlignedPairs(FrameStage):
     seed: int = Field(0, ge=0)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        made, dropped = [], []
+        pairs, dropped = [], []
         for row in frame.iter_rows(named=True):
             texts = [response["text"] for response in row["responses"]]
-            chosen, others = picks(self.seed, row["prompt"], len(texts))
-            unlike = [n for n in others if normalised(texts[n]) != normalised(texts[chosen])]
-            broken = [ending_of(response["finish_reason"]) == "content_filter" for response in row["responses"]]
-            if broken[chosen] or (unlike and all(broken[n] for n in unlike)):
+            chosen, candidates = pick_sets(self.seed, row["prompt"], len(texts))
+            different = [n for n in candidates if normalised(texts[n]) != normalised(texts[chosen])]
+            is_filtered = [ending_of(response["finish_reason"]) == "content_filter" for response in row["responses"]]
+            if is_filtered[chosen] or (different and all(is_filtered[n] for n in different)):
                 dropped.append(Dropped(id=row["id"], reason="content_filter"))
                 continue
-            unlike = [n for n in unlike if not broken[n]]
-            if not unlike:
-                dropped.append(Dropped(id=row["id"], reason="same_response" if others else "one_set"))
+            different = [n for n in different if not is_filtered[n]]
+            if not different:
+                dropped.append(Dropped(id=row["id"], reason="same_response" if candidates else "one_set"))
                 continue
-            made.append(
+            pairs.append(
                 {
                     **{name: row[name] for name in ("prompt", "source", "note", "split")},
                     "id": child_id(row["id"], self.name),
                     "parent_id": row["id"],
                     "system": row["systems"][chosen],
                     "chosen": texts[chosen],
-                    "rejected": texts[unlike[0]],
+                    "rejected": texts[different[0]],
                     "chosen_index": chosen,
-                    "rejected_index": unlike[0],
+                    "rejected_index": different[0],
                 }
             )
-        return pl.DataFrame(made, schema=PAIR_SCHEMA), dropped
+        return pl.DataFrame(pairs, schema=PAIR_SCHEMA), dropped
 
 
 class BenchVariants(FrameStage):
-    """The bench's variants, without those one of whose values is in training: the same preference, or a near-equal one.
+    """The bench's variants, without those that have a preference of training, or one near-equal to it.
 
     Adds nearest_value, nearest_similarity: the training value that is nearest to any of the row's. Drops: in_training
     (the variant is a training row), seen_value. Source: docs/papers.md#multifaceted, "bench".
@@ -138,8 +139,8 @@ class BenchVariants(FrameStage):
     embedder_identity: str = ""
     rows_per_part: int = Field(256, ge=1)
 
-    def parts_begin(self, made: pa.Table) -> list[int]:
-        return even_parts(made, self.rows_per_part)
+    def parts_begin(self, table: pa.Table) -> list[int]:
+        return even_parts(table, self.rows_per_part)
 
     @classmethod
     def with_embedder(cls, embedder: str, **fields: object) -> "BenchVariants":
@@ -147,49 +148,55 @@ class BenchVariants(FrameStage):
         return cls.model_validate({"embedder": embedder, "embedder_identity": embedder_name(embedder), **fields})
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        trained = frame.filter(pl.col("split") == "train")
-        bench = frame.filter(pl.col("split") == "bench")
-        nearest = self.nearest(
-            preferences_of(trained["preference_set"].to_list()),
-            preferences_of(bench["preference_set"].to_list()),
+        train_rows = frame.filter(pl.col("split") == "train")
+        bench_rows = frame.filter(pl.col("split") == "bench")
+        nearest = self.nearest_values(
+            preferences_of(train_rows["preference_set"].to_list()),
+            preferences_of(bench_rows["preference_set"].to_list()),
             store,
         )
         values: list[str | None] = []
         similarity: list[float] = []
-        dropped = [Dropped(id=row_id, reason="in_training") for row_id in trained["id"]]
-        for row_id, preferences in bench.select("id", "preference_set").iter_rows():
-            found = [nearest.get((one["dimension"], normalised(one["preference"])), (None, 0.0)) for one in preferences]
-            value, alike = max(found, key=lambda one: one[1])
-            values.append(value)
-            similarity.append(alike)
-            if alike >= self.threshold:
-                dropped.append(Dropped(id=row_id, reason="seen_value", detail=f"{value} ({alike:.3f})"))
-        marked = bench.with_columns(
+        dropped = [Dropped(id=row_id, reason="in_training") for row_id in train_rows["id"]]
+        for row_id, preferences in bench_rows.select("id", "preference_set").iter_rows():
+            matches = [
+                nearest.get((value["dimension"], normalised(value["preference"])), (None, 0.0)) for value in preferences
+            ]
+            preference, cosine = max(matches, key=itemgetter(1))
+            values.append(preference)
+            similarity.append(cosine)
+            if cosine >= self.threshold:
+                dropped.append(Dropped(id=row_id, reason="seen_value", detail=f"{preference} ({cosine:.3f})"))
+        marked = bench_rows.with_columns(
             nearest_value=pl.Series(values, dtype=pl.String), nearest_similarity=pl.Series(similarity, dtype=pl.Float64)
         )
         return marked.filter(pl.col("nearest_similarity") < self.threshold), dropped
 
-    def nearest(self, seen: Preferences, asked: Preferences, store: Path) -> dict[tuple[str, str], tuple[str, float]]:
+    def nearest_values(
+        self, train_preferences: Preferences, bench_preferences: Preferences, store: Path
+    ) -> dict[tuple[str, str], tuple[str, float]]:
         """By (dimension, normalised preference): the training preference that is nearest to it, and their cosine."""
-        found: dict[tuple[str, str], tuple[str, float]] = {}
-        for dimension, wanted in asked.items():
-            if not (known := list(seen.get(dimension, {}).values())):
+        nearest: dict[tuple[str, str], tuple[str, float]] = {}
+        for dimension, texts_of_key in bench_preferences.items():
+            if not (known_values := list(train_preferences.get(dimension, {}).values())):
                 continue
-            vectors, keys = embed(self.embedder, known, store), list(wanted)
+            vectors, keys = embed(self.embedder, known_values, store), list(texts_of_key)
             for start in range(0, len(keys), BLOCK):
                 block = keys[start : start + BLOCK]
-                alike = embed(self.embedder, [wanted[key] for key in block], store) @ vectors.T
-                for key, row in zip(block, alike, strict=True):
-                    at = int(row.argmax())
-                    same = seen[dimension].get(key)
-                    found[dimension, key] = (same, 1.0) if same else (known[at], float(row[at]))
-        return found
+                cosines = embed(self.embedder, [texts_of_key[key] for key in block], store) @ vectors.T
+                for key, row in zip(block, cosines, strict=True):
+                    best = int(row.argmax())
+                    same = train_preferences[dimension].get(key)
+                    nearest[dimension, key] = (same, 1.0) if same else (known_values[best], float(row[best]))
+        return nearest
 
 
 def preferences_of(sets: Sequence[Sequence[Mapping[str, Any]]]) -> Preferences:
-    """Per dimension, the different preferences of many sets: normalised -> as written."""
-    found: dict[str, dict[str, str]] = {}
+    """Per dimension, the distinct preferences of many sets: normalised -> as written."""
+    preferences: dict[str, dict[str, str]] = {}
     for values in sets:
         for value in values:
-            found.setdefault(value["dimension"], {}).setdefault(normalised(value["preference"]), value["preference"])
-    return found
+            preferences.setdefault(value["dimension"], {}).setdefault(
+                normalised(value["preference"]), value["preference"]
+            )
+    return preferences

@@ -20,14 +20,14 @@ from tasks.texts.tokens import FEWEST_CHARS_PER_TOKEN
 from tasks.texts.words import grams, words_of
 
 LONGEST_SYSTEM_MESSAGE = 1400  # characters; the paper's are 682 to 1,370
-COPIED = 8  # words in a row, as in the instruction: then a system message takes up the task
+COPIED = 8  # words in a row of the instruction: a system message that copies them takes up the task
 ANSWERS = ("```", "sure,", "sure!", "certainly", "here is", "here's", "here are", "of course")
-ECHOED = 6  # words in a row, as in the prompt for it
+ECHOED = 6  # words in a row of the request for it: a message that has them repeats the request
 SECOND_PERSON, FIRST_PERSON = {"you", "your", "yourself"}, {"i", "my", "myself"}
 
 
 def system_message_schema(max_tokens: int) -> dict[str, Any]:
-    """JSON, so that nothing but the message comes back: small models like to introduce it."""
+    """The JSON schema of a system message: small models add an introduction to plain text."""
     longest = max(60, min(LONGEST_SYSTEM_MESSAGE, FEWEST_CHARS_PER_TOKEN * max_tokens))
     return {
         "type": "object",
@@ -38,8 +38,8 @@ def system_message_schema(max_tokens: int) -> dict[str, Any]:
 
 
 class SystemMessages(Recipe[WithSets, WithSystems]):
-    """Preference sets -> a system message for each, written from its descriptions only. A system message the
-    instruction came with is replaced. Source: docs/papers.md#multifaceted, step S2.
+    """Preference sets -> a system message for each, written from its descriptions only. It replaces the instruction's
+    own system message. Source: docs/papers.md#multifaceted, step S2.
 
     Drops: bad_system_message, empty_system_message, answers_instruction, same_system_message.
     """
@@ -62,31 +62,31 @@ class SystemMessages(Recipe[WithSets, WithSystems]):
         requests = [
             Request(
                 role="teacher",
-                messages=template.render(descriptions=[value.description for value in one], language=self.language),
+                messages=template.render(descriptions=[value.description for value in values], language=self.language),
                 sampling=self.sampling,
                 schema_=system_message_schema(self.sampling.max_tokens),
             )
-            for one in row.sets
+            for values in row.sets
         ]
         systems = yield from ask_all(
             requests,
             self.attempts,
-            lambda _, said: parse_system_message(said, row.prompt, bare.content, english=not self.language),
-            lambda found: repeated(found, "same_system_message: it was the same as for another person"),
+            lambda _, completion: parse_system_message(completion, row.prompt, bare.content, english=not self.language),
+            lambda systems: find_repeated(systems, "same_system_message: it was the same as for another person"),
         )
         return WithSystems.child_of(row, self.name, systems=tuple(systems))
 
 
-def parse_system_message(said: Completion, prompt: str, asked: str = "", *, english: bool = True) -> str:
-    """Read the system message out of its JSON; raises Drop that says what is wrong.
+def parse_system_message(completion: Completion, prompt: str, request: str = "", *, english: bool = True) -> str:
+    """Parse the system message from its JSON; raises Drop with the fault.
 
-    prompt: the instruction; asked: the request for the message, without the descriptions; english: whether it must say
-    "you", and never "I".
+    prompt: the instruction; request: the request for the message, without the descriptions; english: whether it must
+    say "you", and never "I".
     """
-    given = read_json(said, "bad_system_message").get("system_message")
-    if not isinstance(given, str):
+    text = read_json(completion, "bad_system_message").get("system_message")
+    if not isinstance(text, str):
         raise Drop("bad_system_message: it had no text `system_message`")
-    system = one_line(given)
+    system = one_line(text)
     if not system:
         raise Drop("empty_system_message: it was empty")
     words = words_of(system)
@@ -94,7 +94,7 @@ def parse_system_message(said: Completion, prompt: str, asked: str = "", *, engl
         raise Drop(f"answers_instruction: it takes up a task ({' '.join(min(copied))!r}); set the manner only")
     if system.casefold().replace("’", "'").startswith(ANSWERS) or "```" in system:
         raise Drop("answers_instruction: it is an answer, not a message that tells a model how to answer")
-    if set(grams(words, ECHOED)) & set(grams(words_of(asked), ECHOED)):
+    if set(grams(words, ECHOED)) & set(grams(words_of(request), ECHOED)):
         raise Drop("bad_system_message: it repeats the words of this request")
     if not unicodedata.category(system[-1]).startswith("P"):
         raise Drop("bad_system_message: it breaks off; be shorter")
@@ -103,8 +103,8 @@ def parse_system_message(said: Completion, prompt: str, asked: str = "", *, engl
     return system
 
 
-def repeated(texts: Sequence[str | None], fault: str) -> dict[int, Drop]:
-    """The later ones of texts that are the same but for case and white space."""
+def find_repeated(texts: Sequence[str | None], fault: str) -> dict[int, Drop]:
+    """By place, a Drop for each text that repeats an earlier one, but for case and white space."""
     first: dict[str, int] = {}
     for place, text in enumerate(texts):
         if text is not None:
@@ -113,7 +113,7 @@ def repeated(texts: Sequence[str | None], fault: str) -> dict[int, Drop]:
 
 
 class Responses(Recipe[WithSystems, WithResponses]):
-    """Under each system message, a response to the instruction; equal ones are asked for again, the fault named.
+    """Under each system message, a response to the instruction; equal ones are asked for again, with the fault.
 
     Drops: empty_response, same_response. Source: docs/papers.md#multifaceted, step S3.
     """
@@ -131,23 +131,28 @@ class Responses(Recipe[WithSystems, WithResponses]):
     def steps(self, row: WithSystems) -> Steps[WithResponses]:
         user = Message(role="user", content=row.prompt)
         requests = [
-            Request(role="teacher", messages=(Message(role="system", content=one), user), sampling=self.sampling)
-            for one in row.systems
+            Request(role="teacher", messages=(Message(role="system", content=system), user), sampling=self.sampling)
+            for system in row.systems
         ]
 
-        def compare(found: Sequence[Answer | None]) -> dict[int, Drop]:
-            texts = [one.text if one else None for one in found]
-            return repeated(texts, "same_response: under another system message the same was said; honour this one")
+        def compare(responses: Sequence[Answer | None]) -> dict[int, Drop]:
+            texts = [response.text if response else None for response in responses]
+            return find_repeated(
+                texts, "same_response: under another system message the same was said; honour this one"
+            )
 
         answers = yield from ask_all(requests, self.attempts, parse_response, compare)
         return WithResponses.child_of(row, self.name, responses=tuple(answers))
 
 
-def parse_response(place: int, said: Completion) -> Answer:
-    """The response as it came; raises Drop for an empty one."""
-    text = said.text.strip()
+def parse_response(place: int, completion: Completion) -> Answer:
+    """The response without surrounding white space; raises Drop for an empty one."""
+    text = completion.text.strip()
     if not text:
         raise Drop("empty_response: it was empty")
     return Answer(
-        answer_index=place, text=text, finish_reason=said.finish_reason, completion_tokens=said.completion_tokens
+        answer_index=place,
+        text=text,
+        finish_reason=completion.finish_reason,
+        completion_tokens=completion.completion_tokens,
     )
