@@ -15,10 +15,10 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 LOCK = {
     "stages": {
-        "data_skills@1": "397c842d5d90377c",
+        "data_skills@1": "7942e1287261b228",
         "skill_mixes@1": "08dca6ec5ad663d5",
-        "skillmix_examples@1": "5ffcb7721c558af6",
-        "topic_skills@1": "fd23b027c207825e",
+        "skillmix_examples@1": "4d8dc9cf9d57b182",
+        "topic_skills@1": "c9a25ebd9015e3a2",
     },
     "prompts": {
         "skillmix/data_skills": "575e008a8ad5",
