@@ -220,8 +220,8 @@ def test_chats_limits_and_what_was_left_out_before(tmp_path: Path) -> None:
 @pytest.mark.faults
 def test_dedup_killed_while_it_embeds_finishes_with_the_same_file(tmp_path: Path) -> None:
     rows = [
-        {"id": f"{n}", "text": f"{n % 300}: tell me about the number {n % 900} and its friends " * 3}
-        for n in range(6000)
+        {"id": f"{n}", "text": f"{n % 100}: tell me about the number {n % 300} and its friends " * 3}
+        for n in range(2000)
     ]
     write_jsonl(tmp_path / "in.jsonl", rows)
     given = ("dedup", "in.jsonl", "--text-column", "text")
@@ -236,9 +236,9 @@ def test_dedup_killed_while_it_embeds_finishes_with_the_same_file(tmp_path: Path
     embedded = len(list((tmp_path / "store").rglob("*.keys.npy")))
     assert embedded > 0
     synthmill(*given, "--out", "out.jsonl", cwd=tmp_path)
-    synthmill(*given, "--out", "whole.jsonl", "--store", "other", "--workers", "2", cwd=tmp_path)  # and through Ray
+    synthmill(*given, "--out", "whole.jsonl", "--store", "other", "--workers", "1", cwd=tmp_path)  # and through Ray
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert sum(row["kept"] for row in read(tmp_path / "out.jsonl")) <= 900
+    assert sum(row["kept"] for row in read(tmp_path / "out.jsonl")) <= 300
 
 
 PROMPTS = [

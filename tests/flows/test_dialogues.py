@@ -30,6 +30,7 @@ def config(tmp_path: Path, server: ChatServer) -> Path:
         "dialogues": {"branches": 2, "temperature": 0.7, "max_turns": 3, "environment": "both"},
         "cut": {"min_format_adherence": 0},
         "rows_per_part": 6,
+        "workers": 1,
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     return tmp_path / "run.yaml"

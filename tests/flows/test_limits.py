@@ -28,7 +28,7 @@ def test_a_budget_is_a_hard_stop_and_a_larger_one_goes_on(tmp_path: Path, server
     assert "the run's budget is spent: 100 of 100 requests; everything answered is kept" in err
     assert 80 < server.stats()["total"] <= 100
     before = server.stats()["total"]
-    synthmill(*run, "--set", "budget.requests=100", cwd=tmp_path, expect=3)
+    synthmill(*run, "--set", "budget.requests=100", "--workers", 0, cwd=tmp_path, expect=3)
     assert server.stats()["total"] <= 100 and server.stats()["total"] - before <= 20
     prices = ("--set", "budget.prices={local-model: {completion: 1000}}")
     _, err = synthmill(*run, "--set", "budget.requests=1000", *prices, cwd=tmp_path)

@@ -32,6 +32,7 @@ def config(tmp_path: Path, server: ChatServer) -> Path:
         "bench": {"share": 0.2, "threshold": 1},
         "dedup": {"layers": ["exact"]},  # the prompts differ by a number only
         "rows_per_part": 10,
+        "workers": 0,
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     return tmp_path / "run.yaml"
@@ -41,7 +42,6 @@ def rows_of(folder: Path, name: str, split: str = "train") -> pl.DataFrame:
     return pl.read_parquet(folder / "data" / name / f"{split}-*.parquet")
 
 
-@pytest.mark.ray
 def test_instructions_to_splits_then_nothing_to_do_then_only_what_is_new(
     config: Path, tmp_path: Path, server: ChatServer
 ) -> None:

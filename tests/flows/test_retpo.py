@@ -51,6 +51,7 @@ def config(tmp_path: Path, server: ChatServer) -> Path:
         "retrievers": ["bm25", {"spec": "bm25:topiocqa", "name": "other"}, "dense"],
         "depth": 20,
         "rows_per_part": 10,
+        "workers": 1,
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     return tmp_path / "run.yaml"

@@ -72,7 +72,7 @@ def test_the_whole_job_then_nothing_to_do_then_only_what_is_new(
     _, err = synthmill(*run, cwd=tmp_path)
     assert "nothing to do" in err
     write_jsonl(tmp_path / "in.jsonl", prompts(15))
-    synthmill(*run, cwd=tmp_path)
+    synthmill(*run, "--workers", 0, cwd=tmp_path, apart=False)
     assert server.stats()["total"] == 78 + 3 * 6
 
     monkeypatch.chdir(tmp_path)  # a schedule's run, whose source has not grown
