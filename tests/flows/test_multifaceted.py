@@ -49,7 +49,7 @@ def test_instructions_to_splits_then_nothing_to_do_then_only_what_is_new(
     out, _ = synthmill(*run, cwd=tmp_path)
     asked = server.stats()["total"]
     assert "filtered: 1 dropped, persona" in out
-    assert "5 of 5 subdimensions" in out
+    assert "How even the values came out" in out and "seeds dealt" in out
     [folder] = (tmp_path / "store" / "datasets").iterdir()
     sft, small, pairs = rows_of(folder, "sft"), rows_of(folder, "small"), rows_of(folder, "preference")
     bench, rm, rm_test = rows_of(folder, "bench", "test"), rows_of(folder, "rm"), rows_of(folder, "rm", "test")
@@ -145,7 +145,7 @@ def test_without_a_bench_there_is_none(config: Path, tmp_path: Path) -> None:
         0,
         cwd=tmp_path,
     )
-    assert out.count("(picked)") == 3
+    assert out.count("system: ") >= 3
     [folder] = (tmp_path / "store" / "datasets").iterdir()
     assert sorted(path.name for path in (folder / "data").iterdir()) == ["preference", "rm", "sft", "small"]
     assert rows_of(folder, "sft").height == 9

@@ -70,7 +70,7 @@ def test_turns_to_training_rows_then_nothing_to_do_then_only_what_is_new(
     out, _ = synthmill(*run, cwd=tmp_path)
     assert server.stats()["total"] == 18 * 3  # first turns are not rewritten
     assert "query_picks: 6 dropped, first_turn" in out
-    assert "bm25 and dense order" in out
+    assert "How far they disagree" in out and "the other way round" in out
     [folder] = (tmp_path / "store" / "datasets").iterdir()
     picks, pairs, queries = rows_of(folder, "sft_bm25"), rows_of(folder, "dpo_bm25"), rows_of(folder, "queries")
     assert picks["turn"].min() == 2
