@@ -27,7 +27,7 @@ from tasks.dedup import contamination
 from tasks.dedup.greedy import Layer as Search
 from tasks.dedup.greedy import Verdicts, duplicates_found, greedy
 from tasks.dedup.word_grams import WordLinks
-from tasks.frames import Around, FrameStage, even_parts, here
+from tasks.frames import FrameStage, StageContext, even_parts, run_locally
 from tasks.vectors.buckets import lay_out
 from tasks.vectors.embeddings import embed_whole, text_keys
 from tasks.vectors.links import ANY, Helpers, Links, Matrix, by_blocks, links_in
@@ -79,9 +79,9 @@ class Duplicates(FrameStage):
         return found
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        return self.apply_around(frame, Around(store, here, {}))
+        return self.apply_in_context(frame, StageContext(store, run_locally, {}))
 
-    def apply_around(self, frame: pl.DataFrame, around: Around) -> tuple[pl.DataFrame, list[Dropped]]:
+    def apply_in_context(self, frame: pl.DataFrame, around: StageContext) -> tuple[pl.DataFrame, list[Dropped]]:
         known = self.known(Store(around.store)) if self.against else None
         table = self.ranked(frame, known)
         distinct = table.filter(pl.col("stands_for") == pl.col("rank"))
@@ -145,7 +145,13 @@ class Duplicates(FrameStage):
         )
 
     def by_meaning(
-        self, rows: int, known: pl.DataFrame | None, distinct: pl.DataFrame, groups: Array, around: Around, folder: Path
+        self,
+        rows: int,
+        known: pl.DataFrame | None,
+        distinct: pl.DataFrame,
+        groups: Array,
+        around: StageContext,
+        folder: Path,
     ) -> "ByMeaning":
         store = Store(around.store)
         vectors = vectors_in(store, self.vectors)
@@ -158,7 +164,7 @@ class Duplicates(FrameStage):
             both.flush()
             vectors = both
         matrix = Matrix(vectors, distinct["place"].to_numpy(), groups)
-        return ByMeaning(self, matrix, int(distinct["fixed"].sum()), Helpers(around.spread, folder))
+        return ByMeaning(self, matrix, int(distinct["fixed"].sum()), Helpers(around.map_unordered, folder))
 
     def known(self, store: Store) -> pl.DataFrame:
         """What was published before: id, text, the columns `within`, and of_any: whether it is of every group."""

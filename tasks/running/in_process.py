@@ -60,7 +60,7 @@ class InProcess:
     def make_room(self) -> None:
         self._start(self._worker.make_room()).result()
 
-    def spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    def map_unordered(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         for job in jobs:
             if self.stop.is_set():
                 raise Stopped(STOPPED)

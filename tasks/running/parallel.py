@@ -152,7 +152,7 @@ class RayPool:
             if making := [actor.make_room.remote() for actor in self._actors.ready()]:
                 ray.wait(making, num_returns=len(making), timeout=CLOSE_S)
 
-    def spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    def map_unordered(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         from ray.exceptions import RayActorError
 
         self._start_ray()

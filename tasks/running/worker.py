@@ -23,7 +23,7 @@ from schemas.settings import EngineSettings
 from storage.artifacts import Store, losses_of, read_part, rows_to_table, seal_part, sealed_part
 from storage.calls import CallStore
 from tasks.engines.engine import Engine, make_engine
-from tasks.frames import Around, FrameStage, here
+from tasks.frames import FrameStage, StageContext, run_locally
 from tasks.recipe import Recipe
 from tasks.running.budget import Gate, Lease
 from tasks.running.driver import Driver
@@ -86,7 +86,7 @@ class Worker:
         table = await asyncio.to_thread(read_part, self.store, job.source)
         ids_in = table["id"].to_pylist()
         if isinstance(stage, FrameStage):
-            made, dropped = await asyncio.to_thread(stage.run_on, table, Around(self.store.root, here, {}))
+            made, dropped = await asyncio.to_thread(stage.run_on, table, StageContext(self.store.root, run_locally, {}))
             self._frame_rows += len(ids_in)
             spent: dict[str, Spent] = {}
             lost: dict[str, Loss] = {}

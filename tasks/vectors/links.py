@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from threadpoolctl import threadpool_limits
 
-from tasks.cores import Array, Spread, threads
+from tasks.cores import Array, MapUnordered, threads
 
 TILE = 256  # rows of a product that is looked through at once: it stays in the cache
 BLOCK = 4096  # rows that are read at once where all are read
@@ -242,7 +242,7 @@ def scan(product, threshold, lefts, rights, left_groups, right_groups, falling, 
 class Helpers(NamedTuple):
     """Workers, and a folder that they read from what they are to work on; vectors must then be a memory map."""
 
-    spread: Spread
+    spread: MapUnordered
     folder: Path
 
 
