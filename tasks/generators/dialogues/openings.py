@@ -11,7 +11,7 @@ from schemas.dialogues import Opening
 from schemas.errors import Drop
 from schemas.hashing import child_id, digest
 from schemas.rows import Dropped
-from tasks.engines.worlds import drawn, load_world
+from tasks.engines.worlds import draw_facts, load_world
 from tasks.frames import FrameStage
 
 
@@ -64,6 +64,6 @@ class Openings(FrameStage):
         """The facts of one dialogue, by a seed that stays when other things in the application change. Raises Drop."""
         seed = int.from_bytes(digest([self.seed, application["name"], given, branch], size=6), "big")
         if world := application["environment"]["world"]:
-            return drawn(load_world(self.worlds[world], world), seed, given, self.timeout_s)
+            return draw_facts(load_world(self.worlds[world], world), seed, given, self.timeout_s)
         facts: Sequence[str] = application["environment"]["facts"]
         return facts[seed % len(facts)] if facts else ""
