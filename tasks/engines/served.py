@@ -31,8 +31,10 @@ def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:
             return [{**card, "id": str(card["id"])} for card in loads(response.read())["data"]]
     except HTTPError as error:
         if error.code in (401, 403):
-            has = "was refused" if key else "is not set"
-            refusal = f"{url} wants a valid key ({error.code}); the environment variable {settings.api_key_env} {has}"
+            key_state = "was refused" if key else "is not set"
+            refusal = (
+                f"{url} wants a valid key ({error.code}); the environment variable {settings.api_key_env} {key_state}"
+            )
             raise EngineRefused(refusal) from None
         return None
     except (ValueError, KeyError, TypeError):

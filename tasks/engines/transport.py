@@ -1,6 +1,6 @@
 """How a request gets to a server and its answer back: one method, `post`, in two implementations.
 
-`Plain` is for http:// without a proxy, that is for one's own servers with thousands of answers a second: keep-alive
+`PlainHttp` is for http:// without a proxy, that is for one's own servers with thousands of answers a second: keep-alive
 connections on httptools cost a third of aiohttp's time per request. Everything else, TLS and proxies, goes through
 aiohttp.
 """
@@ -36,7 +36,7 @@ def make_transport(url: str, headers: dict[str, str], timeout_s: float) -> Trans
     """The transport for one address."""
     proxy = proxy_for(url)
     if url.startswith("http://") and proxy is None:
-        return Plain(url, headers, timeout_s)
+        return PlainHttp(url, headers, timeout_s)
     return Aiohttp(url, headers, timeout_s, proxy)
 
 
@@ -92,7 +92,7 @@ class Aiohttp:
         await self._session.close()
 
 
-class Plain:
+class PlainHttp:
     """Keep-alive connections to one http:// address, as many as there are requests in flight."""
 
     def __init__(self, url: str, headers: dict[str, str], timeout_s: float) -> None:

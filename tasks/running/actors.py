@@ -75,9 +75,9 @@ class ActorPool:
         """Wait until all actors are up, at most timeout_s. earlier_only: wait only for those that were up before."""
         import ray
 
-        until = time.monotonic() + timeout_s
+        deadline = time.monotonic() + timeout_s
         while pending := [s.pending for s in self._slots if s.pending is not None and (s.pid or not earlier_only)]:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 return
             ray.wait(pending, timeout=POLL_S)
             self.ready()

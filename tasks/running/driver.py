@@ -211,11 +211,11 @@ class Driver:
         """Store the answers of this tick with one write, then hand them to their rows."""
         arrived, self._arrived = self._arrived, []
         if arrived:
-            self._guarded(lambda: self._take(arrived))
+            self._guarded(lambda: self._store(arrived))
             self._settle()
             self._guarded(self._pump)
 
-    def _take(self, arrived: list[tuple[Call, Sequence[Completion]]]) -> None:
+    def _store(self, arrived: list[tuple[Call, Sequence[Completion]]]) -> None:
         for call, completions in arrived:
             role = call.request.role
             facts = {
@@ -255,15 +255,15 @@ class Driver:
                 if number:
                     self._count_reused(flight.part, role)
                 if completion.lost:
-                    self._lose(flight.part, key, completion)
+                    self._note_loss(flight.part, key, completion)
                 flight.answers[index] = completion
                 flight.missing -= 1
                 if flight.missing == 0:
                     self._advance(flight, flight.answers)
 
-    def _lose(self, part: Part, key: bytes, completion: Completion) -> None:
-        before = part.lost_before.get(key)
-        runs = 1 + (before.runs if before else 0)
+    def _note_loss(self, part: Part, key: bytes, completion: Completion) -> None:
+        earlier = part.lost_before.get(key)
+        runs = 1 + (earlier.runs if earlier else 0)
         part.lost[key.hex()] = Loss(runs=runs, run=self.run_id, error=completion.error or "")
 
     def _count_reused(self, part: Part, role: str) -> None:

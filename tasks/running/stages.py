@@ -132,10 +132,10 @@ def run_stage(
     if manifest := planned.sealed(store, source):
         return manifest
     with locked(store.lock_path(planned.stage.name, planned.key), LockWait(planned.step, pool.stop)):
-        return planned.sealed(store, source) or make(store, planned, source, pool, run, on_progress)
+        return planned.sealed(store, source) or make_artifact(store, planned, source, pool, run, on_progress)
 
 
-def make(
+def make_artifact(
     store: Store, planned: Planned, source: Manifest, pool: WorkerPool, run: str, on_progress: OnProgress
 ) -> Manifest:
     """Make a stage's artifact; the caller holds its lock."""
