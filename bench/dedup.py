@@ -98,10 +98,10 @@ def through_ray(folder: Path, given: argparse.Namespace, workers: int) -> tuple[
         with tempfile.TemporaryDirectory() as small:
             make_up(Path(small), 3000)
             ours(
-                Path(small), given, exact=True, helpers=SpreadContext(pool.spread, Path(small))
+                Path(small), given, exact=True, helpers=SpreadContext(pool.map_unordered, Path(small))
             )  # workers import and compile
         given.started()
-        found = ours(folder, given, helpers=SpreadContext(pool.spread, folder))
+        found = ours(folder, given, helpers=SpreadContext(pool.map_unordered, folder))
         given.ended()
         return found
     finally:

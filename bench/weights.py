@@ -6,7 +6,7 @@ python -m bench.weights FOLDER
 import sys
 from pathlib import Path
 
-from tasks.engines.gguf import weights
+from tasks.engines.gguf import find_weights
 
 
 def smollm2(folder: Path) -> Path:
@@ -16,7 +16,7 @@ def smollm2(folder: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    file = weights("smollm2")
+    file = find_weights("smollm2")
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     model = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Spread = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
-"""Calls a function with each of many arguments, wherever there are workers; results come in any order."""
+MapUnordered = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
+"""Calls a function of a module with each tuple of arguments, in the workers; results come in any order."""
 
 
 def threads() -> int:
-    """How many threads numeric work may use: a Ray worker is told, else all cores that this process may use."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) > 0 else len(os.sched_getaffinity(0))
+    """How many threads numeric work may use: what Ray sets for its workers, else all cores of this process."""
+    thread_count = os.environ.get("OMP_NUM_THREADS", "")
+    return int(thread_count) if thread_count.isdigit() and int(thread_count) > 0 else len(os.sched_getaffinity(0))
 
 
 def on_all_cores(work: Callable[[int, int], object], count: int) -> None:

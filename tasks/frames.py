@@ -16,16 +16,14 @@ from schemas.calls import Frozen
 from schemas.errors import InputError
 from schemas.rows import Dropped
 from storage.artifacts import Store
-from tasks.cores import Spread
+from tasks.cores import MapUnordered
 
 
-class Around(NamedTuple):
-    """What a stage over the whole set has around it: the store, the workers, and a place for what it has to say of
-    what it did (JSON-like), which goes into the manifest.
-    """
+class StageContext(NamedTuple):
+    """What a stage over the whole set may use: the store, the workers, and notes (JSON-like) for its manifest."""
 
     store: Path
-    spread: Spread
+    map_unordered: MapUnordered
     notes: dict[str, Any]
 
 
@@ -37,21 +35,21 @@ class FrameStage(Frozen):
     needs: ClassVar[tuple[str, ...]] = ("id",)
     """The columns it reads."""
     adds: ClassVar[tuple[str, ...]] = ()
-    """The columns it brings, beside those it was given or instead of them."""
+    """The columns it adds or replaces."""
     whole: ClassVar[bool] = False
     embeds: ClassVar[bool] = False
-    """Whether it loads a model of its own, for which the engines make room."""
+    """Whether it loads a model of its own; the engines free their memory for it."""
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        """(frame to keep, rows that could not be made): every id comes out as an id, a parent_id or a drop."""
+        """Returns (frame to keep, dropped rows); every id comes out as an id, a parent_id or a drop."""
         raise TypeError(f"{type(self).__name__} must define apply(frame, store)")
 
-    def apply_around(self, frame: pl.DataFrame, around: Around) -> tuple[pl.DataFrame, list[Dropped]]:
-        """`apply`, for a `whole` stage that has work for workers, or something to say."""
-        return self.apply(frame, around.store)
+    def apply_in_context(self, frame: pl.DataFrame, context: StageContext) -> tuple[pl.DataFrame, list[Dropped]]:
+        """`apply`, for a `whole` stage that has work for workers, or notes for the manifest."""
+        return self.apply(frame, context.store)
 
-    def parts_begin(self, made: pa.Table) -> list[int]:
-        """The rows at which the parts of what a `whole` stage made begin; one part, unless it says otherwise."""
+    def parts_begin(self, table: pa.Table) -> list[int]:
+        """The first row of each part of a `whole` stage's output; one part by default."""
         return [0]
 
     def rows_per_row(self) -> int:
@@ -62,7 +60,7 @@ class FrameStage(Frozen):
         """Everything that decides what this stage makes of its input."""
         return {"stage": self.name, "version": self.version, "settings": self.model_dump(mode="json")}
 
-    def run_on(self, table: pa.Table, around: Around) -> tuple[pa.Table, list[Dropped]]:
+    def run_on(self, table: pa.Table, context: StageContext) -> tuple[pa.Table, list[Dropped]]:
         """`apply` on an Arrow table. Raises InputError when a column it needs is missing."""
         if missing := [name for name in self.needs if name not in table.column_names]:
             raise InputError(
@@ -70,25 +68,32 @@ class FrameStage(Frozen):
             )
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
-        kept, dropped = self.apply_around(frame, around)
+        kept, dropped = self.apply_in_context(frame, context)
         return kept.to_arrow(compat_level=pl.CompatLevel.oldest()), dropped
 
 
 class FileStage(FrameStage):
-    """One that makes files, an index for instance, of a whole artifact; its only row says which."""
+    """A stage that writes files, an index for instance, from a whole artifact; its only row names that artifact."""
 
     whole: ClassVar[bool] = True
 
-    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread) -> None:
-        """Write the files into `folder`, the same for the same source; tell: how many rows are done."""
-        raise TypeError(f"{type(self).__name__} must define build(store, source, folder, tell, spread)")
+    def build(
+        self,
+        store: Store,
+        source: Manifest,
+        folder: Path,
+        tell: Callable[[int], None],
+        map_unordered: MapUnordered,
+    ) -> None:
+        """Write the files into `folder`, the same for the same source. tell: takes the number of rows done."""
+        raise TypeError(f"{type(self).__name__} must define build(store, source, folder, tell, map_unordered)")
 
 
-def here(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-    """Spreads work over nobody else: one job after the other, in this process."""
+def run_locally(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    """A MapUnordered without workers: one job after the other, in this process."""
     return (work(*job) for job in jobs)
 
 
-def even_parts(made: pa.Table, rows_per_part: int) -> list[int]:
-    """Where parts of so many rows begin; one, if there is no row."""
-    return list(range(0, max(1, made.num_rows), rows_per_part))
+def even_parts(table: pa.Table, rows_per_part: int) -> list[int]:
+    """The first row of each part of `rows_per_part` rows; one part for an empty table."""
+    return list(range(0, max(1, table.num_rows), rows_per_part))

@@ -8,10 +8,10 @@
 
         def steps(self, row: Instruction) -> Steps[Instruction]:
             messages = load("rephrase/ask").render(row=row)
-            [said] = yield [Request(role="teacher", messages=messages, sampling=self.sampling)]
-            if not said.text.strip():
+            [completion] = yield [Request(role="teacher", messages=messages, sampling=self.sampling)]
+            if not completion.text.strip():
                 raise Drop("empty_answer")
-            return Instruction.child_of(row, self.name, prompt=said.text.strip())
+            return Instruction.child_of(row, self.name, prompt=completion.text.strip())
 
 It yields requests, is sent their completions in the same order, and returns a child of the row, or the row itself with
 more in it. Several turns are a `for` loop; a test sends completions by hand. When a request fails
@@ -36,17 +36,17 @@ Steps = Generator[list[Request], list[Completion], Out]
 UNUSABLE = "(An earlier reply to this could not be used: {fault}. Reply again, and mind this.)"
 LONGEST_FAULT = 400  # characters
 FENCED = re.compile(r"^\s*```\w*\s*(.*?)\s*```\s*$", re.DOTALL)
-MOST_ATTEMPTS = 100  # draws that must stay apart (runs, sets, branches) count their samples in steps of this
+MOST_ATTEMPTS = 100  # runs, sets and branches number their samples in steps of this, so that their draws differ
 
 
 def ask_until(
     request: Request, attempts: int, parse: Callable[[Completion], T]
 ) -> Generator[list[Request], list[Completion], T]:
-    """Ask until `parse` accepts the answer (it raises Drop for one it does not); the last Drop ends the row. Use it as
+    """Ask until `parse` accepts the answer; it raises Drop to refuse one, and the last Drop ends the row. Use it as
     `value = yield from ask_until(...)`.
     """
-    [found] = yield from ask_all([request], attempts, lambda _, said: parse(said))
-    return found
+    [value] = yield from ask_all([request], attempts, lambda _, completion: parse(completion))
+    return value
 
 
 def ask_all(
@@ -55,11 +55,11 @@ def ask_all(
     parse: Callable[[int, Completion], T],
     compare: Callable[[Sequence[T | None]], Mapping[int, Drop]] = lambda _: {},
 ) -> Generator[list[Request], list[Completion], list[T]]:
-    """`ask_each`, and the first fault that is left ends the row."""
-    found, faults = yield from ask_each(requests, attempts, parse, compare)
+    """`ask_each`, but the first fault that remains ends the row."""
+    values, faults = yield from ask_each(requests, attempts, parse, compare)
     if faults:
         raise faults[min(faults)]
-    return [one for one in found if one is not None]
+    return [value for value in values if value is not None]
 
 
 def ask_each(
@@ -68,51 +68,51 @@ def ask_each(
     parse: Callable[[int, Completion], T],
     compare: Callable[[Sequence[T | None]], Mapping[int, Drop]] = lambda _: {},
 ) -> Generator[list[Request], list[Completion], tuple[list[T | None], dict[int, Drop]]]:
-    """Ask several questions at once, and those again, each with its fault named, whose answer `parse` refuses (it
-    raises Drop) or `compare` does (it sees all that was found so far, and returns what is wrong by place).
+    """Ask several questions at once; retry those whose answer is refused, with the fault named in the prompt.
 
-    Returns what was found, and what is still wrong after `attempts` tries, by place. Each try is another sample,
+    `parse` refuses an answer by raising Drop. `compare` sees all values so far and returns the faults by place.
+    Returns the values, and the faults that remain after `attempts` tries, by place. Each try is another sample,
     counted from the request's.
     """
-    found: list[T | None] = [None] * len(requests)
+    values: list[T | None] = [None] * len(requests)
     faults: dict[int, Drop] = {}
     for attempt in range(attempts):
-        asked = sorted(faults) if attempt else range(len(requests))
-        said = yield [again(requests[n], attempt, faults.get(n)) for n in asked]
+        open_places = sorted(faults) if attempt else range(len(requests))
+        completions = yield [retry_request(requests[place], attempt, faults.get(place)) for place in open_places]
         faults = {}
-        for n, one in zip(asked, said, strict=True):
+        for place, completion in zip(open_places, completions, strict=True):
             try:
-                found[n] = parse(n, one)
+                values[place] = parse(place, completion)
             except Drop as drop:
-                found[n], faults[n] = None, drop
-        faults = {**compare(found), **faults}
+                values[place], faults[place] = None, drop
+        faults = {**compare(values), **faults}
         if not faults:
             break
-    return found, faults
+    return values, faults
 
 
-def again(request: Request, attempt: int, fault: Drop | None) -> Request:
-    """The next try: another sample, with what was wrong at the end of the last message."""
+def retry_request(request: Request, attempt: int, fault: Drop | None) -> Request:
+    """The next try: another sample; the last message ends with the fault of the try before."""
     messages = request.messages
     if fault:
         last = messages[-1]
-        told = UNUSABLE.format(fault=(fault.detail or fault.reason.replace("_", " "))[:LONGEST_FAULT])
-        messages = (*messages[:-1], last.model_copy(update={"content": f"{last.content}\n\n{told}"}))
+        remark = UNUSABLE.format(fault=(fault.detail or fault.reason.replace("_", " "))[:LONGEST_FAULT])
+        messages = (*messages[:-1], last.model_copy(update={"content": f"{last.content}\n\n{remark}"}))
     return request.model_copy(update={"sample": request.sample + attempt, "messages": messages})
 
 
-def read_json(said: Completion, reason: str) -> dict[str, Any]:
-    """The JSON object of an answer, also one that a server without schemas puts between fences. Raises Drop."""
-    if said.finish_reason == "length":
+def read_json(completion: Completion, reason: str) -> dict[str, Any]:
+    """The JSON object of an answer, with or without code fences around it. Raises Drop."""
+    if completion.finish_reason == "length":
         raise Drop(f"{reason}: it was cut, because it was too long; be shorter")
-    fenced = FENCED.match(said.text)
+    fenced = FENCED.match(completion.text)
     try:
-        found = loads(fenced[1] if fenced else said.text)
+        answer = loads(fenced[1] if fenced else completion.text)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        answer = None
+    if not isinstance(answer, dict):
         raise Drop(f"{reason}: it was no JSON object")
-    return found
+    return answer
 
 
 class Recipe(Frozen, Generic[In, Out]):
@@ -122,7 +122,7 @@ class Recipe(Frozen, Generic[In, Out]):
     version: ClassVar[str]
     roles: ClassVar[tuple[str, ...]]
     prompts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Template name -> the variables it is given besides `row`."""
+    """Template name -> its variables besides `row`."""
     takes: ClassVar[type[Row]]
     makes: ClassVar[type[Row]]
 
@@ -141,7 +141,7 @@ class Recipe(Frozen, Generic[In, Out]):
         raise TypeError(f"{type(self).__name__} must define steps(row)")
 
     def needs_roles(self) -> tuple[str, ...]:
-        """The roles that these settings ask; no other's engine is loaded, or decides anything."""
+        """The roles that these settings ask; engines of other roles are not loaded, and are in no key."""
         return self.roles
 
     def requests_per_row(self) -> int:
@@ -149,11 +149,11 @@ class Recipe(Frozen, Generic[In, Out]):
         return 1
 
     def tokens_per_row(self) -> int:
-        """The most tokens that are made for one row: for plans, never for limits."""
+        """The most tokens that one row generates: for plans, never for limits."""
         return self.requests_per_row() * self.sampling.max_tokens
 
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
-        """Everything that decides what this stage makes of a row; `engines` maps roles to engine names."""
+        """Everything that decides what this stage makes of a row. engines: role -> engine name."""
         return {
             "stage": self.name,
             "version": self.version,

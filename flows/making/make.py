@@ -43,7 +43,7 @@ from tasks.running.in_process import InProcess
 from tasks.running.job import Planned
 from tasks.running.limits import RunLimits
 from tasks.running.parallel import RayPool
-from tasks.running.stages import Waiting, run_stage
+from tasks.running.stages import LockWait, run_stage
 from tasks.scorers.judgements import note_unread
 
 
@@ -157,7 +157,7 @@ def make_all(planned: Plan) -> RunRecord:
         with workers_of(store, record.id, settings.workers, settings.ray_address, limits) as pool:
             manifests = make_steps(planned, pool, record.id, limits, steps)
             published, card = publishable(store, planned.flow, planned.publish(manifests), manifests, settings)
-            with locked(store.lock_path("dataset", planned.dataset.name), Waiting("dataset", STOP)):
+            with locked(store.lock_path("dataset", planned.dataset.name), LockWait("dataset", STOP)):
                 if write_dataset(planned.dataset, published, card):
                     dataset = str(planned.dataset)
         status = "finished"

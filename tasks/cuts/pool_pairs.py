@@ -20,7 +20,7 @@ from schemas.errors import InputError
 from schemas.hashing import child_id
 from schemas.rows import Dropped, Pair, arrow_schema
 from storage.artifacts import Store, read_manifest, read_part
-from tasks.cores import Array, Spread
+from tasks.cores import Array, MapUnordered
 from tasks.cuts.guards import FLAGS, Known, PoolFacts
 from tasks.cuts.points import Pools
 from tasks.cuts.rip import fit, within
@@ -79,7 +79,9 @@ class PoolSigns(FileStage, PoolReading):
     name: ClassVar = "pool_signs"
     version: ClassVar = "1"
 
-    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread) -> None:
+    def build(
+        self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], map_unordered: MapUnordered
+    ) -> None:
         facts, read = PoolFacts(), 0
         for seal in source.parts:
             if seal.rows:

@@ -26,7 +26,7 @@ from tasks.cores import Array
 from tasks.dedup import contamination
 from tasks.dedup.greedy import FindLinks, Verdicts, greedy, recall_of_duplicates
 from tasks.dedup.word_grams import WordLinks
-from tasks.frames import Around, FrameStage, even_parts, here
+from tasks.frames import FrameStage, StageContext, even_parts, run_locally
 from tasks.vectors.buckets import lay_out
 from tasks.vectors.embeddings import embed_whole, text_keys
 from tasks.vectors.links import ANY, Links, Matrix, Search, SpreadContext, links_in, map_blocks
@@ -77,9 +77,9 @@ class Duplicates(FrameStage):
         return identity
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        return self.apply_around(frame, Around(store, here, {}))
+        return self.apply_in_context(frame, StageContext(store, run_locally, {}))
 
-    def apply_around(self, frame: pl.DataFrame, around: Around) -> tuple[pl.DataFrame, list[Dropped]]:
+    def apply_in_context(self, frame: pl.DataFrame, around: StageContext) -> tuple[pl.DataFrame, list[Dropped]]:
         published_rows = self.read_published(Store(around.store)) if self.against else None
         table = self.rank_rows(frame, published_rows)
         distinct = table.filter(pl.col("stands_for") == pl.col("rank"))
@@ -100,7 +100,7 @@ class Duplicates(FrameStage):
         return self.finish(marked.with_columns(pl.col("kept").fill_null(False)))
 
     def finish(self, marked: pl.DataFrame) -> tuple[pl.DataFrame, list[Dropped]]:
-        """(rows to keep, drops) of rows with their verdicts; here, all are kept."""
+        """(rows to keep, drops) of rows with their verdicts; run_locally, all are kept."""
         return marked, []
 
     def rank_rows(self, frame: pl.DataFrame, published_rows: pl.DataFrame | None) -> pl.DataFrame:
@@ -141,7 +141,7 @@ class Duplicates(FrameStage):
         published_rows: pl.DataFrame | None,
         distinct: pl.DataFrame,
         groups: Array,
-        around: Around,
+        around: StageContext,
         folder: Path,
     ) -> "VectorLinks":
         store = Store(around.store)
@@ -155,7 +155,7 @@ class Duplicates(FrameStage):
             all_vectors.flush()
             vectors = all_vectors
         matrix = Matrix(vectors, distinct["place"].to_numpy(), groups)
-        return VectorLinks(self, matrix, int(distinct["fixed"].sum()), SpreadContext(around.spread, folder))
+        return VectorLinks(self, matrix, int(distinct["fixed"].sum()), SpreadContext(around.map_unordered, folder))
 
     def read_published(self, store: Store) -> pl.DataFrame:
         """Rows published before: id, text, the columns `within`, and of_any (whether the row is in every group)."""

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server: retries, slowing down when told to, structured answers, and errors that help."""
+"""Any OpenAI-compatible server: retries, back-off, structured answers, and errors that help."""
 
 import asyncio
 import os
@@ -31,14 +31,14 @@ OVERFLOW = (
 
 
 MODERATION = ("flagged", "moderation", "content policy", "content_policy", "content filter", "content_filter", "safety")
-TIMEOUT_RETRIES = 2  # what times out three times while the server answers others would time out again
+TIMEOUT_RETRIES = 2  # a request that times out three times, while others are answered, would do so again
 PROBE_S, PROBE_TOKENS = 60.0, 16
 LOSSES_BELIEVED = 4
 HELLO = "Hello"
 
 
 class ErrorAnswer(Exception):
-    """An answer with status 200 that holds none. status: the one that it names inside, else 200."""
+    """A reply with status 200 that holds an error or no answer. status: the error's own, else 200."""
 
     def __init__(self, reason: str, status: int) -> None:
         super().__init__(reason)
@@ -46,7 +46,7 @@ class ErrorAnswer(Exception):
 
 
 class ChatServer:
-    """One model behind one server. The window (`limit`) halves on 429 and 503 and grows back by and by."""
+    """One model behind one server. The window (`limit`) halves on 429, 503 and 529, and answers grow it back."""
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
@@ -58,11 +58,11 @@ class ChatServer:
         self.url = server_url(settings)
         self._transport: Transport | None = None
         self._stopping = asyncio.Event()
-        self._plain = {"model": settings.model, **{k: v for k, v in settings.options.items() if v is not None}}
+        self._fixed_fields = {"model": settings.model, **{k: v for k, v in settings.options.items() if v is not None}}
         self._key = os.environ.get(settings.api_key_env)
         self._length_field = "max_completion_tokens" if self.url.startswith(OPENAI) else "max_tokens"
         self._slowed_at = self._answered_at = 0.0
-        self._answered: Request | None = None
+        self._answered_request: Request | None = None
         self._losses = 0  # since the last answer
         self._probing = asyncio.Lock()
         self._answers_since_change = 0
@@ -90,13 +90,13 @@ class ChatServer:
             if status == 200:
                 try:
                     completions = self._read(request, data, count, time.monotonic() - started)
-                    self._answered, self._losses = request, 0
+                    self._answered_request, self._losses = request, 0
                     return completions
                 except ErrorAnswer as error:
                     status, reason = error.status, error.reason
                 except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-                    found = f"the answer is no chat completion ({type(error).__name__}: {error}): {data[:120]!r}"
-                    data = " ".join(found.split()).encode()
+                    fault = f"the answer is no chat completion ({type(error).__name__}: {error}): {data[:120]!r}"
+                    data = " ".join(fault.split()).encode()
             failing_since = failing_since or time.monotonic()
             if status in (429, 503, 529):
                 self._slow_down()
@@ -111,22 +111,22 @@ class ChatServer:
                 pause = max(retry_after or 0.0, backoff(attempts))
                 exhausted = attempts > self.settings.retries or timeouts > TIMEOUT_RETRIES
             else:
-                return await self._refused(status, data, count)
+                return await self._judge_refusal(status, data, count)
             if exhausted:
                 tries = f"{attempts + waits} attempts in {time.monotonic() - failing_since:.0f} s"
-                return await self._give_up(status, reason, self._words(data), tries, count, failing_since)
+                return await self._give_up(status, reason, self._error_text(data), tries, count, failing_since)
             if await self._stopped_within(pause):
-                return failed(count, "engine_error: the run was stopped")
+                return failed_completions(count, "engine_error: the run was stopped")
 
     def answered_before(self, request: Request) -> None:
-        self._answered = self._answered or request
+        self._answered_request = self._answered_request or request
 
     def stop(self) -> None:
-        """Ask no more: a request between two attempts gives up now, one on the wire is still received."""
+        """Make no further attempts: a request between two attempts fails now, an answer on the wire is received."""
         self._stopping.set()
 
     async def _stopped_within(self, seconds: float) -> bool:
-        """Wait, but no longer than the run goes on."""
+        """Sleep between two attempts; True as soon as the run is stopped."""
         try:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
@@ -141,7 +141,7 @@ class ChatServer:
             "top_p": sampling.top_p,
             self._length_field: sampling.max_tokens,
             "seed": seed,
-            **self._plain,
+            **self._fixed_fields,
         }
         if count > 1:
             body["n"] = count
@@ -157,8 +157,8 @@ class ChatServer:
         return body
 
     def _read(self, request: Request, data: bytes, count: int, latency_s: float) -> Sequence[Completion]:
-        """The completions in an answer. Raises ErrorAnswer where the server says that it has none, ValueError and its
-        like for what is no answer.
+        """The completions of a reply. Raises ErrorAnswer where the server reports an error or no choices, ValueError,
+        KeyError, TypeError, AttributeError or IndexError where the reply is malformed.
         """
         answer = loads(data)
         choices = answer.get("choices")
@@ -168,15 +168,15 @@ class ChatServer:
         if not choices:
             raise ErrorAnswer("no_choices", 200)
         if len(choices) != count:
-            what = f"gave {len(choices)} of {count} answers asked for in one call"
+            problem = f"gave {len(choices)} of {count} answers asked for in one call"
             if count > 1 and not self._answered_at:
-                raise EngineRefused(f"{self.url} {what}; set samples_per_call=1")
-            raise ValueError(what)
+                raise EngineRefused(f"{self.url} {problem}; set samples_per_call=1")
+            raise ValueError(problem)
         usage = answer.get("usage") or {}
-        tokens = [whole_number(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+        tokens = [token_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
         completions = [
             Completion(
-                text=chosen(request, text_of(choice["message"].get("content"))),
+                text=unwrap_choice(request, text_of(choice["message"].get("content"))),
                 finish_reason=finish if isinstance(finish := choice.get("finish_reason"), str) else "stop",
                 prompt_tokens=tokens[0] if index == 0 else 0,
                 completion_tokens=share(tokens[1], count, index),
@@ -189,67 +189,72 @@ class ChatServer:
         self._speed_up()
         return completions
 
-    async def _refused(self, status: int, data: bytes, count: int) -> Sequence[Completion]:
-        """What a status means that another attempt will not change: this row, or every request."""
-        words = self._words(data)
-        if (status in (403, 404) or 300 <= status < 400) and await self._is_of_one_row(words):
-            return failed(count, f"refused: {status}: {words}")
+    async def _judge_refusal(self, status: int, data: bytes, count: int) -> Sequence[Completion]:
+        """Judge a status that no retry changes: failed answers where it is about this row, EngineRefused where it is
+        about every request.
+        """
+        message = self._error_text(data)
+        if (status in (403, 404) or 300 <= status < 400) and await self._is_about_one_row(message):
+            return failed_completions(count, f"refused: {status}: {message}")
         if status in (401, 403):
-            has = "was refused" if self._key else "is not set"
-            key = f"the environment variable {self.settings.api_key_env} {has}"
-            raise EngineRefused(f"{self.url} wants a valid key ({status}: {words}); {key}")
+            key_state = "was refused" if self._key else "is not set"
+            key = f"the environment variable {self.settings.api_key_env} {key_state}"
+            raise EngineRefused(f"{self.url} wants a valid key ({status}: {message}); {key}")
         if status == 402:
             raise EngineRefused(
-                f"{self.url} wants to be paid (402: {words}); then run the same command again to continue"
+                f"{self.url} wants to be paid (402: {message}); then run the same command again to continue"
             )
         if 300 <= status < 400:
-            raise EngineRefused(f"{self.url} sends us elsewhere ({status}: {words}); name the address it means")
+            raise EngineRefused(f"{self.url} sends us elsewhere ({status}: {message}); name the address it means")
         if status == 404:
-            what = f"knows no model {self.settings.model!r}, or no /chat/completions"
-            raise EngineRefused(f"{self.url} {what} (404: {words}); expected openai:MODEL@http://HOST:PORT/v1")
-        overflow = any(sign in words.lower() for sign in OVERFLOW)
-        return failed(count, f"{'context_overflow' if overflow else 'refused'}: {status}: {words}")
+            problem = f"knows no model {self.settings.model!r}, or no /chat/completions"
+            raise EngineRefused(f"{self.url} {problem} (404: {message}); expected openai:MODEL@http://HOST:PORT/v1")
+        overflow = any(sign in message.lower() for sign in OVERFLOW)
+        return failed_completions(count, f"{'context_overflow' if overflow else 'refused'}: {status}: {message}")
 
-    async def _is_of_one_row(self, words: str) -> bool:
-        """Whether a refusal is about what was asked, not about key, model or address: the server says so, or answers
-        something else.
+    async def _is_about_one_row(self, message: str) -> bool:
+        """Whether a refusal is about this prompt, not about key, model or address: the server says so, or answers
+        another request.
         """
-        return any(sign in words.lower() for sign in MODERATION) or self._answered_at > 0 or await self._answers()
+        moderated = any(sign in message.lower() for sign in MODERATION)
+        return moderated or self._answered_at > 0 or await self._answers_probe()
 
     async def _give_up(
-        self, status: int, reason: str, words: str, tries: str, count: int, failing_since: float
+        self, status: int, reason: str, message: str, tries: str, count: int, failing_since: float
     ) -> Sequence[Completion]:
-        """A request that fails while others are answered, or while the server answers another when asked, is its row's
-        loss; if nothing is answered, the engine is gone.
+        """Fail one row's answers if the server answers other requests, or a probe. Raises EngineError if it does not:
+        the engine is gone.
         """
         async with self._probing:
-            answers = self._answered_at > failing_since or await self._is_there()
-        what = words if status in (0, 200) else f"HTTP {status}: {words}"
+            answers = self._answered_at > failing_since or await self._is_alive()
+        problem = message if status in (0, 200) else f"HTTP {status}: {message}"
         if not answers:
             raise EngineError(
-                f"{self.url} does not answer ({what}) after {tries}; start it, then run the same command again to "
+                f"{self.url} does not answer ({problem}) after {tries}; start it, then run the same command again to "
                 "continue"
             )
         self._losses += 1
-        return failed(count, f"{reason}: {what.removeprefix('HTTP ')} ({tries})")
+        return failed_completions(count, f"{reason}: {problem.removeprefix('HTTP ')} ({tries})")
 
-    async def _answers(self) -> bool:
-        """Whether the server answers anything: the smallest request there is, or one that it did answer."""
+    async def _answers_probe(self) -> bool:
+        """Whether the server answers a probe: the smallest request there is, or one that it has answered before."""
         hello: dict[str, Any] = {"messages": [{"role": "user", "content": HELLO}], self._length_field: PROBE_TOKENS}
-        bodies = [{**hello, **self._plain}, *([self._body(self._answered, 0, 1)] if self._answered else [])]
+        bodies = [{**hello, **self._fixed_fields}]
+        if self._answered_request:
+            bodies.append(self._body(self._answered_request, 0, 1))
         for body in bodies:
-            if await self._takes(orjson.dumps(body)):
+            if await self._responds_to(orjson.dumps(body)):
                 self._answered_at = time.monotonic()
                 return True
         return False
 
-    async def _is_there(self) -> bool:
-        """Whether the server answers anything or, where it has answered before and may be too busy now, lists its
-        models; a few losses in a row, no more, are believed to be the rows' on that ground.
+    async def _is_alive(self) -> bool:
+        """Whether the server answers a probe or, where it has answered before and may be too busy now, lists its
+        models. The list counts for LOSSES_BELIEVED losses in a row only.
         """
-        if await self._answers():
+        if await self._answers_probe():
             return True
-        if self._answered is None or self._losses >= LOSSES_BELIEVED:
+        if self._answered_request is None or self._losses >= LOSSES_BELIEVED:
             return False
         try:
             await asyncio.to_thread(model_cards, self.settings)
@@ -257,8 +262,8 @@ class ChatServer:
             return False
         return True
 
-    async def _takes(self, body: bytes) -> bool:
-        """Whether a request is answered, or refused by a server that is there."""
+    async def _responds_to(self, body: bytes) -> bool:
+        """Whether the server answers a request, or refuses it in a way that shows that it runs."""
         assert self._transport is not None
         try:
             posting = self._transport.post(body)
@@ -267,23 +272,23 @@ class ChatServer:
         except (TimeoutError, ValueError, KeyError, TypeError):
             return False
 
-    def _words(self, data: bytes) -> str:
-        """The server's own words, one line, without our key."""
+    def _error_text(self, data: bytes) -> str:
+        """The server's error message, one line, without our key."""
         try:
             error = loads(data)
             error = error.get("error", error)
-            words = str(error.get("message", error) if isinstance(error, dict) else error)
+            message = str(error.get("message", error) if isinstance(error, dict) else error)
             if isinstance(error, dict) and (reasons := (error.get("metadata") or {}).get("reasons")):
-                words += f" (flagged: {', '.join(map(str, reasons))})"
+                message += f" (flagged: {', '.join(map(str, reasons))})"
         except (ValueError, AttributeError, TypeError):
-            words = data.decode(errors="replace")
+            message = data.decode(errors="replace")
         if self._key:
-            words = words.replace(self._key, "***")
-        return " ".join(words.split())[:300]
+            message = message.replace(self._key, "***")
+        return " ".join(message.split())[:300]
 
     def _slow_down(self) -> None:
         now = time.monotonic()
-        if now - self._slowed_at > 1:  # answers already under way say the same thing again
+        if now - self._slowed_at > 1:  # replies already under way report the same overload
             self.limit = max(1, self.limit // 2)
             self._slowed_at, self._answers_since_change = now, 0
 
@@ -295,13 +300,13 @@ class ChatServer:
                 self._answers_since_change = 0
 
 
-def failed(count: int, error: str) -> list[Completion]:
-    """So many answers that did not come. error: reason, colon, detail."""
+def failed_completions(count: int, error: str) -> list[Completion]:
+    """`count` failed answers. error: reason, colon, detail."""
     return [Completion(text="", finish_reason="error", error=error)] * count
 
 
 def answer_schema(request: Request) -> dict[str, Any] | None:
-    """The JSON schema to ask for; a choice becomes an object with one enumerated field, which every server knows."""
+    """The JSON schema to ask for; a choice becomes an object with one enumerated field, which every server supports."""
     if request.choice:
         return {
             "type": "object",
@@ -312,8 +317,8 @@ def answer_schema(request: Request) -> dict[str, Any] | None:
     return dict(request.schema_) if request.schema_ else None
 
 
-def chosen(request: Request, text: str) -> str:
-    """Unwrap a choice; anything else is passed on as it is, for the recipe to judge."""
+def unwrap_choice(request: Request, text: str) -> str:
+    """Unwrap a choice; any other text stays as it is, for the recipe to judge."""
     if not request.choice:
         return text
     try:
@@ -330,7 +335,7 @@ def text_of(content: Any) -> str:
         raise ValueError(drop.message) from drop
 
 
-def whole_number(value: Any) -> int:
+def token_count(value: Any) -> int:
     """A server's count of tokens; 0 for what cannot be one."""
     return value if isinstance(value, int) and 0 <= value < 1 << 40 else 0
 
@@ -338,15 +343,15 @@ def whole_number(value: Any) -> int:
 def token_logprobs(choice: dict[str, Any]) -> list[Any]:
     """[token, logprob, {alternative: logprob}] per token; a logprob that is null or missing is left out, or None."""
 
-    def known(alternatives: Any) -> dict[str, float]:
-        return {one["token"]: one["logprob"] for one in alternatives or () if one.get("logprob") is not None}
+    def logprobs_by_token(alternatives: Any) -> dict[str, float]:
+        return {token["token"]: token["logprob"] for token in alternatives or () if token.get("logprob") is not None}
 
-    found = (choice.get("logprobs") or {}).get("content") or []
-    return [[token["token"], token.get("logprob"), known(token.get("top_logprobs"))] for token in found]
+    tokens = (choice.get("logprobs") or {}).get("content") or []
+    return [[token["token"], token.get("logprob"), logprobs_by_token(token.get("top_logprobs"))] for token in tokens]
 
 
 def share(total: int, parts: int, index: int) -> int:
-    """An even split of a sum that a server reports for all choices together; the shares add up to it."""
+    """One choice's even share of a sum that a server reports for all choices; the shares add up to it."""
     return total // parts + (index < total % parts)
 
 

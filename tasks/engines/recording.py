@@ -1,4 +1,4 @@
-"""A recording in place of a model: answers are looked up by the request alone, so it replays anywhere, for nothing."""
+"""A recording in place of a model: it looks answers up by the request alone, so it replays anywhere, for nothing."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,7 @@ from storage.segments import HEAD, Segment, segment_files
 
 
 class Recording:
-    """`replay:PATH` or, where several engines were recorded, `replay:PATH#ENGINE`. Its name is the engine's it was
-    made with.
+    """`replay:PATH` or, where several engines were recorded, `replay:PATH#ENGINE`. It has the recorded engine's name.
 
     PATH: a file written by `synthmill calls --record`, a segment, or a store's calls folder.
     """
@@ -32,13 +31,13 @@ class Recording:
 
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
         assert self._calls is not None
-        found = self._calls.find(call_key(self.name, ask_hash(request.asked()), request.sample))
-        if found is None:
+        completion = self._calls.find(call_key(self.name, ask_hash(request.asked()), request.sample))
+        if completion is None:
             raise EngineRefused(
                 f"the recording {self.path} has no answer by {self.name} to this request (role {request.role}, sample "
                 f"{request.sample}): {request.messages[-1].content[:120]!r}; run with a model to record it"
             )
-        return [found] * count
+        return [completion] * count
 
     def answered_before(self, request: Request) -> None: ...
 
@@ -50,7 +49,7 @@ class Recording:
 
 
 def only_engine(path: Path) -> str:
-    """The one engine a recording was made with; raises InputError when there is none or more than one."""
+    """The name of a recording's only engine. Raises InputError when there is none or more than one."""
     if not path.exists():
         raise InputError(f"there is no recording {path}; make one with `synthmill calls --record {path}`")
     engines: set[str] = set()
@@ -59,6 +58,6 @@ def only_engine(path: Path) -> str:
             if kind == b"A":
                 engines.add(orjson.loads(data[HEAD:])["engine"])
     if len(engines) != 1:
-        shown = ", ".join(sorted(engines)) or "none"
-        raise InputError(f"{path} holds answers of {len(engines)} engines ({shown}); say which: replay:{path}#ENGINE")
+        names = ", ".join(sorted(engines)) or "none"
+        raise InputError(f"{path} holds answers of {len(engines)} engines ({names}); say which: replay:{path}#ENGINE")
     return engines.pop()

@@ -1,4 +1,4 @@
-"""Where a server is, which models it serves, and which weights are behind a name."""
+"""A server's address, the models it serves, and the weights behind a name."""
 
 import os
 from typing import Any
@@ -14,7 +14,7 @@ OPENAI = "https://api.openai.com/v1"
 
 
 def server_url(settings: EngineSettings) -> str:
-    """Where the server is. Raises InputError for an address that carries a secret, wherever it comes from."""
+    """The server's address. Raises InputError when it carries a secret, wherever it comes from."""
     url = (settings.base_url or os.environ.get(settings.base_url_env) or OPENAI).rstrip("/")
     check_address(url)
     if carries_secret(url):
@@ -23,7 +23,7 @@ def server_url(settings: EngineSettings) -> str:
 
 
 def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:
-    """Ask a server for its models; None when it does not say. Raises EngineError when it is not there."""
+    """Ask a server for its models; None when it has no list. Raises EngineError when it does not answer."""
     url = server_url(settings) + "/models"
     key = os.environ.get(settings.api_key_env)
     try:
@@ -31,9 +31,11 @@ def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:
             return [{**card, "id": str(card["id"])} for card in loads(response.read())["data"]]
     except HTTPError as error:
         if error.code in (401, 403):
-            has = "was refused" if key else "is not set"
-            said = f"{url} wants a valid key ({error.code}); the environment variable {settings.api_key_env} {has}"
-            raise EngineRefused(said) from None
+            key_state = "was refused" if key else "is not set"
+            refusal = (
+                f"{url} wants a valid key ({error.code}); the environment variable {settings.api_key_env} {key_state}"
+            )
+            raise EngineRefused(refusal) from None
         return None
     except (ValueError, KeyError, TypeError):
         return None
@@ -44,14 +46,14 @@ def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:
 
 
 def served_models(settings: EngineSettings) -> list[str] | None:
-    """The names of a server's models; None when it does not say. Raises EngineError when it is not there."""
+    """The names of a server's models; None when it has no list. Raises EngineError when it does not answer."""
     cards = model_cards(settings)
     return None if cards is None else [card["id"] for card in cards]
 
 
 def checkpoint_served(settings: EngineSettings) -> str | None:
-    """Where the weights behind a served name come from, as vLLM tells it (`root`); empty where a server does not say,
-    or says only the name again; None where it does not answer, or not with a list.
+    """Where the weights behind a served name come from, as vLLM lists it (`root`). Empty where the list has no root,
+    or one that repeats the name; None where the server does not answer, or has no list.
     """
     if server_url(settings).startswith(OPENAI):
         return ""
@@ -66,12 +68,12 @@ def checkpoint_served(settings: EngineSettings) -> str | None:
 
 
 def only_model(settings: EngineSettings) -> str:
-    """The one model that a server serves; raises InputError when it has several."""
+    """The name of a server's only model. Raises InputError when it serves several, or none."""
     names = served_models(settings) or []
     if len(names) != 1:
-        shown = ", ".join(names[:8]) or "none"
+        listed = ", ".join(names[:8]) or "none"
         raise InputError(
-            f"{server_url(settings)} serves {len(names)} models ({shown}); say which: "
+            f"{server_url(settings)} serves {len(names)} models ({listed}); say which: "
             f"openai:MODEL@{server_url(settings)}"
         )
     return names[0]

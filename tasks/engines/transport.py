@@ -1,8 +1,8 @@
-"""How a request gets to a server and its answer back: one method, `post`, and two ways.
+"""How a request gets to a server and its answer back: one method, `post`, in two implementations.
 
-`Plain` is for http:// without a proxy, that is for servers of one's own, where thousands of answers a second are
-wanted: keep-alive connections on httptools, a third of aiohttp's cost per request. Everything else, TLS and proxies,
-goes through aiohttp.
+`PlainHttp` is for http:// without a proxy, that is for one's own servers with thousands of answers a second: keep-alive
+connections on httptools cost a third of aiohttp's time per request. Everything else, TLS and proxies, goes through
+aiohttp.
 """
 
 import asyncio
@@ -22,32 +22,32 @@ MOST_BYTES = 64 << 20
 TOO_LARGE = f"the answer is larger than {MOST_BYTES >> 20} MiB".encode()
 NO_ANSWER = b"no answer within"
 Reply = tuple[int, bytes, float | None]
-"""(status, body, Retry-After in seconds); status 0: no answer at all, the body says why."""
+"""(status, body, Retry-After in seconds). With status 0 there was no answer, and the body says why."""
 
 
 class Transport(Protocol):
     async def post(self, body: bytes) -> Reply:
-        """Send one JSON body; a network fault is a Reply with status 0, never an exception."""
+        """Send one JSON body. A network fault gives a Reply with status 0, never an exception."""
 
     async def close(self) -> None: ...
 
 
 def make_transport(url: str, headers: dict[str, str], timeout_s: float) -> Transport:
-    """The way to one address."""
+    """The transport for one address."""
     proxy = proxy_for(url)
     if url.startswith("http://") and proxy is None:
-        return Plain(url, headers, timeout_s)
+        return PlainHttp(url, headers, timeout_s)
     return Aiohttp(url, headers, timeout_s, proxy)
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for this server; aiohttp would look it up for every request, in a thread."""
+    """The proxy that the environment names for this server, looked up once; aiohttp would do so for every request."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def seconds_of(retry_after: str | None) -> float | None:
-    """Retry-After as seconds, ten minutes at most; it may be a number or a date."""
+    """Retry-After, a number or a date, as seconds; ten minutes at most."""
     if not retry_after:
         return None
     try:
@@ -61,7 +61,7 @@ def seconds_of(retry_after: str | None) -> float | None:
 
 
 class Aiohttp:
-    """TLS, proxies, name resolution: the library's business."""
+    """Any address, with TLS, proxies and name resolution by aiohttp."""
 
     def __init__(self, url: str, headers: dict[str, str], timeout_s: float, proxy: str | None) -> None:
         self.timeout_s = timeout_s
@@ -77,12 +77,12 @@ class Aiohttp:
     async def post(self, body: bytes) -> Reply:
         try:
             async with self._session.post(self._address, data=body, allow_redirects=False) as response:
-                read = bytearray()
-                async for data in response.content.iter_any():
-                    read += data
-                    if len(read) > MOST_BYTES:
+                answer = bytearray()
+                async for chunk in response.content.iter_any():
+                    answer += chunk
+                    if len(answer) > MOST_BYTES:
                         return 0, TOO_LARGE, None
-                return response.status, bytes(read), seconds_of(response.headers.get("Retry-After"))
+                return response.status, bytes(answer), seconds_of(response.headers.get("Retry-After"))
         except TimeoutError:
             return 0, NO_ANSWER + f" {self.timeout_s:g} s".encode(), None
         except (aiohttp.ClientError, OSError) as error:
@@ -92,8 +92,8 @@ class Aiohttp:
         await self._session.close()
 
 
-class Plain:
-    """Keep-alive connections to one http:// address; as many as there are requests in flight."""
+class PlainHttp:
+    """Keep-alive connections to one http:// address, as many as there are requests in flight."""
 
     def __init__(self, url: str, headers: dict[str, str], timeout_s: float) -> None:
         parts = urlsplit(url)
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._waiter is None:  # nobody asked: never let it be taken for the next answer
+        if self._waiter is None:  # bytes without a request must not pass for the next answer
             self._retire()
             return
         try:
@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
             self._body.append(body)
 
     def on_message_complete(self) -> None:
-        if self._parser.get_status_code() < 200:  # 100 Continue, 103 Early Hints: the answer is yet to come
+        if self._parser.get_status_code() < 200:  # 100 Continue, 103 Early Hints: the answer follows
             return
         if self._waiter is None or self._waiter.done():  # a second answer behind the first
             self._transport.abort()

@@ -1,4 +1,4 @@
-"""vLLM in this process: AsyncLLM on a GPU or a CPU, prefix caching on, structured answers by its own means.
+"""vLLM in this process: AsyncLLM on a GPU or a CPU, with prefix caching and vLLM's own structured answers.
 
 AsyncLLM keeps an engine-core child process that outlives a killed parent by minutes. `die_with_parent`, which vLLM
 loads in every child as a plugin (see pyproject.toml), ends it at once.
@@ -17,7 +17,7 @@ from schemas.calls import Completion, Request
 from schemas.errors import EngineError, InputError, MissingExtra
 from schemas.hashing import content_hash, file_checksum, file_fingerprint
 from schemas.settings import EngineSettings
-from tasks.engines.gguf import failed
+from tasks.engines.engine import failed_completion
 
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
@@ -52,23 +52,21 @@ class VLLMEngine:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        given = {
+        options = {
             "enforce_eager": on_cpu,
             "disable_log_stats": True,
             "enable_prefix_caching": True,
             "generation_config": "vllm",
         }
         if on_cpu:
-            given["dtype"] = "bfloat16"
-            given["enable_chunked_prefill"] = False  # with seeds, a prompt in two chunks kills vLLM's CPU worker (0.32)
-        given |= {"seed": 0, "revision": self.settings.revision, **self.settings.options}
-        model = (
-            str(Path(self.settings.model).expanduser())
-            if Path(self.settings.model).expanduser().is_dir()
-            else self.settings.model
-        )
+            options["dtype"] = "bfloat16"
+            # With seeds, a prompt in two chunks kills vLLM's CPU worker (0.32).
+            options["enable_chunked_prefill"] = False
+        options |= {"seed": 0, "revision": self.settings.revision, **self.settings.options}
+        folder = Path(self.settings.model).expanduser()
+        model = str(folder) if folder.is_dir() else self.settings.model
         try:
-            arguments = AsyncEngineArgs(model=model, **given)
+            arguments = AsyncEngineArgs(model=model, **options)
         except TypeError as error:
             raise InputError(f"vLLM does not know an option of this engine: {error}") from error
         try:
@@ -103,7 +101,7 @@ class VLLMEngine:
             ) from error
         except (VLLMClientError, ValueError, TypeError) as error:
             kind = "context_overflow" if "context length" in str(error) else "refused"
-            return [failed(f"{kind}: {error}")] * count
+            return [failed_completion(f"{kind}: {error}")] * count
         latency_s = round(time.monotonic() - started, 4)
         return [
             Completion(
@@ -171,15 +169,16 @@ def model_name(settings: EngineSettings) -> str:
 
 
 def token_logprobs(output: Any) -> list[Any]:
-    found = []
+    tokens = []
     for token, alternatives in zip(output.token_ids, output.logprobs or (), strict=False):
-        own = alternatives[token]
-        found.append([own.decoded_token, own.logprob, {o.decoded_token: o.logprob for o in alternatives.values()}])
-    return found
+        sampled = alternatives[token]
+        logprobs = {candidate.decoded_token: candidate.logprob for candidate in alternatives.values()}
+        tokens.append([sampled.decoded_token, sampled.logprob, logprobs])
+    return tokens
 
 
 def die_with_parent() -> None:
-    """A vLLM plugin, called in each of its processes: end this one the moment its parent is gone, however that went."""
+    """A vLLM plugin, called in each of its processes: end this process the moment its parent is gone."""
     import multiprocessing
     import threading
     from multiprocessing.connection import wait

@@ -2,13 +2,13 @@
 
     class Shell:
         @staticmethod
-        def draw(seed: int, task: str) -> str: ...     # what only the environment knows, as text
+        def draw(seed: int, task: str) -> str: ...     # facts that only the environment knows, as text
         def __init__(self, facts: str) -> None: ...    # one object per dialogue
         def act(self, action: str, tool: str, arguments: dict) -> str | Observation: ...
 
 A world is asked like a model: its replies go to the call store, so that a dialogue can be resumed and replayed without
-it. It must answer the same to the same facts and actions, because after a crash the actions are played again. It runs
-in this process, in a thread of its own, with all that the process may do: name only files that you trust.
+it. It must reply the same to the same facts and actions, because after a crash the actions are played again. It runs in
+this process, in a thread of its own, with all rights of the process: name only files that you trust.
 """
 
 import asyncio
@@ -30,14 +30,15 @@ from schemas.calls import Completion, Message, Request
 from schemas.errors import Drop, InputError
 from schemas.hashing import digest, file_checksum
 from schemas.settings import EngineSettings
+from tasks.engines.engine import failed_completion
 
 T = TypeVar("T")
-KEPT = 256
+MOST_WORLDS = 256
 """Dialogues whose world stays in memory between two turns; older ones are played again."""
 
 
 class Observation(NamedTuple):
-    """What the agent is shown; over: the world has ended the dialogue."""
+    """What the agent gets to see. over: the world has ended the dialogue."""
 
     text: str
     over: bool = False
@@ -52,12 +53,12 @@ class World(Protocol):
 
     @staticmethod
     def draw(seed: int, task: str) -> str:
-        """What is so in a new dialogue about `task`, as text that the constructor and a model can read."""
+        """The facts of a new dialogue about `task`, as text that the constructor and a model can read."""
 
 
 @cache
 def load_world(file: str, name: str) -> type[World]:
-    """The class `name` (CLASS or FILE.py:CLASS@HASH) of a Python file. Raises InputError when it cannot be had."""
+    """The class `name` (CLASS or FILE.py:CLASS@HASH) of a Python file. Raises InputError when it cannot be loaded."""
     kind, _, fingerprint = name.rpartition(":")[2].partition("@")
     if fingerprint and file_checksum(Path(file))[: len(fingerprint)] != fingerprint:
         raise InputError(f"{file} has changed since this run was planned; run the same command again")
@@ -68,24 +69,24 @@ def load_world(file: str, name: str) -> type[World]:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-        made: type[World] = getattr(module, kind)
+        world: type[World] = getattr(module, kind)
     except (Exception, SystemExit) as error:
         raise InputError(f"the world {kind} of {file} cannot be loaded: {type(error).__name__}: {error}") from error
-    if missing := [method for method in ("draw", "act") if not callable(getattr(made, method, None))]:
+    if missing := [method for method in ("draw", "act") if not callable(getattr(world, method, None))]:
         raise InputError(
             f"the world {kind} of {file} has no {missing[0]}(); expected draw(seed, task) and act(action, ...)"
         )
-    return made
+    return world
 
 
 def world_request(world: str, facts: str, actions: Sequence[tuple[str, ...]]) -> tuple[Message, ...]:
-    """What a world is asked, as messages. actions: (text, tool, arguments as JSON) from the dialogue's first to now."""
-    told = [Message(role="system", content=orjson.dumps({"world": world, "facts": facts}).decode())]
-    return (*told, *(Message(role="user", content=orjson.dumps(list(action)).decode()) for action in actions))
+    """The messages that ask a world. actions: (text, tool, arguments as JSON), all of the dialogue so far."""
+    system = [Message(role="system", content=orjson.dumps({"world": world, "facts": facts}).decode())]
+    return (*system, *(Message(role="user", content=orjson.dumps(list(action)).decode()) for action in actions))
 
 
 class Worlds:
-    """The engine of the role `world`; options: {FILE.py:CLASS@HASH: file}. A request says which one it means."""
+    """The engine of the role `world`. options: {FILE.py:CLASS@HASH: file}; a request names its world."""
 
     name, samples_per_call = "worlds", 1
 
@@ -106,79 +107,79 @@ class Worlds:
 
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
         started, loop = time.monotonic(), asyncio.get_running_loop()
-        came: asyncio.Future[Observation | Fault] = loop.create_future()
+        arrival: asyncio.Future[Observation | Fault] = loop.create_future()
 
-        def settle(said: Observation | Fault) -> None:
-            if not came.done():
-                came.set_result(said)
+        def deliver(reply: Observation | Fault) -> None:
+            if not arrival.done():
+                arrival.set_result(reply)
 
-        def done(said: Observation | Fault) -> None:
-            with suppress(RuntimeError):  # the loop is gone: nobody waits
-                loop.call_soon_threadsafe(settle, said)
+        def finish(reply: Observation | Fault) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(deliver, reply)
 
-        in_thread(lambda: self._answer(request.messages), done)
+        run_in_thread(lambda: self._answer(request.messages), finish)
         try:
-            said = await asyncio.wait_for(came, self.timeout_s)
+            reply = await asyncio.wait_for(arrival, self.timeout_s)
         except TimeoutError:
-            return [failed(f"engine_timeout: the world gave no reply in {self.timeout_s:g} s")] * count
-        if isinstance(said, Fault):
-            if said.stops:
-                raise InputError(said.message)
-            return [failed(f"world_error: {said.message}")] * count
-        latency_s, reason = round(time.monotonic() - started, 4), "over" if said.over else "stop"
-        return [Completion(text=said.text, finish_reason=reason, latency_s=latency_s)] * count
+            return [failed_completion(f"engine_timeout: the world gave no reply in {self.timeout_s:g} s")] * count
+        if isinstance(reply, Fault):
+            if reply.stops:
+                raise InputError(reply.message)
+            return [failed_completion(f"world_error: {reply.message}")] * count
+        latency_s, reason = round(time.monotonic() - started, 4), "over" if reply.over else "stop"
+        return [Completion(text=reply.text, finish_reason=reason, latency_s=latency_s)] * count
 
     def _answer(self, messages: tuple[Message, ...]) -> Observation:
         """The reply to the last action; the earlier ones are played again, unless their world is still alive."""
-        told = orjson.loads(messages[0].content)
+        question = orjson.loads(messages[0].content)
         actions = [message.content for message in messages]
         world = self._living.pop(digest(actions[:-1]), None)
-        todo = actions[1:] if world is None else actions[-1:]
+        unplayed = actions[1:] if world is None else actions[-1:]
         if world is None:
-            world = load_world(self.files[told["world"]], told["world"])(told["facts"])
-        for action in todo:
+            world = load_world(self.files[question["world"]], question["world"])(question["facts"])
+        for action in unplayed:
             text, tool, arguments = orjson.loads(action)
-            said = world.act(text, tool, orjson.loads(arguments) if arguments else {})
+            returned = world.act(text, tool, orjson.loads(arguments) if arguments else {})
         self._living[digest(actions)] = world
-        if len(self._living) > KEPT:
+        if len(self._living) > MOST_WORLDS:
             self._living.popitem(last=False)
-        reply = said if isinstance(said, tuple) else (said, False)
-        if [type(one) for one in reply] != [str, bool] or not encodable(reply[0]):
-            raise TypeError(f"act returned {said!r:.60}; expected text, or (text, whether it is over)")
+        reply = returned if isinstance(returned, tuple) else (returned, False)
+        if [type(value) for value in reply] != [str, bool] or not encodable(reply[0]):
+            raise TypeError(f"act returned {returned!r:.60}; expected text, or (text, whether it is over)")
         return Observation(*reply)
 
 
 class Fault(NamedTuple):
-    """What went wrong in a world's code. stops: it is no row's fault, the run cannot go on."""
+    """What went wrong in a world's code. stops: every row would fail, so the run ends."""
 
     message: str
     stops: bool = False
 
 
-def in_thread(call: Callable[[], T], done: Callable[[T | Fault], None]) -> None:
-    """Run a world's code and hand on its result, whatever it does.
+def run_in_thread(call: Callable[[], T], done: Callable[[T | Fault], None]) -> None:
+    """Run a world's code, and call `done` with its result or its Fault.
 
     Not in a pool's thread: a world that hangs must hold up neither its neighbours nor the process's end.
     """
 
     def run() -> None:
         try:
-            said: T | Fault = call()
+            outcome: T | Fault = call()
         except InputError as error:
-            said = Fault(error.message, stops=True)
+            outcome = Fault(error.message, stops=True)
         except BaseException as error:
-            said = Fault(f"{type(error).__name__}: {error}")
-        done(said)
+            outcome = Fault(f"{type(error).__name__}: {error}")
+        done(outcome)
 
     threading.Thread(target=run, name="world", daemon=True).start()
 
 
-def drawn(world: type[World], seed: int, task: str, timeout_s: float) -> str:
-    """The facts of a new dialogue. Raises Drop when the world draws none."""
-    came: SimpleQueue[str | Fault] = SimpleQueue()
-    in_thread(lambda: world.draw(seed, task), came.put)
+def draw_facts(world: type[World], seed: int, task: str, timeout_s: float) -> str:
+    """Let a world draw the facts of a new dialogue. Raises Drop when it draws none."""
+    arrivals: SimpleQueue[str | Fault] = SimpleQueue()
+    run_in_thread(lambda: world.draw(seed, task), arrivals.put)
     try:
-        facts = came.get(timeout=timeout_s)
+        facts = arrivals.get(timeout=timeout_s)
     except Empty:
         raise Drop(f"world_error: draw: no facts in {timeout_s:g} s") from None
     if isinstance(facts, Fault):
@@ -195,7 +196,3 @@ def encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def failed(reason: str) -> Completion:
-    return Completion(text="", finish_reason="error", error=" ".join(reason.split())[:400])

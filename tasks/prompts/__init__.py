@@ -6,8 +6,7 @@ sent.
     {% block user %}{{ row.prompt }}{% endblock %}
 
 A block may carry a suffix (`user_example`) when a role speaks more than once. Templates are sandboxed and strict: a
-variable that is not there is an error, and what a row's text contains is never read as template syntax. Identity is
-`name@hash`.
+missing variable is an error, and a row's text is never read as template syntax. Identity is `name@hash`.
 """
 
 from functools import cache
@@ -58,8 +57,8 @@ class Prompt:
 
     def fields(self, variable: str) -> set[str]:
         """Every attribute that the template reads from one variable."""
-        found = self.tree.find_all(nodes.Getattr)
-        return {node.attr for node in found if isinstance(node.node, nodes.Name) and node.node.name == variable}
+        attributes = self.tree.find_all(nodes.Getattr)
+        return {node.attr for node in attributes if isinstance(node.node, nodes.Name) and node.node.name == variable}
 
 
 @cache

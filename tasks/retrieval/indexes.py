@@ -14,7 +14,7 @@ from schemas.artifacts import Manifest
 from schemas.retpo import Passage, Turn
 from schemas.rows import Dropped
 from storage.artifacts import Store, read_artifact, read_manifest, read_part
-from tasks.cores import Spread
+from tasks.cores import MapUnordered
 from tasks.frames import FileStage, FrameStage
 from tasks.retrieval.bm25 import Words, build_bm25
 from tasks.retrieval.dense import build_dense
@@ -113,7 +113,9 @@ class Bm25Index(FileStage):
     stopwords: str = "en"
     stemmer: str = "english"
 
-    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread) -> None:
+    def build(
+        self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], map_unordered: MapUnordered
+    ) -> None:
         texts = (text for frame in parts_of(store, source, tell) for text in indexed(frame))
         build_bm25(texts, folder, k1=self.k1, b=self.b, words=Words(self.stopwords, self.stemmer))
 
@@ -127,7 +129,9 @@ class DenseIndex(FileStage):
 
     kind: str = "auto"
 
-    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread) -> None:
+    def build(
+        self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], map_unordered: MapUnordered
+    ) -> None:
         vectors = (frame["vector"].to_numpy().astype(np.float32) for frame in parts_of(store, source, tell))
         first = next(vectors)
         build_dense(chain([first], vectors), source.rows, first.shape[1], folder, self.kind)

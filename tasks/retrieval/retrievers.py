@@ -18,7 +18,7 @@ from schemas.texts import loads
 from storage.artifacts import Store, read_manifest
 from storage.plain_files.lines import open_file
 from tasks.cores import Array
-from tasks.posting import Endpoint, key_in
+from tasks.posting import Endpoint, read_api_key
 from tasks.retrieval.bm25 import Bm25, Hits, Words
 from tasks.retrieval.dense import Dense
 from tasks.retrieval.indexes import locate
@@ -213,7 +213,7 @@ def content_of(settings: RetrieverSettings) -> str:
             raise InputError(f"{settings.path} is not there; expected a TREC run")
         return file_checksum(Path(settings.path).expanduser())
     if settings.kind == "http":
-        key_in(settings.url, settings.api_key_env)
+        read_api_key(settings.url, settings.api_key_env)
     return embedder_name(settings.model) if "dense" in settings.parts else ""
 
 

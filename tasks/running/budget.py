@@ -1,7 +1,7 @@
-"""The budget of a run: one coordinator that leases requests, in blocks, to everybody who sends.
+"""The budget of a run: one coordinator leases requests, in blocks, to every worker that sends.
 
-A request is leased before it is sent, so requests never exceed their limit; tokens and money are known when an answer
-is there, so they exceed theirs by what was in flight at most.
+A request is leased before it is sent, so requests never exceed their limit. Tokens and money are known once an answer
+is there, so they exceed their limits by what was in flight at most.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from schemas.budget import BudgetSettings, Limits, Usage, total, usage_of
 from schemas.errors import LimitReached
 
 Lease = Callable[[str, int, Usage, int], Awaitable["Grant"]]
-"""Ask the coordinator, wherever it is: step, requests wanted; since the last time, what was used and how many sent."""
+"""Asks the coordinator: step, requests to lease, usage since the last call, requests sent since the last call."""
 WAIT_S = 0.25
-WAITS = 240  # for requests that another worker leased and has not sent yet
+WAITS = 240  # at most, for requests that another worker leased and has not sent yet
 
 
 class Grant(NamedTuple):
-    """How many requests may be sent; where it is none, why. held: others may give some back."""
+    """How many requests may be sent, and why none may. held: other workers hold requests and may give some back."""
 
     requests: int
     why: str = ""
@@ -27,41 +27,40 @@ class Grant(NamedTuple):
 
 
 class Budget:
-    """The coordinator. spent: by step, what was spent before."""
+    """The coordinator. spent: what each step has spent before."""
 
     def __init__(self, settings: BudgetSettings, spent: Mapping[str, Usage]) -> None:
         self.settings = settings
         self.reset(spent)
 
     def reset(self, spent: Mapping[str, Usage]) -> None:
-        """Count from here, while nobody holds a lease."""
-        self.spent = dict(spent)  # requests count from when they are leased
+        """Start counting from `spent`; no worker may hold a lease now."""
+        self.spent = dict(spent)  # a request counts once it is leased
         self.held = 0
 
-    def lease(self, step: str, wanted: int, used: Usage, sent: int) -> Grant:
-        """used: tokens and money since the last time; its requests are those given back."""
-        before = self.spent.get(step, Usage())
-        returned = used.model_copy(update={"requests": -used.requests})
-        self.spent[step] = now = before.plus(returned)
+    def lease(self, step: str, requests: int, used: Usage, sent: int) -> Grant:
+        """used: tokens and money since the last call, and as its requests those that are given back. sent: requests
+        sent since then.
+        """
+        change = used.model_copy(update={"requests": -used.requests})
+        self.spent[step] = step_usage = self.spent.get(step, Usage()).plus(change)
         self.held = max(0, self.held - sent - used.requests)
-        everything = total(self.spent)
-        count = wanted
         for name, limits, usage in (
-            ("the run's", self.settings, everything),
-            (f"{step}'s", self.settings.stages.get(step, Limits()), now),
+            ("the run's", self.settings, total(self.spent)),
+            (f"{step}'s", self.settings.stages.get(step, Limits()), step_usage),
         ):
             if why := usage.over(limits):
                 only_requests = not usage.model_copy(update={"requests": 0}).over(limits)
                 return Grant(0, f"{name} budget is spent: {why}", held=only_requests and self.held > 0)
             if limits.requests is not None:
-                count = min(count, limits.requests - usage.requests)
-        self.spent[step] = now.plus(Usage(requests=count))
-        self.held += count
-        return Grant(count, held=self.held > count)
+                requests = min(requests, limits.requests - usage.requests)
+        self.spent[step] = step_usage.plus(Usage(requests=requests))
+        self.held += requests
+        return Grant(requests, held=self.held > requests)
 
 
 class Gate:
-    """What one worker has leased for a step."""
+    """One worker's leased requests for a step. balance: those that it has not sent yet."""
 
     def __init__(self, step: str, settings: BudgetSettings, lease: Lease) -> None:
         self.step, self.settings, self._lease = step, settings, lease
@@ -70,53 +69,53 @@ class Gate:
         self._sent = 0
 
     def take(self, count: int) -> bool:
-        """Whether so many requests may be sent now; they are then taken."""
+        """Take `count` requests from the balance, to send them; False, and nothing taken, where it is too low."""
         if self.balance < count:
             return False
         self.balance -= count
         self._sent += count
         return True
 
-    def answered(self, engine: str, prompt_tokens: int, completion_tokens: int) -> None:
+    def count_answer(self, engine: str, prompt_tokens: int, completion_tokens: int) -> None:
         self._used = self._used.plus(usage_of(self.settings, engine, 0, prompt_tokens, completion_tokens))
 
-    async def refill(self, wanted: int, least: int) -> None:
-        """Lease more; waits while others hold what they have not sent. Raises LimitReached where `least` are not to be
-        had.
+    async def refill(self, requests: int, least: int) -> None:
+        """Lease more, and wait while other workers hold requests. Raises LimitReached where fewer than `least` are
+        left.
         """
         for _ in range(WAITS):
-            grant = await self._report(wanted, given_back=0)
+            grant = await self._report(requests, returned=0)
             self.balance += grant.requests
             if self.balance >= least or not grant.held:
                 break
-            await self.close()  # two that wait for each other's share would wait for ever
+            await self.close()  # two workers that wait for each other's requests would wait for ever
             await asyncio.sleep(WAIT_S * random.uniform(0.5, 1.5))
         if self.balance < least:
             why = grant.why or f"{self.step} needs {least} requests at once, and fewer are left"
             raise LimitReached(f"{why}; everything answered is kept: raise the budget and run the same command again")
 
     async def close(self) -> None:
-        """Give back what was not used."""
+        """Give back all requests that were not sent."""
         await self.give_back(0)
 
     async def give_back(self, kept: int) -> None:
-        """Give back all but so many."""
+        """Give back all but `kept` of the requests that were not sent."""
         unused = max(0, self.balance - kept)
         self.balance -= unused
-        await self._report(0, given_back=unused)
+        await self._report(0, returned=unused)
 
-    async def _report(self, wanted: int, given_back: int) -> Grant:
-        used, self._used = self._used.plus(Usage(requests=given_back)), Usage()
+    async def _report(self, requests: int, returned: int) -> Grant:
+        used, self._used = self._used.plus(Usage(requests=returned)), Usage()
         sent, self._sent = self._sent, 0
-        return await self._lease(self.step, wanted, used, sent)
+        return await self._lease(self.step, requests, used, sent)
 
 
 class RemoteLease:
-    """Asks a coordinator that is an actor, from any other."""
+    """A Lease whose coordinator is a Ray actor."""
 
     def __init__(self, coordinator: Any) -> None:
         self.coordinator = coordinator
 
-    async def __call__(self, step: str, wanted: int, used: Usage, sent: int) -> Grant:
-        grant: Grant = await self.coordinator.lease.remote(step, wanted, used, sent)
+    async def __call__(self, step: str, requests: int, used: Usage, sent: int) -> Grant:
+        grant: Grant = await self.coordinator.lease.remote(step, requests, used, sent)
         return grant

@@ -1,10 +1,10 @@
 """The driver: one event loop that keeps a window of requests in flight and moves each row on the moment its own
 answers are there.
 
-There are no waves and no barriers. Rows are admitted only to keep the window full; several parts may be handed over at
-once, and the window stays full from one to the next. Every answer goes to the call store before its recipe sees it:
-answers that arrive in one tick of the loop share a write. A row whose answers are stored already is replayed from them,
-without a task, up to its first missing answer.
+There are no waves and no barriers. Rows are admitted only to keep the window full; several parts may run at once, and
+the window stays full from one to the next. Every answer goes to the call store before its recipe sees it; answers that
+arrive in one tick of the loop share a write. A row whose answers are stored is replayed from them, without a task, up
+to its first missing answer.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from schemas.artifacts import Loss
-from schemas.calls import Completion, ask_hash, call_key, wire_seed
+from schemas.calls import Completion, Request, ask_hash, call_key, wire_seed
 from schemas.errors import Drop, EngineError, SynthmillError
 from schemas.rows import Dropped, Row
 from storage.calls import CallStore
@@ -25,6 +25,8 @@ from tasks.running.flights import Call, Flight, Lane, Part, PartResult, Spent
 
 ROWS_PER_TICK = 32
 ANSWERS_PER_WRITE = 8  # more would save little and send the next requests in bursts
+Hashes = dict[tuple[int, ...], tuple[bytes, bytes]]
+"""content_ids of a request -> its hash and JSON: the samples of one request share its content, which is hashed once."""
 
 
 class Driver:
@@ -38,7 +40,7 @@ class Driver:
         gate: Gate | None = None,
         step: str = "",
     ) -> None:
-        """gate: what may be sent, where there is a budget. step: the step's id, stored with its answers."""
+        """gate: the leased requests, where there is a budget. step: the step's id, stored with its answers."""
         self.recipe = recipe
         self.step = step or recipe.name
         self.run_id = calls.origin.get("run", "")
@@ -74,10 +76,10 @@ class Driver:
     async def run(self, rows: Sequence[Row], lost_before: Mapping[str, Loss] | None = None) -> PartResult:
         """Bring every row of a part to its end. Several parts may run at once; they share the window.
 
-        lost_before: the answers that were lost before, by call key; those of this run, and settled ones, are not
-        asked for again.
-        Raises EngineError when an engine is gone and whatever `stop` was given; answers that came in are stored
-        either way.
+        lost_before: by call key, the answers that earlier attempts lost; those lost in this run, and settled ones, are
+        not asked for again.
+        Raises EngineError when an engine is gone, and the error that `stop` was called with; answers that came in are
+        stored either way.
         """
         if self._failure:
             raise self._failure
@@ -92,22 +94,22 @@ class Driver:
         result = PartResult([], [], [], part.spent, part.lost)
         for outcome in part.outcomes:
             assert outcome is not None
-            made, keys = outcome
-            if isinstance(made, Dropped):
-                result.dropped.append(made)
+            row, keys = outcome
+            if isinstance(row, Dropped):
+                result.dropped.append(row)
             else:
-                result.rows.append(made)
+                result.rows.append(row)
                 result.calls.append(keys)
         return result
 
     def stop(self, why: SynthmillError) -> None:
-        """Ask for nothing more; what is in flight is still received and stored. Every `run` then raises `why`."""
+        """Send nothing more; what is in flight is still received and stored. Every `run` then raises `why`."""
         self._failure = self._failure or why
         self._waiting.clear()
         for lane in self._all_lanes:
             lane.queue.clear()
             lane.engine.stop()
-        if self._gate and self._gate.balance:  # others wait for it
+        if self._gate and self._gate.balance:  # other workers wait for it
             self._start(asyncio.get_running_loop().create_task(self._guarded_gate(self._gate.close())))
         self._settle()
 
@@ -124,7 +126,7 @@ class Driver:
             asyncio.get_running_loop().call_soon(self._guarded, self._pump)
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Whatever goes wrong outside a row's own steps stops the run with one error; it never leaves it hanging."""
+        """Run `work`; whatever it raises stops the run with one error, so that nothing hangs."""
         try:
             work()
         except SynthmillError as error:
@@ -139,7 +141,7 @@ class Driver:
             return
         admitted = 0
         while self._waiting and self._outstanding < self._capacity:
-            if admitted == ROWS_PER_TICK:  # rows replayed from the store take no window: let the loop breathe
+            if admitted == ROWS_PER_TICK:  # replayed rows take no window; other tasks of the loop need a turn
                 self._pump_soon()
                 break
             admitted += 1
@@ -158,7 +160,7 @@ class Driver:
                 lane.in_flight += len(call.keys)
                 self._start(loop.create_task(self._ask(lane, call)))
         idle = not self._waiting and not any(lane.queue for lane in self._all_lanes)
-        if idle and self._gate and self._gate.balance > 2 * self._outstanding:  # others may need it
+        if idle and self._gate and self._gate.balance > 2 * self._outstanding:  # other workers may need it
             self._start(loop.create_task(self._guarded_gate(self._gate.give_back(self._outstanding))))
 
     def _start(self, task: "asyncio.Task[None]") -> None:
@@ -166,7 +168,7 @@ class Driver:
         task.add_done_callback(self._tasks.discard)
 
     def _lease_soon(self, gate: Gate, least: int) -> None:
-        """Ask for the right to send a window more; the run ends where the budget does."""
+        """Lease requests for another window; the run stops where the budget is spent."""
         if self._leasing:
             return
         self._leasing = True
@@ -178,10 +180,10 @@ class Driver:
 
         self._start(asyncio.get_running_loop().create_task(lease()))
 
-    async def _guarded_gate(self, leasing: Awaitable[None]) -> None:
-        """Talk to the budget's coordinator; the run stops where the budget is spent, or the coordinator gone."""
+    async def _guarded_gate(self, lease: Awaitable[None]) -> None:
+        """Await a call to the budget's coordinator; the run stops where the budget is spent or the coordinator gone."""
         try:
-            await leasing
+            await lease
         except SynthmillError as error:
             self.stop(error)
         except Exception as error:
@@ -206,14 +208,14 @@ class Driver:
                 self._receive()
 
     def _receive(self) -> None:
-        """Store what arrived in this tick with one write, then let the rows see it."""
+        """Store the answers of this tick with one write, then hand them to their rows."""
         arrived, self._arrived = self._arrived, []
         if arrived:
-            self._guarded(lambda: self._take(arrived))
+            self._guarded(lambda: self._store(arrived))
             self._settle()
             self._guarded(self._pump)
 
-    def _take(self, arrived: list[tuple[Call, Sequence[Completion]]]) -> None:
+    def _store(self, arrived: list[tuple[Call, Sequence[Completion]]]) -> None:
         for call, completions in arrived:
             role = call.request.role
             facts = {
@@ -224,42 +226,44 @@ class Driver:
             }
             for key, sample, completion in zip(call.keys, call.samples, completions, strict=False):
                 if completion.error is None:
-                    repeated = key not in call.wanted and (key in self._pending or self.calls.find(key) is not None)
-                    self.calls.add(key, call.ask, call.asked, completion, repeated, sample=sample, **facts)
+                    repeated = key not in call.waiters and (key in self._pending or self.calls.find(key) is not None)
+                    self.calls.add(
+                        key, call.request_hash, call.request_json, completion, repeated, sample=sample, **facts
+                    )
         self.calls.flush()
         for call, completions in arrived:
             self._deliver(call, completions)
 
     def _deliver(self, call: Call, completions: Sequence[Completion]) -> None:
-        """Hand a call's answers to the rows that wait for them. Every answer was paid for, also one that a group asked
-        for again: all of them are counted, in the part that had the call made.
+        """Hand a call's answers to the rows that wait for them. All answers were paid for, also those that a group
+        asked for again: the part of the call's first waiter counts them.
         """
         role = call.request.role
         engine = self._lanes[role].engine.name
-        paying = next(iter(call.wanted.values()))[0][0].part
+        paying_part = next(iter(call.waiters.values()))[0][0].part
         for key, completion in zip(call.keys, completions, strict=False):
             if self._pending.get(key) is call:
                 del self._pending[key]
             if self._gate:
-                self._gate.answered(engine, completion.prompt_tokens, completion.completion_tokens)
-            for spent in (self._spent(paying.spent, role), self._spent(self.totals, role)):
+                self._gate.count_answer(engine, completion.prompt_tokens, completion.completion_tokens)
+            for spent in (self._spent(paying_part.spent, role), self._spent(self.totals, role)):
                 spent.sent += 1
                 spent.failed += completion.error is not None
                 spent.prompt_tokens += completion.prompt_tokens
                 spent.completion_tokens += completion.completion_tokens
-            for turn, (flight, index) in enumerate(call.wanted.get(key, ())):
-                if turn:
+            for number, (flight, index) in enumerate(call.waiters.get(key, ())):
+                if number:
                     self._count_reused(flight.part, role)
                 if completion.lost:
-                    self._lose(flight.part, key, completion)
+                    self._note_loss(flight.part, key, completion)
                 flight.answers[index] = completion
                 flight.missing -= 1
                 if flight.missing == 0:
                     self._advance(flight, flight.answers)
 
-    def _lose(self, part: Part, key: bytes, completion: Completion) -> None:
-        before = part.lost_before.get(key)
-        runs = 1 + (before.runs if before else 0)
+    def _note_loss(self, part: Part, key: bytes, completion: Completion) -> None:
+        earlier = part.lost_before.get(key)
+        runs = 1 + (earlier.runs if earlier else 0)
         part.lost[key.hex()] = Loss(runs=runs, run=self.run_id, error=completion.error or "")
 
     def _count_reused(self, part: Part, role: str) -> None:
@@ -267,104 +271,104 @@ class Driver:
             spent.reused += 1
 
     def _advance(self, flight: Flight, answers: Any) -> None:
-        """Step a row with stored answers until one is missing or the row has come to its end."""
-        while (made := self._step(flight, answers)) is None:
+        """Step a row with stored answers until one is missing or the row is done."""
+        while (outcome := self._step(flight, answers)) is None:
             flight.missing = self._prepare(flight)
             if flight.missing:
                 return
             answers = flight.answers
-        flight.part.outcomes[flight.place] = (made, flight.calls)
+        flight.part.outcomes[flight.place] = (outcome, flight.calls)
         self.rows_done += 1
-        if isinstance(made, Dropped):
-            self.dropped[made.reason] += 1
-        flight.part.left -= 1
-        if flight.part.left == 0 and not flight.part.done.done():
+        if isinstance(outcome, Dropped):
+            self.dropped[outcome.reason] += 1
+        flight.part.rows_left -= 1
+        if flight.part.rows_left == 0 and not flight.part.done.done():
             self._parts.remove(flight.part)
             flight.part.done.set_result(None)
 
     @staticmethod
     def _step(flight: Flight, answers: Any) -> Row | Dropped | None:
-        """Send a row's generator its answers; the row's end, or None when it asks for more. A bug in a recipe is its
-        row's loss, never its neighbours'.
+        """Send a row's generator its answers. Returns the row or its drop, or None when it asks for more. A recipe's
+        bug drops this row only.
         """
         row_id = flight.row.id
         failed = None
         if answers:
             flight.calls += [key.hex() for key, answer in zip(flight.keys, answers, strict=True) if not answer.error]
-            failed = next(
-                (a for a, r in zip(answers, flight.requests, strict=True) if a.error and not r.optional), None
-            )
+            pairs = zip(answers, flight.requests, strict=True)
+            failed = next((answer for answer, request in pairs if answer.error and not request.optional), None)
         try:
             flight.requests = flight.steps.throw(Drop(failed.error)) if failed else flight.steps.send(answers)
             return None
         except StopIteration as end:
-            made: Any = end.value
+            child: Any = end.value
         except Drop as drop:
             return Dropped(id=row_id, reason=drop.reason, detail=drop.detail[:500])
         except Exception as error:
             return Dropped(id=row_id, reason="recipe_error", detail=f"{type(error).__name__}: {error}"[:500])
-        if isinstance(made, Row):
-            grown = made.id == row_id and made is not flight.row
-            if grown or made.parent_id == row_id:
-                return made
+        if isinstance(child, Row):
+            extended = child.id == row_id and child is not flight.row
+            if extended or child.parent_id == row_id:
+                return child
         return Dropped(id=row_id, reason="recipe_error", detail="what was returned is no child of the row given")
 
     def _prepare(self, flight: Flight) -> int:
-        """Look up the step's answers and queue what is missing; returns how many are."""
+        """Look up the answers to a row's requests, and queue the missing ones. Returns how many are missing."""
         requests = flight.requests
         flight.answers = [None] * len(requests)
-        asks: dict[tuple[int, ...], tuple[bytes, bytes]] = {}  # samples of one request share its parts: hash them once
+        hashes: Hashes = {}
         groups: dict[tuple[int, bytes, int], list[int]] = {}
-        wanted: set[tuple[int, bytes, int]] = set()
-        later: list[int] = []
+        groups_to_send: set[tuple[int, bytes, int]] = set()
+        duplicates: list[int] = []  # the same key is asked already, by this row or another
         keys: list[bytes] = []
-        seen: set[bytes] = set()
+        earlier_keys: set[bytes] = set()
         flight.keys = keys
         for index, request in enumerate(requests):
-            parts = (id(request.messages), id(request.sampling), id(request.schema_), id(request.choice))
-            if parts not in asks:
-                asked = request.asked()
-                asks[parts] = (ask_hash(asked), asked)
-            ask = asks[parts][0]
+            content = content_ids(request)
+            if content not in hashes:
+                request_json = request.asked()
+                hashes[content] = (ask_hash(request_json), request_json)
+            request_hash = hashes[content][0]
             lane = self._lanes[request.role]
-            key = call_key(lane.engine.name, ask, request.sample)
-            repeated = key in seen
-            seen.add(key)
+            key = call_key(lane.engine.name, request_hash, request.sample)
+            repeated = key in earlier_keys
+            earlier_keys.add(key)
             keys.append(key)
-            group = (id(lane), ask, request.sample // lane.engine.samples_per_call)
+            group = (id(lane), request_hash, request.sample // lane.engine.samples_per_call)
             if not repeated:
                 groups.setdefault(group, []).append(index)
             if (stored := self.calls.find(key)) is not None:
                 flight.answers[index] = stored
-                if lane.answered is None:
-                    lane.answered = request
+                if lane.answered_request is None:
+                    lane.answered_request = request
                     lane.engine.answered_before(request)
                 self._count_reused(flight.part, request.role)
             elif (loss := flight.part.lost_before.get(key)) and (loss.settled or loss.run == self.run_id != ""):
                 flight.answers[index] = Completion(text="", finish_reason="error", error=loss.error)
                 flight.part.lost[key.hex()] = loss
             elif repeated or key in self._pending:
-                later.append(index)
+                duplicates.append(index)
             else:
-                wanted.add(group)
+                groups_to_send.add(group)
         for group in groups:
-            if group in wanted:
-                self._queue(flight, groups[group], asks)
-        for index in later:
-            self._pending[keys[index]].wanted[keys[index]].append((flight, index))
+            if group in groups_to_send:
+                self._queue(flight, groups[group], hashes)
+        for index in duplicates:
+            self._pending[keys[index]].waiters[keys[index]].append((flight, index))
         return flight.answers.count(None)
 
-    def _queue(self, flight: Flight, indexes: list[int], asks: dict[tuple[int, ...], tuple[bytes, bytes]]) -> None:
-        """Queue the samples at `indexes`, asked together; those that are stored or under way are asked again but not
+    def _queue(self, flight: Flight, indexes: list[int], hashes: Hashes) -> None:
+        """Queue the samples at `indexes`, asked together. Those that are stored or under way are asked again but not
         used, so that an interrupted run asks for the same groups, with the same seeds, as one that was not.
         """
         first = flight.requests[indexes[0]]
-        ask, asked = asks[id(first.messages), id(first.sampling), id(first.schema_), id(first.choice)]
+        request_hash, request_json = hashes[content_ids(first)]
         keys = [flight.keys[index] for index in indexes]
-        call = Call(first, ask, asked, [flight.requests[index].sample for index in indexes], keys, {})
+        samples = [flight.requests[index].sample for index in indexes]
+        call = Call(first, request_hash, request_json, samples, keys, {})
         for index, key in zip(indexes, keys, strict=True):
             if flight.answers[index] is None and key not in self._pending:
-                call.wanted[key] = [(flight, index)]
+                call.waiters[key] = [(flight, index)]
                 self._pending[key] = call
         self._lanes[first.role].queue.append(call)
         self._outstanding += len(indexes)
@@ -374,3 +378,8 @@ class Driver:
         if role not in by_role:
             by_role[role] = Spent()
         return by_role[role]
+
+
+def content_ids(request: Request) -> tuple[int, ...]:
+    """The identities of what a request asks; equal for samples of one request."""
+    return id(request.messages), id(request.sampling), id(request.schema_), id(request.choice)

@@ -1,4 +1,4 @@
-"""What the driver keeps of rows on their way: parts, flights, calls, lanes, and what was spent on them."""
+"""What the driver keeps of rows under way: parts, flights, calls, lanes, and what was spent on them."""
 
 import asyncio
 from collections import deque
@@ -25,8 +25,8 @@ class Spent:
 
 @dataclass(slots=True)
 class PartResult:
-    """What became of a part's rows, in their order. calls: per kept row, the keys of the answers it was made from.
-    lost: by call key, the answers that a failing engine lost.
+    """A part's rows and drops, in the order of their source rows. calls: per row, the keys of the answers it was made
+    from. lost: by call key, the answers that a failing engine lost.
     """
 
     rows: list[Row]
@@ -38,8 +38,10 @@ class PartResult:
 
 @dataclass(slots=True)
 class Part:
+    """A part under way. outcomes: by place, a row with the keys of its calls; None until it is there."""
+
     outcomes: list[tuple[Row | Dropped, list[str]] | None]
-    left: int
+    rows_left: int
     done: "asyncio.Future[None]"
     lost_before: Mapping[bytes, Loss]
     spent: dict[str, Spent] = field(default_factory=dict)
@@ -48,7 +50,7 @@ class Part:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A row on its way: its generator, the answers of its current step, and how many of them are still missing."""
+    """A row under way: its generator, the answers of its current step, and how many of them are missing."""
 
     row: Row
     place: int
@@ -63,24 +65,26 @@ class Flight:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One or more samples of one request, asked together. wanted: by key, who waits for it (no key: already stored)."""
+    """One or more samples of one request, asked together. waiters: by key, the flights and places that wait for the
+    answer; a key that is stored already has none.
+    """
 
     request: Request
-    ask: bytes
-    asked: bytes
+    request_hash: bytes
+    request_json: bytes
     samples: list[int]
     keys: list[bytes]
-    wanted: dict[bytes, list[tuple[Flight, int]]]
+    waiters: dict[bytes, list[tuple[Flight, int]]]
 
 
 @dataclass(slots=True)
 class Lane:
-    """An engine's requests. heard_at: when it last answered, or was asked the first of what is in flight.
-    answered: a request that has a stored answer.
+    """An engine's requests. heard_at: when it last answered or, if later, got the first request now in flight.
+    answered_request: a request that has a stored answer.
     """
 
     engine: Engine
     queue: deque[Call] = field(default_factory=deque)
     in_flight: int = 0
     heard_at: float = 0.0
-    answered: Request | None = None
+    answered_request: Request | None = None

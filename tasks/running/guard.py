@@ -1,8 +1,8 @@
 """No process is left behind: whatever this one started dies with it, even when it is killed with -9.
 
 A small watcher, in a session of its own, waits for this process to end and then kills every process that carries our
-mark in its environment (Ray's agents outlive a killed driver by a minute otherwise). Linux only; elsewhere it does
-nothing.
+mark in its environment (Ray's agents outlive a killed driver by a minute otherwise). Linux only; elsewhere this module
+does nothing.
 """
 
 import os
@@ -20,16 +20,16 @@ WATCH = """
 import os, select, signal, sys, time
 owner, mark = int(sys.argv[1]), sys.argv[2].encode()
 def marked():
-    found = []
+    pids = []
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) not in (os.getpid(), owner):
             try:
                 with open(f"/proc/{name}/environ", "rb") as file:
                     if mark in file.read() and open(f"/proc/{name}/stat").read().rpartition(")")[2].split()[0] != "Z":
-                        found.append(int(name))
+                        pids.append(int(name))
             except OSError:
                 pass
-    return found
+    return pids
 if os.getppid() == owner:
     poll = select.poll()
     poll.register(os.pidfd_open(owner), select.POLLIN)
@@ -50,8 +50,8 @@ while quiet < 3 and time.monotonic() < until:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Have the watcher for what this process starts meanwhile; enter before anything else is started. Afterwards
-    nothing that its user starts (in a notebook, say) carries the mark; what is left still goes when this process ends.
+    """Mark every process that is started in this context; enter it before starting any. What the user starts
+    afterwards, in a notebook say, carries no mark. Marked processes still die when this one ends.
     """
     if not hasattr(os, "pidfd_open") or not Path("/proc/self/environ").exists() or is_guarded():
         yield
@@ -68,7 +68,7 @@ def guarded() -> Iterator[None]:
 
 @cache
 def watched_mark(pid: int) -> str:
-    """This process's mark; its watcher starts with the first one who asks."""
+    """This process's mark; the first call starts the watcher."""
     mark = f"{pid}:{secrets.token_hex(8)}"
     subprocess.Popen(
         [sys.executable, "-S", "-E", "-c", WATCH, str(pid), f"{MARK}={mark}"],
@@ -82,5 +82,5 @@ def watched_mark(pid: int) -> str:
 
 
 def is_guarded() -> bool:
-    """Whether this very process has a watcher: a parent's mark is passed on, and watched by the parent's."""
+    """Whether this very process has a watcher; a mark that it inherited belongs to its parent's."""
     return os.environ.get(MARK, "").partition(":")[0] == str(os.getpid())

@@ -1,5 +1,5 @@
-"""Parts made in this process, on one event loop, in a thread of its own: also where an event loop runs already, as in a
-notebook.
+"""Makes parts in this process, on one event loop in a thread of its own, so that it also works where an event loop runs
+already, as in a notebook.
 """
 
 import asyncio
@@ -33,41 +33,41 @@ class InProcess:
 
     def __init__(self, store: Store, run: str, stop: threading.Event, limits: RunLimits = NO_LIMITS) -> None:
         self.stop, self.limits = stop, limits
-        self._worker = Worker(store, run, *limits.here())
+        self._worker = Worker(store, run, *limits.local_lease())
         self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._thread: threading.Thread | None = None
 
     def run(self, planned: Planned, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[PartSeal]:
-        news: queue.SimpleQueue[PartSeal | Progress | BaseException | None] = queue.SimpleQueue()
+        events: queue.SimpleQueue[PartSeal | Progress | BaseException | None] = queue.SimpleQueue()
         ahead = 1 if isinstance(planned.stage, FrameStage) else parts_ahead(planned.roles, 1, jobs)
 
         async def work() -> None:
             try:
-                await self._run(planned, deque(jobs), ahead, news.put)
-                news.put(None)
+                await self._run(planned, deque(jobs), ahead, events.put)
+                events.put(None)
             except BaseException as error:
-                news.put(error)
+                events.put(error)
 
         self._start(work())
-        while (item := news.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            if isinstance(item, Progress):
-                on_progress(item)
+        while (event := events.get()) is not None:
+            if isinstance(event, BaseException):
+                raise event
+            if isinstance(event, Progress):
+                on_progress(event)
             else:
-                yield item
+                yield event
 
     def make_room(self) -> None:
         self._start(self._worker.make_room()).result()
 
-    def spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    def map_unordered(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         for job in jobs:
             if self.stop.is_set():
                 raise Stopped(STOPPED)
             yield work(*job)
 
     def _start(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
-        """Start a coroutine on our loop, and the loop with the first one."""
+        """Start a coroutine on our loop; the first one starts the loop, too."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop.run_forever, name="synthmill-driver", daemon=True)
             self._thread.start()
@@ -78,13 +78,13 @@ class InProcess:
         planned: Planned,
         waiting: deque[Job],
         ahead: int,
-        tell: Callable[[PartSeal | Progress], None],
+        put: Callable[[PartSeal | Progress], None],
     ) -> None:
         working: set[asyncio.Task[PartSeal]] = set()
         failure: SynthmillError | BaseException | None = None
-        told = 0.0
+        reported_at = 0.0
         await self._worker.ready()
-        self.limits.count_again()
+        self.limits.recount_budget()
         while working or (waiting and failure is None):
             while waiting and failure is None and len(working) < ahead:
                 working.add(asyncio.create_task(self._worker.work(planned, 1, waiting.popleft())))
@@ -93,20 +93,20 @@ class InProcess:
                 if error := task.exception():
                     failure = failure or error
                 else:
-                    tell(task.result())
+                    put(task.result())
             if self.stop.is_set() and failure is None:
                 self._worker.stop(STOPPED)
                 failure = Stopped(STOPPED)
-            if time.monotonic() - told > POLL_S or not working:
-                told = time.monotonic()
-                tell(progress := self._worker.progress(planned.step))
+            if time.monotonic() - reported_at > POLL_S or not working:
+                reported_at = time.monotonic()
+                put(progress := self._worker.progress(planned.step))
                 if failure is None and (failure := self.limits.reached(planned, progress)):
                     self._worker.stop(failure.message)
         if failure:
             raise failure
 
     def close(self) -> None:
-        """Seal and free everything; what is still in flight (after a second Ctrl-C) is given up."""
+        """Seal the call store and free the engines; gives up what is still in flight (after a second Ctrl-C)."""
 
         async def close() -> None:
             working = asyncio.all_tasks() - {asyncio.current_task()}

@@ -1,4 +1,4 @@
-"""A stage in its place in a plan, and the parts that making it comes down to."""
+"""A stage in its place in a plan, and the parts that it has to make."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,9 +22,9 @@ class Job(Frozen):
 
 
 class Planned:
-    """A stage in its place in a flow. Its key hashes names and settings only: known before anything is made.
+    """A stage in its place in a flow. Its key hashes names and settings only, so it is known before any work starts.
 
-    step: the step's id within its plan; two steps may share a stage. It is in no key.
+    step: the step's id within its plan; two steps may share a stage. No key covers it.
     """
 
     def __init__(self, stage: Stage, roles: Mapping[str, EngineSettings], source_key: str, step: str = "") -> None:
@@ -37,7 +37,7 @@ class Planned:
         self.key = content_hash([self.identity, source_key])
 
     def sealed(self, store: Store, source: Manifest) -> Manifest | None:
-        """The finished artifact, if it was made from the source as it is now and every part of it is whole."""
+        """The finished artifact, if the source has not changed since and every part is whole; else None."""
         return sealed_artifact(store, self.stage.name, self.key, {source.key: source.content})
 
     def jobs(self, source: Manifest) -> list[Job]:
@@ -45,8 +45,8 @@ class Planned:
 
 
 def step_ids(stages: Sequence[str | Stage]) -> list[str]:
-    """Ids for the steps of a plan, by stage (a source's by its name): the stage's name where no other step has it, else
-    with the stage's label, and with a number where that is not enough.
+    """An id for each step of a plan; a source is given by its name. The id is the stage's name; where another step has
+    that name, the stage's label follows, and a number where that is not enough.
     """
     names = [stage if isinstance(stage, str) else stage.name for stage in stages]
     ids: list[str] = []

@@ -1,4 +1,4 @@
-"""How a stage's work is shared out: how many workers, how many parts each holds at once, what they came to together."""
+"""How a stage's work is shared out: how many workers, how many parts each holds at once, and their total progress."""
 
 import os
 from collections import Counter
@@ -30,20 +30,20 @@ def parts_ahead(roles: Mapping[str, EngineSettings], workers: int, jobs: Sequenc
     return min(2 + int(2 * window / rows), 64)
 
 
-def added(progress: Sequence[Progress]) -> Progress:
-    """What several workers have done."""
+def sum_progress(reports: Sequence[Progress]) -> Progress:
+    """The progress of several workers together."""
     return Progress(
-        rows=sum(p.rows for p in progress),
-        dropped=sum(p.dropped for p in progress),
-        reasons=dict(sum((Counter(p.reasons) for p in progress), Counter())),
-        in_flight=sum(p.in_flight for p in progress),
-        spent=add_spent(p.spent for p in progress),
-        silent_s=silent_everywhere(progress),
+        rows=sum(report.rows for report in reports),
+        dropped=sum(report.dropped for report in reports),
+        reasons=dict(sum((Counter(report.reasons) for report in reports), Counter())),
+        in_flight=sum(report.in_flight for report in reports),
+        spent=add_spent(report.spent for report in reports),
+        silent_s=silent_everywhere(reports),
     )
 
 
-def silent_everywhere(progress: Sequence[Progress]) -> dict[str, float]:
-    """The engines that answer no worker that has asked them."""
-    asking = [p for p in progress if p.in_flight]
-    names = set.intersection(*(set(p.silent_s) for p in asking)) if asking else set()
-    return {name: min(p.silent_s[name] for p in asking) for name in sorted(names)}
+def silent_everywhere(reports: Sequence[Progress]) -> dict[str, float]:
+    """The engines that answer none of the workers with requests in flight: name -> seconds of silence."""
+    asking = [report for report in reports if report.in_flight]
+    names = set.intersection(*(set(report.silent_s) for report in asking)) if asking else set()
+    return {name: min(report.silent_s[name] for report in asking) for name in sorted(names)}

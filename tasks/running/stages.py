@@ -1,4 +1,4 @@
-"""Stages over artifacts: what is there already, what has to be made, and the manifest at the end."""
+"""Stages over artifacts: reuse sealed parts, make the missing ones, write the manifest."""
 
 import shutil
 import sys
@@ -33,14 +33,14 @@ from storage.artifacts import (
 )
 from storage.files import locked, scratch, sync
 from storage.plain_files.rows import INSTRUCTIONS, RowKind, fingerprint, read_chunks
-from tasks.frames import Around, FileStage, FrameStage
+from tasks.frames import FileStage, FrameStage, StageContext
 from tasks.running.job import Job, Planned
 
 OnProgress = Callable[[Progress], None]
 
 
 class WorkerPool(Protocol):
-    """Where parts are made: this process, or Ray actors (tasks/running/parallel.py)."""
+    """Makes parts: in this process, or in Ray actors (tasks/running/parallel.py)."""
 
     def run(self, planned: Planned, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[PartSeal]:
         """Make every job's part; yields seals as they come. Raises EngineError, StoreError, Stopped; seals stay."""
@@ -48,9 +48,9 @@ class WorkerPool(Protocol):
     stop: threading.Event
 
     def make_room(self) -> None:
-        """Free what the workers' engines hold."""
+        """Free the workers' engines."""
 
-    def spread(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    def map_unordered(self, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         """Call `work` with each job's arguments; results come in any order. Raises as run."""
 
 
@@ -58,12 +58,12 @@ def source_key(source: FileSettings, rows_per_part: int, kind: RowKind = INSTRUC
     """The key of a source's artifact: the file's content and how it is read."""
     name = source.path.rstrip("/").rsplit("/", 1)[-1]  # rows say where they came from
     settings = source.model_dump(exclude={"path", "qrels", "license"})
-    others = [kind.key] if kind.key else []
-    return content_hash([kind.stage, kind.version, fingerprint(source), name, settings, rows_per_part, *others])
+    kind_key = [kind.key] if kind.key else []
+    return content_hash([kind.stage, kind.version, fingerprint(source), name, settings, rows_per_part, *kind_key])
 
 
 def ingest(store: Store, source: FileSettings, rows_per_part: int, run: str, kind: RowKind = INSTRUCTIONS) -> Manifest:
-    """Read a source into an artifact of its rows; raises InputError when it cannot be read or has no good row."""
+    """Read a source into an artifact of its rows. Raises InputError when it cannot be read, or no row is usable."""
     key = source_key(source, rows_per_part, kind)
     if manifest := sealed_artifact(store, kind.stage, key, {}):
         return manifest
@@ -84,8 +84,8 @@ def ingest(store: Store, source: FileSettings, rows_per_part: int, run: str, kin
     if manifest.rows == 0:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
         first = next((row for seal in seals for row in read_dropped(store, seal)), None)
-        said = f"; the first: {first.detail}" if first and first.detail else ""
-        raise InputError(f"{source.path}: none of the {manifest.rows_in} rows can be used ({reasons}){said}")
+        example = f"; the first: {first.detail}" if first and first.detail else ""
+        raise InputError(f"{source.path}: none of the {manifest.rows_in} rows can be used ({reasons}){example}")
     return write_manifest(store, manifest)
 
 
@@ -113,7 +113,7 @@ def ingest_rows(store: Store, stage: str, rows: Sequence[Row], run: str, facts: 
 
 
 def noted_rows(store: Store, instructions: Manifest) -> int:
-    """How many rows the reader did not use whole."""
+    """How many rows carry the reader's note that it used only a part of them."""
     import pyarrow.parquet as pq
 
     notes = (pq.read_table(store.root / seal.file, columns=["note"])["note"] for seal in instructions.parts)
@@ -128,38 +128,38 @@ def run_stage(
     run: str,
     on_progress: OnProgress = lambda _: None,
 ) -> Manifest:
-    """Make what is missing of a stage's artifact; parts that are sealed and whole are reused. One process makes it,
-    others wait and find it made.
+    """Make the missing parts of a stage's artifact, and reuse those that are sealed and whole. Processes that need the
+    same artifact take turns: the first makes it, the next ones find it sealed.
     """
     if manifest := planned.sealed(store, source):
         return manifest
-    with locked(store.lock_path(planned.stage.name, planned.key), Waiting(planned.step, pool.stop)):
-        return planned.sealed(store, source) or make(store, planned, source, pool, run, on_progress)
+    with locked(store.lock_path(planned.stage.name, planned.key), LockWait(planned.step, pool.stop)):
+        return planned.sealed(store, source) or make_artifact(store, planned, source, pool, run, on_progress)
 
 
-def make(
+def make_artifact(
     store: Store, planned: Planned, source: Manifest, pool: WorkerPool, run: str, on_progress: OnProgress
 ) -> Manifest:
     """Make a stage's artifact; the caller holds its lock."""
     stage = planned.stage
     files: dict[str, str] = {}
-    around = Around(store.root, pool.spread, {})
+    context = StageContext(store.root, pool.map_unordered, {})
     if isinstance(stage, FrameStage) and stage.whole and stage.embeds:
         pool.make_room()
     if isinstance(stage, FileStage):
         seals = [seal_files(store, planned, source)]
         files = build_files(store, planned, stage, source, on_progress, pool)
     elif isinstance(stage, FrameStage) and stage.whole:
-        seals = run_whole(store, planned, stage, source, around)
+        seals = run_whole(store, planned, stage, source, context)
     else:
         jobs = planned.jobs(source)
         with ThreadPoolExecutor(4) as threads:
-            found = list(threads.map(lambda job: sealed_part(store, stage.name, job.key), jobs))
-        done = {seal.key: seal for seal in found if seal}
-        todo = list({job.key: job for job in jobs if job.key not in done}.values())
-        if todo:
-            done.update((seal.key, seal) for seal in pool.run(planned, todo, on_progress))
-        seals = [done[job.key] for job in jobs]
+            stored = list(threads.map(lambda job: sealed_part(store, stage.name, job.key), jobs))
+        seals_by_key = {seal.key: seal for seal in stored if seal}
+        missing = list({job.key: job for job in jobs if job.key not in seals_by_key}.values())
+        if missing:
+            seals_by_key.update((seal.key, seal) for seal in pool.run(planned, missing, on_progress))
+        seals = [seals_by_key[job.key] for job in jobs]
     return write_manifest(
         store,
         Manifest(
@@ -170,29 +170,29 @@ def make(
             columns=next((columns_of(read_schema(store, seal)) for seal in seals), {}),
             parts=tuple(seals),
             files=files,
-            notes=around.notes,
+            notes=context.notes,
             run=run,
         ),
     )
 
 
-class Waiting:
-    """What is said, once, while another run makes the same; a stop ends the wait."""
+class LockWait:
+    """Called while another run holds the lock: says so once, and raises Stopped when this run is to stop."""
 
     def __init__(self, name: str, stop: threading.Event) -> None:
         self.stop = stop
-        self.news = f"{name}: another run makes the same; waiting for it"
+        self.notice = f"{name}: another run makes the same; waiting for it"
 
     def __call__(self) -> None:
         if self.stop.is_set():
             raise Stopped(STOPPED)
-        if self.news:
-            print(self.news, file=sys.stderr, flush=True)
-            self.news = ""
+        if self.notice:
+            print(self.notice, file=sys.stderr, flush=True)
+            self.notice = ""
 
 
 def seal_files(store: Store, planned: Planned, source: Manifest) -> PartSeal:
-    """The one row of an artifact of files: what they were made from."""
+    """The only row of an artifact of files; it names their source."""
     key = content_hash([planned.identity, source.content])
     if seal := sealed_part(store, planned.stage.name, key):
         return seal
@@ -203,12 +203,12 @@ def seal_files(store: Store, planned: Planned, source: Manifest) -> PartSeal:
 def build_files(
     store: Store, planned: Planned, stage: FileStage, source: Manifest, on_progress: OnProgress, pool: WorkerPool
 ) -> dict[str, str]:
-    """Let a stage write its files beside where they belong, then move the whole folder there; name -> checksum."""
+    """Let a stage write its files into a scratch folder, then rename that into place. Returns name -> checksum."""
     folder = store.root / "files" / stage.name / planned.key
     files: dict[str, str] = {}
     try:
         with scratch(folder.parent, planned.key) as temporary:
-            stage.build(store, source, temporary, lambda rows: on_progress(Progress(rows=rows)), pool.spread)
+            stage.build(store, source, temporary, lambda rows: on_progress(Progress(rows=rows)), pool.map_unordered)
             files = {path.name: file_checksum(path) for path in sorted(temporary.iterdir())}
             for name in files:
                 sync(temporary / name)
@@ -218,32 +218,36 @@ def build_files(
                 sync(folder.parent)
     except OSError as error:
         if not files_whole(folder, files):
-            said = f"{error.strerror or error}; free space, then run the same command again"
-            raise StoreError(f"cannot write {folder}: {said}") from error
+            cause = error.strerror or error
+            raise StoreError(f"cannot write {folder}: {cause}; free space, then run the same command again") from error
     return files
 
 
-def run_whole(store: Store, planned: Planned, stage: FrameStage, source: Manifest, around: Around) -> list[PartSeal]:
-    """Run a stage that needs every row at once, in this process; what it makes may be several parts for the next."""
+def run_whole(
+    store: Store, planned: Planned, stage: FrameStage, source: Manifest, context: StageContext
+) -> list[PartSeal]:
+    """Run a stage that needs every row at once, in this process. Its output may be several parts; the first of them
+    holds the drops.
+    """
     started = time.monotonic()
     table = read_artifact(store, source)
-    made, dropped = stage.run_on(table, around)
+    output, dropped = stage.run_on(table, context)
     ids_in = table["id"].to_pylist()
-    check_conserved(stage.name, ids_in, made, dropped)
-    left, gone = set(ids_in), {row.id for row in dropped}
-    begins = stage.parts_begin(made)
+    check_conserved(stage.name, ids_in, output, dropped)
+    unclaimed_ids, dropped_ids = set(ids_in), {row.id for row in dropped}
+    starts = stage.parts_begin(output)
     seals = []
-    for start, until in zip(begins, [*begins[1:], made.num_rows], strict=True):
-        rows = made.take(pa.array(range(start, until), pa.int64()))  # a copy: a slice would hash its neighbours, too
-        named = [rows[column].to_pylist() for column in ("id", "parent_id") if column in rows.column_names]
-        mine = left.intersection(chain.from_iterable(named)) | (set() if start else gone)
-        left -= mine
+    for start, end in zip(starts, [*starts[1:], output.num_rows], strict=True):
+        rows = output.take(pa.array(range(start, end), pa.int64()))  # a copy: a slice would hash its neighbours, too
+        row_ids = [rows[column].to_pylist() for column in ("id", "parent_id") if column in rows.column_names]
+        part_ids = unclaimed_ids.intersection(chain.from_iterable(row_ids)) | (set() if start else dropped_ids)
+        unclaimed_ids -= part_ids
         drops = [] if start else dropped
-        told = [row.model_dump() for row in drops]
-        key = content_hash([planned.identity, table_content(rows), sorted(mine), told])
+        ids = sorted(part_ids)
+        key = content_hash([planned.identity, table_content(rows), ids, [row.model_dump() for row in drops]])
         seal = sealed_part(store, stage.name, key)
         seconds = 0.0 if start else time.monotonic() - started
-        seals.append(seal or seal_part(store, stage.name, key, rows, drops, ids_in=sorted(mine), seconds=seconds))
+        seals.append(seal or seal_part(store, stage.name, key, rows, drops, ids_in=ids, seconds=seconds))
     return seals
 
 

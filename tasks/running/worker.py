@@ -1,7 +1,7 @@
-"""A worker: takes parts of a stage, one after the other and several at once, and leaves each one sealed.
+"""A worker: makes and seals parts of a stage, several at once.
 
-It is the same object in this process and inside a Ray actor. Engines stay loaded from stage to stage until a stage
-comes that has other models, so that two large models never share one GPU by accident.
+It is the same object in this process and inside a Ray actor. Engines stay loaded until a stage with other models
+comes; they are closed before its engines open, so that two large models never share one GPU by accident.
 """
 
 import asyncio
@@ -23,24 +23,24 @@ from schemas.settings import EngineSettings
 from storage.artifacts import Store, losses_of, read_part, rows_to_table, seal_part, sealed_part
 from storage.calls import CallStore
 from tasks.engines.engine import Engine, make_engine
-from tasks.frames import Around, FrameStage, here
+from tasks.frames import FrameStage, StageContext, run_locally
 from tasks.recipe import Recipe
 from tasks.running.budget import Gate, Lease
 from tasks.running.driver import Driver
 from tasks.running.flights import PartResult, Spent
 from tasks.running.job import Job, Planned, Stage
 
-SILENT_S = 60.0  # after which it is said that an engine answers nothing, or after its time-out if that is less
+SILENT_S = 60.0  # an engine that has answered nothing for so long, or for its time-out if less, is reported
 GC_THRESHOLD = (50_000, 20, 100)
 
 
 class Worker:
-    """Makes parts of one stage after another; it is told how many workers share each engine's concurrency."""
+    """Makes parts, one stage after another, with its share of each engine's concurrency."""
 
     def __init__(
         self, store: Store, run: str, budget: BudgetSettings | None = None, lease: Lease | None = None
     ) -> None:
-        """lease: asks the budget's coordinator for the right to send; none where there is no limit."""
+        """lease: asks the budget's coordinator for requests; None where there is no limit."""
         self.store = store
         self.run = run
         self._budget, self._lease = budget, lease
@@ -54,31 +54,31 @@ class Worker:
         self._patience_s = SILENT_S
         self._broken = False
         self._stopped = ""
-        # Rows and answers are many, live long and hold no cycles; looking for them takes a sixth of the time otherwise.
+        # Rows and answers are many, live long and hold no cycles; the search for cycles would take a sixth of the time.
         self._gc_threshold = gc.get_threshold()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLD)
 
-    async def work(self, planned: Planned, workers: int, job: Job, again: bool = False) -> PartSeal:
-        """Make and seal one part, or return it if it is there. again: another worker died on it, so see what that one
-        stored.
+    async def work(self, planned: Planned, workers: int, job: Job, retry: bool = False) -> PartSeal:
+        """Make and seal one part, or return its seal if it has one.
 
-        workers: how many share each engine's concurrency. Raises EngineError, StoreError, Stopped.
+        workers: how many share each engine's concurrency. retry: another worker died on this part; resume from the
+        answers that it stored. Raises EngineError, StoreError, Stopped.
         """
         async with self._opening:
-            if not is_same(self._planned, planned):
+            if not is_same_step(self._planned, planned):
                 await self._take_up(planned, workers)
         try:
-            return await self._make(planned.stage, job, again)
+            return await self._make(planned.stage, job, retry)
         except Exception:
             self._planned = None  # the next attempt starts with a fresh driver and fresh engines
             self._broken = True
             raise
 
-    async def _make(self, stage: Stage, job: Job, again: bool) -> PartSeal:
+    async def _make(self, stage: Stage, job: Job, retry: bool) -> PartSeal:
         if self._stopped:  # while an engine was opening
             raise Stopped(self._stopped)
-        if again and self._calls:
+        if retry and self._calls:
             self._calls.refresh()
         started = time.monotonic()
         if seal := await asyncio.to_thread(sealed_part, self.store, stage.name, job.key):
@@ -86,23 +86,24 @@ class Worker:
         table = await asyncio.to_thread(read_part, self.store, job.source)
         ids_in = table["id"].to_pylist()
         if isinstance(stage, FrameStage):
-            made, dropped = await asyncio.to_thread(stage.run_on, table, Around(self.store.root, here, {}))
+            context = StageContext(self.store.root, run_locally, {})
+            output, dropped = await asyncio.to_thread(stage.run_on, table, context)
             self._frame_rows += len(ids_in)
             spent: dict[str, Spent] = {}
             lost: dict[str, Loss] = {}
         else:
             assert self._driver and self._calls
-            before = await asyncio.to_thread(losses_of, self.store, stage.name, job.key)
-            result: PartResult = await self._driver.run(from_arrow(stage.takes, table), before)
+            lost_before = await asyncio.to_thread(losses_of, self.store, stage.name, job.key)
+            result: PartResult = await self._driver.run(from_arrow(stage.takes, table), lost_before)
             await self._make_durable(self._calls)
-            made, dropped = rows_to_table(stage.makes, result.rows, result.calls), result.dropped
+            output, dropped = rows_to_table(stage.makes, result.rows, result.calls), result.dropped
             spent, lost = result.spent, result.lost
         return await asyncio.to_thread(
             seal_part,
             self.store,
             stage.name,
             job.key,
-            made,
+            output,
             dropped,
             ids_in=ids_in,
             lost=lost,
@@ -111,17 +112,17 @@ class Worker:
         )
 
     async def make_room(self) -> None:
-        """Free every engine, for a stage that loads a model of its own; the next stage that asks opens them again."""
+        """Free every engine, for a stage that loads a model of its own; the next stage with models opens its own."""
         self._planned = None
         for spec in list(self._engines):
             await self._engines.pop(spec).close()
 
-    async def call(self, work: Callable[..., Any], given: tuple[Any, ...]) -> Any:
-        """A share of what a stage over the whole set spreads."""
-        return await asyncio.to_thread(work, *given)
+    async def call(self, work: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Run one job of a pool's `map_unordered`."""
+        return await asyncio.to_thread(work, *arguments)
 
     def progress(self, step: str) -> Progress:
-        """What was done of this step so far; nothing, if it was not taken up yet."""
+        """The progress of a step so far; empty if this worker has not taken it up."""
         if self._planned is None or self._planned.step != step:
             return Progress()
         if self._driver is None:
@@ -138,16 +139,17 @@ class Worker:
         )
 
     def stop(self, why: str) -> None:
-        """Send nothing more; what is in flight is received and stored, then `work` raises Stopped."""
+        """Send nothing more; answers in flight are received and stored, then `work` raises Stopped."""
         self._stopped = why
         self._broken = True
         if self._driver:
             self._driver.stop(Stopped(why))
 
     async def ready(self, mark: str = "") -> int:
-        """Start afresh: forget an earlier `stop`, give back what was leased; returns the process's id.
+        """Start afresh: forget an earlier `stop`, give back leased requests. Returns the process's id.
 
-        mark: a file of the store, as those who started this worker see it. Raises InputError where it is not seen here.
+        mark: the path of a file in the store, written by the process that started this worker. Raises InputError when
+        this node does not see it.
         """
         if mark and not Path(mark).exists():
             raise InputError(
@@ -155,7 +157,7 @@ class Worker:
                 "that all nodes share, under the same path"
             )
         if self._stopped:
-            self._stopped, self._planned = "", None  # an idle worker's driver was stopped, too
+            self._stopped, self._planned = "", None  # `stop` also stopped the driver, even that of an idle worker
         await self._close_gate()
         return os.getpid()
 
@@ -169,11 +171,12 @@ class Worker:
         finally:
             await self.make_room()
             if calls:
-                calls.close()  # last: a full disk keeps nothing else from being freed
+                calls.close()  # last: on a full disk it fails, and everything else is free by then
 
     async def _take_up(self, planned: Planned, workers: int) -> None:
+        """Close the engines that this step does not need, open those it does, and start its driver."""
         stage = planned.stage
-        shares = {role: shared(settings, workers) for role, settings in planned.roles.items()}
+        shares = {role: share_concurrency(settings, workers) for role, settings in planned.roles.items()}
         needed = {settings.model_dump_json(): settings for settings in shares.values()}
         idle = isinstance(stage, FrameStage) and not stage.embeds  # the stage after it may need the engines again
         for spec in self._engines.keys() - (set() if self._broken else self._engines.keys() if idle else needed.keys()):
@@ -204,7 +207,7 @@ class Worker:
 
     @staticmethod
     async def _make_durable(calls: CallStore) -> None:
-        """A sealed part's answers must survive a power cut; fsync runs in a thread, so the window stays full."""
+        """fsync the answers: those of a sealed part survive a power cut. It runs in a thread; the window stays full."""
         calls.flush()
         if (descriptor := calls.duplicate_descriptor()) is None:
             return
@@ -222,13 +225,13 @@ class Worker:
         await asyncio.to_thread(sync)
 
 
-def is_same(planned: Planned | None, other: Planned) -> bool:
-    """Whether a worker that has taken up one step goes on with the other: the same work, asked of the same engines."""
-    if planned is None:
+def is_same_step(current: Planned | None, planned: Planned) -> bool:
+    """Whether the worker can go on with its driver: the same work, asked of the same engines."""
+    if current is None:
         return False
-    return (planned.step, planned.stage, planned.roles) == (other.step, other.stage, other.roles)
+    return (current.step, current.stage, current.roles) == (planned.step, planned.stage, planned.roles)
 
 
-def shared(settings: EngineSettings, workers: int) -> EngineSettings:
-    """The engine with one worker's share of its concurrency."""
+def share_concurrency(settings: EngineSettings, workers: int) -> EngineSettings:
+    """An engine's settings with one worker's share of its concurrency."""
     return settings.model_copy(update={"concurrency": max(1, -(-settings.concurrency // workers))})

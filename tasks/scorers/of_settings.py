@@ -4,7 +4,7 @@ from typing import Any
 
 from schemas.calls import Sampling
 from schemas.scorer_settings import HELPFUL, ScorerSettings
-from tasks.posting import key_in
+from tasks.posting import read_api_key
 from tasks.running.job import Stage
 from tasks.scorers.functions import HttpScores, PythonScores, R3Scores, WeightedScores
 from tasks.scorers.judges import DirectScores, ExpectedScores, PairwiseScores, TournamentScores, one_token
@@ -42,5 +42,5 @@ def scorer_stage(settings: ScorerSettings, embedder: str, seed: int, answers: in
         case "python":
             return PythonScores.of(settings.function, label)
         case _:
-            key_in(settings.url, settings.api_key_env)
+            read_api_key(settings.url, settings.api_key_env)
             return HttpScores(label=label, url=settings.url, api_key_env=settings.api_key_env)

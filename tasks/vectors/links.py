@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from threadpoolctl import threadpool_limits
 
-from tasks.cores import Array, Spread, threads
+from tasks.cores import Array, MapUnordered, threads
 
 TILE = 256  # rows of a product that is scanned at once: it stays in the CPU's cache
 BLOCK = 4096  # rows read at once in a pass over all rows
@@ -245,7 +245,7 @@ def scan(product, threshold, lefts, rights, left_groups, right_groups, falling, 
 class SpreadContext(NamedTuple):
     """Workers, and the folder from which they read their input; a matrix's vectors must then be a memory map."""
 
-    spread: Spread
+    spread: MapUnordered
     folder: Path
 
 

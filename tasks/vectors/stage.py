@@ -10,7 +10,7 @@ from pydantic import Field
 
 from schemas.artifacts import Manifest, PartSeal
 from storage.artifacts import Store, read_manifest, read_part
-from tasks.cores import Array, Spread
+from tasks.cores import Array, MapUnordered
 from tasks.frames import FileStage
 from tasks.vectors.embeddings import embed_whole, embedder_name
 
@@ -38,13 +38,15 @@ class Vectors(FileStage):
         """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
         return cls.model_validate({"embedder": embedder, "embedder_identity": embedder_name(embedder), **fields})
 
-    def build(self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], spread: Spread) -> None:
+    def build(
+        self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], map_unordered: MapUnordered
+    ) -> None:
         parts = [seal for seal in source.parts if seal.rows]
         starts = np.cumsum([0, *(seal.rows for seal in parts)])
         jobs = [(store, seal, self.columns, self.embedder, number) for number, seal in enumerate(parts)]
         vectors: Any = None
         done = 0
-        for number, block in spread(embed_part, jobs):
+        for number, block in map_unordered(embed_part, jobs):
             if vectors is None:
                 shape = (int(starts[-1]), block.shape[1])
                 vectors = np.lib.format.open_memmap(folder / FILE, "w+", np.dtype(self.precision), shape)  # type: ignore[no-untyped-call]

@@ -114,7 +114,7 @@ def test_a_403_is_about_the_key_only_where_nothing_is_answered(
 
 def test_a_refusal_in_the_words_of_moderation_is_the_rows_at_once() -> None:
     engine = chat_engine.ChatServer(EngineSettings.model_validate("openai:m@http://127.0.0.1:9/v1"))
-    words = engine._words(b'{"error": {"message": "no", "metadata": {"reasons": ["violence"]}}}')
+    words = engine._error_text(b'{"error": {"message": "no", "metadata": {"reasons": ["violence"]}}}')
     assert words == "no (flagged: violence)"
     for signs in (words, "blocked by our content policy", "Moderation refused this"):
         assert any(sign in signs.lower() for sign in chat_engine.MODERATION)

@@ -54,7 +54,7 @@ class Leases(RuleBasedStateMachine):
 
     @rule(worker=WORKERS)
     def an_answer_comes(self, worker: int) -> None:
-        self.gates[worker].answered("echo", 3, 5)
+        self.gates[worker].count_answer("echo", 3, 5)
 
     @rule(worker=WORKERS)
     def a_worker_has_nothing_to_send(self, worker: int) -> None:

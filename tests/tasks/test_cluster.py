@@ -118,7 +118,7 @@ def test_work_that_asks_no_model_leaves_the_workers_with_gpus_as_they_are(store:
     try:
         pool.start(2, {"CPU": 1.0, "GPU": 1.0})
         before = [slot.pid for slot in pool._actors._slots]
-        assert sorted(pool.spread(abs, [(-1,), (-2,), (-3,)])) == [1, 2, 3]
+        assert sorted(pool.map_unordered(abs, [(-1,), (-2,), (-3,)])) == [1, 2, 3]
         assert pool._ensure(3, {"CPU": 1.0}, borrow=True) == 2
         assert [slot.pid for slot in pool._actors._slots] == before
         assert pool._resources == {"CPU": 1.0, "GPU": 1.0}

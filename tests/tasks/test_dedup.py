@@ -18,7 +18,7 @@ from storage.artifacts import Store, read_artifact, seal_part, write_manifest
 from storage.plain_files.rows import KNOWN
 from tasks.dedup.contamination import CleanInstructions, CleanRows, WordIndex
 from tasks.dedup.duplicates import ADDED, UniqueInstructions, UniquePairs, UniqueRows
-from tasks.frames import Around, here
+from tasks.frames import StageContext, run_locally
 from tasks.running.in_process import InProcess
 from tasks.running.job import Planned
 from tasks.running.stages import ingest, run_stage
@@ -408,5 +408,5 @@ def test_hashes_that_agree_by_chance_are_no_match() -> None:
 
 def test_work_is_told_around(store: Store) -> None:
     notes: dict[str, Any] = {}
-    WORDS.apply_around(frame_of({"a": "x"}), Around(store.root, here, notes))
+    WORDS.apply_in_context(frame_of({"a": "x"}), StageContext(store.root, run_locally, notes))
     assert notes == {"rows": 1, "kept": 1, "known": 0, "by_layer": {"exact": 0, "words": 0}}

@@ -12,7 +12,7 @@ from schemas.recall import EXACT, Recall
 from storage.artifacts import Store
 from tasks.dedup.greedy import Verdicts, first_alike, greedy, recall_of_duplicates
 from tasks.dedup.word_grams import GRAM, WordLinks, grams_of, tokens_of
-from tasks.frames import here
+from tasks.frames import run_locally
 from tasks.running.parallel import RayPool
 from tasks.vectors.buckets import estimate_recall, lay_out
 from tasks.vectors.links import ANY, LISTED, Array, ExactLayout, Links, Matrix, Search, SpreadContext, links_in
@@ -105,7 +105,7 @@ def test_the_same_seed_gives_the_same_buckets_and_another_layout_the_same_verdic
 def test_spread_over_workers_or_not_the_links_are_the_same(tmp_path: Path) -> None:
     np.save(tmp_path / "vectors.npy", clusters(1500))
     matrix = Matrix.of(np.load(tmp_path / "vectors.npy", mmap_mode="r"))
-    helpers = SpreadContext(here, tmp_path)
+    helpers = SpreadContext(run_locally, tmp_path)
     plan = lay_out(matrix, THRESHOLD, 0.995, 500, 0, exact_up_to=0, workers=helpers)
     assert plan.recall == lay_out(matrix, THRESHOLD, 0.995, 500, 0, exact_up_to=0).recall
     for layout in (plan.layout, ExactLayout(1500)):
@@ -120,10 +120,10 @@ def test_ray_workers_find_the_same_and_a_dead_one_is_replaced(store: Store) -> N
     layout = lay_out(matrix, THRESHOLD, 0.995, 500, 0, exact_up_to=0).layout
     pool = RayPool(store, "run", threading.Event(), 2, None)
     try:
-        spread = searched(matrix, layout, SpreadContext(pool.spread, store.root))
+        spread = searched(matrix, layout, SpreadContext(pool.map_unordered, store.root))
         assert np.array_equal(spread.row, searched(matrix, layout).row)
         marks = [store.root / f"mark-{n}" for n in range(4)]
-        assert sorted(pool.spread(dies_once, [(mark,) for mark in marks])) == sorted(map(str, marks))
+        assert sorted(pool.map_unordered(dies_once, [(mark,) for mark in marks])) == sorted(map(str, marks))
     finally:
         pool.close()
 

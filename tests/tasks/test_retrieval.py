@@ -298,10 +298,10 @@ def test_what_an_endpoint_may_say(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("", "schlüssel", "a\nb"):
         monkeypatch.setenv("SEARCH_KEY", value)
         with pytest.raises(InputError, match="SEARCH_KEY holds no key") as told:
-            posting.key_in(settings.url, settings.api_key_env)
+            posting.read_api_key(settings.url, settings.api_key_env)
         assert not value or value not in told.value.message
     monkeypatch.setenv("SEARCH_KEY", "secret\n")
-    assert posting.key_in(settings.url, settings.api_key_env) == "secret"
+    assert posting.read_api_key(settings.url, settings.api_key_env) == "secret"
 
 
 def test_an_endpoint_that_never_ends_is_given_up(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:

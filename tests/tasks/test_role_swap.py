@@ -19,7 +19,7 @@ from schemas.settings import EngineSettings
 from storage.calls import CallStore
 from storage.plain_files.applications import read_application
 from tasks.engines.engine import make_engine
-from tasks.engines.worlds import drawn, load_world, world_request
+from tasks.engines.worlds import draw_facts, load_world, world_request
 from tasks.generators.dialogues.openings import Openings
 from tasks.generators.dialogues.role_swap import RoleSwap
 from tasks.generators.dialogues.signs import DialogueSigns, signs_of
@@ -353,7 +353,7 @@ def test_whatever_a_world_does_is_its_rows_loss_by_name(tmp_path: Path, body: st
 def test_a_world_that_draws_no_facts_is_named(tmp_path: Path, body: str, said: str) -> None:
     (tmp_path / "w.py").write_text(f"class W:\n    def draw(seed, task):\n        {body}\n    act = print\n")
     with pytest.raises(Drop) as dropped:
-        drawn(load_world(str(tmp_path / "w.py"), "w.py:W"), 1, "task", 0.2)
+        draw_facts(load_world(str(tmp_path / "w.py"), "w.py:W"), 1, "task", 0.2)
     assert said in dropped.value.message
 
 

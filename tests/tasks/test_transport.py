@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tasks.engines.transport import TOO_LARGE, Aiohttp, Plain, Reply, make_transport, seconds_of
+from tasks.engines.transport import TOO_LARGE, Aiohttp, PlainHttp, Reply, make_transport, seconds_of
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -123,7 +123,7 @@ def test_a_server_that_is_not_there() -> None:
     async def run(post: Callable[[bytes], Awaitable[Reply]]) -> Reply:
         return await post(b"{}")
 
-    status, said, _ = asyncio.run(run(Plain("http://127.0.0.1:9/v1", {}, 5).post))
+    status, said, _ = asyncio.run(run(PlainHttp("http://127.0.0.1:9/v1", {}, 5).post))
     assert status == 0
     assert b"refused" in said.lower() or b"connect" in said.lower()
 
@@ -135,7 +135,7 @@ def test_tls_and_proxies_go_through_the_library(monkeypatch: pytest.MonkeyPatch)
         return type(made)
 
     monkeypatch.delenv("http_proxy", raising=False)
-    assert asyncio.run(kind("http://host:8000/v1")) is Plain
+    assert asyncio.run(kind("http://host:8000/v1")) is PlainHttp
     assert asyncio.run(kind("https://host/v1")) is Aiohttp
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert asyncio.run(kind("http://host:8000/v1")) is Aiohttp

@@ -11,7 +11,7 @@ from schemas.dialogues import Opening
 from schemas.errors import Drop
 from schemas.hashing import child_id, digest
 from schemas.rows import Dropped
-from tasks.engines.worlds import drawn, load_world
+from tasks.engines.worlds import draw_facts, load_world
 from tasks.frames import FrameStage
 
 
@@ -64,6 +64,6 @@ class Openings(FrameStage):
         """One dialogue's facts, by a seed that does not depend on the rest of the application. Raises Drop."""
         seed = int.from_bytes(digest([self.seed, application["name"], pseudo_input, branch], size=6), "big")
         if world := application["environment"]["world"]:
-            return drawn(load_world(self.worlds[world], world), seed, pseudo_input, self.timeout_s)
+            return draw_facts(load_world(self.worlds[world], world), seed, pseudo_input, self.timeout_s)
         facts: Sequence[str] = application["environment"]["facts"]
         return facts[seed % len(facts)] if facts else ""
