@@ -77,11 +77,11 @@ class RunRecord(Frozen):
 
 def this_process() -> str:
     """What tells this process from any other, as far as this host can know."""
-    return f"{socket.gethostname()} {os.getpid()} {began(os.getpid())}"
+    return f"{socket.gethostname()} {os.getpid()} {process_start(os.getpid())}"
 
 
-def began(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty where it is gone or nobody can tell."""
+def process_start(pid: int) -> str:
+    """When a process began, in the kernel's ticks; empty where it is gone, or where the system does not say."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] == "Z" else fields[19]
@@ -94,7 +94,10 @@ def is_gone(process: str) -> bool:
     host, _, rest = process.partition(" ")
     pid, _, ticks = rest.partition(" ")
     return (
-        host == socket.gethostname() and pid.isdigit() and Path("/proc/self/stat").exists() and began(int(pid)) != ticks
+        host == socket.gethostname()
+        and pid.isdigit()
+        and Path("/proc/self/stat").exists()
+        and process_start(int(pid)) != ticks
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from rich.text import Text
 
-from flows.terminal.tables import CELL, NUMBERS, plain, shortened, table
+from flows.terminal.tables import CELL, NUMBERS, format_value, shortened, table
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from storage.artifacts import Store, read_dropped, read_manifest, read_part
@@ -145,7 +145,8 @@ def show_query(place: Path, sql: str, as_csv: bool) -> None:
 
     columns, rows = query(open_store(place), sql)
     cells = [
-        ["" if value is None else value if isinstance(value, str) else plain(value) for value in row] for row in rows
+        ["" if value is None else value if isinstance(value, str) else format_value(value) for value in row]
+        for row in rows
     ]
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")

@@ -24,7 +24,7 @@ from flows.making.plan import Plan
 from flows.making.session import workers_of
 from flows.pages.card import publishable
 from flows.pages.report import write_report
-from flows.serving.telling import LAST_WORD_S, Telling, in_background
+from flows.serving.telling import LAST_WORD_S, PrefectProgress, in_background
 from flows.terminal.progress import Reporter
 from flows.terminal.quiet import TELEMETRY_OFF
 from flows.terminal.stopping import STOP, take_over
@@ -83,7 +83,7 @@ def make_stage(
 ) -> tuple[Manifest, StageRun]:
     """Make one stage's artifact, or find it made; what this run spent on it comes beside the manifest."""
     started = time.monotonic()
-    tell = Telling(name)
+    tell = PrefectProgress(name)
     tell(0.0, f"{source.rows} rows in")
     engines = {role: engine_name(settings) for role, settings in planned.roles.items()}
 
