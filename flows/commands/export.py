@@ -15,7 +15,7 @@ from schemas.errors import InputError
 from schemas.export_settings import ExportSettings
 from schemas.hashing import content_hash
 from storage.artifacts import Store
-from storage.files import locked, scratch
+from storage.files import locked, scratch_folder
 from storage.plain_files.lines import HUB
 from storage.published.folder import CARD, Dataset, card_for, files_of, is_ours, marker_of, read_dataset, write_dataset
 from storage.published.formats import formatted
@@ -49,7 +49,7 @@ def export(asked: ExportSettings, dry_run: bool = False) -> dict[str, Any]:
         print_kept(kept)
         print(f"{dataset.rows:,} rows -> {to}", file=sys.stderr)
         return told
-    with scratch(store.root, "export") as folder:
+    with scratch_folder(store.root, "export") as folder:
         write_dataset(folder, dataset, card)
         if not on_hub:
             list_files(folder, {})

@@ -8,14 +8,14 @@ from rich.text import Text
 from flows.terminal.tables import format_value, shortened
 from schemas.errors import InputError
 from storage.artifacts import Store
-from storage.lineage import Call, Step, way_of
+from storage.lineage import Call, Step, lineage_of
 
 FIELD, ASKED = 400, 300
 
 
 def show_way(store: Store, row_id: str) -> None:
     """Raises InputError where no artifact has such a row."""
-    steps, drops = way_of(store, row_id)
+    steps, drops = lineage_of(store, row_id)
     if not steps and not drops:
         raise InputError(
             f"{store.root} has no artifact and no row {row_id!r}; `synthmill ls` shows artifacts, and every exported "

@@ -19,7 +19,7 @@ from schemas.recall import Recall
 from schemas.rows import Dropped
 from schemas.texts import normalised
 from storage.artifacts import Store, read_manifest
-from storage.files import scratch
+from storage.files import scratch_folder
 from storage.plain_files.rows import KNOWN
 from storage.published.rows import stream_of
 from tasks.cores import Array
@@ -92,7 +92,7 @@ class Duplicates(FrameStage):
             searches["words"] = WordLinks(distinct["text"].to_list(), groups, self.jaccard, SEED)
         with ExitStack() as open_until_done:
             if "meaning" in self.layers and len(groups):
-                folder = open_until_done.enter_context(scratch(around.store, "search"))
+                folder = open_until_done.enter_context(scratch_folder(around.store, "search"))
                 searches["meaning"] = self.by_meaning(frame.height, known, distinct, groups, around, folder)
             verdicts = greedy(len(groups), fixed, list(searches.values()))
             found = self.found(table, distinct, verdicts, list(searches))
