@@ -20,7 +20,7 @@ from schemas.rows import Dropped
 from schemas.texts import normalised
 from storage.artifacts import Store, read_manifest
 from storage.files import scratch_folder
-from storage.plain_files.rows import KNOWN
+from storage.plain_files.rows import KNOWN_PROMPTS
 from storage.published.rows import stream_of
 from tasks.cores import Array
 from tasks.dedup import contamination
@@ -168,7 +168,7 @@ class Duplicates(FrameStage):
     def known_rows(self, store: Store, stage: str, key: str) -> Iterator[pl.DataFrame]:
         """One artifact's rows as `known` has them, batch by batch; only the columns that are compared are read."""
         rows = stream_of(store, read_manifest(store.manifest_path(stage, key)))
-        if stage == KNOWN.stage:
+        if stage == KNOWN_PROMPTS.stage:
             for batch in rows.batches(["name", "turns"]):
                 yield batch.select(id="name", text=pl.col("turns").list.first(), of_any=pl.lit(True))
             return
