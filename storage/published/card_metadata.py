@@ -1,4 +1,4 @@
-"""The head of a card: what the Hub and `datasets` read."""
+"""The head of a card, which the Hub and `datasets` read."""
 
 from collections.abc import Sequence
 
