@@ -104,6 +104,6 @@ def add_spent(tables: Any) -> dict[str, dict[str, int]]:
     for spent in tables:
         for role, numbers in spent.items():
             role_total = total.setdefault(role, {})
-            for what, number in numbers.items():
-                role_total[what] = role_total.get(what, 0) + number
+            for counter, number in numbers.items():
+                role_total[counter] = role_total.get(counter, 0) + number
     return total

@@ -58,8 +58,8 @@ class Request(Frozen):
         """The same request `count` times, numbered from 0: `count` answers to one prompt. Messages are shared."""
         return [self.model_copy(update={"sample": n}) for n in range(count)]
 
-    def asked(self) -> bytes:
-        """What identifies the question, as canonical JSON: messages, sampling, schema and choice."""
+    def question_json(self) -> bytes:
+        """The question as canonical JSON, which identifies it: messages, sampling, schema and choice."""
         return orjson.dumps(
             {
                 "messages": [[message.role, message.content] for message in self.messages],
@@ -93,13 +93,13 @@ class Completion(NamedTuple):
         return self.error is not None and self.error.startswith(ENGINE_FAULTS)
 
 
-def ask_hash(asked: bytes) -> bytes:
-    """The 16-byte hash of what was asked."""
-    return blake2b(asked, digest_size=16).digest()
+def ask_hash(question: bytes) -> bytes:
+    """The 16-byte hash of a question, from `Request.question_json`."""
+    return blake2b(question, digest_size=16).digest()
 
 
 def call_key(engine: str, ask: bytes, sample: int) -> bytes:
-    """The 16-byte key under which one answer is stored: what was asked, of which model, which of the equal requests."""
+    """The 16-byte key under which one answer is stored. ask: the question's hash; sample: the number of the request."""
     return blake2b(b"%b %b %d" % (ask, engine.encode(), sample), digest_size=16).digest()
 
 

@@ -1,4 +1,4 @@
-"""Licences by how much they ask of whoever uses the data, so that the most restrictive one of several can be named."""
+"""Licences ranked by how much they ask of users of the data, to find the most restrictive one of several."""
 
 from collections.abc import Iterable
 

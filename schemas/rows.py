@@ -103,7 +103,7 @@ class Pair(Instruction):
 
 
 class Dropped(Frozen):
-    """A row that could not be made: the input's id, a reason to count by, and what was seen."""
+    """A row that could not be made: the input's id, a reason to count by, and details."""
 
     id: str
     reason: str

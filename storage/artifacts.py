@@ -141,9 +141,9 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate(read_json(path))
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
+        field = ".".join(map(str, fault["loc"]))
         raise StoreError(
-            f"{path} is damaged or from another version ({where}: {fault['msg']}); delete it and run again"
+            f"{path} is damaged or from another version ({field}: {fault['msg']}); delete it and run again"
         ) from error
 
 
@@ -315,10 +315,11 @@ def check_conserved(stage: str, ids_in: Sequence[str], table: pa.Table, dropped:
     doubled = sorted(
         {row_id for row_id, count in (drop_counts + row_counts).items() if count > 1} | (drop_counts.keys() & kept_ids)
     )
-    for what, ids in (("lost", lost), ("doubled", doubled)):
+    for problem, ids in (("lost", lost), ("doubled", doubled)):
         if ids:
             raise SynthmillError(
-                f"stage {stage} {what} {len(ids)} of {len(ids_in)} rows, the first {ids[0]}; this is a bug in the stage"
+                f"stage {stage} {problem} {len(ids)} of {len(ids_in)} rows, the first {ids[0]}; this is a bug in the "
+                "stage"
             )
 
 

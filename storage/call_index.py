@@ -9,7 +9,7 @@ bucket of a run whose filter says yes. A file holds
     starts    where each bucket begins (the bucket of a key is its first bits)
     sums      a checksum of each bucket's records
     filter    two bits an answer of a Bloom filter
-    header    JSON: segments with their sizes, counts, and what was spent, by run, step, role and engine
+    header    JSON: segments with their sizes, counts, and costs by run, step, role and engine
     tail      the header's length, a checksum of starts, sums, filter and header, and a mark
 
 Runs are derived from segments: a damaged run is ignored, and its segments are scanned.
@@ -63,7 +63,7 @@ class Header:
     spend: Spend
 
     def dumps(self) -> bytes:
-        spent = [[*who, *numbers] for who, numbers in self.spend.items()]
+        spent = [[*origin, *numbers] for origin, numbers in self.spend.items()]
         return orjson.dumps({**self.__dict__, "spend": spent})
 
     @classmethod
@@ -136,12 +136,12 @@ class Run:
             return []
         data = self._bucket(int.from_bytes(key[:4], "big") >> self._shift)
         places = []
-        at = data.find(key)
-        while at >= 0:
-            if at % RECORD.itemsize == 0:
-                offset, length, segment = struct.unpack_from("<QII", data, at + 16)
+        position = data.find(key)
+        while position >= 0:
+            if position % RECORD.itemsize == 0:
+                offset, length, segment = struct.unpack_from("<QII", data, position + 16)
                 places.append((self.names[segment], offset, length))
-            at = data.find(key, at + 1)
+            position = data.find(key, position + 1)
         return places
 
     def _bucket(self, bucket: int) -> bytes:
@@ -239,8 +239,8 @@ def table_of(places: Mapping[bytes, tuple[int, int]], segment: int) -> Table:
 def sorted_by_key(tables: Sequence[Table]) -> Table:
     """All records of several tables."""
     table = np.concatenate(tables)
-    ordered: Table = table[np.lexsort((table["segment"], table["low"], table["high"]))]
-    return ordered
+    records: Table = table[np.lexsort((table["segment"], table["low"], table["high"]))]
+    return records
 
 
 def run_paths(folder: Path) -> list[Path]:
@@ -355,6 +355,6 @@ def merge(folder: Path, runs: Sequence[Run]) -> None:
 
 
 def add_spend(total: Spend, addition: Spend) -> None:
-    for who, numbers in addition.items():
-        sums = total.get(who, [0, 0, 0, 0.0])
-        total[who] = [first + second for first, second in zip(sums, numbers, strict=True)]
+    for origin, numbers in addition.items():
+        sums = total.get(origin, [0, 0, 0, 0.0])
+        total[origin] = [first + second for first, second in zip(sums, numbers, strict=True)]

@@ -122,10 +122,10 @@ class CallStore:
         if completion := self._reader.cached_answer(name):
             return completion
         for segment in self._unsealed.values():
-            if at := segment.fresh.get(key):
+            if span := segment.fresh.get(key):
                 if segment is self._own:
                     self.flush()
-                if completion := self._reader.read(name, segment.path.name, *at):
+                if completion := self._reader.read(name, segment.path.name, *span):
                     return completion
         try:
             for run in self._runs:

@@ -131,14 +131,18 @@ def update_calls(database: duckdb.DuckDBPyConnection, store: Store, target: Path
     copies = copy_calls(store.calls, target)
     replace_view(database, "calls", f"SELECT * FROM {parquet(copies)}" if copies else NO_CALLS)
     database.execute("DELETE FROM spend")
-    insert(database, "spend", [dict(zip(SPEND, [*who, *costs], strict=True)) for who, *costs in costs_in(store.calls)])
+    insert(
+        database,
+        "spend",
+        [dict(zip(SPEND, [*origin, *costs], strict=True)) for origin, *costs in costs_in(store.calls)],
+    )
     remember_folders(database, folders)
 
 
 def costs_in(folder: Path) -> Iterator[tuple[tuple[str, ...], int, int, int, float]]:
     """Costs of a folder's calls per (run, stage, step, role, engine): answers, tokens in and out, mean seconds."""
-    for who, (answers, prompt_tokens, completion_tokens, latency_s) in sorted(spent_in(folder).items()):
-        yield who, int(answers), int(prompt_tokens), int(completion_tokens), round(latency_s / answers, 4)
+    for origin, (answers, prompt_tokens, completion_tokens, latency_s) in sorted(spent_in(folder).items()):
+        yield origin, int(answers), int(prompt_tokens), int(completion_tokens), round(latency_s / answers, 4)
 
 
 @contextmanager
@@ -179,7 +183,7 @@ def open_current(store: Store, calls: bool) -> duckdb.DuckDBPyConnection | None:
         return None
     if is_ours(database, store):
         recorded = dict(database.execute("SELECT folder, modified FROM internal.folders").fetchall())
-        if {name: at for name, at in recorded.items() if calls or name != "calls"} == folders:
+        if {name: modified_at for name, modified_at in recorded.items() if calls or name != "calls"} == folders:
             return database
     database.close()
     return None

@@ -79,7 +79,11 @@ def modified_ns(folder: Path) -> int:
 def remember_folders(database: duckdb.DuckDBPyConnection, folders: dict[str, int]) -> None:
     """Store when folders were changed: the catalog is stale once one of them changes again."""
     database.execute("DELETE FROM internal.folders WHERE (folder = 'calls') = ?", ["calls" in folders])
-    insert(database, "internal.folders", [{"folder": name, "modified": at} for name, at in folders.items()])
+    insert(
+        database,
+        "internal.folders",
+        [{"folder": name, "modified": modified_at} for name, modified_at in folders.items()],
+    )
 
 
 def delete(database: duckdb.DuckDBPyConnection, tables: Iterable[str], artifacts: Iterable[Name]) -> None:
@@ -124,7 +128,7 @@ def run_rows(path: Path) -> Iterator[dict[str, Any]]:
     except (StoreError, ValueError):
         return
     facts = {fact: getattr(run, fact) for fact in ("flow", "status", "started_at", "ended_at", "dataset", "error")}
-    calls, tokens = (sum(stage.total(what) for stage in run.stages) for what in ("sent", "completion_tokens"))
+    calls, tokens = (sum(stage.total(counter) for stage in run.stages) for counter in ("sent", "completion_tokens"))
     settings = orjson.dumps(run.settings).decode()
     yield {"run": run.id, **facts, "settings": settings, "calls": calls, "tokens": tokens}
 

@@ -90,12 +90,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def scratch_folder(folder: Path, what: str) -> Iterator[Path]:
+def scratch_folder(folder: Path, purpose: str) -> Iterator[Path]:
     """A temporary folder in `folder`, deleted afterwards, with those that killed processes left over a day ago."""
-    for abandoned in folder.glob(f".{escape(what)}.*.tmp"):
+    for abandoned in folder.glob(f".{escape(purpose)}.*.tmp"):
         if time.time() - abandoned.stat().st_mtime > ABANDONED_S:
             shutil.rmtree(abandoned, ignore_errors=True)
-    temporary = folder / f".{what}.{secrets.token_hex(6)}.tmp"
+    temporary = folder / f".{purpose}.{secrets.token_hex(6)}.tmp"
     try:
         temporary.mkdir(parents=True)
         yield temporary

@@ -101,23 +101,23 @@ def check_calls(store: Store, faults: list[Fault]) -> int:
     sizes = segment_sizes(store.calls)
     for name, size in sealed_sizes(runs_of(store.calls)).items():
         if sizes.get(name, -1) < size:
-            what = "gone" if name not in sizes else f"{sizes[name]:,} bytes long, and was {size:,}"
-            faults.append(Fault(f"calls/{name}", f"it is {what}; its answers are asked for again"))
+            problem = "gone" if name not in sizes else f"{sizes[name]:,} bytes long, and was {size:,}"
+            faults.append(Fault(f"calls/{name}", f"it is {problem}; its answers are asked for again"))
     suspects: dict[Path, list[bytes]] = {}
     for path in segment_files(store.calls):
         keys, damaged = check_segment(path)
         count += len(keys)
         if damaged:
-            what = f"{damaged:,} lines are damaged; their answers are asked for again"
-            faults.append(Fault(str(path.relative_to(store.root)), what))
+            problem = f"{damaged:,} lines are damaged; their answers are asked for again"
+            faults.append(Fault(str(path.relative_to(store.root)), problem))
         if unfound := [key for key in keys if calls.find(key) is None]:
             suspects[path] = unfound
     calls.refresh()  # some answers are newer than the index
     for path, unfound in suspects.items():
         if missing := sum(calls.find(key) is None for key in unfound):
             remedy = "delete calls/*.index, they are made again"
-            what = f"{missing:,} answers are whole, and look-ups do not find them; {remedy}"
-            faults.append(Fault(str(path.relative_to(store.root)), what))
+            problem = f"{missing:,} answers are whole, and look-ups do not find them; {remedy}"
+            faults.append(Fault(str(path.relative_to(store.root)), problem))
     return count
 
 
@@ -171,9 +171,9 @@ def garbage(store: Store, days: float) -> Iterator[Garbage]:
     reasons |= {path: "files of no artifact" for path in (store.root / "files").glob("*/*") if path not in folders}
     reasons |= dict.fromkeys(store.lock_path("", "").parent.glob("*"), "a lock of an artifact that is made")
     reasons |= dict.fromkeys(store.root.rglob(".*.tmp*"), "left by a killed process")
-    for path, why in sorted(reasons.items()):
+    for path, reason in sorted(reasons.items()):
         if path.exists() and path.stat().st_mtime < cutoff:
-            yield Garbage(path, why, size_of(path))
+            yield Garbage(path, reason, size_of(path))
 
 
 class ArtifactNeeds(NamedTuple):

@@ -106,7 +106,7 @@ class RowLookup(NamedTuple):
             "ORDER BY made_at",
             [row_id],
         ).fetchall()
-        return [(artifact, Dropped(id=name, reason=why, detail=detail)) for artifact, name, why, detail in rows]
+        return [(artifact, Dropped(id=name, reason=reason, detail=detail)) for artifact, name, reason, detail in rows]
 
 
 @contextmanager

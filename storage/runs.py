@@ -53,9 +53,9 @@ class StageRun(Frozen):
         """Records of earlier versions have stages only."""
         return self.step or self.stage
 
-    def total(self, what: str) -> int:
+    def total(self, counter: str) -> int:
         """One of sent, reused, failed, prompt_tokens, completion_tokens, over all roles."""
-        return sum(numbers.get(what, 0) for numbers in self.spent.values())
+        return sum(numbers.get(counter, 0) for numbers in self.spent.values())
 
 
 class RunRecord(Frozen):
@@ -222,7 +222,7 @@ def summary(record: RunRecord) -> str:
     ]
     for stage in record.stages:
         dropped = ", ".join(f"{count} {reason}" for reason, count in stage.dropped.items()) or "none"
-        numbers = [stage.total(what) for what in ("sent", "reused", "prompt_tokens", "completion_tokens")]
+        numbers = [stage.total(counter) for counter in ("sent", "reused", "prompt_tokens", "completion_tokens")]
         cells = [stage.step_id, stage.artifact, stage.rows_in, stage.rows, dropped, *numbers, stage.seconds]
         lines.append("| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells) + " |")
     if record.error:

@@ -1,10 +1,10 @@
-"""Segments: files that one writer appends to, line by line, and that an index seals when nobody writes any more.
+"""Segments: files that one writer appends to, line by line, and that an index seals when the writer is done.
 
 A segment is lines:
 
     <crc32, 8 hex> <kind> <key, 32 hex> <JSON>\\n
 
-kind Q (what was asked: messages, sampling, schema, choice; once per segment), A (one answer to it), or R (a
+kind Q (the question: messages, sampling, schema, choice; once per segment), A (one answer to it), or R (a
 repeated answer, paid for beside others: its cost counts, its text is never served). Lines keep a segment readable by
 eye and by grep, and a crash can only tear the last one: a torn or damaged line is never served.
 """
@@ -94,16 +94,16 @@ class Segment:
                 offset += len(data)
 
     def seal(self) -> None:
-        """Write the index of a segment that nobody appends to any more."""
+        """Write the index of a finished segment."""
         seal_together([self.path])
 
 
 def spend_of(record: dict[str, Any]) -> Spend:
     """What one stored answer cost, under its run, stage, step, role and engine."""
     stage = str(record.get("stage", ""))
-    who = str(record.get("run", "")), stage, str(record.get("step", stage)), str(record.get("role", ""))
+    origin = str(record.get("run", "")), stage, str(record.get("step", stage)), str(record.get("role", ""))
     return {
-        (*who, str(record.get("engine", ""))): [
+        (*origin, str(record.get("engine", ""))): [
             1,
             record["prompt_tokens"],
             record["completion_tokens"],
@@ -113,7 +113,7 @@ def spend_of(record: dict[str, Any]) -> Spend:
 
 
 def seal_together(paths: Sequence[Path]) -> None:
-    """Write one index for segments that nobody appends to any more; they lie in one folder."""
+    """Write one index for finished segments of one folder."""
     spend: Spend = {}
     sizes: dict[str, int] = {}
     tables = []

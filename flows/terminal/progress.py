@@ -55,8 +55,8 @@ class Reporter:
         """`120 of 200 rows, 3 dropped, 480 calls (20 reused), 96,000 tokens, 12.3 rows/s, 6 s left`."""
         latest, seconds = self.latest, max(1e-6, time.monotonic() - self._started)
         sent, reused, tokens = (
-            sum(counts.get(what, 0) for counts in latest.spent.values())
-            for what in ("sent", "reused", "completion_tokens")
+            sum(counts.get(counter, 0) for counts in latest.spent.values())
+            for counter in ("sent", "reused", "completion_tokens")
         )
         rate = latest.rows / seconds
         parts = [f"{latest.rows:,} of {self.rows:,} rows" if self.rows else f"{latest.rows:,} rows"]

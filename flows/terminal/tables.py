@@ -32,6 +32,6 @@ def format_value(value: Any) -> str:
     return orjson.dumps(value, default=str).decode() if isinstance(value, dict | list) else str(value)
 
 
-def shortened(text: str, most: int) -> str:
+def shortened(text: str, length: int) -> str:
     text = one_line(text)
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -131,7 +131,7 @@ def demos_of(demos: Any, folder: Path) -> list[Any]:
     return [content_of(demo, folder, f"demo {n}") for n, demo in enumerate(demos)]
 
 
-def content_of(content: Any, folder: Path, where: str, *, call: bool = False) -> Any:
+def content_of(content: Any, folder: Path, place: str, *, call: bool = False) -> Any:
     """A text, or what a {file, pointer} leads to. call: a mapping with `turn` is a turn in JSON. Raises ValueError."""
     if content is None:
         return ""
@@ -140,7 +140,7 @@ def content_of(content: Any, folder: Path, where: str, *, call: bool = False) ->
     if call and isinstance(content, Mapping) and set(content) == {"turn"}:
         return orjson.dumps(content).decode()
     if not isinstance(content, Mapping) or "file" not in content or set(content) - {"file", "pointer"}:
-        problem = f"{where} is {content!r:.60}; expected text"
+        problem = f"{place} is {content!r:.60}; expected text"
         raise ValueError(f"{problem} (in quotes, where YAML takes it for something else), or {{file: NAME}}")
     path = folder / str(content["file"])
     try:

@@ -30,19 +30,19 @@ def holds_finish_reasons(kind: pa.DataType, wide: bool) -> bool:
 
 def cast_column(column: Any, name: str, wide: bool, file_column: str) -> Any:
     """A Parquet column as texts, numbers, or lists of these. Raises InputError for what is neither."""
-    listed = wide and name not in PLAIN
+    has_lists = wide and name not in PLAIN
     numbers = name not in (*PLAIN, "answers", ENDS)
     item_type = pa.float64() if numbers else TEXT
-    expected = pa.list_(item_type) if listed else item_type
+    expected = pa.list_(item_type) if has_lists else item_type
     try:
-        values = column.flatten() if listed else column
+        values = column.flatten() if has_lists else column
         if pa.types.is_struct(values.type):
             fields = {field.name for field in values.type}
             values = pc.struct_field(values, "text" if "text" in fields else "content")
         values = values.cast(item_type)
         if numbers and not pc.all(pc.is_finite(values)).as_py():
             values = pc.if_else(pc.is_finite(values), values, None)
-        return as_lists(column, values) if listed else values
+        return as_lists(column, values) if has_lists else values
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError, AttributeError) as error:
         raise InputError(f"the column {file_column!r} holds {column.type}; expected {expected}") from error
 

@@ -305,7 +305,7 @@ class PoolFile:
         """
         import duckdb
 
-        raw, ordered = folder / "raw.parquet", folder / "ordered.parquet"
+        raw, gathered = folder / "raw.parquet", folder / "ordered.parquet"
         rows = self._from_lines() if self._by_rows else self._from_parquet()
         self.faults.clear()
         writer, place = None, 0
@@ -320,10 +320,10 @@ class PoolFile:
             database.execute(
                 f"""copy (select rows.* exclude (_row) from {parquet([raw])} as rows
                     join (select prompt_id, min(_row) as _first from {parquet([raw])} group by prompt_id)
-                    using (prompt_id) order by _first, _row) to {literal(str(ordered))} (format parquet)"""
+                    using (prompt_id) order by _first, _row) to {literal(str(gathered))} (format parquet)"""
             )
         pools = PoolFile(
-            str(ordered),
+            str(gathered),
             ColumnNames("prompt_id", "prompt", "answers", "rewards" if self.reward else ""),
             rewards=bool(self.reward),
             reference=bool(self.reference),
@@ -356,9 +356,9 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
     """The same items; a thread makes the next one while the caller uses the current one."""
-    nothing: Any = object()
+    end: Any = object()
     with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(next, items, nothing)
-        while (item := waiting.result()) is not nothing:
-            waiting = thread.submit(next, items, nothing)
+        next_item = thread.submit(next, items, end)
+        while (item := next_item.result()) is not end:
+            next_item = thread.submit(next, items, end)
             yield item

@@ -34,9 +34,10 @@ class Chunk:
 
     def with_distinct_ids(self) -> "Chunk":
         """The same chunk; a drop whose place is also the id of a row in the chunk gets another id."""
-        taken = {row.id for row in self.rows}
+        row_ids = {row.id for row in self.rows}
         self.dropped = [
-            row.model_copy(update={"id": f"{row.id} (unreadable)"}) if row.id in taken else row for row in self.dropped
+            row.model_copy(update={"id": f"{row.id} (unreadable)"}) if row.id in row_ids else row
+            for row in self.dropped
         ]
         return self
 
@@ -301,11 +302,11 @@ def read_prompts(source: SourceSettings) -> list[str]:
     return prompts
 
 
-def text_of(value: Any, what: str) -> str:
+def text_of(value: Any, field: str) -> str:
     if value is None:
-        raise Drop(f"null_{what}")
+        raise Drop(f"null_{field}")
     if not isinstance(value, str):
-        raise Drop(f"{what}_not_text: found {type(value).__name__}")
+        raise Drop(f"{field}_not_text: found {type(value).__name__}")
     try:
         value.encode()
     except UnicodeEncodeError:

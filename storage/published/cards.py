@@ -82,7 +82,7 @@ def merged_card(ours: str, theirs: str, before: Mapping[str, Any], place: str, *
             f"{place} was changed where synthmill writes ({', '.join([*changed, *lost])}), and this export would write "
             "over it; move your text above or below the marks of that part, or give it up with --force"
         )
-    kept += [f"the text {where} our part" for where, text in (("above", above), ("below", below)) if text.strip()]
+    kept += [f"the text {side} our part" for side, text in (("above", above), ("below", below)) if text.strip()]
     kept += [f"the section {title.lstrip('# ') or 'without a title'!r}" for title, _ in own]
     if not kept:
         return MergedCard(ours, [])
@@ -102,8 +102,10 @@ def parse_card(card: str, place: str) -> tuple[dict[str, Any], str]:
     try:
         head = yaml.safe_load(match[1])
     except yaml.YAMLError as error:
-        what = " ".join(str(error).split())[:200]
-        raise InputError(f"the head of {place} is no YAML ({what}); mend it, or write over it with --force") from error
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"the head of {place} is no YAML ({reason}); mend it, or write over it with --force"
+        ) from error
     if head is not None and not isinstance(head, dict):
         raise InputError(f"the head of {place} is no YAML mapping; mend it, or write over it with --force")
     return head or {}, card[match.end() :]
@@ -168,8 +170,8 @@ def merged_head(
             sides = (by_name(ours.get(name)), by_name(theirs.get(name)), by_name((written or {}).get(name)))
             configs = Configs(*sides, ours_before={*sides[2], *before.get("configs", ())})
             head[name] = configs.merged(ours.get(name))
-            kept += [f"{name}: {what}" for what in configs.kept()]
-            lost += [f"{name}: {what}" for what in configs.lost()]
+            kept += [f"{name}: {change}" for change in configs.kept()]
+            lost += [f"{name}: {change}" for change in configs.lost()]
             continue
         if not (license_is_theirs if name in LICENSE else is_theirs(name, ours, theirs, written)):
             if name in ours:
@@ -200,8 +202,8 @@ def merged_value(ours: Any, theirs: Any, written: Any) -> Any:
 
 def by_name(configs: Any) -> dict[str, dict[str, Any]]:
     """Configurations as a head lists them (one may stand there without a list), by name."""
-    listed = configs if isinstance(configs, list) else [configs]
-    return {str(entry.get("config_name", "default")): entry for entry in listed if isinstance(entry, dict)}
+    entries = configs if isinstance(configs, list) else [configs]
+    return {str(entry.get("config_name", "default")): entry for entry in entries if isinstance(entry, dict)}
 
 
 @dataclass(frozen=True)

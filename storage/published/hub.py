@@ -228,10 +228,10 @@ def check_ours(folder: Path, repo: str, remote: Remote, force: bool) -> None:
     ours, theirs = read_json(folder / MARKER), remote.marker
     if theirs is None:
         raise InputError(f"{repo} holds a dataset that synthmill did not make; choose another name, or --force")
-    for what in ("flow", "sources"):
-        if ours.get(what) != theirs.get(what):
+    for field in ("flow", "sources"):
+        if ours.get(field) != theirs.get(field):
             raise InputError(
-                f"{repo} is another dataset: its {what} is {theirs.get(what)}, here it is {ours.get(what)}; choose "
+                f"{repo} is another dataset: its {field} is {theirs.get(field)}, here it is {ours.get(field)}; choose "
                 "another name, or --force"
             )
 
@@ -245,7 +245,7 @@ def changes_to(folder: Path, card: str, remote: Remote, target: Target) -> Chang
     write_text(folder / CARD, merged.text)
     local = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
     unchanged = [name for name, path in local.items() if name in remote.files and remote.files[name] in hashes(path)]
-    ours = {name for what in ("files", "written") for name in (remote.marker or {}).get(what, ())}
+    ours = {name for field in ("files", "written") for name in (remote.marker or {}).get(field, ())}
     deleted = [name for name in remote.files if name not in local and name in ours]
     return Changes([name for name in local if name not in unchanged], unchanged, sorted(deleted), merged.kept)
 

@@ -40,8 +40,14 @@ def check_no_secret(dataset: Dataset, card: str) -> None:
 
 def spellings(value: str) -> set[str]:
     """How a value may be written: plainly, in JSON, in JSON within JSON, in HTML."""
-    once = json.dumps(value, ensure_ascii=False)[1:-1]
-    return {value, once, json.dumps(once, ensure_ascii=False)[1:-1], html.escape(value), str(Markup.escape(value))}
+    in_json = json.dumps(value, ensure_ascii=False)[1:-1]
+    return {
+        value,
+        in_json,
+        json.dumps(in_json, ensure_ascii=False)[1:-1],
+        html.escape(value),
+        str(Markup.escape(value)),
+    }
 
 
 def texts_of(dataset: Dataset, card: str) -> Iterator[tuple[str, str]]:

@@ -26,9 +26,9 @@ class Shards:
     count: int
 
     @classmethod
-    def of(cls, start: str, rows: RowStream, most: int) -> "Shards":
-        """Files of about equal size in memory, none much over `most` bytes."""
-        pieces = max(1, -(-rows.size // most))
+    def of(cls, start: str, rows: RowStream, limit: int) -> "Shards":
+        """Files of about equal size in memory, none much over `limit` bytes."""
+        pieces = max(1, -(-rows.size // limit))
         per_shard = max(1, -(-rows.height // pieces))
         return cls(start, per_shard, max(1, -(-rows.height // per_shard)))
 

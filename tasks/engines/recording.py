@@ -32,7 +32,7 @@ class Recording:
 
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
         assert self._calls is not None
-        found = self._calls.find(call_key(self.name, ask_hash(request.asked()), request.sample))
+        found = self._calls.find(call_key(self.name, ask_hash(request.question_json()), request.sample))
         if found is None:
             raise EngineRefused(
                 f"the recording {self.path} has no answer by {self.name} to this request (role {request.role}, sample "

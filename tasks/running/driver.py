@@ -323,7 +323,7 @@ class Driver:
         for index, request in enumerate(requests):
             parts = (id(request.messages), id(request.sampling), id(request.schema_), id(request.choice))
             if parts not in asks:
-                asked = request.asked()
+                asked = request.question_json()
                 asks[parts] = (ask_hash(asked), asked)
             ask = asks[parts][0]
             lane = self._lanes[request.role]
