@@ -68,8 +68,8 @@ def content_in(message: Mapping[str, Any]) -> str | None:
 
 
 def text_in(content: Any) -> str | None:
-    """A content's text: the text itself, or the texts of its parts, joined; None for null. Raises Drop, which names the
-    first part that is no text (`image_url in content`), also for a value that is no content at all.
+    """A content's text: the text itself, or the texts of its parts, joined; None for null. Raises Drop for a value that
+    is no content, and for a part that is no text, which it names (`image_url in content`).
     """
     if content is None or isinstance(content, str):
         return content

@@ -311,7 +311,7 @@ def is_good(run: Run) -> bool:
 
 
 def to_merge(runs: Sequence[Run], limit: int) -> list[Run]:
-    """The smallest runs, up to the first that is over FEWER times as large as they are together."""
+    """The smallest runs, up to the first that is FEWER times as large as they together, or beyond `limit` records."""
     chosen: list[Run] = []
     total = 0
     for run in sorted(runs, key=lambda run: run.header.count):

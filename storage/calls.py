@@ -199,7 +199,7 @@ class CallStore:
             os.fsync(self._file)
 
     def duplicate_descriptor(self) -> int | None:
-        """A descriptor of our segment for an fsync in another thread, which closes it; None if nothing was added."""
+        """A descriptor of our segment, for an fsync elsewhere; the caller closes it. None if nothing was added."""
         return os.dup(self._file) if self._file >= 0 else None
 
     def close(self) -> None:

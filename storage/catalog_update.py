@@ -86,7 +86,7 @@ def remember_folders(database: duckdb.DuckDBPyConnection, folders: dict[str, int
     )
 
 
-def delete(database: duckdb.DuckDBPyConnection, tables: Iterable[str], artifacts: Iterable[Name]) -> None:
+def delete_rows(database: duckdb.DuckDBPyConnection, tables: Iterable[str], artifacts: Iterable[Name]) -> None:
     """Delete the rows of artifacts from tables."""
     names = [f"{stage}/{key}" for stage, key in artifacts]
     for table in tables if names else ():
@@ -159,7 +159,7 @@ def update_artifacts(database: duckdb.DuckDBPyConnection, store: Store) -> None:
     affected = {(stage, key) for stage, key, _ in changed}
     new = [name for name, stamp in manifests.items() if recorded.get(name) != stamp or name in affected]
     outgoing = {*new, *(recorded.keys() - manifests.keys())} & recorded.keys()
-    delete(database, ("artifacts", "internal.manifests", "internal.sources", "internal.parts"), outgoing)
+    delete_rows(database, ("artifacts", "internal.manifests", "internal.sources", "internal.parts"), outgoing)
     present = PartFiles(store, parts, {file for _, _, file in changed})
     for start in range(0, len(new), MANIFESTS_PER_BATCH):
         batch = new[start : start + MANIFESTS_PER_BATCH]

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from storage.artifacts import Store
-from storage.catalog_update import delete
+from storage.catalog_update import delete_rows
 from storage.copies import Copies
 from storage.sql import insert, parquet, quoted
 
@@ -43,7 +43,7 @@ def update_views(database: duckdb.DuckDBPyConnection, store: Store) -> None:
         if not failed:
             return
         drop_views(database, failed)
-        delete(database, ["artifacts"], {(stage, key) for name, stage, key, *_ in new if name in failed})
+        delete_rows(database, ["artifacts"], {(stage, key) for name, stage, key, *_ in new if name in failed})
 
 
 def drop_views(database: duckdb.DuckDBPyConnection, names: list[str]) -> None:

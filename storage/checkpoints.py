@@ -21,7 +21,7 @@ def settled_checkpoint(store: Store, name: str, place: str, checkpoint: str | No
     """The checkpoint to add to an engine's name, if any. name: without a checkpoint; place: the server or
     folder; checkpoint: what the place reports, empty where it reports none, None where it does not answer.
     """
-    checkpoint = short(checkpoint) if checkpoint else checkpoint
+    checkpoint = shorten_checkpoint(checkpoint) if checkpoint else checkpoint
     if not store.calls.is_dir():
         return checkpoint or None
     with locked(store.lock_path("engines", "names"), lambda: None, 0.05):
@@ -49,7 +49,7 @@ def remembered_checkpoint(store: Store, name: str, place: str, checkpoint: str |
     return None if alone[name] == checkpoint else checkpoint
 
 
-def short(checkpoint: str) -> str:
+def shorten_checkpoint(checkpoint: str) -> str:
     """Shorten a path to its last folder and a hash, since names of engines are published."""
     if checkpoint.startswith(("/", ".", "~")) or "\\" in checkpoint:
         folder = checkpoint.replace("\\", "/").rstrip("/").rpartition("/")[2]

@@ -95,7 +95,7 @@ def check_part(store: Store, seal: PartSeal) -> Iterator[Fault]:
 
 
 def check_calls(store: Store, faults: list[Fault]) -> int:
-    """Check that every undamaged answer is found by a look-up; returns how many there are."""
+    """Check that segments are whole and that look-ups find every undamaged answer; returns how many there are."""
     calls = CallStore(store.calls)
     count = 0
     sizes = segment_sizes(store.calls)

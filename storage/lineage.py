@@ -43,7 +43,7 @@ class Step(NamedTuple):
 
 
 class Lineage(NamedTuple):
-    """The steps to a row, its inputs first, and where it was dropped: (artifact, what and why)."""
+    """The steps to a row, its inputs first, and where it was dropped: (artifact, the dropped row)."""
 
     steps: list[Step]
     drops: list[tuple[str, Dropped]]
@@ -127,10 +127,10 @@ def open_rows(store: Store) -> Iterator[RowLookup]:
 def lineage_of(store: Store, row_id: str) -> Lineage:
     """A row's lineage, from the newest artifact that has it; empty where no artifact does."""
     with open_rows(store) as rows:
-        return Lineage(walk(rows, row_id), rows.drops(row_id))
+        return Lineage(steps_to(rows, row_id), rows.drops(row_id))
 
 
-def walk(rows: RowLookup, row_id: str) -> list[Step]:
+def steps_to(rows: RowLookup, row_id: str) -> list[Step]:
     """The steps to a row, its inputs first."""
     candidates = (
         (manifest, name)

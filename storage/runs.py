@@ -189,9 +189,9 @@ def read_run(path: Path) -> RunRecord:
 
 
 def find_run(store: Store, name: str, *, published: bool = False) -> RunRecord:
-    """By id or its beginning, `latest`, or a flow's name (its latest finished run); published: of those with a dataset.
+    """Find a run by its id or the id's beginning, `latest`, or a flow's name (its latest finished run).
 
-    Raises InputError with what there is.
+    published: only runs with a dataset. Raises InputError, which lists runs.
     """
     candidates = [run for run in runs(store) if run.dataset or not published]
     finished = [run for run in candidates if run.status == "finished"]

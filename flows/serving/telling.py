@@ -23,7 +23,7 @@ class PrefectProgress:
         self._sent_at = 0.0
 
     def __call__(self, percent: float, line: str) -> None:
-        """Send it, unless the last update was a moment ago or is still on its way."""
+        """Send progress, unless the last update was a moment ago or is still on its way."""
         if time.monotonic() - self._sent_at > EVERY_S and not self._thread.is_alive():
             self._sent_at = time.monotonic()
             self._thread = in_background(lambda: self._send(percent, line))

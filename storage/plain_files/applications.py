@@ -30,7 +30,7 @@ ROLES: Mapping[str, str] = {name: role for name, role in SPELLINGS.items() if ro
 def read_application(path: Path) -> tuple[Application, dict[str, str]]:
     """Read and check an application, and find the file of its world: {FILE.py:CLASS@HASH: file}. Raises InputError.
 
-    File names in it are relative to its folder.
+    File names in it are relative to its folder, or absolute.
     """
     import yaml
 

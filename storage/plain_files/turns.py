@@ -36,7 +36,7 @@ GOLD = ("gold", "Gold_passage", "Truth_passages", "positive_ctxs", "contexts")
 PASSAGE_IDS = ("_id", "id", "docid", "passage_id", "document_id", "pid")
 TEXTS = ("text", "contents")
 SPEAKERS: dict[str, Any] = {name: role for name, role in SPELLINGS.items() if role in ("user", "assistant")} | {
-    "system": "assistant"  # in these files, the searching assistant
+    "system": "assistant"  # the search system that answers the user
 }
 QREL_COLUMNS = (
     ("query-id", "qid", "query", "topic"),
