@@ -68,7 +68,7 @@ def answered(folder: Path, segments: int, answers: int) -> None:
 def asked_of(n: int) -> tuple[bytes, bytes, bytes]:
     from schemas.calls import Message, Request, ask_hash, call_key
 
-    asked = Request(role="student", messages=(Message(role="user", content=f"question {n}"),)).asked()
+    asked = Request(role="student", messages=(Message(role="user", content=f"question {n}"),)).question_json()
     return call_key("echo", ask_hash(asked), 0), ask_hash(asked), asked
 
 

@@ -1,4 +1,4 @@
-"""What an artifact says of itself: each part's seal, and the manifest, which is written last and decides."""
+"""An artifact's own record: a seal per part, and the manifest, which is written last and makes the artifact exist."""
 
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ SETTLED_AFTER = 2  # runs that lost the same answer
 
 
 class Loss(Frozen):
-    """An answer that a failing engine lost. What was lost in two runs is settled: asked for again only on demand."""
+    """An answer that a failing engine lost. One that two runs lost is settled: runs ask for it again only on demand."""
 
     runs: int = 1
     run: str = Field("", description="the last of these runs")
@@ -24,8 +24,7 @@ class Loss(Frozen):
 
 
 class PartSeal(Frozen):
-    """One finished part. content: hash of its rows (what the next stage's part is keyed by); checksum: of the Parquet
-    file.
+    """One finished part. content: hash of its rows, which keys the next stage's part; checksum: of the Parquet file.
 
     spent: per role, requests sent, reused, failed, and tokens.
     """
@@ -47,12 +46,12 @@ class PartSeal(Frozen):
 
     @property
     def is_settled(self) -> bool:
-        """Whether no answer is left that the next run asks for again."""
+        """Whether the next run has no lost answer of this part to ask for again."""
         return self.lost_answers == 0 or (bool(self.lost) and all(loss.settled for loss in self.lost.values()))
 
 
 class Manifest(Frozen):
-    """How one artifact was made. sources: the artifacts it was made from, with the content they had then."""
+    """How one artifact was made. sources: the artifacts it was made from, with their content at that time."""
 
     format: Literal[1] = FORMAT
     stage: str
@@ -95,16 +94,16 @@ class Manifest(Frozen):
 
     @property
     def spent(self) -> dict[str, dict[str, int]]:
-        """Per role, what making the parts took, whenever that was."""
+        """Per role, what all runs spent on the parts."""
         return add_spent(part.spent for part in self.parts)
 
 
-def add_spent(many: Any) -> dict[str, dict[str, int]]:
+def add_spent(tables: Any) -> dict[str, dict[str, int]]:
     """Add up {role: {what: number}} tables."""
     total: dict[str, dict[str, int]] = {}
-    for spent in many:
+    for spent in tables:
         for role, numbers in spent.items():
-            into = total.setdefault(role, {})
-            for what, number in numbers.items():
-                into[what] = into.get(what, 0) + number
+            role_total = total.setdefault(role, {})
+            for counter, number in numbers.items():
+                role_total[counter] = role_total.get(counter, 0) + number
     return total

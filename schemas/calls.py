@@ -1,8 +1,7 @@
-"""What is asked of a model and what comes back.
+"""Requests to a model, and its completions.
 
 A `Request` names a *role*, never a model: the run's settings map roles to engines. Its identity is what the model
-sees (messages, sampling, output form) and `sample`, the number that tells the n-th of several equal requests from the
-others.
+sees (messages, sampling, output form) and `sample`, which numbers equal requests.
 """
 
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 ENGINE_FAULTS = ("engine_timeout", "engine_error", "no_choices")
-"""Reasons that may be the engine's, not the row's: the next run asks again for answers that were lost to them, once."""
+"""Reasons that may lie with the engine, not with the row: the next run asks again, once, for answers lost to them."""
 
 ChatRole = Literal["system", "user", "assistant", "tool"]
 
@@ -59,8 +58,8 @@ class Request(Frozen):
         """The same request `count` times, numbered from 0: `count` answers to one prompt. Messages are shared."""
         return [self.model_copy(update={"sample": n}) for n in range(count)]
 
-    def asked(self) -> bytes:
-        """What identifies the question, as canonical JSON: messages, sampling, schema and choice."""
+    def question_json(self) -> bytes:
+        """The question as canonical JSON, which identifies it: messages, sampling, schema and choice."""
         return orjson.dumps(
             {
                 "messages": [[message.role, message.content] for message in self.messages],
@@ -76,7 +75,7 @@ class Completion(NamedTuple):
     """One answer; a tuple, because millions are made. Tokens are counted by the engine; latency is wall-clock seconds
     as the engine saw it.
 
-    finish_reason: as the engine says it (schemas/endings.py), or "error" (then `error` says why and `text` is empty).
+    finish_reason: as the engine reports it (schemas/endings.py), or "error" (`error` says why, `text` is empty).
     logprobs: per token [token, logprob, {alternative: logprob}], when asked for.
     """
 
@@ -90,17 +89,17 @@ class Completion(NamedTuple):
 
     @property
     def lost(self) -> bool:
-        """Whether this answer was lost to a failing engine, so that another run may have it."""
+        """Whether a failing engine lost this answer, so that another run may get it."""
         return self.error is not None and self.error.startswith(ENGINE_FAULTS)
 
 
-def ask_hash(asked: bytes) -> bytes:
-    """The 16-byte hash of what was asked."""
-    return blake2b(asked, digest_size=16).digest()
+def ask_hash(question: bytes) -> bytes:
+    """The 16-byte hash of a question, from `Request.question_json`."""
+    return blake2b(question, digest_size=16).digest()
 
 
 def call_key(engine: str, ask: bytes, sample: int) -> bytes:
-    """The 16-byte key under which one answer is stored: what was asked, of which model, which of the equal requests."""
+    """The 16-byte key under which one answer is stored. ask: the question's hash; sample: the number of the request."""
     return blake2b(b"%b %b %d" % (ask, engine.encode(), sample), digest_size=16).digest()
 
 

@@ -1,10 +1,10 @@
-"""How an answer ended. Engines and servers have many names for it; OpenAI's three say what matters."""
+"""How an answer ended. Engines and servers have many names for it; we keep the three of OpenAI that matter."""
 
 from typing import Literal
 
 Ending = Literal["stop", "length", "content_filter"]
-"""stop: the model was done. length: it was cut at max_tokens. content_filter: a filter broke it off, or anything else
-that is neither (a refusal by rule, an abort): what came is the beginning of an answer.
+"""stop: the model was done. length: it was cut at max_tokens. content_filter: a filter or anything else
+(a refusal by rule, an abort) broke it off: the text is the beginning of an answer.
 """
 DONE = {
     *("", "stop", "stopped", "eos", "eos_token", "eot", "end", "end_turn", "stop_sequence", "stop_token"),
@@ -16,6 +16,6 @@ CUT = {"length", "max_tokens", "max_output_tokens", "max_length", "model_length"
 
 
 def ending_of(finish_reason: str | None) -> Ending:
-    """What a finish reason means, in any spelling; an unknown one means that the answer was broken off."""
+    """The ending that a finish reason means, in any spelling; an unknown one means that the answer was broken off."""
     name = (finish_reason or "").strip().casefold().replace(" ", "_").replace("-", "_")
     return "stop" if name in DONE else "length" if name in CUT else "content_filter"

@@ -27,18 +27,18 @@ def child_id(parent_id: str, place: str | int) -> str:
 
 
 def file_checksum(path: Path) -> str:
-    """Hash a whole file (about 1 GB/s); blocks are read so that memory stays small. A file that this process has hashed
-    and nobody has touched since is not read again.
+    """Hash a whole file (about 1 GB/s), block by block, so that memory stays small. A file that this process has
+    hashed and nobody has changed since is not read again.
     """
     witness = file_witness(path)
-    if (known := _checksums.get(str(path))) and known[0] == witness:
-        return known[1]
-    seen = blake2b(digest_size=16)
+    if (cached := _checksums.get(str(path))) and cached[0] == witness:
+        return cached[1]
+    hasher = blake2b(digest_size=16)
     with path.open("rb") as file:
         while block := file.read(BLOCK):
-            seen.update(block)
-    remember_checksum(path, witness, seen.hexdigest())
-    return seen.hexdigest()
+            hasher.update(block)
+    remember_checksum(path, witness, hasher.hexdigest())
+    return hasher.hexdigest()
 
 
 Witness = tuple[int, int, int, int]
@@ -46,14 +46,14 @@ _checksums: dict[str, tuple[Witness, str]] = {}
 
 
 def file_witness(path: Path) -> Witness:
-    """What changes when anybody writes to a file or puts another in its place: size, times in ns, inode."""
+    """(size, mtime in ns, ctime in ns, inode): it changes when anybody writes to the file or replaces it."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def remember_checksum(path: Path, witness: Witness, checksum: str) -> None:
-    """Spare this process another look at a file. One that was written a moment ago is not remembered: a further write
-    within a tick of the file system's clock would leave its times as they are.
+    """Cache a file's checksum for this process. A file that was written a moment ago is not cached: another write
+    within a tick of the file system's clock would leave its times unchanged.
     """
     if time.time_ns() - max(witness[1], witness[2]) > SETTLED_NS:
         _checksums[str(path)] = witness, checksum
@@ -62,9 +62,9 @@ def remember_checksum(path: Path, witness: Witness, checksum: str) -> None:
 def file_fingerprint(path: Path, samples: int = 64) -> str:
     """Identify a large file by its size and `samples` evenly spaced 64 KB blocks, first and last included."""
     size = path.stat().st_size
-    seen = blake2b(str(size).encode(), digest_size=8)
+    hasher = blake2b(str(size).encode(), digest_size=8)
     with path.open("rb") as file:
         for n in range(samples):
             file.seek(max(0, (size - (1 << 16)) * n // (samples - 1)))
-            seen.update(file.read(1 << 16))
-    return seen.hexdigest()
+            hasher.update(file.read(1 << 16))
+    return hasher.hexdigest()

@@ -1,4 +1,4 @@
-"""Licences by how much they ask of whoever uses the data, so that the most restrictive one of several can be named."""
+"""Licences ranked by how much they ask of users of the data, to find the most restrictive one of several."""
 
 from collections.abc import Iterable
 
@@ -18,12 +18,12 @@ non-commercial: the Hub's names, the least restrictive first.
 """
 SHARE_ALIKE = (3, 4)
 UNKNOWN, OTHER = "unknown", "other"
-RANK = {name: place for place, some in enumerate(RANKS) for name in some}
+RANK = {name: place for place, names in enumerate(RANKS) for name in names}
 
 
 def most_restrictive(licenses: Iterable[str]) -> str:
-    """The licence that asks the most; `unknown` where one is not known or there is none; `other` where a person has to
-    decide: one is not listed here, or one that asks for the same licence stands beside another strict one.
+    """The licence that asks the most; `unknown` where a licence is unknown or there is none. `other` where a person has
+    to decide: a licence is not listed here, or a share-alike licence stands beside another strict one.
     """
     names = sorted({name.strip().lower() or UNKNOWN for name in licenses})
     if not names or UNKNOWN in names:
@@ -40,7 +40,7 @@ def most_restrictive(licenses: Iterable[str]) -> str:
 
 
 def for_hub(license: str) -> dict[str, str]:
-    """How a card says it: the Hub takes names of its own list only, and any other as `license_name`."""
+    """A card's fields for a licence: the Hub takes names of its own list only, and any other as `license_name`."""
     if license in RANK or license in (UNKNOWN, OTHER):
         return {"license": license}
     return {"license": OTHER, "license_name": license}

@@ -1,4 +1,4 @@
-"""A message of a chat, as files, servers and other tools' datasets write it: whose it is, and what it says.
+"""A message of a chat, as files, servers and other tools' datasets write it: its role and its text.
 
 A message is {role, content}; ShareGPT's {from, value} and {speaker, text} mean the same, and a message may be such an
 object in JSON. Its content is a text, or a list of parts (OpenAI's form), of which those of type text are joined.
@@ -18,16 +18,16 @@ SPELLINGS: Mapping[str, ChatRole] = {
     **dict.fromkeys(("assistant", "agent", "ai", "bot", "chatbot", "gpt", "chatgpt", "model"), "assistant"),
     **dict.fromkeys(("tool", "function", "ipython", "observation"), "tool"),
 }
-"""What tools call the roles of a chat, in lower case, and what we call them; `developer` is OpenAI's newer `system`."""
+"""Names that tools give the roles of a chat, in lower case -> ours; `developer` is OpenAI's newer `system`."""
 ROLE_FIELDS = ("role", "from", "speaker")
 CONTENT_FIELDS = ("content", "value", "text")
 TEXT_PARTS = ("text", "input_text", "output_text")
 THOUGHT_PARTS = ("thinking", "reasoning", "redacted_thinking")
-"""Parts that hold what a model thought before it spoke: they are no part of the message's text."""
+"""Types of parts that hold a model's reasoning; the message's text leaves them out."""
 
 
 def as_message(value: Any) -> Mapping[str, Any] | None:
-    """A message, which may be an object in JSON; None for what is none, such as a text."""
+    """The value as a message, parsed where it is an object in JSON; None where it is no message, such as a text."""
     if isinstance(value, str) and value.startswith("{"):
         try:
             value = orjson.loads(value)
@@ -38,7 +38,7 @@ def as_message(value: Any) -> Mapping[str, Any] | None:
 
 
 def message_in(value: Any) -> Mapping[str, Any]:
-    """As `as_message`; raises Drop for what is no message."""
+    """As `as_message`; raises Drop where the value is no message."""
     message = as_message(value)
     if message is None:
         raise Drop(f"bad_messages: a message is {type(value).__name__}; expected a list of {{role, content}}")
@@ -46,13 +46,13 @@ def message_in(value: Any) -> Mapping[str, Any]:
 
 
 def role_in(message: Mapping[str, Any]) -> ChatRole | None:
-    """Whose message it is, however that is spelled; None for a role that is not known."""
+    """The message's role, in any of its spellings; None for an unknown role."""
     role = next((message[name] for name in ROLE_FIELDS if message.get(name) is not None), None)
     return SPELLINGS.get(role.strip().casefold()) if isinstance(role, str) else None
 
 
 def known_role(message: Mapping[str, Any]) -> ChatRole:
-    """As `role_in`; raises Drop where the role is not known."""
+    """As `role_in`; raises Drop for an unknown role."""
     role = role_in(message)
     if role is None:
         spelled = next((message[name] for name in ROLE_FIELDS if message.get(name) is not None), None)
@@ -63,13 +63,13 @@ def known_role(message: Mapping[str, Any]) -> ChatRole:
 
 
 def content_in(message: Mapping[str, Any]) -> str | None:
-    """What a message says; None where it says nothing, as beside calls of tools. Raises Drop."""
+    """A message's text; None where it has none, as beside tool calls. Raises Drop."""
     return text_in(next((message[name] for name in CONTENT_FIELDS if message.get(name) is not None), None))
 
 
 def text_in(content: Any) -> str | None:
-    """A content's text: the text itself, or the texts of its parts, joined; None for null. Raises Drop that names the
-    first part that is no text (`image_url in content`), and for what is no content at all.
+    """A content's text: the text itself, or the texts of its parts, joined; None for null. Raises Drop for a value that
+    is no content, and for a part that is no text, which it names (`image_url in content`).
     """
     if content is None or isinstance(content, str):
         return content

@@ -28,7 +28,7 @@ class Row(Frozen):
 
     @classmethod
     def child_of(cls, parent: "Row", place: str | int, **fields: Any) -> Self:
-        """Make the row at `place` under `parent`; fields that both have and that are not given are carried over."""
+        """Make the row at `place` under `parent`; fields that both types have are copied, except those passed here."""
         for name in shared_fields(cls, type(parent)):
             if name not in fields:
                 fields[name] = getattr(parent, name)
@@ -37,7 +37,7 @@ class Row(Frozen):
 
 @cache
 def shared_fields(child: type[Row], parent: type[Row]) -> frozenset[str]:
-    """The fields that a child takes over from its parent."""
+    """The fields that a child copies from its parent."""
     return frozenset(child.model_fields.keys() & parent.model_fields.keys() - {"id", "parent_id"})
 
 
@@ -51,8 +51,8 @@ class Instruction(Row):
 
 
 class KnownPrompt(Row):
-    """A prompt that others are compared with: a benchmark's, or one that was published. name: its id there, or its
-    line; turns: what the user says.
+    """A prompt to compare others with: a benchmark's, or a published one. name: its id in its file, or its line;
+    turns: the user's texts.
     """
 
     name: str
@@ -61,9 +61,9 @@ class KnownPrompt(Row):
 
 
 class TextRow(Row):
-    """A row of somebody's file, as far as comparing it with others needs it. place: its line; name: its id there, or
-    its line; turns: of a chat, what each message says; known: how many of its columns hold something; within:
-    what must be equal for two rows to be compared.
+    """What comparisons need of a row of a user's file. place: its line; name: its id in the file, or its line; turns:
+    the texts of a chat's messages; known: how many of its columns hold a value; within: values that must be equal
+    for two rows to be compared.
     """
 
     text: str
@@ -76,7 +76,7 @@ class TextRow(Row):
 
 
 class Answer(Frozen):
-    """One sampled response to a prompt. finish_reason: how it ended, as the engine said it (schemas/endings.py)."""
+    """One sampled response to a prompt. finish_reason: how it ended, as the engine reports it (schemas/endings.py)."""
 
     answer_index: int
     text: str
@@ -85,7 +85,7 @@ class Answer(Frozen):
 
 
 class Pool(Instruction):
-    """A prompt's answers, by answer_index; indexes of answers that could not be had are absent."""
+    """A prompt's answers, by answer_index; indexes of missing answers are absent."""
 
     answers: tuple[Answer, ...]
 
@@ -103,7 +103,7 @@ class Pair(Instruction):
 
 
 class Dropped(Frozen):
-    """A row that could not be made: the input's id, a reason to count by, and what was seen."""
+    """A row that could not be made: the input's id, a reason to count by, and details."""
 
     id: str
     reason: str
@@ -111,7 +111,7 @@ class Dropped(Frozen):
 
 
 def arrow_type(annotation: Any) -> pa.DataType:
-    """Translate a field's annotation; raises TypeError for what Arrow has no plain form of."""
+    """Translate a field's annotation; raises TypeError for a type without a plain Arrow form."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return arrow_type(arguments[0])
@@ -124,9 +124,9 @@ def arrow_type(annotation: Any) -> pa.DataType:
         return pa.list_(arrow_type(arguments[0]))
     if isinstance(annotation, type) and issubclass(annotation, Frozen):
         return pa.struct(list(arrow_schema(annotation)))
-    plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-    if annotation in plain:
-        return plain[annotation]
+    scalars = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    if annotation in scalars:
+        return scalars[annotation]
     raise TypeError(f"no Arrow type for {annotation!r}; use str, int, float, bool, a tuple or another row type")
 
 
@@ -148,7 +148,7 @@ def to_arrow(model: type[Frozen], rows: Iterable[Frozen]) -> pa.Table:
 
 
 def from_arrow(model: type[R], table: pa.Table) -> list[R]:
-    """A table to rows; columns that the row type does not have are left out."""
+    """A table to rows; columns that the row type lacks are left out."""
     names = [name for name in table.column_names if name in model.model_fields]
     validate = model.__pydantic_validator__.validate_python
     return [validate(row) for row in table.select(names).to_pylist()]

@@ -1,4 +1,4 @@
-"""Plain forms of texts, and JSON of others."""
+"""Normal forms of texts, and a parser for JSON that other programs wrote."""
 
 import json
 import unicodedata
@@ -15,7 +15,7 @@ def normalised(text: str) -> str:
 
 
 def printable(text: str, *, keep: str = "\n\t") -> str:
-    """The text without control characters, which terminals obey and XML refuses; but for those to keep."""
+    """The text without control characters, which terminals obey and XML refuses; those in `keep` stay."""
     return "".join(c for c in text if c in keep or unicodedata.category(c) not in ("Cc", "Cs"))
 
 
@@ -25,8 +25,8 @@ def one_line(text: str) -> str:
 
 
 def loads(data: bytes | str) -> Any:
-    """JSON that others wrote. Half of a surrogate pair, as a cut emoji leaves, becomes U+FFFD, as tokenizers and
-    servers have it; orjson would refuse the whole. Raises ValueError.
+    """Parse JSON that other programs wrote. Half a surrogate pair, which a cut emoji leaves, becomes U+FFFD, as in
+    tokenizers and servers; orjson alone refuses such a document. Raises ValueError.
     """
     try:
         return orjson.loads(data)
@@ -46,7 +46,7 @@ def without_halves(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
-        return [without_halves(item) for item in value]
+        return [without_halves(member) for member in value]
     if isinstance(value, dict):
-        return {without_halves(name): without_halves(item) for name, item in value.items()}
+        return {without_halves(name): without_halves(member) for name, member in value.items()}
     return value

@@ -7,11 +7,12 @@
     store/artifacts/<stage>/<key>.json           the manifest, written when every part is sealed
     store/whole/<stage>/<key>.json               what its files looked like when all of them matched their checksums
 
-<ke>: the key's first two digits; <sum>: the first eight of the file's checksum, so that two who make the same part at
-once never write over each other. Parts that lie directly in <stage>, without <sum>, are read as well.
+<ke>: the key's first two digits; <sum>: the first eight of the file's checksum, so that two
+processes that make the same part at once never overwrite each other. Parts directly in <stage>, without <sum>, are
+read as well.
 
 A part is keyed by its stage's identity and the content of its own input rows, so artifacts over a source that grew
-share the parts that did not change. Nothing is trusted that does not match its checksum: such a part is made again.
+share the parts that did not change. A part that does not match its checksum is not used: it is made again.
 """
 
 import time
@@ -46,7 +47,7 @@ class Store:
 
     root: Path
     retry_lost: bool = False
-    """Whether answers that failing engines lost in two runs are asked for again."""
+    """Whether this run asks again for answers that failing engines lost in two runs."""
 
     @property
     def calls(self) -> Path:
@@ -61,7 +62,7 @@ class Store:
         return self.root / "catalog.duckdb"
 
     def prepare(self) -> None:
-        """Make the folder; raises StoreError when it cannot be written or was made by something else."""
+        """Make the folder; raises StoreError when it cannot be written or is not a synthmill store."""
         marker = self.root / MARKER
         check_encoding(str(self.root))
         try:
@@ -70,9 +71,9 @@ class Store:
             ours = marker.exists() or (self.root / "artifacts").is_dir()
             if not ours and self.root.is_dir() and any(MARKER not in path.name for path in self.root.iterdir()):
                 raise StoreError(f"{self.root} is no synthmill store and not empty; choose another folder")
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # for others' eyes only if its owner opens it
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)  # private until its owner opens it to others
             if not marker.exists():
-                write_marker(self, FORMAT)  # now, not after a day of work
+                write_marker(self, FORMAT)  # fails now, not after a day of work
             self.check_format()
             for folder in ("artifacts", "parts", "calls", "runs"):
                 (self.root / folder).mkdir(exist_ok=True)
@@ -81,9 +82,9 @@ class Store:
 
     def check_format(self) -> None:
         """Raises StoreError for a store of another format, and for one whose marker is damaged."""
-        if (self.root / MARKER).exists() and (found := format_of(self)) < FORMAT:
+        if (self.root / MARKER).exists() and (number := format_of(self)) < FORMAT:
             raise StoreError(
-                f"{self.root} has store format {found}, this synthmill reads {FORMAT}; bring it there with "
+                f"{self.root} has store format {number}, this synthmill reads {FORMAT}; bring it there with "
                 f"`synthmill migrate --store {self.root}`"
             )
 
@@ -91,10 +92,10 @@ class Store:
         return self.root / "artifacts" / stage / f"{key}.json"
 
     def lock_path(self, stage: str, key: str) -> Path:
-        """Whoever makes an artifact holds this lock: one makes it, others wait and find it made."""
+        """The lock of an artifact: one process makes it, others wait and find it."""
         return self.root / "locks" / f"{stage}-{key}"
 
-    def whole_path(self, manifest: Manifest) -> Path:
+    def witness_path(self, manifest: Manifest) -> Path:
         return self.root / "whole" / manifest.stage / f"{manifest.key}.json"
 
     def seal_path(self, stage: str, key: str) -> Path:
@@ -105,29 +106,29 @@ class Store:
         return self.root / "parts" / stage / f"{key}.json"
 
     def files_folder(self, manifest: Manifest) -> Path:
-        """Where an artifact's files are that are not Parquet."""
+        """The folder of an artifact's files that are not Parquet."""
         return self.root / "files" / manifest.stage / manifest.key
 
     def manifests(self) -> Iterator[Manifest]:
-        """Every artifact, the oldest first; a damaged manifest is left out (its stage makes it again)."""
-        found = []
+        """Every artifact, the oldest first, without damaged manifests, which their stages make again."""
+        manifests = []
         for path in (self.root / "artifacts").glob("*/*.json"):
             try:
-                found.append(read_manifest(path))
+                manifests.append(read_manifest(path))
             except StoreError:
                 continue
-        yield from sorted(found, key=lambda manifest: manifest.made_at)
+        yield from sorted(manifests, key=lambda manifest: manifest.made_at)
 
 
 def format_of(store: Store) -> int:
     """Raises StoreError for a folder that is no store, and for a store of a newer synthmill."""
-    found = read_json(store.root / MARKER).get("format")
-    if not isinstance(found, int) or not 0 < found <= FORMAT:
+    number = read_json(store.root / MARKER).get("format")
+    if not isinstance(number, int) or not 0 < number <= FORMAT:
         raise StoreError(
-            f"{store.root} has store format {found}, this synthmill reads {FORMAT}; upgrade synthmill, or choose "
+            f"{store.root} has store format {number}, this synthmill reads {FORMAT}; upgrade synthmill, or choose "
             "another --store"
         )
-    return found
+    return number
 
 
 def write_marker(store: Store, number: int) -> None:
@@ -140,14 +141,14 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate(read_json(path))
     except ValidationError as error:
         fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
+        field = ".".join(map(str, fault["loc"]))
         raise StoreError(
-            f"{path} is damaged or from another version ({where}: {fault['msg']}); delete it and run again"
+            f"{path} is damaged or from another version ({field}: {fault['msg']}); delete it and run again"
         ) from error
 
 
 def read_seal(store: Store, stage: str, key: str) -> PartSeal | None:
-    """The seal of a part, whatever became of its files; None where there is none that can be read."""
+    """The seal of a part, without a look at its files; None where no seal can be read."""
     for path in (store.seal_path(stage, key), store.flat_seal_path(stage, key)):
         if path.exists():
             with suppress(StoreError, ValidationError):
@@ -156,24 +157,24 @@ def read_seal(store: Store, stage: str, key: str) -> PartSeal | None:
 
 
 def sealed_part(store: Store, stage: str, key: str) -> PartSeal | None:
-    """The seal of a part that is there, whole, and has no answer left to ask for; else None."""
+    """The seal of a part whose files match it and that has no answer left to ask for; else None."""
     seal = read_seal(store, stage, key)
     return seal if seal and is_settled(store, seal) and is_whole(store, seal) else None
 
 
 def is_settled(store: Store, seal: PartSeal) -> bool:
-    """Whether a part has no answer left to ask for: what failing engines lost is asked for twice, or on demand."""
+    """Whether a part has no answer left to ask for: a lost answer is asked for in two runs, later only on demand."""
     return seal.is_settled and not (store.retry_lost and seal.lost_answers)
 
 
 def losses_of(store: Store, stage: str, key: str) -> dict[str, Loss]:
-    """The answers that earlier runs lost in a part, by call key; none where all of them are to be asked for again."""
+    """The answers that earlier runs lost in a part, by call key; empty with `retry_lost`, which asks for all again."""
     seal = read_seal(store, stage, key)
     return {} if seal is None or store.retry_lost else seal.lost
 
 
 def is_whole(store: Store, seal: PartSeal) -> bool:
-    """Whether a part's files are there and match their checksums."""
+    """Whether a part's files exist and match their checksums."""
     files = [(seal.file, seal.checksum), (seal.dropped_file, seal.dropped_checksum)]
     try:
         return all(file_checksum(store.root / file) == checksum for file, checksum in files if file)
@@ -182,7 +183,7 @@ def is_whole(store: Store, seal: PartSeal) -> bool:
 
 
 def sealed_artifact(store: Store, stage: str, key: str, sources: Mapping[str, str]) -> Manifest | None:
-    """A finished artifact: its manifest is whole, its sources are as they were, and every part checks out."""
+    """The manifest of a finished artifact: readable, with unchanged sources and whole, settled parts; else None."""
     path = store.manifest_path(stage, key)
     if not path.exists():
         return None
@@ -192,40 +193,40 @@ def sealed_artifact(store: Store, stage: str, key: str, sources: Mapping[str, st
         return None
     if manifest.sources != dict(sources) or not all(is_settled(store, seal) for seal in manifest.parts):
         return None
-    return manifest if artifact_whole(store, manifest) else None
+    return manifest if is_artifact_whole(store, manifest) else None
 
 
-def artifact_whole(store: Store, manifest: Manifest) -> bool:
-    """Whether every file of an artifact is there and matches its checksum. Files that did, and that nobody has touched
-    since, are not read again; `verify` reads them, and so does whoever uses their rows.
+def is_artifact_whole(store: Store, manifest: Manifest) -> bool:
+    """Whether every file of an artifact exists and matches its checksum. Files that matched once, and that nobody has
+    changed since, are not read again here; `verify` reads them, and so does every use of their rows.
     """
     files = artifact_files(store, manifest)
     try:
         witnesses = [list(file_witness(path)) for path in files]
     except OSError:
         return False
-    if known_whole(store, manifest) == witnesses:
+    if remembered_witnesses(store, manifest) == witnesses:
         return True
     with ThreadPoolExecutor(4) as threads:
-        whole = all(threads.map(lambda path: file_checksum(path) == files[path], files))
+        matches = all(threads.map(lambda path: file_checksum(path) == files[path], files))
     newest = max((max(mtime, ctime) for _, mtime, ctime, _ in witnesses), default=0)
-    if whole and time.time_ns() - newest > SETTLED_NS:
+    if matches and time.time_ns() - newest > SETTLED_NS:
         with suppress(StoreError):  # a store that cannot be written is read again each time
-            write_bytes(store.whole_path(manifest), orjson.dumps([digest_of(manifest), witnesses]))
-    return whole
+            write_bytes(store.witness_path(manifest), orjson.dumps([digest_of(manifest), witnesses]))
+    return matches
 
 
-def known_whole(store: Store, manifest: Manifest) -> list[list[int]]:
-    """What the files of an artifact looked like when they were last found whole; empty where that is not known."""
+def remembered_witnesses(store: Store, manifest: Manifest) -> list[list[int]]:
+    """The witnesses of an artifact's files when they last matched their checksums; empty where none are stored."""
     try:
-        digest, witnesses = orjson.loads(store.whole_path(manifest).read_bytes())
+        digest, witnesses = orjson.loads(store.witness_path(manifest).read_bytes())
         return list(witnesses) if digest == digest_of(manifest) else []
     except (OSError, ValueError, TypeError):
         return []
 
 
 def digest_of(manifest: Manifest) -> str:
-    """Of all checksums that a manifest has."""
+    """A hash of all checksums in a manifest."""
     sums = [[seal.file, seal.checksum, seal.dropped_file, seal.dropped_checksum] for seal in manifest.parts]
     return content_hash([sums, manifest.files])
 
@@ -239,8 +240,8 @@ def artifact_files(store: Store, manifest: Manifest) -> dict[Path, str]:
     return files | {store.files_folder(manifest) / name: checksum for name, checksum in manifest.files.items()}
 
 
-def files_whole(folder: Path, files: Mapping[str, str]) -> bool:
-    """Whether files, name -> checksum, are there and as they were."""
+def are_files_whole(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether files, name -> checksum, exist and match; False for no files."""
     try:
         return bool(files) and all(file_checksum(folder / name) == checksum for name, checksum in files.items())
     except OSError:
@@ -259,7 +260,7 @@ def seal_part(
     spent: Mapping[str, Mapping[str, int]] | None = None,
     seconds: float = 0.0,
 ) -> PartSeal:
-    """Write a part's rows, its drops and, last, its seal. Raises SynthmillError if a row that came in is in neither."""
+    """Write a part's rows, its drops and, last, its seal. Raises SynthmillError if an input row is in neither."""
     check_conserved(stage, ids_in, table, dropped)
     reasons: dict[str, int] = {}
     for row in dropped:
@@ -289,8 +290,8 @@ def seal_part(
 
 
 def write_table(store: Store, stage: str, key: str, suffix: str, table: pa.Table) -> tuple[str, str]:
-    """Write a part's table; returns its path within the store and its checksum, which is of what was written here,
-    not of what lies there afterwards.
+    """Write a part's table; returns its path within the store and its checksum, taken of the bytes
+    written here, not of the file that lies there afterwards.
     """
     folder = store.seal_path(stage, key).parent
     checksum = ""
@@ -306,16 +307,19 @@ def write_table(store: Store, stage: str, key: str, suffix: str, table: pa.Table
 
 
 def check_conserved(stage: str, ids_in: Sequence[str], table: pa.Table, dropped: Sequence[Dropped]) -> None:
-    """Every id that came in is a row, the parent of one, or dropped; none is both, and no id is made twice."""
-    gone = Counter(row.id for row in dropped)
-    made = Counter(table["id"].to_pylist())
-    alive = set(made) | set(table["parent_id"].to_pylist() if "parent_id" in table.column_names else ())
-    lost = [row_id for row_id in ids_in if row_id not in alive and row_id not in gone]
-    doubled = sorted({row_id for row_id, count in (gone + made).items() if count > 1} | (gone.keys() & alive))
-    for what, ids in (("lost", lost), ("doubled", doubled)):
+    """Check that every input id is a row, the parent of one, or dropped, none of them both, and no id twice."""
+    drop_counts = Counter(row.id for row in dropped)
+    row_counts = Counter(table["id"].to_pylist())
+    kept_ids = set(row_counts) | set(table["parent_id"].to_pylist() if "parent_id" in table.column_names else ())
+    lost = [row_id for row_id in ids_in if row_id not in kept_ids and row_id not in drop_counts]
+    doubled = sorted(
+        {row_id for row_id, count in (drop_counts + row_counts).items() if count > 1} | (drop_counts.keys() & kept_ids)
+    )
+    for problem, ids in (("lost", lost), ("doubled", doubled)):
         if ids:
             raise SynthmillError(
-                f"stage {stage} {what} {len(ids)} of {len(ids_in)} rows, the first {ids[0]}; this is a bug in the stage"
+                f"stage {stage} {problem} {len(ids)} of {len(ids_in)} rows, the first {ids[0]}; this is a bug in the "
+                "stage"
             )
 
 
@@ -341,7 +345,7 @@ def rows_to_table(model: type[Row], rows: Sequence[Row], calls: Sequence[Sequenc
 
 
 def read_part(store: Store, seal: PartSeal, columns: Sequence[str] | None = None) -> pa.Table:
-    """A part's kept rows, all columns or some; raises StoreError when they are not what was sealed."""
+    """A part's kept rows, all columns or some; raises StoreError when they do not match the seal."""
     path = store.root / seal.file
     if not is_whole(store, seal):
         raise StoreError(f"{path} does not match its checksum; run the same command again, the part is made anew")

@@ -1,4 +1,4 @@
-"""Parquet copies of sealed segments of calls, for DuckDB: an answer a row, with what was asked."""
+"""Parquet copies of sealed segments of calls, for DuckDB: one row per answer, with its question."""
 
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
@@ -25,9 +25,9 @@ BYTES_PER_COPY = 256 << 20  # of segments
 
 
 def copy_calls(folder: Path, target: Path | None = None) -> list[Path]:
-    """Parquet copies of the sealed segments of a folder, each segment in one of them; what is new is copied.
+    """Parquet copies of the sealed segments of a folder, each segment in one of them; new segments are copied first.
 
-    target: where new copies go; default: where the others are.
+    target: where new copies go, if not in the folder.
     """
     segments = {Path(name).stem: folder / name for name in sealed_segments(folder)}
     copies = Copies(folder / COPIES, segments, exact=True, target=target)
@@ -41,7 +41,7 @@ def copy_calls(folder: Path, target: Path | None = None) -> list[Path]:
 
 
 def batches(segments: Sequence[Path]) -> Iterator[list[Path]]:
-    """Segments, as many at once as make a copy of a good size."""
+    """Segments in groups of about `BYTES_PER_COPY`."""
     batch: list[Path] = []
     size = 0
     for path in segments:
@@ -67,19 +67,19 @@ def copy_segments(segments: Sequence[Path], path: Path) -> Collection[str]:
 
 
 def answers(segment: Segment) -> Iterator[dict[str, Any]]:
-    """Each answer of a segment, with what was asked."""
-    asked: dict[str, tuple[str, str]] = {}
+    """Each answer of a segment, with its question, as a row of COLUMNS."""
+    questions: dict[str, tuple[str, str]] = {}
     for kind, key, _, data in segment.lines():
         record = orjson.loads(data[HEAD:])
         if kind == b"Q":
-            asked[key.hex()] = orjson.dumps(record["messages"]).decode(), orjson.dumps(record["sampling"]).decode()
+            questions[key.hex()] = orjson.dumps(record["messages"]).decode(), orjson.dumps(record["sampling"]).decode()
         elif kind == b"A":
-            messages, sampling = asked.get(record["ask"], ("[]", "{}"))
-            known = {
+            messages, sampling = questions.get(record["ask"], ("[]", "{}"))
+            fields = {
                 "step": record.get("stage"),
                 **record,
                 "key": key.hex(),
                 "messages": messages,
                 "sampling": sampling,
             }
-            yield {name: known.get(name) for name in COLUMNS}
+            yield {name: fields.get(name) for name in COLUMNS}

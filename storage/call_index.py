@@ -2,17 +2,17 @@
 answer in memory.
 
 A run covers one sealed segment or many. Runs are merged so that each is at least eight times as large as all smaller
-ones together: there are few, however many segments there are. A look-up asks each run's filter, and reads one bucket of
-a run whose filter says yes. A file holds
+ones together, so there are few runs, however many segments there are. A look-up asks each run's filter, and reads one
+bucket of a run whose filter says yes. A file holds
 
     records   32 bytes each, sorted by key: key (16), offset (8), length (4), number of the segment (4)
     starts    where each bucket begins (the bucket of a key is its first bits)
     sums      a checksum of each bucket's records
     filter    two bits an answer of a Bloom filter
-    header    JSON: segments with their sizes, counts, and what was spent, by run, step, role and engine
+    header    JSON: segments with their sizes, counts, and costs by run, step, role and engine
     tail      the header's length, a checksum of starts, sums, filter and header, and a mark
 
-Runs are derived from segments: a damaged one is left out, and its segments are scanned.
+Runs are derived from segments: a damaged run is ignored, and its segments are scanned.
 """
 
 import fcntl
@@ -40,7 +40,7 @@ TAIL = struct.Struct("<II8s")
 MARK = b"synthidx"
 PER_BUCKET = 32  # records
 FILTER_BITS = 8  # an answer, at least
-FEWER = 8  # runs together are merged into one that is less than so many times as large
+FEWER = 8  # a run stays unmerged if it is over so many times as large as all smaller ones together
 MERGED_AT_ONCE = 1 << 20  # records
 
 Table = np.ndarray[Any, Any]
@@ -49,12 +49,12 @@ Spend = dict[tuple[str, str, str, str, str], list[float]]
 
 
 class DamagedIndex(StoreError):
-    """A run that is not what was written."""
+    """A run whose file is damaged."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a run says of itself. segments: name -> size when it was sealed."""
+    """A run's header. segments: name -> size when it was sealed."""
 
     segments: dict[str, int]
     count: int
@@ -63,7 +63,7 @@ class Header:
     spend: Spend
 
     def dumps(self) -> bytes:
-        spent = [[*who, *numbers] for who, numbers in self.spend.items()]
+        spent = [[*origin, *numbers] for origin, numbers in self.spend.items()]
         return orjson.dumps({**self.__dict__, "spend": spent})
 
     @classmethod
@@ -73,7 +73,7 @@ class Header:
 
 
 class Descriptors:
-    """Files that are read again and again, a few of them open at a time."""
+    """Keeps the descriptors of the files read last open, at most `most` of them."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -95,7 +95,7 @@ class Descriptors:
 
 
 class Run:
-    """One run for look-ups. Raises DamagedIndex for a file that is none, OSError where it cannot be read."""
+    """One run for look-ups. Raises DamagedIndex for a damaged file, OSError where it cannot be read."""
 
     def __init__(self, path: Path, descriptors: Descriptors) -> None:
         self.path, self._descriptors = path, descriptors
@@ -136,12 +136,12 @@ class Run:
             return []
         data = self._bucket(int.from_bytes(key[:4], "big") >> self._shift)
         places = []
-        at = data.find(key)
-        while at >= 0:
-            if at % RECORD.itemsize == 0:
-                offset, length, segment = struct.unpack_from("<QII", data, at + 16)
+        position = data.find(key)
+        while position >= 0:
+            if position % RECORD.itemsize == 0:
+                offset, length, segment = struct.unpack_from("<QII", data, position + 16)
                 places.append((self.names[segment], offset, length))
-            at = data.find(key, at + 1)
+            position = data.find(key, position + 1)
         return places
 
     def _bucket(self, bucket: int) -> bytes:
@@ -165,7 +165,7 @@ class Run:
 
 
 def read_at(descriptor: int, length: int, offset: int) -> bytes:
-    """So many bytes; a single read gives no more than 2 GiB."""
+    """Read `length` bytes; a single `pread` returns at most 2 GiB."""
     if length < 0 or offset < 0:
         raise ValueError("its lengths do not add up")
     pieces = []
@@ -208,7 +208,7 @@ def counts_of_buckets(records: Table, bucket_bits: int) -> Table:
 
 
 def add_checksums(sums: Table, counts: Table, records: bytes) -> None:
-    """Carry on every bucket's checksum with so many records more."""
+    """Extend each bucket's checksum by its records; counts: how many records each bucket has here."""
     view, start = memoryview(records), 0
     for bucket in np.flatnonzero(counts):
         end = start + int(counts[bucket]) * RECORD.itemsize
@@ -239,8 +239,8 @@ def table_of(places: Mapping[bytes, tuple[int, int]], segment: int) -> Table:
 def sorted_by_key(tables: Sequence[Table]) -> Table:
     """All records of several tables."""
     table = np.concatenate(tables)
-    ordered: Table = table[np.lexsort((table["segment"], table["low"], table["high"]))]
-    return ordered
+    records: Table = table[np.lexsort((table["segment"], table["low"], table["high"]))]
+    return records
 
 
 def run_paths(folder: Path) -> list[Path]:
@@ -248,17 +248,17 @@ def run_paths(folder: Path) -> list[Path]:
 
 
 def open_runs(
-    folder: Path, descriptors: Descriptors, known: Mapping[Path, Run], damaged: Collection[Path] = ()
+    folder: Path, descriptors: Descriptors, loaded: Mapping[Path, Run], damaged: Collection[Path] = ()
 ) -> list[Run]:
-    """The runs of a folder, those with most segments first. known: runs that are loaded already. Runs that a larger one
-    covers, or that are damaged, are left out. Raises StoreError where files cannot be opened.
+    """The runs of a folder, those with most segments first. loaded: open runs, to be used again. Damaged runs, and
+    runs that a larger one covers, are ignored. Raises StoreError where files cannot be opened.
     """
     runs: list[Run] = []
     try:
         for path in run_paths(folder):
             if path not in damaged:
-                with suppress(DamagedIndex, FileNotFoundError):  # merged meanwhile: what is not found is scanned
-                    runs.append(known.get(path) or Run(path, descriptors))
+                with suppress(DamagedIndex, FileNotFoundError):  # merged meanwhile: its segments are scanned
+                    runs.append(loaded.get(path) or Run(path, descriptors))
     except OSError as error:
         raise StoreError(f"cannot read {folder}: {error.strerror}; see to that, then run it again") from error
     kept: list[Run] = []
@@ -271,7 +271,7 @@ def open_runs(
 
 
 def runs_of(folder: Path) -> list[Run]:
-    """The runs of a folder, for a look at what they say of themselves."""
+    """The runs of a folder, for their headers only."""
     descriptors = Descriptors(1)
     try:
         return open_runs(folder, descriptors, {})
@@ -279,26 +279,26 @@ def runs_of(folder: Path) -> list[Run]:
         descriptors.close()
 
 
-def compact(folder: Path, most: int = 1 << 62) -> None:
-    """Merge runs until there are few. One process at a time does it, the others go on with what there is. most: records
-    to be merged, for those who cannot wait.
+def compact(folder: Path, limit: int = 1 << 62) -> None:
+    """Merge runs until there are few. One process at a time merges, the others go on with the runs as they are. limit:
+    the most records to merge, for callers in a hurry.
     """
     with suppress(OSError), (folder / ".compact.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        listed = run_paths(folder)  # first: what is written meanwhile is none of ours
+        paths = run_paths(folder)  # listed first: runs written meanwhile are left alone
         runs = runs_of(folder)
-        left = {run.path for run in runs}
-        for path in listed:  # covered by others, or damaged
-            if path not in left:
+        current = {run.path for run in runs}
+        for path in paths:  # covered by others, or damaged
+            if path not in current:
                 path.unlink(missing_ok=True)
-        if len(merging := [run for run in to_merge(runs, most) if is_good(run)]) > 1:
-            merge(folder, merging)
-            for run in merging:
+        if len(merged := [run for run in to_merge(runs, limit) if is_good(run)]) > 1:
+            merge(folder, merged)
+            for run in merged:
                 run.path.unlink(missing_ok=True)
 
 
 def is_good(run: Run) -> bool:
-    """Whether a run's records are what was written; one that is damaged goes, and its segments are sealed anew."""
+    """Whether a run's records are undamaged; a damaged run is deleted, and its segments are sealed anew."""
     descriptors = Descriptors(1)
     try:
         Run(run.path, descriptors).check()
@@ -310,20 +310,20 @@ def is_good(run: Run) -> bool:
     return True
 
 
-def to_merge(runs: Sequence[Run], most: int) -> list[Run]:
-    """The smallest runs, up to the first that is so much larger than they are together that it stays."""
+def to_merge(runs: Sequence[Run], limit: int) -> list[Run]:
+    """The smallest runs, up to the first that is FEWER times as large as they together, or beyond `limit` records."""
     chosen: list[Run] = []
-    together = 0
+    total = 0
     for run in sorted(runs, key=lambda run: run.header.count):
-        if chosen and (run.header.count > FEWER * together or run.header.count + together > most):
+        if chosen and (run.header.count > FEWER * total or run.header.count + total > limit):
             break
         chosen.append(run)
-        together += run.header.count
+        total += run.header.count
     return chosen
 
 
 def merge(folder: Path, runs: Sequence[Run]) -> None:
-    """Write one run that says what several say, some million records at a time."""
+    """Merge several runs into one, some million records at a time."""
     segments: dict[str, int] = {}
     for run in runs:
         for name, size in run.header.segments.items():
@@ -340,12 +340,12 @@ def merge(folder: Path, runs: Sequence[Run]) -> None:
     def chunks() -> Iterable[Any]:
         starts = [0] * len(tables)
         for piece in range(1, pieces + 1):
-            below = np.uint64((piece << 64) // pieces - 1)
+            bound = np.uint64((piece << 64) // pieces - 1)
             parts = []
-            for number, (table, renumbered) in enumerate(tables):
-                end = int(table["high"].searchsorted(below, "right")) if piece < pieces else len(table)
+            for number, (table, new_numbers) in enumerate(tables):
+                end = int(table["high"].searchsorted(bound, "right")) if piece < pieces else len(table)
                 part = np.array(table[starts[number] : end])
-                part["segment"] = renumbered[part["segment"]]
+                part["segment"] = new_numbers[part["segment"]]
                 parts.append(part)
                 starts[number] = end
             yield sorted_by_key(parts)
@@ -354,7 +354,7 @@ def merge(folder: Path, runs: Sequence[Run]) -> None:
     write_run(folder / name, segments, spend, count, chunks())
 
 
-def add_spend(into: Spend, more: Spend) -> None:
-    for who, numbers in more.items():
-        before = into.get(who, [0, 0, 0, 0.0])
-        into[who] = [mine + theirs for mine, theirs in zip(before, numbers, strict=True)]
+def add_spend(total: Spend, addition: Spend) -> None:
+    for origin, numbers in addition.items():
+        sums = total.get(origin, [0, 0, 0, 0.0])
+        total[origin] = [first + second for first, second in zip(sums, numbers, strict=True)]

@@ -1,9 +1,9 @@
-"""The call store: every answer, written before anyone sees it, found again by what was asked.
+"""The call store: it writes every answer before anyone sees it, and finds it again by its question.
 
-Each writer appends to a segment of its own (segments.py), so there is no lock and no server, and a shared folder will
-do. A segment at rest is sealed: its answers are in an index (call_index.py), and a look-up costs microseconds. What is
-behind the index, or has none, is scanned, whether its writer died or is at work. The Parquet copies that DuckDB reads
-are made from sealed segments and are never needed to run.
+Each writer appends to a segment of its own (segments.py), so it needs no lock and no server, and a shared folder works.
+A finished segment is sealed: its answers are in an index (call_index.py), and a look-up costs microseconds. Segments
+without an index, or the rest beyond it, are scanned, whether the writer died or is at work. The Parquet copies that
+DuckDB reads are made from sealed segments and are never needed to run.
 """
 
 import fcntl
@@ -24,36 +24,36 @@ from schemas.errors import StoreError
 from storage import segments
 from storage.call_index import DamagedIndex, Descriptors, Run, compact, open_runs
 from storage.files import sync, write_atomically
-from storage.segments import HEAD, SUFFIX, Segment, line, seal_as_before, sealed_sizes, segment_files, segment_sizes
+from storage.segments import HEAD, SUFFIX, Segment, index_old_segments, line, sealed_sizes, segment_files, segment_sizes
 
-OPEN_FILES = 32  # whose descriptors are kept for reading
-WINDOW = 1 << 18  # bytes that are read at once where answers are asked for in about the order in which they were stored
-NEAR_AFTER = 3  # answers read one by one from a window before all of it is
+OPEN_FILES = 32  # descriptors kept open for reading
+WINDOW = 1 << 18  # bytes read at once where look-ups follow about the order of storage
+NEAR_AFTER = 3  # the read in a window, counted from 1, that loads all of it
 NEAR_BYTES = 4 << 20
 MERGED_AT_WORK = 1 << 22  # answers, about a second
 _numbers = count()
 
 
 class Reader:
-    """Reads answers from segments. Few descriptors are kept open. Where neighbours are asked for, as in a replay, a
-    window of a segment is read and decoded at once, and its answers are there without a look at an index.
+    """Reads answers from segments, with few descriptors open. Where look-ups hit neighbours, as in a replay, it reads
+    and decodes a window of a segment at once; the answers in it then need no look at an index.
     """
 
     def __init__(self, folder: Path, descriptors: Descriptors) -> None:
         self.folder, self._descriptors = folder, descriptors
-        self._near: dict[bytes, Completion] = {}
-        self._nearly: dict[bytes, Completion] = {}  # the windows before those in _near
-        self._near_bytes = 0
-        self._asked: dict[tuple[str, int], int] = {}
+        self._recent: dict[bytes, Completion] = {}
+        self._older: dict[bytes, Completion] = {}  # the windows before those in _recent
+        self._recent_bytes = 0
+        self._reads: dict[tuple[str, int], int] = {}
 
-    def near(self, name: bytes) -> Completion | None:
-        """An answer in a window that was read, by its key in hexadecimal."""
-        return self._near.get(name) or self._nearly.get(name)
+    def cached_answer(self, name: bytes) -> Completion | None:
+        """An answer from the windows in memory, by its key in hexadecimal."""
+        return self._recent.get(name) or self._older.get(name)
 
     def read(self, name: bytes, segment: str, offset: int, length: int) -> Completion | None:
-        """The answer at a place; None where it cannot be read, is damaged, or another key's."""
+        """The answer at a place; None where it is damaged, of another key, or its segment is gone."""
         window = segment, offset // WINDOW
-        self._asked[window] = times = self._asked.get(window, 0) + 1
+        self._reads[window] = times = self._reads.get(window, 0) + 1
         try:
             if times == NEAR_AFTER:
                 self._read_window(segment, window[1] * WINDOW)
@@ -62,24 +62,24 @@ class Reader:
             return None
 
     def _read_window(self, segment: str, start: int) -> None:
-        if self._near_bytes > NEAR_BYTES:
-            self._nearly, self._near = self._near, {}
-            self._asked.clear()
-            self._near_bytes = 0
+        if self._recent_bytes > NEAR_BYTES:
+            self._older, self._recent = self._recent, {}
+            self._reads.clear()
+            self._recent_bytes = 0
         data = os.pread(self._descriptors.of(self.folder / segment), WINDOW, start)
-        self._near_bytes += len(data)
+        self._recent_bytes += len(data)
         for answer in data.split(b"\n")[1:-1]:  # the first and the last may be cut
             if answer[9:10] == b"A":
                 name = answer[11:43]
-                if name not in self._near and (completion := completion_in(name, answer + b"\n")):
-                    self._near[name] = completion
+                if name not in self._recent and (completion := completion_in(name, answer + b"\n")):
+                    self._recent[name] = completion
 
 
 class CallStore:
     """Read every segment of a folder (or one recording file), append to one of our own.
 
     `find` and `add` are for one thread, the driver's. `add` buffers; `flush` writes everything buffered with one
-    system call and must come before an answer is shown to a recipe.
+    system call and must come before a recipe sees an answer.
     """
 
     def __init__(self, place: Path, *, origin: dict[str, str] | None = None) -> None:
@@ -99,11 +99,11 @@ class CallStore:
         self.refresh()
 
     def refresh(self) -> None:
-        """See what other writers have added. Raises StoreError where it cannot be read."""
+        """Load what other writers have added. Raises StoreError where the folder cannot be read."""
         if self.place.is_dir():
-            seal_as_before(self.place)
-            known = {run.path: run for run in self._runs}
-            self._runs = open_runs(self.place, self._descriptors, known, self._damaged)
+            index_old_segments(self.place)
+            loaded = {run.path: run for run in self._runs}
+            self._runs = open_runs(self.place, self._descriptors, loaded, self._damaged)
         sealed = sealed_sizes(self._runs)
         unsealed = {}
         for name, size in segment_sizes(self.place).items():
@@ -119,13 +119,13 @@ class CallStore:
     def find(self, key: bytes) -> Completion | None:
         """The stored answer, or None. A line that no longer matches its checksum counts as absent."""
         name = hexlify(key)
-        if completion := self._reader.near(name):
+        if completion := self._reader.cached_answer(name):
             return completion
         for segment in self._unsealed.values():
-            if at := segment.fresh.get(key):
+            if span := segment.fresh.get(key):
                 if segment is self._own:
                     self.flush()
-                if completion := self._reader.read(name, segment.path.name, *at):
+                if completion := self._reader.read(name, segment.path.name, *span):
                     return completion
         try:
             for run in self._runs:
@@ -144,16 +144,16 @@ class CallStore:
         return None
 
     def add(
-        self, key: bytes, ask: bytes, asked: bytes, completion: Completion, repeated: bool = False, **facts: Any
+        self, key: bytes, ask: bytes, question: bytes, completion: Completion, repeated: bool = False, **facts: Any
     ) -> None:
-        """Buffer one answer and, where this segment does not have it yet, what was asked. repeated: another answer is
-        stored under this key already, and is the one that counts; this one was paid for, too.
+        """Buffer one answer and, where this segment lacks it, its question. repeated: another answer is already stored
+        under this key, and look-ups find that one; this one only adds to the costs.
         """
         if self._own is None or self._size > segments.SEAL_AT_BYTES:
             self._open()
         if ask not in self._asks:
             self._asks.add(ask)
-            self._append(line(b"Q", ask, asked))
+            self._append(line(b"Q", ask, question))
         record = {
             "ask": ask.hex(),
             "text": completion.text,
@@ -175,7 +175,7 @@ class CallStore:
 
     def flush(self) -> None:
         """Hand everything buffered to the operating system (a killed process loses nothing after this). Raises
-        StoreError where it cannot be written; what was written before stays found, and the next answer goes to another
+        StoreError where the write fails; earlier answers can still be found, and the next answer goes to another
         segment.
         """
         if self._buffer:
@@ -186,7 +186,7 @@ class CallStore:
                 while view:
                     view = view[os.write(self._file, view) :]
             except OSError as error:
-                self._leave()
+                self._abandon()
                 raise StoreError(
                     f"cannot write {self.place}: {error.strerror}; free space, then run the same command again"
                 ) from error
@@ -199,7 +199,7 @@ class CallStore:
             os.fsync(self._file)
 
     def duplicate_descriptor(self) -> int | None:
-        """A descriptor of our segment for an fsync in another thread (the caller closes it), if anything was added."""
+        """A descriptor of our segment, for an fsync elsewhere; the caller closes it. None if nothing was added."""
         return os.dup(self._file) if self._file >= 0 else None
 
     def close(self) -> None:
@@ -226,16 +226,16 @@ class CallStore:
         os.close(self._file)
         self._own, self._file = None, -1
 
-    def _leave(self) -> None:
-        """Give up a segment that a write failed on: without what was written in part, its answers found by a scan."""
+    def _abandon(self) -> None:
+        """Give up a segment after a failed write: cut off the partial write, and scan the segment for its answers."""
         assert self._own is not None
         with suppress(OSError):
             os.ftruncate(self._file, self._written)
         os.close(self._file)
-        left, self._own, self._file = self._own, None, -1
-        left.fresh.clear()
-        left.scanned = 0
-        left.scan()
+        segment, self._own, self._file = self._own, None, -1
+        segment.fresh.clear()
+        segment.scanned = 0
+        segment.scan()
 
     def _open(self) -> None:
         if self._own is not None:
@@ -259,9 +259,7 @@ class CallStore:
 
 
 def completion_in(name: bytes, data: bytes) -> Completion | None:
-    """The answer in a line as the recipe sees it; None for a line that is damaged, or another key's. name: the key in
-    hexadecimal.
-    """
+    """The completion in a line; None for a damaged line, or that of another key. name: the key in hexadecimal."""
     try:
         if data[11:43] != name or int(data[:8], 16) != crc32(data[9:]):
             return None
@@ -281,15 +279,15 @@ def completion_in(name: bytes, data: bytes) -> Completion | None:
 def record_to(folder: Path, recording: Path) -> int:
     """Copy every call of a store into one file that `replay:` can read; returns the number of answers."""
     answers = 0
-    seen: set[bytes] = set()
+    keys: set[bytes] = set()
 
     def save(temporary: Path) -> None:
         nonlocal answers
         with temporary.open("wb") as file:
             for path in segment_files(folder):
                 for kind, key, _, data in Segment(path).lines():
-                    if key not in seen:
-                        seen.add(key)
+                    if key not in keys:
+                        keys.add(key)
                         answers += kind == b"A"
                         file.write(data)
 

@@ -1,7 +1,7 @@
-"""Bringing a catalog's tables up to date: what is new in a store goes in, what is gone or damaged goes out.
+"""Update a catalog's tables: insert what is new in a store, delete what is gone or damaged.
 
-The catalog remembers, in its schema `internal`, which manifests, parts and run records it has seen, each with a stamp
-(time, size, inode): what still has its stamp is not read again.
+The catalog remembers, in its schema `internal`, which manifests, parts and run records it has read, each with a stamp
+(time, size, inode): a file with the same stamp is not read again.
 """
 
 import os
@@ -46,43 +46,47 @@ Name = tuple[str, str]
 
 
 def create_tables(database: duckdb.DuckDBPyConnection, store: Store) -> None:
-    first, *others = TABLES
-    database.execute(first, [str(store.root)])
-    for statement in others:
+    create_store, *statements = TABLES
+    database.execute(create_store, [str(store.root)])
+    for statement in statements:
         database.execute(statement)
 
 
 def update_tables(database: duckdb.DuckDBPyConnection, store: Store) -> None:
-    folders = folders_of(store)  # before anything is listed: what comes later makes the catalog stale
+    folders = folders_of(store)  # before listing files: later changes make the catalog stale
     database.execute("BEGIN")
     update_runs(database, store)
     update_artifacts(database, store)
-    remember(database, folders)
+    remember_folders(database, folders)
     database.execute("COMMIT")
 
 
 def folders_of(store: Store) -> dict[str, int]:
-    """The folders whose files decide what is in the tables, and when each was changed."""
+    """The folders whose files the tables hold -> when each was changed, in ns."""
     artifacts = store.root / "artifacts"
     with os.scandir(artifacts) as entries:
         stages = {f"artifacts/{entry.name}": entry.stat().st_mtime_ns for entry in entries if entry.is_dir()}
-    return {"runs": modified(store.runs), "artifacts": modified(artifacts), **stages}
+    return {"runs": modified_ns(store.runs), "artifacts": modified_ns(artifacts), **stages}
 
 
-def modified(folder: Path) -> int:
+def modified_ns(folder: Path) -> int:
     try:
         return folder.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
 
 
-def remember(database: duckdb.DuckDBPyConnection, folders: dict[str, int]) -> None:
-    """Note when folders were changed: the catalog is stale when one of them has changed again."""
+def remember_folders(database: duckdb.DuckDBPyConnection, folders: dict[str, int]) -> None:
+    """Store when folders were changed: the catalog is stale once one of them changes again."""
     database.execute("DELETE FROM internal.folders WHERE (folder = 'calls') = ?", ["calls" in folders])
-    insert(database, "internal.folders", [{"folder": name, "modified": at} for name, at in folders.items()])
+    insert(
+        database,
+        "internal.folders",
+        [{"folder": name, "modified": modified_at} for name, modified_at in folders.items()],
+    )
 
 
-def delete(database: duckdb.DuckDBPyConnection, tables: Iterable[str], artifacts: Iterable[Name]) -> None:
+def delete_rows(database: duckdb.DuckDBPyConnection, tables: Iterable[str], artifacts: Iterable[Name]) -> None:
     """Delete the rows of artifacts from tables."""
     names = [f"{stage}/{key}" for stage, key in artifacts]
     for table in tables if names else ():
@@ -90,15 +94,15 @@ def delete(database: duckdb.DuckDBPyConnection, tables: Iterable[str], artifacts
 
 
 def stamps_in(root: Path, folder: str, ending: str) -> Stamps:
-    """The files below a folder whose names end so: path, relative to the root -> stamp."""
+    """The files below a folder whose names have this ending: path, relative to the root -> stamp."""
     stamps: Stamps = {}
     start = len(str(root).rstrip("/")) + 1
-    ahead = [str(root / folder)]
-    while ahead:
-        with suppress(FileNotFoundError), os.scandir(ahead.pop()) as entries:
+    folders = [str(root / folder)]
+    while folders:
+        with suppress(FileNotFoundError), os.scandir(folders.pop()) as entries:
             for entry in entries:
                 if entry.is_dir():
-                    ahead.append(entry.path)
+                    folders.append(entry.path)
                 elif entry.name.endswith(ending):
                     with suppress(FileNotFoundError):  # deleted meanwhile
                         status = entry.stat()
@@ -108,9 +112,9 @@ def stamps_in(root: Path, folder: str, ending: str) -> Stamps:
 
 def update_runs(database: duckdb.DuckDBPyConnection, store: Store) -> None:
     stamps = {file: stamp for file, stamp in stamps_in(store.root, "runs", ".json").items() if file.count("/") == 1}
-    known = dict(database.execute("SELECT file, stamp FROM internal.records").fetchall())
-    new = [file for file, stamp in stamps.items() if known.get(file) != stamp]
-    outgoing = [file for file, stamp in known.items() if stamps.get(file) != stamp]
+    recorded = dict(database.execute("SELECT file, stamp FROM internal.records").fetchall())
+    new = [file for file, stamp in stamps.items() if recorded.get(file) != stamp]
+    outgoing = [file for file, stamp in recorded.items() if stamps.get(file) != stamp]
     database.execute("DELETE FROM internal.records WHERE file IN (SELECT unnest(?))", [outgoing])
     database.execute("DELETE FROM runs WHERE run IN (SELECT unnest(?))", [[Path(file).stem for file in outgoing]])
     insert(database, "internal.records", [{"file": file, "stamp": stamps[file]} for file in new])
@@ -118,25 +122,25 @@ def update_runs(database: duckdb.DuckDBPyConnection, store: Store) -> None:
 
 
 def run_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """A run as a row of its table; none for a damaged record."""
+    """A run as a row of the table `runs`; no row for a damaged record."""
     try:
         run = read_run(path)
     except (StoreError, ValueError):
         return
     facts = {fact: getattr(run, fact) for fact in ("flow", "status", "started_at", "ended_at", "dataset", "error")}
-    calls, tokens = (sum(stage.total(what) for stage in run.stages) for what in ("sent", "completion_tokens"))
+    calls, tokens = (sum(stage.total(counter) for stage in run.stages) for counter in ("sent", "completion_tokens"))
     settings = orjson.dumps(run.settings).decode()
     yield {"run": run.id, **facts, "settings": settings, "calls": calls, "tokens": tokens}
 
 
-class Present(NamedTuple):
-    """The part files that are there, with their stamps; those whose stamp changed must match their checksum."""
+class PartFiles(NamedTuple):
+    """The part files that exist, with their stamps; files with a changed stamp must match their checksum."""
 
     store: Store
     stamps: Stamps
     changed: set[str]
 
-    def whole(self, manifest: Manifest) -> bool:
+    def has_all(self, manifest: Manifest) -> bool:
         return all(
             seal.file in self.stamps and (seal.file not in self.changed or is_whole(self.store, seal))
             for seal in manifest.parts
@@ -144,28 +148,28 @@ class Present(NamedTuple):
 
 
 def update_artifacts(database: duckdb.DuckDBPyConnection, store: Store) -> None:
-    """Read the manifests that are new or changed, or whose parts are; forget those that are gone."""
+    """Read the manifests that are new or changed, or whose parts are; delete the rows of those that are gone."""
     files = stamps_in(store.root, "artifacts", ".json").items()
     names = {tuple(file.removesuffix(".json").split("/")[1:]): stamp for file, stamp in files}
     manifests: dict[Name, str] = {(name[0], name[1]): stamp for name, stamp in names.items() if len(name) == 2}
     parts = stamps_in(store.root, "parts", ".parquet")
     rows = database.execute("SELECT stage, key, stamp FROM internal.manifests").fetchall()
-    known = {(stage, key): stamp for stage, key, stamp in rows}
-    moved = moved_parts(database, parts)
-    touched = {(stage, key) for stage, key, _ in moved}
-    new = [name for name, stamp in manifests.items() if known.get(name) != stamp or name in touched]
-    outgoing = {*new, *(known.keys() - manifests.keys())} & known.keys()
-    delete(database, ("artifacts", "internal.manifests", "internal.sources", "internal.parts"), outgoing)
-    present = Present(store, parts, {file for _, _, file in moved})
+    recorded = {(stage, key): stamp for stage, key, stamp in rows}
+    changed = changed_parts(database, parts)
+    affected = {(stage, key) for stage, key, _ in changed}
+    new = [name for name, stamp in manifests.items() if recorded.get(name) != stamp or name in affected]
+    outgoing = {*new, *(recorded.keys() - manifests.keys())} & recorded.keys()
+    delete_rows(database, ("artifacts", "internal.manifests", "internal.sources", "internal.parts"), outgoing)
+    present = PartFiles(store, parts, {file for _, _, file in changed})
     for start in range(0, len(new), MANIFESTS_PER_BATCH):
         batch = new[start : start + MANIFESTS_PER_BATCH]
         insert_artifacts(database, list(read_manifests(store, batch)), present)
-        seen = [{"stage": stage, "key": key, "stamp": manifests[stage, key]} for stage, key in batch]
-        insert(database, "internal.manifests", seen)
+        stamps = [{"stage": stage, "key": key, "stamp": manifests[stage, key]} for stage, key in batch]
+        insert(database, "internal.manifests", stamps)
 
 
-def moved_parts(database: duckdb.DuckDBPyConnection, parts: Stamps) -> list[tuple[str, str, str]]:
-    """(stage, key, file) of parts that are gone, new or written again since the artifact was seen."""
+def changed_parts(database: duckdb.DuckDBPyConnection, parts: Stamps) -> list[tuple[str, str, str]]:
+    """(stage, key, file) of parts that are gone, new or written again since their artifact was read."""
     return database.execute(
         """SELECT stage, key, file FROM internal.parts
         LEFT JOIN (SELECT unnest(?) AS file, unnest(?) AS stamp) AS present
@@ -175,7 +179,7 @@ def moved_parts(database: duckdb.DuckDBPyConnection, parts: Stamps) -> list[tupl
 
 
 def read_manifests(store: Store, names: Iterable[Name]) -> Iterator[Manifest]:
-    """Those that are whole, and where they belong."""
+    """The manifests that can be read and lie where their stage and key say."""
     for stage, key in names:
         with suppress(StoreError):
             manifest = read_manifest(store.manifest_path(stage, key))
@@ -183,12 +187,12 @@ def read_manifests(store: Store, names: Iterable[Name]) -> Iterator[Manifest]:
                 yield manifest
 
 
-def insert_artifacts(database: duckdb.DuckDBPyConnection, manifests: Sequence[Manifest], present: Present) -> None:
-    """Insert the artifacts whose parts are all there, and remember the others."""
+def insert_artifacts(database: duckdb.DuckDBPyConnection, manifests: Sequence[Manifest], present: PartFiles) -> None:
+    """Insert the artifacts whose parts all exist; of every manifest, insert its sources and parts."""
     artifacts, sources, parts = [], [], []
     for manifest in manifests:
         name = {"stage": manifest.stage, "key": manifest.key}
-        if present.whole(manifest):
+        if present.has_all(manifest):
             facts = {fact: getattr(manifest, fact) for fact in ("rows_in", "rows", "made_at", "run")}
             dropped, identity = sum(manifest.dropped.values()), orjson.dumps(manifest.identity).decode()
             row = {**name, "artifact": manifest.reference, "dropped": dropped, "identity": identity, **facts}

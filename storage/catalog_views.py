@@ -1,6 +1,6 @@
 """The views of a catalog: one for each artifact, one for each stage's latest artifact, drops, calls.
 
-DuckDB opens a file to create a view over it, so only what is new or changed gets one.
+DuckDB opens a file to create a view over it, so only new and changed artifacts get one.
 """
 
 import os
@@ -11,12 +11,12 @@ from pathlib import Path
 import duckdb
 
 from storage.artifacts import Store
-from storage.catalog_update import delete
+from storage.catalog_update import delete_rows
 from storage.copies import Copies
 from storage.sql import insert, parquet, quoted
 
 RESERVED = ("runs", "artifacts", "lineage", "drops", "calls", "spend", "store")
-WANTED = f"""(SELECT artifact AS name, stage, arg_max(key, made_at || key) AS key FROM artifacts GROUP BY ALL
+VIEWS = f"""(SELECT artifact AS name, stage, arg_max(key, made_at || key) AS key FROM artifacts GROUP BY ALL
     UNION ALL SELECT stage AS name, stage, arg_max(key, made_at || key) AS key FROM artifacts
     WHERE stage NOT IN {RESERVED} GROUP BY ALL)"""
 VIEWS_PER_BATCH = 100
@@ -27,12 +27,12 @@ def update_views(database: duckdb.DuckDBPyConnection, store: Store) -> None:
     """Views over artifacts. An artifact that DuckDB cannot open is left out of the catalog."""
     while True:
         outgoing = database.execute(
-            f"SELECT name FROM internal.views ANTI JOIN {WANTED} USING (name) WHERE key != ''"
+            f"SELECT name FROM internal.views ANTI JOIN {VIEWS} USING (name) WHERE key != ''"
         ).fetchall()
         drop_views(database, [name for (name,) in outgoing])
         new = database.execute(
             f"""SELECT name, stage, key, stamp, list(file ORDER BY position)
-            FROM {WANTED} JOIN internal.manifests USING (stage, key)
+            FROM {VIEWS} JOIN internal.manifests USING (stage, key)
             ANTI JOIN internal.views USING (name, stage, key, stamp)
             JOIN (SELECT stage, key, position, file FROM internal.parts) USING (stage, key) GROUP BY ALL"""
         ).fetchall()
@@ -43,7 +43,7 @@ def update_views(database: duckdb.DuckDBPyConnection, store: Store) -> None:
         if not failed:
             return
         drop_views(database, failed)
-        delete(database, ["artifacts"], {(stage, key) for name, stage, key, *_ in new if name in failed})
+        delete_rows(database, ["artifacts"], {(stage, key) for name, stage, key, *_ in new if name in failed})
 
 
 def drop_views(database: duckdb.DuckDBPyConnection, names: list[str]) -> None:
@@ -53,7 +53,7 @@ def drop_views(database: duckdb.DuckDBPyConnection, names: list[str]) -> None:
 
 
 def create_views(database: duckdb.DuckDBPyConnection, store: Store, views: Mapping[str, list[str]]) -> list[str]:
-    """Create views, name -> files; returns the names of those that cannot be."""
+    """Create views, name -> files; returns the names of those that DuckDB cannot create."""
     statements = {
         name: f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT * FROM {parquet(store.root / file for file in files)}"
         for name, files in views.items()
@@ -84,9 +84,9 @@ def is_executed(database: duckdb.DuckDBPyConnection, statement: str) -> bool:
 
 
 def update_drops(database: duckdb.DuckDBPyConnection, store: Store, folder: Path, target: Path | None) -> None:
-    """The view of drops, over copies of the parts' files of drops. target: where new copies go, if not in the folder.
+    """Update the view of drops, over copies of the parts' files of drops. target: where new copies go, if elsewhere.
 
-    A copy names the checksum of the file that a row is from, so that artifacts which share a part share its copy.
+    A copy names the checksum of each row's file, so that artifacts which share a part share its copy.
     """
     rows = database.execute(
         "SELECT DISTINCT dropped_checksum, dropped_file FROM internal.parts JOIN artifacts USING (stage, key) "
@@ -107,9 +107,9 @@ def update_drops(database: duckdb.DuckDBPyConnection, store: Store, folder: Path
 
 
 def replace_view(database: duckdb.DuckDBPyConnection, name: str, query: str) -> bool:
-    """Define a view anew, if that changes it; returns whether it did."""
-    known = database.execute("SELECT stamp FROM internal.views WHERE name = ? AND key = ''", [name]).fetchone()
-    if known == (query,):
+    """Replace a view if its query is another one; returns whether it was."""
+    stamp = database.execute("SELECT stamp FROM internal.views WHERE name = ? AND key = ''", [name]).fetchone()
+    if stamp == (query,):
         return False
     database.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {query}")
     database.execute("DELETE FROM internal.views WHERE name = ? AND key = ''", [name])

@@ -1,8 +1,8 @@
-"""Which checkpoint a name stands for: a server may serve another one under the same name, a Hub id moves on.
+"""Which checkpoint an engine's name stands for: a server may change the model under a name, and a Hub id moves on.
 
-`engines.json` in the store remembers, per name and place, the checkpoint that was there last, so that a finished run is
-known as finished while the server is away; and per name the checkpoint whose answers an earlier version stored under
-the name alone, so that these are found.
+`engines.json` in the store holds two maps. `last`: the last checkpoint per name and place, so that a finished run
+counts as finished while its server is away. `alone`: per name, the checkpoint whose answers an earlier version stored
+under the name alone, so that look-ups find them.
 """
 
 import sys
@@ -18,10 +18,10 @@ FILE = "engines.json"
 
 
 def settled_checkpoint(store: Store, name: str, place: str, checkpoint: str | None) -> str | None:
-    """The checkpoint to add to an engine's name, if any. name: without a checkpoint; place: where it is asked;
-    checkpoint: what is said there, empty where nothing is said, None where nobody answers.
+    """The checkpoint to add to an engine's name, if any. name: without a checkpoint; place: the server or
+    folder; checkpoint: what the place reports, empty where it reports none, None where it does not answer.
     """
-    checkpoint = short(checkpoint) if checkpoint else checkpoint
+    checkpoint = shorten_checkpoint(checkpoint) if checkpoint else checkpoint
     if not store.calls.is_dir():
         return checkpoint or None
     with locked(store.lock_path("engines", "names"), lambda: None, 0.05):
@@ -29,7 +29,7 @@ def settled_checkpoint(store: Store, name: str, place: str, checkpoint: str | No
 
 
 def remembered_checkpoint(store: Store, name: str, place: str, checkpoint: str | None) -> str | None:
-    """As settled_checkpoint; the caller holds the lock. Raises StoreError for a damaged memory."""
+    """As settled_checkpoint; the caller holds the lock. Raises StoreError for a damaged file."""
     path = store.root / FILE
     remembered: dict[str, Any] = read_json(path) if path.exists() else {}
     last, alone = dict(remembered.get("last", {})), dict(remembered.get("alone", {}))
@@ -40,17 +40,17 @@ def remembered_checkpoint(store: Store, name: str, place: str, checkpoint: str |
     if name not in alone:
         alone[name] = checkpoint if has_answers(store, name) else ""
         if alone[name]:
-            taken = f"answers stored under {name} alone are taken for those of {checkpoint}"
-            print(f"{taken}; where they are another's, set engines.ROLE.revision", file=sys.stderr, flush=True)
+            notice = f"answers stored under {name} alone are taken for those of {checkpoint}"
+            print(f"{notice}; where they are another's, set engines.ROLE.revision", file=sys.stderr, flush=True)
     last[f"{name} {place}"] = checkpoint
-    changed = {"last": last, "alone": alone}
-    if changed != remembered:
-        write_json(path, changed)
+    updated = {"last": last, "alone": alone}
+    if updated != remembered:
+        write_json(path, updated)
     return None if alone[name] == checkpoint else checkpoint
 
 
-def short(checkpoint: str) -> str:
-    """A path as its last folder and a hash: names of engines are published."""
+def shorten_checkpoint(checkpoint: str) -> str:
+    """Shorten a path to its last folder and a hash, since names of engines are published."""
     if checkpoint.startswith(("/", ".", "~")) or "\\" in checkpoint:
         folder = checkpoint.replace("\\", "/").rstrip("/").rpartition("/")[2]
         return f"{folder}-{content_hash(checkpoint)[:8]}"

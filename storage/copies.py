@@ -1,8 +1,8 @@
 """Parquet copies: a few files that hold what thousands of small files hold, so that DuckDB opens a few.
 
 Each copy lists in its footer the sources that it holds. Copies of about one size are merged when there are many of
-them, as in a log-structured merge tree, so that their number grows with the logarithm of the store. All of it is
-derived: a copy that cannot be read is made again from its sources.
+them, as in a log-structured merge tree, so that their number grows with the logarithm of the store. Copies are
+derived: an unreadable copy is made again from its sources.
 """
 
 import secrets
@@ -31,27 +31,27 @@ FILE = "synthmill_file"
 class Copies:
     """The copies of one kind in a folder: `files` maps each to its sources. No source is in two of them."""
 
-    def __init__(self, folder: Path, wanted: Collection[str], *, exact: bool = False, target: Path | None = None):
-        """wanted: the sources there are. exact: a copy that holds anything else is not used; otherwise, if it holds
-        more that is gone than is there. target: where new copies go, if not in the folder.
+    def __init__(self, folder: Path, needed: Collection[str], *, exact: bool = False, target: Path | None = None):
+        """needed: the sources that exist. exact: ignore a copy that holds any other source; else, ignore a copy most of
+        whose sources are gone. target: where new copies go, if not in the folder.
         """
         self.target = target or folder
         self.files: dict[Path, frozenset[str]] = {}
         self.superseded: list[Path] = []
-        wanted, covered = frozenset(wanted), set[str]()
+        needed, covered = frozenset(needed), set[str]()
         paths = [path for place in {folder, self.target} if place.is_dir() for path in place.iterdir()]
-        sources = {path: sources_of(path) for path in paths if path.suffix == ".parquet" and path.name[0] != "."}
-        for path in sorted(sources, key=lambda path: (-len(sources[path]), path)):
-            gone = len(sources[path] - wanted)
-            if not sources[path] or covered & sources[path] or (gone if exact else 2 * gone > len(sources[path])):
+        held = {path: sources_of(path) for path in paths if path.suffix == ".parquet" and path.name[0] != "."}
+        for path in sorted(held, key=lambda path: (-len(held[path]), path)):
+            stale = len(held[path] - needed)
+            if not held[path] or covered & held[path] or (stale if exact else 2 * stale > len(held[path])):
                 self.superseded.append(path)
             else:
-                self.files[path] = sources[path]
-                covered |= sources[path]
-        self.missing = wanted - covered
+                self.files[path] = held[path]
+                covered |= held[path]
+        self.missing = needed - covered
 
     def add(self, write: Callable[[Path], Collection[str]]) -> None:
-        """Let `write` make one more copy; it returns the sources in it, which it puts into the footer."""
+        """Let `write` write one more copy, with its sources in the footer; it returns these."""
         sources: list[str] = []
         path = self.target / f"{time.time_ns():020}-{secrets.token_hex(4)}.parquet"
         write_atomically(path, lambda temporary: sources.extend(write(temporary)))
@@ -61,8 +61,8 @@ class Copies:
             path.unlink()
 
     def add_files(self, files: Mapping[str, Path | str], columns: Mapping[str, str], order: str = "") -> None:
-        """Copy some columns of the small Parquet files that are missing, with a column `source`; those that cannot be
-        read are left out. files: source -> file. columns: "name TYPE" -> expression. order: a column to sort by.
+        """Copy some columns of the small Parquet files that are missing, with a column `source`; unreadable files
+        are left out. files: source -> file. columns: "name TYPE" -> expression. order: a column to sort by.
         """
         missing = {source: files[source] for source in sorted(self.missing)}
         if missing:
@@ -85,7 +85,7 @@ class Copies:
             path.touch()
 
     def sweep(self) -> None:
-        """Delete copies that others replaced an hour ago: readers of an older catalog are done with them."""
+        """Delete copies that were replaced an hour ago: readers of an older catalog are done with them."""
         for path in self.superseded:
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > KEPT_S:
@@ -93,36 +93,36 @@ class Copies:
 
 
 def sources_of(path: Path) -> frozenset[str]:
-    """What a copy holds; nothing where it cannot be read. One that lists nothing is called as its only source."""
+    """The sources that a copy holds; none where it cannot be read. A copy without a list is named after its source."""
     try:
-        listed = (pq.read_metadata(path).metadata or {}).get(SOURCES.encode())
-        return frozenset(orjson.loads(listed)) if listed else frozenset([path.stem])
+        footer = (pq.read_metadata(path).metadata or {}).get(SOURCES.encode())
+        return frozenset(orjson.loads(footer)) if footer else frozenset([path.stem])
     except (OSError, ValueError):
         return frozenset()
 
 
 @contextmanager
 def scratch_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database in memory to make a file with; what does not fit goes beside the file."""
+    """An in-memory database to write a file with; what does not fit into memory spills beside the file."""
     with duckdb.connect(config={"memory_limit": "2GB", "temp_directory": f"{path}.spill"}) as database:
         yield database
 
 
 def write_copy(database: duckdb.DuckDBPyConnection, rows: str, sources: Collection[str], path: Path) -> Collection[str]:
-    """Write the rows of a query, and which sources they are of."""
-    listed = literal(orjson.dumps(list(sources)).decode())
+    """Write the rows of a query, with the sources they are from in the footer."""
+    footer = literal(orjson.dumps(list(sources)).decode())
     database.execute(
-        f"COPY ({rows}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{SOURCES}: {listed}}})"
+        f"COPY ({rows}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{SOURCES}: {footer}}})"
     )
     return sources
 
 
 def merge_files(files: Sequence[Path], sources: Collection[str], path: Path, order: str) -> Collection[str]:
     with scratch_database(path) as database:
-        return write_copy(database, f"SELECT * FROM {parquet(files)}{ordered(order)}", sources, path)
+        return write_copy(database, f"SELECT * FROM {parquet(files)}{order_clause(order)}", sources, path)
 
 
-def ordered(column: str) -> str:
+def order_clause(column: str) -> str:
     return f" ORDER BY {column}" if column else ""
 
 
@@ -136,13 +136,13 @@ def copy_files(files: Mapping[str, Path | str], columns: Mapping[str, str], orde
             for part in parts:
                 if part is batch or is_inserted(database, part, files, columns):
                     copied += part
-        return write_copy(database, f"SELECT * FROM rows{ordered(order)}", copied, path)
+        return write_copy(database, f"SELECT * FROM rows{order_clause(order)}", copied, path)
 
 
 def is_inserted(
     database: duckdb.DuckDBPyConnection, names: list[str], files: Mapping[str, Path | str], columns: Mapping[str, str]
 ) -> bool:
-    """Whether all these files could be read."""
+    """Insert the rows of all these files; False, with nothing inserted, where one cannot be read."""
     paths = [files[name] for name in names]
     try:
         database.execute(

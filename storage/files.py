@@ -32,8 +32,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_then_name(near: Path, write: Callable[[Path], Path]) -> Path:
-    """As write_atomically, for a file whose name depends on what was written: `write` fills the temporary file, which
-    lies beside `near`, and returns the path that it gets.
+    """As write_atomically, for a file whose name depends on its content: `write` fills the temporary file, which lies
+    beside `near`, and returns the final path.
     """
     temporary = near.with_name(f".{near.name}.{secrets.token_hex(6)}.tmp")
     try:
@@ -90,12 +90,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def scratch(folder: Path, what: str) -> Iterator[Path]:
-    """A folder beside others that is gone afterwards; those that killed processes left a day ago go with it."""
-    for left in folder.glob(f".{escape(what)}.*.tmp"):
-        if time.time() - left.stat().st_mtime > ABANDONED_S:
-            shutil.rmtree(left, ignore_errors=True)
-    temporary = folder / f".{what}.{secrets.token_hex(6)}.tmp"
+def scratch_folder(folder: Path, purpose: str) -> Iterator[Path]:
+    """A temporary folder in `folder`, deleted afterwards, with those that killed processes left over a day ago."""
+    for abandoned in folder.glob(f".{escape(purpose)}.*.tmp"):
+        if time.time() - abandoned.stat().st_mtime > ABANDONED_S:
+            shutil.rmtree(abandoned, ignore_errors=True)
+    temporary = folder / f".{purpose}.{secrets.token_hex(6)}.tmp"
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -105,8 +105,8 @@ def scratch(folder: Path, what: str) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None], every_s: float = 0.5) -> Iterator[None]:
-    """Hold a lock that other processes respect and the kernel takes away from a dead one. waiting: called again and
-    again while somebody else holds it; it may raise. Raises StoreError.
+    """Hold a lock between processes; the kernel frees that of a dead process. waiting: called every `every_s` seconds
+    while another process holds it; it may raise. Raises StoreError.
     """
     while True:
         try:
@@ -115,16 +115,16 @@ def locked(path: Path, waiting: Callable[[], None], every_s: float = 0.5) -> Ite
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror}; see to that, then run it again") from error
         with file:
-            while not held(file):
+            while not try_lock(file):
                 waiting()
                 time.sleep(every_s)
-            if same_file(path, file):  # else somebody has swept it away meanwhile
+            if same_file(path, file):  # else `sweep_lock` has deleted it meanwhile
                 yield
                 return
 
 
-def held(file: Any) -> bool:
-    """Whether we have the lock on an open file now."""
+def try_lock(file: Any) -> bool:
+    """Try to lock an open file; returns whether we hold the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -140,9 +140,9 @@ def same_file(path: Path, file: Any) -> bool:
 
 
 def sweep_lock(path: Path) -> None:
-    """Delete a lock's file, unless somebody holds it."""
+    """Delete a lock's file, unless a process holds the lock."""
     with suppress(OSError), path.open("a") as file:
-        if held(file):
+        if try_lock(file):
             path.unlink()
 
 

@@ -1,4 +1,4 @@
-"""Keeping a store in order: whether all of it is as it was written, and what nobody needs any more."""
+"""Keep a store in order: verify that all of it is as it was written, and find what nobody needs any more."""
 
 import os
 import time
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from schemas.artifacts import Manifest, PartSeal
 from schemas.errors import StoreError, SynthmillError
-from storage.artifacts import Store, files_whole, is_whole, read_manifest, read_seal
+from storage.artifacts import Store, are_files_whole, is_whole, read_manifest, read_seal
 from storage.call_index import runs_of
 from storage.calls import CallStore
 from storage.files import read_json
@@ -22,14 +22,14 @@ DAY_S = 86_400
 
 
 class Fault(NamedTuple):
-    """Something that is not as it was written, and what to do."""
+    """Something that is not as it was written, with the remedy."""
 
     place: str
     what: str
 
 
-class Checked(NamedTuple):
-    """How much was looked at."""
+class VerifyCounts(NamedTuple):
+    """How much `verify` read."""
 
     artifacts: int
     parts: int
@@ -37,7 +37,7 @@ class Checked(NamedTuple):
     answers: int
 
 
-def verify(store: Store, faults: list[Fault]) -> Checked:
+def verify(store: Store, faults: list[Fault]) -> VerifyCounts:
     """Read everything: checksums, counts, lineage, answers. Faults are added to the list."""
     manifests: list[Manifest] = []
     for path in sorted((store.root / "artifacts").glob("*/*.json")):
@@ -50,7 +50,7 @@ def verify(store: Store, faults: list[Fault]) -> Checked:
     for seal in parts.values():
         faults += check_part(store, seal)
     for manifest in manifests:
-        if manifest.files and not files_whole(store.files_folder(manifest), manifest.files):
+        if manifest.files and not are_files_whole(store.files_folder(manifest), manifest.files):
             faults.append(Fault(manifest.reference, "its files are not what was written; run its flow again"))
         for key, content in manifest.sources.items():
             if key not in keys:
@@ -59,11 +59,11 @@ def verify(store: Store, faults: list[Fault]) -> Checked:
                 faults.append(Fault(manifest.reference, f"{keys[key].reference} has changed; run its flow again"))
     faults += check_runs(store, set(keys))
     answers = check_calls(store, faults)
-    return Checked(len(manifests), len(parts), sum(seal.rows for seal in parts.values()), answers)
+    return VerifyCounts(len(manifests), len(parts), sum(seal.rows for seal in parts.values()), answers)
 
 
 def check_runs(store: Store, keys: set[str]) -> Iterator[Fault]:
-    """Whether runs can be read, and what finished ones made is there."""
+    """Check that runs can be read, and that the artifacts and datasets of finished runs exist."""
     for path in sorted(store.runs.glob("*.json")):
         try:
             run = read_run(path)
@@ -89,48 +89,48 @@ def check_part(store: Store, seal: PartSeal) -> Iterator[Fault]:
     if (rows := pq.read_metadata(store.root / seal.file).num_rows) != seal.rows:
         yield Fault(seal.file, f"it has {rows:,} rows, its seal says {seal.rows:,}")
     if seal.dropped_file:
-        gone = pq.read_metadata(store.root / seal.dropped_file).num_rows
-        if gone != sum(seal.dropped.values()):
-            yield Fault(seal.dropped_file, f"it has {gone:,} rows, its seal says {sum(seal.dropped.values()):,}")
+        drops = pq.read_metadata(store.root / seal.dropped_file).num_rows
+        if drops != sum(seal.dropped.values()):
+            yield Fault(seal.dropped_file, f"it has {drops:,} rows, its seal says {sum(seal.dropped.values()):,}")
 
 
 def check_calls(store: Store, faults: list[Fault]) -> int:
-    """How many stored answers are whole, and whether look-ups find each of them."""
+    """Check that segments are whole and that look-ups find every undamaged answer; returns how many there are."""
     calls = CallStore(store.calls)
     count = 0
     sizes = segment_sizes(store.calls)
     for name, size in sealed_sizes(runs_of(store.calls)).items():
         if sizes.get(name, -1) < size:
-            what = "gone" if name not in sizes else f"{sizes[name]:,} bytes long, and was {size:,}"
-            faults.append(Fault(f"calls/{name}", f"it is {what}; its answers are asked for again"))
-    lost: dict[Path, list[bytes]] = {}
+            problem = "gone" if name not in sizes else f"{sizes[name]:,} bytes long, and was {size:,}"
+            faults.append(Fault(f"calls/{name}", f"it is {problem}; its answers are asked for again"))
+    suspects: dict[Path, list[bytes]] = {}
     for path in segment_files(store.calls):
-        keys, bad = check_segment(path)
+        keys, damaged = check_segment(path)
         count += len(keys)
-        if bad:
-            what = f"{bad:,} lines are damaged; their answers are asked for again"
-            faults.append(Fault(str(path.relative_to(store.root)), what))
-        if missed := [key for key in keys if calls.find(key) is None]:
-            lost[path] = missed
-    calls.refresh()  # some were written since we looked
-    for path, missed in lost.items():
-        if missing := sum(calls.find(key) is None for key in missed):
+        if damaged:
+            problem = f"{damaged:,} lines are damaged; their answers are asked for again"
+            faults.append(Fault(str(path.relative_to(store.root)), problem))
+        if unfound := [key for key in keys if calls.find(key) is None]:
+            suspects[path] = unfound
+    calls.refresh()  # some answers are newer than the index
+    for path, unfound in suspects.items():
+        if missing := sum(calls.find(key) is None for key in unfound):
             remedy = "delete calls/*.index, they are made again"
-            what = f"{missing:,} answers are whole, and look-ups do not find them; {remedy}"
-            faults.append(Fault(str(path.relative_to(store.root)), what))
+            problem = f"{missing:,} answers are whole, and look-ups do not find them; {remedy}"
+            faults.append(Fault(str(path.relative_to(store.root)), problem))
     return count
 
 
 def check_segment(path: Path) -> tuple[list[bytes], int]:
-    """Keys of the answers of a segment that are whole, and how many lines are not: those count as never written."""
-    keys, bad = [], 0
+    """Keys of a segment's undamaged answers, and how many lines are damaged: these count as never written."""
+    keys, damaged = [], 0
     with path.open("rb") as file:
         for line in file:
             key = checked_key(line) if line.endswith(b"\n") else None
-            bad += key is None
+            damaged += key is None
             if key is not None and line[9:10] == b"A":
                 keys.append(key)
-    return keys, bad
+    return keys, damaged
 
 
 class Garbage(NamedTuple):
@@ -142,42 +142,42 @@ class Garbage(NamedTuple):
 
 
 def garbage(store: Store, days: float) -> Iterator[Garbage]:
-    """What no run, dataset or other artifact refers to and is older than so many days; what killed processes left.
+    """Files older than `days` that no run, dataset or other artifact refers to, and leftovers of killed processes.
 
-    Raises StoreError where a run, manifest or dataset cannot be read: what it refers to is not known.
+    Raises StoreError where a run, manifest or dataset cannot be read, since its references are then unknown.
     """
     paths = list((store.root / "artifacts").glob("*/*.json"))
-    manifests = {path.stem: Needs.of(read_manifest(path), store) for path in paths}
-    until = time.time() - days * DAY_S
-    needed = set(referred(store))
-    ahead = list(needed)
-    while ahead:
-        manifest = manifests.get(ahead.pop())
+    manifests = {path.stem: ArtifactNeeds.of(read_manifest(path), store) for path in paths}
+    cutoff = time.time() - days * DAY_S
+    needed = set(referenced_keys(store))
+    queue = list(needed)
+    while queue:
+        manifest = manifests.get(queue.pop())
         new = manifest.sources - needed if manifest else set()
         needed |= new
-        ahead += new
+        queue += new
     kept = [manifest for key, manifest in manifests.items() if key in needed]
     parts = set[str]().union(*(manifest.parts for manifest in kept))
     files = set[Path]().union(*(manifest.files for manifest in kept))
     folders = {manifest.folder for manifest in kept}
-    found = {path: "an artifact of no run" for path in paths if path.stem not in needed}
+    reasons = {path: "an artifact of no run" for path in paths if path.stem not in needed}
     for path in files_below(store.root / "parts"):
         if key_of(path) not in parts:
-            found[path] = "a part of no artifact"
+            reasons[path] = "a part of no artifact"
         elif path.suffix == ".parquet" and path not in files | current_files(store, path):
-            found[path] = "of a part that was made again"
-    wholes = (store.root / "whole").glob("*/*.json")
-    found |= {path: "of an artifact that is gone" for path in wholes if path.stem not in manifests}
-    found |= {path: "files of no artifact" for path in (store.root / "files").glob("*/*") if path not in folders}
-    found |= dict.fromkeys(store.lock_path("", "").parent.glob("*"), "a lock of an artifact that is made")
-    found |= dict.fromkeys(store.root.rglob(".*.tmp*"), "left by a killed process")
-    for path, why in sorted(found.items()):
-        if path.exists() and path.stat().st_mtime < until:
-            yield Garbage(path, why, size_of(path))
+            reasons[path] = "of a part that was made again"
+    witness_files = (store.root / "whole").glob("*/*.json")
+    reasons |= {path: "of an artifact that is gone" for path in witness_files if path.stem not in manifests}
+    reasons |= {path: "files of no artifact" for path in (store.root / "files").glob("*/*") if path not in folders}
+    reasons |= dict.fromkeys(store.lock_path("", "").parent.glob("*"), "a lock of an artifact that is made")
+    reasons |= dict.fromkeys(store.root.rglob(".*.tmp*"), "left by a killed process")
+    for path, reason in sorted(reasons.items()):
+        if path.exists() and path.stat().st_mtime < cutoff:
+            yield Garbage(path, reason, size_of(path))
 
 
-class Needs(NamedTuple):
-    """What an artifact needs: keys of others, of its parts, and its folder of files."""
+class ArtifactNeeds(NamedTuple):
+    """What an artifact needs: keys of its sources and parts, its files, and its folder of other files."""
 
     sources: set[str]
     parts: set[str]
@@ -185,14 +185,14 @@ class Needs(NamedTuple):
     folder: Path
 
     @classmethod
-    def of(cls, manifest: Manifest, store: Store) -> "Needs":
+    def of(cls, manifest: Manifest, store: Store) -> "ArtifactNeeds":
         names = [name for seal in manifest.parts for name in (seal.file, seal.dropped_file) if name]
         files = {store.root / name for name in names}
         return cls(set(manifest.sources), {seal.key for seal in manifest.parts}, files, store.files_folder(manifest))
 
 
 def current_files(store: Store, path: Path) -> set[Path]:
-    """The files that the seal of a part names: no artifact may have it yet."""
+    """The files that a part's seal names: the part may belong to no artifact yet."""
     stage = path.relative_to(store.root / "parts").parts[0]
     seal = read_seal(store, stage, key_of(path))
     return {store.root / name for name in (seal.file, seal.dropped_file) if name} if seal else {path}
@@ -207,7 +207,7 @@ def key_of(path: Path) -> str:
     return path.name.partition(".")[0]
 
 
-def referred(store: Store) -> Iterator[str]:
+def referenced_keys(store: Store) -> Iterator[str]:
     """Keys of the artifacts that runs and datasets name. Raises StoreError for one that cannot be read."""
     for path in store.runs.glob("*.json"):
         try:

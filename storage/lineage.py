@@ -1,4 +1,4 @@
-"""From a row back to its inputs: through every artifact on the way, with the calls it was made from."""
+"""The lineage of a row: from its inputs through every artifact, with the calls it was made from."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +14,16 @@ from schemas.artifacts import Manifest
 from schemas.errors import StoreError
 from schemas.rows import Dropped
 from storage.artifacts import CALLS, Store, read_manifest
-from storage.catalog import DERIVED, ROWS, is_writable, locked_catalog, opened
+from storage.catalog import DERIVED, ROWS, is_writable, locked_catalog, open_catalog
 from storage.row_index import index_rows, parts_with, parts_with_ids
 from storage.sql import parquet
 
 DERIVED_IDS = ("-chosen", "-rejected")
-"""What formats that make two rows of one add to its id."""
+"""Suffixes of ids in formats that make two rows of one."""
 
 
 class Call(NamedTuple):
-    """What was asked and answered; messages: (role, content)."""
+    """A stored request and its answer; messages: (role, content)."""
 
     key: str
     role: str
@@ -42,15 +42,15 @@ class Step(NamedTuple):
     calls: list[Call]
 
 
-class Way(NamedTuple):
-    """The steps to a row, its inputs first, and where it was dropped: (artifact, what and why)."""
+class Lineage(NamedTuple):
+    """The steps to a row, its inputs first, and where it was dropped: (artifact, the dropped row)."""
 
     steps: list[Step]
     drops: list[tuple[str, Dropped]]
 
 
-class Rows(NamedTuple):
-    """Rows of a store by id: its catalog, and the files of the index from ids to parts."""
+class RowLookup(NamedTuple):
+    """Finds rows of a store by id, with its catalog and the files of its index from ids to parts."""
 
     store: Store
     catalog: duckdb.DuckDBPyConnection
@@ -92,7 +92,7 @@ class Rows(NamedTuple):
         return [dict(row) for row in table.to_pylist()]
 
     def calls(self, keys: Sequence[str]) -> list[Call]:
-        """Stored calls by key, in this order; those that are gone are left out."""
+        """Stored calls in the order of `keys`, without those that are gone."""
         names = ", ".join(Call._fields)
         rows = self.catalog.execute(
             f"SELECT {names} FROM calls WHERE key IN (SELECT unnest(?))", [[bytes.fromhex(key).hex() for key in keys]]
@@ -106,63 +106,65 @@ class Rows(NamedTuple):
             "ORDER BY made_at",
             [row_id],
         ).fetchall()
-        return [(artifact, Dropped(id=name, reason=why, detail=detail)) for artifact, name, why, detail in rows]
+        return [(artifact, Dropped(id=name, reason=reason, detail=detail)) for artifact, name, reason, detail in rows]
 
 
 @contextmanager
-def rows_of(store: Store) -> Iterator[Rows]:
-    """The rows of a store; what is new is added to the index before. Raises as `opened`."""
+def open_rows(store: Store) -> Iterator[RowLookup]:
+    """The rows of a store; its index is brought up to date first. Raises as `open_catalog`."""
     folder = store.root / DERIVED / ROWS
-    with opened(store) as catalog:
+    with open_catalog(store) as catalog:
         parts = parts_with_ids(catalog, store)
         if is_writable(store):
             with locked_catalog(store):
                 index = index_rows(folder, parts)
-            yield Rows(store, catalog, index)
+            yield RowLookup(store, catalog, index)
         else:
             with TemporaryDirectory(prefix="synthmill-") as elsewhere:
-                yield Rows(store, catalog, index_rows(folder, parts, Path(elsewhere)))
+                yield RowLookup(store, catalog, index_rows(folder, parts, Path(elsewhere)))
 
 
-def way_of(store: Store, row_id: str) -> Way:
-    """The way to a row; empty where no artifact has it. Of several artifacts the newest one's row is meant."""
-    with rows_of(store) as rows:
-        return Way(walk(rows, row_id), rows.drops(row_id))
+def lineage_of(store: Store, row_id: str) -> Lineage:
+    """A row's lineage, from the newest artifact that has it; empty where no artifact does."""
+    with open_rows(store) as rows:
+        return Lineage(steps_to(rows, row_id), rows.drops(row_id))
 
 
-def walk(rows: Rows, row_id: str) -> list[Step]:
+def steps_to(rows: RowLookup, row_id: str) -> list[Step]:
     """The steps to a row, its inputs first."""
     candidates = (
-        (manifest, name) for name in dict.fromkeys((row_id, plain_id(row_id))) for manifest in rows.artifacts_with(name)
+        (manifest, name)
+        for name in dict.fromkeys((row_id, artifact_id(row_id)))
+        for manifest in rows.artifacts_with(name)
     )
-    last, row_id = next(((m, name) for m, name in candidates if rows.of(m, [name])), (None, row_id))
+    last, row_id = next(((source, name) for source, name in candidates if rows.of(source, [name])), (None, row_id))
     steps: list[Step] = []
-    frontier, seen = {row_id}, set()
-    ahead = [last] if last else []
-    while ahead:
-        manifest = ahead.pop(0)
-        if manifest.key in seen:
+    frontier, visited = {row_id}, set()
+    queue = [last] if last else []
+    while queue:
+        manifest = queue.pop(0)
+        if manifest.key in visited:
             continue
-        seen.add(manifest.key)
+        visited.add(manifest.key)
         for row in rows.of(manifest, sorted(frontier)):
             keys = row.pop(CALLS, None) or []
             steps.append(Step(manifest, row, rows.calls(keys) if keys else []))
             if parent := row.get("parent_id"):
                 frontier.add(parent)
-        ahead += rows.sources_of(manifest)
+        queue += rows.sources_of(manifest)
     return without_repeats(steps[::-1])
 
 
 def without_repeats(steps: list[Step]) -> list[Step]:
-    """Stages that ask nothing pass the calls of their rows on: each is shown where it was made."""
-    known: set[str] = set()
-    first = []
+    """Keep each call only in the first step that has it: stages without requests pass on the calls of their rows."""
+    keys: set[str] = set()
+    unique = []
     for step in steps:
-        first.append(step._replace(calls=[call for call in step.calls if call.key not in known]))
-        known |= {call.key for call in step.calls}
-    return first
+        unique.append(step._replace(calls=[call for call in step.calls if call.key not in keys]))
+        keys |= {call.key for call in step.calls}
+    return unique
 
 
-def plain_id(row_id: str) -> str:
-    """The id in the artifacts of a row as it was exported."""
+def artifact_id(row_id: str) -> str:
+    """An exported row's id as the artifacts have it."""
     return next((row_id.removesuffix(end) for end in DERIVED_IDS if row_id.endswith(end)), row_id)

@@ -1,6 +1,6 @@
 """Which part holds a row: 64-bit hashes of ids, sorted, so that `synthmill show ROW_ID` opens the files it needs.
 
-Nothing needs it to run. The first `show ROW_ID` makes it, and each catalog after that adds the parts that are new.
+No run needs it. The first `show ROW_ID` makes it, and each later catalog adds the new parts.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,9 +16,9 @@ HASH = "md5_number_lower({})"
 
 
 def index_rows(folder: Path, parts: Mapping[str, str], target: Path | None = None) -> list[Path]:
-    """The files of the index in a folder, after adding what is new. parts: checksum -> file, of parts that have ids.
+    """Add new parts to the index in a folder; returns its files. parts: checksum -> file, of parts that have ids.
 
-    target: where new files go; default: where the others are.
+    target: where new files go, if not in the folder.
     """
     copies = Copies(folder, parts, target=target)
     copies.add_files(parts, {"hash UBIGINT": HASH.format("id")}, order="hash")
@@ -38,10 +38,10 @@ def parts_with_ids(database: duckdb.DuckDBPyConnection, store: Store) -> dict[st
 
 def parts_with(database: duckdb.DuckDBPyConnection, index: Iterable[Path], ids: Iterable[str]) -> set[str]:
     """Checksums of the parts that may hold a row with one of these ids."""
-    files, listed = list(index), list(ids)
-    if not files or not listed:
+    files, names = list(index), list(ids)
+    if not files or not names:
         return set()
-    hashes = database.execute(f"SELECT {HASH.format('id')} FROM (SELECT unnest(?) AS id)", [listed]).fetchall()
-    wanted = ", ".join(str(number) for (number,) in hashes)
-    rows = database.execute(f"SELECT DISTINCT source FROM {parquet(files)} WHERE hash IN ({wanted})").fetchall()
+    hashes = database.execute(f"SELECT {HASH.format('id')} FROM (SELECT unnest(?) AS id)", [names]).fetchall()
+    values = ", ".join(str(number) for (number,) in hashes)
+    rows = database.execute(f"SELECT DISTINCT source FROM {parquet(files)} WHERE hash IN ({values})").fetchall()
     return {source for (source,) in rows}

@@ -1,4 +1,4 @@
-"""Run records: one JSON file per run, written when it starts and when it ends."""
+"""Run records: one JSON file per run, written at its start and at its end."""
 
 import os
 import secrets
@@ -53,9 +53,9 @@ class StageRun(Frozen):
         """Records of earlier versions have stages only."""
         return self.step or self.stage
 
-    def total(self, what: str) -> int:
+    def total(self, counter: str) -> int:
         """One of sent, reused, failed, prompt_tokens, completion_tokens, over all roles."""
-        return sum(numbers.get(what, 0) for numbers in self.spent.values())
+        return sum(numbers.get(counter, 0) for numbers in self.spent.values())
 
 
 class RunRecord(Frozen):
@@ -76,12 +76,12 @@ class RunRecord(Frozen):
 
 
 def this_process() -> str:
-    """What tells this process from any other, as far as this host can know."""
-    return f"{socket.gethostname()} {os.getpid()} {began(os.getpid())}"
+    """Host, pid and start: what identifies this process on this host."""
+    return f"{socket.gethostname()} {os.getpid()} {process_start(os.getpid())}"
 
 
-def began(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty where it is gone or nobody can tell."""
+def process_start(pid: int) -> str:
+    """When a process began, in the kernel's ticks; empty where it is gone, or where the system does not say."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] == "Z" else fields[19]
@@ -90,16 +90,19 @@ def began(pid: int) -> str:
 
 
 def is_gone(process: str) -> bool:
-    """Whether a process of this host has ended; of another host nobody can tell."""
+    """Whether a process of this host has ended; False for a process of another host."""
     host, _, rest = process.partition(" ")
     pid, _, ticks = rest.partition(" ")
     return (
-        host == socket.gethostname() and pid.isdigit() and Path("/proc/self/stat").exists() and began(int(pid)) != ticks
+        host == socket.gethostname()
+        and pid.isdigit()
+        and Path("/proc/self/stat").exists()
+        and process_start(int(pid)) != ticks
     )
 
 
-def sweep(store: Store) -> list[RunRecord]:
-    """Mark runs whose process is gone (killed, or the machine went down); returns them."""
+def sweep_crashed_runs(store: Store) -> list[RunRecord]:
+    """Mark runs whose process is gone (killed, or the machine went down) as crashed; returns them."""
     return [
         write_run(store, run.model_copy(update={"status": "crashed", "ended_at": now(), "error": CRASHED}))
         for run in runs(store)
@@ -128,31 +131,31 @@ def new_run(flow: str, settings: dict[str, Any], job: str = "") -> RunRecord:
 
 
 def write_run(store: Store, record: RunRecord) -> RunRecord:
-    """Write a run's record. A run that starts waits while `synthmill gc` deletes, so that nothing it reuses goes."""
+    """Write a run's record. A starting run waits while `synthmill gc` deletes, so that it keeps what it will reuse."""
     with locked(sweeping_lock(store), WaitForSweep()) if record.status == "running" else nullcontext():
         write_json(store.runs / f"{record.id}.json", record.model_dump(mode="json"))
     return record
 
 
 def sweeping_lock(store: Store) -> Path:
-    """Held by `synthmill gc` from looking for runs to its last deletion, and by a run while it writes that it runs."""
+    """The lock that `synthmill gc` holds from listing runs to its last deletion; a starting run takes it, too."""
     return store.root / ".gc.lock"
 
 
 class WaitForSweep:
-    """Says once what a run waits for."""
+    """Prints once what a run waits for."""
 
-    told = False
+    printed = False
 
     def __call__(self) -> None:
-        if not self.told:
+        if not self.printed:
             print("`synthmill gc` deletes what nobody needs; waiting for it", file=sys.stderr, flush=True)
-            self.told = True
+            self.printed = True
 
 
 @contextmanager
-def recording(store: Store, record: RunRecord) -> Iterator[list[StageRun]]:
-    """Write a run's record now, and at the end with what it came to and the stages that were added to the list."""
+def record_run(store: Store, record: RunRecord) -> Iterator[list[StageRun]]:
+    """Write a run's record now, and again at the end, with its status and the stages that were added to the list."""
     write_run(store, record)
     stages: list[StageRun] = []
     status, error = "failed", ""
@@ -178,7 +181,7 @@ def runs(store: Store) -> Iterator[RunRecord]:
 
 
 def read_run(path: Path) -> RunRecord:
-    """Raises StoreError or ValueError for a damaged record, and for one that is called otherwise than its file."""
+    """Raises StoreError or ValueError for a damaged record, and for one whose id is not its file's name."""
     run = RunRecord.model_validate(read_json(path))
     if run.id != path.stem:
         raise StoreError(f"{path} is another run's record ({run.id}); delete it")
@@ -186,25 +189,25 @@ def read_run(path: Path) -> RunRecord:
 
 
 def find_run(store: Store, name: str, *, published: bool = False) -> RunRecord:
-    """By id or its beginning, `latest`, or a flow's name (its latest finished run); published: of those with a dataset.
+    """Find a run by its id or the id's beginning, `latest`, or a flow's name (its latest finished run).
 
-    Raises InputError with what there is.
+    published: only runs with a dataset. Raises InputError, which lists runs.
     """
-    there = [run for run in runs(store) if run.dataset or not published]
-    finished = [run for run in there if run.status == "finished"]
+    candidates = [run for run in runs(store) if run.dataset or not published]
+    finished = [run for run in candidates if run.status == "finished"]
     if name == "latest" and finished:
         return finished[-1]
-    named = [run for run in finished if run.flow == name] or [run for run in there if run.id.startswith(name)]
-    if named and (len({run.id for run in named}) == 1 or named[-1].flow == name):
-        return named[-1]
-    listed = ", ".join(f"{run.id} ({run.flow}, {run.status})" for run in (named or there)[-6:]) or "none yet"
+    matches = [run for run in finished if run.flow == name] or [run for run in candidates if run.id.startswith(name)]
+    if matches and (len({run.id for run in matches}) == 1 or matches[-1].flow == name):
+        return matches[-1]
+    latest = ", ".join(f"{run.id} ({run.flow}, {run.status})" for run in (matches or candidates)[-6:]) or "none yet"
     kind = "run with a dataset" if published else "run"
-    found = f"{len(named)} runs begin with {name!r}" if named else f"{store.root} has no {kind} {name!r}"
-    raise InputError(f"{found}; expected an id, its beginning, `latest` or a flow's name; there is {listed}")
+    problem = f"{len(matches)} runs begin with {name!r}" if matches else f"{store.root} has no {kind} {name!r}"
+    raise InputError(f"{problem}; expected an id, its beginning, `latest` or a flow's name; there is {latest}")
 
 
 def manifests_of(store: Store, run: RunRecord) -> dict[str, Manifest]:
-    """A run's artifacts by step, in their order; those that are gone are left out."""
+    """A run's artifacts by step, in their order, without those that are gone."""
     paths = {stage.step_id: store.manifest_path(stage.stage, stage.key) for stage in run.stages}
     return {step: read_manifest(path) for step, path in paths.items() if path.exists()}
 
@@ -219,7 +222,7 @@ def summary(record: RunRecord) -> str:
     ]
     for stage in record.stages:
         dropped = ", ".join(f"{count} {reason}" for reason, count in stage.dropped.items()) or "none"
-        numbers = [stage.total(what) for what in ("sent", "reused", "prompt_tokens", "completion_tokens")]
+        numbers = [stage.total(counter) for counter in ("sent", "reused", "prompt_tokens", "completion_tokens")]
         cells = [stage.step_id, stage.artifact, stage.rows_in, stage.rows, dropped, *numbers, stage.seconds]
         lines.append("| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells) + " |")
     if record.error:

@@ -1,11 +1,11 @@
-"""Segments: what is appended by one writer, line by line, and sealed by an index when nobody writes any more.
+"""Segments: files that one writer appends to, line by line, and that an index seals when the writer is done.
 
 A segment is lines:
 
     <crc32, 8 hex> <kind> <key, 32 hex> <JSON>\\n
 
-kind Q (what was asked: messages, sampling, schema, choice; once per segment), A (one answer to it), or R (an answer
-that had to be asked for again beside others, and was paid for: counted, never served). Lines make a segment readable by
+kind Q (the question: messages, sampling, schema, choice; once per segment), A (one answer to it), or R (a
+repeated answer, paid for beside others: its cost counts, its text is never served). Lines keep a segment readable by
 eye and by grep, and a crash can only tear the last one: a torn or damaged line is never served.
 """
 
@@ -50,7 +50,13 @@ def segment_sizes(place: Path) -> dict[str, int]:
     if not place.is_dir():
         return {place.name: place.stat().st_size} if place.is_file() else {}
     with os.scandir(place) as entries:
-        return dict(sorted((e.name, e.stat().st_size) for e in entries if e.name.endswith(SUFFIX) and e.is_file()))
+        return dict(
+            sorted(
+                (entry.name, entry.stat().st_size)
+                for entry in entries
+                if entry.name.endswith(SUFFIX) and entry.is_file()
+            )
+        )
 
 
 def segment_files(place: Path) -> list[Path]:
@@ -60,14 +66,14 @@ def segment_files(place: Path) -> list[Path]:
 
 @dataclass
 class Segment:
-    """One file of calls. fresh: answers, by key, that were scanned so far and are in no index: (offset, length)."""
+    """One file of calls. fresh: scanned answers that are in no index: key -> (offset, length)."""
 
     path: Path
     scanned: int = 0
     fresh: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
     def scan(self, spend: Spend | None = None) -> None:
-        """Find the answers from `scanned` on; spend: takes what they cost."""
+        """Find the answers from `scanned` on; their costs are added to `spend`."""
         for kind, key, offset, data in self.lines(self.scanned):
             if kind == b"A":
                 self.fresh.setdefault(key, (offset, len(data)))
@@ -88,16 +94,16 @@ class Segment:
                 offset += len(data)
 
     def seal(self) -> None:
-        """Write the index of a segment that nobody appends to any more."""
+        """Write the index of a finished segment."""
         seal_together([self.path])
 
 
 def spend_of(record: dict[str, Any]) -> Spend:
-    """What one stored answer cost, by who asked."""
+    """What one stored answer cost, under its run, stage, step, role and engine."""
     stage = str(record.get("stage", ""))
-    who = str(record.get("run", "")), stage, str(record.get("step", stage)), str(record.get("role", ""))
+    origin = str(record.get("run", "")), stage, str(record.get("step", stage)), str(record.get("role", ""))
     return {
-        (*who, str(record.get("engine", ""))): [
+        (*origin, str(record.get("engine", ""))): [
             1,
             record["prompt_tokens"],
             record["completion_tokens"],
@@ -107,13 +113,13 @@ def spend_of(record: dict[str, Any]) -> Spend:
 
 
 def seal_together(paths: Sequence[Path]) -> None:
-    """Write one index for segments that nobody appends to any more; they lie in one folder."""
+    """Write one index for finished segments of one folder."""
     spend: Spend = {}
     sizes: dict[str, int] = {}
     tables = []
     for number, path in enumerate(paths):
         segment = Segment(path)
-        sizes[path.name] = path.stat().st_size  # a torn tail, too: nobody goes on writing
+        sizes[path.name] = path.stat().st_size  # includes a torn tail: nobody appends to it
         segment.scan(spend)
         tables.append(table_of(segment.fresh, number))
     table = sorted_by_key(tables)
@@ -121,7 +127,7 @@ def seal_together(paths: Sequence[Path]) -> None:
 
 
 def sealed_sizes(runs: list[Run]) -> dict[str, int]:
-    """The segments that runs cover, with the size up to which they do."""
+    """The segments that runs cover -> the size up to which they do."""
     sizes: dict[str, int] = {}
     for run in runs:
         for name, size in run.header.segments.items():
@@ -135,12 +141,12 @@ def sealed_segments(folder: Path) -> set[str]:
     return {name for name, size in segment_sizes(folder).items() if size <= sealed.get(name, -1)}
 
 
-def seal_as_before(folder: Path) -> None:
-    """Index segments that an earlier version sealed, in its own way; where nothing can be written they are scanned."""
+def index_old_segments(folder: Path) -> None:
+    """Index segments that an earlier version sealed in its own way; in a read-only folder they are scanned instead."""
     with os.scandir(folder) as entries:
-        old = [folder / entry.name for entry in entries if entry.name.endswith(OLD_INDEX)]
+        old_indexes = [folder / entry.name for entry in entries if entry.name.endswith(OLD_INDEX)]
     with suppress(OSError, StoreError):
-        for group in groups_of([path for path in map(segment_of, sorted(old)) if path.exists()]):
+        for group in groups_of([path for path in map(segment_of, sorted(old_indexes)) if path.exists()]):
             seal_together(group)
             for path in group:
                 path.with_name(path.stem + OLD_INDEX).unlink(missing_ok=True)
@@ -151,7 +157,7 @@ def segment_of(old_index: Path) -> Path:
 
 
 def groups_of(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Segments that are sealed together: small ones, as many as make a large one."""
+    """Groups of segments to seal together, each of at most `SEAL_AT_BYTES` unless one alone is larger."""
     group: list[Path] = []
     size = 0
     for path in paths:
@@ -165,10 +171,10 @@ def groups_of(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def seal_abandoned(folder: Path) -> int:
-    """Seal the segments whose writer is gone, and merge indexes; returns how many. A live writer holds a lock."""
+    """Seal the segments whose writer is gone, merge indexes; returns how many it sealed. A live writer holds a lock."""
     if not folder.is_dir():
         return 0
-    seal_as_before(folder)
+    index_old_segments(folder)
     sealed = sealed_sizes(runs_of(folder))
     unsealed = [folder / name for name, size in segment_sizes(folder).items() if size > sealed.get(name, -1)]
     abandoned = [path for path in unsealed if is_abandoned(path)]
@@ -189,7 +195,7 @@ def is_abandoned(path: Path) -> bool:
 
 
 def spent_in(folder: Path) -> Spend:
-    """What the answers of a folder cost, by who asked: from the indexes, and from the segments that have none."""
+    """What the answers of a folder cost: from the indexes, and from the segments that have none."""
     spend: Spend = {}
     runs = runs_of(folder)
     for run in runs:

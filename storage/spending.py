@@ -1,4 +1,4 @@
-"""What was spent, as the call store has it: what a killed run was answered counts."""
+"""What a job has spent, by the call store, which also holds the answers of killed runs."""
 
 from schemas.budget import BudgetSettings, Usage, usage_of
 from storage.artifacts import Store
@@ -8,12 +8,12 @@ from storage.segments import spent_in
 
 def spent_by(store: Store, job: str, prices: BudgetSettings) -> dict[str, Usage]:
     """What all runs of a job have spent, by step."""
-    of_job = {run.id for run in runs(store) if run.job == job}
+    run_ids = {run.id for run in runs(store) if run.job == job}
     usage: dict[str, Usage] = {}
-    if not of_job:
+    if not run_ids:
         return usage
     for (run, _, step, _, engine), (calls, prompt_tokens, completion_tokens, _) in spent_in(store.calls).items():
-        if run in of_job:
-            spent = usage_of(prices, engine, int(calls), int(prompt_tokens), int(completion_tokens))
-            usage[step] = usage.get(step, Usage()).plus(spent)
+        if run in run_ids:
+            cost = usage_of(prices, engine, int(calls), int(prompt_tokens), int(completion_tokens))
+            usage[step] = usage.get(step, Usage()).plus(cost)
     return usage

@@ -1,4 +1,4 @@
-"""What paths, names and files are called in SQL that this project writes."""
+"""Paths, names and files in the SQL that this project writes."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def quoted(name: str) -> str:
 def parquet(files: Iterable[Path | str], *, filename: str = "") -> str:
     """A DuckDB table function over exactly these files; filename: a column for each row's file.
 
-    Raises StoreError for a path that DuckDB cannot be given.
+    Raises StoreError for a path that DuckDB cannot open.
     """
     paths = [str(file) for file in files]
     options = f", filename = {literal(filename)}" if filename else ""
@@ -57,7 +57,7 @@ def check_encoding(path: str) -> None:
 
 
 def insert(database: "duckdb.DuckDBPyConnection", table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, all with the keys of the first. As lists: to take an Arrow table, DuckDB imports pandas."""
+    """Insert rows, all with the keys of the first. As lists: DuckDB imports pandas for an Arrow table."""
     if rows:
         columns = ", ".join(f"unnest(${name}) AS {quoted(name)}" for name in rows[0])
         values = {name: [row[name] for row in rows] for name in rows[0]}

@@ -22,8 +22,8 @@ from schemas.errors import InputError
 from schemas.settings import SourceSettings
 from storage.artifacts import Store, read_artifact, read_dropped, read_part
 from storage.plain_files.outputs import check_out
-from storage.plain_files.rows import KNOWN
-from storage.plain_files.text_rows import TextSettings, columns_missing, text_column, texts_kind, write_marked
+from storage.plain_files.rows import KNOWN_PROMPTS
+from storage.plain_files.text_rows import TextSettings, check_columns_exist, text_column, texts_kind, write_marked
 from storage.published.rows import recall_of
 from storage.runs import StageRun, new_run
 from tasks.dedup.contamination import CleanRows
@@ -58,7 +58,7 @@ class Workshop:
 
     def known(self, files: Sequence[SourceSettings]) -> list[Source]:
         """Benchmarks, their user turns one by one."""
-        return [file_source(self.store, one, ROWS_PER_PART, KNOWN) for one in files]
+        return [file_source(self.store, one, ROWS_PER_PART, KNOWN_PROMPTS) for one in files]
 
     def earlier(self, files: Sequence[SourceSettings]) -> list[Source]:
         """Files of earlier rows, read as this file is."""
@@ -120,7 +120,7 @@ def dedup_file(
     """Mark duplicates; `out` has every row of the file, in its order, with four columns more."""
     against = [one for one in settings.against if isinstance(one, SourceSettings)]
     check_out(out, file.path, *(one.path for one in against))
-    columns_missing(file.path, [file.text_column, file.score_column, *file.within])
+    check_columns_exist(file.path, [file.text_column, file.score_column, *file.within])
     shop = Workshop("dedup", file, store, workers, ray_address)
     others = shop.earlier(against)
     steps = shop.embedded(embedder, settings.precision) if "meaning" in settings.layers else []
@@ -177,7 +177,7 @@ def decontaminate_file(
     only the clean ones.
     """
     check_out(out, file.path, *(one.path for one in settings.benchmarks))
-    columns_missing(file.path, [file.text_column])
+    check_columns_exist(file.path, [file.text_column])
     shop = Workshop("decontaminate", file, store, workers, ray_address)
     others = shop.known(settings.benchmarks)
     names = benchmark_names(settings.benchmarks)
@@ -214,7 +214,7 @@ def decontaminate_file(
 
 def show_neighbours(file: TextSettings, row: str, count: int, embedder: str, as_object: bool, store: str) -> None:
     """The rows nearest to one, with their cosine, their share of word 3-grams, and their text. Raises InputError."""
-    columns_missing(file.path, [file.text_column])
+    check_columns_exist(file.path, [file.text_column])
     shop = Workshop("neighbours", file, store, 0, None)
     texts, _ = shop.make(shop.embedded(embedder), (), {})
     frame = pl.DataFrame(read_artifact(shop.store, texts, ("id", "name", "place", "text")))

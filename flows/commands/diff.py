@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.commands.look import open_store
-from flows.terminal.tables import plain, shortened, table
+from flows.terminal.tables import format_value, shortened, table
 from schemas.errors import InputError
 from storage.artifacts import Store
 from storage.published.folder import Dataset, as_message, read_dataset
@@ -72,7 +72,7 @@ NUMBERS = ("rows before", "rows after", "dropped before", "dropped after")
 
 
 def told(value: Any) -> str:
-    return MISSING if value is None else value if isinstance(value, str) else plain(value)
+    return MISSING if value is None else value if isinstance(value, str) else format_value(value)
 
 
 def difference(store: Store, one: RunRecord, other: RunRecord) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from schemas.errors import InputError
 from schemas.export_settings import ExportSettings
 from schemas.hashing import content_hash
 from storage.artifacts import Store
-from storage.files import locked, scratch
+from storage.files import locked, scratch_folder
 from storage.plain_files.lines import HUB
 from storage.published.folder import CARD, Dataset, card_for, files_of, is_ours, marker_of, read_dataset, write_dataset
-from storage.published.formats import formatted
-from storage.published.hub import Target, planned, push
+from storage.published.formats import format_tables
+from storage.published.hub import Target, plan_push, push
 from storage.published.leaks import check_no_secret
 from storage.published.provenance import public_file
 from storage.published.splits import split_by_prompt
@@ -49,7 +49,7 @@ def export(asked: ExportSettings, dry_run: bool = False) -> dict[str, Any]:
         print_kept(kept)
         print(f"{dataset.rows:,} rows -> {to}", file=sys.stderr)
         return told
-    with scratch(store.root, "export") as folder:
+    with scratch_folder(store.root, "export") as folder:
         write_dataset(folder, dataset, card)
         if not on_hub:
             list_files(folder, {})
@@ -75,7 +75,7 @@ def prepared(store: Store, run: RunRecord, asked: ExportSettings) -> tuple[Datas
     The run may be another version's: its settings are taken as they were written, not as today's.
     """
     made = read_dataset(store.root / "datasets" / Path(run.dataset).name)
-    tables, files = formatted(split_by_prompt(made.tables, asked.test), asked.formats)
+    tables, files = format_tables(split_by_prompt(made.tables, asked.test), asked.formats)
     beside = {name: public_file(name, data) for name, data in made.files.items() if isinstance(data, bytes)}
     beside[CONFIG] = config_file(yaml.safe_load(beside[CONFIG]) if CONFIG in beside else run.settings)
     page = report_page(store, run, made).encode()
@@ -152,7 +152,7 @@ def target_of(run: RunRecord, asked: ExportSettings) -> Target:
 
 def list_changes(folder: Path, run: RunRecord, asked: ExportSettings) -> None:
     """What a push would do; raises InputError as it would."""
-    changes = planned(folder, target_of(run, asked))
+    changes = plan_push(folder, target_of(run, asked))
     list_files(folder, {**dict.fromkeys(changes.sent, "send"), **dict.fromkeys(changes.same, "same")})
     for name in changes.deleted:
         print(f"deleted on the Hub: {name}")

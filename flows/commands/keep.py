@@ -17,7 +17,7 @@ from storage.artifacts import Store
 from storage.files import locked, sweep_lock
 from storage.keeping import Fault, Garbage, garbage, verify
 from storage.migrating import migrate
-from storage.runs import runs, sweep, sweeping_lock
+from storage.runs import runs, sweep_crashed_runs, sweeping_lock
 
 
 def check(place: Path) -> None:
@@ -58,7 +58,7 @@ def sweep_out(place: Path, days: float, delete: bool) -> None:
 def mark_crashed(store: Store) -> None:
     """Note which runs were killed; in a store that cannot be written they stay as they are."""
     with suppress(StoreError):
-        for run in sweep(store):
+        for run in sweep_crashed_runs(store):
             print(f"run {run.id} ({run.flow}) was killed: {run.error}", file=sys.stderr)
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from rich.text import Text
 
-from flows.terminal.tables import CELL, NUMBERS, plain, shortened, table
+from flows.terminal.tables import CELL, NUMBERS, format_value, shortened, table
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from storage.artifacts import Store, read_dropped, read_manifest, read_part
@@ -39,11 +39,11 @@ def open_store(place: Path) -> Store:
 
 def show_list(place: Path) -> None:
     """Every run and every artifact. Lines are printed plainly: a table of rich takes seconds for ten thousand."""
-    from storage.catalog import ask, opened
+    from storage.catalog import open_catalog, run_sql
 
-    with opened(open_store(place), calls=False) as catalog:
-        runs = ask(catalog, RUNS)[1]
-        artifacts = ask(catalog, ARTIFACTS)[1]
+    with open_catalog(open_store(place), calls=False) as catalog:
+        runs = run_sql(catalog, RUNS)[1]
+        artifacts = run_sql(catalog, ARTIFACTS)[1]
     print_columns(("run", "flow", "status", "calls", "tokens"), runs)
     print_columns(("artifact", "rows in", "rows", "dropped", "made"), artifacts)
 
@@ -65,9 +65,9 @@ def print_columns(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None
 
 def find_artifact(store: Store, name: str) -> tuple[Manifest, list[str]] | None:
     """By reference, by key or its beginning, or by stage (the latest); with the names of what it was made from."""
-    from storage.catalog import opened
+    from storage.catalog import open_catalog
 
-    with opened(store, calls=False) as catalog:
+    with open_catalog(store, calls=False) as catalog:
         row = catalog.execute(
             "SELECT stage, key FROM artifacts WHERE artifact = $name OR stage = $name "
             "OR (length($name) >= 6 AND starts_with(key, $name)) ORDER BY made_at DESC LIMIT 1",
@@ -145,7 +145,8 @@ def show_query(place: Path, sql: str, as_csv: bool) -> None:
 
     columns, rows = query(open_store(place), sql)
     cells = [
-        ["" if value is None else value if isinstance(value, str) else plain(value) for value in row] for row in rows
+        ["" if value is None else value if isinstance(value, str) else format_value(value) for value in row]
+        for row in rows
     ]
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")

@@ -214,14 +214,14 @@ def pairs(
     from flows.commands.pairs import pair_file
     from schemas.cut_settings import CutSettings
     from schemas.settings import read_settings
-    from storage.plain_files.pools import Names
+    from storage.plain_files.pools import ColumnNames
 
     said = click.get_current_context().get_parameter_source
     chosen = {name: value for name, value in given.items() if said(name) == ParameterSource.COMMANDLINE}
     if "thresholds" in chosen:
         chosen["thresholds"] = str(chosen["thresholds"])
     settings = read_settings(CutSettings, None, chosen)
-    names = Names(prompt_id_column, prompt_column, answer_column, reward_column)
+    names = ColumnNames(prompt_id_column, prompt_column, answer_column, reward_column)
     pair_file(source, out, settings, names, leave_out, length_control, save_thresholds, explain, as_object)
 
 
@@ -287,7 +287,7 @@ def score(
     from flows.commands.score import score_file
     from schemas.scorer_settings import ScorerSettings
     from schemas.settings import read_settings
-    from storage.plain_files.pools import Names
+    from storage.plain_files.pools import ColumnNames
 
     settings = {name: value for name, value in given.items() if value not in (None, False)}
     if weight:
@@ -295,7 +295,7 @@ def score(
     if rubric:
         settings["rubric"] = read_yaml(rubric) or {}
     found = read_settings(ScorerSettings, None, {"spec": scorer, **settings})
-    names = Names(prompt_id_column, prompt_column, answer_column)
+    names = ColumnNames(prompt_id_column, prompt_column, answer_column)
     score_file(source, out, found, engine, concurrency, embedder, names, store, seed, workers, ray_address, retry_lost)
 
 

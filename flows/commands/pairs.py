@@ -20,7 +20,7 @@ from schemas.progress import Progress
 from storage.files import write_json
 from storage.plain_files.outputs import check_out, write_rows
 from storage.plain_files.pool_rows import MESSAGES
-from storage.plain_files.pools import Names, PoolFile, ahead, over
+from storage.plain_files.pools import ColumnNames, PoolFile, prefetch, read_pools
 from tasks.cuts.guards import Known, PoolFacts, counted
 from tasks.cuts.pair_limits import fixed_limits, in_own_unit
 from tasks.cuts.pool_pairs import quantiles_of, token_counter, with_rewards
@@ -36,7 +36,7 @@ def pair_file(
     source: str,
     out: Path,
     settings: CutSettings,
-    names: Names,
+    names: ColumnNames,
     leave_out: Sequence[str] = (),
     length_control: bool = False,
     save_thresholds: Path | None = None,
@@ -56,7 +56,7 @@ def pair_file(
     fixed = fixed_limits(settings)
     count = token_counter(settings)
     file, beside = PoolFile(source, names), out.resolve().parent
-    known = over(file, learned, beside) if leave_out or length_control else None
+    known = read_pools(file, learned, beside) if leave_out or length_control else None
 
     def work(tables: Iterator[pa.Table]) -> tuple[Cutting, int, Thresholds | None]:
         cutting = Cutting(settings, file.reward, count, known, leave_out, length_control)
@@ -65,7 +65,7 @@ def pair_file(
         with TemporaryDirectory(dir=beside, prefix=".pairs-") as folder:
             return cutting, *filtered(cutting, tables, Path(folder) / "pairs.arrow", out, fixed, Path(source).name)
 
-    cutting, made, limits = over(file, work, beside)
+    cutting, made, limits = read_pools(file, work, beside)
     if save_thresholds and limits and not limits.pairs:
         raise InputError(f"{source} gave no pair, so no limits could be fitted; {save_thresholds} was not written")
     if save_thresholds and limits:
@@ -146,7 +146,7 @@ def written(out: Path, parts: Iterator[pa.Table], settings: CutSettings) -> int:
     first = next(parts, None)
     if first is None:
         first = no_pairs(settings)
-    return write_rows(out, first.schema, chain([first], ahead(parts)))
+    return write_rows(out, first.schema, chain([first], prefetch(parts)))
 
 
 def as_conversations(pairs: pa.Table) -> pa.Table:
@@ -178,7 +178,7 @@ def filtered(
     first = no_pairs(settings) if first is None else first
     seen: list[tuple[Any, ...]] = []
     with pa.ipc.new_file(spill, first.schema) as writer:
-        for pairs in chain([first], ahead(parts)):
+        for pairs in chain([first], prefetch(parts)):
             seen.append(tuple(pairs[name].to_numpy() for name in ("rejected_reward", "rejected_length", "margin")))
             writer.write_table(pairs)
     metrics = dict(zip(LIMITS, map(np.concatenate, zip(*seen, strict=True)), strict=True))

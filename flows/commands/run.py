@@ -42,7 +42,7 @@ def run_flow(flow: str, settings: RunSettings, *, dry_run: bool, preview: int | 
 
 
 def run_under_prefect(flow: str, planned: Plan) -> None:
-    from flows.serving.server import prefect_server, shown
+    from flows.serving.server import prefect_server, without_credentials
 
     settings = planned.settings
     print("starting Prefect" + ("" if settings.workers == 0 else " and Ray") + " ...", file=sys.stderr, flush=True)
@@ -62,7 +62,7 @@ def run_under_prefect(flow: str, planned: Plan) -> None:
                 if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
                     raise
                 said = "" if isinstance(error, RuntimeError) else f" ({error})"
-                where = shown(str(PREFECT_API_URL.value()))
+                where = without_credentials(str(PREFECT_API_URL.value()))
                 raise EngineError(
                     f"Prefect's server at {where} does not answer as one does{said}; what is made is kept, run the "
                     "same command again to continue"

@@ -22,7 +22,7 @@ from schemas.settings import EngineSettings, read_settings
 from storage.artifacts import Store, read_part
 from storage.plain_files.lines import lines_of
 from storage.plain_files.outputs import check_out, write_grown
-from storage.plain_files.pools import Names, PoolFile
+from storage.plain_files.pools import ColumnNames, PoolFile
 from storage.runs import StageRun, new_run
 from tasks.engines.engine import resolve
 from tasks.generators.pool_source import REWARD, ingest_pools
@@ -43,7 +43,7 @@ def score_file(
     engine: str | None,
     concurrency: int,
     embedder: str,
-    names: Names,
+    names: ColumnNames,
     store: str,
     seed: int,
     workers: int,

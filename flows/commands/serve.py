@@ -1,6 +1,6 @@
 """`synthmill serve`: a Prefect server with its page, a work pool, every deployment, and a worker; until `--stop`.
 
-Everything of it lies in `.prefect/` of the folder it was started in; commands that run there use that server.
+All its files lie in `.prefect/` of the folder it was started in; commands that run there use that server.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from flows.serving.server import STATE, wait_for
 from flows.terminal.quiet import TELEMETRY_OFF
 from schemas.errors import EngineError, InputError
 from storage.files import write_json, write_text
-from storage.runs import began
+from storage.runs import process_start
 
 POOL = "local"
 STOP_S = 20
@@ -56,23 +56,23 @@ def serve(port: int) -> None:
         "PREFECT_RUNNER_HEARTBEAT_FREQUENCY": "30",
     }
     processes: dict[str, subprocess.Popen[bytes]] = {}
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended below
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # `except` below ends what was started
     try:
         print("starting a Prefect server ...", file=sys.stderr, flush=True)
         server = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
-        processes["server"] = start(server, environment, home / "server.log")
+        processes["server"] = start_prefect(server, environment, home / "server.log")
         wait_for(f"{url}/health", processes["server"])
         print("deploying ...", file=sys.stderr, flush=True)
-        once(("work-pool", "create", POOL, "--type", "process", "--overwrite"), environment)
-        once(("work-pool", "set-concurrency-limit", POOL, "1"), environment)
-        once(("deploy", "--all", "--prefect-file", str(write_deployments(home))), environment)
+        run_prefect(("work-pool", "create", POOL, "--type", "process", "--overwrite"), environment)
+        run_prefect(("work-pool", "set-concurrency-limit", POOL, "1"), environment)
+        run_prefect(("deploy", "--all", "--prefect-file", str(write_deployments(home))), environment)
         watch_for_zombies(url)
-        processes["worker"] = start(("worker", "start", "--pool", POOL), environment, home / "worker.log")
-        pids = {name: [process.pid, began(process.pid)] for name, process in processes.items()}
+        processes["worker"] = start_prefect(("worker", "start", "--pool", POOL), environment, home / "worker.log")
+        pids = {name: [process.pid, process_start(process.pid)] for name, process in processes.items()}
         write_json(STATE, {"url": url, "processes": pids})
     except BaseException:
         for process in processes.values():
-            end(process.pid, began(process.pid))
+            end_process_group(process.pid, process_start(process.pid))
         raise
     print(f"page     http://127.0.0.1:{port}/deployments\nlogs     {home}\nend it   synthmill serve --stop")
 
@@ -101,7 +101,7 @@ def ad_hoc(known: Method) -> dict[str, Any]:
 
 
 def processes_served() -> dict[str, tuple[int, str]]:
-    """The worker and the server that were started from here, with when each began."""
+    """(pid, start in ticks) of the worker and the server that were started from this folder."""
     try:
         state = json.loads(STATE.read_bytes())["processes"]
         return {name: (int(state[name][0]), str(state[name][1])) for name in ("worker", "server")}
@@ -110,23 +110,23 @@ def processes_served() -> dict[str, tuple[int, str]]:
 
 
 def served_url() -> str:
-    """Where the server is, if all that was started from here still runs."""
-    served = processes_served()
-    running = bool(served) and all(began(pid) == ticks for pid, ticks in served.values())
+    """The server's URL, if the worker and the server that were started from this folder still run."""
+    processes = processes_served()
+    running = bool(processes) and all(process_start(pid) == ticks for pid, ticks in processes.values())
     return str(json.loads(STATE.read_bytes())["url"]) if running else ""
 
 
 def stop() -> None:
-    """End what `serve` started here, and nothing else."""
-    if not (served := processes_served()):
+    """End what `serve` started in this folder, and nothing else."""
+    if not (processes := processes_served()):
         print("nothing is served from here")
-    for name, (pid, ticks) in served.items():
-        print(f"{name}: {'ended' if end(pid, ticks) else 'was gone'}")
+    for name, (pid, ticks) in processes.items():
+        print(f"{name}: {'ended' if end_process_group(pid, ticks) else 'was gone'}")
     STATE.unlink(missing_ok=True)
 
 
-def start(command: Sequence[str], environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
-    """A Prefect command of its own session, its words in a file."""
+def start_prefect(command: Sequence[str], environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    """Start a Prefect command in a session of its own, its output in a log file."""
     with log.open("ab") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "prefect", *command],
@@ -138,19 +138,19 @@ def start(command: Sequence[str], environment: dict[str, str], log: Path) -> "su
         )
 
 
-def once(command: Sequence[str], environment: dict[str, str]) -> None:
-    """A Prefect command that ends. Raises EngineError with what it said."""
-    done = subprocess.run(
+def run_prefect(command: Sequence[str], environment: dict[str, str]) -> None:
+    """Run a Prefect command to its end. Raises EngineError with its output."""
+    completed = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", *command], env=environment, capture_output=True, text=True
     )
-    if done.returncode:
-        said = " ".join(f"{done.stdout} {done.stderr}".split())[-400:]
-        raise EngineError(f"prefect {' '.join(command)} failed: {said}")
+    if completed.returncode:
+        output = " ".join(f"{completed.stdout} {completed.stderr}".split())[-400:]
+        raise EngineError(f"prefect {' '.join(command)} failed: {output}")
 
 
-def end(pid: int, ticks: str) -> bool:
-    """End a process group of ours, first kindly; False where it was gone."""
-    if not pid or began(pid) != ticks:
+def end_process_group(pid: int, ticks: str) -> bool:
+    """End a process group, first with SIGTERM, then with SIGKILL; False where it was gone."""
+    if not pid or process_start(pid) != ticks:
         return False
     for number, seconds in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, 5)):
         with suppress(ProcessLookupError):
@@ -159,14 +159,14 @@ def end(pid: int, ticks: str) -> bool:
         while time.monotonic() < until:
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
-            if began(pid) != ticks:
+            if process_start(pid) != ticks:
                 return True
             time.sleep(0.1)
     return True
 
 
 def watch_for_zombies(url: str) -> None:
-    """An automation of the server: a run whose heartbeat stops without an end has crashed."""
+    """Create an automation on the server: a run whose heartbeat stops before its end is marked as crashed."""
     from prefect.automations import Automation
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState

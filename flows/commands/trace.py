@@ -5,17 +5,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from flows.terminal.tables import plain, shortened
+from flows.terminal.tables import format_value, shortened
 from schemas.errors import InputError
 from storage.artifacts import Store
-from storage.lineage import Call, Step, way_of
+from storage.lineage import Call, Step, lineage_of
 
 FIELD, ASKED = 400, 300
 
 
 def show_way(store: Store, row_id: str) -> None:
     """Raises InputError where no artifact has such a row."""
-    steps, drops = way_of(store, row_id)
+    steps, drops = lineage_of(store, row_id)
     if not steps and not drops:
         raise InputError(
             f"{store.root} has no artifact and no row {row_id!r}; `synthmill ls` shows artifacts, and every exported "
@@ -42,7 +42,7 @@ def show_step(console: Console, step: Step, told: dict[str, Any]) -> None:
     for name, value in step.row.items():
         if name in ("id", "parent_id") or value in (None, "", []) or told.get(name) == value:
             continue
-        said = value if isinstance(value, str) else plain(value)
+        said = value if isinstance(value, str) else format_value(value)
         console.print(Text.assemble((f"  {name}: ", "cyan"), shortened(said, FIELD)))
     for call in step.calls:
         show_call(console, call)

@@ -7,7 +7,7 @@ from flows.making.plan import Source, chain, file_source, open_store
 from schemas.dedup_settings import LAYERS, PUBLISHED, Layer, PublishSettings
 from schemas.settings import SourceSettings
 from storage.artifacts import Store, read_manifest
-from storage.plain_files.rows import KNOWN, read_prompts
+from storage.plain_files.rows import KNOWN_PROMPTS, read_prompts
 from storage.runs import runs
 from tasks.dedup.contamination import Contamination
 from tasks.dedup.duplicates import Duplicates
@@ -30,7 +30,7 @@ class Cleaning:
         self.key = stages[-1].key
 
     def read(self, store: Store, file: SourceSettings) -> Source:
-        source = file_source(store, file, KNOWN_PER_PART, KNOWN)
+        source = file_source(store, file, KNOWN_PER_PART, KNOWN_PROMPTS)
         self.sources.append(source)
         return source
 
@@ -79,7 +79,9 @@ def clean(
         embedded = chain({}, made.key, stage)
         made.stages += embedded
         vectors = embedded[-1].key
-    against = [(KNOWN.stage, made.read(store, one).key) for one in dedup.against if isinstance(one, SourceSettings)]
+    against = [
+        (KNOWN_PROMPTS.stage, made.read(store, one).key) for one in dedup.against if isinstance(one, SourceSettings)
+    ]
     if PUBLISHED in dedup.against:
         against += published(store, flow, unique.name, made.key)
     rules = dedup.model_dump(include={"threshold", "jaccard", "recall", "sample"})

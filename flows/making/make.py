@@ -24,7 +24,7 @@ from flows.making.plan import Plan
 from flows.making.session import workers_of
 from flows.pages.card import publishable
 from flows.pages.report import write_report
-from flows.serving.telling import LAST_WORD_S, Telling, in_background
+from flows.serving.telling import LAST_WORD_S, PrefectProgress, in_background
 from flows.terminal.progress import Reporter
 from flows.terminal.quiet import TELEMETRY_OFF
 from flows.terminal.stopping import STOP, take_over
@@ -36,7 +36,7 @@ from storage.artifacts import Store, read_dropped
 from storage.catalog import rebuild
 from storage.files import locked
 from storage.published.folder import write_dataset
-from storage.runs import RunRecord, StageRun, new_run, now, runs, summary, sweep, write_run
+from storage.runs import RunRecord, StageRun, new_run, now, runs, summary, sweep_crashed_runs, write_run
 from tasks.engines.engine import engine_name
 from tasks.running.guard import guarded
 from tasks.running.in_process import InProcess
@@ -83,7 +83,7 @@ def make_stage(
 ) -> tuple[Manifest, StageRun]:
     """Make one stage's artifact, or find it made; what this run spent on it comes beside the manifest."""
     started = time.monotonic()
-    tell = Telling(name)
+    tell = PrefectProgress(name)
     tell(0.0, f"{source.rows} rows in")
     engines = {role: engine_name(settings) for role, settings in planned.roles.items()}
 
@@ -210,7 +210,7 @@ def make_steps(
 
 def mark_crashed(store: Store) -> None:
     """Runs that were killed, here and on Prefect's page, where they would run for ever."""
-    for run in sweep(store):
+    for run in sweep_crashed_runs(store):
         print(f"run {run.id} ({run.flow}) was killed; what it was answered is used", file=sys.stderr, flush=True)
         if run.flow_run:
             with suppress(Exception), get_client(sync_client=True) as client:  # another server's, perhaps

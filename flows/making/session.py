@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from flows.terminal.stopping import STOP, working
 from schemas.errors import SynthmillError
 from storage.artifacts import Store
-from storage.runs import RunRecord, StageRun, recording
+from storage.runs import RunRecord, StageRun, record_run
 from storage.segments import seal_abandoned
 from tasks.running.in_process import InProcess
 from tasks.running.limits import NO_LIMITS, RunLimits
@@ -46,7 +46,7 @@ def session(
     """A command's run: its workers, and the list that takes what each step came to."""
     with (
         working(),
-        recording(store, record) as steps,
+        record_run(store, record) as steps,
         workers_of(store, record.id, workers, ray_address) as pool,
     ):
         yield pool, steps

@@ -16,7 +16,7 @@ from storage.artifacts import Store
 from storage.published.card_metadata import metadata
 from storage.published.cards import BEGIN, END
 from storage.published.folder import Dataset, Table, as_message
-from storage.published.provenance import MadeFrom, made_from, public_engine, public_settings
+from storage.published.provenance import DatasetSource, public_engine, public_settings, sources_of
 from storage.published.row_streams import RowStream
 from storage.published.rows import compared
 from tasks.texts.languages import language_of
@@ -46,7 +46,7 @@ def with_card(
     """A dataset with its facts, and its card. settings: as the run's record holds them, perhaps another version's;
     more: place (where it will be loaded from), run, parted (split by prompt), license.
     """
-    sources = list(made_from(settings))
+    sources = list(sources_of(settings))
     artifacts = {stage: manifest.key for stage, manifest in made.items()}
     facts = {
         "flow": flow,
@@ -64,7 +64,7 @@ def card(
     dataset: Dataset,
     made: Made,
     settings: Mapping[str, Any],
-    sources: Sequence[MadeFrom],
+    sources: Sequence[DatasetSource],
     *,
     place: str = HERE,
     run: str = "",

@@ -1,6 +1,6 @@
-"""A Prefect server for one command, when no other is configured: quiet, ours alone, gone when we are.
+"""A private Prefect server for one command, when no other is configured; it ends with the command.
 
-Prefect would start one by itself, but that one survives a killed parent and dies before us on Ctrl-C.
+Prefect's own temporary server outlives a killed parent, and dies before us on Ctrl-C.
 """
 
 import json
@@ -23,14 +23,14 @@ from tasks.running.guard import guarded
 
 START_TIMEOUT_S = 120
 REACH_S = 10
-STARTS = 5  # again, where it dies
+STARTS = 5  # restarts of a server that dies
 STATE = Path(".prefect/serve.json")
 """What `synthmill serve` has running in this folder."""
 
 
 @contextmanager
 def prefect_server() -> Iterator[None]:
-    """Have a Prefect API for the duration: the configured one, the one served from here, else one of our own."""
+    """Provide a Prefect API: the configured one, that of `synthmill serve` in this folder, else one of our own."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     if configured := PREFECT_API_URL.value():
@@ -58,29 +58,31 @@ def prefect_server() -> Iterator[None]:
 
 @contextmanager
 def kept_alive(command: Sequence[str], environment: Mapping[str, str], health: str) -> Iterator[None]:
-    """A server, once it answers; where it dies later it is started again, and Prefect's clients wait for it."""
+    """Start a server and wait until it answers. A thread restarts it when it dies; Prefect's clients wait for that."""
 
     def start() -> "subprocess.Popen[bytes]":
-        none = subprocess.DEVNULL
-        return subprocess.Popen(command, env=environment, stdin=none, stdout=none, stderr=none, start_new_session=True)
+        devnull = subprocess.DEVNULL
+        return subprocess.Popen(
+            command, env=environment, stdin=devnull, stdout=devnull, stderr=devnull, start_new_session=True
+        )
 
     def keep() -> None:
         for _ in range(STARTS):
             servers[-1].wait()
-            with turn:
+            with lock:
                 if ending.is_set():
                     return
                 print("Prefect's server died; starting it again", file=sys.stderr, flush=True)
                 servers.append(start())
 
     servers = [start()]
-    ending, turn = threading.Event(), threading.Lock()
+    ending, lock = threading.Event(), threading.Lock()
     try:
         wait_for(health, servers[0])
         threading.Thread(target=keep, name="synthmill-prefect", daemon=True).start()
         yield
     finally:
-        with turn:
+        with lock:
             ending.set()
         servers[-1].terminate()
         try:
@@ -90,7 +92,7 @@ def kept_alive(command: Sequence[str], environment: Mapping[str, str], health: s
 
 
 def check_reached(url: str) -> None:
-    """Raises EngineError where nobody answers; what is said, and with which certificate, is Prefect's business."""
+    """Raises EngineError where no server answers. Any HTTP answer will do; certificate errors are left to Prefect."""
     try:
         urlopen(f"{url}/health", timeout=REACH_S).close()
     except HTTPError:
@@ -99,13 +101,13 @@ def check_reached(url: str) -> None:
         reason = getattr(error, "reason", error)
         if not isinstance(reason, ssl.SSLError):
             raise EngineError(
-                f"Prefect's server at {shown(url)} does not answer ({reason}); start it, or unset PREFECT_API_URL for "
-                "one of this command's own"
+                f"Prefect's server at {without_credentials(url)} does not answer ({reason}); start it, or unset "
+                "PREFECT_API_URL for one of this command's own"
             ) from error
 
 
-def shown(url: str) -> str:
-    """An address without who asks."""
+def without_credentials(url: str) -> str:
+    """An address without its user name and password."""
     return re.sub(r"//[^/]*@", "//", url)
 
 

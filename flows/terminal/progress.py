@@ -14,13 +14,13 @@ Cost = Callable[[Mapping[str, Mapping[str, int]]], float]
 
 class Reporter:
     """`with Reporter("answers", rows=200) as report: report(progress)`; rows, rate, tokens and time left. rows: 0 where
-    nobody knows how many will come. cost: money, of what was spent by role.
+    their number is unknown. cost: money for what each role spent.
     """
 
     def __init__(self, stage: str, rows: int, quiet: bool = False, cost: Cost = lambda _: 0.0) -> None:
         self.stage, self.rows, self.quiet, self.cost = stage, rows, quiet, cost
         self.latest = Progress()
-        self._started = self._told = time.monotonic()
+        self._started = self._printed_at = time.monotonic()
         self._bar: Any = None
 
     def __enter__(self) -> "Reporter":
@@ -29,18 +29,18 @@ class Reporter:
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bars
 
-            columns = [TextColumn("{task.description:<16}"), BarColumn(30), TextColumn("{task.fields[said]}")]
+            columns = [TextColumn("{task.description:<16}"), BarColumn(30), TextColumn("{task.fields[line]}")]
             self._bar = Bars(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
-            self._bar.add_task(self.stage, total=self.rows or None, said="")
+            self._bar.add_task(self.stage, total=self.rows or None, line="")
         return self
 
     def __call__(self, progress: Progress) -> None:
         self.latest = progress
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=progress.rows, said=self.line())
-        elif not self.quiet and time.monotonic() - self._told >= LINE_EVERY_S:
-            self._told = time.monotonic()
+            self._bar.update(self._bar.task_ids[0], completed=progress.rows, line=self.line())
+        elif not self.quiet and time.monotonic() - self._printed_at >= LINE_EVERY_S:
+            self._printed_at = time.monotonic()
             print(f"{self.stage}: {self.line()}", file=sys.stderr, flush=True)
 
     def __exit__(
@@ -53,33 +53,36 @@ class Reporter:
 
     def line(self) -> str:
         """`120 of 200 rows, 3 dropped, 480 calls (20 reused), 96,000 tokens, 12.3 rows/s, 6 s left`."""
-        now, seconds = self.latest, max(1e-6, time.monotonic() - self._started)
+        latest, seconds = self.latest, max(1e-6, time.monotonic() - self._started)
         sent, reused, tokens = (
-            sum(n.get(what, 0) for n in now.spent.values()) for what in ("sent", "reused", "completion_tokens")
+            sum(counts.get(counter, 0) for counts in latest.spent.values())
+            for counter in ("sent", "reused", "completion_tokens")
         )
-        rate = now.rows / seconds
-        parts = [f"{now.rows:,} of {self.rows:,} rows" if self.rows else f"{now.rows:,} rows"]
-        if now.dropped:
-            parts.append(f"{now.dropped:,} dropped")
+        rate = latest.rows / seconds
+        parts = [f"{latest.rows:,} of {self.rows:,} rows" if self.rows else f"{latest.rows:,} rows"]
+        if latest.dropped:
+            parts.append(f"{latest.dropped:,} dropped")
         if sent or reused:
             parts.append(f"{sent:,} calls" + (f" ({reused:,} reused)" if reused else ""))
             parts.append(f"{tokens:,} tokens")
-        if money := self.cost(now.spent):
+        if money := self.cost(latest.spent):
             parts.append(f"{money:,.2f} spent")
         parts.append(f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min")
-        if now.rows and now.rows < self.rows:
-            parts.append(f"{duration((self.rows - now.rows) / rate)} left")
-        elif now.rows:
-            parts.append(duration(seconds))
-        parts += [f"{engine} has not answered for {duration(silent)}" for engine, silent in now.silent_s.items()]
+        if latest.rows and latest.rows < self.rows:
+            parts.append(f"{format_duration((self.rows - latest.rows) / rate)} left")
+        elif latest.rows:
+            parts.append(format_duration(seconds))
+        parts += [
+            f"{engine} has not answered for {format_duration(silent)}" for engine, silent in latest.silent_s.items()
+        ]
         return ", ".join(parts)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as people say them: 42 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600} h {total % 3600 // 60} min"

@@ -1,4 +1,4 @@
-"""What is switched off unless the user has set it: telemetry everywhere, chatter on the command line."""
+"""Environment variables that we set unless the user has: telemetry off everywhere, chatter off on the command line."""
 
 TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",

@@ -10,7 +10,7 @@ from types import FrameType
 from tasks.running.guard import guarded
 
 STOP = threading.Event()
-"""Set by the first signal: what is in flight is received and stored, then the run ends, resumable."""
+"""Set by the first signal: the run receives and stores what is in flight, then ends, resumable."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TAKEN_OVER = threading.Event()
@@ -18,37 +18,37 @@ TAKEN_OVER = threading.Event()
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Drain on signals while the work goes on; afterwards they mean what they meant before, and no stop is pending."""
+    """Drain on signals inside this block; afterwards the earlier handlers are back, and no stop is pending."""
     if TAKEN_OVER.is_set() or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     TAKEN_OVER.set()
     take_over()
     try:
         yield
     finally:
         TAKEN_OVER.clear()
-        for number, answer in before.items():
-            signal.signal(number, answer or signal.SIG_DFL)
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
         STOP.clear()
 
 
 @contextmanager
 def working() -> Iterator[None]:
-    """Whatever makes something does it in here: no process is left behind, signals drain, and afterwards this process
-    is as it was.
+    """Every command that makes artifacts works inside this block: it leaves no process behind, and signals drain it.
+    Afterwards this process is as it was.
     """
     with guarded(), stoppable():
         yield
 
 
 def take_over() -> None:
-    """Take over the signals, in the main thread; again where a library has replaced our answer to them."""
+    """Install our signal handlers, in the main thread; call it again after a library has replaced them."""
     if not TAKEN_OVER.is_set():
         return
 
-    def ask(_number: int, _frame: FrameType | None) -> None:
+    def drain_or_interrupt(_number: int, _frame: FrameType | None) -> None:
         if STOP.is_set():
             raise KeyboardInterrupt
         STOP.set()
@@ -57,4 +57,4 @@ def take_over() -> None:
         )
 
     for number in SIGNALS:
-        signal.signal(number, ask)
+        signal.signal(number, drain_or_interrupt)

@@ -15,15 +15,15 @@ def table(*columns: str, numbers: Sequence[str] = NUMBERS) -> Any:
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        right = column in numbers
-        whole = right or column in ("stage", "run", "artifact", "made", "status")
-        made.add_column(Text(column), justify="right" if right else "left", overflow="fold", no_wrap=whole)
-    return made
+        is_number = column in numbers
+        no_wrap = is_number or column in ("stage", "run", "artifact", "made", "status")
+        grid.add_column(Text(column), justify="right" if is_number else "left", overflow="fold", no_wrap=no_wrap)
+    return grid
 
 
-def plain(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Numbers as they are (fractions to four places), lists and structs as JSON."""
     import orjson
 
@@ -32,6 +32,6 @@ def plain(value: Any) -> str:
     return orjson.dumps(value, default=str).decode() if isinstance(value, dict | list) else str(value)
 
 
-def shortened(text: str, most: int) -> str:
+def shortened(text: str, length: int) -> str:
     text = one_line(text)
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= length else text[: length - 1] + "…"

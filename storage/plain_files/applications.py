@@ -28,30 +28,30 @@ ROLES: Mapping[str, str] = {name: role for name, role in SPELLINGS.items() if ro
 
 
 def read_application(path: Path) -> tuple[Application, dict[str, str]]:
-    """Read and check an application; with it, where its world is: {FILE.py:CLASS@HASH: file}. Raises InputError.
+    """Read and check an application, and find the file of its world: {FILE.py:CLASS@HASH: file}. Raises InputError.
 
-    The files it names lie beside it, or have absolute paths.
+    File names in it are relative to its folder, or absolute.
     """
     import yaml
 
     path = path.expanduser()
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
             f"{path} is not there; expected an application file, for instance examples/dialogues/shell.yaml"
         ) from error
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path} is not valid YAML or JSON: {' '.join(str(error).split())}") from error
-    if not isinstance(given, dict) or "prompt" not in given:
+    if not isinstance(document, dict) or "prompt" not in document:
         raise InputError(f"{path} has no `prompt`; expected an application such as examples/dialogues/shell.yaml")
     folder = path.parent.resolve()
-    if unknown := [name for name in given if not isinstance(name, str) or name in ("id", "parent_id", "turns")]:
+    if unknown := [name for name in document if not isinstance(name, str) or name in ("id", "parent_id", "turns")]:
         raise InputError(f"{path}: {unknown[0]}: no such field")
-    fields = {name: value for name, value in given.items() if name != "prompt"}
+    fields = {name: value for name, value in document.items() if name != "prompt"}
     worlds: dict[str, str] = {}
     try:
-        fields["turns"] = turns_of(given["prompt"], folder)
+        fields["turns"] = turns_of(document["prompt"], folder)
         fields["tools"] = tools_of(fields.get("tools"))
         if isinstance(inputs := fields.get("inputs"), dict) and "demos" in inputs:
             fields["inputs"] = {**inputs, "demos": demos_of(inputs["demos"], folder)}
@@ -67,51 +67,53 @@ def read_application(path: Path) -> tuple[Application, dict[str, str]]:
 
 
 def turns_of(prompt: Any, folder: Path) -> list[dict[str, str]]:
-    """A prompt in any of its forms, as turns; the last one keeps its white space, because the input follows it."""
+    """A prompt in any of its forms, as turns. The last turn keeps its white space at the end: the input follows it."""
     if isinstance(prompt, Mapping):
         prompt = content_of(prompt, folder, "the prompt")
-    turns = marked(prompt) if isinstance(prompt, str) else listed(prompt, folder)
+    turns = split_at_markers(prompt) if isinstance(prompt, str) else turns_in_list(prompt, folder)
     return [
         {**turn, "content": turn["content"].lstrip() if place == len(turns) - 1 else turn["content"].strip()}
         for place, turn in enumerate(turns)
     ]
 
 
-def marked(text: str) -> list[dict[str, str]]:
+def split_at_markers(text: str) -> list[dict[str, str]]:
     """Split at the role markers; raises ValueError for a text without them, or with words before the first.
 
     The line break that ends a file is not part of the last turn.
     """
-    before, *found = MARKER.split(text.removesuffix("\n"))
-    if before.strip() or not found:
+    preamble, *pieces = MARKER.split(text.removesuffix("\n"))
+    if preamble.strip() or not pieces:
         raise ValueError(
             f"the prompt does not begin with {USER}; expected {USER} and {AGENT} before each turn, or a list"
         )
-    return [{"role": ROLES[mark], "content": said} for mark, said in zip(found[::2], found[1::2], strict=True)]
+    return [{"role": ROLES[mark], "content": text} for mark, text in zip(pieces[::2], pieces[1::2], strict=True)]
 
 
-def listed(given: Any, folder: Path) -> list[dict[str, str]]:
-    """Turns from a list; raises ValueError that names the first that is none."""
-    if not isinstance(given, list):
-        raise ValueError(f"the prompt is {type(given).__name__}; expected text with {USER} markers, or a list of turns")
+def turns_in_list(prompt: Any, folder: Path) -> list[dict[str, str]]:
+    """Turns from a list; raises ValueError, which names the first entry that is no turn."""
+    if not isinstance(prompt, list):
+        raise ValueError(
+            f"the prompt is {type(prompt).__name__}; expected text with {USER} markers, or a list of turns"
+        )
     turns = []
-    for place, one in enumerate(given):
+    for place, entry in enumerate(prompt):
         role: Any
-        if isinstance(one, str):
-            role, content = ("user", "agent")[place % 2], one
-        elif isinstance(one, Mapping) and len(one) == 1:
-            [(role, content)] = one.items()
-        elif isinstance(one, Mapping) and set(one) == {"role", "content"}:
-            role, content = one["role"], parts_joined(one["content"], place)
+        if isinstance(entry, str):
+            role, content = ("user", "agent")[place % 2], entry
+        elif isinstance(entry, Mapping) and len(entry) == 1:
+            [(role, content)] = entry.items()
+        elif isinstance(entry, Mapping) and set(entry) == {"role", "content"}:
+            role, content = entry["role"], parts_joined(entry["content"], place)
         else:
-            role, content = "", one
+            role, content = "", entry
         role = ROLES.get(role, ROLES.get(str(role).casefold(), ""))
         if not role:
-            raise ValueError(f"turn {place} of the prompt is {one!r:.60}; expected `user: TEXT` or `agent: TEXT`")
-        said = content_of(content, folder, f"turn {place} of the prompt", call=role == "assistant")
-        if not isinstance(said, str):
-            raise ValueError(f"turn {place} of the prompt leads to {type(said).__name__}; expected text")
-        turns.append({"role": role, "content": said})
+            raise ValueError(f"turn {place} of the prompt is {entry!r:.60}; expected `user: TEXT` or `agent: TEXT`")
+        text = content_of(content, folder, f"turn {place} of the prompt", call=role == "assistant")
+        if not isinstance(text, str):
+            raise ValueError(f"turn {place} of the prompt leads to {type(text).__name__}; expected text")
+        turns.append({"role": role, "content": text})
     return turns
 
 
@@ -123,49 +125,49 @@ def parts_joined(content: Any, place: int) -> Any:
         raise ValueError(f"turn {place} of the prompt has {drop.message}; expected text") from drop
 
 
-def demos_of(given: Any, folder: Path) -> list[Any]:
-    if not isinstance(given, list):
-        raise ValueError(f"inputs.demos is {type(given).__name__}; expected a list of texts")
-    return [content_of(demo, folder, f"demo {n}") for n, demo in enumerate(given)]
+def demos_of(demos: Any, folder: Path) -> list[Any]:
+    if not isinstance(demos, list):
+        raise ValueError(f"inputs.demos is {type(demos).__name__}; expected a list of texts")
+    return [content_of(demo, folder, f"demo {n}") for n, demo in enumerate(demos)]
 
 
-def content_of(given: Any, folder: Path, where: str, *, call: bool = False) -> Any:
+def content_of(content: Any, folder: Path, place: str, *, call: bool = False) -> Any:
     """A text, or what a {file, pointer} leads to. call: a mapping with `turn` is a turn in JSON. Raises ValueError."""
-    if given is None:
+    if content is None:
         return ""
-    if isinstance(given, str):
-        return given
-    if call and isinstance(given, Mapping) and set(given) == {"turn"}:
-        return orjson.dumps(given).decode()
-    if not isinstance(given, Mapping) or "file" not in given or set(given) - {"file", "pointer"}:
-        said = f"{where} is {given!r:.60}; expected text"
-        raise ValueError(f"{said} (in quotes, where YAML takes it for something else), or {{file: NAME}}")
-    path = folder / str(given["file"])
+    if isinstance(content, str):
+        return content
+    if call and isinstance(content, Mapping) and set(content) == {"turn"}:
+        return orjson.dumps(content).decode()
+    if not isinstance(content, Mapping) or "file" not in content or set(content) - {"file", "pointer"}:
+        problem = f"{place} is {content!r:.60}; expected text"
+        raise ValueError(f"{problem} (in quotes, where YAML takes it for something else), or {{file: NAME}}")
+    path = folder / str(content["file"])
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    if "pointer" not in given:
+    if "pointer" not in content:
         return text
     from jsonpointer import JsonPointerException, resolve_pointer
 
     try:
-        return resolve_pointer(orjson.loads(text), str(given["pointer"]))
+        return resolve_pointer(orjson.loads(text), str(content["pointer"]))
     except (orjson.JSONDecodeError, JsonPointerException) as error:
-        raise ValueError(f"{path} has nothing at {given['pointer']!r}: {str(error)[:80]}") from error
+        raise ValueError(f"{path} has nothing at {content['pointer']!r}: {str(error)[:80]}") from error
 
 
-def tools_of(given: Any) -> str:
+def tools_of(definitions: Any) -> str:
     """A list of OpenAI tool definitions (or of their `function` parts) as JSON text. Raises ValueError."""
-    if not given:
+    if not definitions:
         return ""
     from jsonschema import Draft202012Validator, SchemaError
 
-    if not isinstance(given, list):
-        raise ValueError(f"tools is {type(given).__name__}; expected a list of OpenAI tool definitions")
+    if not isinstance(definitions, list):
+        raise ValueError(f"tools is {type(definitions).__name__}; expected a list of OpenAI tool definitions")
     tools: list[dict[str, Any]] = []
-    for place, one in enumerate(given):
-        function = one.get("function", one) if isinstance(one, Mapping) else None
+    for place, definition in enumerate(definitions):
+        function = definition.get("function", definition) if isinstance(definition, Mapping) else None
         if not isinstance(function, Mapping) or not TOOL_NAME.fullmatch(str(function.get("name") or "")):
             raise ValueError(
                 f"tool {place} has no name (letters, digits, _, -); expected {{name, description, parameters}}"
@@ -184,12 +186,12 @@ def tools_of(given: Any) -> str:
     return orjson.dumps(tools).decode()
 
 
-def world_of(given: str, folder: Path) -> tuple[str, Path]:
+def world_of(reference: str, folder: Path) -> tuple[str, Path]:
     """The name of a world, FILE.py:CLASS@HASH, which is the same on every machine, and its file. Raises ValueError."""
-    file, colon, name = given.rpartition(":")
+    file, colon, name = reference.rpartition(":")
     path = folder / file
     if not colon or not name.isidentifier() or path.suffix != ".py":
-        raise ValueError(f"environment.world is {given!r}; expected FILE.py:CLASS")
+        raise ValueError(f"environment.world is {reference!r}; expected FILE.py:CLASS")
     if not path.is_file():
         raise ValueError(f"environment.world: there is no file {path}")
     return f"{path.name}:{name}@{file_checksum(path)[:12]}", path

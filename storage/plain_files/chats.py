@@ -1,4 +1,4 @@
-"""What is read of a row's chat, a list of messages (schemas/messages.py)."""
+"""Read prompts from a row's chat, a list of messages (schemas/messages.py)."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from schemas.messages import as_message, content_in, known_role, message_in, rol
 
 
 def first_turn(messages: list[Any], system: Any) -> tuple[Any, str | None, list[str]]:
-    """(system, first user message, what was left out, in words) of a chat. Several system messages before the user's
-    are joined; a system message that the row has beside its chat replaces them. Only messages that are used need a
-    text, and a role that is known. Raises Drop.
+    """(system, first user message, notes on messages left out) of a chat. Several system messages before the user's are
+    joined; the row's own system message replaces them. Only messages that are used need a text and a known role.
+    Raises Drop.
     """
     instructions: list[str] = []
     earlier, later = 0, 0
@@ -34,7 +34,7 @@ def first_turn(messages: list[Any], system: Any) -> tuple[Any, str | None, list[
 
 
 def user_turns(chat: Any) -> list[str]:
-    """What the user says in a chat, turn by turn; what is no message says nothing. Raises Drop."""
+    """The texts of a chat's user messages; other entries are ignored. Raises Drop."""
     messages = [message for message in map(as_message, chat) if message] if isinstance(chat, list) else []
     texts = [content_in(message) for message in messages if role_in(message) == "user"]
     return [text for text in texts if text is not None]

@@ -26,7 +26,7 @@ HUB = "hf://datasets/"
 
 
 class Line(NamedTuple):
-    """One raw row: where it stands, and its fields, or the reason why it has none. file: which one of a folder's."""
+    """One raw row: its place, and its fields, or the reason why it has none. file: its name within a folder."""
 
     place: str
     fields: dict[str, Any] | None
@@ -43,14 +43,14 @@ def suffix_of(path: Path) -> str:
 
 
 def files_in(folder: Path) -> dict[str, Path]:
-    """A folder's files of rows, by name, in order; hidden ones are left out. Raises InputError where there is none."""
-    found = {}
+    """A folder's files of rows, sorted by name, without hidden ones. Raises InputError where there is none."""
+    files = {}
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith(".") and has_rows(path):
-            found[path.name] = path
-    if not found:
+            files[path.name] = path
+    if not files:
         raise InputError(f"{folder} has no file of rows; expected some that end in {FORMATS}")
-    return found
+    return files
 
 
 def has_rows(path: Path) -> bool:
@@ -94,7 +94,7 @@ def lines_of(place: str) -> Iterator[Line]:
 
 
 def open_file(path: Path) -> Any:
-    """A file's bytes, unpacked if it is packed."""
+    """Open a file's bytes, unpacked if its name ends in .gz."""
     return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
@@ -145,18 +145,18 @@ def parse_json(data: bytes) -> Any:
 def read_csv(file: Any, dialect: str) -> Iterator[Line]:
     csv.field_size_limit(sys.maxsize)
     with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
-        plain = dialect == "excel-tab"  # a stray quote must not swallow lines: only whole fields are in quotes
-        reader = csv.DictReader(text, dialect=dialect, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
+        is_tsv = dialect == "excel-tab"  # a stray quote must not swallow lines: only whole fields are in quotes
+        reader = csv.DictReader(text, dialect=dialect, quoting=csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL)
         for fields in reader:
-            given = {name: value if value != "" else None for name, value in fields.items() if name}
-            if plain:
-                given = {name: unquoted(value) if isinstance(value, str) else value for name, value in given.items()}
-            yield Line(f"line-{reader.line_num}", given)
+            values = {name: value if value != "" else None for name, value in fields.items() if name}
+            if is_tsv:
+                values = {name: unquoted(value) if isinstance(value, str) else value for name, value in values.items()}
+            yield Line(f"line-{reader.line_num}", values)
 
 
 def unquoted(field: str) -> str:
-    whole = len(field) > 1 and field[0] == field[-1] == '"'
-    return field[1:-1].replace('""', '"') if whole else field
+    is_quoted = len(field) > 1 and field[0] == field[-1] == '"'
+    return field[1:-1].replace('""', '"') if is_quoted else field
 
 
 def read_parquet(path: Path) -> Iterator[Line]:

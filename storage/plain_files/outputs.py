@@ -22,7 +22,7 @@ Rows: TypeAlias = list[dict[str, Any]] | pa.Table
 
 
 def check_out(out: Path, *sources: str) -> None:
-    """Raises InputError before a token is spent when the output could not be written, or would replace the input."""
+    """Raises InputError, before any token is spent, when the output cannot be written or would replace the input."""
     if not out.name.endswith(ENDINGS):
         raise InputError(f"{out} has an unknown ending; expected one of {', '.join(ENDINGS)}")
     if out.resolve() in [Path(source).expanduser().resolve() for source in sources if source]:
@@ -32,7 +32,7 @@ def check_out(out: Path, *sources: str) -> None:
 
 
 def line_of(row: dict[str, Any]) -> bytes:
-    """A row as a line of JSON; bytes, and texts that are no Unicode, as readably as they can be."""
+    """A row as a line of JSON; bytes and invalid Unicode are written as readable text."""
     try:
         return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
     except TypeError:
@@ -50,11 +50,11 @@ def write_grown(
         return write_rows(out, None, parts)
     if schema is not None:
         fields = [field for field in schema if field.name not in added]
-        return write_rows(out, pa.schema([*fields, *(pa.field(*one) for one in added.items())]), parts)
+        return write_rows(out, pa.schema([*fields, *(pa.field(name, kind) for name, kind in added.items())]), parts)
     with TemporaryDirectory(dir=out.resolve().parent, prefix=".rows-") as folder:
         rows, typed = Path(folder) / "rows.jsonl", Path(folder) / "rows.parquet"
         if not write_rows(rows, None, parts):
-            return write_rows(out, pa.schema([pa.field(*one) for one in added.items()]), [])
+            return write_rows(out, pa.schema([pa.field(name, kind) for name, kind in added.items()]), [])
         try:
             kinds = {
                 name: pl.DataFrame(pa.schema([pa.field(name, kind)]).empty_table()).schema[name]
@@ -85,8 +85,8 @@ def write_rows(out: Path, columns: pa.Schema | None, parts: Iterable[Rows]) -> i
             return
         with gzip.GzipFile(path, "wb", mtime=0) if out.suffix == ".gz" else path.open("wb") as file:
             for rows in parts:
-                plain = rows.to_pylist() if isinstance(rows, pa.Table) else rows
-                file.write(b"".join(map(line_of, plain)))
+                dicts = rows.to_pylist() if isinstance(rows, pa.Table) else rows
+                file.write(b"".join(map(line_of, dicts)))
                 written += len(rows)
 
     write_atomically(out, write)

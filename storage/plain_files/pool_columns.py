@@ -1,4 +1,4 @@
-"""Columns of pools, in Arrow: what a Parquet file has as texts and numbers, and lists that belong together."""
+"""Arrow columns of pools: cast from a Parquet file's columns, and checked for lists that belong together."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,31 +20,31 @@ def is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def says_ends(kind: pa.DataType, wide: bool) -> bool:
-    """Whether a column of this type says of each answer how it ended."""
+def holds_finish_reasons(kind: pa.DataType, wide: bool) -> bool:
+    """Whether a column of this type can hold each answer's finish reason."""
     if is_list(kind) != wide:
         return False
     kind = kind.value_type if wide else kind
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def plain(column: Any, name: str, wide: bool, theirs: str) -> Any:
+def cast_column(column: Any, name: str, wide: bool, file_column: str) -> Any:
     """A Parquet column as texts, numbers, or lists of these. Raises InputError for what is neither."""
-    listed = wide and name not in PLAIN
+    has_lists = wide and name not in PLAIN
     numbers = name not in (*PLAIN, "answers", ENDS)
-    kind = pa.float64() if numbers else TEXT
-    wanted = pa.list_(kind) if listed else kind
+    item_type = pa.float64() if numbers else TEXT
+    expected = pa.list_(item_type) if has_lists else item_type
     try:
-        values = column.flatten() if listed else column
+        values = column.flatten() if has_lists else column
         if pa.types.is_struct(values.type):
             fields = {field.name for field in values.type}
             values = pc.struct_field(values, "text" if "text" in fields else "content")
-        values = values.cast(kind)
+        values = values.cast(item_type)
         if numbers and not pc.all(pc.is_finite(values)).as_py():
             values = pc.if_else(pc.is_finite(values), values, None)
-        return as_lists(column, values) if listed else values
+        return as_lists(column, values) if has_lists else values
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError, AttributeError) as error:
-        raise InputError(f"the column {theirs!r} holds {column.type}; expected {wanted}") from error
+        raise InputError(f"the column {file_column!r} holds {column.type}; expected {expected}") from error
 
 
 def in_one(column: Any) -> Any:
@@ -53,13 +53,13 @@ def in_one(column: Any) -> Any:
 
 
 def as_lists(lists: Any, values: Any) -> Any:
-    """Other values in the same lists; a null list has none."""
+    """Put other values into lists of the same lengths; a null list becomes an empty one."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(lengths)), pa.int32()), values)
 
 
 def texts_only(pools: pa.Table) -> pa.Table:
-    """What is no text becomes an empty one without a reward, so that its pool can give no pair."""
+    """Replace each null answer by an empty text, and its reward by null, so that its pool gives no pair."""
     answers = in_one(pools["answers"])
     flat = answers.flatten()
     if not flat.null_count:
@@ -72,31 +72,34 @@ def texts_only(pools: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def of_each_answer(values: Any, answers: Any) -> Any:
-    """Lists of texts beside the answers'; nulls for a pool whose list has another length, which says nothing."""
-    counts = [
+def align_with_answers(values: Any, answers: Any) -> Any:
+    """Lists of texts, one text per answer; nulls for a pool whose list has another length than its answers."""
+    lengths = [
         pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False) for lists in (values, answers)
     ]
-    if (counts[0] == counts[1]).all():
+    if (lengths[0] == lengths[1]).all():
         return values
     lists = values.to_pylist()
     return pa.array(
-        [mine if len(mine or ()) == count else [None] * count for mine, count in zip(lists, counts[1], strict=True)],
+        [
+            entry if len(entry or ()) == length else [None] * length
+            for entry, length in zip(lists, lengths[1], strict=True)
+        ],
         pa.list_(TEXT),
     )
 
 
-def count(faults: Counter[str], reason: str, good: Any) -> None:
-    """Add the rows where `good`, (rows,) bool, is false."""
+def count_faults(faults: Counter[str], reason: str, good: Any) -> None:
+    """Count the rows where `good`, (rows,) bool, is false, under a reason."""
     if bad := len(good) - (pc.sum(good).as_py() or 0):
         faults[reason] += bad
 
 
-def firsts(ids: Sequence[str | None], seen: set[int]) -> list[bool]:
-    """Per id, whether it comes for the first time; `seen` holds the hashes of those before."""
+def first_occurrences(ids: Sequence[str | None], hashes: set[int]) -> list[bool]:
+    """Per id, whether it comes for the first time; `hashes` holds those of earlier ids."""
     first = []
     for name in ids:
-        before = len(seen)
-        seen.add(hash(name))
-        first.append(name is not None and len(seen) > before)
+        count_before = len(hashes)
+        hashes.add(hash(name))
+        first.append(name is not None and len(hashes) > count_before)
     return first

@@ -14,9 +14,9 @@ from storage.plain_files.lines import Line
 from storage.plain_files.rows import id_of
 
 MESSAGES = "messages"
-"""Our column of prompts that were messages, each as a list of {role, content} in JSON."""
+"""Our column of prompts of messages, each as a list of {role, content} in JSON."""
 ENDS = "finish_reasons"
-"""Our column of how answers ended."""
+"""Our column of finish reasons."""
 
 
 class RowForm(NamedTuple):
@@ -31,7 +31,7 @@ class RowForm(NamedTuple):
 
 
 def pool_row(line: Line, form: RowForm) -> tuple[dict[str, Any], int]:
-    """A row under our names, and its characters. Raises Drop."""
+    """A row under our column names, and its length in characters. Raises Drop."""
     if line.fields is None:
         raise Drop(line.fault)
     row: dict[str, Any] = {ours: line.fields.get(theirs) for ours, theirs in form.columns.items()}
@@ -44,7 +44,7 @@ def pool_row(line: Line, form: RowForm) -> tuple[dict[str, Any], int]:
         row |= conversation(row["prompt"], row.get("system"), form.single_turn)
     elif not isinstance(row["prompt"], str):
         raise Drop("prompt_not_text")
-    own = form.columns["prompt_id"] != form.columns["prompt"]  # else prompts name their pools
+    own = form.columns["prompt_id"] != form.columns["prompt"]  # else a prompt is its pool's name
     row["prompt_id"] = (id_of(row["prompt_id"]) if own else "") or pool_name(row)
     row |= answers_in(row, form)
     texts = [row["prompt_id"], row["prompt"], row.get("system"), row.get("reference"), row.get(MESSAGES)]
@@ -57,13 +57,13 @@ def pool_row(line: Line, form: RowForm) -> tuple[dict[str, Any], int]:
 
 
 def pool_name(row: Mapping[str, Any]) -> str:
-    """What a pool without an id is called: its prompt, or all that its messages say."""
+    """The name of a pool without an id: its prompt, or the transcript of its messages."""
     messages = orjson.loads(row[MESSAGES]) if MESSAGES in row else []
     return transcript(messages) if len(messages) > 1 else str(row["prompt"])
 
 
 def answers_in(row: Mapping[str, Any], form: RowForm) -> dict[str, Any]:
-    """A row's answers, and what it says of each. Raises Drop."""
+    """A row's answers, and its other columns with a value per answer. Raises Drop."""
     if isinstance(row["answers"], list) != form.wide:
         raise Drop("answers_not_lists" if form.wide else "answer_not_text")
     texts = [answer_text(answer) for answer in (row["answers"] if form.wide else [row["answers"]])]
@@ -73,7 +73,7 @@ def answers_in(row: Mapping[str, Any], form: RowForm) -> dict[str, Any]:
         if name == ENDS:
             fields[name] = ends_in(values, len(texts)) if form.wide else ends_in(values, 1)[0]
             continue
-        if not isinstance(values, list | None):  # then a list of messages was one answer
+        if not isinstance(values, list | None):  # the answer may be one list of messages
             is_chat = all(isinstance(answer, Mapping) and role_in(answer) for answer in row["answers"])
             raise Drop("answer_not_text: found messages" if is_chat else f"{name}_not_lists")
         numbers = [None] * len(texts) if values is None else [number_in(value) for value in values]
@@ -84,7 +84,7 @@ def answers_in(row: Mapping[str, Any], form: RowForm) -> dict[str, Any]:
 
 
 def ends_in(values: Any, count: int) -> list[str | None]:
-    """How each answer ended; None for all where the row does not say it of each."""
+    """Each answer's finish reason; None for all where the row does not have one for each."""
     if not isinstance(values, list) or len(values) != count:
         return [None] * count
     return [value if isinstance(value, str) else None for value in values]
@@ -101,8 +101,8 @@ def answer_text(answer: Any) -> str | None:
 
 
 def conversation(prompt: Any, system: str | None, single_turn: bool) -> dict[str, Any]:
-    """A prompt of messages as a text, its system message, and as messages. Raises Drop: every message is used, so each
-    needs a text and a role that is known.
+    """A prompt of messages as a text, its system message, and as messages. Raises Drop where a message has no
+    text or an unknown role, since all are used.
     """
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]

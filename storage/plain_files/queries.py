@@ -1,11 +1,11 @@
 """A DuckDB query as a source: a `.sql` file, whose last statement's rows are the source's rows.
 
-Names of files in it are relative to its folder. A database is attached, to be read only:
+File names in it are relative to its folder. Attach a database read-only:
 
     ATTACH 'logs.duckdb' AS logs (READ_ONLY);
     SELECT id, prompt FROM logs.turns WHERE rating >= 4 ORDER BY at;
 
-ORDER BY something that grows keeps the parts that are made already; answers are found again in any case.
+ORDER BY a growing column keeps the parts that are already made; answers are found again in any case.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ RUN = Path(__file__).with_name("run_query.py")
 
 
 def lines_of_query(path: Path) -> Iterator[bytes]:
-    """A query's rows as JSON lines. Raises InputError for what cannot be run, and for what does not only read."""
+    """A query's rows as JSON lines. Raises InputError for a query that fails, and for SQL that does more than read."""
     if not path.is_file():
         raise InputError(f"{path} is not there; expected a file of SQL")
     file = path.resolve()
@@ -32,11 +32,11 @@ def lines_of_query(path: Path) -> Iterator[bytes]:
         try:
             assert process.stdout and process.stderr
             yield from process.stdout
-            said = process.stderr.read().decode(errors="replace").splitlines()
+            errors = process.stderr.read().decode(errors="replace").splitlines()
         finally:
             process.kill()
     if process.returncode:
-        raise InputError(f"{path}: {said[0] if said else 'its query was ended'}")
+        raise InputError(f"{path}: {errors[0] if errors else 'its query was ended'}")
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
@@ -46,7 +46,7 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 
 def checksum_of(path: Path) -> str:
     """What identifies a query's result: its rows, in their order. Raises InputError."""
-    told = hashlib.blake2b(digest_size=16)
+    hasher = hashlib.blake2b(digest_size=16)
     for line in lines_of_query(path):
-        told.update(line)
-    return told.hexdigest()
+        hasher.update(line)
+    return hasher.hexdigest()

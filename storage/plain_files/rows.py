@@ -1,4 +1,4 @@
-"""Reading what users have, files, queries and Hub datasets (storage/plain_files/lines.py), into rows.
+"""Read users' sources, files, queries and Hub datasets (storage/plain_files/lines.py), into rows.
 
 A bad row becomes `Dropped` with its line number and never stops its neighbours; a bad file stops everything before
 any work.
@@ -22,7 +22,7 @@ from storage.plain_files.lines import FORMATS, HUB, Line, files_in, hub_commit, 
 from storage.plain_files.queries import QUERY, checksum_of
 
 VERSION, CHATS_VERSION = "2", "3"
-"""How rows are read; those that may be chats (schemas/messages.py)."""
+"""Versions of how rows are read, and of how rows that may be chats (schemas/messages.py) are read."""
 
 
 @dataclass
@@ -32,11 +32,12 @@ class Chunk:
     rows: list[Any]
     dropped: list[Dropped]
 
-    def named_apart(self) -> "Chunk":
-        """The same; a drop whose place is called like a row of its chunk is called otherwise."""
-        taken = {row.id for row in self.rows}
+    def with_distinct_ids(self) -> "Chunk":
+        """The same chunk; a drop whose place is also the id of a row in the chunk gets another id."""
+        row_ids = {row.id for row in self.rows}
         self.dropped = [
-            row.model_copy(update={"id": f"{row.id} (unreadable)"}) if row.id in taken else row for row in self.dropped
+            row.model_copy(update={"id": f"{row.id} (unreadable)"}) if row.id in row_ids else row
+            for row in self.dropped
         ]
         return self
 
@@ -68,10 +69,11 @@ def fingerprint(source: FileSettings) -> str:
 
 
 class RowKind(NamedTuple):
-    """What a source's raw rows become: the artifact they make, their row type, and how one is read (it raises Drop).
+    """What a source's raw rows become: the artifact's stage, their row type, and the function that reads one (it raises
+    Drop).
 
-    columns: without any of these no row can be read. length: a row's, in characters, as a model is given it. key: what
-    else decides how rows are read, a second file for instance. version: raised when rows are read otherwise.
+    columns: a row needs one of these. length: a row's characters as a model sees them. key: what else decides how rows
+    are read, such as a second file. version: raised when rows are read in another way.
     """
 
     stage: str
@@ -92,54 +94,54 @@ def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None =
     """
     kind = kind or INSTRUCTIONS
     expected = kind.columns(source)
-    seen: set[str] = set()
-    chunk, raw, count = Chunk([], []), 0, 0
+    ids: set[str] = set()
+    chunk, raw_rows, total = Chunk([], []), 0, 0
     file = ""
     columns: set[str] = set()
-    answered = False
+    any_read = False
     for line in lines_of(source.path):
-        if source.limit is not None and count >= source.limit:
+        if source.limit is not None and total >= source.limit:
             break
-        if line.file != file and raw:  # a file that grows moves no other file's rows to another part
-            check_columns(source, expected, columns, answered)
-            yield chunk.named_apart()
-            chunk, raw = Chunk([], []), 0
+        if line.file != file and raw_rows:  # a file that grows moves no other file's rows to another part
+            check_columns(source, expected, columns, any_read)
+            yield chunk.with_distinct_ids()
+            chunk, raw_rows = Chunk([], []), 0
         file = line.file
-        count += 1
-        raw += 1
+        total += 1
+        raw_rows += 1
         columns.update(line.fields or ())
         try:
             row = kind.read(line, source)
-            if row.id in seen:
+            if row.id in ids:
                 raise Drop(f"duplicate_id: {row.id}")
-            seen.add(row.id)
+            ids.add(row.id)
             chunk.rows.append(row)
-            answered = True
+            any_read = True
         except Drop as drop:
             chunk.dropped.append(Dropped(id=line.place, reason=drop.reason, detail=drop.detail[:500]))
-        if raw == rows_per_part:
-            check_columns(source, expected, columns, answered)
-            yield chunk.named_apart()
-            chunk, raw = Chunk([], []), 0
-    if count == 0:
+        if raw_rows == rows_per_part:
+            check_columns(source, expected, columns, any_read)
+            yield chunk.with_distinct_ids()
+            chunk, raw_rows = Chunk([], []), 0
+    if total == 0:
         raise InputError(f"{source.path} has no rows; expected rows with a column {expected[0]!r}")
-    if raw:
-        check_columns(source, expected, columns, answered)
-        yield chunk.named_apart()
+    if raw_rows:
+        check_columns(source, expected, columns, any_read)
+        yield chunk.with_distinct_ids()
 
 
-def check_columns(source: FileSettings, expected: tuple[str, ...], columns: set[str], answered: bool) -> None:
-    if not answered and not columns & set(expected):
-        found = ", ".join(sorted(columns)).encode(errors="replace").decode() or "no row that could be read at all"
-        named = isinstance(source, SourceSettings)
-        remedy = "; name the column with --prompt-column, or source.prompt_column in the settings" if named else ""
+def check_columns(source: FileSettings, expected: tuple[str, ...], columns: set[str], any_read: bool) -> None:
+    if not any_read and not columns & set(expected):
+        present = ", ".join(sorted(columns)).encode(errors="replace").decode() or "no row that could be read at all"
+        has_option = isinstance(source, SourceSettings)
+        remedy = "; name the column with --prompt-column, or source.prompt_column in the settings" if has_option else ""
         raise InputError(
-            f"{source.path} has no column {expected[0]!r} (nor {' or '.join(expected[1:])}); found: {found}{remedy}"
+            f"{source.path} has no column {expected[0]!r} (nor {' or '.join(expected[1:])}); found: {present}{remedy}"
         )
 
 
 def instruction_of(line: Line, source: SourceSettings) -> Instruction:
-    """One raw row as an instruction; raises Drop when it is none."""
+    """One raw row as an instruction. Raises Drop."""
     if line.fields is None:
         raise Drop(line.fault)
     fields, notes = line.fields, list[str]()
@@ -179,19 +181,19 @@ def file_of(line: Line, source: FileSettings) -> str:
     return line.file or source.path.rsplit("/", 1)[-1]
 
 
-def id_of(given: Any) -> str:
-    """An id as text; empty where there is none. Raises Drop for what cannot be one."""
-    if isinstance(given, str):
-        return text_of(given, "id")
-    if isinstance(given, float) and given.is_integer():
-        given = int(given)  # pandas makes floats of whole numbers beside nulls
-    if given is not None and (isinstance(given, bool) or not isinstance(given, int)):
-        raise Drop(f"bad_id: expected text or a whole number, found {type(given).__name__}")
-    return "" if given is None else str(given)
+def id_of(value: Any) -> str:
+    """An id as text; empty where there is none. Raises Drop for a value that cannot be an id."""
+    if isinstance(value, str):
+        return text_of(value, "id")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # pandas makes floats of whole numbers beside nulls
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise Drop(f"bad_id: expected text or a whole number, found {type(value).__name__}")
+    return "" if value is None else str(value)
 
 
 def question_of(line: Line, source: Any) -> Question:
-    """One raw row as an instruction with a reference answer, where it has one; raises Drop when it is none."""
+    """One raw row as an instruction with a reference answer, where it has one. Raises Drop."""
     row = instruction_of(line, source)
     reference = (line.fields or {}).get(source.reference_column)
     if isinstance(reference, list):  # one per turn, of which the first is used
@@ -211,7 +213,7 @@ def bench_row_of(line: Line, source: SourceSettings) -> BenchRow:
         raise Drop(f"bad_preference_set: expected as many values as rubrics, {len(rubrics)}")
     names = ("dimension", "subdimension", "preference", "description")
     try:
-        values = tuple(Value(**{name: text_of(one[name], name) for name in names}, origin="given") for one in sets)
+        values = tuple(Value(**{name: text_of(entry[name], name) for name in names}, origin="given") for entry in sets)
     except (KeyError, TypeError) as error:
         raise Drop(f"bad_preference_set: expected {', '.join(names)} ({error})") from error
     return BenchRow(
@@ -239,23 +241,23 @@ BENCH = RowKind("bench_rows", BenchRow, bench_row_of, prompt_columns, prompt_len
 
 
 def known_prompt_of(line: Line, source: Any) -> KnownPrompt:
-    """One raw row as a prompt to compare with. Raises InputError for a row without one: what cannot be read cannot be
-    checked.
+    """One raw row as a prompt to compare with. Raises InputError for a row without one, since a prompt that cannot
+    be read cannot be checked.
     """
     fields = line.fields or {}
-    given = fields.get(source.prompt_column)
+    prompt = fields.get(source.prompt_column)
     fault = line.fault or "it has no prompt"
     try:
-        if isinstance(given, str):
-            said: Any = [given]
-        elif isinstance(given, list) and not any(map(as_message, given)):
-            said = given
+        if isinstance(prompt, str):
+            texts: Any = [prompt]
+        elif isinstance(prompt, list) and not any(map(as_message, prompt)):
+            texts = prompt
         else:
-            said = user_turns(given if isinstance(given, list) else fields.get("messages"))
-            said = said or (fields.get("turns") if given is None else None)
+            texts = user_turns(prompt if isinstance(prompt, list) else fields.get("messages"))
+            texts = texts or (fields.get("turns") if prompt is None else None)
     except Drop as drop:
-        said, fault = None, f"it cannot be read ({drop.message})"
-    turns = tuple(turn for turn in said if isinstance(turn, str) and turn.strip()) if isinstance(said, list) else ()
+        texts, fault = None, f"it cannot be read ({drop.message})"
+    turns = tuple(turn for turn in texts if isinstance(turn, str) and turn.strip()) if isinstance(texts, list) else ()
     if not turns:
         raise InputError(
             f"{source.path}, {line.place}: {fault}; expected a text in "
@@ -265,7 +267,7 @@ def known_prompt_of(line: Line, source: Any) -> KnownPrompt:
         raise Drop("not_kept")  # by an earlier search for duplicates
     try:
         return KnownPrompt(
-            id=content_hash([line.place, turns])[:24],  # not the given one: what is there twice must be checked, too
+            id=content_hash([line.place, turns])[:24],  # not the row's own id: duplicates must be checked, too
             name=name_of(fields.get(source.id_column), line.place),
             turns=turns,
             source=file_of(line, source),
@@ -274,10 +276,10 @@ def known_prompt_of(line: Line, source: Any) -> KnownPrompt:
         raise InputError(f"{source.path}, {line.place}: it is not UTF-8; convert the file") from error
 
 
-def name_of(given: Any, place: str) -> str:
-    """A row's id as people know it, or its place where it has none that can be one."""
+def name_of(value: Any, place: str) -> str:
+    """A row's own id, or its place where it has none or an invalid one."""
     try:
-        return id_of(given) or place
+        return id_of(value) or place
     except Drop:
         return place
 
@@ -286,25 +288,25 @@ def known_length(row: KnownPrompt) -> int:
     return sum(map(len, row.turns))
 
 
-KNOWN = RowKind("known_prompts", KnownPrompt, known_prompt_of, prompt_columns, known_length)
+KNOWN_PROMPTS = RowKind("known_prompts", KnownPrompt, known_prompt_of, prompt_columns, known_length)
 
 
 def read_prompts(source: SourceSettings) -> list[str]:
-    """Every user turn of a file, for checks against it. Raises InputError for a row without one, and for no row."""
-    found: list[str] = []
+    """Every user turn of a file, for checks against it. Raises InputError for a row without one or no rows."""
+    prompts: list[str] = []
     for line in lines_of(source.path):
         with suppress(Drop):
-            found += known_prompt_of(line, source).turns
-    if not found:
+            prompts += known_prompt_of(line, source).turns
+    if not prompts:
         raise InputError(f"{source.path} has no rows; expected rows with a column {source.prompt_column!r}")
-    return found
+    return prompts
 
 
-def text_of(value: Any, what: str) -> str:
+def text_of(value: Any, field: str) -> str:
     if value is None:
-        raise Drop(f"null_{what}")
+        raise Drop(f"null_{field}")
     if not isinstance(value, str):
-        raise Drop(f"{what}_not_text: found {type(value).__name__}")
+        raise Drop(f"{field}_not_text: found {type(value).__name__}")
     try:
         value.encode()
     except UnicodeEncodeError:

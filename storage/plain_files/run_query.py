@@ -1,7 +1,7 @@
 """Runs one file of SQL and prints its rows as JSON lines: `python -P run_query.py FILE`, in FILE's folder.
 
-A process of its own (storage/plain_files/queries.py starts it), so that names of files mean what they mean beside
-FILE, and that a long query ends when it is told to. Imports nothing of the project. A fault is one line on stderr.
+It is a process of its own (storage/plain_files/queries.py starts it), so that file names are relative to FILE's folder,
+and a long query can be killed. It imports nothing of the project. An error is one line on stderr.
 """
 
 import re
@@ -21,30 +21,30 @@ OPTIONS: Any = {"autoinstall_known_extensions": "false", "autoload_known_extensi
 
 
 def only_reads(statement: Any) -> bool:
-    said = COMMENTS.sub(" ", statement.query)
+    sql = COMMENTS.sub(" ", statement.query)
     if statement.type == duckdb.StatementType.ATTACH:
-        return bool(ATTACHED.search(said))
-    if statement.type == duckdb.StatementType.LOAD:  # INSTALL is called so, too
-        return bool(LOADED.match(said))
+        return bool(ATTACHED.search(sql))
+    if statement.type == duckdb.StatementType.LOAD:  # DuckDB gives INSTALL the same type
+        return bool(LOADED.match(sql))
     return bool(statement.type == duckdb.StatementType.SELECT)
 
 
 def line_of(row: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(row, default=plain)
+        return orjson.dumps(row, default=json_default)
     except TypeError:  # numbers and times that JSON does not know
-        return orjson.dumps({name: known(value) for name, value in row.items()}, default=plain)
+        return orjson.dumps({name: as_json_value(value) for name, value in row.items()}, default=json_default)
 
 
-def known(value: Any) -> Any:
+def as_json_value(value: Any) -> Any:
     try:
-        orjson.dumps(value, default=plain)
+        orjson.dumps(value, default=json_default)
     except TypeError:
         return str(value)
     return value
 
 
-def plain(value: Any) -> str:
+def json_default(value: Any) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
@@ -55,9 +55,9 @@ def run(sql: str) -> None:
             raise ValueError("its last statement gives no rows; expected a SELECT")
         for statement in statements:
             if not only_reads(statement):
-                said = " ".join(statement.query.split())[:80]
+                excerpt = " ".join(statement.query.split())[:80]
                 raise ValueError(
-                    f"{said!r} does not only read; expected SELECT, LOAD, and ATTACH 'FILE' AS NAME (READ_ONLY)"
+                    f"{excerpt!r} does not only read; expected SELECT, LOAD, and ATTACH 'FILE' AS NAME (READ_ONLY)"
                 )
         for statement in statements[:-1]:
             database.execute(statement)

@@ -1,4 +1,4 @@
-"""Rows of any file as texts to compare, and the file again with what was found."""
+"""Rows of any file as texts to compare, and the file again with columns of verdicts."""
 
 import json
 import math
@@ -36,40 +36,42 @@ class TextSettings(FileSettings):
 
 
 JUDGED = ("kept", "duplicate_of", "similarity", "layer", "contaminated", "benchmark", "matched_id", "evidence")
-"""Columns of earlier verdicts: they say nothing of how much is known of a row."""
+"""Columns of earlier verdicts; they do not count into `TextRow.known`."""
 
 
-def said_in(given: Any) -> tuple[str, tuple[str, ...]]:
-    """(a text; of messages, or a list of texts, what they say, one under the other; each message's or text by itself).
-    Raises Drop.
+def texts_in(content: Any) -> tuple[str, tuple[str, ...]]:
+    """(the whole text, its turns): the content itself, or, of a list of messages or texts, their texts joined by line
+    breaks, and each by itself. Raises Drop.
     """
-    said = [given]
-    if isinstance(given, list):
-        messages = [as_message(one) for one in given]
-        said = [one if message is None else content_in(message) for message, one in zip(messages, given, strict=True)]
-        given = "\n".join(one for one in said if isinstance(one, str))
-    text = text_of(given, "text")
+    turns = [content]
+    if isinstance(content, list):
+        messages = map(as_message, content)
+        turns = [
+            entry if message is None else content_in(message) for message, entry in zip(messages, content, strict=True)
+        ]
+        content = "\n".join(turn for turn in turns if isinstance(turn, str))
+    text = text_of(content, "text")
     if not text.strip():
         raise Drop("empty_text")
-    return text, tuple(turn for turn in said if isinstance(turn, str))
+    return text, tuple(turn for turn in turns if isinstance(turn, str))
 
 
-def score_of(given: Any, column: str) -> float | None:
+def score_of(value: Any, column: str) -> float | None:
     """A number, also one that a CSV file spells; none for NaN. Raises Drop."""
     try:
-        score = None if given is None or isinstance(given, bool) else float(given)
+        score = None if value is None or isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         score = None
-    if score is None and given is not None:
-        raise Drop(f"bad_score: expected a number in {column!r}, found {given!r:.40}")
+    if score is None and value is not None:
+        raise Drop(f"bad_score: expected a number in {column!r}, found {value!r:.40}")
     return None if score is None or not math.isfinite(score) else score
 
 
 def texts_kind() -> RowKind:
-    """How a file's rows are read as texts. Ids are their own and their text's hash; of rows that are equal in both, the
-    second and following get a number: nothing depends on the order but which of these is which.
+    """How a file's rows are read as texts. A row's id is its own id and its text's hash; of rows equal in both, the
+    second and following get a number. The order of rows decides only these numbers.
     """
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
 
     def read(line: Line, source: TextSettings) -> TextRow:
         if line.fields is None:
@@ -77,12 +79,12 @@ def texts_kind() -> RowKind:
         fields = line.fields
         if fields.get("kept") is False and source.only_kept:
             raise Drop("not_kept")
-        text, turns = said_in(fields.get(source.text_column))
+        text, turns = texts_in(fields.get(source.text_column))
         name = name_of(fields.get(source.id_column), "")
         row_id = f"{name}\t{content_hash(text)[:16]}"  # a tab sorts before what ids are made of
-        seen[row_id] += 1
+        counts[row_id] += 1
         return TextRow(
-            id=row_id if seen[row_id] == 1 else f"{row_id}\t{seen[row_id]}",
+            id=row_id if counts[row_id] == 1 else f"{row_id}\t{counts[row_id]}",
             text=text,
             turns=turns,
             place=line.place,
@@ -95,60 +97,60 @@ def texts_kind() -> RowKind:
     return RowKind("texts", TextRow, read, lambda source: (source.text_column,), lambda row: len(row.text), key="2")
 
 
-def text_column(path: str, wanted: str = "") -> str:
-    """The column of a file's texts: the one that is wanted, or the first usual one that its first row has. Raises
-    InputError.
+def text_column(path: str, name: str = "") -> str:
+    """The column of a file's texts: the one named, or the first usual one that its first row has. Raises InputError
+    where the first row lacks it.
     """
     fields = next((line.fields for line in lines_of(path) if line.fields), {})
-    if found := next((name for name in ((wanted,) if wanted else USUAL_COLUMNS) if name in fields), ""):
-        return found
-    there = ", ".join(sorted(fields)) or "no row that can be read"
-    expected = repr(wanted) if wanted else f"one of {', '.join(USUAL_COLUMNS)}"
-    raise InputError(f"{path} has no column {expected}; found: {there}")
+    if match := next((usual for usual in ((name,) if name else USUAL_COLUMNS) if usual in fields), ""):
+        return match
+    columns = ", ".join(sorted(fields)) or "no row that can be read"
+    expected = repr(name) if name else f"one of {', '.join(USUAL_COLUMNS)}"
+    raise InputError(f"{path} has no column {expected}; found: {columns}")
 
 
 def write_marked(
     source: str,
     out: Path,
     added: Mapping[str, pa.DataType],
-    found: Iterator[Mapping[str, Any]],
-    otherwise: Mapping[str, Any],
+    verdicts: Iterator[Mapping[str, Any]],
+    default: Mapping[str, Any],
     limit: int | None = None,
     only: str = "",
 ) -> tuple[int, int]:
-    """The file's rows, in its order, with the columns `added`: (rows written, rows that could not be read). found: by
-    `place`, in the same order; rows it leaves out (without a text) get `otherwise`. limit: the first rows only. only:
-    write no row in which this added column is true.
+    """The file's rows, in its order, with the columns `added`: (rows written, rows that could not be read). verdicts:
+    with `place`, in the same order; rows without one (they have no text) get `default`. limit: the first rows only.
+    only: skip rows in which this added column is true.
     """
     unreadable = 0
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal unreadable
-        coming = next(found, None)
+        verdict_ahead = next(verdicts, None)
         for line in islice(lines_of(source), limit):
-            mine = otherwise
-            if coming is not None and coming["place"] == line.place:
-                mine, coming = coming, next(found, None)
+            verdict = default
+            if verdict_ahead is not None and verdict_ahead["place"] == line.place:
+                verdict, verdict_ahead = verdict_ahead, next(verdicts, None)
             if line.fields is None:
                 unreadable += 1
-            elif not (only and mine[only]):
-                yield {**line.fields, **{name: mine[name] for name in added}}
+            elif not (only and verdict[only]):
+                yield {**line.fields, **{name: verdict[name] for name in added}}
 
     def parts() -> Iterator[list[dict[str, Any]]]:
-        some: list[dict[str, Any]] = []
+        batch: list[dict[str, Any]] = []
         for row in rows():
-            some.append(row)
-            if len(some) == ROWS_AT_ONCE:
-                yield some
-                some = []
-        yield some
+            batch.append(row)
+            if len(batch) == ROWS_AT_ONCE:
+                yield batch
+                batch = []
+        yield batch
 
     local = not source.startswith("hf://") and suffix_of(Path(source)) == ".parquet"
     schema = pq.read_schema(Path(source).expanduser()) if local else None
     return write_grown(out, source, schema, added, parts()), unreadable
 
 
-def columns_missing(path: str, names: Sequence[str]) -> None:
+def check_columns_exist(path: str, names: Sequence[str]) -> None:
     """Raises InputError for a column that the file's first row does not have."""
     for name in names:
         if name:

@@ -10,12 +10,12 @@ from schemas.settings import explain
 
 
 def read_thresholds(path: Path) -> Thresholds:
-    """Raises InputError when the file is not there, or is none of limits."""
+    """Read a file of limits. Raises InputError when it does not exist, or holds no limits."""
     try:
-        found = Thresholds.model_validate_json(path.expanduser().read_bytes())
-        if all(getattr(found, name) is None for name in LIMITS):
+        thresholds = Thresholds.model_validate_json(path.expanduser().read_bytes())
+        if all(getattr(thresholds, name) is None for name in LIMITS):
             raise InputError(f"{path} holds no limit; expected rejected_reward, rejected_length or gap")
-        return found
+        return thresholds
     except FileNotFoundError as error:
         raise InputError(
             f"{path} is not there; expected what `synthmill pairs --rule rip --save-thresholds` wrote"

@@ -1,4 +1,4 @@
-"""Reading conversational search: turns as MTRAG, TopiOCQA, QReCC and BEIR write them, passages, judgements.
+"""Read conversational search: turns as MTRAG, TopiOCQA, QReCC and BEIR write them, passages, judgements.
 
 a turn      history (or Context, input), question (or Question, text), gold (or Gold_passage, Truth_passages,
             positive_ctxs, contexts, or in a qrels file), and optionally human_rewrite (or Rewrite, Truth_rewrite),
@@ -36,7 +36,7 @@ GOLD = ("gold", "Gold_passage", "Truth_passages", "positive_ctxs", "contexts")
 PASSAGE_IDS = ("_id", "id", "docid", "passage_id", "document_id", "pid")
 TEXTS = ("text", "contents")
 SPEAKERS: dict[str, Any] = {name: role for name, role in SPELLINGS.items() if role in ("user", "assistant")} | {
-    "system": "assistant"  # the system that was searched with
+    "system": "assistant"  # the search system that answers the user
 }
 QREL_COLUMNS = (
     ("query-id", "qid", "query", "topic"),
@@ -50,7 +50,7 @@ Qrels = Mapping[str, Mapping[str, int]]
 
 
 def turns_kind(qrels: str, *, alone: bool = False) -> RowKind:
-    """How turns are read; with relevance from a file of its own, where there is one. Raises InputError."""
+    """How turns are read, with relevance from a file of judgements if `qrels` names one. Raises InputError."""
     key = file_checksum(Path(qrels).expanduser()) if qrels and Path(qrels).expanduser().is_file() else ""
     read = partial(turn_of, qrels=read_qrels(Path(qrels).expanduser()) if qrels else None, alone=alone)
     return RowKind("turns", Turn, read, lambda _: (*QUESTIONS, "input"), turn_length, key)
@@ -72,13 +72,13 @@ def turn_length(turn: Turn) -> int:
 
 
 def first_of(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    """The first of these fields that is there."""
+    """The first of these fields that has a value; None without one."""
     return next((fields[name] for name in names if fields.get(name) is not None), None)
 
 
 def turn_of(line: Line, _: TurnSettings, qrels: Qrels | None, alone: bool = False) -> Turn:
-    """One raw row as a turn; raises Drop: no_gold, empty_history, empty_question, and what else it may lack. alone: its
-    queries are there already, so nothing need be before it.
+    """One raw row as a turn; raises Drop: no_gold, empty_history, empty_question and others. alone: its queries are in
+    the row, so that it needs no history.
     """
     if line.fields is None:
         raise Drop(line.fault)
@@ -87,7 +87,7 @@ def turn_of(line: Line, _: TurnSettings, qrels: Qrels | None, alone: bool = Fals
     question = first_of(fields, QUESTIONS)
     if question is None and "input" in fields and messages:
         question = messages.pop().content  # MTRAG's input ends with the question
-    messages, question = unmarked(messages, text_of(question, "question"))
+    messages, question = split_marked_question(messages, text_of(question, "question"))
     if not question:
         raise Drop("empty_question")
     number = whole_number(first_of(fields, TURNS))
@@ -96,15 +96,9 @@ def turn_of(line: Line, _: TurnSettings, qrels: Qrels | None, alone: bool = Fals
         number = 1 + sum(message.role == "user" for message in messages) if messages or conversation else 0
     if number > 1 and not messages and not alone:
         raise Drop(f"empty_history: turn {number} has nothing before it")
-    name = id_of(first_of(fields, IDS))
-    if not name and conversation:
-        name = next((one for one in names_of(conversation, number) if one in (qrels or ())), f"{conversation}_{number}")
+    name = name_of_turn(fields, conversation, number, qrels)
     name = name or content_hash([question, [message.content for message in messages]])[:24]
-    gold = gold_of(fields) if qrels is None else [*qrels.get(name, {}).items()]
-    relevant = [one for one in gold if one[1] > 0]
-    if not relevant:
-        others = f"; the judgements are of {', '.join(list(qrels)[:3])}, ..." if qrels else ""
-        raise Drop(f"no_gold: no relevant passage is named for {name}{others}")
+    relevant = relevant_passages(fields, name, qrels)
     enriched = fields.get("enrichments")
     kinds = fields.get("turn_type") or first_of(enriched if isinstance(enriched, dict) else fields, ("Multi-Turn",))
     return Turn(
@@ -125,8 +119,26 @@ def turn_of(line: Line, _: TurnSettings, qrels: Qrels | None, alone: bool = Fals
     )
 
 
+def name_of_turn(fields: Mapping[str, Any], conversation: str, number: int, qrels: Qrels | None) -> str:
+    """A turn's id, else its name in the judgements, else our own; empty for a turn without id and conversation."""
+    name = id_of(first_of(fields, IDS))
+    if name or not conversation:
+        return name
+    return next((name for name in names_of(conversation, number) if name in (qrels or ())), f"{conversation}_{number}")
+
+
+def relevant_passages(fields: Mapping[str, Any], name: str, qrels: Qrels | None) -> list[tuple[str, int]]:
+    """(passage, relevance) of a turn's relevant passages, from the judgements where there are any. Raises Drop."""
+    gold = gold_of(fields) if qrels is None else [*qrels.get(name, {}).items()]
+    relevant = [(passage, relevance) for passage, relevance in gold if relevance > 0]
+    if not relevant:
+        examples = f"; the judgements are of {', '.join(list(qrels)[:3])}, ..." if qrels else ""
+        raise Drop(f"no_gold: no relevant passage is named for {name}{examples}")
+    return relevant
+
+
 def names_of(conversation: str, turn: int) -> list[str]:
-    """What judgements call a turn: our own name, and those of the RetPO release for TopiOCQA and QReCC."""
+    """A turn's possible names in judgements: ours, and those of the RetPO release for TopiOCQA and QReCC."""
     return [
         f"{conversation}_{turn}",
         f"{conversation}-{turn}",
@@ -137,105 +149,108 @@ def names_of(conversation: str, turn: int) -> list[str]:
 def query_of(line: Line, source: TurnSettings, read: Any) -> WithCandidates:
     """A plain query, or one under several names, as a turn of its own. Raises Drop."""
     fields = line.fields or {}
-    given = fields.get("candidates")
-    if given is not None:
-        if not isinstance(given, dict) or not given:
+    candidates = fields.get("candidates")
+    if candidates is not None:
+        if not isinstance(candidates, dict) or not candidates:
             raise Drop("bad_candidates: expected a map from names to queries")
-        named = [(str(name) or "query", text_of(query or "", "candidate").strip()) for name, query in given.items()]
-        if not any(query for _, query in named):
+        queries = [
+            (str(name) or "query", text_of(query or "", "candidate").strip()) for name, query in candidates.items()
+        ]
+        if not any(query for _, query in queries):
             raise Drop("no_queries: every candidate is empty")
-        question = first_of(fields, QUESTIONS) or next(query for _, query in named if query)
+        question = first_of(fields, QUESTIONS) or next(query for _, query in queries if query)
         line = line._replace(fields={**fields, "question": question})
     turn = read(line, source)
-    if given is None:
-        named = [("query", one_line(MARKER.sub(" ", str(first_of(fields, QUESTIONS) or turn.question))))]
-    return WithCandidates(**turn.__dict__, candidates=unique_queries(named))
+    if candidates is None:
+        queries = [("query", one_line(MARKER.sub(" ", str(first_of(fields, QUESTIONS) or turn.question))))]
+    return WithCandidates(**turn.__dict__, candidates=unique_queries(queries))
 
 
-def unique_queries(named: list[tuple[str, str]]) -> tuple[Candidate, ...]:
-    """Candidates in order, the same string once with all its names; empty ones are left out."""
-    found: dict[str, dict[str, int]] = {}
-    for number, (name, query) in enumerate(named):
+def unique_queries(queries: list[tuple[str, str]]) -> tuple[Candidate, ...]:
+    """Candidates in order, each string once with all its names, without empty ones."""
+    names_by_query: dict[str, dict[str, int]] = {}
+    for place, (name, query) in enumerate(queries):
         if query:
-            found.setdefault(query, {}).setdefault(name, number)
+            names_by_query.setdefault(query, {}).setdefault(name, place)
     return tuple(
-        Candidate(query=query, methods=tuple(names), number=min(names.values())) for query, names in found.items()
+        Candidate(query=query, methods=tuple(names), number=min(names.values()))
+        for query, names in names_by_query.items()
     )
 
 
-def history_of(given: Any) -> list[Message]:
-    """Messages from {role or speaker, content or text}, from texts that alternate from the user's, or from one text of
-    lines. Raises Drop.
+def history_of(history: Any) -> list[Message]:
+    """Messages from {role or speaker, content or text}, from texts that alternate from the user's, or from the lines
+    of one text. Raises Drop.
     """
-    if isinstance(given, str):
-        given = [NUMBERED.sub("", part) for part in given.split("\n") if part.strip()]
-    if not isinstance(given, list | None):
-        raise Drop(f"bad_history: it is {given!r:.60}; expected a list of messages")
+    if isinstance(history, str):
+        history = [NUMBERED.sub("", part) for part in history.split("\n") if part.strip()]
+    if not isinstance(history, list | None):
+        raise Drop(f"bad_history: it is {history!r:.60}; expected a list of messages")
     messages = []
-    for place, one in enumerate(given or ()):
-        if isinstance(one, dict):
-            role, text = first_of(one, ROLE_FIELDS), content_in(one)
+    for place, entry in enumerate(history or ()):
+        if isinstance(entry, dict):
+            role, text = first_of(entry, ROLE_FIELDS), content_in(entry)
         else:
-            role, text = ("user", "assistant")[place % 2], one
+            role, text = ("user", "assistant")[place % 2], entry
         speaker = SPEAKERS.get(role.strip().casefold()) if isinstance(role, str) else None
         if speaker is None or not isinstance(text, str):
-            raise Drop(f"bad_history: message {place} is {one!r:.60}; expected a text, or {{role, content}}")
+            raise Drop(f"bad_history: message {place} is {entry!r:.60}; expected a text, or {{role, content}}")
         messages.append(Message(role=speaker, content=text_of(text, "history").strip()))
     return messages
 
 
-def unmarked(messages: list[Message], question: str) -> tuple[list[Message], str]:
+def split_marked_question(messages: list[Message], question: str) -> tuple[list[Message], str]:
     """`|user|: a |agent|: b |user|: c` as messages and the question; other texts as they are."""
-    before, *marked = MARKER.split(question)
-    if not marked or before.strip():
+    preamble, *pieces = MARKER.split(question)
+    if not pieces or preamble.strip():
         return messages, question.strip()
-    said = [
-        Message(role=SPEAKERS[role], content=text.strip()) for role, text in zip(marked[::2], marked[1::2], strict=True)
+    turns = [
+        Message(role=SPEAKERS[role], content=text.strip()) for role, text in zip(pieces[::2], pieces[1::2], strict=True)
     ]
-    return messages or said[:-1], said[-1].content
+    return messages or turns[:-1], turns[-1].content
 
 
 def gold_of(fields: Mapping[str, Any]) -> list[tuple[str, int]]:
     """Relevant passages that a row names: ids, objects with an id (and relevance), or a map id -> relevance."""
     for name in GOLD:
-        given = fields.get(name)
-        if isinstance(given, dict) and not any(key in given for key in PASSAGE_IDS):
-            return [(str(key), graded(value)) for key, value in given.items()]
-        found: dict[str, int] = {}
-        for one in given if isinstance(given, list) else [given] if given else ():
-            passage = first_of(one, PASSAGE_IDS) if isinstance(one, dict) else one
+        gold = fields.get(name)
+        if isinstance(gold, dict) and not any(key in gold for key in PASSAGE_IDS):
+            return [(str(key), relevance_of(value)) for key, value in gold.items()]
+        relevance_by_id: dict[str, int] = {}
+        for entry in gold if isinstance(gold, list) else [gold] if gold else ():
+            passage = first_of(entry, PASSAGE_IDS) if isinstance(entry, dict) else entry
             if passage := id_of(passage):
-                found[passage] = graded(one.get("relevance")) if isinstance(one, dict) else 1
-        if found:
-            return [*found.items()]
+                relevance_by_id[passage] = relevance_of(entry.get("relevance")) if isinstance(entry, dict) else 1
+        if relevance_by_id:
+            return [*relevance_by_id.items()]
     return []
 
 
-def graded(given: Any) -> int:
-    """A relevance: 1 where none is given. Raises Drop for what is no number."""
-    if given is None or isinstance(given, bool):
-        return 1 if given is None else int(given)
+def relevance_of(value: Any) -> int:
+    """A relevance as a whole number; 1 for null. Raises Drop for anything else."""
+    if value is None or isinstance(value, bool):
+        return 1 if value is None else int(value)
     try:
-        number = float(given)
+        number = float(value)
         if not number.is_integer() or abs(number) > 1e9:
             raise ValueError
         return int(number)
     except (TypeError, ValueError, OverflowError):
-        raise Drop(f"bad_gold: a relevance is {given!r:.40}; expected a whole number") from None
+        raise Drop(f"bad_gold: a relevance is {value!r:.40}; expected a whole number") from None
 
 
-def whole_number(given: Any) -> int | None:
-    """A whole number, also one that a file has as text; None where there is none."""
+def whole_number(value: Any) -> int | None:
+    """The value as a whole number, also from text; None where it is none."""
     try:
-        number = None if given is None or isinstance(given, bool) else int(given)
+        number = None if value is None or isinstance(value, bool) else int(value)
     except (TypeError, ValueError, OverflowError):
         return None
     return number if number is None or abs(number) < 1 << 31 else None
 
 
 def optional_text(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
-    given = first_of(fields, names)
-    text = MARKER.sub("", text_of(given, names[0])).strip() if given is not None else ""
+    value = first_of(fields, names)
+    text = MARKER.sub("", text_of(value, names[0])).strip() if value is not None else ""
     return text or None
 
 
@@ -276,7 +291,7 @@ PASSAGES = RowKind(
 
 
 def first_line(path: Path) -> str:
-    """Raises InputError for a file that is not there or cannot be read."""
+    """A file's first line. Raises InputError for a file that does not exist or cannot be read."""
     try:
         with open_file(path) as file:
             line: bytes = file.readline()
@@ -287,39 +302,39 @@ def first_line(path: Path) -> str:
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """query -> passage -> relevance. Raises InputError that names the first line that is neither form."""
-    found: dict[str, dict[str, int]] = {}
-    order = None
+    qrels: dict[str, dict[str, int]] = {}
+    columns = None
     try:
         with open_file(path) as file:
             for number, data in enumerate(file, 1):
-                given = data.decode("utf-8-sig").strip()
-                fields = given.split("\t") if "\t" in given else given.split()
-                if fields and order is None:
-                    order = columns_of(fields)
+                text = data.decode("utf-8-sig").strip()
+                fields = text.split("\t") if "\t" in text else text.split()
+                if fields and columns is None:
+                    columns = columns_of(fields)
                     if not any(map(NUMBER.fullmatch, fields)):
                         continue  # the header
                 if not fields:
                     continue
-                query, passage, relevance = order or (0, -2, -1)
+                query, passage, relevance = columns or (0, -2, -1)
                 if len(fields) not in (3, 4) or not is_number(fields[relevance]):
                     raise InputError(
-                        f"{path}, line {number}: {given[:80]!r} is no judgement; expected `query passage relevance` or "
+                        f"{path}, line {number}: {text[:80]!r} is no judgement; expected `query passage relevance` or "
                         "`query 0 passage relevance`, the relevance a whole number"
                     )
-                found.setdefault(fields[query], {})[fields[passage]] = int(float(fields[relevance]))
+                qrels.setdefault(fields[query], {})[fields[passage]] = int(float(fields[relevance]))
     except FileNotFoundError as error:
         raise InputError(f"{path} is not there; expected relevance judgements (TREC, or TSV with a header)") from error
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    if not found:
+    if not qrels:
         raise InputError(f"{path} holds no relevance judgement")
-    return found
+    return qrels
 
 
 def columns_of(header: list[str]) -> tuple[int, int, int]:
-    """Where query, passage and relevance stand, by a header's names, else as TREC and BEIR have them."""
+    """The places of query, passage and relevance: by a header's names, else those of TREC and BEIR."""
     names = [name.lower().replace("_", "-") for name in header]
-    places = [next((n for n, name in enumerate(names) if name in known), None) for known in QREL_COLUMNS]
+    places = [next((n for n, name in enumerate(names) if name in spellings), None) for spellings in QREL_COLUMNS]
     query, passage, relevance = places
     if query is None or passage is None or relevance is None:
         return 0, -2, -1

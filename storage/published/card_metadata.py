@@ -1,4 +1,4 @@
-"""The head of a card: what the Hub and `datasets` read."""
+"""The head of a card, which the Hub and `datasets` read."""
 
 from collections.abc import Sequence
 
@@ -47,7 +47,7 @@ def metadata(flow: str, dataset: Dataset, license: str, languages: Sequence[str]
         pretty_name=dataset.title,
         language=list(languages) or None,
         task_categories=tasks or None,
-        size_categories=[next((name for most, name in SIZES.items() if rows < most), LARGER)],
+        size_categories=[next((name for bound, name in SIZES.items() if rows < bound), LARGER)],
         tags=["synthetic", "synthmill", flow],
     )
     for name, value in for_hub(license).items():

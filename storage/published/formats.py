@@ -1,5 +1,5 @@
-"""The formats that trainers read, made from a dataset's rows batch by batch: frame in, frame out, nothing lost but by
-choice.
+"""The formats that trainers read, made from a dataset's rows batch by batch: frame in, frame out, and no
+row is lost unless the format leaves it out.
 
 Every row keeps its `id`; where one row becomes two, theirs end in -chosen and -rejected. Source: docs/publishing.md.
 """
@@ -18,41 +18,40 @@ from storage.published.folder import Content, Kind, Table, as_message
 from storage.published.row_streams import RowStream
 
 WITHOUT_IDS: tuple[Format, ...] = ("triplets", "openai")
-"""Formats in which one more column would mean something: their ids lie beside them, ids/NAME-SPLIT.txt, line by line.
-"""
+"""Formats in which a column of ids would mean something else: ids lie in a file beside them, ids/NAME-SPLIT.txt."""
 NAMES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
-KEPT = ("id", "parent_id", "source")
+PROVENANCE = ("id", "parent_id", "source")
 Frame = pl.DataFrame
 
 
-def kept(rows: Frame) -> list[str]:
-    """Where a row comes from."""
-    return [name for name in KEPT if name in rows.columns]
+def provenance_of(rows: Frame) -> list[str]:
+    """The columns that say where a row comes from."""
+    return [name for name in PROVENANCE if name in rows.columns]
 
 
-def is_answer(column: str) -> pl.Expr:
+def last_content(column: str) -> pl.Expr:
     return pl.col(column).list.last().struct.field("content")
 
 
 def sft(rows: Frame, kind: Kind) -> Frame:
     """`messages`, for TRL's SFTTrainer, up to the last answer; a preference gives its chosen one."""
     if kind == "conversations":
-        chats = pl.Series(
+        cut_chats = pl.Series(
             "messages", [until_answer(chat) for chat in rows["messages"].to_list()], rows.schema["messages"]
         )
-        return rows.with_columns(chats).filter(pl.col("messages").list.len() > 0)
+        return rows.with_columns(cut_chats).filter(pl.col("messages").list.len() > 0)
     answer = "completion" if kind == "completions" else "chosen"
-    return rows.select(*kept(rows), messages=pl.concat_list("prompt", answer))
+    return rows.select(*provenance_of(rows), messages=pl.concat_list("prompt", answer))
 
 
 def until_answer(chat: list[Any]) -> list[Any]:
-    """A chat without what comes after its last answer: nothing there is to be learnt."""
-    answers = [place for place, one in enumerate(chat) if as_message(one)["role"] == "assistant"]
+    """A chat up to its last answer: there is nothing to learn after it."""
+    answers = [place for place, message in enumerate(chat) if as_message(message)["role"] == "assistant"]
     return chat[: answers[-1] + 1] if answers else []
 
 
-def chats(rows: Frame) -> list[list[dict[str, Any]]]:
-    return [[as_message(one) for one in chat] for chat in rows["messages"].to_list()]
+def chats_of(rows: Frame) -> list[list[dict[str, Any]]]:
+    return [[as_message(message) for message in chat] for chat in rows["messages"].to_list()]
 
 
 def dpo(rows: Frame, _: Kind) -> Frame:
@@ -63,10 +62,10 @@ def dpo(rows: Frame, _: Kind) -> Frame:
 def dpo_plain(rows: Frame, _: Kind) -> Frame:
     """The same as texts, for trainers that apply no chat template."""
     return rows.select(
-        *kept(rows),
+        *provenance_of(rows),
         prompt=plain_prompt(rows),
-        chosen=is_answer("chosen"),
-        rejected=is_answer("rejected"),
+        chosen=last_content("chosen"),
+        rejected=last_content("rejected"),
     )
 
 
@@ -75,7 +74,7 @@ def kto(rows: Frame, _: Kind) -> Frame:
     sides = [
         rows.select(
             pl.format("{}-{}", "id", pl.lit(side)).alias("id"),
-            *kept(rows)[1:],
+            *provenance_of(rows)[1:],
             prompt="prompt",
             completion=side,
             label=pl.lit(side == "chosen"),
@@ -91,18 +90,18 @@ def kto(rows: Frame, _: Kind) -> Frame:
 def reward(rows: Frame, _: Kind) -> Frame:
     """`chosen` and `rejected` as whole conversations, for RewardTrainer."""
     return rows.select(
-        *kept(rows), chosen=pl.concat_list("prompt", "chosen"), rejected=pl.concat_list("prompt", "rejected")
+        *provenance_of(rows), chosen=pl.concat_list("prompt", "chosen"), rejected=pl.concat_list("prompt", "rejected")
     )
 
 
 def prompts(rows: Frame, kind: Kind) -> Frame:
     """`prompt` as messages, each once, for online methods (GRPO, RLOO, online DPO)."""
     if kind == "prompts":
-        user = pl.concat_list(message("user", "prompt"))
+        user = pl.concat_list(message_expr("user", "prompt"))
         system = pl.col("system") if "system" in rows.columns else pl.lit(None, pl.String)
-        whole = pl.concat_list(pl.struct(role=pl.lit("system"), content=system), message("user", "prompt"))
-        rows = rows.select(*kept(rows), prompt=pl.when(system.is_null()).then(user).otherwise(whole))
-    return rows.select(*kept(rows), "prompt")
+        with_system = pl.concat_list(pl.struct(role=pl.lit("system"), content=system), message_expr("user", "prompt"))
+        rows = rows.select(*provenance_of(rows), prompt=pl.when(system.is_null()).then(user).otherwise(with_system))
+    return rows.select(*provenance_of(rows), "prompt")
 
 
 def triplets(rows: Frame, _: Kind) -> Frame:
@@ -113,12 +112,17 @@ def triplets(rows: Frame, _: Kind) -> Frame:
 def sharegpt(rows: Frame, kind: Kind) -> Frame:
     """`conversations` of {from, value}, and a preference's `chosen` and `rejected`, as LLaMA-Factory reads."""
     if kind == "preferences":
-        said = pl.Series("conversations", [turns(prompt) for prompt in rows["prompt"].to_list()], pl.List(TURN))
-        answers = [pl.Series(s, [turn(a[-1]) for a in rows[s].to_list()], TURN) for s in ("chosen", "rejected")]
-        return rows.select(kept(rows)).with_columns(said, *answers)
-    whole = sft(rows, kind)
-    said = pl.Series("conversations", [turns(chat) for chat in chats(whole)], pl.List(TURN))
-    return whole.select(*kept(whole), *tools_of(whole)).with_columns(said)
+        column = pl.Series(
+            "conversations", [sharegpt_turns(prompt) for prompt in rows["prompt"].to_list()], pl.List(TURN)
+        )
+        sides = [
+            pl.Series(side, [sharegpt_turn(messages[-1]) for messages in rows[side].to_list()], TURN)
+            for side in ("chosen", "rejected")
+        ]
+        return rows.select(provenance_of(rows)).with_columns(column, *sides)
+    conversations = sft(rows, kind)
+    column = pl.Series("conversations", [sharegpt_turns(chat) for chat in chats_of(conversations)], pl.List(TURN))
+    return conversations.select(*provenance_of(conversations), *tools_of(conversations)).with_columns(column)
 
 
 def tools_of(rows: Frame) -> list[str]:
@@ -128,21 +132,24 @@ def tools_of(rows: Frame) -> list[str]:
 TURN = pl.Struct({"from": pl.String, "value": pl.String})
 
 
-def turns(messages: Any) -> list[dict[str, str]]:
-    return [turn(one) for one in messages]
+def sharegpt_turns(messages: Any) -> list[dict[str, str]]:
+    return [sharegpt_turn(message) for message in messages]
 
 
-def turn(said: Mapping[str, Any]) -> dict[str, str]:
-    """One message; a call of tools is its JSON."""
-    if calls := said.get("tool_calls"):
-        functions = [{"name": c["function"]["name"], "arguments": read(c["function"]["arguments"])} for c in calls]
-        whole = functions[0] if len(functions) == 1 else functions
-        return {"from": "function_call", "value": json.dumps(whole, ensure_ascii=False)}
-    return {"from": NAMES[said["role"]], "value": said["content"]}
+def sharegpt_turn(message: Mapping[str, Any]) -> dict[str, str]:
+    """One message; tool calls become their JSON."""
+    if calls := message.get("tool_calls"):
+        functions = [
+            {"name": call["function"]["name"], "arguments": parse_arguments(call["function"]["arguments"])}
+            for call in calls
+        ]
+        content = functions[0] if len(functions) == 1 else functions
+        return {"from": "function_call", "value": json.dumps(content, ensure_ascii=False)}
+    return {"from": NAMES[message["role"]], "value": message["content"]}
 
 
-def read(arguments: Any) -> Any:
-    """A call's arguments, which OpenAI's form has as a JSON text."""
+def parse_arguments(arguments: Any) -> Any:
+    """A tool call's arguments, which OpenAI's form holds as a JSON text."""
     try:
         return json.loads(arguments) if isinstance(arguments, str) else arguments
     except ValueError:
@@ -150,35 +157,35 @@ def read(arguments: Any) -> Any:
 
 
 def alpaca(rows: Frame, kind: Kind) -> Frame:
-    """`instruction`, `input` (empty), `output`, `system`, and `history` of earlier (said, answered); a preference has
+    """`instruction`, `input` (empty), `output`, `system`, and `history` of earlier (prompt, answer); a preference has
     `chosen` and `rejected` in the place of `output`.
     """
-    whole = sft(rows, kind)
+    conversations = sft(rows, kind)
     texts = dict.fromkeys(("instruction", "input", "output", "system"), pl.String())
     schema = {**texts, "history": pl.List(pl.List(pl.String))}
-    told = pl.DataFrame([alpaca_row(chat) for chat in chats(whole)], schema=schema)
-    made = whole.select(*kept(whole), *tools_of(whole)).hstack(told)
+    columns = pl.DataFrame([alpaca_row(chat) for chat in chats_of(conversations)], schema=schema)
+    instructions = conversations.select(*provenance_of(conversations), *tools_of(conversations)).hstack(columns)
     if kind == "preferences":
-        return made.drop("output").with_columns(
-            **{s: rows.select(is_answer(s)).to_series() for s in ("chosen", "rejected")}
+        return instructions.drop("output").with_columns(
+            **{side: rows.select(last_content(side)).to_series() for side in ("chosen", "rejected")}
         )
-    return made
+    return instructions
 
 
 def alpaca_row(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    system = "\n\n".join(one["content"] for one in messages if one["role"] == "system")
-    said: list[list[str]] = []
-    for one in map(turn, (one for one in messages if one["role"] != "system")):
-        asks = one["from"] in ("human", "observation")
-        if asks and (not said or said[-1][1]):
-            said.append([one["value"], ""])
+    system = "\n\n".join(turn["content"] for turn in messages if turn["role"] == "system")
+    exchanges: list[list[str]] = []
+    for turn in map(sharegpt_turn, (turn for turn in messages if turn["role"] != "system")):
+        is_prompt = turn["from"] in ("human", "observation")
+        if is_prompt and (not exchanges or exchanges[-1][1]):
+            exchanges.append([turn["value"], ""])
             continue
-        if not said:
-            said.append(["", ""])
-        place = 0 if asks else 1
-        said[-1][place] = "\n\n".join(filter(None, (said[-1][place], one["value"])))
-    last = said.pop() if said else ["", ""]
-    return {"instruction": last[0], "input": "", "output": last[1], "system": system, "history": said}
+        if not exchanges:
+            exchanges.append(["", ""])
+        place = 0 if is_prompt else 1
+        exchanges[-1][place] = "\n\n".join(filter(None, (exchanges[-1][place], turn["value"])))
+    final = exchanges.pop() if exchanges else ["", ""]
+    return {"instruction": final[0], "input": "", "output": final[1], "system": system, "history": exchanges}
 
 
 def openai(rows: Frame, kind: Kind) -> Frame:
@@ -190,8 +197,8 @@ def openai(rows: Frame, kind: Kind) -> Frame:
             preferred_output="chosen",
             non_preferred_output="rejected",
         )
-    whole = sft(rows, kind)
-    return whole.select("id", "messages", *tools_of(whole))
+    conversations = sft(rows, kind)
+    return conversations.select("id", "messages", *tools_of(conversations))
 
 
 def openai_lines(rows: RowStream) -> Iterator[bytes]:
@@ -209,25 +216,27 @@ def openai_lines(rows: RowStream) -> Iterator[bytes]:
         yield b"".join(orjson.dumps(line(row), option=orjson.OPT_APPEND_NEWLINE) for row in batch.iter_rows(named=True))
 
 
-def message(role: str, column: str) -> pl.Expr:
+def message_expr(role: str, column: str) -> pl.Expr:
     return pl.struct(pl.lit(role).alias("role"), pl.col(column).alias("content"))
 
 
 def plain_prompt(rows: Frame) -> pl.Series:
-    """Chats as texts: one message as it is, a system message before it; longer ones with the speakers' names."""
+    """Chats as texts: a single message as it is, after its system message; longer chats with the roles' names."""
 
-    def plain(messages: list[dict[str, str]]) -> str:
-        system = [one["content"] for one in messages if one["role"] == "system"]
-        said = [one for one in messages if one["role"] != "system"]
-        if len(said) == 1:
-            return "\n\n".join([*system, said[0]["content"]])
-        return "\n\n".join([*system, *(f"{one['role'].capitalize()}: {one['content']}" for one in said), "Assistant:"])
+    def as_text(messages: list[dict[str, str]]) -> str:
+        system = [message["content"] for message in messages if message["role"] == "system"]
+        turns = [message for message in messages if message["role"] != "system"]
+        if len(turns) == 1:
+            return "\n\n".join([*system, turns[0]["content"]])
+        return "\n\n".join(
+            [*system, *(f"{message['role'].capitalize()}: {message['content']}" for message in turns), "Assistant:"]
+        )
 
-    return pl.Series("prompt", [plain(messages) for messages in rows["prompt"].to_list()], pl.String)
+    return pl.Series("prompt", [as_text(messages) for messages in rows["prompt"].to_list()], pl.String)
 
 
 class Shape(NamedTuple):
-    """How a format is made of a batch, of what kinds of rows, what a row is then; one_each: one row of each."""
+    """How a format is made from a batch, from which kinds of rows, and what its rows are; one_each: one row of each."""
 
     make: Callable[[Frame, Kind], Frame]
     kinds: tuple[Kind, ...]
@@ -256,42 +265,49 @@ KINDS: dict[Format, Kind] = {
 }
 
 
-def formatted(tables: Mapping[str, Table], formats: Sequence[Format]) -> tuple[dict[str, Table], dict[str, Content]]:
-    """The tables in each of these formats that they can take, and files beside them; `as-made` leaves them as they are.
+def format_tables(
+    tables: Mapping[str, Table], formats: Sequence[Format]
+) -> tuple[dict[str, Table], dict[str, Content]]:
+    """Convert each table to each format that suits its kind; returns tables, and files beside them.
 
-    Named NAME_FORMAT (a dash is an underscore), or NAME where it is as made. Raises InputError where no format suits.
+    Tables are named NAME_FORMAT (a dash is an underscore); `as-made` keeps a table and its NAME. Raises InputError
+    where no format suits.
     """
     shaped: dict[str, Table] = {}
     files: dict[str, Content] = {}
-    for wanted in formats:
+    for format_name in formats:
         for name, table in tables.items():
-            if wanted == "as-made":
+            if format_name == "as-made":
                 shaped[name] = table
                 continue
-            shape = SHAPES[wanted]
+            shape = SHAPES[format_name]
             if table.kind not in shape.kinds:
                 continue
-            label = f"{name}_{wanted.replace('-', '_')}"
-            splits = {split: in_format(wanted, rows, table.kind) for split, rows in table.splits.items() if rows.height}
-            if wanted in WITHOUT_IDS:
+            label = f"{name}_{format_name.replace('-', '_')}"
+            splits = {
+                split: rows_in_format(format_name, rows, table.kind)
+                for split, rows in table.splits.items()
+                if rows.height
+            }
+            if format_name in WITHOUT_IDS:
                 files |= {f"ids/{label}-{split}.txt": partial(id_lines, rows) for split, rows in splits.items()}
-            if wanted == "openai":
+            if format_name == "openai":
                 files |= {f"openai/{name}-{split}.jsonl": partial(openai_lines, rows) for split, rows in splits.items()}
                 continue
-            if wanted in WITHOUT_IDS:
+            if format_name in WITHOUT_IDS:
                 splits = {split: rows.map(lambda batch: batch.drop("id")) for split, rows in splits.items()}
-            shaped[label] = Table(splits, KINDS.get(wanted, "other"), f"{shape.about}; from `{name}`")
+            shaped[label] = Table(splits, KINDS.get(format_name, "other"), f"{shape.about}; from `{name}`")
     if not shaped and not files:
         kinds = ", ".join(f"{name} ({table.kind})" for name, table in tables.items())
         raise InputError(f"nothing here can be written as {', '.join(formats)}; there is {kinds}")
     return shaped or dict(tables), files
 
 
-def in_format(wanted: Format, rows: RowStream, kind: Kind) -> RowStream:
+def rows_in_format(format_name: Format, rows: RowStream, kind: Kind) -> RowStream:
     """A split in one format."""
-    shape = SHAPES[wanted]
+    shape = SHAPES[format_name]
     shaped = rows.map(lambda batch: shape.make(batch, kind), same_height=shape.one_each)
-    return shaped.unique("prompt") if wanted == "prompts" else shaped
+    return shaped.unique("prompt") if format_name == "prompts" else shaped
 
 
 def id_lines(rows: RowStream) -> Iterator[bytes]:

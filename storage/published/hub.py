@@ -1,6 +1,6 @@
-"""A dataset folder to the Hub: one commit, one tag; what is there already is not sent again.
+"""Push a dataset folder to the Hub: one commit, one tag; files that are there already are not sent again.
 
-Only the places that `huggingface_hub` itself looks at hold a token: HF_TOKEN, or what `hf auth login` left.
+The token comes from where `huggingface_hub` itself looks: HF_TOKEN, or the file that `hf auth login` wrote.
 """
 
 import time
@@ -20,7 +20,7 @@ from storage.published.folder import CARD, MARKER, check_whole
 
 TRIES, PAUSE_S = 4, 1.0
 BUSY, REFUSED = (409, 412, 429, 500, 502, 503, 504), (401, 403)
-TAGS = 50  # of one run: exported again with other formats, it is another version
+TAGS = 50  # of one run: an export with other formats is another version
 
 
 class Remote(NamedTuple):
@@ -39,7 +39,7 @@ class Remote(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """Files by what has to be done with them; kept: what of the card's owner stays in it, in words."""
+    """Files to send, unchanged, and to delete; kept: descriptions of what stays of the card owner's edits."""
 
     sent: list[str]
     same: list[str]
@@ -47,8 +47,8 @@ class Changes(NamedTuple):
     kept: list[str]
 
 
-class Pushed(NamedTuple):
-    """What came of it."""
+class PushResult(NamedTuple):
+    """The dataset's URL on the Hub, the commit and the tag of a push, and its changes."""
 
     url: str
     commit: str
@@ -57,8 +57,8 @@ class Pushed(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where to: OWNER/NAME, a branch (main where it is empty), the tag that was asked for, else `default_tag`, with a
-    number where that one is taken.
+    """Where to push: OWNER/NAME, a branch (empty for main), and a tag; without one, `default_tag`, with a number where
+    that one is taken.
     """
 
     repo: str
@@ -73,7 +73,7 @@ class Target(NamedTuple):
         return self.revision or "main"
 
 
-def push(folder: Path, target: Target, message: str, tell: Callable[[str], None] = lambda _: None) -> Pushed:
+def push(folder: Path, target: Target, message: str, tell: Callable[[str], None] = lambda _: None) -> PushResult:
     """Make a dataset of the Hub hold what the folder holds.
 
     What its owner wrote into the card stays (storage/published/cards.py). Raises InputError without a token or a right
@@ -85,32 +85,34 @@ def push(folder: Path, target: Target, message: str, tell: Callable[[str], None]
     api = HfApi()
     check_whole(folder)
     card = (folder / CARD).read_text("utf-8")
-    with explained(target.repo):
+    with translated_errors(target.repo):
         check_owner(api.whoami(), target.repo)
     for attempt in range(TRIES):
         try:
-            with explained(target.repo):
-                return pushed(api, folder, card, target, message, tell)
-        except Again as again:
+            with translated_errors(target.repo):
+                return push_once(api, folder, card, target, message, tell)
+        except RetryPush as retry:
             if attempt == TRIES - 1:
-                raise StoreError(again.message) from again
-            tell(f"{again.message.partition(';')[0]}: looking again")
+                raise StoreError(retry.message) from retry
+            tell(f"{retry.message.partition(';')[0]}: looking again")
             time.sleep(PAUSE_S * 2**attempt)
     raise AssertionError("the last attempt returns or raises")
 
 
-def pushed(api: Any, folder: Path, card: str, target: Target, message: str, tell: Callable[[str], None]) -> Pushed:
-    """One attempt: look, commit on top of what was seen, tag. card: as we would write it."""
+def push_once(
+    api: Any, folder: Path, card: str, target: Target, message: str, tell: Callable[[str], None]
+) -> PushResult:
+    """One attempt: read the Hub, commit on top of what was read, tag. card: as we would write it."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     repo, branch = target.repo, target.branch
-    remote, changes = seen(api, folder, card, target)
+    remote, changes = compare_with_hub(api, folder, card, target)
     if not remote.exists:
         api.create_repo(repo, repo_type="dataset", private=target.private, exist_ok=True)
     if not remote.branch:
         if branch != "main":
             api.create_branch(repo, branch=branch, repo_type="dataset", exist_ok=True)
-        remote = look(api, repo, branch)
+        remote = read_remote(api, repo, branch)
         changes = changes_to(folder, card, remote, target)
     commit = remote.head
     if changes.sent or changes.deleted:
@@ -120,47 +122,47 @@ def pushed(api: Any, folder: Path, card: str, target: Target, message: str, tell
         place = {"repo_type": "dataset", "revision": branch, "parent_commit": remote.head or None}
         commit = api.create_commit(repo, operations, commit_message=message, **place).oid
     url = f"{api.endpoint}/datasets/{repo}"
-    return Pushed(url, commit, tagged(api, repo, commit, target.tag, target.default_tag), changes)
+    return PushResult(url, commit, tag_commit(api, repo, commit, target.tag, target.default_tag), changes)
 
 
-def planned(folder: Path, target: Target) -> Changes:
-    """What push would do; raises what it would raise before it writes, but for what only a token tells."""
+def plan_push(folder: Path, target: Target) -> Changes:
+    """What `push` would do; raises what it would raise before it writes, except for errors that need a token."""
     from huggingface_hub import HfApi
 
-    with explained(target.repo):
-        return seen(HfApi(), folder, (folder / CARD).read_text("utf-8"), target)[1]
+    with translated_errors(target.repo):
+        return compare_with_hub(HfApi(), folder, (folder / CARD).read_text("utf-8"), target)[1]
 
 
-def seen(api: Any, folder: Path, card: str, target: Target) -> tuple[Remote, Changes]:
-    """What is on the branch, or, where that would be new, what it would begin with: main; and what has to change.
+def compare_with_hub(api: Any, folder: Path, card: str, target: Target) -> tuple[Remote, Changes]:
+    """What is on the branch (on main, where the branch would be new), and what has to change.
 
-    Raises InputError where it may not.
+    Raises InputError where the push may not replace it.
     """
     repo = target.repo
-    remote = look(api, repo, target.branch)
+    remote = read_remote(api, repo, target.branch)
     if remote.exists and not remote.branch:
-        remote = look(api, repo, "main")._replace(branch=False)
+        remote = read_remote(api, repo, "main")._replace(branch=False)
     check_ours(folder, repo, remote, target.force)
     if remote.exists and target.private and not remote.private:
         raise InputError(f"{repo} is public already; make it private on the Hub, or leave --private out")
     changes = changes_to(folder, card, remote, target)
-    taken = tags_of(api, repo) if remote.exists and target.tag else {}
-    if target.tag in taken and (changes.sent or changes.deleted or taken[target.tag] != remote.head):
+    tags = tags_of(api, repo) if remote.exists and target.tag else {}
+    if target.tag in tags and (changes.sent or changes.deleted or tags[target.tag] != remote.head):
         raise InputError(f"{repo} has a tag {target.tag} of another version already; choose another --tag")
     return remote, changes
 
 
-class Again(StoreError):
-    """Worth another look: somebody else committed between ours and our commit, or the Hub is busy."""
+class RetryPush(StoreError):
+    """Worth another attempt: somebody else committed since we read the Hub, or the Hub is busy."""
 
 
 @contextmanager
-def explained(repo: str) -> Iterator[None]:
-    """The client's errors in our terms."""
+def translated_errors(repo: str) -> Iterator[None]:
+    """Raise the client's errors as ours."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     unreachable: Any = HfHubHTTPError.__bases__[0]  # the base of all errors of its HTTP library, whichever that is
-    again = "run the same command again: what was uploaded is not sent again"
+    retry_hint = "run the same command again: what was uploaded is not sent again"
     try:
         yield
     except LocalTokenNotFoundError as error:
@@ -169,29 +171,29 @@ def explained(repo: str) -> Iterator[None]:
         raise InputError(f"{repo!r} is no name of a dataset; expected OWNER/NAME") from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        said = " ".join(str(error.server_message or error).split())[:200]
+        reason = " ".join(str(error.server_message or error).split())[:200]
         if status in BUSY:
-            raise Again(f"the Hub answered {status} for {repo} ({said}); {again}") from error
+            raise RetryPush(f"the Hub answered {status} for {repo} ({reason}); {retry_hint}") from error
         if status in REFUSED:
             raise InputError(
-                f"the Hub refuses this token for {repo} ({status}: {said}); it needs the right to write"
+                f"the Hub refuses this token for {repo} ({status}: {reason}); it needs the right to write"
             ) from error
-        raise StoreError(f"the Hub answered {status or 'nothing'} for {repo} ({said}); {again}") from error
-    except ValueError as error:  # it checks the card before it takes anything
+        raise StoreError(f"the Hub answered {status or 'nothing'} for {repo} ({reason}); {retry_hint}") from error
+    except ValueError as error:  # the Hub checks the card before it accepts a commit
         raise InputError(f"the Hub does not take this for {repo}: {' '.join(str(error).split())[:400]}") from error
     except (OSError, RuntimeError, unreachable) as error:
-        said = " ".join(f"{error} {error.__cause__ or ''}".split())[:200]
-        raise StoreError(f"the Hub cannot be reached ({said}); {again}") from error
+        reason = " ".join(f"{error} {error.__cause__ or ''}".split())[:200]
+        raise StoreError(f"the Hub cannot be reached ({reason}); {retry_hint}") from error
 
 
-def check_owner(who: Mapping[str, Any], repo: str) -> None:
-    """Raises InputError where the token is nobody's who may write there."""
-    mine = [who.get("name"), *(org.get("name") for org in who.get("orgs") or ())]
-    if repo.partition("/")[0] not in mine:
-        raise InputError(f"{repo} is not yours: this token writes to {', '.join(map(str, mine))}")
+def check_owner(account: Mapping[str, Any], repo: str) -> None:
+    """Raises InputError where the token's account does not own the dataset."""
+    writable = [account.get("name"), *(org.get("name") for org in account.get("orgs") or ())]
+    if repo.partition("/")[0] not in writable:
+        raise InputError(f"{repo} is not yours: this token writes to {', '.join(map(str, writable))}")
 
 
-def look(api: Any, repo: str, branch: str) -> Remote:
+def read_remote(api: Any, repo: str, branch: str) -> Remote:
     """What the Hub has on a branch."""
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
@@ -201,7 +203,9 @@ def look(api: Any, repo: str, branch: str) -> Remote:
         return Remote(exists=True, private=bool(api.dataset_info(repo).private))
     except RepositoryNotFoundError:
         return Remote()
-    files = {one.rfilename: one.lfs.sha256 if one.lfs else one.blob_id for one in info.siblings or ()}
+    files = {
+        sibling.rfilename: sibling.lfs.sha256 if sibling.lfs else sibling.blob_id for sibling in info.siblings or ()
+    }
 
     def text(name: str) -> str:
         if name not in files:
@@ -212,48 +216,48 @@ def look(api: Any, repo: str, branch: str) -> Remote:
         except UnicodeDecodeError as error:
             raise InputError(f"{name} of {repo} is no UTF-8 text; mend it or delete it there") from error
 
-    marker = orjson.loads(text(MARKER) or "null")
-    known = marker if isinstance(marker, dict) else None
-    return Remote(True, True, bool(info.private), info.sha or "", files, known, text(CARD))
+    stored = orjson.loads(text(MARKER) or "null")
+    marker = stored if isinstance(stored, dict) else None
+    return Remote(True, True, bool(info.private), info.sha or "", files, marker, text(CARD))
 
 
 def check_ours(folder: Path, repo: str, remote: Remote, force: bool) -> None:
-    """Raises InputError where another dataset would be written over."""
+    """Raises InputError where the push would overwrite another dataset."""
     if force or not set(remote.files) - {".gitattributes"}:
         return
     ours, theirs = read_json(folder / MARKER), remote.marker
     if theirs is None:
         raise InputError(f"{repo} holds a dataset that synthmill did not make; choose another name, or --force")
-    for what in ("flow", "sources"):
-        if ours.get(what) != theirs.get(what):
+    for field in ("flow", "sources"):
+        if ours.get(field) != theirs.get(field):
             raise InputError(
-                f"{repo} is another dataset: its {what} is {theirs.get(what)}, here it is {ours.get(what)}; choose "
+                f"{repo} is another dataset: its {field} is {theirs.get(field)}, here it is {ours.get(field)}; choose "
                 "another name, or --force"
             )
 
 
 def changes_to(folder: Path, card: str, remote: Remote, target: Target) -> Changes:
-    """What has to be sent, what is there as it is, and what goes: only what the marker there lists. The folder's card
-    becomes ours with what the owner wrote into the one that is there. Raises InputError where these do not go together.
+    """Which files to send, to leave and to delete; only files that the Hub's marker lists are deleted. The
+    folder's card is written anew, merged with the owner's edits on the Hub. Raises InputError where the two conflict.
     """
     place = f"{CARD} of {target.repo}"
     merged = merged_card(card, remote.card, outline_of(remote.marker), place, force=target.force)
     write_text(folder / CARD, merged.text)
     local = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    same = [name for name, path in local.items() if name in remote.files and remote.files[name] in hashes(path)]
-    listed = {name for what in ("files", "written") for name in (remote.marker or {}).get(what, ())}
-    gone = [name for name in remote.files if name not in local and name in listed]
-    return Changes([name for name in local if name not in same], same, sorted(gone), merged.kept)
+    unchanged = [name for name, path in local.items() if name in remote.files and remote.files[name] in hashes(path)]
+    ours = {name for field in ("files", "written") for name in (remote.marker or {}).get(field, ())}
+    deleted = [name for name in remote.files if name not in local and name in ours]
+    return Changes([name for name in local if name not in unchanged], unchanged, sorted(deleted), merged.kept)
 
 
 def hashes(path: Path) -> tuple[str, str]:
-    """A file's SHA-256, and the SHA-1 that git knows it by."""
-    large, git = sha256(), sha1(b"blob %d\0" % path.stat().st_size)
+    """A file's SHA-256, and its SHA-1 as a git blob."""
+    sha_256, git_sha_1 = sha256(), sha1(b"blob %d\0" % path.stat().st_size)
     with path.open("rb") as file:
         while block := file.read(BLOCK):
-            large.update(block)
-            git.update(block)
-    return large.hexdigest(), git.hexdigest()
+            sha_256.update(block)
+            git_sha_1.update(block)
+    return sha_256.hexdigest(), git_sha_1.hexdigest()
 
 
 def tags_of(api: Any, repo: str) -> dict[str, str]:
@@ -261,14 +265,14 @@ def tags_of(api: Any, repo: str) -> dict[str, str]:
     return {ref.name: ref.target_commit for ref in api.list_repo_refs(repo, repo_type="dataset").tags}
 
 
-def tagged(api: Any, repo: str, commit: str, tag: str, default: str) -> str:
-    """Name a commit; returns the tag."""
-    taken = tags_of(api, repo)
+def tag_commit(api: Any, repo: str, commit: str, tag: str, default: str) -> str:
+    """Tag a commit, unless it has the tag already; returns the tag."""
+    tags = tags_of(api, repo)
     names = [tag] if tag else [default, *(f"{default}-{n}" for n in range(2, TAGS))]
     for name in names:
-        if taken.get(name) == commit:
+        if tags.get(name) == commit:
             return name
-        if name not in taken:
+        if name not in tags:
             api.create_tag(repo, tag=name, revision=commit, repo_type="dataset")
             return name
     raise InputError(f"{repo} has the tags {names[0]} to {names[-1]} already; name another with --tag")

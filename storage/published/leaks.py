@@ -1,4 +1,4 @@
-"""A last look before anything leaves: no value of a secret of the environment may be in it."""
+"""Check that nothing to be published holds the value of a secret from the environment."""
 
 import html
 import json
@@ -12,11 +12,11 @@ from schemas.errors import InputError
 from schemas.settings import SECRET_NAME
 from storage.published.folder import Dataset
 
-SHORTEST = 8  # characters of what can be told from a word
+SHORTEST = 8  # characters of a secret that is no ordinary word
 
 
 def secrets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Variables whose names say that they hold a secret, and the values."""
+    """Environment variables whose names suggest a secret -> their values."""
     return {
         name: value
         for name, value in environment.items()
@@ -26,12 +26,12 @@ def secrets(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 def check_no_secret(dataset: Dataset, card: str) -> None:
     """Raises InputError that names the variable and the place, never the value."""
-    looked_for = {name: spellings(value.strip()) for name, value in secrets().items()}
-    if not looked_for:
+    secret_spellings = {name: spellings(value.strip()) for name, value in secrets().items()}
+    if not secret_spellings:
         return
     for place, text in texts_of(dataset, card):
-        for name, spelled in looked_for.items():
-            if any(one in text for one in spelled):
+        for name, values in secret_spellings.items():
+            if any(spelling in text for spelling in values):
                 raise InputError(
                     f"{place} holds the value of the environment variable {name}; nothing was written: remove it "
                     "there, or unset the variable if it is no secret"
@@ -39,9 +39,15 @@ def check_no_secret(dataset: Dataset, card: str) -> None:
 
 
 def spellings(value: str) -> set[str]:
-    """A value as it may stand: as it is, in JSON, in JSON within JSON, in HTML."""
-    once = json.dumps(value, ensure_ascii=False)[1:-1]
-    return {value, once, json.dumps(once, ensure_ascii=False)[1:-1], html.escape(value), str(Markup.escape(value))}
+    """How a value may be written: plainly, in JSON, in JSON within JSON, in HTML."""
+    in_json = json.dumps(value, ensure_ascii=False)[1:-1]
+    return {
+        value,
+        in_json,
+        json.dumps(in_json, ensure_ascii=False)[1:-1],
+        html.escape(value),
+        str(Markup.escape(value)),
+    }
 
 
 def texts_of(dataset: Dataset, card: str) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a dataset was made of: its sources, under which licence each is, and the settings as anyone may see them."""
+"""What a dataset was made from: its sources with their licences, and the settings without private parts."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
@@ -22,56 +22,56 @@ PATHS = (
 CARDS_ABOVE = 2  # folders: data/train.parquet lies two below its card
 
 
-class MadeFrom(NamedTuple):
-    """One source, as people know it."""
+class DatasetSource(NamedTuple):
+    """A source's public name and licence."""
 
     name: str
     license: str
 
 
-def made_from(settings: Mapping[str, Any]) -> Iterator[MadeFrom]:
+def sources_of(settings: Mapping[str, Any]) -> Iterator[DatasetSource]:
     """The sources of a run, each with its licence. settings: as the run's record holds them, of whatever version."""
     for name in READ:
         file = settings.get(name)
         if isinstance(file, Mapping) and isinstance(path := file.get("path"), str):
-            yield MadeFrom(public_path(path), file.get("license") or license_beside(path))
+            yield DatasetSource(public_path(path), file.get("license") or license_beside(path))
     for path in settings.get("applications") or ():
-        yield MadeFrom(public_path(str(path)), license_beside(str(path)))
+        yield DatasetSource(public_path(str(path)), license_beside(str(path)))
 
 
 def stated_licenses(settings: RunSettings) -> list[str]:
-    """What the settings say of licences: a dataset whose settings say otherwise is another one."""
-    files = [getattr(settings, name, None) for name in READ]
+    """The licences that the settings state; a dataset whose settings state others is another dataset."""
+    files = [getattr(settings, setting, None) for setting in READ]
     stated = [file.license for file in files if isinstance(file, FileSettings)]
-    return [one for one in (getattr(settings, "license", ""), *stated) if one]
+    return [name for name in (getattr(settings, "license", ""), *stated) if name]
 
 
 def license_beside(path: str) -> str:
-    """What the source's own card says: the Hub's, or a README.md beside the file or above its folder."""
+    """The licence in the source's own card: the Hub's, or a README.md beside the file or above its folder."""
     from huggingface_hub import DatasetCard, HfApi
 
     try:
         if path.startswith(HUB):
             name, _, revision = path.removeprefix(HUB).partition("#")[0].partition("@")
             data = HfApi().dataset_info(name, revision=revision or None).card_data
-            return named(data.get("license")) if data else UNKNOWN
+            return license_in_card(data.get("license")) if data else UNKNOWN
         place = Path(path).expanduser().resolve()
         folder = place if place.is_dir() else place.parent
         for above in [folder, *folder.parents][: CARDS_ABOVE + 1]:
             if (card := above / "README.md").is_file() and card.read_text(errors="replace").startswith("---\n"):
-                return named(DatasetCard.load(card).data.get("license"))
-    except Exception:  # somebody's card may hold anything; what it says is then not known
+                return license_in_card(DatasetCard.load(card).data.get("license"))
+    except Exception:  # a foreign card may hold anything; its licence is then unknown
         return UNKNOWN
     return UNKNOWN
 
 
-def named(license: Any) -> str:
-    """What a card says of its licence: one name, or several, of which the most restrictive."""
+def license_in_card(license: Any) -> str:
+    """The licence that a card names; of several the most restrictive."""
     return most_restrictive(license if isinstance(license, list) else [str(license or UNKNOWN)])
 
 
 def public_path(path: str) -> str:
-    """A path without the folders of the machine: as given where that is relative, else the file's name."""
+    """A path without this machine's folders: a relative path as it is, else the file's name."""
     return PurePath(path).name if path.startswith(("/", "~")) else path
 
 
@@ -83,22 +83,22 @@ def public_engine(name: str) -> str:
 
 def public_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that differ from the defaults, without folders, servers and names of variables of this machine."""
-    return {name: value for name, value in public(dict(settings)).items() if name not in PRIVATE}
+    return {name: value for name, value in strip_private(dict(settings)).items() if name not in PRIVATE}
 
 
 def public_file(name: str, data: bytes) -> bytes:
-    """A file that lies beside a dataset, as it is published."""
+    """The published form of a file that lies beside a dataset."""
     if not name.endswith(".json"):
         return data
-    return orjson.dumps(public(orjson.loads(data)), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(strip_private(orjson.loads(data)), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-def public(dumped: Any, name: str = "") -> Any:
-    """Settings as plain values, without what belongs to this machine; name: of the setting that holds them."""
-    if isinstance(dumped, dict):
-        return {key: public(value, key) for key, value in dumped.items() if key not in ADDRESS}
-    if isinstance(dumped, list):
-        return [public(value, name) for value in dumped]
-    if isinstance(dumped, str) and dumped.startswith(("/", "~")):
-        return public_path(dumped) if name in PATHS or Path(dumped).expanduser().exists() else dumped
-    return dumped
+def strip_private(value: Any, name: str = "") -> Any:
+    """Settings as plain values, without what belongs to this machine; name: the setting that holds the value."""
+    if isinstance(value, dict):
+        return {key: strip_private(member, key) for key, member in value.items() if key not in ADDRESS}
+    if isinstance(value, list):
+        return [strip_private(member, name) for member in value]
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        return public_path(value) if name in PATHS or Path(value).expanduser().exists() else value
+    return value

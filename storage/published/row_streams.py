@@ -1,4 +1,4 @@
-"""Rows that are read batch by batch, as often as somebody asks, so that no dataset has to fit into memory."""
+"""Rows that are read batch by batch, as often as needed, so that no dataset has to fit into memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from schemas.hashing import digest
 
 BATCH_BYTES, BATCH_ROWS = 16 << 20, 8192
-"""The most that a batch holds, of what a Parquet file says of its size before compression, and in rows."""
-READ_AHEAD = 1 << 20  # bytes of a column that are read at once: a row group may be as large as its file
+"""The most that a batch holds: bytes before compression, by the Parquet file's metadata, and rows."""
+READ_AHEAD = 1 << 20  # bytes of a column read at once: a row group may be as large as its file
 PRE_BUFFER = False  # pyarrow's default holds the bytes of every row group until the last one is read
 OLDEST = pl.CompatLevel.oldest()
 
@@ -23,8 +23,8 @@ Batches = Callable[[Columns], Iterator[pl.DataFrame]]
 
 class RowStream:
     """Rows in their order. read: names of columns (None for all) -> frames of some thousand rows, from the first row at
-    every call; one empty frame where there is no row. height, schema: how many rows, and their columns, where that is
-    known without reading.
+    every call; one empty frame where there is no row. height, schema: the number of rows, and their columns, where both
+    are known without reading.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class RowStream:
             return rows
 
         def read(columns: Columns) -> Iterator[pl.DataFrame]:
-            some = rows if columns is None else rows.select(columns)
-            step = rows_at_once(int(some.estimated_size()), some.height)
-            yield from (some[start : start + step] for start in range(0, max(1, some.height), step))
+            frame = rows if columns is None else rows.select(columns)
+            step = rows_at_once(int(frame.estimated_size()), frame.height)
+            yield from (frame[start : start + step] for start in range(0, max(1, frame.height), step))
 
         return cls(read, lambda: rows.height, lambda: rows.schema)
 
@@ -85,7 +85,7 @@ class RowStream:
         return rows, size
 
     def map(self, work: Callable[[pl.DataFrame], pl.DataFrame], *, same_height: bool = True) -> "RowStream":
-        """Every batch through a function that treats each row by itself. same_height: it makes one row of each."""
+        """Apply a function that treats each row by itself to every batch. same_height: it makes one row of each."""
 
         def read(columns: Columns) -> Iterator[pl.DataFrame]:
             for batch in self.batches():
@@ -99,8 +99,8 @@ class RowStream:
         needed = predicate.meta.root_names()
 
         def read(columns: Columns) -> Iterator[pl.DataFrame]:
-            wanted = None if columns is None else list(dict.fromkeys([*columns, *needed]))
-            for batch in self.batches(wanted):
+            columns_read = None if columns is None else list(dict.fromkeys([*columns, *needed]))
+            for batch in self.batches(columns_read):
                 rows = batch.filter(predicate)
                 yield rows if columns is None else rows.select(columns)
 
@@ -110,12 +110,12 @@ class RowStream:
         """The first row of every value of a column."""
 
         def read(columns: Columns) -> Iterator[pl.DataFrame]:
-            seen: set[bytes] = set()
+            digests: set[bytes] = set()
             for batch in self.batches(None if columns is None else list(dict.fromkeys([*columns, column]))):
                 flags = []
                 for key in map(digest, batch[column].to_list()):
-                    flags.append(key not in seen)
-                    seen.add(key)
+                    flags.append(key not in digests)
+                    digests.add(key)
                 rows = batch.filter(pl.Series(flags, dtype=pl.Boolean))
                 yield rows if columns is None else rows.select(columns)
 
@@ -133,15 +133,19 @@ class RowStream:
         return RowStream(read, lambda: int(flags.sum()), lambda: self.schema)
 
     def take(self, places: Sequence[int], columns: Columns = None) -> pl.DataFrame:
-        """The rows at some places, as far as there are so many; places: ascending."""
-        taken, start = [], 0
-        wanted = pl.Series(places, dtype=pl.Int64)
+        """The rows at some places; places beyond the end are ignored. places: ascending."""
+        frames, start = [], 0
+        rows_wanted = pl.Series(places, dtype=pl.Int64)
         for batch in self.batches(columns):
-            taken.append(detached(batch[wanted.filter((wanted >= start) & (wanted < start + batch.height)) - start]))
+            frames.append(
+                detached(
+                    batch[rows_wanted.filter((rows_wanted >= start) & (rows_wanted < start + batch.height)) - start]
+                )
+            )
             start += batch.height
             if not places or start > places[-1]:
                 break
-        return pl.concat(taken)
+        return pl.concat(frames)
 
     def frame(self, columns: Columns = None) -> pl.DataFrame:
         """All rows in memory at once."""
@@ -149,7 +153,7 @@ class RowStream:
 
 
 def detached(frame: pl.DataFrame) -> pl.DataFrame:
-    """A copy: polars' texts point into the batch that they were taken from, and would keep all of it."""
+    """A copy of a frame: polars' texts point into their batch, and would keep all of it in memory."""
     return pl.DataFrame(frame.to_arrow(compat_level=OLDEST), schema=frame.schema)
 
 
@@ -158,9 +162,9 @@ def rows_at_once(size: int, rows: int) -> int:
     return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(1, size)))
 
 
-def parquet_schema(path: Path, plain: Callable[[pa.Table], pa.Table] = lambda table: table) -> pl.Schema:
-    """A Parquet file's columns as polars has them; plain: what is done to its tables first."""
-    return pl.DataFrame(plain(pq.read_schema(path).empty_table())).schema
+def parquet_schema(path: Path, convert: Callable[[pa.Table], pa.Table] = lambda table: table) -> pl.Schema:
+    """A Parquet file's columns as polars has them; convert: applied to its tables first."""
+    return pl.DataFrame(convert(pq.read_schema(path).empty_table())).schema
 
 
 def parquet_batches(path: Path, columns: Columns) -> Iterator[pa.Table]:
@@ -168,12 +172,12 @@ def parquet_batches(path: Path, columns: Columns) -> Iterator[pa.Table]:
     with pq.ParquetFile(path, buffer_size=READ_AHEAD, pre_buffer=PRE_BUFFER) as file:
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         step = rows_at_once(sum(group.total_byte_size for group in groups), file.metadata.num_rows)
-        wanted = None if columns is None else list(columns)
+        names = None if columns is None else list(columns)
         empty = True
-        for batch in file.iter_batches(step, columns=wanted):
+        for batch in file.iter_batches(step, columns=names):
             empty = False
             table = pa.Table.from_batches([batch])
-            yield table if wanted is None else table.select(wanted)
+            yield table if names is None else table.select(names)
         if empty:
             table = file.schema_arrow.empty_table()
-            yield table if wanted is None else table.select(wanted)
+            yield table if names is None else table.select(names)

@@ -26,11 +26,11 @@ class Shards:
     count: int
 
     @classmethod
-    def of(cls, start: str, rows: RowStream, most: int) -> "Shards":
-        """Files of about equal size in memory, none much over `most` bytes."""
-        pieces = max(1, -(-rows.size // most))
-        each = max(1, -(-rows.height // pieces))
-        return cls(start, each, max(1, -(-rows.height // each)))
+    def of(cls, start: str, rows: RowStream, limit: int) -> "Shards":
+        """Files of about equal size in memory, none much over `limit` bytes."""
+        pieces = max(1, -(-rows.size // limit))
+        per_shard = max(1, -(-rows.height // pieces))
+        return cls(start, per_shard, max(1, -(-rows.height // per_shard)))
 
     @property
     def names(self) -> list[str]:
@@ -38,13 +38,13 @@ class Shards:
 
     @property
     def pattern(self) -> str:
-        """What matches these names, and none of another number of shards that somebody else has put beside them."""
+        """A pattern for these names only: files with another number of shards may lie beside them."""
         return f"{self.start}-*-of-{self.count:05}.parquet"
 
 
 def write_shards(folder: Path, shards: Shards, rows: RowStream) -> dict[str, str]:
     """Write a split; name -> checksum."""
-    tables = Pieces(plain_types(batch.to_arrow(compat_level=OLDEST)) for batch in rows.batches())
+    tables = TableCutter(plain_types(batch.to_arrow(compat_level=OLDEST)) for batch in rows.batches())
     schema = plain_types(pl.DataFrame(schema=rows.schema).to_arrow(compat_level=OLDEST)).schema
     return {
         name: write_checked(folder / name, partial(write_groups, schema, tables.take(shards.rows)))
@@ -52,22 +52,22 @@ def write_shards(folder: Path, shards: Shards, rows: RowStream) -> dict[str, str
     }
 
 
-class Pieces:
-    """Tables that follow each other, taken by a number of rows."""
+class TableCutter:
+    """Cuts a sequence of tables anew, by numbers of rows."""
 
     def __init__(self, tables: Iterator[pa.Table]) -> None:
         self._tables = tables
-        self._left: pa.Table | None = None
+        self._rest: pa.Table | None = None
 
     def take(self, rows: int) -> Iterator[pa.Table]:
-        """The next rows, at most so many."""
+        """The next `rows` rows, or fewer at the end."""
         while rows > 0:
-            table = next(self._tables, None) if self._left is None else self._left
+            table = next(self._tables, None) if self._rest is None else self._rest
             if table is None:
                 return
-            self._left = table.slice(rows) if table.num_rows > rows else None
+            self._rest = table.slice(rows) if table.num_rows > rows else None
             rows -= min(rows, table.num_rows)
-            yield table.slice(0, table.num_rows - (self._left.num_rows if self._left is not None else 0))
+            yield table.slice(0, table.num_rows - (self._rest.num_rows if self._rest is not None else 0))
 
 
 def write_groups(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:
@@ -84,7 +84,7 @@ def write_groups(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> N
 
 
 def write_checked(path: Path, write: Callable[[Path], None]) -> str:
-    """Write a file atomically; the checksum of what was written, not of what lies there afterwards."""
+    """Write a file atomically; returns the checksum of the bytes written, not of what lies there afterwards."""
     checksums: list[str] = []
 
     def write_and_hash(temporary: Path) -> None:
@@ -96,8 +96,8 @@ def write_checked(path: Path, write: Callable[[Path], None]) -> str:
 
 
 def plain_types(table: pa.Table) -> pa.Table:
-    """Without large strings and lists, which trainers' own casts do not expect; chats in JSON say so, and `datasets`
-    gives their messages as objects.
+    """Cast large strings and lists to plain ones, which trainers' casts expect. Chats in JSON get the JSON type, so
+    that `datasets` returns their messages as objects.
     """
     kinds = {field.name: plain_type(field.type) for field in table.schema}
     if kinds.get(CHAT) == pa.list_(pa.string()):
@@ -116,7 +116,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def as_texts(table: pa.Table) -> pa.Table:
-    """Chats of JSON messages as lists of texts, which polars knows."""
+    """Cast chats of JSON messages to lists of texts, which polars can read."""
     if CHAT in table.column_names and table.schema.field(CHAT).type == pa.list_(pa.json_()):
         return table.set_column(table.column_names.index(CHAT), CHAT, table[CHAT].cast(pa.list_(pa.string())))
     return table

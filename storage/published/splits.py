@@ -1,4 +1,4 @@
-"""Training and test rows that share no prompt: by content, so that a row stays where it is when others are added."""
+"""Training and test rows that share no prompt. Content decides, so that a row keeps its side when others are added."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,18 +14,16 @@ from storage.published.row_streams import RowStream
 
 Array = np.ndarray[Any, np.dtype[Any]]
 TOGETHER = ("id", "parent_id", "conversation", "prompt_id")
-"""Columns whose equal values, in any of them and in any configuration, are of rows that belong together."""
+"""Rows with an equal value in any of these columns, in any configuration, belong together."""
 PROMPTS = ("prompt", "messages", "history", "pseudo_input", "question", "input", "anchor")
-"""Where a row's prompt is: in the first of these that says something."""
+"""Columns of a row's prompt: the first of these with a text."""
 PROMPT, OTHER = b"0", b"1"
-
-
 NAME_BYTES = 17  # the letter of its kind, and a hash
 
 
-class Names(NamedTuple):
-    """What no row of the other side may have. row: (names,) places of rows; name: (names,) bytes; a row may have none
-    or several.
+class RowNames(NamedTuple):
+    """Names that rows of one side may not share with the other. row: (names,) places of rows; name: (names,) bytes; a
+    row may have none or several.
     """
 
     row: Array
@@ -33,17 +31,17 @@ class Names(NamedTuple):
 
 
 def split_by_prompt(tables: Mapping[str, Table], share: float) -> dict[str, Table]:
-    """The tables with about `share` of their prompts in a split `test`, and what is tested anywhere trained on nowhere.
+    """Move about `share` of the prompts into a split `test`; no configuration trains on what another tests.
 
-    Rows with the same first user message, the same parent or the same conversation, and the rows that those share one
-    with, are on the same side, through all configurations. A configuration without training rows stays as it is.
+    Rows with the same first user message, parent or conversation are on the same side, and so, through all
+    configurations, are the rows that share one with these. A configuration without training rows stays as it is.
     """
     if not share:
         return dict(tables)
     places = [(name, split, rows) for name, table in tables.items() for split, rows in table.splits.items()]
     names = [names_of(rows) for _, _, rows in places]
     heights = [rows.height for _, _, rows in places]
-    flags = tested(names, heights, [split == "test" for _, split, _ in places], share)
+    flags = flag_test_rows(names, heights, [split == "test" for _, split, _ in places], share)
     sides: dict[str, dict[str, list[RowStream]]] = {name: {} for name in tables}
     for (name, split, rows), test in zip(places, np.split(flags, np.cumsum(heights)[:-1]), strict=True):
         if split != "train":
@@ -57,66 +55,69 @@ def split_by_prompt(tables: Mapping[str, Table], share: float) -> dict[str, Tabl
     }
 
 
-def names_of(rows: RowStream) -> Names:
-    """Per row its prompt, as far as it has one, and where it comes from."""
+def names_of(rows: RowStream) -> RowNames:
+    """Per row, a name for its prompt, if it has one, and names for its origins."""
     prompts = [name for name in PROMPTS if name in rows.columns]
     origins = [name for name in TOGETHER if name in rows.columns]
     places: list[Array] = []
     names: list[Array] = []
     start = 0
     for batch in rows.batches(list(dict.fromkeys([*prompts, *origins]))) if prompts or origins else ():
-        at, hashes = [], []
+        row_places, hashes = [], []
         for place, values in enumerate(zip(*(batch[column].to_list() for column in prompts), strict=True)):
-            text = next((text for value in values if (text := first_said(value)).strip()), None)
+            text = next((text for value in values if (text := first_user_text(value)).strip()), None)
             if text is not None:
-                at.append(start + place)
+                row_places.append(start + place)
                 hashes.append(PROMPT + digest(normalised(text)))
         for column in origins:
             for place, value in enumerate(batch[column].to_list()):
                 if value:
-                    at.append(start + place)
+                    row_places.append(start + place)
                     hashes.append(OTHER + digest(value))
-        places.append(np.array(at, np.int64))
+        places.append(np.array(row_places, np.int64))
         names.append(np.array(hashes, f"S{NAME_BYTES}"))
         start += batch.height
-    return Names(
+    return RowNames(
         np.concatenate([np.zeros(0, np.int64), *places]), np.concatenate([np.zeros(0, f"S{NAME_BYTES}"), *names])
     )
 
 
-def first_said(prompt: object) -> str:
-    """A text, or the first user message of a chat, or its first message."""
+def first_user_text(prompt: object) -> str:
+    """The text, or the text of a chat's first user message, else of its first message."""
     if isinstance(prompt, str):
         return prompt
     chat = map(as_message, prompt) if isinstance(prompt, list) else ()
-    said = [one for one in chat if one.get("content")]
-    return str(next((one["content"] for one in said if one["role"] == "user"), said[0]["content"] if said else ""))
+    messages = [message for message in chat if message.get("content")]
+    user_texts = (message["content"] for message in messages if message["role"] == "user")
+    return str(next(user_texts, messages[0]["content"] if messages else ""))
 
 
-def tested(names: Sequence[Names], heights: Sequence[int], are_tests: Sequence[bool], share: float) -> Array:
-    """Per row of all tables, one after the other, whether it is for testing. Rows that are joined by names decide
-    together: a test row among them, or a hash of the smallest name. are_tests: tables whose rows are for testing.
+def flag_test_rows(
+    tables: Sequence[RowNames], heights: Sequence[int], are_tests: Sequence[bool], share: float
+) -> Array:
+    """Per row of all tables in order, whether it is for testing. Rows joined by names form a group, which is for
+    testing if a row of it is, or by a hash of its smallest name. are_tests: which tables are for testing.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
     starts = np.cumsum([0, *heights])
-    rows = int(starts[-1])
-    row = np.concatenate(
-        [np.zeros(0, np.int64), *(some.row + start for some, start in zip(names, starts[:-1], strict=True))]
+    total = int(starts[-1])
+    rows = np.concatenate(
+        [np.zeros(0, np.int64), *(table.row + start for table, start in zip(tables, starts[:-1], strict=True))]
     )
-    distinct, name = np.unique(
-        np.concatenate([np.zeros(0, f"S{NAME_BYTES}"), *(n.name for n in names)]), return_inverse=True
+    names, node = np.unique(
+        np.concatenate([np.zeros(0, f"S{NAME_BYTES}"), *(table.name for table in tables)]), return_inverse=True
     )
-    nodes = rows + len(distinct)
-    graph = coo_matrix((np.ones(len(row), np.bool_), (row, name + rows)), shape=(nodes, nodes))
+    nodes = total + len(names)
+    graph = coo_matrix((np.ones(len(rows), np.bool_), (rows, node + total)), shape=(nodes, nodes))
     groups = connected_components(graph, directed=False)[1] if nodes else np.zeros(0, np.int64)
-    drawn = np.zeros(nodes, np.bool_)  # by group: there are no more of these than nodes
-    owners, smallest = np.unique(groups[rows:], return_index=True)  # names are sorted: a group's first is its smallest
-    for group, at in zip(owners.tolist(), smallest.tolist(), strict=True):
-        hashed = digest(distinct[at].ljust(NAME_BYTES, b"\0").hex())
-        drawn[group] = int.from_bytes(hashed[:8], "big") < share * 2**64
+    is_test_group = np.zeros(nodes, np.bool_)  # by group: there are no more groups than nodes
+    owners, smallest = np.unique(groups[total:], return_index=True)  # names are sorted: a group's first is its smallest
+    for group, place in zip(owners.tolist(), smallest.tolist(), strict=True):
+        hashed = digest(names[place].ljust(NAME_BYTES, b"\0").hex())
+        is_test_group[group] = int.from_bytes(hashed[:8], "big") < share * 2**64
     for start, height, is_test in zip(starts[:-1], heights, are_tests, strict=True):
-        drawn[groups[start : start + height][np.full(height, is_test)]] = True
-    flags: Array = drawn[groups[:rows]]
+        is_test_group[groups[start : start + height][np.full(height, is_test)]] = True
+    flags: Array = is_test_group[groups[:total]]
     return flags

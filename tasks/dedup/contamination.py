@@ -15,7 +15,7 @@ from pydantic import Field
 
 from schemas.rows import Dropped
 from storage.artifacts import Store, read_artifact, read_manifest
-from storage.plain_files.rows import KNOWN
+from storage.plain_files.rows import KNOWN_PROMPTS
 from tasks.cores import Array
 from tasks.dedup.word_grams import grams_of, operands_of
 from tasks.frames import FrameStage
@@ -90,7 +90,7 @@ class Benchmarks:
         store = Store(root)
         frames = []
         for name, key in benchmarks:
-            rows = pl.DataFrame(read_artifact(store, read_manifest(store.manifest_path(KNOWN.stage, key))))
+            rows = pl.DataFrame(read_artifact(store, read_manifest(store.manifest_path(KNOWN_PROMPTS.stage, key))))
             frames.append(rows.select(pl.lit(name).alias("benchmark"), "name", "turns").explode("turns"))
         self.turns = pl.concat(frames)
         texts = self.turns["turns"].to_list()

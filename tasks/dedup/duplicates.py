@@ -19,8 +19,8 @@ from schemas.recall import Recall
 from schemas.rows import Dropped
 from schemas.texts import normalised
 from storage.artifacts import Store, read_manifest
-from storage.files import scratch
-from storage.plain_files.rows import KNOWN
+from storage.files import scratch_folder
+from storage.plain_files.rows import KNOWN_PROMPTS
 from storage.published.rows import stream_of
 from tasks.cores import Array
 from tasks.dedup import contamination
@@ -90,7 +90,7 @@ class Duplicates(FrameStage):
             searches["words"] = WordLinks(distinct["text"].to_list(), groups, self.jaccard, SEED)
         with ExitStack() as open_until_done:
             if "meaning" in self.layers and len(groups):
-                folder = open_until_done.enter_context(scratch(around.store, "search"))
+                folder = open_until_done.enter_context(scratch_folder(around.store, "search"))
                 searches["meaning"] = self.link_vectors(frame.height, published_rows, distinct, groups, around, folder)
             verdicts = greedy(len(groups), fixed_count, list(searches.values()))
             verdict_rows = self.verdicts_by_place(table, distinct, verdicts, list(searches))
@@ -165,7 +165,7 @@ class Duplicates(FrameStage):
     def published_batches(self, store: Store, stage: str, key: str) -> Iterator[pl.DataFrame]:
         """One artifact's rows in the form of `read_published`, batch by batch; reads only the columns compared."""
         rows = stream_of(store, read_manifest(store.manifest_path(stage, key)))
-        if stage == KNOWN.stage:
+        if stage == KNOWN_PROMPTS.stage:
             for batch in rows.batches(["name", "turns"]):
                 yield batch.select(id="name", text=pl.col("turns").list.first(), of_any=pl.lit(True))
             return

@@ -31,7 +31,7 @@ class Recording:
 
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
         assert self._calls is not None
-        completion = self._calls.find(call_key(self.name, ask_hash(request.asked()), request.sample))
+        completion = self._calls.find(call_key(self.name, ask_hash(request.question_json()), request.sample))
         if completion is None:
             raise EngineRefused(
                 f"the recording {self.path} has no answer by {self.name} to this request (role {request.role}, sample "

@@ -14,7 +14,7 @@ from schemas.rows import Dropped
 from schemas.settings import FileSettings
 from storage.artifacts import CALLS, Store, rows_to_table, seal_part, sealed_artifact, sealed_part, write_manifest
 from storage.plain_files.pool_rows import ENDS
-from storage.plain_files.pools import PoolFile, over
+from storage.plain_files.pools import PoolFile, read_pools
 from storage.plain_files.rows import fingerprint
 from tasks.running.stages import columns_of
 
@@ -54,7 +54,7 @@ def ingest_pools(store: Store, file: PoolFile, rows_per_part: int, run: str, lim
             seals.append(seal_pools(store, rows, []))
         return seals
 
-    seals = over(file, seal_tables, store.root)
+    seals = read_pools(file, seal_tables, store.root)
     for reason, number in file.faults.items():
         seals.append(seal_pools(store, [], [Dropped(id=f"{reason}-{n}", reason=reason) for n in range(number)]))
     identity = {"stage": POOLS, "version": VERSION, "source": file.path}

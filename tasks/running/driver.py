@@ -326,7 +326,7 @@ class Driver:
         for index, request in enumerate(requests):
             content = content_ids(request)
             if content not in hashes:
-                request_json = request.asked()
+                request_json = request.question_json()
                 hashes[content] = (ask_hash(request_json), request_json)
             request_hash = hashes[content][0]
             lane = self._lanes[request.role]

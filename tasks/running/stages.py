@@ -20,8 +20,8 @@ from schemas.settings import FileSettings
 from storage.artifacts import (
     CALLS,
     Store,
+    are_files_whole,
     check_conserved,
-    files_whole,
     read_artifact,
     read_dropped,
     rows_to_table,
@@ -31,7 +31,7 @@ from storage.artifacts import (
     table_content,
     write_manifest,
 )
-from storage.files import locked, scratch, sync
+from storage.files import locked, scratch_folder, sync
 from storage.plain_files.rows import INSTRUCTIONS, RowKind, fingerprint, read_chunks
 from tasks.frames import FileStage, FrameStage, StageContext
 from tasks.running.job import Job, Planned
@@ -207,17 +207,17 @@ def build_files(
     folder = store.root / "files" / stage.name / planned.key
     files: dict[str, str] = {}
     try:
-        with scratch(folder.parent, planned.key) as temporary:
+        with scratch_folder(folder.parent, planned.key) as temporary:
             stage.build(store, source, temporary, lambda rows: on_progress(Progress(rows=rows)), pool.map_unordered)
             files = {path.name: file_checksum(path) for path in sorted(temporary.iterdir())}
             for name in files:
                 sync(temporary / name)
-            if not files_whole(folder, files):  # else another run has just made the same
+            if not are_files_whole(folder, files):  # else another run has just made the same
                 shutil.rmtree(folder, ignore_errors=True)
                 temporary.rename(folder)
                 sync(folder.parent)
     except OSError as error:
-        if not files_whole(folder, files):
+        if not are_files_whole(folder, files):
             cause = error.strerror or error
             raise StoreError(f"cannot write {folder}: {cause}; free space, then run the same command again") from error
     return files

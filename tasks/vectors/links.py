@@ -245,7 +245,7 @@ def scan(product, threshold, lefts, rights, left_groups, right_groups, falling, 
 class SpreadContext(NamedTuple):
     """Workers, and the folder from which they read their input; a matrix's vectors must then be a memory map."""
 
-    spread: MapUnordered
+    map_unordered: MapUnordered
     folder: Path
 
 
@@ -267,7 +267,7 @@ def links_in(search: Search, workers: SpreadContext | None = None) -> Links:
     )
     share = (np.cumsum(work) * (TASKS / work.sum())).astype(int)
     groups = [np.flatnonzero(share == n).tolist() for n in range(TASKS + 1)]
-    return Links.join(workers.spread(links_of_tiles, [(path, group) for group in groups if group]))
+    return Links.join(workers.map_unordered(links_of_tiles, [(path, group) for group in groups if group]))
 
 
 def links_of_tiles(path: Path, tiles: Sequence[int]) -> Links:
@@ -289,7 +289,7 @@ def map_blocks(
     path = save_matrix(workers.folder / "matrix.npz", matrix)
     size = -(-len(starts) // TASKS)
     jobs = [(path, n, starts[n : n + size], work, arguments) for n in range(0, len(starts), size)]
-    results = [arrays for _, arrays in sorted(workers.spread(run_blocks_of, jobs), key=itemgetter(0))]
+    results = [arrays for _, arrays in sorted(workers.map_unordered(run_blocks_of, jobs), key=itemgetter(0))]
     return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
 

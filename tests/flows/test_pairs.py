@@ -13,7 +13,7 @@ from flows.cli import cli
 from flows.commands.pairs import pair_file
 from schemas.cut_settings import CutSettings
 from schemas.errors import InputError
-from storage.plain_files.pools import Names
+from storage.plain_files.pools import ColumnNames
 from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl
 from tests.tasks.test_pools import TOY
@@ -47,13 +47,13 @@ def toy(path: Path) -> Path:
     return path
 
 
-def cut(source: Path, out: Path, rule: str, *, names: Names | None = None, **given: Any) -> list[dict[str, Any]]:
+def cut(source: Path, out: Path, rule: str, *, names: ColumnNames | None = None, **given: Any) -> list[dict[str, Any]]:
     more = {
         name: given.pop(name)
         for name in ("save_thresholds", "explain", "as_object", "leave_out", "length_control")
         if name in given
     }
-    pair_file(str(source), out, CutSettings(rule=rule, **given), names or Names(), **more)  # type: ignore[arg-type]
+    pair_file(str(source), out, CutSettings(rule=rule, **given), names or ColumnNames(), **more)  # type: ignore[arg-type]
     return rows(out)
 
 

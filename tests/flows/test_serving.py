@@ -11,7 +11,7 @@ import psutil
 import pytest
 import yaml
 
-from storage.runs import began
+from storage.runs import process_start
 from tests.command import ROOT, synthmill
 
 
@@ -43,14 +43,14 @@ def test_serve_deploys_schedules_and_stops(tmp_path: Path) -> None:
         assert "it is running already" in again
         psutil.Process(state["processes"]["worker"][0]).kill()
         until = time.monotonic() + 20
-        while began(state["processes"]["worker"][0]) and time.monotonic() < until:
+        while process_start(state["processes"]["worker"][0]) and time.monotonic() < until:
             time.sleep(0.1)
         _, err = synthmill("serve", "--port", port, cwd=tmp_path)
         assert "a part of what was served from here is gone: starting all anew" in err
         before, state = state, orjson.loads((tmp_path / ".prefect" / "serve.json").read_bytes())
-        assert not any(began(pid) for pid, _ in before["processes"].values())
+        assert not any(process_start(pid) for pid, _ in before["processes"].values())
     finally:
         out, _ = synthmill("serve", "--stop", cwd=tmp_path)
     assert out == "worker: ended\nserver: ended\n"
-    assert not any(began(pid) for pid, _ in state["processes"].values())
+    assert not any(process_start(pid) for pid, _ in state["processes"].values())
     assert synthmill("serve", "--stop", cwd=tmp_path)[0] == "nothing is served from here\n"

@@ -11,7 +11,7 @@ import pytest
 from bench.likeness import graded, measures, read
 from schemas.settings import SourceSettings
 from storage.artifacts import Store
-from storage.plain_files.rows import KNOWN, read_chunks
+from storage.plain_files.rows import KNOWN_PROMPTS, read_chunks
 from tasks.dedup.contamination import CleanRows
 from tasks.dedup.duplicates import UniqueRows
 from tasks.running.stages import ingest
@@ -57,7 +57,7 @@ def test_a_cosine_of_nine_tenths_is_never_wrong_on_graded_pairs_and_finds_fewer(
 def test_alpacaevals_prompts_are_found_in_the_sets_they_came_from(rows: pl.DataFrame, store: Store) -> None:
     """Its own field says where a prompt is from: Self-Instruct, Koala and Vicuna, never Arena-Hard, which is later."""
     alpaca_eval = SourceSettings(path=str(DATA / "alpaca_eval" / "pool.jsonl.gz"), prompt_column="instruction")
-    known = ingest(store, alpaca_eval, 1000, "run", KNOWN)
+    known = ingest(store, alpaca_eval, 1000, "run", KNOWN_PROMPTS)
     some = rows.filter(~pl.col("source").str.starts_with("arena_hard"))
     some = pl.concat([some, rows.filter(pl.col("source") == "arena_hard_v0.1").head(40)])  # long ones
     given: dict[str, Any] = {"benchmarks": (("alpaca_eval", known.key),), "embedder": "minilm"}

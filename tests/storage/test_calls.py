@@ -25,12 +25,12 @@ def request(n: int) -> Request:
 
 
 def key_of(n: int, sample: int = 0) -> bytes:
-    return call_key("echo", ask_hash(request(n).asked()), sample)
+    return call_key("echo", ask_hash(request(n).question_json()), sample)
 
 
 def add(store: CallStore, *numbers: int, sample: int = 0) -> None:
     for n in numbers:
-        asked = request(n).asked()
+        asked = request(n).question_json()
         completion = Completion(
             text=f"answer {n}.{sample}", finish_reason="length", completion_tokens=n, logprobs=[["a", -1.0, {}]]
         )
@@ -73,13 +73,14 @@ def test_answers_are_found_by_what_was_asked(tmp_path: Path) -> None:
 
 def test_what_identifies_a_call() -> None:
     base = key_of(1)
-    asked = request(1).asked()
+    asked = request(1).question_json()
     other = request(1).model_copy(update={"sampling": Sampling(seed=2)})
     assert call_key("echo", ask_hash(asked), 0) == base
     assert call_key("other", ask_hash(asked), 0) != base
     assert call_key("echo", ask_hash(asked), 1) != base
-    assert call_key("echo", ask_hash(other.asked()), 0) != base
-    assert request(1).model_copy(update={"role": "judge"}).asked() == asked  # a role is no part of what the model sees
+    assert call_key("echo", ask_hash(other.question_json()), 0) != base
+    judged = request(1).model_copy(update={"role": "judge"})
+    assert judged.question_json() == asked  # a role is no part of what the model sees
 
 
 def test_a_torn_tail_costs_only_the_torn_answer(tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_an_answer_that_was_asked_for_again_is_counted_and_not_served(tmp_path: 
     store = CallStore(tmp_path, origin={"run": "r1"})
     add(store, 1)
     first = store.find(key_of(1))
-    asked = request(1).asked()
+    asked = request(1).question_json()
     other = Completion(text="otherwise", prompt_tokens=5, completion_tokens=7, latency_s=1.0)
     facts = {"engine": "echo", "role": "student", "stage": "s", "step": "s-2"}
     store.add(key_of(1), ask_hash(asked), asked, other, repeated=True, **facts)

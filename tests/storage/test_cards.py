@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from schemas.errors import InputError
-from storage.published.cards import BEGIN, END, merged_card, outline, outline_of, parsed
+from storage.published.cards import BEGIN, END, merged_card, outline, outline_of, parse_card
 
 HEAD: dict[str, Any] = {
     "language": ["en"],
@@ -27,7 +27,7 @@ def card(body: str = BODY, marks: bool = True, **head: Any) -> str:
 def merged(theirs: str, ours: str = "", written: str = "", **more: Any) -> tuple[dict[str, Any], str, list[str]]:
     """(head, body, what was kept) of a card of ours over theirs, after we had written `written`."""
     result = merged_card(ours or card(), theirs, outline(written or card()), "README.md", **more)
-    return *parsed(result.text, "README.md"), result.kept
+    return *parse_card(result.text, "README.md"), result.kept
 
 
 def test_a_card_that_nobody_edited_is_written_as_it_is() -> None:
@@ -56,7 +56,7 @@ def test_keys_sections_and_configurations_of_the_owner_stay() -> None:
     assert body.index("My own words first.") < body.index(BEGIN) < body.index(END) < body.index("## Ethics")
     assert {"license: cc-by-4.0", "configs: mine", "the text above our part", "the text below our part"} <= set(kept)
     again = merged_card(ours, merged_card(ours, theirs, outline(card()), "R").text, outline(ours), "R")
-    assert parsed(again.text, "R") == (head, body)  # and so it stays
+    assert parse_card(again.text, "R") == (head, body)  # and so it stays
 
 
 def test_a_key_that_the_owner_took_away_does_not_come_back_and_ours_that_goes_goes() -> None:
@@ -119,4 +119,4 @@ def test_somebody_elses_card_stays_below_ours() -> None:
 
 
 def parsed_of(result: Any) -> tuple[dict[str, Any], str, list[str]]:
-    return *parsed(result.text, "README.md"), result.kept
+    return *parse_card(result.text, "README.md"), result.kept

@@ -13,8 +13,8 @@ from schemas.artifacts import Manifest
 from storage.artifacts import Store
 from storage.call_copies import COPIES
 from storage.calls import segment_files
-from storage.catalog import opened, query, rebuild
-from storage.lineage import way_of
+from storage.catalog import open_catalog, query, rebuild
+from storage.lineage import lineage_of
 from storage.runs import new_run, write_run
 
 opens: list[str] = []
@@ -31,7 +31,7 @@ TABLES = {
 
 def contents(store: Store) -> dict[str, list[tuple[object, ...]]]:
     """Everything that a catalog says, views over artifacts included."""
-    with opened(store) as catalog:
+    with open_catalog(store) as catalog:
         views = catalog.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1").fetchall()
         rows = {
             name: catalog.execute(f"SELECT {columns} FROM {name} ORDER BY ALL").fetchall()
@@ -120,7 +120,7 @@ def test_copies_stay_few_however_many_runs_there_are(chains: Store) -> None:
         make_artifact(chains, 300 + 3 * number, None)
         add_segment(chains, 300 + number)
         rebuild(chains)
-    with opened(chains) as catalog:
+    with open_catalog(chains) as catalog:
         views = dict(catalog.execute("SELECT view_name, sql FROM duckdb_views() WHERE NOT internal").fetchall())
     assert views["drops"].count(".parquet") < 8 and views["calls"].count(".parquet") < 8
     assert query(chains, "SELECT count(*) FROM drops")[1] == [(DROPS * (3 + 30),)]
@@ -145,7 +145,7 @@ def test_copies_of_single_segments_are_used_and_few_files_are_open(chains: Store
         assert query(chains, "SELECT count(*), count(DISTINCT key) FROM calls")[1] == [(3030, 10)]  # of the copies
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    with opened(chains) as catalog:
+    with open_catalog(chains) as catalog:
         [sql] = catalog.execute("SELECT sql FROM duckdb_views() WHERE view_name = 'calls'").fetchone() or ()
     assert sql.count(".parquet") < 8
 
@@ -155,7 +155,7 @@ def test_looking_at_artifacts_copies_no_calls(chains: Store) -> None:
     assert not (chains.calls / COPIES).exists()
     assert query(chains, "SELECT count(*) FROM calls")[1] == [(30,)]
     rebuild(chains, calls=False)
-    with opened(chains, calls=False) as catalog:
+    with open_catalog(chains, calls=False) as catalog:
         assert catalog.execute("SELECT sum(calls)::INT FROM spend").fetchall() == [(30,)]
 
 
@@ -163,14 +163,14 @@ def test_a_row_is_found_by_the_index_of_ids(chains: Store) -> None:
     rebuild(chains)
     index = chains.root / DERIVED[1] / "rows"
     assert not index.exists()  # nobody has asked yet
-    assert [step.row["id"] for step in way_of(chains, row_id(3, 7)).steps] == [row_id(n, 7) for n in range(4)]
+    assert [step.row["id"] for step in lineage_of(chains, row_id(3, 7)).steps] == [row_id(n, 7) for n in range(4)]
     for manifest in list(chains.manifests())[4:]:
         with_stamp(part_of(chains, manifest), b"nonsense")
-    assert len(way_of(chains, f"{row_id(2, 7)}-chosen").steps) == 3
-    assert way_of(chains, row_id(3, ROWS)).drops[0][1].reason == "too_short"
-    assert way_of(chains, "nobody") == ([], [])
+    assert len(lineage_of(chains, f"{row_id(2, 7)}-chosen").steps) == 3
+    assert lineage_of(chains, row_id(3, ROWS)).drops[0][1].reason == "too_short"
+    assert lineage_of(chains, "nobody") == ([], [])
     make_artifact(chains, 7 * 4, None)
     before = len(list(index.iterdir()))
     rebuild(chains)
     assert len(list(index.iterdir())) == before + 1
-    assert len(way_of(chains, row_id(28, 1)).steps) == 1
+    assert len(lineage_of(chains, row_id(28, 1)).steps) == 1

@@ -11,10 +11,10 @@ from schemas.errors import InputError
 from schemas.formats import FORMATS
 from schemas.licenses import most_restrictive
 from storage.published.folder import Content, Dataset, Table
-from storage.published.formats import formatted
+from storage.published.formats import format_tables
 from storage.published.leaks import check_no_secret
 from storage.published.provenance import public_file
-from storage.published.splits import first_said, split_by_prompt
+from storage.published.splits import first_user_text, split_by_prompt
 
 
 def said(role: str, content: str) -> dict[str, str]:
@@ -76,7 +76,7 @@ def ids_of(table: Table, split: str) -> list[str]:
 
 
 def test_each_format_is_what_its_trainer_reads() -> None:
-    made, files = formatted(tables(), FORMATS)
+    made, files = format_tables(tables(), FORMATS)
     frames = {name: table.splits["train"].frame() for name, table in made.items() if "train" in table.splits}
     first = {name: frame.row(0, named=True) for name, frame in frames.items()}
     question = [said("system", "Be brief."), said("user", "Question 0?")]
@@ -117,7 +117,7 @@ def test_calls_of_tools_keep_their_arguments() -> None:
         said("user", "and then nobody answered"),
     ]
     rows = pl.DataFrame([{"id": "a", "messages": [json.dumps(one) for one in chat], "tools": "[]"}])
-    made, files = formatted({"sft": Table.of(rows, "conversations", "")}, ["sharegpt", "openai"])
+    made, files = format_tables({"sft": Table.of(rows, "conversations", "")}, ["sharegpt", "openai"])
     turns = made["sft_sharegpt"].rows.frame()["conversations"].to_list()[0]
     assert [turn["from"] for turn in turns] == ["human", "function_call", "observation", "gpt"]  # the last one goes
     assert json.loads(turns[1]["value"]) == {"name": "look", "arguments": {"at": "x"}}
@@ -128,7 +128,7 @@ def test_calls_of_tools_keep_their_arguments() -> None:
 
 def test_a_format_that_suits_nothing_says_what_there_is() -> None:
     with pytest.raises(InputError, match=r"cannot|triplets; there is preference \(preferences\)"):
-        formatted({"preference": tables()["preference"]}, ["triplets"])
+        format_tables({"preference": tables()["preference"]}, ["triplets"])
 
 
 def test_no_prompt_is_on_both_sides_and_rows_stay_where_they_are() -> None:
@@ -141,7 +141,7 @@ def test_no_prompt_is_on_both_sides_and_rows_stay_where_they_are() -> None:
         assert rows["train"].height + rows["test"].height == 400
         for side, stream in rows.items():
             column = "messages" if name == "sft" else "prompt"
-            sides[side] |= {first_said(prompt) for prompt in stream.frame()[column].to_list()}
+            sides[side] |= {first_user_text(prompt) for prompt in stream.frame()[column].to_list()}
     assert not sides["train"] & sides["test"]
     assert 60 <= len(sides["test"]) <= 140
     more = ids_of(split_by_prompt(tables(800), 0.25)["preference"], "test")
@@ -152,8 +152,10 @@ def test_what_is_tested_anywhere_is_trained_on_nowhere() -> None:
     rows = pairs(40)
     own = Table({"train": rows[:20], "test": rows[20:]}, "preferences", "")
     split = split_by_prompt({"rm": own, "dpo": Table.of(rows, "preferences", "")}, 0.2)
-    tested = {first_said(one) for name in split for one in split[name].splits["test"].frame()["prompt"].to_list()}
-    trained = {first_said(one) for name in split for one in split[name].splits["train"].frame()["prompt"].to_list()}
+    tested = {first_user_text(one) for name in split for one in split[name].splits["test"].frame()["prompt"].to_list()}
+    trained = {
+        first_user_text(one) for name in split for one in split[name].splits["train"].frame()["prompt"].to_list()
+    }
     assert not tested & trained and set(rows[20:]["id"]) <= set(ids_of(split["dpo"], "test"))
     assert split["rm"].splits["test"].height > 20
 

@@ -14,7 +14,7 @@ from storage.call_index import write_run
 from storage.files import locked, sweep_lock, write_json
 from storage.keeping import Fault, garbage, verify
 from storage.migrating import migrate
-from storage.runs import StageRun, is_gone, new_run, runs, sweep, sweeping_lock, this_process
+from storage.runs import StageRun, is_gone, new_run, runs, sweep_crashed_runs, sweeping_lock, this_process
 from storage.runs import write_run as write_record
 from storage.segments import segment_files
 from tests.conftest import Echo, instructions
@@ -144,7 +144,7 @@ def test_a_run_whose_process_is_gone_has_crashed(store: Store) -> None:
     for process in (*dead, "another-host 1 1"):
         write_record(store, new_run("f", {}).model_copy(update={"process": process}))
     assert [is_gone(process) for process in (living.process, *dead, "")] == [False, True, True, False]
-    assert len(sweep(store)) == 2 and sweep(store) == []
+    assert len(sweep_crashed_runs(store)) == 2 and sweep_crashed_runs(store) == []
     assert sorted(run.status for run in runs(store)) == ["crashed", "crashed", "running", "running"]
 
 

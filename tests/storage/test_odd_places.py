@@ -19,7 +19,7 @@ from schemas.rows import Dropped
 from storage.artifacts import Store, seal_part, write_manifest
 from storage.calls import CallStore
 from storage.catalog import query
-from storage.lineage import way_of
+from storage.lineage import lineage_of
 from storage.plain_files.outputs import write_grown
 from storage.runs import StageRun, new_run, write_run
 from storage.sql import check_path, exact
@@ -55,10 +55,10 @@ def looks(store: Store) -> None:
         "SELECT (SELECT count(*) FROM answers), (SELECT count(*) FROM drops), (SELECT count(DISTINCT key) FROM calls)"
     )
     assert query(store, counts)[1] == [(2, 1, 1)]
-    steps, drops = way_of(store, "r1")
+    steps, drops = lineage_of(store, "r1")
     assert [step.row["source"] for step in steps] == ["x"] and not drops
     assert [call.text for call in steps[0].calls] == ["so"]
-    assert [row.reason for _, row in way_of(store, "r3").drops] == ["too_short"]
+    assert [row.reason for _, row in lineage_of(store, "r3").drops] == ["too_short"]
     assert find_artifact(store, "answers")
     check(store.root)
     sweep_out(store.root, -1, delete=False)

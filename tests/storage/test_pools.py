@@ -12,7 +12,7 @@ import pytest
 from schemas.errors import InputError
 from schemas.messages import text_in
 from storage.plain_files import pools as module
-from storage.plain_files.pools import Names, PoolFile, over
+from storage.plain_files.pools import ColumnNames, PoolFile, read_pools
 from tests.conftest import write_jsonl
 
 WIDE = [
@@ -30,9 +30,9 @@ def long(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def read(path: Path, names: Names | None = None, **given: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def read(path: Path, names: ColumnNames | None = None, **given: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
     file = PoolFile(str(path), names, **given)
-    rows = over(file, lambda tables: [row for table in tables for row in table.to_pylist()], path.parent)
+    rows = read_pools(file, lambda tables: [row for table in tables for row in table.to_pylist()], path.parent)
     return rows, dict(file.faults)
 
 
@@ -63,7 +63,7 @@ def test_every_shape_and_format_is_the_same_pools(tmp_path: Path, ending: str, s
 def test_csv_and_other_names(tmp_path: Path) -> None:
     assert read(write(tmp_path / "in.csv", long(WIDE)))[0] == WIDE
     renamed = [{"q": row["prompt"], "replies": row["answers"], "score": row["rewards"]} for row in WIDE]
-    names = Names("", "q", "replies", "score")
+    names = ColumnNames("", "q", "replies", "score")
     found, _ = read(write(tmp_path / "in.jsonl", renamed), names)
     assert [row["prompt_id"] for row in found] == ["A?", "B?", "C?"]  # the prompt names its pool
     assert [row["rewards"] for row in found] == [[1, 2.5, 3], [0.5, -1], [7]]
@@ -77,7 +77,7 @@ def test_csv_and_other_names(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be weighed"):
         read(tmp_path / "mixed.jsonl", extra=("prompt",))
     with pytest.raises(InputError, match="has no column 'wrong'"):
-        read(tmp_path / "ids.jsonl", Names("", "wrong"))
+        read(tmp_path / "ids.jsonl", ColumnNames("", "wrong"))
     rows, _ = read(tmp_path / "none.jsonl", rewards=False)
     assert rows == [{"prompt_id": "p", "prompt": "p", "answers": ["a"]}]
 

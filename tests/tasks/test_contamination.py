@@ -10,7 +10,7 @@ from schemas.rows import Instruction, Pair, TextRow, to_arrow
 from schemas.settings import SourceSettings
 from storage.artifacts import Store
 from storage.plain_files.lines import Line
-from storage.plain_files.rows import KNOWN
+from storage.plain_files.rows import KNOWN_PROMPTS
 from storage.plain_files.text_rows import TextSettings, texts_kind
 from tasks.dedup.contamination import CleanInstructions, CleanPairs, CleanTurns, Contamination, WordIndex, turns_of
 from tasks.running.stages import ingest
@@ -76,7 +76,7 @@ def test_texts_of_a_row_are_compared_one_by_one() -> None:
 def checked(kind: type[Contamination], frame: pl.DataFrame, store: Store, folder: Path) -> list[str | None]:
     """The evidence of each row, or None."""
     benchmark = SourceSettings(path=str(write_jsonl(folder / "b.jsonl", [{"prompt": LONG}, {"prompt": "7 % 4"}])))
-    manifest = ingest(store, benchmark, 2, "run", KNOWN)
+    manifest = ingest(store, benchmark, 2, "run", KNOWN_PROMPTS)
     stage = kind.with_embedder(benchmarks=(("b", manifest.key),), embedder="minilm", layers=("words",), found="mark")
     evidence: list[str | None] = stage.apply(frame, store.root)[0]["evidence"].to_list()
     return evidence

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from schemas.rows import Instruction, to_arrow
 from schemas.settings import SourceSettings
 from storage.artifacts import Store, read_artifact, seal_part, write_manifest
-from storage.plain_files.rows import KNOWN
+from storage.plain_files.rows import KNOWN_PROMPTS
 from tasks.dedup.contamination import CleanInstructions, CleanRows, WordIndex
 from tasks.dedup.duplicates import ADDED, UniqueInstructions, UniquePairs, UniqueRows
 from tasks.frames import StageContext, run_locally
@@ -245,8 +245,8 @@ def test_messages_are_read_as_what_they_say() -> None:
 
 
 def known(store: Store, path: Path, rows: list[dict[str, Any]]) -> tuple[str, str]:
-    manifest = ingest(store, SourceSettings(path=str(write_jsonl(path, rows))), 2, "run", KNOWN)
-    return KNOWN.stage, manifest.key
+    manifest = ingest(store, SourceSettings(path=str(write_jsonl(path, rows))), 2, "run", KNOWN_PROMPTS)
+    return KNOWN_PROMPTS.stage, manifest.key
 
 
 def test_earlier_rows_stand_first_and_never_change(store: Store, tmp_path: Path) -> None:

@@ -270,10 +270,16 @@ def test_a_recording_replays_anywhere_under_its_own_engines_name(tmp_path: Path)
     store = CallStore(tmp_path / "calls")
     for n in range(3):
         request = asked(f"question {n}")
-        hashed = ask_hash(request.asked())
+        hashed = ask_hash(request.question_json())
         completion = Completion(text=f"answer {n}", completion_tokens=4)
         store.add(
-            call_key("openai:m", hashed, 0), hashed, request.asked(), completion, engine="openai:m", role="r", sample=0
+            call_key("openai:m", hashed, 0),
+            hashed,
+            request.question_json(),
+            completion,
+            engine="openai:m",
+            role="r",
+            sample=0,
         )
     store.close()
     record_to(tmp_path / "calls", tmp_path / "recording")

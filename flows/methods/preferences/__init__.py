@@ -15,7 +15,7 @@ from schemas.errors import InputError
 from schemas.preference_settings import PoolSettings, PreferencesSettings, QuestionSettings
 from schemas.settings import EngineSettings
 from storage.artifacts import Store
-from storage.plain_files.pools import Names, PoolFile, over
+from storage.plain_files.pools import ColumnNames, PoolFile, read_pools
 from storage.plain_files.rows import QUESTIONS
 from tasks.cuts.pair_limits import fixed_limits, in_own_unit
 from tasks.cuts.pool_pairs import PoolPairs, PoolSigns, Preferences
@@ -152,7 +152,7 @@ def given_pools(store: Store, settings: PreferencesSettings) -> Source:
     if unused := [name for name in UNUSED if getattr(reading, name) != defaults[name].default]:
         raise InputError(f"source.{unused[0]} has no effect on rows that bring answers (policies: []); leave it out")
     named = reading.id_column if reading.id_column != defaults["id_column"].default else ""
-    names = Names(named, reading.prompt_column)
+    names = ColumnNames(named, reading.prompt_column)
 
     def file() -> PoolFile:
         return PoolFile(reading.path, names, rewards=needs_rewards, reference=True, extra=extra, single_turn=True)
@@ -176,7 +176,7 @@ def look_at_pools(file: PoolFile, limit: int | None, beside: Path) -> tuple[int,
             answers += sum(map(len, table["answers"].to_pylist()))
         return pools, answers
 
-    pools, answers = over(file, counted, beside)
+    pools, answers = read_pools(file, counted, beside)
     if not pools:
         raise InputError(f"{file.path}: none of its pools can be used ({dict(file.faults)})")
     why = f", {file.faults.total():,} rows cannot be read" if file.faults else ""

@@ -14,7 +14,7 @@ from schemas.errors import InputError
 from schemas.retpo_settings import RetpoSettings, RetrieverSettings
 from storage.artifacts import Store
 from storage.published.folder import Dataset, Figure, Table
-from storage.published.provenance import public, public_engine
+from storage.published.provenance import public_engine, strip_private
 from storage.published.rows import stream_of
 from tasks.retrieval.indexes import own_passages
 from tasks.retrieval.metrics import (
@@ -73,7 +73,7 @@ def retpo_dataset(store: Store, made: Made, settings: RetpoSettings, ranked: str
         note for note in (note_own(own, bool(settings.ignore_identical_ids)), *note_ties(settings.retrievers)) if note
     ]
     told["retrievers"] = {
-        one.label: public(one.model_dump(mode="json", exclude_defaults=True)) for one in settings.retrievers
+        one.label: strip_private(one.model_dump(mode="json", exclude_defaults=True)) for one in settings.retrievers
     }
     comparison = compare_forms(queries)
     return Dataset(
