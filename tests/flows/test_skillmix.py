@@ -15,10 +15,10 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 LOCK = {
     "stages": {
-        "data_skills@1": "7942e1287261b228",
-        "skill_mixes@1": "08dca6ec5ad663d5",
-        "skillmix_examples@1": "4d8dc9cf9d57b182",
-        "topic_skills@1": "c9a25ebd9015e3a2",
+        "data_skills@1": "cf60e680497506b2",
+        "skill_mixes@1": "83cebfaeb49c16b4",
+        "skillmix_examples@1": "0da7d74a2c7a61ce",
+        "topic_skills@1": "849d9540f6c46a01",
     },
     "prompts": {
         "skillmix/data_skills": "575e008a8ad5",
