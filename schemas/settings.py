@@ -15,7 +15,12 @@ from schemas.errors import InputError
 EMBEDDED = "llamacpp:smollm2"
 
 
-SECRET_NAME = re.compile(r"(^|[-_])(token|key|secret|password|authorization)$", re.I)
+SECRET_NAME = re.compile(
+    r"(^|[-_])(token|key|secret|password|passwd|authorization|credentials?|cookie)$|(api|access|auth)[-_]?(key|token)s?$",
+    re.I,
+)
+SCHEMA_WORDS = {"type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf", "properties"}
+"""A mapping with one of these describes a value (JSON schema), it does not hold one."""
 
 
 ADDRESS = re.compile(r"@([a-z]+://|localhost|[\w.-]+:\d+|.*/)", re.I)
@@ -83,11 +88,22 @@ def secret_in(value: Any, place: str = "") -> str:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     for name, item in items:
         where = f"{place}.{name}" if place else str(name)
-        if SECRET_NAME.search(str(name)) and isinstance(item, str | int) and item:
+        if SECRET_NAME.search(str(name)) and holds_text(item):
             return where
         if found := secret_in(item, where):
             return found
     return ""
+
+
+def holds_text(value: Any) -> bool:
+    """Whether a value that has a secret's name holds one: a text or a number, also in a list or a mapping; yes or no
+    and a JSON schema are none.
+    """
+    if isinstance(value, dict):
+        return not SCHEMA_WORDS & value.keys() and any(map(holds_text, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(holds_text, value))
+    return isinstance(value, str | int) and not isinstance(value, bool) and bool(value)
 
 
 URL = re.compile(r"[a-z]+://", re.I)
@@ -160,6 +176,10 @@ class EngineSettings(Spelled):
     @model_validator(mode="after")
     def its_own(self) -> "EngineSettings":
         only_its_own(self, self.kind, ENGINE_FIELDS)
+        if self.kind == "replay" and self.options:
+            raise ValueError("options mean nothing to replay: a recording answers as it was answered")
+        if self.kind == "vllm" and self.revision and Path(self.model).expanduser().is_dir():
+            raise ValueError(f"revision means nothing to the folder {self.model}: its files say which weights it holds")
         return self
 
     @property

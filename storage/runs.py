@@ -170,7 +170,8 @@ def record_run(store: Store, record: RunRecord) -> Iterator[list[StageRun]]:
         raise
     finally:
         ended = {"status": status, "error": error, "stages": tuple(stages), "ended_at": now()}
-        write_run(store, record.model_copy(update=ended))
+        with suppress(StoreError) if error else nullcontext():  # the first error is the one to tell
+            write_run(store, record.model_copy(update=ended))
 
 
 def runs(store: Store) -> Iterator[RunRecord]:

@@ -45,7 +45,7 @@ def export(asked: ExportSettings, dry_run: bool = False) -> dict[str, Any]:
     kept = [] if on_hub else card_for(to, card, force=asked.force).kept
     if not on_hub and not dry_run:
         with locked(store.lock_path("export", content_hash(str(to))[:16]), lambda: None):
-            write_dataset(to, dataset, card, force=asked.force)
+            write_dataset(to, dataset, card, force=asked.force, overwritten=tell_overwritten)
         print_kept(kept)
         print(f"{dataset.rows:,} rows -> {to}", file=sys.stderr)
         return told
@@ -61,6 +61,10 @@ def export(asked: ExportSettings, dry_run: bool = False) -> dict[str, Any]:
         else:
             told |= push_to_hub(folder, dataset, run, asked)
     return told
+
+
+def tell_overwritten(name: str) -> None:
+    print(f"{name} was not written by synthmill, and is written over", file=sys.stderr)
 
 
 def print_kept(kept: Sequence[str]) -> None:

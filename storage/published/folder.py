@@ -140,10 +140,18 @@ class Dataset:
         }
 
 
-def write_dataset(folder: Path, dataset: Dataset, card: str, *, force: bool = True) -> int:
+def write_dataset(
+    folder: Path,
+    dataset: Dataset,
+    card: str,
+    *,
+    force: bool = True,
+    overwritten: Callable[[str], None] = lambda _: None,
+) -> int:
     """Write every configuration and split that has rows, then the card, the marker last; returns all rows. What an
     earlier dataset of ours wrote into the folder and this one does not, goes; nothing else is touched. What somebody
     wrote into the card stays (storage/published/cards.py), with `force` but for changes within our own sections.
+    overwritten: is called with the name of each file of somebody else's that one of ours replaces.
 
     Raises InputError for such changes, StoreError for a folder that cannot be written.
     """
@@ -151,7 +159,9 @@ def write_dataset(folder: Path, dataset: Dataset, card: str, *, force: bool = Tr
     text = card_for(folder, card, force=force).text
     shards = dataset.shards()
     names = {*dataset.files, *chain.from_iterable(some.names for some in shards.values())}
-    new = {name for name in names if not (folder / name).exists()}  # the others are listed, or somebody else's
+    new = {name for name in names if not (folder / name).exists()}
+    for name in sorted(names - new - before):
+        overwritten(name)
     configs = {
         name: {"kind": t.kind, "about": t.about, "splits": {split: rows.height for split, rows in t.splits.items()}}
         for name, t in dataset.tables.items()

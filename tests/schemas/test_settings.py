@@ -73,6 +73,12 @@ def test_wrong_settings_say_what_was_found_and_expected(overrides: dict[str, str
     [
         ({"options": {"extra_headers": {"Authorization": "Bearer abc"}}}, "extra_headers.Authorization holds a secret"),
         ({"options": {"backends": [{"api_key": "abc"}]}}, "backends.0.api_key holds a secret"),
+        ({"options": {"api_key": ["sk-abc"]}}, "api_key holds a secret"),
+        ({"options": {"token": {"value": "sk-abc"}}}, "token holds a secret"),
+        ({"options": {"apiKey": "abc"}}, "apiKey holds a secret"),
+        ({"options": {"extra_headers": {"Cookie": "abc"}}}, "extra_headers.Cookie holds a secret"),
+        ({"spec": "replay:calls.jsonl", "options": {"a": 1}}, "options mean nothing to replay"),
+        ({"spec": f"vllm:{Path(__file__).parent}", "revision": "x"}, "revision means nothing to the folder"),
         ({"options": {"proxy": "http://user:word@host:1/"}}, "proxy holds a secret"),
         ({"spec": "llamacpp:smollm2", "timeout_s": 5}, "timeout_s means nothing to llamacpp; it belongs to openai"),
         ({"spec": "llamacpp:smollm2", "revision": "x"}, "revision means nothing to llamacpp"),
@@ -89,6 +95,7 @@ def test_settings_of_an_engine_that_hold_secrets_or_mean_nothing(given: dict[str
 
 def test_what_only_looks_like_a_secret_is_an_option() -> None:
     options = {"response_format": {"schema": {"properties": {"token": {"type": "string"}}}}, "template": "// a @ b"}
+    options |= {"max_num_batched_tokens": 512, "include_stop_token": True}
     assert EngineSettings.model_validate({"spec": "openai:m", "options": options}).options == options
 
 

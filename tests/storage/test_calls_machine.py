@@ -75,8 +75,9 @@ class Calls(RuleBasedStateMachine):
         writer = self.writers[which]
         if writer._file >= 0:
             os.close(writer._file)
+            path = writer._own.path
             writer._file, writer._own = -1, None
-            with max(segment_files(self.folder)).open("ab") as file:
+            with path.open("ab") as file:
                 file.write(b"0123 torn")  # what it was about to write, perhaps
         writer.close()
         self.writers[which] = CallStore(self.folder)

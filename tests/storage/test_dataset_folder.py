@@ -74,6 +74,16 @@ def test_an_unfinished_dataset_is_ours_and_leaves_nothing(tmp_path: Path, monkey
     assert [path.name for path in (tmp_path / "out" / "data").iterdir()] == ["train-00000-of-00001.parquet"]
 
 
+def test_a_file_of_somebody_elses_that_is_written_over_is_named(tmp_path: Path) -> None:
+    dataset = Dataset("t", "i", {"a": Table.of(pl.DataFrame({"id": ["1"]}), "other", "a row")})
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-00000-of-00001.parquet").write_bytes(b"theirs")
+    names: list[str] = []
+    write_dataset(tmp_path, dataset, "card", overwritten=names.append)
+    write_dataset(tmp_path, dataset, "card", overwritten=names.append)  # ours by now
+    assert names == ["data/train-00000-of-00001.parquet"]
+
+
 def test_a_foreign_marker_reaches_nothing_outside(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("precious")
     folder = tmp_path / "out"

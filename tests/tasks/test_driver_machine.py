@@ -27,6 +27,9 @@ from tasks.running.driver import Driver
 GROUP = 2  # samples asked together
 
 
+LOST = "question 3"
+
+
 class Uneven(Recipe[Instruction, Instruction]):
     """Two turns; how many samples of each depends on the row, so that rows share some of a group's samples."""
 
@@ -66,7 +69,7 @@ class Held:
         self.sent += count
         await done
         text = request.messages[-1].content
-        if "question 3" in text:
+        if LOST in text:
             return [Completion(text="", finish_reason="error", error="engine_error: no")] * count
         return [Completion(text=f"{text} #{request.sample + n}", completion_tokens=1) for n in range(count)]
 
@@ -157,7 +160,8 @@ class Driving(RuleBasedStateMachine):
     def nothing_on_its_way_is_asked_for_again(self) -> None:
         asked: Counter[tuple[str, int, int]] = Counter()
         for request, count, _ in self.engine.waiting:
-            asked[request.messages[-1].content, request.sample, count] += 1
+            if LOST not in request.messages[-1].content:  # a group that carries it does not know that another lost it
+                asked[request.messages[-1].content, request.sample, count] += 1
         assert all(times == 1 for times in asked.values())
 
     @invariant()
