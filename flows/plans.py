@@ -8,14 +8,14 @@ from flows.making.plan import Plan, Source, chain, file_source
 from flows.methods.cleaning import clean, open_checked_store
 from flows.multifaceted_plans import plan_judge, plan_multifaceted
 from flows.preference_plans import plan_preferences, plan_self_rip
+from flows.preference_settings import PreferencesSettings, SelfRipSettings
 from flows.retpo_plans import plan_retpo
+from flows.retpo_settings import RetpoSettings
 from schemas.applications import Application, tool_names
 from schemas.dialogue_settings import DialogueSettings
 from schemas.errors import InputError
 from schemas.hashing import content_hash
 from schemas.multifaceted_settings import JudgeSettings, MultifacetedSettings
-from schemas.preference_settings import PreferencesSettings, SelfRipSettings
-from schemas.retpo_settings import RetpoSettings
 from schemas.settings import EngineSettings, RunSettings
 from schemas.synthesize_settings import SynthesizeSettings
 from storage.plain_files.applications import read_application

@@ -8,10 +8,10 @@ import orjson
 import polars as pl
 
 from flows.pages.templates import Made, render
+from flows.preference_settings import PoolSettings
 from schemas.artifacts import Manifest
 from schemas.cut_settings import LIMITS, CutSettings, Thresholds
 from schemas.endings import ending_of
-from schemas.preference_settings import PoolSettings
 from storage.artifacts import Store
 from storage.published.folder import Dataset, Table
 from storage.published.publish_preferences import pair_rows, pool_rows, prompt_rows

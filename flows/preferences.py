@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.making.make import run_plan
 from flows.preference_plans import plan_preferences
-from schemas.preference_settings import PreferencesSettings
+from flows.preference_settings import PreferencesSettings
 
 
 @flow(name="preferences", flow_run_name="preferences-{settings.source.path}", persist_result=False)

@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.making.make import run_plan
 from flows.retpo_plans import plan_retpo
-from schemas.retpo_settings import RetpoSettings
+from flows.retpo_settings import RetpoSettings
 
 
 @flow(name="retpo", flow_run_name="retpo-{settings.source.path}", persist_result=False)

@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.making.make import run_plan
 from flows.preference_plans import plan_self_rip
-from schemas.preference_settings import SelfRipSettings
+from flows.preference_settings import SelfRipSettings
 
 
 @flow(name="self-rip", flow_run_name="self-rip-{settings.source.path}", persist_result=False)

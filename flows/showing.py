@@ -12,10 +12,10 @@ from flows.multifaceted_report import each_value, value_counts
 from flows.pages.templates import two_places
 from flows.preference_showing import show_preferences
 from flows.retpo_report import CHECKED, all_queries, check_found, figures, note_own, note_ties
+from flows.retpo_settings import RetpoSettings
 from flows.terminal.tables import shortened
 from schemas.artifacts import Manifest
 from schemas.dialogue_settings import DialogueSettings
-from schemas.retpo_settings import RetpoSettings
 from storage.plain_files.rows import INSTRUCTIONS
 from storage.published.rows import compared, read_frame, stream_of
 from tasks.generators.dialogues.signs import called
@@ -36,7 +36,7 @@ def notes(planned: Plan, made: Made) -> Iterator[str]:
         yield f"{noted} rows have other turns or messages: the first user turn was used"
     yield from compared(planned.store, made)
     settings = planned.settings
-    if isinstance(settings, RetpoSettings) and any(one.kind in CHECKED for one in settings.retrievers):
+    if isinstance(settings, RetpoSettings) and any(isinstance(one, CHECKED) for one in settings.retrievers):
         ranked = made[last_ranks(planned)]
         yield from check_found(settings.retrievers, all_queries(planned.store, ranked, settings.depth), settings.depth)
     if isinstance(settings, RetpoSettings):

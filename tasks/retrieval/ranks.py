@@ -3,7 +3,8 @@
 Source: docs/papers.md#retpo, step B.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,16 +13,30 @@ import polars as pl
 from pydantic import Field
 
 from schemas.retpo import WithRankings
-from schemas.retpo_settings import RetrieverSettings
 from schemas.rows import Dropped, arrow_schema
 from tasks.cores import Array
 from tasks.frames import FrameStage
 from tasks.retrieval.bm25 import Hits
 from tasks.retrieval.indexes import locate
-from tasks.retrieval.retrievers import content_of, open_retriever
+from tasks.retrieval.retrievers import Retriever, RetrieverSettings
 
 RANKINGS = pl.DataFrame(arrow_schema(WithRankings).empty_table()).schema["rankings"]
 ABOVE = 10  # passages kept that stand above gold, per query
+ALWAYS_IN_KEYS: dict[str, Any] = {
+    "k1": 1.2,
+    "b": 0.75,
+    "stopwords": "en",
+    "stemmer": "english",
+    "model": "minilm",
+    "query_prompt": "",
+    "passage_prompt": "",
+    "index": "auto",
+    "rrf_k": 60,
+    "path": "",
+    "url": "",
+    "api_key_env": "",
+}
+"""What keys of stored ranks count of every retriever, whatever its kind: one model once held the settings of all."""
 
 
 class Ranks(FrameStage):
@@ -42,36 +57,42 @@ class Ranks(FrameStage):
     def label(self) -> str:
         return self.retriever.label
 
-    @classmethod
-    def of(cls, retriever: RetrieverSettings, indexes: Mapping[str, str], **fields: Any) -> "Ranks":
-        """The stage for a retriever; indexes: key by index stage. Raises InputError when its model is not there."""
-        needed = tuple((f"{part}_index", indexes[f"{part}_index"]) for part in retriever.parts)
-        return KINDS[retriever.kind](retriever=retriever, content=content_of(retriever), indexes=needed, **fields)
-
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
         """Settings that are newer than stored ranks count only where they change ranks."""
         identity = super().identity(engines)
+        settings = identity["settings"]
         if not self.ignore_identical_ids:
-            del identity["settings"]["ignore_identical_ids"]
-        if self.retriever.ties == "rank":
-            del identity["settings"]["retriever"]["ties"]
+            del settings["ignore_identical_ids"]
+        settings["retriever"] = {**ALWAYS_IN_KEYS, **settings["retriever"]}
+        if settings["retriever"].get("ties") == "rank":
+            del settings["retriever"]["ties"]
         return identity
 
+    def open(self, root: Path) -> Retriever:
+        """The retriever, ready to search; root: the store's folder."""
+        raise TypeError(f"{type(self).__name__} must define open(root)")
+
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        looking = open_retriever(self.retriever.model_dump_json(), self.content, store, self.passages, self.indexes)
+        retriever = open_once(self, store)
         each = frame.select("id", "candidates").explode("candidates").unnest("candidates")
         ids, queries = each.select("id", "number").rows(), each["query"].to_list()
         if self.ignore_identical_ids:
             own = locate(store, self.passages, each["id"]).to_numpy()
-            hits = without(looking.search(ids, queries, self.depth + 1), own)
+            hits = without(retriever.search(ids, queries, self.depth + 1), own)
         else:
-            hits = looking.search(ids, queries, self.depth)
+            hits = retriever.search(ids, queries, self.depth)
         gold = [[one["place"] for one in row] for row in frame["gold"]]
         ranked = rank_all(hits, gold, frame["candidates"].list.len().to_list())
         made = pl.Series("rankings", [[{"retriever": self.retriever.label, **one}] for one in ranked], dtype=RANKINGS)
         if "rankings" in frame.columns:
             return frame.with_columns(rankings=pl.concat_list("rankings", made)), []
         return frame.with_columns(made), []
+
+
+@lru_cache(maxsize=8)
+def open_once(stage: Ranks, root: Path) -> Retriever:
+    """The stage's retriever, opened once per process."""
+    return stage.open(root)
 
 
 def without(hits: Hits, places: Array) -> Hits:
@@ -145,44 +166,3 @@ def rewards_of(best: Array, hits: Hits, of_query: Array, ranks: Array) -> Array:
 def passages_above(best: Array, places: Array) -> list[list[int]]:
     """Per query, the first few passages above its best gold one."""
     return [[p for p in row[: min(rank - 1, ABOVE)].tolist() if p >= 0] for rank, row in zip(best, places, strict=True)]
-
-
-class Bm25Ranks(Ranks):
-    """BM25's ranks."""
-
-    name: ClassVar = "bm25_ranks"
-
-
-class DenseRanks(Ranks):
-    """A sentence-transformers model's."""
-
-    name: ClassVar = "dense_ranks"
-    embeds: ClassVar = True
-
-
-class FusionRanks(Ranks):
-    """BM25's and a model's, fused."""
-
-    name: ClassVar = "fusion_ranks"
-    embeds: ClassVar = True
-
-
-class RunRanks(Ranks):
-    """Those in a TREC run."""
-
-    name: ClassVar = "run_ranks"
-
-
-class HttpRanks(Ranks):
-    """A search endpoint's."""
-
-    name: ClassVar = "http_ranks"
-
-
-KINDS: dict[str, Callable[..., Ranks]] = {
-    "bm25": Bm25Ranks,
-    "dense": DenseRanks,
-    "fusion": FusionRanks,
-    "run": RunRanks,
-    "http": HttpRanks,
-}

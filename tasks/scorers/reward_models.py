@@ -17,8 +17,7 @@ from pydantic import Field
 
 from schemas.errors import InputError, MissingExtra
 from schemas.hashing import content_hash, file_fingerprint
-from schemas.scorer_settings import ScorerSettings
-from tasks.scorers.functions import FrameScorer, Pool
+from tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
 
 TOKENS_PER_BATCH = 16_384
 HANDLE = "llvmlite.binding.ffi"
@@ -41,17 +40,6 @@ class RewardModelScores(FrameScorer):
     max_length: int = 4096
     weights: dict[str, float] | None = None
 
-    @classmethod
-    def of(cls, settings: ScorerSettings) -> "RewardModelScores":
-        """From settings; raises InputError when there is no such folder, MissingExtra without vLLM."""
-        if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
-            raise MissingExtra(
-                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu], or backend: transformers"
-            )
-        names = {"model", "revision", "backend", "trust_remote_code", "max_length", "weights"}
-        known = identity(settings.model, settings.revision)
-        return cls(label=settings.label, identity_of_model=known, **settings.model_dump(include=names))
-
     def score(self, pools: Sequence[Pool], store: Path) -> Iterable[Sequence[Any]]:
         settings = (self.model, self.revision, self.trust_remote_code)
         tokenizer, labels, classify, longest = open_model(*settings, self.backend, self.max_length)
@@ -60,6 +48,34 @@ class RewardModelScores(FrameScorer):
         outputs = iter(classify(tokens))
         for pool in pools:
             yield [sum(w * x for w, x in zip(weigh, next(outputs), strict=True)) for _ in pool["answers"]]
+
+
+class RewardModelSettings(ScorerSettings):
+    """A sequence classifier."""
+
+    short_forms: ClassVar = ("rm:MODEL",)
+
+    kind: Literal["reward-model"] = "reward-model"
+    model: str = Field(description="a Hub id or a folder, a sequence classifier")
+    revision: str | None = Field(None, description="the Hub revision")
+    backend: Literal["transformers", "vllm"] = Field("transformers", description="what runs it")
+    trust_remote_code: bool = Field(False, description="run the model's own code, as ArmoRM needs")
+    max_length: int = Field(4096, ge=8, description="tokens; of longer ones the beginning is left out")
+    weights: dict[str, float] | None = Field(None, description="with several outputs: label -> weight")
+
+    @classmethod
+    def from_spec(cls, spec: str) -> dict[str, Any] | None:
+        kind, _, model = spec.partition(":")
+        return {"model": model} if kind in ("rm", "reward-model") and model else None
+
+    def stage(self, context: ScoringContext) -> RewardModelScores:
+        """Raises InputError when there is no such folder, MissingExtra without vLLM."""
+        if self.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+            raise MissingExtra(
+                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu], or backend: transformers"
+            )
+        known = identity(self.model, self.revision)
+        return RewardModelScores(label=self.label, identity_of_model=known, **self.model_dump(exclude={"kind", "name"}))
 
 
 def identity(model: str, revision: str | None) -> str:

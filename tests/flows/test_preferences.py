@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from flows.plans import plan_preferences, plan_self_rip
+from flows.preference_settings import PreferencesSettings, SelfRipSettings
 from schemas.errors import InputError
-from schemas.preference_settings import PreferencesSettings, SelfRipSettings
 from schemas.settings import read_settings
 from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl

@@ -9,10 +9,11 @@ import pytest
 
 from schemas.errors import Drop, InputError
 from schemas.retpo import Gold
-from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
+from schemas.turn_settings import CorpusSettings, TurnSettings
 from storage.plain_files.lines import Line
 from storage.plain_files.rows import read_chunks
 from storage.plain_files.turns import PASSAGES, queries_kind, read_qrels, turn_of, turns_kind
+from tasks.retrieval.retrievers import RetrieverSettings
 from tests.conftest import write_jsonl
 
 SOURCE = TurnSettings(path="x.jsonl")
