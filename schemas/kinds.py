@@ -65,30 +65,30 @@ class KindSettings(Spelled):
 
     @model_validator(mode="wrap")
     @classmethod
-    def as_its_kind(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        given = cls.without_spec(given)
-        if not isinstance(given, Mapping):
-            return handler(given)
+    def as_its_kind(cls, settings: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        settings = cls.without_spec(settings)
+        if not isinstance(settings, Mapping):
+            return handler(settings)
         if cls.own_kind():
-            return handler(cls.own_fields(given))
-        kind = cls.kinds().get(str(given.get("kind")))
+            return handler(cls.own_fields(settings))
+        kind = cls.kinds().get(str(settings.get("kind")))
         if kind is None:
-            named = f"no {cls.noun} is called {given['kind']!r}" if "kind" in given else "there is no kind"
-            raise ValueError(f"{named}; expected {cls.spellings()}")
-        return kind.model_validate(given)
+            fault = f"no {cls.noun} is called {settings['kind']!r}" if "kind" in settings else "there is no kind"
+            raise ValueError(f"{fault}; expected {cls.spellings()}")
+        return kind.model_validate(settings)
 
     @classmethod
-    def own_fields(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+    def own_fields(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Without fields of other kinds that are empty or at their defaults: records of older versions have them.
 
         Raises ValueError for one that is set, and for a field of its own that is missing.
         """
         kind = cls.own_kind()
         for name, field in cls.model_fields.items():
-            if field.is_required() and not given.get(name):
+            if field.is_required() and not settings.get(name):
                 raise ValueError(f"{kind} needs {name}")
         fields = {}
-        for name, value in given.items():
+        for name, value in settings.items():
             owners = {} if name in cls.model_fields else fields_called(name, cls.package)
             if not owners:
                 fields[name] = value
