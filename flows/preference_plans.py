@@ -15,7 +15,7 @@ from schemas.settings import EngineSettings
 from storage.artifacts import Store
 from storage.plain_files.pools import Names, PoolFile, over
 from storage.plain_files.rows import INSTRUCTIONS, QUESTIONS, read_prompts
-from tasks.cuts.pair_limits import fixed_limits, in_own_unit
+from tasks.cuts.pair_limits import fixed_limits, with_unit_of_limits
 from tasks.cuts.pool_pairs import PoolPairs, PoolSigns, Preferences
 from tasks.dedup.contamination import CleanPairs
 from tasks.dedup.duplicates import UniquePairs
@@ -135,7 +135,7 @@ def in_own_units(settings: Settings) -> Settings:
     """With rules that count lengths as their stored limits do. Raises InputError for limits or tokenizers that are not
     there.
     """
-    return settings.model_copy(update={"cuts": tuple(map(in_own_unit, settings.cuts))})
+    return settings.model_copy(update={"cuts": tuple(map(with_unit_of_limits, settings.cuts))})
 
 
 def plan_tail(flow: str, store: Store, settings: PoolSettings, roles: Roles, key: str, *first: Stage) -> Tail:

@@ -18,11 +18,11 @@ from storage.published.publish_preferences import pair_rows, pool_rows, prompt_r
 from storage.published.row_streams import RowStream
 from storage.published.rows import PAIR, stream_of
 from tasks.cuts.agreement import Agreement
-from tasks.cuts.guards import counted
+from tasks.cuts.guards import count_flags
 from tasks.cuts.pair_limits import fixed_limits
 from tasks.cuts.pool_pairs import PoolPairs, quantiles_of
-from tasks.cuts.report import CutReport, lines
-from tasks.cuts.rip import within
+from tasks.cuts.report import CutReport, report_lines
+from tasks.cuts.rip import limits_met
 from tasks.cuts.rules import cut
 from tasks.scorers.judgements import note_unread
 
@@ -50,7 +50,7 @@ def preferences_dataset(store: Store, made: Made, settings: PoolSettings, scored
     told = figures(store, pools, pairs.frame(numbers_in(pairs)), settings, cutting)
     told["unread"] = [note for manifest in made.values() if (note := note_unread(store, manifest))]
     files["report.json"] = orjson.dumps(told, option=orjson.OPT_INDENT_2)
-    reports = ["\n".join(lines(one, whole=n == 0)) for n, one in enumerate(told["cuts"])]
+    reports = ["\n".join(report_lines(one, complete=n == 0)) for n, one in enumerate(told["cuts"])]
     rules = len(settings.cuts)
     return Dataset(
         "Preference pairs from pools",
@@ -75,8 +75,8 @@ def figures(
     for frame in stream_of(store, pools).batches():
         if not frame.height:
             continue
-        table, usable, flags = cutting.prepared(frame, store.root)
-        flagged.update(counted(flags))
+        table, usable, flags = cutting.prepare(frame, store.root)
+        flagged.update(count_flags(flags))
         for report in reports:
             report.add(cut(table, report.settings, usable))
         for answers, rewards, scores in zip(
@@ -98,13 +98,13 @@ def figures(
         report.keep(mine.filter(pl.col("within")).to_arrow())
         limits = limits_of(mine, one, settings.chosen_reward) if one.rule == "rip" else None
         if limits:
-            outside = within({name: mine[at].to_numpy() for name, at in METRICS.items()}, limits)
+            outside = limits_met({name: mine[at].to_numpy() for name, at in METRICS.items()}, limits)
             report.leaves_out = {name: int((~good).sum()) for name, good in outside.items()}
-        told.append(report.told({}, mine.height, limits))
+        told.append(report.summary({}, mine.height, limits))
     return {
         "reward": settings.chosen_reward,
         "cuts": told,
-        "agreement": agreement.told(),
+        "agreement": agreement.summary(),
         "missing": {name: {"answers": answers, "missing": missing} for name, (answers, missing) in scored.items()},
         "flags": dict(flagged),
         "cut_short": cut_short,

@@ -12,7 +12,7 @@ from flows.terminal.tables import shortened, table
 from schemas.artifacts import Manifest
 from storage.published.publish_preferences import STAYS
 from storage.published.rows import stream_of
-from tasks.cuts.report import lines
+from tasks.cuts.report import report_lines
 
 
 def show_preferences(console: Any, planned: Plan, made: Mapping[str, Manifest], most: int, whole: bool) -> None:
@@ -43,7 +43,7 @@ def show_preferences(console: Any, planned: Plan, made: Mapping[str, Manifest], 
     )
     for n, cut in enumerate(told["cuts"]):
         console.print()
-        for line in lines(cut, whole=n == 0):
+        for line in report_lines(cut, complete=n == 0):
             console.print(Text(line), soft_wrap=True)
     if told["agreement"]:
         shown = table("scorer", "and", "Spearman", "error", "pools", numbers=("Spearman", "error", "pools"))

@@ -74,19 +74,21 @@ class Ranks(FrameStage):
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         retriever = open_once(self, store)
-        each = frame.select("id", "candidates").explode("candidates").unnest("candidates")
-        ids, queries = each.select("id", "number").rows(), each["query"].to_list()
+        candidates = frame.select("id", "candidates").explode("candidates").unnest("candidates")
+        ids, queries = candidates.select("id", "number").rows(), candidates["query"].to_list()
         if self.ignore_identical_ids:
-            own = locate(store, self.passages, each["id"]).to_numpy()
-            hits = without(retriever.search(ids, queries, self.depth + 1), own)
+            own = locate(store, self.passages, candidates["id"]).to_numpy()
+            hits = without_places(retriever.search(ids, queries, self.depth + 1), own)
         else:
             hits = retriever.search(ids, queries, self.depth)
-        gold = [[one["place"] for one in row] for row in frame["gold"]]
+        gold = [[passage["place"] for passage in row] for row in frame["gold"]]
         ranked = rank_all(hits, gold, frame["candidates"].list.len().to_list())
-        made = pl.Series("rankings", [[{"retriever": self.retriever.label, **one}] for one in ranked], dtype=RANKINGS)
+        rankings = pl.Series(
+            "rankings", [[{"retriever": self.retriever.label, **ranking}] for ranking in ranked], dtype=RANKINGS
+        )
         if "rankings" in frame.columns:
-            return frame.with_columns(rankings=pl.concat_list("rankings", made)), []
-        return frame.with_columns(made), []
+            return frame.with_columns(rankings=pl.concat_list("rankings", rankings)), []
+        return frame.with_columns(rankings), []
 
 
 @lru_cache(maxsize=8)
@@ -95,7 +97,7 @@ def open_once(stage: Ranks, root: Path) -> Retriever:
     return stage.open(root)
 
 
-def without(hits: Hits, places: Array) -> Hits:
+def without_places(hits: Hits, places: Array) -> Hits:
     """The hits but for one place per query, where they have it, and one column fewer; places: (queries,), < 0: none."""
     own = (hits.places == places[:, None]) & (places[:, None] >= 0)
     order = np.argsort(own, axis=1, kind="stable")[:, :-1]
@@ -113,18 +115,18 @@ def rank_all(hits: Hits, gold: list[list[int]], counts: list[int]) -> list[dict[
     ranks = ranks_of(hits.places, of_query, flat)
     best = np.minimum.reduceat(ranks, starts[:-1]) if len(per_query) else ranks
     rewards, above = rewards_of(best, hits, of_query, ranks), passages_above(best, hits.places)
-    made, query = [], 0
+    rankings, query = [], 0
     for count in counts:
-        mine = range(query, query + count)
-        made.append(
+        numbers = range(query, query + count)
+        rankings.append(
             {
-                "ranks": [ranks[starts[q] : starts[q + 1]].tolist() for q in mine],
+                "ranks": [ranks[starts[q] : starts[q + 1]].tolist() for q in numbers],
                 "rewards": rewards[query : query + count].tolist(),
-                "above": [above[q] for q in mine],
+                "above": [above[q] for q in numbers],
             }
         )
         query += count
-    return made
+    return rankings
 
 
 def ranks_of(places: Array, of_query: Array, gold: Array) -> Array:
@@ -134,8 +136,8 @@ def ranks_of(places: Array, of_query: Array, gold: Array) -> Array:
     ranks = np.empty(len(gold), np.int64)
     for start in range(0, len(gold), 1 << 16):  # (65,536, depth) comparisons at a time
         at = slice(start, start + (1 << 16))
-        found = (places[of_query[at]] == gold[at, None]) & (gold[at, None] >= 0)
-        ranks[at] = np.where(found.any(1), found.argmax(1), places.shape[1]) + 1
+        is_hit = (places[of_query[at]] == gold[at, None]) & (gold[at, None] >= 0)
+        ranks[at] = np.where(is_hit.any(1), is_hit.argmax(1), places.shape[1]) + 1
     return ranks
 
 
@@ -149,18 +151,18 @@ def rewards_of(best: Array, hits: Hits, of_query: Array, ranks: Array) -> Array:
     """
     depth = hits.places.shape[1]
     count = (hits.places != -1).sum(1)
-    found = best <= count
-    rows, at, last = np.arange(len(best)), np.where(found, best, 1) - 1, np.maximum(count, 1) - 1
-    other = np.arange(depth) < count[:, None]  # hits that are not gold
-    other[of_query[ranks <= depth], ranks[ranks <= depth] - 1] = False
-    other &= np.arange(depth) > at[:, None]
+    is_hit = best <= count
+    rows, at, last = np.arange(len(best)), np.where(is_hit, best, 1) - 1, np.maximum(count, 1) - 1
+    not_gold = np.arange(depth) < count[:, None]  # hits that are not gold
+    not_gold[of_query[ranks <= depth], ranks[ranks <= depth] - 1] = False
+    not_gold &= np.arange(depth) > at[:, None]
     own, end = hits.scores[rows, at], hits.scores[rows, last]
-    below = np.where(other.any(1), hits.scores[rows, other.argmax(1)], own)
+    below = np.where(not_gold.any(1), hits.scores[rows, not_gold.argmax(1)], own)
     above = hits.scores[rows, np.maximum(at - 1, 0)]
     lead, spread = own - below, np.where(at > 0, above - below, own - end)
     margin = np.divide(lead, spread, out=np.zeros(len(best)), where=spread > 0).clip(0, 1)
-    margin = np.where((at == 0) & ~other.any(1), 1, margin)
-    return np.where(found, 1 / (at + 2 - margin), 0.0)
+    margin = np.where((at == 0) & ~not_gold.any(1), 1, margin)
+    return np.where(is_hit, 1 / (at + 2 - margin), 0.0)
 
 
 def passages_above(best: Array, places: Array) -> list[list[int]]:

@@ -79,8 +79,8 @@ class RunFile:
     def __init__(self, path: Path, content: str, root: Path, passages: str, ties: Ties = "rank") -> None:
         if file_checksum(path) != content:
             raise InputError(f"{path} has changed since the run began; run the same command again")
-        self.queries, self._starts, named, self._passage, self._score = read_run(path, ties)
-        self._place = locate(root, passages, pl.Series("id", named, dtype=pl.String)).to_numpy()
+        self.queries, self._starts, passage_ids, self._passage, self._score = read_run(path, ties)
+        self._place = locate(root, passages, pl.Series("id", passage_ids, dtype=pl.String)).to_numpy()
 
     def search(self, ids: Sequence[Id], queries: Sequence[str], depth: int) -> Hits:
         places = np.full((len(ids), depth), -1, np.int32)
@@ -89,9 +89,9 @@ class RunFile:
             query = next((self.queries[name] for name in run_names(turn, number, text) if name in self.queries), None)
             if query is not None:
                 start = self._starts[query]
-                mine = slice(start, min(start + depth, self._starts[query + 1]))
-                found = self._place[self._passage[mine]]
-                places[row, : len(found)], scores[row, : len(found)] = found, self._score[mine]
+                hits = slice(start, min(start + depth, self._starts[query + 1]))
+                hit_places = self._place[self._passage[hits]]
+                places[row, : len(hit_places)], scores[row, : len(hit_places)] = hit_places, self._score[hits]
         return Hits(places, scores)
 
 

@@ -43,10 +43,10 @@ class Judgements:
                 self.add(1, 0, "")
         return verdicts
 
-    def add(self, asked: int, unread: int, first: str) -> None:
+    def add(self, count: int, unread: int, first: str) -> None:
         if unread and not self.unread:
             self.first = first
-        self.asked, self.unread = self.asked + asked, self.unread + unread
+        self.asked, self.unread = self.asked + count, self.unread + unread
 
     def columns(self) -> dict[str, Any]:
         """As a row keeps them."""

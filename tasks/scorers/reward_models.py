@@ -74,8 +74,10 @@ class RewardModelSettings(ScorerSettings):
             raise MissingExtra(
                 "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu], or backend: transformers"
             )
-        known = identity(self.model, self.revision)
-        return RewardModelScores(label=self.label, identity_of_model=known, **self.model_dump(exclude={"kind", "name"}))
+        identity_of_model = identity(self.model, self.revision)
+        return RewardModelScores(
+            label=self.label, identity_of_model=identity_of_model, **self.model_dump(exclude={"kind", "name"})
+        )
 
 
 def identity(model: str, revision: str | None) -> str:
@@ -98,8 +100,8 @@ def tokens_of(tokenizer: Any, pool: Pool, answer: str) -> Tokens:
     """A conversation of a prompt and one answer, as the model was trained to read it."""
     messages = [{"role": "system", "content": pool["system"]}] if pool["system"] else []
     messages += [{"role": "user", "content": pool["prompt"]}, {"role": "assistant", "content": answer}]
-    found: Tokens = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
-    return found
+    tokens: Tokens = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    return tokens
 
 
 def weights_of(labels: Sequence[str], weights: Mapping[str, float] | None, name: str) -> list[float]:
@@ -123,18 +125,22 @@ def open_model(
     from transformers import AutoConfig, AutoTokenizer
 
     path = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
-    given = {"revision": revision, "trust_remote_code": trust, "local_files_only": path != model or Path(path).is_dir()}
+    options = {
+        "revision": revision,
+        "trust_remote_code": trust,
+        "local_files_only": path != model or Path(path).is_dir(),
+    }
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **given)
-        config = AutoConfig.from_pretrained(path, **given)
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        config = AutoConfig.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the reward model {model}: {' '.join(str(error).split())[:300]}") from error
     if not tokenizer.chat_template:
         raise InputError(f"the reward model {model} has no chat template; expected one that reads conversations")
     longest = min(max_length, getattr(config, "max_position_embeddings", max_length))
     if backend == "vllm":
-        return tokenizer, labels_of(config), with_vllm(path, revision, trust, longest), longest
-    labels, classify = with_transformers(path, given, config, tokenizer)
+        return tokenizer, labels_of(config), load_vllm(path, revision, trust, longest), longest
+    labels, classify = load_transformers(path, options, config, tokenizer)
     return tokenizer, labels, classify, longest
 
 
@@ -142,7 +148,7 @@ def labels_of(config: Any) -> list[str]:
     return [str(config.id2label[n]) for n in sorted(config.id2label)][: config.num_labels]
 
 
-def with_transformers(path: str, given: Mapping[str, Any], config: Any, tokenizer: Any) -> tuple[list[str], Classify]:
+def load_transformers(path: str, options: Mapping[str, Any], config: Any, tokenizer: Any) -> tuple[list[str], Classify]:
     """(labels, tokens -> outputs); on a GPU in bfloat16 where there is one. Batches are of like lengths."""
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -152,7 +158,7 @@ def with_transformers(path: str, given: Mapping[str, Any], config: Any, tokenize
     on_gpu = torch.cuda.is_available()
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=torch.bfloat16 if on_gpu else torch.float32, **given
+            path, dtype=torch.bfloat16 if on_gpu else torch.float32, **options
         )
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the reward model {path}: {' '.join(str(error).split())[:300]}") from error
@@ -161,7 +167,7 @@ def with_transformers(path: str, given: Mapping[str, Any], config: Any, tokenize
     own = []
 
     def classify(tokens: list[Tokens]) -> list[list[float]]:
-        found: list[list[float]] = [[] for _ in tokens]
+        outputs: list[list[float]] = [[] for _ in tokens]
         for batch in batches(tokens, alike=pad is None or pad == tokenizer.eos_token_id):
             longest = max(len(tokens[n]) for n in batch)
             ids = torch.full((len(batch), longest), pad or 0)
@@ -170,14 +176,14 @@ def with_transformers(path: str, given: Mapping[str, Any], config: Any, tokenize
                 ids[row, : len(tokens[n])] = torch.tensor(tokens[n])
                 mask[row, : len(tokens[n])] = 1
             with torch.inference_mode():
-                said = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
-            score = getattr(said, "score", None)
-            values = score.reshape(len(batch), -1) if score is not None else said.logits
+                output = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+            score = getattr(output, "score", None)
+            values = score.reshape(len(batch), -1) if score is not None else output.logits
             for row, n in enumerate(batch):
-                found[n] = values[row].float().tolist()
-        return found
+                outputs[n] = values[row].float().tolist()
+        return outputs
 
-    if len(labels_of(config)) > 1 or given["trust_remote_code"]:
+    if len(labels_of(config)) > 1 or options["trust_remote_code"]:
         own = classify([tokenizer.encode("a")])[0]
     return ["score"] if len(own) == 1 else labels_of(config), classify
 
@@ -209,7 +215,7 @@ def llvmlite_hidden() -> Iterator[None]:
             sys.modules[HANDLE] = handle
 
 
-def with_vllm(path: str, revision: str | None, trust: bool, longest: int) -> Classify:
+def load_vllm(path: str, revision: str | None, trust: bool, longest: int) -> Classify:
     """vLLM's pooling runner, in this process; raw outputs, without its sigmoid."""
     for name, value in {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -241,9 +247,9 @@ def with_vllm(path: str, revision: str | None, trust: bool, longest: int) -> Cla
         raise InputError(f"vLLM cannot load the reward model {path}: {' '.join(str(error).split())[:300]}") from error
 
     def classify(tokens: list[Tokens]) -> list[list[float]]:
-        prompts: Any = [{"prompt_token_ids": one} for one in tokens]
+        prompts: Any = [{"prompt_token_ids": token_ids} for token_ids in tokens]
         raw = PoolingParams(use_activation=False)
-        said = model.encode(prompts, pooling_params=raw, pooling_task="classify", use_tqdm=False)
-        return [one.outputs.data.float().reshape(-1).tolist() for one in said]
+        replies = model.encode(prompts, pooling_params=raw, pooling_task="classify", use_tqdm=False)
+        return [reply.outputs.data.float().reshape(-1).tolist() for reply in replies]
 
     return classify

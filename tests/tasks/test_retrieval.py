@@ -27,7 +27,7 @@ from tasks.cores import threads
 from tasks.retrieval import http_ranks
 from tasks.retrieval.bm25 import Bm25, Hits, Words, build_bm25
 from tasks.retrieval.comparisons import MinedNegatives
-from tasks.retrieval.dense import Dense, build_dense, in_order, kind_of, top_by_product
+from tasks.retrieval.dense import Dense, build_dense, in_order, resolve_kind, top_by_product
 from tasks.retrieval.fusion_ranks import fuse_hits
 from tasks.retrieval.http_ranks import HttpSearch
 from tasks.retrieval.metrics import scored_queries
@@ -135,7 +135,8 @@ def test_equal_scores_and_missing_hits_of_a_dense_index() -> None:
     hits = in_order(places, scores, 6)
     assert hits.places.tolist() == [[9, 3, 5, -1, -1, -1]]
     assert hits.scores[0, 3:].tolist() == [0, 0, 0]
-    assert (kind_of("auto", 10), kind_of("auto", 10_000_000), kind_of("hnsw", 10)) == ("flat", "ivf", "hnsw")
+    kinds = [resolve_kind(kind, passages) for kind, passages in (("auto", 10), ("auto", 10_000_000), ("hnsw", 10))]
+    assert kinds == ["flat", "ivf", "hnsw"]
 
 
 def test_fusion_by_hand() -> None:

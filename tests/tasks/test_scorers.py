@@ -500,7 +500,7 @@ def test_how_scorers_agree() -> None:
     agreement = Agreement()
     for other in ([1, 2, 3], [3, 2, 1], [1, 1, 1]):
         agreement.add([{"scorer": "a", "values": [1, 2, 3]}, {"scorer": "b", "values": other}])
-    [row] = agreement.told()
+    [row] = agreement.summary()
     assert row["spearman"] == pytest.approx(0) and (row["pools"], row["without_order"]) == (2, 1)
 
 

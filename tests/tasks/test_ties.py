@@ -19,7 +19,7 @@ from tasks.retrieval.bm25_ranks import Bm25Settings
 from tasks.retrieval.comparisons import MinedNegatives
 from tasks.retrieval.indexes import own_passages
 from tasks.retrieval.metrics import measures
-from tasks.retrieval.ranks import without
+from tasks.retrieval.ranks import without_places
 from tasks.retrieval.retrievers import RetrieverSettings
 from tasks.retrieval.run_ranks import read_run
 from tests.conftest import write_jsonl
@@ -140,7 +140,7 @@ def test_a_querys_own_passage_is_left_out_of_its_ranks_as_beir_has_it(tmp_path: 
 
 def test_one_hit_is_left_out_and_the_last_one_where_it_is_none() -> None:
     hits = Hits(np.array([[4, 7, 2], [4, 7, 2], [4, -1, -1]]), np.array([[3.0, 2, 1], [3, 2, 1], [3, 0, 0]]))
-    left = without(hits, np.array([7, 5, -1]))
+    left = without_places(hits, np.array([7, 5, -1]))
     assert left.places.tolist() == [[4, 2], [4, 7], [4, -1]]
     assert left.scores.tolist() == [[3, 1], [3, 2], [3, 0]]
 
