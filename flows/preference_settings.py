@@ -99,8 +99,10 @@ class PoolSettings(PublishSettings):
             if missing := sorted({*scorer.reads} - {*labels[:place]}):
                 raise ValueError(f"{scorer.label} weighs {', '.join(missing)}, which no scorer before it gives")
         if self.policies and self.reward and self.reward not in labels:
-            there = ", ".join(labels)
-            raise ValueError(f"the reward is {self.reward}, but no scorer is called so (there are {there}); set reward")
+            choices = ", ".join(labels)
+            raise ValueError(
+                f"the reward is {self.reward}, but no scorer is called so (there are {choices}); set reward"
+            )
         return self
 
     @property

@@ -33,7 +33,7 @@ class KindSettings(Spelled):
 
     @classmethod
     def own_kind(cls) -> str:
-        """Empty for a base."""
+        """This class's kind; empty for a base."""
         default = cls.model_fields["kind"].default
         return default if isinstance(default, str) else ""
 
@@ -79,9 +79,9 @@ class KindSettings(Spelled):
 
     @classmethod
     def own_fields(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Without fields of other kinds that are empty or at their defaults: records of older versions have them.
+        """The settings without the fields of other kinds, which records of older versions hold at their defaults.
 
-        Raises ValueError for one that is set, and for a field of its own that is missing.
+        Raises ValueError for a field of another kind that is set, and for one of its own that is missing.
         """
         kind = cls.own_kind()
         for name, field in cls.model_fields.items():

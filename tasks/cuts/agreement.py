@@ -11,7 +11,7 @@ from tasks.cores import Array
 
 
 def rank_correlation(scores: Sequence[float | None], other_scores: Sequence[float | None]) -> float | None:
-    """Spearman's, ties at their mean rank, over the answers that both scored; None where one has no order."""
+    """Spearman's, over the answers that both scored; ties take their mean rank. None without an order."""
     common = [(a, b) for a, b in zip(scores, other_scores, strict=True) if a is not None and b is not None]
     if len(common) < 2:
         return None
@@ -22,7 +22,7 @@ def rank_correlation(scores: Sequence[float | None], other_scores: Sequence[floa
 
 
 class Agreement:
-    """Fed with pools' scores; per pair of scorers, the correlations within pools."""
+    """Collects, per pair of scorers, the correlations within pools."""
 
     def __init__(self) -> None:
         self.correlations: dict[tuple[str, str], list[float]] = {}

@@ -24,7 +24,7 @@ from tasks.texts.words import words_of
 
 FLAGS = ("constant", "near_constant", "addresses_judge", "copies_prompt")
 GRAM = 5  # words
-COMMON_PROMPTS, COMMON_SHARE = 3, 0.02  # what stands under so many prompts, and such a share of them, is common
+COMMON_PROMPTS, COMMON_SHARE = 3, 0.02  # a text is common if so many prompts, and such a share of all, have it
 NEAR, COPIED = 0.8, 0.9  # of an answer's runs of words
 SHORTEST = 20  # characters: shorter answers may well be the same twice
 FEWEST = 12  # words: shorter answers are not looked at for runs
@@ -46,7 +46,7 @@ TO_JUDGE = tuple(
 
 
 class Slope(NamedTuple):
-    """What a character more is worth within a pool, and the share of the rewards' variance within pools that length
+    """What one more character adds to the reward within a pool, and the share of the variance within pools that length
     explains.
     """
 
@@ -55,7 +55,7 @@ class Slope(NamedTuple):
 
 
 class PoolFacts:
-    """What can only be known of all pools together; fed batch by batch."""
+    """Collects what only all pools together tell, batch by batch."""
 
     def __init__(self) -> None:
         self.prompts = 0
@@ -82,7 +82,7 @@ class PoolFacts:
             self._grams.add(np.concatenate([np.zeros(0, np.uint64), *map(runs_in, answers or ())]))
 
     def statistics(self) -> "PoolStatistics":
-        """What `add` has seen so far."""
+        """Of the pools added so far."""
         xy, xx, yy = self._sums.tolist()
         slope = Slope(xy / xx, xy * xy / (xx * yy)) if xx > 0 and yy > 0 else Slope(0.0, 0.0)
         least = max(COMMON_PROMPTS, int(np.ceil(COMMON_SHARE * self.prompts)))
@@ -97,7 +97,7 @@ class PoolStatistics(NamedTuple):
     grams: Array
 
     def adjust_rewards(self, table: pa.Table) -> Array:
-        """Rewards without what length earned: each answer's, less the slope times its length above its pool's mean."""
+        """Rewards without what length earned: the slope times the length above the pool's mean is taken off."""
         pools, lengths = Pools.of(table["rewards"]), lengths_in(table)
         counts = np.diff(pools.starts)
         means = np.zeros(len(counts))
@@ -130,7 +130,7 @@ class PoolStatistics(NamedTuple):
 
 
 class SetCounts:
-    """In how many sets a hash stands. Of very many, those that stood in one set only so far are forgotten."""
+    """Counts the sets that hold each hash. Above MOST_KEPT hashes, it drops those seen in one set only."""
 
     def __init__(self) -> None:
         self._new: list[Array] = []
@@ -155,7 +155,7 @@ class SetCounts:
             self._hashes, self._counts = self._hashes[often], self._counts[often]
 
     def at_least(self, count: int) -> Array:
-        """The hashes that stand in so many sets, sorted."""
+        """The hashes that at least `count` sets hold, sorted."""
         self._merge()
         return self._hashes[self._counts >= count]
 
@@ -186,7 +186,7 @@ def runs_in(text: str) -> Array:
 
 
 def share_in(hashes: Array, values: Array | int) -> float:
-    """The share of the values that stand in a sorted array; 0 of none."""
+    """The share of the values that a sorted array of hashes holds; 0 where there is no value."""
     looked_up = np.atleast_1d(np.asarray(values, np.uint64))
     if not len(hashes) or not len(looked_up):
         return 0.0

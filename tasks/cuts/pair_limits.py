@@ -16,8 +16,9 @@ def fixed_limits(settings: CutSettings) -> Thresholds:
 
 
 def with_unit_of_limits(settings: CutSettings) -> CutSettings:
-    """With lengths counted as the stored limits were. Raises InputError where the settings say otherwise, for limits
-    that are not there, and for a tokenizer that is not.
+    """Settings that count lengths in the unit of the stored limits.
+
+    Raises InputError where the settings name another unit, and where the limits or the tokenizer cannot be found.
     """
     limits = fixed_limits(settings)
     unit = {"length": limits.length, "tokenizer": limits.tokenizer}

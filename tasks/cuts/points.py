@@ -142,7 +142,7 @@ def shuffle(count, most, keys, pool):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def mark_drawn(rewards, starts, first, last, keys, most, samples, rejected):  # type: ignore[no-untyped-def]
-    """`most` answers of each pool at random into `drawn`, and the lowest of them into `rejected`."""
+    """`most` answers of each pool at random into `samples`, and the lowest of them into `rejected`."""
     for pool in range(first, last):
         pool_rewards = rewards[starts[pool] : starts[pool + 1]]
         sample = np.sort(shuffle(len(pool_rewards), min(most, len(pool_rewards)), keys, pool))
@@ -180,7 +180,7 @@ def mark_pairs(rewards, starts, first, last, keys, chosen, rejected):  # type: i
         count = len(pool_rewards)
         every = count * (count - 1) // 2
         most, kept, seen_pairs = chosen.shape[1], 0, set([np.int64(-1)])
-        few = every <= ALL_PAIRS  # then all pairs are gone through in random order, else some are drawn, and again
+        few = every <= ALL_PAIRS  # shuffle all pairs then; else draw pairs, and draw again where one was there
         order = shuffle(every, every, keys, pool) if few else np.zeros(0, np.int64)
         for number in range(every if few else 8 * ALL_PAIRS + 8 * most):
             if kept == most:
@@ -204,7 +204,7 @@ def mark_pairs(rewards, starts, first, last, keys, chosen, rejected):  # type: i
 
 @njit(nogil=True, cache=True)
 def mark_tournament(rewards, starts, first, last, keys, chosen, rejected, rounds):  # type: ignore[no-untyped-def]
-    """The winner of a knock-out of each pool, and the first answer that it beat; the order is drawn, an odd one gets a
+    """The winner of each pool's knock-out, and the first answer that it beat. The order is random; an odd answer gets a
     bye.
     """
     for pool in range(first, last):

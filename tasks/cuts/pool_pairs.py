@@ -45,7 +45,7 @@ class PreferencePair(Pair):
 
 
 class PoolReading(FrameStage):
-    """What a stage reads of a scored pool: the answers' texts, and one of its scores as the reward."""
+    """A stage that reads scored pools: the answers' texts, and one of their scores as the reward."""
 
     reward: str = ""
 
@@ -97,10 +97,10 @@ def load_statistics(root: Path, key: str) -> PoolStatistics:
 
 
 class PoolPairs(PoolReading):
-    """Scored pools -> pairs, of each rule its own. Drops, by the first rule's reason: n<2, nan_reward, equal_reward,
+    """Scored pools -> pairs by each rule. Drops, by the first rule's reason: n<2, nan_reward, equal_reward,
     same_text, all_flagged, content_filter.
 
-    signs: the key of `pool_signs`. tokenizers: filled in, the content of those that count lengths.
+    signs: the key of `pool_signs`. tokenizers: filled in, the content of the tokenizers that count lengths.
     """
 
     name: ClassVar = "pool_pairs"
@@ -231,7 +231,7 @@ def own_limits(settings: CutSettings) -> Thresholds:
 
 
 def token_counter(settings: CutSettings) -> Callable[[str], int] | None:
-    """What counts an answer's length; None for characters. Raises InputError for a tokenizer that is not there."""
+    """The function that counts an answer's length; None for characters. Raises InputError for a missing tokenizer."""
     if settings.length == "characters":
         return None
     if settings.tokenizer:

@@ -24,7 +24,7 @@ SKEWED = 0.5
 
 
 class CutReport:
-    """Fed batch by batch; `summary` gives plain values, `report_lines` says them."""
+    """Collects what a cut did, batch by batch; `summary` returns it as plain values."""
 
     def __init__(self, settings: CutSettings) -> None:
         self.settings = settings
@@ -41,7 +41,7 @@ class CutReport:
         self.rejected: list[Array] = []
 
     def add(self, batch: Cut) -> None:
-        """One batch, cut."""
+        """Add the cut of one batch."""
         pools, seven = batch.pools, batch.seven
         self.prompts += len(pools)
         self.answers += len(pools.rewards)
@@ -66,7 +66,7 @@ class CutReport:
             self.sampled, self.every = [np.concatenate(self.sampled)[::2]], self.every * 2
 
     def keep(self, pairs: pa.Table) -> None:
-        """Pairs that stay."""
+        """Add pairs that stay."""
         for into, name in ((self.chosen, "chosen_reward"), (self.rejected, "rejected_reward")):
             into.append(pairs[name].to_numpy())
 
@@ -107,8 +107,9 @@ class CutReport:
 
 
 def bin_edges(rewards: Array) -> Array:
-    """A bin per whole number where rewards are few whole numbers, as a judge's; else as many as a screen shows; none
-    where numbers are too near to each other, or too far apart, to be told apart.
+    """Edges of the histogram's bins: one per whole number where rewards are few whole numbers, as a judge's; else BINS.
+
+    There are none where rewards are so close together, or so large, that floats cannot separate the edges.
     """
     low, high = rewards.min(), rewards.max()
     if not np.isfinite(high) or max(abs(low), abs(high)) > HUGE:

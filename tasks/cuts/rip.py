@@ -13,8 +13,8 @@ Metrics = dict[str, Array]
 
 
 def fit(metrics: Metrics, quantiles: dict[str, float | None], fixed: Thresholds) -> Thresholds:
-    """Limits at quantiles of the pairs' metrics, linear between two pairs; None asks for no such limit, and one that is
-    fixed is not fitted.
+    """Limits at quantiles of the pairs' metrics, with linear interpolation. A quantile of None asks for no limit, and a
+    fixed limit is not fitted.
     """
     count = len(metrics["gap"])
     fitted_at = {

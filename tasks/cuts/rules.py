@@ -28,6 +28,7 @@ from tasks.cuts.points import (
 
 REASONS = ("", "n<2", "nan_reward", "equal_reward", "same_text", "all_flagged", "content_filter")
 KEPT, TOO_FEW, NAN, EQUAL, SAME_TEXT, FLAGGED, BROKEN_OFF = range(len(REASONS))
+SIDES = ("chosen", "rejected")
 NOT_CARRIED = ("answers", "rewards", "finish_reasons")
 
 
@@ -42,9 +43,11 @@ class Places(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """pairs: a table with a row per pair, in the order of the pools; reasons: (pools,) numbers of REASONS; pools: what
-    took part; seven: its points; evidence: the names of the rule's own columns; broken_off: answers that a content
-    filter ended, which took no part.
+    """What a rule made of a table.
+
+    pairs: a row per pair, in the order of the pools; reasons: (pools,) numbers of REASONS; pools: the answers that took
+    part; seven: their points; evidence: the names of the rule's own columns; broken_off: how many answers a content
+    filter ended.
     """
 
     pairs: pa.Table
@@ -84,23 +87,15 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
     paired[pair_of[kept]], unequal[pair_of[higher]] = True, True
     reasons[(reasons == KEPT) & ~paired] = EQUAL
     reasons[(reasons == EQUAL) & unequal] = SAME_TEXT
-    different = pa.array(~same)
+    pool_of_pair, different = pa.array(pair_of[kept]), pa.array(~same)
+    columns = {name: table[name].take(pool_of_pair) for name in table.column_names if name not in NOT_CARRIED}
+    columns |= {side: text.filter(different) for side, text in zip(SIDES, texts, strict=True)}
+    for side, place in zip(SIDES, local_places, strict=True):
+        columns[f"{side}_index"] = pa.array(place[kept], pa.int64())
+    columns |= {f"{side}_reward": pa.array(reward[kept]) for side, reward in zip(SIDES, rewards, strict=True)}
     with np.errstate(over="ignore"):
-        margin = rewards[0][kept] - rewards[1][kept]
-    columns = {
-        name: table[name].take(pa.array(pair_of[kept])) for name in table.column_names if name not in NOT_CARRIED
-    }
-    columns |= {
-        "chosen": texts[0].filter(different),
-        "rejected": texts[1].filter(different),
-        "chosen_index": pa.array(local_places[0][kept], pa.int64()),
-        "rejected_index": pa.array(local_places[1][kept], pa.int64()),
-        "chosen_reward": pa.array(rewards[0][kept]),
-        "rejected_reward": pa.array(rewards[1][kept]),
-        "margin": pa.array(margin),
-    }
-    for name, values in places.evidence.items():
-        columns[name] = pa.array(values).take(pa.array(pair_of[kept]))
+        columns["margin"] = pa.array(rewards[0][kept] - rewards[1][kept])
+    columns |= {name: pa.array(values).take(pool_of_pair) for name, values in places.evidence.items()}
     if settings.pairs_per_pool > 1:
         columns["pair"] = pa.array(number[kept], pa.int64())
     broken_off = 0 if unbroken is None else int((~unbroken).sum())
@@ -177,7 +172,7 @@ def best_random(pools: Pools, seven: SevenPoints, settings: CutSettings, ids: An
 
 
 def best_bottom(pools: Pools, seven: SevenPoints, settings: CutSettings, ids: Any) -> Places:
-    """The highest reward over the one at a share of the way up."""
+    """The highest reward over the one at `bottom_percent` of the way from the lowest to the highest place."""
     counts = np.diff(pools.starts)
     at = np.floor(settings.bottom_percent / 100 * (counts - 1)).astype(np.int64)
     rejected = np.full(len(pools), -1, np.int64)
@@ -241,7 +236,7 @@ def ordered(pools: Pools, *, ascending: bool = True) -> Array:
 
 
 def keys_of(ids: Any, seed: int) -> Array:
-    """What each pool draws by: a hash of its id, so that another prompt changes no draw. (pools,) uint64."""
+    """The seed of each pool's draws: a hash of its id, so that one prompt more changes no other's. (pools,) uint64."""
     salt = seed.to_bytes(8, "little")
     digests = b"".join(blake2b(prompt_id.encode(), digest_size=8, key=salt).digest() for prompt_id in ids.to_pylist())
     return np.frombuffer(digests, np.uint64)

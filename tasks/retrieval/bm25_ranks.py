@@ -17,7 +17,7 @@ BM25_PRESETS = {"topiocqa": {"k1": 0.9, "b": 0.4}, "qrecc": {"k1": 0.82, "b": 0.
 
 
 class Bm25Fields(RetrieverSettings):
-    """What BM25 is set by, alone and in a fusion."""
+    """BM25's settings, alone and in a fusion."""
 
     index_stages: ClassVar[tuple[str, ...]] = (Bm25Index.name,)
 
@@ -35,7 +35,7 @@ class Bm25Fields(RetrieverSettings):
 
 
 class Bm25Settings(Bm25Fields):
-    """Words in common."""
+    """BM25: passages that share words with the query."""
 
     short_forms: ClassVar = ("bm25", *(f"bm25:{preset}" for preset in BM25_PRESETS))
 

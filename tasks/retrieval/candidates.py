@@ -23,8 +23,9 @@ QUOTED = re.compile(r"[\"'“`](.*)[\"'”`]")
 
 
 class Candidates(Recipe[Turn, WithCandidates]):
-    """A turn -> its pool of queries: several per method, all of a method's asked for in one call so that they differ,
-    and the forms that join them. A first turn is asked for nothing, unless `first_turns`.
+    """A turn -> its pool of queries: several per method, and the forms that join them.
+
+    One call asks for all queries of a method, so that they differ. A first turn makes no call, unless `first_turns`.
 
     Drops: no_queries, when no method gave one.
     """
@@ -76,7 +77,7 @@ class Candidates(Recipe[Turn, WithCandidates]):
         return WithCandidates(**row.__dict__, candidates=candidates)
 
     def base(self, row: Turn) -> str:
-        """What expansions start from, where it need not be asked for."""
+        """The query that expansions start from, where no model has to write it."""
         return row.human_rewrite or "" if self.human_base else ""
 
     def request(self, row: Turn, method: Method) -> Request:
@@ -107,8 +108,8 @@ def parse_queries(completion: Completion, method: Method, base: str) -> list[str
 
 
 def form_of(turn: Turn, form: Form) -> str:
-    """A turn as a query, without a model; empty where there is none. The question first, then what was said, the last
-    message first: encoders cut what is long.
+    """A turn as a query, without a model; empty where there is none. The question stands first, then the messages from
+    the last to the first: encoders cut the end of long texts.
     """
     if form == "human_rewrite":
         return one_line(turn.human_rewrite or "")

@@ -40,13 +40,13 @@ def pick_best(ranks: Sequence[Sequence[int]], top: int, threshold: int) -> list[
 
 
 def admissible_pairs(ranks: Sequence[int], threshold: int) -> list[tuple[int, int]]:
-    """All (preferred, other) with a lower rank over a higher one, the preferred one's at most the threshold."""
+    """All (preferred, other) such that the preferred query has the lower rank, and that is at most the threshold."""
     order = sorted(range(len(ranks)), key=lambda place: (ranks[place], place))
     return [
-        (preferred, other)
-        for n, preferred in enumerate(order)
-        for other in order[n + 1 :]
-        if ranks[preferred] < ranks[other] and ranks[preferred] <= threshold
+        (first, second)
+        for n, first in enumerate(order)
+        for second in order[n + 1 :]
+        if ranks[first] < ranks[second] and ranks[first] <= threshold
     ]
 
 
@@ -66,7 +66,7 @@ def undominated_pairs(ranks: Sequence[Sequence[int]], threshold: int) -> list[tu
 def draw_pairs(
     pairs: list[tuple[int, int]], most: int, seed: int, about: str, queries: Sequence[str]
 ) -> list[tuple[int, int]]:
-    """At most so many of the pairs, at random: by the hash of their texts, so that one pair more moves no other."""
+    """At most `most` random pairs, in the order of their texts' hashes, so that one pair more moves no other."""
 
     def draw(pair: tuple[int, int]) -> bytes:
         return digest(["pair", seed, about, queries[pair[0]], queries[pair[1]]])
@@ -81,7 +81,7 @@ def agreement(pair: tuple[int, int], other_ranks: Sequence[Sequence[int]]) -> fl
 
 
 class RankedStage(FrameStage):
-    """One that makes rows of turns with rankings. A first turn is left out (`first_turn`), unless `first_turns`."""
+    """A stage that makes rows of turns with rankings. It drops first turns (`first_turn`), unless `first_turns`."""
 
     needs: ClassVar = ("id", "turn", "history", "candidates", "rankings")
     makes: ClassVar[Any]
@@ -214,9 +214,7 @@ class RankedPool(Pool):
 
 
 class QueryPools(RankedStage):
-    """Per retriever, a turn's queries as a pool with rewards, for the cuts over pools; its prompt is
-    the conversation.
-    """
+    """Per retriever, a turn's queries as a pool with rewards, for the cuts over pools; the prompt: the conversation."""
 
     name: ClassVar = "query_pools"
     version: ClassVar = "1"
@@ -246,8 +244,8 @@ class QueryPools(RankedStage):
 class MinedNegatives(RankedStage):
     """Per retriever, passages that a turn's worse queries bring above the gold one: a row for each. Drops: no_negative.
 
-    Those of the nearest misses come first. Texts equal to a gold passage's are left out, and the passage with the
-    turn's own id, which is the question itself; others may still answer the question, where judgements have gaps.
+    Passages of the nearest misses come first. Texts equal to a gold passage's are left out, and so is the passage with
+    the turn's own id, which is the question itself. Others may still answer the question, where judgements have gaps.
     """
 
     name: ClassVar = "hard_negatives"
@@ -263,7 +261,7 @@ class MinedNegatives(RankedStage):
         return self.count * self.retrievers
 
     def rows_of(self, turn: Row) -> Iterator[Row]:
-        """Rows with the places of passages where their texts will stand; more than are kept, for some are left out."""
+        """Rows with places of passages instead of texts; SPARE more than are kept, because `apply` drops some."""
         for ranking in turn["rankings"]:
             ranks = best_ranks(ranking)
             best = pick_best(ranking["ranks"], 1, 1)[0]

@@ -20,7 +20,7 @@ INDEX, VECTORS = "index.faiss", "vectors.npy"
 
 
 def resolve_kind(kind: str, passages: int) -> str:
-    """What `auto` is for so many passages."""
+    """The kind of index; `auto` depends on the number of passages."""
     return ("flat" if passages <= EXACT_UP_TO else "ivf") if kind == "auto" else kind
 
 

@@ -15,7 +15,7 @@ from tasks.vectors.embeddings import embedder_name
 
 
 class DenseFields(RetrieverSettings):
-    """What a model's vectors are set by, alone and in a fusion."""
+    """A model's settings, alone and in a fusion."""
 
     index_stages: ClassVar[tuple[str, ...]] = (DenseIndex.name,)
 
@@ -37,7 +37,7 @@ class DenseFields(RetrieverSettings):
 
 
 class DenseSettings(DenseFields):
-    """Meaning in common."""
+    """A sentence-transformers model: passages whose vectors are near the query's."""
 
     short_forms: ClassVar = ("dense", "dense:MODEL")
 
@@ -55,7 +55,7 @@ class DenseSettings(DenseFields):
 
 
 class DenseRanks(Ranks):
-    """A sentence-transformers model's."""
+    """A sentence-transformers model's ranks."""
 
     name: ClassVar = "dense_ranks"
     embeds: ClassVar = True

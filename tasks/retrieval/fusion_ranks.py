@@ -16,7 +16,7 @@ from tasks.retrieval.retrievers import ByText, Retriever, TextRetriever, index_f
 
 
 class FusionSettings(DenseFields, Bm25Fields):
-    """Words and meaning."""
+    """BM25 and a model, fused by reciprocal ranks."""
 
     index_stages: ClassVar = (*Bm25Fields.index_stages, *DenseFields.index_stages)
 
@@ -31,7 +31,7 @@ class FusionSettings(DenseFields, Bm25Fields):
 
 
 class FusionRanks(Ranks):
-    """BM25's and a model's, fused."""
+    """The ranks of BM25 and a model, fused."""
 
     name: ClassVar = "fusion_ranks"
     embeds: ClassVar = True

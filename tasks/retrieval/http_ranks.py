@@ -23,7 +23,7 @@ Results = list[tuple[str, float]]
 
 
 class HttpRetrieverSettings(RetrieverSettings):
-    """An address that searches."""
+    """An endpoint of yours that searches."""
 
     short_forms: ClassVar = ("http://HOST:PORT/PATH",)
 
@@ -49,7 +49,7 @@ class HttpRetrieverSettings(RetrieverSettings):
 
 
 class HttpRanks(Ranks):
-    """A search endpoint's."""
+    """A search endpoint's ranks."""
 
     name: ClassVar = "http_ranks"
 

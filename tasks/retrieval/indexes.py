@@ -44,9 +44,9 @@ def own_passages(root: Path, key: str, turns: pl.Series) -> int:
 
 
 class GoldPlaces(FrameStage):
-    """Turns -> the same, their gold passages found in the corpus. Drops: unknown_passage, when it has none of them.
+    """Turns -> the same with the places of their gold passages. Drops: unknown_passage, when the corpus has none.
 
-    Passages that are not there stay: they count as missed, as trec_eval has it.
+    Other passages that the corpus lacks stay: they count as missed, as in trec_eval.
     """
 
     name: ClassVar = "gold_places"
@@ -74,7 +74,7 @@ class GoldPlaces(FrameStage):
 
 
 def passage_texts(frame: pl.DataFrame) -> list[str]:
-    """Passages as retrievers see them."""
+    """The texts that retrievers index."""
     return [Passage(id=i, title=t, text=x).indexed for i, t, x in frame.select("id", "title", "text").iter_rows()]
 
 

@@ -20,7 +20,7 @@ def measures(ranks: Sequence[Sequence[int]], relevance: Sequence[Sequence[int]],
     relevance: theirs, at least 1.
 
     The gain of nDCG is the relevance (trec_eval's), every other measure takes a gold passage as relevant. A miss counts
-    as 0, its reciprocal, too. What looks further than the depth is not known: nan.
+    as 0. A measure that looks deeper than `depth` is nan.
     """
     widest = max(map(len, ranks), default=1)
     at = np.full((len(ranks), widest), np.inf)
@@ -79,9 +79,7 @@ def scored_queries(turns: pl.DataFrame, depth: int) -> pl.DataFrame:
 
 
 def turn_types(queries: pl.DataFrame) -> pl.DataFrame:
-    """The same with `turn_type` filled in where the data has topics: first; after the turn before, topic switch, no
-    switch.
-    """
+    """The queries with `turn_type` filled in where the data has topics: first, topic switch or no switch."""
     turns = queries.select("id", "conversation", "turn", "topic").unique("id").sort("conversation", "turn")
     before = pl.col("topic").shift(1).over("conversation")
     follows = pl.col("turn") == pl.col("turn").shift(1).over("conversation") + 1
@@ -121,9 +119,7 @@ def forms(queries: pl.DataFrame) -> pl.DataFrame:
 
 
 def totals(queries: pl.DataFrame) -> pl.DataFrame:
-    """Sums of the measures by group, retriever, form and choice: of all turns, of a turn type, of a depth. A part's
-    turns may be summed by themselves.
-    """
+    """Sums of the measures by group (all turns, a turn type, a depth), retriever, form and choice."""
     by_form = forms(turn_types(queries))
     depth = pl.lit(DEPTHS[-1][1])
     for limit, name in reversed(DEPTHS[:-1]):

@@ -40,7 +40,7 @@ ALWAYS_IN_KEYS: dict[str, Any] = {
 
 
 class Ranks(FrameStage):
-    """Turns with candidates -> the same with one retriever's ranking more; one class per kind, for their names."""
+    """Turns with candidates -> the same with one retriever's ranking more. Each kind of retriever has a subclass."""
 
     needs: ClassVar = ("id", "gold", "candidates")
     adds: ClassVar = ("rankings",)
@@ -58,7 +58,7 @@ class Ranks(FrameStage):
         return self.retriever.label
 
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
-        """Settings that are newer than stored ranks count only where they change ranks."""
+        """Settings that are newer than stored ranks enter the key only where they change ranks."""
         identity = super().identity(engines)
         settings = identity["settings"]
         if not self.ignore_identical_ids:
@@ -98,7 +98,7 @@ def open_once(stage: Ranks, root: Path) -> Retriever:
 
 
 def without_places(hits: Hits, places: Array) -> Hits:
-    """The hits but for one place per query, where they have it, and one column fewer; places: (queries,), < 0: none."""
+    """The hits without one place per query, and one column fewer. places: (queries,), < 0 for none."""
     own = (hits.places == places[:, None]) & (places[:, None] >= 0)
     order = np.argsort(own, axis=1, kind="stable")[:, :-1]
     return Hits(np.take_along_axis(hits.places, order, 1), np.take_along_axis(hits.scores, order, 1))
@@ -130,8 +130,8 @@ def rank_all(hits: Hits, gold: list[list[int]], counts: list[int]) -> list[dict[
 
 
 def ranks_of(places: Array, of_query: Array, gold: Array) -> Array:
-    """The rank of each gold place among the hits of its query, from 1; depth + 1 where it is none. Counted, never taken
-    from a reciprocal: int(1 / (1 / 93)) is 92.
+    """The rank of each gold place among the hits of its query, from 1; depth + 1 for a miss. It is counted, because a
+    reciprocal loses it: int(1 / (1 / 93)) is 92.
     """
     ranks = np.empty(len(gold), np.int64)
     for start in range(0, len(gold), 1 << 16):  # (65,536, depth) comparisons at a time

@@ -23,7 +23,7 @@ Id = tuple[str, int]
 
 
 class RetrieverSettings(KindSettings):
-    """What looks for passages."""
+    """A retriever: it finds passages for queries."""
 
     package: ClassVar = "tasks.retrieval"
     noun: ClassVar = "retriever"
@@ -49,7 +49,7 @@ class RetrieverSettings(KindSettings):
         raise TypeError(f"{type(self).__name__} must define ranks(indexes)")
 
     def fields_of_ranks(self, indexes: Mapping[str, str]) -> dict[str, Any]:
-        """What every kind's stage is given."""
+        """The fields that the stages of all kinds share."""
         keys = tuple((stage, indexes[stage]) for stage in self.index_stages)
         return {"retriever": self, "content": self.content(), "indexes": keys}
 

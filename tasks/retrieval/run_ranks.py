@@ -24,7 +24,7 @@ Ties = Literal["rank", "trec_eval"]
 
 
 class RunSettings(RetrieverSettings):
-    """A file of ranks."""
+    """A TREC run: a file with the ranks of another program."""
 
     short_forms: ClassVar = ("run:FILE",)
 
@@ -55,7 +55,7 @@ class RunSettings(RetrieverSettings):
 
 
 class RunRanks(Ranks):
-    """Those in a TREC run."""
+    """The ranks in a TREC run."""
 
     name: ClassVar = "run_ranks"
 
@@ -72,8 +72,8 @@ def run_names(turn: str, number: int, query: str) -> list[str]:
 
 
 class RunFile:
-    """A TREC run: `query Q0 passage rank score tag`, its queries called as `run_names` says; what it lacks found
-    nothing.
+    """A TREC run: `query Q0 passage rank score tag`, with queries named as in `run_names`. A query that it lacks has no
+    hits.
     """
 
     def __init__(self, path: Path, content: str, root: Path, passages: str, ties: Ties = "rank") -> None:

@@ -29,8 +29,9 @@ HELPFUL = Rubric(
 
 
 class DirectScores(Judge):
-    """Each answer from 0 to 10, or from 1 to 5 under a rubric: the mean over `evaluations`. An empty answer gets the
-    lowest, unasked.
+    """Each answer from 0 to 10, or from 1 to 5 under a rubric: the mean over `evaluations`.
+
+    An empty answer gets the lowest score without a call.
     """
 
     name: ClassVar = "direct_scores"
@@ -66,7 +67,7 @@ class DirectScores(Judge):
 
 
 class DirectSettings(JudgeSettings):
-    """What the settings of both kinds have."""
+    """The settings that both kinds share."""
 
     evaluations: int = Field(10, ge=1, le=1000, description="judgements of an answer, averaged")
     attempts: Attempts = 3
@@ -83,8 +84,8 @@ class DirectSettings(JudgeSettings):
         )
 
 
-class ScoreSettings(DirectSettings):
-    """From 0 to 10."""
+class TenPointSettings(DirectSettings):
+    """A judge's scores from 0 to 10."""
 
     kind: Literal["judge"] = "judge"
 
@@ -93,7 +94,7 @@ class ScoreSettings(DirectSettings):
 
 
 class RubricSettings(DirectSettings):
-    """From 1 to 5."""
+    """A judge's scores from 1 to 5, under a rubric."""
 
     kind: Literal["rubric"] = "rubric"
     rubric: RubricOf = None

@@ -14,8 +14,9 @@ DIGITS = "0123456789"
 
 
 class ExpectedScores(Judge):
-    """Each answer from 0 to 9: the expected digit under the probabilities of the judge's one token, from one call; the
-    digit itself where the engine gives no logprobs. An empty answer scores 0, unasked.
+    """Each answer from 0 to 9: the expected digit under the probabilities of the judge's one token, from one call.
+
+    Where the engine gives no logprobs, the digit itself counts. An empty answer scores 0 without a call.
     """
 
     name: ClassVar = "expected_scores"
@@ -38,7 +39,7 @@ class ExpectedScores(Judge):
 
 
 class ExpectedSettings(JudgeSettings):
-    """From 0 to 9, from one token."""
+    """A judge's expected digit, 0 to 9, from one token."""
 
     kind: Literal["expected"] = "expected"
 

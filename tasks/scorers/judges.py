@@ -1,6 +1,6 @@
 """What judges share: scorers that ask a model. A pool in, the same pool with one more score out.
 
-Scores are missing (None) for what the judge could not be asked or never gave a readable answer.
+A score is missing (None) where the judge could not be asked, or gave no answer that could be read.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ Attempts = Annotated[int, Field(ge=1, le=100, description="for a judgement that 
 MaxTokens = Annotated[int, Field(ge=1, le=1 << 20, description="of a judgement with reasons")]
 
 
-def read_rubric(given: Any) -> Any:
+def read_rubric(value: Any) -> Any:
     try:
-        return given if given is None or isinstance(given, Rubric) else Rubric.of(given)
+        return value if value is None or isinstance(value, Rubric) else Rubric.of(value)
     except Drop as drop:
         raise ValueError(drop.detail) from drop
 
@@ -38,7 +38,7 @@ RubricOf = Annotated[
 
 
 class JudgeSettings(ScorerSettings):
-    """What every judge's settings have."""
+    """The settings that all judges share."""
 
     role: str = Field("judge", description="the role in `engines` that judges", min_length=1)
 
@@ -52,7 +52,7 @@ class JudgeSettings(ScorerSettings):
 
 
 class Judge(Recipe[ScoredPool, JudgedPool]):
-    """What judges share. label: the score's name; role: who judges."""
+    """A scorer that asks a model. label: the score's name; role: who judges."""
 
     prompts: ClassVar[dict[str, tuple[str, ...]]] = {}
 

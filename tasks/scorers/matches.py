@@ -20,7 +20,7 @@ from tasks.scorers.verdicts import TAG
 
 
 class MatchJudge(Judge):
-    """What compares two answers: by one letter and its probability, or, with a rubric, by a verdict with reasons."""
+    """Compares two answers: by one letter and its probability, or, with a rubric, by a verdict with reasons."""
 
     prompts: ClassVar = {
         "pools/compare": ("first", "second", "rubric"),
@@ -35,7 +35,7 @@ class MatchJudge(Judge):
     def judge_matches(
         self, row: ScoredPool, matches: Sequence[tuple[int, int]], judgements: Judgements
     ) -> Generator[list[Request], list[Completion], list[float | None]]:
-        """Per match, the first answer's chance to win. Equal texts tie, unasked."""
+        """Per match, the first answer's chance to win. Equal texts tie without a call."""
         differing = [n for n, (i, j) in enumerate(matches) if row.answers[i].text != row.answers[j].text]
         requests = [
             self.request(row, first=row.answers[i].text, second=row.answers[j].text, rubric=self.rubric)
@@ -51,7 +51,7 @@ class MatchJudge(Judge):
 
 
 class MatchSettings(JudgeSettings):
-    """What the settings of judges have that compare."""
+    """The settings that all judges share which compare answers."""
 
     attempts: Attempts = 3
     max_tokens: MaxTokens = 512

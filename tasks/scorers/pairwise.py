@@ -1,4 +1,4 @@
-"""A judge that lets answers meet in pairs. Source: docs/papers.md#self-judge."""
+"""A judge that compares answers pair by pair. Source: docs/papers.md#self-judge."""
 
 from typing import ClassVar, Literal
 
@@ -16,9 +16,9 @@ class PairwiseScores(MatchJudge):
     """Each answer's mean chance to win against others, each match judged in both orders.
 
     A match is worth the mean of both orders' probabilities for the answer (1 or 0 each where the engine gives no
-    logprobs), so two orders that contradict each other make a tie, 0.5 for both. opponents: the next answers of the
-    pool that each is compared with, so that it meets twice as many; 0: all. A match with a judgement missing counts for
-    neither.
+    logprobs), so two orders that contradict each other make a tie, 0.5 for both. opponents: each answer is compared
+    with so many that follow it in the pool, so it meets twice as many; 0: all. A match that lacks a judgement counts
+    for neither answer.
     """
 
     name: ClassVar = "pairwise_scores"
@@ -28,7 +28,7 @@ class PairwiseScores(MatchJudge):
     opponents: int = Field(0, ge=0)
 
     def matches(self, count: int) -> list[tuple[int, int]]:
-        """Who meets whom: all, or each the next ones in a ring."""
+        """Pairs of places: all of them, or each answer with those that follow it in a ring."""
         if not self.opponents or 2 * self.opponents >= count - 1:
             return [(first, second) for first in range(count) for second in range(first + 1, count)]
         return [(first, (first + n) % count) for first in range(count) for n in range(1, self.opponents + 1)]
@@ -48,7 +48,7 @@ class PairwiseScores(MatchJudge):
 
 
 class PairwiseSettings(MatchSettings):
-    """Each answer against others."""
+    """A judge's comparisons of each answer with others."""
 
     kind: Literal["pairwise"] = "pairwise"
     opponents: int = Field(

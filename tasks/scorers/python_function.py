@@ -26,7 +26,7 @@ class PythonScores(FrameScorer):
 
     @classmethod
     def of(cls, function: str, label: str) -> "PythonScores":
-        """With the function found; raises InputError when it cannot be."""
+        """Load the function and note its file's checksum. Raises InputError where it cannot be loaded."""
         file, _, name = function.rpartition(":")
         path = Path(file).expanduser().resolve()
         if not path.is_file():
@@ -52,7 +52,7 @@ class PythonScores(FrameScorer):
 
 
 class PythonSettings(ScorerSettings):
-    """A function in a file."""
+    """A function of yours, in a Python file."""
 
     short_forms: ClassVar = ("python:FILE.py:FUNCTION",)
 

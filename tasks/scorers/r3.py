@@ -26,7 +26,7 @@ CUT_AT = ("\n\n\n\n", "\n\n--", "\n\n____", "\nUser:", "\nHuman:", "\nAssistant:
 
 
 def response_of(text: str) -> str:
-    """What counts of an answer: everything before a run of blank lines, a rule, or an invented next turn."""
+    """The part of an answer that counts: all before a run of blank lines, a rule, or an invented next turn."""
     return text[: min((place for mark in CUT_AT if (place := text.find(mark)) >= 0), default=len(text))]
 
 

@@ -51,7 +51,7 @@ class RewardModelScores(FrameScorer):
 
 
 class RewardModelSettings(ScorerSettings):
-    """A sequence classifier."""
+    """A reward model: a sequence classifier."""
 
     short_forms: ClassVar = ("rm:MODEL",)
 
@@ -105,7 +105,7 @@ def tokens_of(tokenizer: Any, pool: Pool, answer: str) -> Tokens:
 
 
 def weights_of(labels: Sequence[str], weights: Mapping[str, float] | None, name: str) -> list[float]:
-    """A weight per output. Raises InputError where the outputs and the weights do not go together."""
+    """A weight per output. Raises InputError where the weights do not fit the outputs."""
     if len(labels) == 1 and not weights:
         return [1.0]
     if not weights:
@@ -149,7 +149,7 @@ def labels_of(config: Any) -> list[str]:
 
 
 def load_transformers(path: str, options: Mapping[str, Any], config: Any, tokenizer: Any) -> tuple[list[str], Classify]:
-    """(labels, tokens -> outputs); on a GPU in bfloat16 where there is one. Batches are of like lengths."""
+    """(labels, tokens -> outputs); in bfloat16 on a GPU where there is one. Batches hold texts of similar length."""
     import torch
     from transformers import AutoModelForSequenceClassification
     from transformers.utils.logging import disable_progress_bar
@@ -163,7 +163,7 @@ def load_transformers(path: str, options: Mapping[str, Any], config: Any, tokeni
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the reward model {path}: {' '.join(str(error).split())[:300]}") from error
     model = model.eval().to("cuda" if on_gpu else "cpu")
-    pad = config.pad_token_id  # the last token that is none of these is read: without one, texts go one by one
+    pad = config.pad_token_id  # the model reads the last token that is no padding; without one, texts go one by one
     own = []
 
     def classify(tokens: list[Tokens]) -> list[list[float]]:
@@ -189,7 +189,7 @@ def load_transformers(path: str, options: Mapping[str, Any], config: Any, tokeni
 
 
 def batches(tokens: Sequence[Tokens], *, alike: bool = False) -> Iterable[list[int]]:
-    """Numbers of texts of like lengths, so many tokens at a time; `alike`: of equal lengths, which need no padding."""
+    """Numbers of texts of similar length, batch by batch. `alike`: of equal length, so that they need no padding."""
     batch: list[int] = []
     for n in sorted(range(len(tokens)), key=lambda n: len(tokens[n])):
         differs = alike and batch and len(tokens[n]) != len(tokens[batch[0]])
@@ -203,9 +203,10 @@ def batches(tokens: Sequence[Tokens], *, alike: bool = False) -> Iterable[list[i
 
 @contextmanager
 def llvmlite_hidden() -> Iterator[None]:
-    """Take numba's handle of LLVM out of the list of modules meanwhile. vLLM 0.32's CPU build, when a model starts in
-    this process, asks every object of every module that is loaded for its `__dict__` and takes that for a dict
-    (triton_utils/dispatcher.py); llvmlite 0.47's handle answers to any name with a function.
+    """Hide numba's handle of LLVM from sys.modules while a model starts.
+
+    vLLM 0.32's CPU build reads `__dict__` of every object in every loaded module and expects a dict
+    (triton_utils/dispatcher.py). llvmlite 0.47's handle returns a function for any name.
     """
     handle = sys.modules.pop(HANDLE, None)
     try:

@@ -74,7 +74,7 @@ class FrameScorer(FrameStage):
         raise TypeError(f"{type(self).__name__} must define score(pools, store)")
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        """Adds a score to every pool; one without any stays, for another score may be the one that counts."""
+        """Adds a score to every pool. A pool without any stays: another score may be the one that counts."""
         pools = frame.to_dicts()
         settings = {"scorer": self.name, "version": self.version, **self.model_dump(mode="json", exclude={"label"})}
         settings_json = orjson.dumps(settings).decode()

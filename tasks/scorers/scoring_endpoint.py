@@ -38,7 +38,7 @@ class HttpScores(FrameScorer):
 
 
 class HttpSettings(ScorerSettings):
-    """An address that scores pools."""
+    """An endpoint of yours that scores pools."""
 
     short_forms: ClassVar = ("http://HOST:PORT/PATH",)
 

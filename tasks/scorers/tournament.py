@@ -11,10 +11,10 @@ from tasks.scorers.scoring import ScoringContext
 
 
 class TournamentScores(MatchJudge):
-    """Each answer's rounds in a knock-out: n - 1 matches, both orders each, and the one that stays has the most.
+    """The rounds that each answer survives in a knock-out: n - 1 matches, each judged in both orders.
 
-    The order is drawn by the pool's id; an odd one goes on without a match. A tie, and a match without a judgement,
-    goes to the lower place.
+    The pool's id seeds the order; the odd answer of a round gets a bye. A tie, and a match without a judgement, goes to
+    the lower place.
     """
 
     name: ClassVar = "tournament_scores"
@@ -43,7 +43,7 @@ class TournamentScores(MatchJudge):
 
 
 class TournamentSettings(MatchSettings):
-    """Rounds in a knock-out."""
+    """Rounds in a knock-out that a judge decides."""
 
     kind: Literal["tournament"] = "tournament"
 

@@ -24,8 +24,8 @@ class WeightedScores(FrameScorer):
         for pool in pools:
             values_by_score = {score["scorer"]: score["values"] for score in pool["scores"]}
             if missing := sorted(self.weights.keys() - values_by_score.keys()):
-                there = ", ".join(values_by_score) or "none"
-                raise InputError(f"{self.label} needs the scores {', '.join(missing)}; found {there}")
+                names = ", ".join(values_by_score) or "none"
+                raise InputError(f"{self.label} needs the scores {', '.join(missing)}; found {names}")
             yield [
                 weighted_sum(dict(zip(values_by_score, values, strict=True)), self.weights)
                 for values in zip(*values_by_score.values(), strict=True)
@@ -33,7 +33,7 @@ class WeightedScores(FrameScorer):
 
 
 class WeightedSettings(ScorerSettings):
-    """Weights over columns or scores."""
+    """A weighted sum of columns or scores."""
 
     short_forms: ClassVar = ("helpsteer2",)
 

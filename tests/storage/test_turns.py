@@ -248,6 +248,12 @@ def test_passages_from_json_tsv_and_jsonl(tmp_path: Path) -> None:
         list(read_chunks(CorpusSettings(path=str(tmp_path / "c.jsonl")), 10, PASSAGES))
 
 
+WORDS = {"k1": 1.2, "b": 0.75, "stopwords": "en", "stemmer": "english"}
+MODEL = {"model": "minilm", "query_prompt": "", "passage_prompt": "", "index": "auto"}
+OTHER_KINDS = {"name": "", **WORDS, **MODEL, "rrf_k": 60, "ties": "rank", "url": "", "api_key_env": ""}
+"""A record of a retriever, from before kinds had fields of their own."""
+
+
 @pytest.mark.parametrize(
     ("spec", "fields"),
     [
@@ -257,6 +263,7 @@ def test_passages_from_json_tsv_and_jsonl(tmp_path: Path) -> None:
         ("dense:owner/name", {"kind": "dense", "model": "owner/name"}),
         ({"spec": "fusion", "name": "both", "rrf_k": 10}, {"kind": "fusion", "label": "both", "rrf_k": 10}),
         ("run:x.trec", {"kind": "run", "path": "x.trec"}),
+        ({**OTHER_KINDS, "kind": "run", "path": "x.trec"}, {"kind": "run", "path": "x.trec", "ties": "rank"}),
         ("http://127.0.0.1:9/search", {"kind": "http", "url": "http://127.0.0.1:9/search"}),
     ],
 )
