@@ -114,14 +114,14 @@ class KindSettings(Spelled):
 @cache
 def kinds_in(package: str, path: tuple[str, ...]) -> dict[str, type[Any]]:
     """Every class with a kind that a module under `path` defines, by kind."""
-    kinds = {}
+    kinds: dict[str, type[Any]] = {}
     for listed in pkgutil.iter_modules(path):
         module = importlib.import_module(f"{package}.{listed.name}")
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, KindSettings) and value.__module__ == module.__name__:
-                kinds[value.own_kind()] = value
-    kinds.pop("", None)
-    return kinds
+                if kinds.setdefault(value.own_kind() or value.__name__, value) is not value:
+                    raise TypeError(f"{value.__module__} and {kinds[value.own_kind()].__module__} define the same kind")
+    return {kind: value for kind, value in kinds.items() if value.own_kind()}
 
 
 def fields_called(name: str, package: str) -> dict[str, Any]:
