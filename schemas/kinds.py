@@ -117,11 +117,14 @@ def kinds_in(package: str, path: tuple[str, ...]) -> dict[str, type[Any]]:
     kinds: dict[str, type[Any]] = {}
     for listed in pkgutil.iter_modules(path):
         module = importlib.import_module(f"{package}.{listed.name}")
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, KindSettings) and value.__module__ == module.__name__:
-                if kinds.setdefault(value.own_kind() or value.__name__, value) is not value:
-                    raise TypeError(f"{value.__module__} and {kinds[value.own_kind()].__module__} define the same kind")
-    return {kind: value for kind, value in kinds.items() if value.own_kind()}
+        classes = [value for value in vars(module).values() if isinstance(value, type)]
+        for value in classes:
+            kind = value.own_kind() if issubclass(value, KindSettings) and value.__module__ == module.__name__ else ""
+            if kind in kinds:
+                raise TypeError(f"{module.__name__} and {kinds[kind].__module__} both define {kind}; rename one")
+            if kind:
+                kinds[kind] = value
+    return kinds
 
 
 def fields_called(name: str, package: str) -> dict[str, Any]:
