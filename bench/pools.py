@@ -76,7 +76,7 @@ def alpaca_table(file: Path) -> Iterator[str]:
         pools = alpaca_pools(file, size)
         report = CutReport(CutSettings(rule="sweet-spot"))
         report.add(cut(pools, report.settings))
-        told = report.told({}, 0)
+        told = report.summary({}, 0)
         lowest = cut(pools, CutSettings(rule="scalable")).pairs["rejected_reward"].to_numpy().mean()
         metrics = metrics_of(cut(pools, CutSettings(rule="max-min")).pairs)
         kept = keeps(metrics, fit(metrics, MEDIANS, Thresholds())).mean()

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from schemas.retpo_settings import CorpusSettings, TurnSettings
+from schemas.turn_settings import CorpusSettings, TurnSettings
 from storage.plain_files.rows import read_chunks
 from storage.plain_files.turns import PASSAGES, queries_kind
 

@@ -25,14 +25,16 @@ from flows.making.plan import chain
 from flows.methods.retpo import plan as plan_retpo
 from flows.methods.retpo.dataset import all_queries
 from flows.methods.retpo.search import plan_search
+from flows.methods.retpo.settings import RetpoSettings
 from schemas.artifacts import Manifest
-from schemas.retpo_settings import CorpusSettings, RetpoSettings, RetrieverSettings, TurnSettings
+from schemas.turn_settings import CorpusSettings, TurnSettings
 from storage.artifacts import Store
 from storage.plain_files.lines import lines_of
 from storage.plain_files.turns import queries_kind
 from storage.published.rows import read_frame
 from tasks.retrieval.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks
 from tasks.retrieval.metrics import ANY, disagreement, evaluation, form_name, totals
+from tasks.retrieval.retrievers import RetrieverSettings
 from tasks.running.in_process import InProcess
 from tasks.running.stages import ingest, run_stage
 

@@ -66,6 +66,11 @@ class Spelled(Frozen):
     @model_validator(mode="before")
     @classmethod
     def parse(cls, given: Any) -> Any:
+        return cls.without_spec(given)
+
+    @classmethod
+    def without_spec(cls, given: Any) -> Any:
+        """The settings as a mapping, where they are a string or have a `spec`."""
         if isinstance(given, str):
             return cls.read_spec(given)
         if isinstance(given, Mapping) and isinstance(given.get("spec"), str):
@@ -73,12 +78,17 @@ class Spelled(Frozen):
         return given
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def with_spec(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """A reference to the JSON schema, which takes `spec`, too, and needs nothing beside it."""
         reference = handler(core)
-        whole = handler.resolve_ref_schema(reference)
-        whole["properties"]["spec"] = {"type": "string", "title": "Spec", "description": "the short form"}
-        whole.pop("required", None)
-        return {"anyOf": [{"type": "string"}, reference]}
+        schema = handler.resolve_ref_schema(reference)
+        schema["properties"]["spec"] = {"type": "string", "title": "Spec", "description": "the short form"}
+        schema.pop("required", None)
+        return reference
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, cls.with_spec(core, handler)]}
 
 
 def secret_in(value: Any, place: str = "") -> str:

@@ -1,5 +1,6 @@
 """The commands that take plain files in and give a plain file out: sample, score, pairs, rank."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,19 @@ ray_option = click.option("--ray-address", help="A running Ray cluster; default:
 retry_option = click.option(
     "--retry-lost", is_flag=True, help="Ask again for answers that a failing engine lost in two runs."
 )
+
+
+class KindOption(click.Option):
+    """Its help lists the kinds of a union of settings (MODULE:CLASS), which is imported when help is shown."""
+
+    def __init__(self, *names: Any, union: str, **more: Any) -> None:
+        super().__init__(*names, **more)
+        self.union = union
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        module, _, name = self.union.partition(":")
+        self.help = f"{getattr(import_module(module), name).spellings()}."
+        return super().get_help_record(ctx)
 
 
 @click.command()
@@ -63,7 +77,8 @@ def sample(**given: Any) -> None:
     "--retriever",
     default="bm25",
     show_default=True,
-    help="bm25, bm25:topiocqa, bm25:qrecc, dense, dense:MODEL, fusion, run:FILE (TREC) or http://HOST:PORT/PATH.",
+    cls=KindOption,
+    union="tasks.retrieval.retrievers:RetrieverSettings",
 )
 @click.option("--k1", type=click.FloatRange(0), help="BM25; default 1.2.")
 @click.option("--b", type=click.FloatRange(0, 1), help="BM25; default 0.75.")
@@ -227,11 +242,7 @@ def pairs(
 
 @click.command()
 @click.argument("source", metavar="IN")
-@click.option(
-    "--scorer",
-    required=True,
-    help="r3, judge, expected, pairwise, tournament, rubric, helpsteer2, rm:MODEL, python:FILE.py:FUNCTION or http://...",
-)
+@click.option("--scorer", required=True, cls=KindOption, union="tasks.scorers.scoring:ScorerSettings")
 @click.option("--out", required=True, type=OUT_FILE, help="OUT.jsonl, OUT.jsonl.gz or OUT.parquet.")
 @click.option("--name", help="What the score's column is called; default: the scorer's kind.")
 @click.option("--engine", help="Who judges, e.g. openai:MODEL@http://127.0.0.1:8000/v1, vllm:HUB_ID, llamacpp:smollm2.")
@@ -285,9 +296,9 @@ def score(
     `pairs --reward-column NAME`. Run again after an interruption, it continues.
     """
     from flows.commands.score import score_file
-    from schemas.scorer_settings import ScorerSettings
     from schemas.settings import read_settings
     from storage.plain_files.pools import ColumnNames
+    from tasks.scorers.scoring import ScorerSettings
 
     settings = {name: value for name, value in given.items() if value not in (None, False)}
     if weight:

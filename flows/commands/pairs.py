@@ -21,11 +21,11 @@ from storage.files import write_json
 from storage.plain_files.outputs import check_out, write_rows
 from storage.plain_files.pool_rows import MESSAGES
 from storage.plain_files.pools import ColumnNames, PoolFile, prefetch, read_pools
-from tasks.cuts.guards import Known, PoolFacts, counted
-from tasks.cuts.pair_limits import fixed_limits, in_own_unit
+from tasks.cuts.guards import PoolFacts, PoolStatistics, count_flags
+from tasks.cuts.pair_limits import fixed_limits, with_unit_of_limits
 from tasks.cuts.pool_pairs import quantiles_of, token_counter, with_rewards
-from tasks.cuts.report import CutReport, broken_off_in_words, in_words, lines
-from tasks.cuts.rip import fit, keeps, within
+from tasks.cuts.report import CutReport, describe_broken_off, explain_mu_2s, report_lines
+from tasks.cuts.rip import fit, keeps, limits_met
 from tasks.cuts.rules import cut, lengths_of
 
 CHAT = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
@@ -52,7 +52,7 @@ def pair_file(
     if save_thresholds and not save_thresholds.resolve().parent.is_dir():
         raise InputError(f"{save_thresholds} cannot be written; expected a file in a folder that is there")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary folders go
-    settings = in_own_unit(settings)
+    settings = with_unit_of_limits(settings)
     fixed = fixed_limits(settings)
     count = token_counter(settings)
     file, beside = PoolFile(source, names), out.resolve().parent
@@ -70,14 +70,14 @@ def pair_file(
         raise InputError(f"{source} gave no pair, so no limits could be fitted; {save_thresholds} was not written")
     if save_thresholds and limits:
         write_json(save_thresholds, limits.model_dump())
-    told = cutting.report.told(file.faults, made, limits)
+    told = cutting.report.summary(file.faults, made, limits)
     if known is not None:
         told |= {"flags": dict(cutting.flagged), "length": known.slope._asdict() if length_control else None}
     if as_object:
         print(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
     elif explain:
-        print("\n".join(lines(told)))
-    tell_short(told, out, () if explain or as_object else in_words(told) if settings.rule == "sweet-spot" else ())
+        print("\n".join(report_lines(told)))
+    tell_short(told, out, () if explain or as_object else explain_mu_2s(told) if settings.rule == "sweet-spot" else ())
 
 
 class Cutting:
@@ -88,7 +88,7 @@ class Cutting:
         settings: CutSettings,
         reward: str,
         count: Callable[[str], int] | None,
-        known: Known | None,
+        known: PoolStatistics | None,
         leave_out: Sequence[str],
         length_control: bool,
     ) -> None:
@@ -110,9 +110,9 @@ class Cutting:
         if self.known is None:
             return table, self.settings, None
         flags = self.known.flags(table) if self.leave_out else {}
-        self.flagged.update(counted(flags))
+        self.flagged.update(count_flags(flags))
         if self.length_control:
-            table = with_rewards(table, self.known.adjusted(table))
+            table = with_rewards(table, self.known.adjust_rewards(table))
         usable = ~np.logical_or.reduce([flags[flag] for flag in self.leave_out]) if self.leave_out else None
         return table, self.settings, usable
 
@@ -123,14 +123,14 @@ class Cutting:
             yield pairs
 
 
-def learned(tables: Iterator[pa.Table]) -> Known:
+def learned(tables: Iterator[pa.Table]) -> PoolStatistics:
     """What can only be known of all pools together."""
     facts = PoolFacts()
     with Reporter("looking", 0) as tell:
         for table in tables:
             facts.add(table)
             tell(Progress(rows=facts.prompts))
-    return facts.known()
+    return facts.statistics()
 
 
 def with_length(pairs: pa.Table, settings: CutSettings, count: Callable[[str], int] | None) -> pa.Table:
@@ -188,7 +188,7 @@ def filtered(
         limits = fit(metrics, quantiles_of(settings), fixed).model_copy(update=update)
     elif fixed.reward and fixed.reward != cutting.reward:
         print(f"these limits are of the reward {fixed.reward!r}; these rewards are {cutting.reward!r}", file=sys.stderr)
-    cutting.report.leaves_out = {name: int((~good).sum()) for name, good in within(metrics, limits).items()}
+    cutting.report.leaves_out = {name: int((~good).sum()) for name, good in limits_met(metrics, limits).items()}
     good = keeps(metrics, limits)
 
     def staying() -> Iterator[pa.Table]:
@@ -204,7 +204,7 @@ def filtered(
 def tell_short(told: dict[str, Any], out: Path, notes: Any) -> None:
     """What was read, dropped and kept, in a line or two."""
     if told["content_filter"]:
-        print(broken_off_in_words(told), file=sys.stderr)
+        print(describe_broken_off(told), file=sys.stderr)
     for what, counts in (("rows could not be read", told["unreadable"]), ("prompts have no pair", told["dropped"])):
         if counts:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())

@@ -17,14 +17,16 @@ from flows.methods.retpo.search import plan_search
 from flows.terminal.progress import Reporter
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
-from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
 from schemas.settings import read_settings
+from schemas.turn_settings import CorpusSettings, TurnSettings
 from storage.artifacts import Store, read_artifact, read_dropped, read_part
 from storage.plain_files.outputs import check_out, write_rows
 from storage.plain_files.turns import is_beir, queries_kind
 from storage.runs import StageRun, new_run
 from tasks.retrieval.indexes import own_passages
 from tasks.retrieval.metrics import ANY, MEASURES, as_json, decimals, evaluation, form_name, scored_queries, totals
+from tasks.retrieval.retrievers import RetrieverSettings
+from tasks.retrieval.run_ranks import RunSettings
 from tasks.running.job import Planned
 from tasks.running.stages import run_stage
 
@@ -54,7 +56,8 @@ def rank_file(
 ) -> None:
     """Rank every query's gold passages; rows go to `out`, the table (or one JSON object) to standard output."""
     settings = read_settings(RetrieverSettings, None, {"spec": retriever, **given})
-    check_out(out, queries, corpus, qrels, settings.path)
+    run_file = settings.path if isinstance(settings, RunSettings) else ""
+    check_out(out, queries, corpus, qrels, run_file)
     reading = TurnSettings(path=queries, qrels=qrels, limit=limit)
     kind = queries_kind(qrels)
     place = Store(Path(store).expanduser().resolve())
@@ -80,7 +83,7 @@ def rank_file(
     for note in (note_own(own, ignored), *note_ties([settings])):
         if note:
             print(note, file=sys.stderr)
-    rules = {"ignore_identical_ids": ignored, **({"ties": settings.ties} if settings.kind == "run" else {})}
+    rules = {"ignore_identical_ids": ignored, **({"ties": settings.ties} if isinstance(settings, RunSettings) else {})}
     report(place, ranked, settings, depth, as_object, by_group, out, rules)
 
 
@@ -120,7 +123,7 @@ def report(
             if seal.rows:
                 queries = scored_queries(pl.DataFrame(read_part(store, seal)), depth)
                 sums.append(totals(queries))
-                if settings.kind in CHECKED:
+                if isinstance(settings, CHECKED):
                     seen.append(queries.select("id", "retriever", "number", "query", "rank"))
                 each = queries.explode("methods").rename({"methods": "candidate"})
                 yield each.select(columns.names).to_dicts()

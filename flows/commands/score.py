@@ -17,7 +17,6 @@ from flows.making.session import session
 from flows.terminal.progress import Reporter
 from schemas.artifacts import Manifest
 from schemas.errors import InputError, SynthmillError
-from schemas.scorer_settings import ScorerSettings
 from schemas.settings import EngineSettings, read_settings
 from storage.artifacts import Store, read_part
 from storage.plain_files.lines import lines_of
@@ -29,7 +28,7 @@ from tasks.generators.pool_source import REWARD, ingest_pools
 from tasks.running.job import Planned
 from tasks.running.stages import run_stage
 from tasks.scorers.judgements import note_unread
-from tasks.scorers.of_settings import scorer_stage
+from tasks.scorers.scoring import ScorerSettings, ScoringContext
 
 POOLS_PER_PART = 64
 RESERVED = ("id", "prompt_id", "prompt", "answer", "answers", "system", "reference")
@@ -53,20 +52,20 @@ def score_file(
     """Score every answer of `source`; `out` has its rows, in its order, with one column more."""
     check_out(out, source)
     place = Store(Path(store).expanduser().resolve(), retry_lost)
-    weighted = tuple(settings.weights or ()) if settings.kind == "weighted" else ()
-    file = PoolFile(source, names, rewards=False, reference=True, extra=[name for name in weighted if name != REWARD])
+    columns = [name for name in settings.reads if name != REWARD]
+    file = PoolFile(source, names, rewards=False, reference=True, extra=columns)
     if settings.label in RESERVED:
         raise InputError(f"no score may be called {settings.label}; give it another --name")
     if settings.label in file.columns:
         raise InputError(f"{source} has a column {settings.label!r} already; give the score another --name")
-    stage = scorer_stage(settings, embedder, seed)
+    stage = settings.stage(ScoringContext(embedder, seed))
     roles = {}
-    if settings.judges:
+    if settings.roles:
         if not engine:
             raise InputError(f"the scorer {settings.kind} asks a model; name it with --engine")
         asked = read_settings(EngineSettings, None, {"spec": engine, "concurrency": concurrency})
         place.prepare()
-        roles = {settings.role: resolve(asked, place)}
+        roles = dict.fromkeys(settings.roles, resolve(asked, place))
     elif engine:
         raise InputError(f"the scorer {settings.kind} asks no model, so --engine has no effect; leave it out")
     Planned(stage, roles, "")  # names the engine: fails before the file is read
@@ -77,7 +76,7 @@ def score_file(
         pools = ingest_pools(place, file, POOLS_PER_PART, record.id)
         planned = Planned(stage, roles, pools.key)
         if roles and not planned.sealed(place, pools):
-            check_engine(roles[settings.role])
+            check_engine(roles[settings.roles[0]])
         with Reporter(settings.label, pools.rows) as report:
             manifest = run_stage(place, planned, pools, pool, record.id, report)
         stages.append(StageRun.of(manifest, report.latest.spent, time.monotonic() - started))

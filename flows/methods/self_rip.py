@@ -7,8 +7,8 @@ from flows.making.cleaning import open_checked_store
 from flows.making.plan import Plan, chain, file_source
 from flows.methods.preferences import answers_of, in_own_units, plan_tail, resolved
 from flows.methods.preferences.dataset import preferences_dataset
+from flows.methods.preferences.settings import SelfRipSettings
 from schemas.hashing import content_hash
-from schemas.preference_settings import SelfRipSettings
 from storage.plain_files.rows import INSTRUCTIONS, read_prompts
 from tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets
 

@@ -19,8 +19,8 @@ from schemas.errors import Drop, InputError
 from schemas.hashing import content_hash, file_checksum
 from schemas.messages import ROLE_FIELDS, SPELLINGS, content_in
 from schemas.retpo import Candidate, Gold, Passage, Turn, WithCandidates
-from schemas.retpo_settings import CorpusSettings, TurnSettings
 from schemas.texts import one_line
+from schemas.turn_settings import CorpusSettings, TurnSettings
 from storage.plain_files.lines import HUB, Line, lines_of, open_file, suffix_of
 from storage.plain_files.queries import QUERY
 from storage.plain_files.rows import VERSION, RowKind, id_of, text_of

@@ -10,39 +10,39 @@ import polars as pl
 from tasks.cores import Array
 
 
-def rank_correlation(one: Sequence[float | None], other: Sequence[float | None]) -> float | None:
-    """Spearman's, ties at their mean rank, over the answers that both scored; None where one has no order."""
-    both = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-    if len(both) < 2:
+def rank_correlation(scores: Sequence[float | None], other_scores: Sequence[float | None]) -> float | None:
+    """Spearman's, over the answers that both scored; ties take their mean rank. None without an order."""
+    common = [(a, b) for a, b in zip(scores, other_scores, strict=True) if a is not None and b is not None]
+    if len(common) < 2:
         return None
-    first, second = (pl.Series(values, dtype=pl.Float64).rank().to_numpy() for values in zip(*both, strict=True))
+    first, second = (pl.Series(values, dtype=pl.Float64).rank().to_numpy() for values in zip(*common, strict=True))
     if first.std() == 0 or second.std() == 0:
         return None
     return float(np.corrcoef(first, second)[0, 1])
 
 
 class Agreement:
-    """Fed with pools' scores; per pair of scorers, the correlations within pools."""
+    """Collects, per pair of scorers, the correlations within pools."""
 
     def __init__(self) -> None:
-        self.found: dict[tuple[str, str], list[float]] = {}
-        self.without: dict[tuple[str, str], int] = {}
+        self.correlations: dict[tuple[str, str], list[float]] = {}
+        self.without_order: dict[tuple[str, str], int] = {}
 
     def add(self, scores: Sequence[Any]) -> None:
         """scores: one pool's, as dicts with `scorer` and `values`."""
-        for one, other in combinations(scores, 2):
-            pair = one["scorer"], other["scorer"]
-            value = rank_correlation(one["values"], other["values"])
+        for score, other_score in combinations(scores, 2):
+            pair = score["scorer"], other_score["scorer"]
+            value = rank_correlation(score["values"], other_score["values"])
             if value is None:
-                self.without[pair] = self.without.get(pair, 0) + 1
+                self.without_order[pair] = self.without_order.get(pair, 0) + 1
             else:
-                self.found.setdefault(pair, []).append(value)
+                self.correlations.setdefault(pair, []).append(value)
 
-    def told(self) -> list[dict[str, Any]]:
+    def summary(self) -> list[dict[str, Any]]:
         """Per pair: the mean over pools, its standard error, how many pools, and how many had no order."""
         rows = []
-        for pair in dict.fromkeys((*self.found, *self.without)):
-            values: Array = np.array(self.found.get(pair, []))
+        for pair in dict.fromkeys((*self.correlations, *self.without_order)):
+            values: Array = np.array(self.correlations.get(pair, []))
             rows.append(
                 {
                     "one": pair[0],
@@ -50,7 +50,7 @@ class Agreement:
                     "spearman": float(values.mean()) if len(values) else None,
                     "error": float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None,
                     "pools": len(values),
-                    "without_order": self.without.get(pair, 0),
+                    "without_order": self.without_order.get(pair, 0),
                 }
             )
         return rows

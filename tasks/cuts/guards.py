@@ -24,7 +24,7 @@ from tasks.texts.words import words_of
 
 FLAGS = ("constant", "near_constant", "addresses_judge", "copies_prompt")
 GRAM = 5  # words
-COMMON_PROMPTS, COMMON_SHARE = 3, 0.02  # what stands under so many prompts, and such a share of them, is common
+COMMON_PROMPTS, COMMON_SHARE = 3, 0.02  # a text is common if so many prompts, and such a share of all, have it
 NEAR, COPIED = 0.8, 0.9  # of an answer's runs of words
 SHORTEST = 20  # characters: shorter answers may well be the same twice
 FEWEST = 12  # words: shorter answers are not looked at for runs
@@ -46,7 +46,7 @@ TO_JUDGE = tuple(
 
 
 class Slope(NamedTuple):
-    """What a character more is worth within a pool, and the share of the rewards' variance within pools that length
+    """What one more character adds to the reward within a pool, and the share of the variance within pools that length
     explains.
     """
 
@@ -55,25 +55,25 @@ class Slope(NamedTuple):
 
 
 class PoolFacts:
-    """What can only be known of all pools together; fed batch by batch."""
+    """Collects what only all pools together tell, batch by batch."""
 
     def __init__(self) -> None:
         self.prompts = 0
         self._sums = np.zeros(3)  # of length x reward, length squared, reward squared; all from their pool's means
-        self._texts = Counted()
-        self._grams = Counted()
+        self._texts = SetCounts()
+        self._grams = SetCounts()
 
     def add(self, table: pa.Table) -> None:
         """table: prompt_id, prompt, answers (texts), rewards."""
         self.prompts += table.num_rows
         pools, lengths = Pools.of(table["rewards"]), lengths_in(table)
         counts = np.diff(pools.starts)
-        there = counts > 0
-        starts = pools.starts[:-1][there]
+        nonempty = counts > 0
+        starts = pools.starts[:-1][nonempty]
         if len(starts):
-            of = np.repeat(np.arange(len(starts)), counts[there])
-            x = lengths - (np.add.reduceat(lengths, starts) / counts[there])[of]
-            y = pools.rewards - (np.add.reduceat(pools.rewards, starts) / counts[there])[of]
+            pool_of = np.repeat(np.arange(len(starts)), counts[nonempty])
+            x = lengths - (np.add.reduceat(lengths, starts) / counts[nonempty])[pool_of]
+            y = pools.rewards - (np.add.reduceat(pools.rewards, starts) / counts[nonempty])[pool_of]
             good = np.isfinite(y)
             self._sums += ((x * y)[good].sum(), (x * x)[good].sum(), (y * y)[good].sum())
         for answers in table["answers"].to_pylist():
@@ -81,42 +81,42 @@ class PoolFacts:
             self._texts.add(np.array(hashes, np.uint64))
             self._grams.add(np.concatenate([np.zeros(0, np.uint64), *map(runs_in, answers or ())]))
 
-    def known(self) -> "Known":
-        """What was found, for `Known.flags` and `Known.adjusted`."""
+    def statistics(self) -> "PoolStatistics":
+        """Of the pools added so far."""
         xy, xx, yy = self._sums.tolist()
         slope = Slope(xy / xx, xy * xy / (xx * yy)) if xx > 0 and yy > 0 else Slope(0.0, 0.0)
         least = max(COMMON_PROMPTS, int(np.ceil(COMMON_SHARE * self.prompts)))
-        return Known(slope, self._texts.at_least(COMMON_PROMPTS), self._grams.at_least(least))
+        return PoolStatistics(slope, self._texts.at_least(COMMON_PROMPTS), self._grams.at_least(least))
 
 
-class Known(NamedTuple):
+class PoolStatistics(NamedTuple):
     """texts, grams: sorted hashes, (n,) uint64, of answers and of runs of words that stand under several prompts."""
 
     slope: Slope
     texts: Array
     grams: Array
 
-    def adjusted(self, table: pa.Table) -> Array:
-        """Rewards without what length earned: each answer's, less the slope times its length above its pool's mean."""
+    def adjust_rewards(self, table: pa.Table) -> Array:
+        """Rewards without what length earned: the slope times the length above the pool's mean is taken off."""
         pools, lengths = Pools.of(table["rewards"]), lengths_in(table)
         counts = np.diff(pools.starts)
         means = np.zeros(len(counts))
-        there = counts > 0
-        means[there] = np.add.reduceat(lengths, pools.starts[:-1][there]) / counts[there]
+        nonempty = counts > 0
+        means[nonempty] = np.add.reduceat(lengths, pools.starts[:-1][nonempty]) / counts[nonempty]
         return pools.rewards - self.slope.per_character * (lengths - np.repeat(means, counts))
 
     def flags(self, table: pa.Table) -> dict[str, Array]:
         """Per flag, (answers,) bool."""
-        found: dict[str, list[bool]] = {flag: [] for flag in FLAGS}
+        verdicts: dict[str, list[bool]] = {flag: [] for flag in FLAGS}
         for prompt, answers in zip(table["prompt"].to_pylist(), table["answers"].to_pylist(), strict=True):
-            asked = np.unique(grams_of(words_of(prompt)))
+            prompt_grams = np.unique(grams_of(words_of(prompt)))
             for text in answers or ():
                 runs = runs_in(text)
-                found["constant"].append(len(text) >= SHORTEST and share_in(self.texts, text_hash(text)) == 1)
-                found["near_constant"].append(share_in(self.grams, runs) >= NEAR)
-                found["addresses_judge"].append(any(pattern.search(text) for pattern in TO_JUDGE))
-                found["copies_prompt"].append(share_in(asked, runs) >= COPIED)
-        return {flag: np.array(values, bool) for flag, values in found.items()}
+                verdicts["constant"].append(len(text) >= SHORTEST and share_in(self.texts, text_hash(text)) == 1)
+                verdicts["near_constant"].append(share_in(self.grams, runs) >= NEAR)
+                verdicts["addresses_judge"].append(any(pattern.search(text) for pattern in TO_JUDGE))
+                verdicts["copies_prompt"].append(share_in(prompt_grams, runs) >= COPIED)
+        return {flag: np.array(values, bool) for flag, values in verdicts.items()}
 
     def save(self, folder: Path) -> None:
         for name in ("texts", "grams"):
@@ -124,13 +124,13 @@ class Known(NamedTuple):
         (folder / "slope.json").write_bytes(orjson.dumps(self.slope._asdict()))
 
     @classmethod
-    def load(cls, folder: Path) -> "Known":
+    def load(cls, folder: Path) -> "PoolStatistics":
         slope = Slope(**orjson.loads((folder / "slope.json").read_bytes()))
         return cls(slope, np.load(folder / "texts.npy"), np.load(folder / "grams.npy"))
 
 
-class Counted:
-    """In how many sets a hash stands. Of very many, those that stood in one set only so far are forgotten."""
+class SetCounts:
+    """Counts the sets that hold each hash. Above MOST_KEPT hashes, it drops those seen in one set only."""
 
     def __init__(self) -> None:
         self._new: list[Array] = []
@@ -155,7 +155,7 @@ class Counted:
             self._hashes, self._counts = self._hashes[often], self._counts[often]
 
     def at_least(self, count: int) -> Array:
-        """The hashes that stand in so many sets, sorted."""
+        """The hashes that at least `count` sets hold, sorted."""
         self._merge()
         return self._hashes[self._counts >= count]
 
@@ -173,10 +173,10 @@ def grams_of(words: Sequence[str]) -> Array:
     """A hash of every run of words, (runs,) uint64."""
     codes = np.fromiter((zlib.crc32(word.encode()) for word in words), np.uint64, len(words))
     runs = max(0, len(words) - GRAM + 1)
-    found = np.zeros(runs, np.uint64)
+    hashes = np.zeros(runs, np.uint64)
     for n in range(GRAM):
-        found = found * MIXER + codes[n : n + runs]  # modulo 2 ** 64
-    return found
+        hashes = hashes * MIXER + codes[n : n + runs]  # modulo 2 ** 64
+    return hashes
 
 
 def runs_in(text: str) -> Array:
@@ -185,15 +185,15 @@ def runs_in(text: str) -> Array:
     return grams_of(words if len(words) >= FEWEST else [])
 
 
-def share_in(known: Array, values: Array | int) -> float:
-    """The share of the values that stand in a sorted array; 0 of none."""
-    wanted = np.atleast_1d(np.asarray(values, np.uint64))
-    if not len(known) or not len(wanted):
+def share_in(hashes: Array, values: Array | int) -> float:
+    """The share of the values that a sorted array of hashes holds; 0 where there is no value."""
+    looked_up = np.atleast_1d(np.asarray(values, np.uint64))
+    if not len(hashes) or not len(looked_up):
         return 0.0
-    places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    return float((known[places] == wanted).mean())
+    places = np.minimum(np.searchsorted(hashes, looked_up), len(hashes) - 1)
+    return float((hashes[places] == looked_up).mean())
 
 
-def counted(flags: dict[str, Any]) -> dict[str, int]:
+def count_flags(flags: dict[str, Any]) -> dict[str, int]:
     """Answers by flag."""
     return {flag: int(values.sum()) for flag, values in flags.items() if values.any()}

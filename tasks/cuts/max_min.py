@@ -34,12 +34,12 @@ class MaxMinPairs(FrameStage):
         table = frame.select(prompt_id="id", answers=texts, rewards="rewards", finish_reasons=ends).to_arrow(
             compat_level=pl.CompatLevel.oldest()
         )
-        made = cut(with_small_lists(table), BEST_OVER_WORST)
-        pairs = pl.DataFrame(made.pairs)
-        of = frame.select(
+        cut_pools = cut(with_small_lists(table), BEST_OVER_WORST)
+        pairs = pl.DataFrame(cut_pools.pairs)
+        pools = frame.select(
             "id", *CARRIED, indexes=pl.col("answers").list.eval(pl.element().struct.field("answer_index"))
         )
-        joined = pairs.join(of, left_on="prompt_id", right_on="id", how="left", maintain_order="left")
+        joined = pairs.join(pools, left_on="prompt_id", right_on="id", how="left", maintain_order="left")
         rows = joined.select(
             pl.Series("id", [child_id(parent, self.name) for parent in joined["prompt_id"]], dtype=pl.String),
             *CARRIED,
@@ -52,10 +52,12 @@ class MaxMinPairs(FrameStage):
             rejected_index=pl.col("indexes").list.get(pl.col("rejected_index")),
             cut=pl.lit("max_min"),
         )
-        lost = [
-            Dropped(id=row, reason=REASONS[code]) for row, code in zip(frame["id"], made.reasons, strict=True) if code
+        drops = [
+            Dropped(id=row, reason=REASONS[code])
+            for row, code in zip(frame["id"], cut_pools.reasons, strict=True)
+            if code
         ]
-        return rows.select(Pair.model_fields.keys()), lost
+        return rows.select(Pair.model_fields.keys()), drops
 
 
 def with_small_lists(table: pa.Table) -> pa.Table:

@@ -15,18 +15,19 @@ def fixed_limits(settings: CutSettings) -> Thresholds:
     return read_thresholds(Path(settings.thresholds)) if settings.thresholds else own_limits(settings)
 
 
-def in_own_unit(settings: CutSettings) -> CutSettings:
-    """With lengths counted as the stored limits were. Raises InputError where the settings say otherwise, for limits
-    that are not there, and for a tokenizer that is not.
+def with_unit_of_limits(settings: CutSettings) -> CutSettings:
+    """Settings that count lengths in the unit of the stored limits.
+
+    Raises InputError where the settings name another unit, and where the limits or the tokenizer cannot be found.
     """
-    found = fixed_limits(settings)
-    unit = {"length": found.length, "tokenizer": found.tokenizer}
-    if other := [
+    limits = fixed_limits(settings)
+    unit = {"length": limits.length, "tokenizer": limits.tokenizer}
+    if contradicted := [
         name for name, value in unit.items() if name in settings.model_fields_set and getattr(settings, name) != value
     ]:
         where = settings.thresholds or settings.preset
-        said = f"{found.length}{f' of {found.tokenizer}' if found.tokenizer else ''}"
-        raise InputError(f"{where} counts length in {said}; leave out --{other[0]}")
+        counted_in = f"{limits.length}{f' of {limits.tokenizer}' if limits.tokenizer else ''}"
+        raise InputError(f"{where} counts length in {counted_in}; leave out --{contradicted[0]}")
     settings = settings.model_copy(update=unit)
     token_counter(settings)
     return settings

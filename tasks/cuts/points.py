@@ -52,7 +52,7 @@ class Pools(NamedTuple):
         return len(self.starts) - 1
 
 
-class Seven(NamedTuple):
+class SevenPoints(NamedTuple):
     """places: (pools, 7) int32, in the order of POINTS; mean, std, skewness: (pools,) float64. Without an answer, or
     with a reward that is no finite number: -1 and NaN; equal rewards have no skewness (NaN).
     """
@@ -63,36 +63,36 @@ class Seven(NamedTuple):
     skewness: Array
 
 
-def seven_points(pools: Pools, ddof: int = 0) -> Seven:
+def seven_points(pools: Pools, ddof: int = 0) -> SevenPoints:
     """Of each pool, the answers nearest to its minimum, its mean with -2 to 2 standard deviations, and its maximum.
 
     Source: docs/papers.md#sweet-spot.
     """
     count = len(pools)
-    found = Seven(np.full((count, 7), -1, np.int32), *(np.full(count, np.nan) for _ in range(3)))
-    on_all_cores(lambda first, last: mark_seven(*pools[:2], first, last, ddof, *found), count)
-    return found
+    points = SevenPoints(np.full((count, 7), -1, np.int32), *(np.full(count, np.nan) for _ in range(3)))
+    on_all_cores(lambda first, last: mark_seven(*pools[:2], first, last, ddof, *points), count)
+    return points
 
 
 @njit(nogil=True, cache=True)
 def mark_seven(rewards, starts, first, last, ddof, places, means, stds, skews):  # type: ignore[no-untyped-def]
     """`seven_points` of the pools first to last."""
     for pool in range(first, last):
-        mine = rewards[starts[pool] : starts[pool + 1]]
-        count = len(mine)
+        pool_rewards = rewards[starts[pool] : starts[pool + 1]]
+        count = len(pool_rewards)
         if count == 0:
             continue
         finite, low, high = True, 0, 0
         for n in range(count):
-            finite &= np.isfinite(mine[n])
-            if mine[n] < mine[low]:
+            finite &= np.isfinite(pool_rewards[n])
+            if pool_rewards[n] < pool_rewards[low]:
                 low = n
-            if mine[n] > mine[high]:
+            if pool_rewards[n] > pool_rewards[high]:
                 high = n
         if not finite:
             continue
         places[pool, 0], places[pool, 6] = low, high
-        least, span = mine[low], mine[high] - mine[low]
+        least, span = pool_rewards[low], pool_rewards[high] - pool_rewards[low]
         if span < TINY or span > HUGE:  # equal, or beyond what can be reckoned with
             means[pool], stds[pool] = least, 0.0
             places[pool, 1:6] = low
@@ -100,22 +100,22 @@ def mark_seven(rewards, starts, first, last, ddof, places, means, stds, skews): 
         scale = 1 / span
         mean = 0.0
         for n in range(count):  # from here on from 0 to 1, so that no size of rewards under- or overflows
-            mean += (mine[n] - least) * scale
+            mean += (pool_rewards[n] - least) * scale
         mean /= count
         squares, cubes = 0.0, 0.0
         for n in range(count):
-            away = (mine[n] - least) * scale - mean
+            away = (pool_rewards[n] - least) * scale - mean
             squares += away * away
             cubes += away * away * away
         std = np.sqrt(squares / (count - ddof))
         means[pool], stds[pool] = least + mean * span, std * span
         skews[pool] = cubes / count / (squares / count) ** 1.5
-        slack = SLACK * (1 + max(abs(least), abs(mine[high])) / span)
+        slack = SLACK * (1 + max(abs(least), abs(pool_rewards[high])) / span)
         for point in range(1, 6):
             target = mean + (point - 3) * std
-            nearest, best = abs((mine[0] - least) * scale - target), 0
+            nearest, best = abs((pool_rewards[0] - least) * scale - target), 0
             for n in range(1, count):
-                distance = abs((mine[n] - least) * scale - target)
+                distance = abs((pool_rewards[n] - least) * scale - target)
                 if distance < nearest - slack:
                     nearest, best = distance, n
             places[pool, point] = best
@@ -131,26 +131,26 @@ def draw(keys, pool, number, most):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def shuffled(count, most, keys, pool):  # type: ignore[no-untyped-def]
+def shuffle(count, most, keys, pool):  # type: ignore[no-untyped-def]
     """`most` of the numbers below `count`, in random order."""
     order = np.arange(count)
     for n in range(most):
-        other = n + draw(keys, pool, n, count - n)
-        order[n], order[other] = order[other], order[n]
+        swap = n + draw(keys, pool, n, count - n)
+        order[n], order[swap] = order[swap], order[n]
     return order[:most]
 
 
 @njit(nogil=True, cache=True)
-def mark_drawn(rewards, starts, first, last, keys, most, drawn, rejected):  # type: ignore[no-untyped-def]
-    """`most` answers of each pool at random into `drawn`, and the lowest of them into `rejected`."""
+def mark_drawn(rewards, starts, first, last, keys, most, samples, rejected):  # type: ignore[no-untyped-def]
+    """`most` answers of each pool at random into `samples`, and the lowest of them into `rejected`."""
     for pool in range(first, last):
-        mine = rewards[starts[pool] : starts[pool + 1]]
-        some = np.sort(shuffled(len(mine), min(most, len(mine)), keys, pool))
+        pool_rewards = rewards[starts[pool] : starts[pool + 1]]
+        sample = np.sort(shuffle(len(pool_rewards), min(most, len(pool_rewards)), keys, pool))
         lowest = -1
-        for n in range(len(some)):
-            drawn[pool, n] = some[n]
-            if lowest < 0 or mine[some[n]] < mine[lowest]:
-                lowest = some[n]
+        for n in range(len(sample)):
+            samples[pool, n] = sample[n]
+            if lowest < 0 or pool_rewards[sample[n]] < pool_rewards[lowest]:
+                lowest = sample[n]
         rejected[pool] = lowest
 
 
@@ -160,8 +160,8 @@ def mark_other(starts, first, last, keys, chosen, rejected):  # type: ignore[no-
     for pool in range(first, last):
         count = starts[pool + 1] - starts[pool]
         if count > 1:
-            other = draw(keys, pool, 0, count - 1)
-            rejected[pool] = other + (other >= chosen[pool])
+            place = draw(keys, pool, 0, count - 1)
+            rejected[pool] = place + (place >= chosen[pool])
 
 
 @njit(nogil=True, cache=True)
@@ -176,53 +176,55 @@ def mark_ordered(rewards, starts, first, last, places):  # type: ignore[no-untyp
 def mark_pairs(rewards, starts, first, last, keys, chosen, rejected):  # type: ignore[no-untyped-def]
     """Different pairs of each pool at random, as many as `chosen` and `rejected` have columns; the higher is chosen."""
     for pool in range(first, last):
-        mine = rewards[starts[pool] : starts[pool + 1]]
-        count = len(mine)
+        pool_rewards = rewards[starts[pool] : starts[pool + 1]]
+        count = len(pool_rewards)
         every = count * (count - 1) // 2
-        most, kept, drawn = chosen.shape[1], 0, set([np.int64(-1)])
-        few = every <= ALL_PAIRS  # then all pairs are gone through in random order, else some are drawn, and again
-        order = shuffled(every, every, keys, pool) if few else np.zeros(0, np.int64)
+        most, kept, seen_pairs = chosen.shape[1], 0, set([np.int64(-1)])
+        few = every <= ALL_PAIRS  # shuffle all pairs then; else draw pairs, and draw again where one was there
+        order = shuffle(every, every, keys, pool) if few else np.zeros(0, np.int64)
         for number in range(every if few else 8 * ALL_PAIRS + 8 * most):
             if kept == most:
                 break
             pair = order[number] if few else draw(keys, pool, number, every)
             if not few:
-                if pair in drawn:
+                if pair in seen_pairs:
                     continue
-                drawn.add(pair)
-            one = np.int64((1 + np.sqrt(1 + 8 * pair)) / 2)
-            while one * (one - 1) // 2 > pair:
-                one -= 1
-            while one * (one + 1) // 2 <= pair:
-                one += 1
-            other = pair - one * (one - 1) // 2
-            if mine[one] != mine[other]:
-                better = one if mine[one] > mine[other] else other
-                chosen[pool, kept], rejected[pool, kept] = better, one + other - better
+                seen_pairs.add(pair)
+            upper = np.int64((1 + np.sqrt(1 + 8 * pair)) / 2)
+            while upper * (upper - 1) // 2 > pair:
+                upper -= 1
+            while upper * (upper + 1) // 2 <= pair:
+                upper += 1
+            lower = pair - upper * (upper - 1) // 2
+            if pool_rewards[upper] != pool_rewards[lower]:
+                better = upper if pool_rewards[upper] > pool_rewards[lower] else lower
+                chosen[pool, kept], rejected[pool, kept] = better, upper + lower - better
                 kept += 1
 
 
 @njit(nogil=True, cache=True)
 def mark_tournament(rewards, starts, first, last, keys, chosen, rejected, rounds):  # type: ignore[no-untyped-def]
-    """The winner of a knock-out of each pool, and the first answer that it beat; the order is drawn, an odd one gets a
+    """The winner of each pool's knock-out, and the first answer that it beat. The order is random; an odd answer gets a
     bye.
     """
     for pool in range(first, last):
-        mine = rewards[starts[pool] : starts[pool + 1]]
-        left = shuffled(len(mine), len(mine), keys, pool)
-        beaten = np.full(len(mine), -1)
-        while len(left) > 1:
-            after = np.empty((len(left) + 1) // 2, np.int64)
-            for n in range(0, len(left) - 1, 2):
-                one, other = left[n], left[n + 1]
-                if mine[other] > mine[one] or (mine[other] == mine[one] and other < one):
-                    one, other = other, one
-                after[n // 2] = one
-                if beaten[one] < 0:
-                    beaten[one] = other
-            if len(left) % 2:
-                after[-1] = left[-1]
-            left = after
+        pool_rewards = rewards[starts[pool] : starts[pool + 1]]
+        remaining = shuffle(len(pool_rewards), len(pool_rewards), keys, pool)
+        beaten = np.full(len(pool_rewards), -1)
+        while len(remaining) > 1:
+            winners = np.empty((len(remaining) + 1) // 2, np.int64)
+            for n in range(0, len(remaining) - 1, 2):
+                winner, loser = remaining[n], remaining[n + 1]
+                if pool_rewards[loser] > pool_rewards[winner] or (
+                    pool_rewards[loser] == pool_rewards[winner] and loser < winner
+                ):
+                    winner, loser = loser, winner
+                winners[n // 2] = winner
+                if beaten[winner] < 0:
+                    beaten[winner] = loser
+            if len(remaining) % 2:
+                winners[-1] = remaining[-1]
+            remaining = winners
             rounds[pool] += 1
-        if len(left):
-            chosen[pool], rejected[pool] = left[0], beaten[left[0]]
+        if len(remaining):
+            chosen[pool], rejected[pool] = remaining[0], beaten[remaining[0]]

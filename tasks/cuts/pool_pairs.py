@@ -21,9 +21,9 @@ from schemas.hashing import child_id
 from schemas.rows import Dropped, Pair, arrow_schema
 from storage.artifacts import Store, read_manifest, read_part
 from tasks.cores import Array, MapUnordered
-from tasks.cuts.guards import FLAGS, Known, PoolFacts
+from tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics
 from tasks.cuts.points import Pools
-from tasks.cuts.rip import fit, within
+from tasks.cuts.rip import fit, limits_met
 from tasks.cuts.rules import REASONS, Cut, cut, lengths_of
 from tasks.frames import FileStage, FrameStage
 from tasks.texts.tokens import load_tokenizer
@@ -45,18 +45,19 @@ class PreferencePair(Pair):
 
 
 class PoolReading(FrameStage):
-    """What a stage reads of a scored pool: the answers' texts, and one of its scores as the reward."""
+    """A stage that reads scored pools: the answers' texts, and one of their scores as the reward."""
 
     reward: str = ""
 
     def table(self, frame: pl.DataFrame) -> pa.Table:
         """prompt_id, prompt, answers, rewards, finish_reasons. Raises InputError where the pools have no such score."""
         scores = frame["scores"].to_list()
-        names = {score["scorer"] for mine in scores for score in mine}
+        names = {score["scorer"] for pool_scores in scores for score in pool_scores}
         if len(frame) and self.reward not in names:
             raise InputError(f"the pools have no score {self.reward!r}; found {', '.join(sorted(names)) or 'none'}")
         rewards: list[Any] = [
-            next((one["values"] for one in mine if one["scorer"] == self.reward), []) for mine in scores
+            next((score["values"] for score in pool_scores if score["scorer"] == self.reward), [])
+            for pool_scores in scores
         ]
         pools = frame["answers"].to_list()
         texts, ends = (
@@ -88,20 +89,20 @@ class PoolSigns(FileStage, PoolReading):
                 facts.add(self.table(pl.DataFrame(read_part(store, seal))))
             read += seal.rows
             tell(read)
-        facts.known().save(folder)
+        facts.statistics().save(folder)
 
 
 @lru_cache(maxsize=4)
-def signs_at(root: Path, key: str) -> Known:
+def load_statistics(root: Path, key: str) -> PoolStatistics:
     store = Store(root)
-    return Known.load(store.files_folder(read_manifest(store.manifest_path(PoolSigns.name, key))))
+    return PoolStatistics.load(store.files_folder(read_manifest(store.manifest_path(PoolSigns.name, key))))
 
 
 class PoolPairs(PoolReading):
-    """Scored pools -> pairs, of each rule its own. Drops, by the first rule's reason: n<2, nan_reward, equal_reward,
+    """Scored pools -> pairs by each rule. Drops, by the first rule's reason: n<2, nan_reward, equal_reward,
     same_text, all_flagged, content_filter.
 
-    signs: the key of `pool_signs`. tokenizers: filled in, the content of those that count lengths.
+    signs: the key of `pool_signs`. tokenizers: filled in, the content of the tokenizers that count lengths.
     """
 
     name: ClassVar = "pool_pairs"
@@ -116,49 +117,49 @@ class PoolPairs(PoolReading):
     tokenizers: tuple[str, ...] = ()
 
     def rows_per_row(self) -> int:
-        return sum(one.pairs_per_pool for one in self.cuts)
+        return sum(settings.pairs_per_pool for settings in self.cuts)
 
-    def prepared(self, frame: pl.DataFrame, store: Path) -> tuple[pa.Table, Array | None, dict[str, Array]]:
+    def prepare(self, frame: pl.DataFrame, store: Path) -> tuple[pa.Table, Array | None, dict[str, Array]]:
         """(pools with the rewards to cut by, answers that may take part, flags)."""
         table = self.table(frame)
         if not self.signs:
             return table, None, {}
-        known = signs_at(store, self.signs)
-        flags = known.flags(table)
+        statistics = load_statistics(store, self.signs)
+        flags = statistics.flags(table)
         if self.length_control:
-            table = with_rewards(table, known.adjusted(table))
+            table = with_rewards(table, statistics.adjust_rewards(table))
         bad = [flags[flag] for flag in self.leave_out]
         return table, ~np.logical_or.reduce(bad) if bad else None, flags
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        table, usable, flags = self.prepared(frame, store)
+        table, usable, flags = self.prepare(frame, store)
         row_of = {row: n for n, row in enumerate(frame["id"].to_list())}
         carried = {name: frame[name].to_list() for name in CARRIED}
         answers = frame["answers"].to_list()
         starts = Pools.of(table["rewards"]).starts
-        made: list[dict[str, Any]] = []
-        cuts = [cut(table, one, usable) for one in self.cuts]
-        for settings, found in zip(self.cuts, cuts, strict=True):
-            lengths = lengths_of(found.pairs["rejected"], token_counter(settings))
-            for n, row in enumerate(found.pairs.to_pylist()):
+        rows: list[dict[str, Any]] = []
+        cuts = [cut(table, settings, usable) for settings in self.cuts]
+        for settings, cut_pools in zip(self.cuts, cuts, strict=True):
+            lengths = lengths_of(cut_pools.pairs["rejected"], token_counter(settings))
+            for n, row in enumerate(cut_pools.pairs.to_pylist()):
                 place = row_of[row["prompt_id"]]
-                made.append(
-                    self.pair(settings, row, found.evidence, answers[place], int(lengths[n]))
+                rows.append(
+                    self.pair(settings, row, cut_pools.evidence, answers[place], int(lengths[n]))
                     | {name: values[place] for name, values in carried.items()}
                     | {"flags": self.flags_of(flags, starts[place], row)}
                 )
-        paired = {row["parent_id"] for row in made}
+        paired = {row["parent_id"] for row in rows}
         drops = [Dropped(id=row, reason=reason_of(cuts, n)) for row, n in row_of.items() if row not in paired]
-        return pl.DataFrame(made, schema=pl.DataFrame(arrow_schema(PreferencePair).empty_table()).schema), drops
+        return pl.DataFrame(rows, schema=pl.DataFrame(arrow_schema(PreferencePair).empty_table()).schema), drops
 
     def pair(
         self, settings: CutSettings, row: dict[str, Any], evidence: Sequence[str], answers: Sequence[Any], length: int
     ) -> dict[str, Any]:
         parent, number = row["prompt_id"], row.get("pair", 0)
         chosen, rejected = answers[row["chosen_index"]], answers[row["rejected_index"]]
-        told = {name: row[name] for name in evidence}
-        if "drawn" in told:  # numbered as chosen_index and rejected_index are
-            told["drawn"] = [answers[place]["answer_index"] for place in told["drawn"]]
+        details = {name: row[name] for name in evidence}
+        if "drawn" in details:  # numbered as chosen_index and rejected_index are
+            details["drawn"] = [answers[place]["answer_index"] for place in details["drawn"]]
         return {
             **{name: row[name] for name in ("chosen", "rejected", "chosen_reward", "rejected_reward", "margin")},
             "id": child_id(parent, f"{settings.label}-{number}"),
@@ -170,7 +171,7 @@ class PoolPairs(PoolReading):
             "chosen_policy": chosen["policy"],
             "rejected_policy": rejected["policy"],
             "rejected_length": length,
-            "evidence": orjson.dumps(told).decode(),
+            "evidence": orjson.dumps(details).decode(),
         }
 
     @staticmethod
@@ -201,19 +202,19 @@ class Preferences(FrameStage):
         for settings in self.cuts:
             if settings.rule != "rip":
                 continue
-            mine = (frame["cut"] == settings.label).to_numpy()
+            of_rule = (frame["cut"] == settings.label).to_numpy()
             metrics = {
                 name: frame[column].to_numpy() for name, column in zip(LIMITS, (*LIMITS[:2], "margin"), strict=True)
             }
-            kept = mine & frame["kept"].to_numpy()
+            kept = of_rule & frame["kept"].to_numpy()
             limits = self.fixed.get(settings.label) or fit(
                 {name: values[kept] for name, values in metrics.items()}, quantiles_of(settings), own_limits(settings)
             )
-            for verdict in within(metrics, limits).values():
-                good &= verdict | ~mine
+            for verdict in limits_met(metrics, limits).values():
+                good &= verdict | ~of_rule
             for name in LIMITS:
                 if (limit := getattr(limits, name)) is not None:
-                    columns[name][mine] = limit
+                    columns[name][of_rule] = limit
         marked = frame.with_columns(within=pl.Series(good)).with_columns(
             pl.Series(f"limit_{name}", values).fill_nan(None) for name, values in columns.items()
         )
@@ -232,7 +233,7 @@ def own_limits(settings: CutSettings) -> Thresholds:
 
 
 def token_counter(settings: CutSettings) -> Callable[[str], int] | None:
-    """What counts an answer's length; None for characters. Raises InputError for a tokenizer that is not there."""
+    """The function that counts an answer's length; None for characters. Raises InputError for a missing tokenizer."""
     if settings.length == "characters":
         return None
     if settings.tokenizer:
@@ -250,4 +251,4 @@ def with_rewards(table: pa.Table, rewards: Array) -> pa.Table:
 
 def reason_of(cuts: Sequence[Cut], pool: int) -> str:
     """Why the first rule made no pair of a pool."""
-    return next((REASONS[made.reasons[pool]] for made in cuts if made.reasons[pool]), "no_pair")
+    return next((REASONS[cut_pools.reasons[pool]] for cut_pools in cuts if cut_pools.reasons[pool]), "no_pair")

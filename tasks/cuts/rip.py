@@ -13,26 +13,28 @@ Metrics = dict[str, Array]
 
 
 def fit(metrics: Metrics, quantiles: dict[str, float | None], fixed: Thresholds) -> Thresholds:
-    """Limits at quantiles of the pairs' metrics, linear between two pairs; None asks for no such limit, and one that is
-    fixed is not fitted.
+    """Limits at quantiles of the pairs' metrics, with linear interpolation. A quantile of None asks for no limit, and a
+    fixed limit is not fitted.
     """
     count = len(metrics["gap"])
-    asked = {name: at for name, at in quantiles.items() if at is not None and getattr(fixed, name) is None}
-    found = {name: float(np.quantile(metrics[name], at)) for name, at in asked.items() if count}
-    return fixed.model_copy(update={**found, "quantiles": {name: asked[name] for name in found}, "pairs": count})
+    fitted_at = {
+        name: quantile for name, quantile in quantiles.items() if quantile is not None and getattr(fixed, name) is None
+    }
+    fitted = {name: float(np.quantile(metrics[name], quantile)) for name, quantile in fitted_at.items() if count}
+    return fixed.model_copy(update={**fitted, "quantiles": {name: fitted_at[name] for name in fitted}, "pairs": count})
 
 
-def within(metrics: Metrics, limits: Thresholds) -> dict[str, Array]:
+def limits_met(metrics: Metrics, limits: Thresholds) -> dict[str, Array]:
     """Per limit, (pairs,) bool: at least the reward, at least the length, at most the gap."""
-    found = {}
+    verdicts = {}
     for name in LIMITS:
         limit = getattr(limits, name)
         if limit is not None:
-            found[name] = metrics[name] <= limit if name == "gap" else metrics[name] >= limit
-    return found
+            verdicts[name] = metrics[name] <= limit if name == "gap" else metrics[name] >= limit
+    return verdicts
 
 
 def keeps(metrics: Metrics, limits: Thresholds) -> Array:
     """(pairs,) bool: within every limit."""
-    kept: Array = np.logical_and.reduce([np.ones(len(metrics["gap"]), bool), *within(metrics, limits).values()])
+    kept: Array = np.logical_and.reduce([np.ones(len(metrics["gap"]), bool), *limits_met(metrics, limits).values()])
     return kept

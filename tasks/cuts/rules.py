@@ -17,7 +17,7 @@ from storage.plain_files.pool_columns import in_one
 from tasks.cores import Array, on_all_cores
 from tasks.cuts.points import (
     Pools,
-    Seven,
+    SevenPoints,
     mark_drawn,
     mark_ordered,
     mark_other,
@@ -28,6 +28,7 @@ from tasks.cuts.points import (
 
 REASONS = ("", "n<2", "nan_reward", "equal_reward", "same_text", "all_flagged", "content_filter")
 KEPT, TOO_FEW, NAN, EQUAL, SAME_TEXT, FLAGGED, BROKEN_OFF = range(len(REASONS))
+SIDES = ("chosen", "rejected")
 NOT_CARRIED = ("answers", "rewards", "finish_reasons")
 
 
@@ -42,15 +43,17 @@ class Places(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """pairs: a table with a row per pair, in the order of the pools; reasons: (pools,) numbers of REASONS; pools: what
-    took part; seven: its points; evidence: the names of the rule's own columns; broken_off: answers that a content
-    filter ended, which took no part.
+    """What a rule made of a table.
+
+    pairs: a row per pair, in the order of the pools; reasons: (pools,) numbers of REASONS; pools: the answers that took
+    part; seven: their points; evidence: the names of the rule's own columns; broken_off: how many answers a content
+    filter ended.
     """
 
     pairs: pa.Table
     reasons: Array
     pools: Pools
-    seven: Seven
+    seven: SevenPoints
     evidence: tuple[str, ...]
     broken_off: int
 
@@ -64,55 +67,59 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
     chosen, rejected, chosen_index, rejected_index (places in the prompt's own list), their rewards, margin, and the
     rule's evidence.
     """
-    whole = Pools.of(table["rewards"])
-    ended = ended_well(table)
-    masks = [mask for mask in (usable, ended) if mask is not None]
-    pools = whole.only(np.logical_and.reduce(masks)) if masks else whole
+    all_pools = Pools.of(table["rewards"])
+    unbroken = ended_well(table)
+    masks = [mask for mask in (usable, unbroken) if mask is not None]
+    pools = all_pools.only(np.logical_and.reduce(masks)) if masks else all_pools
     seven = seven_points(pools, settings.ddof)
-    picked = RULES[settings.rule](pools, seven, settings, table["prompt_id"])
-    counts = np.diff(pools.starts)
-    reasons = np.full(len(pools), KEPT, np.int8)
-    reasons[(seven.places[:, 0] < 0) & (counts > 1)] = NAN
-    reasons[counts < 2] = TOO_FEW
-    if usable is not None:
-        reasons[(counts < 2) & (np.diff(whole.starts) >= 2)] = FLAGGED
-    if ended is not None:
-        left = np.diff(np.append(0, np.cumsum(ended))[whole.starts])
-        reasons[(left < 2) & (np.diff(whole.starts) >= 2)] = BROKEN_OFF
-    pair_of, number = np.nonzero((picked.chosen >= 0) & (picked.rejected >= 0) & (reasons == KEPT)[:, None])
-    at = [pools.starts[pair_of] + places[pair_of, number] for places in (picked.chosen, picked.rejected)]
-    rewards = [pools.rewards[one] for one in at]
-    places = [pools.local()[one] if pools.places is not None else one - pools.starts[pair_of] for one in at]
+    places = RULES[settings.rule](pools, seven, settings, table["prompt_id"])
+    reasons = reasons_before(all_pools, pools, seven, usable, unbroken)
+    pair_of, number = np.nonzero((places.chosen >= 0) & (places.rejected >= 0) & (reasons == KEPT)[:, None])
+    rows = [pools.starts[pair_of] + side[pair_of, number] for side in (places.chosen, places.rejected)]
+    rewards = [pools.rewards[side] for side in rows]
+    local_places = [pools.local()[side] if pools.places is not None else side - pools.starts[pair_of] for side in rows]
     higher = rewards[0] > rewards[1]
     flat = in_one(table["answers"]).flatten()
-    texts = [flat.take(pa.array(whole.starts[pair_of[higher]] + one[higher])) for one in places]
+    texts = [flat.take(pa.array(all_pools.starts[pair_of[higher]] + side[higher])) for side in local_places]
     same = pc.equal(*texts).to_numpy(zero_copy_only=False)
     kept = np.flatnonzero(higher)[~same]
     paired, unequal = np.zeros(len(pools), bool), np.zeros(len(pools), bool)
     paired[pair_of[kept]], unequal[pair_of[higher]] = True, True
     reasons[(reasons == KEPT) & ~paired] = EQUAL
     reasons[(reasons == EQUAL) & unequal] = SAME_TEXT
-    different = pa.array(~same)
+    pool_of_pair, different = pa.array(pair_of[kept]), pa.array(~same)
+    columns = {name: table[name].take(pool_of_pair) for name in table.column_names if name not in NOT_CARRIED}
+    columns |= {side: text.filter(different) for side, text in zip(SIDES, texts, strict=True)}
+    for side, place in zip(SIDES, local_places, strict=True):
+        columns[f"{side}_index"] = pa.array(place[kept], pa.int64())
+    columns |= {f"{side}_reward": pa.array(reward[kept]) for side, reward in zip(SIDES, rewards, strict=True)}
     with np.errstate(over="ignore"):
-        margin = rewards[0][kept] - rewards[1][kept]
-    columns = {
-        name: table[name].take(pa.array(pair_of[kept])) for name in table.column_names if name not in NOT_CARRIED
-    }
-    columns |= {
-        "chosen": texts[0].filter(different),
-        "rejected": texts[1].filter(different),
-        "chosen_index": pa.array(places[0][kept], pa.int64()),
-        "rejected_index": pa.array(places[1][kept], pa.int64()),
-        "chosen_reward": pa.array(rewards[0][kept]),
-        "rejected_reward": pa.array(rewards[1][kept]),
-        "margin": pa.array(margin),
-    }
-    for name, values in picked.evidence.items():
-        columns[name] = pa.array(values).take(pa.array(pair_of[kept]))
+        columns["margin"] = pa.array(rewards[0][kept] - rewards[1][kept])
+    columns |= {name: pa.array(values).take(pool_of_pair) for name, values in places.evidence.items()}
     if settings.pairs_per_pool > 1:
         columns["pair"] = pa.array(number[kept], pa.int64())
-    broken_off = 0 if ended is None else int((~ended).sum())
-    return Cut(pa.table(columns), reasons, pools, seven, tuple(picked.evidence), broken_off)
+    broken_off = 0 if unbroken is None else int((~unbroken).sum())
+    return Cut(pa.table(columns), reasons, pools, seven, tuple(places.evidence), broken_off)
+
+
+def reasons_before(
+    all_pools: Pools, pools: Pools, seven: SevenPoints, usable: Array | None, unbroken: Array | None
+) -> Array:
+    """Why a pool can have no pair, whatever the rule, (pools,) numbers of REASONS.
+
+    all_pools: with the answers that take no part; usable, unbroken: (answers,) bool of these, where they are known.
+    """
+    counts = np.diff(pools.starts)
+    enough_before = np.diff(all_pools.starts) >= 2
+    reasons = np.full(len(pools), KEPT, np.int8)
+    reasons[(seven.places[:, 0] < 0) & (counts > 1)] = NAN
+    reasons[counts < 2] = TOO_FEW
+    if usable is not None:
+        reasons[(counts < 2) & enough_before] = FLAGGED
+    if unbroken is not None:
+        remaining = np.diff(np.append(0, np.cumsum(unbroken))[all_pools.starts])
+        reasons[(remaining < 2) & enough_before] = BROKEN_OFF
+    return reasons
 
 
 def ended_well(table: pa.Table) -> Array | None:
@@ -127,36 +134,36 @@ def ended_well(table: pa.Table) -> Array | None:
     return ended
 
 
-def max_min(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
+def max_min(pools: Pools, seven: SevenPoints, settings: CutSettings, ids: Any) -> Places:
     """The highest reward over the lowest."""
     return Places(seven.places[:, 6:], seven.places[:, :1], {})
 
 
-def sweet_spot(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
+def sweet_spot(pools: Pools, seven: SevenPoints, settings: CutSettings, ids: Any) -> Places:
     """The answers nearest to two of the seven points. Evidence: mean, std, whether the rejected one is the lowest."""
     upper, lower = (seven.places[:, [POINT_ORDER.index(point)]] for point in (settings.chosen, settings.rejected))
     evidence = {"mean": seven.mean, "std": seven.std, "rejected_is_min": lower[:, 0] == seven.places[:, 0]}
     return Places(upper, lower, evidence)
 
 
-def scalable(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
+def scalable(pools: Pools, seven: SevenPoints, settings: CutSettings, ids: Any) -> Places:
     """The highest reward of all over the lowest of a few drawn ones. Evidence: the places drawn."""
     most = min(settings.draw, max(np.diff(pools.starts), default=0))
-    drawn = np.full((len(pools), most), -1, np.int64)
+    sample = np.full((len(pools), most), -1, np.int64)
     rejected = np.full(len(pools), -1, np.int64)
     keys = keys_of(ids, settings.seed)
-    on_all_cores(lambda first, last: mark_drawn(*pools[:2], first, last, keys, most, drawn, rejected), len(pools))
-    there = drawn >= 0
+    on_all_cores(lambda first, last: mark_drawn(*pools[:2], first, last, keys, most, sample, rejected), len(pools))
+    is_drawn = sample >= 0
     local = pools.local() if pools.places is not None else None
-    flat = (drawn + pools.starts[:-1, None])[there]
-    starts = np.append(0, np.cumsum(there.sum(axis=1)))
-    shown = pa.ListArray.from_arrays(
-        pa.array(starts, pa.int32()), pa.array(drawn[there] if local is None else local[flat])
+    flat = (sample + pools.starts[:-1, None])[is_drawn]
+    starts = np.append(0, np.cumsum(is_drawn.sum(axis=1)))
+    samples = pa.ListArray.from_arrays(
+        pa.array(starts, pa.int32()), pa.array(sample[is_drawn] if local is None else local[flat])
     )
-    return Places(seven.places[:, 6:], rejected[:, None], {"drawn": shown})
+    return Places(seven.places[:, 6:], rejected[:, None], {"drawn": samples})
 
 
-def best_random(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
+def best_random(pools: Pools, seven: SevenPoints, settings: CutSettings, ids: Any) -> Places:
     """The highest reward over any other answer."""
     rejected = np.full(len(pools), -1, np.int64)
     keys, chosen = keys_of(ids, settings.seed), seven.places[:, 6]
@@ -164,17 +171,17 @@ def best_random(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> 
     return Places(seven.places[:, 6:], rejected[:, None], {})
 
 
-def best_bottom(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
-    """The highest reward over the one at a share of the way up."""
+def best_bottom(pools: Pools, seven: SevenPoints, settings: CutSettings, ids: Any) -> Places:
+    """The highest reward over the one at `bottom_percent` of the way from the lowest to the highest place."""
     counts = np.diff(pools.starts)
     at = np.floor(settings.bottom_percent / 100 * (counts - 1)).astype(np.int64)
     rejected = np.full(len(pools), -1, np.int64)
-    some = counts > 0
-    rejected[some] = ordered(pools)[pools.starts[:-1][some] + at[some]]
+    nonempty = counts > 0
+    rejected[nonempty] = ordered(pools)[pools.starts[:-1][nonempty] + at[nonempty]]
     return Places(seven.places[:, 6:], rejected[:, None], {})
 
 
-def top_k(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
+def top_k(pools: Pools, seven: SevenPoints, settings: CutSettings, ids: Any) -> Places:
     """The n-th highest over the n-th lowest."""
     counts, order, ascending = np.diff(pools.starts), ordered(pools, ascending=False), ordered(pools)
     most = min(settings.count, max(counts, default=0) // 2)
@@ -187,7 +194,7 @@ def top_k(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places
     return Places(chosen, rejected, {})
 
 
-def random_pairs(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
+def random_pairs(pools: Pools, seven: SevenPoints, settings: CutSettings, ids: Any) -> Places:
     """Different pairs of unequal rewards, at random."""
     largest = int(max(np.diff(pools.starts), default=0))
     shape = (len(pools), min(settings.count, largest * (largest - 1) // 2))
@@ -197,7 +204,7 @@ def random_pairs(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) ->
     return Places(chosen, rejected, {})
 
 
-def tournament(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> Places:
+def tournament(pools: Pools, seven: SevenPoints, settings: CutSettings, ids: Any) -> Places:
     """The winner of a knock-out by reward over the first answer that it beat. Evidence: rounds. SELF-JUDGE's."""
     chosen, rejected, rounds = (np.full(len(pools), value, np.int64) for value in (-1, -1, 0))
     keys = keys_of(ids, settings.seed)
@@ -207,7 +214,7 @@ def tournament(pools: Pools, seven: Seven, settings: CutSettings, ids: Any) -> P
     return Places(chosen[:, None], rejected[:, None], {"rounds": rounds})
 
 
-RULES: dict[str, Callable[[Pools, Seven, CutSettings, Any], Places]] = {
+RULES: dict[str, Callable[[Pools, SevenPoints, CutSettings, Any], Places]] = {
     "max-min": max_min,
     "rip": max_min,
     "sweet-spot": sweet_spot,
@@ -229,9 +236,9 @@ def ordered(pools: Pools, *, ascending: bool = True) -> Array:
 
 
 def keys_of(ids: Any, seed: int) -> Array:
-    """What each pool draws by: a hash of its id, so that another prompt changes no draw. (pools,) uint64."""
+    """The seed of each pool's draws: a hash of its id, so that one prompt more changes no other's. (pools,) uint64."""
     salt = seed.to_bytes(8, "little")
-    digests = b"".join(blake2b(one.encode(), digest_size=8, key=salt).digest() for one in ids.to_pylist())
+    digests = b"".join(blake2b(prompt_id.encode(), digest_size=8, key=salt).digest() for prompt_id in ids.to_pylist())
     return np.frombuffer(digests, np.uint64)
 
 

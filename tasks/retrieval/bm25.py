@@ -41,15 +41,15 @@ class Words:
         self._stems: dict[str, str] = {}
 
     def of(self, text: str) -> list[str]:
-        found = []
+        stems = []
         text = text.lower() if text.isascii() else normalize("NFC", text.lower())
         for word in WORD.findall(text):
             stem = self._stems.get(word)
             if stem is None:
                 stem = self._stems[word] = "" if word in self.stopwords else self._stem(word)
             if stem:
-                found.append(stem)
-        return found
+                stems.append(stem)
+        return stems
 
 
 def stop_list(name: str) -> frozenset[str]:
@@ -106,8 +106,8 @@ class Bm25:
         number = self._number
         tokens = [[number[word] for word in self.words.of(query) if word in number] for query in queries]
         starts = np.zeros(len(queries) + 1, np.int64)
-        np.cumsum([len(one) for one in tokens], out=starts[1:])
-        flat = np.fromiter((token for one in tokens for token in one), np.int64, starts[-1])
+        np.cumsum([len(words) for words in tokens], out=starts[1:])
+        flat = np.fromiter((token for words in tokens for token in words), np.int64, starts[-1])
         places = np.full((len(queries), depth), -1, np.int32)
         scores = np.zeros((len(queries), depth), np.float32)
         on_all_cores(
@@ -165,11 +165,11 @@ def sink(best, best_places, size, score, place):  # type: ignore[no-untyped-def]
         child = 2 * hole + 1
         if child >= size:
             break
-        other = child + 1
-        if other < size and (
-            best[other] < best[child] or (best[other] == best[child] and best_places[other] > best_places[child])
+        sibling = child + 1
+        if sibling < size and (
+            best[sibling] < best[child] or (best[sibling] == best[child] and best_places[sibling] > best_places[child])
         ):
-            child = other
+            child = sibling
         if best[child] > score or (best[child] == score and best_places[child] < place):
             break
         best[hole], best_places[hole] = best[child], best_places[child]

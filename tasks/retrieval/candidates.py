@@ -23,8 +23,9 @@ QUOTED = re.compile(r"[\"'“`](.*)[\"'”`]")
 
 
 class Candidates(Recipe[Turn, WithCandidates]):
-    """A turn -> its pool of queries: several per method, all of a method's asked for in one call so that they differ,
-    and the forms that join them. A first turn is asked for nothing, unless `first_turns`.
+    """A turn -> its pool of queries: several per method, and the forms that join them.
+
+    One call asks for all queries of a method, so that they differ. A first turn makes no call, unless `first_turns`.
 
     Drops: no_queries, when no method gave one.
     """
@@ -52,29 +53,31 @@ class Candidates(Recipe[Turn, WithCandidates]):
     def steps(self, row: Turn) -> Steps[WithCandidates]:
         methods = self.methods if row.history or row.turn == 0 or self.first_turns else ()
         requests = [self.request(row, method) for method in methods]
-        found: dict[Method, list[str]] = {}
+        queries_by_method: dict[Method, list[str]] = {}
 
-        def parse(place: int, said: Completion) -> list[str]:
-            queries = parse_queries(said, methods[place], self.base(row))[: self.most]
-            if len(queries) > len(found.get(methods[place], ())):
-                found[methods[place]] = queries
+        def parse(place: int, completion: Completion) -> list[str]:
+            queries = parse_queries(completion, methods[place], self.base(row))[: self.most]
+            if len(queries) > len(queries_by_method.get(methods[place], ())):
+                queries_by_method[methods[place]] = queries
             if len(queries) < self.fewest:
                 raise Drop(f"no_queries: there were {len(queries)} that could be read; write at least {self.fewest}")
             return queries
 
         if requests:
             _, faults = yield from ask_each(requests, self.attempts, parse)
-            if not found:
+            if not queries_by_method:
                 raise faults[min(faults)]
-        named: list[tuple[str, str]] = [(method, query) for method in methods for query in found.get(method, ())]
-        named += [(form, form_of(row, form)) for form in self.pool]
-        candidates = unique_queries(named)
+        queries_by_source: list[tuple[str, str]] = [
+            (method, query) for method in methods for query in queries_by_method.get(method, ())
+        ]
+        queries_by_source += [(form, form_of(row, form)) for form in self.pool]
+        candidates = unique_queries(queries_by_source)
         if not candidates:
             raise Drop("no_queries: no method was asked, and nothing joins the pool")
         return WithCandidates(**row.__dict__, candidates=candidates)
 
     def base(self, row: Turn) -> str:
-        """What expansions start from, where it need not be asked for."""
+        """The query that expansions start from, where no model has to write it."""
         return row.human_rewrite or "" if self.human_base else ""
 
     def request(self, row: Turn, method: Method) -> Request:
@@ -83,18 +86,18 @@ class Candidates(Recipe[Turn, WithCandidates]):
         return Request(role="teacher", messages=messages, sampling=self.sampling, optional=True)
 
 
-def parse_queries(said: Completion, method: Method, base: str) -> list[str]:
+def parse_queries(completion: Completion, method: Method, base: str) -> list[str]:
     """The queries of one answer, each one line, each once. Raises Drop for an answer that never came.
 
     The paper splits at `Rewrite k: `, strips and leaves out what is empty; we also take the marker in bold, in a list
     or in lower case, and of each piece the first line. Of an answer that was cut at max_tokens, or broken off by a
     content filter, the last piece is left out.
     """
-    if said.error:
-        raise Drop(said.error)
-    _, *marked = LABEL.split(INLINE.sub("\n", said.text))
+    if completion.error:
+        raise Drop(completion.error)
+    _, *marked = LABEL.split(INLINE.sub("\n", completion.text))
     pieces = [(kind.lower(), bare(text)) for kind, text in zip(marked[::2], marked[1::2], strict=True)]
-    if ending_of(said.finish_reason) != "stop":
+    if ending_of(completion.finish_reason) != "stop":
         pieces = pieces[:-1]
     rewrites = [text for kind, text in pieces if kind == "rewrite" and text]
     if method == "expand":
@@ -105,8 +108,8 @@ def parse_queries(said: Completion, method: Method, base: str) -> list[str]:
 
 
 def form_of(turn: Turn, form: Form) -> str:
-    """A turn as a query, without a model; empty where there is none. The question first, then what was said, the last
-    message first: encoders cut what is long.
+    """A turn as a query, without a model; empty where there is none. The question stands first, then the messages from
+    the last to the first: encoders cut the end of long texts.
     """
     if form == "human_rewrite":
         return one_line(turn.human_rewrite or "")

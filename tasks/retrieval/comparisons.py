@@ -17,7 +17,7 @@ from schemas.retpo import HardNegative, ParetoPair, Pick, QueryPair
 from schemas.rows import Dropped, Pool, arrow_schema
 from storage.artifacts import Store, read_manifest
 from tasks.frames import FrameStage
-from tasks.retrieval.indexes import indexed, locate, parts_of
+from tasks.retrieval.indexes import locate, parts_of, passage_texts
 
 Row = dict[str, Any]
 SPARE = 8  # negatives looked at beyond those wanted: some have a gold passage's text
@@ -29,7 +29,7 @@ def best_ranks(ranking: Row) -> list[int]:
     return [min(ranks) for ranks in ranking["ranks"]]
 
 
-def picked(ranks: Sequence[Sequence[int]], top: int, threshold: int) -> list[int]:
+def pick_best(ranks: Sequence[Sequence[int]], top: int, threshold: int) -> list[int]:
     """The places of the `top` best queries whose best gold passage has at most the rank `threshold`; if none has, the
     best one. Ties go to the query that ranks the other gold passages better, then to the lower place.
 
@@ -39,34 +39,34 @@ def picked(ranks: Sequence[Sequence[int]], top: int, threshold: int) -> list[int
     return [place for place in order if min(ranks[place]) <= threshold][:top] or order[:1]
 
 
-def admissible(ranks: Sequence[int], threshold: int) -> list[tuple[int, int]]:
-    """All (preferred, other) with a lower rank over a higher one, the preferred one's at most the threshold."""
+def admissible_pairs(ranks: Sequence[int], threshold: int) -> list[tuple[int, int]]:
+    """All (preferred, other) such that the preferred query has the lower rank, and that is at most the threshold."""
     order = sorted(range(len(ranks)), key=lambda place: (ranks[place], place))
     return [
-        (one, other)
-        for n, one in enumerate(order)
-        for other in order[n + 1 :]
-        if ranks[one] < ranks[other] and ranks[one] <= threshold
+        (first, second)
+        for n, first in enumerate(order)
+        for second in order[n + 1 :]
+        if ranks[first] < ranks[second] and ranks[first] <= threshold
     ]
 
 
-def undominated(ranks: Sequence[Sequence[int]], threshold: int) -> list[tuple[int, int]]:
+def undominated_pairs(ranks: Sequence[Sequence[int]], threshold: int) -> list[tuple[int, int]]:
     """All (preferred, other) such that no retriever ranks the preferred query lower, one at least ranks it higher, and
     all rank it within the threshold. ranks: per retriever, per candidate.
     """
     vectors = list(zip(*ranks, strict=True))
     return [
         (i, j)
-        for i, one in enumerate(vectors)
-        for j, other in enumerate(vectors)
-        if max(one) <= threshold and one != other and all(a <= b for a, b in zip(one, other, strict=True))
+        for i, first in enumerate(vectors)
+        for j, second in enumerate(vectors)
+        if max(first) <= threshold and first != second and all(a <= b for a, b in zip(first, second, strict=True))
     ]
 
 
-def drawn(
+def draw_pairs(
     pairs: list[tuple[int, int]], most: int, seed: int, about: str, queries: Sequence[str]
 ) -> list[tuple[int, int]]:
-    """At most so many of the pairs, at random: by the hash of their texts, so that one pair more moves no other."""
+    """At most `most` random pairs, in the order of their texts' hashes, so that one pair more moves no other."""
 
     def draw(pair: tuple[int, int]) -> bytes:
         return digest(["pair", seed, about, queries[pair[0]], queries[pair[1]]])
@@ -74,14 +74,14 @@ def drawn(
     return sorted(pairs, key=draw)[:most]
 
 
-def agreement(pair: tuple[int, int], others: Sequence[Sequence[int]]) -> float | None:
+def agreement(pair: tuple[int, int], other_ranks: Sequence[Sequence[int]]) -> float | None:
     """Over the other retrievers: +1 where they prefer the same query, -1 where the other one, 0 on a tie; the mean."""
-    signs = [(ranks[pair[1]] > ranks[pair[0]]) - (ranks[pair[1]] < ranks[pair[0]]) for ranks in others]
+    signs = [(ranks[pair[1]] > ranks[pair[0]]) - (ranks[pair[1]] < ranks[pair[0]]) for ranks in other_ranks]
     return sum(signs) / len(signs) if signs else None
 
 
 class RankedStage(FrameStage):
-    """One that makes rows of turns with rankings. A first turn is left out (`first_turn`), unless `first_turns`."""
+    """A stage that makes rows of turns with rankings. It drops first turns (`first_turn`), unless `first_turns`."""
 
     needs: ClassVar = ("id", "turn", "history", "candidates", "rankings")
     makes: ClassVar[Any]
@@ -91,8 +91,8 @@ class RankedStage(FrameStage):
     first_turns: bool = False
     retrievers: int = Field(1, ge=1, exclude=True, description="for plans")
 
-    def __init_subclass__(cls, **given: Any) -> None:
-        super().__init_subclass__(**given)
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
         if "makes" in cls.__dict__:
             cls.adds = tuple(cls.makes.model_fields)
 
@@ -100,13 +100,13 @@ class RankedStage(FrameStage):
         raise TypeError(f"{type(self).__name__} must define rows_of(turn)")
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        made: list[Row] = []
+        rows_made: list[Row] = []
         dropped: list[Dropped] = []
         for turn in frame.iter_rows(named=True):
             if turn["turn"] and not turn["history"] and not self.first_turns:
                 dropped.append(Dropped(id=turn["id"], reason="first_turn"))
             elif rows := list(self.rows_of(turn)):
-                made.extend(
+                rows_made.extend(
                     {
                         **{name: turn[name] for name in CARRIED},
                         **row,
@@ -117,7 +117,7 @@ class RankedStage(FrameStage):
                 )
             else:
                 dropped.append(Dropped(id=turn["id"], reason=self.nothing))
-        return pl.DataFrame(made, schema=pl.DataFrame(arrow_schema(self.makes).empty_table()).schema), dropped
+        return pl.DataFrame(rows_made, schema=pl.DataFrame(arrow_schema(self.makes).empty_table()).schema), dropped
 
 
 class QueryPicks(RankedStage):
@@ -141,7 +141,7 @@ class QueryPicks(RankedStage):
             ranks = best_ranks(ranking)
             if min(ranks) > self.depth and not self.keep_missed:
                 continue
-            for n, place in enumerate(picked(ranking["ranks"], self.top, self.threshold)):
+            for n, place in enumerate(pick_best(ranking["ranks"], self.top, self.threshold)):
                 yield {
                     "retriever": ranking["retriever"],
                     **turn["candidates"][place],
@@ -166,12 +166,12 @@ class QueryPairs(RankedStage):
         return self.per_turn * self.retrievers
 
     def rows_of(self, turn: Row) -> Iterator[Row]:
-        queries = [one["query"] for one in turn["candidates"]]
+        queries = [candidate["query"] for candidate in turn["candidates"]]
         ranks = [best_ranks(ranking) for ranking in turn["rankings"]]
         for n, ranking in enumerate(turn["rankings"]):
-            pairs = admissible(ranks[n], self.threshold)
+            pairs = admissible_pairs(ranks[n], self.threshold)
             about = f"{turn['id']} {ranking['retriever']}"
-            for i, j in drawn(pairs, self.per_turn, self.seed, about, queries):
+            for i, j in draw_pairs(pairs, self.per_turn, self.seed, about, queries):
                 yield {
                     "retriever": ranking["retriever"],
                     "chosen": queries[i],
@@ -191,18 +191,18 @@ class ParetoPairs(QueryPairs):
     makes: ClassVar = ParetoPair
 
     def rows_of(self, turn: Row) -> Iterator[Row]:
-        queries = [one["query"] for one in turn["candidates"]]
+        queries = [candidate["query"] for candidate in turn["candidates"]]
         names = [ranking["retriever"] for ranking in turn["rankings"]]
         ranks = [best_ranks(ranking) for ranking in turn["rankings"]]
-        pairs = undominated(ranks, self.threshold)
-        for i, j in drawn(pairs, self.per_turn, self.seed, f"{turn['id']} pareto", queries):
+        pairs = undominated_pairs(ranks, self.threshold)
+        for i, j in draw_pairs(pairs, self.per_turn, self.seed, f"{turn['id']} pareto", queries):
             yield {
                 "retriever": "+".join(names),
                 "chosen": queries[i],
                 "rejected": queries[j],
                 "retrievers": names,
-                "chosen_ranks": [one[i] for one in ranks],
-                "rejected_ranks": [one[j] for one in ranks],
+                "chosen_ranks": [candidate_ranks[i] for candidate_ranks in ranks],
+                "rejected_ranks": [candidate_ranks[j] for candidate_ranks in ranks],
             }
 
 
@@ -214,9 +214,7 @@ class RankedPool(Pool):
 
 
 class QueryPools(RankedStage):
-    """Per retriever, a turn's queries as a pool with rewards, for the cuts over pools; its prompt is
-    the conversation.
-    """
+    """Per retriever, a turn's queries as a pool with rewards, for the cuts over pools; the prompt: the conversation."""
 
     name: ClassVar = "query_pools"
     version: ClassVar = "1"
@@ -227,17 +225,17 @@ class QueryPools(RankedStage):
         return self.retrievers
 
     def rows_of(self, turn: Row) -> Iterator[Row]:
-        said = [*turn["history"], {"role": "user", "content": turn["question"]}]
+        messages = [*turn["history"], {"role": "user", "content": turn["question"]}]
         for ranking in turn["rankings"]:
             yield {
                 "retriever": ranking["retriever"],
-                "prompt": "\n".join(f"{message['role']}: {message['content']}" for message in said),
+                "prompt": "\n".join(f"{message['role']}: {message['content']}" for message in messages),
                 "system": None,
                 "source": turn["source"],
                 "note": "",
                 "answers": [
-                    {"answer_index": n, "text": one["query"], "finish_reason": "stop", "completion_tokens": 0}
-                    for n, one in enumerate(turn["candidates"])
+                    {"answer_index": n, "text": candidate["query"], "finish_reason": "stop", "completion_tokens": 0}
+                    for n, candidate in enumerate(turn["candidates"])
                 ],
                 "rewards": ranking["rewards"],
             }
@@ -246,8 +244,8 @@ class QueryPools(RankedStage):
 class MinedNegatives(RankedStage):
     """Per retriever, passages that a turn's worse queries bring above the gold one: a row for each. Drops: no_negative.
 
-    Those of the nearest misses come first. Texts equal to a gold passage's are left out, and the passage with the
-    turn's own id, which is the question itself; others may still answer the question, where judgements have gaps.
+    Passages of the nearest misses come first. Texts equal to a gold passage's are left out, and so is the passage with
+    the turn's own id, which is the question itself. Others may still answer the question, where judgements have gaps.
     """
 
     name: ClassVar = "hard_negatives"
@@ -263,16 +261,16 @@ class MinedNegatives(RankedStage):
         return self.count * self.retrievers
 
     def rows_of(self, turn: Row) -> Iterator[Row]:
-        """Rows with the places of passages where their texts will stand; more than are kept, for some are left out."""
+        """Rows with places of passages instead of texts; SPARE more than are kept, because `apply` drops some."""
         for ranking in turn["rankings"]:
             ranks = best_ranks(ranking)
-            best = picked(ranking["ranks"], 1, 1)[0]
+            best = pick_best(ranking["ranks"], 1, 1)[0]
             worse = sorted((n for n, rank in enumerate(ranks) if rank > ranks[best]), key=lambda n: (ranks[n], n))
-            found: dict[int, int] = {}
+            query_by_place: dict[int, int] = {}
             for n in worse:
                 for place in ranking["above"][n]:
-                    found.setdefault(place, n)
-            for place, n in list(found.items())[: self.count + SPARE]:
+                    query_by_place.setdefault(place, n)
+            for place, n in list(query_by_place.items())[: self.count + SPARE]:
                 yield {
                     "retriever": ranking["retriever"],
                     "query": turn["candidates"][best]["query"],
@@ -282,42 +280,42 @@ class MinedNegatives(RankedStage):
                 }
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        made, dropped = super().apply(frame, store)
+        mined, dropped = super().apply(frame, store)
         own_places = locate(store, self.passages, frame["id"])
         gold = {
             turn: {place for place in (own, *(passage["place"] for passage in passages)) if place >= 0}
             for turn, passages, own in zip(frame["id"], frame["gold"], own_places, strict=True)
         }
-        wanted = {int(place) for place in {*made["positive"], *made["negative"]}}
-        text = texts_at(Store(store), self.passages, wanted.union(*gold.values()))
+        places = {int(place) for place in {*mined["positive"], *mined["negative"]}}
+        text = texts_at(Store(store), self.passages, places.union(*gold.values()))
         kept: list[Row] = []
-        for (turn, _), mine in groupby(made.iter_rows(named=True), itemgetter("parent_id", "retriever")):
+        for (turn, _), group in groupby(mined.iter_rows(named=True), itemgetter("parent_id", "retriever")):
             answers, fresh = {text[place] for place in gold[turn]}, dict[str, Row]()
-            for row in mine:
+            for row in group:
                 fresh.setdefault(text[int(row["negative"])], row)
             kept += [
                 {**row, "positive": text[int(row["positive"])], "negative": negative}
                 for negative, row in fresh.items()
                 if negative not in answers
             ][: self.count]
-        lost = set(made["parent_id"]) - {row["parent_id"] for row in kept}
+        lost = set(mined["parent_id"]) - {row["parent_id"] for row in kept}
         drops = [Dropped(id=row, reason=self.nothing) for row in frame["id"] if row in lost]
-        return pl.DataFrame(kept, schema=made.schema), dropped + drops
+        return pl.DataFrame(kept, schema=mined.schema), dropped + drops
 
 
 def gold_place(turn: Row, ranking: Row, query: int) -> int:
     """The gold passage that a query finds first; of those it misses, one that is in the corpus."""
-    there = [n for n, one in enumerate(turn["gold"]) if one["place"] >= 0]
-    first = min(there, key=lambda n: (ranking["ranks"][query][n], n))
+    in_corpus = [n for n, passage in enumerate(turn["gold"]) if passage["place"] >= 0]
+    first = min(in_corpus, key=lambda n: (ranking["ranks"][query][n], n))
     return int(turn["gold"][first]["place"])
 
 
 def texts_at(store: Store, key: str, places: set[int]) -> dict[int, str]:
     """Passages by place, in one pass over the corpus."""
-    found: dict[int, str] = {}
+    texts: dict[int, str] = {}
     start = 0
     for frame in parts_of(store, read_manifest(store.manifest_path("passages", key)), lambda _: None):
-        mine = [place - start for place in places if start <= place < start + frame.height]
-        found.update(zip((place + start for place in mine), indexed(frame[mine]), strict=True))
+        rows = [place - start for place in places if start <= place < start + frame.height]
+        texts.update(zip((place + start for place in rows), passage_texts(frame[rows]), strict=True))
         start += frame.height
-    return found
+    return texts

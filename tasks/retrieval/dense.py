@@ -19,8 +19,8 @@ SCORES_ON_GPU = 1 << 28  # products at a time, 1 GB
 INDEX, VECTORS = "index.faiss", "vectors.npy"
 
 
-def kind_of(kind: str, passages: int) -> str:
-    """What `auto` is for so many passages."""
+def resolve_kind(kind: str, passages: int) -> str:
+    """The kind of index; `auto` depends on the number of passages."""
     return ("flat" if passages <= EXACT_UP_TO else "ivf") if kind == "auto" else kind
 
 
@@ -31,22 +31,22 @@ def build_dense(blocks: Iterable[Array], passages: int, dimensions: int, folder:
     import faiss
 
     faiss.omp_set_num_threads(threads())
-    kind = kind_of(kind, passages)
+    kind = resolve_kind(kind, passages)
     shape = (passages, dimensions)
-    whole = np.lib.format.open_memmap(folder / VECTORS, "w+", np.float32, shape)  # type: ignore[no-untyped-call]
+    vectors = np.lib.format.open_memmap(folder / VECTORS, "w+", np.float32, shape)  # type: ignore[no-untyped-call]
     start = 0
     for block in blocks:
-        whole[start : start + len(block)] = block
+        vectors[start : start + len(block)] = block
         start += len(block)
-    whole.flush()
+    vectors.flush()
     if kind == "flat":
         return
     lists = min(int(4 * passages**0.5), passages // SEEN_PER_LIST) or 1
     spec = "HNSW32" if kind == "hnsw" else f"IVF{lists},Flat"
     index: Any = faiss.index_factory(dimensions, spec, faiss.METRIC_INNER_PRODUCT)
-    index.train(np.ascontiguousarray(whole[:: max(1, passages // (4 * SEEN_PER_LIST * lists))]))
+    index.train(np.ascontiguousarray(vectors[:: max(1, passages // (4 * SEEN_PER_LIST * lists))]))
     for start in range(0, passages, BLOCK):
-        index.add(np.ascontiguousarray(whole[start : start + BLOCK]))
+        index.add(np.ascontiguousarray(vectors[start : start + BLOCK]))
     if kind == "ivf":
         index.nprobe = max(8, index.nlist // 16)
     else:
@@ -72,8 +72,8 @@ class Dense:
         vectors = embed(self.model, [self.prompt + query for query in queries], self.store)
         if not len(vectors):
             return Hits(np.zeros((0, depth), np.int32), np.zeros((0, depth), np.float32))
-        found = [self.find(some, depth) for some in np.array_split(vectors, max(1, len(vectors) // BATCH))]
-        return Hits(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        parts = [self.find(batch, depth) for batch in np.array_split(vectors, max(1, len(vectors) // BATCH))]
+        return Hits(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def find(self, vectors: Array, depth: int) -> Hits:
         """The same for vectors, (queries, dimensions) float32."""
@@ -83,28 +83,28 @@ class Dense:
         if self.vectors is None:
             scores, places = self.index.search(vectors, min(depth + SLACK, self.index.ntotal))
         else:
-            wanted = min(depth + SLACK, len(self.vectors))
-            found = self._gpu_search(vectors, wanted)
-            scores, places = found or faiss.knn(vectors, self.vectors, wanted, metric=faiss.METRIC_INNER_PRODUCT)
+            count = min(depth + SLACK, len(self.vectors))
+            best = self._gpu_search(vectors, count)
+            scores, places = best or faiss.knn(vectors, self.vectors, count, metric=faiss.METRIC_INNER_PRODUCT)
         return in_order(places, scores, depth)
 
-    def _gpu_search(self, vectors: Array, wanted: int) -> tuple[Array, Array] | None:
+    def _gpu_search(self, vectors: Array, count: int) -> tuple[Array, Array] | None:
         import torch
 
         if not torch.cuda.is_available():
             return None
         if self._on_gpu is None:
             self._on_gpu = torch.from_numpy(np.array(self.vectors)).cuda()
-        return top_by_product(vectors, self._on_gpu, wanted)
+        return top_by_product(vectors, self._on_gpu, count)
 
 
-def top_by_product(vectors: Array, passages: Any, wanted: int) -> tuple[Array, Array]:
+def top_by_product(vectors: Array, passages: Any, count: int) -> tuple[Array, Array]:
     """(scores, places) of the best inner products; passages: a torch tensor, where the work is done."""
     import torch
 
-    some = torch.from_numpy(vectors).split(max(1, SCORES_ON_GPU // len(passages)))
-    found = [torch.topk(queries.to(passages.device) @ passages.T, wanted, dim=1) for queries in some]
-    scores, places = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
+    batches = torch.from_numpy(vectors).split(max(1, SCORES_ON_GPU // len(passages)))
+    best = [torch.topk(queries.to(passages.device) @ passages.T, count, dim=1) for queries in batches]
+    scores, places = (torch.cat(parts).cpu().numpy() for parts in zip(*best, strict=True))
     return scores, places
 
 

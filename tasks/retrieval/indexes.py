@@ -33,9 +33,9 @@ def passage_places(root: Path, key: str) -> pl.DataFrame:
 
 def locate(root: Path, key: str, passages: pl.Series) -> pl.Series:
     """The places of passages by id; `UNKNOWN` for those that are not in the corpus."""
-    wanted = pl.DataFrame({"id": passages}, schema={"id": pl.String})
-    found = wanted.join(passage_places(root, key), on="id", how="left", maintain_order="left")
-    return found["place"].fill_null(UNKNOWN)
+    ids = pl.DataFrame({"id": passages}, schema={"id": pl.String})
+    located = ids.join(passage_places(root, key), on="id", how="left", maintain_order="left")
+    return located["place"].fill_null(UNKNOWN)
 
 
 def own_passages(root: Path, key: str, turns: pl.Series) -> int:
@@ -44,9 +44,9 @@ def own_passages(root: Path, key: str, turns: pl.Series) -> int:
 
 
 class GoldPlaces(FrameStage):
-    """Turns -> the same, their gold passages found in the corpus. Drops: unknown_passage, when it has none of them.
+    """Turns -> the same with the places of their gold passages. Drops: unknown_passage, when the corpus has none.
 
-    Passages that are not there stay: they count as missed, as trec_eval has it.
+    Other passages that the corpus lacks stay: they count as missed, as in trec_eval.
     """
 
     name: ClassVar = "gold_places"
@@ -59,22 +59,22 @@ class GoldPlaces(FrameStage):
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         gold = frame.select("id", "gold").explode("gold").unnest("gold")
         gold = gold.with_columns(place=locate(store, self.passages, gold["passage"]))
-        there = gold.group_by("id", maintain_order=True).agg(
+        by_turn = gold.group_by("id", maintain_order=True).agg(
             gold=pl.struct("passage", "relevance", "place"),
             known=(pl.col("place") >= 0).any(),
             first=pl.col("passage").first(),
         )
-        lost = there.filter(~pl.col("known"))
-        found = frame.drop("gold").join(there.filter("known").select("id", "gold"), on="id", maintain_order="left")
+        lost = by_turn.filter(~pl.col("known"))
+        located = frame.drop("gold").join(by_turn.filter("known").select("id", "gold"), on="id", maintain_order="left")
         drops = [
             Dropped(id=row, reason="unknown_passage", detail=f"{passage} is not in the corpus")
             for row, passage in lost.select("id", "first").iter_rows()
         ]
-        return found.select(frame.columns), drops
+        return located.select(frame.columns), drops
 
 
-def indexed(frame: pl.DataFrame) -> list[str]:
-    """Passages as retrievers see them."""
+def passage_texts(frame: pl.DataFrame) -> list[str]:
+    """The texts that retrievers index."""
     return [Passage(id=i, title=t, text=x).indexed for i, t, x in frame.select("id", "title", "text").iter_rows()]
 
 
@@ -97,7 +97,7 @@ class PassageVectors(FrameStage):
         return cls(model=model, prompt=prompt, embedder_identity=embedder_name(model))
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        vectors = embed(self.model, [self.prompt + text for text in indexed(frame)], store)
+        vectors = embed(self.model, [self.prompt + text for text in passage_texts(frame)], store)
         return frame.select("id").with_columns(pl.Series("vector", vectors)), []
 
 
@@ -116,7 +116,7 @@ class Bm25Index(FileStage):
     def build(
         self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], map_unordered: MapUnordered
     ) -> None:
-        texts = (text for frame in parts_of(store, source, tell) for text in indexed(frame))
+        texts = (text for frame in parts_of(store, source, tell) for text in passage_texts(frame))
         build_bm25(texts, folder, k1=self.k1, b=self.b, words=Words(self.stopwords, self.stemmer))
 
 

@@ -20,16 +20,16 @@ def measures(ranks: Sequence[Sequence[int]], relevance: Sequence[Sequence[int]],
     relevance: theirs, at least 1.
 
     The gain of nDCG is the relevance (trec_eval's), every other measure takes a gold passage as relevant. A miss counts
-    as 0, its reciprocal, too. What looks further than the depth is not known: nan.
+    as 0. A measure that looks deeper than `depth` is nan.
     """
     widest = max(map(len, ranks), default=1)
     at = np.full((len(ranks), widest), np.inf)
     gain = np.zeros((len(ranks), widest))
-    for row, (mine, grades) in enumerate(zip(ranks, relevance, strict=True)):
-        at[row, : len(mine)] = mine
+    for row, (gold_ranks, grades) in enumerate(zip(ranks, relevance, strict=True)):
+        at[row, : len(gold_ranks)] = gold_ranks
         gain[row, : len(grades)] = grades
     at[at > depth] = np.inf
-    gold = np.maximum(1, np.array([len(mine) for mine in ranks], float))
+    gold = np.maximum(1, np.array([len(gold_ranks) for gold_ranks in ranks], float))
     first = 1 / at.min(1, initial=np.inf)
     in_order = np.sort(at, 1)
     ideal = -np.sort(-gain, 1)
@@ -37,10 +37,10 @@ def measures(ranks: Sequence[Sequence[int]], relevance: Sequence[Sequence[int]],
 
     def ndcg(cut: int) -> Array:
         best = (ideal / discount)[:, :cut].sum(1)
-        found: Array = (gain / np.log2(1 + at) * (at <= cut)).sum(1)
-        return np.asarray(found / np.maximum(best, 1e-9))
+        gains: Array = (gain / np.log2(1 + at) * (at <= cut)).sum(1)
+        return np.asarray(gains / np.maximum(best, 1e-9))
 
-    found = {
+    values_by_measure = {
         "MRR": first,
         "MRR@10": np.where(first >= 0.1, first, 0),
         "nDCG@3": ndcg(3),
@@ -49,7 +49,10 @@ def measures(ranks: Sequence[Sequence[int]], relevance: Sequence[Sequence[int]],
         "MAP": ((1 + np.arange(widest)) / in_order).sum(1) / gold,
     }
     unknown = np.full(len(at), np.nan)
-    return {name: values if int(name.partition("@")[2] or 0) <= depth else unknown for name, values in found.items()}
+    return {
+        name: values if int(name.partition("@")[2] or 0) <= depth else unknown
+        for name, values in values_by_measure.items()
+    }
 
 
 def scored_queries(turns: pl.DataFrame, depth: int) -> pl.DataFrame:
@@ -59,26 +62,24 @@ def scored_queries(turns: pl.DataFrame, depth: int) -> pl.DataFrame:
     turns: rows with rankings.
     """
     columns = ["id", "conversation", "turn", "turn_type", "topic", "gold", "candidates", "rankings"]
-    each = turns.select(columns).explode("rankings").unnest("rankings")
-    each = each.with_columns(
+    candidates = turns.select(columns).explode("rankings").unnest("rankings")
+    candidates = candidates.with_columns(
         place=pl.int_ranges(pl.col("candidates").list.len()),
         relevance=pl.col("gold").list.eval(pl.element().struct.field("relevance")),
     )
-    each = each.explode("candidates", "ranks", "rewards", "place").unnest("candidates")
-    found = measures(each["ranks"].to_list(), each["relevance"].to_list(), depth)
-    return each.select(
+    candidates = candidates.explode("candidates", "ranks", "rewards", "place").unnest("candidates")
+    values_by_measure = measures(candidates["ranks"].to_list(), candidates["relevance"].to_list(), depth)
+    return candidates.select(
         *columns[:5],
         *("retriever", "query", "methods", "number", "place", "ranks"),
         pl.col("ranks").list.min().alias("rank"),
         pl.col("rewards").alias("reward"),
-        *(pl.Series(name, values).fill_nan(None) for name, values in found.items()),
+        *(pl.Series(name, values).fill_nan(None) for name, values in values_by_measure.items()),
     )
 
 
 def turn_types(queries: pl.DataFrame) -> pl.DataFrame:
-    """The same with `turn_type` filled in where the data has topics: first; after the turn before, topic switch, no
-    switch.
-    """
+    """The queries with `turn_type` filled in where the data has topics: first, topic switch or no switch."""
     turns = queries.select("id", "conversation", "turn", "topic").unique("id").sort("conversation", "turn")
     before = pl.col("topic").shift(1).over("conversation")
     follows = pl.col("turn") == pl.col("turn").shift(1).over("conversation") + 1
@@ -92,9 +93,9 @@ def turn_types(queries: pl.DataFrame) -> pl.DataFrame:
         .otherwise(pl.lit("topic switch"))
     )
     by_topic = turns.select("id", kind.alias("by_topic"))
-    given = pl.col("turn_type") != ""
+    labelled = pl.col("turn_type") != ""
     return queries.join(by_topic, on="id", maintain_order="left").with_columns(
-        turn_type=pl.when(given).then("turn_type").otherwise("by_topic")
+        turn_type=pl.when(labelled).then("turn_type").otherwise("by_topic")
     )
 
 
@@ -103,7 +104,7 @@ def forms(queries: pl.DataFrame) -> pl.DataFrame:
 
     Columns `form`, `choice` (first, best), `several` (whether it had more than one) and the measures.
     """
-    named = pl.concat(
+    by_form = pl.concat(
         [
             queries.explode("methods").rename({"methods": "form"}),
             queries.drop("methods").with_columns(form=pl.lit(ANY)),
@@ -111,25 +112,23 @@ def forms(queries: pl.DataFrame) -> pl.DataFrame:
         how="diagonal",
     )
     keys = ["retriever", "form", "id"]
-    named = named.with_columns(several=pl.len().over(keys) > 1)
-    first = named.sort("place", maintain_order=True).unique(keys, keep="first", maintain_order=True)
-    best = named.sort("rank", "place", maintain_order=True).unique(keys, keep="first", maintain_order=True)
+    by_form = by_form.with_columns(several=pl.len().over(keys) > 1)
+    first = by_form.sort("place", maintain_order=True).unique(keys, keep="first", maintain_order=True)
+    best = by_form.sort("rank", "place", maintain_order=True).unique(keys, keep="first", maintain_order=True)
     return pl.concat([first.with_columns(choice=pl.lit("first")), best.with_columns(choice=pl.lit("best"))])
 
 
 def totals(queries: pl.DataFrame) -> pl.DataFrame:
-    """Sums of the measures by group, retriever, form and choice: of all turns, of a turn type, of a depth. A part's
-    turns may be summed by themselves.
-    """
-    each = forms(turn_types(queries))
+    """Sums of the measures by group (all turns, a turn type, a depth), retriever, form and choice."""
+    by_form = forms(turn_types(queries))
     depth = pl.lit(DEPTHS[-1][1])
     for limit, name in reversed(DEPTHS[:-1]):
         depth = pl.when(pl.col("turn") <= limit).then(pl.lit(name)).otherwise(depth)
     grouped = pl.concat(
         [
-            each.with_columns(group=pl.lit("")),
-            each.filter(pl.col("turn_type") != "").with_columns(group=pl.col("turn_type")),
-            each.filter(pl.col("turn") > 0).with_columns(group=depth),
+            by_form.with_columns(group=pl.lit("")),
+            by_form.filter(pl.col("turn_type") != "").with_columns(group=pl.col("turn_type")),
+            by_form.filter(pl.col("turn") > 0).with_columns(group=depth),
         ]
     )
     sums = (pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in MEASURES)
@@ -140,19 +139,21 @@ def evaluation(sums: Sequence[pl.DataFrame]) -> list[dict[str, Any]]:
     """Means by retriever, form and choice, of every group; sums: `totals`. A form that no turn has twice has one,
     `only`. Rows: retriever, form, choice, group, queries, and the measures (None where the depth does not tell).
     """
-    whole = pl.concat(sums)
+    all_sums = pl.concat(sums)
     added = (pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in MEASURES)
-    each = whole.group_by(KEYS, maintain_order=True).agg(pl.col("queries").sum(), pl.col("several").any(), *added)
-    each = each.with_columns(pl.col("several").any().over("retriever", "form"), pl.col(MEASURES) / pl.col("queries"))
-    each = each.filter(pl.col("several") | (pl.col("choice") == "first"))
+    means = all_sums.group_by(KEYS, maintain_order=True).agg(pl.col("queries").sum(), pl.col("several").any(), *added)
+    means = means.with_columns(pl.col("several").any().over("retriever", "form"), pl.col(MEASURES) / pl.col("queries"))
+    means = means.filter(pl.col("several") | (pl.col("choice") == "first"))
     rows = (
-        each.with_columns(choice=pl.when("several").then("choice").otherwise(pl.lit("only"))).drop("several").to_dicts()
+        means.with_columns(choice=pl.when("several").then("choice").otherwise(pl.lit("only")))
+        .drop("several")
+        .to_dicts()
     )
-    named = list(dict.fromkeys([*FORMS, *(row["form"] for row in rows if row["form"] != ANY), ANY]))
-    retrievers, order = list(dict.fromkeys(each["retriever"])), list(dict.fromkeys(each["group"]))
+    form_order = list(dict.fromkeys([*FORMS, *(row["form"] for row in rows if row["form"] != ANY), ANY]))
+    retrievers, order = list(dict.fromkeys(means["retriever"])), list(dict.fromkeys(means["group"]))
     return sorted(
         rows,
-        key=lambda row: (order.index(row["group"]), retrievers.index(row["retriever"]), named.index(row["form"])),
+        key=lambda row: (order.index(row["group"]), retrievers.index(row["retriever"]), form_order.index(row["form"])),
     )
 
 
@@ -167,19 +168,19 @@ def disagreement(queries: pl.DataFrame) -> list[dict[str, Any]]:
     }
     turns = queries["id"].unique(maintain_order=True).to_list()
     rows = []
-    for n, one in enumerate(names):
-        for other in names[n + 1 :]:
+    for n, retriever in enumerate(names):
+        for other_retriever in names[n + 1 :]:
             compared = against = differ = 0
             for turn in turns:
-                a, b = np.array(by_turn[turn, one]), np.array(by_turn[turn, other])
+                a, b = np.array(by_turn[turn, retriever]), np.array(by_turn[turn, other_retriever])
                 signs = np.triu(np.sign(a[:, None] - a) * np.sign(b[:, None] - b), 1)
                 compared += int((signs != 0).sum())
                 against += int((signs < 0).sum())
                 differ += int(a.argmin() != b.argmin())
             rows.append(
                 {
-                    "one": one,
-                    "other": other,
+                    "one": retriever,
+                    "other": other_retriever,
                     "pairs": compared,
                     "against": against / compared if compared else None,
                     "best_differs": differ / len(turns) if turns else None,
@@ -190,15 +191,15 @@ def disagreement(queries: pl.DataFrame) -> list[dict[str, Any]]:
 
 def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The measures of one retriever: of its only form, or of the first of all queries; and of every form and group."""
-    whole = [row for row in rows if not row["group"]]
-    names = {row["form"] for row in whole} - {ANY}
-    chosen = next(row for row in whole if row["form"] == (min(names) if len(names) == 1 else ANY))
-    told = {name: chosen[name] for name in ("queries", *MEASURES)}
+    overall = [row for row in rows if not row["group"]]
+    names = {row["form"] for row in overall} - {ANY}
+    chosen = next(row for row in overall if row["form"] == (min(names) if len(names) == 1 else ANY))
+    summary = {name: chosen[name] for name in ("queries", *MEASURES)}
     if len(names) > 1:
-        told["forms"] = {form_name(row): {name: row[name] for name in ("queries", *MEASURES)} for row in whole}
+        summary["forms"] = {form_name(row): {name: row[name] for name in ("queries", *MEASURES)} for row in overall}
     groups = dict.fromkeys(row["group"] for row in rows if row["group"])
     if len(groups) > 1:
-        told["groups"] = {
+        summary["groups"] = {
             group: {
                 form_name(row): {name: row[name] for name in ("queries", *MEASURES)}
                 for row in rows
@@ -206,7 +207,7 @@ def as_json(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             }
             for group in groups
         }
-    return told
+    return summary
 
 
 def decimals(value: float | None) -> str:

@@ -3,7 +3,8 @@
 Source: docs/papers.md#retpo, step B.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,20 +13,34 @@ import polars as pl
 from pydantic import Field
 
 from schemas.retpo import WithRankings
-from schemas.retpo_settings import RetrieverSettings
 from schemas.rows import Dropped, arrow_schema
 from tasks.cores import Array
 from tasks.frames import FrameStage
 from tasks.retrieval.bm25 import Hits
 from tasks.retrieval.indexes import locate
-from tasks.retrieval.retrievers import content_of, open_retriever
+from tasks.retrieval.retrievers import Retriever, RetrieverSettings
 
 RANKINGS = pl.DataFrame(arrow_schema(WithRankings).empty_table()).schema["rankings"]
 ABOVE = 10  # passages kept that stand above gold, per query
+ALWAYS_IN_KEYS: dict[str, Any] = {
+    "k1": 1.2,
+    "b": 0.75,
+    "stopwords": "en",
+    "stemmer": "english",
+    "model": "minilm",
+    "query_prompt": "",
+    "passage_prompt": "",
+    "index": "auto",
+    "rrf_k": 60,
+    "path": "",
+    "url": "",
+    "api_key_env": "",
+}
+"""What keys of stored ranks count of every retriever, whatever its kind: one model once held the settings of all."""
 
 
 class Ranks(FrameStage):
-    """Turns with candidates -> the same with one retriever's ranking more; one class per kind, for their names."""
+    """Turns with candidates -> the same with one retriever's ranking more. Each kind of retriever has a subclass."""
 
     needs: ClassVar = ("id", "gold", "candidates")
     adds: ClassVar = ("rankings",)
@@ -42,40 +57,48 @@ class Ranks(FrameStage):
     def label(self) -> str:
         return self.retriever.label
 
-    @classmethod
-    def of(cls, retriever: RetrieverSettings, indexes: Mapping[str, str], **fields: Any) -> "Ranks":
-        """The stage for a retriever; indexes: key by index stage. Raises InputError when its model is not there."""
-        needed = tuple((f"{part}_index", indexes[f"{part}_index"]) for part in retriever.parts)
-        return KINDS[retriever.kind](retriever=retriever, content=content_of(retriever), indexes=needed, **fields)
-
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
-        """Settings that are newer than stored ranks count only where they change ranks."""
+        """Settings that are newer than stored ranks enter the key only where they change ranks."""
         identity = super().identity(engines)
+        settings = identity["settings"]
         if not self.ignore_identical_ids:
-            del identity["settings"]["ignore_identical_ids"]
-        if self.retriever.ties == "rank":
-            del identity["settings"]["retriever"]["ties"]
+            del settings["ignore_identical_ids"]
+        settings["retriever"] = {**ALWAYS_IN_KEYS, **settings["retriever"]}
+        if settings["retriever"].get("ties") == "rank":
+            del settings["retriever"]["ties"]
         return identity
 
+    def open(self, root: Path) -> Retriever:
+        """The retriever, ready to search; root: the store's folder."""
+        raise TypeError(f"{type(self).__name__} must define open(root)")
+
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        looking = open_retriever(self.retriever.model_dump_json(), self.content, store, self.passages, self.indexes)
-        each = frame.select("id", "candidates").explode("candidates").unnest("candidates")
-        ids, queries = each.select("id", "number").rows(), each["query"].to_list()
+        retriever = open_once(self, store)
+        candidates = frame.select("id", "candidates").explode("candidates").unnest("candidates")
+        ids, queries = candidates.select("id", "number").rows(), candidates["query"].to_list()
         if self.ignore_identical_ids:
-            own = locate(store, self.passages, each["id"]).to_numpy()
-            hits = without(looking.search(ids, queries, self.depth + 1), own)
+            own = locate(store, self.passages, candidates["id"]).to_numpy()
+            hits = without_places(retriever.search(ids, queries, self.depth + 1), own)
         else:
-            hits = looking.search(ids, queries, self.depth)
-        gold = [[one["place"] for one in row] for row in frame["gold"]]
+            hits = retriever.search(ids, queries, self.depth)
+        gold = [[passage["place"] for passage in row] for row in frame["gold"]]
         ranked = rank_all(hits, gold, frame["candidates"].list.len().to_list())
-        made = pl.Series("rankings", [[{"retriever": self.retriever.label, **one}] for one in ranked], dtype=RANKINGS)
+        rankings = pl.Series(
+            "rankings", [[{"retriever": self.retriever.label, **ranking}] for ranking in ranked], dtype=RANKINGS
+        )
         if "rankings" in frame.columns:
-            return frame.with_columns(rankings=pl.concat_list("rankings", made)), []
-        return frame.with_columns(made), []
+            return frame.with_columns(rankings=pl.concat_list("rankings", rankings)), []
+        return frame.with_columns(rankings), []
 
 
-def without(hits: Hits, places: Array) -> Hits:
-    """The hits but for one place per query, where they have it, and one column fewer; places: (queries,), < 0: none."""
+@lru_cache(maxsize=8)
+def open_once(stage: Ranks, root: Path) -> Retriever:
+    """The stage's retriever, opened once per process."""
+    return stage.open(root)
+
+
+def without_places(hits: Hits, places: Array) -> Hits:
+    """The hits without one place per query, and one column fewer. places: (queries,), < 0 for none."""
     own = (hits.places == places[:, None]) & (places[:, None] >= 0)
     order = np.argsort(own, axis=1, kind="stable")[:, :-1]
     return Hits(np.take_along_axis(hits.places, order, 1), np.take_along_axis(hits.scores, order, 1))
@@ -92,29 +115,29 @@ def rank_all(hits: Hits, gold: list[list[int]], counts: list[int]) -> list[dict[
     ranks = ranks_of(hits.places, of_query, flat)
     best = np.minimum.reduceat(ranks, starts[:-1]) if len(per_query) else ranks
     rewards, above = rewards_of(best, hits, of_query, ranks), passages_above(best, hits.places)
-    made, query = [], 0
+    rankings, query = [], 0
     for count in counts:
-        mine = range(query, query + count)
-        made.append(
+        numbers = range(query, query + count)
+        rankings.append(
             {
-                "ranks": [ranks[starts[q] : starts[q + 1]].tolist() for q in mine],
+                "ranks": [ranks[starts[q] : starts[q + 1]].tolist() for q in numbers],
                 "rewards": rewards[query : query + count].tolist(),
-                "above": [above[q] for q in mine],
+                "above": [above[q] for q in numbers],
             }
         )
         query += count
-    return made
+    return rankings
 
 
 def ranks_of(places: Array, of_query: Array, gold: Array) -> Array:
-    """The rank of each gold place among the hits of its query, from 1; depth + 1 where it is none. Counted, never taken
-    from a reciprocal: int(1 / (1 / 93)) is 92.
+    """The rank of each gold place among the hits of its query, from 1; depth + 1 for a miss. It is counted, because a
+    reciprocal loses it: int(1 / (1 / 93)) is 92.
     """
     ranks = np.empty(len(gold), np.int64)
     for start in range(0, len(gold), 1 << 16):  # (65,536, depth) comparisons at a time
         at = slice(start, start + (1 << 16))
-        found = (places[of_query[at]] == gold[at, None]) & (gold[at, None] >= 0)
-        ranks[at] = np.where(found.any(1), found.argmax(1), places.shape[1]) + 1
+        is_hit = (places[of_query[at]] == gold[at, None]) & (gold[at, None] >= 0)
+        ranks[at] = np.where(is_hit.any(1), is_hit.argmax(1), places.shape[1]) + 1
     return ranks
 
 
@@ -128,61 +151,20 @@ def rewards_of(best: Array, hits: Hits, of_query: Array, ranks: Array) -> Array:
     """
     depth = hits.places.shape[1]
     count = (hits.places != -1).sum(1)
-    found = best <= count
-    rows, at, last = np.arange(len(best)), np.where(found, best, 1) - 1, np.maximum(count, 1) - 1
-    other = np.arange(depth) < count[:, None]  # hits that are not gold
-    other[of_query[ranks <= depth], ranks[ranks <= depth] - 1] = False
-    other &= np.arange(depth) > at[:, None]
+    is_hit = best <= count
+    rows, at, last = np.arange(len(best)), np.where(is_hit, best, 1) - 1, np.maximum(count, 1) - 1
+    not_gold = np.arange(depth) < count[:, None]  # hits that are not gold
+    not_gold[of_query[ranks <= depth], ranks[ranks <= depth] - 1] = False
+    not_gold &= np.arange(depth) > at[:, None]
     own, end = hits.scores[rows, at], hits.scores[rows, last]
-    below = np.where(other.any(1), hits.scores[rows, other.argmax(1)], own)
+    below = np.where(not_gold.any(1), hits.scores[rows, not_gold.argmax(1)], own)
     above = hits.scores[rows, np.maximum(at - 1, 0)]
     lead, spread = own - below, np.where(at > 0, above - below, own - end)
     margin = np.divide(lead, spread, out=np.zeros(len(best)), where=spread > 0).clip(0, 1)
-    margin = np.where((at == 0) & ~other.any(1), 1, margin)
-    return np.where(found, 1 / (at + 2 - margin), 0.0)
+    margin = np.where((at == 0) & ~not_gold.any(1), 1, margin)
+    return np.where(is_hit, 1 / (at + 2 - margin), 0.0)
 
 
 def passages_above(best: Array, places: Array) -> list[list[int]]:
     """Per query, the first few passages above its best gold one."""
     return [[p for p in row[: min(rank - 1, ABOVE)].tolist() if p >= 0] for rank, row in zip(best, places, strict=True)]
-
-
-class Bm25Ranks(Ranks):
-    """BM25's ranks."""
-
-    name: ClassVar = "bm25_ranks"
-
-
-class DenseRanks(Ranks):
-    """A sentence-transformers model's."""
-
-    name: ClassVar = "dense_ranks"
-    embeds: ClassVar = True
-
-
-class FusionRanks(Ranks):
-    """BM25's and a model's, fused."""
-
-    name: ClassVar = "fusion_ranks"
-    embeds: ClassVar = True
-
-
-class RunRanks(Ranks):
-    """Those in a TREC run."""
-
-    name: ClassVar = "run_ranks"
-
-
-class HttpRanks(Ranks):
-    """A search endpoint's."""
-
-    name: ClassVar = "http_ranks"
-
-
-KINDS: dict[str, Callable[..., Ranks]] = {
-    "bm25": Bm25Ranks,
-    "dense": DenseRanks,
-    "fusion": FusionRanks,
-    "run": RunRanks,
-    "http": HttpRanks,
-}

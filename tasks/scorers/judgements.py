@@ -19,7 +19,7 @@ COLUMNS = ("judgements", "unread", "first_unread")
 
 @dataclass
 class Judgements:
-    """Judgements of a judge, those of them that could not be read or had after all attempts, and the first of these."""
+    """How many judgements were asked for, how many failed after all attempts, and the first failure's text."""
 
     asked: int = 0
     unread: int = 0
@@ -28,7 +28,7 @@ class Judgements:
     def ask(
         self, requests: Sequence[Request], attempts: int, parse: Callable[[Completion], T | None]
     ) -> Generator[list[Request], list[Completion], list[T | None]]:
-        """Ask all, and those again that `parse` refuses with a Drop: per request what was read, or None."""
+        """Send all requests; retry those whose answer `parse` refuses with a Drop. Per request a verdict, or None."""
         latest: dict[int, Completion] = {}
 
         def read(place: int, completion: Completion) -> T | None:
@@ -43,13 +43,13 @@ class Judgements:
                 self.add(1, 0, "")
         return verdicts
 
-    def add(self, asked: int, unread: int, first: str) -> None:
+    def add(self, count: int, unread: int, first: str) -> None:
         if unread and not self.unread:
             self.first = first
-        self.asked, self.unread = self.asked + asked, self.unread + unread
+        self.asked, self.unread = self.asked + count, self.unread + unread
 
     def columns(self) -> dict[str, Any]:
-        """As a row keeps them."""
+        """The columns that a row stores."""
         first = " ".join(self.first.split())
         if len(first) > LONGEST:
             first = f"{first[: LONGEST // 2]} ... {first[-LONGEST // 2 :]}"
@@ -70,9 +70,7 @@ def judgements_of(store: Store, manifest: Manifest) -> Judgements:
 
 
 def note_unread(store: Store, manifest: Manifest) -> str:
-    """What to say of a stage's unread judgements; empty where there are none. Raises SynthmillError where a judge was
-    asked and nothing could be read.
-    """
+    """A note on a stage's unread judgements; empty where all were read. Raises SynthmillError where none was."""
     total = judgements_of(store, manifest)
     if total.asked and total.unread == total.asked:
         raise SynthmillError(f"{total}; choose another model as the judge, or another scorer")

@@ -6,25 +6,28 @@ likeness to a reference x repetition penalty. The paper's relevance is Contrieve
 normalised embedder it is a cosine, clamped at 0, so rewards of different embedders do not compare.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 from pydantic import Field
 
 from schemas.rows import Dropped
 from tasks.frames import FrameStage
+from tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
 from tasks.texts.words import tokens_of
 from tasks.vectors.embeddings import embed, embedder_name
 
+Form = Literal["auto", "open-ended", "constrained"]
 LONGEST = 5.12  # the paper's 512 tokens / 100
 CUT_AT = ("\n\n\n\n", "\n\n--", "\n\n____", "\nUser:", "\nHuman:", "\nAssistant:")
 
 
 def response_of(text: str) -> str:
-    """What counts of an answer: everything before a run of blank lines, a rule, or an invented next turn."""
-    return text[: min((at for mark in CUT_AT if (at := text.find(mark)) >= 0), default=len(text))]
+    """The part of an answer that counts: all before a run of blank lines, a rule, or an invented next turn."""
+    return text[: min((place for mark in CUT_AT if (place := text.find(mark)) >= 0), default=len(text))]
 
 
 def length_incentive(tokens: list[str]) -> float:
@@ -58,16 +61,16 @@ def r3(
     """
     responses = [[response_of(text) for text in texts] for texts in answers]
     vectors = embed(embedder, [*anchors, *(text for texts in responses for text in texts)], store)
-    rewards, at = [], len(anchors)
+    rewards, start = [], len(anchors)
     for n, texts in enumerate(responses):
-        relevance = (vectors[at : at + len(texts)] @ vectors[n]).clip(min=0)
-        at += len(texts)
-        mine = []
-        for text, alike in zip(texts, relevance.tolist(), strict=True):
+        relevances = (vectors[start : start + len(texts)] @ vectors[n]).clip(min=0)
+        start += len(texts)
+        pool_rewards = []
+        for text, relevance in zip(texts, relevances.tolist(), strict=True):
             tokens = tokens_of(text)
-            size = likeness(alike, highest) if constrained[n] else length_incentive(tokens) * alike
-            mine.append(size * repetition_penalty(tokens))
-        rewards.append(mine)
+            size = likeness(relevance, highest) if constrained[n] else length_incentive(tokens) * relevance
+            pool_rewards.append(size * repetition_penalty(tokens))
+        rewards.append(pool_rewards)
     return rewards
 
 
@@ -92,3 +95,48 @@ class R3(FrameStage):
         texts = [[answer["text"] for answer in answers] for answers in frame["answers"].to_list()]
         rewards = r3(frame["prompt"].to_list(), texts, [False] * len(texts), self.embedder, store)
         return frame.with_columns(pl.Series("rewards", rewards, dtype=pl.List(pl.Float64))), []
+
+
+class R3Scores(FrameScorer):
+    """R3 as one of a pool's scores: length x relevance x variety (open-ended), or likeness to the reference x variety
+    (constrained).
+
+    auto: constrained where a prompt has a reference. `constrained` scores no prompt without.
+    """
+
+    name: ClassVar = "r3_scores"
+    version: ClassVar = "1"
+    embeds: ClassVar = True
+
+    form: Form = "auto"
+    embedder: str = "minilm"
+    embedder_identity: str = Field("", description="filled in from `embedder`: the model's own name and fingerprint")
+
+    @classmethod
+    def with_embedder(cls, embedder: str, **fields: Any) -> "R3Scores":
+        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
+        return cls(embedder=embedder, embedder_identity=embedder_name(embedder), **fields)
+
+    def score(self, pools: Sequence[Pool], store: Path) -> Iterable[Sequence[Any]]:
+        constrained = [self.form != "open-ended" and bool(pool["reference"]) for pool in pools]
+        anchors = [pool["reference" if bound else "prompt"] for pool, bound in zip(pools, constrained, strict=True)]
+        texts = [[answer["text"] for answer in pool["answers"]] for pool in pools]
+        rewards = r3(anchors, texts, constrained, self.embedder, store)
+        if self.form == "constrained":
+            return [
+                values if bound else [math.nan] * len(values)
+                for values, bound in zip(rewards, constrained, strict=True)
+            ]
+        return rewards
+
+
+class R3Settings(ScorerSettings):
+    """A reward from length, relevance and repetition, with no reward model."""
+
+    kind: Literal["r3"] = "r3"
+    form: Form = Field(
+        "auto", description="relevance to the prompt, or likeness to the reference; auto: where there is one"
+    )
+
+    def stage(self, context: ScoringContext) -> R3Scores:
+        return R3Scores.with_embedder(context.embedder, label=self.label, form=self.form)

@@ -17,8 +17,7 @@ from pydantic import Field
 
 from schemas.errors import InputError, MissingExtra
 from schemas.hashing import content_hash, file_fingerprint
-from schemas.scorer_settings import ScorerSettings
-from tasks.scorers.functions import FrameScorer, Pool
+from tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
 
 TOKENS_PER_BATCH = 16_384
 HANDLE = "llvmlite.binding.ffi"
@@ -41,17 +40,6 @@ class RewardModelScores(FrameScorer):
     max_length: int = 4096
     weights: dict[str, float] | None = None
 
-    @classmethod
-    def of(cls, settings: ScorerSettings) -> "RewardModelScores":
-        """From settings; raises InputError when there is no such folder, MissingExtra without vLLM."""
-        if settings.backend == "vllm" and importlib.util.find_spec("vllm") is None:
-            raise MissingExtra(
-                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu], or backend: transformers"
-            )
-        names = {"model", "revision", "backend", "trust_remote_code", "max_length", "weights"}
-        known = identity(settings.model, settings.revision)
-        return cls(label=settings.label, identity_of_model=known, **settings.model_dump(include=names))
-
     def score(self, pools: Sequence[Pool], store: Path) -> Iterable[Sequence[Any]]:
         settings = (self.model, self.revision, self.trust_remote_code)
         tokenizer, labels, classify, longest = open_model(*settings, self.backend, self.max_length)
@@ -60,6 +48,36 @@ class RewardModelScores(FrameScorer):
         outputs = iter(classify(tokens))
         for pool in pools:
             yield [sum(w * x for w, x in zip(weigh, next(outputs), strict=True)) for _ in pool["answers"]]
+
+
+class RewardModelSettings(ScorerSettings):
+    """A reward model: a sequence classifier."""
+
+    short_forms: ClassVar = ("rm:MODEL",)
+
+    kind: Literal["reward-model"] = "reward-model"
+    model: str = Field(description="a Hub id or a folder, a sequence classifier")
+    revision: str | None = Field(None, description="the Hub revision")
+    backend: Literal["transformers", "vllm"] = Field("transformers", description="what runs it")
+    trust_remote_code: bool = Field(False, description="run the model's own code, as ArmoRM needs")
+    max_length: int = Field(4096, ge=8, description="tokens; of longer ones the beginning is left out")
+    weights: dict[str, float] | None = Field(None, description="with several outputs: label -> weight")
+
+    @classmethod
+    def from_spec(cls, spec: str) -> dict[str, Any] | None:
+        kind, _, model = spec.partition(":")
+        return {"model": model} if kind in ("rm", "reward-model") and model else None
+
+    def stage(self, context: ScoringContext) -> RewardModelScores:
+        """Raises InputError when there is no such folder, MissingExtra without vLLM."""
+        if self.backend == "vllm" and importlib.util.find_spec("vllm") is None:
+            raise MissingExtra(
+                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu], or backend: transformers"
+            )
+        identity_of_model = identity(self.model, self.revision)
+        return RewardModelScores(
+            label=self.label, identity_of_model=identity_of_model, **self.model_dump(exclude={"kind", "name"})
+        )
 
 
 def identity(model: str, revision: str | None) -> str:
@@ -82,12 +100,12 @@ def tokens_of(tokenizer: Any, pool: Pool, answer: str) -> Tokens:
     """A conversation of a prompt and one answer, as the model was trained to read it."""
     messages = [{"role": "system", "content": pool["system"]}] if pool["system"] else []
     messages += [{"role": "user", "content": pool["prompt"]}, {"role": "assistant", "content": answer}]
-    found: Tokens = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
-    return found
+    tokens: Tokens = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    return tokens
 
 
 def weights_of(labels: Sequence[str], weights: Mapping[str, float] | None, name: str) -> list[float]:
-    """A weight per output. Raises InputError where the outputs and the weights do not go together."""
+    """A weight per output. Raises InputError where the weights do not fit the outputs."""
     if len(labels) == 1 and not weights:
         return [1.0]
     if not weights:
@@ -107,18 +125,22 @@ def open_model(
     from transformers import AutoConfig, AutoTokenizer
 
     path = str(Path(model).expanduser()) if Path(model).expanduser().is_dir() else model
-    given = {"revision": revision, "trust_remote_code": trust, "local_files_only": path != model or Path(path).is_dir()}
+    options = {
+        "revision": revision,
+        "trust_remote_code": trust,
+        "local_files_only": path != model or Path(path).is_dir(),
+    }
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **given)
-        config = AutoConfig.from_pretrained(path, **given)
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        config = AutoConfig.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the reward model {model}: {' '.join(str(error).split())[:300]}") from error
     if not tokenizer.chat_template:
         raise InputError(f"the reward model {model} has no chat template; expected one that reads conversations")
     longest = min(max_length, getattr(config, "max_position_embeddings", max_length))
     if backend == "vllm":
-        return tokenizer, labels_of(config), with_vllm(path, revision, trust, longest), longest
-    labels, classify = with_transformers(path, given, config, tokenizer)
+        return tokenizer, labels_of(config), load_vllm(path, revision, trust, longest), longest
+    labels, classify = load_transformers(path, options, config, tokenizer)
     return tokenizer, labels, classify, longest
 
 
@@ -126,8 +148,8 @@ def labels_of(config: Any) -> list[str]:
     return [str(config.id2label[n]) for n in sorted(config.id2label)][: config.num_labels]
 
 
-def with_transformers(path: str, given: Mapping[str, Any], config: Any, tokenizer: Any) -> tuple[list[str], Classify]:
-    """(labels, tokens -> outputs); on a GPU in bfloat16 where there is one. Batches are of like lengths."""
+def load_transformers(path: str, options: Mapping[str, Any], config: Any, tokenizer: Any) -> tuple[list[str], Classify]:
+    """(labels, tokens -> outputs); in bfloat16 on a GPU where there is one. Batches hold texts of similar length."""
     import torch
     from transformers import AutoModelForSequenceClassification
     from transformers.utils.logging import disable_progress_bar
@@ -136,16 +158,16 @@ def with_transformers(path: str, given: Mapping[str, Any], config: Any, tokenize
     on_gpu = torch.cuda.is_available()
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=torch.bfloat16 if on_gpu else torch.float32, **given
+            path, dtype=torch.bfloat16 if on_gpu else torch.float32, **options
         )
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load the reward model {path}: {' '.join(str(error).split())[:300]}") from error
     model = model.eval().to("cuda" if on_gpu else "cpu")
-    pad = config.pad_token_id  # the last token that is none of these is read: without one, texts go one by one
+    pad = config.pad_token_id  # the model reads the last token that is no padding; without one, texts go one by one
     own = []
 
     def classify(tokens: list[Tokens]) -> list[list[float]]:
-        found: list[list[float]] = [[] for _ in tokens]
+        outputs: list[list[float]] = [[] for _ in tokens]
         for batch in batches(tokens, alike=pad is None or pad == tokenizer.eos_token_id):
             longest = max(len(tokens[n]) for n in batch)
             ids = torch.full((len(batch), longest), pad or 0)
@@ -154,20 +176,20 @@ def with_transformers(path: str, given: Mapping[str, Any], config: Any, tokenize
                 ids[row, : len(tokens[n])] = torch.tensor(tokens[n])
                 mask[row, : len(tokens[n])] = 1
             with torch.inference_mode():
-                said = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
-            score = getattr(said, "score", None)
-            values = score.reshape(len(batch), -1) if score is not None else said.logits
+                output = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+            score = getattr(output, "score", None)
+            values = score.reshape(len(batch), -1) if score is not None else output.logits
             for row, n in enumerate(batch):
-                found[n] = values[row].float().tolist()
-        return found
+                outputs[n] = values[row].float().tolist()
+        return outputs
 
-    if len(labels_of(config)) > 1 or given["trust_remote_code"]:
+    if len(labels_of(config)) > 1 or options["trust_remote_code"]:
         own = classify([tokenizer.encode("a")])[0]
     return ["score"] if len(own) == 1 else labels_of(config), classify
 
 
 def batches(tokens: Sequence[Tokens], *, alike: bool = False) -> Iterable[list[int]]:
-    """Numbers of texts of like lengths, so many tokens at a time; `alike`: of equal lengths, which need no padding."""
+    """Numbers of texts of similar length, batch by batch. `alike`: of equal length, so that they need no padding."""
     batch: list[int] = []
     for n in sorted(range(len(tokens)), key=lambda n: len(tokens[n])):
         differs = alike and batch and len(tokens[n]) != len(tokens[batch[0]])
@@ -181,9 +203,10 @@ def batches(tokens: Sequence[Tokens], *, alike: bool = False) -> Iterable[list[i
 
 @contextmanager
 def llvmlite_hidden() -> Iterator[None]:
-    """Take numba's handle of LLVM out of the list of modules meanwhile. vLLM 0.32's CPU build, when a model starts in
-    this process, asks every object of every module that is loaded for its `__dict__` and takes that for a dict
-    (triton_utils/dispatcher.py); llvmlite 0.47's handle answers to any name with a function.
+    """Hide numba's handle of LLVM from sys.modules while a model starts.
+
+    vLLM 0.32's CPU build reads `__dict__` of every object in every loaded module and expects a dict
+    (triton_utils/dispatcher.py). llvmlite 0.47's handle returns a function for any name.
     """
     handle = sys.modules.pop(HANDLE, None)
     try:
@@ -193,7 +216,7 @@ def llvmlite_hidden() -> Iterator[None]:
             sys.modules[HANDLE] = handle
 
 
-def with_vllm(path: str, revision: str | None, trust: bool, longest: int) -> Classify:
+def load_vllm(path: str, revision: str | None, trust: bool, longest: int) -> Classify:
     """vLLM's pooling runner, in this process; raw outputs, without its sigmoid."""
     for name, value in {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -225,9 +248,9 @@ def with_vllm(path: str, revision: str | None, trust: bool, longest: int) -> Cla
         raise InputError(f"vLLM cannot load the reward model {path}: {' '.join(str(error).split())[:300]}") from error
 
     def classify(tokens: list[Tokens]) -> list[list[float]]:
-        prompts: Any = [{"prompt_token_ids": one} for one in tokens]
+        prompts: Any = [{"prompt_token_ids": token_ids} for token_ids in tokens]
         raw = PoolingParams(use_activation=False)
-        said = model.encode(prompts, pooling_params=raw, pooling_task="classify", use_tqdm=False)
-        return [one.outputs.data.float().reshape(-1).tolist() for one in said]
+        replies = model.encode(prompts, pooling_params=raw, pooling_task="classify", use_tqdm=False)
+        return [reply.outputs.data.float().reshape(-1).tolist() for reply in replies]
 
     return classify

@@ -28,32 +28,32 @@ def parse_score(text: str, lowest: int = LOWEST, highest: int = HIGHEST) -> tupl
     *before, verdict = TAG.split(text)
     feedback = (" ".join(before) if before else text).strip()
     verdict = re.sub(r"[*_`]", "", verdict)  # bold
-    found = TAGGED.match(verdict[:VERDICT]) if before else AT_THE_END.search(verdict[-VERDICT:])
-    if not found:
+    match = TAGGED.match(verdict[:VERDICT]) if before else AT_THE_END.search(verdict[-VERDICT:])
+    if not match:
         raise Drop(f"no_score: it had no score; end with [RESULT] and a whole number from {lowest} to {highest}")
-    score, of, rest = found["score"], found["of"], found["rest"]
-    other = any(map(str.isnumeric, rest)) or OTHER.match(rest)  # 4.5, 3-4, 3 or 4, 3½, 3rd, 3 %: not one number
+    score, of, rest = match["score"], match["of"], match["rest"]
+    inexact = any(map(str.isnumeric, rest)) or OTHER.match(rest)  # 4.5, 3-4, 3 or 4, 3½, 3rd, 3 %: not one number
     if (
-        other
+        inexact
         or (of and int(of) != highest)
         or not re.fullmatch("0|[1-9][0-9]?", score)
         or not lowest <= int(score) <= highest
     ):
-        said = found.group().strip()[:40]
-        raise Drop(f"bad_score: its score was {said!r}; give one whole number from {lowest} to {highest}")
+        quoted = match.group().strip()[:40]
+        raise Drop(f"bad_score: its score was {quoted!r}; give one whole number from {lowest} to {highest}")
     return feedback, int(score)
 
 
-def judgement_of(said: Completion, lowest: int = LOWEST, highest: int = HIGHEST) -> tuple[str, int] | None:
+def judgement_of(completion: Completion, lowest: int = LOWEST, highest: int = HIGHEST) -> tuple[str, int] | None:
     """(feedback, score); None where the judge could not be asked. Raises Drop for a judgement without a score."""
-    if said.error:
+    if completion.error:
         return None
-    if said.finish_reason == "length" and not TAG.search(said.text):
+    if completion.finish_reason == "length" and not TAG.search(completion.text):
         raise Drop("no_score: it was cut, because it was too long; be shorter")
-    return parse_score(said.text, lowest, highest)
+    return parse_score(completion.text, lowest, highest)
 
 
 def present_mean(scores: Sequence[float | None]) -> float | None:
     """The mean of what is there; None where nothing is."""
-    there = [score for score in scores if score is not None]
-    return mean(there) if there else None
+    present = [score for score in scores if score is not None]
+    return mean(present) if present else None

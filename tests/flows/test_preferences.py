@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from flows.methods.preferences import plan as plan_preferences
+from flows.methods.preferences.settings import PreferencesSettings, SelfRipSettings
 from flows.methods.self_rip import plan as plan_self_rip
 from schemas.errors import InputError
-from schemas.preference_settings import PreferencesSettings, SelfRipSettings
 from schemas.settings import read_settings
 from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl

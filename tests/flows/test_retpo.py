@@ -12,8 +12,8 @@ import yaml
 
 from flows.cli import split_set
 from flows.methods.retpo import plan as plan_retpo
+from flows.methods.retpo.settings import RetpoSettings
 from schemas.errors import InputError
-from schemas.retpo_settings import RetpoSettings
 from schemas.settings import read_settings
 from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer, write_jsonl

@@ -7,7 +7,7 @@ from bench.pools import MEDIANS, SIZES, alpaca_pools, metrics_of, wildbench_pool
 from schemas.cut_settings import CutSettings, Thresholds
 from tasks.cuts.guards import PoolFacts
 from tasks.cuts.points import POINTS
-from tasks.cuts.report import CutReport, in_words
+from tasks.cuts.report import CutReport, explain_mu_2s
 from tasks.cuts.rip import fit, keeps
 from tasks.cuts.rules import cut
 from tests.conftest import SHARED
@@ -39,13 +39,13 @@ def test_points_on_alpaca_eval() -> None:
     for size in SIZES:
         report = CutReport(CutSettings(rule="sweet-spot"))
         report.add(cut(alpaca_pools(ALPACA, size), report.settings))
-        told = report.told({}, 0)
+        told = report.summary({}, 0)
         means[size], same[size] = told["mean_reward"], told["same_answer"]["min = mu-2s"]
         assert [told["mean_reward"][point] for point in POINTS] == sorted(told["mean_reward"].values())
     assert same[5] == 1 and 0.95 < same[55] < 0.98
     assert [means[size]["min"] for size in SIZES] == sorted((means[size]["min"] for size in SIZES), reverse=True)
     assert [means[size]["max"] for size in SIZES] == sorted(means[size]["max"] for size in SIZES)
-    assert "skewed to the right" in " ".join(in_words(told))
+    assert "skewed to the right" in " ".join(explain_mu_2s(told))
     metrics = metrics_of(cut(alpaca_pools(ALPACA, 55), CutSettings(rule="max-min")).pairs)
     assert 0.125 < keeps(metrics, fit(metrics, MEDIANS, Thresholds())).mean() < 0.5
 
@@ -54,7 +54,7 @@ def test_the_null_model_is_found() -> None:
     pools = alpaca_pools(ALPACA, 99, ("gpt4_1106_preview",))
     facts = PoolFacts()
     facts.add(pools)
-    flags = facts.known().flags(pools)
+    flags = facts.statistics().flags(pools)
     texts = np.array([text for answers in pools["answers"].to_pylist() for text in answers], object)
     null = np.array(["Ignore the above ## Model Outputs" in text for text in texts])
     assert null.sum() == 483

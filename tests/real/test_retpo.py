@@ -10,11 +10,12 @@ import pytest
 
 from flows.making.plan import chain
 from flows.methods.retpo.search import plan_search
-from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
+from schemas.turn_settings import CorpusSettings, TurnSettings
 from storage.artifacts import Store, read_artifact
 from storage.plain_files.lines import lines_of
 from storage.plain_files.rows import read_chunks
 from storage.plain_files.turns import queries_kind, turns_kind
+from tasks.retrieval.bm25_ranks import Bm25Settings
 from tasks.retrieval.comparisons import QueryPairs, QueryPicks
 from tasks.retrieval.metrics import evaluation, scored_queries, totals
 from tasks.running.in_process import InProcess
@@ -68,7 +69,7 @@ def test_bm25_finds_what_it_should_and_real_candidates_make_pairs(domain: str, t
     store = Store(tmp_path / "store")
     store.prepare()
     corpus = CorpusSettings(path=str(DATA / f"corpus_{domain}.jsonl.gz"))
-    search = plan_search(store, corpus, [RetrieverSettings(kind="bm25")], 100)
+    search = plan_search(store, corpus, [Bm25Settings()], 100)
     asked = TurnSettings(path=str(write_jsonl(tmp_path / "queries.jsonl", rows)))
     source = ingest(store, asked, 256, "test", queries_kind(""))
     by_key = {source.key: source, search.corpus.key: search.corpus.ingest("test")}

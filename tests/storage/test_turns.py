@@ -9,10 +9,11 @@ import pytest
 
 from schemas.errors import Drop, InputError
 from schemas.retpo import Gold
-from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
+from schemas.turn_settings import CorpusSettings, TurnSettings
 from storage.plain_files.lines import Line
 from storage.plain_files.rows import read_chunks
 from storage.plain_files.turns import PASSAGES, queries_kind, read_qrels, turn_of, turns_kind
+from tasks.retrieval.retrievers import RetrieverSettings
 from tests.conftest import write_jsonl
 
 SOURCE = TurnSettings(path="x.jsonl")
@@ -247,6 +248,12 @@ def test_passages_from_json_tsv_and_jsonl(tmp_path: Path) -> None:
         list(read_chunks(CorpusSettings(path=str(tmp_path / "c.jsonl")), 10, PASSAGES))
 
 
+WORDS = {"k1": 1.2, "b": 0.75, "stopwords": "en", "stemmer": "english"}
+MODEL = {"model": "minilm", "query_prompt": "", "passage_prompt": "", "index": "auto"}
+OTHER_KINDS = {"name": "", **WORDS, **MODEL, "rrf_k": 60, "ties": "rank", "url": "", "api_key_env": ""}
+"""A record of a retriever, from before kinds had fields of their own."""
+
+
 @pytest.mark.parametrize(
     ("spec", "fields"),
     [
@@ -256,6 +263,7 @@ def test_passages_from_json_tsv_and_jsonl(tmp_path: Path) -> None:
         ("dense:owner/name", {"kind": "dense", "model": "owner/name"}),
         ({"spec": "fusion", "name": "both", "rrf_k": 10}, {"kind": "fusion", "label": "both", "rrf_k": 10}),
         ("run:x.trec", {"kind": "run", "path": "x.trec"}),
+        ({**OTHER_KINDS, "kind": "run", "path": "x.trec"}, {"kind": "run", "path": "x.trec", "ties": "rank"}),
         ("http://127.0.0.1:9/search", {"kind": "http", "url": "http://127.0.0.1:9/search"}),
     ],
 )

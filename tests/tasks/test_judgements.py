@@ -10,21 +10,17 @@ from schemas.errors import Drop, SynthmillError
 from schemas.multifaceted import JudgedRow
 from schemas.pools import JudgedPool, PolicyAnswer, ScoredPool
 from schemas.rows import to_arrow
-from schemas.scorer_settings import HELPFUL
 from storage.artifacts import Store, seal_part, write_manifest
 from tasks.engines.chat_server import token_logprobs
 from tasks.generators.multifaceted.bench import Judged
 from tasks.running.stages import columns_of
+from tasks.scorers.direct import HELPFUL, DirectScores
+from tasks.scorers.expected import ExpectedScores, expected_digit
 from tasks.scorers.judgements import Judgements, judgements_of, note_unread
-from tasks.scorers.judges import (
-    DirectScores,
-    ExpectedScores,
-    Judge,
-    PairwiseScores,
-    TournamentScores,
-    chances_of,
-    expected_digit,
-)
+from tasks.scorers.judges import Judge
+from tasks.scorers.labels import chances_of
+from tasks.scorers.pairwise import PairwiseScores
+from tasks.scorers.tournament import TournamentScores
 from tasks.scorers.verdicts import parse_score
 from tests.tasks.test_judging import ROW
 
@@ -64,7 +60,7 @@ def test_every_judge_counts_what_could_not_be_read(stage: Judge, count: int) -> 
     assert (lost.judgements, lost.unread, lost.first_unread) == (count, count, "context_overflow: too long")
     digit = "3" if isinstance(stage, DirectScores | ExpectedScores) else "B"
     read = judged(
-        stage, Completion(text=digit if stage.asked_with()[0].endswith(("digit", "compare")) else f"[RESULT] {digit}")
+        stage, Completion(text=digit if stage.prompt().endswith(("digit", "compare")) else f"[RESULT] {digit}")
     )
     assert (read.judgements, read.unread, read.first_unread) == (count, 0, "")
     assert None not in read.scores[-1].values

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from schemas.cut_settings import PRESETS, CutSettings, Rule, Thresholds
-from tasks.cuts.guards import FLAGS, Known, PoolFacts, counted
+from tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics, count_flags
 from tasks.cuts.points import POINTS, Pools, seven_points
-from tasks.cuts.report import CutReport, in_words, lines
-from tasks.cuts.rip import fit, keeps, within
+from tasks.cuts.report import CutReport, explain_mu_2s, report_lines
+from tasks.cuts.rip import fit, keeps, limits_met
 from tasks.cuts.rules import REASONS, Cut, cut, lengths_of, reason_counts
 
 QUANTILES: dict[str, float | None] = {"rejected_reward": 0.5, "rejected_length": 0.5, "gap": 0.5}
@@ -117,7 +117,7 @@ def test_points_move_with_a_permutation(rewards: list[float], draw: Any) -> None
 def test_21_pairings_and_how_many_are_one_answer() -> None:
     report = CutReport(CutSettings(rule="sweet-spot"))
     report.add(cut(pools([0.0] * 9 + [10.0], [4.0, 6.0, 4.0, 6.0, 5.0]), report.settings))
-    told = report.told({}, 2)
+    told = report.summary({}, 2)
     assert len(told["same_answer"]) == len(list(itertools.combinations(POINTS, 2))) == 21
     assert told["same_answer"]["min = mu-2s"] == 1
     assert told["same_answer"]["min = mu"] == 0.5
@@ -186,8 +186,8 @@ def test_answers_that_a_filter_broke_off_are_in_no_pair(settings: CutSettings) -
     assert made.broken_off == 5 and "finish_reasons" not in made.pairs.column_names
     report = CutReport(settings)
     report.add(made)
-    told = report.told({}, made.pairs.num_rows)
-    assert "  5 answers were broken off by a content filter and are in no pair" in list(lines(told))
+    told = report.summary({}, made.pairs.num_rows)
+    assert "  5 answers were broken off by a content filter and are in no pair" in list(report_lines(told))
     whole = table.set_column(3, "finish_reasons", pa.array([["stop"] * len(one) for one in ends]))
     assert cut(whole, settings).pairs.equals(cut(pools(*rewards), settings).pairs)
 
@@ -273,7 +273,7 @@ def test_extreme_rewards(rewards: list[float]) -> None:
     assert one("max-min", rewards) == [(int(np.argmax(rewards)), int(np.argmin(rewards)))]
     report = CutReport(CutSettings(rule="max-min"))
     report.add(cut(pools(rewards), report.settings))
-    assert list(lines(report.told({}, 1)))
+    assert list(report_lines(report.summary({}, 1)))
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 8, 13])
@@ -342,7 +342,7 @@ def test_stricter_quantiles_never_add_a_prompt(rows: Any, one_: Any, other: Any)
     assert not (strict & ~loose).any()
     assert keeps(values, fit(values, dict(zip(QUANTILES, (0, 0, 1), strict=True)), Thresholds())).all()
     half = fit(values, QUANTILES, Thresholds())
-    assert all(kept.mean() >= 0.5 for kept in within(values, half).values())
+    assert all(kept.mean() >= 0.5 for kept in limits_met(values, half).values())
 
 
 def test_independent_metrics_keep_an_eighth() -> None:
@@ -387,21 +387,21 @@ def test_the_report_says_it_in_words() -> None:
     made = cut(table, report.settings)
     report.add(made)
     report.keep(made.pairs)
-    told = report.told({"bad_json": 2}, made.pairs.num_rows)
-    said = " ".join(in_words(told))
+    told = report.summary({"bad_json": 2}, made.pairs.num_rows)
+    said = " ".join(explain_mu_2s(told))
     assert told["same_answer"]["min = mu-2s"] > 0.9 and told["mean_skewness"] > 1
     assert "skewed to the right" in said and "max-min in all but name" in said
-    shown = "\n".join(lines(told))
+    shown = "\n".join(report_lines(told))
     assert "2 bad_json" in shown and "300 pairs, 300 kept" in shown
     assert sum(told["histogram"]["all"]) == 6000 and sum(told["histogram"]["chosen"]) == 300
     normal = CutReport(CutSettings(rule="sweet-spot"))
     normal.add(cut(pools(*draw.normal(size=(300, 200)).tolist()), normal.settings))
-    assert not [line for line in in_words(normal.told({}, 300)) if "skewed" in line]
+    assert not [line for line in explain_mu_2s(normal.summary({}, 300)) if "skewed" in line]
     empty = CutReport(CutSettings(rule="rip"))
-    assert "0 prompts" in "\n".join(lines(empty.told({}, 0)))
+    assert "0 prompts" in "\n".join(report_lines(empty.summary({}, 0)))
 
 
-def guarded(rows: list[tuple[str, list[str], list[float]]]) -> tuple[pa.Table, Known]:
+def guarded(rows: list[tuple[str, list[str], list[float]]]) -> tuple[pa.Table, PoolStatistics]:
     table = pa.table(
         {
             "prompt_id": pa.array([f"p{n}" for n in range(len(rows))]),
@@ -412,7 +412,7 @@ def guarded(rows: list[tuple[str, list[str], list[float]]]) -> tuple[pa.Table, K
     )
     facts = PoolFacts()
     facts.add(table)
-    return table, facts.known()
+    return table, facts.statistics()
 
 
 def test_flags() -> None:
@@ -443,7 +443,7 @@ def test_flags() -> None:
     usable = ~np.logical_or.reduce([flags[flag] for flag in FLAGS])
     made = cut(table, CutSettings(rule="max-min"), usable)
     assert {pair[1:] for pair in pairs(made)} == {(0, 5)}  # places in the prompt's own list
-    assert counted(flags)["constant"] == 12
+    assert count_flags(flags)["constant"] == 12
     assert reason_counts(cut(table, CutSettings(rule="max-min"), np.zeros(36, bool)).reasons) == {"all_flagged": 6}
 
 
@@ -470,7 +470,7 @@ def test_what_length_earns_is_taken_away() -> None:
         rows.append((f"p{n}", texts, (merit + 0.01 * lengths + n).tolist()))
     table, known = guarded(rows)
     assert known.slope.per_character == pytest.approx(0.01, abs=0.0005) and known.slope.explained > 0.4
-    adjusted = known.adjusted(table).reshape(200, 8)
+    adjusted = known.adjust_rewards(table).reshape(200, 8)
     lengths = np.array([[len(text) for text in texts] for _, texts, _ in rows])
     within_pool = adjusted - adjusted.mean(axis=1, keepdims=True)
     assert np.corrcoef(within_pool.ravel(), (lengths - lengths.mean(axis=1, keepdims=True)).ravel())[
@@ -478,12 +478,12 @@ def test_what_length_earns_is_taken_away() -> None:
     ] == pytest.approx(0, abs=0.01)
     assert adjusted.mean(axis=1) == pytest.approx(np.array([np.mean(row[2]) for row in rows]))
     flat, same = guarded([("p", ["a", "a"], [1.0, 2.0])])
-    assert same.adjusted(flat).tolist() == [1, 2]
+    assert same.adjust_rewards(flat).tolist() == [1, 2]
 
 
 def test_signs_are_kept_in_files(tmp_path: Any) -> None:
     table, known = guarded([(f"p{n}", ["the same long answer everywhere"], [1.0]) for n in range(5)])
     known.save(tmp_path)
-    again = Known.load(tmp_path)
+    again = PoolStatistics.load(tmp_path)
     assert again.slope == known.slope
     assert again.flags(table)["constant"].all()

@@ -21,10 +21,10 @@ from tasks.retrieval.comparisons import (
     QueryPairs,
     QueryPicks,
     QueryPools,
-    admissible,
+    admissible_pairs,
     agreement,
-    picked,
-    undominated,
+    pick_best,
+    undominated_pairs,
 )
 from tasks.retrieval.metrics import (
     ANY,
@@ -84,11 +84,11 @@ def frame(*rows: WithRankings) -> pl.DataFrame:
     ],
 )
 def test_picks(ranks: list[int], picks: list[int]) -> None:
-    assert picked([[rank] for rank in ranks], 5, 30) == picks
+    assert pick_best([[rank] for rank in ranks], 5, 30) == picks
 
 
 def test_ties_go_to_the_query_that_finds_the_other_gold_passages_too() -> None:
-    assert picked([[1, 101], [2, 1], [1, 101], [3, 1]], 3, 30) == [1, 3, 0]
+    assert pick_best([[1, 101], [2, 1], [1, 101], [3, 1]], 3, 30) == [1, 3, 0]
 
 
 @pytest.mark.parametrize(
@@ -103,16 +103,16 @@ def test_ties_go_to_the_query_that_finds_the_other_gold_passages_too() -> None:
     ],
 )
 def test_admissible_pairs(ranks: list[int], pairs: list[tuple[int, int]]) -> None:
-    assert admissible(ranks, 30) == pairs
+    assert admissible_pairs(ranks, 30) == pairs
 
 
 @given(RANKS, st.integers(1, 8), st.integers(1, 100))
 def test_what_always_holds_of_picks_and_pairs(ranks: list[int], most: int, threshold: int) -> None:
-    chosen = picked([[rank] for rank in ranks], 5, threshold)
+    chosen = pick_best([[rank] for rank in ranks], 5, threshold)
     assert len(chosen) == 1 or all(ranks[place] <= threshold for place in chosen)
     stage = QueryPairs(per_turn=most, threshold=threshold)
     made, dropped = stage.apply(frame(ranked(ranks)), Path())
-    assert made.height == min(most, len(admissible(ranks, threshold)))
+    assert made.height == min(most, len(admissible_pairs(ranks, threshold)))
     assert (made.height == 0) == (len(dropped) == 1)
     seen = {frozenset(pair) for pair in made.select("chosen", "rejected").iter_rows()}
     assert len(seen) == made.height
@@ -149,9 +149,9 @@ def test_turns_that_make_no_rows_are_dropped_with_a_reason() -> None:
 
 
 def test_pareto_pairs_and_agreement() -> None:
-    assert undominated([[1, 2, 3], [5, 4, 6]], 30) == [(0, 2), (1, 2)]
-    assert undominated([[1, 2], [31, 40]], 30) == []  # one retriever ranks it too low
-    assert undominated([[4, 4], [2, 2]], 30) == []  # nothing is better
+    assert undominated_pairs([[1, 2, 3], [5, 4, 6]], 30) == [(0, 2), (1, 2)]
+    assert undominated_pairs([[1, 2], [31, 40]], 30) == []  # one retriever ranks it too low
+    assert undominated_pairs([[4, 4], [2, 2]], 30) == []  # nothing is better
     assert agreement((0, 1), [[1, 2], [7, 7], [9, 8]]) == 0
     assert agreement((0, 1), []) is None
     made, _ = ParetoPairs().apply(frame(ranked([1, 2, 3], [5, 4, 6])), Path())

@@ -19,17 +19,20 @@ from flows.making.plan import chain
 from flows.methods.retpo.dataset import check_found
 from flows.methods.retpo.search import plan_search
 from schemas.errors import EngineError, EngineRefused, InputError
-from schemas.retpo_settings import CorpusSettings, RetrieverSettings, TurnSettings
+from schemas.turn_settings import CorpusSettings, TurnSettings
 from storage.artifacts import Store, read_artifact
 from storage.plain_files.turns import queries_kind
 from tasks import posting
 from tasks.cores import threads
-from tasks.retrieval import retrievers
+from tasks.retrieval import http_ranks
 from tasks.retrieval.bm25 import Bm25, Hits, Words, build_bm25
 from tasks.retrieval.comparisons import MinedNegatives
-from tasks.retrieval.dense import Dense, build_dense, in_order, kind_of, top_by_product
+from tasks.retrieval.dense import Dense, build_dense, in_order, resolve_kind, top_by_product
+from tasks.retrieval.fusion_ranks import fuse_hits
+from tasks.retrieval.http_ranks import HttpSearch
 from tasks.retrieval.metrics import scored_queries
-from tasks.retrieval.retrievers import HttpSearch, fused, read_run, run_names
+from tasks.retrieval.retrievers import RetrieverSettings
+from tasks.retrieval.run_ranks import read_run, run_names
 from tasks.running.in_process import InProcess
 from tasks.running.stages import ingest, run_stage
 from tests.conftest import write_jsonl
@@ -132,17 +135,18 @@ def test_equal_scores_and_missing_hits_of_a_dense_index() -> None:
     hits = in_order(places, scores, 6)
     assert hits.places.tolist() == [[9, 3, 5, -1, -1, -1]]
     assert hits.scores[0, 3:].tolist() == [0, 0, 0]
-    assert (kind_of("auto", 10), kind_of("auto", 10_000_000), kind_of("hnsw", 10)) == ("flat", "ivf", "hnsw")
+    kinds = [resolve_kind(kind, passages) for kind, passages in (("auto", 10), ("auto", 10_000_000), ("hnsw", 10))]
+    assert kinds == ["flat", "ivf", "hnsw"]
 
 
 def test_fusion_by_hand() -> None:
     one = Hits(np.array([[1, 2, 3]], np.int32), np.ones((1, 3), np.float32))
     other = Hits(np.array([[3, 4, -1]], np.int32), np.ones((1, 3), np.float32))
-    hits = fused([one, other], 60)
+    hits = fuse_hits([one, other], 60)
     assert hits.places.tolist() == [[3, 1, 2]]  # 2 and 4 are equal: the corpus decides
     assert hits.scores[0] == pytest.approx([1 / 63 + 1 / 61, 1 / 61, 1 / 62])
     empty = Hits(np.full((1, 3), -1, np.int32), np.zeros((1, 3), np.float32))
-    assert fused([empty, empty], 60).places.tolist() == [[-1, -1, -1]]
+    assert fuse_hits([empty, empty], 60).places.tolist() == [[-1, -1, -1]]
 
 
 @pytest.fixture
@@ -284,7 +288,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 
 def test_what_an_endpoint_may_say(monkeypatch: pytest.MonkeyPatch) -> None:
     def said(*hits: Any) -> Any:
-        return retrievers.read_results("url", json.dumps({"results": [list(hits)]}).encode(), 1, 3)
+        return http_ranks.read_results("url", json.dumps({"results": [list(hits)]}).encode(), 1, 3)
 
     one = {"id": "a", "score": 1}
     assert said(one, {"id": 7, "score": 3}, {"id": "a", "score": 2}) == [[("7", 3.0), ("a", 2.0)]]
@@ -292,7 +296,7 @@ def test_what_an_endpoint_may_say(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(EngineRefused, match="another form"):
             said(one, bad)
     with pytest.raises(EngineRefused, match="another form"):
-        retrievers.read_results("url", b"[" * 100_000, 1, 3)
+        http_ranks.read_results("url", b"[" * 100_000, 1, 3)
 
     settings = RetrieverSettings.model_validate({"spec": "http://127.0.0.1:9/x", "api_key_env": "SEARCH_KEY"})
     for value in ("", "schlüssel", "a\nb"):
@@ -310,7 +314,7 @@ def test_an_endpoint_that_never_ends_is_given_up(endpoint: Endpoint, monkeypatch
     monkeypatch.setattr(Handler, "do_POST", drip)
     url = f"http://127.0.0.1:{endpoint.server_port}/search"
     with pytest.raises(EngineError, match=r"no whole answer within|ReadTimeout"):
-        HttpSearch(RetrieverSettings.model_validate(url), Path(), "").ask(["river"], 5)
+        HttpSearch(url, "", Path(), "").ask(["river"], 5)
 
 
 def drip(handler: Handler) -> None:
@@ -362,4 +366,4 @@ def test_a_search_endpoint(searched: Searched, endpoint: Endpoint) -> None:
         searched.ranks({"spec": url, "name": "other"})
     endpoint.answer, endpoint.fails = None, 99
     with pytest.raises(EngineError, match="cannot be searched"):
-        HttpSearch(RetrieverSettings.model_validate(url), searched.store.root, "").ask(["river"], 5)
+        HttpSearch(url, "", searched.store.root, "").ask(["river"], 5)

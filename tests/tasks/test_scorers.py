@@ -10,37 +10,41 @@ from typing import Any
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import tasks.scorers
+from flows.commands.look import settings_of
+from flows.commands.options_files import score
+from flows.methods.preferences.settings import PreferencesSettings
 from schemas.calls import Completion
 from schemas.errors import Drop, EngineError, EngineRefused, InputError
 from schemas.pools import PolicyAnswer, Question, Score, ScoredPool, Shots
 from schemas.rows import arrow_schema
-from schemas.scorer_settings import HELPFUL, HELPSTEER2, ScorerSettings
 from storage.artifacts import Store
-from tasks import posting
+from tasks import posting, prompts
 from tasks.cuts.agreement import Agreement, rank_correlation
 from tasks.generators.answers import PoolAnswers
 from tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets, parse_prompt
-from tasks.scorers.functions import HttpScores, PythonScores, R3Scores, WeightedScores
+from tasks.scorers.direct import HELPFUL, DirectScores
+from tasks.scorers.expected import ExpectedScores, ExpectedSettings
 from tasks.scorers.judgements import Judgements
-from tasks.scorers.judges import (
-    DirectScores,
-    ExpectedScores,
-    PairwiseScores,
-    TournamentScores,
-    chances_of,
-    one_token,
-    verdict_of,
-)
-from tasks.scorers.of_settings import scorer_stage
-from tasks.scorers.r3 import likeness, r3
-from tasks.scorers.reward_models import RewardModelScores, batches, weights_of
+from tasks.scorers.labels import chances_of, one_token
+from tasks.scorers.matches import verdict_of
+from tasks.scorers.pairwise import PairwiseScores
+from tasks.scorers.python_function import PythonScores
+from tasks.scorers.r3 import R3Scores, likeness, r3
+from tasks.scorers.reward_models import RewardModelScores, RewardModelSettings, batches, weights_of
+from tasks.scorers.scoring import ScorerSettings, ScoringContext
+from tasks.scorers.scoring_endpoint import HttpScores
+from tasks.scorers.tournament import TournamentScores
+from tasks.scorers.weighted import HELPSTEER2, WeightedScores, WeightedSettings
 from tasks.texts.rouge import find_too_alike, rouge_words
 from tests.tiny import tiny_reward_model
 
+CONTEXT = ScoringContext("minilm")
 POOLS = pl.DataFrame(arrow_schema(ScoredPool).empty_table()).schema
 
 
@@ -124,7 +128,7 @@ def test_a_judge_from_0_to_10_is_averaged() -> None:
 
 
 def test_a_rubric_from_1_to_5() -> None:
-    stage = scorer_stage(ScorerSettings.model_validate({"spec": "rubric", "evaluations": 2}), "minilm", 0)
+    stage = ScorerSettings.model_validate({"spec": "rubric", "evaluations": 2}).stage(CONTEXT)
     assert isinstance(stage, DirectScores) and stage.rubric == HELPFUL
 
     def reply(request: Any) -> Completion:
@@ -136,7 +140,7 @@ def test_a_rubric_from_1_to_5() -> None:
 
 
 def test_the_expected_digit() -> None:
-    stage = scorer_stage(ScorerSettings(kind="expected"), "minilm", 0)
+    stage = ExpectedSettings().stage(CONTEXT)
     assert isinstance(stage, ExpectedScores)
     assert stage.sampling.temperature == 0 and stage.sampling.logprobs == 20
     alternatives = {"8": math.log(0.5), " 9": math.log(0.2), "9": math.log(0.1), "x": math.log(0.2)}
@@ -167,7 +171,7 @@ def test_chances() -> None:
     assert (found["7"], found["5"]) == pytest.approx((0.75, 0.25))
     late = [["\n", -0.1, {}], [" B", math.log(0.75), {" B": math.log(0.75), "A": math.log(0.25)}]]
     assert chances_of(said(" B", late), "AB") == pytest.approx({"A": 0.25, "B": 0.75})
-    assert one_token(DirectScores(label="x").sampling).max_tokens < 10
+    assert one_token(0).max_tokens < 10
 
 
 def first_is_longer(request: Any) -> bool:
@@ -222,7 +226,7 @@ def test_a_tournament(count: int) -> None:
     for row_id in ("a", "b", "c"):
         row = pool(*texts, row_id=row_id)
         if count == 1:
-            assert values(stage.scored(row, [0.0], Judgements())) == [0.0]
+            assert values(stage.with_score(row, [0.0], Judgements())) == [0.0]
             continue
         made, counts = drive(stage, row, lambda r: said("A" if first_is_longer(r) else "B"))
         rounds = values(made)
@@ -261,7 +265,7 @@ def test_weights_over_scores(store: Store) -> None:
     kept, _ = stage.apply(frame(pool("x", "y", "z", scores=scores)), store.root)
     found = kept["scores"][0][-1]["values"]
     assert found == [pytest.approx(0 + 0.8 + 2 * 0.45 + 3 * 0.55 - 4 * 0.4), pytest.approx(2.05), None]
-    assert ScorerSettings.model_validate("helpsteer2").weights == HELPSTEER2
+    assert ScorerSettings.model_validate("helpsteer2") == WeightedSettings(name="helpsteer2", weights=HELPSTEER2)
     with pytest.raises(InputError, match="needs the scores"):
         stage.apply(frame(pool("x")), store.root)
 
@@ -347,21 +351,21 @@ def scored_by(stage: RewardModelScores, row: ScoredPool, store: Store) -> list[f
 def test_a_reward_model(tmp_path: Path, store: Store) -> None:
     folder = tiny_reward_model(tmp_path / "one", 1)
     texts = ["the river", "light " * 30, "seven birds draw circles"]
-    stage = RewardModelScores.of(ScorerSettings(kind="reward-model", model=str(folder), max_length=256))
+    stage = RewardModelSettings(model=str(folder), max_length=256).stage(CONTEXT)
     together = scored_by(stage, pool(*texts), store)
     alone = [scored_by(stage, pool(text), store)[0] for text in texts]
     assert together == pytest.approx(alone, abs=1e-4) and len(set(together)) == 3  # padding changes nothing
     assert str(folder) not in json.dumps(stage.model_dump()) and stage.identity_of_model.startswith("one@")
     several = tiny_reward_model(tmp_path / "five", 5)
-    one = ScorerSettings(kind="reward-model", model=str(several), weights={"LABEL_0": 1.0}, max_length=256)
+    one = RewardModelSettings(model=str(several), weights={"LABEL_0": 1.0}, max_length=256)
     two = one.model_copy(update={"weights": {"LABEL_0": 2.0, "LABEL_3": 0.0}})
-    single, double = (scored_by(RewardModelScores.of(given_), pool(*texts), store) for given_ in (one, two))
+    single, double = (scored_by(given_.stage(CONTEXT), pool(*texts), store) for given_ in (one, two))
     assert double == pytest.approx([2 * value for value in single], abs=1e-5)
-    bare = RewardModelScores.of(ScorerSettings(kind="reward-model", model=str(several), max_length=256))
+    bare = RewardModelSettings(model=str(several), max_length=256).stage(CONTEXT)
     with pytest.raises(InputError, match=r"has 5 outputs .* expected weights"):
         scored_by(bare, pool(*texts), store)
     with pytest.raises(InputError, match="there is no reward model"):
-        RewardModelScores.of(ScorerSettings(kind="reward-model", model="/nowhere"))
+        RewardModelSettings(model="/nowhere").stage(CONTEXT)
 
 
 def test_weights_and_batches() -> None:
@@ -375,7 +379,7 @@ def test_weights_and_batches() -> None:
 
 
 def test_scorer_settings() -> None:
-    assert ScorerSettings.model_validate("rm:owner/model").model == "owner/model"
+    assert ScorerSettings.model_validate("rm:owner/model") == RewardModelSettings(model="owner/model")
     assert ScorerSettings.model_validate("http://127.0.0.1:9/x").kind == "http"
     assert ScorerSettings.model_validate({"spec": "judge", "evaluations": 3, "name": "j"}).label == "j"
     assert ScorerSettings.model_validate("python:mine.py:f").label == "f"
@@ -392,6 +396,101 @@ def test_scorer_settings() -> None:
             ScorerSettings.model_validate(given_)
 
 
+def test_records_of_before_kinds_had_fields_of_their_own_are_read() -> None:
+    record = {
+        "kind": "judge",
+        "name": "",
+        "form": "auto",
+        "role": "judge",
+        "evaluations": 3,
+        "attempts": 3,
+        "max_tokens": 512,
+        "temperature": 1.0,
+        "rubric": None,
+        "opponents": 0,
+        "model": "",
+        "revision": None,
+        "backend": "transformers",
+        "trust_remote_code": False,
+        "max_length": 4096,
+        "weights": None,
+        "function": "",
+        "url": "",
+        "api_key_env": "",
+    }
+    settings = ScorerSettings.model_validate(record)
+    assert settings == ScorerSettings.model_validate({"spec": "judge", "evaluations": 3})
+    assert settings.model_dump(exclude_defaults=True) == {"kind": "judge", "evaluations": 3}
+    with pytest.raises(ValidationError, match="form means nothing to judge; it belongs to r3"):
+        ScorerSettings.model_validate({**record, "form": "constrained"})
+
+
+NEW_JUDGE = '''
+"""A judge of courtesy."""
+
+from typing import ClassVar, Literal
+
+from schemas.calls import Sampling
+from tasks.scorers.judgements import Judgements
+from tasks.scorers.judges import Judge, JudgeSettings
+from tasks.scorers.verdicts import parse_score
+
+
+class CourtesyScores(Judge):
+    name: ClassVar = "courtesy_scores"
+    version: ClassVar = "1"
+    roles: ClassVar = ("judge",)
+    prompts: ClassVar = {"courtesy": ("answer", "strict")}
+
+    strict: bool = False
+
+    def steps(self, row):
+        requests = [self.request(row, answer=answer.text, strict=self.strict) for answer in row.answers]
+        judgements = Judgements()
+        verdicts = yield from judgements.ask(requests, self.attempts, lambda completion: parse_score(completion.text))
+        values = [verdict[1] if verdict else None for verdict in verdicts]
+        return self.with_score(row, values, judgements)
+
+
+class CourtesySettings(JudgeSettings):
+    kind: Literal["courtesy"] = "courtesy"
+    strict: bool = False
+
+    def stage(self, context):
+        sampling = Sampling(seed=context.seed)
+        return CourtesyScores(**self.shared_fields(context), strict=self.strict, sampling=sampling)
+'''
+
+
+def test_a_new_judge_is_one_file_and_one_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "courtesy.py").write_text(NEW_JUDGE)
+    (tmp_path / "courtesy.jinja").write_text(
+        "{% block user %}How polite{% if strict %}, strictly{% endif %}: {{ answer }}{% endblock %}"
+    )
+    monkeypatch.setattr(tasks.scorers, "__path__", [*tasks.scorers.__path__, str(tmp_path)])
+    monkeypatch.setattr(prompts, "FOLDER", tmp_path)
+    scorers: Any = ["r3", "courtesy", {"spec": "courtesy", "name": "manners", "strict": True}]
+    settings = PreferencesSettings.model_validate({"source": "x.jsonl", "scorers": scorers, "reward": "manners"})
+    assert [scorer.label for scorer in settings.scorers] == ["r3", "courtesy", "manners"]
+    assert settings.judges == ("judge", "judge")
+    assert PreferencesSettings.model_validate_json(settings.model_dump_json()) == settings
+    stage = settings.scorers[2].stage(CONTEXT)
+    texts: list[str] = []
+
+    def reply(request: Any) -> Completion:
+        texts.append(shown(request))
+        return said("Polite. [RESULT] 4")
+
+    made, _ = drive(stage, pool("Thank you."), reply)
+    assert texts == ["How polite, strictly: Thank you."] and values(made) == [4.0]
+    assert stage.identity({"judge": "engine"})["prompts"] == {"courtesy": prompts.load("courtesy").hash}
+    assert "courtesy" in CliRunner().invoke(score, ["--help"]).output
+    meanings = {name: meaning for name, _, meaning in settings_of(PreferencesSettings)}
+    assert "courtesy" in meanings["scorers.kind"] and meanings["scorers.strict"] == "courtesy: "
+    with pytest.raises(ValidationError, match="strict means nothing to r3; it belongs to courtesy"):
+        ScorerSettings.model_validate({"spec": "r3", "strict": True})
+
+
 def test_how_scorers_agree() -> None:
     assert rank_correlation([1, 2, 3], [10, 20, 21]) == pytest.approx(1)
     assert rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
@@ -401,7 +500,7 @@ def test_how_scorers_agree() -> None:
     agreement = Agreement()
     for other in ([1, 2, 3], [3, 2, 1], [1, 1, 1]):
         agreement.add([{"scorer": "a", "values": [1, 2, 3]}, {"scorer": "b", "values": other}])
-    [row] = agreement.told()
+    [row] = agreement.summary()
     assert row["spearman"] == pytest.approx(0) and (row["pools"], row["without_order"]) == (2, 1)
 
 

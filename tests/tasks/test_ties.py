@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 
 from flows.methods.retpo.dataset import note_own, note_ties
 from schemas.errors import InputError
-from schemas.retpo_settings import CorpusSettings, RetrieverSettings
+from schemas.turn_settings import CorpusSettings
 from storage.plain_files.turns import is_beir
 from tasks.retrieval.bm25 import Hits
+from tasks.retrieval.bm25_ranks import Bm25Settings
 from tasks.retrieval.comparisons import MinedNegatives
 from tasks.retrieval.indexes import own_passages
 from tasks.retrieval.metrics import measures
-from tasks.retrieval.ranks import Ranks, without
-from tasks.retrieval.retrievers import read_run
+from tasks.retrieval.ranks import without_places
+from tasks.retrieval.retrievers import RetrieverSettings
+from tasks.retrieval.run_ranks import read_run
 from tests.conftest import write_jsonl
 from tests.tasks.test_retrieval import Searched
 
@@ -94,13 +96,13 @@ def test_a_setting_orders_the_ties_of_a_run_and_is_part_of_the_key_only_where_it
     assert look.ranks(by_rank, rows=rows) == [[1]]
     assert look.ranks(trec_eval, rows=rows) == [[2]]
     given_ = [RetrieverSettings.model_validate(one) for one in (by_rank, trec_eval)]
-    assert note_ties([*given_, RetrieverSettings(kind="bm25")]) == [
+    assert note_ties([*given_, Bm25Settings()]) == [
         "run: equal scores stand in the order of its rank column (ties: rank)",
         "run: equal scores stand as trec_eval has them, ids from z to a (ties: trec_eval)",
     ]
-    plain = Ranks.of(given_[0], {}, passages="p", depth=5).identity({})["settings"]
+    plain = given_[0].ranks({}, passages="p", depth=5).identity({})["settings"]
     assert "ignore_identical_ids" not in plain and "ties" not in plain["retriever"]  # as stored ranks have it
-    changed = Ranks.of(given_[1], {}, passages="p", depth=5, ignore_identical_ids=True).identity({})["settings"]
+    changed = given_[1].ranks({}, passages="p", depth=5, ignore_identical_ids=True).identity({})["settings"]
     assert changed["ignore_identical_ids"] and changed["retriever"]["ties"] == "trec_eval"
     with pytest.raises(ValueError, match="ties means nothing to bm25"):
         RetrieverSettings.model_validate({"spec": "bm25", "ties": "trec_eval"})
@@ -138,7 +140,7 @@ def test_a_querys_own_passage_is_left_out_of_its_ranks_as_beir_has_it(tmp_path: 
 
 def test_one_hit_is_left_out_and_the_last_one_where_it_is_none() -> None:
     hits = Hits(np.array([[4, 7, 2], [4, 7, 2], [4, -1, -1]]), np.array([[3.0, 2, 1], [3, 2, 1], [3, 0, 0]]))
-    left = without(hits, np.array([7, 5, -1]))
+    left = without_places(hits, np.array([7, 5, -1]))
     assert left.places.tolist() == [[4, 2], [4, 7], [4, -1]]
     assert left.scores.tolist() == [[3, 1], [3, 2], [3, 0]]
 

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 from flows.making.cleaning import clean, open_checked_store
 from flows.making.plan import Plan, Source, chain, file_source
 from flows.methods.preferences.dataset import preferences_dataset
+from flows.methods.preferences.settings import PoolSettings, PreferencesSettings, QuestionSettings
 from schemas.errors import InputError
-from schemas.preference_settings import PoolSettings, PreferencesSettings, QuestionSettings
 from schemas.settings import EngineSettings
 from storage.artifacts import Store
 from storage.plain_files.pools import ColumnNames, PoolFile, read_pools
 from storage.plain_files.rows import QUESTIONS
-from tasks.cuts.pair_limits import fixed_limits, in_own_unit
+from tasks.cuts.pair_limits import fixed_limits, with_unit_of_limits
 from tasks.cuts.pool_pairs import PoolPairs, PoolSigns, Preferences
 from tasks.dedup.contamination import CleanPairs
 from tasks.dedup.duplicates import UniquePairs
@@ -25,7 +25,7 @@ from tasks.engines.engine import engine_name, resolve
 from tasks.generators.answers import PoolAnswers
 from tasks.generators.pool_source import POOLS, ingest_pools, pools_key
 from tasks.running.job import Planned, Stage
-from tasks.scorers.of_settings import scorer_stage
+from tasks.scorers.scoring import ScoringContext
 from tasks.texts.tokens import tokenizer_identity
 
 UNUSED = ("system_column", "reference_column", "max_prompt_chars")
@@ -68,10 +68,9 @@ def plan(settings: PreferencesSettings) -> Plan:
 
 def resolved(settings: PoolSettings, store: Store) -> dict[str, EngineSettings]:
     """The engine of every role that these settings ask."""
-    judges = [scorer.role for scorer in settings.scorers if scorer.judges]
     roles = {
         role: resolve(settings.engine(role), store)
-        for role in dict.fromkeys((*settings.asks, *settings.policies, *judges))
+        for role in dict.fromkeys((*settings.asks, *settings.policies, *settings.judges))
     }
     check_policies(settings.policies, roles)
     return roles
@@ -101,13 +100,14 @@ def in_own_units(settings: Settings) -> Settings:
     """With rules that count lengths as their stored limits do. Raises InputError for limits or tokenizers that are not
     there.
     """
-    return settings.model_copy(update={"cuts": tuple(map(in_own_unit, settings.cuts))})
+    return settings.model_copy(update={"cuts": tuple(map(with_unit_of_limits, settings.cuts))})
 
 
 def plan_tail(flow: str, store: Store, settings: PoolSettings, roles: Roles, key: str, *first: Stage) -> Tail:
     """Answers, if any are to be asked for; a stage per scorer; pairs by every rule; duplicates; limits."""
     many = settings.answers.count * max(1, len(settings.policies))
-    scorers = [scorer_stage(one, settings.embedder, settings.seed, many) for one in settings.scorers]
+    context = ScoringContext(settings.embedder, settings.seed, many)
+    scorers = [scorer.stage(context) for scorer in settings.scorers]
     scored = chain(roles, key, *first, *scorers)
     pools = scored[-1] if scored else None
     pools_key_ = pools.key if pools else key
@@ -142,7 +142,7 @@ def given_pools(store: Store, settings: PreferencesSettings) -> Source:
     reading: QuestionSettings = settings.source
     wanted: dict[str, Any] = {}
     for scorer in settings.scorers:
-        wanted |= dict.fromkeys(scorer.weights or () if scorer.kind == "weighted" else ())
+        wanted |= dict.fromkeys(scorer.reads)
     labels = {scorer.label for scorer in settings.scorers}
     if settings.chosen_reward not in labels | {"reward"}:
         wanted[settings.chosen_reward] = None

@@ -10,21 +10,21 @@ import orjson
 import polars as pl
 
 from flows.methods.preferences.rows import pair_rows, pool_rows, prompt_rows
+from flows.methods.preferences.settings import PoolSettings
 from flows.pages.templates import Made, render, two_places
 from schemas.artifacts import Manifest
 from schemas.cut_settings import LIMITS, CutSettings, Thresholds
 from schemas.endings import ending_of
-from schemas.preference_settings import PoolSettings
 from storage.artifacts import Store
 from storage.published.folder import Dataset, Figure, Table
 from storage.published.row_streams import RowStream
 from storage.published.rows import PAIR, stream_of
 from tasks.cuts.agreement import Agreement
-from tasks.cuts.guards import counted
+from tasks.cuts.guards import count_flags
 from tasks.cuts.pair_limits import fixed_limits
 from tasks.cuts.pool_pairs import PoolPairs, quantiles_of
-from tasks.cuts.report import CutReport, lines
-from tasks.cuts.rip import within
+from tasks.cuts.report import CutReport, report_lines
+from tasks.cuts.rip import limits_met
 from tasks.cuts.rules import cut
 from tasks.scorers.judgements import note_unread
 
@@ -53,7 +53,7 @@ def preferences_dataset(store: Store, made: Made, settings: PoolSettings, scored
     told = figures(store, pools, pairs.frame(numbers_in(pairs)), settings, cutting)
     told["unread"] = [note for manifest in made.values() if (note := note_unread(store, manifest))]
     files["report.json"] = orjson.dumps(told, option=orjson.OPT_INDENT_2)
-    reports = ["\n".join(lines(one, whole=n == 0)) for n, one in enumerate(told["cuts"])]
+    reports = ["\n".join(report_lines(one, complete=n == 0)) for n, one in enumerate(told["cuts"])]
     rules = len(settings.cuts)
     return Dataset(
         "Preference pairs from pools",
@@ -69,7 +69,7 @@ def preferences_dataset(store: Store, made: Made, settings: PoolSettings, scored
 
 def figures_of(report: Mapping[str, Any]) -> list[Figure]:
     """What each rule did, how scorers agree, what is missing and flagged."""
-    figures = [Figure.lines(cut["rule"], lines(cut, whole=n == 0)) for n, cut in enumerate(report["cuts"])]
+    figures = [Figure.lines(cut["rule"], report_lines(cut, complete=n == 0)) for n, cut in enumerate(report["cuts"])]
     if report["agreement"]:
         rows = [
             (row["one"], row["other"], two_places(row["spearman"]), two_places(row["error"]), f"{row['pools']:,}")
@@ -97,8 +97,8 @@ def figures(
     for frame in stream_of(store, pools).batches():
         if not frame.height:
             continue
-        table, usable, flags = cutting.prepared(frame, store.root)
-        flagged.update(counted(flags))
+        table, usable, flags = cutting.prepare(frame, store.root)
+        flagged.update(count_flags(flags))
         for report in reports:
             report.add(cut(table, report.settings, usable))
         for answers, rewards, scores in zip(
@@ -120,13 +120,13 @@ def figures(
         report.keep(mine.filter(pl.col("within")).to_arrow())
         limits = limits_of(mine, one, settings.chosen_reward) if one.rule == "rip" else None
         if limits:
-            outside = within({name: mine[at].to_numpy() for name, at in METRICS.items()}, limits)
+            outside = limits_met({name: mine[at].to_numpy() for name, at in METRICS.items()}, limits)
             report.leaves_out = {name: int((~good).sum()) for name, good in outside.items()}
-        told.append(report.told({}, mine.height, limits))
+        told.append(report.summary({}, mine.height, limits))
     return {
         "reward": settings.chosen_reward,
         "cuts": told,
-        "agreement": agreement.told(),
+        "agreement": agreement.summary(),
         "missing": {name: {"answers": answers, "missing": missing} for name, (answers, missing) in scored.items()},
         "flags": dict(flagged),
         "cut_short": cut_short,

@@ -7,7 +7,7 @@ from flows.making.cleaning import clean, open_checked_store
 from flows.making.plan import Plan, chain, file_source
 from flows.methods.retpo.dataset import retpo_dataset
 from flows.methods.retpo.search import plan_search
-from schemas.retpo_settings import RetpoSettings
+from flows.methods.retpo.settings import RetpoSettings
 from storage.plain_files.turns import is_beir, turns_kind
 from tasks.dedup.contamination import CleanTurns
 from tasks.dedup.duplicates import UniqueTurns

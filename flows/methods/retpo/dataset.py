@@ -8,14 +8,15 @@ from typing import Any
 import polars as pl
 
 from flows.methods.retpo.rows import answer_rows, pair_rows, pick_rows, triplet_rows
+from flows.methods.retpo.settings import RetpoSettings
 from flows.pages.templates import Made, render
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
-from schemas.retpo_settings import RetpoSettings, RetrieverSettings
 from storage.artifacts import Store
 from storage.published.folder import Dataset, Figure, Table
 from storage.published.provenance import public_engine, strip_private
 from storage.published.rows import stream_of
+from tasks.retrieval.http_ranks import HttpRetrieverSettings
 from tasks.retrieval.indexes import own_passages
 from tasks.retrieval.metrics import (
     MEASURES,
@@ -27,9 +28,10 @@ from tasks.retrieval.metrics import (
     totals,
     turn_types,
 )
-from tasks.retrieval.retrievers import read_run, run_names
+from tasks.retrieval.retrievers import RetrieverSettings
+from tasks.retrieval.run_ranks import RunSettings, read_run, run_names
 
-CHECKED = ("run", "http")  # retrievers that may know other names than the corpus and the turns
+CHECKED = (RunSettings, HttpRetrieverSettings)  # retrievers that may know other names than the corpus and the turns
 FOLDER = Path(__file__).parent
 FORM, SHOWN = ("retriever", "form", "queries"), ("MRR", "nDCG@3", "R@10", "R@100")
 DISAGREEMENT = ("retriever", "and", "pairs", "the other way round", "another best query")
@@ -116,15 +118,15 @@ def check_found(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, 
     told = []
     for one in retrievers:
         mine = queries.filter(pl.col("retriever") == one.label).select("id", "number", "query", "rank").rows()
-        if one.kind == "run":
-            known = read_run(Path(one.path).expanduser())[0]
+        if isinstance(one, RunSettings):
+            known = read_run(one.file)[0]
             there = sum(any(name in known for name in run_names(*row[:3])) for row in mine)
             if not there:
                 expected = " or ".join(run_names(*mine[0][:3]))
                 raise InputError(f"{one.path} has none of the {len(mine)} queries; expected names such as {expected}")
             if there < len(mine):
                 told.append(f"{one.path} has {there:,} of {len(mine):,} queries; the others count as missed")
-        if one.kind == "http" and all(row[3] > depth for row in mine):
+        if isinstance(one, HttpRetrieverSettings) and all(row[3] > depth for row in mine):
             raise InputError(
                 f"{one.url} finds no gold passage for any query; expected passages called as in the corpus"
             )
@@ -147,7 +149,7 @@ def note_ties(retrievers: Sequence[RetrieverSettings]) -> list[str]:
     return [
         f"{one.label}: equal scores stand {order[one.ties]} (ties: {one.ties})"
         for one in retrievers
-        if one.kind == "run"
+        if isinstance(one, RunSettings)
     ]
 
 

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flows.making.plan import Source, chain, file_source
-from schemas.retpo_settings import CorpusSettings, RetrieverSettings
+from schemas.turn_settings import CorpusSettings
 from storage.artifacts import Store
 from storage.plain_files.turns import PASSAGES
-from tasks.retrieval.bm25 import Words
-from tasks.retrieval.indexes import Bm25Index, DenseIndex, GoldPlaces, PassageVectors
+from tasks.retrieval.indexes import GoldPlaces
 from tasks.retrieval.ranks import Ranks
+from tasks.retrieval.retrievers import RetrieverSettings
 from tasks.running.job import Planned
 
 PASSAGES_PER_PART = 2048
@@ -38,16 +38,10 @@ def plan_search(
     ranks = []
     for retriever in retrievers:
         keys: dict[str, str] = {}
-        for part in retriever.parts:
-            if part == "bm25":
-                Words(retriever.stopwords, retriever.stemmer)  # raises InputError now, not when the index is made
-                words = retriever.model_dump(include={"k1", "b", "stopwords", "stemmer"})
-                made = chain({}, source.key, Bm25Index(**words))
-            else:
-                vectors = PassageVectors.with_embedder(retriever.model, retriever.passage_prompt)
-                made = chain({}, source.key, vectors, DenseIndex(kind=retriever.index))
-            stages.update((step.key, step) for step in made)
-            keys[made[-1].stage.name] = made[-1].key
+        for indexing in retriever.indexing():
+            steps = chain({}, source.key, *indexing)
+            stages.update((step.key, step) for step in steps)
+            keys[steps[-1].stage.name] = steps[-1].key
         fields = {"passages": source.key, "depth": depth, "ignore_identical_ids": ignore_identical_ids}
-        ranks.append(Ranks.of(retriever, keys, **fields))
+        ranks.append(retriever.ranks(keys, **fields))
     return Search(source, list(stages.values()), GoldPlaces(passages=source.key), ranks)

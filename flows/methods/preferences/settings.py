@@ -2,20 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from schemas.cut_settings import CutSettings
 from schemas.dedup_settings import PublishSettings
-from schemas.scorer_settings import ScorerSettings
-from schemas.settings import (
-    EMBEDDED,
-    AnswerSettings,
-    EngineSettings,
-    SourceSettings,
-    StageSampling,
-)
+from schemas.settings import EMBEDDED, AnswerSettings, EngineSettings, SourceSettings, StageSampling
+from tasks.scorers.r3 import R3Settings
+from tasks.scorers.scoring import ScorerSettings
 
 Flag = Literal["constant", "near_constant", "addresses_judge", "copies_prompt"]
 
@@ -53,8 +48,8 @@ class PoolSettings(PublishSettings):
         ("student",), description="the roles that answer; empty: the source's rows bring `answers`"
     )
     answers: PoolAnswerSettings = PoolAnswerSettings()
-    scorers: tuple[ScorerSettings, ...] = Field(
-        (ScorerSettings(kind="r3"),), description="each adds a score; several live side by side"
+    scorers: SerializeAsAny[tuple[ScorerSettings, ...]] = Field(
+        (R3Settings(),), description="each adds a score; several live side by side"
     )
     reward: str = Field("", description="the score that pairs are cut by; default: the last scorer's")
     length_control: bool = Field(False, description="take from the reward what length earns within a pool")
@@ -68,22 +63,23 @@ class PoolSettings(PublishSettings):
 
     @field_validator("policies", "scorers", "cuts", "leave_out", mode="before")
     @classmethod
-    def one_or_more(cls, given: Any) -> Any:
-        return (given,) if isinstance(given, str | Mapping) else given
+    def one_or_more(cls, values: Any) -> Any:
+        return (values,) if isinstance(values, str | Mapping) else values
 
     @model_validator(mode="before")
     @classmethod
-    def given_rewards(cls, given: Any) -> Any:
+    def score_by_rewards(cls, settings: Any) -> Any:
         """Rows that bring answers bring rewards, too, unless scorers are named."""
-        if isinstance(given, Mapping) and "scorers" not in given and given.get("policies") in ([], ()):
-            return {**given, "scorers": ()}
-        return given
+        if isinstance(settings, Mapping) and "scorers" not in settings and settings.get("policies") in ([], ()):
+            return {**settings, "scorers": ()}
+        return settings
 
     @model_validator(mode="after")
-    def sound(self) -> "PoolSettings":
+    def check(self) -> Self:
+        labels = [scorer.label for scorer in self.scorers]
         for what, names in (
             ("policies", self.policies),
-            ("scorers", [scorer.label for scorer in self.scorers]),
+            ("scorers", labels),
             ("cuts", [cut.label for cut in self.cuts]),
         ):
             if doubled := {name for name in names if list(names).count(name) > 1}:
@@ -92,26 +88,27 @@ class PoolSettings(PublishSettings):
             raise ValueError(f"{bad[0]!r} is no name of a role; expected letters, digits, . _ -")
         if not self.cuts:
             raise ValueError("there is no cut; expected one at least, for instance rip")
-        roles = {"teacher", *self.asks, *self.policies, *(scorer.role for scorer in self.scorers if scorer.judges)}
+        roles = {"teacher", *self.asks, *self.policies, *self.judges}
         if unknown := sorted(self.engines.keys() - roles):
             raise ValueError(f"no role is called {', '.join(unknown)}; expected {', '.join(sorted(roles))}")
         if self.policies and not self.scorers:
             raise ValueError("there is no scorer; expected one at least, for instance r3")
-        if not self.policies and "reward" in {scorer.label for scorer in self.scorers}:
+        if not self.policies and "reward" in labels:
             raise ValueError("no scorer may be called reward where rows bring rewards (policies: []); give it a name")
-        known: set[str] = set()
-        for scorer in self.scorers:
-            if (
-                self.policies
-                and scorer.kind == "weighted"
-                and (missing := sorted((scorer.weights or {}).keys() - known))
-            ):
+        for place, scorer in enumerate(self.scorers if self.policies else ()):
+            if missing := sorted({*scorer.reads} - {*labels[:place]}):
                 raise ValueError(f"{scorer.label} weighs {', '.join(missing)}, which no scorer before it gives")
-            known.add(scorer.label)
-        if self.policies and self.reward and self.reward not in {scorer.label for scorer in self.scorers}:
-            there = ", ".join(scorer.label for scorer in self.scorers)
-            raise ValueError(f"the reward is {self.reward}, but no scorer is called so (there are {there}); set reward")
+        if self.policies and self.reward and self.reward not in labels:
+            choices = ", ".join(labels)
+            raise ValueError(
+                f"the reward is {self.reward}, but no scorer is called so (there are {choices}); set reward"
+            )
         return self
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The roles that scorers ask."""
+        return tuple(role for scorer in self.scorers for role in scorer.roles)
 
     @property
     def chosen_reward(self) -> str:
@@ -162,25 +159,26 @@ class SelfRipSettings(PoolSettings):
 
     @field_validator("against", mode="before")
     @classmethod
-    def some(cls, given: Any) -> Any:
-        return (given,) if isinstance(given, str | Mapping) else given
+    def sources(cls, values: Any) -> Any:
+        return (values,) if isinstance(values, str | Mapping) else values
 
     @model_validator(mode="before")
     @classmethod
-    def with_rip(cls, given: Any) -> Any:
+    def with_rip(cls, settings: Any) -> Any:
         """The rule that gives the method its name comes first."""
-        if not isinstance(given, Mapping) or not isinstance(given.get("thresholds"), str):
-            return given
-        cuts = given.get("cuts") or ()
+        if not isinstance(settings, Mapping) or not isinstance(settings.get("thresholds"), str):
+            return settings
+        cuts = settings.get("cuts") or ()
         if not isinstance(cuts, str | Mapping | list | tuple):
-            return given
+            return settings
         rules = [cuts] if isinstance(cuts, str | Mapping) else list(cuts)
-        if not any(isinstance(one, Mapping) and one.get("thresholds") == given["thresholds"] for one in rules):
-            rules.insert(0, {"rule": "rip", "thresholds": given["thresholds"]})
-        return {**given, "cuts": rules}
+        thresholds = settings["thresholds"]
+        if not any(isinstance(rule, Mapping) and rule.get("thresholds") == thresholds for rule in rules):
+            rules.insert(0, {"rule": "rip", "thresholds": thresholds})
+        return {**settings, "cuts": rules}
 
     @model_validator(mode="after")
-    def somebody(self) -> "SelfRipSettings":
+    def check_prompts(self) -> Self:
         if not self.policies:
             raise ValueError("there are no policies; new prompts have no answers yet")
         if self.prompts.fewest_words > self.prompts.most_words:

@@ -1,0 +1,53 @@
+"""A judge that names a digit: the score is the expected one. Source: docs/papers.md#expected-score."""
+
+from typing import ClassVar, Literal
+
+from schemas.calls import Completion
+from schemas.pools import JudgedPool, ScoredPool
+from tasks.recipe import Steps
+from tasks.scorers.judgements import Judgements
+from tasks.scorers.judges import Judge, JudgeSettings
+from tasks.scorers.labels import chances_of, one_token
+from tasks.scorers.scoring import ScoringContext
+
+DIGITS = "0123456789"
+
+
+class ExpectedScores(Judge):
+    """Each answer from 0 to 9: the expected digit under the probabilities of the judge's one token, from one call.
+
+    Where the engine gives no logprobs, the digit itself counts. An empty answer scores 0 without a call.
+    """
+
+    name: ClassVar = "expected_scores"
+    version: ClassVar = "2"
+    roles: ClassVar = ("judge",)
+    prompts: ClassVar = {"pools/digit": ("answer",)}
+
+    def requests_per_row(self) -> int:
+        return self.most_answers
+
+    def steps(self, row: ScoredPool) -> Steps[JudgedPool]:
+        written = [place for place, answer in enumerate(row.answers) if answer.text.strip()]
+        requests = [self.request(row, answer=row.answers[place].text) for place in written]
+        judgements = Judgements()
+        digits = yield from judgements.ask(requests, 1, expected_digit)
+        values: list[float | None] = [0.0] * len(row.answers)
+        for place, digit in zip(written, digits, strict=True):
+            values[place] = digit
+        return self.with_score(row, values, judgements)
+
+
+class ExpectedSettings(JudgeSettings):
+    """A judge's expected digit, 0 to 9, from one token."""
+
+    kind: Literal["expected"] = "expected"
+
+    def stage(self, context: ScoringContext) -> ExpectedScores:
+        return ExpectedScores(**self.shared_fields(context), sampling=one_token(context.seed))
+
+
+def expected_digit(completion: Completion) -> float | None:
+    """The mean digit under the judge's probabilities; None where it gave no digit."""
+    chances = chances_of(completion, DIGITS)
+    return sum(int(digit) * chance for digit, chance in chances.items()) if chances else None

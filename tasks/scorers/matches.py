@@ -1,0 +1,87 @@
+"""Judges that compare two answers, in both orders: by one letter, or by a verdict with reasons under a rubric.
+
+Sources: docs/papers.md#self-judge, #prometheus (relative form).
+"""
+
+from collections.abc import Generator, Sequence
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
+
+from schemas.calls import Completion, Request, Sampling
+from schemas.errors import Drop
+from schemas.multifaceted import Rubric
+from schemas.pools import ScoredPool
+from tasks.scorers.judgements import Judgements
+from tasks.scorers.judges import Attempts, Judge, JudgeSettings, MaxTokens, RubricOf
+from tasks.scorers.labels import FIRST, SECOND, chances_of, one_token
+from tasks.scorers.scoring import ScoringContext
+from tasks.scorers.verdicts import TAG
+
+
+class MatchJudge(Judge):
+    """Compares two answers: by one letter and its probability, or, with a rubric, by a verdict with reasons."""
+
+    prompts: ClassVar = {
+        "pools/compare": ("first", "second", "rubric"),
+        "pools/prefer": ("first", "second", "rubric"),
+    }
+
+    rubric: Rubric | None = None
+
+    def prompt(self) -> str:
+        return "pools/prefer" if self.rubric else "pools/compare"
+
+    def judge_matches(
+        self, row: ScoredPool, matches: Sequence[tuple[int, int]], judgements: Judgements
+    ) -> Generator[list[Request], list[Completion], list[float | None]]:
+        """Per match, the first answer's chance to win. Equal texts tie without a call."""
+        differing = [n for n, (i, j) in enumerate(matches) if row.answers[i].text != row.answers[j].text]
+        requests = [
+            self.request(row, first=row.answers[i].text, second=row.answers[j].text, rubric=self.rubric)
+            for n in differing
+            for i, j in (matches[n], matches[n][::-1])
+        ]
+        attempts, parse = (self.attempts, verdict_of) if self.rubric else (1, chance_of_first)
+        verdicts = yield from judgements.ask(requests, attempts, parse)
+        chances: list[float | None] = [0.5] * len(matches)
+        for n, forth, back in zip(differing, verdicts[::2], verdicts[1::2], strict=True):
+            chances[n] = None if forth is None or back is None else (forth + 1 - back) / 2
+        return chances
+
+
+class MatchSettings(JudgeSettings):
+    """The settings that all judges share which compare answers."""
+
+    attempts: Attempts = 3
+    max_tokens: MaxTokens = 512
+    rubric: RubricOf = None
+
+    @model_validator(mode="after")
+    def reasons_need_a_rubric(self) -> Self:
+        for name in () if self.rubric else ("attempts", "max_tokens"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect without a rubric: {self.kind} is judged by one letter then")
+        return self
+
+    def shared_fields(self, context: ScoringContext) -> dict[str, Any]:
+        reasoned = Sampling(temperature=1.0, top_p=1.0, max_tokens=self.max_tokens, seed=context.seed)
+        sampling = reasoned if self.rubric else one_token(context.seed)
+        fields = {"sampling": sampling, "attempts": self.attempts, "rubric": self.rubric}
+        return {**super().shared_fields(context), **fields}
+
+
+def chance_of_first(completion: Completion) -> float | None:
+    """The probability of A over B; None where the judge named neither."""
+    return chances_of(completion, FIRST + SECOND).get(FIRST)
+
+
+def verdict_of(completion: Completion) -> float | None:
+    """1 for A, 0 for B after the last [RESULT], None where the judge could not be asked. Raises Drop for neither."""
+    if completion.error:
+        return None
+    *before, verdict = TAG.split(completion.text)
+    letter = verdict.strip(" \n:*()[].\"'")
+    if not before or letter not in (FIRST, SECOND):
+        raise Drop("no_verdict: it named no better one; end with [RESULT] and the letter A or B, and nothing after it")
+    return float(letter == FIRST)

@@ -1,0 +1,59 @@
+"""A judge that compares answers pair by pair. Source: docs/papers.md#self-judge."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from schemas.pools import JudgedPool, ScoredPool
+from tasks.recipe import Steps
+from tasks.scorers.judgements import Judgements
+from tasks.scorers.matches import MatchJudge, MatchSettings
+from tasks.scorers.scoring import ScoringContext
+from tasks.scorers.verdicts import present_mean
+
+
+class PairwiseScores(MatchJudge):
+    """Each answer's mean chance to win against others, each match judged in both orders.
+
+    A match is worth the mean of both orders' probabilities for the answer (1 or 0 each where the engine gives no
+    logprobs), so two orders that contradict each other make a tie, 0.5 for both. opponents: each answer is compared
+    with so many that follow it in the pool, so it meets twice as many; 0: all. A match that lacks a judgement counts
+    for neither answer.
+    """
+
+    name: ClassVar = "pairwise_scores"
+    version: ClassVar = "2"
+    roles: ClassVar = ("judge",)
+
+    opponents: int = Field(0, ge=0)
+
+    def matches(self, count: int) -> list[tuple[int, int]]:
+        """Pairs of places: all of them, or each answer with those that follow it in a ring."""
+        if not self.opponents or 2 * self.opponents >= count - 1:
+            return [(first, second) for first in range(count) for second in range(first + 1, count)]
+        return [(first, (first + n) % count) for first in range(count) for n in range(1, self.opponents + 1)]
+
+    def requests_per_row(self) -> int:
+        return 2 * len(self.matches(self.most_answers)) * (self.attempts if self.rubric else 1)
+
+    def steps(self, row: ScoredPool) -> Steps[JudgedPool]:
+        matches, judgements = self.matches(len(row.answers)), Judgements()
+        chances = yield from self.judge_matches(row, matches, judgements)
+        won: list[list[float]] = [[] for _ in row.answers]
+        for (first, second), chance in zip(matches, chances, strict=True):
+            if chance is not None:
+                won[first].append(chance)
+                won[second].append(1 - chance)
+        return self.with_score(row, [present_mean(wins) for wins in won], judgements)
+
+
+class PairwiseSettings(MatchSettings):
+    """A judge's comparisons of each answer with others."""
+
+    kind: Literal["pairwise"] = "pairwise"
+    opponents: int = Field(
+        0, ge=0, description="the next answers each is compared with, so it meets twice as many; 0: all"
+    )
+
+    def stage(self, context: ScoringContext) -> PairwiseScores:
+        return PairwiseScores(**self.shared_fields(context), opponents=self.opponents)
