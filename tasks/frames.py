@@ -6,7 +6,7 @@ needs every row (`whole = True`: duplicates) runs once over all parts.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import polars as pl
 import pyarrow as pa
@@ -27,6 +27,12 @@ class StageContext(NamedTuple):
     notes: dict[str, Any]
 
 
+class RunContext(NamedTuple):
+    """What a run's settings fill in where a stage leaves it open."""
+
+    embedder: str = ""
+
+
 class FrameStage(Frozen):
     """Settings (the fields) and `apply`. Raise `version` when the output changes meaning."""
 
@@ -39,6 +45,10 @@ class FrameStage(Frozen):
     whole: ClassVar[bool] = False
     embeds: ClassVar[bool] = False
     """Whether it loads a model of its own; the engines free their memory for it."""
+
+    def bound(self, context: RunContext) -> Self:
+        """The stage as it runs: what the run's settings fill in is there, and what identifies it."""
+        return self
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         """Returns (frame to keep, dropped rows); every id comes out as an id, a parent_id or a drop."""

@@ -51,7 +51,7 @@ class Workshop:
         self.vectors = ""
 
     def embedded(self, embedder: str, precision: str = "float32") -> list[Planned]:
-        stage = Vectors.with_embedder(embedder, columns=("text",), precision=precision)
+        stage = Vectors(embedder=embedder, columns=("text",), precision=precision)
         made = chain({}, self.source.key, stage)
         self.vectors = made[-1].key
         return made
@@ -181,7 +181,7 @@ def decontaminate_file(
     shop = Workshop("decontaminate", file, store, workers, ray_address)
     others = shop.known(settings.benchmarks)
     names = benchmark_names(settings.benchmarks)
-    stage = CleanRows.with_embedder(
+    stage = CleanRows(
         columns=("turns",),
         benchmarks=tuple(zip(names, (one.key for one in others), strict=True)),
         found="mark",

@@ -11,6 +11,7 @@ from storage.plain_files.rows import KNOWN_PROMPTS, read_prompts
 from storage.runs import runs
 from tasks.dedup.contamination import Contamination
 from tasks.dedup.duplicates import Duplicates
+from tasks.frames import RunContext
 from tasks.running.job import Planned
 from tasks.vectors.stage import Vectors
 
@@ -61,7 +62,7 @@ def clean(
     """What follows the artifact `key`: first contamination, where benchmarks are named, in every text of a row
     (`texts`, or what `check` says they are); then duplicates, by `columns`. Raises InputError.
     """
-    made = Cleaning(key)
+    made, context = Cleaning(key), RunContext(settings.embedder)
     found, dedup = settings.decontaminate, settings.dedup
     if found.benchmarks:
         keys = [made.read(store, one).key for one in found.benchmarks]
@@ -69,14 +70,14 @@ def clean(
         rules = found.model_dump(include={"found", "layers", "threshold"}) | (
             {"columns": tuple(texts)} if texts else {}
         )
-        made.then(chain({}, key, check.with_embedder(benchmarks=named, embedder=settings.embedder, **rules)))
+        made.then(chain({}, key, check(benchmarks=named, **rules), context=context))
     if unique is None:
         return made
     used = tuple(layer for layer in dedup.layers if layer in layers)
     vectors = ""
     if "meaning" in used:
-        stage = Vectors.with_embedder(settings.embedder, columns=tuple(columns), precision=dedup.precision)
-        embedded = chain({}, made.key, stage)
+        stage = Vectors(columns=tuple(columns), precision=dedup.precision)
+        embedded = chain({}, made.key, stage, context=context)
         made.stages += embedded
         vectors = embedded[-1].key
     against = [

@@ -15,7 +15,8 @@ from storage.artifacts import Store, sealed_artifact
 from storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
 from storage.published.folder import Dataset, is_finished, is_whole
 from storage.published.provenance import stated_licenses
-from tasks.running.job import Planned, Stage, step_ids
+from tasks.frames import RunContext
+from tasks.running.job import NO_CONTEXT, Planned, Stage, step_ids
 from tasks.running.stages import ingest, ingest_rows, rows_key, source_key
 from tasks.texts.tokens import USUAL_CHARS_PER_TOKEN
 
@@ -108,11 +109,11 @@ class Plan:
         return is_finished(self.dataset) and is_whole(self.dataset) and self.made() is not None  # cheaper looks first
 
 
-def chain(roles: Roles, key: str, *stages: Stage) -> list[Planned]:
+def chain(roles: Roles, key: str, *stages: Stage, context: RunContext = NO_CONTEXT) -> list[Planned]:
     """Stages made from each other, the first one from the artifact `key`."""
     planned: list[Planned] = []
     for stage in stages:
-        planned.append(Planned(stage, roles, planned[-1].key if planned else key))
+        planned.append(Planned(stage, roles, planned[-1].key if planned else key, context=context))
     return planned
 
 

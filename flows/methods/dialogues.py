@@ -28,6 +28,7 @@ from tasks.dedup.contamination import CleanInputs, CleanPairs
 from tasks.dedup.duplicates import UniquePairs
 from tasks.engines.engine import resolve
 from tasks.engines.worlds import load_world
+from tasks.frames import RunContext
 from tasks.generators.dialogues.openings import Openings
 from tasks.generators.dialogues.pseudo_inputs import DraftInputs, PseudoInputs
 from tasks.generators.dialogues.role_swap import RoleSwap
@@ -56,6 +57,7 @@ def plan(settings: DialogueSettings) -> Plan:
         kind="worlds", model="worlds", options=worlds, concurrency=WORLDS_AT_ONCE, timeout_s=talk.world_timeout_s
     )
     playing = {**roles, "world": world}
+    context = RunContext(settings.embedder)
     looks = "\n".join(map(look_at_application, applications))
     identity = {application.name: application.id for application in applications}
     source = rows_source(store, APPLICATIONS, applications, looks, applications=identity)
@@ -68,12 +70,12 @@ def plan(settings: DialogueSettings) -> Plan:
             overgenerate=inputs.overgenerate,
             per_call=inputs.per_call,
         ),
-        PseudoInputs.with_embedder(
-            settings.embedder,
+        PseudoInputs(
             wanted=inputs.count,
             threshold=None if paper else inputs.threshold,
             rows_per_part=settings.rows_per_part,
         ),
+        context=context,
     )
     cleaning = clean("dialogues", settings, store, first[-1].key, CleanInputs, None)
     first += cleaning.stages
@@ -92,7 +94,7 @@ def plan(settings: DialogueSettings) -> Plan:
         DialogueSigns(limits=settings.cut),
         TrainingRows(joint_ratio=settings.joint_ratio, tokenizer=settings.tokenizer),
     )
-    compared = chain(playing, first[-1].key, AnswerPools(), R3.with_embedder(settings.embedder), TeacherPairs())
+    compared = chain(playing, first[-1].key, AnswerPools(), R3(), TeacherPairs(), context=context)
     again = clean(  # by meaning, inputs were compared when they were made; here they stand in an application's words
         "dialogues",
         settings,

@@ -18,6 +18,7 @@ from tasks.cuts.max_min import MaxMinPairs
 from tasks.dedup.contamination import CleanPairs
 from tasks.dedup.duplicates import UniquePairs
 from tasks.engines.engine import resolve
+from tasks.frames import RunContext
 from tasks.generators.answers import Answers
 from tasks.generators.multifaceted.preference_sets import PreferenceSets
 from tasks.generators.multifaceted.splits import Variants
@@ -39,8 +40,9 @@ def plan(settings: SynthesizeSettings) -> Plan:
         SystemMessages(sampling=settings.sampling(settings.system_messages), sets=1),
         Variants(seed=settings.seed, sets=1),
         Answers(sampling=settings.sampling(answers), count=answers.count, min_answers=answers.min_answers),
-        R3.with_embedder(settings.embedder),
+        R3(),
         MaxMinPairs(),
+        context=RunContext(settings.embedder),
     )
     cleaning = clean("synthesize", settings, store, stages[-1].key, CleanPairs, UniquePairs, score="chosen_reward")
     return Plan(

@@ -7,20 +7,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import polars as pl
-from pydantic import Field
 
 from schemas.rows import Dropped
 from storage.artifacts import Store, read_artifact, read_manifest
 from storage.plain_files.rows import KNOWN_PROMPTS
 from tasks.cores import Array
 from tasks.dedup.word_grams import grams_of, operands_of
-from tasks.frames import FrameStage
+from tasks.frames import RunContext
 from tasks.texts.words import grams, words_of
-from tasks.vectors.embeddings import embed_whole, embedder_name
+from tasks.vectors.embeddings import EmbeddingStage, embed_whole
 from tasks.vectors.links import BLOCK
 
 LONG, SHORT = 13, 8  # words in a run; a benchmark prompt of fewer than 8 words must match as a whole
@@ -123,7 +122,7 @@ def open_benchmarks(
     return Benchmarks(root, benchmarks, layers, embedder)
 
 
-class Contamination(FrameStage):
+class Contamination(EmbeddingStage):
     """Rows -> the same with `contaminated`, `benchmark` (its name), `matched_id` (the id of the benchmark's prompt) and
     `evidence` (the shared words, or the cosine). found: `drop` also sets `kept` to false for contaminated rows.
 
@@ -134,21 +133,15 @@ class Contamination(FrameStage):
     version: ClassVar = "2"
     needs: ClassVar = ("id",)
     adds: ClassVar[tuple[str, ...]] = (*ADDED, "kept")
-    embeds: ClassVar = True
 
     columns: tuple[str, ...] = ("prompt",)
     benchmarks: tuple[tuple[str, str], ...]
     found: Literal["drop", "mark"] = "drop"
     layers: tuple[Literal["words", "meaning"], ...] = ("words", "meaning")
     threshold: float = 0.9
-    embedder: str = "minilm"
-    embedder_identity: str = Field("", description="filled in from `embedder`, where meaning is looked at")
 
-    @classmethod
-    def with_embedder(cls, **fields: Any) -> "Contamination":
-        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
-        identity = embedder_name(fields["embedder"]) if "meaning" in fields["layers"] else ""
-        return cls.model_validate({**fields, "embedder_identity": identity})
+    def bound(self, context: RunContext) -> Self:
+        return super().bound(context) if "meaning" in self.layers else self
 
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
         identity = super().identity(engines)

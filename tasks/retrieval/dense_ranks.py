@@ -27,7 +27,7 @@ class DenseFields(RetrieverSettings):
     )
 
     def indexing(self) -> list[list[FrameStage]]:
-        return [[PassageVectors.with_embedder(self.model, self.passage_prompt), DenseIndex(kind=self.index)]]
+        return [[PassageVectors(model=self.model, prompt=self.passage_prompt), DenseIndex(kind=self.index)]]
 
     def content(self) -> str:
         return embedder_name(self.model)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import polars as pl
@@ -15,7 +15,7 @@ from schemas.retpo import Passage, Turn
 from schemas.rows import Dropped
 from storage.artifacts import Store, read_artifact, read_manifest, read_part
 from tasks.cores import MapUnordered
-from tasks.frames import FileStage, FrameStage
+from tasks.frames import FileStage, FrameStage, RunContext
 from tasks.retrieval.bm25 import Words, build_bm25
 from tasks.retrieval.dense import build_dense
 from tasks.vectors.embeddings import embed, embedder_name
@@ -91,10 +91,9 @@ class PassageVectors(FrameStage):
     prompt: str = ""
     embedder_identity: str = Field("", description="filled in from `model`")
 
-    @classmethod
-    def with_embedder(cls, model: str, prompt: str) -> "PassageVectors":
-        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
-        return cls(model=model, prompt=prompt, embedder_identity=embedder_name(model))
+    def bound(self, context: RunContext) -> Self:
+        """Raises InputError when there is no such embedder."""
+        return self.model_copy(update={"embedder_identity": embedder_name(self.model)})
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         vectors = embed(self.model, [self.prompt + text for text in passage_texts(frame)], store)

@@ -8,10 +8,11 @@ from schemas.hashing import content_hash
 from schemas.settings import EngineSettings
 from storage.artifacts import Store, sealed_artifact
 from tasks.engines.engine import engine_name
-from tasks.frames import FrameStage
+from tasks.frames import FrameStage, RunContext
 from tasks.recipe import AnyRecipe, Recipe
 
 Stage = AnyRecipe | FrameStage
+NO_CONTEXT = RunContext()
 
 
 class Job(Frozen):
@@ -27,7 +28,16 @@ class Planned:
     step: the step's id within its plan; two steps may share a stage. No key covers it.
     """
 
-    def __init__(self, stage: Stage, roles: Mapping[str, EngineSettings], source_key: str, step: str = "") -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        roles: Mapping[str, EngineSettings],
+        source_key: str,
+        step: str = "",
+        context: RunContext = NO_CONTEXT,
+    ) -> None:
+        if isinstance(stage, FrameStage):
+            stage = stage.bound(context)
         self.stage = stage
         self.step = step or stage.name
         needed = stage.needs_roles() if isinstance(stage, Recipe) else ()

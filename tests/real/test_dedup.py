@@ -61,7 +61,7 @@ def test_alpacaevals_prompts_are_found_in_the_sets_they_came_from(rows: pl.DataF
     some = rows.filter(~pl.col("source").str.starts_with("arena_hard"))
     some = pl.concat([some, rows.filter(pl.col("source") == "arena_hard_v0.1").head(40)])  # long ones
     given: dict[str, Any] = {"benchmarks": (("alpaca_eval", known.key),), "embedder": "minilm"}
-    marked, _ = CleanRows.with_embedder(**given, layers=("words", "meaning")).apply(some, store.root)
+    marked, _ = CleanRows(**given, layers=("words", "meaning")).apply(some, store.root)
     found = marked.filter("contaminated")
     by_source = Counter(found["source"])
     assert by_source["self_instruct_252"] == 160

@@ -77,7 +77,7 @@ def checked(kind: type[Contamination], frame: pl.DataFrame, store: Store, folder
     """The evidence of each row, or None."""
     benchmark = SourceSettings(path=str(write_jsonl(folder / "b.jsonl", [{"prompt": LONG}, {"prompt": "7 % 4"}])))
     manifest = ingest(store, benchmark, 2, "run", KNOWN_PROMPTS)
-    stage = kind.with_embedder(benchmarks=(("b", manifest.key),), embedder="minilm", layers=("words",), found="mark")
+    stage = kind(benchmarks=(("b", manifest.key),), embedder="minilm", layers=("words",), found="mark")
     evidence: list[str | None] = stage.apply(frame, store.root)[0]["evidence"].to_list()
     return evidence
 

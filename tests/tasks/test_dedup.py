@@ -53,7 +53,7 @@ def made(store: Store, frame: pl.DataFrame, stage: UniqueRows) -> tuple[pl.DataF
 
     source = write_manifest(store, Manifest(stage="rows", key="k", identity={}, parts=(seal,)))
     pool = InProcess(store, "run", threading.Event())
-    vectors = Planned(Vectors.with_embedder("minilm"), {}, "k")
+    vectors = Planned(Vectors(embedder="minilm"), {}, "k")
     run_stage(store, vectors, source, pool, "run")
     planned = Planned(stage.model_copy(update={"vectors": vectors.key}), {}, "k")
     manifest = run_stage(store, planned, source, pool, "run")
@@ -222,7 +222,7 @@ def test_vectors_follow_the_rows_and_may_be_half_as_large(store: Store) -> None:
     ]
     source = write_manifest(store, Manifest(stage="rows", key="k", identity={}, parts=tuple(seals)))
     pool = InProcess(store, "run", threading.Event())
-    planned = Planned(Vectors.with_embedder("minilm", precision="float16"), {}, "k")
+    planned = Planned(Vectors(embedder="minilm", precision="float16"), {}, "k")
     run_stage(store, planned, source, pool, "run")
     pool.close()
     vectors = vectors_in(store, planned.key)
@@ -347,7 +347,7 @@ BENCHMARK = [
 def contaminated(store: Store, path: Path, texts: list[str], **fields: Any) -> tuple[pl.DataFrame, CleanRows]:
     _, key = known(store, path, BENCHMARK)
     given = {"embedder": "minilm", "layers": ("words",), **fields}
-    stage = CleanRows.with_embedder(benchmarks=(("bench", key),), **given)
+    stage = CleanRows(benchmarks=(("bench", key),), **given)
     marked, dropped = stage.apply(frame_of({str(n): text for n, text in enumerate(texts)}), store.root)
     assert dropped == []
     assert isinstance(stage, CleanRows)
@@ -391,12 +391,12 @@ def test_contaminated_instructions_are_dropped_before_models_are_asked(store: St
     _, key = known(store, tmp_path / "b.jsonl", BENCHMARK)
     frame = pl.DataFrame(to_arrow(Instruction, [Instruction(id="a", prompt=LONG), Instruction(id="b", prompt="hello")]))
     given = {"benchmarks": (("bench", key),), "embedder": "minilm", "layers": ("words",)}
-    kept, dropped = CleanInstructions.with_embedder(**given).apply(frame, store.root)
+    kept, dropped = CleanInstructions(**given).apply(frame, store.root)
     assert kept["id"].to_list() == ["b"]
     assert kept.columns == frame.columns
     assert (dropped[0].id, dropped[0].reason) == ("a", "contaminated")
     assert dropped[0].detail.startswith("bench one: 13 words: compare")
-    marked, dropped = CleanInstructions.with_embedder(**given, found="mark").apply(frame, store.root)
+    marked, dropped = CleanInstructions(**given, found="mark").apply(frame, store.root)
     assert (marked.height, dropped) == (2, [])
 
 

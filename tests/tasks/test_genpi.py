@@ -161,7 +161,7 @@ def test_near_duplicates_and_copied_demos_go(tmp_path: Path) -> None:
         "Sort names.",
     ]
     row = Drafts(id="d", application=SHELL, drafts=tuple(drafts))
-    stage = PseudoInputs.with_embedder("minilm", threshold=0.9)
+    stage = PseudoInputs(threshold=0.9)
     made, _ = stage.apply(pl.DataFrame(to_arrow(Drafts, [row])), tmp_path)
     assert made["pseudo_input"].to_list() == ["Delete all photos.", "Sort names."]
     assert stage.model_copy(update={"rows_per_part": 1}).parts_begin(made.to_arrow()) == [0, 1]

@@ -397,7 +397,7 @@ def rubric(n: int) -> dict[str, Any]:
 
 def bench_of(tmp_path: Path, rows: list[WithResponses]) -> list[BenchRow]:
     variants, _ = Variants().apply(frame_of(rows), tmp_path)
-    found, _ = BenchVariants.with_embedder("minilm").apply(variants, tmp_path)
+    found, _ = BenchVariants(embedder="minilm").apply(variants, tmp_path)
     made = []
     for row in found.select(*Variant.model_fields).to_dicts():
         steps = Rubrics().steps(Variant.model_validate(row))
@@ -454,7 +454,7 @@ def test_a_bench_value_that_training_has_is_refused_or_dropped(tmp_path: Path) -
     value = train.sets[0][0]
     stolen = bench.model_copy(update={"sets": ((value, *bench.sets[0][1:]), *bench.sets[1:])})
     variants, _ = Variants().apply(frame_of([train, stolen]), tmp_path)
-    kept, gone = BenchVariants.with_embedder("minilm").apply(variants, tmp_path)
+    kept, gone = BenchVariants(embedder="minilm").apply(variants, tmp_path)
     assert (kept.height, Counter(one.reason for one in gone)) == (2, {"in_training": 3, "seen_value": 1})
     assert next(one for one in gone if one.reason == "seen_value").detail == f"{value.preference} (1.000)"
 
@@ -495,7 +495,7 @@ def test_diversity_is_what_it_says(tmp_path: Path) -> None:
     row = sets_of()
     twin = row.model_copy(update={"id": "twin", "sets": (row.sets[0],) * 3})
     same = responses_of(twin, ["a b c", "a b c", "a b c"]).model_copy(update={"systems": ("You are one.",) * 3})
-    frame, _ = Diversity.with_embedder("minilm").apply(frame_of([responses_of(row), same]), tmp_path)
+    frame, _ = Diversity(embedder="minilm").apply(frame_of([responses_of(row), same]), tmp_path)
     unlike, alike = frame.to_dicts()
     assert alike["description_rouge_l"] == [1.0] * 4
     assert (alike["most_alike"], alike["alike"], alike["response_rouge_l"]) == (1.0, True, 1.0)

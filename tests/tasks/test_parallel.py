@@ -63,7 +63,7 @@ def test_actors_make_what_one_process_makes(store: Store, tmp_path: Path, server
     assert server.stats()["most_in_flight"] <= 8
     assert seen[-1].rows == 100
     assert seen[-1].spent["student"]["sent"] == 200
-    scored = run_stage(store, Planned(R3.with_embedder("minilm"), {}, made.key), made, pool, "run")
+    scored = run_stage(store, Planned(R3(embedder="minilm"), {}, made.key), made, pool, "run")
     assert scored.rows == 100
     alone = Store(tmp_path / "alone")
     alone.prepare()

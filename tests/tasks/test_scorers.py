@@ -250,7 +250,7 @@ def test_r3_open_and_constrained(store: Store) -> None:
         0
     ]
     assert longer[1] < longer[0] * 1.05  # the constrained form pays nothing for length
-    stage = R3Scores.with_embedder("minilm", label="r3", form="constrained")
+    stage = R3Scores(label="r3", form="constrained")
     rows = frame(pool(*texts, reference="Glass fibre."), pool(*texts, row_id="b"))
     kept, dropped = stage.apply(rows, store.root)
     assert kept["id"].to_list() == ["a", "b"] and not dropped

@@ -13,6 +13,7 @@ from schemas.texts import normalised
 from storage.artifacts import Store
 from tasks.cuts.max_min import MaxMinPairs
 from tasks.dedup.duplicates import UniquePairs
+from tasks.frames import RunContext
 from tasks.scorers.r3 import R3, length_incentive, repetition_penalty, response_of
 from tasks.texts.words import tokens_of
 from tasks.vectors.embeddings import embed, embedder_name
@@ -73,14 +74,14 @@ def test_r3_prefers_relevant_longer_less_repetitive_answers(store: Store) -> Non
         "The stock market fell by two percent on Monday, after a quiet week of trade in Asia.",
     ]
     frame = pl.DataFrame([pool("a", [0.0] * 4, texts) | {"prompt": "Why does bread rise?"}]).drop("rewards")
-    stage = R3.with_embedder("minilm")
+    stage = R3(embedder="minilm")
     scored, dropped = stage.apply(frame, store.root)
     rewards = scored["rewards"][0].to_list()
     assert dropped == []
     assert rewards[0] == max(rewards)
     assert min(rewards) >= 0
     assert math.isclose(rewards[1], rewards[0] * 0, abs_tol=0.05)  # three tokens bring little
-    assert stage.identity({})["settings"]["embedder_identity"] == embedder_name("minilm")
+    assert stage.bound(RunContext()).identity({})["settings"]["embedder_identity"] == embedder_name("minilm")
 
 
 def test_a_text_is_embedded_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

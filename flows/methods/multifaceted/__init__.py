@@ -11,6 +11,7 @@ from storage.plain_files.taxonomies import read_taxonomy
 from tasks.dedup.contamination import CleanInstructions
 from tasks.dedup.duplicates import UniqueInstructions
 from tasks.engines.engine import resolve
+from tasks.frames import RunContext
 from tasks.generators.multifaceted.diversity import Diversity
 from tasks.generators.multifaceted.filtering import FilterInstructions
 from tasks.generators.multifaceted.preference_sets import PreferenceSets
@@ -57,17 +58,17 @@ def plan(settings: MultifacetedSettings) -> Plan:
         ),
         Responses(sampling=settings.sampling(settings.responses), attempts=attempts, sets=sets.count),
     )
+    context = RunContext(settings.embedder)
     variants = chain(roles, made[-1].key, Variants(seed=seed, sets=sets.count))
     sides = [*chain(roles, made[-1].key, AlignedPairs(seed=seed))]
-    sides += chain(roles, made[-1].key, Diversity.with_embedder(settings.embedder))
+    sides += chain(roles, made[-1].key, Diversity(), context=context)
     if bench.share:
         sides += chain(
             roles,
             variants[-1].key,
-            BenchVariants.with_embedder(
-                settings.embedder, threshold=bench.threshold, rows_per_part=settings.rows_per_part
-            ),
+            BenchVariants(threshold=bench.threshold, rows_per_part=settings.rows_per_part),
             Rubrics(sampling=settings.sampling(bench), attempts=attempts, dimensions=dimensions),
+            context=context,
         )
     return Plan(
         "multifaceted",

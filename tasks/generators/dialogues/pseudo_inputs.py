@@ -23,10 +23,9 @@ from schemas.hashing import child_id
 from schemas.rows import Dropped, arrow_schema
 from schemas.texts import normalised
 from tasks.dedup.greedy import first_alike
-from tasks.frames import FrameStage
 from tasks.prompts import load
 from tasks.recipe import Recipe, Steps
-from tasks.vectors.embeddings import embed, embedder_name
+from tasks.vectors.embeddings import EmbeddingStage, embed
 
 QUOTES = ('""', "''", "“”")
 
@@ -100,7 +99,7 @@ def clean_item(text: str, form: InputForm) -> str:
     return item if re.search(r"\w", item) else ""  # "..." is the form's own placeholder
 
 
-class PseudoInputs(FrameStage):
+class PseudoInputs(EmbeddingStage):
     """Drafts -> inputs: drops exact and near duplicates of earlier drafts and of demos, keeps the first `wanted`.
 
     Source: docs/papers.md#genpi, step S1; near duplicates are ours, `threshold=None` leaves them in as the paper does.
@@ -109,19 +108,13 @@ class PseudoInputs(FrameStage):
     name: ClassVar = "pseudo_inputs"
     version: ClassVar = "1"
     whole: ClassVar = True
+    embeds: ClassVar = False  # in the driver, where no engine is
     needs: ClassVar = ("id", "application", "drafts")
     adds: ClassVar = tuple(PseudoInput.model_fields)
 
     wanted: int = Field(1000, ge=1)
     threshold: float | None = Field(0.9, ge=0, le=1, description="cosine from which two inputs count as one")
-    embedder: str = "minilm"
-    embedder_identity: str = ""
     rows_per_part: int = Field(256, ge=1)
-
-    @classmethod
-    def with_embedder(cls, embedder: str, **fields: object) -> "PseudoInputs":
-        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
-        return cls.model_validate({"embedder": embedder, "embedder_identity": embedder_name(embedder), **fields})
 
     def rows_per_row(self) -> int:
         return self.wanted

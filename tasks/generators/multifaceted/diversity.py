@@ -12,9 +12,8 @@ import numpy as np
 import polars as pl
 
 from schemas.rows import Dropped
-from tasks.frames import FrameStage
 from tasks.texts.words import rouge_l
-from tasks.vectors.embeddings import embed, embedder_name
+from tasks.vectors.embeddings import EmbeddingStage, embed
 
 LONGEST = 20_000  # characters of a response that are compared
 FLAGGED = 0.7
@@ -35,7 +34,7 @@ def mean_cosine_distance(vectors: np.ndarray[tuple[int, int], np.dtype[np.float3
     return 1 - (total - count) / (count * (count - 1))
 
 
-class Diversity(FrameStage):
+class Diversity(EmbeddingStage):
     """Adds, per instruction: `description_rouge_l` (by dimension, the mean over pairs of sets), `most_alike` (the
     highest of any pair) and `alike` (it is over 0.7); `system_spread` (mean cosine distance of its system messages);
     `response_rouge_l` (mean over pairs).
@@ -45,15 +44,6 @@ class Diversity(FrameStage):
     version: ClassVar = "1"
     needs: ClassVar = ("id", "sets", "systems", "responses")
     adds: ClassVar = ("description_rouge_l", "most_alike", "alike", "system_spread", "response_rouge_l")
-    embeds: ClassVar = True
-
-    embedder: str = "minilm"
-    embedder_identity: str = ""
-
-    @classmethod
-    def with_embedder(cls, embedder: str) -> "Diversity":
-        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
-        return cls(embedder=embedder, embedder_identity=embedder_name(embedder))
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         vectors = embed(self.embedder, frame["systems"].explode(empty_as_null=False).to_list(), store)

@@ -18,7 +18,7 @@ from schemas.multifaceted import AlignedPair, Variant, WithSystems
 from schemas.rows import Dropped, arrow_schema
 from schemas.texts import normalised
 from tasks.frames import FrameStage, even_parts
-from tasks.vectors.embeddings import embed, embedder_name
+from tasks.vectors.embeddings import EmbeddingStage, embed
 from tasks.vectors.links import BLOCK
 
 VARIANT_SCHEMA = pl.DataFrame(arrow_schema(Variant).empty_table()).schema
@@ -121,7 +121,7 @@ class AlignedPairs(FrameStage):
         return pl.DataFrame(pairs, schema=PAIR_SCHEMA), dropped
 
 
-class BenchVariants(FrameStage):
+class BenchVariants(EmbeddingStage):
     """The bench's variants, without those that have a preference of training, or one near-equal to it.
 
     Adds nearest_value, nearest_similarity: the training value that is nearest to any of the row's. Drops: in_training
@@ -131,21 +131,15 @@ class BenchVariants(FrameStage):
     name: ClassVar = "bench_variants"
     version: ClassVar = "1"
     whole: ClassVar = True
+    embeds: ClassVar = False  # in the driver, where no engine is
     needs: ClassVar = ("id", "split", "preference_set")
     adds: ClassVar = ("nearest_value", "nearest_similarity")
 
     threshold: float = Field(0.9, ge=0, le=1, description="cosine from which two preferences are one")
-    embedder: str = "minilm"
-    embedder_identity: str = ""
     rows_per_part: int = Field(256, ge=1)
 
     def parts_begin(self, table: pa.Table) -> list[int]:
         return even_parts(table, self.rows_per_part)
-
-    @classmethod
-    def with_embedder(cls, embedder: str, **fields: object) -> "BenchVariants":
-        """The stage with its embedder's identity resolved; raises InputError when there is no such embedder."""
-        return cls.model_validate({"embedder": embedder, "embedder_identity": embedder_name(embedder), **fields})
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         train_rows = frame.filter(pl.col("split") == "train")
