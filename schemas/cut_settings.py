@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from schemas.calls import Frozen
+from schemas.local_paths import LocalPath
 from schemas.settings import Spelled, only_its_own
 
 Rule = Literal[
@@ -44,7 +45,7 @@ class Thresholds(Frozen):
     rejected_length: float | None = None
     gap: float | None = None
     length: Literal["characters", "tokens"] = "characters"
-    tokenizer: str = Field("", description="whose tokens; empty: words and punctuation")
+    tokenizer: LocalPath = Field("", description="whose tokens; empty: words and punctuation")
     quantiles: dict[str, float] = Field(default_factory=dict, description="at which they were fitted, if they were")
     reward: str = Field("", description="the column or score that they are limits of")
     fitted_on: str = Field("", description="file or flow")
@@ -83,9 +84,11 @@ class CutSettings(Spelled):
     preset: Literal["", "wildchat-armorm", "wildchat-judge", "helpsteer2", "self-rip-armorm"] = Field(
         "", description="rip: the paper's own limits"
     )
-    thresholds: str = Field("", description="rip: a file of limits fitted before")
+    thresholds: LocalPath = Field("", description="rip: a file of limits fitted before")
     length: Literal["characters", "tokens"] = Field("characters", description="rip: what an answer's length counts")
-    tokenizer: str = Field("", description="rip: whose tokens, a Hub id or a folder; default: words and punctuation")
+    tokenizer: LocalPath = Field(
+        "", description="rip: whose tokens, a Hub id or a folder; default: words and punctuation"
+    )
     draw: int = Field(5, ge=2, le=4096, description="scalable: the rejected answer is the lowest of so many drawn ones")
     bottom_percent: float = Field(25, ge=0, le=100, description="best-bottom: where the rejected answer stands")
     count: int = Field(1, ge=1, le=4096, description="top-k, random-pairs: the most pairs of a prompt")

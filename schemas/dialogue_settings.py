@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from schemas.calls import Frozen
 from schemas.dedup_settings import PublishSettings
 from schemas.dialogues import EndReason
+from schemas.local_paths import LocalPath, RowsPath
 from schemas.settings import ENGINES, EngineSettings, StageSampling
 
 
@@ -86,7 +87,7 @@ class DialogueSettings(PublishSettings):
 
     previewed: ClassVar = "inputs.count"
 
-    applications: tuple[str, ...] = Field(min_length=1, description="application files (YAML or JSON)")
+    applications: tuple[RowsPath, ...] = Field(min_length=1, description="application files (YAML or JSON)")
     engines: dict[Literal["author", "student", "teacher", "environment", "judge"], EngineSettings] = ENGINES
     preset: Literal["contract", "paper"] = Field(
         "contract", description="paper: any marker ends, the environment speaks last, no facts, exact duplicates only"
@@ -97,7 +98,9 @@ class DialogueSettings(PublishSettings):
     dialogues: TalkSettings = TalkSettings()
     cut: DialogueCutSettings = DialogueCutSettings()
     joint_ratio: float | None = Field(None, ge=0, le=1, description="instead of the applications' own")
-    tokenizer: str = Field("", description="the student's, a folder or Hub id, to count targets by; default: estimated")
+    tokenizer: LocalPath = Field(
+        "", description="the student's, a folder or Hub id, to count targets by; default: estimated"
+    )
     target_max_len: int = Field(
         512, ge=1, description="tokens per turn that the trainer will keep; longer are warned of"
     )

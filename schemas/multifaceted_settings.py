@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from schemas.calls import Frozen
 from schemas.dedup_settings import PublishSettings
+from schemas.local_paths import LocalPath
 from schemas.settings import (
     ENGINES,
     EngineSettings,
@@ -69,7 +70,9 @@ class MultifacetedSettings(PublishSettings):
     source: SourceSettings
     engines: dict[Literal["teacher"], EngineSettings] = ENGINES
     filter: FilterSettings = FilterSettings()
-    taxonomy: str = Field("", description="a file of dimensions, subdimensions and values; default: synthmill's own")
+    taxonomy: LocalPath = Field(
+        "", description="a file of dimensions, subdimensions and values; default: synthmill's own"
+    )
     preference_sets: SetSettings = SetSettings()
     system_messages: SystemMessageSampling = SystemMessageSampling()
     responses: StageSampling = StageSampling()

@@ -11,6 +11,7 @@ from pydantic import Field, GetJsonSchemaHandler, ValidationError, field_validat
 from schemas.budget import BudgetSettings
 from schemas.calls import Frozen, Sampling
 from schemas.errors import InputError
+from schemas.local_paths import LocalPath, NamesFile
 
 EMBEDDED = "llamacpp:smollm2"
 
@@ -140,7 +141,7 @@ class EngineSettings(Spelled):
     """
 
     kind: Literal["openai", "vllm", "llamacpp", "replay", "worlds"]
-    model: str = Field(description="the server's name for it, a Hub id, a folder or a file")
+    model: LocalPath = Field(description="the server's name for it, a Hub id, a folder or a file")
     base_url: str | None = Field(
         None, description="openai: the server; default: what base_url_env holds, else OpenAI's own"
     )
@@ -236,7 +237,9 @@ def only_its_own(settings: Frozen, kind: str, fields_of: Mapping[str, tuple[str,
 class FileSettings(Spelled):
     """A file of rows, a folder of such files, a .sql file (a DuckDB query's rows), or hf://datasets/OWNER/NAME[@REV][#SPLIT]."""
 
-    path: str
+    names_file: ClassVar = NamesFile(rows=True)
+
+    path: LocalPath
     limit: int | None = Field(None, ge=1, lt=1 << 63, description="the first rows only")
     license: str = Field("", description="as the Hub names it (cc-by-4.0); default: what a card beside the file says")
 
@@ -302,7 +305,9 @@ class RunSettings(Frozen):
 
     store: str = Field("store", description="the folder that holds everything; safe to share, safe to kill")
     engines: dict[Any, EngineSettings] = ENGINES
-    embedder: str = Field("minilm", description="minilm (embedded), a Hub id or a folder of sentence-transformers")
+    embedder: LocalPath = Field(
+        "minilm", description="minilm (embedded), a Hub id or a folder of sentence-transformers"
+    )
     seed: int = Field(0, ge=0, lt=1 << 63)
     workers: int | None = Field(
         None, ge=0, description="Ray actors; 0 runs in this process; default: what the engines need"

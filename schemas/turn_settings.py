@@ -2,13 +2,16 @@
 
 from pydantic import Field
 
+from schemas.local_paths import LocalPath
 from schemas.settings import FileSettings
 
 
 class TurnSettings(FileSettings):
     """Conversations: MTRAG, TopiOCQA, QReCC, BEIR queries, or rows with history, question and gold."""
 
-    qrels: str = Field("", description="relevant passages, where the rows do not name them: TREC, or TSV with a header")
+    qrels: LocalPath = Field(
+        "", description="relevant passages, where the rows do not name them: TREC, or TSV with a header"
+    )
 
 
 class CorpusSettings(FileSettings):

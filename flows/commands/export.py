@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 
 from flows.commands.look import open_store
+from flows.methods import method
 from flows.pages.card import CONFIG, config_file, with_card
 from flows.pages.report import PAGE, report_page
 from schemas.errors import InputError
@@ -78,6 +80,8 @@ def prepared(store: Store, run: RunRecord, asked: ExportSettings) -> tuple[Datas
 
     The run may be another version's: its settings are taken as they were written, not as today's.
     """
+    with suppress(Exception):  # it loads the types that know which of these settings name files
+        method(run.flow).settings.model_validate(run.settings)
     made = read_dataset(store.root / "datasets" / Path(run.dataset).name)
     tables, files = format_tables(split_by_prompt(made.tables, asked.test), asked.formats)
     beside = {name: public_file(name, data) for name, data in made.files.items() if isinstance(data, bytes)}

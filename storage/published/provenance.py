@@ -1,24 +1,18 @@
 """What a dataset was made from: its sources with their licences, and the settings without private parts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import orjson
 
 from schemas.licenses import UNKNOWN, most_restrictive
+from schemas.local_paths import names_of_paths
 from schemas.settings import FileSettings, RunSettings
 from storage.plain_files.lines import HUB
 
-READ = ("source", "corpus")
-"""Settings of files whose rows end up in the dataset; benchmarks and earlier rows are only compared with."""
 PRIVATE = ("store", "workers", "ray_address", "license")
 ADDRESS = ("url", "base_url", "base_url_env", "api_key_env")
-PATHS = (
-    *("path", "model", "embedder", "tokenizer", "taxonomy", "thresholds", "function", "applications", "qrels"),
-    *("source", "corpus", "benchmarks", "against", "spec"),
-)
-"""Settings that name files or folders."""
 CARDS_ABOVE = 2  # folders: data/train.parquet lies two below its card
 
 
@@ -31,18 +25,18 @@ class DatasetSource(NamedTuple):
 
 def sources_of(settings: Mapping[str, Any]) -> Iterator[DatasetSource]:
     """The sources of a run, each with its licence. settings: as the run's record holds them, of whatever version."""
-    for name in READ:
-        file = settings.get(name)
-        if isinstance(file, Mapping) and isinstance(path := file.get("path"), str):
-            yield DatasetSource(public_path(path), file.get("license") or license_beside(path))
-    for path in settings.get("applications") or ():
-        yield DatasetSource(public_path(str(path)), license_beside(str(path)))
+    names = names_of_paths(rows=True)
+    for value in (value for name, value in settings.items() if name in names):
+        if isinstance(value, Mapping) and isinstance(path := value.get("path"), str):
+            yield DatasetSource(public_path(path), value.get("license") or license_beside(path))
+        for path in value if isinstance(value, list) else ():
+            if isinstance(path, str):
+                yield DatasetSource(public_path(path), license_beside(path))
 
 
 def stated_licenses(settings: RunSettings) -> list[str]:
     """The licences that the settings state; a dataset whose settings state others is another dataset."""
-    files = [getattr(settings, setting, None) for setting in READ]
-    stated = [file.license for file in files if isinstance(file, FileSettings)]
+    stated = [file.license for _, file in settings if isinstance(file, FileSettings)]
     return [name for name in (getattr(settings, "license", ""), *stated) if name]
 
 
@@ -93,12 +87,16 @@ def public_file(name: str, data: bytes) -> bytes:
     return orjson.dumps(strip_private(orjson.loads(data)), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-def strip_private(value: Any, name: str = "") -> Any:
-    """Settings as plain values, without what belongs to this machine; name: the setting that holds the value."""
+def strip_private(value: Any, name: str = "", paths: Container[str] | None = None) -> Any:
+    """Settings as plain values, without what belongs to this machine. name: the setting that holds the value; paths:
+    the settings that name files, default: those whose type says so.
+    """
+    if paths is None:
+        paths = names_of_paths() | {"spec"}
     if isinstance(value, dict):
-        return {key: strip_private(member, key) for key, member in value.items() if key not in ADDRESS}
+        return {key: strip_private(member, key, paths) for key, member in value.items() if key not in ADDRESS}
     if isinstance(value, list):
-        return [strip_private(member, name) for member in value]
+        return [strip_private(member, name, paths) for member in value]
     if isinstance(value, str) and value.startswith(("/", "~")):
-        return public_path(value) if name in PATHS or Path(value).expanduser().exists() else value
+        return public_path(value) if name in paths or Path(value).expanduser().exists() else value
     return value

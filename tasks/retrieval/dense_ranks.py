@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from schemas.local_paths import LocalPath
 from tasks.frames import FrameStage
 from tasks.retrieval.dense import Dense
 from tasks.retrieval.indexes import DenseIndex, PassageVectors
@@ -19,7 +20,7 @@ class DenseFields(RetrieverSettings):
 
     index_stages: ClassVar[tuple[str, ...]] = (DenseIndex.name,)
 
-    model: str = Field("minilm", description="minilm (embedded), a Hub id or a folder")
+    model: LocalPath = Field("minilm", description="minilm (embedded), a Hub id or a folder")
     query_prompt: str = Field("", description="what the model wants before a query")
     passage_prompt: str = Field("", description="what the model wants before a passage")
     index: Literal["auto", "flat", "ivf", "hnsw"] = Field(

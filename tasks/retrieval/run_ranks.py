@@ -13,6 +13,7 @@ from pydantic import Field
 
 from schemas.errors import InputError
 from schemas.hashing import file_checksum
+from schemas.local_paths import LocalPath
 from storage.plain_files.lines import open_file
 from tasks.cores import Array
 from tasks.retrieval.bm25 import Hits
@@ -29,7 +30,7 @@ class RunSettings(RetrieverSettings):
     short_forms: ClassVar = ("run:FILE",)
 
     kind: Literal["run"] = "run"
-    path: str = Field(description="the file")
+    path: LocalPath = Field(description="the file")
     ties: Ties = Field(
         "rank",
         description="equal scores in the order of its rank column; or as trec_eval has them: scores in single "

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from schemas.errors import InputError
 from schemas.hashing import file_checksum
+from schemas.local_paths import LocalPath
 from tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
 
 
@@ -57,7 +58,7 @@ class PythonSettings(ScorerSettings):
     short_forms: ClassVar = ("python:FILE.py:FUNCTION",)
 
     kind: Literal["python"] = "python"
-    function: str = Field(description="FILE.py:FUNCTION, called with prompt, answers and reference")
+    function: LocalPath = Field(description="FILE.py:FUNCTION, called with prompt, answers and reference")
 
     @classmethod
     def from_spec(cls, spec: str) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from schemas.errors import InputError, MissingExtra
 from schemas.hashing import content_hash, file_fingerprint
+from schemas.local_paths import LocalPath
 from tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
 
 TOKENS_PER_BATCH = 16_384
@@ -56,7 +57,7 @@ class RewardModelSettings(ScorerSettings):
     short_forms: ClassVar = ("rm:MODEL",)
 
     kind: Literal["reward-model"] = "reward-model"
-    model: str = Field(description="a Hub id or a folder, a sequence classifier")
+    model: LocalPath = Field(description="a Hub id or a folder, a sequence classifier")
     revision: str | None = Field(None, description="the Hub revision")
     backend: Literal["transformers", "vllm"] = Field("transformers", description="what runs it")
     trust_remote_code: bool = Field(False, description="run the model's own code, as ArmoRM needs")

@@ -8,6 +8,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from schemas.cut_settings import CutSettings
 from schemas.dedup_settings import PublishSettings
+from schemas.local_paths import LocalPath
 from schemas.settings import EMBEDDED, AnswerSettings, EngineSettings, SourceSettings, StageSampling
 from tasks.scorers.r3 import R3Settings
 from tasks.scorers.scoring import ScorerSettings
@@ -150,7 +151,7 @@ class SelfRipSettings(PoolSettings):
     asks: ClassVar = ("author",)
 
     source: SourceSettings = Field(description="the kept prompts: what `pairs --rule rip` or `preferences` wrote")
-    thresholds: str = Field(
+    thresholds: LocalPath = Field(
         min_length=1, description="the limits that kept them: what --save-thresholds or `preferences` wrote"
     )
     prompts: NewPromptSettings = NewPromptSettings()
