@@ -82,6 +82,6 @@ def usage_of(prices: BudgetSettings, engine: str, requests: int, prompt_tokens: 
 def total(spent: Mapping[str, Usage]) -> Usage:
     """All stages together."""
     added = Usage()
-    for one in spent.values():
-        added = added.plus(one)
+    for usage in spent.values():
+        added = added.plus(usage)
     return added

@@ -66,17 +66,20 @@ class Spelled(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def parse(cls, given: Any) -> Any:
-        return cls.without_spec(given)
+    def parse(cls, value: Any) -> Any:
+        return cls.without_spec(value)
 
     @classmethod
-    def without_spec(cls, given: Any) -> Any:
+    def without_spec(cls, value: Any) -> Any:
         """The settings as a mapping, where they are a string or have a `spec`."""
-        if isinstance(given, str):
-            return cls.read_spec(given)
-        if isinstance(given, Mapping) and isinstance(given.get("spec"), str):
-            return {**cls.read_spec(given["spec"]), **{name: one for name, one in given.items() if name != "spec"}}
-        return given
+        if isinstance(value, str):
+            return cls.read_spec(value)
+        if isinstance(value, Mapping) and isinstance(value.get("spec"), str):
+            return {
+                **cls.read_spec(value["spec"]),
+                **{name: setting for name, setting in value.items() if name != "spec"},
+            }
+        return value
 
     @classmethod
     def with_spec(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -101,8 +104,8 @@ def secret_in(value: Any, place: str = "") -> str:
         where = f"{place}.{name}" if place else str(name)
         if SECRET_NAME.search(str(name)) and holds_text(item):
             return where
-        if found := secret_in(item, where):
-            return found
+        if inner := secret_in(item, where):
+            return inner
     return ""
 
 
@@ -332,9 +335,9 @@ class RunSettings(Frozen):
             f"no engine is given for the role {role}; expected engines.{role}=..., for instance {EMBEDDED}"
         )
 
-    def sampling(self, given: "StageSampling | AnswerSettings") -> Sampling:
+    def sampling(self, stage: "StageSampling | AnswerSettings") -> Sampling:
         """How a stage draws its answers, with the run's seed."""
-        return Sampling(temperature=given.temperature, top_p=given.top_p, max_tokens=given.max_tokens, seed=self.seed)
+        return Sampling(temperature=stage.temperature, top_p=stage.top_p, max_tokens=stage.max_tokens, seed=self.seed)
 
 
 Settings = TypeVar("Settings", bound=Frozen)
@@ -344,46 +347,46 @@ def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[s
     """Settings from a YAML file and overrides by dotted name. Raises InputError, one line per fault."""
     import yaml
 
-    given: Any = {}
+    values: Any = {}
     if file is not None:
         try:
-            given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         except FileNotFoundError as error:
             raise InputError(
                 f"{file} is not there; expected a YAML file of settings, for instance examples/synthesize.yaml"
             ) from error
         except (yaml.YAMLError, ValueError, OSError) as error:
             raise InputError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(given, dict):
+        if not isinstance(values, dict):
             raise InputError(
-                f"{file} holds {type(given).__name__}; expected a mapping of settings such as `source: prompts.jsonl`"
+                f"{file} holds {type(values).__name__}; expected a mapping of settings such as `source: prompts.jsonl`"
             )
     for name, value in overrides.items():
         *path, last = name.split(".")
-        place = given
+        place = values
         for step in path:
             if not isinstance(place.get(step), dict):
                 place[step] = {} if place.get(step) is None else {"spec": place[step]}
             place = place[step]
         place[last] = value
     try:
-        settings = model.model_validate(given)
+        settings = model.model_validate(values)
     except ValidationError as error:
         raise InputError(explain(error, file)) from error
-    if faults := [*booleans_as_numbers(given, settings.model_dump())]:
+    if faults := [*booleans_as_numbers(values, settings.model_dump())]:
         raise InputError((f"{file}: " if file else "") + "\n".join(faults))
     return settings
 
 
-def booleans_as_numbers(given: Any, read: Any, place: str = "") -> Iterator[str]:
+def booleans_as_numbers(value: Any, read: Any, place: str = "") -> Iterator[str]:
     """Where settings say true or false and a number is expected, for which pydantic takes 1 or 0."""
-    if isinstance(given, bool) and isinstance(read, int | float) and not isinstance(read, bool):
-        yield f"{place}: expected a number (found {str(given).lower()})"
-    elif isinstance(given, dict) and isinstance(read, dict):
-        for name in given.keys() & read.keys():
-            yield from booleans_as_numbers(given[name], read[name], f"{place}.{name}" if place else str(name))
-    elif isinstance(given, list) and isinstance(read, list | tuple) and len(given) == len(read):
-        for number, item in enumerate(given):
+    if isinstance(value, bool) and isinstance(read, int | float) and not isinstance(read, bool):
+        yield f"{place}: expected a number (found {str(value).lower()})"
+    elif isinstance(value, dict) and isinstance(read, dict):
+        for name in value.keys() & read.keys():
+            yield from booleans_as_numbers(value[name], read[name], f"{place}.{name}" if place else str(name))
+    elif isinstance(value, list) and isinstance(read, list | tuple) and len(value) == len(read):
+        for number, item in enumerate(value):
             yield from booleans_as_numbers(item, read[number], f"{place}.{number}")
 
 
@@ -395,10 +398,10 @@ def explain(error: ValidationError, file: Path | None = None, unknown: str = NO_
     lines = []
     for fault in error.errors(include_url=False):
         where = ".".join(str(step) for step in fault["loc"] if step != "[key]")
-        found = fault.get("input")
+        value = fault.get("input")
         secret = "secret" in fault["msg"] or any(SECRET_NAME.search(str(step)) for step in fault["loc"])
-        hidden = secret or fault["type"] == "missing" or isinstance(found, dict | list)
-        shown = "" if hidden else f" (found {found!r:.80})"
+        hidden = secret or fault["type"] == "missing" or isinstance(value, dict | list)
+        input_shown = "" if hidden else f" (found {value!r:.80})"
         message = unknown if fault["type"] == "extra_forbidden" else fault["msg"]
-        lines.append(f"{where + ': ' if where else ''}{message.removeprefix('Value error, ')}{shown}")
+        lines.append(f"{where + ': ' if where else ''}{message.removeprefix('Value error, ')}{input_shown}")
     return (f"{file}: " if file else "") + "\n".join(lines)

@@ -38,9 +38,9 @@ class Cleaning:
 
 def open_checked_store(settings: PublishSettings) -> Store:
     """The run's store, once every file that rows are to be compared with could be read: raises InputError before."""
-    for one in (*settings.dedup.against, *settings.decontaminate.benchmarks):
-        if isinstance(one, SourceSettings):
-            read_prompts(one)
+    for file in (*settings.dedup.against, *settings.decontaminate.benchmarks):
+        if isinstance(file, SourceSettings):
+            read_prompts(file)
     return open_store(settings)
 
 
@@ -57,39 +57,41 @@ def clean(
     score: str = "",
     layers: Sequence[Layer] = LAYERS,
     texts: Sequence[str] = (),
-    **more: object,
+    **extra: object,
 ) -> Cleaning:
     """What follows the artifact `key`: first contamination, where benchmarks are named, in every text of a row
     (`texts`, or what `check` says they are); then duplicates, by `columns`. Raises InputError.
     """
-    made, context = Cleaning(key), RunContext(settings.embedder)
-    found, dedup = settings.decontaminate, settings.dedup
-    if found.benchmarks:
-        keys = [made.read(store, one).key for one in found.benchmarks]
-        named = tuple(zip(benchmark_names(found.benchmarks), keys, strict=True))
-        rules = found.model_dump(include={"found", "layers", "threshold"}) | (
+    cleaning, context = Cleaning(key), RunContext(settings.embedder)
+    contamination, dedup = settings.decontaminate, settings.dedup
+    if contamination.benchmarks:
+        keys = [cleaning.read(store, file).key for file in contamination.benchmarks]
+        benchmarks = tuple(zip(benchmark_names(contamination.benchmarks), keys, strict=True))
+        rules = contamination.model_dump(include={"found", "layers", "threshold"}) | (
             {"columns": tuple(texts)} if texts else {}
         )
-        made.then(chain({}, key, check(benchmarks=named, **rules), context=context))
+        cleaning.then(chain({}, key, check(benchmarks=benchmarks, **rules), context=context))
     if unique is None:
-        return made
+        return cleaning
     used = tuple(layer for layer in dedup.layers if layer in layers)
     vectors = ""
     if "meaning" in used:
         stage = Vectors(columns=tuple(columns), precision=dedup.precision)
-        embedded = chain({}, made.key, stage, context=context)
-        made.stages += embedded
+        embedded = chain({}, cleaning.key, stage, context=context)
+        cleaning.stages += embedded
         vectors = embedded[-1].key
     against = [
-        (KNOWN_PROMPTS.stage, made.read(store, one).key) for one in dedup.against if isinstance(one, SourceSettings)
+        (KNOWN_PROMPTS.stage, cleaning.read(store, file).key)
+        for file in dedup.against
+        if isinstance(file, SourceSettings)
     ]
     if PUBLISHED in dedup.against:
-        against += published(store, flow, unique.name, made.key)
+        against += published(store, flow, unique.name, cleaning.key)
     rules = dedup.model_dump(include={"threshold", "jaccard", "recall", "sample"})
-    made.then(
+    cleaning.then(
         chain(
             {},
-            made.key,
+            cleaning.key,
             unique(
                 columns=tuple(columns),
                 within=tuple(within),
@@ -99,32 +101,32 @@ def clean(
                 against=tuple(against),
                 embedder=settings.embedder,
                 **rules,
-                **more,
+                **extra,
             ),
         )
     )
-    return made
+    return cleaning
 
 
 def benchmark_names(files: Sequence[SourceSettings]) -> list[str]:
     """What benchmarks are called: their files' names, or the paths where two have the same."""
-    short = [one.path.rsplit("/", 1)[-1] for one in files]
-    return [one.path if short.count(name) > 1 else name for one, name in zip(files, short, strict=True)]
+    short = [file.path.rsplit("/", 1)[-1] for file in files]
+    return [file.path if short.count(name) > 1 else name for file, name in zip(files, short, strict=True)]
 
 
 def published(store: Store, flow: str, stage: str, source: str) -> Iterator[tuple[str, str]]:
     """The verdicts behind what this flow published in this store: those of its finished runs, up to the first that had
     the same rows, so that the same command finds itself done.
     """
-    seen = set()
+    seen_keys = set()
     for run in runs(store):
         if run.flow != flow or run.status != "finished" or not run.dataset:
             continue
-        for one in run.stages:
-            path = store.manifest_path(stage, one.key)
-            if one.stage != stage or one.key in seen or not path.exists():
+        for stage_run in run.stages:
+            path = store.manifest_path(stage, stage_run.key)
+            if stage_run.stage != stage or stage_run.key in seen_keys or not path.exists():
                 continue
             if source in read_manifest(path).sources:
                 return
-            seen.add(one.key)
-            yield stage, one.key
+            seen_keys.add(stage_run.key)
+            yield stage, stage_run.key

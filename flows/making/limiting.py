@@ -15,18 +15,20 @@ def limits_of(planned: Plan) -> RunLimits:
     price, and for the limit of a step that is not there or asks no model.
     """
     settings = planned.settings
-    given = settings.budget
+    budget = settings.budget
     asking = [step.step for step in planned.stages if isinstance(step.stage, Recipe)]
-    if unknown := sorted(set(given.stages) - set(asking)):
+    if unknown := sorted(set(budget.stages) - set(asking)):
         raise InputError(f"budget.stages.{unknown[0]}: no such step asks a model; expected {', '.join(asking)}")
-    if not given.limited:
+    if not budget.limited:
         return RunLimits(None, settings.drop_limit)
-    engines = {engine_name(one): one for step in planned.stages for one in step.roles.values()}
-    if given.counts_money and (free := [n for n, e in engines.items() if not e.in_process and given.price(n) is None]):
+    engines = {engine_name(engine): engine for step in planned.stages for engine in step.roles.values()}
+    if budget.counts_money and (
+        free := [n for n, e in engines.items() if not e.in_process and budget.price(n) is None]
+    ):
         example = f"budget.prices={{'{free[0]}': {{prompt: 1, completion: 1}}}}"
         raise InputError(f"budget.money needs a price of {free[0]}; expected {example}")
 
     def spent() -> dict[str, Usage]:
-        return spent_by(planned.store, planned.dataset.name, given)
+        return spent_by(planned.store, planned.dataset.name, budget)
 
-    return RunLimits(Budget(given, {}), settings.drop_limit, spent)
+    return RunLimits(Budget(budget, {}), settings.drop_limit, spent)

@@ -118,10 +118,10 @@ def made_by(planned: Plan) -> RunRecord | None:
 
 def say_done(earlier: RunRecord) -> RunRecord:
     """A schedule whose source has nothing new ends here."""
-    said = f"nothing new: run {earlier.id} made all of it; nothing was asked or written"
-    print(said, file=sys.stderr, flush=True)
+    line = f"nothing new: run {earlier.id} made all of it; nothing was asked or written"
+    print(line, file=sys.stderr, flush=True)
     if FlowRunContext.get():
-        in_background(lambda: create_markdown_artifact(markdown=said, key="summary")).join(LAST_WORD_S)
+        in_background(lambda: create_markdown_artifact(markdown=line, key="summary")).join(LAST_WORD_S)
     return earlier
 
 
@@ -179,7 +179,7 @@ def make_all(planned: Plan) -> RunRecord:
             print(f"the run's record is not written: {failure.message}", file=sys.stderr, flush=True)
         with suppress(SynthmillError):  # nothing waits for the catalog: the next look at it makes it
             rebuild(store)
-        page = drawn(store, record)
+        page = draw_report(store, record)
         if context:
             in_background(lambda: show(record, page)).join(LAST_WORD_S)
     return record
@@ -217,14 +217,14 @@ def mark_crashed(store: Store) -> None:
                 client.set_flow_run_state(UUID(run.flow_run), Crashed(message=run.error), force=True)
 
 
-def drawn(store: Store, record: RunRecord) -> Path | None:
+def draw_report(store: Store, record: RunRecord) -> Path | None:
     """A run's report; a fault in drawing it costs nobody their run."""
     try:
         return write_report(store, record)
     except Exception as error:
-        said = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200]
         print(
-            f"no report ({type(error).__name__}: {said}); `synthmill report {record.id}` tries again", file=sys.stderr
+            f"no report ({type(error).__name__}: {reason}); `synthmill report {record.id}` tries again", file=sys.stderr
         )
         return None
 

@@ -111,7 +111,7 @@ def plan(settings: DialogueSettings) -> Plan:
         store,
         source,
         [*first, *taught, *compared, *again.stages],
-        lambda made: dialogue_dataset(store, made, settings),
+        lambda manifests: dialogue_dataset(store, manifests, settings),
         trunk="training_rows",
         others=[*cleaning.sources, *again.sources],
     )
@@ -122,7 +122,7 @@ def read_applications(settings: DialogueSettings) -> tuple[list[Application], di
     applications: list[Application] = []
     worlds: dict[str, str] = {}
     for path in settings.applications:
-        application, found = read_application(Path(path))
+        application, own_worlds = read_application(Path(path))
         if application.name in {other.name for other in applications}:
             raise InputError(f"{path}: another application is called {application.name}, too; give it another name")
         if settings.dialogues.environment != "simulated" and not application.environment.world:
@@ -131,7 +131,7 @@ def read_applications(settings: DialogueSettings) -> tuple[list[Application], di
                 f"{settings.dialogues.environment}; expected FILE.py:CLASS there, or simulated here"
             )
         applications.append(application)
-        worlds |= found
+        worlds |= own_worlds
     for name, file in worlds.items():
         load_world(file, name)
     return applications, worlds
@@ -199,11 +199,11 @@ def dialogue_rows(dialogues: RowStream) -> RowStream:
     return dialogues.map(lambda batch: batch.select(*columns))
 
 
-def dialogue_dataset(store: Store, made: Mapping[str, Manifest], settings: DialogueSettings) -> Dataset:
-    """sft, prompt_generation, preference and dialogues; made: manifests by stage."""
-    rows = stream_of(store, made["training_rows"])
-    pairs = stream_of(store, made["unique_pairs"]).filter(KEPT).map(preference_rows)
-    dialogues = stream_of(store, made["dialogue_signs"])
+def dialogue_dataset(store: Store, manifests: Mapping[str, Manifest], settings: DialogueSettings) -> Dataset:
+    """sft, prompt_generation, preference and dialogues; manifests: by stage."""
+    rows = stream_of(store, manifests["training_rows"])
+    pairs = stream_of(store, manifests["unique_pairs"]).filter(KEPT).map(preference_rows)
+    dialogues = stream_of(store, manifests["dialogue_signs"])
     tables = {
         "sft": Table.of(
             training_rows(rows, "sft"),
@@ -225,16 +225,16 @@ def dialogue_dataset(store: Store, made: Mapping[str, Manifest], settings: Dialo
         ),
     }
     intro = "Rows that teach a model to behave as if an application's prompt were there."
-    notes = [*few_inputs(store, made, settings), *long_turns(rows, settings)]
+    notes = [*few_inputs(store, manifests, settings), *long_turns(rows, settings)]
     figures = [Figure.lines("How the dialogues ended", ends_in_words(dialogues))]
     return Dataset("Role-swap dialogues", intro, tables, DIALOGUES, notes=notes, figures=figures)
 
 
-def few_inputs(store: Store, made: Mapping[str, Manifest], settings: DialogueSettings) -> Iterator[str]:
+def few_inputs(store: Store, manifests: Mapping[str, Manifest], settings: DialogueSettings) -> Iterator[str]:
     """The applications that have fewer inputs than were wanted."""
-    name_of = dict(read_frame(store, made[APPLICATIONS], ("id", "name")).rows())
-    application_of = dict(read_frame(store, made["drafts"], ("id", "parent_id")).rows())
-    inputs = Counter(read_frame(store, made["pseudo_inputs"], ("parent_id",))["parent_id"])
+    name_of = dict(read_frame(store, manifests[APPLICATIONS], ("id", "name")).rows())
+    application_of = dict(read_frame(store, manifests["drafts"], ("id", "parent_id")).rows())
+    inputs = Counter(read_frame(store, manifests["pseudo_inputs"], ("parent_id",))["parent_id"])
     for name, count in sorted((name_of[application_of[draft]], count) for draft, count in inputs.items()):
         if count < settings.inputs.count:
             yield (

@@ -41,25 +41,25 @@ def plan(settings: JudgeSettings) -> Plan:
         store,
         source,
         stages,
-        lambda made: scores_dataset(store, made),
+        lambda manifests: scores_dataset(store, manifests),
         trunk="bench_scores",
     )
 
 
-def scores_dataset(store: Store, made: Made) -> Dataset:
+def scores_dataset(store: Store, manifests: Made) -> Dataset:
     """The judged rows, and a card with the model's scores."""
-    rows = stream_of(store, made["bench_scores"])
-    results = [shown(result) for result in bench_results(rows.frame(["preference_set", "scores", "run_scores"]))]
+    rows = stream_of(store, manifests["bench_scores"])
+    results = [in_words(result) for result in bench_results(rows.frame(["preference_set", "scores", "run_scores"]))]
     return Dataset(
         "Scores on a multifaceted bench",
         "Answers of one model to a bench of values, each judged by its rubric.",
         {"scores": Table.of(rows, "other", "a bench row with the model's answers, scores and feedback, run by run")},
-        render("scores.md", FOLDER, rows=rows.height, results=results, unread=note_unread(store, made["judged"])),
+        render("scores.md", FOLDER, rows=rows.height, results=results, unread=note_unread(store, manifests["judged"])),
         figures=[Figure("Scores", SCORES, tuple(tuple(result[name] for name in FIELDS) for result in results))],
     )
 
 
-def shown(result: BenchResult) -> dict[str, str]:
+def in_words(result: BenchResult) -> dict[str, str]:
     return {
         "name": result.name,
         "score": two_places(result.score),

@@ -18,16 +18,16 @@ def plan(settings: SelfRipSettings) -> Plan:
     store = open_checked_store(settings)
     roles = resolved(settings, store)
     settings = in_own_units(settings)
-    against = tuple(prompt for one in settings.against for prompt in read_prompts(one))
+    against = tuple(prompt for file in settings.against for prompt in read_prompts(file))
     settings = settings.model_copy(update={"engines": roles})
     source = file_source(store, settings.source, settings.rows_per_part)
-    asked, rows = settings.prompts, settings.rows_per_part
-    rules = asked.model_dump(include={"overlap", "fewest_words", "most_words", "keywords", "ascii_start"})
+    prompts, rows = settings.prompts, settings.rows_per_part
+    rules = prompts.model_dump(include={"overlap", "fewest_words", "most_words", "keywords", "ascii_start"})
     first = chain(
         roles,
         source.key,
-        ShotSets(count=asked.count, shots=asked.shots, seed=settings.seed, rows_per_part=rows),
-        NewPrompts(sampling=settings.sampling(asked), attempts=asked.attempts),
+        ShotSets(count=prompts.count, shots=prompts.shots, seed=settings.seed, rows_per_part=rows),
+        NewPrompts(sampling=settings.sampling(prompts), attempts=prompts.attempts),
         FreshPrompts(
             seeds=(INSTRUCTIONS.stage, source.key),
             against=against,
@@ -43,7 +43,7 @@ def plan(settings: SelfRipSettings) -> Plan:
         store,
         source,
         [*first, *tail.stages],
-        lambda made: preferences_dataset(store, made, settings, tail.scored, tail.pairs),
+        lambda manifests: preferences_dataset(store, manifests, settings, tail.scored, tail.pairs),
         trunk="preferences",
         others=tail.sources,
     )

@@ -190,8 +190,8 @@ class SkillMixes(FrameStage):
             parent, own, _ = lists[n % len(lists)]
             draw = random.Random(f"mix {self.seed} {parent} {n // len(lists)}")
             first = draw.choice(own)
-            others = draw.sample([skill for skill in skills if skill != first], min(self.k, len(skills)) - 1)
-            mix = {"skills": [first, *others], "query_type": draw.choice(query_types)}
+            other_skills = draw.sample([skill for skill in skills if skill != first], min(self.k, len(skills)) - 1)
+            mix = {"skills": [first, *other_skills], "query_type": draw.choice(query_types)}
             mixes.append({"id": child_id(parent, f"mix-{n // len(lists)}"), "parent_id": parent, **mix})
         schema = pl.DataFrame(arrow_schema(Mix).empty_table()).schema
         return pl.DataFrame(mixes, schema=schema), [

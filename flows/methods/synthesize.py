@@ -51,7 +51,7 @@ def plan(settings: SynthesizeSettings) -> Plan:
         store,
         source,
         [*stages, *cleaning.stages],
-        lambda made: preference_dataset(store, made),
+        lambda manifests: preference_dataset(store, manifests),
         trunk="unique_pairs",
         others=cleaning.sources,
     )
@@ -65,12 +65,12 @@ def answers_in_words(ends: Mapping[Ending, int]) -> str:
     )
 
 
-def preference_dataset(store: Store, made: Mapping[str, Manifest]) -> Dataset:
-    """The kept pairs, all for training; made: manifests by stage."""
-    rows = stream_of(store, made["unique_pairs"]).filter(KEPT).map(preference_rows)
+def preference_dataset(store: Store, manifests: Mapping[str, Manifest]) -> Dataset:
+    """The kept pairs, all for training; manifests: by stage."""
+    rows = stream_of(store, manifests["unique_pairs"]).filter(KEPT).map(preference_rows)
     return Dataset(
         "Preference pairs",
         "Instructions under system messages that stand for a user's values, with a better answer over a worse one.",
         {"preference": Table.of(rows, "preferences", PAIR)},
-        answers_in_words(endings_in(store, made["answers"])),
+        answers_in_words(endings_in(store, manifests["answers"])),
     )

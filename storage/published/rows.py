@@ -56,25 +56,25 @@ def preference_rows(pairs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def compared(store: Store, made: Mapping[str, Manifest]) -> list[str]:
-    """What was found to be there twice, or in a benchmark, one line each; made: manifests by stage."""
+def compared(store: Store, manifests: Mapping[str, Manifest]) -> list[str]:
+    """What was found to be there twice, or in a benchmark, one line each; manifests: by stage."""
     lines = []
-    for stage, manifest in made.items():
+    for stage, manifest in manifests.items():
         notes = manifest.notes
         if stage.startswith("clean_"):
             columns = ", ".join(manifest.identity["settings"]["columns"])
         if stage.startswith("clean_") and "contaminated" in manifest.columns:
             marked = stream_of(store, manifest).filter(pl.col("benchmark").is_not_null()).frame(["benchmark"])
             rows = marked.group_by("benchmark").len().sort("benchmark")
-            found = ", ".join(f"{count:,} of {name}" for name, count in rows.iter_rows()) or "none"
-            lines.append(f"{stage}: benchmark prompts among {manifest.rows:,} rows: {found} (in {columns})")
+            counts = ", ".join(f"{count:,} of {name}" for name, count in rows.iter_rows()) or "none"
+            lines.append(f"{stage}: benchmark prompts among {manifest.rows:,} rows: {counts} (in {columns})")
         elif stage.startswith("clean_"):
             left_out = manifest.dropped.get("contaminated", 0)
             lines.append(f"{stage}: benchmark prompts left out: {left_out:,} (in {columns})")
         if "by_layer" in notes:
-            found = ", ".join(f"{count:,} {layer}" for layer, count in notes["by_layer"].items()) or "not looked for"
-            known = f", and {notes['known']:,} from before" if notes["known"] else ""
-            lines.append(f"{stage}: duplicates among {notes['rows']:,} rows{known}: {found}; {notes['kept']:,} kept")
+            counts = ", ".join(f"{count:,} {layer}" for layer, count in notes["by_layer"].items()) or "not looked for"
+            earlier = f", and {notes['known']:,} from before" if notes["known"] else ""
+            lines.append(f"{stage}: duplicates among {notes['rows']:,} rows{earlier}: {counts}; {notes['kept']:,} kept")
         if "recall" in notes:
             lines.append(f"{stage}: search by meaning at cosine {notes['threshold']}: {recall_of(notes)}")
     return lines
@@ -82,13 +82,13 @@ def compared(store: Store, made: Mapping[str, Manifest]) -> list[str]:
 
 def recall_of(notes: Mapping[str, Any]) -> str:
     """How well was searched, in words."""
-    recall, found = Recall(**notes["recall"]), Recall(**notes["duplicates_found"])
-    said = [f"recall of pairs {recall}"] + ([f"of duplicates {found}"] if recall.rows else [])
+    recall, duplicates = Recall(**notes["recall"]), Recall(**notes["duplicates_found"])
+    parts = [f"recall of pairs {recall}"] + ([f"of duplicates {duplicates}"] if recall.rows else [])
     if recall.pairs and recall.share < notes["requested_recall"]:
-        said.append(f"below the {notes['requested_recall']} asked for; a recall of 1 searches exactly")
+        parts.append(f"below the {notes['requested_recall']} asked for; a recall of 1 searches exactly")
     if notes["unreadable"]:
-        said.append(f"{notes['unreadable']:,} texts that the embedder cannot read were not compared")
-    return "; ".join(said)
+        parts.append(f"{notes['unreadable']:,} texts that the embedder cannot read were not compared")
+    return "; ".join(parts)
 
 
 PAIR = "a preference pair: `prompt`, `chosen`, `rejected` as lists of messages, with their rewards"
@@ -96,12 +96,12 @@ PAIR = "a preference pair: `prompt`, `chosen`, `rejected` as lists of messages, 
 
 def endings_in(store: Store, pools: Manifest) -> Counter[Ending]:
     """How the answers of an artifact of pools ended."""
-    found: Counter[Ending] = Counter()
+    endings: Counter[Ending] = Counter()
     for seal in pools.parts:
         if seal.rows:
             reasons = (
                 pl.DataFrame(read_part(store, seal, ("answers",)))["answers"].explode().struct.field("finish_reason")
             )
             for reason, count in reasons.value_counts().iter_rows():
-                found[ending_of(reason)] += count
-    return found
+                endings[ending_of(reason)] += count
+    return endings

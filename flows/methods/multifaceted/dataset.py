@@ -29,14 +29,14 @@ COVERAGE = (
 SYSTEMS_COMPARED = 20_000
 
 
-def multifaceted_dataset(store: Store, made: Made, drawn: PreferenceSets, embedder: str) -> Dataset:
+def multifaceted_dataset(store: Store, manifests: Made, sets: PreferenceSets, embedder: str) -> Dataset:
     """The splits, and the card's tables and picture."""
-    variants, pairs = stream_of(store, made["variants"]), stream_of(store, made["aligned_pairs"])
+    variants, pairs = stream_of(store, manifests["variants"]), stream_of(store, manifests["aligned_pairs"])
     training, bench = pairs.filter(TRAINS).map(aligned_rows), RowStream.of(pl.DataFrame())
     unseen: set[str] = set()
-    if "rubrics" in made:
-        bench = stream_of(store, made["rubrics"]).map(bench_rows)
-        unseen = set(read_frame(store, made["bench_variants"], ["id"])["id"])
+    if "rubrics" in manifests:
+        bench = stream_of(store, manifests["rubrics"]).map(bench_rows)
+        unseen = set(read_frame(store, manifests["bench_variants"], ["id"])["id"])
 
     def is_test(pair: dict[str, Any]) -> bool:
         return child_id(pair["parent_id"], pair["chosen_index"]) in unseen
@@ -58,10 +58,10 @@ def multifaceted_dataset(store: Store, made: Made, drawn: PreferenceSets, embedd
     values = value_counts(variants)
     total = int(values["count"].sum())
     picture = sunburst(value_tree(values), "The values in this dataset", (f"{total:,}", "values"))
-    measures = measure(store, made, drawn, embedder, values)
+    measures = measure(store, manifests, sets, embedder, values)
     return Dataset(
         "Multifaceted preference data",
-        f"Instructions, each under {drawn.count} system messages that stand for {drawn.count} people's values.",
+        f"Instructions, each under {sets.count} system messages that stand for {sets.count} people's values.",
         {name: Table(rows, kind, ABOUT[name]) for name, (kind, rows) in splits.items()},
         render("multifaceted.md", FOLDER, **measures, picture=PICTURE),
         {PICTURE: picture.encode()},
@@ -79,16 +79,16 @@ def coverage_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     return row["split"], row["dimension"], f"{row['subdimensions']}", *map("{:.3f}".format, numbers), *shares
 
 
-def measure(store: Store, made: Made, drawn: PreferenceSets, embedder: str, values: pl.DataFrame) -> dict[str, Any]:
+def measure(store: Store, manifests: Made, sets: PreferenceSets, embedder: str, values: pl.DataFrame) -> dict[str, Any]:
     """What survived each step, how even the values came out, how different the variants are; values: counted."""
     return {
         "coverage": [
             row | {"split": split}
-            for split, side in drawn.sides.items()
+            for split, side in sets.sides.items()
             if (counts := values.filter(pl.col("split") == split)).height
             for row in coverage(side, each_value(counts))
         ],
-        "diversity": diversity_of(store, made, drawn, embedder),
+        "diversity": diversity_of(store, manifests, sets, embedder),
     }
 
 
@@ -121,17 +121,17 @@ def value_tree(values: pl.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
     return tree
 
 
-def diversity_of(store: Store, made: Made, drawn: PreferenceSets, embedder: str) -> dict[str, Any]:
+def diversity_of(store: Store, manifests: Made, sets: PreferenceSets, embedder: str) -> dict[str, Any]:
     """Means over instructions of what the stage `diversity` measured, and the spread of all system messages."""
-    rows = stream_of(store, made["diversity"])
+    rows = stream_of(store, manifests["diversity"])
     frame = rows.frame(["description_rouge_l", "alike", "system_spread", "response_rouge_l"])
     messages = (
-        message for batch in rows.batches(["systems"]) for some in batch["systems"].to_list() for message in some
+        message for batch in rows.batches(["systems"]) for lists in batch["systems"].to_list() for message in lists
     )
     systems = list(islice(messages, SYSTEMS_COMPARED))
     by_dimension = {
         dimension.name: frame["description_rouge_l"].list.get(place).mean()
-        for place, dimension in enumerate(drawn.taxonomy.dimensions)
+        for place, dimension in enumerate(sets.taxonomy.dimensions)
     }
     return {
         "description_rouge_l": by_dimension,

@@ -60,7 +60,7 @@ def plan(settings: PreferencesSettings) -> Plan:
         store,
         source,
         tail.stages,
-        lambda made: preferences_dataset(store, made, settings, tail.scored, tail.pairs),
+        lambda manifests: preferences_dataset(store, manifests, settings, tail.scored, tail.pairs),
         trunk="preferences",
         others=tail.sources,
     )
@@ -90,9 +90,12 @@ def check_policies(policies: Sequence[str], roles: Roles) -> None:
 
 
 def answers_of(settings: PoolSettings) -> PoolAnswers:
-    given = settings.answers
+    answers = settings.answers
     return PoolAnswers(
-        sampling=settings.sampling(given), policies=settings.policies, count=given.count, min_answers=given.min_answers
+        sampling=settings.sampling(answers),
+        policies=settings.policies,
+        count=answers.count,
+        min_answers=answers.min_answers,
     )
 
 

@@ -33,27 +33,29 @@ AGREEMENT = ("scorer", "and", "Spearman", "error", "pools")
 METRICS = dict(zip(LIMITS, (*LIMITS[:2], "margin"), strict=True))  # limit -> column
 
 
-def preferences_dataset(store: Store, made: Made, settings: PoolSettings, scored: str, cutting: PoolPairs) -> Dataset:
+def preferences_dataset(
+    store: Store, manifests: Made, settings: PoolSettings, scored: str, cutting: PoolPairs
+) -> Dataset:
     """dpo and prompts per rule, the pools, the limits and the report. scored: the key of the pools that were cut."""
-    pairs = stream_of(store, made["preferences"])
+    pairs = stream_of(store, manifests["preferences"])
     tables: dict[str, Table] = {}
     files: dict[str, bytes] = {}
-    for one in settings.cuts:
-        mine = pairs.filter(pl.col("cut") == one.label)
-        tables[f"dpo_{one.label}"] = Table.of(pair_rows(mine), "preferences", PAIR)
-        if one.rule == "rip":
-            tables[f"prompts_{one.label}"] = Table.of(prompt_rows(mine), "prompts", PROMPT)
-            if mine.height:
-                limits = limits_of(mine.frame(numbers_in(mine)), one, settings.chosen_reward)
-                files[f"thresholds-{one.label}.json"] = orjson.dumps(limits.model_dump(), option=orjson.OPT_INDENT_2)
-    pools = next(manifest for manifest in made.values() if manifest.key == scored)
+    for rule in settings.cuts:
+        of_rule = pairs.filter(pl.col("cut") == rule.label)
+        tables[f"dpo_{rule.label}"] = Table.of(pair_rows(of_rule), "preferences", PAIR)
+        if rule.rule == "rip":
+            tables[f"prompts_{rule.label}"] = Table.of(prompt_rows(of_rule), "prompts", PROMPT)
+            if of_rule.height:
+                limits = limits_of(of_rule.frame(numbers_in(of_rule)), rule, settings.chosen_reward)
+                files[f"thresholds-{rule.label}.json"] = orjson.dumps(limits.model_dump(), option=orjson.OPT_INDENT_2)
+    pools = next(manifest for manifest in manifests.values() if manifest.key == scored)
     again = f"`synthmill pairs FILE --reward-column {settings.chosen_reward}`"
     about = f"a prompt with all its answers and scores; cut it again with {again}"
     tables["pools"] = Table.of(pool_rows(stream_of(store, pools)), "other", about)
-    told = figures(store, pools, pairs.frame(numbers_in(pairs)), settings, cutting)
-    told["unread"] = [note for manifest in made.values() if (note := note_unread(store, manifest))]
-    files["report.json"] = orjson.dumps(told, option=orjson.OPT_INDENT_2)
-    reports = ["\n".join(report_lines(one, complete=n == 0)) for n, one in enumerate(told["cuts"])]
+    report = summarize(store, pools, pairs.frame(numbers_in(pairs)), settings, cutting)
+    report["unread"] = [note for manifest in manifests.values() if (note := note_unread(store, manifest))]
+    files["report.json"] = orjson.dumps(report, option=orjson.OPT_INDENT_2)
+    reports = ["\n".join(report_lines(rule, complete=n == 0)) for n, rule in enumerate(report["cuts"])]
     rules = len(settings.cuts)
     return Dataset(
         "Preference pairs from pools",
@@ -61,9 +63,9 @@ def preferences_dataset(store: Store, made: Made, settings: PoolSettings, scored
         f"made of them. The reward is `{settings.chosen_reward}`"
         f"{', without what length earns within a pool' if settings.length_control else ''}.",
         tables,
-        render("preferences.md", Path(__file__).parent, told=told, settings=settings, reports=reports),
+        render("preferences.md", Path(__file__).parent, told=report, settings=settings, reports=reports),
         files,
-        figures=figures_of(told),
+        figures=figures_of(report),
     )
 
 
@@ -85,11 +87,11 @@ def figures_of(report: Mapping[str, Any]) -> list[Figure]:
     return [*figures, Figure.lines("Missing scores and flags", counts)] if counts else figures
 
 
-def figures(
+def summarize(
     store: Store, pools: Manifest, pairs: pl.DataFrame, settings: PoolSettings, cutting: PoolPairs
 ) -> dict[str, Any]:
     """Per rule its report; how scorers agree; answers by flag; rewards by policy. pairs: their numbers."""
-    reports = [CutReport(one) for one in settings.cuts]
+    reports = [CutReport(rule) for rule in settings.cuts]
     agreement, flagged = Agreement(), Counter[str]()
     by_policy: dict[str, tuple[int, float]] = {}  # answers, and the sum of their rewards
     cut_short = 0
@@ -114,18 +116,18 @@ def figures(
                 if reward is not None and math.isfinite(reward):
                     answers_so_far, total = by_policy.get(answer["policy"], (0, 0.0))
                     by_policy[answer["policy"]] = answers_so_far + 1, total + reward
-    told, staying = [], pairs.filter(pl.col("kept") & pl.col("within"))
-    for report, one in zip(reports, settings.cuts, strict=True):
-        mine = pairs.filter((pl.col("cut") == one.label) & pl.col("kept"))
-        report.keep(mine.filter(pl.col("within")).to_arrow())
-        limits = limits_of(mine, one, settings.chosen_reward) if one.rule == "rip" else None
+    summaries, staying = [], pairs.filter(pl.col("kept") & pl.col("within"))
+    for report, rule in zip(reports, settings.cuts, strict=True):
+        of_rule = pairs.filter((pl.col("cut") == rule.label) & pl.col("kept"))
+        report.keep(of_rule.filter(pl.col("within")).to_arrow())
+        limits = limits_of(of_rule, rule, settings.chosen_reward) if rule.rule == "rip" else None
         if limits:
-            outside = limits_met({name: mine[at].to_numpy() for name, at in METRICS.items()}, limits)
+            outside = limits_met({name: of_rule[at].to_numpy() for name, at in METRICS.items()}, limits)
             report.leaves_out = {name: int((~good).sum()) for name, good in outside.items()}
-        told.append(report.summary({}, mine.height, limits))
+        summaries.append(report.summary({}, of_rule.height, limits))
     return {
         "reward": settings.chosen_reward,
-        "cuts": told,
+        "cuts": summaries,
         "agreement": agreement.summary(),
         "missing": {name: {"answers": answers, "missing": missing} for name, (answers, missing) in scored.items()},
         "flags": dict(flagged),
@@ -149,12 +151,12 @@ def limits_of(pairs: pl.DataFrame, settings: CutSettings, reward: str) -> Thresh
     fixed = fixed_limits(settings)
     if settings.preset or settings.thresholds or not pairs.height:
         return fixed
-    found = {name: pairs[f"limit_{name}"].max() for name in LIMITS}
+    fitted_limits = {name: pairs[f"limit_{name}"].max() for name in LIMITS}
     quantiles = {
         name: at for name, at in quantiles_of(settings).items() if at is not None and getattr(fixed, name) is None
     }
     fitted = {"reward": reward, "quantiles": quantiles, "pairs": int(pairs["kept"].sum()), "fitted_on": "preferences"}
-    return fixed.model_copy(update={**found, **fitted})
+    return fixed.model_copy(update={**fitted_limits, **fitted})
 
 
 def numbers_in(pairs: RowStream) -> list[str]:

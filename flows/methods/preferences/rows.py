@@ -49,9 +49,9 @@ def wide_pools(names: list[str], pools: pl.DataFrame) -> pl.DataFrame:
     scores = pools["scores"].to_list()
 
     def values(name: str) -> list[Any]:
-        return [next((score["values"] for score in some if score["scorer"] == name), None) for some in scores]
+        return [next((score["values"] for score in entries if score["scorer"] == name), None) for entries in scores]
 
-    def each(field: str) -> pl.Expr:
+    def answer_fields(field: str) -> pl.Expr:
         return pl.col("answers").list.eval(pl.element().struct.field(field))
 
     return pools.select(
@@ -60,10 +60,10 @@ def wide_pools(names: list[str], pools: pl.DataFrame) -> pl.DataFrame:
         system="system",
         source="source",
         reference="reference",
-        policies=each("policy"),
-        answer_indices=each("answer_index"),
-        finish_reasons=each("finish_reason"),
-        answers=each("text"),
+        policies=answer_fields("policy"),
+        answer_indices=answer_fields("answer_index"),
+        finish_reasons=answer_fields("finish_reason"),
+        answers=answer_fields("text"),
     ).with_columns(
         pl.Series(f"score_{name}" if name in TAKEN else name, values(name), dtype=pl.List(pl.Float64)) for name in names
     )

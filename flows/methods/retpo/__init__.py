@@ -28,10 +28,10 @@ def plan(settings: RetpoSettings) -> Plan:
     source = file_source(store, settings.source, settings.rows_per_part, kind)
     roles = {"teacher": resolve(settings.engine("teacher"), store)}
     settings = settings.model_copy(update={"engines": roles})
-    given, first = settings.candidates, settings.first_turns
+    candidate_settings, first = settings.candidates, settings.first_turns
     candidates = Candidates(
-        sampling=settings.sampling(given),
-        **given.model_dump(include={"methods", "pool", "fewest", "most", "human_base", "attempts"}),
+        sampling=settings.sampling(candidate_settings),
+        **candidate_settings.model_dump(include={"methods", "pool", "fewest", "most", "human_base", "attempts"}),
         first_turns=first,
     )
     placed = chain(roles, source.key, search.places)
@@ -45,9 +45,9 @@ def plan(settings: RetpoSettings) -> Plan:
         columns=("history", "question"),
         rows_per_part=settings.rows_per_part,
     )
-    asked = chain(roles, cleaning.key, candidates)
-    ranked = chain(roles, asked[-1].key, *search.ranks)
-    many = {"first_turns": first, "retrievers": len(search.ranks)}
+    written = chain(roles, cleaning.key, candidates)
+    ranked = chain(roles, written[-1].key, *search.ranks)
+    shape = {"first_turns": first, "retrievers": len(search.ranks)}
     picks, pairs, depth = settings.picks, settings.pairs, settings.depth
     preferred = {"per_turn": pairs.per_turn, "threshold": min(pairs.threshold, depth), "seed": settings.seed}
     stages = [
@@ -56,23 +56,23 @@ def plan(settings: RetpoSettings) -> Plan:
             threshold=min(picks.threshold, depth),
             keep_missed=picks.never_retrieved == "keep",
             depth=depth,
-            **many,
+            **shape,
         ),
-        QueryPairs(**preferred, **many),
-        QueryPools(**many),
+        QueryPairs(**preferred, **shape),
+        QueryPools(**shape),
     ]
     if len(search.ranks) > 1:
         stages.append(ParetoPairs(**preferred, first_turns=first))
     if settings.negatives:
-        stages.append(MinedNegatives(count=settings.negatives, passages=search.corpus.key, **many))
+        stages.append(MinedNegatives(count=settings.negatives, passages=search.corpus.key, **shape))
     sides = [step for stage in stages for step in chain(roles, ranked[-1].key, stage)]
     return Plan(
         "retpo",
         settings,
         store,
         source,
-        [*placed, *cleaning.stages, *search.indexes, *asked, *ranked, *sides],
-        lambda made: retpo_dataset(store, made, settings, ranked[-1].step),
+        [*placed, *cleaning.stages, *search.indexes, *written, *ranked, *sides],
+        lambda manifests: retpo_dataset(store, manifests, settings, ranked[-1].step),
         trunk="query_picks",
         others=(search.corpus, *cleaning.sources),
         written=(settings.instruction,),

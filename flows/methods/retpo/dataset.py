@@ -45,45 +45,50 @@ TRIPLET = (
 )
 
 
-def retpo_dataset(store: Store, made: Made, settings: RetpoSettings, ranked: str) -> Dataset:
+def retpo_dataset(store: Store, manifests: Made, settings: RetpoSettings, ranked: str) -> Dataset:
     """sft, dpo and hard negatives per retriever, what all agree on, answers, and every query with its ranks; ranked:
     the stage that has all rankings.
     """
     instruction = settings.instruction
-    picks, pairs = stream_of(store, made["query_picks"]), stream_of(store, made["query_pairs"])
-    mined = stream_of(store, made["hard_negatives"]) if "hard_negatives" in made else None
-    paired, picked = partial(pair_rows, instruction=instruction), partial(pick_rows, instruction=instruction)
+    picks, pairs = stream_of(store, manifests["query_picks"]), stream_of(store, manifests["query_pairs"])
+    negatives = stream_of(store, manifests["hard_negatives"]) if "hard_negatives" in manifests else None
+    as_pairs, as_picks = partial(pair_rows, instruction=instruction), partial(pick_rows, instruction=instruction)
     tables: dict[str, Table] = {}
-    for retriever in (one.label for one in settings.retrievers):
-        mine = pl.col("retriever") == retriever
-        tables[f"sft_{retriever}"] = Table.of(picks.filter(mine).map(picked), "completions", PICK)
-        tables[f"dpo_{retriever}"] = Table.of(pairs.filter(mine).map(paired), "preferences", PAIR)
-        if mined is not None:
-            triplets = mined.filter(mine).map(triplet_rows)
+    for retriever in (retriever_settings.label for retriever_settings in settings.retrievers):
+        of_retriever = pl.col("retriever") == retriever
+        tables[f"sft_{retriever}"] = Table.of(picks.filter(of_retriever).map(as_picks), "completions", PICK)
+        tables[f"dpo_{retriever}"] = Table.of(pairs.filter(of_retriever).map(as_pairs), "preferences", PAIR)
+        if negatives is not None:
+            triplets = negatives.filter(of_retriever).map(triplet_rows)
             tables[f"hard_negatives_{retriever}"] = Table.of(triplets, "triplets", TRIPLET)
-    if "pareto_pairs" in made:
-        tables["dpo_pareto"] = Table.of(stream_of(store, made["pareto_pairs"]).map(paired), "preferences", PARETO)
-    queries = all_queries(store, made[ranked], settings.depth)
+    if "pareto_pairs" in manifests:
+        tables["dpo_pareto"] = Table.of(
+            stream_of(store, manifests["pareto_pairs"]).map(as_pairs), "preferences", PARETO
+        )
+    queries = all_queries(store, manifests[ranked], settings.depth)
     incomplete = check_found(settings.retrievers, queries, settings.depth)
-    answered = stream_of(store, made["gold_places"]).filter(pl.col("answer").is_not_null()).map(answer_rows)
-    tables["sft_answers"] = Table.of(answered, "completions", ANSWER)
+    answers = stream_of(store, manifests["gold_places"]).filter(pl.col("answer").is_not_null()).map(answer_rows)
+    tables["sft_answers"] = Table.of(answers, "completions", ANSWER)
     tables["queries"] = Table.of(queries, "other", "every query of every turn with its ranks and measures")
     missed = picks.filter(pl.col("rank") > settings.depth).height
-    told: dict[str, Any] = {"measures": MEASURES, "settings": settings, "models": models(made), "missed": missed}
-    own = own_passages(store.root, made["passages"].key, stream_of(store, made["gold_places"]).frame(["id"])["id"])
-    told["notes"] = [
+    card: dict[str, Any] = {"measures": MEASURES, "settings": settings, "models": models(manifests), "missed": missed}
+    own = own_passages(
+        store.root, manifests["passages"].key, stream_of(store, manifests["gold_places"]).frame(["id"])["id"]
+    )
+    card["notes"] = [
         note for note in (note_own(own, bool(settings.ignore_identical_ids)), *note_ties(settings.retrievers)) if note
     ]
-    told["retrievers"] = {
-        one.label: strip_private(one.model_dump(mode="json", exclude_defaults=True)) for one in settings.retrievers
+    card["retrievers"] = {
+        retriever_settings.label: strip_private(retriever_settings.model_dump(mode="json", exclude_defaults=True))
+        for retriever_settings in settings.retrievers
     }
     comparison = compare_forms(queries)
     return Dataset(
         "Retriever-feedback rewrites",
         "Rows that teach a query rewriter what a retriever likes.",
         tables,
-        render("retpo.md", FOLDER, **told, **comparison, decimals=decimals, form_name=form_name),
-        notes=[*incomplete, *told["notes"]],
+        render("retpo.md", FOLDER, **card, **comparison, decimals=decimals, form_name=form_name),
+        notes=[*incomplete, *card["notes"]],
         figures=figures_of(comparison),
     )
 
@@ -115,22 +120,24 @@ def check_found(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, 
 
     Raises InputError for a run without any of the queries, and for an endpoint that finds nothing at all.
     """
-    told = []
-    for one in retrievers:
-        mine = queries.filter(pl.col("retriever") == one.label).select("id", "number", "query", "rank").rows()
-        if isinstance(one, RunSettings):
-            known = read_run(one.file)[0]
-            there = sum(any(name in known for name in run_names(*row[:3])) for row in mine)
-            if not there:
-                expected = " or ".join(run_names(*mine[0][:3]))
-                raise InputError(f"{one.path} has none of the {len(mine)} queries; expected names such as {expected}")
-            if there < len(mine):
-                told.append(f"{one.path} has {there:,} of {len(mine):,} queries; the others count as missed")
-        if isinstance(one, HttpRetrieverSettings) and all(row[3] > depth for row in mine):
+    notes = []
+    for retriever in retrievers:
+        rows = queries.filter(pl.col("retriever") == retriever.label).select("id", "number", "query", "rank").rows()
+        if isinstance(retriever, RunSettings):
+            run_queries = read_run(retriever.file)[0]
+            matches = sum(any(name in run_queries for name in run_names(*row[:3])) for row in rows)
+            if not matches:
+                expected = " or ".join(run_names(*rows[0][:3]))
+                raise InputError(
+                    f"{retriever.path} has none of the {len(rows)} queries; expected names such as {expected}"
+                )
+            if matches < len(rows):
+                notes.append(f"{retriever.path} has {matches:,} of {len(rows):,} queries; the others count as missed")
+        if isinstance(retriever, HttpRetrieverSettings) and all(row[3] > depth for row in rows):
             raise InputError(
-                f"{one.url} finds no gold passage for any query; expected passages called as in the corpus"
+                f"{retriever.url} finds no gold passage for any query; expected passages called as in the corpus"
             )
-    return told
+    return notes
 
 
 def note_own(turns: int, ignored: bool) -> str:
@@ -147,15 +154,17 @@ def note_ties(retrievers: Sequence[RetrieverSettings]) -> list[str]:
     """How each run's equal scores are ordered."""
     order = {"rank": "in the order of its rank column", "trec_eval": "as trec_eval has them, ids from z to a"}
     return [
-        f"{one.label}: equal scores stand {order[one.ties]} (ties: {one.ties})"
-        for one in retrievers
-        if isinstance(one, RunSettings)
+        f"{retriever.label}: equal scores stand {order[retriever.ties]} (ties: {retriever.ties})"
+        for retriever in retrievers
+        if isinstance(retriever, RunSettings)
     ]
 
 
-def models(made: Made) -> str:
+def models(manifests: Made) -> str:
     """Who wrote the queries, by name and weights."""
-    return ", ".join(sorted({public_engine(str(name)) for name in made["candidates"].identity["engines"].values()}))
+    return ", ".join(
+        sorted({public_engine(str(name)) for name in manifests["candidates"].identity["engines"].values()})
+    )
 
 
 def all_queries(store: Store, manifest: Manifest, depth: int) -> pl.DataFrame:

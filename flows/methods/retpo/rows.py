@@ -8,7 +8,7 @@ MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 KEPT = ("id", "parent_id", "conversation", "turn")
 
 
-def asked(instruction: str) -> pl.Expr:
+def conversation(instruction: str) -> pl.Expr:
     """The conversation up to the question as messages, under an instruction where there is one."""
     system = pl.lit([{"role": "system", "content": instruction}] if instruction else [], dtype=MESSAGES)
     return pl.concat_list(system, "history", pl.concat_list(message("user", "question")))
@@ -18,7 +18,7 @@ def pick_rows(picks: pl.DataFrame, instruction: str) -> pl.DataFrame:
     """Picks for SFT: the loss falls on the completion."""
     return picks.select(
         *KEPT,
-        prompt=asked(instruction),
+        prompt=conversation(instruction),
         completion=pl.concat_list(message("assistant", "query")),
         rank="rank",
         methods="methods",
@@ -32,7 +32,7 @@ def pair_rows(pairs: pl.DataFrame, instruction: str) -> pl.DataFrame:
     ]
     return pairs.select(
         *KEPT,
-        prompt=asked(instruction),
+        prompt=conversation(instruction),
         chosen=pl.concat_list(message("assistant", "chosen")),
         rejected=pl.concat_list(message("assistant", "rejected")),
         **{name: pl.col(name) for name in rest},
@@ -41,7 +41,7 @@ def pair_rows(pairs: pl.DataFrame, instruction: str) -> pl.DataFrame:
 
 def answer_rows(turns: pl.DataFrame) -> pl.DataFrame:
     """Turns with a reference answer, for the SFT step before: it teaches what answers look like."""
-    return turns.select(*KEPT, prompt=asked(""), completion=pl.concat_list(message("assistant", "answer")))
+    return turns.select(*KEPT, prompt=conversation(""), completion=pl.concat_list(message("assistant", "answer")))
 
 
 def triplet_rows(mined: pl.DataFrame) -> pl.DataFrame:
