@@ -1,7 +1,8 @@
 """What every flow that publishes plans for duplicates and contamination (docs/papers.md#dedup)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from flows.making.plan import Source, chain, file_source, open_store
 from schemas.dedup_settings import LAYERS, PUBLISHED, Layer, PublishSettings
@@ -44,68 +45,81 @@ def open_checked_store(settings: PublishSettings) -> Store:
     return open_store(settings)
 
 
-def clean(
+@dataclass(frozen=True)
+class Comparison:
+    """Which stages compare a plan's rows, and what of a row they look at.
+
+    columns: texts by which rows count as duplicates; within: columns in which duplicates are equal; score: the column
+    whose larger value stays; layers: those that suit these rows; texts: what is compared with benchmarks, if not what
+    `check` says; fields: further settings of `unique`.
+    """
+
+    check: type[Contamination]
+    unique: type[Duplicates] | None
+    columns: tuple[str, ...] = ("prompt",)
+    within: tuple[str, ...] = ()
+    score: str = ""
+    layers: tuple[Layer, ...] = LAYERS
+    texts: tuple[str, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+def clean(flow: str, settings: PublishSettings, store: Store, key: str, comparison: Comparison) -> Cleaning:
+    """What follows the artifact `key`: first contamination, where benchmarks are named, in every text of a row; then
+    duplicates. Raises InputError.
+    """
+    cleaning = Cleaning(key)
+    if settings.decontaminate.benchmarks:
+        check_benchmarks(cleaning, settings, store, comparison)
+    if comparison.unique:
+        drop_duplicates(cleaning, flow, settings, store, comparison, comparison.unique)
+    return cleaning
+
+
+def check_benchmarks(cleaning: Cleaning, settings: PublishSettings, store: Store, comparison: Comparison) -> None:
+    """Add the stage that marks or drops what is in a benchmark."""
+    contamination = settings.decontaminate
+    keys = [cleaning.read(store, file).key for file in contamination.benchmarks]
+    benchmarks = tuple(zip(benchmark_names(contamination.benchmarks), keys, strict=True))
+    rules = contamination.model_dump(include={"found", "layers", "threshold"})
+    texts = {"columns": comparison.texts} if comparison.texts else {}
+    stage = comparison.check(benchmarks=benchmarks, **rules, **texts)
+    cleaning.then(chain({}, cleaning.key, stage, context=RunContext(settings.embedder)))
+
+
+def drop_duplicates(
+    cleaning: Cleaning,
     flow: str,
     settings: PublishSettings,
     store: Store,
-    key: str,
-    check: type[Contamination],
-    unique: type[Duplicates] | None,
-    *,
-    columns: Sequence[str] = ("prompt",),
-    within: Sequence[str] = (),
-    score: str = "",
-    layers: Sequence[Layer] = LAYERS,
-    texts: Sequence[str] = (),
-    **extra: object,
-) -> Cleaning:
-    """What follows the artifact `key`: first contamination, where benchmarks are named, in every text of a row
-    (`texts`, or what `check` says they are); then duplicates, by `columns`. Raises InputError.
-    """
-    cleaning, context = Cleaning(key), RunContext(settings.embedder)
-    contamination, dedup = settings.decontaminate, settings.dedup
-    if contamination.benchmarks:
-        keys = [cleaning.read(store, file).key for file in contamination.benchmarks]
-        benchmarks = tuple(zip(benchmark_names(contamination.benchmarks), keys, strict=True))
-        rules = contamination.model_dump(include={"found", "layers", "threshold"}) | (
-            {"columns": tuple(texts)} if texts else {}
-        )
-        cleaning.then(chain({}, key, check(benchmarks=benchmarks, **rules), context=context))
-    if unique is None:
-        return cleaning
-    used = tuple(layer for layer in dedup.layers if layer in layers)
+    comparison: Comparison,
+    unique: type[Duplicates],
+) -> None:
+    """Add the stages that embed the rows, where meaning is looked at, and that mark or drop duplicates."""
+    dedup = settings.dedup
+    layers = tuple(layer for layer in dedup.layers if layer in comparison.layers)
     vectors = ""
-    if "meaning" in used:
-        stage = Vectors(columns=tuple(columns), precision=dedup.precision)
-        embedded = chain({}, cleaning.key, stage, context=context)
+    if "meaning" in layers:
+        stage = Vectors(columns=comparison.columns, precision=dedup.precision)
+        embedded = chain({}, cleaning.key, stage, context=RunContext(settings.embedder))
         cleaning.stages += embedded
         vectors = embedded[-1].key
-    against = [
-        (KNOWN_PROMPTS.stage, cleaning.read(store, file).key)
-        for file in dedup.against
-        if isinstance(file, SourceSettings)
-    ]
+    files = [file for file in dedup.against if isinstance(file, SourceSettings)]
+    against = [(KNOWN_PROMPTS.stage, cleaning.read(store, file).key) for file in files]
     if PUBLISHED in dedup.against:
         against += published(store, flow, unique.name, cleaning.key)
-    rules = dedup.model_dump(include={"threshold", "jaccard", "recall", "sample"})
-    cleaning.then(
-        chain(
-            {},
-            cleaning.key,
-            unique(
-                columns=tuple(columns),
-                within=tuple(within),
-                score=score,
-                layers=used,
-                vectors=vectors,
-                against=tuple(against),
-                embedder=settings.embedder,
-                **rules,
-                **extra,
-            ),
-        )
+    marking = unique(
+        columns=comparison.columns,
+        within=comparison.within,
+        score=comparison.score,
+        layers=layers,
+        vectors=vectors,
+        against=tuple(against),
+        embedder=settings.embedder,
+        **dedup.model_dump(include={"threshold", "jaccard", "recall", "sample"}),
+        **comparison.fields,
     )
-    return cleaning
+    cleaning.then(chain({}, cleaning.key, marking))
 
 
 def benchmark_names(files: Sequence[SourceSettings]) -> list[str]:

@@ -4,14 +4,14 @@ Source: docs/papers.md#genpi.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 import polars as pl
 
-from flows.making.cleaning import clean, open_checked_store
+from flows.making.cleaning import Comparison, clean, open_checked_store
 from flows.making.plan import Plan, chain, rows_source
 from schemas.applications import Application, tool_names
 from schemas.artifacts import Manifest
@@ -36,6 +36,7 @@ from tasks.generators.dialogues.signs import DialogueSigns
 from tasks.generators.dialogues.single_turn import Outputs, Reasons
 from tasks.generators.dialogues.teacher_pairs import AnswerPools, TeacherPairs
 from tasks.generators.dialogues.training_rows import TrainingRows
+from tasks.running.job import Stage
 from tasks.scorers.r3 import R3
 from tasks.texts.tokens import USUAL_CHARS_PER_TOKEN, load_tokenizer
 
@@ -52,37 +53,63 @@ def plan(settings: DialogueSettings) -> Plan:
     played = ("author", "student", "teacher", "environment", "judge")
     roles = {role: resolve(settings.engine(role), store) for role in played}
     settings = settings.model_copy(update={"engines": roles})
-    talk, inputs, paper = settings.dialogues, settings.inputs, settings.preset == "paper"
-    world = EngineSettings(
-        kind="worlds", model="worlds", options=worlds, concurrency=WORLDS_AT_ONCE, timeout_s=talk.world_timeout_s
-    )
-    playing = {**roles, "world": world}
+    playing = {**roles, "world": world_engine(settings, worlds)}
     context = RunContext(settings.embedder)
     looks = "\n".join(map(look_at_application, applications))
     identity = {application.name: application.id for application in applications}
     source = rows_source(store, APPLICATIONS, applications, looks, applications=identity)
-    first = chain(
-        playing,
-        source.key,
-        DraftInputs(
-            sampling=settings.sampling(inputs),
-            wanted=inputs.count,
-            overgenerate=inputs.overgenerate,
-            per_call=inputs.per_call,
-        ),
-        PseudoInputs(
-            wanted=inputs.count,
-            threshold=None if paper else inputs.threshold,
-            rows_per_part=settings.rows_per_part,
-        ),
-        context=context,
-    )
-    cleaning = clean("dialogues", settings, store, first[-1].key, CleanInputs, None)
+    first = chain(playing, source.key, *input_stages(settings), context=context)
+    cleaning = clean("dialogues", settings, store, first[-1].key, Comparison(CleanInputs, None))
     first += cleaning.stages
     first += chain(playing, cleaning.key, Outputs(sampling=settings.sampling(settings.outputs)))
-    taught = chain(
-        playing,
-        first[-1].key,
+    taught = chain(playing, first[-1].key, *dialogue_stages(settings, applications, worlds))
+    compared = chain(playing, first[-1].key, AnswerPools(), R3(), TeacherPairs(), context=context)
+    # by meaning, inputs were compared when they were made; here they stand in an application's words
+    comparison = Comparison(CleanPairs, UniquePairs, score="chosen_reward", layers=("exact",))
+    again = clean("dialogues", settings, store, compared[-1].key, comparison)
+    return Plan(
+        "dialogues",
+        settings,
+        store,
+        source,
+        [*first, *taught, *compared, *again.stages],
+        lambda manifests: dialogue_dataset(store, manifests, settings),
+        trunk="training_rows",
+        others=[*cleaning.sources, *again.sources],
+    )
+
+
+def world_engine(settings: DialogueSettings, worlds: dict[str, str]) -> EngineSettings:
+    """The engine that answers for the applications' worlds; worlds: name -> FILE.py:CLASS."""
+    return EngineSettings(
+        kind="worlds",
+        model="worlds",
+        options=worlds,
+        concurrency=WORLDS_AT_ONCE,
+        timeout_s=settings.dialogues.world_timeout_s,
+    )
+
+
+def input_stages(settings: DialogueSettings) -> tuple[Stage, ...]:
+    """Users' inputs: drafts of them, then those that differ."""
+    inputs = settings.inputs
+    drafts = inputs.model_dump(include={"overgenerate", "per_call"})
+    return (
+        DraftInputs(sampling=settings.sampling(inputs), wanted=inputs.count, **drafts),
+        PseudoInputs(
+            wanted=inputs.count,
+            threshold=None if settings.preset == "paper" else inputs.threshold,
+            rows_per_part=settings.rows_per_part,
+        ),
+    )
+
+
+def dialogue_stages(
+    settings: DialogueSettings, applications: Sequence[Application], worlds: dict[str, str]
+) -> tuple[Stage, ...]:
+    """From outputs with and without the prompt to training rows."""
+    talk = settings.dialogues
+    return (
         Reasons(sampling=settings.sampling(settings.reasons)),
         Openings(branches=talk.branches, seed=settings.seed, worlds=worlds, timeout_s=talk.world_timeout_s),
         RoleSwap(
@@ -93,27 +120,6 @@ def plan(settings: DialogueSettings) -> Plan:
         ),
         DialogueSigns(limits=settings.cut),
         TrainingRows(joint_ratio=settings.joint_ratio, tokenizer=settings.tokenizer),
-    )
-    compared = chain(playing, first[-1].key, AnswerPools(), R3(), TeacherPairs(), context=context)
-    again = clean(  # by meaning, inputs were compared when they were made; here they stand in an application's words
-        "dialogues",
-        settings,
-        store,
-        compared[-1].key,
-        CleanPairs,
-        UniquePairs,
-        score="chosen_reward",
-        layers=("exact",),
-    )
-    return Plan(
-        "dialogues",
-        settings,
-        store,
-        source,
-        [*first, *taught, *compared, *again.stages],
-        lambda manifests: dialogue_dataset(store, manifests, settings),
-        trunk="training_rows",
-        others=[*cleaning.sources, *again.sources],
     )
 
 

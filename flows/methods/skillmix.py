@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from flows.making.cleaning import clean, open_checked_store
+from flows.making.cleaning import Comparison, clean, open_checked_store
 from flows.making.plan import Plan, Source, chain, file_source, rows_source
 from schemas.artifacts import Manifest
 from schemas.calls import Completion, Request
@@ -277,8 +277,8 @@ def plan(settings: SkillMixSettings) -> Plan:
             attempts=settings.attempts,
         ),
     )
-    texts = ("prompt", "response")
-    cleaning = clean("skillmix", settings, store, stages[-1].key, CleanRows, UniqueRows, texts=texts)
+    comparison = Comparison(CleanRows, UniqueRows, texts=("prompt", "response"))
+    cleaning = clean("skillmix", settings, store, stages[-1].key, comparison)
     steps: Sequence[Planned] = [*stages, *cleaning.stages]
     return Plan(
         "skillmix",

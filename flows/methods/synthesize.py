@@ -5,7 +5,7 @@ Source: docs/papers.md#multifaceted, #r3.
 
 from collections.abc import Mapping
 
-from flows.making.cleaning import clean, open_checked_store
+from flows.making.cleaning import Comparison, clean, open_checked_store
 from flows.making.plan import Plan, chain, file_source
 from schemas.artifacts import Manifest
 from schemas.endings import Ending
@@ -44,7 +44,8 @@ def plan(settings: SynthesizeSettings) -> Plan:
         MaxMinPairs(),
         context=RunContext(settings.embedder),
     )
-    cleaning = clean("synthesize", settings, store, stages[-1].key, CleanPairs, UniquePairs, score="chosen_reward")
+    comparison = Comparison(CleanPairs, UniquePairs, score="chosen_reward")
+    cleaning = clean("synthesize", settings, store, stages[-1].key, comparison)
     return Plan(
         "synthesize",
         settings,

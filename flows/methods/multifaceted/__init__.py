@@ -3,7 +3,7 @@
 Source: docs/papers.md#multifaceted.
 """
 
-from flows.making.cleaning import clean, open_checked_store
+from flows.making.cleaning import Comparison, clean, open_checked_store
 from flows.making.plan import Plan, chain, file_source
 from flows.methods.multifaceted.dataset import multifaceted_dataset
 from schemas.multifaceted_settings import MultifacetedSettings
@@ -18,13 +18,14 @@ from tasks.generators.multifaceted.preference_sets import PreferenceSets
 from tasks.generators.multifaceted.rubrics import Rubrics
 from tasks.generators.multifaceted.splits import AlignedPairs, BenchVariants, Variants
 from tasks.generators.multifaceted.system_messages import Responses, SystemMessages
+from tasks.running.job import Stage
 from tasks.texts.languages import check_languages
 
 
 def plan(settings: MultifacetedSettings) -> Plan:
     """Read the taxonomy, resolve engines and keys. Raises InputError, StoreError or EngineError."""
     taxonomy = read_taxonomy(settings.taxonomy)
-    sets, bench, attempts, seed = settings.preference_sets, settings.bench, settings.attempts, settings.seed
+    sets, bench = settings.preference_sets, settings.bench
     first = PreferenceSets(
         sampling=settings.sampling(sets),
         count=sets.count,
@@ -32,7 +33,7 @@ def plan(settings: MultifacetedSettings) -> Plan:
         taxonomy=taxonomy,
         bench_share=bench.share,
         held_out=bench.held_out if bench.share else 0,
-        attempts=attempts,
+        attempts=settings.attempts,
     )
     dimensions = len(first.sides["bench"].dimensions)  # raises InputError where one has too few values
     check_languages(settings.filter.languages)
@@ -42,41 +43,42 @@ def plan(settings: MultifacetedSettings) -> Plan:
     roles = {"teacher": resolve(settings.engine("teacher"), store)}
     settings = settings.model_copy(update={"engines": roles})
     filtered = chain(roles, source.key, filtering)
-    rows = settings.rows_per_part
-    cleaning = clean(
-        "multifaceted", settings, store, filtered[-1].key, CleanInstructions, UniqueInstructions, rows_per_part=rows
-    )
-    made = chain(
-        roles,
-        cleaning.key,
-        first,
-        SystemMessages(
-            sampling=settings.sampling(settings.system_messages),
-            language=taxonomy.language,
-            attempts=attempts,
-            sets=sets.count,
-        ),
-        Responses(sampling=settings.sampling(settings.responses), attempts=attempts, sets=sets.count),
-    )
+    comparison = Comparison(CleanInstructions, UniqueInstructions, fields={"rows_per_part": settings.rows_per_part})
+    cleaning = clean("multifaceted", settings, store, filtered[-1].key, comparison)
     context = RunContext(settings.embedder)
-    variants = chain(roles, made[-1].key, Variants(seed=seed, sets=sets.count))
-    sides = [*chain(roles, made[-1].key, AlignedPairs(seed=seed))]
-    sides += chain(roles, made[-1].key, Diversity(), context=context)
-    if bench.share:
-        sides += chain(
-            roles,
-            variants[-1].key,
-            BenchVariants(threshold=bench.threshold, rows_per_part=settings.rows_per_part),
-            Rubrics(sampling=settings.sampling(bench), attempts=attempts, dimensions=dimensions),
-            context=context,
-        )
+    answered = chain(roles, cleaning.key, first, *answer_stages(settings, taxonomy.language))
+    variants = chain(roles, answered[-1].key, Variants(seed=settings.seed, sets=sets.count))
+    sides = [*chain(roles, answered[-1].key, AlignedPairs(seed=settings.seed))]
+    sides += chain(roles, answered[-1].key, Diversity(), context=context)
+    if settings.bench.share:
+        sides += chain(roles, variants[-1].key, *bench_stages(settings, dimensions), context=context)
     return Plan(
         "multifaceted",
         settings,
         store,
         source,
-        [*filtered, *cleaning.stages, *made, *variants, *sides],
+        [*filtered, *cleaning.stages, *answered, *variants, *sides],
         lambda manifests: multifaceted_dataset(store, manifests, first, settings.embedder),
         trunk="variants",
         others=cleaning.sources,
+    )
+
+
+def answer_stages(settings: MultifacetedSettings, language: str) -> tuple[Stage, ...]:
+    """System messages for the preference sets, and the responses under them."""
+    attempts, count = settings.attempts, settings.preference_sets.count
+    return (
+        SystemMessages(
+            sampling=settings.sampling(settings.system_messages), language=language, attempts=attempts, sets=count
+        ),
+        Responses(sampling=settings.sampling(settings.responses), attempts=attempts, sets=count),
+    )
+
+
+def bench_stages(settings: MultifacetedSettings, dimensions: int) -> tuple[Stage, ...]:
+    """The bench's variants, and a rubric for each of their values."""
+    bench = settings.bench
+    return (
+        BenchVariants(threshold=bench.threshold, rows_per_part=settings.rows_per_part),
+        Rubrics(sampling=settings.sampling(bench), attempts=settings.attempts, dimensions=dimensions),
     )

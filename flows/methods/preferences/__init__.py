@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flows.making.cleaning import clean, open_checked_store
+from flows.making.cleaning import Comparison, clean, open_checked_store
 from flows.making.plan import Plan, Source, chain, file_source
 from flows.methods.preferences.dataset import preferences_dataset
 from flows.methods.preferences.settings import PoolSettings, PreferencesSettings, QuestionSettings
@@ -125,16 +125,8 @@ def plan_tail(flow: str, store: Store, settings: PoolSettings, roles: Roles, key
     )
     fixed = {one.label: fixed_limits(one) for one in settings.cuts if one.preset or one.thresholds}
     pairs = chain(roles, pools_key_, cutting)
-    cleaning = clean(
-        flow,
-        settings,
-        store,
-        pairs[-1].key,
-        CleanPairs,
-        UniquePairs,
-        within=("cut", "system", "pair"),
-        score="chosen_reward",
-    )
+    comparison = Comparison(CleanPairs, UniquePairs, within=("cut", "system", "pair"), score="chosen_reward")
+    cleaning = clean(flow, settings, store, pairs[-1].key, comparison)
     last = chain(roles, cleaning.key, Preferences(cuts=settings.cuts, fixed=fixed))
     stages = [*scored, *signs, *pairs, *cleaning.stages, *last]
     return Tail(stages, pools_key_, cutting, cleaning.sources)

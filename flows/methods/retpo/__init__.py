@@ -3,10 +3,12 @@
 Source: docs/papers.md#retpo.
 """
 
-from flows.making.cleaning import clean, open_checked_store
+from collections.abc import Iterator
+
+from flows.making.cleaning import Comparison, clean, open_checked_store
 from flows.making.plan import Plan, chain, file_source
 from flows.methods.retpo.dataset import retpo_dataset
-from flows.methods.retpo.search import plan_search
+from flows.methods.retpo.search import Search, plan_search
 from flows.methods.retpo.settings import RetpoSettings
 from storage.plain_files.turns import is_beir, turns_kind
 from tasks.dedup.contamination import CleanTurns
@@ -14,6 +16,7 @@ from tasks.dedup.duplicates import UniqueTurns
 from tasks.engines.engine import resolve
 from tasks.retrieval.candidates import Candidates
 from tasks.retrieval.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks, QueryPools
+from tasks.running.job import Stage
 
 
 def plan(settings: RetpoSettings) -> Plan:
@@ -28,44 +31,13 @@ def plan(settings: RetpoSettings) -> Plan:
     source = file_source(store, settings.source, settings.rows_per_part, kind)
     roles = {"teacher": resolve(settings.engine("teacher"), store)}
     settings = settings.model_copy(update={"engines": roles})
-    candidate_settings, first = settings.candidates, settings.first_turns
-    candidates = Candidates(
-        sampling=settings.sampling(candidate_settings),
-        **candidate_settings.model_dump(include={"methods", "pool", "fewest", "most", "human_base", "attempts"}),
-        first_turns=first,
-    )
     placed = chain(roles, source.key, search.places)
-    cleaning = clean(
-        "retpo",
-        settings,
-        store,
-        placed[-1].key,
-        CleanTurns,
-        UniqueTurns,
-        columns=("history", "question"),
-        rows_per_part=settings.rows_per_part,
-    )
-    written = chain(roles, cleaning.key, candidates)
+    per_part = {"rows_per_part": settings.rows_per_part}
+    comparison = Comparison(CleanTurns, UniqueTurns, columns=("history", "question"), fields=per_part)
+    cleaning = clean("retpo", settings, store, placed[-1].key, comparison)
+    written = chain(roles, cleaning.key, candidates_stage(settings))
     ranked = chain(roles, written[-1].key, *search.ranks)
-    shape = {"first_turns": first, "retrievers": len(search.ranks)}
-    picks, pairs, depth = settings.picks, settings.pairs, settings.depth
-    preferred = {"per_turn": pairs.per_turn, "threshold": min(pairs.threshold, depth), "seed": settings.seed}
-    stages = [
-        QueryPicks(
-            top=picks.top,
-            threshold=min(picks.threshold, depth),
-            keep_missed=picks.never_retrieved == "keep",
-            depth=depth,
-            **shape,
-        ),
-        QueryPairs(**preferred, **shape),
-        QueryPools(**shape),
-    ]
-    if len(search.ranks) > 1:
-        stages.append(ParetoPairs(**preferred, first_turns=first))
-    if settings.negatives:
-        stages.append(MinedNegatives(count=settings.negatives, passages=search.corpus.key, **shape))
-    sides = [step for stage in stages for step in chain(roles, ranked[-1].key, stage)]
+    sides = [step for stage in choices(settings, search) for step in chain(roles, ranked[-1].key, stage)]
     return Plan(
         "retpo",
         settings,
@@ -77,3 +49,30 @@ def plan(settings: RetpoSettings) -> Plan:
         others=(search.corpus, *cleaning.sources),
         written=(settings.instruction,),
     )
+
+
+def candidates_stage(settings: RetpoSettings) -> Candidates:
+    """The stage that writes queries."""
+    fields = settings.candidates.model_dump(include={"methods", "pool", "fewest", "most", "human_base", "attempts"})
+    sampling = settings.sampling(settings.candidates)
+    return Candidates(sampling=sampling, **fields, first_turns=settings.first_turns)
+
+
+def choices(settings: RetpoSettings, search: Search) -> Iterator[Stage]:
+    """What is chosen from ranked queries: picks, pairs, pools, pairs that every retriever agrees on, negatives."""
+    picks, pairs, depth = settings.picks, settings.pairs, settings.depth
+    shape = {"first_turns": settings.first_turns, "retrievers": len(search.ranks)}
+    preferred = {"per_turn": pairs.per_turn, "threshold": min(pairs.threshold, depth), "seed": settings.seed}
+    yield QueryPicks(
+        top=picks.top,
+        threshold=min(picks.threshold, depth),
+        keep_missed=picks.never_retrieved == "keep",
+        depth=depth,
+        **shape,
+    )
+    yield QueryPairs(**preferred, **shape)
+    yield QueryPools(**shape)
+    if len(search.ranks) > 1:
+        yield ParetoPairs(**preferred, first_turns=settings.first_turns)
+    if settings.negatives:
+        yield MinedNegatives(count=settings.negatives, passages=search.corpus.key, **shape)
