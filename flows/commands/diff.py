@@ -9,7 +9,7 @@ import polars as pl
 from rich.console import Console
 from rich.text import Text
 
-from flows.commands.look import open_store
+from flows.commands.existing_store import open_store
 from flows.terminal.tables import format_value, shortened, table
 from schemas.errors import InputError
 from storage.artifacts import Store

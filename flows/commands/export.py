@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from flows.commands.look import open_store
+from flows.commands.existing_store import open_store
 from flows.pages.card import CONFIG, config_file, with_card
 from flows.pages.report import PAGE, report_page
 from schemas.errors import InputError

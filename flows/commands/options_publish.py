@@ -84,7 +84,7 @@ def report(run: str, store: str, rows: int, open_it: bool) -> None:
 
     RUN is an id or its beginning, `latest`, or a flow's name.
     """
-    from flows.commands.look import open_store
+    from flows.commands.existing_store import open_store
     from flows.pages.report import write_report
     from storage.runs import find_run
 

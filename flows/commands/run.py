@@ -113,13 +113,13 @@ def notes(planned: Plan, manifests: Mapping[str, Manifest], dataset: Dataset) ->
 
 def show_dataset(console: Any, planned: Plan, dataset: Dataset, preview: int | None) -> None:
     """The first rows by their kind, each with its way through every step in a preview; then the figures."""
-    from flows.commands.trace import show_way
+    from flows.commands.show import show_lineage
     from flows.pages.on_terminal import first_rows, show_figure, show_row, show_tables
 
     kind, rows = first_rows(dataset, preview or ROWS_SHOWN)
     for row in rows:
         if preview:
-            show_way(planned.store, row["id"])
+            show_lineage(planned.store, row["id"])
         show_row(console, kind, row)
     show_tables(console, dataset)
     for figure in dataset.figures:
