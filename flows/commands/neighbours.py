@@ -32,8 +32,8 @@ def show_neighbours(file: TextSettings, row: str, count: int, embedder: str, as_
     text = chosen["text"][0]
     neighbours = described(chosen, cosines[nearest])
     if as_object:
-        found = {"id": row, "text": text, "neighbours": neighbours}
-        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        summary = {"id": row, "text": text, "neighbours": neighbours}
+        print(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode())
     else:
         print_neighbours(row, text, neighbours, "" if has_vector else embedder)
 
