@@ -37,7 +37,7 @@ VOCABULARY = ("river", "stone", "light", "field", "seven birds", "circle", "mill
 
 
 class Behaviour:
-    """What the server does and has seen; one per process."""
+    """How the server behaves, and what it counted; one per process."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.latency_ms: float = options.latency_ms
@@ -83,19 +83,20 @@ def sentence(seed: bytes, words: int) -> str:
     return " ".join(VOCABULARY[(draw >> (n * 4 % 480)) % len(VOCABULARY)] for n in range(words))
 
 
-def satisfying(schema: dict[str, Any], seed: bytes) -> Any:
+def value_for_schema(schema: dict[str, Any], seed: bytes) -> Any:
     """A value that satisfies a JSON schema made of objects, arrays, strings, numbers and enumerations."""
     if "anyOf" in schema:
-        return satisfying(schema["anyOf"][seed[0] % len(schema["anyOf"])], seed)
+        return value_for_schema(schema["anyOf"][seed[0] % len(schema["anyOf"])], seed)
     if "enum" in schema:
         return schema["enum"][seed[0] % len(schema["enum"])]
     kind = schema.get("type", "string")
     if kind == "object":
         return {
-            name: satisfying(inner, digest([seed.hex(), name])) for name, inner in schema.get("properties", {}).items()
+            name: value_for_schema(inner, digest([seed.hex(), name]))
+            for name, inner in schema.get("properties", {}).items()
         }
     if kind == "array":
-        return [satisfying(schema["items"], digest([seed.hex(), n])) for n in range(schema.get("minItems", 2))]
+        return [value_for_schema(schema["items"], digest([seed.hex(), n])) for n in range(schema.get("minItems", 2))]
     if kind in ("integer", "number"):
         return schema.get("minimum", 0) + seed[0] % 5
     return f"you {sentence(seed, 8)}."[: schema.get("maxLength", 200)]  # as a system message does
@@ -109,7 +110,7 @@ def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
     for index in range(body.get("n") or 1):
         seed = digest([body["messages"], body.get("seed"), index])
         if form.get("type") == "json_schema":
-            text = orjson.dumps(satisfying(form["json_schema"]["schema"], seed)).decode()
+            text = orjson.dumps(value_for_schema(form["json_schema"]["schema"], seed)).decode()
         elif FORM in question:
             labels = dict.fromkeys(LABELS.findall(question))
             lines = [(label, n) for n in range(1, 7) for label in labels]

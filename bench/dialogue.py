@@ -37,7 +37,7 @@ TURNS = [{"role": role, "content": text} for role, text in (("user", "Rules."), 
 
 
 def openings(count: int) -> list[Opening]:
-    """Dialogues to be, on one small application; each says its number."""
+    """Openings on one small application; each says its number."""
     application = Application.with_id(name="bench", turns=TURNS, environment={"name": "a machine"})
     fields = {"student_output_single": "", "teacher_output_single": "", "reason": "", "facts": "None.", "branch": 0}
     return [

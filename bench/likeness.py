@@ -43,7 +43,7 @@ def measures(scores: Array, same: Array, threshold: float) -> tuple[float, float
     return float(right / called_same.sum()) if called_same.any() else math.nan, float(right / same.sum())
 
 
-def graded(data: Path, store: Path) -> tuple[Array, Array, Array]:
+def score_graded_pairs(data: Path, store: Path) -> tuple[Array, Array, Array]:
     """(cosine, Jaccard, whether people call them the same) of the pairs."""
     pairs = read(data / "dedup" / "sts2016_stackexchange.jsonl.gz")
     first, second = ([pair[side] for pair in pairs] for side in ("a", "b"))
@@ -148,7 +148,7 @@ def picture(lines: Sequence[tuple[str, str, Sequence[float]]]) -> str:
 
 
 def report(data: Path, store: Path, svg: Path | None, show: bool) -> Iterator[str]:
-    cosine, words, same = graded(data, store)
+    cosine, words, same = score_graded_pairs(data, store)
     yield f"Graded pairs: {len(same)}, of which people call {same.sum()} the same ({SAME} of 5 and more)."
     yield ""
     yield "| threshold | meaning: precision | recall | words: precision | recall |"

@@ -179,9 +179,7 @@ class Scale:
         run_in(ROOT, *script("scale_catalog"), "make", place, artifacts)
         for command in ("ls", "show", "calls"):
             seconds = [run_in(ROOT, *script("scale_catalog"), command, place, artifacts).out for _ in range(4)]
-            taken = [
-                float(re.findall(r": ([\d.]+) s", out)[-1]) for out in seconds[1:]
-            ]  # the first makes what is derived
+            taken = [float(re.findall(r": ([\d.]+) s", out)[-1]) for out in seconds[1:]]  # the first builds the catalog
             yield Line(f"`{command}`, whole command", f"{artifacts:,} artifacts", "s", None, statistics.median(taken))
 
     def grow_first(self, ask: Callable[[str, Path, str], float]) -> Callable[[str, Path], float]:
@@ -233,7 +231,9 @@ class Scale:
 
         for name, tree in self.trees.items():
             run_in(tree, *command, cwd=self.place(name))
-        run_in(self.trees["now"], *command, cwd=self.place("now"))  # the first look reads all, and remembers
+        run_in(
+            self.trees["now"], *command, cwd=self.place("now")
+        )  # the first check reads every file, and notes that it is whole
         held = sum(path.stat().st_size for path in (self.place("now") / "store" / "parts").rglob("*.parquet"))
         size = f"{held / 1e9:.1f} GB"
 
@@ -241,7 +241,7 @@ class Scale:
             return run_in(tree, *command, cwd=self.place(name)).seconds
 
         def find_out(name: str, tree: Path) -> float:
-            """What finding out takes that all is made, twice, as a command does, without its start."""
+            """Seconds to find out that all is made, twice, as a command does, without its start."""
             settings = json.dumps({"source": str(text), **SETTINGS})
             return float(run_in(tree, sys.executable, "-c", LOOK, settings, cwd=self.place(name)).out.split()[-1])
 

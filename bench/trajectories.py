@@ -49,7 +49,7 @@ def can_be_done(application: str, text: str, before: str, reply: str | None) -> 
     return clicked is None or clicked[1].strip().casefold() in before.casefold()
 
 
-def synthesized(row: dict[str, Any]) -> list[Act]:
+def acts_of_dialogue(row: dict[str, Any]) -> list[Act]:
     application, turns = row["application"], [turn["content"] for turn in row["turns"]]
     page, acts = row["pseudo_input"], []
     for place in range(0, len(turns), 2):
@@ -152,7 +152,12 @@ def main() -> None:
         dialogues = [row for row in rows if row["application"]["name"] == name]
         kept = f"{sum(row['kept'] for row in dialogues)} of {len(dialogues)}"
         print(
-            line(name, f"synthesized, {options.label or options.engine}", [synthesized(row) for row in dialogues], kept)
+            line(
+                name,
+                f"synthesized, {options.label or options.engine}",
+                [acts_of_dialogue(row) for row in dialogues],
+                kept,
+            )
         )
         print(line(name, "real", trajectories, ""))
 

@@ -60,8 +60,8 @@ def start(*arguments: Any, cwd: Path, **more: str) -> "subprocess.Popen[str]":
 
 
 def synthmill(*arguments: Any, cwd: Path, expect: int = 0, apart: bool | None = None, **more: str) -> tuple[str, str]:
-    """(stdout, stderr) of a command that ends with the expected exit code. apart: in a process of its own; default: only
-    where flows have a Prefect server of their own.
+    """(stdout, stderr) of a command that ends with the expected exit code. apart: in a process of its own; by default
+    only where flows have a Prefect server of their own.
     """
     if more or (not SHARED_PREFECT if apart is None else apart):
         process = start(*arguments, cwd=cwd, **more)

@@ -24,7 +24,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 
 def show_difference(place: Path, run_a: str, run_b: str, as_json: bool) -> None:
-    """Print it. Raises InputError for a run that is not there, and for two of different flows."""
+    """Print what changed. Raises InputError for a run that is not there, and for runs of different flows."""
     store = open_store(place)
     before, after = find_run(store, run_a), find_run(store, run_b)
     if before.flow != after.flow:
@@ -97,13 +97,13 @@ def difference(store: Store, before: RunRecord, after: RunRecord) -> dict[str, A
     identities = [{stage: manifest.identity for stage, manifest in side.items()} for side in manifests]
     return {
         "runs": (before.id, after.id),
-        "settings": changes(*(dict(flat(run.settings)) for run in runs)),
+        "settings": changes(*(dict(flatten(run.settings)) for run in runs)),
         "models": changes(*(by_stage(side, "engines") for side in identities)),
         "prompts": changes(*(by_stage(side, "prompts") for side in identities)),
         "stages": counts,
         "distributions": distributions(*datasets),
         "rows": {
-            name: compared_rows(*(rows_in(dataset, name) for dataset in datasets))
+            name: compare_rows(*(rows_in(dataset, name) for dataset in datasets))
             for name in dict.fromkeys(name for dataset in datasets if dataset for name in dataset.tables)
         },
     }
@@ -126,11 +126,11 @@ def rows_in(dataset: Dataset | None, name: str) -> RowStream:
     return table.rows if table else RowStream.of(pl.DataFrame())
 
 
-def flat(value: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(value: Any, before: str = "") -> Iterator[tuple[str, Any]]:
     """Settings by dotted name."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
-            yield from flat(inner, f"{before}.{name}" if before else str(name))
+            yield from flatten(inner, f"{before}.{name}" if before else str(name))
     else:
         yield before, value
 
@@ -186,7 +186,7 @@ def statistics(numbers: pl.Series) -> list[float] | None:
     return [len(numbers), float(numbers.mean()), *(float(numbers.quantile(q, "linear")) for q in QUANTILES)]  # type: ignore[arg-type]
 
 
-def compared_rows(before: RowStream, after: RowStream) -> dict[str, Any]:
+def compare_rows(before: RowStream, after: RowStream) -> dict[str, Any]:
     """Rows by id: in both, changed, lost, gained; with the first of those lost and gained."""
     left, right = hash_rows(before), hash_rows(after)
     common = left.join(right, "id", suffix="_after")

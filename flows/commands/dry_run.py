@@ -1,4 +1,4 @@
-"""`synthmill run --dry-run`: everything that can be wrong is found before a token is spent, and the plan is shown."""
+"""`synthmill run --dry-run`: check everything before a token is spent, and show the plan."""
 
 from collections.abc import Mapping
 
@@ -53,7 +53,9 @@ def by_engine(roles: Mapping[str, str]) -> str:
 
 
 def check_stages(plan: Plan) -> None:
-    """Every template against what its recipe gives it, every stage's input against what its source makes."""
+    """Check templates against what their recipes give them, and stages' inputs against what their sources make. Raises
+    InputError.
+    """
     columns: dict[str, set[str]] = {}
     for step in plan.stages:
         stage, has = step.stage, columns.get(step.source_key, set())
@@ -84,16 +86,16 @@ def check_prompts(recipe: Recipe[Row, Row]) -> None:
 
 
 def check_engines(plan: Plan) -> None:
-    """Every engine of stages that are not made yet."""
+    """Check the engines of stages that are not made yet."""
     unmade = [s for s in plan.stages if not plan.store.manifest_path(s.stage.name, s.key).exists()]
     for settings in {spec.model_dump_json(): spec for step in unmade for spec in step.roles.values()}.values():
         check_engine(settings)
 
 
 def check_engine(settings: EngineSettings) -> None:
-    """Whether an engine can be reached: a server answers, a file is there; nothing is loaded and nothing is asked."""
+    """Check that a server answers and has the model; loads nothing and asks nothing. Raises EngineError."""
     if settings.kind != "openai":
-        return  # naming it (Planned) has looked at its files
+        return  # Planned has looked at its files, to name it
     from tasks.engines.served import served_models, server_url
 
     names = served_models(settings)

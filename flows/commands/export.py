@@ -68,7 +68,7 @@ def print_overwritten(name: str) -> None:
 
 
 def print_kept(kept: Sequence[str]) -> None:
-    """What of a card's owner stays in it."""
+    """Say which parts of a card stay as its owner wrote them."""
     for what in kept:
         print(f"kept in {CARD}, as its owner has it: {what}", file=sys.stderr)
 
@@ -136,7 +136,7 @@ def list_files(folder: Path, actions: Mapping[str, str]) -> None:
 
 
 def push_to_hub(folder: Path, dataset: Dataset, run: RunRecord, settings: ExportSettings) -> dict[str, Any]:
-    """Send a written dataset; its commit and tag."""
+    """Push a written dataset: its commit and tag."""
     target = target_of(run, settings)
     message = f"synthmill {run.flow}, run {run.id}"
     pushed = push(folder, target, message, lambda line: print(line, file=sys.stderr, flush=True))
@@ -156,7 +156,7 @@ def target_of(run: RunRecord, settings: ExportSettings) -> Target:
 
 
 def list_changes(folder: Path, run: RunRecord, settings: ExportSettings) -> None:
-    """What a push would do; raises InputError as it would."""
+    """Print what a push would do. Raises InputError where the push would."""
     changes = plan_push(folder, target_of(run, settings))
     list_files(folder, {**dict.fromkeys(changes.sent, "send"), **dict.fromkeys(changes.same, "same")})
     for name in changes.deleted:

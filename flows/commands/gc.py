@@ -17,7 +17,7 @@ from storage.runs import runs, sweeping_lock
 
 
 def collect_garbage(place: Path, days: float, delete: bool) -> None:
-    """Say what nobody needs, and delete it if asked to: no run may start meanwhile."""
+    """List what nothing refers to, or delete it while no run can start. Raises StoreError where that is impossible."""
     store = open_store(place)
     mark_crashed(store)
     if not delete:

@@ -38,7 +38,7 @@ def settings_of(model: type[BaseModel], before: str = "") -> Iterator[tuple[str,
 
 
 def fields_of(model: type[BaseModel]) -> Iterator[tuple[str, str, FieldInfo]]:
-    """(whose it is, name, field); of a union the fields of all its kinds, each after the kinds that have it."""
+    """(owners, name, field). owners: the kinds of a union that have the field, as a prefix; empty where all have it."""
     if not issubclass(model, KindSettings):
         yield from (("", name, field) for name, field in model.model_fields.items())
         return

@@ -30,7 +30,7 @@ def show_neighbours(file: TextSettings, row: str, count: int, embedder: str, as_
     nearest = np.lexsort((rows["id"].to_numpy(), -np.round(cosines, 6)))[: min(count, rows.height - 1)]
     chosen = rows[[index, *nearest.tolist()]]
     text = chosen["text"][0]
-    neighbours = described(chosen, cosines[nearest])
+    neighbours = describe_neighbours(chosen, cosines[nearest])
     if as_object:
         summary = {"id": row, "text": text, "neighbours": neighbours}
         print(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode())
@@ -56,8 +56,8 @@ def cosines_to(vectors: Any, index: int) -> tuple[np.ndarray[Any, np.dtype[np.fl
     return np.concatenate([np.asarray(block, np.float32) @ query for block in blocks]), bool(query.any())
 
 
-def described(chosen: pl.DataFrame, cosines: Any) -> list[dict[str, Any]]:
-    """The neighbours of the first of some rows, as they are shown. cosines: of all but the first."""
+def describe_neighbours(chosen: pl.DataFrame, cosines: Any) -> list[dict[str, Any]]:
+    """What is shown of each neighbour. chosen: the row, then its neighbours; cosines: of these."""
     grams = grams_of(chosen["text"].to_list(), GRAM)
     rows = enumerate(zip(cosines, chosen["name"][1:], chosen["text"][1:], strict=True), 1)
     return [
@@ -78,7 +78,7 @@ def gram_similarity(grams: Grams, first: int, second: int) -> float:
 
 
 def print_neighbours(row: str, text: str, neighbours: Sequence[dict[str, Any]], blind_embedder: str) -> None:
-    """The row and a table of its neighbours. blind_embedder: what could not read the row's text, if it could not."""
+    """The row and a table of its neighbours. blind_embedder: the embedder, if it could not read the row's text."""
     from rich.console import Console
     from rich.text import Text
 

@@ -43,11 +43,11 @@ def pair_file(
     explain: bool = False,
     as_object: bool = False,
 ) -> None:
-    """Cut pairs from `source` into `out`; one line about it, or the whole report, to standard output."""
+    """Cut pairs from `source` into `out`. explain, as_object: print the report, as text or JSON."""
     check_out(out, source, settings.thresholds)
     if save_thresholds:
         check_thresholds_file(save_thresholds, source, out, settings)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary folders go
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # temporary folders are deleted
     settings = with_unit_of_limits(settings)
     fixed = fixed_limits(settings)
     count = token_counter(settings)
@@ -148,7 +148,7 @@ def with_length(pairs: pa.Table, settings: CutSettings, count: Callable[[str], i
 
 
 def write_pairs(out: Path, parts: Iterator[pa.Table], settings: CutSettings) -> int:
-    """Write pairs; a file without any has the columns all the same."""
+    """Write pairs: how many. A file without pairs has their columns."""
     parts = map(as_conversations, parts)
     first = next(parts, None)
     if first is None:

@@ -160,7 +160,7 @@ def write_ranks(
 
 
 def print_measures(rows: Sequence[Mapping[str, Any]], by_group: bool) -> None:
-    """The table of measures: of all queries, and by turn type and depth where that is asked for."""
+    """The table of measures, of all queries. by_group: also by turn type (or topic) and by turn."""
     from rich.console import Console
     from rich.text import Text
 

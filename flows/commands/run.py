@@ -23,7 +23,7 @@ ROWS_SHOWN = 3
 
 
 def run_flow(flow: str, settings: RunSettings, *, dry_run: bool, preview: int | None) -> None:
-    """Run a flow. With nothing left to make, neither Prefect, nor Ray, nor an engine is started."""
+    """Run a flow. Starts neither Prefect, nor Ray, nor an engine where every artifact is made."""
     plan = method(flow).plan(settings)
     if dry_run:
         from flows.commands.dry_run import show_plan
@@ -37,7 +37,9 @@ def run_flow(flow: str, settings: RunSettings, *, dry_run: bool, preview: int | 
 
         check_engines(plan)
         run_under_prefect(flow, plan)
-        plan = replace(plan, store=replace(plan.store, retry_lost=False))  # what was lost again is settled now
+        plan = replace(
+            plan, store=replace(plan.store, retry_lost=False)
+        )  # answers that were lost again are settled now
     print_report(plan, preview, was_done)
 
 
@@ -112,7 +114,7 @@ def notes(plan: Plan, manifests: Mapping[str, Manifest], dataset: Dataset) -> It
 
 
 def show_dataset(console: Any, plan: Plan, dataset: Dataset, preview: int | None) -> None:
-    """The first rows by their kind, each with its way through every step in a preview; then the figures."""
+    """The first rows, as their kind is shown; in a preview each with its lineage. Then the tables and figures."""
     from flows.commands.show import show_lineage
     from flows.pages.on_terminal import first_rows, show_figure, show_row, show_tables
 

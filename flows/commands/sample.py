@@ -118,7 +118,7 @@ def answer_rows(table: Any) -> list[dict[str, Any]]:
 
 
 def write_answers(store: Store, pools: Manifest, out: Path) -> int:
-    """Write every answer, in the order of the input, part by part; returns how many."""
+    """Write every answer, in the order of the input, part by part: how many."""
     return write_rows(out, answer_columns(), (answer_rows(read_part(store, seal)) for seal in pools.parts))
 
 

@@ -126,8 +126,8 @@ def scores_in(store: Store, manifest: Manifest, label: str) -> Iterator[tuple[st
 
 
 def write_scored(file: PoolFile, out: Path, label: str, scores: dict[str, Any]) -> tuple[int, int]:
-    """The file's rows with the score: (rows, answers that have one). Where a file has no rewards, the score is the
-    reward, too, so that `synthmill pairs` reads what this wrote. Rows that cannot be read as objects are left out.
+    """Write the file's rows with the score: (rows, answers that have one). Where the file has no rewards, the score is
+    the reward, too, so that `synthmill pairs` can read `out`. Leaves out lines that are no objects.
     """
     reward = "rewards" if file.wide else REWARD
     added = dict.fromkeys([label] if file.reward else [label, reward])
@@ -143,7 +143,7 @@ def write_scored(file: PoolFile, out: Path, label: str, scores: dict[str, Any]) 
             values: list[float | None] = [None] * count
             if pool is not None and numbers is not None and len(numbers) == count:
                 values = list(map(number_or_none, numbers))
-                del scores[pool]  # another row of the same id is none of the pools
+                del scores[pool]  # a later row of this id belongs to no pool
             scored += sum(value is not None for value in values)
             return values
         if pool is None or numbers is None:

@@ -78,7 +78,7 @@ def serve(port: int) -> None:
 
 
 def write_deployments(home: Path) -> Path:
-    """A file of all deployments: those of prefect.yaml, and one of every method, to be run by hand."""
+    """Write a file of all deployments: those of prefect.yaml, and one of every method, without a schedule."""
     project = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))
     project["deployments"] += [ad_hoc(method) for method in methods().values() if not method.fault]
     path = home / "deployments.yaml"
