@@ -97,9 +97,8 @@ def through_ray(folder: Path, options: argparse.Namespace, workers: int) -> tupl
     try:
         with tempfile.TemporaryDirectory() as small:
             make_up(Path(small), 3000)
-            ours(
-                Path(small), options, exact=True, helpers=SpreadContext(pool.map_unordered, Path(small))
-            )  # workers import and compile
+            helpers = SpreadContext(pool.map_unordered, Path(small))
+            ours(Path(small), options, exact=True, helpers=helpers)  # workers import and compile
         options.started()
         outcome = ours(folder, options, helpers=SpreadContext(pool.map_unordered, folder))
         options.ended()

@@ -231,9 +231,7 @@ class Scale:
 
         for name, tree in self.trees.items():
             run_in(tree, *command, cwd=self.place(name))
-        run_in(
-            self.trees["now"], *command, cwd=self.place("now")
-        )  # the first check reads every file, and notes that it is whole
+        run_in(self.trees["now"], *command, cwd=self.place("now"))  # the first check reads and notes every file
         held = sum(path.stat().st_size for path in (self.place("now") / "store" / "parts").rglob("*.parquet"))
         size = f"{held / 1e9:.1f} GB"
 

@@ -151,14 +151,8 @@ def main() -> None:
     for name, trajectories in real.items():
         dialogues = [row for row in rows if row["application"]["name"] == name]
         kept = f"{sum(row['kept'] for row in dialogues)} of {len(dialogues)}"
-        print(
-            line(
-                name,
-                f"synthesized, {options.label or options.engine}",
-                [acts_of_dialogue(row) for row in dialogues],
-                kept,
-            )
-        )
+        label = f"synthesized, {options.label or options.engine}"
+        print(line(name, label, [acts_of_dialogue(row) for row in dialogues], kept))
         print(line(name, "real", trajectories, ""))
 
 

@@ -37,9 +37,7 @@ def run_flow(flow: str, settings: RunSettings, *, dry_run: bool, preview: int | 
 
         check_engines(plan)
         run_under_prefect(flow, plan)
-        plan = replace(
-            plan, store=replace(plan.store, retry_lost=False)
-        )  # answers that were lost again are settled now
+        plan = replace(plan, store=replace(plan.store, retry_lost=False))  # what was lost again is settled now
     print_report(plan, preview, was_done)
 
 
