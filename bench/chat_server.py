@@ -53,14 +53,14 @@ class Behaviour:
         self.forget()
 
     def forget(self) -> None:
-        self.asked: dict[bytes, int] = {}
+        self.requests: dict[bytes, int] = {}
         self.total = self.failed = self.in_flight = self.most_in_flight = 0
 
     def stats(self) -> dict[str, int]:
-        repeated = sum(count - 1 for count in self.asked.values())
+        repeated = sum(count - 1 for count in self.requests.values())
         return {
             "total": self.total,
-            "unique": len(self.asked),
+            "unique": len(self.requests),
             "repeated": repeated,
             "failed": self.failed,
             "most_in_flight": self.most_in_flight,
@@ -207,7 +207,7 @@ class Connection(asyncio.Protocol):
             )
             return self.send({"error": {"message": message, "code": "context_length_exceeded"}}, 400)
         what = digest(body)
-        behaviour.asked[what] = behaviour.asked.get(what, 0) + 1
+        behaviour.requests[what] = behaviour.requests.get(what, 0) + 1
         behaviour.in_flight += 1
         behaviour.most_in_flight = max(behaviour.most_in_flight, behaviour.in_flight)
         fails = bool(behaviour.fail_every) and behaviour.total % behaviour.fail_every == 0
@@ -221,26 +221,26 @@ class Connection(asyncio.Protocol):
         if not fails:
             return self.send(completion(body, self.behaviour.words))
         self.behaviour.failed += 1
-        how = self.behaviour.fail_how
-        if how == "status":
+        failure = self.behaviour.fail_how
+        if failure == "status":
             return self.send({"error": {"message": "failing as told"}}, self.behaviour.fail_status)
-        if how in ("empty", "wrong", "filtered"):
+        if failure in ("empty", "wrong", "filtered"):
             answer = completion(body, self.behaviour.words)
             for choice in answer["choices"]:
                 text = choice["message"]["content"]
                 texts = {"empty": "", "wrong": '{"other": 1}', "filtered": text[: len(text) // 2]}
-                choice["message"]["content"] = texts[how]
-                choice["finish_reason"] = "content_filter" if how == "filtered" else "stop"
+                choice["message"]["content"] = texts[failure]
+                choice["finish_reason"] = "content_filter" if failure == "filtered" else "stop"
             return self.send(answer)
-        if how == "none":
+        if failure == "none":
             return self.send({"id": "x", "object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 5}})
-        if how == "inside":
+        if failure == "inside":
             return self.send({"error": {"message": "failing as told", "code": self.behaviour.fail_status}})
-        if how != "hang" and self.transport and not self.transport.is_closing():
-            length = 17 if how == "malformed" else 4000
+        if failure != "hang" and self.transport and not self.transport.is_closing():
+            length = 17 if failure == "malformed" else 4000
             head = b"HTTP/1.1 200 -\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % length
             self.transport.write(head + b'{"choices": [{"me')
-            if how == "cut":
+            if failure == "cut":
                 self.transport.close()
         return None
 

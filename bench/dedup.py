@@ -261,14 +261,14 @@ def rows_of(options: argparse.Namespace) -> Iterator[str]:
                 command += ["--threshold", str(options.threshold), "--recall", str(options.recall)]
                 try:
                     limit = LIMIT_S * (3 if large else 1)
-                    done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=True)
+                    process = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=True)
                 except subprocess.TimeoutExpired:
                     yield f"| {rows:,} | {method} | over {limit} | | | | | |"
                     continue
                 except subprocess.CalledProcessError as error:
                     yield f"| {rows:,} | {method} | {error.stderr.strip().splitlines()[-1][:80]} | | | | | |"
                     continue
-                report = json.loads(done.stdout.splitlines()[-1])
+                report = json.loads(process.stdout.splitlines()[-1])
                 costs = f"{report['seconds']:.1f} | {report['cpu']:.1f} | {report['bytes'] / size:.2f}"
                 label = f"{method}, float16" if large else method
                 yield (

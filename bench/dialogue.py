@@ -93,9 +93,9 @@ def make_driver(turns: int, engine: Engine, folder: Path) -> Driver:
 def measure(seconds: Sequence[Sequence[float]], in_flight: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         driver = make_driver((len(seconds[0]) + 1) // 2, Sleeper(seconds, in_flight), Path(folder))
-        taken = uvloop.run(drive(driver, openings(len(seconds))))
+        duration = uvloop.run(drive(driver, openings(len(seconds))))
         driver.calls.close()
-        return taken
+        return duration
 
 
 def measure_server(dialogues: int, turns: int, in_flight: int, url: str) -> str:
@@ -115,17 +115,17 @@ def measure_server(dialogues: int, turns: int, in_flight: int, url: str) -> str:
         await engine.open()
         driver = make_driver(turns, engine, folder)
         watching = asyncio.create_task(watch(driver))
-        taken = await drive(driver, openings(dialogues))
+        seconds = await drive(driver, openings(dialogues))
         await watching
         driver.calls.close()
         await engine.close()
-        return taken, sum(spent.sent for spent in driver.totals.values())
+        return seconds, sum(spent.sent for spent in driver.totals.values())
 
     with tempfile.TemporaryDirectory() as folder:
-        taken, calls = uvloop.run(run(Path(folder)))
+        seconds, calls = uvloop.run(run(Path(folder)))
     early, late = memory[len(memory) // 10], memory[-1]
     share = statistics.mean(full[1:]) / in_flight
-    return f"| {dialogues} | {calls:,} | {taken:.1f} | {share:.3f} | {early:.0f} | {late:.0f} |"
+    return f"| {dialogues} | {calls:,} | {seconds:.1f} | {share:.3f} | {early:.0f} | {late:.0f} |"
 
 
 def main() -> None:
@@ -149,10 +149,11 @@ def main() -> None:
         ]
         work = [sum(dialogue) for dialogue in seconds]
         bound = max(max(work), sum(work) / options.in_flight)
-        best, taken = ideal(seconds, options.in_flight), measure(seconds, options.in_flight)
-        ratios.append(taken / best)
+        best, duration = ideal(seconds, options.in_flight), measure(seconds, options.in_flight)
+        ratios.append(duration / best)
         print(
-            f"| {draw} | {bound:.2f} | {best:.2f} | {best / bound:.2f} | {taken:.2f} | {taken / best:.3f} |", flush=True
+            f"| {draw} | {bound:.2f} | {best:.2f} | {best / bound:.2f} | {duration:.2f} | {duration / best:.3f} |",
+            flush=True,
         )
     print(f"\nmedian driver / ideal: {statistics.median(ratios):.3f}\n")
     print("| dialogues | calls | seconds | window full | memory MiB at a tenth | at the end |")

@@ -83,14 +83,14 @@ def main() -> None:
         command = [sys.executable, "-m", "flows.cli", "sample", "in.jsonl", "--out", "out.jsonl", "-n", "1"]
         command += ["--engine", f"openai:local-model@{url}", "--workers", "2", "--concurrency", "64"]
         os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
-        answered = 0
+        total_before = 0
         for what, until in (("until the kill", int(KILLED_AT * options.rows)), ("after it", sys.maxsize)):
             samples, _ = watch_memory(command, folder, root, until)
             end = samples[-1][0]
             steady = [held for at, held, _ in samples if STEADY[0] * end <= at <= STEADY[1] * end]
             tenth = max(1, len(steady) // 10)
             stats = httpx.get(f"{root}/stats").json()
-            answers, answered = int(stats["total"]) - answered, int(stats["total"])
+            answers, total_before = int(stats["total"]) - total_before, int(stats["total"])
             print(
                 f"| {what} | {answers:,} | {samples[-1][0]:.0f} | {answers / samples[-1][0]:,.0f} | "
                 f"{np.mean(steady[:tenth]):,.0f} | {np.mean(steady[-tenth:]):,.0f} | {stats['repeated']} |",

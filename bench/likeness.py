@@ -36,11 +36,11 @@ def read(path: Path) -> list[dict[str, Any]]:
         return [orjson.loads(line) for line in file]
 
 
-def measures(scores: Array, same: Array, threshold: float) -> tuple[float, float]:
+def measures(scores: Array, gold: Array, threshold: float) -> tuple[float, float]:
     """(precision, recall) of calling pairs the same from a threshold on; the first is NaN where none is called so."""
     called_same = scores >= threshold
-    right = (called_same & same).sum()
-    return float(right / called_same.sum()) if called_same.any() else math.nan, float(right / same.sum())
+    right = (called_same & gold).sum()
+    return float(right / called_same.sum()) if called_same.any() else math.nan, float(right / gold.sum())
 
 
 def score_graded_pairs(data: Path, store: Path) -> tuple[Array, Array, Array]:

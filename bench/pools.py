@@ -105,15 +105,15 @@ def wildbench_lines(file: Path) -> Iterator[str]:
     cuts = cut(pools, CutSettings(rule="max-min"))
     rewards = np.array(pools["rewards"].to_pylist())
     rows, low = np.arange(len(rewards)), cuts.seven.places[:, 0]
-    every = {
+    metrics_of_all = {
         "rejected_reward": rewards[rows, low],
         "rejected_length": lengths[rows, low].astype(float),
         "gap": rewards.max(axis=1) - rewards.min(axis=1),
     }
     yield "| WildBench's matrix | prompts | rejected reward >= | length >= | gap <= | kept |"
     yield "|---|---:|---:|---:|---:|---:|"
-    for name, chosen in (("every prompt", rows >= 0), ("without equal rewards", every["gap"] > 0)):
-        metrics = {key: values[chosen] for key, values in every.items()}
+    for name, chosen in (("every prompt", rows >= 0), ("without equal rewards", metrics_of_all["gap"] > 0)):
+        metrics = {key: values[chosen] for key, values in metrics_of_all.items()}
         limits = fit(metrics, MEDIANS, Thresholds())
         kept = int(keeps(metrics, limits).sum())
         numbers = f"{limits.rejected_reward:g} | {limits.rejected_length:g} | {limits.gap:g}"

@@ -171,13 +171,13 @@ def rank_many(texts: Any, count: int) -> None:
         started = time.perf_counter()
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
         seconds = time.perf_counter() - started
-        again = seconds_of(lambda: subprocess.run(command, check=True, capture_output=True))
+        seconds_again = seconds_of(lambda: subprocess.run(command, check=True, capture_output=True))
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         assert json.loads(output)["queries"] == count
     print(
         f"\n`synthmill rank` on {count:,} queries (BM25, depth {DEPTH}): {seconds:.0f} s, "
         f"{count / seconds:,.0f} queries/s from reading the file to the table, "
-        f"peak memory {peak:,.0f} MiB; the same command again: {again:.0f} s."
+        f"peak memory {peak:,.0f} MiB; the same command again: {seconds_again:.0f} s."
     )
 
 

@@ -58,12 +58,12 @@ def make_domain(store: Store, real: Path, domain: str) -> dict[str, Manifest]:
     kind = queries_kind(str(real / "qrels.tsv"))
     source = ingest(store, TurnSettings(path=str(place)), 256, "bench", kind)
     by_key = {source.key: source, search.corpus.key: search.corpus.ingest("bench")}
-    ranked = chain({}, source.key, search.places, *search.ranks)
+    rank_steps = chain({}, source.key, search.places, *search.ranks)
     stages = [QueryPicks(), QueryPairs(), ParetoPairs(), MinedNegatives(passages=search.corpus.key)]
-    sides = [step for stage in stages for step in chain({}, ranked[-1].key, stage)]
+    sides = [step for stage in stages for step in chain({}, rank_steps[-1].key, stage)]
     manifests: dict[str, Manifest] = {}
     pool = InProcess(store, "bench", threading.Event())
-    for step in [*search.indexes, *ranked, *sides]:
+    for step in [*search.indexes, *rank_steps, *sides]:
         manifests[step.stage.name] = by_key[step.key] = run_stage(store, step, by_key[step.source_key], pool, "bench")
         print(f"{domain}: {step.stage.name}", file=sys.stderr, flush=True)
     pool.close()
@@ -80,18 +80,18 @@ def print_forms(domain: str, queries: pl.DataFrame) -> None:
 def print_comparisons(store: Store, domain: str, manifests: dict[str, Manifest], queries: pl.DataFrame) -> None:
     """A row per retriever: what its ranks give, and how the best query stands to the human's."""
     picks, pairs = read_frame(store, manifests["query_picks"]), read_frame(store, manifests["query_pairs"])
-    mined = read_frame(store, manifests["hard_negatives"])
+    all_negatives = read_frame(store, manifests["hard_negatives"])
     pareto = read_frame(store, manifests["pareto_pairs"]).height
     for retriever in RETRIEVERS:
         ranks = queries.filter(pl.col("retriever") == retriever)
         human = ranks.filter(pl.col("methods").list.contains("human_rewrite")).select("id", human="rank")
         best = ranks.group_by("id").agg(pl.col("rank").min().alias("best")).join(human, on="id")
-        better = best.select((pl.col("best") < pl.col("human")).mean()).item()
+        better_share = best.select((pl.col("best") < pl.col("human")).mean()).item()
         own_picks, own_pairs = (frame.filter(pl.col("retriever") == retriever) for frame in (picks, pairs))
-        negatives = mined.filter(pl.col("retriever") == retriever).height
+        negatives = all_negatives.filter(pl.col("retriever") == retriever).height
         found_by_any = (best["best"] <= DEPTH).mean()
         print(
-            f"| {domain} | {retriever} | {best.height} | {better:.0%} | {found_by_any:.0%} | {own_picks.height:,} | "
+            f"| {domain} | {retriever} | {best.height} | {better_share:.0%} | {found_by_any:.0%} | {own_picks.height:,} | "
             f"{own_picks['rank'].median():.0f} | {own_pairs.height:,} | {own_pairs['agreement'].mean():+.2f} | "
             f"{negatives:,} | {pareto:,} |"
         )

@@ -111,13 +111,13 @@ def watch(process: "subprocess.Popen[str]", peaks: list[int]) -> None:
     try:
         parent = psutil.Process(process.pid)
         while process.poll() is None:
-            held = 0
+            memory = 0
             for member in (parent, *parent.children(recursive=True)):
                 try:
-                    held += member.memory_info().rss
+                    memory += member.memory_info().rss
                 except psutil.Error:
                     continue
-            peaks[0] = max(peaks[0], held)
+            peaks[0] = max(peaks[0], memory)
             time.sleep(0.05)
     except psutil.Error:
         return
@@ -194,18 +194,18 @@ class Scale:
         most_segments = 8 if self.small else 400
         misses: dict[int, tuple[float, float]] = {}
         for segments in (1, most_segments):
-            held: dict[str, float] = {}
+            memory: dict[str, float] = {}
 
-            def ask(name: str, tree: Path, segments: int = segments, held: dict[str, float] = held) -> float:
+            def ask(name: str, tree: Path, segments: int = segments, memory: dict[str, float] = memory) -> float:
                 place = self.folder / f"lookups-{name}-{segments}"
                 report = json.loads(run_in(tree, *script("scale_calls"), "lookups", place, segments, answers).out)
-                held[name] = report["bytes_an_answer"]
+                memory[name] = report["bytes_an_answer"]
                 return float(report["miss_us"])
 
             misses[segments] = self.pairs(ask)
             size = f"{segments} x {answers:,} answers"
             yield Line("a look-up that finds nothing", size, "us", *misses[segments])
-        yield Line("memory of a worker's look-ups", size, "B/answer", held["before"], held["now"])
+        yield Line("memory of a worker's look-ups", size, "B/answer", memory["before"], memory["now"])
         before, now = (misses[most_segments][n] / misses[1][n] for n in (0, 1))
         yield Line(f"... {most_segments} segments over one", "", "times", before, now)
         for segments, answers in ((1, 20_000), (4 if self.small else 8, 100_000)):

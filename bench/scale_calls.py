@@ -83,7 +83,7 @@ def lookups(folder: Path, segments: int, answers: int) -> dict[str, float]:
         index_only(folder, segments, answers)
     from storage.calls import CallStore
 
-    before = memory()
+    memory_before = memory()
     store = CallStore(folder)
     keys = [os.urandom(16) for _ in range(MISSES)]
     seconds = []
@@ -92,7 +92,7 @@ def lookups(folder: Path, segments: int, answers: int) -> dict[str, float]:
         for key in keys:
             store.find(key)
         seconds.append((time.perf_counter() - began) / MISSES)
-    held = max(0, memory() - before - MISSES * 49)
+    held = max(0, memory() - memory_before - MISSES * 49)
     return {"miss_us": statistics.median(seconds) * 1e6, "bytes_an_answer": held / (segments * answers)}
 
 

@@ -79,13 +79,13 @@ def real_webshop(row: dict[str, Any]) -> list[Act]:
     ]
 
 
-def line(application: str, whose: str, dialogues: Sequence[Sequence[Act]], kept: str) -> str:
+def line(application: str, origin: str, dialogues: Sequence[Sequence[Act]], kept: str) -> str:
     acts = [act for dialogue in dialogues for act in dialogue]
     replies = [len(act.reply) for act in acts if act.reply is not None]
     in_form = [act.in_form for act in acts if act.in_form is not None]
     cells: Iterable[object] = (
         application,
-        whose,
+        origin,
         len(dialogues),
         f"{statistics.mean(map(len, dialogues)):.1f}" if dialogues else "",
         f"{statistics.median(replies):.0f}" if replies else "",

@@ -38,20 +38,20 @@ def prefect_url() -> str:
     return str(PREFECT_API_URL.value())
 
 
-def environment(home: Path, **more: str) -> dict[str, str]:
+def environment(home: Path, **variables: str) -> dict[str, str]:
     """The command's environment: no key, no server, and Prefect's own folder inside the test's."""
-    kept = {
+    inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "PREFECT_", "SYNTHMILL_"))
     }
-    return {**kept, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home / "prefect"), "COLUMNS": "160", **more}
+    return {**inherited, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home / "prefect"), "COLUMNS": "160", **variables}
 
 
-def start(*arguments: Any, cwd: Path, **more: str) -> "subprocess.Popen[str]":
+def start(*arguments: Any, cwd: Path, **variables: str) -> "subprocess.Popen[str]":
     shared = {"PREFECT_API_URL": prefect_url()} if SHARED_PREFECT and arguments[0] == "run" else {}
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *map(str, arguments)],
         cwd=cwd,
-        env=environment(cwd, **shared, **more),
+        env=environment(cwd, **shared, **variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -59,12 +59,14 @@ def start(*arguments: Any, cwd: Path, **more: str) -> "subprocess.Popen[str]":
     )
 
 
-def synthmill(*arguments: Any, cwd: Path, expect: int = 0, apart: bool | None = None, **more: str) -> tuple[str, str]:
+def synthmill(
+    *arguments: Any, cwd: Path, expect: int = 0, apart: bool | None = None, **variables: str
+) -> tuple[str, str]:
     """(stdout, stderr) of a command that ends with the expected exit code. apart: in a process of its own; by default
     only where flows have a Prefect server of their own.
     """
-    if more or (not SHARED_PREFECT if apart is None else apart):
-        process = start(*arguments, cwd=cwd, **more)
+    if variables or (not SHARED_PREFECT if apart is None else apart):
+        process = start(*arguments, cwd=cwd, **variables)
         out, err = process.communicate(timeout=240)
         code = process.returncode
     else:

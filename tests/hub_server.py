@@ -30,10 +30,10 @@ DATE = "2026-01-01T00:00:00.000Z"
 class Refused(Exception):
     """An answer that is an error; the code tells the client what was not found."""
 
-    def __init__(self, status: int, message: str, code: str = "", **more: Any) -> None:
+    def __init__(self, status: int, message: str, code: str = "", **fields: Any) -> None:
         super().__init__(message)
         headers = {"X-Error-Message": quote(message, safe=" :/'\""), "X-Error-Code": code}
-        self.answer = status, json.dumps({"error": message, **more}).encode(), headers
+        self.answer = status, json.dumps({"error": message, **fields}).encode(), headers
 
 
 @dataclass

@@ -55,7 +55,7 @@ def decontaminate_file(
     hits: Hits = Counter()
     left_out = "contaminated" if settings.found == "drop" else ""
     marks = read_matches(job.store, matches, hits)
-    written, unreadable = write_marked(file.path, out, MATCH, marks, NOT_LOOKED_AT, file.limit, left_out)
+    rows, unreadable = write_marked(file.path, out, MATCH, marks, NOT_LOOKED_AT, file.limit, left_out)
     job.print_unused(texts, unreadable)
     by_benchmark = {name: {layer: hits[name, layer] for layer in settings.layers} for name in names}
     if as_object:
@@ -64,7 +64,7 @@ def decontaminate_file(
         return
     for name, layers in by_benchmark.items():
         print(f"{name}  " + ", ".join(f"{count:,} by {layer}" for layer, count in layers.items()))
-    print(f"{hits.total():,} of {matches.rows:,} rows contaminated; {written:,} rows -> {out}", file=sys.stderr)
+    print(f"{hits.total():,} of {matches.rows:,} rows contaminated; {rows:,} rows -> {out}", file=sys.stderr)
 
 
 def read_matches(store: Store, matches: Manifest, hits: Hits) -> Iterator[dict[str, Any]]:

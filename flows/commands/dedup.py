@@ -49,9 +49,9 @@ def dedup_file(
         earlier_names = job.names_by_id(source.ingest("")).items()
         names |= {EARLIER + row_id: f"{file_name}:{name}" for row_id, name in earlier_names}
     marks = read_verdicts(job.store, verdicts, names)
-    written, unreadable = write_marked(file.path, out, VERDICT, marks, UNJUDGED, file.limit)
+    rows, unreadable = write_marked(file.path, out, VERDICT, marks, UNJUDGED, file.limit)
     job.print_unused(texts, unreadable)
-    print_counts(verdicts.notes, written, out, as_object)
+    print_counts(verdicts.notes, rows, out, as_object)
 
 
 def dedup_stage(job: FileJob, settings: DedupSettings, embedder: str, earlier: Sequence[Source]) -> UniqueRows:
@@ -76,13 +76,13 @@ def read_verdicts(store: Store, verdicts: Manifest, names: Mapping[str, str]) ->
                 yield {**row, "duplicate_of": names.get(row["duplicate_of"])}
 
 
-def print_counts(notes: Mapping[str, Any], written: int, out: Path, as_object: bool) -> None:
+def print_counts(notes: Mapping[str, Any], rows: int, out: Path, as_object: bool) -> None:
     """Duplicates by layer and the recall, or the stage's notes as one JSON object."""
     if as_object:
-        print(orjson.dumps({**notes, "rows": written}, option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps({**notes, "rows": rows}, option=orjson.OPT_INDENT_2).decode())
         return
     for name, count in (*notes["by_layer"].items(), ("kept", notes["kept"])):
         print(f"{name:<10}{count:>12,}")
     if "recall" in notes:
         print(recall_of(notes))
-    print(f"{written:,} rows -> {out}", file=sys.stderr)
+    print(f"{rows:,} rows -> {out}", file=sys.stderr)

@@ -42,20 +42,20 @@ def export(settings: ExportSettings, dry_run: bool = False) -> dict[str, Any]:
     if not on_hub and not settings.force:
         check_same(to, dataset)
     summary = {"run": run.id, "to": settings.to, "rows": dataset.rows}
-    kept = [] if on_hub else card_for(to, card, force=settings.force).kept
+    kept_parts = [] if on_hub else card_for(to, card, force=settings.force).kept
     if not on_hub and not dry_run:
         with locked(store.lock_path("export", content_hash(str(to))[:16]), lambda: None):
             write_dataset(to, dataset, card, force=settings.force, overwritten=print_overwritten)
-        print_kept(kept)
+        print_kept(kept_parts)
         print(f"{dataset.rows:,} rows -> {to}", file=sys.stderr)
         return summary
     with scratch_folder(store.root, "export") as folder:
         write_dataset(folder, dataset, card)
         if not on_hub:
             list_files(folder, {})
-            written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-            print("".join(f"deleted: {name}\n" for name in sorted(files_of(to) - written)), end="")
-            print_kept(kept)
+            names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+            print("".join(f"deleted: {name}\n" for name in sorted(files_of(to) - names)), end="")
+            print_kept(kept_parts)
         elif dry_run:
             list_changes(folder, run, settings)
         else:
@@ -67,10 +67,10 @@ def print_overwritten(name: str) -> None:
     print(f"{name} was not written by synthmill, and is written over", file=sys.stderr)
 
 
-def print_kept(kept: Sequence[str]) -> None:
+def print_kept(parts: Sequence[str]) -> None:
     """Say which parts of a card stay as its owner wrote them."""
-    for what in kept:
-        print(f"kept in {CARD}, as its owner has it: {what}", file=sys.stderr)
+    for part in parts:
+        print(f"kept in {CARD}, as its owner has it: {part}", file=sys.stderr)
 
 
 def prepare_dataset(store: Store, run: RunRecord, settings: ExportSettings) -> tuple[Dataset, str]:
@@ -81,13 +81,13 @@ def prepare_dataset(store: Store, run: RunRecord, settings: ExportSettings) -> t
     """
     dataset = read_dataset(store.root / "datasets" / Path(run.dataset).name)
     tables, files = format_tables(split_by_prompt(dataset.tables, settings.test), settings.formats)
-    beside = {name: public_file(name, data) for name, data in dataset.files.items() if isinstance(data, bytes)}
-    beside[CONFIG] = config_file(yaml.safe_load(beside[CONFIG]) if CONFIG in beside else run.settings)
+    own_files = {name: public_file(name, data) for name, data in dataset.files.items() if isinstance(data, bytes)}
+    own_files[CONFIG] = config_file(yaml.safe_load(own_files[CONFIG]) if CONFIG in own_files else run.settings)
     page = report_page(store, run, dataset).encode()
     return with_card(
         store,
         run.flow,
-        replace(dataset, tables=tables, files={**beside, **files, PAGE: page}, shard_bytes=settings.shard_bytes),
+        replace(dataset, tables=tables, files={**own_files, **files, PAGE: page}, shard_bytes=settings.shard_bytes),
         manifests_of(store, run),
         run.settings,
         place=settings.to.removeprefix(HUB) if settings.to.startswith(HUB) else Path(settings.to).resolve().name,

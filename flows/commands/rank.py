@@ -69,12 +69,12 @@ def rank_file(settings: RankSettings, retriever: RetrieverSettings) -> None:
     search = plan_search(store, passages, [retriever], settings.depth, ignores)
     source = file_source(store, queries, QUERIES_PER_PART, kind)
     steps = [*search.indexes, *chain({}, source.key, search.places, *search.ranks)]
-    ranked = make_steps(settings, retriever, store, [search.corpus, source], steps)
-    own = own_passages(store.root, search.corpus.key, pl.DataFrame(read_artifact(store, ranked, ("id",)))["id"])
+    ranks = make_steps(settings, retriever, store, [search.corpus, source], steps)
+    own = own_passages(store.root, search.corpus.key, pl.DataFrame(read_artifact(store, ranks, ("id",)))["id"])
     for note in (note_own(own, ignores), *note_ties([retriever])):
         if note:
             print(note, file=sys.stderr)
-    rows, measures = write_ranks(store, ranked, retriever, settings.depth, settings.out)
+    rows, measures = write_ranks(store, ranks, retriever, settings.depth, settings.out)
     print(f"{rows:,} rows -> {settings.out}", file=sys.stderr)
     if settings.as_object:
         summary: dict[str, Any] = {
@@ -132,14 +132,14 @@ def print_dropped(store: Store, manifest: Manifest) -> None:
 
 
 def write_ranks(
-    store: Store, ranked: Manifest, retriever: RetrieverSettings, depth: int, out: Path
+    store: Store, ranks: Manifest, retriever: RetrieverSettings, depth: int, out: Path
 ) -> tuple[int, list[dict[str, Any]]]:
     """Write a row per query and candidate, part by part: (rows, the measures of all)."""
     sums: list[pl.DataFrame] = []
     ranks_to_check: list[pl.DataFrame] = []
 
     def rows() -> Iterator[list[dict[str, Any]]]:
-        for seal in ranked.parts:
+        for seal in ranks.parts:
             if seal.rows:
                 queries = scored_queries(pl.DataFrame(read_part(store, seal)), depth)
                 sums.append(totals(queries))

@@ -70,20 +70,20 @@ def score_file(settings: ScoreSettings) -> None:
         if step.roles and not step.sealed(store, pools):
             check_engine(step.roles[settings.scorer.roles[0]])
         with Reporter(label, pools.rows) as reporter:
-            scored = run_stage(store, step, pools, workers, record.id, reporter)
-        stages.append(StageRun.of(scored, reporter.latest.spent, time.monotonic() - started))
-        note = note_unread(store, scored)
-    scores = dict(scores_in(store, scored, label))
+            scored_pools = run_stage(store, step, pools, workers, record.id, reporter)
+        stages.append(StageRun.of(scored_pools, reporter.latest.spent, time.monotonic() - started))
+        note = note_unread(store, scored_pools)
+    scores = dict(scores_in(store, scored_pools, label))
     if scores and all(np.isnan(values).all() for values in scores.values()):
         raise SynthmillError(f"{label} gave no answer of {source} a score, so {out} was not written")
-    rows, answers = write_scored(file, out, label, scores)
-    for manifest, what in ((pools, "read"), (scored, "scored")):
+    row_count, answer_count = write_scores(file, out, label, scores)
+    for manifest, what in ((pools, "read"), (scored_pools, "scored")):
         if manifest.dropped:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
             print(f"{sum(manifest.dropped.values()):,} pools or rows could not be {what}: {reasons}", file=sys.stderr)
     if note:
         print(note, file=sys.stderr)
-    print(f"{answers:,} answers scored, {rows:,} rows -> {out}", file=sys.stderr)
+    print(f"{answer_count:,} answers scored, {row_count:,} rows -> {out}", file=sys.stderr)
 
 
 def open_file(settings: ScoreSettings) -> PoolFile:
@@ -125,17 +125,17 @@ def scores_in(store: Store, manifest: Manifest, label: str) -> Iterator[tuple[st
                 yield row["id"], np.array(values, float)
 
 
-def write_scored(file: PoolFile, out: Path, label: str, scores: dict[str, Any]) -> tuple[int, int]:
+def write_scores(file: PoolFile, out: Path, label: str, scores: dict[str, Any]) -> tuple[int, int]:
     """Write the file's rows with the score: (rows, answers that have one). Where the file has no rewards, the score is
     the reward, too, so that `synthmill pairs` can read `out`. Leaves out lines that are no objects.
     """
     reward = "rewards" if file.wide else REWARD
     added = dict.fromkeys([label] if file.reward else [label, reward])
     next_of: Counter[str] = Counter()
-    scored = 0
+    score_count = 0
 
     def value_of(row: Mapping[str, Any], pool: str | None) -> Any:
-        nonlocal scored
+        nonlocal score_count
         numbers = scores.get(pool or "")
         if file.wide:
             answers = row.get(file.answer)
@@ -144,13 +144,13 @@ def write_scored(file: PoolFile, out: Path, label: str, scores: dict[str, Any]) 
             if pool is not None and numbers is not None and len(numbers) == count:
                 values = list(map(number_or_none, numbers))
                 del scores[pool]  # a later row of this id belongs to no pool
-            scored += sum(value is not None for value in values)
+            score_count += sum(value is not None for value in values)
             return values
         if pool is None or numbers is None:
             return None
         next_of[pool] += 1
         value = number_or_none(numbers[next_of[pool] - 1]) if next_of[pool] <= len(numbers) else None
-        scored += value is not None
+        score_count += value is not None
         return value
 
     def parts() -> Iterator[list[dict[str, Any]]]:
@@ -164,7 +164,7 @@ def write_scored(file: PoolFile, out: Path, label: str, scores: dict[str, Any]) 
         yield rows
 
     number = pa.list_(pa.float64()) if file.wide else pa.float64()
-    return write_grown(out, file.path, file.schema, {name: number for name in added}, parts()), scored
+    return write_grown(out, file.path, file.schema, {name: number for name in added}, parts()), score_count
 
 
 def number_or_none(value: float) -> float | None:

@@ -104,16 +104,16 @@ def card(
 
 def languages(filled: Mapping[str, Mapping[str, RowStream]]) -> list[str]:
     """The languages of a sample of rows: each that at least a twentieth of them is in."""
-    counted: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for splits in filled.values():
         for rows in splits.values():
             column = next((name for name in TEXTS if name in rows.columns), None)
             if column:
                 sample = range(0, rows.height, max(1, rows.height // LANGUAGES_FROM))
                 texts = map(last_text, rows.take(sample, [column])[column].to_list())
-                counted.update(language_of(text) for text in texts if text)
-    counted.pop("", None)
-    return sorted(name for name, count in counted.items() if count >= LANGUAGE_SHARE * counted.total())
+                counts.update(language_of(text) for text in texts if text)
+    counts.pop("", None)
+    return sorted(name for name, count in counts.items() if count >= LANGUAGE_SHARE * counts.total())
 
 
 def last_text(value: Any) -> str:
@@ -160,9 +160,9 @@ def limits(dataset: Dataset, manifests: Made, settings: Mapping[str, Any]) -> It
 
 def endings(tables: Mapping[str, Table]) -> Counter[Ending]:
     """How many rows have an answer that ended in each way, where rows say it."""
-    counted: Counter[Ending] = Counter()
+    counts: Counter[Ending] = Counter()
     streams = [rows for table in tables.values() for rows in table.splits.values() if "finish_reason" in rows.columns]
     for batch in (batch for rows in streams for batch in rows.batches(["finish_reason"])):
         for reason, count in batch["finish_reason"].value_counts().iter_rows():
-            counted[ending_of(reason)] += count
-    return counted
+            counts[ending_of(reason)] += count
+    return counts

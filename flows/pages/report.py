@@ -123,10 +123,10 @@ def reward_charts(store: Store, manifests: Made, dataset: Dataset | None) -> Ite
 
 def all_rewards(store: Store, manifests: Made) -> pl.Series:
     """The reward of every answer, where a stage wrote them down as one list a pool."""
-    scored = [m for m in manifests.values() if "list" in m.columns.get("rewards", "") and "retriever" not in m.columns]
-    if not scored:
+    pools = [m for m in manifests.values() if "list" in m.columns.get("rewards", "") and "retriever" not in m.columns]
+    if not pools:
         return pl.Series([], dtype=pl.Float64)
-    batches = stream_of(store, scored[-1]).batches(["rewards"])
+    batches = stream_of(store, pools[-1]).batches(["rewards"])
     return pl.concat([batch["rewards"].explode(empty_as_null=False).drop_nulls() for batch in batches])
 
 

@@ -45,18 +45,18 @@ def samples(dataset: Dataset, most: int) -> list[Sample]:
         return samples
     if queries and queries.height:
         turns = queries.rows.frame(["id"])["id"].unique(maintain_order=True).to_list()
-        chosen = spaced(turns, share)
+        chosen = pick_evenly(turns, share)
         rows = queries.rows.filter(pl.col("id").is_in(chosen)).frame()
         page_rows = [row_of_turn(rows.filter(pl.col("id") == turn)) for turn in chosen]
         samples.append(Sample("queries", "queries", len(turns), page_rows))
     for name, table in tables.items():
-        chosen_rows = table.rows.take(spaced(range(table.height), share)).to_dicts()
+        chosen_rows = table.rows.take(pick_evenly(range(table.height), share)).to_dicts()
         page_rows = [row_of(table.kind, row) for row in chosen_rows]
         samples.append(Sample(name, table.kind, table.height, page_rows))
     return samples
 
 
-def spaced(rows: Sequence[Any], most: int) -> list[Any]:
+def pick_evenly(rows: Sequence[Any], most: int) -> list[Any]:
     """`most` of them, evenly spaced."""
     count = min(most, len(rows))
     return [rows[len(rows) * n // count] for n in range(count)]

@@ -81,13 +81,13 @@ def label(part: Slice, inner: float, outer: float) -> str:
         )
         return f"<text>{''.join(lines)}</text>"
     angle = 360 * middle - 90
-    turned = angle + 180 if middle > 0.5 else angle
+    upright = angle + 180 if middle > 0.5 else angle
     most = int((outer - inner - 4) / LETTER[len(part.path) - 1])
     name = part.path[-1].replace("_", " ")
     text = name if len(name) <= most else name[: most - 1] + "…"
     place = point((inner + outer) / 2, middle)
     small = ' class="small"' if len(part.path) == len(LETTER) else ""
-    return f'<text{small} transform="translate({place}) rotate({turned:.1f})">{escape(text)}</text>'
+    return f'<text{small} transform="translate({place}) rotate({upright:.1f})">{escape(text)}</text>'
 
 
 def sunburst(tree: Tree, title: str, words: Sequence[str] = ()) -> str:
