@@ -37,30 +37,30 @@ VOCABULARY = ("river", "stone", "light", "field", "seven birds", "circle", "mill
 
 
 class Behaviour:
-    """What the server does and has seen; one per process."""
+    """How the server behaves, and what it counted; one per process."""
 
-    def __init__(self, given: argparse.Namespace) -> None:
-        self.latency_ms: float = given.latency_ms
-        self.sigma: float = given.sigma
-        self.words: int = given.words
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.latency_ms: float = options.latency_ms
+        self.sigma: float = options.sigma
+        self.words: int = options.words
         self.fail_every = self.fail_from = 0
         self.fail_status = 500
         self.retry_after = self.fail_on = ""
         self.fail_how = "status"
-        self.key: str = given.key
-        self.context: int = given.context
-        self.root: str = given.root
+        self.key: str = options.key
+        self.context: int = options.context
+        self.root: str = options.root
         self.forget()
 
     def forget(self) -> None:
-        self.asked: dict[bytes, int] = {}
+        self.requests: dict[bytes, int] = {}
         self.total = self.failed = self.in_flight = self.most_in_flight = 0
 
     def stats(self) -> dict[str, int]:
-        repeated = sum(count - 1 for count in self.asked.values())
+        repeated = sum(count - 1 for count in self.requests.values())
         return {
             "total": self.total,
-            "unique": len(self.asked),
+            "unique": len(self.requests),
             "repeated": repeated,
             "failed": self.failed,
             "most_in_flight": self.most_in_flight,
@@ -83,19 +83,20 @@ def sentence(seed: bytes, words: int) -> str:
     return " ".join(VOCABULARY[(draw >> (n * 4 % 480)) % len(VOCABULARY)] for n in range(words))
 
 
-def satisfying(schema: dict[str, Any], seed: bytes) -> Any:
+def value_for_schema(schema: dict[str, Any], seed: bytes) -> Any:
     """A value that satisfies a JSON schema made of objects, arrays, strings, numbers and enumerations."""
     if "anyOf" in schema:
-        return satisfying(schema["anyOf"][seed[0] % len(schema["anyOf"])], seed)
+        return value_for_schema(schema["anyOf"][seed[0] % len(schema["anyOf"])], seed)
     if "enum" in schema:
         return schema["enum"][seed[0] % len(schema["enum"])]
     kind = schema.get("type", "string")
     if kind == "object":
         return {
-            name: satisfying(inner, digest([seed.hex(), name])) for name, inner in schema.get("properties", {}).items()
+            name: value_for_schema(inner, digest([seed.hex(), name]))
+            for name, inner in schema.get("properties", {}).items()
         }
     if kind == "array":
-        return [satisfying(schema["items"], digest([seed.hex(), n])) for n in range(schema.get("minItems", 2))]
+        return [value_for_schema(schema["items"], digest([seed.hex(), n])) for n in range(schema.get("minItems", 2))]
     if kind in ("integer", "number"):
         return schema.get("minimum", 0) + seed[0] % 5
     return f"you {sentence(seed, 8)}."[: schema.get("maxLength", 200)]  # as a system message does
@@ -105,34 +106,34 @@ def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
     """The answer to a chat request."""
     choices = []
     form = body.get("response_format") or {}
-    asked = body["messages"][-1]["content"]
+    question = body["messages"][-1]["content"]
     for index in range(body.get("n") or 1):
         seed = digest([body["messages"], body.get("seed"), index])
         if form.get("type") == "json_schema":
-            text = orjson.dumps(satisfying(form["json_schema"]["schema"], seed)).decode()
-        elif FORM in asked:
-            labels = dict.fromkeys(LABELS.findall(asked))
+            text = orjson.dumps(value_for_schema(form["json_schema"]["schema"], seed)).decode()
+        elif FORM in question:
+            labels = dict.fromkeys(LABELS.findall(question))
             lines = [(label, n) for n in range(1, 7) for label in labels]
             text = "\n".join(f"{label} {n}: {sentence(digest([seed.hex(), label, n]), words)}" for label, n in lines)
-        elif LIST in asked:
+        elif LIST in question:
             text = "\n".join(f"{n}. {sentence(digest([seed.hex(), n]), words)}" for n in range(1, 11))
-        elif MARKS in asked:
+        elif MARKS in question:
             text = f"<begin> Tell me why {sentence(seed, words)} </end>"
-        elif DIGIT in asked:
+        elif DIGIT in question:
             text = str(seed[0] % 10)
-        elif LETTER in asked and VERDICT not in asked:
+        elif LETTER in question and VERDICT not in question:
             text = "AB"[seed[0] % 2]
         else:
             text = sentence(seed, words)
-        if VERDICT in asked:
-            text += f" {VERDICT} {'AB'[seed[0] % 2] if 'the letter' in asked else 1 + seed[0] % 5}"
+        if VERDICT in question:
+            text += f" {VERDICT} {'AB'[seed[0] % 2] if 'the letter' in question else 1 + seed[0] % 5}"
         choice: dict[str, Any] = {
             "index": index,
             "message": {"role": "assistant", "content": text},
             "finish_reason": "stop",
         }
         if body.get("logprobs"):
-            tokens = ["AB"[seed[0] % 2], "BA"[seed[0] % 2]] if LETTER in asked else map(str, range(1, 21))
+            tokens = ["AB"[seed[0] % 2], "BA"[seed[0] % 2]] if LETTER in question else map(str, range(1, 21))
             chances = [{"token": token, "logprob": -0.5 * n} for n, token in enumerate(tokens, 1)]
             choice["logprobs"] = {"content": [{**chances[0], "top_logprobs": chances[: body.get("top_logprobs", 1)]}]}
         choices.append(choice)
@@ -201,10 +202,12 @@ class Connection(asyncio.Protocol):
             return self.send({"error": {"message": "the model `unknown` does not exist"}}, 404)
         size = sum(len(message["content"]) for message in body["messages"])
         if size > behaviour.context:
-            said = f"This model's maximum context length is {behaviour.context} characters, your messages have {size}"
-            return self.send({"error": {"message": said, "code": "context_length_exceeded"}}, 400)
+            message = (
+                f"This model's maximum context length is {behaviour.context} characters, your messages have {size}"
+            )
+            return self.send({"error": {"message": message, "code": "context_length_exceeded"}}, 400)
         what = digest(body)
-        behaviour.asked[what] = behaviour.asked.get(what, 0) + 1
+        behaviour.requests[what] = behaviour.requests.get(what, 0) + 1
         behaviour.in_flight += 1
         behaviour.most_in_flight = max(behaviour.most_in_flight, behaviour.in_flight)
         fails = bool(behaviour.fail_every) and behaviour.total % behaviour.fail_every == 0
@@ -218,26 +221,26 @@ class Connection(asyncio.Protocol):
         if not fails:
             return self.send(completion(body, self.behaviour.words))
         self.behaviour.failed += 1
-        how = self.behaviour.fail_how
-        if how == "status":
+        failure = self.behaviour.fail_how
+        if failure == "status":
             return self.send({"error": {"message": "failing as told"}}, self.behaviour.fail_status)
-        if how in ("empty", "wrong", "filtered"):
+        if failure in ("empty", "wrong", "filtered"):
             answer = completion(body, self.behaviour.words)
             for choice in answer["choices"]:
                 text = choice["message"]["content"]
                 texts = {"empty": "", "wrong": '{"other": 1}', "filtered": text[: len(text) // 2]}
-                choice["message"]["content"] = texts[how]
-                choice["finish_reason"] = "content_filter" if how == "filtered" else "stop"
+                choice["message"]["content"] = texts[failure]
+                choice["finish_reason"] = "content_filter" if failure == "filtered" else "stop"
             return self.send(answer)
-        if how == "none":
+        if failure == "none":
             return self.send({"id": "x", "object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 5}})
-        if how == "inside":
+        if failure == "inside":
             return self.send({"error": {"message": "failing as told", "code": self.behaviour.fail_status}})
-        if how != "hang" and self.transport and not self.transport.is_closing():
-            length = 17 if how == "malformed" else 4000
+        if failure != "hang" and self.transport and not self.transport.is_closing():
+            length = 17 if failure == "malformed" else 4000
             head = b"HTTP/1.1 200 -\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % length
             self.transport.write(head + b'{"choices": [{"me')
-            if how == "cut":
+            if failure == "cut":
                 self.transport.close()
         return None
 
@@ -251,30 +254,30 @@ class Connection(asyncio.Protocol):
         self.transport.write(head % (status, extra, len(data)) + data)
 
 
-async def serve(given: argparse.Namespace) -> None:
-    behaviour = Behaviour(given)
+async def serve(options: argparse.Namespace) -> None:
+    behaviour = Behaviour(options)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(behaviour), "127.0.0.1", given.port, backlog=2048)
+    server = await loop.create_server(lambda: Connection(behaviour), "127.0.0.1", options.port, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     done = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, done.set)
     with suppress(TimeoutError):
-        await asyncio.wait_for(done.wait(), given.seconds)
+        await asyncio.wait_for(done.wait(), options.seconds)
     server.close()
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--port", type=int, default=0, help="0: any free one; the port is printed")
-    options.add_argument("--latency-ms", type=float, default=20)
-    options.add_argument("--sigma", type=float, default=0, help="log-normal latencies with that median")
-    options.add_argument("--words", type=int, default=150)
-    options.add_argument("--key", default="", help="refuse every other key with 401")
-    options.add_argument("--context", type=int, default=1_000_000, help="characters it takes before it answers 400")
-    options.add_argument("--root", default="", help="where the weights are from, as /models tells it")
-    options.add_argument("--seconds", type=float, default=3600, help="end by itself after so long")
-    uvloop.run(serve(options.parse_args()))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=0, help="0: any free one; the port is printed")
+    parser.add_argument("--latency-ms", type=float, default=20)
+    parser.add_argument("--sigma", type=float, default=0, help="log-normal latencies with that median")
+    parser.add_argument("--words", type=int, default=150)
+    parser.add_argument("--key", default="", help="refuse every other key with 401")
+    parser.add_argument("--context", type=int, default=1_000_000, help="characters it takes before it answers 400")
+    parser.add_argument("--root", default="", help="where the weights are from, as /models tells it")
+    parser.add_argument("--seconds", type=float, default=3600, help="end by itself after so long")
+    uvloop.run(serve(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -80,11 +80,11 @@ def bound(prompts: int, answers: int) -> float:
 
 def bare(pools: Path, pairs: Path, out: Path) -> float:
     """Seconds to read the pools and to write the pairs, with pyarrow alone."""
-    made = pq.read_table(pairs)
+    table = pq.read_table(pairs)
     started = time.perf_counter()
     for batch in pq.ParquetFile(pools, memory_map=True).iter_batches(batch_size=BLOCK):
         assert batch.num_rows
-    pq.write_table(made, out, compression="zstd")
+    pq.write_table(table, out, compression="zstd")
     return time.perf_counter() - started
 
 
@@ -96,11 +96,11 @@ def ours(pools: Path, out: Path, rule: str) -> float:
     return time.perf_counter() - started
 
 
-def measured(*arguments: str) -> tuple[float, float]:
+def run_measurement(*arguments: str) -> tuple[float, float]:
     """(seconds, peak MiB of the process and its child) of one measurement in a process of its own."""
     command = [sys.executable, "-m", "bench.cuts", "--measure", *arguments]
-    said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return said["seconds"], said["peak_mib"]
+    output = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return output["seconds"], output["peak_mib"]
 
 
 def measure(what: str, *arguments: str) -> None:
@@ -118,52 +118,57 @@ def measure(what: str, *arguments: str) -> None:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--prompts", type=int, default=1_000_000)
-    options.add_argument("--answers", type=int, default=64)
-    options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--folder", type=Path, help="where the pools are kept; default: a temporary folder")
-    options.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
-    given = options.parse_args()
-    if given.measure:
-        measure(*given.measure)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=1_000_000)
+    parser.add_argument("--answers", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where the pools are kept; default: a temporary folder")
+    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(*options.measure)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.folder or Path(temporary)
-        pools = folder / f"pools-{given.prompts}-{given.answers}.parquet"
+        folder = options.folder or Path(temporary)
+        pools = folder / f"pools-{options.prompts}-{options.answers}.parquet"
         if not pools.exists():
-            measured("write", str(pools), str(given.prompts), str(given.answers))
+            run_measurement("write", str(pools), str(options.prompts), str(options.answers))
         small = folder / "small.parquet"
-        measured("write", str(small), "1000", str(given.answers))
+        run_measurement("write", str(small), "1000", str(options.answers))
         ours(small, folder / "small-pairs.parquet", "rip")  # compiles
         times: dict[str, list[tuple[float, float]]] = {}
-        for _ in range(given.repeats):
-            start = measured("rip", str(small), str(folder / "small-pairs.parquet"))
+        for _ in range(options.repeats):
+            start = run_measurement("rip", str(small), str(folder / "small-pairs.parquet"))
             times.setdefault("start: rip on 1,000 prompts", []).append(start)
-            times.setdefault("bound", []).append(measured("bound", str(given.prompts), str(given.answers)))
+            times.setdefault("bound", []).append(run_measurement("bound", str(options.prompts), str(options.answers)))
             for rule in ("sweet-spot", "rip"):
                 pairs = folder / f"{rule}.parquet"
-                times.setdefault(rule, []).append(measured(rule, str(pools), str(pairs)))
+                times.setdefault(rule, []).append(run_measurement(rule, str(pools), str(pairs)))
                 bare_name = f"bare, pairs of {rule}"
-                again = measured("bare", str(pools), str(pairs), str(folder / "again.parquet"))
+                again = run_measurement("bare", str(pools), str(pairs), str(folder / "again.parquet"))
                 times.setdefault(bare_name, []).append(again)
-        size = pools.stat().st_size / 2**20
-        raw = sum(
-            pq.ParquetFile(pools).metadata.row_group(n).total_byte_size
-            for n in range(pq.ParquetFile(pools).num_row_groups)
-        )
-        print(
-            f"{given.prompts:,} prompts x {given.answers} answers: {size:,.0f} MiB, unpacked {raw / 2**20:,.0f} MiB\n"
-        )
-        middle = {name: statistics.median(seconds for seconds, _ in many) for name, many in times.items()}
-        begin = middle["start: rip on 1,000 prompts"]
-        print("| what | seconds | peak MiB | of 2 x bound + bare | without the start |")
-        print("|---|---:|---:|---:|---:|")
-        for name, many in times.items():
-            allowed = 2 * middle["bound"] + middle.get(f"bare, pairs of {name}", 0)
-            shares = (f"{seconds / allowed:.2f}" for seconds in (middle[name], middle[name] - begin))
-            share = " | ".join(shares) if name in ("sweet-spot", "rip") else " | "
-            print(f"| {name} | {middle[name]:.1f} | {max(peak for _, peak in many):,.0f} | {share} |")
+        print_size(pools, options.prompts, options.answers)
+        print_table(times)
+
+
+def print_size(pools: Path, prompts: int, answers: int) -> None:
+    file = pq.ParquetFile(pools)
+    size = pools.stat().st_size / 2**20
+    unpacked = sum(file.metadata.row_group(n).total_byte_size for n in range(file.num_row_groups)) / 2**20
+    print(f"{prompts:,} prompts x {answers} answers: {size:,.0f} MiB, unpacked {unpacked:,.0f} MiB\n")
+
+
+def print_table(times: dict[str, list[tuple[float, float]]]) -> None:
+    """times: (seconds, peak MiB) of every repeat, by what was measured."""
+    middle = {name: statistics.median(seconds for seconds, _ in repeats) for name, repeats in times.items()}
+    begin = middle["start: rip on 1,000 prompts"]
+    print("| what | seconds | peak MiB | of 2 x bound + bare | without the start |")
+    print("|---|---:|---:|---:|---:|")
+    for name, repeats in times.items():
+        allowed = 2 * middle["bound"] + middle.get(f"bare, pairs of {name}", 0)
+        shares = (f"{seconds / allowed:.2f}" for seconds in (middle[name], middle[name] - begin))
+        share = " | ".join(shares) if name in ("sweet-spot", "rip") else " | "
+        print(f"| {name} | {middle[name]:.1f} | {max(peak for _, peak in repeats):,.0f} | {share} |")
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ METHODS = {
 
 
 def unit(draw: np.random.Generator, rows: int) -> Any:
-    made = draw.standard_normal((rows, DIMENSIONS), dtype=np.float32)
-    return made / np.linalg.norm(made, axis=1, keepdims=True)
+    vectors = draw.standard_normal((rows, DIMENSIONS), dtype=np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def make_up(folder: Path, rows: int, precision: str = "float32") -> None:
@@ -50,28 +50,28 @@ def make_up(folder: Path, rows: int, precision: str = "float32") -> None:
     base = rows - int(rows * TWINS)
     topics, subjects = unit(draw, max(20, rows // 2000)), max(100, rows // 50)
     owners = (len(topics) * draw.random(subjects) ** 2).astype(int)
-    around = 0.6 * topics[owners] + 0.8 * unit(draw, subjects)
+    centres = 0.6 * topics[owners] + 0.8 * unit(draw, subjects)
     vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.dtype(precision), (rows, DIMENSIONS))
     place = draw.permutation(rows)
     for start in range(0, base, AT_ONCE):
         count = min(AT_ONCE, base - start)
-        some = 0.75 * around[(subjects * draw.random(count) ** 2).astype(int)] + 0.66 * unit(draw, count)
-        vectors[place[start : start + count]] = some / np.linalg.norm(some, axis=1, keepdims=True)
+        block = 0.75 * centres[(subjects * draw.random(count) ** 2).astype(int)] + 0.66 * unit(draw, count)
+        vectors[place[start : start + count]] = block / np.linalg.norm(block, axis=1, keepdims=True)
     originals = draw.integers(base, size=rows - base)
     for start in range(base, rows, AT_ONCE):
-        of = originals[start - base : start - base + AT_ONCE]
-        first = vectors[place[of]].astype(np.float32)
-        first /= np.linalg.norm(first, axis=1, keepdims=True)
-        other = unit(draw, len(of))
-        other -= (other * first).sum(1, keepdims=True) * first
-        other /= np.linalg.norm(other, axis=1, keepdims=True)
-        cosine = draw.uniform(LOW, HIGH, (len(of), 1)).astype(np.float32)
-        vectors[place[start : start + len(of)]] = cosine * first + np.sqrt(1 - cosine**2) * other
+        sources = originals[start - base : start - base + AT_ONCE]
+        original = vectors[place[sources]].astype(np.float32)
+        original /= np.linalg.norm(original, axis=1, keepdims=True)
+        noise = unit(draw, len(sources))
+        noise -= (noise * original).sum(1, keepdims=True) * original
+        noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+        cosine = draw.uniform(LOW, HIGH, (len(sources), 1)).astype(np.float32)
+        vectors[place[start : start + len(sources)]] = cosine * original + np.sqrt(1 - cosine**2) * noise
     vectors.flush()
     np.save(folder / "twins.npy", np.stack([place[base:], place[originals]], axis=1))
 
 
-def ours(folder: Path, given: argparse.Namespace, exact: bool = False, helpers: Any = None) -> tuple[Any, str]:
+def ours(folder: Path, options: argparse.Namespace, exact: bool = False, helpers: Any = None) -> tuple[Any, str]:
     """(which rows are kept, the recall it states)."""
     from tasks.dedup.greedy import greedy
     from tasks.vectors.buckets import EXACT_UP_TO, lay_out
@@ -79,16 +79,16 @@ def ours(folder: Path, given: argparse.Namespace, exact: bool = False, helpers: 
 
     matrix = Matrix.of(np.load(folder / "vectors.npy", mmap_mode="r"))
     limit = 10**9 if exact else EXACT_UP_TO
-    plan = lay_out(matrix, given.threshold, given.recall, 2000, 0, limit, workers=helpers)
+    plan = lay_out(matrix, options.threshold, options.recall, 2000, 0, limit, workers=helpers)
     verdicts = greedy(
         matrix.rows,
         0,
-        [lambda asked, alive: links_in(Search(matrix, plan.layout, given.threshold, asked, alive), helpers)],
+        [lambda rows, alive: links_in(Search(matrix, plan.layout, options.threshold, rows, alive), helpers)],
     )
     return verdicts.duplicate_of < 0, str(plan.recall)
 
 
-def through_ray(folder: Path, given: argparse.Namespace, workers: int) -> tuple[Any, str]:
+def through_ray(folder: Path, options: argparse.Namespace, workers: int) -> tuple[Any, str]:
     from storage.artifacts import Store
     from tasks.running.parallel import RayPool
     from tasks.vectors.links import SpreadContext
@@ -97,18 +97,17 @@ def through_ray(folder: Path, given: argparse.Namespace, workers: int) -> tuple[
     try:
         with tempfile.TemporaryDirectory() as small:
             make_up(Path(small), 3000)
-            ours(
-                Path(small), given, exact=True, helpers=SpreadContext(pool.map_unordered, Path(small))
-            )  # workers import and compile
-        given.started()
-        found = ours(folder, given, helpers=SpreadContext(pool.map_unordered, folder))
-        given.ended()
-        return found
+            helpers = SpreadContext(pool.map_unordered, Path(small))
+            ours(Path(small), options, exact=True, helpers=helpers)  # workers import and compile
+        options.started()
+        outcome = ours(folder, options, helpers=SpreadContext(pool.map_unordered, folder))
+        options.ended()
+        return outcome
     finally:
         pool.close()
 
 
-def semhash(folder: Path, given: argparse.Namespace, backend: str) -> tuple[Any, str]:
+def semhash(folder: Path, options: argparse.Namespace, backend: str) -> tuple[Any, str]:
     """backend: usearch, which is approximate and its default, or basic, which is exact."""
     from semhash import SemHash
 
@@ -116,11 +115,11 @@ def semhash(folder: Path, given: argparse.Namespace, backend: str) -> tuple[Any,
     names = [str(n) for n in range(len(vectors))]
     index = SemHash.from_embeddings(vectors, names, model=None, ann_backend=backend)  # type: ignore[arg-type]
     kept = np.zeros(len(vectors), np.bool_)
-    kept[[int(row) for row in index.self_deduplicate(given.threshold).selected]] = True
+    kept[[int(row) for row in index.self_deduplicate(options.threshold).selected]] = True
     return kept, ""
 
 
-def bare_faiss(folder: Path, given: argparse.Namespace, ivf: bool) -> tuple[Any, str]:
+def bare_faiss(folder: Path, options: argparse.Namespace, ivf: bool) -> tuple[Any, str]:
     import faiss
 
     vectors = np.load(folder / "vectors.npy")
@@ -134,40 +133,40 @@ def bare_faiss(folder: Path, given: argparse.Namespace, ivf: bool) -> tuple[Any,
     index.add(vectors)
     kept = np.ones(len(vectors), np.bool_)
     for start in range(0, len(vectors), 4096):
-        limits, _, found = index.range_search(vectors[start : start + 4096], given.threshold)
+        limits, _, neighbours = index.range_search(vectors[start : start + 4096], options.threshold)
         for row in np.flatnonzero(np.diff(limits) > 1):
-            near = found[limits[row] : limits[row + 1]]
+            near = neighbours[limits[row] : limits[row + 1]]
             near = near[near < start + row]
             kept[start + row] = not kept[near].any()
     return kept, ""
 
 
-def measured(method: str, folder: Path, given: argparse.Namespace) -> None:
+def measure(method: str, folder: Path, options: argparse.Namespace) -> None:
     """Print what one method did, as JSON. Imports, compiling and starting Ray are not counted."""
     workers = 2 if "2" in method else 1
     run: Callable[[], tuple[Any, str]] = {
-        "synthmill": lambda: ours(folder, given),
-        "synthmill, exact": lambda: ours(folder, given, exact=True),
-        "semhash": lambda: semhash(folder, given, "usearch"),
-        "semhash, exact index": lambda: semhash(folder, given, "basic"),
-        "faiss flat": lambda: bare_faiss(folder, given, ivf=False),
-        "faiss IVF": lambda: bare_faiss(folder, given, ivf=True),
-    }.get(method, lambda: through_ray(folder, given, workers))
+        "synthmill": lambda: ours(folder, options),
+        "synthmill, exact": lambda: ours(folder, options, exact=True),
+        "semhash": lambda: semhash(folder, options, "usearch"),
+        "semhash, exact index": lambda: semhash(folder, options, "basic"),
+        "faiss flat": lambda: bare_faiss(folder, options, ivf=False),
+        "faiss IVF": lambda: bare_faiss(folder, options, ivf=True),
+    }.get(method, lambda: through_ray(folder, options, workers))
     with tempfile.TemporaryDirectory() as small:
         make_up(Path(small), 3000)
         if method.startswith("synthmill"):
             from tasks.vectors import buckets
 
             usual, buckets.EXACT_UP_TO = buckets.EXACT_UP_TO, 0
-            ours(Path(small), given)
-            ours(Path(small), given, exact=True)
+            ours(Path(small), options)
+            ours(Path(small), options, exact=True)
             buckets.EXACT_UP_TO = usual
         elif method.startswith("semhash"):
-            semhash(Path(small), given, "basic")
+            semhash(Path(small), options, "basic")
         else:
-            bare_faiss(Path(small), given, ivf="IVF" in method)
+            bare_faiss(Path(small), options, ivf="IVF" in method)
     watch = Watch()
-    given.started, given.ended = watch.start, watch.stop
+    options.started, options.ended = watch.start, watch.stop
     watch.start()
     kept, stated = run()
     watch.stop()
@@ -176,7 +175,7 @@ def measured(method: str, folder: Path, given: argparse.Namespace) -> None:
         np.einsum("ij,ij->i", *(vectors[twins[at : at + 4096, side]].astype(np.float64) for side in (0, 1)))
         for at in range(0, len(twins), 4096)
     ]
-    same = twins[np.concatenate(close) >= given.threshold]
+    same = twins[np.concatenate(close) >= options.threshold]
     resolved = ~(kept[same[:, 0]] & kept[same[:, 1]])
     print(json.dumps({**watch.numbers(), "recall": float(resolved.mean()), "stated": stated, "kept": int(kept.sum())}))
 
@@ -219,10 +218,10 @@ def family(root: int = 0) -> list[int]:
             parents.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
         except OSError:
             continue
-    found = [root or os.getpid()]
-    for pid in found:
-        found += parents.get(pid, [])
-    return found
+    pids = [root or os.getpid()]
+    for pid in pids:
+        pids += parents.get(pid, [])
+    return pids
 
 
 def cpu_of(pid: int) -> float:
@@ -242,38 +241,39 @@ def private_of(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
-def rows_of(given: argparse.Namespace) -> Iterator[str]:
-    asked = f"cosine >= {given.threshold}, recall asked for {given.recall}"
-    yield f"{DIMENSIONS} dimensions, {asked}; {os.cpu_count()} cores."
+def rows_of(options: argparse.Namespace) -> Iterator[str]:
+    goal = f"cosine >= {options.threshold}, recall asked for {options.recall}"
+    yield f"{DIMENSIONS} dimensions, {goal}; {os.cpu_count()} cores."
     yield ""
     yield "| rows | | seconds | CPU s | peak memory / data | recall | stated recall | kept |"
     yield "|---:|---|---:|---:|---:|---:|---|---:|"
-    sizes = [(rows, "float32") for rows in given.rows] + [(given.large, "float16")] * bool(given.large)
+    sizes = [(rows, "float32") for rows in options.rows] + [(options.large, "float16")] * bool(options.large)
     for rows, precision in sizes:
-        with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        with tempfile.TemporaryDirectory(dir=options.folder) as name:
             folder = Path(name)
             make_up(folder, rows, precision)
             size = rows * DIMENSIONS * np.dtype(precision).itemsize
-            large = rows == given.large
+            large = rows == options.large
             for method, most in METHODS.items():
-                if rows > most or (large and "2 workers" not in method) or method in given.without:
+                if rows > most or (large and "2 workers" not in method) or method in options.without:
                     continue
                 command = [sys.executable, "-m", "bench.dedup", "--method", method, "--folder", name]
-                command += ["--threshold", str(given.threshold), "--recall", str(given.recall)]
+                command += ["--threshold", str(options.threshold), "--recall", str(options.recall)]
                 try:
                     limit = LIMIT_S * (3 if large else 1)
-                    done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=True)
+                    process = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=True)
                 except subprocess.TimeoutExpired:
                     yield f"| {rows:,} | {method} | over {limit} | | | | | |"
                     continue
                 except subprocess.CalledProcessError as error:
                     yield f"| {rows:,} | {method} | {error.stderr.strip().splitlines()[-1][:80]} | | | | | |"
                     continue
-                told = json.loads(done.stdout.splitlines()[-1])
-                name_ = f"{method}, float16" if large else method
+                report = json.loads(process.stdout.splitlines()[-1])
+                costs = f"{report['seconds']:.1f} | {report['cpu']:.1f} | {report['bytes'] / size:.2f}"
+                label = f"{method}, float16" if large else method
                 yield (
-                    f"| {rows:,} | {name_} | {told['seconds']:.1f} | {told['cpu']:.1f} | {told['bytes'] / size:.2f} | "
-                    f"{told['recall']:.4f} | {told['stated']} | {told['kept']:,} |"
+                    f"| {rows:,} | {label} | {costs} | "
+                    f"{report['recall']:.4f} | {report['stated']} | {report['kept']:,} |"
                 )
 
 
@@ -286,10 +286,10 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=[], help="methods to leave out")
     parser.add_argument("--method", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="where vectors are written; default: the system's own")
-    given = parser.parse_args()
-    if given.method:
-        return measured(given.method, given.folder, given)
-    for line in rows_of(given):
+    options = parser.parse_args()
+    if options.method:
+        return measure(options.method, options.folder, options)
+    for line in rows_of(options):
         print(line, flush=True)
     return None
 

@@ -37,19 +37,19 @@ TURNS = [{"role": role, "content": text} for role, text in (("user", "Rules."), 
 
 
 def openings(count: int) -> list[Opening]:
-    """Dialogues to be, on one small application; each says its number."""
+    """Openings on one small application; each says its number."""
     application = Application.with_id(name="bench", turns=TURNS, environment={"name": "a machine"})
-    told = {"student_output_single": "", "teacher_output_single": "", "reason": "", "facts": "None.", "branch": 0}
+    fields = {"student_output_single": "", "teacher_output_single": "", "reason": "", "facts": "None.", "branch": 0}
     return [
         Opening.model_validate(
-            {"id": str(n), "application": application, "pseudo_input": f"Dialogue {n} begins.", **told}
+            {"id": str(n), "application": application, "pseudo_input": f"Dialogue {n} begins.", **fields}
         )
         for n in range(count)
     ]
 
 
 class Sleeper:
-    """An engine that takes as long as it was told: seconds by (dialogue, call)."""
+    """An engine that sleeps before each answer: seconds by (dialogue, call)."""
 
     name, samples_per_call = "sleeper", 1
 
@@ -63,10 +63,11 @@ class Sleeper:
     async def close(self) -> None: ...
 
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
-        begun = next(found for message in request.messages if (found := re.search(r"Dialogue (\d+)", message.content)))
+        matches = (re.search(r"Dialogue (\d+)", message.content) for message in request.messages)
+        dialogue = next(match[1] for match in matches if match)
         call = len(request.messages) - 4 + (request.role == "environment")  # both histories have four messages at first
-        await asyncio.sleep(self.seconds[int(begun[1])][call])
-        return [Completion(text=sentence(f"{begun[1]}/{call}".encode(), 40), completion_tokens=40)]
+        await asyncio.sleep(self.seconds[int(dialogue)][call])
+        return [Completion(text=sentence(f"{dialogue}/{call}".encode(), 40), completion_tokens=40)]
 
 
 def ideal(seconds: Sequence[Sequence[float]], in_flight: int) -> float:
@@ -92,9 +93,9 @@ def make_driver(turns: int, engine: Engine, folder: Path) -> Driver:
 def measure(seconds: Sequence[Sequence[float]], in_flight: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         driver = make_driver((len(seconds[0]) + 1) // 2, Sleeper(seconds, in_flight), Path(folder))
-        taken = uvloop.run(drive(driver, openings(len(seconds))))
+        duration = uvloop.run(drive(driver, openings(len(seconds))))
         driver.calls.close()
-        return taken
+        return duration
 
 
 def measure_server(dialogues: int, turns: int, in_flight: int, url: str) -> str:
@@ -114,52 +115,53 @@ def measure_server(dialogues: int, turns: int, in_flight: int, url: str) -> str:
         await engine.open()
         driver = make_driver(turns, engine, folder)
         watching = asyncio.create_task(watch(driver))
-        taken = await drive(driver, openings(dialogues))
+        seconds = await drive(driver, openings(dialogues))
         await watching
         driver.calls.close()
         await engine.close()
-        return taken, sum(spent.sent for spent in driver.totals.values())
+        return seconds, sum(spent.sent for spent in driver.totals.values())
 
     with tempfile.TemporaryDirectory() as folder:
-        taken, calls = uvloop.run(run(Path(folder)))
+        seconds, calls = uvloop.run(run(Path(folder)))
     early, late = memory[len(memory) // 10], memory[-1]
     share = statistics.mean(full[1:]) / in_flight
-    return f"| {dialogues} | {calls:,} | {taken:.1f} | {share:.3f} | {early:.0f} | {late:.0f} |"
+    return f"| {dialogues} | {calls:,} | {seconds:.1f} | {share:.3f} | {early:.0f} | {late:.0f} |"
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--dialogues", type=int, default=500)
-    options.add_argument("--turns", type=int, default=10)
-    options.add_argument("--in-flight", type=int, default=64)
-    options.add_argument("--median-ms", type=float, default=50)
-    options.add_argument("--sigma", type=float, default=0.8)
-    options.add_argument("--repeats", type=int, default=5)
-    given = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dialogues", type=int, default=500)
+    parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--median-ms", type=float, default=50)
+    parser.add_argument("--sigma", type=float, default=0.8)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
     print("| draw | bound s | ideal first-come s | ideal / bound | driver s | driver / ideal |")
     print("|---:|---:|---:|---:|---:|---:|")
     ratios = []
-    for draw in range(given.repeats):
-        drawn = random.Random(draw)
-        median = math.log(given.median_ms / 1000)
+    for draw in range(options.repeats):
+        generator = random.Random(draw)
+        median = math.log(options.median_ms / 1000)
         seconds = [
-            [drawn.lognormvariate(median, given.sigma) for _ in range(2 * given.turns - 1)]
-            for _ in range(given.dialogues)
+            [generator.lognormvariate(median, options.sigma) for _ in range(2 * options.turns - 1)]
+            for _ in range(options.dialogues)
         ]
         work = [sum(dialogue) for dialogue in seconds]
-        bound = max(max(work), sum(work) / given.in_flight)
-        best, taken = ideal(seconds, given.in_flight), measure(seconds, given.in_flight)
-        ratios.append(taken / best)
+        bound = max(max(work), sum(work) / options.in_flight)
+        best, duration = ideal(seconds, options.in_flight), measure(seconds, options.in_flight)
+        ratios.append(duration / best)
         print(
-            f"| {draw} | {bound:.2f} | {best:.2f} | {best / bound:.2f} | {taken:.2f} | {taken / best:.3f} |", flush=True
+            f"| {draw} | {bound:.2f} | {best:.2f} | {best / bound:.2f} | {duration:.2f} | {duration / best:.3f} |",
+            flush=True,
         )
     print(f"\nmedian driver / ideal: {statistics.median(ratios):.3f}\n")
     print("| dialogues | calls | seconds | window full | memory MiB at a tenth | at the end |")
     print("|---:|---:|---:|---:|---:|---:|")
-    latency = ("--latency-ms", str(given.median_ms), "--sigma", str(given.sigma))
+    latency = ("--latency-ms", str(options.median_ms), "--sigma", str(options.sigma))
     with chat_server(*latency) as url:
-        for dialogues in (given.dialogues, 2 * given.dialogues):
-            print(measure_server(dialogues, given.turns, given.in_flight, url), flush=True)
+        for dialogues in (options.dialogues, 2 * options.dialogues):
+            print(measure_server(dialogues, options.turns, options.in_flight, url), flush=True)
 
 
 if __name__ == "__main__":

@@ -74,17 +74,17 @@ def measure_stage(url: str, requests: int, in_flight: int, workers: int) -> tupl
         store.prepare()
         source = ingest(store, SourceSettings(path=str(place / "in.jsonl")), 256, "bench")
         engine = EngineSettings(kind="openai", model="m", base_url=url, concurrency=in_flight)
-        planned = Planned(Answers(count=1), {"student": engine}, source.key)
+        step = Planned(Answers(count=1), {"student": engine}, source.key)
         pool = make_pool(store, "bench", threading.Event(), workers, None)
         started = time.perf_counter()
         if isinstance(pool, RayPool):
-            pool.start(workers, resources_of(planned.roles))
+            pool.start(workers, resources_of(step.roles))
         start_up = time.perf_counter() - started
         started = time.perf_counter()
-        made = run_stage(store, planned, source, pool, "bench")
+        manifest = run_stage(store, step, source, pool, "bench")
         seconds = time.perf_counter() - started
         pool.close()
-        assert made.rows == requests, made.dropped
+        assert manifest.rows == requests, manifest.dropped
     return seconds, start_up
 
 
@@ -100,37 +100,38 @@ def child(what: str, url: str, requests: int, in_flight: int) -> None:
     print(json.dumps({"rate": requests / seconds, "cpu": cpu, "memory": used.ru_maxrss / 1024, "start_up": start_up}))
 
 
-def measured(what: str, url: str, requests: int, in_flight: int) -> dict[str, float]:
+def run_measurement(what: str, url: str, requests: int, in_flight: int) -> dict[str, float]:
     command = [sys.executable, __file__, "--child", what, url, str(requests), str(in_flight)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
-    return dict(json.loads(said.splitlines()[-1]))
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
+    return dict(json.loads(output.splitlines()[-1]))
 
 
 def main() -> None:
     from bench.serving import chat_server
 
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--requests", type=int, nargs="+", default=[2000, 20000])
-    options.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
-    options.add_argument("--latency-ms", type=float, default=20)
-    options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--ray", action=argparse.BooleanOptionalAction, default=True, help="also with one Ray worker")
-    options.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
-    given = options.parse_args()
-    if given.child:
-        return child(given.child[0], given.child[1], int(given.child[2]), int(given.child[3]))
-    kinds = {"bare aiohttp": "bare", "--workers 0": "0"} | ({"--workers 1 (Ray)": "1"} if given.ray else {})
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, nargs="+", default=[2000, 20000])
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--latency-ms", type=float, default=20)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--ray", action=argparse.BooleanOptionalAction, default=True, help="also with one Ray worker")
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        return child(options.child[0], options.child[1], int(options.child[2]), int(options.child[3]))
+    kinds = {"bare aiohttp": "bare", "--workers 0": "0"} | ({"--workers 1 (Ray)": "1"} if options.ray else {})
     print("| requests | in flight | | rows/s | of bare | CPU s | peak MiB | Ray start s |")
     print("|---:|---:|---|---:|---:|---:|---:|---:|")
-    for requests in given.requests:
-        for in_flight in given.in_flight:
-            with chat_server("--latency-ms", str(given.latency_ms)) as url:
+    for requests in options.requests:
+        for in_flight in options.in_flight:
+            with chat_server("--latency-ms", str(options.latency_ms)) as url:
                 rounds: list[dict[str, Any]] = []
-                for _ in range(given.repeats):
-                    rounds.append({name: measured(kind, url, requests, in_flight) for name, kind in kinds.items()})
+                for _ in range(options.repeats):
+                    runs = {name: run_measurement(kind, url, requests, in_flight) for name, kind in kinds.items()}
+                    rounds.append(runs)
             for name in kinds:
-                middle = {key: statistics.median(one[name][key] for one in rounds) for key in rounds[0][name]}
-                ratio = statistics.median(one[name]["rate"] / one["bare aiohttp"]["rate"] for one in rounds)
+                middle = {key: statistics.median(run[name][key] for run in rounds) for key in rounds[0][name]}
+                ratio = statistics.median(run[name]["rate"] / run["bare aiohttp"]["rate"] for run in rounds)
                 start_up = f"{middle['start_up']:.1f}" if "Ray" in name else ""
                 cells = (
                     f"{middle['rate']:,.0f} | {ratio:.2f} | {middle['cpu']:.2f} | {middle['memory']:.0f} | {start_up}"

@@ -36,19 +36,19 @@ def read(path: Path) -> list[dict[str, Any]]:
         return [orjson.loads(line) for line in file]
 
 
-def measures(scores: Array, same: Array, threshold: float) -> tuple[float, float]:
+def measures(scores: Array, gold: Array, threshold: float) -> tuple[float, float]:
     """(precision, recall) of calling pairs the same from a threshold on; the first is NaN where none is called so."""
-    found = scores >= threshold
-    right = (found & same).sum()
-    return float(right / found.sum()) if found.any() else math.nan, float(right / same.sum())
+    called_same = scores >= threshold
+    right = (called_same & gold).sum()
+    return float(right / called_same.sum()) if called_same.any() else math.nan, float(right / gold.sum())
 
 
-def graded(data: Path, store: Path) -> tuple[Array, Array, Array]:
+def score_graded_pairs(data: Path, store: Path) -> tuple[Array, Array, Array]:
     """(cosine, Jaccard, whether people call them the same) of the pairs."""
     pairs = read(data / "dedup" / "sts2016_stackexchange.jsonl.gz")
-    one, other = ([pair[side] for pair in pairs] for side in ("a", "b"))
-    cosine = (embed_whole("minilm", one, store) * embed_whole("minilm", other, store)).sum(axis=1)
-    grams = [grams_of(both, GRAM) for both in zip(one, other, strict=True)]
+    first, second = ([pair[side] for pair in pairs] for side in ("a", "b"))
+    cosine = (embed_whole("minilm", first, store) * embed_whole("minilm", second, store)).sum(axis=1)
+    grams = [grams_of(texts, GRAM) for texts in zip(first, second, strict=True)]
     sets = [[g.hashes[g.starts[n] : g.starts[n + 1]] for n in (0, 1)] for g in grams]
     words = [jaccard(*two) if all(map(len, two)) else 0.0 for two in sets]
     return cosine, np.array(words), np.array([pair["gold_0_5"] >= SAME for pair in pairs])
@@ -81,23 +81,23 @@ def overlaps(data: Path, store: Path, show: bool) -> Iterator[str]:
         if "self_instruct_seed" not in row["source"]
     ]
     prompts, turns = [row["instruction"] for row in pool], [row["turns"][0] for row in rows]
-    known = {normalised(text): n for n, text in enumerate(turns)}
-    exact = {n: known[normalised(text)] for n, text in enumerate(prompts) if normalised(text) in known}
+    exact_texts = {normalised(text): n for n, text in enumerate(turns)}
+    exact = {n: exact_texts[normalised(text)] for n, text in enumerate(prompts) if normalised(text) in exact_texts}
     words = {n: match.turn for n, match in WordIndex(turns).find(prompts).items() if n not in exact}
     index, cosines = find_nearest(embed_whole("minilm", prompts, store), embed_whole("minilm", turns, store))
-    from_ = Counter(row["dataset"] for row in pool)
+    counts = Counter(row["dataset"] for row in pool)
     yield "| AlpacaEval's source | prompts | exact | words | meaning >= .9, besides | meaning .8 to .9, besides |"
     yield "|---|---:|---:|---:|---:|---:|"
-    for name, count in sorted(from_.items()):
-        mine = [n for n, row in enumerate(pool) if row["dataset"] == name]
-        left = [n for n in mine if n not in exact and n not in words]
-        by_meaning = [sum(low <= cosines[n] < high for n in left) for low, high in ((0.9, 2), (0.8, 0.9))]
-        found = [sum(n in layer for n in mine) for layer in (exact, words)]
-        yield f"| {name} | {count} | {' | '.join(map(str, (*found, *by_meaning)))} |"
+    for name, count in sorted(counts.items()):
+        indices = [n for n, row in enumerate(pool) if row["dataset"] == name]
+        remaining = [n for n in indices if n not in exact and n not in words]
+        by_meaning = [sum(low <= cosines[n] < high for n in remaining) for low, high in ((0.9, 2), (0.8, 0.9))]
+        by_text = [sum(n in layer for n in indices) for layer in (exact, words)]
+        yield f"| {name} | {count} | {' | '.join(map(str, (*by_text, *by_meaning)))} |"
     if not show:
         return
     yield ""
-    for what, some in (
+    for what, matches in (
         ("Words, not exact", words),
         (
             "Meaning only, >= .8",
@@ -105,7 +105,7 @@ def overlaps(data: Path, store: Path, show: bool) -> Iterator[str]:
         ),
     ):
         yield f"{what}:"
-        for n, turn in some.items():
+        for n, turn in matches.items():
             sides = (" ".join(text.split())[:150] for text in (prompts[n], turns[turn]))
             yield f"- {pool[n]['dataset']}, {rows[turn]['source']}, {cosines[n]:.3f}: {' // '.join(sides)}"
         yield ""
@@ -113,11 +113,11 @@ def overlaps(data: Path, store: Path, show: bool) -> Iterator[str]:
 
 def picture(lines: Sequence[tuple[str, str, Sequence[float]]]) -> str:
     """Lines over the thresholds, as SVG. lines: (name, colour, a value from 0 to 1 per threshold)."""
-    width, height, left, top = 600, 300, 48, 16
-    wide, high = width - left - 160, height - top - 40
+    width, height, margin, top = 600, 300, 48, 16
+    wide, high = width - margin - 160, height - top - 40
 
     def at(n: int, value: float) -> tuple[float, float]:
-        return left + wide * n / (len(THRESHOLDS) - 1), top + high * (1 - value)
+        return margin + wide * n / (len(THRESHOLDS) - 1), top + high * (1 - value)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
@@ -148,16 +148,16 @@ def picture(lines: Sequence[tuple[str, str, Sequence[float]]]) -> str:
 
 
 def report(data: Path, store: Path, svg: Path | None, show: bool) -> Iterator[str]:
-    cosine, words, same = graded(data, store)
+    cosine, words, same = score_graded_pairs(data, store)
     yield f"Graded pairs: {len(same)}, of which people call {same.sum()} the same ({SAME} of 5 and more)."
     yield ""
     yield "| threshold | meaning: precision | recall | words: precision | recall |"
     yield "|---:|---:|---:|---:|---:|"
     curves = []
     for threshold in THRESHOLDS:
-        both = [*measures(cosine, same, threshold), *measures(words, same, threshold)]
-        curves.append(both)
-        yield f"| {threshold} | " + " | ".join("" if math.isnan(value) else f"{value:.3f}" for value in both) + " |"
+        point = [*measures(cosine, same, threshold), *measures(words, same, threshold)]
+        curves.append(point)
+        yield f"| {threshold} | " + " | ".join("" if math.isnan(value) else f"{value:.3f}" for value in point) + " |"
     if svg:
         names = ("meaning, precision", "meaning, recall", "words, precision", "words, recall")
         colours = ("#1f6f8b", "#1f6f8b", "#c8553d", "#c8553d")
@@ -176,9 +176,9 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--show", action="store_true", help="list the overlaps that are not exact, to be read")
     parser.add_argument("--store", type=Path, help="keeps the embeddings")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with TemporaryDirectory() as folder:
-        for line in report(given.data, given.store or Path(folder), given.picture, given.show):
+        for line in report(options.data, options.store or Path(folder), options.picture, options.show):
             print(line, flush=True)
 
 

@@ -19,7 +19,7 @@ import polars as pl
 import yaml
 
 from flows.methods.multifaceted import plan as plan_multifaceted
-from flows.methods.multifaceted.dataset import figures
+from flows.methods.multifaceted.dataset import measure
 from flows.pages.templates import render
 from schemas.hashing import content_hash
 from schemas.multifaceted_settings import MultifacetedSettings
@@ -32,22 +32,22 @@ from tasks.running.in_process import InProcess
 from tasks.running.stages import run_stage
 
 
-def draw(source: Path, rows: int, out: Path) -> None:
+def draw_instructions(source: Path, rows: int, out: Path) -> None:
     """Write `rows` instructions of a file, chosen by their text alone."""
-    found = [row for chunk in read_chunks(SourceSettings(path=str(source)), 1024) for row in chunk.rows]
-    chosen = sorted(found, key=lambda row: content_hash(row.prompt))[:rows]
+    instructions = [row for chunk in read_chunks(SourceSettings(path=str(source)), 1024) for row in chunk.rows]
+    chosen = sorted(instructions, key=lambda row: content_hash(row.prompt))[:rows]
     out.write_bytes(
         b"".join(orjson.dumps(row.model_dump(include={"id", "prompt", "source"})) + b"\n" for row in chosen)
     )
 
 
-def settings_of(given: argparse.Namespace, source: Path, store: Path) -> MultifacetedSettings:
+def settings_of(options: argparse.Namespace, source: Path, store: Path) -> MultifacetedSettings:
     return MultifacetedSettings.model_validate(
         {
             "source": str(source),
-            "store": str(given.store or store),
-            "engines": {"teacher": {"spec": given.engine, "options": yaml.safe_load(given.options)}},
-            "preference_sets": {"temperature": 0.7, "max_tokens": 450, "sampler": given.sampler},
+            "store": str(options.store or store),
+            "engines": {"teacher": {"spec": options.engine, "options": yaml.safe_load(options.options)}},
+            "preference_sets": {"temperature": 0.7, "max_tokens": 450, "sampler": options.sampler},
             "system_messages": {"temperature": 0.7, "max_tokens": 220},
             "responses": {"temperature": 0.7, "max_tokens": 160},
             "bench": {"temperature": 0.7, "max_tokens": 500, "share": 0.08},
@@ -56,39 +56,39 @@ def settings_of(given: argparse.Namespace, source: Path, store: Path) -> Multifa
     )
 
 
-def whole(settings: MultifacetedSettings, config: Path) -> str:
+def run_whole_flow(settings: MultifacetedSettings, config: Path) -> str:
     """Run the flow as anyone would; the tables of its card."""
     config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
     command = [sys.executable, "-m", "flows.cli", "run", "multifaceted", "--config", str(config)]
     subprocess.run(command, check=True, stdout=sys.stderr)
-    planned = plan_multifaceted(settings)
-    made = planned.made()
-    assert made is not None
-    drawn = next(step.stage for step in planned.stages if isinstance(step.stage, PreferenceSets))
-    tables = render("multifaceted.md", **figures(planned.store, made, drawn, settings.embedder), picture="")
+    plan = plan_multifaceted(settings)
+    manifests = plan.made()
+    assert manifests is not None
+    stage = next(step.stage for step in plan.stages if isinstance(step.stage, PreferenceSets))
+    tables = render("multifaceted.md", **measure(plan.store, manifests, stage, settings.embedder), picture="")
     return re.sub(r"^## (.*)$", r"**\1**\n", tables, flags=re.MULTILINE)
 
 
-def sets_only(settings: MultifacetedSettings) -> str:
+def run_preference_sets(settings: MultifacetedSettings) -> str:
     """Filter and preference sets, nothing else: how even the values of the training split came out."""
-    planned = plan_multifaceted(settings)
-    manifest = planned.source.ingest("bench")
-    pool = InProcess(planned.store, "bench", threading.Event())
-    for step in planned.stages[:2]:
-        manifest = run_stage(planned.store, step, manifest, pool, "bench")
+    plan = plan_multifaceted(settings)
+    manifest = plan.source.ingest("bench")
+    pool = InProcess(plan.store, "bench", threading.Event())
+    for step in plan.stages[:2]:
+        manifest = run_stage(plan.store, step, manifest, pool, "bench")
     pool.close()
-    drawn = step.stage
-    assert isinstance(drawn, PreferenceSets)
-    rows = read_frame(planned.store, manifest, ("split", "sets")).filter(pl.col("split") == "train")
-    values = [value for sets in rows["sets"].to_list() for one in sets for value in one]
+    stage = step.stage
+    assert isinstance(stage, PreferenceSets)
+    rows = read_frame(plan.store, manifest, ("split", "sets")).filter(pl.col("split") == "train")
+    values = [value for sets in rows["sets"].to_list() for preferences in sets for value in preferences]
     lines = [
         "| sampler | dimension | values | subdimensions | evenness | seeds dealt | seeds used | evenness "
         "| new values |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for row in coverage(drawn.sides["train"], values):
+    for row in coverage(stage.sides["train"], values):
         lines.append(
-            f"| {drawn.sampler} | {row['dimension']} | {row['values']} | {row['subdimensions']} | "
+            f"| {stage.sampler} | {row['dimension']} | {row['values']} | {row['subdimensions']} | "
             f"{row['subdimension_evenness']:.3f} | {row['seeds_dealt']:.0%} | "
             f"{row['seeds_used']:.0%} | {row['used_evenness']:.3f} | "
             f"{row['new_values']} |"
@@ -97,20 +97,22 @@ def sets_only(settings: MultifacetedSettings) -> str:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--real", type=Path, required=True)
-    options.add_argument("--engine", default="llamacpp:smollm2")
-    options.add_argument("--options", default="{}", help="the engine's options, YAML")
-    options.add_argument("--rows", type=int, default=100)
-    options.add_argument("--sampler", default="balanced", choices=["balanced", "model"])
-    options.add_argument("--sets-only", action="store_true", help="stop after the preference sets: coverage alone")
-    options.add_argument("--store", type=Path, help="default: a temporary one; with one, an interrupted bench resumes")
-    given = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", type=Path, required=True)
+    parser.add_argument("--engine", default="llamacpp:smollm2")
+    parser.add_argument("--options", default="{}", help="the engine's options, YAML")
+    parser.add_argument("--rows", type=int, default=100)
+    parser.add_argument("--sampler", default="balanced", choices=["balanced", "model"])
+    parser.add_argument("--sets-only", action="store_true", help="stop after the preference sets: coverage alone")
+    parser.add_argument("--store", type=Path, help="default: a temporary one; with one, an interrupted bench resumes")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "instructions.jsonl"
-        draw(given.real, given.rows, source)
-        settings = settings_of(given, source, Path(folder) / "store")
-        print(sets_only(settings) if given.sets_only else whole(settings, Path(folder) / "run.yaml"))
+        draw_instructions(options.real, options.rows, source)
+        settings = settings_of(options, source, Path(folder) / "store")
+        print(
+            run_preference_sets(settings) if options.sets_only else run_whole_flow(settings, Path(folder) / "run.yaml")
+        )
 
 
 if __name__ == "__main__":

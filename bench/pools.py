@@ -45,16 +45,17 @@ def alpaca_pools(file: Path, size: int, left_out: tuple[str, ...] = LEFT_OUT) ->
         for line in lines:
             row = orjson.loads(line)
 
-            def drawn(one: dict[str, Any], row: dict[str, Any] = row) -> bytes:
-                return blake2b(f"{row['idx']} {one['model']}".encode(), digest_size=8).digest()
+            def draw_order(answer: dict[str, Any], row: dict[str, Any] = row) -> bytes:
+                return blake2b(f"{row['idx']} {answer['model']}".encode(), digest_size=8).digest()
 
-            some = sorted((one for one in row["responses"] if one["model"] not in left_out), key=drawn)[:size]
+            answers = (answer for answer in row["responses"] if answer["model"] not in left_out)
+            chosen = sorted(answers, key=draw_order)[:size]
             rows.append(
                 {
                     "prompt_id": str(row["idx"]),
                     "prompt": row["instruction"],
-                    "answers": [one["output"] for one in some],
-                    "rewards": [logit(one["p_win"]) for one in some],
+                    "answers": [answer["output"] for answer in chosen],
+                    "rewards": [logit(answer["p_win"]) for answer in chosen],
                 }
             )
     return pa.Table.from_pylist(rows)
@@ -76,13 +77,13 @@ def alpaca_table(file: Path) -> Iterator[str]:
         pools = alpaca_pools(file, size)
         report = CutReport(CutSettings(rule="sweet-spot"))
         report.add(cut(pools, report.settings))
-        told = report.summary({}, 0)
+        summary = report.summary({}, 0)
         lowest = cut(pools, CutSettings(rule="scalable")).pairs["rejected_reward"].to_numpy().mean()
         metrics = metrics_of(cut(pools, CutSettings(rule="max-min")).pairs)
         kept = keeps(metrics, fit(metrics, MEDIANS, Thresholds())).mean()
-        means = " | ".join(f"{told['mean_reward'][point]:.2f}" for point in POINTS)
-        same = told["same_answer"]["min = mu-2s"]
-        yield f"| {size} | {means} | {lowest:.2f} | {same:.1%} | {told['mean_skewness']:.2f} | {kept:.1%} |"
+        means = " | ".join(f"{summary['mean_reward'][point]:.2f}" for point in POINTS)
+        same = summary["same_answer"]["min = mu-2s"]
+        yield f"| {size} | {means} | {lowest:.2f} | {same:.1%} | {summary['mean_skewness']:.2f} | {kept:.1%} |"
 
 
 def wildbench_pools(file: Path) -> tuple[pa.Table, Any]:
@@ -92,73 +93,73 @@ def wildbench_pools(file: Path) -> tuple[pa.Table, Any]:
         {
             "prompt_id": pa.array(list(prompts)),
             "prompt": pa.array(list(prompts)),
-            "answers": pa.array([[f"{n}" for n in range(len(one["reward"]))] for one in prompts.values()]),
-            "rewards": pa.array([one["reward"] for one in prompts.values()]),
+            "answers": pa.array([[f"{n}" for n in range(len(prompt["reward"]))] for prompt in prompts.values()]),
+            "rewards": pa.array([prompt["reward"] for prompt in prompts.values()]),
         }
     )
-    return table, np.array([one["len"] for one in prompts.values()])
+    return table, np.array([prompt["len"] for prompt in prompts.values()])
 
 
 def wildbench_lines(file: Path) -> Iterator[str]:
     pools, lengths = wildbench_pools(file)
-    made = cut(pools, CutSettings(rule="max-min"))
+    cuts = cut(pools, CutSettings(rule="max-min"))
     rewards = np.array(pools["rewards"].to_pylist())
-    rows, low = np.arange(len(rewards)), made.seven.places[:, 0]
-    every = {
+    rows, low = np.arange(len(rewards)), cuts.seven.places[:, 0]
+    metrics_of_all = {
         "rejected_reward": rewards[rows, low],
         "rejected_length": lengths[rows, low].astype(float),
         "gap": rewards.max(axis=1) - rewards.min(axis=1),
     }
     yield "| WildBench's matrix | prompts | rejected reward >= | length >= | gap <= | kept |"
     yield "|---|---:|---:|---:|---:|---:|"
-    for name, some in (("every prompt", rows >= 0), ("without equal rewards", every["gap"] > 0)):
-        metrics = {key: values[some] for key, values in every.items()}
+    for name, chosen in (("every prompt", rows >= 0), ("without equal rewards", metrics_of_all["gap"] > 0)):
+        metrics = {key: values[chosen] for key, values in metrics_of_all.items()}
         limits = fit(metrics, MEDIANS, Thresholds())
         kept = int(keeps(metrics, limits).sum())
         numbers = f"{limits.rejected_reward:g} | {limits.rejected_length:g} | {limits.gap:g}"
-        yield f"| {name} | {int(some.sum()):,} | {numbers} | {kept} ({kept / some.sum():.1%}) |"
-    differ = int((made.seven.places[:, 1] != low).sum())
+        yield f"| {name} | {int(chosen.sum()):,} | {numbers} | {kept} ({kept / chosen.sum():.1%}) |"
+    differ = int((cuts.seven.places[:, 1] != low).sum())
     yield f"\nmu-2s is another answer than the minimum for {differ} of {len(rewards):,} prompts."
 
 
 def run_lines(dataset: Path) -> Iterator[str]:
-    told = orjson.loads((dataset / "report.json").read_bytes())
+    report = orjson.loads((dataset / "report.json").read_bytes())
     yield "| rule | prompts | pairs | kept | rejected: mean | chosen: mean | mu-2s is the minimum |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
-    for one in told["cuts"]:
-        shown = one["histogram"]
-        middle = (np.array(shown["from"]) + np.array([*shown["from"][1:], shown["to"]])) / 2
-        means = [f"{np.average(middle, weights=shown[side]):.2f}" for side in ("rejected", "chosen")]
-        same = one["same_answer"]["min = mu-2s"]
-        counts = f"{one['prompts']} | {one['pairs']} | {one['kept']}"
-        yield f"| {one['rule']} | {counts} | {means[0]} | {means[1]} | {same:.0%} |"
+    for rule in report["cuts"]:
+        histogram = rule["histogram"]
+        middle = (np.array(histogram["from"]) + np.array([*histogram["from"][1:], histogram["to"]])) / 2
+        means = [f"{np.average(middle, weights=histogram[side]):.2f}" for side in ("rejected", "chosen")]
+        same = rule["same_answer"]["min = mu-2s"]
+        counts = f"{rule['prompts']} | {rule['pairs']} | {rule['kept']}"
+        yield f"| {rule['rule']} | {counts} | {means[0]} | {means[1]} | {same:.0%} |"
     yield "\n| scorer | and | Spearman within pools | standard error | pools | without an order |"
     yield "|---|---|---:|---:|---:|---:|"
-    for row in told["agreement"]:
+    for row in report["agreement"]:
         numbers = (
             f"{two_places(row['spearman'])} | {two_places(row['error'])} | {row['pools']} | {row['without_order']}"
         )
         yield f"| {row['one']} | {row['other']} | {numbers} |"
     yield "\n| policy | answers | mean reward | chosen | rejected |"
     yield "|---|---:|---:|---:|---:|"
-    for row in told["policies"]:
+    for row in report["policies"]:
         yield f"| {row['policy']} | {row['answers']} | {row['mean_reward']:.3g} | {row['chosen']} | {row['rejected']} |"
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--alpaca-eval", type=Path)
-    options.add_argument("--wildbench", type=Path)
-    options.add_argument("--run", type=Path, nargs="+", default=[])
-    given = options.parse_args()
-    for title, file, told in (
-        ("Mean reward of each point on AlpacaEval's pools", given.alpaca_eval, alpaca_table),
-        ("RIP on WildBench", given.wildbench, wildbench_lines),
-        *((f"A run of `preferences`, {n}", run, run_lines) for n, run in enumerate(given.run, 1)),
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--alpaca-eval", type=Path)
+    parser.add_argument("--wildbench", type=Path)
+    parser.add_argument("--run", type=Path, nargs="+", default=[])
+    options = parser.parse_args()
+    for title, file, lines_of in (
+        ("Mean reward of each point on AlpacaEval's pools", options.alpaca_eval, alpaca_table),
+        ("RIP on WildBench", options.wildbench, wildbench_lines),
+        *((f"A run of `preferences`, {n}", run, run_lines) for n, run in enumerate(options.run, 1)),
     ):
         if file:
             print(f"**{title}**\n")
-            print("\n".join(told(file)), end="\n\n")
+            print("\n".join(lines_of(file)), end="\n\n")
 
 
 if __name__ == "__main__":

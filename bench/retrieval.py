@@ -32,7 +32,7 @@ from storage.plain_files.turns import PASSAGES, queries_kind
 DEPTH, DIMENSIONS, DENSE_QUERIES = 100, 384, 1024
 
 
-def made_up(count: int, mean: int, seed: int) -> list[str]:
+def make_up_texts(count: int, mean: int, seed: int) -> list[str]:
     draw = np.random.default_rng(seed)
     words = np.array([f"w{n:x}" for n in range(60_000)])
     chance = 1 / (10 + np.arange(len(words)))
@@ -41,14 +41,14 @@ def made_up(count: int, mean: int, seed: int) -> list[str]:
     return [" ".join(words[part]) for part in np.split(picked, ends)[:count]]
 
 
-def read_texts(given: argparse.Namespace) -> tuple[list[str], list[str]]:
+def read_texts(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     """(passages, queries) of files, or made up."""
-    if not given.corpus:
-        return made_up(26_000, 140, 0), made_up(3_000, 36, 1)
-    chunks = (chunk for path in given.corpus for chunk in read_chunks(CorpusSettings(path=path), 4096, PASSAGES))
+    if not options.corpus:
+        return make_up_texts(26_000, 140, 0), make_up_texts(3_000, 36, 1)
+    chunks = (chunk for path in options.corpus for chunk in read_chunks(CorpusSettings(path=path), 4096, PASSAGES))
     passages = [row.indexed for chunk in chunks for row in chunk.rows]
-    asked = read_chunks(TurnSettings(path=given.queries), 4096, queries_kind(given.qrels))
-    queries = [one.query for chunk in asked for row in chunk.rows for one in row.candidates]
+    turns = read_chunks(TurnSettings(path=options.queries), 4096, queries_kind(options.qrels))
+    queries = [candidate.query for chunk in turns for row in chunk.rows for candidate in row.candidates]
     return passages, list(dict.fromkeys(queries))
 
 
@@ -56,10 +56,10 @@ def bm25_ours(passages: list[str], queries: list[str], threads: int, folder: Pat
     from tasks.retrieval.bm25 import Bm25, Words, build_bm25
 
     words = Words("en", "english")
-    built = timed(lambda: build_bm25(passages, folder, k1=1.2, b=0.75, words=words))
+    built = seconds_of(lambda: build_bm25(passages, folder, k1=1.2, b=0.75, words=words))
     index = Bm25(folder, Words("en", "english"))
     index.search(queries[:10], DEPTH)  # compiles, or loads what was compiled
-    return {"build": built, "search": len(queries) / timed(lambda: index.search(queries, DEPTH))}
+    return {"build": built, "search": len(queries) / seconds_of(lambda: index.search(queries, DEPTH))}
 
 
 def bm25_bare(passages: list[str], queries: list[str], threads: int, folder: Path) -> dict[str, float]:
@@ -76,30 +76,30 @@ def bm25_bare(passages: list[str], queries: list[str], threads: int, folder: Pat
     index = bm25s.BM25(k1=1.2, b=0.75, backend="numba")
     index.index(words(passages[:100]), show_progress=False)  # compiles
     index = bm25s.BM25(k1=1.2, b=0.75, backend="numba")
-    built = timed(lambda: (index.index(words(passages), show_progress=False), index.save(folder)))
+    built = seconds_of(lambda: (index.index(words(passages), show_progress=False), index.save(folder)))
     search(queries[:10])
-    return {"build": built, "search": len(queries) / timed(lambda: search(queries))}
+    return {"build": built, "search": len(queries) / seconds_of(lambda: search(queries))}
 
 
 def dense_ours(passages: list[str], queries: list[str], threads: int, folder: Path) -> dict[str, float]:
     from tasks.retrieval.dense import Dense, build_dense
 
-    vectors, asked = unit(len(passages), 0), unit(DENSE_QUERIES, 1)
-    built = timed(lambda: build_dense(iter([vectors]), len(vectors), DIMENSIONS, folder, "flat"))
+    vectors, query_vectors = unit(len(passages), 0), unit(DENSE_QUERIES, 1)
+    built = seconds_of(lambda: build_dense(iter([vectors]), len(vectors), DIMENSIONS, folder, "flat"))
     index = Dense(folder, "", "", folder)
-    index.find(asked[:10], DEPTH)
-    return {"build": built, "search": len(asked) / timed(lambda: index.find(asked, DEPTH))}
+    index.find(query_vectors[:10], DEPTH)
+    return {"build": built, "search": len(query_vectors) / seconds_of(lambda: index.find(query_vectors, DEPTH))}
 
 
 def dense_bare(passages: list[str], queries: list[str], threads: int, folder: Path) -> dict[str, float]:
     import faiss
 
     faiss.omp_set_num_threads(threads)
-    vectors, asked = unit(len(passages), 0), unit(DENSE_QUERIES, 1)
+    vectors, query_vectors = unit(len(passages), 0), unit(DENSE_QUERIES, 1)
     index = faiss.IndexFlatIP(DIMENSIONS)
-    built = timed(lambda: (index.add(vectors), faiss.write_index(index, str(folder / "index.faiss"))))
-    index.search(asked[:10], DEPTH)
-    return {"build": built, "search": len(asked) / timed(lambda: index.search(asked, DEPTH))}
+    built = seconds_of(lambda: (index.add(vectors), faiss.write_index(index, str(folder / "index.faiss"))))
+    index.search(query_vectors[:10], DEPTH)
+    return {"build": built, "search": len(query_vectors) / seconds_of(lambda: index.search(query_vectors, DEPTH))}
 
 
 KINDS = {"BM25": (bm25_ours, bm25_bare), "dense": (dense_ours, dense_bare)}
@@ -110,7 +110,7 @@ def unit(count: int, seed: int) -> Any:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def timed(work: Callable[[], Any]) -> float:
+def seconds_of(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
@@ -124,23 +124,23 @@ def measure(work: Callable[..., dict[str, float]], texts: Any, threads: int) -> 
     passages, queries = texts
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
-        found = work(passages, queries, threads, Path(folder))
-    return {**found, "peak": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}
+        measures = work(passages, queries, threads, Path(folder))
+    return {**measures, "peak": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}
 
 
 def compare(texts: Any, threads: int, repeats: int) -> None:
     """A row per kind: ours, bare, and their ratio, medians of runs in turn."""
     context = multiprocessing.get_context("spawn")
     for kind, works in KINDS.items():
-        found: list[list[dict[str, float]]] = [[], []]
+        runs_by_side: list[list[dict[str, float]]] = [[], []]
         for _ in range(repeats):
             for n, work in enumerate(works):
                 pool = context.Pool(1)
-                found[n].append(pool.apply(measure, (work, texts, threads)))
+                runs_by_side[n].append(pool.apply(measure, (work, texts, threads)))
                 pool.close()
                 pool.join()
-        ours, bare = ({key: statistics.median(run[key] for run in runs) for key in runs[0]} for runs in found)
-        ratio = statistics.median(a["search"] / b["search"] for a, b in zip(*found, strict=True))
+        ours, bare = ({key: statistics.median(run[key] for run in runs) for key in runs[0]} for runs in runs_by_side)
+        ratio = statistics.median(a["search"] / b["search"] for a, b in zip(*runs_by_side, strict=True))
         print(
             f"| {kind}, {threads} thread{'s' * (threads > 1)} | {ours['search']:,.0f} | {bare['search']:,.0f} | "
             f"{ratio:.2f} | {ours['build']:.2f} | {bare['build']:.2f} | {ours['peak']:.0f} | {bare['peak']:.0f} |",
@@ -153,10 +153,10 @@ def rank_many(texts: Any, count: int) -> None:
     so that none is the same.
     """
     passages, queries = texts
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         write(folder / "corpus.jsonl", ({"_id": f"p{n}", "text": text} for n, text in enumerate(passages)))
-        asked = (
+        rows = (
             {
                 "id": f"q{n}",
                 "query": f"{queries[n % len(queries)]} zq{n // len(queries)}",
@@ -164,20 +164,20 @@ def rank_many(texts: Any, count: int) -> None:
             }
             for n in range(count)
         )
-        write(folder / "queries.jsonl", asked)
+        write(folder / "queries.jsonl", rows)
         command = [sys.executable, "-m", "flows.cli", "rank", "--queries", str(folder / "queries.jsonl"), "--json"]
         command += ["--corpus", str(folder / "corpus.jsonl"), "--store", str(folder / "store")]
         command += ["--out", str(folder / "out.parquet")]
         started = time.perf_counter()
-        said = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
         seconds = time.perf_counter() - started
-        again = timed(lambda: subprocess.run(command, check=True, capture_output=True))
+        seconds_again = seconds_of(lambda: subprocess.run(command, check=True, capture_output=True))
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        assert json.loads(said)["queries"] == count
+        assert json.loads(output)["queries"] == count
     print(
         f"\n`synthmill rank` on {count:,} queries (BM25, depth {DEPTH}): {seconds:.0f} s, "
         f"{count / seconds:,.0f} queries/s from reading the file to the table, "
-        f"peak memory {peak:,.0f} MiB; the same command again: {again:.0f} s."
+        f"peak memory {peak:,.0f} MiB; the same command again: {seconds_again:.0f} s."
     )
 
 
@@ -195,18 +195,18 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=410_000, help="queries for `synthmill rank`; 0: leave it out")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
-    given = parser.parse_args()
-    texts = read_texts(given)
+    options = parser.parse_args()
+    texts = read_texts(options)
     print(
         f"{len(texts[0]):,} passages, {len(texts[1]):,} queries, top {DEPTH}; "
-        f"medians of {given.repeats} runs in turn.\n"
+        f"medians of {options.repeats} runs in turn.\n"
     )
     print("| | queries/s, ours | bare | ratio | index s, ours | bare | MiB over the texts, ours | bare |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|", flush=True)
-    for threads in given.threads:
-        compare(texts, threads, given.repeats)
-    if given.rank:
-        rank_many(texts, given.rank)
+    for threads in options.threads:
+        compare(texts, threads, options.repeats)
+    if options.rank:
+        rank_many(texts, options.rank)
 
 
 if __name__ == "__main__":

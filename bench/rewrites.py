@@ -47,9 +47,9 @@ HEAD = (
 )
 
 
-def judged(store: Store, real: Path, domain: str) -> dict[str, Manifest]:
+def make_domain(store: Store, real: Path, domain: str) -> dict[str, Manifest]:
     """The candidates that MTRAG has for a domain, ranked by every retriever, with picks, pairs and negatives."""
-    retrievers = [RetrieverSettings.model_validate(one) for one in RETRIEVERS]
+    retrievers = [RetrieverSettings.model_validate(name) for name in RETRIEVERS]
     corpus = CorpusSettings(path=str(real / f"corpus_{domain}.jsonl.gz"))
     search = plan_search(store, corpus, retrievers, DEPTH)
     rows = [line.fields or {} for line in lines_of(str(real / "candidate_queries.jsonl.gz"))]
@@ -58,54 +58,54 @@ def judged(store: Store, real: Path, domain: str) -> dict[str, Manifest]:
     kind = queries_kind(str(real / "qrels.tsv"))
     source = ingest(store, TurnSettings(path=str(place)), 256, "bench", kind)
     by_key = {source.key: source, search.corpus.key: search.corpus.ingest("bench")}
-    ranked = chain({}, source.key, search.places, *search.ranks)
+    rank_steps = chain({}, source.key, search.places, *search.ranks)
     stages = [QueryPicks(), QueryPairs(), ParetoPairs(), MinedNegatives(passages=search.corpus.key)]
-    sides = [step for stage in stages for step in chain({}, ranked[-1].key, stage)]
-    made: dict[str, Manifest] = {}
+    sides = [step for stage in stages for step in chain({}, rank_steps[-1].key, stage)]
+    manifests: dict[str, Manifest] = {}
     pool = InProcess(store, "bench", threading.Event())
-    for step in [*search.indexes, *ranked, *sides]:
-        made[step.stage.name] = by_key[step.key] = run_stage(store, step, by_key[step.source_key], pool, "bench")
+    for step in [*search.indexes, *rank_steps, *sides]:
+        manifests[step.stage.name] = by_key[step.key] = run_stage(store, step, by_key[step.source_key], pool, "bench")
         print(f"{domain}: {step.stage.name}", file=sys.stderr, flush=True)
     pool.close()
-    return made
+    return manifests
 
 
-def table(domain: str, queries: pl.DataFrame) -> None:
+def print_forms(domain: str, queries: pl.DataFrame) -> None:
     for row in evaluation([totals(queries)]):
         if not row["group"] and (row["form"], row["choice"]) != (ANY, "first"):
             numbers = " | ".join(f"{row[name]:.3f}" for name in SHOWN)
             print(f"| {domain} | {row['retriever']} | {form_name(row)} | {row['queries']} | {numbers} |")
 
 
-def comparisons(store: Store, domain: str, made: dict[str, Manifest], queries: pl.DataFrame) -> None:
+def print_comparisons(store: Store, domain: str, manifests: dict[str, Manifest], queries: pl.DataFrame) -> None:
     """A row per retriever: what its ranks give, and how the best query stands to the human's."""
-    picks, pairs = read_frame(store, made["query_picks"]), read_frame(store, made["query_pairs"])
-    mined = read_frame(store, made["hard_negatives"])
-    pareto = read_frame(store, made["pareto_pairs"]).height
+    picks, pairs = read_frame(store, manifests["query_picks"]), read_frame(store, manifests["query_pairs"])
+    all_negatives = read_frame(store, manifests["hard_negatives"])
+    pareto = read_frame(store, manifests["pareto_pairs"]).height
     for retriever in RETRIEVERS:
-        mine = queries.filter(pl.col("retriever") == retriever)
-        human = mine.filter(pl.col("methods").list.contains("human_rewrite")).select("id", human="rank")
-        best = mine.group_by("id").agg(pl.col("rank").min().alias("best")).join(human, on="id")
-        better = best.select((pl.col("best") < pl.col("human")).mean()).item()
-        ours, others = (frame.filter(pl.col("retriever") == retriever) for frame in (picks, pairs))
-        negatives = mined.filter(pl.col("retriever") == retriever).height
-        found = (best["best"] <= DEPTH).mean()
+        ranks = queries.filter(pl.col("retriever") == retriever)
+        human = ranks.filter(pl.col("methods").list.contains("human_rewrite")).select("id", human="rank")
+        best = ranks.group_by("id").agg(pl.col("rank").min().alias("best")).join(human, on="id")
+        better_share = best.select((pl.col("best") < pl.col("human")).mean()).item()
+        own_picks, own_pairs = (frame.filter(pl.col("retriever") == retriever) for frame in (picks, pairs))
+        negatives = all_negatives.filter(pl.col("retriever") == retriever).height
+        found_by_any = (best["best"] <= DEPTH).mean()
         print(
-            f"| {domain} | {retriever} | {best.height} | {better:.0%} | {found:.0%} | {ours.height:,} | "
-            f"{ours['rank'].median():.0f} | {others.height:,} | {others['agreement'].mean():+.2f} | {negatives:,} | "
-            f"{pareto:,} |"
+            f"| {domain} | {retriever} | {best.height} | {better_share:.0%} | {found_by_any:.0%} | "
+            f"{own_picks.height:,} | {own_picks['rank'].median():.0f} | {own_pairs.height:,} | {own_pairs['agreement'].mean():+.2f} | "
+            f"{negatives:,} | {pareto:,} |"
         )
 
 
-def written(given: argparse.Namespace, folder: Path, domain: str, rows: Sequence[dict[str, Any]]) -> None:
+def run_retpo(options: argparse.Namespace, folder: Path, domain: str, rows: Sequence[dict[str, Any]]) -> None:
     """Run the flow on turns of one domain; how the queries that the model wrote do."""
     source = folder / f"{domain}-turns.jsonl"
     source.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     settings = {
         "source": str(source),
-        "corpus": str(given.real / f"corpus_{domain}.jsonl.gz"),
+        "corpus": str(options.real / f"corpus_{domain}.jsonl.gz"),
         "store": str(folder),
-        "engines": {"teacher": {"spec": given.engine, "options": yaml.safe_load(given.options)}},
+        "engines": {"teacher": {"spec": options.engine, "options": yaml.safe_load(options.options)}},
         "retrievers": list(RETRIEVERS),
         "candidates": {"temperature": 0.7, "top_p": 0.9, "max_tokens": 500, "attempts": 2, "human_base": False},
         "workers": 0,
@@ -114,24 +114,24 @@ def written(given: argparse.Namespace, folder: Path, domain: str, rows: Sequence
     config.write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "flows.cli", "run", "retpo", "--config", str(config)]
     subprocess.run(command, check=True, stdout=sys.stderr)
-    planned = plan_retpo(RetpoSettings.model_validate(settings))
-    made = planned.made()
-    assert made is not None
-    queries = all_queries(planned.store, made["fusion_ranks"], DEPTH)
+    plan = plan_retpo(RetpoSettings.model_validate(settings))
+    manifests = plan.made()
+    assert manifests is not None
+    queries = all_queries(plan.store, manifests["fusion_ranks"], DEPTH)
     by_model = pl.col("methods").list.set_intersection(pl.lit(["rewrite", "plan", "expand"])).list.len() > 0
     queries = queries.with_columns(
         methods=pl.when(by_model)
         .then(pl.concat_list("methods", pl.lit(["any the model wrote"])))
         .otherwise(pl.col("methods"))
     )
-    picks = read_frame(planned.store, made["query_picks"]).select("retriever", "query", id=pl.col("parent_id"))
+    picks = read_frame(plan.store, manifests["query_picks"]).select("retriever", "query", id=pl.col("parent_id"))
     picked = queries.filter(by_model).join(picks, on=["id", "retriever", "query"])
     means = picked.group_by("retriever", "id").agg(pl.col(SHOWN).mean())
-    table(domain, queries)
+    print_forms(domain, queries)
     for retriever in RETRIEVERS:
-        mine = means.filter(pl.col("retriever") == retriever)
-        numbers = " | ".join(f"{mine[name].mean():.3f}" for name in SHOWN)
-        print(f"| {domain} | {retriever} | picks that the model wrote, mean | {mine.height} | {numbers} |")
+        own = means.filter(pl.col("retriever") == retriever)
+        numbers = " | ".join(f"{own[name].mean():.3f}" for name in SHOWN)
+        print(f"| {domain} | {retriever} | picks that the model wrote, mean | {own.height} | {numbers} |")
 
 
 def main() -> None:
@@ -142,36 +142,36 @@ def main() -> None:
     parser.add_argument("--engine", default="")
     parser.add_argument("--options", default="{}", help="of the engine, as YAML")
     parser.add_argument("--turns", type=int, default=100)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        folder = given.store or Path(place)
+        folder = options.store or Path(place)
         store = Store(folder)
         store.prepare()
-        found = {domain: judged(store, given.real, domain) for domain in given.domains}
-        queries = {domain: all_queries(store, made["fusion_ranks"], DEPTH) for domain, made in found.items()}
+        manifests = {domain: make_domain(store, options.real, domain) for domain in options.domains}
+        queries = {domain: all_queries(store, stages["fusion_ranks"], DEPTH) for domain, stages in manifests.items()}
         print(f"**MTRAG's own queries**\n\n{HEAD}")
-        for domain, one in queries.items():
-            table(domain, one)
+        for domain, frame in queries.items():
+            print_forms(domain, frame)
         print("\n**What they give**\n")
         print(
             "| domain | retriever | turns | best beats human | found by any | picks | their median rank | pairs | "
             "agreement | hard negatives | Pareto pairs of all |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
         )
-        for domain, one in queries.items():
-            comparisons(store, domain, found[domain], one)
+        for domain, frame in queries.items():
+            print_comparisons(store, domain, manifests[domain], frame)
         print("\n**Where retrievers disagree**\n\n| domain | | | pairs | the other way round | another best query |")
         print("|---|---|---|---:|---:|---:|")
-        for domain, one in queries.items():
-            for row in disagreement(one):
+        for domain, frame in queries.items():
+            for row in disagreement(frame):
                 shares = f"{row['against']:.0%} | {row['best_differs']:.0%}"
                 print(f"| {domain} | {row['one']} | {row['other']} | {row['pairs']:,} | {shares} |")
-        if given.engine:
-            turns = [line.fields or {} for line in lines_of(str(given.real / "tasks.jsonl.gz"))]
+        if options.engine:
+            turns = [line.fields or {} for line in lines_of(str(options.real / "tasks.jsonl.gz"))]
             turns = [row for row in turns if row["gold"] and row["history"] and row["domain"] in POOLED]
             turns.sort(key=lambda row: blake2b(row["task_id"].encode()).hexdigest())
             print(f"\n**Queries that a model wrote**\n\n{HEAD}")
             for domain in POOLED:
-                written(given, folder, domain, [row for row in turns[: given.turns] if row["domain"] == domain])
+                run_retpo(options, folder, domain, [row for row in turns[: options.turns] if row["domain"] == domain])
 
 
 if __name__ == "__main__":

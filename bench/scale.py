@@ -111,13 +111,13 @@ def watch(process: "subprocess.Popen[str]", peaks: list[int]) -> None:
     try:
         parent = psutil.Process(process.pid)
         while process.poll() is None:
-            held = 0
-            for each in (parent, *parent.children(recursive=True)):
+            memory = 0
+            for member in (parent, *parent.children(recursive=True)):
                 try:
-                    held += each.memory_info().rss
+                    memory += member.memory_info().rss
                 except psutil.Error:
                     continue
-            peaks[0] = max(peaks[0], held)
+            peaks[0] = max(peaks[0], memory)
             time.sleep(0.05)
     except psutil.Error:
         return
@@ -166,7 +166,7 @@ class Scale:
             place = self.folder / f"catalog-{name}"
             run_in(tree, *script("scale_catalog"), "make", place, artifacts, "--drops-every", 1)
         yield Line("catalog from nothing", size, "s", *self.pairs(lambda name, tree: ask(name, tree, "rebuild")))
-        yield Line("catalog after one run more", size, "s", *self.pairs(self.grown(ask)))
+        yield Line("catalog after one run more", size, "s", *self.pairs(self.grow_first(ask)))
         yield Line("count(*) FROM drops", size, "s", *self.pairs(lambda name, tree: ask(name, tree, "drops")))
         for command in ("ls", "show", "calls"):
             yield Line(
@@ -179,12 +179,10 @@ class Scale:
         run_in(ROOT, *script("scale_catalog"), "make", place, artifacts)
         for command in ("ls", "show", "calls"):
             seconds = [run_in(ROOT, *script("scale_catalog"), command, place, artifacts).out for _ in range(4)]
-            taken = [
-                float(re.findall(r": ([\d.]+) s", out)[-1]) for out in seconds[1:]
-            ]  # the first makes what is derived
+            taken = [float(re.findall(r": ([\d.]+) s", out)[-1]) for out in seconds[1:]]  # the first builds the catalog
             yield Line(f"`{command}`, whole command", f"{artifacts:,} artifacts", "s", None, statistics.median(taken))
 
-    def grown(self, ask: Callable[[str, Path, str], float]) -> Callable[[str, Path], float]:
+    def grow_first(self, ask: Callable[[str, Path, str], float]) -> Callable[[str, Path], float]:
         def work(name: str, tree: Path) -> float:
             ask(name, tree, "grow")
             return ask(name, tree, "rebuild-again")
@@ -193,32 +191,32 @@ class Scale:
 
     def lookups(self) -> Iterator[Line]:
         answers = 100_000
-        many = 8 if self.small else 400
+        most_segments = 8 if self.small else 400
         misses: dict[int, tuple[float, float]] = {}
-        for segments in (1, many):
-            held: dict[str, float] = {}
+        for segments in (1, most_segments):
+            memory: dict[str, float] = {}
 
-            def ask(name: str, tree: Path, segments: int = segments, held: dict[str, float] = held) -> float:
+            def ask(name: str, tree: Path, segments: int = segments, memory: dict[str, float] = memory) -> float:
                 place = self.folder / f"lookups-{name}-{segments}"
-                told = json.loads(run_in(tree, *script("scale_calls"), "lookups", place, segments, answers).out)
-                held[name] = told["bytes_an_answer"]
-                return float(told["miss_us"])
+                report = json.loads(run_in(tree, *script("scale_calls"), "lookups", place, segments, answers).out)
+                memory[name] = report["bytes_an_answer"]
+                return float(report["miss_us"])
 
             misses[segments] = self.pairs(ask)
             size = f"{segments} x {answers:,} answers"
             yield Line("a look-up that finds nothing", size, "us", *misses[segments])
-        yield Line("memory of a worker's look-ups", size, "B/answer", held["before"], held["now"])
-        before, now = (misses[many][n] / misses[1][n] for n in (0, 1))
-        yield Line(f"... {many} segments over one", "", "times", before, now)
+        yield Line("memory of a worker's look-ups", size, "B/answer", memory["before"], memory["now"])
+        before, now = (misses[most_segments][n] / misses[1][n] for n in (0, 1))
+        yield Line(f"... {most_segments} segments over one", "", "times", before, now)
         for segments, answers in ((1, 20_000), (4 if self.small else 8, 100_000)):
 
-            def replayed(name: str, tree: Path, segments: int = segments, answers: int = answers) -> float:
+            def replay(name: str, tree: Path, segments: int = segments, answers: int = answers) -> float:
                 place = self.folder / f"replay-{name}-{segments}"
-                told = json.loads(run_in(tree, *script("scale_calls"), "replay", place, segments, answers).out)
-                return float(told["answers_per_s"])
+                report = json.loads(run_in(tree, *script("scale_calls"), "replay", place, segments, answers).out)
+                return float(report["answers_per_s"])
 
             size = f"{segments} x {answers:,} answers"
-            yield Line("replay of stored answers", size, "1/s", *self.pairs(replayed), more_is_better=True)
+            yield Line("replay of stored answers", size, "1/s", *self.pairs(replay), more_is_better=True)
 
     def nothing_to_do(self) -> Iterator[Line]:
         """A run of pools with long answers, which asks nobody; then the same command again."""
@@ -233,20 +231,20 @@ class Scale:
 
         for name, tree in self.trees.items():
             run_in(tree, *command, cwd=self.place(name))
-        run_in(self.trees["now"], *command, cwd=self.place("now"))  # the first look reads all, and remembers
+        run_in(self.trees["now"], *command, cwd=self.place("now"))  # the first check reads and notes every file
         held = sum(path.stat().st_size for path in (self.place("now") / "store" / "parts").rglob("*.parquet"))
         size = f"{held / 1e9:.1f} GB"
 
         def again(name: str, tree: Path) -> float:
             return run_in(tree, *command, cwd=self.place(name)).seconds
 
-        def looked(name: str, tree: Path) -> float:
-            """What finding out takes that all is made, twice, as a command does, without its start."""
-            given = json.dumps({"source": str(text), **SETTINGS})
-            return float(run_in(tree, sys.executable, "-c", LOOK, given, cwd=self.place(name)).out.split()[-1])
+        def find_out(name: str, tree: Path) -> float:
+            """Seconds to find out that all is made, twice, as a command does, without its start."""
+            settings = json.dumps({"source": str(text), **SETTINGS})
+            return float(run_in(tree, sys.executable, "-c", LOOK, settings, cwd=self.place(name)).out.split()[-1])
 
         yield Line("a run with nothing to do, whole command", size, "s", *self.pairs(again))
-        yield Line("... finding that out", size, "s", *self.pairs(looked))
+        yield Line("... finding that out", size, "s", *self.pairs(find_out))
 
     def place(self, name: str) -> Path:
         folder = self.folder / f"nothing-{name}"

@@ -49,7 +49,7 @@ def write_index(path: Path, keys: Any, answers: int) -> None:
     compact(path.parent)
 
 
-def answered(folder: Path, segments: int, answers: int) -> None:
+def write_answers(folder: Path, segments: int, answers: int) -> None:
     """Sealed segments with answers, as a run writes them."""
     from schemas.calls import Completion
     from storage.calls import CallStore
@@ -59,17 +59,17 @@ def answered(folder: Path, segments: int, answers: int) -> None:
         store = CallStore(folder / "one")
         store.place = folder
         for n in range(number * answers, (number + 1) * answers):
-            key, ask, asked = asked_of(n)
+            key, hashed, question = call_of(n)
             completion = Completion(text=text, prompt_tokens=20, completion_tokens=70)
-            store.add(key, ask, asked, completion, engine="echo", role="student", stage="answers", sample=0)
+            store.add(key, hashed, question, completion, engine="echo", role="student", stage="answers", sample=0)
         store.close()
 
 
-def asked_of(n: int) -> tuple[bytes, bytes, bytes]:
+def call_of(n: int) -> tuple[bytes, bytes, bytes]:
     from schemas.calls import Message, Request, ask_hash, call_key
 
-    asked = Request(role="student", messages=(Message(role="user", content=f"question {n}"),)).question_json()
-    return call_key("echo", ask_hash(asked), 0), ask_hash(asked), asked
+    question = Request(role="student", messages=(Message(role="user", content=f"question {n}"),)).question_json()
+    return call_key("echo", ask_hash(question), 0), ask_hash(question), question
 
 
 def memory() -> int:
@@ -83,7 +83,7 @@ def lookups(folder: Path, segments: int, answers: int) -> dict[str, float]:
         index_only(folder, segments, answers)
     from storage.calls import CallStore
 
-    before = memory()
+    memory_before = memory()
     store = CallStore(folder)
     keys = [os.urandom(16) for _ in range(MISSES)]
     seconds = []
@@ -92,16 +92,16 @@ def lookups(folder: Path, segments: int, answers: int) -> dict[str, float]:
         for key in keys:
             store.find(key)
         seconds.append((time.perf_counter() - began) / MISSES)
-    held = max(0, memory() - before - MISSES * 49)
+    held = max(0, memory() - memory_before - MISSES * 49)
     return {"miss_us": statistics.median(seconds) * 1e6, "bytes_an_answer": held / (segments * answers)}
 
 
 def replay(folder: Path, segments: int, answers: int) -> dict[str, float]:
     if not folder.exists():
-        answered(folder, segments, answers)
+        write_answers(folder, segments, answers)
     from storage.calls import CallStore
 
-    keys = [asked_of(n)[0] for n in range(segments * answers)]
+    keys = [call_of(n)[0] for n in range(segments * answers)]
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # as workers have it
     store = CallStore(folder)

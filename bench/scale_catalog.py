@@ -89,10 +89,10 @@ def make(store: Store, artifacts: int, runs: int, segments: int, drops_every: in
 def add_segment(store: Store, number: int) -> None:
     calls = CallStore(store.calls / f"of-{number}", origin={"run": f"run-{number}", "stage": "answers"})
     for answer in range(ANSWERS):
-        asked = b'{"messages":[["user","question"]],"sampling":{},"sample":0}'
+        question = b'{"messages":[["user","question"]],"sampling":{},"sample":0}'
         completion = Completion(text=f"answer {answer}", prompt_tokens=3, completion_tokens=7)
         key = bytes.fromhex(key_of("call", number, answer))
-        calls.add(key, key, asked, completion, engine="echo", role="student", sample=0)
+        calls.add(key, key, question, completion, engine="echo", role="student", sample=0)
     calls.close()
     [written] = (store.calls / f"of-{number}").glob("*.calls")  # opening all earlier ones each time would take minutes
     path = written.rename(store.calls / f"{number:06}-{written.name}")

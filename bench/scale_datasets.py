@@ -24,7 +24,7 @@ LENGTHS = {"prompt": 300, "chosen": 1000, "rejected": 700}
 BLOB_WORDS = 4_000_000
 
 
-class Measured(NamedTuple):
+class Measurement(NamedTuple):
     """One step, for so many pairs."""
 
     what: str
@@ -33,37 +33,37 @@ class Measured(NamedTuple):
     peak_mib: float
 
 
-def write(rows: int, folder: Path | None = None) -> Measured:
+def write(rows: int, folder: Path | None = None) -> Measurement:
     """A flow's dataset from its artifacts, with its card. folder: where a store is made, or was."""
-    return measured("write", rows, folder)
+    return run_step("write", rows, folder)
 
 
-def export(rows: int, folder: Path | None = None) -> Measured:
+def export(rows: int, folder: Path | None = None) -> Measurement:
     """That dataset split by prompt, in several formats, into a folder."""
-    return measured("export", rows, folder)
+    return run_step("export", rows, folder)
 
 
-def report(rows: int, folder: Path | None = None) -> Measured:
+def report(rows: int, folder: Path | None = None) -> Measurement:
     """The run's page."""
-    return measured("report", rows, folder)
+    return run_step("report", rows, folder)
 
 
-def measured(what: str, rows: int, folder: Path | None) -> Measured:
+def run_step(what: str, rows: int, folder: Path | None) -> Measurement:
     """Make what the step needs, then the step, each in a process of its own."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="scale-") as temporary:
-            return measured(what, rows, Path(temporary))
+            return run_step(what, rows, Path(temporary))
     for step in ("make", "write"):
         if step != what and not (folder / f"{step}.done").exists():
             in_process(step, rows, folder)
     return in_process(what, rows, folder)
 
 
-def in_process(what: str, rows: int, folder: Path) -> Measured:
+def in_process(what: str, rows: int, folder: Path) -> Measurement:
     command = [sys.executable, "-P", __file__, "--here", what, str(rows), "--folder", str(folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=folder, check=True)
     (folder / f"{what}.done").touch()
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+    return Measurement(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def step(what: str, rows: int, folder: Path) -> None:
@@ -185,13 +185,13 @@ def write_here(rows: int, folder: Path) -> None:
     from storage.runs import StageRun, new_run, write_run
 
     store = Store(folder / "store")
-    made = {manifest.stage: manifest for manifest in store.manifests()}
+    manifests = {manifest.stage: manifest for manifest in store.manifests()}
     engine = "openai:model@http://127.0.0.1:9/v1"
     settings = SynthesizeSettings.model_validate({"source": "in.jsonl", "engines": {"teacher": engine}})
-    dataset, card = publishable(store, "synthesize", preference_dataset(store, made), made, settings)
+    dataset, card = publishable(store, "synthesize", preference_dataset(store, manifests), manifests, settings)
     place = store.root / "datasets" / "synthesize-scale"
     write_dataset(place, dataset, card)
-    stages = tuple(StageRun.of(manifest, {}, 1.0) for manifest in made.values())
+    stages = tuple(StageRun.of(manifest, {}, 1.0) for manifest in manifests.values())
     record = new_run("synthesize", settings.model_dump(mode="json"), place.name)
     write_run(store, record.model_copy(update={"status": "finished", "dataset": str(place), "stages": stages}))
 
@@ -219,17 +219,20 @@ def main() -> None:
     parser.add_argument("rows", type=int)
     parser.add_argument("--folder", type=Path, help="keeps the store; default: a temporary folder")
     parser.add_argument("--here", action="store_true", help="one step, in this process")
-    asked = parser.parse_args()
-    if asked.here:
-        step(asked.what, asked.rows, asked.folder)
+    options = parser.parse_args()
+    if options.here:
+        step(options.what, options.rows, options.folder)
         return
     with tempfile.TemporaryDirectory(prefix="scale-") as temporary:
-        folder = (asked.folder or Path(temporary)).resolve()
+        folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{'step':<8}{'pairs':>12}{'seconds':>10}{'peak MiB':>10}")
-        for what in ("write", "export", "report") if asked.what == "all" else (asked.what,):
-            took = measured(what, asked.rows, folder)
-            print(f"{took.what:<8}{took.rows:>12,}{took.seconds:>10.1f}{took.peak_mib:>10,.0f}", flush=True)
+        for what in ("write", "export", "report") if options.what == "all" else (options.what,):
+            measurement = run_step(what, options.rows, folder)
+            print(
+                f"{measurement.what:<8}{measurement.rows:>12,}{measurement.seconds:>10.1f}{measurement.peak_mib:>10,.0f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

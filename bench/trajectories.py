@@ -49,43 +49,43 @@ def can_be_done(application: str, text: str, before: str, reply: str | None) -> 
     return clicked is None or clicked[1].strip().casefold() in before.casefold()
 
 
-def synthesized(row: dict[str, Any]) -> list[Act]:
+def acts_of_dialogue(row: dict[str, Any]) -> list[Act]:
     application, turns = row["application"], [turn["content"] for turn in row["turns"]]
-    seen, acts = row["pseudo_input"], []
+    page, acts = row["pseudo_input"], []
     for place in range(0, len(turns), 2):
         reply = turns[place + 1] if place + 1 < len(turns) else None
         in_form = is_action(application["action"], turns[place])
-        valid = in_form and can_be_done(application["name"], turns[place], seen, reply)
+        valid = in_form and can_be_done(application["name"], turns[place], page, reply)
         acts.append(Act(in_form, valid, reply))
-        seen = reply or seen
+        page = reply or page
     return acts
 
 
 def real_os(row: dict[str, Any]) -> list[Act]:
-    said = [message["text"] for message in row["messages"]]
+    texts = [message["text"] for message in row["messages"]]
     return [
         Act(None, not NOT_RUN.search(reply), reply)
-        for action, reply in zip(said[::2], said[1::2], strict=False)
+        for action, reply in zip(texts[::2], texts[1::2], strict=False)
         if action != "submit"
     ]
 
 
 def real_webshop(row: dict[str, Any]) -> list[Act]:
-    said = [message["text"] for message in row["messages"]]
+    texts = [message["text"] for message in row["messages"]]
     return [
         Act(None, not reply.startswith("Invalid action"), reply)
-        for action, reply in zip(said[::2], said[1::2], strict=False)
+        for action, reply in zip(texts[::2], texts[1::2], strict=False)
         if action.startswith(("search[", "click["))
     ]
 
 
-def line(application: str, whose: str, dialogues: Sequence[Sequence[Act]], kept: str) -> str:
+def line(application: str, origin: str, dialogues: Sequence[Sequence[Act]], kept: str) -> str:
     acts = [act for dialogue in dialogues for act in dialogue]
     replies = [len(act.reply) for act in acts if act.reply is not None]
     in_form = [act.in_form for act in acts if act.in_form is not None]
     cells: Iterable[object] = (
         application,
-        whose,
+        origin,
         len(dialogues),
         f"{statistics.mean(map(len, dialogues)):.1f}" if dialogues else "",
         f"{statistics.median(replies):.0f}" if replies else "",
@@ -102,56 +102,57 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         return [orjson.loads(row) for row in file]
 
 
-def synthesize(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+def synthesize(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Run the flow `dialogues` on both applications, as anyone would; every dialogue with its signs."""
     files = []
     for name in ("os", "webshop"):
         text = (HERE / "applications" / f"{name}.yaml").read_text()
         files.append(folder / f"{name}.yaml")
-        files[-1].write_text(text.replace("REAL/", f"{given.real.resolve()}/"))
+        files[-1].write_text(text.replace("REAL/", f"{options.real.resolve()}/"))
     settings = {
         "applications": [str(file) for file in files],
-        "store": str(given.store or folder / "store"),
-        "engines": {"teacher": {"spec": given.engine, "options": yaml.safe_load(given.options)}},
-        "inputs": {"count": given.inputs, "max_tokens": 1024, "per_call": 5},
+        "store": str(options.store or folder / "store"),
+        "engines": {"teacher": {"spec": options.engine, "options": yaml.safe_load(options.options)}},
+        "inputs": {"count": options.inputs, "max_tokens": 1024, "per_call": 5},
         "outputs": {"max_tokens": 200},
         "reasons": {"max_tokens": 200},
-        "dialogues": {"max_tokens": 200, "max_turns": given.turns, "temperature": 0.7, "top_p": 0.9},
+        "dialogues": {"max_tokens": 200, "max_turns": options.turns, "temperature": 0.7, "top_p": 0.9},
         "workers": 0,
     }
     config = folder / "run.yaml"
     config.write_text(yaml.safe_dump(settings))
     command = [sys.executable, "-m", "flows.cli", "run", "dialogues", "--config", str(config)]
     subprocess.run(command, check=True, stdout=sys.stderr)
-    planned = plan_dialogues(DialogueSettings.model_validate(settings))
-    made = planned.made()
-    assert made is not None
-    return read_frame(planned.store, made["dialogue_signs"]).to_dicts()
+    plan = plan_dialogues(DialogueSettings.model_validate(settings))
+    manifests = plan.made()
+    assert manifests is not None
+    return read_frame(plan.store, manifests["dialogue_signs"]).to_dicts()
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--real", type=Path, required=True)
-    options.add_argument("--engine", default="llamacpp:smollm2")
-    options.add_argument("--options", default="{}", help="the engine's options, YAML")
-    options.add_argument("--label", help="the model's name in the table")
-    options.add_argument("--inputs", type=int, default=20, help="per application")
-    options.add_argument("--turns", type=int, default=6)
-    options.add_argument("--store", type=Path, help="default: a temporary one; with one, an interrupted bench resumes")
-    given = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", type=Path, required=True)
+    parser.add_argument("--engine", default="llamacpp:smollm2")
+    parser.add_argument("--options", default="{}", help="the engine's options, YAML")
+    parser.add_argument("--label", help="the model's name in the table")
+    parser.add_argument("--inputs", type=int, default=20, help="per application")
+    parser.add_argument("--turns", type=int, default=6)
+    parser.add_argument("--store", type=Path, help="default: a temporary one; with one, an interrupted bench resumes")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = synthesize(given, Path(folder))
+        rows = synthesize(options, Path(folder))
     print("| application | trajectories | dialogues | turns | reply chars, median | mean | in form | valid | kept |")
 
     print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
     real = {
-        "os": [real_os(row) for row in read_rows(given.real / "intercode_bash_trajectories.jsonl.gz")],
-        "webshop": [real_webshop(row) for row in read_rows(given.real / "react_webshop_trajectories.jsonl.gz")],
+        "os": [real_os(row) for row in read_rows(options.real / "intercode_bash_trajectories.jsonl.gz")],
+        "webshop": [real_webshop(row) for row in read_rows(options.real / "react_webshop_trajectories.jsonl.gz")],
     }
     for name, trajectories in real.items():
-        made = [row for row in rows if row["application"]["name"] == name]
-        kept = f"{sum(row['kept'] for row in made)} of {len(made)}"
-        print(line(name, f"synthesized, {given.label or given.engine}", [synthesized(row) for row in made], kept))
+        dialogues = [row for row in rows if row["application"]["name"] == name]
+        kept = f"{sum(row['kept'] for row in dialogues)} of {len(dialogues)}"
+        label = f"synthesized, {options.label or options.engine}"
+        print(line(name, label, [acts_of_dialogue(row) for row in dialogues], kept))
         print(line(name, "real", trajectories, ""))
 
 

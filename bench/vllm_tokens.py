@@ -70,53 +70,54 @@ async def stage(engine: Any, settings: EngineSettings, rows: list[Instruction], 
             table = rows_to_table(Instruction, part, [()] * len(part))
             source = seal_part(store, "instructions", f"source-{at}", table, [], ids_in=[row.id for row in part])
             jobs.append(Job(key=f"part-{at}", source=source))
-        made = Answers(count=1, sampling=sampling)
-        seals = await asyncio.gather(*(worker.work(made, {"student": settings}, 1, job) for job in jobs))
+        answers = Answers(count=1, sampling=sampling)
+        seals = await asyncio.gather(*(worker.work(answers, {"student": settings}, 1, job) for job in jobs))
         worker._engines.clear()
         await worker.close()
         assert sum(seal.rows for seal in seals) == len(rows)
         return sum(seal.spent["student"]["completion_tokens"] for seal in seals)
 
 
-async def run(given: argparse.Namespace) -> None:
-    options = {"max_model_len": 1024, "max_num_seqs": given.in_flight}
-    spec = {"spec": f"vllm:{given.model}", "concurrency": given.in_flight, "options": options}
+async def run(options: argparse.Namespace) -> None:
+    engine_options = {"max_model_len": 1024, "max_num_seqs": options.in_flight}
+    spec = {"spec": f"vllm:{options.model}", "concurrency": options.in_flight, "options": engine_options}
     settings = EngineSettings.model_validate(spec)
     engine = VLLMEngine(settings)
     await engine.open()
-    rows = prompts(given.prompts)
-    await bare(engine, rows[:50], Sampling(max_tokens=8), given.in_flight)  # warm
+    rows = prompts(options.prompts)
+    await bare(engine, rows[:50], Sampling(max_tokens=8), options.in_flight)  # warm
     rates: dict[str, list[float]] = {"bare": [], "stage": []}
-    for repeat in range(given.repeats):
-        sampling = Sampling(max_tokens=given.max_tokens, seed=repeat)
+    for repeat in range(options.repeats):
+        sampling = Sampling(max_tokens=options.max_tokens, seed=repeat)
         for name, rate in rates.items():
             started = time.perf_counter()
             if name == "bare":
-                tokens = await bare(engine, rows, sampling, given.in_flight)
+                tokens = await bare(engine, rows, sampling, options.in_flight)
             else:
                 tokens = await stage(engine, settings, rows, sampling)
             rate.append(tokens / (time.perf_counter() - started))
     await engine.close()
-    ratio = statistics.median(made / alone for made, alone in zip(rates["stage"], rates["bare"], strict=True))
+    ratio = statistics.median(
+        staged / bare_rate for staged, bare_rate in zip(rates["stage"], rates["bare"], strict=True)
+    )
     print("| prompts | in flight | | tokens/s | of bare |")
     print("|---:|---:|---|---:|---:|")
     for name, share in (("bare", 1.0), ("stage", ratio)):
         label = "AsyncLLM called bare" if name == "bare" else "a `vllm:` stage"
-        print(
-            f"| {given.prompts} | {given.in_flight} | {label} | {statistics.median(rates[name]):,.0f} | {share:.2f} |"
-        )
+        median = statistics.median(rates[name])
+        print(f"| {options.prompts} | {options.in_flight} | {label} | {median:,.0f} | {share:.2f} |")
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--prompts", type=int, default=500)
-    options.add_argument("--max-tokens", type=int, default=32)
-    options.add_argument("--in-flight", type=int, default=64)
-    options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--model", type=Path, help="default: SmolLM2-135M, made from the embedded engine's weights")
-    given = options.parse_args()
-    given.model = given.model or smollm2(Path(tempfile.gettempdir()) / "synthmill-smollm2")
-    uvloop.run(run(given))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=500)
+    parser.add_argument("--max-tokens", type=int, default=32)
+    parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", type=Path, help="default: SmolLM2-135M, made from the embedded engine's weights")
+    options = parser.parse_args()
+    options.model = options.model or smollm2(Path(tempfile.gettempdir()) / "synthmill-smollm2")
+    uvloop.run(run(options))
 
 
 if __name__ == "__main__":

@@ -37,10 +37,10 @@ class RunCommand(click.Command):
         super().format_help_text(context, formatter)
         listed = methods().values()
         with formatter.section("Flows"):
-            formatter.write_dl([(known.name, known.about) for known in listed if not known.fault])
-        for known in listed:
-            if known.fault:
-                formatter.write_text(f"left out: {known.path}: {known.fault}")
+            formatter.write_dl([(method.name, method.about) for method in listed if not method.fault])
+        for method in listed:
+            if method.fault:
+                formatter.write_text(f"left out: {method.path}: {method.fault}")
 
 
 @cli.command(cls=RunCommand)
@@ -53,7 +53,7 @@ class RunCommand(click.Command):
 @workers_option
 @ray_option
 @retry_option
-@click.option("--settings", "show_settings", is_flag=True, help="List every setting, its default and meaning.")
+@click.option("--settings", "list_settings", is_flag=True, help="List every setting, its default and meaning.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print the plan; ask no model.")
 @click.option(
     "--preview", type=click.IntRange(1), metavar="N", help="The first N rows through every stage, shown side by side."
@@ -62,10 +62,10 @@ def run(
     flow: str,
     config: Path | None,
     sets: tuple[str, ...],
-    show_settings: bool,
+    list_settings: bool,
     dry_run: bool,
     preview: int | None,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Run a FLOW.
 
@@ -77,12 +77,12 @@ def run(
     from schemas.settings import read_settings
 
     model = method(flow).settings
-    if show_settings:
-        from flows.commands.look import show_settings_of
+    if list_settings:
+        from flows.commands.list_settings import show_settings
 
-        return show_settings_of(model)
-    overrides = dict(split_set(one) for one in sets) | {
-        name: value for name, value in given.items() if value is not None and value is not False
+        return show_settings(model)
+    overrides = dict(map(split_set, sets)) | {
+        name: value for name, value in options.items() if value is not None and value is not False
     }
     if preview:
         overrides[model.previewed] = preview
@@ -97,7 +97,7 @@ for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, ex
 @store_option
 def list_(store: str) -> None:
     """List runs and artifacts, the newest last."""
-    from flows.commands.look import show_list
+    from flows.commands.ls import show_list
 
     show_list(Path(store))
 
@@ -113,12 +113,9 @@ def show(name: str, store: str, rows: int) -> None:
     an artifact or an exported dataset: its way from the input through every stage, with prompts, calls, scores and
     verdicts.
     """
-    from flows.commands.look import open_store, show_artifact
+    from flows.commands.show import show_name
 
-    if not show_artifact(Path(store), name, rows):
-        from flows.commands.trace import show_way
-
-        show_way(open_store(Path(store)), name)
+    show_name(Path(store), name, rows)
 
 
 @cli.command()
@@ -127,7 +124,7 @@ def show(name: str, store: str, rows: int) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table.")
 def sql(query: str, store: str, as_csv: bool) -> None:
     """Query the catalog: a view per stage and artifact; tables runs, artifacts, lineage, drops, calls, spend."""
-    from flows.commands.look import show_query
+    from flows.commands.sql import show_query
 
     show_query(Path(store), query, as_csv)
 
@@ -139,7 +136,7 @@ def sql(query: str, store: str, as_csv: bool) -> None:
 )
 def calls(store: str, record: Path | None) -> None:
     """Show what was asked and spent, by stage, role and engine; or record it for replay."""
-    from flows.commands.look import show_calls
+    from flows.commands.calls import show_calls
 
     show_calls(Path(store), record)
 
@@ -158,9 +155,9 @@ def serve(port: int, stopping: bool) -> None:
 @store_option
 def verify(store: str) -> None:
     """Read a store whole: checksums, counts, lineage, every stored answer. Exits 1 where something is amiss."""
-    from flows.commands.keep import check
+    from flows.commands.verify import verify_store
 
-    check(Path(store))
+    verify_store(Path(store))
 
 
 @cli.command()
@@ -169,18 +166,18 @@ def verify(store: str) -> None:
 @click.option("--delete", is_flag=True, help="Delete it; without this, only say what could go.")
 def gc(store: str, days: float, delete: bool) -> None:
     """Find what no run or dataset refers to, and what killed processes left. Stored answers are never touched."""
-    from flows.commands.keep import sweep_out
+    from flows.commands.gc import collect_garbage
 
-    sweep_out(Path(store), days, delete)
+    collect_garbage(Path(store), days, delete)
 
 
 @cli.command()
 @store_option
 def migrate(store: str) -> None:
     """Bring a store of an older synthmill to this one's format. Interrupted, run it again."""
-    from flows.commands.keep import bring_up
+    from flows.commands.migrate import migrate_store
 
-    bring_up(Path(store))
+    migrate_store(Path(store))
 
 
 @cli.command()
@@ -220,8 +217,8 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     try:
         check_paths(sys.argv[1:] if arguments is None else arguments)
         cli.main(arguments, prog_name="synthmill", standalone_mode=False)
-    except click.exceptions.Exit as done:
-        return done.exit_code
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code

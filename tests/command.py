@@ -1,8 +1,10 @@
-"""Run the command line as users do, in a folder of its own: in this process, which has everything loaded already, or in
-one of its own, where a test starts it, or looks at what only a process has (its environment, what it leaves behind).
+"""Run the command line as users do, in a folder of its own.
 
-Flows run on one Prefect server, which the first of them starts for all tests: each would take ten seconds for its own.
-Tests of what a run leaves behind, and of what it writes, have `own_prefect` instead.
+A command runs in this process, which has everything loaded already. It gets a process of its own where a test starts
+one, or looks at what only a process has: its environment, and what it leaves behind.
+
+Flows share one Prefect server, which the first of them starts: a server of its own takes ten seconds. Tests of what a
+run leaves behind, and of what it writes, have `own_prefect` instead.
 """
 
 import atexit
@@ -23,7 +25,7 @@ SHARED_PREFECT = True
 
 @cache
 def prefect_url() -> str:
-    """The address of the server that tests share; it ends with this process."""
+    """The address of the server that tests share; the server ends with this process."""
     from prefect.settings import PREFECT_API_URL
 
     from flows.serving.server import prefect_server
@@ -36,20 +38,20 @@ def prefect_url() -> str:
     return str(PREFECT_API_URL.value())
 
 
-def environment(home: Path, **more: str) -> dict[str, str]:
-    """What the command sees: no key, no server, and Prefect's own folder inside the test's."""
-    kept = {
+def environment(home: Path, **variables: str) -> dict[str, str]:
+    """The command's environment: no key, no server, and Prefect's own folder inside the test's."""
+    inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "PREFECT_", "SYNTHMILL_"))
     }
-    return {**kept, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home / "prefect"), "COLUMNS": "160", **more}
+    return {**inherited, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home / "prefect"), "COLUMNS": "160", **variables}
 
 
-def start(*arguments: Any, cwd: Path, **more: str) -> "subprocess.Popen[str]":
+def start(*arguments: Any, cwd: Path, **variables: str) -> "subprocess.Popen[str]":
     shared = {"PREFECT_API_URL": prefect_url()} if SHARED_PREFECT and arguments[0] == "run" else {}
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *map(str, arguments)],
         cwd=cwd,
-        env=environment(cwd, **shared, **more),
+        env=environment(cwd, **shared, **variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -57,33 +59,35 @@ def start(*arguments: Any, cwd: Path, **more: str) -> "subprocess.Popen[str]":
     )
 
 
-def synthmill(*arguments: Any, cwd: Path, expect: int = 0, apart: bool | None = None, **more: str) -> tuple[str, str]:
-    """(stdout, stderr) of a command that ends with the expected exit code. apart: in a process of its own, as where
-    flows have a Prefect server of their own.
+def synthmill(
+    *arguments: Any, cwd: Path, expect: int = 0, apart: bool | None = None, **variables: str
+) -> tuple[str, str]:
+    """(stdout, stderr) of a command that ends with the expected exit code. apart: in a process of its own; by default
+    only where flows have a Prefect server of their own.
     """
-    if more or (not SHARED_PREFECT if apart is None else apart):
-        process = start(*arguments, cwd=cwd, **more)
+    if variables or (not SHARED_PREFECT if apart is None else apart):
+        process = start(*arguments, cwd=cwd, **variables)
         out, err = process.communicate(timeout=240)
         code = process.returncode
     else:
-        code, out, err = run_here(list(map(str, arguments)), cwd)
+        code, out, err = run_in_process(list(map(str, arguments)), cwd)
     assert code == expect, f"exit {code}, expected {expect}\n{out}\n{err}"
     return out, err
 
 
-def run_here(arguments: list[str], cwd: Path) -> tuple[int, str, str]:
+def run_in_process(arguments: list[str], cwd: Path) -> tuple[int, str, str]:
     """(exit code, stdout, stderr) of a command in this process."""
     from flows.cli import run_command
 
     out, err = StringIO(), StringIO()
-    with ExitStack() as around:
-        around.enter_context(patch.dict(os.environ, environment(cwd), clear=True))
+    with ExitStack() as contexts:
+        contexts.enter_context(patch.dict(os.environ, environment(cwd), clear=True))
         if arguments[0] == "run":
             from prefect.settings import PREFECT_API_URL, temporary_settings
 
-            around.enter_context(temporary_settings({PREFECT_API_URL: prefect_url()}))
-        around.enter_context(chdir(cwd))
-        around.enter_context(redirect_stdout(out))
-        around.enter_context(redirect_stderr(err))
+            contexts.enter_context(temporary_settings({PREFECT_API_URL: prefect_url()}))
+        contexts.enter_context(chdir(cwd))
+        contexts.enter_context(redirect_stdout(out))
+        contexts.enter_context(redirect_stderr(err))
         code = run_command(arguments)
     return code, out.getvalue(), err.getvalue()

@@ -33,7 +33,7 @@ SHARED = Path(__file__).parent.parent.parent / "shared"
 
 
 class ChatServer:
-    """The local server's address, and what it saw."""
+    """The local server: its address, its counts, and how it behaves."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -72,13 +72,13 @@ def own_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = Store(tmp_path / "store")
-    made.prepare()
-    return made
+    empty = Store(tmp_path / "store")
+    empty.prepare()
+    return empty
 
 
 class Echo:
-    """An engine of three lines: answers `answer(request, sample)`, counts what it was asked."""
+    """An engine of three lines: answers `answer(request, sample)` and counts requests. asked: (text, sample, count)."""
 
     samples_per_call = 1
 
@@ -104,8 +104,11 @@ class Echo:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(0.001)
         self.in_flight -= count
-        said = [self.answer(request, request.sample + n) for n in range(count)]
-        return [one if isinstance(one, Completion) else Completion(text=one, completion_tokens=3) for one in said]
+        answers = [self.answer(request, request.sample + n) for n in range(count)]
+        return [
+            answer if isinstance(answer, Completion) else Completion(text=answer, completion_tokens=3)
+            for answer in answers
+        ]
 
 
 def instructions(count: int, start: int = 0) -> list[Instruction]:
@@ -135,8 +138,9 @@ def matrix(record_property: Callable[[str, Any], None]) -> Matrix:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    reports = [one for kind in ("passed", "failed") for one in terminalreporter.stats.get(kind, ())]
-    lines = [value for one in reports for name, value in one.user_properties if name == "fault" and one.when == "call"]
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    calls = [report for report in reports if report.when == "call"]
+    lines = [value for report in calls for name, value in report.user_properties if name == "fault"]
     if lines:
         head = ["fault", "then", "rows in = out + dropped", "asked again, of in flight"]
         widths = [max(len(line[n]) for line in [head, *lines]) for n in range(len(head))]

@@ -30,15 +30,15 @@ DATE = "2026-01-01T00:00:00.000Z"
 class Refused(Exception):
     """An answer that is an error; the code tells the client what was not found."""
 
-    def __init__(self, status: int, message: str, code: str = "", **more: Any) -> None:
+    def __init__(self, status: int, message: str, code: str = "", **fields: Any) -> None:
         super().__init__(message)
         headers = {"X-Error-Message": quote(message, safe=" :/'\""), "X-Error-Code": code}
-        self.answer = status, json.dumps({"error": message, **more}).encode(), headers
+        self.answer = status, json.dumps({"error": message, **fields}).encode(), headers
 
 
 @dataclass
 class Fault:
-    """What goes wrong with requests of a method whose path the pattern finds: the first `skip` pass, `times` fail.
+    """What goes wrong with requests of a method whose path matches the pattern: the first `skip` pass, `times` fail.
 
     A number is answered as that status. "cut" closes the connection amid the upload, or amid a download; "lost" does
     what was asked, then closes it without an answer. `before` runs first: somebody else's commit, or a wait.
@@ -81,10 +81,10 @@ class Repo:
     lfs: dict[str, bytes] = field(default_factory=dict)
 
     def at(self, revision: str) -> Commit:
-        found = self.branches.get(revision) or self.tags.get(revision) or self.commits.get(revision)
-        if found is None:
+        commit = self.branches.get(revision) or self.tags.get(revision) or self.commits.get(revision)
+        if commit is None:
             raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return found
+        return commit
 
     def add(self, branch: str, title: str, files: Mapping[str, bytes]) -> Commit:
         oid = sha1(f"{self.name} {len(self.commits)} {title}".encode()).hexdigest()
@@ -106,23 +106,24 @@ def name_of(path: str, data: bytes) -> str:
 
 
 def entries(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    """What is told of files and of their folders, under the names of trees and those of a dataset's info."""
-    told: dict[str, dict[str, Any]] = {}
+    """What the Hub says of files and of their folders, by path: under the names of trees, and of a dataset's info."""
+    by_path: dict[str, dict[str, Any]] = {}
     for path, data in files.items():
         oid, git, size = name_of(path, data), name_of(path, data)[:40], len(data)
-        told[path] = {"type": "file", "path": path, "rfilename": path, "oid": git, "blobId": git, "size": size}
+        by_path[path] = {"type": "file", "path": path, "rfilename": path, "oid": git, "blobId": git, "size": size}
         if is_large(path, size, data):
-            told[path]["lfs"] = {"oid": oid, "sha256": oid, "size": size, "pointerSize": 133}
+            by_path[path]["lfs"] = {"oid": oid, "sha256": oid, "size": size, "pointerSize": 133}
         for folder in map(str, list(PurePosixPath(path).parents)[:-1]):
-            told[folder] = {"type": "directory", "path": folder, "oid": sha1(folder.encode()).hexdigest(), "size": 0}
-    return dict(sorted(told.items()))
+            oid = sha1(folder.encode()).hexdigest()
+            by_path[folder] = {"type": "directory", "path": folder, "oid": oid, "size": 0}
+    return dict(sorted(by_path.items()))
 
 
 def card_data(readme: bytes) -> dict[str, Any] | None:
     """The metadata at a card's head, None without any."""
-    found = re.match(rb"\s*---\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", readme, re.DOTALL)
+    header = re.match(rb"\s*---\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", readme, re.DOTALL)
     try:
-        return yaml.safe_load(found[1]) if found else None
+        return yaml.safe_load(header[1]) if header else None
     except yaml.YAMLError as error:
         raise Refused(400, "Invalid metadata in README.md", errors=[{"message": str(error)}]) from error
 
@@ -179,7 +180,7 @@ class _Connection(BaseHTTPRequestHandler):
         request = self.command, unquote(url.path)
         with self.server.lock:
             self.server.requests.append(request)
-            fault = next((each for each in self.server.faults if each.strikes(*request)), Fault(*request))
+            fault = next((fault for fault in self.server.faults if fault.strikes(*request)), Fault(*request))
         if fault.before:
             fault.before()
         if fault.answer == "cut" and size:
@@ -190,10 +191,12 @@ class _Connection(BaseHTTPRequestHandler):
             if isinstance(fault.answer, int):
                 raise Refused(fault.answer, "planned")
             with self.server.lock:
-                got = self.answer(self.command.replace("HEAD", "GET"), *map(unquote, url.path.split("/")[1:]))
-            status, data, headers = got if isinstance(got, tuple) else (200, json.dumps(got, default=str).encode(), {})
-        except Refused as no:
-            status, data, headers = no.answer
+                reply = self.answer(self.command.replace("HEAD", "GET"), *map(unquote, url.path.split("/")[1:]))
+            if not isinstance(reply, tuple):
+                reply = 200, json.dumps(reply, default=str).encode(), {}
+            status, data, headers = reply
+        except Refused as refusal:
+            status, data, headers = refusal.answer
         if fault.answer == "lost":
             return
         self.send_response(status)
@@ -212,12 +215,12 @@ class _Connection(BaseHTTPRequestHandler):
             raise Refused(403, f'You don\'t have the rights to write under the namespace "{namespace}"')
 
     def repo(self, owner: str, name: str, write: bool = False) -> Repo:
-        found = self.server.repos.get(f"{owner}/{name}")
-        if found is None or (found.private and owner not in self.namespaces):
+        repo = self.server.repos.get(f"{owner}/{name}")
+        if repo is None or (repo.private and owner not in self.namespaces):
             raise Refused(404, "Repository not found", "RepoNotFound")
         if write:
             self.check_write(owner, "RepoNotFound")  # what the client makes of a 401 here, but over https only
-        return found
+        return repo
 
     def answer(self, method: str, *path: str) -> Any:  # what becomes JSON, or a status, bytes and headers
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -230,31 +233,17 @@ class _Connection(BaseHTTPRequestHandler):
                 self.check_write(self.user)
                 return {"type": "user", "name": self.user, "orgs": [{"name": name} for name in organizations]}
             case "POST", ["api", "validate-yaml"]:
-                found = card_data(json.loads(self.body)["content"].encode())
-                return {"warnings": [] if found else [{"message": "empty or missing yaml metadata in repo card"}]}
+                metadata = card_data(json.loads(self.body)["content"].encode())
+                return {"warnings": [] if metadata else [{"message": "empty or missing yaml metadata in repo card"}]}
             case "POST", ["api", "repos", "create"]:
-                asked = json.loads(self.body)
-                namespace = asked["organization"] or self.user
-                self.check_write(namespace)
-                name = f"{namespace}/{asked['name']}"
-                told = {"url": f"{self.server.url}/datasets/{name}"}
-                if name in self.server.repos:
-                    raise Refused(409, "You already created this dataset repo", **told)
-                self.server.create(name, private=asked.get("visibility") == "private")
-                return told
+                return self.create_repo(**json.loads(self.body))
             case _, ["api", "datasets", owner, name, *rest]:
                 reading = method == "GET" or rest[0] == "paths-info"
-                return self.answer_of(self.repo(owner, name, write=not reading), method, rest)
+                return self.answer_for_repo(self.repo(owner, name, write=not reading), method, rest)
             case "GET", ["datasets", owner, name, "resolve", revision, *parts]:
                 return self.resolve(self.repo(owner, name).at(revision), "/".join(parts))
             case "POST", ["datasets", owner, name, "info", "lfs", "objects", "batch"]:
-                repo, asked = self.repo(owner, name.removesuffix(".git"), write=True), json.loads(self.body)
-                verify = {"href": self.server.url + self.path.replace("/batch", "/verify")}
-                for each in asked["objects"]:
-                    if each["oid"] not in repo.lfs:
-                        upload = {"href": f"{self.server.url}/lfs/{repo.name}/{each['oid']}"}
-                        each["actions"] = {"upload": upload, "verify": verify}
-                return {"transfer": "basic", "objects": asked["objects"]}
+                return self.plan_uploads(self.repo(owner, name.removesuffix(".git"), write=True))
             case "POST", ["datasets", owner, name, "info", "lfs", "objects", "verify"]:
                 self.repo(owner, name.removesuffix(".git"), write=True)  # the bytes were checked when they came
             case "PUT", ["lfs", owner, name, oid]:  # no token comes here: the address allows it, as a signed one would
@@ -265,28 +254,48 @@ class _Connection(BaseHTTPRequestHandler):
                 raise Refused(404, f"{method} of {'/'.join(path)} is not served here")
         return None
 
-    def answer_of(self, repo: Repo, method: str, path: list[str]) -> Any:
+    def create_repo(self, name: str, organization: str | None, visibility: str = "", **_: Any) -> dict[str, str]:
+        namespace = organization or self.user
+        self.check_write(namespace)
+        full_name = f"{namespace}/{name}"
+        address = {"url": f"{self.server.url}/datasets/{full_name}"}
+        if full_name in self.server.repos:
+            raise Refused(409, "You already created this dataset repo", **address)
+        self.server.create(full_name, private=visibility == "private")
+        return address
+
+    def plan_uploads(self, repo: Repo) -> dict[str, Any]:
+        """Where to send the large files that the Hub does not have yet."""
+        objects = json.loads(self.body)["objects"]
+        verify = {"href": self.server.url + self.path.replace("/batch", "/verify")}
+        for file in objects:
+            if file["oid"] not in repo.lfs:
+                upload = {"href": f"{self.server.url}/lfs/{repo.name}/{file['oid']}"}
+                file["actions"] = {"upload": upload, "verify": verify}
+        return {"transfer": "basic", "objects": objects}
+
+    def answer_for_repo(self, repo: Repo, method: str, path: list[str]) -> Any:
         match method, path:
             case "GET", [] | ["revision", _]:
                 commit = repo.at(path[1] if path else "main")
-                told, card = entries(commit.files), card_data(commit.files.get("README.md", b""))
-                files = [told[one] if "blobs" in self.query else {"rfilename": one} for one in commit.files]
+                by_path, card = entries(commit.files), card_data(commit.files.get("README.md", b""))
+                files = [by_path[path] if "blobs" in self.query else {"rfilename": path} for path in commit.files]
                 own = {"id": repo.name, "private": repo.private, "createdAt": DATE, "lastModified": DATE, "tags": []}
                 return {**own, "sha": commit.oid, "cardData": card, "siblings": files}
             case "GET", ["tree", revision, *parts]:
-                told, root = entries(repo.at(revision).files), PurePosixPath(*parts)
-                if parts and str(root) not in told:
+                by_path, root = entries(repo.at(revision).files), PurePosixPath(*parts)
+                if parts and str(root) not in by_path:
                     raise Refused(404, f"{root} does not exist", "EntryNotFound")
                 depth = None if self.query.get("recursive") == ["true"] else 1
-                return [told[one] for one in told if root in list(PurePosixPath(one).parents)[:depth]]
+                return [entry for path, entry in by_path.items() if root in list(PurePosixPath(path).parents)[:depth]]
             case "POST", ["paths-info", revision]:
-                told = entries(repo.at(revision).files)
-                return [told[one] for one in parse_qs(self.body.decode())["paths"] if one in told]
+                by_path, paths = entries(repo.at(revision).files), parse_qs(self.body.decode())["paths"]
+                return [by_path[path] for path in paths if path in by_path]
             case "GET", ["refs"]:
                 kinds = {"branches": ("heads", repo.branches), "tags": ("tags", repo.tags), "converts": ("convert", {})}
                 return {
-                    key: [{"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": at.oid} for n, at in named.items()]
-                    for key, (kind, named) in kinds.items()
+                    key: [{"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": at.oid} for n, at in commits.items()]
+                    for key, (kind, commits) in kinds.items()
                 }
             case "GET", ["commits", revision]:
                 line = (repo.at(revision), *repo.at(revision).before)
@@ -300,12 +309,7 @@ class _Connection(BaseHTTPRequestHandler):
                     raise Refused(409, f"Reference already exists: refs/tags/{tag}")
                 repo.tags[tag] = repo.at(revision)
             case "POST", ["preupload", revision]:
-                there, files = repo.at(revision).files, json.loads(self.body)["files"]
-                for file in files:
-                    large = is_large(file["path"], file["size"], base64.b64decode(file["sample"]))
-                    oid = name_of(file["path"], there[file["path"]]) if file["path"] in there else None
-                    file |= {"uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": oid}
-                return {"files": files}
+                return {"files": self.upload_modes(repo.at(revision).files)}
             case "POST", ["commit", branch]:
                 oid = self.commit(repo, branch, *map(json.loads, self.body.splitlines()))
                 return {"commitOid": oid, "commitUrl": f"{self.server.url}/datasets/{repo.name}/commit/{oid}"}
@@ -313,16 +317,25 @@ class _Connection(BaseHTTPRequestHandler):
                 raise Refused(404, f"{method} of {'/'.join(path)} is not served here")
         return None
 
+    def upload_modes(self, stored: Mapping[str, bytes]) -> list[dict[str, Any]]:
+        """How each file that the client names is to be sent, and what the Hub has of that name."""
+        files: list[dict[str, Any]] = json.loads(self.body)["files"]
+        for file in files:
+            large = is_large(file["path"], file["size"], base64.b64decode(file["sample"]))
+            oid = name_of(file["path"], stored[file["path"]]) if file["path"] in stored else None
+            file |= {"uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": oid}
+        return files
+
     def resolve(self, commit: Commit, path: str) -> Any:
         if (data := commit.files.get(path)) is None:
             raise Refused(404, "Entry not found", "EntryNotFound")
         etag, size = f'"{name_of(path, data)}"', len(data)
         linked = {"X-Linked-ETag": etag, "X-Linked-Size": str(size)} if is_large(path, size, data) else {}
         headers = {"X-Repo-Commit": commit.oid, "Accept-Ranges": "bytes", "ETag": etag, **linked}
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked is None:
+        byte_range = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if byte_range is None:
             return 200, data, headers
-        start, stop = int(asked[1]), min(int(asked[2] or size) + 1, size)
+        start, stop = int(byte_range[1]), min(int(byte_range[2] or size) + 1, size)
         return 206, data[start:stop], {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}
 
     def commit(self, repo: Repo, branch: str, header: Any, *operations: Any) -> str:
@@ -341,9 +354,10 @@ class _Connection(BaseHTTPRequestHandler):
                 files[path] = repo.lfs[value["oid"]]
             else:  # deletedFile or deletedFolder
                 folder = path.rstrip("/") + "/"
-                gone = [one for one in files if (one == path if key == "deletedFile" else one.startswith(folder))]
-                if not gone:
+                is_file = key == "deletedFile"
+                deleted = {name for name in files if (name == path if is_file else name.startswith(folder))}
+                if not deleted:
                     raise Refused(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
-                files = {one: data for one, data in files.items() if one not in gone}
+                files = {name: data for name, data in files.items() if name not in deleted}
         card_data(files.get("README.md", b""))
         return repo.add(branch, header["value"]["summary"], files).oid

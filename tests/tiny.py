@@ -5,7 +5,7 @@ from typing import Any
 
 
 def one_step(folder: Path) -> dict[str, Any]:
-    """What any of TRL's trainers is told for a single step on the CPU."""
+    """Arguments for any of TRL's trainers: a single step on the CPU."""
     return {
         "output_dir": str(folder / "out"),
         "max_steps": 1,

@@ -1,6 +1,6 @@
 """`synthmill diff`: what changed from one run to another."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import polars as pl
 from rich.console import Console
 from rich.text import Text
 
-from flows.commands.look import open_store
+from flows.commands.existing_store import open_store
 from flows.terminal.tables import format_value, shortened, table
 from schemas.errors import InputError
 from storage.artifacts import Store
@@ -23,77 +23,87 @@ EXAMPLES = 3
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-def show_difference(place: Path, one: str, other: str, as_json: bool) -> None:
-    """Print it. Raises InputError for a run that is not there, and for two of different flows."""
+def show_difference(place: Path, run_a: str, run_b: str, as_json: bool) -> None:
+    """Print what changed. Raises InputError for a run that is not there, and for runs of different flows."""
     store = open_store(place)
-    runs = find_run(store, one), find_run(store, other)
-    if runs[0].flow != runs[1].flow:
-        raise InputError(
-            f"{runs[0].id} is a run of {runs[0].flow}, {runs[1].id} of {runs[1].flow}: they do not compare"
-        )
-    found = difference(store, *runs)
+    before, after = find_run(store, run_a), find_run(store, run_b)
+    if before.flow != after.flow:
+        raise InputError(f"{before.id} is a run of {before.flow}, {after.id} of {after.flow}: they do not compare")
+    differences = difference(store, before, after)
     if as_json:
-        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps(differences, option=orjson.OPT_INDENT_2).decode())
         return
     console = Console(emoji=False)
-    console.print(f"{runs[0].flow}: {runs[0].id} -> {runs[1].id}", highlight=False)
+    console.print(f"{before.flow}: {before.id} -> {after.id}", highlight=False)
     for title in ("settings", "models", "prompts"):
-        changes = found[title]
-        console.print(f"\n[bold]{title}[/bold]" + ("" if changes else ": the same"))
-        for name, (before, after) in changes.items():
-            console.print(Text(f"  {name}: {told(before)} -> {told(after)}"))
-    shown = table("stage", "rows before", "rows after", "dropped before", "dropped after", numbers=NUMBERS)
-    for stage, numbers in found["stages"].items():
-        shown.add_row(stage, *(MISSING if number is None else f"{number:,}" for number in numbers))
-    console.print(shown)
-    if found["distributions"]:
-        shown = table(
-            "what", "", "rows", "mean", "10 %", "median", "90 %", numbers=("rows", "mean", "10 %", "median", "90 %")
-        )
-        for what, sides in found["distributions"].items():
-            for when, numbers in zip(("before", "after"), sides, strict=True):
-                cells = [MISSING] * 5 if numbers is None else [f"{numbers[0]:,}", *(f"{n:,.4g}" for n in numbers[1:])]
-                shown.add_row(Text(what if when == "before" else ""), when, *cells)
-        console.print(shown)
-    for name, rows in found["rows"].items():
-        console.print(
-            f"{name}: {rows['same']:,} rows in both, {rows['changed']:,} changed, {rows['lost']:,} lost, "
-            f"{rows['gained']:,} gained",
-            highlight=False,
-        )
-        for what, sign in (("lost_examples", "-"), ("gained_examples", "+")):
-            for row_id, text in rows[what]:
-                console.print(
-                    Text(f"  {sign} {row_id} {shortened(text, 100)}"), style="red" if sign == "-" else "green"
-                )
+        print_changes(console, title, differences[title])
+    lines = table("stage", "rows before", "rows after", "dropped before", "dropped after", numbers=NUMBERS)
+    for stage, numbers in differences["stages"].items():
+        lines.add_row(stage, *(MISSING if number is None else f"{number:,}" for number in numbers))
+    console.print(lines)
+    if differences["distributions"]:
+        console.print(distributions_table(differences["distributions"]))
+    for name, rows in differences["rows"].items():
+        print_changed_rows(console, name, rows)
+
+
+def print_changes(console: Console, title: str, changes: Mapping[str, Change]) -> None:
+    """What changed of one kind, a line each."""
+    console.print(f"\n[bold]{title}[/bold]" + ("" if changes else ": the same"))
+    for name, (before, after) in changes.items():
+        console.print(Text(f"  {name}: {format_side(before)} -> {format_side(after)}"))
+
+
+def distributions_table(distributions: Mapping[str, Sequence[Sequence[float] | None]]) -> Any:
+    """Two lines for each distribution: before and after."""
+    numbers = ("rows", "mean", "10 %", "median", "90 %")
+    lines = table("what", "", *numbers, numbers=numbers)
+    for what, sides in distributions.items():
+        for when, side in zip(("before", "after"), sides, strict=True):
+            cells = [MISSING] * 5 if side is None else [f"{side[0]:,}", *(f"{n:,.4g}" for n in side[1:])]
+            lines.add_row(Text(what if when == "before" else ""), when, *cells)
+    return lines
+
+
+def print_changed_rows(console: Console, name: str, rows: Mapping[str, Any]) -> None:
+    """How many rows of a configuration changed, and the first of those lost and gained."""
+    console.print(
+        f"{name}: {rows['same']:,} rows in both, {rows['changed']:,} changed, {rows['lost']:,} lost, "
+        f"{rows['gained']:,} gained",
+        highlight=False,
+    )
+    for what, sign in (("lost_examples", "-"), ("gained_examples", "+")):
+        for row_id, text in rows[what]:
+            console.print(Text(f"  {sign} {row_id} {shortened(text, 100)}"), style="red" if sign == "-" else "green")
 
 
 NUMBERS = ("rows before", "rows after", "dropped before", "dropped after")
 
 
-def told(value: Any) -> str:
+def format_side(value: Any) -> str:
     return MISSING if value is None else value if isinstance(value, str) else format_value(value)
 
 
-def difference(store: Store, one: RunRecord, other: RunRecord) -> dict[str, Any]:
-    """Everything that differs, (before, after); rows are told apart by id, and by all they say."""
-    made = [manifests_of(store, run) for run in (one, other)]
-    datasets = [dataset_of(store, run) for run in (one, other)]
-    stages = list(dict.fromkeys([*made[0], *made[1]]))
+def difference(store: Store, before: RunRecord, after: RunRecord) -> dict[str, Any]:
+    """Everything that differs, (before, after); rows are matched by id, and compared by all that they say."""
+    runs = (before, after)
+    manifests = [manifests_of(store, run) for run in runs]
+    datasets = [dataset_of(store, run) for run in runs]
+    stages = list(dict.fromkeys([*manifests[0], *manifests[1]]))
     counts = {
-        stage: [number for count in (rows_of, dropped_of) for number in (count(side.get(stage)) for side in made)]
+        stage: [number for count in (rows_of, dropped_of) for number in (count(side.get(stage)) for side in manifests)]
         for stage in stages
     }
-    identities = [{stage: manifest.identity for stage, manifest in side.items()} for side in made]
+    identities = [{stage: manifest.identity for stage, manifest in side.items()} for side in manifests]
     return {
-        "runs": (one.id, other.id),
-        "settings": changes(*(dict(flat(run.settings)) for run in (one, other))),
-        "models": changes(*(named(side, "engines") for side in identities)),
-        "prompts": changes(*(named(side, "prompts") for side in identities)),
+        "runs": (before.id, after.id),
+        "settings": changes(*(dict(flatten(run.settings)) for run in runs)),
+        "models": changes(*(by_stage(side, "engines") for side in identities)),
+        "prompts": changes(*(by_stage(side, "prompts") for side in identities)),
         "stages": counts,
         "distributions": distributions(*datasets),
         "rows": {
-            name: compared_rows(*(rows_in(dataset, name) for dataset in datasets))
+            name: compare_rows(*(rows_in(dataset, name) for dataset in datasets))
             for name in dict.fromkeys(name for dataset in datasets if dataset for name in dataset.tables)
         },
     }
@@ -116,19 +126,21 @@ def rows_in(dataset: Dataset | None, name: str) -> RowStream:
     return table.rows if table else RowStream.of(pl.DataFrame())
 
 
-def flat(value: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(value: Any, before: str = "") -> Iterator[tuple[str, Any]]:
     """Settings by dotted name."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
-            yield from flat(inner, f"{before}.{name}" if before else str(name))
+            yield from flatten(inner, f"{before}.{name}" if before else str(name))
     else:
         yield before, value
 
 
-def named(identities: Mapping[str, Mapping[str, Any]], what: str) -> dict[str, Any]:
-    """stage.name -> prompt hash or model."""
+def by_stage(identities: Mapping[str, Mapping[str, Any]], what: str) -> dict[str, Any]:
+    """stage.name -> prompt hash or model. what: prompts or engines."""
     return {
-        f"{stage}.{name}": one for stage, identity in identities.items() for name, one in identity.get(what, {}).items()
+        f"{stage}.{name}": value
+        for stage, identity in identities.items()
+        for name, value in identity.get(what, {}).items()
     }
 
 
@@ -141,23 +153,23 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Ch
     }
 
 
-def distributions(one: Dataset | None, other: Dataset | None) -> dict[str, list[list[float] | None]]:
+def distributions(before: Dataset | None, after: Dataset | None) -> dict[str, list[list[float] | None]]:
     """Rows, mean and quantiles of rewards and of answers' lengths, by configuration."""
-    sides = [dict(numbers_of(dataset)) if dataset else {} for dataset in (one, other)]
+    sides = [dict(numbers_of(dataset)) if dataset else {} for dataset in (before, after)]
     return {
-        name: [spread(side[name]) if name in side else None for side in sides]
+        name: [statistics(side[name]) if name in side else None for side in sides]
         for name in dict.fromkeys([*sides[0], *sides[1]])
     }
 
 
 def numbers_of(dataset: Dataset) -> Iterator[tuple[str, pl.Series]]:
-    for name, one in dataset.tables.items():
-        rows = one.rows
+    for name, configuration in dataset.tables.items():
+        rows = configuration.rows
         for column in ("chosen_reward", "rejected_reward"):
             if column in rows.columns:
                 yield f"{name}: {column}", rows.frame([column])[column].drop_nulls()
         for column in ("chosen", "rejected", "completion", "messages"):
-            if one.kind != "other" and column in rows.columns:
+            if configuration.kind != "other" and column in rows.columns:
                 lengths = [
                     len(as_message(chat[-1]).get("content") or "")
                     for batch in rows.batches([column])
@@ -167,20 +179,21 @@ def numbers_of(dataset: Dataset) -> Iterator[tuple[str, pl.Series]]:
                 yield f"{name}: characters of {column}", pl.Series(lengths, dtype=pl.Int64)
 
 
-def spread(numbers: pl.Series) -> list[float] | None:
+def statistics(numbers: pl.Series) -> list[float] | None:
+    """Their count, mean and quantiles; None where there are none."""
     if not len(numbers):
         return None
     return [len(numbers), float(numbers.mean()), *(float(numbers.quantile(q, "linear")) for q in QUANTILES)]  # type: ignore[arg-type]
 
 
-def compared_rows(before: RowStream, after: RowStream) -> dict[str, Any]:
+def compare_rows(before: RowStream, after: RowStream) -> dict[str, Any]:
     """Rows by id: in both, changed, lost, gained; with the first of those lost and gained."""
-    one, other = hashed(before), hashed(after)
-    both = one.join(other, "id", suffix="_after")
-    changed = both.filter(pl.col("said") != pl.col("said_after")).height
-    lost, gained = one.join(other, "id", "anti"), other.join(one, "id", "anti")
+    left, right = hash_rows(before), hash_rows(after)
+    common = left.join(right, "id", suffix="_after")
+    changed = common.filter(pl.col("hash") != pl.col("hash_after")).height
+    lost, gained = left.join(right, "id", "anti"), right.join(left, "id", "anti")
     return {
-        "same": both.height - changed,
+        "same": common.height - changed,
         "changed": changed,
         "lost": lost.height,
         "gained": gained.height,
@@ -189,23 +202,23 @@ def compared_rows(before: RowStream, after: RowStream) -> dict[str, Any]:
     }
 
 
-def hashed(rows: RowStream) -> pl.DataFrame:
-    """id, said: a number for all that the rows of an id say, in any order."""
+def hash_rows(rows: RowStream) -> pl.DataFrame:
+    """id, hash: a number for all that the rows of an id say, in any order."""
     if "id" not in rows.columns:
-        return pl.DataFrame(schema={"id": pl.String, "said": pl.UInt64})
+        return pl.DataFrame(schema={"id": pl.String, "hash": pl.UInt64})
     several = len(rows.columns) > 1
     line = pl.struct(pl.exclude("id")).struct.json_encode().hash() if several else pl.lit(0, pl.UInt64)
-    lines = pl.concat([batch.select("id", said=line) for batch in rows.batches()])
-    return lines.group_by("id", maintain_order=True).agg(pl.col("said").sum())
+    lines = pl.concat([batch.select("id", hash=line) for batch in rows.batches()])
+    return lines.group_by("id", maintain_order=True).agg(pl.col("hash").sum())
 
 
-def examples(rows: RowStream, some: pl.DataFrame) -> list[tuple[str, str]]:
-    """The first of some ids, each with what its row is about."""
-    ids = some["id"].head(EXAMPLES)
+def examples(rows: RowStream, chosen: pl.DataFrame) -> list[tuple[str, str]]:
+    """The first of the chosen ids, each with what its row is about."""
+    ids = chosen["id"].head(EXAMPLES)
     if not len(ids):
         return []
-    chosen = rows.filter(pl.col("id").is_in(ids.implode())).frame().unique("id", keep="first", maintain_order=True)
-    return [(row["id"], text_of(row)) for row in chosen.to_dicts()]
+    first = rows.filter(pl.col("id").is_in(ids.implode())).frame().unique("id", keep="first", maintain_order=True)
+    return [(row["id"], text_of(row)) for row in first.to_dicts()]
 
 
 def text_of(row: Mapping[str, Any]) -> str:

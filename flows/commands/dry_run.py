@@ -1,4 +1,4 @@
-"""`synthmill run --dry-run`: everything that can be wrong is found before a token is spent, and the plan is shown."""
+"""`synthmill run --dry-run`: check everything before a token is spent, and show the plan."""
 
 from collections.abc import Mapping
 
@@ -12,35 +12,35 @@ from tasks.prompts import load
 from tasks.recipe import Recipe
 
 
-def check(planned: Plan) -> None:
+def show_plan(plan: Plan) -> None:
     """Check templates, stages, engines and input; print the plan. Raises InputError or EngineError."""
     from rich.console import Console
 
     from flows.terminal.tables import table
 
-    check_stages(planned)
-    limits_of(planned)
-    check_engines(planned)
+    check_stages(plan)
+    limits_of(plan)
+    check_engines(plan)
     console = Console()
     rows_of: dict[str, int] = {}
-    for source in planned.sources:
-        rows_of[source.key], said = source.look()
-        console.print(said, highlight=False, markup=False)
-    shown = table("step", "made from", "engines", "rows", "calls", "tokens")
-    for step in planned.stages:
+    for source in plan.sources:
+        rows_of[source.key], description = source.look()
+        console.print(description, highlight=False, markup=False)
+    lines = table("step", "made from", "engines", "rows", "calls", "tokens")
+    for step in plan.stages:
         stage, rows = step.stage, rows_of[step.source_key]
         calls = rows * stage.requests_per_row() if isinstance(stage, Recipe) else 0
         tokens = rows * stage.tokens_per_row() if isinstance(stage, Recipe) else 0
-        what = stage.takes.__name__ if isinstance(stage, Recipe) else ", ".join(stage.needs)
+        takes = stage.takes.__name__ if isinstance(stage, Recipe) else ", ".join(stage.needs)
         engines = by_engine(step.identity.get("engines", {}))
-        done = " (made)" if planned.store.manifest_path(stage.name, step.key).exists() else ""
+        state = " (made)" if plan.store.manifest_path(stage.name, step.key).exists() else ""
         rows_of[step.key] = rows * (1 if isinstance(stage, Recipe) else stage.rows_per_row())
         if isinstance(stage, FileStage):
             rows_of[step.key] = 1
-        shown.add_row(
-            step.step + done, what, engines or "none", f"<= {rows_of[step.key]:,}", f"<= {calls:,}", f"<= {tokens:,}"
+        lines.add_row(
+            step.step + state, takes, engines or "none", f"<= {rows_of[step.key]:,}", f"<= {calls:,}", f"<= {tokens:,}"
         )
-    console.print(shown)
+    console.print(lines)
     console.print("checked: templates, stage inputs, engines, input, store. Nothing was asked.")
 
 
@@ -52,10 +52,12 @@ def by_engine(roles: Mapping[str, str]) -> str:
     return "\n".join(f"{', '.join(names)}: {engine}" for engine, names in players.items())
 
 
-def check_stages(planned: Plan) -> None:
-    """Every template against what its recipe gives it, every stage's input against what its source makes."""
+def check_stages(plan: Plan) -> None:
+    """Check templates against what their recipes give them, and stages' inputs against what their sources make. Raises
+    InputError.
+    """
     columns: dict[str, set[str]] = {}
-    for step in planned.stages:
+    for step in plan.stages:
         stage, has = step.stage, columns.get(step.source_key, set())
         if isinstance(stage, Recipe):
             needs = {name for name, info in stage.takes.model_fields.items() if info.is_required()}
@@ -72,9 +74,9 @@ def check_stages(planned: Plan) -> None:
 
 def check_prompts(recipe: Recipe[Row, Row]) -> None:
     """Raises InputError for a variable that the recipe does not give, or a field that its row does not have."""
-    for name, given in recipe.prompts.items():
+    for name, variables in recipe.prompts.items():
         prompt = load(name)
-        if unknown := prompt.variables() - {"row", *given}:
+        if unknown := prompt.variables() - {"row", *variables}:
             raise InputError(f"prompt {name} uses {', '.join(sorted(unknown))}, which {recipe.name} does not give it")
         has = set(recipe.takes.model_fields)
         if unknown := {name for name in prompt.fields("row") - has if not hasattr(recipe.takes, name)}:
@@ -83,20 +85,20 @@ def check_prompts(recipe: Recipe[Row, Row]) -> None:
             )
 
 
-def check_engines(planned: Plan) -> None:
-    """Every engine of stages that are not made yet."""
-    missing = [s for s in planned.stages if not planned.store.manifest_path(s.stage.name, s.key).exists()]
-    for settings in {spec.model_dump_json(): spec for step in missing for spec in step.roles.values()}.values():
+def check_engines(plan: Plan) -> None:
+    """Check the engines of stages that are not made yet."""
+    unmade = [s for s in plan.stages if not plan.store.manifest_path(s.stage.name, s.key).exists()]
+    for settings in {spec.model_dump_json(): spec for step in unmade for spec in step.roles.values()}.values():
         check_engine(settings)
 
 
 def check_engine(settings: EngineSettings) -> None:
-    """Whether an engine can be reached: a server answers, a file is there; nothing is loaded and nothing is asked."""
+    """Check that a server answers and has the model; loads nothing and asks nothing. Raises EngineError."""
     if settings.kind != "openai":
-        return  # naming it (Planned) has looked at its files
+        return  # Planned has looked at its files, to name it
     from tasks.engines.served import served_models, server_url
 
     names = served_models(settings)
     if names and settings.model not in names:
-        shown = ", ".join(names[:8])
-        raise EngineRefused(f"{server_url(settings)} does not serve {settings.model!r}; it serves {shown}")
+        first = ", ".join(names[:8])
+        raise EngineRefused(f"{server_url(settings)} does not serve {settings.model!r}; it serves {first}")

@@ -10,8 +10,8 @@ from flows.commands.options_files import OUT_FILE, ray_option, store_option
 USUAL = "Default: the first of prompt, instruction, question, text, query, messages, turns that the file has."
 
 
-def comparing(command: Any) -> Any:
-    """What all three share."""
+def comparison_options(command: Any) -> Any:
+    """The options that all three share."""
     for option in (
         click.option("--embedder", default="minilm", show_default=True, help="minilm, a Hub id or a folder."),
         click.option("--id-column", default="id", show_default=True, help="Optional in the file."),
@@ -23,21 +23,20 @@ def comparing(command: Any) -> Any:
     return command
 
 
-def spread(command: Any) -> Any:
+def workers_options(command: Any) -> Any:
     workers = click.option(
         "--workers", type=click.IntRange(0), default=0, show_default=True, help="Ray actors; 0 works in this process."
     )
     return workers(ray_option(command))
 
 
-def reading(source: str, text_column: str, id_column: str, **more: Any) -> Any:
-    """The file, with its column of texts found."""
+def file_settings(source: str, column: str, id_column: str, **options: Any) -> Any:
+    """A file's settings. column: of its texts; empty: the first usual one that it has."""
     from schemas.settings import read_settings
-    from storage.plain_files.text_rows import TextSettings
-    from storage.plain_files.text_rows import text_column as found
+    from storage.plain_files.text_rows import TextSettings, text_column
 
-    given = {"path": source, "text_column": found(source, text_column), "id_column": id_column, **more}
-    return read_settings(TextSettings, None, given)
+    settings = {"path": source, "text_column": text_column(source, column), "id_column": id_column, **options}
+    return read_settings(TextSettings, None, settings)
 
 
 @click.command()
@@ -72,8 +71,8 @@ def reading(source: str, text_column: str, id_column: str, **more: Any) -> Any:
 @click.option("--against-column", default="", help=f"Their texts. {USUAL}")
 @click.option("--limit", type=click.IntRange(1, 1_000_000_000), help="The first rows only.")
 @click.option("--float16", is_flag=True, help="Keep vectors at half the size.")
-@comparing
-@spread
+@comparison_options
+@workers_options
 def dedup(
     source: str,
     out: Path,
@@ -91,7 +90,7 @@ def dedup(
     store: str,
     workers: int,
     ray_address: str | None,
-    **given: Any,
+    **rules: Any,
 ) -> None:
     """Mark duplicates in a plain file: exact, near in words, near in meaning.
 
@@ -103,13 +102,14 @@ def dedup(
     IN is JSONL, JSON, CSV, TSV (also .gz) or Parquet, or hf://datasets/OWNER/NAME. Embeddings are kept in --store, so
     another threshold takes seconds; run again after an interruption, it continues.
     """
-    from flows.commands.compare import dedup_file, known_files
+    from flows.commands.dedup import dedup_file
+    from flows.commands.file_job import files_with_texts
     from schemas.dedup_settings import DedupSettings
     from schemas.settings import read_settings
 
-    file = reading(source, text_column, id_column, score_column=score_column, within=within, limit=limit)
-    rules = {**given, "layers": split(layers), "precision": "float16" if float16 else "float32"}
-    settings = read_settings(DedupSettings, None, {**rules, "against": known_files(against, against_column)})
+    file = file_settings(source, text_column, id_column, score_column=score_column, within=within, limit=limit)
+    rules |= {"layers": split_list(layers), "precision": "float16" if float16 else "float32"}
+    settings = read_settings(DedupSettings, None, {**rules, "against": files_with_texts(against, against_column)})
     dedup_file(file, out, settings, embedder, as_object, store, workers, ray_address)
 
 
@@ -130,8 +130,8 @@ def dedup(
 )
 @click.option("--layers", default="words,meaning", show_default=True, help="How to look.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000_000), help="The first rows only.")
-@comparing
-@spread
+@comparison_options
+@workers_options
 def decontaminate(
     source: str,
     against: tuple[str, ...],
@@ -156,13 +156,14 @@ def decontaminate(
     of at least --threshold. In prompts shorter than 13 words, operators must be the same, too. Files are read as by
     `dedup`; of chats, every message counts, whoever says it, but not what tools are called with.
     """
-    from flows.commands.compare import decontaminate_file, known_files
+    from flows.commands.decontaminate import decontaminate_file
+    from flows.commands.file_job import files_with_texts
     from schemas.dedup_settings import DecontaminateSettings
     from schemas.settings import read_settings
 
-    file = reading(source, text_column, id_column, limit=limit)
-    rules = {"layers": split(layers), "threshold": threshold, "found": "drop" if drop else "mark"}
-    benchmarks = known_files(against, against_column)
+    file = file_settings(source, text_column, id_column, limit=limit)
+    rules = {"layers": split_list(layers), "threshold": threshold, "found": "drop" if drop else "mark"}
+    benchmarks = files_with_texts(against, against_column)
     settings = read_settings(DecontaminateSettings, None, {**rules, "benchmarks": benchmarks})
     decontaminate_file(file, out, settings, embedder, as_object, store, workers, ray_address)
 
@@ -171,7 +172,7 @@ def decontaminate(
 @click.argument("source", metavar="IN")
 @click.argument("row", metavar="ID")
 @click.option("-n", "count", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many.")
-@comparing
+@comparison_options
 def neighbours(
     source: str, row: str, count: int, text_column: str, id_column: str, embedder: str, as_object: bool, store: str
 ) -> None:
@@ -179,10 +180,10 @@ def neighbours(
 
     Embeddings are those of `dedup`, kept in --store.
     """
-    from flows.commands.compare import show_neighbours
+    from flows.commands.neighbours import show_neighbours
 
-    show_neighbours(reading(source, text_column, id_column), row, count, embedder, as_object, store)
+    show_neighbours(file_settings(source, text_column, id_column), row, count, embedder, as_object, store)
 
 
-def split(given: str) -> list[str]:
-    return [one.strip() for one in given.split(",") if one.strip()]
+def split_list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -18,8 +18,8 @@ retry_option = click.option(
 class KindOption(click.Option):
     """Its help lists the kinds of a union of settings (MODULE:CLASS), which is imported when help is shown."""
 
-    def __init__(self, *names: Any, union: str, **more: Any) -> None:
-        super().__init__(*names, **more)
+    def __init__(self, *names: Any, union: str, **options: Any) -> None:
+        super().__init__(*names, **options)
         self.union = union
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
@@ -55,16 +55,16 @@ class KindOption(click.Option):
 )
 @ray_option
 @retry_option
-def sample(**given: Any) -> None:
+def sample(**options: Any) -> None:
     """Draw N answers per prompt from a plain file.
 
     IN is JSONL, JSONL.gz, CSV or Parquet with a column `prompt` (optional: `id`, `system`), or with `messages` or
     `turns`, of which the first user turn is used; or hf://datasets/OWNER/NAME. OUT has one row per answer. Run again
     it continues; on a longer file it asks only for what is new.
     """
-    from flows.commands.sample import sample_file
+    from flows.commands.sample import SampleSettings, sample_file
 
-    sample_file(**given)
+    sample_file(SampleSettings(**options))
 
 
 @click.command()
@@ -112,7 +112,7 @@ def sample(**given: Any) -> None:
     "--workers", type=click.IntRange(0), default=0, show_default=True, help="Ray actors; 0 works in this process."
 )
 @ray_option
-def rank(**given: Any) -> None:
+def rank(retriever: str, **options: Any) -> None:
     """Rank the gold passages of queries with one retriever; print MRR, nDCG, recall and MAP.
 
     OUT has id, candidate (its name), query, rank (of the best gold passage), ranks (of each, in the order of the
@@ -121,19 +121,25 @@ def rank(**given: Any) -> None:
     A rank counts from 1; what is not among the first --depth passages has depth + 1. The index is made once per corpus
     and settings and kept in --store; run again after an interruption, it continues.
     """
-    from flows.commands.rank import rank_file
+    from flows.commands.rank import RankSettings, rank_file
+    from schemas.settings import read_settings
+    from tasks.retrieval.retrievers import RetrieverSettings
 
-    rank_file(**{name: value for name, value in given.items() if value is not None or name in ("ray_address", "limit")})
+    chosen = {name: value for name in RETRIEVER_OPTIONS if (value := options.pop(name)) is not None}
+    rank_file(RankSettings(**options), read_settings(RetrieverSettings, None, {"spec": retriever, **chosen}))
+
+
+RETRIEVER_OPTIONS = ("k1", "b", "stemmer", "stopwords", "model", "ties")
 
 
 def columns_options(command: Any) -> Any:
     """How a file of answers calls its columns."""
-    for name, usual in (
+    for name, default in (
         ("prompt-id", "prompt_id or id, else the prompt itself"),
         ("prompt", "prompt"),
         ("answer", "answers (lists, a row per prompt) or answer (a row per answer)"),
     ):
-        command = click.option(f"--{name}-column", default="", help=f"Default: {usual}.")(command)
+        command = click.option(f"--{name}-column", default="", help=f"Default: {default}.")(command)
     return command
 
 
@@ -208,7 +214,7 @@ def pairs(
     prompt_column: str,
     answer_column: str,
     reward_column: str,
-    **given: Any,
+    **rules: Any,
 ) -> None:
     """Cut preference pairs from answers with rewards.
 
@@ -231,13 +237,25 @@ def pairs(
     from schemas.settings import read_settings
     from storage.plain_files.pools import ColumnNames
 
-    said = click.get_current_context().get_parameter_source
-    chosen = {name: value for name, value in given.items() if said(name) == ParameterSource.COMMANDLINE}
+    source_of = click.get_current_context().get_parameter_source
+    chosen = {name: value for name, value in rules.items() if source_of(name) == ParameterSource.COMMANDLINE}
     if "thresholds" in chosen:
         chosen["thresholds"] = str(chosen["thresholds"])
     settings = read_settings(CutSettings, None, chosen)
     names = ColumnNames(prompt_id_column, prompt_column, answer_column, reward_column)
     pair_file(source, out, settings, names, leave_out, length_control, save_thresholds, explain, as_object)
+
+
+SCORER_OPTIONS = (
+    "name",
+    "evaluations",
+    "opponents",
+    "form",
+    "backend",
+    "revision",
+    "trust_remote_code",
+    "api_key_env",
+)
 
 
 @click.command()
@@ -277,16 +295,7 @@ def score(
     prompt_id_column: str,
     prompt_column: str,
     answer_column: str,
-    engine: str | None,
-    out: Path,
-    concurrency: int,
-    embedder: str,
-    seed: int,
-    store: str,
-    workers: int,
-    ray_address: str | None,
-    retry_lost: bool,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Score every answer of a plain file.
 
@@ -295,19 +304,24 @@ def score(
     it is the reward, too. Several scores live side by side: score OUT again, and choose with
     `pairs --reward-column NAME`. Run again after an interruption, it continues.
     """
-    from flows.commands.score import score_file
+    from flows.commands.score import ScoreSettings, score_file
     from schemas.settings import read_settings
     from storage.plain_files.pools import ColumnNames
     from tasks.scorers.scoring import ScorerSettings
 
-    settings = {name: value for name, value in given.items() if value not in (None, False)}
+    own = {name: value for name in SCORER_OPTIONS if (value := options.pop(name)) not in (None, False)}
     if weight:
-        settings["weights"] = dict(split_set(one, "--weight", "helpfulness=0.65") for one in weight)
+        own["weights"] = dict(split_set(text, "--weight", "helpfulness=0.65") for text in weight)
     if rubric:
-        settings["rubric"] = read_yaml(rubric) or {}
-    found = read_settings(ScorerSettings, None, {"spec": scorer, **settings})
-    names = ColumnNames(prompt_id_column, prompt_column, answer_column)
-    score_file(source, out, found, engine, concurrency, embedder, names, store, seed, workers, ray_address, retry_lost)
+        own["rubric"] = read_yaml(rubric) or {}
+    score_file(
+        ScoreSettings(
+            source=source,
+            scorer=read_settings(ScorerSettings, None, {"spec": scorer, **own}),
+            columns=ColumnNames(prompt_id_column, prompt_column, answer_column),
+            **options,
+        )
+    )
 
 
 def read_yaml(path: Path) -> Any:
@@ -320,13 +334,13 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def split_set(given: str, option: str = "--set", example: str = "answers.count=8") -> tuple[str, Any]:
+def split_set(text: str, option: str = "--set", example: str = "answers.count=8") -> tuple[str, Any]:
     """KEY=VALUE; the value is YAML, or plain text where it is none."""
     import yaml
 
-    name, equals, value = given.partition("=")
+    name, equals, value = text.partition("=")
     if not equals or not name:
-        raise InputError(f"{option} {given!r} is not KEY=VALUE; expected for instance {option} {example}")
+        raise InputError(f"{option} {text!r} is not KEY=VALUE; expected for instance {option} {example}")
     if not value:
         return name, ""
     try:

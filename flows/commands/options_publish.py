@@ -12,8 +12,8 @@ from schemas.formats import FORMATS
 UNITS = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
 
-def size(text: str) -> int:
-    """Bytes of 256MB and the like; raises InputError."""
+def size_in_bytes(text: str) -> int:
+    """The bytes of 256MB and the like; raises InputError."""
     number, unit = text.strip().upper()[:-2], text.strip().upper()[-2:]
     if unit not in UNITS or not number.strip().isdigit() or not int(number):
         raise InputError(f"{text!r} is no size; expected for instance 256MB")
@@ -45,7 +45,7 @@ def size(text: str) -> int:
 @click.option("--tag", default="", help="Hub: the tag of this version; default: the run's id.")
 @click.option("--force", is_flag=True, help="Write over a dataset or folder that this flow did not make.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written or sent, and send nothing.")
-def export(shard_size: str, dry_run: bool, **given: Any) -> None:
+def export(shard_size: str, dry_run: bool, **options: Any) -> None:
     """Write a RUN's dataset, with its card, for trainers.
 
     RUN is an id or its beginning, `latest`, or a flow's name (its latest finished run).
@@ -63,15 +63,15 @@ def export(shard_size: str, dry_run: bool, **given: Any) -> None:
     """
     from pydantic import ValidationError
 
-    from flows.commands.export import export as write
+    from flows.commands.export import export as export_run
     from schemas.export_settings import ExportSettings
     from schemas.settings import explain
 
     try:
-        asked = ExportSettings(shard_bytes=size(shard_size), **given)
+        settings = ExportSettings(shard_bytes=size_in_bytes(shard_size), **options)
     except ValidationError as error:
         raise InputError(explain(error)) from error
-    write(asked, dry_run)
+    export_run(settings, dry_run)
 
 
 @click.command()
@@ -84,24 +84,24 @@ def report(run: str, store: str, rows: int, open_it: bool) -> None:
 
     RUN is an id or its beginning, `latest`, or a flow's name.
     """
-    from flows.commands.look import open_store
+    from flows.commands.existing_store import open_store
     from flows.pages.report import write_report
     from storage.runs import find_run
 
-    opened = open_store(Path(store))
-    path = write_report(opened, find_run(opened, run), rows)
+    place = open_store(Path(store))
+    path = write_report(place, find_run(place, run), rows)
     print(path)
     if open_it:
         click.launch(path.as_uri())
 
 
 @click.command()
-@click.argument("one", metavar="RUN_A")
-@click.argument("other", metavar="RUN_B", default="latest")
+@click.argument("run_a", metavar="RUN_A")
+@click.argument("run_b", metavar="RUN_B", default="latest")
 @store_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def diff(one: str, other: str, store: str, as_json: bool) -> None:
+def diff(run_a: str, run_b: str, store: str, as_json: bool) -> None:
     """Show what changed from RUN_A to RUN_B: settings, prompts, models, counts, rewards, lengths, rows."""
     from flows.commands.diff import show_difference
 
-    show_difference(Path(store), one, other, as_json)
+    show_difference(Path(store), run_a, run_b, as_json)

@@ -43,93 +43,100 @@ def pair_file(
     explain: bool = False,
     as_object: bool = False,
 ) -> None:
-    """Cut pairs from `source` into `out`; one line about it, or the whole report, to standard output."""
+    """Cut pairs from `source` into `out`. explain, as_object: print the report, as text or JSON."""
     check_out(out, source, settings.thresholds)
-    if save_thresholds and (
-        settings.rule != "rip" or save_thresholds.resolve() in (out.resolve(), Path(source).resolve())
-    ):
-        raise InputError("--save-thresholds writes what --rule rip fitted, to a file of its own")
-    if save_thresholds and not save_thresholds.resolve().parent.is_dir():
-        raise InputError(f"{save_thresholds} cannot be written; expected a file in a folder that is there")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary folders go
+    if save_thresholds:
+        check_thresholds_file(save_thresholds, source, out, settings)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # temporary folders are deleted
     settings = with_unit_of_limits(settings)
     fixed = fixed_limits(settings)
     count = token_counter(settings)
-    file, beside = PoolFile(source, names), out.resolve().parent
-    known = read_pools(file, learned, beside) if leave_out or length_control else None
+    file, scratch = PoolFile(source, names), out.resolve().parent
+    statistics = read_pools(file, gather_statistics, scratch) if leave_out or length_control else None
 
-    def work(tables: Iterator[pa.Table]) -> tuple[Cutting, int, Thresholds | None]:
-        cutting = Cutting(settings, file.reward, count, known, leave_out, length_control)
+    def cut_pairs(tables: Iterator[pa.Table]) -> tuple[PairCutter, int, Thresholds | None]:
+        cutter = PairCutter(settings, file.reward, count, statistics, leave_out, length_control)
         if settings.rule != "rip":
-            return cutting, written(out, cutting.kept(cutting.pairs(tables)), settings), None
-        with TemporaryDirectory(dir=beside, prefix=".pairs-") as folder:
-            return cutting, *filtered(cutting, tables, Path(folder) / "pairs.arrow", out, fixed, Path(source).name)
+            return cutter, write_pairs(out, cutter.count_kept(cutter.pairs(tables)), settings), None
+        with TemporaryDirectory(dir=scratch, prefix=".pairs-") as folder:
+            spill = Path(folder) / "pairs.arrow"
+            return cutter, *write_within_limits(cutter, tables, spill, out, fixed, Path(source).name)
 
-    cutting, made, limits = read_pools(file, work, beside)
+    cutter, pairs, limits = read_pools(file, cut_pairs, scratch)
     if save_thresholds and limits and not limits.pairs:
         raise InputError(f"{source} gave no pair, so no limits could be fitted; {save_thresholds} was not written")
     if save_thresholds and limits:
         write_json(save_thresholds, limits.model_dump())
-    told = cutting.report.summary(file.faults, made, limits)
-    if known is not None:
-        told |= {"flags": dict(cutting.flagged), "length": known.slope._asdict() if length_control else None}
+    summary = cutter.report.summary(file.faults, pairs, limits)
+    if statistics is not None:
+        summary |= {"flags": dict(cutter.flagged), "length": statistics.slope._asdict() if length_control else None}
     if as_object:
-        print(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode())
     elif explain:
-        print("\n".join(report_lines(told)))
-    tell_short(told, out, () if explain or as_object else explain_mu_2s(told) if settings.rule == "sweet-spot" else ())
+        print("\n".join(report_lines(summary)))
+    brief = settings.rule == "sweet-spot" and not explain and not as_object
+    print_summary(summary, out, explain_mu_2s(summary) if brief else ())
 
 
-class Cutting:
-    """One pass over a file: pairs of its pools, counted in a report. reward: its column; known: for guards."""
+def check_thresholds_file(path: Path, source: str, out: Path, settings: CutSettings) -> None:
+    """Raises InputError where limits cannot be written to this file."""
+    if settings.rule != "rip" or path.resolve() in (out.resolve(), Path(source).resolve()):
+        raise InputError("--save-thresholds writes what --rule rip fitted, to a file of its own")
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"{path} cannot be written; expected a file in a folder that is there")
+
+
+class PairCutter:
+    """One pass over a file: pairs of its pools, counted in a report. reward: its column; statistics: for guards."""
 
     def __init__(
         self,
         settings: CutSettings,
         reward: str,
         count: Callable[[str], int] | None,
-        known: PoolStatistics | None,
+        statistics: PoolStatistics | None,
         leave_out: Sequence[str],
         length_control: bool,
     ) -> None:
         self.settings, self.reward, self.count = settings, reward, count
-        self.known, self.leave_out, self.length_control = known, leave_out, length_control
+        self.statistics, self.leave_out, self.length_control = statistics, leave_out, length_control
         self.report = CutReport(settings)
         self.flagged: Counter[str] = Counter()
 
     def pairs(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        with Reporter("pairs", 0) as tell:
+        """The pairs of some pools, as the rule cuts them."""
+        with Reporter("pairs", 0) as reporter:
             for table in tables:
-                made = cut(*self.guarded(table))
-                self.report.add(made)
-                tell(Progress(rows=self.report.prompts, dropped=self.report.reasons.total()))
-                yield with_length(made.pairs, self.settings, self.count)
+                cut_pools = cut(*self.apply_guards(table))
+                self.report.add(cut_pools)
+                reporter(Progress(rows=self.report.prompts, dropped=self.report.reasons.total()))
+                yield with_length(cut_pools.pairs, self.settings, self.count)
 
-    def guarded(self, table: pa.Table) -> tuple[pa.Table, CutSettings, Any]:
+    def apply_guards(self, table: pa.Table) -> tuple[pa.Table, CutSettings, Any]:
         """Pools with the rewards to cut by, and which answers may take part."""
-        if self.known is None:
+        if self.statistics is None:
             return table, self.settings, None
-        flags = self.known.flags(table) if self.leave_out else {}
+        flags = self.statistics.flags(table) if self.leave_out else {}
         self.flagged.update(count_flags(flags))
         if self.length_control:
-            table = with_rewards(table, self.known.adjust_rewards(table))
+            table = with_rewards(table, self.statistics.adjust_rewards(table))
         usable = ~np.logical_or.reduce([flags[flag] for flag in self.leave_out]) if self.leave_out else None
         return table, self.settings, usable
 
-    def kept(self, parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """The same pairs, noted as staying."""
+    def count_kept(self, parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """The same pairs; the report counts them as kept."""
         for pairs in parts:
             self.report.keep(pairs)
             yield pairs
 
 
-def learned(tables: Iterator[pa.Table]) -> PoolStatistics:
-    """What can only be known of all pools together."""
+def gather_statistics(tables: Iterator[pa.Table]) -> PoolStatistics:
+    """What guards must know of all pools together."""
     facts = PoolFacts()
-    with Reporter("looking", 0) as tell:
+    with Reporter("looking", 0) as reporter:
         for table in tables:
             facts.add(table)
-            tell(Progress(rows=facts.prompts))
+            reporter(Progress(rows=facts.prompts))
     return facts.statistics()
 
 
@@ -140,8 +147,8 @@ def with_length(pairs: pa.Table, settings: CutSettings, count: Callable[[str], i
     return pairs.append_column("rejected_length", pa.array(lengths_of(pairs["rejected"], count)))
 
 
-def written(out: Path, parts: Iterator[pa.Table], settings: CutSettings) -> int:
-    """Write pairs; a file without any has the columns all the same."""
+def write_pairs(out: Path, parts: Iterator[pa.Table], settings: CutSettings) -> int:
+    """Write pairs: how many. A file without pairs has their columns."""
     parts = map(as_conversations, parts)
     first = next(parts, None)
     if first is None:
@@ -169,50 +176,56 @@ def no_pairs(settings: CutSettings) -> pa.Table:
     return with_length(cut(none, settings).pairs, settings, None)
 
 
-def filtered(
-    cutting: Cutting, tables: Iterator[pa.Table], spill: Path, out: Path, fixed: Thresholds, source: str
+def write_within_limits(
+    cutter: PairCutter, tables: Iterator[pa.Table], spill: Path, out: Path, fixed: Thresholds, source: str
 ) -> tuple[int, Thresholds]:
-    """RIP's way: all pairs to a file, limits from their metrics, then those within them to `out`."""
-    settings, parts = cutting.settings, cutting.pairs(tables)
+    """RIP: all pairs to the file `spill`, limits from their metrics, then the pairs within them to `out`. fixed: limits
+    that are set already. Returns how many pairs there are in all, and the limits.
+    """
+    settings, parts = cutter.settings, cutter.pairs(tables)
     first = next(parts, None)
     first = no_pairs(settings) if first is None else first
-    seen: list[tuple[Any, ...]] = []
+    metrics_by_part: list[tuple[Any, ...]] = []
     with pa.ipc.new_file(spill, first.schema) as writer:
         for pairs in chain([first], prefetch(parts)):
-            seen.append(tuple(pairs[name].to_numpy() for name in ("rejected_reward", "rejected_length", "margin")))
+            columns = (pairs[name] for name in ("rejected_reward", "rejected_length", "margin"))
+            metrics_by_part.append(tuple(column.to_numpy() for column in columns))
             writer.write_table(pairs)
-    metrics = dict(zip(LIMITS, map(np.concatenate, zip(*seen, strict=True)), strict=True))
+    metrics = dict(zip(LIMITS, map(np.concatenate, zip(*metrics_by_part, strict=True)), strict=True))
     limits = fixed
     if not settings.preset and not settings.thresholds:
-        update = {"fitted_on": source, "reward": cutting.reward}
+        update = {"fitted_on": source, "reward": cutter.reward}
         limits = fit(metrics, quantiles_of(settings), fixed).model_copy(update=update)
-    elif fixed.reward and fixed.reward != cutting.reward:
-        print(f"these limits are of the reward {fixed.reward!r}; these rewards are {cutting.reward!r}", file=sys.stderr)
-    cutting.report.leaves_out = {name: int((~good).sum()) for name, good in limits_met(metrics, limits).items()}
+    elif fixed.reward and fixed.reward != cutter.reward:
+        print(f"these limits are of the reward {fixed.reward!r}; these rewards are {cutter.reward!r}", file=sys.stderr)
+    cutter.report.leaves_out = {name: int((~good).sum()) for name, good in limits_met(metrics, limits).items()}
     good = keeps(metrics, limits)
 
-    def staying() -> Iterator[pa.Table]:
+    def pairs_within() -> Iterator[pa.Table]:
         start, file = 0, pa.ipc.open_file(pa.memory_map(str(spill)))
         for batch in map(file.get_batch, range(file.num_record_batches)):
             yield pa.table(batch).filter(pa.array(good[start : start + batch.num_rows]))
             start += batch.num_rows
 
-    written(out, cutting.kept(staying()), settings)
+    write_pairs(out, cutter.count_kept(pairs_within()), settings)
     return len(good), limits
 
 
-def tell_short(told: dict[str, Any], out: Path, notes: Any) -> None:
+def print_summary(summary: dict[str, Any], out: Path, notes: Any) -> None:
     """What was read, dropped and kept, in a line or two."""
-    if told["content_filter"]:
-        print(describe_broken_off(told), file=sys.stderr)
-    for what, counts in (("rows could not be read", told["unreadable"]), ("prompts have no pair", told["dropped"])):
+    if summary["content_filter"]:
+        print(describe_broken_off(summary), file=sys.stderr)
+    for what, counts in (
+        ("rows could not be read", summary["unreadable"]),
+        ("prompts have no pair", summary["dropped"]),
+    ):
         if counts:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
             print(f"{sum(counts.values()):,} {what}: {reasons}", file=sys.stderr)
     for note in notes:
         print(note, file=sys.stderr)
-    if not told["kept"] and told["leaves_out"]:
-        alone = ", ".join(f"{name} leaves out {count:,}" for name, count in told["leaves_out"].items())
-        print(f"nothing was kept: {alone} of {told['pairs']:,} pairs", file=sys.stderr)
-    share = f" of {told['pairs']:,} ({told['kept_share']:.1%})" if told["kept"] != told["pairs"] else ""
-    print(f"{told['kept']:,} pairs{share} from {told['prompts']:,} prompts -> {out}", file=sys.stderr)
+    if not summary["kept"] and summary["leaves_out"]:
+        alone = ", ".join(f"{name} leaves out {count:,}" for name, count in summary["leaves_out"].items())
+        print(f"nothing was kept: {alone} of {summary['pairs']:,} pairs", file=sys.stderr)
+    share = f" of {summary['pairs']:,} ({summary['kept_share']:.1%})" if summary["kept"] != summary["pairs"] else ""
+    print(f"{summary['kept']:,} pairs{share} from {summary['prompts']:,} prompts -> {out}", file=sys.stderr)

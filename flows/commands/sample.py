@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,54 +25,75 @@ from tasks.running.stages import ingest, noted_rows, run_stage
 ANSWERS_PER_PART, MOST_ROWS, FEWEST_ROWS = 4096, 256, 8
 
 
-def sample_file(
-    source: str,
-    engine: str,
-    count: int,
-    concurrency: int,
-    store: str,
-    out: Path,
-    temperature: float,
-    top_p: float,
-    max_tokens: int,
-    seed: int,
-    limit: int | None,
-    prompt_column: str,
-    id_column: str,
-    system_column: str,
-    workers: int,
-    ray_address: str | None,
-    retry_lost: bool,
-) -> None:
+@dataclass(frozen=True)
+class SampleSettings:
+    """The options of `synthmill sample`, as the command line has them. engine: KIND:MODEL; count: answers per prompt;
+    limit: the first rows only.
+    """
+
+    source: str
+    engine: str
+    count: int
+    concurrency: int
+    store: str
+    out: Path
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int
+    limit: int | None
+    prompt_column: str
+    id_column: str
+    system_column: str
+    workers: int
+    ray_address: str | None
+    retry_lost: bool
+
+    def engine_settings(self) -> EngineSettings:
+        """Raises InputError."""
+        return read_settings(EngineSettings, None, {"spec": self.engine, "concurrency": self.concurrency})
+
+    def source_settings(self) -> SourceSettings:
+        return SourceSettings(
+            path=self.source,
+            prompt_column=self.prompt_column,
+            id_column=self.id_column,
+            system_column=self.system_column,
+            limit=self.limit,
+        )
+
+    def sampling(self) -> Sampling:
+        """Raises InputError."""
+        names = ("temperature", "top_p", "max_tokens", "seed")
+        return read_settings(Sampling, None, {name: getattr(self, name) for name in names})
+
+
+def sample_file(settings: SampleSettings) -> None:
     """Answer every prompt of a file `count` times and write one row per answer to `out`."""
-    check_out(out, source)
-    place = Store(Path(store).expanduser().resolve(), retry_lost)
-    settings = read_settings(EngineSettings, None, {"spec": engine, "concurrency": concurrency})
-    reading = SourceSettings(
-        path=source, prompt_column=prompt_column, id_column=id_column, system_column=system_column, limit=limit
-    )
-    drawn = read_settings(
-        Sampling, None, {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
-    )
-    stage = Answers(sampling=drawn, count=count)
-    place.prepare()
-    settings = resolve(settings, place)
-    roles = {"student": settings}
+    check_out(settings.out, settings.source)
+    store = Store(Path(settings.store).expanduser().resolve(), settings.retry_lost)
+    engine = settings.engine_settings()
+    source = settings.source_settings()
+    stage = Answers(sampling=settings.sampling(), count=settings.count)
+    store.prepare()
+    engine = resolve(engine, store)
+    roles = {"student": engine}
     Planned(stage, roles, "")  # names the engine: fails before the file is read
-    record = new_run("sample", {"source": source, "engine": settings.spec, "answers": stage.model_dump(mode="json")})
+    identity = {"source": settings.source, "engine": engine.spec, "answers": stage.model_dump(mode="json")}
+    record = new_run("sample", identity)
     started = time.monotonic()
-    rows_per_part = max(FEWEST_ROWS, min(MOST_ROWS, ANSWERS_PER_PART // count))
-    with session(place, record, workers, ray_address) as (pool, stages):
-        instructions = ingest(place, reading, rows_per_part, record.id)
-        planned = Planned(stage, roles, instructions.key)
-        if not planned.sealed(place, instructions):
-            check_engine(settings)
-        with Reporter("answers", instructions.rows) as report:
-            manifest = run_stage(place, planned, instructions, pool, record.id, report)
+    rows_per_part = max(FEWEST_ROWS, min(MOST_ROWS, ANSWERS_PER_PART // settings.count))
+    with session(store, record, settings.workers, settings.ray_address) as (pool, stages):
+        instructions = ingest(store, source, rows_per_part, record.id)
+        step = Planned(stage, roles, instructions.key)
+        if not step.sealed(store, instructions):
+            check_engine(engine)
+        with Reporter("answers", instructions.rows) as reporter:
+            pools = run_stage(store, step, instructions, pool, record.id, reporter)
         stages.append(StageRun.of(instructions, {}, 0.0))
-        stages.append(StageRun.of(manifest, report.latest.spent, time.monotonic() - started))
-    answers = write_answers(place, manifest, out)
-    tell(place, instructions, manifest, stages[-1], answers, out)
+        stages.append(StageRun.of(pools, reporter.latest.spent, time.monotonic() - started))
+    answers = write_answers(store, pools, settings.out)
+    print_summary(store, instructions, pools, stages[-1], answers, settings.out)
 
 
 ANSWER_COLUMNS = ("id", "answer_index", "prompt", "system", "answer", "finish_reason", "completion_tokens")
@@ -96,7 +118,7 @@ def answer_rows(table: Any) -> list[dict[str, Any]]:
 
 
 def write_answers(store: Store, pools: Manifest, out: Path) -> int:
-    """Write every answer, in the order of the input, part by part; returns how many."""
+    """Write every answer, in the order of the input, part by part: how many."""
     return write_rows(out, answer_columns(), (answer_rows(read_part(store, seal)) for seal in pools.parts))
 
 
@@ -106,20 +128,22 @@ def answer_columns() -> Any:
     return pa.schema([(name, pa.int64() if name in WHOLE_NUMBERS else pa.string()) for name in ANSWER_COLUMNS])
 
 
-def tell(store: Store, instructions: Manifest, pools: Manifest, stage: StageRun, answers: int, out: Path) -> None:
-    """Some lines on what was done; raises EngineError when every row failed."""
+def print_summary(
+    store: Store, instructions: Manifest, pools: Manifest, stage: StageRun, answers: int, out: Path
+) -> None:
+    """What was dropped, spent and written, in a few lines; raises EngineError when every row failed."""
     if noted := noted_rows(store, instructions):
         print(f"{noted} rows have other turns or messages: the first user turn was used", file=sys.stderr)
     for manifest, what in ((instructions, "read"), (pools, "answered")):
         if manifest.dropped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
             first = next(row for seal in manifest.parts for row in read_dropped(store, seal))
-            words = f"; the first: {first.detail}" if first.detail else ""
-            print(f"{sum(manifest.dropped.values())} rows could not be {what}: {reasons}{words}", file=sys.stderr)
+            example = f"; the first: {first.detail}" if first.detail else ""
+            print(f"{sum(manifest.dropped.values())} rows could not be {what}: {reasons}{example}", file=sys.stderr)
     sent, reused, tokens = (stage.total(what) for what in ("sent", "reused", "completion_tokens"))
     spent = f"{sent:,} calls sent, {tokens:,} tokens, {reused:,} answers reused, {stage.seconds:.1f} s"
-    how = spent if sent or reused else "0 calls sent: all made before"
-    print(f"{answers:,} answers to {pools.rows:,} prompts -> {out} ({how})", file=sys.stderr)
+    effort = spent if sent or reused else "0 calls sent: all made before"
+    print(f"{answers:,} answers to {pools.rows:,} prompts -> {out} ({effort})", file=sys.stderr)
     ends = endings_in(store, pools)
     for count, what in (
         (ends["length"], "cut at max_tokens"),

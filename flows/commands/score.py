@@ -5,6 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,63 +36,84 @@ RESERVED = ("id", "prompt_id", "prompt", "answer", "answers", "system", "referen
 ROWS_AT_ONCE = 4096
 
 
-def score_file(
-    source: str,
-    out: Path,
-    settings: ScorerSettings,
-    engine: str | None,
-    concurrency: int,
-    embedder: str,
-    names: ColumnNames,
-    store: str,
-    seed: int,
-    workers: int,
-    ray_address: str | None,
-    retry_lost: bool,
-) -> None:
+@dataclass(frozen=True)
+class ScoreSettings:
+    """The options of `synthmill score`. engine: KIND:MODEL, for scorers that ask a model; seed: of what it draws."""
+
+    source: str
+    out: Path
+    scorer: ScorerSettings
+    columns: ColumnNames
+    engine: str | None
+    concurrency: int
+    embedder: str
+    seed: int
+    store: str
+    workers: int
+    ray_address: str | None
+    retry_lost: bool
+
+
+def score_file(settings: ScoreSettings) -> None:
     """Score every answer of `source`; `out` has its rows, in its order, with one column more."""
+    source, out, label = settings.source, settings.out, settings.scorer.label
     check_out(out, source)
-    place = Store(Path(store).expanduser().resolve(), retry_lost)
-    columns = [name for name in settings.reads if name != REWARD]
-    file = PoolFile(source, names, rewards=False, reference=True, extra=columns)
-    if settings.label in RESERVED:
-        raise InputError(f"no score may be called {settings.label}; give it another --name")
-    if settings.label in file.columns:
-        raise InputError(f"{source} has a column {settings.label!r} already; give the score another --name")
-    stage = settings.stage(ScoringContext(embedder, seed))
-    roles = {}
-    if settings.roles:
-        if not engine:
-            raise InputError(f"the scorer {settings.kind} asks a model; name it with --engine")
-        asked = read_settings(EngineSettings, None, {"spec": engine, "concurrency": concurrency})
-        place.prepare()
-        roles = dict.fromkeys(settings.roles, resolve(asked, place))
-    elif engine:
-        raise InputError(f"the scorer {settings.kind} asks no model, so --engine has no effect; leave it out")
-    Planned(stage, roles, "")  # names the engine: fails before the file is read
-    place.prepare()
-    record = new_run("score", {"source": source, "scorer": settings.model_dump(mode="json"), "engine": engine})
+    store = Store(Path(settings.store).expanduser().resolve(), settings.retry_lost)
+    file = open_file(settings)
+    step = scoring_step(settings, store)
+    scorer = settings.scorer.model_dump(mode="json")
+    record = new_run("score", {"source": source, "scorer": scorer, "engine": settings.engine})
     started = time.monotonic()
-    with session(place, record, workers, ray_address) as (pool, stages):
-        pools = ingest_pools(place, file, POOLS_PER_PART, record.id)
-        planned = Planned(stage, roles, pools.key)
-        if roles and not planned.sealed(place, pools):
-            check_engine(roles[settings.roles[0]])
-        with Reporter(settings.label, pools.rows) as report:
-            manifest = run_stage(place, planned, pools, pool, record.id, report)
-        stages.append(StageRun.of(manifest, report.latest.spent, time.monotonic() - started))
-        note = note_unread(place, manifest)
-    scores = dict(scores_in(place, manifest, settings.label))
+    with session(store, record, settings.workers, settings.ray_address) as (workers, stages):
+        pools = ingest_pools(store, file, POOLS_PER_PART, record.id)
+        step = Planned(step.stage, step.roles, pools.key)
+        if step.roles and not step.sealed(store, pools):
+            check_engine(step.roles[settings.scorer.roles[0]])
+        with Reporter(label, pools.rows) as reporter:
+            scored_pools = run_stage(store, step, pools, workers, record.id, reporter)
+        stages.append(StageRun.of(scored_pools, reporter.latest.spent, time.monotonic() - started))
+        note = note_unread(store, scored_pools)
+    scores = dict(scores_in(store, scored_pools, label))
     if scores and all(np.isnan(values).all() for values in scores.values()):
-        raise SynthmillError(f"{settings.label} gave no answer of {source} a score, so {out} was not written")
-    written, scored = write_scored(file, out, settings.label, scores)
-    for done, what in ((pools, "read"), (manifest, "scored")):
-        if done.dropped:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in done.dropped.items())
-            print(f"{sum(done.dropped.values()):,} pools or rows could not be {what}: {reasons}", file=sys.stderr)
+        raise SynthmillError(f"{label} gave no answer of {source} a score, so {out} was not written")
+    row_count, answer_count = write_scores(file, out, label, scores)
+    for manifest, what in ((pools, "read"), (scored_pools, "scored")):
+        if manifest.dropped:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
+            print(f"{sum(manifest.dropped.values()):,} pools or rows could not be {what}: {reasons}", file=sys.stderr)
     if note:
         print(note, file=sys.stderr)
-    print(f"{scored:,} answers scored, {written:,} rows -> {out}", file=sys.stderr)
+    print(f"{answer_count:,} answers scored, {row_count:,} rows -> {out}", file=sys.stderr)
+
+
+def open_file(settings: ScoreSettings) -> PoolFile:
+    """The file of answers. Raises InputError where it cannot have a score of this name."""
+    label, reads = settings.scorer.label, [name for name in settings.scorer.reads if name != REWARD]
+    file = PoolFile(settings.source, settings.columns, rewards=False, reference=True, extra=reads)
+    if label in RESERVED:
+        raise InputError(f"no score may be called {label}; give it another --name")
+    if label in file.columns:
+        raise InputError(f"{settings.source} has a column {label!r} already; give the score another --name")
+    return file
+
+
+def scoring_step(settings: ScoreSettings, store: Store) -> Planned:
+    """The scorer's stage and engines, without a source yet. Raises InputError before anything is read."""
+    scorer = settings.scorer
+    stage = scorer.stage(ScoringContext(settings.embedder, settings.seed))
+    roles = {}
+    if scorer.roles:
+        if not settings.engine:
+            raise InputError(f"the scorer {scorer.kind} asks a model; name it with --engine")
+        options = {"spec": settings.engine, "concurrency": settings.concurrency}
+        engine = read_settings(EngineSettings, None, options)
+        store.prepare()
+        roles = dict.fromkeys(scorer.roles, resolve(engine, store))
+    elif settings.engine:
+        raise InputError(f"the scorer {scorer.kind} asks no model, so --engine has no effect; leave it out")
+    step = Planned(stage, roles, "")  # names the engine
+    store.prepare()
+    return step
 
 
 def scores_in(store: Store, manifest: Manifest, label: str) -> Iterator[tuple[str, Any]]:
@@ -99,36 +121,36 @@ def scores_in(store: Store, manifest: Manifest, label: str) -> Iterator[tuple[st
     for seal in manifest.parts:
         if seal.rows:
             for row in pl.DataFrame(read_part(store, seal, ("id", "scores"))).iter_rows(named=True):
-                values = next(one["values"] for one in reversed(row["scores"]) if one["scorer"] == label)
+                values = next(score["values"] for score in reversed(row["scores"]) if score["scorer"] == label)
                 yield row["id"], np.array(values, float)
 
 
-def write_scored(file: PoolFile, out: Path, label: str, scores: dict[str, Any]) -> tuple[int, int]:
-    """The file's rows with the score: (rows, answers that have one). Where a file has no rewards, the score is the
-    reward, too, so that `synthmill pairs` reads what this wrote. Rows that cannot be read as objects are left out.
+def write_scores(file: PoolFile, out: Path, label: str, scores: dict[str, Any]) -> tuple[int, int]:
+    """Write the file's rows with the score: (rows, answers that have one). Where the file has no rewards, the score is
+    the reward, too, so that `synthmill pairs` can read `out`. Leaves out lines that are no objects.
     """
     reward = "rewards" if file.wide else REWARD
     added = dict.fromkeys([label] if file.reward else [label, reward])
     next_of: Counter[str] = Counter()
-    scored = 0
+    score_count = 0
 
     def value_of(row: Mapping[str, Any], pool: str | None) -> Any:
-        nonlocal scored
-        mine = scores.get(pool or "")
+        nonlocal score_count
+        numbers = scores.get(pool or "")
         if file.wide:
             answers = row.get(file.answer)
             count = len(answers) if isinstance(answers, list) else 0
             values: list[float | None] = [None] * count
-            if pool is not None and mine is not None and len(mine) == count:
-                values = [plain(one) for one in mine]
-                del scores[pool]  # another row of the same id is none of the pools
-            scored += sum(one is not None for one in values)
+            if pool is not None and numbers is not None and len(numbers) == count:
+                values = list(map(number_or_none, numbers))
+                del scores[pool]  # a later row of this id belongs to no pool
+            score_count += sum(value is not None for value in values)
             return values
-        if pool is None or mine is None:
+        if pool is None or numbers is None:
             return None
         next_of[pool] += 1
-        value = plain(mine[next_of[pool] - 1]) if next_of[pool] <= len(mine) else None
-        scored += value is not None
+        value = number_or_none(numbers[next_of[pool] - 1]) if next_of[pool] <= len(numbers) else None
+        score_count += value is not None
         return value
 
     def parts() -> Iterator[list[dict[str, Any]]]:
@@ -142,8 +164,8 @@ def write_scored(file: PoolFile, out: Path, label: str, scores: dict[str, Any]) 
         yield rows
 
     number = pa.list_(pa.float64()) if file.wide else pa.float64()
-    return write_grown(out, file.path, file.schema, {name: number for name in added}, parts()), scored
+    return write_grown(out, file.path, file.schema, {name: number for name in added}, parts()), score_count
 
 
-def plain(value: float) -> float | None:
+def number_or_none(value: float) -> float | None:
     return None if math.isnan(value) else float(value)

@@ -78,23 +78,23 @@ def serve(port: int) -> None:
 
 
 def write_deployments(home: Path) -> Path:
-    """A file of all deployments: those of prefect.yaml, and one of every method, to be run by hand."""
+    """Write a file of all deployments: those of prefect.yaml, and one of every method, without a schedule."""
     project = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))
-    project["deployments"] += [ad_hoc(known) for known in methods().values() if not known.fault]
+    project["deployments"] += [ad_hoc(method) for method in methods().values() if not method.fault]
     path = home / "deployments.yaml"
     write_text(path, yaml.safe_dump(project, sort_keys=False, allow_unicode=True))
     return path
 
 
-def ad_hoc(known: Method) -> dict[str, Any]:
+def ad_hoc(method: Method) -> dict[str, Any]:
     """A method's deployment without a schedule; its settings are those of its example, where it has one."""
-    example = Path("examples") / f"{known.name}.yaml"
+    example = Path("examples") / f"{method.name}.yaml"
     settings = yaml.safe_load(example.read_text(encoding="utf-8")) if example.is_file() else None
     return {
         "name": "ad-hoc",
-        "description": f"{known.about}; every setting is a parameter.",
-        "entrypoint": f"flows.deployed:{identifier(known.name)}",
-        "tags": [known.name],
+        "description": f"{method.about}; every setting is a parameter.",
+        "entrypoint": f"flows.deployed:{identifier(method.name)}",
+        "tags": [method.name],
         "parameters": {"settings": settings} if settings else {},
         "work_pool": {"name": POOL},
     }

@@ -27,11 +27,13 @@ TEXTS = ("chosen", "messages", "completion", "prompt", "query", "anchor", "conve
 HERE = "THIS FOLDER"
 
 
-def publishable(store: Store, flow: str, dataset: Dataset, made: Made, settings: RunSettings) -> tuple[Dataset, str]:
-    """A run's dataset with its settings beside it, and its card. made: manifests by stage, in their order."""
+def publishable(
+    store: Store, flow: str, dataset: Dataset, manifests: Made, settings: RunSettings
+) -> tuple[Dataset, str]:
+    """A run's dataset with its settings beside it, and its card. manifests: by stage, in their order."""
     beside = config_file(settings.model_dump(mode="json", exclude_defaults=True))
-    whole = replace(dataset, files={**dataset.files, CONFIG: beside})
-    return with_card(store, flow, whole, made, settings.model_dump(mode="json"))
+    published = replace(dataset, files={**dataset.files, CONFIG: beside})
+    return with_card(store, flow, published, manifests, settings.model_dump(mode="json"))
 
 
 def config_file(settings: Mapping[str, Any]) -> bytes:
@@ -41,28 +43,28 @@ def config_file(settings: Mapping[str, Any]) -> bytes:
 
 
 def with_card(
-    store: Store, flow: str, dataset: Dataset, made: Made, settings: Mapping[str, Any], **more: Any
+    store: Store, flow: str, dataset: Dataset, manifests: Made, settings: Mapping[str, Any], **card_options: Any
 ) -> tuple[Dataset, str]:
     """A dataset with its facts, and its card. settings: as the run's record holds them, perhaps another version's;
-    more: place (where it will be loaded from), run, parted (split by prompt), license.
+    card_options: place (where it will be loaded from), run, parted (split by prompt), license.
     """
     sources = list(sources_of(settings))
-    artifacts = {stage: manifest.key for stage, manifest in made.items()}
+    artifacts = {stage: manifest.key for stage, manifest in manifests.items()}
     facts = {
         "flow": flow,
         "sources": [source.name for source in sources],
         "synthmill": version("synthmill"),
         "artifacts": artifacts,
     }
-    whole = replace(dataset, facts=facts)
-    return whole, card(store, flow, whole, made, settings, sources, **more)
+    published = replace(dataset, facts=facts)
+    return published, card(store, flow, published, manifests, settings, sources, **card_options)
 
 
 def card(
     store: Store,
     flow: str,
     dataset: Dataset,
-    made: Made,
+    manifests: Made,
     settings: Mapping[str, Any],
     sources: Sequence[DatasetSource],
     *,
@@ -87,54 +89,54 @@ def card(
         place=place,
         first=(name, next(iter(splits))),
         parted=parted,
-        models=models_of(made),
-        prompts={name: hash for m in made.values() for name, hash in m.identity.get("prompts", {}).items()},
-        funnel=funnel(made),
-        compared=compared(store, made),
+        models=models_of(manifests),
+        prompts={name: hash for m in manifests.values() for name, hash in m.identity.get("prompts", {}).items()},
+        funnel=funnel(manifests),
+        compared=compared(store, manifests),
         sources=sources,
         license=license,
         stated=bool(stated),
-        limits=list(limits(dataset, made, settings)),
+        limits=list(limits(dataset, manifests, settings)),
         version=version("synthmill"),
         seed=settings.get("seed"),
     )
 
 
 def languages(filled: Mapping[str, Mapping[str, RowStream]]) -> list[str]:
-    """The languages of a sample of rows, those that a twentieth of them or more are in."""
-    counted: Counter[str] = Counter()
+    """The languages of a sample of rows: each that at least a twentieth of them is in."""
+    counts: Counter[str] = Counter()
     for splits in filled.values():
         for rows in splits.values():
             column = next((name for name in TEXTS if name in rows.columns), None)
             if column:
                 sample = range(0, rows.height, max(1, rows.height // LANGUAGES_FROM))
-                texts = map(last_said, rows.take(sample, [column])[column].to_list())
-                counted.update(language_of(text) for text in texts if text)
-    counted.pop("", None)
-    return sorted(name for name, count in counted.items() if count >= LANGUAGE_SHARE * counted.total())
+                texts = map(last_text, rows.take(sample, [column])[column].to_list())
+                counts.update(language_of(text) for text in texts if text)
+    counts.pop("", None)
+    return sorted(name for name, count in counts.items() if count >= LANGUAGE_SHARE * counts.total())
 
 
-def last_said(value: Any) -> str:
+def last_text(value: Any) -> str:
     """A text, or the last text of a chat."""
     if isinstance(value, str):
         return value
-    last = value if isinstance(value, dict) else as_message(value[-1]) if value is not None and len(value) else {}
-    return str(last.get("content") or last.get("value") or "")
+    message = value if isinstance(value, dict) else as_message(value[-1]) if value is not None and len(value) else {}
+    return str(message.get("content") or message.get("value") or "")
 
 
-def models_of(made: Made) -> dict[str, list[str]]:
+def models_of(manifests: Made) -> dict[str, list[str]]:
     """role -> the models that played it, as their answers are kept under."""
-    found: dict[str, list[str]] = {}
-    for manifest in made.values():
+    models: dict[str, list[str]] = {}
+    for manifest in manifests.values():
         for role, name in manifest.identity.get("engines", {}).items():
-            if (shown := public_engine(name)) not in found.setdefault(role, []):
-                found[role].append(shown)
-    return found
+            if (model := public_engine(name)) not in models.setdefault(role, []):
+                models[role].append(model)
+    return models
 
 
-def limits(dataset: Dataset, made: Made, settings: Mapping[str, Any]) -> Iterator[str]:
+def limits(dataset: Dataset, manifests: Made, settings: Mapping[str, Any]) -> Iterator[str]:
     """What a user should know before training on it."""
-    if models_of(made):
+    if models_of(manifests):
         yield (
             "The rows were written by models and read by nobody: expect in them what these models get wrong, and their "
             "views."
@@ -147,7 +149,7 @@ def limits(dataset: Dataset, made: Made, settings: Mapping[str, Any]) -> Iterato
         yield f"{cut:,} rows have an answer that was cut at max_tokens (`finish_reason` is `length`)."
     if broken := ends["content_filter"]:
         yield f"{broken:,} rows have an answer that a content filter broke off (`finish_reason` is `content_filter`)."
-    dropped = sum(sum(manifest.dropped.values()) for manifest in made.values())
+    dropped = sum(sum(manifest.dropped.values()) for manifest in manifests.values())
     if dropped:
         yield f"{dropped:,} rows were dropped on the way (the table above): what is left is easier than what came in."
     compared_with = settings.get("decontaminate")
@@ -157,10 +159,10 @@ def limits(dataset: Dataset, made: Made, settings: Mapping[str, Any]) -> Iterato
 
 
 def endings(tables: Mapping[str, Table]) -> Counter[Ending]:
-    """How many rows have an answer that ended so, of those that say it."""
-    counted: Counter[Ending] = Counter()
+    """How many rows have an answer that ended in each way, where rows say it."""
+    counts: Counter[Ending] = Counter()
     streams = [rows for table in tables.values() for rows in table.splits.values() if "finish_reason" in rows.columns]
     for batch in (batch for rows in streams for batch in rows.batches(["finish_reason"])):
         for reason, count in batch["finish_reason"].value_counts().iter_rows():
-            counted[ending_of(reason)] += count
-    return counted
+            counts[ending_of(reason)] += count
+    return counts

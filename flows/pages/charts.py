@@ -23,20 +23,21 @@ def histogram(series: Mapping[str, Any], title: str) -> str:
     """
     arrays = {name: np.asarray(values, np.float64) for name, values in series.items()}
     arrays = {name: values[np.isfinite(values)] for name, values in arrays.items()}
-    everything = np.concatenate([*arrays.values(), np.zeros(0)])
-    if not len(everything):
+    numbers = np.concatenate([*arrays.values(), np.zeros(0)])
+    if not len(numbers):
         return ""
-    edges = bin_edges(everything)
+    edges = bin_edges(numbers)
+    labels = [format_number(edge) for edge in edges]
     counts = {name: np.histogram(values, edges)[0] for name, values in arrays.items()}
-    highest = max(1, *(int(some.max()) for some in counts.values()))
+    highest = max(1, *(int(heights.max()) for heights in counts.values()))
     across = (WIDTH - LEFT) / (len(edges) - 1)
     up = (HEIGHT - BOTTOM - TOP) / highest
     bars = [
         f'<rect class="{colour(name)}" x="{LEFT + n * across + 0.5:.1f}" y="{HEIGHT - BOTTOM - count * up:.1f}" '
         f'width="{max(1.0, across - 1):.1f}" height="{count * up:.1f}">'
-        f"<title>{escape(name)}: {count:,} from {figure(edges[n])} to {figure(edges[n + 1])}</title></rect>"
-        for name, some in counts.items()
-        for n, count in enumerate(some.tolist())
+        f"<title>{escape(name)}: {count:,} from {labels[n]} to {labels[n + 1]}</title></rect>"
+        for name, heights in counts.items()
+        for n, count in enumerate(heights.tolist())
         if count
     ]
     return (
@@ -48,11 +49,11 @@ def histogram(series: Mapping[str, Any], title: str) -> str:
 def bin_edges(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """At most BINS even bins; of whole numbers each holds as many, and its edges lie between them."""
     low, high = float(values.min()), float(values.max())
-    whole = bool((values == np.round(values)).all())
+    are_whole = bool((values == np.round(values)).all())
     if high <= low:
         return np.array([low - 0.5, low + 0.5])
-    bins = min(BINS, int(high - low) + 1) if whole else BINS
-    if whole:
+    bins = min(BINS, int(high - low) + 1) if are_whole else BINS
+    if are_whole:
         width = -(-int(high - low + 1) // bins)
         return np.arange(low, high + width + 1, width, dtype=np.float64) - 0.5
     return np.linspace(low, high, bins + 1)
@@ -63,7 +64,7 @@ def axes(edges: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]], 
     base = HEIGHT - BOTTOM
     marks = [
         f'<text x="{LEFT + (WIDTH - LEFT) * n / 4:.0f}" y="{HEIGHT - 6}" text-anchor="{anchor}">'
-        f"{figure(float(edges[0]) + (float(edges[-1]) - float(edges[0])) * n / 4)}</text>"
+        f"{format_number(float(edges[0]) + (float(edges[-1]) - float(edges[0])) * n / 4)}</text>"
         for n, anchor in enumerate(("start", "middle", "middle", "middle", "end"))
     ]
     return (
@@ -72,9 +73,9 @@ def axes(edges: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]], 
     )
 
 
-def figure(number: float) -> str:
-    """Three digits that count."""
+def format_number(number: float) -> str:
+    """A number to three significant digits."""
     if abs(number) < 1e-9 or abs(number) >= 100:
         return f"{number:,.0f}"
-    said = f"{number:.{max(0, 2 - floor(log10(abs(number))))}f}"
-    return said.rstrip("0").rstrip(".") if "." in said else said
+    text = f"{number:.{max(0, 2 - floor(log10(abs(number))))}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

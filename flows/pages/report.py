@@ -33,7 +33,7 @@ DUPLICATE = re.compile(r"of (.*) \((\w+), ([\d.]+)\)")
 
 
 def write_report(store: Store, run: RunRecord, rows: int = ROWS) -> Path:
-    """Draw a run's page beside its dataset, or, where it has none, beside its record; returns where."""
+    """Draw a run's page beside its dataset, or, where it has none, beside its record: the page's path."""
     folder = store.root / "datasets" / Path(run.dataset).name if run.dataset else None
     dataset = None
     if folder and is_finished(folder):
@@ -46,7 +46,7 @@ def write_report(store: Store, run: RunRecord, rows: int = ROWS) -> Path:
 
 def report_page(store: Store, run: RunRecord, dataset: Dataset | None, rows: int = ROWS) -> str:
     """The page. What rows say is escaped; nothing may load or run in it but the script that is named by its hash."""
-    made = manifests_of(store, run)
+    manifests = manifests_of(store, run)
     script = (FOLDER / "report.js").read_text()
     digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     stages = [stage_of(run, number) for number in range(len(run.stages))]
@@ -55,21 +55,21 @@ def report_page(store: Store, run: RunRecord, dataset: Dataset | None, rows: int
         run=run,
         title=dataset.title if dataset else run.flow,
         intro=dataset.intro if dataset else "",
-        counters=counters(run, made, dataset),
+        counters=counters(run, manifests, dataset),
         tables=[(name, split, rows.height) for name, t in dataset.tables.items() for split, rows in t.splits.items()]
         if dataset
         else [],
-        funnel=drawn_funnel(made),
-        rewards=list(reward_charts(store, made, dataset)),
+        funnel=funnel_with_bars(manifests),
+        rewards=list(reward_charts(store, manifests, dataset)),
         lengths=list(length_charts(dataset)) if dataset else [],
         notes=dataset.notes if dataset else (),
         figures=figures_of(dataset) if dataset else (),
         pictures=pictures_of(dataset) if dataset else {},
-        compared=compared(store, made),
-        duplicates=list(duplicates(store, made)),
+        compared=compared(store, manifests),
+        duplicates=list(duplicates(store, manifests)),
         stages=stages,
         slowest=max((stage["seconds"] for stage in stages), default=0.0),
-        spent=spent_table(made),
+        spent=spent_table(manifests),
         samples=[] if dataset is None else samples(dataset, rows),
         style=Markup((FOLDER / "report.css").read_text()),
         script=Markup(script),
@@ -77,56 +77,56 @@ def report_page(store: Store, run: RunRecord, dataset: Dataset | None, rows: int
     )
 
 
-def counters(run: RunRecord, made: Made, dataset: Dataset | None) -> list[tuple[str, str]]:
+def counters(run: RunRecord, manifests: Made, dataset: Dataset | None) -> list[tuple[str, str]]:
     """The numbers on top."""
-    spent = [numbers for manifest in made.values() for numbers in manifest.spent.values()]
-    total = {what: sum(one.get(what, 0) for one in spent) for what in ("sent", "prompt_tokens", "completion_tokens")}
-    found = [("rows", dataset.rows if dataset else 0), ("requests", total["sent"])]
-    found += [("tokens in", total["prompt_tokens"]), ("tokens out", total["completion_tokens"])]
-    dropped = sum(sum(manifest.dropped.values()) for manifest in made.values())
+    spent = [numbers for manifest in manifests.values() for numbers in manifest.spent.values()]
+    total = {what: sum(role.get(what, 0) for role in spent) for what in ("sent", "prompt_tokens", "completion_tokens")}
+    numbers = [("rows", dataset.rows if dataset else 0), ("requests", total["sent"])]
+    numbers += [("tokens in", total["prompt_tokens"]), ("tokens out", total["completion_tokens"])]
+    dropped = sum(sum(manifest.dropped.values()) for manifest in manifests.values())
     seconds = sum(stage.seconds for stage in run.stages)
-    return [(f"{number:,}", name) for name, number in [*found, ("dropped", dropped)]] + [
+    return [(f"{number:,}", name) for name, number in [*numbers, ("dropped", dropped)]] + [
         (duration(seconds), "spent in stages")
     ]
 
 
 def duration(seconds: float) -> str:
-    minutes, left = divmod(round(seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s" if minutes else f"{seconds:.1f} s"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def drawn_funnel(made: Made) -> list[dict[str, Any]]:
+def funnel_with_bars(manifests: Made) -> list[dict[str, Any]]:
     """Stages with the lengths of their bars, as percentages of the longest."""
-    rows = funnel(made)
+    rows = funnel(manifests)
     longest = max((max(row["rows_in"], row["rows"]) for row in rows), default=1) or 1
     for row in rows:
         row["width"] = 100 * row["rows"] / longest
-        gone = sum(made[row["stage"]].dropped.values()) - made[row["stage"]].dropped.get("in_training", 0)
+        gone = sum(manifests[row["stage"]].dropped.values()) - manifests[row["stage"]].dropped.get("in_training", 0)
         row["gone"] = 100 * min(gone, longest) / longest
     return rows
 
 
-def reward_charts(store: Store, made: Made, dataset: Dataset | None) -> Iterator[dict[str, Any]]:
+def reward_charts(store: Store, manifests: Made, dataset: Dataset | None) -> Iterator[dict[str, Any]]:
     """Rewards of all answers, with those that were chosen and rejected; then the margins."""
-    everything = all_rewards(store, made)
+    answers = all_rewards(store, manifests)
     for name, table in dataset.tables.items() if dataset else ():
         if not table.height or not set(SIDES) <= set(table.rows.columns):
             continue
         rewards = table.rows.frame(SIDES)
-        series = {"all answers": everything.to_numpy()} if len(everything) else {}
+        series = {"all answers": answers.to_numpy()} if len(answers) else {}
         series |= {side: rewards[f"{side}_reward"].drop_nulls().to_numpy() for side in ("rejected", "chosen")}
         margin = (rewards["chosen_reward"] - rewards["rejected_reward"]).drop_nulls()
         yield chart(name, "rewards", series)
         yield chart(name, "margins", {"chosen - rejected": margin.to_numpy()})
 
 
-def all_rewards(store: Store, made: Made) -> pl.Series:
+def all_rewards(store: Store, manifests: Made) -> pl.Series:
     """The reward of every answer, where a stage wrote them down as one list a pool."""
-    scored = [m for m in made.values() if "list" in m.columns.get("rewards", "") and "retriever" not in m.columns]
-    if not scored:
+    pools = [m for m in manifests.values() if "list" in m.columns.get("rewards", "") and "retriever" not in m.columns]
+    if not pools:
         return pl.Series([], dtype=pl.Float64)
-    batches = stream_of(store, scored[-1]).batches(["rewards"])
+    batches = stream_of(store, pools[-1]).batches(["rewards"])
     return pl.concat([batch["rewards"].explode(empty_as_null=False).drop_nulls() for batch in batches])
 
 
@@ -181,21 +181,21 @@ def figures_of(dataset: Dataset) -> list[Figure]:
     return [figure for figure in dataset.figures if not figure.picture or figure.picture in dataset.files]
 
 
-def duplicates(store: Store, made: Made) -> Iterator[dict[str, Any]]:
+def duplicates(store: Store, manifests: Made) -> Iterator[dict[str, Any]]:
     """Examples of what counts as the same, the least alike of each layer first."""
-    for stage, manifest in made.items():
+    for stage, manifest in manifests.items():
         if "by_layer" not in manifest.notes:
             continue
         links = links_of(store, manifest).sort("similarity", "id")
         if not links.height:
             continue
         chosen = links.filter(pl.int_range(pl.len()).over("layer") < EXAMPLES // 2).head(EXAMPLES)
-        texts = texts_behind(store, manifest, made, {*chosen["id"], *chosen["duplicate_of"]})
+        texts = texts_behind(store, manifest, manifests, {*chosen["id"], *chosen["duplicate_of"]})
         examples = [
-            {"layer": layer, "similarity": similarity, "one": texts.get(row, row), "other": texts.get(other, other)}
-            for row, other, layer, similarity in chosen.iter_rows()
+            {"layer": layer, "similarity": similarity, "text": texts.get(row, row), "kept": texts.get(kept, kept)}
+            for row, kept, layer, similarity in chosen.iter_rows()
         ]
-        yield {"stage": stage, "layers": manifest.notes["by_layer"], "examples": examples}
+        yield {"name": stage, "layers": manifest.notes["by_layer"], "examples": examples}
 
 
 def links_of(store: Store, manifest: Manifest) -> pl.DataFrame:
@@ -208,10 +208,10 @@ def links_of(store: Store, manifest: Manifest) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=LINK, orient="row")
 
 
-def texts_behind(store: Store, manifest: Manifest, made: Made, ids: set[str]) -> dict[str, str]:
-    """The texts of some rows that a stage compared."""
+def texts_behind(store: Store, manifest: Manifest, manifests: Made, ids: set[str]) -> dict[str, str]:
+    """The texts that a stage compared, of the rows with these ids."""
     columns = manifest.identity.get("settings", {}).get("columns") or ["prompt"]
-    source = next((m for m in made.values() if m.key in manifest.sources and set(columns) <= set(m.columns)), None)
+    source = next((m for m in manifests.values() if m.key in manifest.sources and set(columns) <= set(m.columns)), None)
     if source is None:
         return {}
     rows = stream_of(store, source).filter(pl.col("id").is_in(sorted(ids))).frame(["id", *columns])
@@ -220,7 +220,7 @@ def texts_behind(store: Store, manifest: Manifest, made: Made, ids: set[str]) ->
 
 def as_text(value: Any) -> str:
     if isinstance(value, list):
-        return "\n".join(str(one["content"]) if isinstance(one, dict) else str(one) for one in value)
+        return "\n".join(str(turn["content"]) if isinstance(turn, dict) else str(turn) for turn in value)
     return str(value)
 
 
@@ -231,11 +231,11 @@ def stage_of(run: RunRecord, number: int) -> dict[str, Any]:
     return {"name": stage.step_id, "artifact": stage.artifact, "seconds": stage.seconds, **numbers}
 
 
-def spent_table(made: Made) -> list[dict[str, Any]]:
+def spent_table(manifests: Made) -> list[dict[str, Any]]:
     """What making these artifacts took, whenever that was, by stage and role."""
     return [
         {"stage": stage, "role": role, "engine": engine_of(manifest, role), **numbers}
-        for stage, manifest in made.items()
+        for stage, manifest in manifests.items()
         for role, numbers in manifest.spent.items()
     ]
 

@@ -12,7 +12,7 @@ from storage.published.folder import Dataset, Kind, as_message
 LONGEST = 6_000  # characters of a text; what is longer is cut, and says so
 COMPARED = 1_500  # words of two texts that are compared word by word
 TOKEN = re.compile(r"\s+|\w+|[^\w\s]")
-SHOWN: tuple[Kind, ...] = ("preferences", "conversations", "completions", "triplets", "prompts")
+READABLE: tuple[Kind, ...] = ("preferences", "conversations", "completions", "triplets", "prompts")
 FACTS = (
     "chosen_reward",
     "rejected_reward",
@@ -36,59 +36,62 @@ class Sample(NamedTuple):
 
 
 def samples(dataset: Dataset, most: int) -> list[Sample]:
-    """At most so many rows in all, shared out among the configurations that can be read."""
-    tables = {name: table for name, table in dataset.tables.items() if table.kind in SHOWN and table.height}
+    """At most `most` rows in all, in equal shares of the configurations that people can read."""
+    tables = {name: table for name, table in dataset.tables.items() if table.kind in READABLE and table.height}
     queries = dataset.tables.get("queries")
     share = max(1, most // max(1, len(tables) + bool(queries)))
-    found: list[Sample] = []
+    samples: list[Sample] = []
     if not most:
-        return found
+        return samples
     if queries and queries.height:
         turns = queries.rows.frame(["id"])["id"].unique(maintain_order=True).to_list()
-        chosen = spaced(turns, share)
+        chosen = pick_evenly(turns, share)
         rows = queries.rows.filter(pl.col("id").is_in(chosen)).frame()
-        some = [ranked(rows.filter(pl.col("id") == turn)) for turn in chosen]
-        found.append(Sample("queries", "queries", len(turns), some))
+        page_rows = [row_of_turn(rows.filter(pl.col("id") == turn)) for turn in chosen]
+        samples.append(Sample("queries", "queries", len(turns), page_rows))
     for name, table in tables.items():
-        sample = table.rows.take(spaced(range(table.height), share)).to_dicts()
-        found.append(Sample(name, table.kind, table.height, [row_of(table.kind, row) for row in sample]))
-    return found
+        chosen_rows = table.rows.take(pick_evenly(range(table.height), share)).to_dicts()
+        page_rows = [row_of(table.kind, row) for row in chosen_rows]
+        samples.append(Sample(name, table.kind, table.height, page_rows))
+    return samples
 
 
-def spaced(rows: Sequence[Any], most: int) -> list[Any]:
-    """So many of them, evenly spaced."""
+def pick_evenly(rows: Sequence[Any], most: int) -> list[Any]:
+    """`most` of them, evenly spaced."""
     count = min(most, len(rows))
     return [rows[len(rows) * n // count] for n in range(count)]
 
 
 def row_of(kind: Kind, row: Mapping[str, Any]) -> dict[str, Any]:
     """What is shown of a row: its id, some facts, and texts by the kind of row."""
-    facts = [(name, said(row[name])) for name in FACTS if row.get(name) not in (None, "", [])]
-    shown: dict[str, Any] = {"id": row["id"], "facts": facts}
+    facts = [(name, format_fact(row[name])) for name in FACTS if row.get(name) not in (None, "", [])]
+    common: dict[str, Any] = {"id": row["id"], "facts": facts}
     if kind == "preferences":
         chosen, rejected = (cut(row[side][-1]["content"]) for side in ("chosen", "rejected"))
         better, worse = differences(chosen, rejected)
-        return {**shown, "turns": bubbles(row["prompt"]), "chosen": better, "rejected": worse}
+        return {**common, "turns": bubbles(row["prompt"]), "chosen": better, "rejected": worse}
     if kind == "triplets":
-        return {**shown, "texts": [(name, cut(row[name])) for name in ("anchor", "positive", "negative")]}
+        return {**common, "texts": [(name, cut(row[name])) for name in ("anchor", "positive", "negative")]}
     if kind == "prompts":
-        return {**shown, "texts": [("prompt", cut(row["prompt"]))]}
+        return {**common, "texts": [("prompt", cut(row["prompt"]))]}
     return {
-        **shown,
+        **common,
         "turns": bubbles(row["messages"] if kind == "conversations" else row["prompt"] + row["completion"]),
     }
 
 
 def bubbles(messages: Sequence[Any]) -> list[dict[str, str]]:
     """Messages: who speaks, and what."""
-    made = []
-    for one in map(as_message, messages):
-        calls = [f"{call['function']['name']}({call['function']['arguments']})" for call in one.get("tool_calls") or ()]
-        made.append({"role": one["role"], "text": cut("\n".join([*filter(None, [one["content"]]), *calls]))})
-    return made
+    turns = []
+    for message in map(as_message, messages):
+        functions = (call["function"] for call in message.get("tool_calls") or ())
+        calls = [f"{function['name']}({function['arguments']})" for function in functions]
+        text = cut("\n".join([*filter(None, [message["content"]]), *calls]))
+        turns.append({"role": message["role"], "text": text})
+    return turns
 
 
-def ranked(turn: pl.DataFrame) -> dict[str, Any]:
+def row_of_turn(turn: pl.DataFrame) -> dict[str, Any]:
     """A turn with every query and where each retriever finds the passage with it, the best first."""
     names = turn["retriever"].unique(maintain_order=True).to_list()
     queries = (
@@ -102,28 +105,28 @@ def ranked(turn: pl.DataFrame) -> dict[str, Any]:
     if question := first.get("question"):
         turns.append({"role": "user", "text": cut(question)})
     rows = [
-        {"query": cut(row["query"]), "ranks": row["rank"], "methods": said(row["methods"])}
+        {"query": cut(row["query"]), "ranks": row["rank"], "methods": format_fact(row["methods"])}
         for row in queries.to_dicts()
     ]
     return {"id": first["id"], "facts": [], "turns": turns, "retrievers": names, "queries": rows}
 
 
-def differences(one: str, other: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+def differences(left: str, right: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
     """Both texts in pieces, each with whether the other text lacks it; long texts in one piece."""
-    left, right = TOKEN.findall(one), TOKEN.findall(other)
-    if max(len(left), len(right)) > COMPARED:
-        return [(one, False)], [(other, False)]
+    words = TOKEN.findall(left), TOKEN.findall(right)
+    if max(map(len, words)) > COMPARED:
+        return [(left, False)], [(right, False)]
     sides: tuple[list[tuple[str, bool]], list[tuple[str, bool]]] = ([], [])
-    for step in Indel.opcodes(left, right):
+    for step in Indel.opcodes(*words):
         for pieces, tokens, start, end in zip(
-            sides, (left, right), (step.src_start, step.dest_start), (step.src_end, step.dest_end), strict=True
+            sides, words, (step.src_start, step.dest_start), (step.src_end, step.dest_end), strict=True
         ):
             if start < end:
                 pieces.append(("".join(tokens[start:end]), step.tag != "equal"))
     return sides
 
 
-def said(value: Any) -> str:
+def format_fact(value: Any) -> str:
     """A fact, in few letters."""
     if isinstance(value, float):
         return f"{value:.3f}"

@@ -33,22 +33,22 @@ def total(tree: "Tree | int") -> int:
 
 def slices(tree: Tree, start: float, end: float, path: tuple[str, ...] = (), colour: str = "") -> Iterator[Slice]:
     """Every slice under `tree` that lies between two shares of the circle, the larger ones first."""
-    whole = total(tree) or 1
-    at, rest = start, 0
-    ranked = sorted(tree.items(), key=lambda one: (-total(one[1]), one[0])) if path else list(tree.items())
-    for place, (name, inner) in enumerate(ranked):
+    leaves = total(tree) or 1
+    edge, rest = start, 0
+    branches = sorted(tree.items(), key=lambda branch: (-total(branch[1]), branch[0])) if path else list(tree.items())
+    for place, (name, inner) in enumerate(branches):
         count = total(inner)
-        share = (end - start) * count / whole
+        share = (end - start) * count / leaves
         if path and share < SMALLEST:
             rest += count
             continue
-        mine = colour or COLOURS[place % len(COLOURS)]
-        yield Slice((*path, name), count, at, at + share, mine)
+        own_colour = colour or COLOURS[place % len(COLOURS)]
+        yield Slice((*path, name), count, edge, edge + share, own_colour)
         if not isinstance(inner, int):
-            yield from slices(inner, at, at + share, (*path, name), mine)
-        at += share
+            yield from slices(inner, edge, edge + share, (*path, name), own_colour)
+        edge += share
     if rest:
-        yield Slice((*path, "others"), rest, at, end, colour)
+        yield Slice((*path, "others"), rest, edge, end, colour)
 
 
 def escape(text: str) -> str:
@@ -70,24 +70,24 @@ def arc(inner: float, outer: float, start: float, end: float) -> str:
     )
 
 
-def label(one: Slice, inner: float, outer: float) -> str:
+def label(part: Slice, inner: float, outer: float) -> str:
     """The slice's name: upright, a word a line, in the innermost ring; along its radius, never upside down, outside."""
-    middle = (one.start + one.end) / 2
-    if len(one.path) == 1:
+    middle = (part.start + part.end) / 2
+    if len(part.path) == 1:
         x, y = map(float, point((inner + outer) / 2, middle).split(","))
-        words = one.path[0].replace("_", " ").split()
+        words = part.path[0].replace("_", " ").split()
         lines = (
             f'<tspan x="{x}" y="{y + 13 * (n - (len(words) - 1) / 2)}">{escape(w)}</tspan>' for n, w in enumerate(words)
         )
         return f"<text>{''.join(lines)}</text>"
     angle = 360 * middle - 90
-    turned = angle + 180 if middle > 0.5 else angle
-    most = int((outer - inner - 4) / LETTER[len(one.path) - 1])
-    name = one.path[-1].replace("_", " ")
-    shown = name if len(name) <= most else name[: most - 1] + "…"
+    upright = angle + 180 if middle > 0.5 else angle
+    most = int((outer - inner - 4) / LETTER[len(part.path) - 1])
+    name = part.path[-1].replace("_", " ")
+    text = name if len(name) <= most else name[: most - 1] + "…"
     place = point((inner + outer) / 2, middle)
-    small = ' class="small"' if len(one.path) == len(LETTER) else ""
-    return f'<text{small} transform="translate({place}) rotate({turned:.1f})">{escape(shown)}</text>'
+    small = ' class="small"' if len(part.path) == len(LETTER) else ""
+    return f'<text{small} transform="translate({place}) rotate({upright:.1f})">{escape(text)}</text>'
 
 
 def sunburst(tree: Tree, title: str, words: Sequence[str] = ()) -> str:
@@ -95,20 +95,20 @@ def sunburst(tree: Tree, title: str, words: Sequence[str] = ()) -> str:
 
     words: lines in the middle.
     """
-    whole = total(tree)
-    drawn, labels = [], []
-    for one in slices(tree, 0.0, 1.0):
-        level = len(one.path) - 1
-        if level > 2 or one.start == one.end:
+    leaves = total(tree)
+    paths, labels = [], []
+    for part in slices(tree, 0.0, 1.0):
+        level = len(part.path) - 1
+        if level > 2 or part.start == part.end:
             continue
         inner, outer = RINGS[level], RINGS[level + 1]
-        said = escape(f"{' / '.join(one.path)}: {one.leaves:,} ({one.leaves / whole:.1%})")
-        drawn.append(
-            f'<path d="{arc(inner, outer, one.start, one.end)}" fill="{one.colour}" fill-opacity="{FADE[level]}">'
-            f"<title>{said}</title></path>"
+        description = escape(f"{' / '.join(part.path)}: {part.leaves:,} ({part.leaves / leaves:.1%})")
+        paths.append(
+            f'<path d="{arc(inner, outer, part.start, part.end)}" fill="{part.colour}" fill-opacity="{FADE[level]}">'
+            f"<title>{description}</title></path>"
         )
-        if one.end - one.start >= LABELLED[level]:
-            labels.append(label(one, inner, outer))
+        if part.end - part.start >= LABELLED[level]:
+            labels.append(label(part, inner, outer))
     middle = "".join(f'<text y="{14 * (n - (len(words) - 1) / 2):.0f}">{escape(w)}</text>' for n, w in enumerate(words))
     style = (
         ".sunburst path{stroke:#fff;stroke-width:.8}.sunburst text{font:11px system-ui,sans-serif;text-anchor:middle;"
@@ -118,5 +118,5 @@ def sunburst(tree: Tree, title: str, words: Sequence[str] = ()) -> str:
     head = 'xmlns="http://www.w3.org/2000/svg" class="sunburst" viewBox="-344 -344 688 688" role="img"'
     return (
         f'<svg {head} aria-label="{escape(title)}"><title>{escape(title)}</title><style>{style}</style>'
-        f'<g>{"".join(drawn)}</g><g class="on">{"".join(labels)}</g><g class="in">{middle}</g></svg>\n'
+        f'<g>{"".join(paths)}</g><g class="on">{"".join(labels)}</g><g class="in">{middle}</g></svg>\n'
     )

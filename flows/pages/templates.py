@@ -1,4 +1,4 @@
-"""Pages from templates, and what several of them tell."""
+"""Pages from templates, and what several of them show."""
 
 from collections.abc import Mapping
 from html import escape
@@ -30,7 +30,7 @@ def render(template: str, folder: Path = FOLDER, **variables: Any) -> str:
     return environment.get_template(f"{template}.jinja").render(**variables)
 
 
-def funnel(made: Made) -> list[dict[str, Any]]:
+def funnel(manifests: Made) -> list[dict[str, Any]]:
     """Per stage that makes rows: rows in and out, and what was dropped."""
     return [
         {
@@ -39,7 +39,7 @@ def funnel(made: Made) -> list[dict[str, Any]]:
             "rows": manifest.rows,
             "dropped": ", ".join(f"{n:,} {why}" for why, n in manifest.dropped.items() if why != "in_training"),
         }
-        for stage, manifest in made.items()
+        for stage, manifest in manifests.items()
         if not manifest.files
     ]
 

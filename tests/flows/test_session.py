@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from flows.commands.sample import sample_file
+from flows.commands.sample import SampleSettings, sample_file
 from flows.making.session import workers_of
 from flows.terminal.stopping import SIGNALS, STOP, working
 from schemas.errors import Stopped, StoreError
@@ -25,9 +25,9 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 def sample(folder: Path, server: ChatServer, **more: Any) -> None:
     write_jsonl(folder / "in.jsonl", prompts(5))
-    settings = {"count": 1, "temperature": 0.8, "top_p": 0.95, "max_tokens": 64, "seed": 0, "limit": None, "workers": 0}
+    options = {"count": 1, "temperature": 0.8, "top_p": 0.95, "max_tokens": 64, "seed": 0, "limit": None, "workers": 0}
     columns = {"prompt_column": "prompt", "id_column": "id", "system_column": "system"}
-    sample_file(
+    settings = SampleSettings(
         source=str(folder / "in.jsonl"),
         engine=server.spec,
         concurrency=4,
@@ -35,8 +35,9 @@ def sample(folder: Path, server: ChatServer, **more: Any) -> None:
         out=folder / "out.jsonl",
         ray_address=None,
         retry_lost=False,
-        **{**settings, **columns, **more},
+        **{**options, **columns, **more},
     )
+    sample_file(settings)
 
 
 def surroundings() -> dict[str, Any]:

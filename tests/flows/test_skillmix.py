@@ -16,7 +16,7 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 LOCK = {
     "stages": {
         "data_skills@1": "cf60e680497506b2",
-        "skill_mixes@1": "83cebfaeb49c16b4",
+        "skill_mixes@1": "3573f643d65f7eac",
         "skillmix_examples@1": "0da7d74a2c7a61ce",
         "topic_skills@1": "849d9540f6c46a01",
     },

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bench.likeness import graded, measures, read
+from bench.likeness import measures, read, score_graded_pairs
 from schemas.settings import SourceSettings
 from storage.artifacts import Store
 from storage.plain_files.rows import KNOWN_PROMPTS, read_chunks
@@ -46,7 +46,7 @@ def test_prompts_in_other_scripts_stay_apart_by_words_and_by_meaning(rows: pl.Da
 
 
 def test_a_cosine_of_nine_tenths_is_never_wrong_on_graded_pairs_and_finds_fewer(tmp_path: Path) -> None:
-    cosine, words, same = graded(DATA, tmp_path)
+    cosine, words, same = score_graded_pairs(DATA, tmp_path)
     assert (len(same), same.sum()) == (291, 81)
     assert measures(cosine, same, 0.9)[0] == 1
     assert 0.1 < measures(cosine, same, 0.9)[1] < measures(cosine, same, 0.8)[1] < measures(cosine, same, 0.7)[1]

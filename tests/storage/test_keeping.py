@@ -6,7 +6,9 @@ import time
 import pyarrow as pa
 import pytest
 
-from flows.commands.keep import bring_up, check, sweep_out
+from flows.commands.gc import collect_garbage
+from flows.commands.migrate import migrate_store
+from flows.commands.verify import verify_store
 from schemas.artifacts import Manifest
 from schemas.errors import StoreError
 from storage.artifacts import Store, seal_part, write_manifest
@@ -181,7 +183,7 @@ def test_gc_looks_for_runs_when_none_can_start_any_more(store: Store) -> None:
 
     def sweep_store() -> None:
         try:
-            sweep_out(store.root, -1, delete=True)
+            collect_garbage(store.root, -1, delete=True)
         except StoreError as error:
             outcome.append(error.message)
 
@@ -214,11 +216,11 @@ def test_a_store_in_use_is_not_swept_and_one_of_another_format_not_looked_at(sto
     artifact(store, "one", "old")
     run = write_record(store, new_run("f", {}))
     with pytest.raises(StoreError, match=f"run {run.id} .f. is under way"):
-        sweep_out(store.root, -1, delete=True)
+        collect_garbage(store.root, -1, delete=True)
     write_record(store, run.model_copy(update={"status": "stopped"}))
     for marker in ('{"format": 99}', '{"format": -1}', '{"format": "x"}', "{", "[]"):
         (store.root / "synthmill.json").write_text(marker)
-        for look in (check, bring_up, lambda place: sweep_out(place, -1, delete=True)):
+        for look in (verify_store, migrate_store, lambda place: collect_garbage(place, -1, delete=True)):
             with pytest.raises(StoreError):
                 look(store.root)
     assert store.manifest_path("one", "old").exists()

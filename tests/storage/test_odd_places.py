@@ -10,8 +10,10 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pytest
 
-from flows.commands.keep import check, sweep_out
-from flows.commands.look import find_artifact, show_list
+from flows.commands.gc import collect_garbage
+from flows.commands.ls import show_list
+from flows.commands.show import find_artifact
+from flows.commands.verify import verify_store
 from schemas.artifacts import Manifest
 from schemas.calls import Completion
 from schemas.errors import InputError, StoreError
@@ -60,8 +62,8 @@ def looks(store: Store) -> None:
     assert [call.text for call in steps[0].calls] == ["so"]
     assert [row.reason for _, row in lineage_of(store, "r3").drops] == ["too_short"]
     assert find_artifact(store, "answers")
-    check(store.root)
-    sweep_out(store.root, -1, delete=False)
+    verify_store(store.root)
+    collect_garbage(store.root, -1, delete=False)
 
 
 @pytest.mark.parametrize("name", ODD)

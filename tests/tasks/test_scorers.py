@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import tasks.scorers
-from flows.commands.look import settings_of
+from flows.commands.list_settings import settings_of
 from flows.commands.options_files import score
 from flows.methods.preferences.settings import PreferencesSettings
 from schemas.calls import Completion

@@ -1,0 +1,95 @@
+"""A plain file in a store, and the stages that `dedup`, `decontaminate` and `neighbours` make of it."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from flows.making.plan import Source, chain, file_source
+from flows.making.session import session
+from flows.terminal.progress import Reporter
+from schemas.artifacts import Manifest
+from schemas.settings import SourceSettings
+from storage.artifacts import Store, read_dropped, read_part
+from storage.plain_files.rows import KNOWN_PROMPTS
+from storage.plain_files.text_rows import TextSettings, text_column, texts_kind
+from storage.runs import StageRun, new_run
+from tasks.running.job import Planned
+from tasks.running.stages import run_stage
+from tasks.vectors.stage import Vectors
+
+ROWS_PER_PART = 2048
+
+
+class FileJob:
+    """A plain file as a source, with the store and workers that make stages of it. command: as the run's record names
+    it. vectors_key: of the vectors of the file's texts, empty until `plan_vectors`.
+    """
+
+    def __init__(self, command: str, file: TextSettings, store: str, workers: int, ray_address: str | None) -> None:
+        self.file, self.command = file, command
+        self.store = Store(Path(store).expanduser().resolve())
+        self.workers, self.ray_address = workers, ray_address
+        self.source = file_source(self.store, file, ROWS_PER_PART, texts_kind())
+        self.vectors_key = ""
+
+    def plan_vectors(self, embedder: str, precision: str = "float32") -> list[Planned]:
+        """The stage that embeds the file's texts."""
+        stage = Vectors(embedder=embedder, columns=("text",), precision=precision)
+        steps = chain({}, self.source.key, stage)
+        self.vectors_key = steps[-1].key
+        return steps
+
+    def benchmark_sources(self, files: Sequence[SourceSettings]) -> list[Source]:
+        """Benchmarks, a row per user turn."""
+        return [file_source(self.store, file, ROWS_PER_PART, KNOWN_PROMPTS) for file in files]
+
+    def earlier_sources(self, files: Sequence[SourceSettings]) -> list[Source]:
+        """Files of earlier rows, read as this file is; rows that they mark as not kept are left out."""
+        settings = [
+            TextSettings(path=file.path, text_column=file.prompt_column, id_column=file.id_column, only_kept=True)
+            for file in files
+        ]
+        return [file_source(self.store, file, ROWS_PER_PART, texts_kind()) for file in settings]
+
+    def make(self, steps: Sequence[Planned], sources: Sequence[Source], settings: Mapping[str, Any]) -> list[Manifest]:
+        """Read the file and other `sources`, make every stage: the manifests of the file's rows and of the stages."""
+        self.store.prepare()
+        record = new_run(self.command, {"source": self.file.model_dump(mode="json"), **settings})
+        by_key: dict[str, Manifest] = {}
+        with session(self.store, record, self.workers, self.ray_address) as (pool, stages):
+            for source in (self.source, *sources):
+                by_key[source.key] = source.ingest(record.id)
+            for step in steps:
+                origin = by_key[step.source_key]
+                manifest = step.sealed(self.store, origin)
+                if manifest is None:
+                    with Reporter(step.stage.name, origin.rows) as reporter:
+                        manifest = run_stage(self.store, step, origin, pool, record.id, reporter)
+                by_key[step.key] = manifest
+                stages.append(StageRun.of(manifest, {}, 0.0))
+        return [by_key[self.source.key], *(by_key[step.key] for step in steps)]
+
+    def names_by_id(self, texts: Manifest) -> dict[str, str]:
+        """What the file calls its rows, by their ids in the store."""
+        parts = (pl.DataFrame(read_part(self.store, seal, ("id", "name"))) for seal in texts.parts)
+        return {row_id: name for part in parts for row_id, name in part.iter_rows()}
+
+    def print_unused(self, texts: Manifest, unreadable: int) -> None:
+        """Say which rows could not be judged, and how many share an id."""
+        for reason, count in texts.dropped.items():
+            first = next(row for seal in texts.parts for row in read_dropped(self.store, seal) if row.reason == reason)
+            print(f"{count:,} rows not looked at: {reason}, the first {first.id}", file=sys.stderr)
+        if unreadable:
+            print(f"{unreadable:,} lines are no rows; they are not in the output", file=sys.stderr)
+        names = [pl.DataFrame(read_part(self.store, seal, ("name",))) for seal in texts.parts if seal.rows]
+        ids = pl.concat(names)["name"] if names else pl.Series([], dtype=pl.String)
+        if repeated := len(ids) - ids.n_unique():
+            print(f"{repeated:,} rows have the id of an earlier row (duplicate_id); all are compared", file=sys.stderr)
+
+
+def files_with_texts(paths: Sequence[str], column: str) -> list[SourceSettings]:
+    """Files to compare with. column: of their texts; empty: the first usual one that a file has."""
+    return [SourceSettings(path=path, prompt_column=text_column(path, column)) for path in paths]

@@ -1,0 +1,39 @@
+"""`synthmill ls`: the runs and artifacts of a store."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.commands.existing_store import open_store
+from flows.terminal.tables import NUMBERS
+
+RUNS = "SELECT run, flow, status, calls, tokens FROM runs ORDER BY run"
+ARTIFACTS = """
+    SELECT artifact, rows_in, rows, dropped, replace(made_at[:16], 'T', ' ') FROM artifacts
+    ORDER BY made_at, artifact"""
+
+
+def show_list(place: Path) -> None:
+    """Every run and every artifact. Lines are printed plainly: a table of rich takes seconds for ten thousand."""
+    from storage.catalog import open_catalog, run_sql
+
+    with open_catalog(open_store(place), calls=False) as catalog:
+        runs = run_sql(catalog, RUNS)[1]
+        artifacts = run_sql(catalog, ARTIFACTS)[1]
+    print_columns(("run", "flow", "status", "calls", "tokens"), runs)
+    print_columns(("artifact", "rows in", "rows", "dropped", "made"), artifacts)
+
+
+def print_columns(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table as wide as its texts."""
+    cells = [[f"{value:,}" if isinstance(value, int) else str(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    lines = [columns, ["─" * width for width in widths], *cells]
+    are_numbers = [name in NUMBERS for name in columns]
+    print()
+    for line in lines:
+        padded = [
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(line, widths, are_numbers, strict=True)
+        ]
+        print("  ".join(padded).rstrip())

@@ -1,0 +1,142 @@
+"""`synthmill show`: an artifact; or a row's lineage, from its input through every stage, with the calls it took."""
+
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.text import Text
+
+from flows.commands.existing_store import open_store
+from flows.terminal.tables import format_value, shortened
+from schemas.artifacts import Manifest
+from schemas.errors import InputError
+from storage.artifacts import Store, read_dropped, read_manifest, read_part
+from storage.lineage import Call, Step, lineage_of
+
+FIELD, MESSAGE = 400, 300  # characters
+
+
+def show_name(place: Path, name: str, rows: int) -> None:
+    """Print the artifact of this name, or else the lineage of this row. Raises InputError where there is neither."""
+    store = open_store(place)
+    if not show_artifact(store, name, rows):
+        show_lineage(store, name)
+
+
+def show_artifact(store: Store, name: str, rows: int) -> bool:
+    """Print an artifact; False where none has this name."""
+    artifact = find_artifact(store, name)
+    if artifact is None:
+        return False
+    manifest, sources = artifact
+    console = Console(emoji=False)
+    print_manifest(console, manifest, sources)
+    if manifest.dropped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
+        console.print(f"  dropped: {reasons}", markup=False)
+        dropped = (row for seal in manifest.parts for row in read_dropped(store, seal))
+        for row in islice(dropped, rows):
+            console.print(f"    {row.id}: {row.reason} {row.detail}"[:300], highlight=False, markup=False)
+    print_rows(console, store, manifest, rows)
+    return True
+
+
+def find_artifact(store: Store, name: str) -> tuple[Manifest, list[str]] | None:
+    """By reference, by key or its beginning, or by stage (the latest); with the names of what it was made from."""
+    from storage.catalog import open_catalog
+
+    with open_catalog(store, calls=False) as catalog:
+        row = catalog.execute(
+            "SELECT stage, key FROM artifacts WHERE artifact = $name OR stage = $name "
+            "OR (length($name) >= 6 AND starts_with(key, $name)) ORDER BY made_at DESC LIMIT 1",
+            {"name": name},
+        ).fetchone()
+        if row is None:
+            return None
+        manifest = read_manifest(store.manifest_path(*row))
+        references = catalog.execute(
+            "SELECT key, artifact FROM artifacts WHERE key IN (SELECT unnest(?))", [list(manifest.sources)]
+        ).fetchall()
+    return manifest, [dict(references).get(key, key) for key in manifest.sources]
+
+
+def print_manifest(console: Console, manifest: Manifest, sources: list[str]) -> None:
+    """How an artifact was made, of what, and what it took."""
+    console.print(
+        f"[bold]{manifest.reference}[/bold]  {manifest.rows:,} rows of {manifest.rows_in:,}, "
+        f"{len(manifest.parts)} parts"
+    )
+    console.print(f"made {manifest.made_at} by run {manifest.run}", highlight=False)
+    for name, value in manifest.identity.items():
+        if value not in ("", {}, []):
+            text = value if isinstance(value, str) else orjson.dumps(value).decode()
+            console.print(f"  {name}: {text}", soft_wrap=True, highlight=False, markup=False)
+    for source in sources:
+        console.print(f"  made from: {source}", highlight=False)
+    for role, spent in manifest.spent.items():
+        numbers = ", ".join(f"{number:,} {what}" for what, number in spent.items())
+        console.print(f"  {role}: {numbers}", highlight=False, markup=False)
+    if manifest.notes:
+        notes = orjson.dumps(manifest.notes).decode()
+        console.print(f"  notes: {notes}", soft_wrap=True, highlight=False, markup=False)
+    console.print("  columns: " + ", ".join(manifest.columns), soft_wrap=True, highlight=False, markup=False)
+
+
+def print_rows(console: Console, store: Store, manifest: Manifest, count: int) -> None:
+    """The first rows of an artifact, a line per column."""
+    remaining = count
+    for seal in manifest.parts:
+        for row in read_part(store, seal).slice(0, remaining).to_pylist():
+            remaining -= 1
+            console.print()
+            for column, value in row.items():
+                text = " ".join(str(value).split())
+                text = f"{text[:FIELD]}{'…' if len(text) > FIELD else ''}"
+                console.print(f"  {column}: {text}", highlight=False, markup=False, soft_wrap=True)
+        if remaining <= 0:
+            break
+
+
+def show_lineage(store: Store, row_id: str) -> None:
+    """Print a row's way through every stage. Raises InputError where no artifact has such a row."""
+    steps, drops = lineage_of(store, row_id)
+    if not steps and not drops:
+        raise InputError(
+            f"{store.root} has no artifact and no row {row_id!r}; `synthmill ls` shows artifacts, and every exported "
+            "row has its id in the column `id`"
+        )
+    console = Console(emoji=False)
+    printed: dict[str, Any] = {}
+    for step in steps:
+        print_step(console, step, printed)
+        printed |= step.row
+    for artifact, row in drops:
+        console.print(Text(f"{artifact}: dropped, {row.reason} {row.detail}".strip(), style="red"))
+
+
+def print_step(console: Console, step: Step, printed: Mapping[str, Any]) -> None:
+    """What is new in this artifact, and the calls it took. printed: the values of the steps before."""
+    prompts = ", ".join(f"{name}@{hash}" for name, hash in step.manifest.identity.get("prompts", {}).items())
+    console.print()
+    console.print(
+        Text.assemble((step.manifest.reference, "bold"), f"  row {step.row['id']}", (f"  {prompts}", "dim")),
+        soft_wrap=True,
+    )
+    for name, value in step.row.items():
+        if name in ("id", "parent_id") or value in (None, "", []) or printed.get(name) == value:
+            continue
+        text = value if isinstance(value, str) else format_value(value)
+        console.print(Text.assemble((f"  {name}: ", "cyan"), shortened(text, FIELD)))
+    for call in step.calls:
+        print_call(console, call)
+
+
+def print_call(console: Console, call: Call) -> None:
+    question = call.messages[-1][1] if call.messages else ""
+    tokens = f"{call.prompt_tokens:,} + {call.completion_tokens:,} tokens"
+    console.print(Text(f"  call {call.key[:12]}, {call.role} {call.engine}, {tokens}", style="dim"))
+    console.print(Text(f"    asked: {shortened(question, MESSAGE)}", style="dim"))
+    console.print(Text(f"    answered: {shortened(call.text, MESSAGE)}"))

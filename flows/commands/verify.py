@@ -1,0 +1,25 @@
+"""`synthmill verify`: every file of a store against what was written."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from flows.commands.existing_store import mark_crashed, open_store
+from schemas.errors import StoreError
+from storage.keeping import Fault, verify
+
+
+def verify_store(place: Path) -> None:
+    """Read everything in a store. Raises StoreError where something is not as it was written."""
+    store = open_store(place)
+    mark_crashed(store)
+    faults: list[Fault] = []
+    counts = verify(store, faults)
+    console = Console(emoji=False)
+    for fault in faults:
+        console.print(Text.assemble((f"{fault.place}: ", "bold"), fault.what), soft_wrap=True)
+    summary = ", ".join(f"{number:,} {name}" for name, number in counts._asdict().items())
+    if faults:
+        raise StoreError(f"{len(faults)} faults in {summary}")
+    console.print(f"whole: {summary}", highlight=False)
