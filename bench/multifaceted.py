@@ -19,7 +19,7 @@ import polars as pl
 import yaml
 
 from flows.methods.multifaceted import plan as plan_multifaceted
-from flows.methods.multifaceted.dataset import measure
+from flows.methods.multifaceted.dataset import FOLDER, measure
 from flows.pages.templates import render
 from schemas.hashing import content_hash
 from schemas.multifaceted_settings import MultifacetedSettings
@@ -65,7 +65,7 @@ def run_whole_flow(settings: MultifacetedSettings, config: Path) -> str:
     manifests = plan.made()
     assert manifests is not None
     stage = next(step.stage for step in plan.stages if isinstance(step.stage, PreferenceSets))
-    tables = render("multifaceted.md", **measure(plan.store, manifests, stage, settings.embedder), picture="")
+    tables = render("multifaceted.md", FOLDER, **measure(plan.store, manifests, stage, settings.embedder), picture="")
     return re.sub(r"^## (.*)$", r"**\1**\n", tables, flags=re.MULTILINE)
 
 
