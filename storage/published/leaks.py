@@ -9,7 +9,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from schemas.errors import InputError
-from schemas.settings import SECRET_NAME
+from schemas.secrecy import SECRET_NAME
 from storage.published.folder import Dataset
 
 SHORTEST = 8  # characters of a secret that is no ordinary word

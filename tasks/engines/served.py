@@ -7,7 +7,8 @@ from urllib.request import Request as Get
 from urllib.request import urlopen
 
 from schemas.errors import EngineError, EngineRefused, InputError
-from schemas.settings import EngineSettings, carries_secret, check_address
+from schemas.secrecy import carries_secret, check_address
+from schemas.settings import EngineSettings
 from schemas.texts import loads
 
 OPENAI = "https://api.openai.com/v1"

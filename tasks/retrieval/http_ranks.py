@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import Field, field_validator
 
 from schemas.errors import EngineRefused
-from schemas.settings import check_endpoint
+from schemas.secrecy import check_endpoint
 from schemas.texts import loads
 from tasks.posting import Endpoint, read_api_key
 from tasks.retrieval.bm25 import Hits

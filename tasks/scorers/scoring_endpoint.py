@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from schemas.errors import EngineRefused
-from schemas.settings import check_endpoint
+from schemas.secrecy import check_endpoint
 from schemas.texts import loads
 from tasks.posting import Endpoint, read_api_key
 from tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext, finite_or_none
