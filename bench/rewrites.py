@@ -91,8 +91,8 @@ def print_comparisons(store: Store, domain: str, manifests: dict[str, Manifest],
         negatives = all_negatives.filter(pl.col("retriever") == retriever).height
         found_by_any = (best["best"] <= DEPTH).mean()
         print(
-            f"| {domain} | {retriever} | {best.height} | {better_share:.0%} | {found_by_any:.0%} | {own_picks.height:,} | "
-            f"{own_picks['rank'].median():.0f} | {own_pairs.height:,} | {own_pairs['agreement'].mean():+.2f} | "
+            f"| {domain} | {retriever} | {best.height} | {better_share:.0%} | {found_by_any:.0%} | "
+            f"{own_picks.height:,} | {own_picks['rank'].median():.0f} | {own_pairs.height:,} | {own_pairs['agreement'].mean():+.2f} | "
             f"{negatives:,} | {pareto:,} |"
         )
 
