@@ -92,9 +92,8 @@ def print_comparisons(store: Store, domain: str, manifests: dict[str, Manifest],
         found_by_any = (best["best"] <= DEPTH).mean()
         print(
             f"| {domain} | {retriever} | {best.height} | {better_share:.0%} | {found_by_any:.0%} | "
-            f"{own_picks.height:,} | {own_picks['rank'].median():.0f} | "
-            f"{own_pairs.height:,} | {own_pairs['agreement'].mean():+.2f} | "
-            f"{negatives:,} | {pareto:,} |"
+            f"{own_picks.height:,} | {own_picks['rank'].median():.0f} | {own_pairs.height:,} | "
+            f"{own_pairs['agreement'].mean():+.2f} | {negatives:,} | {pareto:,} |"
         )
 
 

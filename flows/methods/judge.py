@@ -6,7 +6,7 @@ Source: docs/papers.md#multifaceted, "judging".
 from pathlib import Path
 
 from flows.making.plan import Plan, chain, file_source, open_store
-from flows.pages.templates import Made, render, two_places
+from flows.pages.templates import Manifests, render, two_places
 from schemas.multifaceted_settings import JudgeSettings
 from storage.artifacts import Store
 from storage.plain_files.rows import BENCH, read_chunks
@@ -46,7 +46,7 @@ def plan(settings: JudgeSettings) -> Plan:
     )
 
 
-def scores_dataset(store: Store, manifests: Made) -> Dataset:
+def scores_dataset(store: Store, manifests: Manifests) -> Dataset:
     """The judged rows, and a card with the model's scores."""
     rows = stream_of(store, manifests["bench_scores"])
     results = [in_words(result) for result in bench_results(rows.frame(["preference_set", "scores", "run_scores"]))]

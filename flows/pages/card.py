@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from flows.pages.templates import Made, funnel, render
+from flows.pages.templates import Manifests, funnel, render
 from schemas.endings import Ending, ending_of
 from schemas.licenses import most_restrictive
 from schemas.settings import RunSettings
@@ -28,7 +28,7 @@ HERE = "THIS FOLDER"
 
 
 def publishable(
-    store: Store, flow: str, dataset: Dataset, manifests: Made, settings: RunSettings
+    store: Store, flow: str, dataset: Dataset, manifests: Manifests, settings: RunSettings
 ) -> tuple[Dataset, str]:
     """A run's dataset with its settings beside it, and its card. manifests: by stage, in their order."""
     beside = config_file(settings.model_dump(mode="json", exclude_defaults=True))
@@ -43,7 +43,7 @@ def config_file(settings: Mapping[str, Any]) -> bytes:
 
 
 def with_card(
-    store: Store, flow: str, dataset: Dataset, manifests: Made, settings: Mapping[str, Any], **card_options: Any
+    store: Store, flow: str, dataset: Dataset, manifests: Manifests, settings: Mapping[str, Any], **card_options: Any
 ) -> tuple[Dataset, str]:
     """A dataset with its facts, and its card. settings: as the run's record holds them, perhaps another version's;
     card_options: place (where it will be loaded from), run, parted (split by prompt), license.
@@ -64,7 +64,7 @@ def card(
     store: Store,
     flow: str,
     dataset: Dataset,
-    manifests: Made,
+    manifests: Manifests,
     settings: Mapping[str, Any],
     sources: Sequence[DatasetSource],
     *,
@@ -124,7 +124,7 @@ def last_text(value: Any) -> str:
     return str(message.get("content") or message.get("value") or "")
 
 
-def models_of(manifests: Made) -> dict[str, list[str]]:
+def models_of(manifests: Manifests) -> dict[str, list[str]]:
     """role -> the models that played it, as their answers are kept under."""
     models: dict[str, list[str]] = {}
     for manifest in manifests.values():
@@ -134,7 +134,7 @@ def models_of(manifests: Made) -> dict[str, list[str]]:
     return models
 
 
-def limits(dataset: Dataset, manifests: Made, settings: Mapping[str, Any]) -> Iterator[str]:
+def limits(dataset: Dataset, manifests: Manifests, settings: Mapping[str, Any]) -> Iterator[str]:
     """What a user should know before training on it."""
     if models_of(manifests):
         yield (

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from flows.pages.charts import colour, histogram
 from flows.pages.report_rows import samples
-from flows.pages.templates import FOLDER, Made, funnel, render
+from flows.pages.templates import FOLDER, Manifests, funnel, render
 from schemas.artifacts import Manifest
 from schemas.errors import SynthmillError
 from storage.artifacts import Store, read_dropped
@@ -77,7 +77,7 @@ def report_page(store: Store, run: RunRecord, dataset: Dataset | None, rows: int
     )
 
 
-def counters(run: RunRecord, manifests: Made, dataset: Dataset | None) -> list[tuple[str, str]]:
+def counters(run: RunRecord, manifests: Manifests, dataset: Dataset | None) -> list[tuple[str, str]]:
     """The numbers on top."""
     spent = [numbers for manifest in manifests.values() for numbers in manifest.spent.values()]
     total = {what: sum(role.get(what, 0) for role in spent) for what in ("sent", "prompt_tokens", "completion_tokens")}
@@ -96,7 +96,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def funnel_with_bars(manifests: Made) -> list[dict[str, Any]]:
+def funnel_with_bars(manifests: Manifests) -> list[dict[str, Any]]:
     """Stages with the lengths of their bars, as percentages of the longest."""
     rows = funnel(manifests)
     longest = max((max(row["rows_in"], row["rows"]) for row in rows), default=1) or 1
@@ -107,7 +107,7 @@ def funnel_with_bars(manifests: Made) -> list[dict[str, Any]]:
     return rows
 
 
-def reward_charts(store: Store, manifests: Made, dataset: Dataset | None) -> Iterator[dict[str, Any]]:
+def reward_charts(store: Store, manifests: Manifests, dataset: Dataset | None) -> Iterator[dict[str, Any]]:
     """Rewards of all answers, with those that were chosen and rejected; then the margins."""
     answers = all_rewards(store, manifests)
     for name, table in dataset.tables.items() if dataset else ():
@@ -121,7 +121,7 @@ def reward_charts(store: Store, manifests: Made, dataset: Dataset | None) -> Ite
         yield chart(name, "margins", {"chosen - rejected": margin.to_numpy()})
 
 
-def all_rewards(store: Store, manifests: Made) -> pl.Series:
+def all_rewards(store: Store, manifests: Manifests) -> pl.Series:
     """The reward of every answer, where a stage wrote them down as one list a pool."""
     pools = [m for m in manifests.values() if "list" in m.columns.get("rewards", "") and "retriever" not in m.columns]
     if not pools:
@@ -181,7 +181,7 @@ def figures_of(dataset: Dataset) -> list[Figure]:
     return [figure for figure in dataset.figures if not figure.picture or figure.picture in dataset.files]
 
 
-def duplicates(store: Store, manifests: Made) -> Iterator[dict[str, Any]]:
+def duplicates(store: Store, manifests: Manifests) -> Iterator[dict[str, Any]]:
     """Examples of what counts as the same, the least alike of each layer first."""
     for stage, manifest in manifests.items():
         if "by_layer" not in manifest.notes:
@@ -208,7 +208,7 @@ def links_of(store: Store, manifest: Manifest) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=LINK, orient="row")
 
 
-def texts_behind(store: Store, manifest: Manifest, manifests: Made, ids: set[str]) -> dict[str, str]:
+def texts_behind(store: Store, manifest: Manifest, manifests: Manifests, ids: set[str]) -> dict[str, str]:
     """The texts that a stage compared, of the rows with these ids."""
     columns = manifest.identity.get("settings", {}).get("columns") or ["prompt"]
     source = next((m for m in manifests.values() if m.key in manifest.sources and set(columns) <= set(m.columns)), None)
@@ -231,7 +231,7 @@ def stage_of(run: RunRecord, number: int) -> dict[str, Any]:
     return {"name": stage.step_id, "artifact": stage.artifact, "seconds": stage.seconds, **numbers}
 
 
-def spent_table(manifests: Made) -> list[dict[str, Any]]:
+def spent_table(manifests: Manifests) -> list[dict[str, Any]]:
     """What making these artifacts took, whenever that was, by stage and role."""
     return [
         {"stage": stage, "role": role, "engine": engine_of(manifest, role), **numbers}

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from schemas.artifacts import Manifest
 from schemas.texts import one_line, printable
 
-Made = Mapping[str, Manifest]
+Manifests = Mapping[str, Manifest]
 FOLDER = Path(__file__).parent
 
 
@@ -30,7 +30,7 @@ def render(template: str, folder: Path = FOLDER, **variables: Any) -> str:
     return environment.get_template(f"{template}.jinja").render(**variables)
 
 
-def funnel(manifests: Made) -> list[dict[str, Any]]:
+def funnel(manifests: Manifests) -> list[dict[str, Any]]:
     """Per stage that makes rows: rows in and out, and what was dropped."""
     return [
         {

@@ -9,7 +9,7 @@ import polars as pl
 
 from flows.methods.multifaceted.rows import ABOUT, TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
 from flows.pages.sunburst import sunburst
-from flows.pages.templates import Made, render
+from flows.pages.templates import Manifests, render
 from schemas.hashing import child_id
 from storage.artifacts import Store
 from storage.published.folder import Dataset, Figure, Kind, Table
@@ -29,7 +29,7 @@ COVERAGE = (
 SYSTEMS_COMPARED = 20_000
 
 
-def multifaceted_dataset(store: Store, manifests: Made, sets: PreferenceSets, embedder: str) -> Dataset:
+def multifaceted_dataset(store: Store, manifests: Manifests, sets: PreferenceSets, embedder: str) -> Dataset:
     """The splits, and the card's tables and picture."""
     variants, pairs = stream_of(store, manifests["variants"]), stream_of(store, manifests["aligned_pairs"])
     training, bench = pairs.filter(TRAINS).map(aligned_rows), RowStream.of(pl.DataFrame())
@@ -79,7 +79,9 @@ def coverage_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     return row["split"], row["dimension"], f"{row['subdimensions']}", *map("{:.3f}".format, numbers), *shares
 
 
-def measure(store: Store, manifests: Made, sets: PreferenceSets, embedder: str, values: pl.DataFrame) -> dict[str, Any]:
+def measure(
+    store: Store, manifests: Manifests, sets: PreferenceSets, embedder: str, values: pl.DataFrame
+) -> dict[str, Any]:
     """What survived each step, how even the values came out, how different the variants are; values: counted."""
     return {
         "coverage": [
@@ -121,7 +123,7 @@ def value_tree(values: pl.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
     return tree
 
 
-def diversity_of(store: Store, manifests: Made, sets: PreferenceSets, embedder: str) -> dict[str, Any]:
+def diversity_of(store: Store, manifests: Manifests, sets: PreferenceSets, embedder: str) -> dict[str, Any]:
     """Means over instructions of what the stage `diversity` measured, and the spread of all system messages."""
     rows = stream_of(store, manifests["diversity"])
     frame = rows.frame(["description_rouge_l", "alike", "system_spread", "response_rouge_l"])

@@ -11,7 +11,7 @@ import polars as pl
 
 from flows.methods.preferences.rows import pair_rows, pool_rows, prompt_rows
 from flows.methods.preferences.settings import PoolSettings
-from flows.pages.templates import Made, render, two_places
+from flows.pages.templates import Manifests, render, two_places
 from schemas.artifacts import Manifest
 from schemas.cut_settings import LIMITS, CutSettings, Thresholds
 from schemas.endings import ending_of
@@ -34,7 +34,7 @@ METRICS = dict(zip(LIMITS, (*LIMITS[:2], "margin"), strict=True))  # limit -> co
 
 
 def preferences_dataset(
-    store: Store, manifests: Made, settings: PoolSettings, scored: str, cutting: PoolPairs
+    store: Store, manifests: Manifests, settings: PoolSettings, scored: str, cutting: PoolPairs
 ) -> Dataset:
     """dpo and prompts per rule, the pools, the limits and the report. scored: the key of the pools that were cut."""
     pairs = stream_of(store, manifests["preferences"])

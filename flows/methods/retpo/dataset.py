@@ -9,7 +9,7 @@ import polars as pl
 
 from flows.methods.retpo.rows import answer_rows, pair_rows, pick_rows, triplet_rows
 from flows.methods.retpo.settings import RetpoSettings
-from flows.pages.templates import Made, render
+from flows.pages.templates import Manifests, render
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from storage.artifacts import Store
@@ -45,7 +45,7 @@ TRIPLET = (
 )
 
 
-def retpo_dataset(store: Store, manifests: Made, settings: RetpoSettings, ranked: str) -> Dataset:
+def retpo_dataset(store: Store, manifests: Manifests, settings: RetpoSettings, ranked: str) -> Dataset:
     """sft, dpo and hard negatives per retriever, what all agree on, answers, and every query with its ranks; ranked:
     the stage that has all rankings.
     """
@@ -160,7 +160,7 @@ def note_ties(retrievers: Sequence[RetrieverSettings]) -> list[str]:
     ]
 
 
-def models(manifests: Made) -> str:
+def models(manifests: Manifests) -> str:
     """Who wrote the queries, by name and weights."""
     return ", ".join(
         sorted({public_engine(str(name)) for name in manifests["candidates"].identity["engines"].values()})
