@@ -22,7 +22,7 @@ from schemas.settings import EngineSettings
 from storage.artifacts import Store, rows_to_table, seal_part
 from tasks.engines.vllm_engine import VLLMEngine
 from tasks.generators.answers import Answers
-from tasks.running.job import Job
+from tasks.running.job import Job, Planned
 from tasks.running.worker import Worker
 
 ROWS_PER_PART = 100
@@ -71,7 +71,8 @@ async def stage(engine: Any, settings: EngineSettings, rows: list[Instruction], 
             source = seal_part(store, "instructions", f"source-{at}", table, [], ids_in=[row.id for row in part])
             jobs.append(Job(key=f"part-{at}", source=source))
         answers = Answers(count=1, sampling=sampling)
-        seals = await asyncio.gather(*(worker.work(answers, {"student": settings}, 1, job) for job in jobs))
+        planned = Planned(answers, {"student": settings}, "source")
+        seals = await asyncio.gather(*(worker.work(planned, 1, job) for job in jobs))
         worker._engines.clear()
         await worker.close()
         assert sum(seal.rows for seal in seals) == len(rows)
