@@ -71,7 +71,10 @@ def preferences_dataset(
 
 def figures_of(report: Mapping[str, Any]) -> list[Figure]:
     """What each rule did, how scorers agree, what is missing and flagged."""
-    figures = [Figure.lines(cut["rule"], report_lines(cut, complete=n == 0)) for n, cut in enumerate(report["cuts"])]
+    figures = [
+        Figure.lines(f"What {cut['rule']} did", report_lines(cut, complete=n == 0))
+        for n, cut in enumerate(report["cuts"])
+    ]
     if report["agreement"]:
         rows = [
             (row["one"], row["other"], two_places(row["spearman"]), two_places(row["error"]), f"{row['pools']:,}")
