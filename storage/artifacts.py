@@ -197,30 +197,36 @@ def sealed_artifact(store: Store, stage: str, key: str, sources: Mapping[str, st
 
 
 def is_artifact_whole(store: Store, manifest: Manifest) -> bool:
-    """Whether every file of an artifact exists and matches its checksum. Files that matched once, and that nobody has
-    changed since, are not read again here; `verify` reads them, and so does every use of their rows.
+    """Whether every file of an artifact exists and matches its checksum; see `match_checksums`."""
+    return match_checksums(artifact_files(store, manifest), store.witness_path(manifest), digest_of(manifest))
+
+
+def match_checksums(files: Mapping[Path, str], memory: Path, digest: str) -> bool:
+    """Whether files, path -> checksum, exist and match. Files that matched once, and that nobody has changed since, are
+    not read again here; `verify` reads them, and so does every use of their rows.
+
+    memory: a file that says what they looked like when all of them matched; digest: identifies all checksums together.
     """
-    files = artifact_files(store, manifest)
     try:
         witnesses = [list(file_witness(path)) for path in files]
     except OSError:
         return False
-    if remembered_witnesses(store, manifest) == witnesses:
+    if remembered_witnesses(memory, digest) == witnesses:
         return True
     with ThreadPoolExecutor(4) as threads:
         matches = all(threads.map(lambda path: file_checksum(path) == files[path], files))
     newest = max((max(mtime, ctime) for _, mtime, ctime, _ in witnesses), default=0)
     if matches and time.time_ns() - newest > SETTLED_NS:
         with suppress(StoreError):  # a store that cannot be written is read again each time
-            write_bytes(store.witness_path(manifest), orjson.dumps([digest_of(manifest), witnesses]))
+            write_bytes(memory, orjson.dumps([digest, witnesses]))
     return matches
 
 
-def remembered_witnesses(store: Store, manifest: Manifest) -> list[list[int]]:
-    """The witnesses of an artifact's files when they last matched their checksums; empty where none are stored."""
+def remembered_witnesses(memory: Path, digest: str) -> list[list[int]]:
+    """The witnesses of files when they last matched their checksums; empty where none are stored."""
     try:
-        digest, witnesses = orjson.loads(store.witness_path(manifest).read_bytes())
-        return list(witnesses) if digest == digest_of(manifest) else []
+        known_digest, witnesses = orjson.loads(memory.read_bytes())
+        return list(witnesses) if known_digest == digest else []
     except (OSError, ValueError, TypeError):
         return []
 

@@ -167,7 +167,8 @@ def garbage(store: Store, days: float) -> Iterator[Garbage]:
         elif path.suffix == ".parquet" and path not in files | current_files(store, path):
             reasons[path] = "of a part that was made again"
     witness_files = (store.root / "whole").glob("*/*.json")
-    reasons |= {path: "of an artifact that is gone" for path in witness_files if path.stem not in manifests}
+    present = {*manifests, *(path.name for path in (store.root / "datasets").glob("*"))}
+    reasons |= {path: "of an artifact or a dataset that is gone" for path in witness_files if path.stem not in present}
     reasons |= {path: "files of no artifact" for path in (store.root / "files").glob("*/*") if path not in folders}
     reasons |= dict.fromkeys(store.lock_path("", "").parent.glob("*"), "a lock of an artifact that is made")
     reasons |= dict.fromkeys(store.root.rglob(".*.tmp*"), "left by a killed process")

@@ -79,7 +79,7 @@ def print_report(plan: Plan, preview: int | None, was_done: bool) -> None:
 
     console = Console(emoji=False)
     manifests = plan.made()
-    dataset = read_dataset(plan.dataset) if manifests else None
+    dataset = read_dataset(plan.dataset, check=False) if manifests else None
     for note in notes(plan, manifests, dataset) if manifests and dataset else ():
         console.print(note, highlight=False, markup=False)
     run = next((run for run in reversed(list(runs(plan.store))) if run.dataset == str(plan.dataset)), None)

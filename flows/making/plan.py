@@ -13,7 +13,7 @@ from schemas.rows import Row
 from schemas.settings import EngineSettings, FileSettings, RunSettings
 from storage.artifacts import Store, sealed_artifact
 from storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
-from storage.published.folder import Dataset, is_finished, is_whole
+from storage.published.folder import Dataset, is_finished, is_known_whole
 from storage.published.provenance import stated_licenses
 from tasks.frames import RunContext
 from tasks.running.job import NO_CONTEXT, Planned, Stage, step_ids
@@ -106,7 +106,8 @@ class Plan:
 
     def is_done(self) -> bool:
         """Whether nothing is left to make: every artifact and the dataset are there, and whole."""
-        return is_finished(self.dataset) and is_whole(self.dataset) and self.made() is not None  # cheaper looks first
+        memory = self.store.root / "whole" / "datasets" / f"{self.dataset.name}.json"
+        return is_finished(self.dataset) and is_known_whole(self.dataset, memory) and self.made() is not None
 
 
 def chain(roles: Roles, key: str, *stages: Stage, context: RunContext = NO_CONTEXT) -> list[Planned]:

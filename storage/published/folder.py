@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import InputError, StoreError, SynthmillError
 from schemas.hashing import content_hash, file_checksum
+from storage.artifacts import match_checksums
 from storage.files import read_json, write_json, write_text
 from storage.published.cards import MergedCard, merged_card, outline, outline_of
 from storage.published.row_streams import Columns, RowStream, parquet_batches, parquet_schema
@@ -241,15 +242,16 @@ def as_message(given: Any) -> dict[str, Any]:
     return dict(json.loads(given) if isinstance(given, str) else given)
 
 
-def read_dataset(folder: Path) -> Dataset:
+def read_dataset(folder: Path, *, check: bool = True) -> Dataset:
     """What write_dataset wrote, its rows still in their files. Raises InputError for a folder without a card of ours,
-    StoreError where anything in it is not as it was written.
+    StoreError where anything in it is not as it was written. check: whether files are read to know that.
     """
     if not is_finished(folder):
         raise InputError(f"{folder} is no dataset of synthmill's, or an unfinished one; run its flow again")
     marker = marker_of(folder)
     try:
-        check_files(folder, marker)
+        if check:
+            check_files(folder, marker)
         filled = {name: config for name, config in marker["configs"].items() if any(config["splits"].values())}
         tables = {
             name: Table(
@@ -284,7 +286,7 @@ def check_files(folder: Path, marker: Mapping[str, Any]) -> None:
     """
     if not {"checksums", "self"} & marker.keys():
         return
-    if content_hash({name: value for name, value in marker.items() if name != "self"}) != marker.get("self"):
+    if not is_own_checksum(marker):
         raise damaged(folder, f"{MARKER} does not match its own checksum")
     for name in (*marker["written"], *marker["files"]):
         if not is_inside(folder, name) or not (folder / name).is_file():
@@ -324,6 +326,25 @@ def is_whole(folder: Path) -> bool:
     except SynthmillError:
         return False
     return True
+
+
+def is_known_whole(folder: Path, memory: Path) -> bool:
+    """As `is_whole`, but files that matched once, and that nobody has changed since, are not read again.
+
+    memory: the file that says what they looked like.
+    """
+    marker = marker_of(folder)
+    if not is_finished(folder) or "checksums" not in marker or not is_own_checksum(marker):
+        return is_whole(folder)
+    names = (*marker["written"], *marker["files"])
+    if any(not is_inside(folder, name) or name not in marker["checksums"] for name in names):
+        return False
+    return match_checksums({folder / name: marker["checksums"][name] for name in names}, memory, marker["self"])
+
+
+def is_own_checksum(marker: Mapping[str, Any]) -> bool:
+    """Whether a marker matches its own checksum."""
+    return content_hash({name: value for name, value in marker.items() if name != "self"}) == marker.get("self")
 
 
 def is_finished(folder: Path) -> bool:

@@ -11,9 +11,19 @@ import polars as pl
 import pytest
 
 from schemas.errors import InputError, StoreError
+from storage import artifacts
 from storage.files import write_atomically
 from storage.published import shards
-from storage.published.folder import Dataset, Table, is_finished, is_ours, is_whole, read_dataset, write_dataset
+from storage.published.folder import (
+    Dataset,
+    Table,
+    is_finished,
+    is_known_whole,
+    is_ours,
+    is_whole,
+    read_dataset,
+    write_dataset,
+)
 from storage.published.row_streams import RowStream
 from tests.command import environment
 from tests.storage.test_formats import pairs, said
@@ -82,6 +92,23 @@ def test_a_file_of_somebody_elses_that_is_written_over_is_named(tmp_path: Path) 
     write_dataset(tmp_path, dataset, "card", overwritten=names.append)
     write_dataset(tmp_path, dataset, "card", overwritten=names.append)  # ours by now
     assert names == ["data/train-00000-of-00001.parquet"]
+
+
+def test_files_that_were_whole_are_not_read_again_unless_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, memory = tmp_path / "out", tmp_path / "memory.json"
+    write_dataset(folder, Dataset("t", "i", {"a": Table.of(pl.DataFrame({"id": ["1"]}), "other", "a row")}), "card")
+    monkeypatch.setattr(artifacts, "SETTLED_NS", 0)
+    assert is_known_whole(folder, memory) and memory.exists()
+    monkeypatch.setattr(artifacts, "file_checksum", lambda _: pytest.fail("read again"))
+    assert is_known_whole(folder, memory)
+    monkeypatch.undo()
+    [shard] = (folder / "data").iterdir()
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert not is_known_whole(folder, memory)
+    shard.unlink()
+    assert not is_known_whole(folder, memory)
 
 
 def test_a_foreign_marker_reaches_nothing_outside(tmp_path: Path) -> None:
