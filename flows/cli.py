@@ -56,7 +56,7 @@ class RunCommand(click.Command):
 @click.option("--settings", "list_settings", is_flag=True, help="List every setting, its default and meaning.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print the plan; ask no model.")
 @click.option(
-    "--preview", type=click.IntRange(1), metavar="N", help="The first N rows through every stage, shown side by side."
+    "--preview", type=click.IntRange(1), metavar="N", help="The first N rows, each with its way through every stage."
 )
 def run(
     flow: str,

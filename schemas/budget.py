@@ -48,7 +48,9 @@ class BudgetSettings(Limits):
     def price(self, engine: str) -> Price | None:
         """The first one whose pattern fits the engine's name, with its kind or without."""
         names = engine, engine.partition(":")[2]
-        return next((one for pattern, one in self.prices.items() if any(fnmatchcase(n, pattern) for n in names)), None)
+        return next(
+            (price for pattern, price in self.prices.items() if any(fnmatchcase(n, pattern) for n in names)), None
+        )
 
 
 class Usage(Frozen):

@@ -13,9 +13,9 @@ LAYERS: tuple[Layer, ...] = ("exact", "words", "meaning")
 PUBLISHED = "published"
 
 
-def listed(given: Any) -> Any:
+def listed(value: Any) -> Any:
     """One of them is a list of one."""
-    return (given,) if isinstance(given, str | Mapping) else given
+    return (value,) if isinstance(value, str | Mapping) else value
 
 
 class DedupSettings(Frozen):

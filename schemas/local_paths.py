@@ -20,7 +20,7 @@ LocalPath = Annotated[str, NamesFile()]
 RowsPath = Annotated[str, NamesFile(rows=True)]
 
 
-def names_of_paths(*, rows: bool = False) -> set[str]:
+def path_settings(*, rows: bool = False) -> set[str]:
     """The settings that carry the mark, by name, in every settings class that is loaded; rows: those of sources."""
     return {
         name

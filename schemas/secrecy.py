@@ -12,6 +12,8 @@ SECRET_NAME = re.compile(
 )
 SCHEMA_WORDS = {"type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf", "properties"}
 """A mapping with one of these describes a value (JSON schema), it does not hold one."""
+FIELDS = ("properties", "$defs")
+"""In a JSON schema, what names of fields stand under."""
 
 
 def check_address(url: str) -> None:
@@ -49,7 +51,7 @@ def secret_in(value: Any, place: str = "") -> str:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     for name, item in items:
         where = f"{place}.{name}" if place else str(name)
-        if SECRET_NAME.search(str(name)) and holds_text(item):
+        if not place.endswith(FIELDS) and SECRET_NAME.search(str(name)) and holds_text(item):
             return where
         if inner := secret_in(item, where):
             return inner

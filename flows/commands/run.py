@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from flows.methods import method
 from flows.terminal.stopping import working
 from flows.terminal.tables import table
 from schemas.artifacts import Manifest
-from schemas.errors import EngineError
+from schemas.errors import EngineError, InputError
 from schemas.settings import RunSettings
 from storage.files import write_text
 from storage.plain_files.rows import INSTRUCTIONS
@@ -51,11 +52,11 @@ def run_under_prefect(flow: str, plan: Plan) -> None:
         from prefect import tags
         from prefect.settings import PREFECT_API_URL
 
-        from flows.making.make import HANDED_ON
+        from flows.making.make import PREPARED_PLAN
         from flows.making.prefect_flow import prefect_flow
 
         with tags("command-line"):
-            token = HANDED_ON.set(plan)
+            token = PREPARED_PLAN.set(plan)
             try:
                 prefect_flow(method(flow))(settings)
             except (TransportError, RuntimeError) as error:
@@ -68,7 +69,7 @@ def run_under_prefect(flow: str, plan: Plan) -> None:
                     "same command again to continue"
                 ) from error
             finally:
-                HANDED_ON.reset(token)
+                PREPARED_PLAN.reset(token)
 
 
 def print_report(plan: Plan, preview: int | None, was_done: bool) -> None:
@@ -119,7 +120,8 @@ def show_dataset(console: Any, plan: Plan, dataset: Dataset, preview: int | None
     kind, rows = first_rows(dataset, preview or ROWS_SHOWN)
     for row in rows:
         if preview:
-            show_lineage(plan.store, row["id"])
+            with suppress(InputError):  # a method's rows may have ids that no step made
+                show_lineage(plan.store, row["id"])
         show_row(console, kind, row)
     show_tables(console, dataset)
     for figure in dataset.figures:

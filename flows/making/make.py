@@ -125,7 +125,7 @@ def say_done(earlier: RunRecord) -> RunRecord:
     return earlier
 
 
-HANDED_ON: ContextVar[Plan | None] = ContextVar("plan", default=None)
+PREPARED_PLAN: ContextVar[Plan | None] = ContextVar("plan", default=None)
 """The plan of the flow that is about to run, where it is made already."""
 
 
@@ -135,7 +135,7 @@ def run_plan(make_plan: Callable[[], Plan]) -> RunRecord:
         os.environ.setdefault(name, value)
     with guarded():
         take_over()
-        planned = HANDED_ON.get() or make_plan()
+        planned = PREPARED_PLAN.get() or make_plan()
         mark_crashed(planned.store)
         if planned.is_done() and (earlier := made_by(planned)):
             return say_done(earlier)

@@ -13,7 +13,7 @@ from schemas.rows import Row
 from schemas.settings import EngineSettings, FileSettings, RunSettings
 from storage.artifacts import Store, sealed_artifact
 from storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
-from storage.published.folder import Dataset, is_finished, is_known_whole
+from storage.published.folder import Dataset, has_figures, is_finished, is_known_whole
 from storage.published.provenance import stated_licenses
 from tasks.frames import RunContext
 from tasks.running.job import NO_CONTEXT, Planned, Stage, step_ids
@@ -80,11 +80,11 @@ class Plan:
         """The keys of the trunk and of the stages that lead to it: if one of them has no rows, the run failed."""
         source_of = {step.key: step.source_key for step in self.stages}
         key: str | None = next(step.key for step in self.stages if step.step == self.trunk)
-        found = set()
+        trunk = set()
         while key is not None:
-            found.add(key)
+            trunk.add(key)
             key = source_of.get(key)
-        return found
+        return trunk
 
     def made(self) -> dict[str, Manifest] | None:
         """Every artifact by step, if all are there, whole, and made from their sources as they are now."""
@@ -107,7 +107,9 @@ class Plan:
     def is_done(self) -> bool:
         """Whether nothing is left to make: every artifact and the dataset are there, and whole."""
         memory = self.store.root / "whole" / "datasets" / f"{self.dataset.name}.json"
-        return is_finished(self.dataset) and is_known_whole(self.dataset, memory) and self.made() is not None
+        if not is_finished(self.dataset) or not has_figures(self.dataset):
+            return False
+        return is_known_whole(self.dataset, memory) and self.made() is not None
 
 
 def chain(roles: Roles, key: str, *stages: Stage, context: RunContext = NO_CONTEXT) -> list[Planned]:

@@ -5,7 +5,7 @@ Source: docs/papers.md#rip.
 
 from flows.making.cleaning import open_checked_store
 from flows.making.plan import Plan, chain, file_source
-from flows.methods.preferences import answers_of, in_own_units, plan_tail, resolved
+from flows.methods.preferences import answers_of, in_own_units, plan_pool_stages, resolve_engines
 from flows.methods.preferences.dataset import preferences_dataset
 from flows.methods.preferences.settings import SelfRipSettings
 from schemas.hashing import content_hash
@@ -14,9 +14,9 @@ from tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets
 
 
 def plan(settings: SelfRipSettings) -> Plan:
-    """As plan_preferences, with new prompts before it. Raises InputError, StoreError or EngineError."""
+    """As `preferences`, with new prompts before it. Raises InputError, StoreError or EngineError."""
     store = open_checked_store(settings)
-    roles = resolved(settings, store)
+    roles = resolve_engines(settings, store)
     settings = in_own_units(settings)
     against = tuple(prompt for file in settings.against for prompt in read_prompts(file))
     settings = settings.model_copy(update={"engines": roles})
@@ -36,14 +36,14 @@ def plan(settings: SelfRipSettings) -> Plan:
             **rules,
         ),
     )
-    tail = plan_tail("self-rip", store, settings, roles, first[-1].key, answers_of(settings))
+    after_pools = plan_pool_stages("self-rip", store, settings, roles, first[-1].key, answers_of(settings))
     return Plan(
         "self-rip",
         settings,
         store,
         source,
-        [*first, *tail.stages],
-        lambda manifests: preferences_dataset(store, manifests, settings, tail.scored, tail.pairs),
+        [*first, *after_pools.stages],
+        lambda manifests: preferences_dataset(store, manifests, settings, after_pools.scored, after_pools.pairs),
         trunk="preferences",
-        others=tail.sources,
+        others=after_pools.sources,
     )

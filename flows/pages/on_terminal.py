@@ -64,7 +64,7 @@ def show_figure(console: Any, figure: Figure) -> None:
         for texts in figure.rows:
             console.print(Text(texts[0]), soft_wrap=True)
         return
-    lines = table(*figure.columns, numbers=figure.columns[figure.texts :])
+    lines = table(*figure.columns, numbers=figure.columns[figure.text_columns :])
     for row in figure.rows:
         lines.add_row(*map(Text, row))
     console.print(lines)

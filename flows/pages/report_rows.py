@@ -65,7 +65,7 @@ def pick_evenly(rows: Sequence[Any], most: int) -> list[Any]:
 def row_of(kind: Kind, row: Mapping[str, Any]) -> dict[str, Any]:
     """What is shown of a row: its id, some facts, and texts by the kind of row."""
     facts = [(name, format_fact(row[name])) for name in FACTS if row.get(name) not in (None, "", [])]
-    common: dict[str, Any] = {"id": row["id"], "facts": facts}
+    common: dict[str, Any] = {"id": row.get("id", ""), "facts": facts}
     if kind == "preferences":
         chosen, rejected = (cut(row[side][-1]["content"]) for side in ("chosen", "rejected"))
         better, worse = differences(chosen, rejected)

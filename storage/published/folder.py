@@ -79,14 +79,14 @@ class Table:
 class Figure:
     """A table or a picture about a dataset, for its page and the terminal.
 
-    columns: heads; those of texts come first, `texts` says how many. rows: cells, as they are printed; without columns,
-    each is a line. picture: the name of an SVG among the dataset's files. about: a sentence below.
+    columns: heads; the first `text_columns` of them are of texts, the others of numbers. rows: cells, as they are
+    printed; without columns, each is a line. picture: the name of an SVG among the dataset's files. about: a sentence below.
     """
 
     title: str
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
-    texts: int = 1
+    text_columns: int = 1
     picture: str = ""
     about: str = ""
 
@@ -237,9 +237,9 @@ def data_folder(filled: Mapping[str, Any], config: str) -> str:
     return "data" if len(filled) == 1 else f"data/{config}"
 
 
-def as_message(given: Any) -> dict[str, Any]:
+def as_message(message: Any) -> dict[str, Any]:
     """A message of a chat, which may be JSON."""
-    return dict(json.loads(given) if isinstance(given, str) else given)
+    return dict(json.loads(message) if isinstance(message, str) else message)
 
 
 def read_dataset(folder: Path, *, check: bool = True) -> Dataset:
@@ -340,6 +340,11 @@ def is_known_whole(folder: Path, memory: Path) -> bool:
     if any(not is_inside(folder, name) or name not in marker["checksums"] for name in names):
         return False
     return match_checksums({folder / name: marker["checksums"][name] for name in names}, memory, marker["self"])
+
+
+def has_figures(folder: Path) -> bool:
+    """Whether a dataset's marker says what to show beside its rows; those of before version 0.1's figures do not."""
+    return "figures" in marker_of(folder)
 
 
 def is_own_checksum(marker: Mapping[str, Any]) -> bool:

@@ -52,6 +52,8 @@ def spellings(value: str) -> set[str]:
 
 def texts_of(dataset: Dataset, card: str) -> Iterator[tuple[str, str]]:
     yield "the card", card
+    yield "the notes", "\n".join(dataset.notes)
+    yield "the figures", "\n".join(cell for figure in dataset.figures for row in figure.rows for cell in row)
     for name, content in dataset.files.items():
         for piece in [content] if isinstance(content, bytes) else content():
             yield name, piece.decode(errors="replace")

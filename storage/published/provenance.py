@@ -1,5 +1,6 @@
 """What a dataset was made from: its sources with their licences, and the settings without private parts."""
 
+import re
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -7,12 +8,14 @@ from typing import Any, NamedTuple
 import orjson
 
 from schemas.licenses import UNKNOWN, most_restrictive
-from schemas.local_paths import names_of_paths
+from schemas.local_paths import path_settings
 from schemas.settings import FileSettings, RunSettings
 from storage.plain_files.lines import HUB
 
 PRIVATE = ("store", "workers", "ray_address", "license")
 ADDRESS = ("url", "base_url", "base_url_env", "api_key_env")
+ABSOLUTE = re.compile(r"(~|/[^/\s]+)/\S+")
+"""A path, whatever the setting is called: of a settings class that is not loaded, nobody knows the types."""
 CARDS_ABOVE = 2  # folders: data/train.parquet lies two below its card
 
 
@@ -25,12 +28,12 @@ class DatasetSource(NamedTuple):
 
 def sources_of(settings: Mapping[str, Any]) -> Iterator[DatasetSource]:
     """The sources of a run, each with its licence. settings: as the run's record holds them, of whatever version."""
-    names = names_of_paths(rows=True)
-    for value in (value for name, value in settings.items() if name in names):
-        if isinstance(value, Mapping) and isinstance(path := value.get("path"), str):
+    names = path_settings(rows=True)
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and isinstance(path := value.get("path"), str):  # also of a class not loaded
             yield DatasetSource(public_path(path), value.get("license") or license_beside(path))
-        for path in value if isinstance(value, list) else ():
-            if isinstance(path, str):
+        for path in [value] if isinstance(value, str) else value if isinstance(value, list) else ():
+            if name in names and isinstance(path, str):
                 yield DatasetSource(public_path(path), license_beside(path))
 
 
@@ -92,11 +95,12 @@ def strip_private(value: Any, name: str = "", paths: Container[str] | None = Non
     the settings that name files, default: those whose type says so.
     """
     if paths is None:
-        paths = names_of_paths() | {"spec"}
+        paths = path_settings() | {"spec"}
     if isinstance(value, dict):
         return {key: strip_private(member, key, paths) for key, member in value.items() if key not in ADDRESS}
     if isinstance(value, list):
         return [strip_private(member, name, paths) for member in value]
     if isinstance(value, str) and value.startswith(("/", "~")):
-        return public_path(value) if name in paths or Path(value).expanduser().exists() else value
+        is_path = name in paths or ABSOLUTE.fullmatch(value) or Path(value).expanduser().exists()
+        return public_path(value) if is_path else value
     return value

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from schemas.calls import Frozen
-from schemas.local_paths import LocalPath, RowsPath, names_of_paths
+from schemas.local_paths import LocalPath, RowsPath, path_settings
 from storage.published.provenance import sources_of, strip_private
 
 
@@ -19,13 +19,14 @@ class OwnSettings(Frozen):
 
 
 def test_paths_are_known_by_their_type() -> None:
-    assert {"lexicon", "sheets", "grammar"} <= names_of_paths() and "title" not in names_of_paths()
-    assert "sheets" in names_of_paths(rows=True) and "grammar" not in names_of_paths(rows=True)
-    own = {"sheets": ["/a/b.csv"], "grammar": "/a/c.txt", "inner": {"lexicon": "~/d.txt"}, "title": "/not/here"}
+    assert {"lexicon", "sheets", "grammar"} <= path_settings() and "title" not in path_settings()
+    assert "sheets" in path_settings(rows=True) and "grammar" not in path_settings(rows=True)
+    own = {"sheets": ["/a/b.csv"], "grammar": "/a/c.txt", "inner": {"lexicon": "~/d.txt"}, "title": "/ no path"}
     assert strip_private(own) == {
         "sheets": ["b.csv"],
         "grammar": "c.txt",
         "inner": {"lexicon": "d.txt"},
-        "title": "/not/here",
+        "title": "/ no path",
     }
+    assert strip_private({"nobody_knows": "/home/me/x.yaml"}) == {"nobody_knows": "x.yaml"}
     assert [source.name for source in sources_of(own)] == ["b.csv"]

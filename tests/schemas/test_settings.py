@@ -94,7 +94,10 @@ def test_settings_of_an_engine_that_hold_secrets_or_mean_nothing(given: dict[str
 
 
 def test_what_only_looks_like_a_secret_is_an_option() -> None:
-    options = {"response_format": {"schema": {"properties": {"token": {"type": "string"}}}}, "template": "// a @ b"}
+    options = {
+        "response_format": {"schema": {"properties": {"token": {"type": "string"}, "password": {"description": "x"}}}},
+        "template": "// a @ b",
+    }
     options |= {"max_num_batched_tokens": 512, "include_stop_token": True}
     assert EngineSettings.model_validate({"spec": "openai:m", "options": options}).options == options
 

@@ -67,7 +67,9 @@ def multifaceted_dataset(store: Store, manifests: Manifests, sets: PreferenceSet
         {PICTURE: picture.encode()},
         figures=[
             Figure("The values in it", picture=PICTURE, about="Rings from the inside: dimension, subdimension, value."),
-            Figure("How even the values came out", COVERAGE, tuple(map(coverage_row, measures["coverage"])), texts=2),
+            Figure(
+                "How even the values came out", COVERAGE, tuple(map(coverage_row, measures["coverage"])), text_columns=2
+            ),
         ],
     )
 

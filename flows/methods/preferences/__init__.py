@@ -34,7 +34,7 @@ Settings = TypeVar("Settings", bound=PoolSettings)
 
 
 @dataclass(frozen=True)
-class Tail:
+class PoolStages:
     """What follows the pools: all stages; scored: the key of the pools that are cut; pairs: how; sources: others."""
 
     stages: Sequence[Planned]
@@ -46,27 +46,27 @@ class Tail:
 def plan(settings: PreferencesSettings) -> Plan:
     """Resolve engines, models and keys. Raises InputError, StoreError or EngineError before anything is asked."""
     store = open_checked_store(settings)
-    roles = resolved(settings, store)
+    roles = resolve_engines(settings, store)
     settings = in_own_units(settings).model_copy(update={"engines": roles})
     if settings.policies:
         source = file_source(store, settings.source, settings.rows_per_part, QUESTIONS)
-        tail = plan_tail("preferences", store, settings, roles, source.key, answers_of(settings))
+        after_pools = plan_pool_stages("preferences", store, settings, roles, source.key, answers_of(settings))
     else:
-        source = given_pools(store, settings)
-        tail = plan_tail("preferences", store, settings, roles, source.key)
+        source = read_given_pools(store, settings)
+        after_pools = plan_pool_stages("preferences", store, settings, roles, source.key)
     return Plan(
         "preferences",
         settings,
         store,
         source,
-        tail.stages,
-        lambda manifests: preferences_dataset(store, manifests, settings, tail.scored, tail.pairs),
+        after_pools.stages,
+        lambda manifests: preferences_dataset(store, manifests, settings, after_pools.scored, after_pools.pairs),
         trunk="preferences",
-        others=tail.sources,
+        others=after_pools.sources,
     )
 
 
-def resolved(settings: PoolSettings, store: Store) -> dict[str, EngineSettings]:
+def resolve_engines(settings: PoolSettings, store: Store) -> dict[str, EngineSettings]:
     """The engine of every role that these settings ask."""
     roles = {
         role: resolve(settings.engine(role), store)
@@ -106,33 +106,35 @@ def in_own_units(settings: Settings) -> Settings:
     return settings.model_copy(update={"cuts": tuple(map(with_unit_of_limits, settings.cuts))})
 
 
-def plan_tail(flow: str, store: Store, settings: PoolSettings, roles: Roles, key: str, *first: Stage) -> Tail:
+def plan_pool_stages(
+    flow: str, store: Store, settings: PoolSettings, roles: Roles, key: str, *first: Stage
+) -> PoolStages:
     """Answers, if any are to be asked for; a stage per scorer; pairs by every rule; duplicates; limits."""
-    many = settings.answers.count * max(1, len(settings.policies))
-    context = ScoringContext(settings.embedder, settings.seed, many)
+    most_answers = settings.answers.count * max(1, len(settings.policies))
+    context = ScoringContext(settings.embedder, settings.seed, most_answers)
     scorers = [scorer.stage(context) for scorer in settings.scorers]
     scored = chain(roles, key, *first, *scorers)
     pools = scored[-1] if scored else None
-    pools_key_ = pools.key if pools else key
-    signs = chain(roles, pools_key_, PoolSigns(reward=settings.chosen_reward))
+    scored_key = pools.key if pools else key
+    signs = chain(roles, scored_key, PoolSigns(reward=settings.chosen_reward))
     cutting = PoolPairs(
         reward=settings.chosen_reward,
         cuts=settings.cuts,
         length_control=settings.length_control,
         leave_out=settings.leave_out,
         signs=signs[-1].key,
-        tokenizers=tuple(tokenizer_identity(one.tokenizer) for one in settings.cuts if one.tokenizer),
+        tokenizers=tuple(tokenizer_identity(rule.tokenizer) for rule in settings.cuts if rule.tokenizer),
     )
-    fixed = {one.label: fixed_limits(one) for one in settings.cuts if one.preset or one.thresholds}
-    pairs = chain(roles, pools_key_, cutting)
+    fixed = {rule.label: fixed_limits(rule) for rule in settings.cuts if rule.preset or rule.thresholds}
+    pairs = chain(roles, scored_key, cutting)
     comparison = Comparison(CleanPairs, UniquePairs, within=("cut", "system", "pair"), score="chosen_reward")
     cleaning = clean(flow, settings, store, pairs[-1].key, comparison)
     last = chain(roles, cleaning.key, Preferences(cuts=settings.cuts, fixed=fixed))
     stages = [*scored, *signs, *pairs, *cleaning.stages, *last]
-    return Tail(stages, pools_key_, cutting, cleaning.sources)
+    return PoolStages(stages, scored_key, cutting, cleaning.sources)
 
 
-def given_pools(store: Store, settings: PreferencesSettings) -> Source:
+def read_given_pools(store: Store, settings: PreferencesSettings) -> Source:
     """Pools that the source's rows bring; raises InputError where they lack what scorers or cuts need."""
     reading: QuestionSettings = settings.source
     wanted: dict[str, Any] = {}

@@ -80,7 +80,7 @@ def figures_of(report: Mapping[str, Any]) -> list[Figure]:
             (row["one"], row["other"], two_places(row["spearman"]), two_places(row["error"]), f"{row['pools']:,}")
             for row in report["agreement"]
         ]
-        figures.append(Figure("How the scorers agree", AGREEMENT, tuple(rows), texts=2))
+        figures.append(Figure("How the scorers agree", AGREEMENT, tuple(rows), text_columns=2))
     counts = [
         f"{name} is missing for {row['missing']:,} of {row['answers']:,} answers"
         for name, row in report["missing"].items()

@@ -14,7 +14,7 @@ from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from storage.artifacts import Store
 from storage.published.folder import Dataset, Figure, Table
-from storage.published.provenance import public_engine, strip_private
+from storage.published.provenance import public_engine, public_path, strip_private
 from storage.published.rows import stream_of
 from tasks.retrieval.http_ranks import HttpRetrieverSettings
 from tasks.retrieval.indexes import own_passages
@@ -100,14 +100,14 @@ def figures_of(comparison: Mapping[str, Any]) -> list[Figure]:
         (row["retriever"], form_name(row), f"{row['queries']:,}", *(decimals(row[name]) for name in SHOWN))
         for row in forms
     ]
-    figures = [Figure("What the retrievers make of the queries", (*FORM, *SHOWN), tuple(rows), texts=2)]
+    figures = [Figure("What the retrievers make of the queries", (*FORM, *SHOWN), tuple(rows), text_columns=2)]
     pairs = [
         (row["one"], row["other"], f"{row['pairs']:,}", percent(row["against"]), percent(row["best_differs"]))
         for row in comparison["disagreement"]
     ]
     if pairs:
         about = "Of the pairs of a turn's queries that both rank differently, the share that they order the other way."
-        figures.append(Figure("How far they disagree", DISAGREEMENT, tuple(pairs), texts=2, about=about))
+        figures.append(Figure("How far they disagree", DISAGREEMENT, tuple(pairs), text_columns=2, about=about))
     return figures
 
 
@@ -132,7 +132,9 @@ def check_found(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, 
                     f"{retriever.path} has none of the {len(rows)} queries; expected names such as {expected}"
                 )
             if matches < len(rows):
-                notes.append(f"{retriever.path} has {matches:,} of {len(rows):,} queries; the others count as missed")
+                notes.append(
+                    f"{public_path(str(retriever.path))} has {matches:,} of {len(rows):,} queries; the others count as missed"
+                )
         if isinstance(retriever, HttpRetrieverSettings) and all(row[3] > depth for row in rows):
             raise InputError(
                 f"{retriever.url} finds no gold passage for any query; expected passages called as in the corpus"
