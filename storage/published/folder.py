@@ -80,7 +80,8 @@ class Figure:
     """A table or a picture about a dataset, for its page and the terminal.
 
     columns: heads; the first `text_columns` of them are of texts, the others of numbers. rows: cells, as they are
-    printed; without columns, each is a line. picture: the name of an SVG among the dataset's files. about: a sentence below.
+    printed; without columns, each is a line. picture: the name of an SVG among the dataset's files. about: a sentence
+    below.
     """
 
     title: str

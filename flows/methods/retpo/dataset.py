@@ -132,9 +132,8 @@ def check_found(retrievers: Sequence[RetrieverSettings], queries: pl.DataFrame, 
                     f"{retriever.path} has none of the {len(rows)} queries; expected names such as {expected}"
                 )
             if matches < len(rows):
-                notes.append(
-                    f"{public_path(str(retriever.path))} has {matches:,} of {len(rows):,} queries; the others count as missed"
-                )
+                name = public_path(str(retriever.path))
+                notes.append(f"{name} has {matches:,} of {len(rows):,} queries; the others count as missed")
         if isinstance(retriever, HttpRetrieverSettings) and all(row[3] > depth for row in rows):
             raise InputError(
                 f"{retriever.url} finds no gold passage for any query; expected passages called as in the corpus"
