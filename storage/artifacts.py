@@ -163,8 +163,11 @@ def sealed_part(store: Store, stage: str, key: str) -> PartSeal | None:
 
 
 def is_settled(store: Store, seal: PartSeal) -> bool:
-    """Whether a part has no answer left to ask for: a lost answer is asked for in two runs, later only on demand."""
-    return seal.is_settled and not (store.retry_lost and seal.lost_answers)
+    """Whether a part has no answer left to ask for: a lost answer is asked for in two runs, later only on demand.
+
+    Rows that a bug in a recipe dropped are made again on demand, too.
+    """
+    return seal.is_settled and not (store.retry_lost and (seal.lost_answers or "recipe_error" in seal.dropped))
 
 
 def losses_of(store: Store, stage: str, key: str) -> dict[str, Loss]:

@@ -14,12 +14,13 @@ import polars as pl
 import pyarrow as pa
 
 from flows.commands.dry_run import check_engine
+from flows.making.limiting import check_something_left
 from flows.making.session import session
 from flows.terminal.progress import Reporter
 from schemas.artifacts import Manifest
 from schemas.errors import InputError, SynthmillError
 from schemas.settings import EngineSettings, read_settings
-from storage.artifacts import Store, read_part
+from storage.artifacts import Store, read_dropped, read_part
 from storage.plain_files.lines import lines_of
 from storage.plain_files.outputs import check_out, write_grown
 from storage.plain_files.pools import ColumnNames, PoolFile
@@ -74,13 +75,16 @@ def score_file(settings: ScoreSettings) -> None:
         stages.append(StageRun.of(scored_pools, reporter.latest.spent, time.monotonic() - started))
         note = note_unread(store, scored_pools)
     scores = dict(scores_in(store, scored_pools, label))
+    check_something_left(store, scored_pools)
     if scores and all(np.isnan(values).all() for values in scores.values()):
         raise SynthmillError(f"{label} gave no answer of {source} a score, so {out} was not written")
     row_count, answer_count = write_scores(file, out, label, scores)
     for manifest, what in ((pools, "read"), (scored_pools, "scored")):
         if manifest.dropped:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
-            print(f"{sum(manifest.dropped.values()):,} pools or rows could not be {what}: {reasons}", file=sys.stderr)
+            first = next((row.detail for seal in manifest.parts for row in read_dropped(store, seal)), "")
+            count = sum(manifest.dropped.values())
+            print(f"{count:,} pools or rows could not be {what}: {reasons}; the first: {first}", file=sys.stderr)
     if note:
         print(note, file=sys.stderr)
     print(f"{answer_count:,} answers scored, {row_count:,} rows -> {out}", file=sys.stderr)

@@ -1,8 +1,10 @@
 """What a plan's settings say of its limits."""
 
 from flows.making.plan import Plan
+from schemas.artifacts import Manifest
 from schemas.budget import Usage
-from schemas.errors import InputError
+from schemas.errors import InputError, SynthmillError
+from storage.artifacts import Store, read_dropped
 from storage.spending import spent_by
 from tasks.engines.engine import engine_name
 from tasks.recipe import Recipe
@@ -32,3 +34,16 @@ def limits_of(planned: Plan) -> RunLimits:
         return spent_by(planned.store, planned.dataset.name, budget)
 
     return RunLimits(Budget(budget, {}), settings.drop_limit, spent)
+
+
+def check_something_left(store: Store, manifest: Manifest) -> None:
+    """A run in which every row failed has failed."""
+    if manifest.rows == 0:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
+        first = next((row for seal in manifest.parts for row in read_dropped(store, seal)), None)
+        detail = f"; the first: {first.detail}" if first and first.detail else ""
+        bug = "; once the recipe is mended, --retry-lost makes them" if "recipe_error" in manifest.dropped else ""
+        raise SynthmillError(
+            f"every one of the {manifest.rows_in} rows was dropped in {manifest.stage} ({reasons}){detail}; "
+            f"`synthmill show {manifest.reference}` shows them{bug}"
+        )

@@ -19,7 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
-from flows.making.limiting import limits_of
+from flows.making.limiting import check_something_left, limits_of
 from flows.making.plan import Plan
 from flows.making.session import workers_of
 from flows.pages.card import publishable
@@ -32,7 +32,7 @@ from schemas.artifacts import Manifest
 from schemas.budget import BudgetSettings, usage_of
 from schemas.errors import EngineError, EngineRefused, Stopped, StoreError, SynthmillError
 from schemas.progress import Progress
-from storage.artifacts import Store, read_dropped
+from storage.artifacts import Store
 from storage.catalog import rebuild
 from storage.files import locked
 from storage.published.folder import write_dataset
@@ -227,15 +227,3 @@ def draw_report(store: Store, record: RunRecord) -> Path | None:
             f"no report ({type(error).__name__}: {reason}); `synthmill report {record.id}` tries again", file=sys.stderr
         )
         return None
-
-
-def check_something_left(store: Store, manifest: Manifest) -> None:
-    """A run in which every row failed has failed."""
-    if manifest.rows == 0:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
-        first = next((row for seal in manifest.parts for row in read_dropped(store, seal)), None)
-        detail = f"; the first: {first.detail}" if first and first.detail else ""
-        raise SynthmillError(
-            f"every one of the {manifest.rows_in} rows was dropped in {manifest.stage} ({reasons}){detail}; "
-            f"`synthmill show {manifest.reference}` shows them"
-        )

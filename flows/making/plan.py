@@ -56,9 +56,12 @@ class Plan:
     written: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        """Raises InputError where the trunk is no step."""
         ids = step_ids([*(source.stage for source in self.sources), *(planned.stage for planned in self.stages)])
         for planned, step in zip(self.stages, ids[len(self.sources) :], strict=True):
             planned.step = step
+        if self.trunk not in ids:
+            raise InputError(f"{self.flow} has no step {self.trunk}, its trunk; its steps are {', '.join(ids)}")
 
     @property
     def source_steps(self) -> dict[str, str]:

@@ -5,20 +5,22 @@ returns its plan. Nothing registers a method: this listing reads the files, and 
 """
 
 import ast
+import traceback
 from collections.abc import Callable, Iterator
-from functools import cache
+from contextlib import contextmanager
+from functools import cache, wraps
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from schemas.errors import InputError
-from schemas.own_methods import own_folders
+from schemas.errors import InputError, SynthmillError
+from schemas.own_methods import VARIABLE, own_folders
 
 if TYPE_CHECKING:
     from flows.making.plan import Plan
     from schemas.settings import RunSettings
 
-SETTINGS = Path(__file__).parents[2] / "schemas" / "settings.py"
+SCHEMAS = Path(__file__).parents[2] / "schemas"
 NARROWED = ("engines",)  # a method names its roles
 __path__ += map(str, own_folders())
 
@@ -33,9 +35,33 @@ class Method(NamedTuple):
 
     @property
     def plan(self) -> "Callable[[Any], Plan]":
-        """The function that plans a run. Importing it may raise whatever the file raises."""
-        function: Callable[[Any], Plan] = import_module(f"flows.methods.{identifier(self.name)}").plan
-        return function
+        """The function that plans a run. Raises InputError for a file that cannot be imported; what it returns, for
+        anything that goes wrong in it but a clear error.
+        """
+        with self.faults_named("it cannot be imported"):
+            function: Callable[[Any], Plan] = import_module(f"flows.methods.{identifier(self.name)}").plan
+
+        @wraps(function)
+        def plan(settings: Any) -> "Plan":
+            with self.faults_named("its plan failed"):
+                planned = function(settings)
+                if getattr(planned, "flow", None) != self.name:
+                    raise TypeError(f"plan must return a Plan called {self.name!r}")
+                return planned
+
+        return plan
+
+    @contextmanager
+    def faults_named(self, what: str) -> Iterator[None]:
+        """Turn what a method's file raises into one line that names the place."""
+        try:
+            yield
+        except SynthmillError:
+            raise
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{Path(last.filename).name}:{last.lineno}"
+            raise InputError(f"{self.path}: {what}: {type(error).__name__}: {error} ({place})") from error
 
     @property
     def settings(self) -> "type[RunSettings]":
@@ -57,6 +83,9 @@ def identifier(name: str) -> str:
 def methods() -> dict[str, Method]:
     """Every method by name, those that cannot be used too, in the order of their names."""
     listed: dict[str, Method] = {}
+    for folder in own_folders():
+        if not folder.is_dir():
+            listed[folder.name] = Method(folder.name, folder, fault=f"there is no such folder ({VARIABLE})")
     for path in sorted(files(), key=lambda path: identifier(name_of(path))):
         method = read_method(path)
         if earlier := listed.get(method.name):
@@ -116,8 +145,9 @@ def fields_in(tree: ast.Module, name: str) -> set[str]:
 
 @cache
 def run_fields() -> set[str]:
-    """What every run's settings have, read without importing pydantic."""
-    return fields_in(ast.parse(SETTINGS.read_bytes()), "RunSettings")
+    """What every run's settings have, and those of every run that publishes, read without importing pydantic."""
+    places = (("settings.py", "RunSettings"), ("dedup_settings.py", "PublishSettings"))
+    return set[str]().union(*(fields_in(ast.parse((SCHEMAS / file).read_bytes()), name) for file, name in places))
 
 
 def method(name: str) -> Method:

@@ -69,6 +69,6 @@ def load(name: str) -> Prompt:
     try:
         return Prompt(name, path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"there is no prompt {name}: expected a template at {path}") from error
+        raise InputError(f"there is no prompt {name}: expected a template at {' or '.join(map(str, paths))}") from error
     except TemplateError as error:
         raise InputError(f"prompt {name} is not a valid Jinja template: {error}") from error

@@ -9,13 +9,15 @@ to its first missing answer.
 
 import asyncio
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from schemas.artifacts import Loss
 from schemas.calls import Completion, Request, ask_hash, call_key, wire_seed
-from schemas.errors import Drop, EngineError, SynthmillError
+from schemas.errors import Drop, EngineError, InputError, SynthmillError
 from schemas.rows import Dropped, Row
 from storage.calls import CallStore
 from tasks.engines.engine import Engine
@@ -305,7 +307,9 @@ class Driver:
         except Drop as drop:
             return Dropped(id=row_id, reason=drop.reason, detail=drop.detail[:500])
         except Exception as error:
-            return Dropped(id=row_id, reason="recipe_error", detail=f"{type(error).__name__}: {error}"[:500])
+            return Dropped(
+                id=row_id, reason="recipe_error", detail=f"{type(error).__name__}: {error} ({origin_of(error)})"[:500]
+            )
         if isinstance(child, Row):
             extended = child.id == row_id and child is not flight.row
             if extended or child.parent_id == row_id:
@@ -329,6 +333,9 @@ class Driver:
                 request_json = request.question_json()
                 hashes[content] = (ask_hash(request_json), request_json)
             request_hash = hashes[content][0]
+            if request.role not in self._lanes:
+                name, role = self.recipe.name, request.role
+                raise InputError(f"the stage {name} asks {role}, which is not among its roles; declare it there")
             lane = self._lanes[request.role]
             key = call_key(lane.engine.name, request_hash, request.sample)
             repeated = key in earlier_keys
@@ -383,3 +390,9 @@ class Driver:
 def content_ids(request: Request) -> tuple[int, ...]:
     """The identities of what a request asks; equal for samples of one request."""
     return id(request.messages), id(request.sampling), id(request.schema_), id(request.choice)
+
+
+def origin_of(error: Exception) -> str:
+    """Where an error was raised, as FILE:LINE."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

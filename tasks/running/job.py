@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from schemas.artifacts import Manifest, PartSeal
 from schemas.calls import Frozen
+from schemas.errors import InputError
 from schemas.hashing import content_hash
 from schemas.settings import EngineSettings
 from storage.artifacts import Store, sealed_artifact
@@ -41,6 +42,8 @@ class Planned:
         self.stage = stage
         self.step = step or stage.name
         needed = stage.needs_roles() if isinstance(stage, Recipe) else ()
+        if absent := [role for role in needed if role not in roles]:
+            raise InputError(f"the stage {stage.name} asks {absent[0]}, a role that its plan gives no engine")
         self.roles = {role: roles[role] for role in needed}
         self.identity = stage.identity({role: engine_name(settings) for role, settings in self.roles.items()})
         self.source_key = source_key

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.methods import methods, read_method, run_fields
+from schemas.dedup_settings import PublishSettings
 from schemas.settings import RunSettings
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
@@ -106,6 +107,54 @@ def test_a_file_that_is_no_method_says_why_and_the_others_work(
     assert fault in err and len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("import Recipe, Steps", "import Recipe, Steps, Nothing"), "it cannot be imported: ImportError"),
+        (
+            ("    return Plan(", "    1 / 0\n    return Plan("),
+            "its plan failed: ZeroDivisionError: division by zero (rephrase.py:",
+        ),
+        (("    return Plan(", "    Plan("), "its plan failed: TypeError: plan must return a Plan called 'rephrase'"),
+        (('publish, "rephrasing")', 'publish, "trunk")'), "rephrase has no step trunk, its trunk; its steps are"),
+        (
+            ('roles = {"teacher"', 'roles = {"writer"'),
+            "the stage rephrasing asks teacher, a role that its plan gives no",
+        ),
+        (
+            ('Request(role="teacher"', 'Request(role="writer"'),
+            "the stage rephrasing asks writer, which is not among its",
+        ),
+    ],
+)
+def test_a_method_that_is_wrong_is_one_clear_line(
+    folder: Path, tmp_path: Path, server: ChatServer, change: tuple[str, str], says: str
+) -> None:
+    path = folder / "rephrase.py"
+    assert change[0] in path.read_text()
+    path.write_text(path.read_text().replace(*change))
+    write_jsonl(tmp_path / "in.jsonl", prompts(3))
+    run = ("run", "rephrase", "--workers", 0, "--set", "source=in.jsonl", "--set", f"engines.teacher={server.spec}")
+    _, err = synthmill(*run, cwd=tmp_path, expect=2, SYNTHMILL_METHODS=str(folder))
+    assert says in err and "Traceback" not in err
+
+
+def test_a_bug_in_a_recipe_is_named_and_mended_rows_are_made_on_demand(
+    folder: Path, tmp_path: Path, server: ChatServer
+) -> None:
+    path = folder / "rephrase.py"
+    whole = path.read_text()
+    path.write_text(whole.replace("        return Rephrased", "        1 / 0\n        return Rephrased"))
+    write_jsonl(tmp_path / "in.jsonl", prompts(3))
+    run = ("run", "rephrase", "--workers", 0, "--set", "source=in.jsonl", "--set", f"engines.teacher={server.spec}")
+    given = {"SYNTHMILL_METHODS": str(folder)}
+    _, err = synthmill(*run, cwd=tmp_path, expect=1, **given)
+    assert "3 recipe_error" in err and "division by zero (rephrase.py:" in err and "--retry-lost" in err
+    path.write_text(whole)
+    synthmill(*run, "--retry-lost", cwd=tmp_path, **given)
+    assert server.stats()["total"] == 3  # the answers were there
+
+
 def test_two_methods_of_one_name_are_neither(folder: Path, tmp_path: Path) -> None:
     (folder / "synthesize.py").write_text(METHOD.lstrip())
     _, err = synthmill("run", "synthesize", cwd=tmp_path, expect=2, SYNTHMILL_METHODS=str(folder))
@@ -118,7 +167,7 @@ def test_a_method_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
 
 
 def test_the_fields_of_every_run_are_read_without_importing_them() -> None:
-    assert run_fields() == set(RunSettings.model_fields)
+    assert run_fields() == set(PublishSettings.model_fields)
 
 
 def test_every_method_here_can_be_used() -> None:

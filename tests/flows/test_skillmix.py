@@ -15,10 +15,10 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 LOCK = {
     "stages": {
-        "data_skills@1": "cf60e680497506b2",
+        "data_skills@1": "f789a98d16117748",
         "skill_mixes@1": "3573f643d65f7eac",
-        "skillmix_examples@1": "0da7d74a2c7a61ce",
-        "topic_skills@1": "849d9540f6c46a01",
+        "skillmix_examples@1": "6b3ec46c2941261d",
+        "topic_skills@1": "bb0db22a90d6e1c9",
     },
     "prompts": {
         "skillmix/data_skills": "575e008a8ad5",
