@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 from pydantic import GetJsonSchemaHandler, ModelWrapValidatorHandler, model_serializer, model_validator
 from pydantic_core.core_schema import SerializationInfo, SerializerFunctionWrapHandler
 
+from schemas.errors import InputError
 from schemas.settings import Spelled
 
 
@@ -116,12 +117,15 @@ def kinds_in(package: str, path: tuple[str, ...]) -> dict[str, type[Any]]:
     """Every class with a kind that a module under `path` defines, by kind."""
     kinds: dict[str, type[Any]] = {}
     for listed in pkgutil.iter_modules(path):
-        module = importlib.import_module(f"{package}.{listed.name}")
+        try:
+            module = importlib.import_module(f"{package}.{listed.name}")
+        except Exception as error:
+            raise InputError(f"{package}.{listed.name} cannot be imported: {type(error).__name__}: {error}") from error
         classes = [value for value in vars(module).values() if isinstance(value, type)]
         for value in classes:
             kind = value.own_kind() if issubclass(value, KindSettings) and value.__module__ == module.__name__ else ""
             if kind in kinds:
-                raise TypeError(f"{module.__name__} and {kinds[kind].__module__} both define {kind}; rename one")
+                raise InputError(f"{module.__name__} and {kinds[kind].__module__} both define {kind}; rename one")
             if kind:
                 kinds[kind] = value
     return kinds
