@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from flows.making.cleaning import Comparison, clean, open_checked_store
 from flows.making.plan import Plan, chain, file_source
+from flows.methods.multifaceted.dataset import PICTURE, VALUES_FIGURE, draw_values, value_counts
 from schemas.artifacts import Manifest
 from schemas.endings import Ending
 from schemas.synthesize_settings import SynthesizeSettings
@@ -74,4 +75,6 @@ def preference_dataset(store: Store, manifests: Mapping[str, Manifest]) -> Datas
         "Instructions under system messages that stand for a user's values, with a better answer over a worse one.",
         {"preference": Table.of(rows, "preferences", PAIR)},
         answers_in_words(endings_in(store, manifests["answers"])),
+        {PICTURE: draw_values(value_counts(stream_of(store, manifests["variants"])))},
+        figures=[VALUES_FIGURE],
     )

@@ -11,6 +11,7 @@ import psutil
 import pytest
 import yaml
 
+from flows.methods import methods
 from storage.runs import process_start
 from tests.command import ROOT, synthmill
 
@@ -26,8 +27,8 @@ def test_serve_deploys_schedules_and_stops(tmp_path: Path) -> None:
         assert f"http://127.0.0.1:{port}/deployments" in out
         state = orjson.loads((tmp_path / ".prefect" / "serve.json").read_bytes())
         deployments = httpx.post(f"{state['url']}/deployments/filter", json={}, timeout=30).json()
-        wanted = [one["name"] for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]]
-        assert sorted(one["name"] for one in deployments) == sorted(wanted)
+        scheduled = [each["name"] for each in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]]
+        assert sorted(one["name"] for one in deployments) == sorted([*scheduled, *["ad-hoc"] * len(methods())])
         nightly = next(one for one in deployments if one["name"] == "nightly")
         assert nightly["concurrency_options"]["collision_strategy"] == "ENQUEUE"
         automations = httpx.post(f"{state['url']}/automations/filter", json={}, timeout=30).json()

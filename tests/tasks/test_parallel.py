@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,13 @@ def test_actors_make_what_one_process_makes(store: Store, tmp_path: Path, server
 
 
 def worker_pids() -> list[int]:
-    ours = psutil.Process().children(recursive=True)
-    return [process.pid for process in ours if "ray::Worker" in " ".join(process.cmdline())]
+    return [process.pid for process in psutil.Process().children(recursive=True) if "ray::Worker" in command(process)]
+
+
+def command(process: psutil.Process) -> str:
+    with suppress(psutil.Error):  # it ended meanwhile
+        return " ".join(process.cmdline())
+    return ""
 
 
 def test_a_killed_workers_parts_are_taken_over_from_its_answers(

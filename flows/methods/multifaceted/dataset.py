@@ -26,6 +26,9 @@ COVERAGE = (
     *("split", "dimension", "subdimensions", "their evenness", "evenness dealt", "evenness used"),
     *("seeds dealt", "seeds used"),
 )
+VALUES_FIGURE = Figure(
+    "The values in it", picture=PICTURE, about="Rings from the inside: dimension, subdimension, value."
+)
 SYSTEMS_COMPARED = 20_000
 
 
@@ -56,17 +59,15 @@ def multifaceted_dataset(store: Store, manifests: Manifests, sets: PreferenceSet
         "bench": ("other", {"test": bench}),
     }
     values = value_counts(variants)
-    total = int(values["count"].sum())
-    picture = sunburst(value_tree(values), "The values in this dataset", (f"{total:,}", "values"))
     measures = measure(store, manifests, sets, embedder, values)
     return Dataset(
         "Multifaceted preference data",
         f"Instructions, each under {sets.count} system messages that stand for {sets.count} people's values.",
         {name: Table(rows, kind, ABOUT[name]) for name, (kind, rows) in splits.items()},
         render("multifaceted.md", FOLDER, **measures, picture=PICTURE),
-        {PICTURE: picture.encode()},
+        {PICTURE: draw_values(values)},
         figures=[
-            Figure("The values in it", picture=PICTURE, about="Rings from the inside: dimension, subdimension, value."),
+            VALUES_FIGURE,
             Figure(
                 "How even the values came out", COVERAGE, tuple(map(coverage_row, measures["coverage"])), text_columns=2
             ),
@@ -113,6 +114,12 @@ def each_value(counts: pl.DataFrame) -> Iterator[dict[str, Any]]:
     """A row of `value_counts` as often as it counts."""
     for value in counts.iter_rows(named=True):
         yield from repeat(value, value["count"])
+
+
+def draw_values(values: pl.DataFrame) -> bytes:
+    """A sunburst of values, as SVG; values: counted."""
+    total = int(values["count"].sum())
+    return sunburst(value_tree(values), "The values in this dataset", (f"{total:,}", "values")).encode()
 
 
 def value_tree(values: pl.DataFrame) -> dict[str, dict[str, dict[str, int]]]:
