@@ -220,7 +220,7 @@ class Scale:
 
     def nothing_to_do(self) -> Iterator[Line]:
         """A run of pools with long answers, which asks nobody; then the same command again."""
-        pools = 500 if self.small else 12_000
+        pools = 500 if self.small else 6_000
         text = self.folder / "pools.jsonl"
         with text.open("w") as file:
             for n in range(pools):

@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,63 +91,81 @@ def figures_of(report: Mapping[str, Any]) -> list[Figure]:
     return [*figures, Figure.lines("Missing scores and flags", counts)] if counts else figures
 
 
+@dataclass
+class PoolCounts:
+    """What is counted over pools: agreement of scorers, answers by flag, scores that are missing, rewards by policy."""
+
+    agreement: Agreement = field(default_factory=Agreement)
+    flags: Counter[str] = field(default_factory=Counter)
+    scores: dict[str, list[int]] = field(default_factory=dict)  # by scorer: answers, and how many have no score
+    rewards: dict[str, tuple[int, float]] = field(default_factory=dict)  # by policy: answers, and their rewards' sum
+    cut_short: int = 0
+
+    def add(self, pools: pl.DataFrame, rewards: Sequence[Sequence[float | None]]) -> None:
+        """Count some pools; rewards: of each pool's answers."""
+        for answers, rewards_of, scores in zip(
+            pools["answers"].to_list(), rewards, pools["scores"].to_list(), strict=True
+        ):
+            self.agreement.add(scores)
+            for score in scores:
+                counts = self.scores.setdefault(score["scorer"], [0, 0])
+                counts[0] += len(score["values"])
+                counts[1] += score["values"].count(None)
+            for answer, reward in zip(answers, rewards_of, strict=True):
+                self.cut_short += ending_of(answer["finish_reason"]) == "length"
+                if reward is not None and math.isfinite(reward):
+                    answer_count, total = self.rewards.get(answer["policy"], (0, 0.0))
+                    self.rewards[answer["policy"]] = answer_count + 1, total + reward
+
+    def policies(self, pairs: pl.DataFrame) -> list[dict[str, Any]]:
+        """Per policy its answers, their mean reward, and how often it is in these pairs."""
+        return [
+            {
+                "policy": policy,
+                "answers": answer_count,
+                "mean_reward": total / answer_count,
+                "chosen": int((pairs["chosen_policy"] == policy).sum()),
+                "rejected": int((pairs["rejected_policy"] == policy).sum()),
+            }
+            for policy, (answer_count, total) in self.rewards.items()
+        ]
+
+
 def summarize(
     store: Store, pools: Manifest, pairs: pl.DataFrame, settings: PoolSettings, cutting: PoolPairs
 ) -> dict[str, Any]:
     """Per rule its report; how scorers agree; answers by flag; rewards by policy. pairs: their numbers."""
-    reports = [CutReport(rule) for rule in settings.cuts]
-    agreement, flagged = Agreement(), Counter[str]()
-    by_policy: dict[str, tuple[int, float]] = {}  # answers, and the sum of their rewards
-    cut_short = 0
-    scored: dict[str, list[int]] = {}
+    reports, counts = [CutReport(rule) for rule in settings.cuts], PoolCounts()
     for frame in stream_of(store, pools).batches():
         if not frame.height:
             continue
         table, usable, flags = cutting.prepare(frame, store.root)
-        flagged.update(count_flags(flags))
+        counts.flags.update(count_flags(flags))
         for report in reports:
             report.add(cut(table, report.settings, usable))
-        for answers, rewards, scores in zip(
-            frame["answers"].to_list(), table["rewards"].to_pylist(), frame["scores"].to_list(), strict=True
-        ):
-            agreement.add(scores)
-            for score in scores:
-                counts = scored.setdefault(score["scorer"], [0, 0])
-                counts[0] += len(score["values"])
-                counts[1] += score["values"].count(None)
-            for answer, reward in zip(answers, rewards, strict=True):
-                cut_short += ending_of(answer["finish_reason"]) == "length"
-                if reward is not None and math.isfinite(reward):
-                    answers_so_far, total = by_policy.get(answer["policy"], (0, 0.0))
-                    by_policy[answer["policy"]] = answers_so_far + 1, total + reward
-    summaries, staying = [], pairs.filter(pl.col("kept") & pl.col("within"))
-    for report, rule in zip(reports, settings.cuts, strict=True):
-        of_rule = pairs.filter((pl.col("cut") == rule.label) & pl.col("kept"))
-        report.keep(of_rule.filter(pl.col("within")).to_arrow())
-        limits = limits_of(of_rule, rule, settings.chosen_reward) if rule.rule == "rip" else None
-        if limits:
-            outside = limits_met({name: of_rule[at].to_numpy() for name, at in METRICS.items()}, limits)
-            report.leaves_out = {name: int((~good).sum()) for name, good in outside.items()}
-        summaries.append(report.summary({}, of_rule.height, limits))
+        counts.add(frame, table["rewards"].to_pylist())
     return {
         "reward": settings.chosen_reward,
-        "cuts": summaries,
-        "agreement": agreement.summary(),
-        "missing": {name: {"answers": answers, "missing": missing} for name, (answers, missing) in scored.items()},
-        "flags": dict(flagged),
-        "cut_short": cut_short,
+        "cuts": [summarize_rule(report, pairs, settings.chosen_reward) for report in reports],
+        "agreement": counts.agreement.summary(),
+        "missing": {name: {"answers": every, "missing": missing} for name, (every, missing) in counts.scores.items()},
+        "flags": dict(counts.flags),
+        "cut_short": counts.cut_short,
         "content_filter": reports[0].broken_off,
-        "policies": [
-            {
-                "policy": policy,
-                "answers": rewarded,
-                "mean_reward": total / rewarded,
-                "chosen": int((staying["chosen_policy"] == policy).sum()),
-                "rejected": int((staying["rejected_policy"] == policy).sum()),
-            }
-            for policy, (rewarded, total) in by_policy.items()
-        ],
+        "policies": counts.policies(pairs.filter(pl.col("kept") & pl.col("within"))),
     }
+
+
+def summarize_rule(report: CutReport, pairs: pl.DataFrame, reward: str) -> dict[str, Any]:
+    """What one rule did: its report over all pools, with the pairs of it that were kept."""
+    rule = report.settings
+    of_rule = pairs.filter((pl.col("cut") == rule.label) & pl.col("kept"))
+    report.keep(of_rule.filter(pl.col("within")).to_arrow())
+    limits = limits_of(of_rule, rule, reward) if rule.rule == "rip" else None
+    if limits:
+        outside = limits_met({name: of_rule[at].to_numpy() for name, at in METRICS.items()}, limits)
+        report.leaves_out = {name: int((~good).sum()) for name, good in outside.items()}
+    return report.summary({}, of_rule.height, limits)
 
 
 def limits_of(pairs: pl.DataFrame, settings: CutSettings, reward: str) -> Thresholds:
