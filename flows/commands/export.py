@@ -20,7 +20,7 @@ from storage.artifacts import Store
 from storage.files import locked, scratch_folder
 from storage.plain_files.lines import HUB
 from storage.published.folder import CARD, Dataset, card_for, files_of, is_ours, marker_of, read_dataset, write_dataset
-from storage.published.formats import format_tables
+from storage.published.formats import format_tables, unsuited_formats
 from storage.published.hub import Target, plan_push, push
 from storage.published.leaks import check_no_secret
 from storage.published.provenance import public_file
@@ -84,6 +84,9 @@ def prepare_dataset(store: Store, run: RunRecord, settings: ExportSettings) -> t
     with suppress(Exception):  # it loads the types that know which of these settings name files
         method(run.flow).settings.model_validate(run.settings)
     dataset = read_dataset(store.root / "datasets" / Path(run.dataset).name)
+    for name in unsuited_formats(dataset.tables, settings.formats):
+        kinds = ", ".join(sorted({table.kind for table in dataset.tables.values()}))
+        print(f"no configuration can be written as {name}; they hold {kinds}", file=sys.stderr)
     tables, files = format_tables(split_by_prompt(dataset.tables, settings.test), settings.formats)
     own_files = {name: public_file(name, data) for name, data in dataset.files.items() if isinstance(data, bytes)}
     own_files[CONFIG] = config_file(yaml.safe_load(own_files[CONFIG]) if CONFIG in own_files else run.settings)

@@ -265,6 +265,12 @@ KINDS: dict[Format, Kind] = {
 }
 
 
+def unsuited_formats(tables: Mapping[str, Table], formats: Sequence[Format]) -> list[Format]:
+    """The formats that no table can be written in."""
+    kinds = {table.kind for table in tables.values()}
+    return [name for name in formats if name != "as-made" and not kinds & set(SHAPES[name].kinds)]
+
+
 def format_tables(
     tables: Mapping[str, Table], formats: Sequence[Format]
 ) -> tuple[dict[str, Table], dict[str, Content]]:
