@@ -235,7 +235,7 @@ def test_a_run_without_any_of_the_queries_is_an_error(searched: Searched, tmp_pa
     hashed = run_names("q1", 0, WORDS[1])[0]
     (tmp_path / "run.trec").write_text(f"{hashed} Q0 p1 1 1 x\nq0-deadbeef Q0 p0 1 1 x\n")
     assert searched.ranks(run) == [[6, 1, 6, 6]]
-    assert check_found([run], queries, 5) == [f"{tmp_path / 'run.trec'} has 1 of 4 queries; the others count as missed"]
+    assert check_found([run], queries, 5) == ["run.trec has 1 of 4 queries; the others count as missed"]
     with pytest.raises(InputError, match=r"none\.trec is not there"):
         searched.rank(f"run:{tmp_path / 'none.trec'}")
     (tmp_path / "run.trec").write_text("q0 Q0 p9 first 9.0 x\n")
