@@ -116,7 +116,7 @@ def embed_whole(embedder: str, texts: Sequence[str], store: Path) -> Array:
     counts = np.array([len(pieces) for pieces in windows], np.int64)
     if (counts == 1).all():
         return vectors
-    dimensions = vectors.shape[1] or load_embedder(embedder).get_sentence_embedding_dimension()
+    dimensions = vectors.shape[1] or encode(embedder, ["a"]).shape[1]
     sums = np.zeros((len(texts), dimensions), np.float32)
     vectors = vectors.reshape(-1, dimensions)
     np.add.at(sums, np.repeat(np.arange(len(texts)), counts), vectors)
