@@ -17,11 +17,11 @@ from schemas.export_settings import ExportSettings
 
 
 def __getattr__(name: str) -> Flow[..., dict[str, Any]]:
-    known = next((known for known in methods() if identifier(known) == name), None)
-    if known is None:
+    method_name = next((each for each in methods() if identifier(each) == name), None)
+    if method_name is None:
         raise AttributeError(f"flows.deployed has no flow {name!r}")
     try:
-        return prefect_flow(method(known))
+        return prefect_flow(method(method_name))
     except InputError as error:
         raise AttributeError(error.message) from error
 

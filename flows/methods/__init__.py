@@ -153,10 +153,10 @@ def run_fields() -> set[str]:
 def method(name: str) -> Method:
     """A method by its name. Raises InputError where there is none, or it cannot be used."""
     listed = methods()
-    known = listed.get(name)
-    if known is None:
-        names = ", ".join(name for name, known in listed.items() if not known.fault)
+    entry = listed.get(name)
+    if entry is None:
+        names = ", ".join(name for name, entry in listed.items() if not entry.fault)
         raise InputError(f"no method is called {name!r}; expected one of {names}")
-    if known.fault:
-        raise InputError(f"{known.path} is no method: {known.fault}")
-    return known
+    if entry.fault:
+        raise InputError(f"{entry.path} is no method: {entry.fault}")
+    return entry

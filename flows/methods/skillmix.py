@@ -177,8 +177,8 @@ class SkillMixes(FrameStage):
     def rows_per_row(self) -> int:
         return self.count
 
-    def parts_begin(self, made: pa.Table) -> list[int]:
-        return even_parts(made, self.rows_per_part)
+    def parts_begin(self, table: pa.Table) -> list[int]:
+        return even_parts(table, self.rows_per_part)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         lists = frame.sort("id").select("id", "skills", "query_types").rows()

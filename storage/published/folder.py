@@ -160,7 +160,7 @@ def write_dataset(
     before, earlier, remembered = files_of(folder), card_in(folder), outline_of(marker_of(folder))
     text = card_for(folder, card, force=force).text
     shards = dataset.shards()
-    names = {*dataset.files, *chain.from_iterable(some.names for some in shards.values())}
+    names = {*dataset.files, *chain.from_iterable(split_shards.names for split_shards in shards.values())}
     new = {name for name in names if not (folder / name).exists()}
     for name in sorted(names - new - before):
         overwritten(name)
@@ -177,8 +177,8 @@ def write_dataset(
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
     checksums: dict[str, str] = {}
-    for (name, split), some in shards.items():
-        checksums |= write_shards(folder, some, dataset.tables[name].splits[split])
+    for (name, split), split_shards in shards.items():
+        checksums |= write_shards(folder, split_shards, dataset.tables[name].splits[split])
     written = sorted(checksums)
     for name, content in dataset.files.items():
         checksums[name] = write_checked(folder / name, partial(write_content, content))

@@ -16,7 +16,7 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 LOCK = {
     "stages": {
         "data_skills@1": "f789a98d16117748",
-        "skill_mixes@1": "3573f643d65f7eac",
+        "skill_mixes@1": "88e352fa79bd6fdd",
         "skillmix_examples@1": "6b3ec46c2941261d",
         "topic_skills@1": "bb0db22a90d6e1c9",
     },

@@ -137,19 +137,19 @@ def plan_pool_stages(
 def read_given_pools(store: Store, settings: PreferencesSettings) -> Source:
     """Pools that the source's rows bring; raises InputError where they lack what scorers or cuts need."""
     reading: QuestionSettings = settings.source
-    wanted: dict[str, Any] = {}
+    score_columns: dict[str, Any] = {}
     for scorer in settings.scorers:
-        wanted |= dict.fromkeys(scorer.reads)
+        score_columns |= dict.fromkeys(scorer.reads)
     labels = {scorer.label for scorer in settings.scorers}
     if settings.chosen_reward not in labels | {"reward"}:
-        wanted[settings.chosen_reward] = None
-    extra = tuple(name for name in wanted if name not in labels)
+        score_columns[settings.chosen_reward] = None
+    extra = tuple(name for name in score_columns if name not in labels)
     needs_rewards = settings.chosen_reward == "reward"
     defaults = type(reading).model_fields
     if unused := [name for name in UNUSED if getattr(reading, name) != defaults[name].default]:
         raise InputError(f"source.{unused[0]} has no effect on rows that bring answers (policies: []); leave it out")
-    named = reading.id_column if reading.id_column != defaults["id_column"].default else ""
-    names = ColumnNames(named, reading.prompt_column)
+    id_column = reading.id_column if reading.id_column != defaults["id_column"].default else ""
+    names = ColumnNames(id_column, reading.prompt_column)
 
     def file() -> PoolFile:
         return PoolFile(reading.path, names, rewards=needs_rewards, reference=True, extra=extra, single_turn=True)
