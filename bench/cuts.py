@@ -91,7 +91,18 @@ def bare(pools: Path, pairs: Path, out: Path) -> float:
 def ours(pools: Path, out: Path, rule: str) -> float:
     """Seconds of the command, its imports and its compiled kernels' loading included."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "flows.cli", "pairs", str(pools), "--rule", rule, "--out", str(out), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "synthmill.flows.cli",
+        "pairs",
+        str(pools),
+        "--rule",
+        rule,
+        "--out",
+        str(out),
+        "--json",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - started
 

@@ -73,9 +73,9 @@ def make_up(folder: Path, rows: int, precision: str = "float32") -> None:
 
 def ours(folder: Path, options: argparse.Namespace, exact: bool = False, helpers: Any = None) -> tuple[Any, str]:
     """(which rows are kept, the recall it states)."""
-    from tasks.dedup.greedy import greedy
-    from tasks.vectors.buckets import EXACT_UP_TO, lay_out
-    from tasks.vectors.links import Matrix, Search, links_in
+    from synthmill.tasks.dedup.greedy import greedy
+    from synthmill.tasks.vectors.buckets import EXACT_UP_TO, lay_out
+    from synthmill.tasks.vectors.links import Matrix, Search, links_in
 
     matrix = Matrix.of(np.load(folder / "vectors.npy", mmap_mode="r"))
     limit = 10**9 if exact else EXACT_UP_TO
@@ -89,9 +89,9 @@ def ours(folder: Path, options: argparse.Namespace, exact: bool = False, helpers
 
 
 def through_ray(folder: Path, options: argparse.Namespace, workers: int) -> tuple[Any, str]:
-    from storage.artifacts import Store
-    from tasks.running.parallel import RayPool
-    from tasks.vectors.links import SpreadContext
+    from synthmill.storage.artifacts import Store
+    from synthmill.tasks.running.parallel import RayPool
+    from synthmill.tasks.vectors.links import SpreadContext
 
     pool = RayPool(Store(folder), "bench", threading.Event(), workers, None)
     try:
@@ -155,7 +155,7 @@ def measure(method: str, folder: Path, options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as small:
         make_up(Path(small), 3000)
         if method.startswith("synthmill"):
-            from tasks.vectors import buckets
+            from synthmill.tasks.vectors import buckets
 
             usual, buckets.EXACT_UP_TO = buckets.EXACT_UP_TO, 0
             ours(Path(small), options)

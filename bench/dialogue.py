@@ -24,14 +24,14 @@ import uvloop
 
 from bench.chat_server import sentence
 from bench.serving import chat_server
-from schemas.applications import Application
-from schemas.calls import Completion, Request
-from schemas.dialogues import Opening
-from schemas.settings import EngineSettings
-from storage.calls import CallStore
-from tasks.engines.engine import Engine, make_engine
-from tasks.generators.dialogues.role_swap import RoleSwap
-from tasks.running.driver import Driver
+from synthmill.schemas.applications import Application
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.dialogues import Opening
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.calls import CallStore
+from synthmill.tasks.engines.engine import Engine, make_engine
+from synthmill.tasks.generators.dialogues.role_swap import RoleSwap
+from synthmill.tasks.running.driver import Driver
 
 TURNS = [{"role": role, "content": text} for role, text in (("user", "Rules."), ("assistant", "Fine."), ("user", ""))]
 

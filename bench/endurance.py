@@ -80,7 +80,7 @@ def main() -> None:
         with (folder / "in.jsonl").open("wb") as file:
             for n in range(options.rows):
                 file.write(orjson.dumps({"id": str(n), "prompt": f"question {n}: why?"}) + b"\n")
-        command = [sys.executable, "-m", "flows.cli", "sample", "in.jsonl", "--out", "out.jsonl", "-n", "1"]
+        command = [sys.executable, "-m", "synthmill.flows.cli", "sample", "in.jsonl", "--out", "out.jsonl", "-n", "1"]
         command += ["--engine", f"openai:local-model@{url}", "--workers", "2", "--concurrency", "64"]
         os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
         total_before = 0

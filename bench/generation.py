@@ -58,12 +58,12 @@ def measure_bare(url: str, requests: int, in_flight: int) -> float:
 
 def measure_stage(url: str, requests: int, in_flight: int, workers: int) -> tuple[float, float]:
     """(seconds of the stage, seconds of Ray's start-up)."""
-    from schemas.settings import EngineSettings, SourceSettings
-    from storage.artifacts import Store
-    from tasks.generators.answers import Answers
-    from tasks.running.job import Planned
-    from tasks.running.parallel import RayPool, make_pool, resources_of
-    from tasks.running.stages import ingest, run_stage
+    from synthmill.schemas.settings import EngineSettings, SourceSettings
+    from synthmill.storage.artifacts import Store
+    from synthmill.tasks.generators.answers import Answers
+    from synthmill.tasks.running.job import Planned
+    from synthmill.tasks.running.parallel import RayPool, make_pool, resources_of
+    from synthmill.tasks.running.stages import ingest, run_stage
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

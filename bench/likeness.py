@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from schemas.texts import normalised
-from tasks.cores import Array
-from tasks.dedup.contamination import WordIndex, find_nearest
-from tasks.dedup.greedy import first_alike
-from tasks.dedup.word_grams import GRAM, grams_of, jaccard
-from tasks.texts.rouge import find_too_alike
-from tasks.vectors.embeddings import embed_whole
+from synthmill.schemas.texts import normalised
+from synthmill.tasks.cores import Array
+from synthmill.tasks.dedup.contamination import WordIndex, find_nearest
+from synthmill.tasks.dedup.greedy import first_alike
+from synthmill.tasks.dedup.word_grams import GRAM, grams_of, jaccard
+from synthmill.tasks.texts.rouge import find_too_alike
+from synthmill.tasks.vectors.embeddings import embed_whole
 
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 SAME = 4.0  # of 5: people call the two the same, but for details

@@ -18,18 +18,18 @@ import orjson
 import polars as pl
 import yaml
 
-from flows.methods.multifaceted import plan as plan_multifaceted
-from flows.methods.multifaceted.dataset import FOLDER, measure
-from flows.pages.templates import render
-from schemas.hashing import content_hash
-from schemas.multifaceted_settings import MultifacetedSettings
-from schemas.settings import SourceSettings
-from storage.plain_files.rows import read_chunks
-from storage.published.rows import read_frame
-from tasks.generators.multifaceted.coverage import coverage
-from tasks.generators.multifaceted.preference_sets import PreferenceSets
-from tasks.running.in_process import InProcess
-from tasks.running.stages import run_stage
+from synthmill.flows.methods.multifaceted import plan as plan_multifaceted
+from synthmill.flows.methods.multifaceted.dataset import FOLDER, measure
+from synthmill.flows.pages.templates import render
+from synthmill.schemas.hashing import content_hash
+from synthmill.schemas.multifaceted_settings import MultifacetedSettings
+from synthmill.schemas.settings import SourceSettings
+from synthmill.storage.plain_files.rows import read_chunks
+from synthmill.storage.published.rows import read_frame
+from synthmill.tasks.generators.multifaceted.coverage import coverage
+from synthmill.tasks.generators.multifaceted.preference_sets import PreferenceSets
+from synthmill.tasks.running.in_process import InProcess
+from synthmill.tasks.running.stages import run_stage
 
 
 def draw_instructions(source: Path, rows: int, out: Path) -> None:
@@ -59,7 +59,7 @@ def settings_of(options: argparse.Namespace, source: Path, store: Path) -> Multi
 def run_whole_flow(settings: MultifacetedSettings, config: Path) -> str:
     """Run the flow as anyone would; the tables of its card."""
     config.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
-    command = [sys.executable, "-m", "flows.cli", "run", "multifaceted", "--config", str(config)]
+    command = [sys.executable, "-m", "synthmill.flows.cli", "run", "multifaceted", "--config", str(config)]
     subprocess.run(command, check=True, stdout=sys.stderr)
     plan = plan_multifaceted(settings)
     manifests = plan.made()

@@ -20,12 +20,12 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from flows.pages.templates import two_places
-from schemas.cut_settings import CutSettings, Thresholds
-from tasks.cuts.points import POINTS
-from tasks.cuts.report import CutReport
-from tasks.cuts.rip import fit, keeps
-from tasks.cuts.rules import cut, lengths_of
+from synthmill.flows.pages.templates import two_places
+from synthmill.schemas.cut_settings import CutSettings, Thresholds
+from synthmill.tasks.cuts.points import POINTS
+from synthmill.tasks.cuts.report import CutReport
+from synthmill.tasks.cuts.rip import fit, keeps
+from synthmill.tasks.cuts.rules import cut, lengths_of
 
 SIZES = (5, 10, 20, 40, 55)
 LEFT_OUT = ("NullModel", "gpt4_gamed", "gpt4_1106_preview")

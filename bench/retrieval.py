@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from schemas.turn_settings import CorpusSettings, TurnSettings
-from storage.plain_files.rows import read_chunks
-from storage.plain_files.turns import PASSAGES, queries_kind
+from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
+from synthmill.storage.plain_files.rows import read_chunks
+from synthmill.storage.plain_files.turns import PASSAGES, queries_kind
 
 DEPTH, DIMENSIONS, DENSE_QUERIES = 100, 384, 1024
 
@@ -53,7 +53,7 @@ def read_texts(options: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def bm25_ours(passages: list[str], queries: list[str], threads: int, folder: Path) -> dict[str, float]:
-    from tasks.retrieval.bm25 import Bm25, Words, build_bm25
+    from synthmill.tasks.retrieval.bm25 import Bm25, Words, build_bm25
 
     words = Words("en", "english")
     built = seconds_of(lambda: build_bm25(passages, folder, k1=1.2, b=0.75, words=words))
@@ -82,7 +82,7 @@ def bm25_bare(passages: list[str], queries: list[str], threads: int, folder: Pat
 
 
 def dense_ours(passages: list[str], queries: list[str], threads: int, folder: Path) -> dict[str, float]:
-    from tasks.retrieval.dense import Dense, build_dense
+    from synthmill.tasks.retrieval.dense import Dense, build_dense
 
     vectors, query_vectors = unit(len(passages), 0), unit(DENSE_QUERIES, 1)
     built = seconds_of(lambda: build_dense(iter([vectors]), len(vectors), DIMENSIONS, folder, "flat"))
@@ -165,7 +165,15 @@ def rank_many(texts: Any, count: int) -> None:
             for n in range(count)
         )
         write(folder / "queries.jsonl", rows)
-        command = [sys.executable, "-m", "flows.cli", "rank", "--queries", str(folder / "queries.jsonl"), "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "synthmill.flows.cli",
+            "rank",
+            "--queries",
+            str(folder / "queries.jsonl"),
+            "--json",
+        ]
         command += ["--corpus", str(folder / "corpus.jsonl"), "--store", str(folder / "store")]
         command += ["--out", str(folder / "out.parquet")]
         started = time.perf_counter()

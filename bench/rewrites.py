@@ -21,22 +21,22 @@ import orjson
 import polars as pl
 import yaml
 
-from flows.making.plan import chain
-from flows.methods.retpo import plan as plan_retpo
-from flows.methods.retpo.dataset import all_queries
-from flows.methods.retpo.search import plan_search
-from flows.methods.retpo.settings import RetpoSettings
-from schemas.artifacts import Manifest
-from schemas.turn_settings import CorpusSettings, TurnSettings
-from storage.artifacts import Store
-from storage.plain_files.lines import lines_of
-from storage.plain_files.turns import queries_kind
-from storage.published.rows import read_frame
-from tasks.retrieval.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks
-from tasks.retrieval.metrics import ANY, disagreement, evaluation, form_name, totals
-from tasks.retrieval.retrievers import RetrieverSettings
-from tasks.running.in_process import InProcess
-from tasks.running.stages import ingest, run_stage
+from synthmill.flows.making.plan import chain
+from synthmill.flows.methods.retpo import plan as plan_retpo
+from synthmill.flows.methods.retpo.dataset import all_queries
+from synthmill.flows.methods.retpo.search import plan_search
+from synthmill.flows.methods.retpo.settings import RetpoSettings
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.plain_files.lines import lines_of
+from synthmill.storage.plain_files.turns import queries_kind
+from synthmill.storage.published.rows import read_frame
+from synthmill.tasks.retrieval.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks
+from synthmill.tasks.retrieval.metrics import ANY, disagreement, evaluation, form_name, totals
+from synthmill.tasks.retrieval.retrievers import RetrieverSettings
+from synthmill.tasks.running.in_process import InProcess
+from synthmill.tasks.running.stages import ingest, run_stage
 
 DEPTH = 100
 RETRIEVERS = ("bm25", "dense", "fusion")
@@ -112,7 +112,7 @@ def run_retpo(options: argparse.Namespace, folder: Path, domain: str, rows: Sequ
     }
     config = folder / f"{domain}.yaml"
     config.write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "flows.cli", "run", "retpo", "--config", str(config)]
+    command = [sys.executable, "-m", "synthmill.flows.cli", "run", "retpo", "--config", str(config)]
     subprocess.run(command, check=True, stdout=sys.stderr)
     plan = plan_retpo(RetpoSettings.model_validate(settings))
     manifests = plan.made()

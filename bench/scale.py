@@ -41,12 +41,12 @@ SETTINGS = {
 }
 LOOK = """
 import json, sys, time
-from schemas.settings import read_settings
+from synthmill.schemas.settings import read_settings
 try:
-    from flows.methods import method
+    from synthmill.flows.methods import method
     model, plan = method("preferences").settings, method("preferences").plan
 except ImportError:  # as version 0.1 had it
-    from flows.plans import FLOWS
+    from synthmill.flows.plans import FLOWS
     model, plan = FLOWS["preferences"]
 settings = read_settings(model, None, json.loads(sys.argv[1]))
 began = time.perf_counter()
@@ -226,7 +226,17 @@ class Scale:
             for n in range(pools):
                 answers = [os.urandom(15_000).hex() for _ in range(2)]
                 file.write(json.dumps({"prompt": f"question {n}", "answers": answers, "rewards": [0, 1]}) + "\n")
-        command = [sys.executable, "-m", "flows.cli", "run", "preferences", "--set", f"source={text}", "--workers", 0]
+        command = [
+            sys.executable,
+            "-m",
+            "synthmill.flows.cli",
+            "run",
+            "preferences",
+            "--set",
+            f"source={text}",
+            "--workers",
+            0,
+        ]
         command += [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={json.dumps(value)}")]
 
         for name, tree in self.trees.items():

@@ -38,7 +38,7 @@ def index_only(folder: Path, segments: int, answers: int) -> None:
 def write_index(path: Path, keys: Any, answers: int) -> None:
     offsets = np.arange(answers, dtype=np.uint64) * LINE
     try:
-        from storage.call_index import RECORD, compact, write_run
+        from synthmill.storage.call_index import RECORD, compact, write_run
     except ImportError:  # as version 0.1 had it
         lengths, none = np.full(answers, LINE, np.uint64), np.zeros(answers, np.uint64)
         np.save(path.with_suffix(".index.npy"), np.stack([keys[0], keys[1], offsets, lengths, none]))
@@ -51,8 +51,8 @@ def write_index(path: Path, keys: Any, answers: int) -> None:
 
 def write_answers(folder: Path, segments: int, answers: int) -> None:
     """Sealed segments with answers, as a run writes them."""
-    from schemas.calls import Completion
-    from storage.calls import CallStore
+    from synthmill.schemas.calls import Completion
+    from synthmill.storage.calls import CallStore
 
     text = "what the river carries over the old mill " * 8
     for number in range(segments):
@@ -66,7 +66,7 @@ def write_answers(folder: Path, segments: int, answers: int) -> None:
 
 
 def call_of(n: int) -> tuple[bytes, bytes, bytes]:
-    from schemas.calls import Message, Request, ask_hash, call_key
+    from synthmill.schemas.calls import Message, Request, ask_hash, call_key
 
     question = Request(role="student", messages=(Message(role="user", content=f"question {n}"),)).question_json()
     return call_key("echo", ask_hash(question), 0), ask_hash(question), question
@@ -81,7 +81,7 @@ def memory() -> int:
 def lookups(folder: Path, segments: int, answers: int) -> dict[str, float]:
     if not folder.exists():
         index_only(folder, segments, answers)
-    from storage.calls import CallStore
+    from synthmill.storage.calls import CallStore
 
     memory_before = memory()
     store = CallStore(folder)
@@ -99,7 +99,7 @@ def lookups(folder: Path, segments: int, answers: int) -> dict[str, float]:
 def replay(folder: Path, segments: int, answers: int) -> dict[str, float]:
     if not folder.exists():
         write_answers(folder, segments, answers)
-    from storage.calls import CallStore
+    from synthmill.storage.calls import CallStore
 
     keys = [call_of(n)[0] for n in range(segments * answers)]
     gc.freeze()

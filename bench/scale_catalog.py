@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from schemas.artifacts import Manifest
-from schemas.calls import Completion
-from schemas.rows import Dropped
-from storage.artifacts import Store, seal_part, write_manifest
-from storage.calls import CallStore, Segment
-from storage.runs import StageRun, new_run, write_run
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.calls import Completion
+from synthmill.schemas.rows import Dropped
+from synthmill.storage.artifacts import Store, seal_part, write_manifest
+from synthmill.storage.calls import CallStore, Segment
+from synthmill.storage.runs import StageRun, new_run, write_run
 
 ROWS, DROPS, ANSWERS = 20, 5, 10
 STAGES = ("instructions", "answers", "scores", "pairs")
@@ -111,22 +111,22 @@ def forget(store: Store) -> None:
 
 
 def rebuild(store: Store) -> None:
-    from storage.catalog import rebuild
+    from synthmill.storage.catalog import rebuild
 
     rebuild(store)
 
 
 def drops(store: Store) -> None:
-    from storage.catalog import query
+    from synthmill.storage.catalog import query
 
     query(store, "SELECT 1")  # the catalog is there
     print_seconds("count(*) of drops", lambda: print(query(store, "SELECT count(*) FROM drops")[1]))
 
 
 def command(store: Store, *arguments: str) -> None:
-    tree = Path(str(sys.modules["storage.artifacts"].__file__)).parent.parent
+    tree = Path(str(sys.modules["synthmill.storage.artifacts"].__file__)).parent.parent
     subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments, "--store", str(store.root)],
+        [sys.executable, "-m", "synthmill.flows.cli", *arguments, "--store", str(store.root)],
         cwd=tree,
         env={**os.environ, "PYTHONPATH": str(tree)},
         stdout=subprocess.DEVNULL,

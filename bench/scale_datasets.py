@@ -77,8 +77,8 @@ def step(what: str, rows: int, folder: Path) -> None:
 
 def make_store(rows: int, folder: Path) -> None:
     """Artifacts as `synthesize` leaves them: rewards of pools, pairs, and pairs with verdicts."""
-    from schemas.artifacts import Manifest
-    from storage.artifacts import Store, write_manifest
+    from synthmill.schemas.artifacts import Manifest
+    from synthmill.storage.artifacts import Store, write_manifest
 
     store = Store(folder / "store")
     store.prepare()
@@ -115,8 +115,8 @@ def part(store, stage, columns, rows):  # type: ignore[no-untyped-def]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from schemas.artifacts import PartSeal
-    from schemas.hashing import file_checksum
+    from synthmill.schemas.artifacts import PartSeal
+    from synthmill.schemas.hashing import file_checksum
 
     file = store.root / "parts" / stage / f"{stage}.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -177,12 +177,12 @@ def batches(rows: int) -> Iterator:  # type: ignore[type-arg]
 
 
 def write_here(rows: int, folder: Path) -> None:
-    from flows.methods.synthesize import preference_dataset
-    from flows.pages.card import publishable
-    from schemas.synthesize_settings import SynthesizeSettings
-    from storage.artifacts import Store
-    from storage.published.folder import write_dataset
-    from storage.runs import StageRun, new_run, write_run
+    from synthmill.flows.methods.synthesize import preference_dataset
+    from synthmill.flows.pages.card import publishable
+    from synthmill.schemas.synthesize_settings import SynthesizeSettings
+    from synthmill.storage.artifacts import Store
+    from synthmill.storage.published.folder import write_dataset
+    from synthmill.storage.runs import StageRun, new_run, write_run
 
     store = Store(folder / "store")
     manifests = {manifest.stage: manifest for manifest in store.manifests()}
@@ -197,17 +197,17 @@ def write_here(rows: int, folder: Path) -> None:
 
 
 def export_here(rows: int, folder: Path) -> None:
-    from flows.commands.export import export
-    from schemas.export_settings import ExportSettings
+    from synthmill.flows.commands.export import export
+    from synthmill.schemas.export_settings import ExportSettings
 
     place = str(folder / f"out-{time.time_ns()}")
     export(ExportSettings(store=str(folder / "store"), run="latest", to=place, formats=FORMATS, test=TEST))
 
 
 def report_here(rows: int, folder: Path) -> None:
-    from flows.pages.report import write_report
-    from storage.artifacts import Store
-    from storage.runs import find_run
+    from synthmill.flows.pages.report import write_report
+    from synthmill.storage.artifacts import Store
+    from synthmill.storage.runs import find_run
 
     store = Store(folder / "store")
     write_report(store, find_run(store, "latest"))

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 import orjson
 import yaml
 
-from flows.methods.dialogues import plan as plan_dialogues
-from schemas.dialogue_settings import DialogueSettings
-from storage.published.rows import read_frame
-from tasks.generators.dialogues.signs import is_action
+from synthmill.flows.methods.dialogues import plan as plan_dialogues
+from synthmill.schemas.dialogue_settings import DialogueSettings
+from synthmill.storage.published.rows import read_frame
+from synthmill.tasks.generators.dialogues.signs import is_action
 
 HERE = Path(__file__).parent
 NOT_RUN = re.compile(r"Malformed command|syntax error|command not found|unexpected EOF")
@@ -121,7 +121,7 @@ def synthesize(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]
     }
     config = folder / "run.yaml"
     config.write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "flows.cli", "run", "dialogues", "--config", str(config)]
+    command = [sys.executable, "-m", "synthmill.flows.cli", "run", "dialogues", "--config", str(config)]
     subprocess.run(command, check=True, stdout=sys.stderr)
     plan = plan_dialogues(DialogueSettings.model_validate(settings))
     manifests = plan.made()

@@ -16,14 +16,14 @@ from typing import Any
 import uvloop
 
 from bench.weights import smollm2
-from schemas.calls import Message, Request, Sampling
-from schemas.rows import Instruction
-from schemas.settings import EngineSettings
-from storage.artifacts import Store, rows_to_table, seal_part
-from tasks.engines.vllm_engine import VLLMEngine
-from tasks.generators.answers import Answers
-from tasks.running.job import Job, Planned
-from tasks.running.worker import Worker
+from synthmill.schemas.calls import Message, Request, Sampling
+from synthmill.schemas.rows import Instruction
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.artifacts import Store, rows_to_table, seal_part
+from synthmill.tasks.engines.vllm_engine import VLLMEngine
+from synthmill.tasks.generators.answers import Answers
+from synthmill.tasks.running.job import Job, Planned
+from synthmill.tasks.running.worker import Worker
 
 ROWS_PER_PART = 100
 

@@ -6,7 +6,7 @@ python -m bench.weights FOLDER
 import sys
 from pathlib import Path
 
-from tasks.engines.gguf import find_weights
+from synthmill.tasks.engines.gguf import find_weights
 
 
 def smollm2(folder: Path) -> Path:

@@ -10,11 +10,20 @@ from typing import Any
 
 import click
 
-from flows.commands.options_compare import decontaminate, dedup, neighbours
-from flows.commands.options_files import pairs, rank, ray_option, retry_option, sample, score, split_set, store_option
-from flows.commands.options_publish import diff, export, report
-from flows.terminal.quiet import CHATTER_OFF, TELEMETRY_OFF
-from schemas.errors import InputError, LimitReached, Stopped, SynthmillError
+from synthmill.flows.commands.options_compare import decontaminate, dedup, neighbours
+from synthmill.flows.commands.options_files import (
+    pairs,
+    rank,
+    ray_option,
+    retry_option,
+    sample,
+    score,
+    split_set,
+    store_option,
+)
+from synthmill.flows.commands.options_publish import diff, export, report
+from synthmill.flows.terminal.quiet import CHATTER_OFF, TELEMETRY_OFF
+from synthmill.schemas.errors import InputError, LimitReached, Stopped, SynthmillError
 
 workers_option = click.option("--workers", type=click.IntRange(0), help="Ray actors; 0 works in this process.")
 
@@ -32,7 +41,7 @@ class RunCommand(click.Command):
     """`run`, whose help lists the methods as their files say them, and what is wrong with those left out."""
 
     def format_help_text(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        from flows.methods import methods
+        from synthmill.flows.methods import methods
 
         super().format_help_text(context, formatter)
         listed = methods().values()
@@ -72,13 +81,13 @@ def run(
     Engines are written KIND:MODEL: openai:MODEL@http://HOST:PORT/v1 (any compatible server; the key is in
     OPENAI_API_KEY), vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
     """
-    from flows.commands.run import run_flow
-    from flows.methods import method
-    from schemas.settings import read_settings
+    from synthmill.flows.commands.run import run_flow
+    from synthmill.flows.methods import method
+    from synthmill.schemas.settings import read_settings
 
     model = method(flow).settings
     if list_settings:
-        from flows.commands.list_settings import show_settings
+        from synthmill.flows.commands.list_settings import show_settings
 
         return show_settings(model)
     overrides = dict(map(split_set, sets)) | {
@@ -97,7 +106,7 @@ for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, ex
 @store_option
 def list_(store: str) -> None:
     """List runs and artifacts, the newest last."""
-    from flows.commands.ls import show_list
+    from synthmill.flows.commands.ls import show_list
 
     show_list(Path(store))
 
@@ -113,7 +122,7 @@ def show(name: str, store: str, rows: int) -> None:
     an artifact or an exported dataset: its way from the input through every stage, with prompts, calls, scores and
     verdicts.
     """
-    from flows.commands.show import show_name
+    from synthmill.flows.commands.show import show_name
 
     show_name(Path(store), name, rows)
 
@@ -124,7 +133,7 @@ def show(name: str, store: str, rows: int) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table.")
 def sql(query: str, store: str, as_csv: bool) -> None:
     """Query the catalog: a view per stage and artifact; tables runs, artifacts, lineage, drops, calls, spend."""
-    from flows.commands.sql import show_query
+    from synthmill.flows.commands.sql import show_query
 
     show_query(Path(store), query, as_csv)
 
@@ -136,7 +145,7 @@ def sql(query: str, store: str, as_csv: bool) -> None:
 )
 def calls(store: str, record: Path | None) -> None:
     """Show what was asked and spent, by stage, role and engine; or record it for replay."""
-    from flows.commands.calls import show_calls
+    from synthmill.flows.commands.calls import show_calls
 
     show_calls(Path(store), record)
 
@@ -146,7 +155,7 @@ def calls(store: str, record: Path | None) -> None:
 @click.option("--stop", "stopping", is_flag=True, help="End what was started here.")
 def serve(port: int, stopping: bool) -> None:
     """Start a Prefect server with every flow as a deployment, and a worker; schedules run until --stop."""
-    from flows.commands import serve as serving
+    from synthmill.flows.commands import serve as serving
 
     serving.stop() if stopping else serving.serve(port)
 
@@ -155,7 +164,7 @@ def serve(port: int, stopping: bool) -> None:
 @store_option
 def verify(store: str) -> None:
     """Read a store whole: checksums, counts, lineage, every stored answer. Exits 1 where something is amiss."""
-    from flows.commands.verify import verify_store
+    from synthmill.flows.commands.verify import verify_store
 
     verify_store(Path(store))
 
@@ -166,7 +175,7 @@ def verify(store: str) -> None:
 @click.option("--delete", is_flag=True, help="Delete it; without this, only say what could go.")
 def gc(store: str, days: float, delete: bool) -> None:
     """Find what no run or dataset refers to, and what killed processes left. Stored answers are never touched."""
-    from flows.commands.gc import collect_garbage
+    from synthmill.flows.commands.gc import collect_garbage
 
     collect_garbage(Path(store), days, delete)
 
@@ -175,7 +184,7 @@ def gc(store: str, days: float, delete: bool) -> None:
 @store_option
 def migrate(store: str) -> None:
     """Bring a store of an older synthmill to this one's format. Interrupted, run it again."""
-    from flows.commands.migrate import migrate_store
+    from synthmill.flows.commands.migrate import migrate_store
 
     migrate_store(Path(store))
 
@@ -184,7 +193,7 @@ def migrate(store: str) -> None:
 @store_option
 def doctor(store: str) -> None:
     """Say what is installed, which engines work, what is missing and how to get it."""
-    from flows.commands.doctor import examine
+    from synthmill.flows.commands.doctor import examine
 
     examine(Path(store))
 
@@ -201,7 +210,7 @@ def main() -> None:
 
 def check_paths(arguments: Sequence[str]) -> None:
     """Raises InputError for an argument or a working folder that is not UTF-8."""
-    from storage.sql import check_encoding
+    from synthmill.storage.sql import check_encoding
 
     with suppress(FileNotFoundError):  # the working folder was deleted
         for text in (*arguments, str(Path.cwd())):

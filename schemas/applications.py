@@ -9,9 +9,9 @@ import orjson
 import regex
 from pydantic import Field, field_validator, model_validator
 
-from schemas.calls import Frozen
-from schemas.hashing import content_hash
-from schemas.rows import Row
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.hashing import content_hash
+from synthmill.schemas.rows import Row
 
 USER, AGENT = "<USER>:", "<AGENT>:"
 

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.calls import Frozen
-from schemas.hashing import content_hash
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.hashing import content_hash
 
 FORMAT: Literal[1] = 1
 SETTLED_AFTER = 2  # runs that lost the same answer

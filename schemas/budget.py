@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from pydantic import Field
 
-from schemas.calls import Frozen
+from synthmill.schemas.calls import Frozen
 
 MILLION = 1_000_000
 

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.calls import Frozen
-from schemas.local_paths import LocalPath
-from schemas.settings import Spelled, only_its_own
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.local_paths import LocalPath
+from synthmill.schemas.settings import Spelled, only_its_own
 
 Rule = Literal[
     "max-min",

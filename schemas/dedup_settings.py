@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from schemas.calls import Frozen
-from schemas.settings import RunSettings, SourceSettings
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.settings import RunSettings, SourceSettings
 
 Layer = Literal["exact", "words", "meaning"]
 LAYERS: tuple[Layer, ...] = ("exact", "words", "meaning")

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.calls import Frozen
-from schemas.dedup_settings import PublishSettings
-from schemas.dialogues import EndReason
-from schemas.local_paths import LocalPath, RowsPath
-from schemas.settings import ENGINES, EngineSettings, StageSampling
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.dedup_settings import PublishSettings
+from synthmill.schemas.dialogues import EndReason
+from synthmill.schemas.local_paths import LocalPath, RowsPath
+from synthmill.schemas.settings import ENGINES, EngineSettings, StageSampling
 
 
 class InputSettings(StageSampling):

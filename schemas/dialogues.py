@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.applications import Application, Turn
-from schemas.rows import Row
+from synthmill.schemas.applications import Application, Turn
+from synthmill.schemas.rows import Row
 
 EndReason = Literal[
     "marker", "world", "agent", "goal", "repetition", "max_turns", "max_dialogue_tokens", "context_overflow"

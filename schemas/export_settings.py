@@ -2,9 +2,9 @@
 
 from pydantic import Field, field_validator
 
-from schemas.calls import Frozen
-from schemas.dedup_settings import listed
-from schemas.formats import Format
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.dedup_settings import listed
+from synthmill.schemas.formats import Format
 
 
 class ExportSettings(Frozen):

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Self
 from pydantic import GetJsonSchemaHandler, ModelWrapValidatorHandler, model_serializer, model_validator
 from pydantic_core.core_schema import SerializationInfo, SerializerFunctionWrapHandler
 
-from schemas.errors import InputError
-from schemas.settings import Spelled
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.settings import Spelled
 
 
 class KindSettings(Spelled):

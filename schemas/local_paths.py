@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel
 
-from schemas.calls import Frozen
+from synthmill.schemas.calls import Frozen
 
 
 @dataclass(frozen=True)

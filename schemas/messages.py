@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from schemas.calls import ChatRole
-from schemas.errors import Drop
+from synthmill.schemas.calls import ChatRole
+from synthmill.schemas.errors import Drop
 
 SPELLINGS: Mapping[str, ChatRole] = {
     **dict.fromkeys(("system", "developer"), "system"),

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.calls import Frozen
-from schemas.errors import Drop
-from schemas.rows import Answer, Instruction, Row
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.rows import Answer, Instruction, Row
 
 Split = Literal["train", "bench"]
 Origin = Literal["seed", "new_value", "new_subdimension", "given"]

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.calls import Frozen
-from schemas.dedup_settings import PublishSettings
-from schemas.local_paths import LocalPath
-from schemas.settings import (
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.dedup_settings import PublishSettings
+from synthmill.schemas.local_paths import LocalPath
+from synthmill.schemas.settings import (
     ENGINES,
     EngineSettings,
     RunSettings,

@@ -1,7 +1,7 @@
 """Rows of pools: prompts with many answers, of several models, with the scores of several scorers."""
 
-from schemas.calls import Frozen
-from schemas.rows import Answer, Instruction, Row
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.rows import Answer, Instruction, Row
 
 
 class Question(Instruction):

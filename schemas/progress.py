@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from schemas.calls import Frozen
+from synthmill.schemas.calls import Frozen
 
 
 class Progress(Frozen):

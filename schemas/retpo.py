@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.calls import Frozen, Message
-from schemas.rows import Row
+from synthmill.schemas.calls import Frozen, Message
+from synthmill.schemas.rows import Row
 
 Method = Literal["rewrite", "plan", "expand"]
 Form = Literal["question", "user_turns", "history", "human_rewrite"]

@@ -14,8 +14,8 @@ import pyarrow as pa
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
-from schemas.calls import Frozen
-from schemas.hashing import child_id
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.hashing import child_id
 
 R = TypeVar("R", bound=Frozen)
 

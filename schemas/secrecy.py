@@ -4,7 +4,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from schemas.errors import InputError
+from synthmill.schemas.errors import InputError
 
 SECRET_NAME = re.compile(
     r"(^|[-_])(token|key|secret|password|passwd|authorization|credentials?|cookie)$|(api|access|auth)[-_]?(key|token)s?$",

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, GetJsonSchemaHandler, ValidationError, field_validator, model_validator
 
-from schemas.budget import BudgetSettings
-from schemas.calls import Frozen, Sampling
-from schemas.errors import InputError
-from schemas.local_paths import LocalPath, NamesFile
-from schemas.secrecy import SECRET_NAME, check_endpoint, secret_in
+from synthmill.schemas.budget import BudgetSettings
+from synthmill.schemas.calls import Frozen, Sampling
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.local_paths import LocalPath, NamesFile
+from synthmill.schemas.secrecy import SECRET_NAME, check_endpoint, secret_in
 
 EMBEDDED = "llamacpp:smollm2"
 

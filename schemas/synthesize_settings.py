@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from schemas.dedup_settings import PublishSettings
-from schemas.settings import (
+from synthmill.schemas.dedup_settings import PublishSettings
+from synthmill.schemas.settings import (
     ENGINES,
     AnswerSettings,
     EngineSettings,

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from schemas.calls import Frozen
-from schemas.texts import normalised, one_line
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.texts import normalised, one_line
 
 LONGEST_VALUE = 120  # characters: a seed value is a keyword or a short phrase
 

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from schemas.local_paths import LocalPath
-from schemas.settings import FileSettings
+from synthmill.schemas.local_paths import LocalPath
+from synthmill.schemas.settings import FileSettings
 
 
 class TurnSettings(FileSettings):

@@ -30,12 +30,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from schemas.artifacts import FORMAT, Loss, Manifest, PartSeal
-from schemas.errors import StoreError, SynthmillError
-from schemas.hashing import SETTLED_NS, content_hash, file_checksum, file_witness
-from schemas.rows import Dropped, Row, from_arrow, to_arrow
-from storage.files import read_json, write_bytes, write_json, write_then_name
-from storage.sql import check_encoding
+from synthmill.schemas.artifacts import FORMAT, Loss, Manifest, PartSeal
+from synthmill.schemas.errors import StoreError, SynthmillError
+from synthmill.schemas.hashing import SETTLED_NS, content_hash, file_checksum, file_witness
+from synthmill.schemas.rows import Dropped, Row, from_arrow, to_arrow
+from synthmill.storage.files import read_json, write_bytes, write_json, write_then_name
+from synthmill.storage.sql import check_encoding
 
 CALLS = "calls"
 MARKER = "synthmill.json"

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from storage.copies import Copies, scratch_database, write_copy
-from storage.segments import HEAD, Segment, sealed_segments
-from storage.sql import insert, quoted
+from synthmill.storage.copies import Copies, scratch_database, write_copy
+from synthmill.storage.segments import HEAD, Segment, sealed_segments
+from synthmill.storage.sql import insert, quoted
 
 COLUMNS = {
     **dict.fromkeys(("key", "engine", "role", "stage", "step", "run"), "VARCHAR"),

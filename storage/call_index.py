@@ -31,8 +31,8 @@ from zlib import crc32
 import numpy as np
 import orjson
 
-from schemas.errors import StoreError
-from storage.files import write_atomically
+from synthmill.schemas.errors import StoreError
+from synthmill.storage.files import write_atomically
 
 INDEX = ".index"
 RECORD = np.dtype([("high", ">u8"), ("low", ">u8"), ("offset", "<u8"), ("length", "<u4"), ("segment", "<u4")])

@@ -19,12 +19,21 @@ from zlib import crc32
 
 import orjson
 
-from schemas.calls import Completion
-from schemas.errors import StoreError
-from storage import segments
-from storage.call_index import DamagedIndex, Descriptors, Run, compact, open_runs
-from storage.files import sync, write_atomically
-from storage.segments import HEAD, SUFFIX, Segment, index_old_segments, line, sealed_sizes, segment_files, segment_sizes
+from synthmill.schemas.calls import Completion
+from synthmill.schemas.errors import StoreError
+from synthmill.storage import segments
+from synthmill.storage.call_index import DamagedIndex, Descriptors, Run, compact, open_runs
+from synthmill.storage.files import sync, write_atomically
+from synthmill.storage.segments import (
+    HEAD,
+    SUFFIX,
+    Segment,
+    index_old_segments,
+    line,
+    sealed_sizes,
+    segment_files,
+    segment_sizes,
+)
 
 OPEN_FILES = 32  # descriptors kept open for reading
 WINDOW = 1 << 18  # bytes read at once where look-ups follow about the order of storage

@@ -17,15 +17,22 @@ from typing import Any
 
 import duckdb
 
-from schemas.errors import InputError, StoreError
-from storage.artifacts import Store
-from storage.call_copies import COPIES, NO_CALLS, copy_calls
-from storage.catalog_update import VERSION, create_tables, folders_of, modified_ns, remember_folders, update_tables
-from storage.catalog_views import replace_view, update_drops, update_views
-from storage.files import write_atomically
-from storage.row_index import index_rows, parts_with_ids
-from storage.segments import seal_abandoned, spent_in
-from storage.sql import check_path, insert, parquet
+from synthmill.schemas.errors import InputError, StoreError
+from synthmill.storage.artifacts import Store
+from synthmill.storage.call_copies import COPIES, NO_CALLS, copy_calls
+from synthmill.storage.catalog_update import (
+    VERSION,
+    create_tables,
+    folders_of,
+    modified_ns,
+    remember_folders,
+    update_tables,
+)
+from synthmill.storage.catalog_views import replace_view, update_drops, update_views
+from synthmill.storage.files import write_atomically
+from synthmill.storage.row_index import index_rows, parts_with_ids
+from synthmill.storage.segments import seal_abandoned, spent_in
+from synthmill.storage.sql import check_path, insert, parquet
 
 DERIVED, DROPS, ROWS = "derived", "drops", "rows"
 SPEND = (

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import duckdb
 import orjson
 
-from schemas.artifacts import Manifest
-from schemas.errors import StoreError
-from storage.artifacts import Store, is_whole, read_manifest
-from storage.runs import read_run
-from storage.sql import insert
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.errors import StoreError
+from synthmill.storage.artifacts import Store, is_whole, read_manifest
+from synthmill.storage.runs import read_run
+from synthmill.storage.sql import insert
 
 VERSION = 1  # of the tables; when it is raised, every catalog is made from nothing once
 MANIFESTS_PER_BATCH = 2_000

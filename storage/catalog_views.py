@@ -10,10 +10,10 @@ from pathlib import Path
 
 import duckdb
 
-from storage.artifacts import Store
-from storage.catalog_update import delete_rows
-from storage.copies import Copies
-from storage.sql import insert, parquet, quoted
+from synthmill.storage.artifacts import Store
+from synthmill.storage.catalog_update import delete_rows
+from synthmill.storage.copies import Copies
+from synthmill.storage.sql import insert, parquet, quoted
 
 RESERVED = ("runs", "artifacts", "lineage", "drops", "calls", "spend", "store")
 VIEWS = f"""(SELECT artifact AS name, stage, arg_max(key, made_at || key) AS key FROM artifacts GROUP BY ALL

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from schemas.hashing import content_hash
-from storage.artifacts import Store
-from storage.files import locked, read_json, write_json
-from storage.segments import seal_abandoned, spent_in
+from synthmill.schemas.hashing import content_hash
+from synthmill.storage.artifacts import Store
+from synthmill.storage.files import locked, read_json, write_json
+from synthmill.storage.segments import seal_abandoned, spent_in
 
 FILE = "engines.json"
 

@@ -16,8 +16,8 @@ import duckdb
 import orjson
 import pyarrow.parquet as pq
 
-from storage.files import write_atomically
-from storage.sql import literal, parquet
+from synthmill.storage.files import write_atomically
+from synthmill.storage.sql import literal, parquet
 
 SOURCES = "sources"
 MERGED_AT = 8  # copies of one size

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from schemas.errors import StoreError
+from synthmill.schemas.errors import StoreError
 
 ABANDONED_S = 24 * 3600
 

@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
-from schemas.artifacts import Manifest, PartSeal
-from schemas.errors import StoreError, SynthmillError
-from storage.artifacts import Store, are_files_whole, is_whole, read_manifest, read_seal
-from storage.call_index import runs_of
-from storage.calls import CallStore
-from storage.files import read_json
-from storage.published.folder import MARKER, check_whole
-from storage.runs import read_run
-from storage.segments import checked_key, sealed_sizes, segment_files, segment_sizes
+from synthmill.schemas.artifacts import Manifest, PartSeal
+from synthmill.schemas.errors import StoreError, SynthmillError
+from synthmill.storage.artifacts import Store, are_files_whole, is_whole, read_manifest, read_seal
+from synthmill.storage.call_index import runs_of
+from synthmill.storage.calls import CallStore
+from synthmill.storage.files import read_json
+from synthmill.storage.published.folder import MARKER, check_whole
+from synthmill.storage.runs import read_run
+from synthmill.storage.segments import checked_key, sealed_sizes, segment_files, segment_sizes
 
 DAY_S = 86_400
 

@@ -10,13 +10,13 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from schemas.artifacts import Manifest
-from schemas.errors import StoreError
-from schemas.rows import Dropped
-from storage.artifacts import CALLS, Store, read_manifest
-from storage.catalog import DERIVED, ROWS, is_writable, locked_catalog, open_catalog
-from storage.row_index import index_rows, parts_with, parts_with_ids
-from storage.sql import parquet
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.errors import StoreError
+from synthmill.schemas.rows import Dropped
+from synthmill.storage.artifacts import CALLS, Store, read_manifest
+from synthmill.storage.catalog import DERIVED, ROWS, is_writable, locked_catalog, open_catalog
+from synthmill.storage.row_index import index_rows, parts_with, parts_with_ids
+from synthmill.storage.sql import parquet
 
 DERIVED_IDS = ("-chosen", "-rejected")
 """Suffixes of ids in formats that make two rows of one."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from schemas.artifacts import FORMAT
-from storage.artifacts import Store, format_of, write_marker
+from synthmill.schemas.artifacts import FORMAT
+from synthmill.storage.artifacts import Store, format_of, write_marker
 
 STEPS: Mapping[int, Callable[[Store], None]] = {}
 """From a format to the next one. A step may run again over its own half-done work. Format 1 is the first."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import duckdb
 
-from storage.artifacts import Store
-from storage.copies import Copies
-from storage.sql import parquet
+from synthmill.storage.artifacts import Store
+from synthmill.storage.copies import Copies
+from synthmill.storage.sql import parquet
 
 HASH = "md5_number_lower({})"
 

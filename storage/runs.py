@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from schemas.artifacts import Manifest
-from schemas.calls import Frozen
-from schemas.errors import InputError, Stopped, StoreError
-from storage.artifacts import Store, read_manifest
-from storage.files import locked, read_json, write_json
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.errors import InputError, Stopped, StoreError
+from synthmill.storage.artifacts import Store, read_manifest
+from synthmill.storage.files import locked, read_json, write_json
 
 Status = Literal["running", "finished", "failed", "stopped", "crashed"]
 

@@ -21,8 +21,18 @@ from zlib import crc32
 
 import orjson
 
-from schemas.errors import StoreError
-from storage.call_index import INDEX, Run, Spend, add_spend, compact, runs_of, sorted_by_key, table_of, write_run
+from synthmill.schemas.errors import StoreError
+from synthmill.storage.call_index import (
+    INDEX,
+    Run,
+    Spend,
+    add_spend,
+    compact,
+    runs_of,
+    sorted_by_key,
+    table_of,
+    write_run,
+)
 
 SUFFIX = ".calls"
 OLD_INDEX = ".index.npy"

@@ -1,9 +1,9 @@
 """What a job has spent, by the call store, which also holds the answers of killed runs."""
 
-from schemas.budget import BudgetSettings, Usage, usage_of
-from storage.artifacts import Store
-from storage.runs import runs
-from storage.segments import spent_in
+from synthmill.schemas.budget import BudgetSettings, Usage, usage_of
+from synthmill.storage.artifacts import Store
+from synthmill.storage.runs import runs
+from synthmill.storage.segments import spent_in
 
 
 def spent_by(store: Store, job: str, prices: BudgetSettings) -> dict[str, Usage]:

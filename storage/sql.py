@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import InputError, StoreError
+from synthmill.schemas.errors import InputError, StoreError
 
 if TYPE_CHECKING:
     import duckdb

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, NamedTuple, Self
 import polars as pl
 import pyarrow as pa
 
-from schemas.artifacts import Manifest
-from schemas.calls import Frozen
-from schemas.errors import InputError
-from schemas.rows import Dropped
-from storage.artifacts import Store
-from tasks.cores import MapUnordered
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.rows import Dropped
+from synthmill.storage.artifacts import Store
+from synthmill.tasks.cores import MapUnordered
 
 
 class StageContext(NamedTuple):

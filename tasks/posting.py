@@ -4,7 +4,7 @@ import os
 import time
 from typing import Any
 
-from schemas.errors import EngineError, EngineRefused, InputError
+from synthmill.schemas.errors import EngineError, EngineRefused, InputError
 
 ATTEMPTS, FIRST_WAIT_S, TIMEOUT_S = 5, 0.5, 60.0
 

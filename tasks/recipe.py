@@ -22,12 +22,12 @@ import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
-from schemas.calls import Completion, Frozen, Request, Sampling
-from schemas.errors import Drop
-from schemas.hashing import content_hash
-from schemas.rows import Row
-from schemas.texts import loads
-from tasks.prompts import load
+from synthmill.schemas.calls import Completion, Frozen, Request, Sampling
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.hashing import content_hash
+from synthmill.schemas.rows import Row
+from synthmill.schemas.texts import loads
+from synthmill.tasks.prompts import load
 
 In = TypeVar("In", bound=Row)
 Out = TypeVar("Out", bound=Row)

@@ -28,7 +28,7 @@ def prefect_url() -> str:
     """The address of the server that tests share; the server ends with this process."""
     from prefect.settings import PREFECT_API_URL
 
-    from flows.serving.server import prefect_server
+    from synthmill.flows.serving.server import prefect_server
 
     until_exit = ExitStack()
     home = until_exit.enter_context(TemporaryDirectory(prefix="prefect-"))
@@ -49,7 +49,7 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
 def start(*arguments: Any, cwd: Path, **variables: str) -> "subprocess.Popen[str]":
     shared = {"PREFECT_API_URL": prefect_url()} if SHARED_PREFECT and arguments[0] == "run" else {}
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+        [sys.executable, "-m", "synthmill.flows.cli", *map(str, arguments)],
         cwd=cwd,
         env=environment(cwd, **shared, **variables),
         stdin=subprocess.DEVNULL,
@@ -77,7 +77,7 @@ def synthmill(
 
 def run_in_process(arguments: list[str], cwd: Path) -> tuple[int, str, str]:
     """(exit code, stdout, stderr) of a command in this process."""
-    from flows.cli import run_command
+    from synthmill.flows.cli import run_command
 
     out, err = StringIO(), StringIO()
     with ExitStack() as contexts:

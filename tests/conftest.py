@@ -17,10 +17,10 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from bench.serving import chat_server
-from flows.terminal.quiet import CHATTER_OFF, TELEMETRY_OFF
-from schemas.calls import Completion, Request
-from schemas.rows import Instruction
-from storage.artifacts import Store
+from synthmill.flows.terminal.quiet import CHATTER_OFF, TELEMETRY_OFF
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.rows import Instruction
+from synthmill.storage.artifacts import Store
 from tests import command
 
 for name, value in {**TELEMETRY_OFF, **CHATTER_OFF, "RAY_AUTH_MODE": "token"}.items():

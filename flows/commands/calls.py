@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from flows.commands.existing_store import open_store
-from flows.commands.sql import show_query
+from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.commands.sql import show_query
 
 SPEND = """
     SELECT stage, role, engine, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS "tokens in",
@@ -13,7 +13,7 @@ SPEND = """
 
 def show_calls(place: Path, record: Path | None) -> None:
     """Calls and tokens by stage, role and engine. record: the file to write every answer to, instead."""
-    from storage.calls import record_to
+    from synthmill.storage.calls import record_to
 
     store = open_store(place)
     if record:

@@ -9,15 +9,15 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from flows.commands.file_job import FileJob
-from flows.making.cleaning import benchmark_names
-from flows.making.plan import chain
-from schemas.artifacts import Manifest
-from schemas.dedup_settings import DecontaminateSettings
-from storage.artifacts import Store, read_part
-from storage.plain_files.outputs import check_out
-from storage.plain_files.text_rows import TextSettings, check_columns_exist, write_marked
-from tasks.dedup.contamination import CleanRows
+from synthmill.flows.commands.file_job import FileJob
+from synthmill.flows.making.cleaning import benchmark_names
+from synthmill.flows.making.plan import chain
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.dedup_settings import DecontaminateSettings
+from synthmill.storage.artifacts import Store, read_part
+from synthmill.storage.plain_files.outputs import check_out
+from synthmill.storage.plain_files.text_rows import TextSettings, check_columns_exist, write_marked
+from synthmill.tasks.dedup.contamination import CleanRows
 
 MATCH = {"contaminated": pa.bool_(), "benchmark": pa.string(), "matched_id": pa.string(), "evidence": pa.string()}
 NOT_LOOKED_AT = dict.fromkeys(MATCH)  # neither clean nor contaminated

@@ -8,16 +8,16 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from flows.commands.file_job import ROWS_PER_PART, FileJob
-from flows.making.plan import Source, chain
-from schemas.artifacts import Manifest
-from schemas.dedup_settings import DedupSettings
-from schemas.settings import SourceSettings
-from storage.artifacts import Store, read_part
-from storage.plain_files.outputs import check_out
-from storage.plain_files.text_rows import TextSettings, check_columns_exist, write_marked
-from storage.published.rows import recall_of
-from tasks.dedup.duplicates import EARLIER, UniqueRows
+from synthmill.flows.commands.file_job import ROWS_PER_PART, FileJob
+from synthmill.flows.making.plan import Source, chain
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.dedup_settings import DedupSettings
+from synthmill.schemas.settings import SourceSettings
+from synthmill.storage.artifacts import Store, read_part
+from synthmill.storage.plain_files.outputs import check_out
+from synthmill.storage.plain_files.text_rows import TextSettings, check_columns_exist, write_marked
+from synthmill.storage.published.rows import recall_of
+from synthmill.tasks.dedup.duplicates import EARLIER, UniqueRows
 
 VERDICT = {"kept": pa.bool_(), "duplicate_of": pa.string(), "similarity": pa.float64(), "layer": pa.string()}
 UNJUDGED = {"kept": True, "duplicate_of": None, "similarity": None, "layer": None}

@@ -9,13 +9,13 @@ import polars as pl
 from rich.console import Console
 from rich.text import Text
 
-from flows.commands.existing_store import open_store
-from flows.terminal.tables import format_value, shortened, table
-from schemas.errors import InputError
-from storage.artifacts import Store
-from storage.published.folder import Dataset, as_message, read_dataset
-from storage.published.row_streams import RowStream
-from storage.runs import RunRecord, find_run, manifests_of
+from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.terminal.tables import format_value, shortened, table
+from synthmill.schemas.errors import InputError
+from synthmill.storage.artifacts import Store
+from synthmill.storage.published.folder import Dataset, as_message, read_dataset
+from synthmill.storage.published.row_streams import RowStream
+from synthmill.storage.runs import RunRecord, find_run, manifests_of
 
 Change = tuple[Any, Any]
 MISSING = "–"

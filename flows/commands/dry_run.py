@@ -2,21 +2,21 @@
 
 from collections.abc import Mapping
 
-from flows.making.limiting import limits_of
-from flows.making.plan import Plan
-from schemas.errors import EngineRefused, InputError
-from schemas.rows import Row
-from schemas.settings import EngineSettings
-from tasks.frames import FileStage
-from tasks.prompts import load
-from tasks.recipe import Recipe
+from synthmill.flows.making.limiting import limits_of
+from synthmill.flows.making.plan import Plan
+from synthmill.schemas.errors import EngineRefused, InputError
+from synthmill.schemas.rows import Row
+from synthmill.schemas.settings import EngineSettings
+from synthmill.tasks.frames import FileStage
+from synthmill.tasks.prompts import load
+from synthmill.tasks.recipe import Recipe
 
 
 def show_plan(plan: Plan) -> None:
     """Check templates, stages, engines and input; print the plan. Raises InputError or EngineError."""
     from rich.console import Console
 
-    from flows.terminal.tables import table
+    from synthmill.flows.terminal.tables import table
 
     check_stages(plan)
     limits_of(plan)
@@ -96,7 +96,7 @@ def check_engine(settings: EngineSettings) -> None:
     """Check that a server answers and has the model; loads nothing and asks nothing. Raises EngineError."""
     if settings.kind != "openai":
         return  # Planned has looked at its files, to name it
-    from tasks.engines.served import served_models, server_url
+    from synthmill.tasks.engines.served import served_models, server_url
 
     names = served_models(settings)
     if names and settings.model not in names:

@@ -4,10 +4,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from schemas.errors import InputError, StoreError
-from storage.artifacts import Store
-from storage.runs import sweep_crashed_runs
-from storage.sql import check_path
+from synthmill.schemas.errors import InputError, StoreError
+from synthmill.storage.artifacts import Store
+from synthmill.storage.runs import sweep_crashed_runs
+from synthmill.storage.sql import check_path
 
 
 def open_store(place: Path) -> Store:

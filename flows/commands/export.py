@@ -9,23 +9,32 @@ from typing import Any
 
 import yaml
 
-from flows.commands.existing_store import open_store
-from flows.methods import method
-from flows.pages.card import CONFIG, config_file, with_card
-from flows.pages.report import PAGE, report_page
-from schemas.errors import InputError
-from schemas.export_settings import ExportSettings
-from schemas.hashing import content_hash
-from storage.artifacts import Store
-from storage.files import locked, scratch_folder
-from storage.plain_files.lines import HUB
-from storage.published.folder import CARD, Dataset, card_for, files_of, is_ours, marker_of, read_dataset, write_dataset
-from storage.published.formats import format_tables, unsuited_formats
-from storage.published.hub import Target, plan_push, push
-from storage.published.leaks import check_no_secret
-from storage.published.provenance import public_file
-from storage.published.splits import split_by_prompt
-from storage.runs import RunRecord, find_run, manifests_of
+from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.methods import method
+from synthmill.flows.pages.card import CONFIG, config_file, with_card
+from synthmill.flows.pages.report import PAGE, report_page
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.export_settings import ExportSettings
+from synthmill.schemas.hashing import content_hash
+from synthmill.storage.artifacts import Store
+from synthmill.storage.files import locked, scratch_folder
+from synthmill.storage.plain_files.lines import HUB
+from synthmill.storage.published.folder import (
+    CARD,
+    Dataset,
+    card_for,
+    files_of,
+    is_ours,
+    marker_of,
+    read_dataset,
+    write_dataset,
+)
+from synthmill.storage.published.formats import format_tables, unsuited_formats
+from synthmill.storage.published.hub import Target, plan_push, push
+from synthmill.storage.published.leaks import check_no_secret
+from synthmill.storage.published.provenance import public_file
+from synthmill.storage.published.splits import split_by_prompt
+from synthmill.storage.runs import RunRecord, find_run, manifests_of
 
 
 def export(settings: ExportSettings, dry_run: bool = False) -> dict[str, Any]:
@@ -133,7 +142,7 @@ def list_files(folder: Path, actions: Mapping[str, str]) -> None:
     """The files that would be written, with sizes. actions: what would be done, by file; default: write."""
     from rich.console import Console
 
-    from flows.terminal.tables import table
+    from synthmill.flows.terminal.tables import table
 
     lines = table("file", "bytes", "", numbers=("bytes",))
     for path in sorted(file for file in folder.rglob("*") if file.is_file()):

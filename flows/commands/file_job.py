@@ -7,18 +7,18 @@ from typing import Any
 
 import polars as pl
 
-from flows.making.plan import Source, chain, file_source
-from flows.making.session import session
-from flows.terminal.progress import Reporter
-from schemas.artifacts import Manifest
-from schemas.settings import SourceSettings
-from storage.artifacts import Store, read_dropped, read_part
-from storage.plain_files.rows import KNOWN_PROMPTS
-from storage.plain_files.text_rows import TextSettings, text_column, texts_kind
-from storage.runs import StageRun, new_run
-from tasks.running.job import Planned
-from tasks.running.stages import run_stage
-from tasks.vectors.stage import Vectors
+from synthmill.flows.making.plan import Source, chain, file_source
+from synthmill.flows.making.session import session
+from synthmill.flows.terminal.progress import Reporter
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.settings import SourceSettings
+from synthmill.storage.artifacts import Store, read_dropped, read_part
+from synthmill.storage.plain_files.rows import KNOWN_PROMPTS
+from synthmill.storage.plain_files.text_rows import TextSettings, text_column, texts_kind
+from synthmill.storage.runs import StageRun, new_run
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.stages import run_stage
+from synthmill.tasks.vectors.stage import Vectors
 
 ROWS_PER_PART = 2048
 

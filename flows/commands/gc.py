@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.commands.existing_store import mark_crashed, open_store
-from flows.terminal.tables import table
-from schemas.errors import StoreError
-from storage.artifacts import Store
-from storage.files import locked, sweep_lock
-from storage.keeping import Garbage, garbage
-from storage.runs import runs, sweeping_lock
+from synthmill.flows.commands.existing_store import mark_crashed, open_store
+from synthmill.flows.terminal.tables import table
+from synthmill.schemas.errors import StoreError
+from synthmill.storage.artifacts import Store
+from synthmill.storage.files import locked, sweep_lock
+from synthmill.storage.keeping import Garbage, garbage
+from synthmill.storage.runs import runs, sweeping_lock
 
 
 def collect_garbage(place: Path, days: float, delete: bool) -> None:

@@ -6,8 +6,8 @@ from typing import get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from flows.terminal.tables import table
-from schemas.kinds import KindSettings
+from synthmill.flows.terminal.tables import table
+from synthmill.schemas.kinds import KindSettings
 
 
 def show_settings(model: type[BaseModel]) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.commands.existing_store import open_store
-from flows.terminal.tables import NUMBERS
+from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.terminal.tables import NUMBERS
 
 RUNS = "SELECT run, flow, status, calls, tokens FROM runs ORDER BY run"
 ARTIFACTS = """
@@ -15,7 +15,7 @@ ARTIFACTS = """
 
 def show_list(place: Path) -> None:
     """Every run and every artifact. Lines are printed plainly: a table of rich takes seconds for ten thousand."""
-    from storage.catalog import open_catalog, run_sql
+    from synthmill.storage.catalog import open_catalog, run_sql
 
     with open_catalog(open_store(place), calls=False) as catalog:
         runs = run_sql(catalog, RUNS)[1]

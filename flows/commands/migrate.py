@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from schemas.errors import InputError
-from storage.artifacts import Store
-from storage.migrating import migrate
+from synthmill.schemas.errors import InputError
+from synthmill.storage.artifacts import Store
+from synthmill.storage.migrating import migrate
 
 
 def migrate_store(place: Path) -> None:

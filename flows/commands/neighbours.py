@@ -7,13 +7,13 @@ import numpy as np
 import orjson
 import polars as pl
 
-from flows.commands.file_job import FileJob
-from flows.terminal.tables import shortened, table
-from schemas.errors import InputError
-from storage.artifacts import read_artifact
-from storage.plain_files.text_rows import TextSettings, check_columns_exist
-from tasks.dedup.word_grams import GRAM, Grams, grams_of, jaccard
-from tasks.vectors.stage import vectors_in
+from synthmill.flows.commands.file_job import FileJob
+from synthmill.flows.terminal.tables import shortened, table
+from synthmill.schemas.errors import InputError
+from synthmill.storage.artifacts import read_artifact
+from synthmill.storage.plain_files.text_rows import TextSettings, check_columns_exist
+from synthmill.tasks.dedup.word_grams import GRAM, Grams, grams_of, jaccard
+from synthmill.tasks.vectors.stage import vectors_in
 
 VECTORS_AT_ONCE = 65536
 

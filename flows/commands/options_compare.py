@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from flows.commands.options_files import OUT_FILE, ray_option, store_option
+from synthmill.flows.commands.options_files import OUT_FILE, ray_option, store_option
 
 USUAL = "Default: the first of prompt, instruction, question, text, query, messages, turns that the file has."
 
@@ -32,8 +32,8 @@ def workers_options(command: Any) -> Any:
 
 def file_settings(source: str, column: str, id_column: str, **options: Any) -> Any:
     """A file's settings. column: of its texts; empty: the first usual one that it has."""
-    from schemas.settings import read_settings
-    from storage.plain_files.text_rows import TextSettings, text_column
+    from synthmill.schemas.settings import read_settings
+    from synthmill.storage.plain_files.text_rows import TextSettings, text_column
 
     settings = {"path": source, "text_column": text_column(source, column), "id_column": id_column, **options}
     return read_settings(TextSettings, None, settings)
@@ -102,10 +102,10 @@ def dedup(
     IN is JSONL, JSON, CSV, TSV (also .gz) or Parquet, or hf://datasets/OWNER/NAME. Embeddings are kept in --store, so
     another threshold takes seconds; run again after an interruption, it continues.
     """
-    from flows.commands.dedup import dedup_file
-    from flows.commands.file_job import files_with_texts
-    from schemas.dedup_settings import DedupSettings
-    from schemas.settings import read_settings
+    from synthmill.flows.commands.dedup import dedup_file
+    from synthmill.flows.commands.file_job import files_with_texts
+    from synthmill.schemas.dedup_settings import DedupSettings
+    from synthmill.schemas.settings import read_settings
 
     file = file_settings(source, text_column, id_column, score_column=score_column, within=within, limit=limit)
     rules |= {"layers": split_list(layers), "precision": "float16" if float16 else "float32"}
@@ -156,10 +156,10 @@ def decontaminate(
     of at least --threshold. In prompts shorter than 13 words, operators must be the same, too. Files are read as by
     `dedup`; of chats, every message counts, whoever says it, but not what tools are called with.
     """
-    from flows.commands.decontaminate import decontaminate_file
-    from flows.commands.file_job import files_with_texts
-    from schemas.dedup_settings import DecontaminateSettings
-    from schemas.settings import read_settings
+    from synthmill.flows.commands.decontaminate import decontaminate_file
+    from synthmill.flows.commands.file_job import files_with_texts
+    from synthmill.schemas.dedup_settings import DecontaminateSettings
+    from synthmill.schemas.settings import read_settings
 
     file = file_settings(source, text_column, id_column, limit=limit)
     rules = {"layers": split_list(layers), "threshold": threshold, "found": "drop" if drop else "mark"}
@@ -180,7 +180,7 @@ def neighbours(
 
     Embeddings are those of `dedup`, kept in --store.
     """
-    from flows.commands.neighbours import show_neighbours
+    from synthmill.flows.commands.neighbours import show_neighbours
 
     show_neighbours(file_settings(source, text_column, id_column), row, count, embedder, as_object, store)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from schemas.errors import InputError
+from synthmill.schemas.errors import InputError
 
 store_option = click.option("--store", default="store", show_default=True, help="The folder that holds everything.")
 ray_option = click.option("--ray-address", help="A running Ray cluster; default: a local Ray.")
@@ -62,7 +62,7 @@ def sample(**options: Any) -> None:
     `turns`, of which the first user turn is used; or hf://datasets/OWNER/NAME. OUT has one row per answer. Run again
     it continues; on a longer file it asks only for what is new.
     """
-    from flows.commands.sample import SampleSettings, sample_file
+    from synthmill.flows.commands.sample import SampleSettings, sample_file
 
     sample_file(SampleSettings(**options))
 
@@ -78,7 +78,7 @@ def sample(**options: Any) -> None:
     default="bm25",
     show_default=True,
     cls=KindOption,
-    union="tasks.retrieval.retrievers:RetrieverSettings",
+    union="synthmill.tasks.retrieval.retrievers:RetrieverSettings",
 )
 @click.option("--k1", type=click.FloatRange(0), help="BM25; default 1.2.")
 @click.option("--b", type=click.FloatRange(0, 1), help="BM25; default 0.75.")
@@ -121,9 +121,9 @@ def rank(retriever: str, **options: Any) -> None:
     A rank counts from 1; what is not among the first --depth passages has depth + 1. The index is made once per corpus
     and settings and kept in --store; run again after an interruption, it continues.
     """
-    from flows.commands.rank import RankSettings, rank_file
-    from schemas.settings import read_settings
-    from tasks.retrieval.retrievers import RetrieverSettings
+    from synthmill.flows.commands.rank import RankSettings, rank_file
+    from synthmill.schemas.settings import read_settings
+    from synthmill.tasks.retrieval.retrievers import RetrieverSettings
 
     chosen = {name: value for name in RETRIEVER_OPTIONS if (value := options.pop(name)) is not None}
     rank_file(RankSettings(**options), read_settings(RetrieverSettings, None, {"spec": retriever, **chosen}))
@@ -232,10 +232,10 @@ def pairs(
     """
     from click.core import ParameterSource
 
-    from flows.commands.pairs import pair_file
-    from schemas.cut_settings import CutSettings
-    from schemas.settings import read_settings
-    from storage.plain_files.pools import ColumnNames
+    from synthmill.flows.commands.pairs import pair_file
+    from synthmill.schemas.cut_settings import CutSettings
+    from synthmill.schemas.settings import read_settings
+    from synthmill.storage.plain_files.pools import ColumnNames
 
     source_of = click.get_current_context().get_parameter_source
     chosen = {name: value for name, value in rules.items() if source_of(name) == ParameterSource.COMMANDLINE}
@@ -260,7 +260,7 @@ SCORER_OPTIONS = (
 
 @click.command()
 @click.argument("source", metavar="IN")
-@click.option("--scorer", required=True, cls=KindOption, union="tasks.scorers.scoring:ScorerSettings")
+@click.option("--scorer", required=True, cls=KindOption, union="synthmill.tasks.scorers.scoring:ScorerSettings")
 @click.option("--out", required=True, type=OUT_FILE, help="OUT.jsonl, OUT.jsonl.gz or OUT.parquet.")
 @click.option("--name", help="What the score's column is called; default: the scorer's kind.")
 @click.option("--engine", help="Who judges, e.g. openai:MODEL@http://127.0.0.1:8000/v1, vllm:HUB_ID, llamacpp:smollm2.")
@@ -304,10 +304,10 @@ def score(
     it is the reward, too. Several scores live side by side: score OUT again, and choose with
     `pairs --reward-column NAME`. Run again after an interruption, it continues.
     """
-    from flows.commands.score import ScoreSettings, score_file
-    from schemas.settings import read_settings
-    from storage.plain_files.pools import ColumnNames
-    from tasks.scorers.scoring import ScorerSettings
+    from synthmill.flows.commands.score import ScoreSettings, score_file
+    from synthmill.schemas.settings import read_settings
+    from synthmill.storage.plain_files.pools import ColumnNames
+    from synthmill.tasks.scorers.scoring import ScorerSettings
 
     own = {name: value for name in SCORER_OPTIONS if (value := options.pop(name)) not in (None, False)}
     if weight:

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from flows.commands.options_files import store_option
-from schemas.errors import InputError
-from schemas.formats import FORMATS
+from synthmill.flows.commands.options_files import store_option
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.formats import FORMATS
 
 UNITS = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
@@ -63,9 +63,9 @@ def export(shard_size: str, dry_run: bool, **options: Any) -> None:
     """
     from pydantic import ValidationError
 
-    from flows.commands.export import export as export_run
-    from schemas.export_settings import ExportSettings
-    from schemas.settings import explain
+    from synthmill.flows.commands.export import export as export_run
+    from synthmill.schemas.export_settings import ExportSettings
+    from synthmill.schemas.settings import explain
 
     try:
         settings = ExportSettings(shard_bytes=size_in_bytes(shard_size), **options)
@@ -84,9 +84,9 @@ def report(run: str, store: str, rows: int, open_it: bool) -> None:
 
     RUN is an id or its beginning, `latest`, or a flow's name.
     """
-    from flows.commands.existing_store import open_store
-    from flows.pages.report import write_report
-    from storage.runs import find_run
+    from synthmill.flows.commands.existing_store import open_store
+    from synthmill.flows.pages.report import write_report
+    from synthmill.storage.runs import find_run
 
     place = open_store(Path(store))
     path = write_report(place, find_run(place, run), rows)
@@ -102,6 +102,6 @@ def report(run: str, store: str, rows: int, open_it: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diff(run_a: str, run_b: str, store: str, as_json: bool) -> None:
     """Show what changed from RUN_A to RUN_B: settings, prompts, models, counts, rewards, lengths, rows."""
-    from flows.commands.diff import show_difference
+    from synthmill.flows.commands.diff import show_difference
 
     show_difference(Path(store), run_a, run_b, as_json)

@@ -13,20 +13,20 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from flows.terminal.progress import Reporter
-from schemas.cut_settings import LIMITS, CutSettings, Thresholds
-from schemas.errors import InputError
-from schemas.progress import Progress
-from storage.files import write_json
-from storage.plain_files.outputs import check_out, write_rows
-from storage.plain_files.pool_rows import MESSAGES
-from storage.plain_files.pools import ColumnNames, PoolFile, prefetch, read_pools
-from tasks.cuts.guards import PoolFacts, PoolStatistics, count_flags
-from tasks.cuts.pair_limits import fixed_limits, with_unit_of_limits
-from tasks.cuts.pool_pairs import quantiles_of, token_counter, with_rewards
-from tasks.cuts.report import CutReport, describe_broken_off, explain_mu_2s, report_lines
-from tasks.cuts.rip import fit, keeps, limits_met
-from tasks.cuts.rules import cut, lengths_of
+from synthmill.flows.terminal.progress import Reporter
+from synthmill.schemas.cut_settings import LIMITS, CutSettings, Thresholds
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.progress import Progress
+from synthmill.storage.files import write_json
+from synthmill.storage.plain_files.outputs import check_out, write_rows
+from synthmill.storage.plain_files.pool_rows import MESSAGES
+from synthmill.storage.plain_files.pools import ColumnNames, PoolFile, prefetch, read_pools
+from synthmill.tasks.cuts.guards import PoolFacts, PoolStatistics, count_flags
+from synthmill.tasks.cuts.pair_limits import fixed_limits, with_unit_of_limits
+from synthmill.tasks.cuts.pool_pairs import quantiles_of, token_counter, with_rewards
+from synthmill.tasks.cuts.report import CutReport, describe_broken_off, explain_mu_2s, report_lines
+from synthmill.tasks.cuts.rip import fit, keeps, limits_met
+from synthmill.tasks.cuts.rules import cut, lengths_of
 
 CHAT = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 EMPTY = {"prompt_id": pa.string(), "prompt": pa.string(), "answers": pa.list_(pa.string())}

@@ -11,24 +11,33 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
-from flows.making.plan import Source, chain, file_source
-from flows.making.session import session
-from flows.methods.retpo.dataset import CHECKED, check_found, note_own, note_ties
-from flows.methods.retpo.search import plan_search
-from flows.terminal.progress import Reporter
-from schemas.artifacts import Manifest
-from schemas.errors import InputError
-from schemas.turn_settings import CorpusSettings, TurnSettings
-from storage.artifacts import Store, read_artifact, read_dropped, read_part
-from storage.plain_files.outputs import check_out, write_rows
-from storage.plain_files.turns import is_beir, queries_kind
-from storage.runs import StageRun, new_run
-from tasks.retrieval.indexes import own_passages
-from tasks.retrieval.metrics import ANY, MEASURES, as_json, decimals, evaluation, form_name, scored_queries, totals
-from tasks.retrieval.retrievers import RetrieverSettings
-from tasks.retrieval.run_ranks import RunSettings
-from tasks.running.job import Planned
-from tasks.running.stages import run_stage
+from synthmill.flows.making.plan import Source, chain, file_source
+from synthmill.flows.making.session import session
+from synthmill.flows.methods.retpo.dataset import CHECKED, check_found, note_own, note_ties
+from synthmill.flows.methods.retpo.search import plan_search
+from synthmill.flows.terminal.progress import Reporter
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
+from synthmill.storage.artifacts import Store, read_artifact, read_dropped, read_part
+from synthmill.storage.plain_files.outputs import check_out, write_rows
+from synthmill.storage.plain_files.turns import is_beir, queries_kind
+from synthmill.storage.runs import StageRun, new_run
+from synthmill.tasks.retrieval.indexes import own_passages
+from synthmill.tasks.retrieval.metrics import (
+    ANY,
+    MEASURES,
+    as_json,
+    decimals,
+    evaluation,
+    form_name,
+    scored_queries,
+    totals,
+)
+from synthmill.tasks.retrieval.retrievers import RetrieverSettings
+from synthmill.tasks.retrieval.run_ranks import RunSettings
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.stages import run_stage
 
 QUERIES_PER_PART = 4096
 WIDE, FEWER = 110, ("MRR", "nDCG@10", "R@10", "MAP")
@@ -164,7 +173,7 @@ def print_measures(rows: Sequence[Mapping[str, Any]], by_group: bool) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from flows.terminal.tables import table
+    from synthmill.flows.terminal.tables import table
 
     groups = list(dict.fromkeys(row["group"] for row in rows))
     forms = {row["form"] for row in rows} - {ANY}

@@ -6,19 +6,19 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from flows.making.plan import Plan
-from flows.methods import method
-from flows.terminal.stopping import working
-from flows.terminal.tables import table
-from schemas.artifacts import Manifest
-from schemas.errors import EngineError, InputError
-from schemas.settings import RunSettings
-from storage.files import write_text
-from storage.plain_files.rows import INSTRUCTIONS
-from storage.published.folder import Dataset, read_dataset
-from storage.published.rows import compared
-from storage.runs import RunRecord, runs, summary
-from tasks.running.stages import noted_rows
+from synthmill.flows.making.plan import Plan
+from synthmill.flows.methods import method
+from synthmill.flows.terminal.stopping import working
+from synthmill.flows.terminal.tables import table
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.errors import EngineError, InputError
+from synthmill.schemas.settings import RunSettings
+from synthmill.storage.files import write_text
+from synthmill.storage.plain_files.rows import INSTRUCTIONS
+from synthmill.storage.published.folder import Dataset, read_dataset
+from synthmill.storage.published.rows import compared
+from synthmill.storage.runs import RunRecord, runs, summary
+from synthmill.tasks.running.stages import noted_rows
 
 ROWS_SHOWN = 3
 
@@ -27,14 +27,14 @@ def run_flow(flow: str, settings: RunSettings, *, dry_run: bool, preview: int | 
     """Run a flow. Starts neither Prefect, nor Ray, nor an engine where every artifact is made."""
     plan = method(flow).plan(settings)
     if dry_run:
-        from flows.commands.dry_run import show_plan
+        from synthmill.flows.commands.dry_run import show_plan
 
         show_plan(plan)
         return
     if was_done := plan.is_done():
         print("nothing to do: every artifact is made, whole and up to date; nothing was asked", file=sys.stderr)
     else:
-        from flows.commands.dry_run import check_engines
+        from synthmill.flows.commands.dry_run import check_engines
 
         check_engines(plan)
         run_under_prefect(flow, plan)
@@ -43,7 +43,7 @@ def run_flow(flow: str, settings: RunSettings, *, dry_run: bool, preview: int | 
 
 
 def run_under_prefect(flow: str, plan: Plan) -> None:
-    from flows.serving.server import prefect_server, without_credentials
+    from synthmill.flows.serving.server import prefect_server, without_credentials
 
     settings = plan.settings
     print("starting Prefect" + ("" if settings.workers == 0 else " and Ray") + " ...", file=sys.stderr, flush=True)
@@ -52,8 +52,8 @@ def run_under_prefect(flow: str, plan: Plan) -> None:
         from prefect import tags
         from prefect.settings import PREFECT_API_URL
 
-        from flows.making.make import PREPARED_PLAN
-        from flows.making.prefect_flow import prefect_flow
+        from synthmill.flows.making.make import PREPARED_PLAN
+        from synthmill.flows.making.prefect_flow import prefect_flow
 
         with tags("command-line"):
             token = PREPARED_PLAN.set(plan)
@@ -76,7 +76,7 @@ def print_report(plan: Plan, preview: int | None, was_done: bool) -> None:
     """What the run made: the steps, a few rows (in a preview: through every step), and where everything is."""
     from rich.console import Console
 
-    from flows.pages.report import PAGE
+    from synthmill.flows.pages.report import PAGE
 
     console = Console(emoji=False)
     manifests = plan.made()
@@ -114,8 +114,8 @@ def notes(plan: Plan, manifests: Mapping[str, Manifest], dataset: Dataset) -> It
 
 def show_dataset(console: Any, plan: Plan, dataset: Dataset, preview: int | None) -> None:
     """The first rows, as their kind is shown; in a preview each with its lineage. Then the tables and figures."""
-    from flows.commands.show import show_lineage
-    from flows.pages.on_terminal import first_rows, show_figure, show_row, show_tables
+    from synthmill.flows.commands.show import show_lineage
+    from synthmill.flows.pages.on_terminal import first_rows, show_figure, show_row, show_tables
 
     kind, rows = first_rows(dataset, preview or ROWS_SHOWN)
     for row in rows:

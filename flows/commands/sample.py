@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.commands.dry_run import check_engine
-from flows.making.session import session
-from flows.terminal.progress import Reporter
-from schemas.artifacts import Manifest
-from schemas.calls import Sampling
-from schemas.errors import EngineError
-from schemas.settings import EngineSettings, SourceSettings, read_settings
-from storage.artifacts import Store, read_dropped, read_part
-from storage.plain_files.outputs import check_out, write_rows
-from storage.published.rows import endings_in
-from storage.runs import StageRun, new_run
-from tasks.engines.engine import resolve
-from tasks.generators.answers import Answers
-from tasks.running.job import Planned
-from tasks.running.stages import ingest, noted_rows, run_stage
+from synthmill.flows.commands.dry_run import check_engine
+from synthmill.flows.making.session import session
+from synthmill.flows.terminal.progress import Reporter
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.calls import Sampling
+from synthmill.schemas.errors import EngineError
+from synthmill.schemas.settings import EngineSettings, SourceSettings, read_settings
+from synthmill.storage.artifacts import Store, read_dropped, read_part
+from synthmill.storage.plain_files.outputs import check_out, write_rows
+from synthmill.storage.published.rows import endings_in
+from synthmill.storage.runs import StageRun, new_run
+from synthmill.tasks.engines.engine import resolve
+from synthmill.tasks.generators.answers import Answers
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.stages import ingest, noted_rows, run_stage
 
 ANSWERS_PER_PART, MOST_ROWS, FEWEST_ROWS = 4096, 256, 8
 

@@ -13,24 +13,24 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from flows.commands.dry_run import check_engine
-from flows.making.limiting import check_something_left
-from flows.making.session import session
-from flows.terminal.progress import Reporter
-from schemas.artifacts import Manifest
-from schemas.errors import InputError, SynthmillError
-from schemas.settings import EngineSettings, read_settings
-from storage.artifacts import Store, read_dropped, read_part
-from storage.plain_files.lines import lines_of
-from storage.plain_files.outputs import check_out, write_grown
-from storage.plain_files.pools import ColumnNames, PoolFile
-from storage.runs import StageRun, new_run
-from tasks.engines.engine import resolve
-from tasks.generators.pool_source import REWARD, ingest_pools
-from tasks.running.job import Planned
-from tasks.running.stages import run_stage
-from tasks.scorers.judgements import note_unread
-from tasks.scorers.scoring import ScorerSettings, ScoringContext
+from synthmill.flows.commands.dry_run import check_engine
+from synthmill.flows.making.limiting import check_something_left
+from synthmill.flows.making.session import session
+from synthmill.flows.terminal.progress import Reporter
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.errors import InputError, SynthmillError
+from synthmill.schemas.settings import EngineSettings, read_settings
+from synthmill.storage.artifacts import Store, read_dropped, read_part
+from synthmill.storage.plain_files.lines import lines_of
+from synthmill.storage.plain_files.outputs import check_out, write_grown
+from synthmill.storage.plain_files.pools import ColumnNames, PoolFile
+from synthmill.storage.runs import StageRun, new_run
+from synthmill.tasks.engines.engine import resolve
+from synthmill.tasks.generators.pool_source import REWARD, ingest_pools
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.stages import run_stage
+from synthmill.tasks.scorers.judgements import note_unread
+from synthmill.tasks.scorers.scoring import ScorerSettings, ScoringContext
 
 POOLS_PER_PART = 64
 RESERVED = ("id", "prompt_id", "prompt", "answer", "answers", "system", "reference")

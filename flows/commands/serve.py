@@ -18,12 +18,12 @@ from typing import Any
 
 import yaml
 
-from flows.methods import Method, identifier, methods
-from flows.serving.server import STATE, wait_for
-from flows.terminal.quiet import TELEMETRY_OFF
-from schemas.errors import EngineError, InputError
-from storage.files import write_json, write_text
-from storage.runs import process_start
+from synthmill.flows.methods import Method, identifier, methods
+from synthmill.flows.serving.server import STATE, wait_for
+from synthmill.flows.terminal.quiet import TELEMETRY_OFF
+from synthmill.schemas.errors import EngineError, InputError
+from synthmill.storage.files import write_json, write_text
+from synthmill.storage.runs import process_start
 
 POOL = "local"
 STOP_S = 20
@@ -93,7 +93,7 @@ def ad_hoc(method: Method) -> dict[str, Any]:
     return {
         "name": "ad-hoc",
         "description": f"{method.about}; every setting is a parameter.",
-        "entrypoint": f"flows.deployed:{identifier(method.name)}",
+        "entrypoint": f"synthmill.flows.deployed:{identifier(method.name)}",
         "tags": [method.name],
         "parameters": {"settings": settings} if settings else {},
         "work_pool": {"name": POOL},

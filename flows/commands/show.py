@@ -9,12 +9,12 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from flows.commands.existing_store import open_store
-from flows.terminal.tables import format_value, shortened
-from schemas.artifacts import Manifest
-from schemas.errors import InputError
-from storage.artifacts import Store, read_dropped, read_manifest, read_part
-from storage.lineage import Call, Step, lineage_of
+from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.terminal.tables import format_value, shortened
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.errors import InputError
+from synthmill.storage.artifacts import Store, read_dropped, read_manifest, read_part
+from synthmill.storage.lineage import Call, Step, lineage_of
 
 FIELD, MESSAGE = 400, 300  # characters
 
@@ -46,7 +46,7 @@ def show_artifact(store: Store, name: str, rows: int) -> bool:
 
 def find_artifact(store: Store, name: str) -> tuple[Manifest, list[str]] | None:
     """By reference, by key or its beginning, or by stage (the latest); with the names of what it was made from."""
-    from storage.catalog import open_catalog
+    from synthmill.storage.catalog import open_catalog
 
     with open_catalog(store, calls=False) as catalog:
         row = catalog.execute(

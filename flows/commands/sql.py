@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.commands.existing_store import open_store
-from flows.terminal.tables import CELL, format_value, shortened, table
+from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.terminal.tables import CELL, format_value, shortened, table
 
 ROWS_SHOWN = 100
 
 
 def show_query(place: Path, sql: str, as_csv: bool) -> None:
     """Print what a query finds: as CSV, as a table, or, where that is too wide, a block per row."""
-    from storage.catalog import query
+    from synthmill.storage.catalog import query
 
     columns, rows = query(open_store(place), sql)
     cells = [

@@ -5,9 +5,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from flows.commands.existing_store import mark_crashed, open_store
-from schemas.errors import StoreError
-from storage.keeping import Fault, verify
+from synthmill.flows.commands.existing_store import mark_crashed, open_store
+from synthmill.schemas.errors import StoreError
+from synthmill.storage.keeping import Fault, verify
 
 
 def verify_store(place: Path) -> None:

@@ -4,17 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.making.plan import Source, chain, file_source, open_store
-from schemas.dedup_settings import LAYERS, PUBLISHED, Layer, PublishSettings
-from schemas.settings import SourceSettings
-from storage.artifacts import Store, read_manifest
-from storage.plain_files.rows import KNOWN_PROMPTS, read_prompts
-from storage.runs import runs
-from tasks.dedup.contamination import Contamination
-from tasks.dedup.duplicates import Duplicates
-from tasks.frames import RunContext
-from tasks.running.job import Planned
-from tasks.vectors.stage import Vectors
+from synthmill.flows.making.plan import Source, chain, file_source, open_store
+from synthmill.schemas.dedup_settings import LAYERS, PUBLISHED, Layer, PublishSettings
+from synthmill.schemas.settings import SourceSettings
+from synthmill.storage.artifacts import Store, read_manifest
+from synthmill.storage.plain_files.rows import KNOWN_PROMPTS, read_prompts
+from synthmill.storage.runs import runs
+from synthmill.tasks.dedup.contamination import Contamination
+from synthmill.tasks.dedup.duplicates import Duplicates
+from synthmill.tasks.frames import RunContext
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.vectors.stage import Vectors
 
 KNOWN_PER_PART = 4096
 

@@ -1,15 +1,15 @@
 """What a plan's settings say of its limits."""
 
-from flows.making.plan import Plan
-from schemas.artifacts import Manifest
-from schemas.budget import Usage
-from schemas.errors import InputError, SynthmillError
-from storage.artifacts import Store, read_dropped
-from storage.spending import spent_by
-from tasks.engines.engine import engine_name
-from tasks.recipe import Recipe
-from tasks.running.budget import Budget
-from tasks.running.limits import RunLimits
+from synthmill.flows.making.plan import Plan
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.budget import Usage
+from synthmill.schemas.errors import InputError, SynthmillError
+from synthmill.storage.artifacts import Store, read_dropped
+from synthmill.storage.spending import spent_by
+from synthmill.tasks.engines.engine import engine_name
+from synthmill.tasks.recipe import Recipe
+from synthmill.tasks.running.budget import Budget
+from synthmill.tasks.running.limits import RunLimits
 
 
 def limits_of(planned: Plan) -> RunLimits:

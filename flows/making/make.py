@@ -19,32 +19,32 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
-from flows.making.limiting import check_something_left, limits_of
-from flows.making.plan import Plan
-from flows.making.session import workers_of
-from flows.pages.card import publishable
-from flows.pages.report import write_report
-from flows.serving.telling import LAST_WORD_S, PrefectProgress, in_background
-from flows.terminal.progress import Reporter
-from flows.terminal.quiet import TELEMETRY_OFF
-from flows.terminal.stopping import STOP, take_over
-from schemas.artifacts import Manifest
-from schemas.budget import BudgetSettings, usage_of
-from schemas.errors import EngineError, EngineRefused, Stopped, StoreError, SynthmillError
-from schemas.progress import Progress
-from storage.artifacts import Store
-from storage.catalog import rebuild
-from storage.files import locked
-from storage.published.folder import write_dataset
-from storage.runs import RunRecord, StageRun, new_run, now, runs, summary, sweep_crashed_runs, write_run
-from tasks.engines.engine import engine_name
-from tasks.running.guard import guarded
-from tasks.running.in_process import InProcess
-from tasks.running.job import Planned
-from tasks.running.limits import RunLimits
-from tasks.running.parallel import RayPool
-from tasks.running.stages import LockWait, run_stage
-from tasks.scorers.judgements import note_unread
+from synthmill.flows.making.limiting import check_something_left, limits_of
+from synthmill.flows.making.plan import Plan
+from synthmill.flows.making.session import workers_of
+from synthmill.flows.pages.card import publishable
+from synthmill.flows.pages.report import write_report
+from synthmill.flows.serving.telling import LAST_WORD_S, PrefectProgress, in_background
+from synthmill.flows.terminal.progress import Reporter
+from synthmill.flows.terminal.quiet import TELEMETRY_OFF
+from synthmill.flows.terminal.stopping import STOP, take_over
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.budget import BudgetSettings, usage_of
+from synthmill.schemas.errors import EngineError, EngineRefused, Stopped, StoreError, SynthmillError
+from synthmill.schemas.progress import Progress
+from synthmill.storage.artifacts import Store
+from synthmill.storage.catalog import rebuild
+from synthmill.storage.files import locked
+from synthmill.storage.published.folder import write_dataset
+from synthmill.storage.runs import RunRecord, StageRun, new_run, now, runs, summary, sweep_crashed_runs, write_run
+from synthmill.tasks.engines.engine import engine_name
+from synthmill.tasks.running.guard import guarded
+from synthmill.tasks.running.in_process import InProcess
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.limits import RunLimits
+from synthmill.tasks.running.parallel import RayPool
+from synthmill.tasks.running.stages import LockWait, run_stage
+from synthmill.tasks.scorers.judgements import note_unread
 
 
 def engine_errors_only(_task: Any, _run: Any, state: Any) -> bool:

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from schemas.artifacts import Manifest
-from schemas.errors import InputError
-from schemas.hashing import content_hash
-from schemas.rows import Row
-from schemas.settings import EngineSettings, FileSettings, RunSettings
-from storage.artifacts import Store, sealed_artifact
-from storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
-from storage.published.folder import Dataset, has_figures, is_finished, is_known_whole
-from storage.published.provenance import stated_licenses
-from tasks.frames import RunContext
-from tasks.running.job import NO_CONTEXT, Planned, Stage, step_ids
-from tasks.running.stages import ingest, ingest_rows, rows_key, source_key
-from tasks.texts.tokens import USUAL_CHARS_PER_TOKEN
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.hashing import content_hash
+from synthmill.schemas.rows import Row
+from synthmill.schemas.settings import EngineSettings, FileSettings, RunSettings
+from synthmill.storage.artifacts import Store, sealed_artifact
+from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
+from synthmill.storage.published.folder import Dataset, has_figures, is_finished, is_known_whole
+from synthmill.storage.published.provenance import stated_licenses
+from synthmill.tasks.frames import RunContext
+from synthmill.tasks.running.job import NO_CONTEXT, Planned, Stage, step_ids
+from synthmill.tasks.running.stages import ingest, ingest_rows, rows_key, source_key
+from synthmill.tasks.texts.tokens import USUAL_CHARS_PER_TOKEN
 
 Roles = Mapping[str, EngineSettings]
 

@@ -8,8 +8,8 @@ from prefect import flow
 from prefect.flows import Flow
 from prefect.runtime import flow_run
 
-from flows.making.make import run_plan
-from flows.making.plan import Plan
+from synthmill.flows.making.make import run_plan
+from synthmill.flows.making.plan import Plan
 
 
 class PlannedMethod(Protocol):

@@ -5,14 +5,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flows.terminal.stopping import STOP, working
-from schemas.errors import SynthmillError
-from storage.artifacts import Store
-from storage.runs import RunRecord, StageRun, record_run
-from storage.segments import seal_abandoned
-from tasks.running.in_process import InProcess
-from tasks.running.limits import NO_LIMITS, RunLimits
-from tasks.running.parallel import RayPool, make_pool
+from synthmill.flows.terminal.stopping import STOP, working
+from synthmill.schemas.errors import SynthmillError
+from synthmill.storage.artifacts import Store
+from synthmill.storage.runs import RunRecord, StageRun, record_run
+from synthmill.storage.segments import seal_abandoned
+from synthmill.tasks.running.in_process import InProcess
+from synthmill.tasks.running.limits import NO_LIMITS, RunLimits
+from synthmill.tasks.running.parallel import RayPool, make_pool
 
 
 @contextmanager

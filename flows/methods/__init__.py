@@ -13,12 +13,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from schemas.errors import InputError, SynthmillError
-from schemas.own_methods import VARIABLE, own_folders
+from synthmill.schemas.errors import InputError, SynthmillError
+from synthmill.schemas.own_methods import VARIABLE, own_folders
 
 if TYPE_CHECKING:
-    from flows.making.plan import Plan
-    from schemas.settings import RunSettings
+    from synthmill.flows.making.plan import Plan
+    from synthmill.schemas.settings import RunSettings
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 NARROWED = ("engines",)  # a method names its roles
@@ -39,7 +39,7 @@ class Method(NamedTuple):
         anything that goes wrong in it but a clear error.
         """
         with self.faults_named("it cannot be imported"):
-            function: Callable[[Any], Plan] = import_module(f"flows.methods.{identifier(self.name)}").plan
+            function: Callable[[Any], Plan] = import_module(f"synthmill.flows.methods.{identifier(self.name)}").plan
 
         @wraps(function)
         def plan(settings: Any) -> "Plan":
@@ -66,7 +66,7 @@ class Method(NamedTuple):
     @property
     def settings(self) -> "type[RunSettings]":
         """What the function takes. Raises InputError where it says nothing of settings."""
-        from schemas.settings import RunSettings
+        from synthmill.schemas.settings import RunSettings
 
         kind = next(iter(get_type_hints(self.plan).values()), None)
         if not isinstance(kind, type) or not issubclass(kind, RunSettings):

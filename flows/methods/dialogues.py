@@ -11,34 +11,34 @@ from typing import Any
 import orjson
 import polars as pl
 
-from flows.making.cleaning import Comparison, clean, open_checked_store
-from flows.making.plan import Plan, chain, rows_source
-from schemas.applications import Application, tool_names
-from schemas.artifacts import Manifest
-from schemas.dialogue_settings import DialogueSettings
-from schemas.dialogues import SignedDialogue
-from schemas.errors import InputError
-from schemas.settings import EngineSettings
-from storage.artifacts import Store
-from storage.plain_files.applications import read_application
-from storage.published.folder import Dataset, Figure, Table
-from storage.published.row_streams import RowStream
-from storage.published.rows import KEPT, preference_rows, read_frame, stream_of
-from tasks.dedup.contamination import CleanInputs, CleanPairs
-from tasks.dedup.duplicates import UniquePairs
-from tasks.engines.engine import resolve
-from tasks.engines.worlds import load_world
-from tasks.frames import RunContext
-from tasks.generators.dialogues.openings import Openings
-from tasks.generators.dialogues.pseudo_inputs import DraftInputs, PseudoInputs
-from tasks.generators.dialogues.role_swap import RoleSwap
-from tasks.generators.dialogues.signs import DialogueSigns
-from tasks.generators.dialogues.single_turn import Outputs, Reasons
-from tasks.generators.dialogues.teacher_pairs import AnswerPools, TeacherPairs
-from tasks.generators.dialogues.training_rows import TrainingRows
-from tasks.running.job import Stage
-from tasks.scorers.r3 import R3
-from tasks.texts.tokens import USUAL_CHARS_PER_TOKEN, load_tokenizer
+from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
+from synthmill.flows.making.plan import Plan, chain, rows_source
+from synthmill.schemas.applications import Application, tool_names
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.dialogue_settings import DialogueSettings
+from synthmill.schemas.dialogues import SignedDialogue
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.plain_files.applications import read_application
+from synthmill.storage.published.folder import Dataset, Figure, Table
+from synthmill.storage.published.row_streams import RowStream
+from synthmill.storage.published.rows import KEPT, preference_rows, read_frame, stream_of
+from synthmill.tasks.dedup.contamination import CleanInputs, CleanPairs
+from synthmill.tasks.dedup.duplicates import UniquePairs
+from synthmill.tasks.engines.engine import resolve
+from synthmill.tasks.engines.worlds import load_world
+from synthmill.tasks.frames import RunContext
+from synthmill.tasks.generators.dialogues.openings import Openings
+from synthmill.tasks.generators.dialogues.pseudo_inputs import DraftInputs, PseudoInputs
+from synthmill.tasks.generators.dialogues.role_swap import RoleSwap
+from synthmill.tasks.generators.dialogues.signs import DialogueSigns
+from synthmill.tasks.generators.dialogues.single_turn import Outputs, Reasons
+from synthmill.tasks.generators.dialogues.teacher_pairs import AnswerPools, TeacherPairs
+from synthmill.tasks.generators.dialogues.training_rows import TrainingRows
+from synthmill.tasks.running.job import Stage
+from synthmill.tasks.scorers.r3 import R3
+from synthmill.tasks.texts.tokens import USUAL_CHARS_PER_TOKEN, load_tokenizer
 
 APPLICATIONS = "applications"
 WORLDS_AT_ONCE = 16

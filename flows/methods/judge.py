@@ -5,16 +5,16 @@ Source: docs/papers.md#multifaceted, "judging".
 
 from pathlib import Path
 
-from flows.making.plan import Plan, chain, file_source, open_store
-from flows.pages.templates import Manifests, render, two_places
-from schemas.multifaceted_settings import JudgeSettings
-from storage.artifacts import Store
-from storage.plain_files.rows import BENCH, read_chunks
-from storage.published.folder import Dataset, Figure, Table
-from storage.published.rows import stream_of
-from tasks.engines.engine import resolve
-from tasks.generators.multifaceted.bench import BenchResult, BenchScores, Judged, bench_results
-from tasks.scorers.judgements import note_unread
+from synthmill.flows.making.plan import Plan, chain, file_source, open_store
+from synthmill.flows.pages.templates import Manifests, render, two_places
+from synthmill.schemas.multifaceted_settings import JudgeSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.plain_files.rows import BENCH, read_chunks
+from synthmill.storage.published.folder import Dataset, Figure, Table
+from synthmill.storage.published.rows import stream_of
+from synthmill.tasks.engines.engine import resolve
+from synthmill.tasks.generators.multifaceted.bench import BenchResult, BenchScores, Judged, bench_results
+from synthmill.tasks.scorers.judgements import note_unread
 
 FOLDER = Path(__file__).parent / "multifaceted"
 SCORES, FIELDS = ("", "score", "spread over runs", "missing"), ("name", "score", "spread", "missing")

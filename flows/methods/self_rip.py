@@ -3,14 +3,14 @@
 Source: docs/papers.md#rip.
 """
 
-from flows.making.cleaning import open_checked_store
-from flows.making.plan import Plan, chain, file_source
-from flows.methods.preferences import answers_of, in_own_units, plan_pool_stages, resolve_engines
-from flows.methods.preferences.dataset import preferences_dataset
-from flows.methods.preferences.settings import SelfRipSettings
-from schemas.hashing import content_hash
-from storage.plain_files.rows import INSTRUCTIONS, read_prompts
-from tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets
+from synthmill.flows.making.cleaning import open_checked_store
+from synthmill.flows.making.plan import Plan, chain, file_source
+from synthmill.flows.methods.preferences import answers_of, in_own_units, plan_pool_stages, resolve_engines
+from synthmill.flows.methods.preferences.dataset import preferences_dataset
+from synthmill.flows.methods.preferences.settings import SelfRipSettings
+from synthmill.schemas.hashing import content_hash
+from synthmill.storage.plain_files.rows import INSTRUCTIONS, read_prompts
+from synthmill.tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets
 
 
 def plan(settings: SelfRipSettings) -> Plan:

@@ -12,27 +12,27 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from flows.making.cleaning import Comparison, clean, open_checked_store
-from flows.making.plan import Plan, Source, chain, file_source, rows_source
-from schemas.artifacts import Manifest
-from schemas.calls import Completion, Request
-from schemas.dedup_settings import PublishSettings
-from schemas.errors import Drop
-from schemas.hashing import child_id, content_hash
-from schemas.rows import Dropped, Instruction, Row, arrow_schema
-from schemas.settings import ENGINES, EngineSettings, SourceSettings, StageSampling
-from schemas.texts import normalised, one_line
-from storage.artifacts import Store
-from storage.published.folder import Dataset, Figure, Table
-from storage.published.row_streams import RowStream
-from storage.published.rows import KEPT, message, stream_of
-from tasks.dedup.contamination import CleanRows
-from tasks.dedup.duplicates import UniqueRows
-from tasks.engines.engine import resolve
-from tasks.frames import FrameStage, even_parts
-from tasks.prompts import load
-from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until, read_json
-from tasks.running.job import Planned
+from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
+from synthmill.flows.making.plan import Plan, Source, chain, file_source, rows_source
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.dedup_settings import PublishSettings
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.hashing import child_id, content_hash
+from synthmill.schemas.rows import Dropped, Instruction, Row, arrow_schema
+from synthmill.schemas.settings import ENGINES, EngineSettings, SourceSettings, StageSampling
+from synthmill.schemas.texts import normalised, one_line
+from synthmill.storage.artifacts import Store
+from synthmill.storage.published.folder import Dataset, Figure, Table
+from synthmill.storage.published.row_streams import RowStream
+from synthmill.storage.published.rows import KEPT, message, stream_of
+from synthmill.tasks.dedup.contamination import CleanRows
+from synthmill.tasks.dedup.duplicates import UniqueRows
+from synthmill.tasks.engines.engine import resolve
+from synthmill.tasks.frames import FrameStage, even_parts
+from synthmill.tasks.prompts import load
+from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until, read_json
+from synthmill.tasks.running.job import Planned
 
 LISTS = "topic_lists"
 

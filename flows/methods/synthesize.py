@@ -5,26 +5,26 @@ Source: docs/papers.md#multifaceted, #r3.
 
 from collections.abc import Mapping
 
-from flows.making.cleaning import Comparison, clean, open_checked_store
-from flows.making.plan import Plan, chain, file_source
-from flows.methods.multifaceted.dataset import PICTURE, VALUES_FIGURE, draw_values, value_counts
-from schemas.artifacts import Manifest
-from schemas.endings import Ending
-from schemas.synthesize_settings import SynthesizeSettings
-from storage.artifacts import Store
-from storage.plain_files.taxonomies import read_taxonomy
-from storage.published.folder import Dataset, Table
-from storage.published.rows import KEPT, PAIR, endings_in, preference_rows, stream_of
-from tasks.cuts.max_min import MaxMinPairs
-from tasks.dedup.contamination import CleanPairs
-from tasks.dedup.duplicates import UniquePairs
-from tasks.engines.engine import resolve
-from tasks.frames import RunContext
-from tasks.generators.answers import Answers
-from tasks.generators.multifaceted.preference_sets import PreferenceSets
-from tasks.generators.multifaceted.splits import Variants
-from tasks.generators.multifaceted.system_messages import SystemMessages
-from tasks.scorers.r3 import R3
+from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
+from synthmill.flows.making.plan import Plan, chain, file_source
+from synthmill.flows.methods.multifaceted.dataset import PICTURE, VALUES_FIGURE, draw_values, value_counts
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.endings import Ending
+from synthmill.schemas.synthesize_settings import SynthesizeSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.plain_files.taxonomies import read_taxonomy
+from synthmill.storage.published.folder import Dataset, Table
+from synthmill.storage.published.rows import KEPT, PAIR, endings_in, preference_rows, stream_of
+from synthmill.tasks.cuts.max_min import MaxMinPairs
+from synthmill.tasks.dedup.contamination import CleanPairs
+from synthmill.tasks.dedup.duplicates import UniquePairs
+from synthmill.tasks.engines.engine import resolve
+from synthmill.tasks.frames import RunContext
+from synthmill.tasks.generators.answers import Answers
+from synthmill.tasks.generators.multifaceted.preference_sets import PreferenceSets
+from synthmill.tasks.generators.multifaceted.splits import Variants
+from synthmill.tasks.generators.multifaceted.system_messages import SystemMessages
+from synthmill.tasks.scorers.r3 import R3
 
 
 def plan(settings: SynthesizeSettings) -> Plan:

@@ -8,18 +8,18 @@ from typing import Any
 
 import yaml
 
-from flows.pages.templates import Manifests, funnel, render
-from schemas.endings import Ending, ending_of
-from schemas.licenses import most_restrictive
-from schemas.settings import RunSettings
-from storage.artifacts import Store
-from storage.published.card_metadata import metadata
-from storage.published.cards import BEGIN, END
-from storage.published.folder import Dataset, Table, as_message
-from storage.published.provenance import DatasetSource, public_engine, public_settings, sources_of
-from storage.published.row_streams import RowStream
-from storage.published.rows import compared
-from tasks.texts.languages import language_of
+from synthmill.flows.pages.templates import Manifests, funnel, render
+from synthmill.schemas.endings import Ending, ending_of
+from synthmill.schemas.licenses import most_restrictive
+from synthmill.schemas.settings import RunSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.published.card_metadata import metadata
+from synthmill.storage.published.cards import BEGIN, END
+from synthmill.storage.published.folder import Dataset, Table, as_message
+from synthmill.storage.published.provenance import DatasetSource, public_engine, public_settings, sources_of
+from synthmill.storage.published.row_streams import RowStream
+from synthmill.storage.published.rows import compared
+from synthmill.tasks.texts.languages import language_of
 
 CONFIG = "synthmill.yaml"
 LANGUAGES_FROM, LANGUAGE_SHARE = 500, 0.05

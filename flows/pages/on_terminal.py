@@ -7,9 +7,9 @@ from rich.columns import Columns
 from rich.panel import Panel
 from rich.text import Text
 
-from flows.pages.report_rows import READABLE, row_of
-from flows.terminal.tables import shortened, table
-from storage.published.folder import Dataset, Figure
+from synthmill.flows.pages.report_rows import READABLE, row_of
+from synthmill.flows.terminal.tables import shortened, table
+from synthmill.storage.published.folder import Dataset, Figure
 
 LONGEST = 300  # characters of a text
 STYLES = {"assistant": "cyan", "tool": "green", "system": "dim"}

@@ -11,17 +11,17 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from flows.pages.charts import colour, histogram
-from flows.pages.report_rows import samples
-from flows.pages.templates import FOLDER, Manifests, funnel, render
-from schemas.artifacts import Manifest
-from schemas.errors import SynthmillError
-from storage.artifacts import Store, read_dropped
-from storage.files import write_text
-from storage.published.folder import Dataset, Figure, as_message, is_finished, read_dataset
-from storage.published.provenance import public_engine
-from storage.published.rows import compared, stream_of
-from storage.runs import RunRecord, manifests_of
+from synthmill.flows.pages.charts import colour, histogram
+from synthmill.flows.pages.report_rows import samples
+from synthmill.flows.pages.templates import FOLDER, Manifests, funnel, render
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.errors import SynthmillError
+from synthmill.storage.artifacts import Store, read_dropped
+from synthmill.storage.files import write_text
+from synthmill.storage.published.folder import Dataset, Figure, as_message, is_finished, read_dataset
+from synthmill.storage.published.provenance import public_engine
+from synthmill.storage.published.rows import compared, stream_of
+from synthmill.storage.runs import RunRecord, manifests_of
 
 ROWS = 60
 EXAMPLES = 8

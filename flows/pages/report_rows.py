@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from rapidfuzz.distance import Indel
 
-from storage.published.folder import Dataset, Kind, as_message
+from synthmill.storage.published.folder import Dataset, Kind, as_message
 
 LONGEST = 6_000  # characters of a text; what is longer is cut, and says so
 COMPARED = 1_500  # words of two texts that are compared word by word

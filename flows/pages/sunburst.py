@@ -5,7 +5,7 @@ from html import escape as escape_html
 from math import cos, pi, sin
 from typing import NamedTuple
 
-from schemas.texts import one_line
+from synthmill.schemas.texts import one_line
 
 RINGS = (50.0, 142.0, 226.0, 340.0)
 COLOURS = ("#4361a8", "#c0662f", "#3b8a63", "#8d5a9e", "#b03a55", "#7a7a2e", "#2f8fa3", "#6b6b6b")

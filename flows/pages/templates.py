@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from schemas.artifacts import Manifest
-from schemas.texts import one_line, printable
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.texts import one_line, printable
 
 Manifests = Mapping[str, Manifest]
 FOLDER = Path(__file__).parent

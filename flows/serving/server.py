@@ -18,8 +18,8 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from schemas.errors import EngineError
-from tasks.running.guard import guarded
+from synthmill.schemas.errors import EngineError
+from synthmill.tasks.running.guard import guarded
 
 START_TIMEOUT_S = 120
 REACH_S = 10

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from schemas.progress import Progress
+from synthmill.schemas.progress import Progress
 
 LINE_EVERY_S = 10.0
 Cost = Callable[[Mapping[str, Mapping[str, int]]], float]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from tasks.running.guard import guarded
+from synthmill.tasks.running.guard import guarded
 
 STOP = threading.Event()
 """Set by the first signal: the run receives and stores what is in flight, then ends, resumable."""

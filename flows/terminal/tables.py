@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.text import Text
 
-from schemas.texts import one_line
+from synthmill.schemas.texts import one_line
 
 CELL = 60  # characters of a table's cell
 NUMBERS = ("in", "out", "rows in", "rows", "dropped", "calls", "reused", "tokens", "tokens in", "tokens out", "seconds")

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from schemas.errors import Drop
-from schemas.messages import as_message, content_in, known_role, message_in, role_in
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.messages import as_message, content_in, known_role, message_in, role_in
 
 
 def first_turn(messages: list[Any], system: Any) -> tuple[Any, str | None, list[str]]:

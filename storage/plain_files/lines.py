@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.errors import InputError
-from schemas.texts import loads
-from storage.plain_files.queries import QUERY, rows_of
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.texts import loads
+from synthmill.storage.plain_files.queries import QUERY, rows_of
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 FORMATS = ".jsonl, .json, .csv, .tsv (also with .gz), .parquet or .sql, or hf://datasets/OWNER/NAME[@REVISION][#SPLIT]"

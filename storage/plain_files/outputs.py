@@ -13,9 +13,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import InputError
-from storage.files import write_atomically
-from storage.sql import exact
+from synthmill.schemas.errors import InputError
+from synthmill.storage.files import write_atomically
+from synthmill.storage.sql import exact
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
 Rows: TypeAlias = list[dict[str, Any]] | pa.Table

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.errors import InputError
-from storage.plain_files.pool_rows import ENDS, MESSAGES
+from synthmill.schemas.errors import InputError
+from synthmill.storage.plain_files.pool_rows import ENDS, MESSAGES
 
 TEXT = pa.string()
 PLAIN = ("prompt_id", "prompt", "system", "reference", MESSAGES)

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.errors import Drop
-from schemas.messages import content_in, known_role, message_in, role_in, text_in
-from storage.plain_files.lines import Line
-from storage.plain_files.rows import id_of
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.messages import content_in, known_role, message_in, role_in, text_in
+from synthmill.storage.plain_files.lines import Line
+from synthmill.storage.plain_files.rows import id_of
 
 MESSAGES = "messages"
 """Our column of prompts of messages, each as a list of {role, content} in JSON."""

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from schemas.errors import Drop, InputError
-from storage.plain_files.lines import lines_of
-from storage.plain_files.pool_columns import (
+from synthmill.schemas.errors import Drop, InputError
+from synthmill.storage.plain_files.lines import lines_of
+from synthmill.storage.plain_files.pool_columns import (
     PLAIN,
     TEXT,
     align_with_answers,
@@ -26,8 +26,8 @@ from storage.plain_files.pool_columns import (
     is_list,
     texts_only,
 )
-from storage.plain_files.pool_rows import ENDS, MESSAGES, RowForm, pool_row
-from storage.sql import literal, parquet
+from synthmill.storage.plain_files.pool_rows import ENDS, MESSAGES, RowForm, pool_row
+from synthmill.storage.sql import literal, parquet
 
 T = TypeVar("T")
 BATCH_BYTES = 64 << 20  # of a file's content at a time; what is held at once is a few times as much

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import InputError
-from schemas.texts import loads
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.texts import loads
 
 QUERY = ".sql"
 RUN = Path(__file__).with_name("run_query.py")

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from schemas.errors import Drop, InputError
-from schemas.hashing import content_hash, file_checksum
-from schemas.messages import as_message
-from schemas.multifaceted import BenchRow, Rubric, Value
-from schemas.pools import Question
-from schemas.rows import Dropped, Instruction, KnownPrompt, Row
-from schemas.settings import FileSettings, SourceSettings
-from storage.plain_files.chats import first_turn, user_turns
-from storage.plain_files.lines import FORMATS, HUB, Line, files_in, hub_commit, lines_of, suffix_of
-from storage.plain_files.queries import QUERY, checksum_of
+from synthmill.schemas.errors import Drop, InputError
+from synthmill.schemas.hashing import content_hash, file_checksum
+from synthmill.schemas.messages import as_message
+from synthmill.schemas.multifaceted import BenchRow, Rubric, Value
+from synthmill.schemas.pools import Question
+from synthmill.schemas.rows import Dropped, Instruction, KnownPrompt, Row
+from synthmill.schemas.settings import FileSettings, SourceSettings
+from synthmill.storage.plain_files.chats import first_turn, user_turns
+from synthmill.storage.plain_files.lines import FORMATS, HUB, Line, files_in, hub_commit, lines_of, suffix_of
+from synthmill.storage.plain_files.queries import QUERY, checksum_of
 
 VERSION, CHATS_VERSION = "2", "3"
 """Versions of how rows are read, and of how rows that may be chats (schemas/messages.py) are read."""

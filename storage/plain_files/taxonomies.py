@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.errors import InputError
-from schemas.settings import explain
-from schemas.taxonomy import Taxonomy
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.settings import explain
+from synthmill.schemas.taxonomy import Taxonomy
 
 DEFAULT = Path(__file__).parent / "taxonomy.yaml"
 

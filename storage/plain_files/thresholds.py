@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from schemas.cut_settings import LIMITS, Thresholds
-from schemas.errors import InputError
-from schemas.settings import explain
+from synthmill.schemas.cut_settings import LIMITS, Thresholds
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.settings import explain
 
 
 def read_thresholds(path: Path) -> Thresholds:

@@ -14,16 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from schemas.calls import Message
-from schemas.errors import Drop, InputError
-from schemas.hashing import content_hash, file_checksum
-from schemas.messages import ROLE_FIELDS, SPELLINGS, content_in
-from schemas.retpo import Candidate, Gold, Passage, Turn, WithCandidates
-from schemas.texts import one_line
-from schemas.turn_settings import CorpusSettings, TurnSettings
-from storage.plain_files.lines import HUB, Line, lines_of, open_file, suffix_of
-from storage.plain_files.queries import QUERY
-from storage.plain_files.rows import VERSION, RowKind, id_of, text_of
+from synthmill.schemas.calls import Message
+from synthmill.schemas.errors import Drop, InputError
+from synthmill.schemas.hashing import content_hash, file_checksum
+from synthmill.schemas.messages import ROLE_FIELDS, SPELLINGS, content_in
+from synthmill.schemas.retpo import Candidate, Gold, Passage, Turn, WithCandidates
+from synthmill.schemas.texts import one_line
+from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
+from synthmill.storage.plain_files.lines import HUB, Line, lines_of, open_file, suffix_of
+from synthmill.storage.plain_files.queries import QUERY
+from synthmill.storage.plain_files.rows import VERSION, RowKind, id_of, text_of
 
 IDS = ("task_id", "id", "_id", "qid", "query_id")
 CONVERSATIONS = ("conversation", "conversation_id", "Conversation_no", "conv_id")

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from schemas.licenses import for_hub
-from storage.published.folder import Dataset, Kind
-from storage.published.row_streams import OLDEST
-from storage.published.shards import plain_types
+from synthmill.schemas.licenses import for_hub
+from synthmill.storage.published.folder import Dataset, Kind
+from synthmill.storage.published.row_streams import OLDEST
+from synthmill.storage.published.shards import plain_types
 
 SIZES = {
     10**3: "n<1K",

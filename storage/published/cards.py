@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from schemas.errors import InputError
-from schemas.hashing import content_hash
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.hashing import content_hash
 
 BEGIN = (
     "<!-- synthmill: this part is written anew by every export; your own text goes above this line or below the last "

@@ -21,13 +21,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import InputError, StoreError, SynthmillError
-from schemas.hashing import content_hash, file_checksum
-from storage.artifacts import match_checksums
-from storage.files import read_json, write_json, write_text
-from storage.published.cards import MergedCard, merged_card, outline, outline_of
-from storage.published.row_streams import Columns, RowStream, parquet_batches, parquet_schema
-from storage.published.shards import Shards, as_texts, write_checked, write_shards
+from synthmill.schemas.errors import InputError, StoreError, SynthmillError
+from synthmill.schemas.hashing import content_hash, file_checksum
+from synthmill.storage.artifacts import match_checksums
+from synthmill.storage.files import read_json, write_json, write_text
+from synthmill.storage.published.cards import MergedCard, merged_card, outline, outline_of
+from synthmill.storage.published.row_streams import Columns, RowStream, parquet_batches, parquet_schema
+from synthmill.storage.published.shards import Shards, as_texts, write_checked, write_shards
 
 MARKER = "synthmill.json"
 CARD = "README.md"

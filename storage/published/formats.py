@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import orjson
 import polars as pl
 
-from schemas.errors import InputError
-from schemas.formats import Format
-from storage.published.folder import Content, Kind, Table, as_message
-from storage.published.row_streams import RowStream
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.formats import Format
+from synthmill.storage.published.folder import Content, Kind, Table, as_message
+from synthmill.storage.published.row_streams import RowStream
 
 WITHOUT_IDS: tuple[Format, ...] = ("triplets", "openai")
 """Formats in which a column of ids would mean something else: ids lie in a file beside them, ids/NAME-SPLIT.txt."""

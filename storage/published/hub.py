@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.errors import InputError, StoreError
-from schemas.hashing import BLOCK
-from storage.files import read_json, write_text
-from storage.published.cards import merged_card, outline_of
-from storage.published.folder import CARD, MARKER, check_whole
+from synthmill.schemas.errors import InputError, StoreError
+from synthmill.schemas.hashing import BLOCK
+from synthmill.storage.files import read_json, write_text
+from synthmill.storage.published.cards import merged_card, outline_of
+from synthmill.storage.published.folder import CARD, MARKER, check_whole
 
 TRIES, PAUSE_S = 4, 1.0
 BUSY, REFUSED = (409, 412, 429, 500, 502, 503, 504), (401, 403)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from schemas.errors import InputError
-from schemas.secrecy import SECRET_NAME
-from storage.published.folder import Dataset
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.secrecy import SECRET_NAME
+from synthmill.storage.published.folder import Dataset
 
 SHORTEST = 8  # characters of a secret that is no ordinary word
 

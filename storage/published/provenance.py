@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.licenses import UNKNOWN, most_restrictive
-from schemas.local_paths import path_settings
-from schemas.settings import FileSettings, RunSettings
-from storage.plain_files.lines import HUB
+from synthmill.schemas.licenses import UNKNOWN, most_restrictive
+from synthmill.schemas.local_paths import path_settings
+from synthmill.schemas.settings import FileSettings, RunSettings
+from synthmill.storage.plain_files.lines import HUB
 
 PRIVATE = ("store", "workers", "ray_address", "license")
 ADDRESS = ("url", "base_url", "base_url_env", "api_key_env")

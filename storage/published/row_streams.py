@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.hashing import digest
+from synthmill.schemas.hashing import digest
 
 BATCH_BYTES, BATCH_ROWS = 16 << 20, 8192
 """The most that a batch holds: bytes before compression, by the Parquet file's metadata, and rows."""

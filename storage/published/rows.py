@@ -6,12 +6,12 @@ from typing import Any
 
 import polars as pl
 
-from schemas.artifacts import Manifest
-from schemas.endings import Ending, ending_of
-from schemas.errors import StoreError
-from schemas.recall import Recall
-from storage.artifacts import Store, is_whole, read_artifact, read_part
-from storage.published.row_streams import Columns, RowStream, parquet_batches, parquet_schema
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.endings import Ending, ending_of
+from synthmill.schemas.errors import StoreError
+from synthmill.schemas.recall import Recall
+from synthmill.storage.artifacts import Store, is_whole, read_artifact, read_part
+from synthmill.storage.published.row_streams import Columns, RowStream, parquet_batches, parquet_schema
 
 
 def stream_of(store: Store, manifest: Manifest) -> RowStream:

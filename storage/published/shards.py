@@ -9,9 +9,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.hashing import file_checksum
-from storage.files import write_atomically
-from storage.published.row_streams import OLDEST, RowStream
+from synthmill.schemas.hashing import file_checksum
+from synthmill.storage.files import write_atomically
+from synthmill.storage.published.row_streams import OLDEST, RowStream
 
 GROUP_BYTES = 32 << 20  # of a row group: what a writer and a reader hold at once
 CHAT = "messages"

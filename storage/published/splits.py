@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from schemas.hashing import digest
-from schemas.texts import normalised
-from storage.published.folder import Table, as_message
-from storage.published.row_streams import RowStream
+from synthmill.schemas.hashing import digest
+from synthmill.schemas.texts import normalised
+from synthmill.storage.published.folder import Table, as_message
+from synthmill.storage.published.row_streams import RowStream
 
 Array = np.ndarray[Any, np.dtype[Any]]
 TOGETHER = ("id", "parent_id", "conversation", "prompt_id")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tasks.cores import Array
+from synthmill.tasks.cores import Array
 
 
 def rank_correlation(scores: Sequence[float | None], other_scores: Sequence[float | None]) -> float | None:

@@ -15,12 +15,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.hashing import digest
-from schemas.texts import normalised
-from storage.plain_files.pool_columns import in_one
-from tasks.cores import Array
-from tasks.cuts.points import Pools
-from tasks.texts.words import words_of
+from synthmill.schemas.hashing import digest
+from synthmill.schemas.texts import normalised
+from synthmill.storage.plain_files.pool_columns import in_one
+from synthmill.tasks.cores import Array
+from synthmill.tasks.cuts.points import Pools
+from synthmill.tasks.texts.words import words_of
 
 FLAGS = ("constant", "near_constant", "addresses_judge", "copies_prompt")
 GRAM = 5  # words

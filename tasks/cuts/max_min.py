@@ -6,11 +6,11 @@ from typing import ClassVar
 import polars as pl
 import pyarrow as pa
 
-from schemas.cut_settings import CutSettings
-from schemas.hashing import child_id
-from schemas.rows import Dropped, Pair
-from tasks.cuts.rules import REASONS, cut
-from tasks.frames import FrameStage
+from synthmill.schemas.cut_settings import CutSettings
+from synthmill.schemas.hashing import child_id
+from synthmill.schemas.rows import Dropped, Pair
+from synthmill.tasks.cuts.rules import REASONS, cut
+from synthmill.tasks.frames import FrameStage
 
 CARRIED = ("prompt", "system", "source", "note")
 BEST_OVER_WORST = CutSettings(rule="max-min")

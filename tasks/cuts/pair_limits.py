@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from schemas.cut_settings import PRESETS, CutSettings, Thresholds
-from schemas.errors import InputError
-from storage.plain_files.thresholds import read_thresholds
-from tasks.cuts.pool_pairs import own_limits, token_counter
+from synthmill.schemas.cut_settings import PRESETS, CutSettings, Thresholds
+from synthmill.schemas.errors import InputError
+from synthmill.storage.plain_files.thresholds import read_thresholds
+from synthmill.tasks.cuts.pool_pairs import own_limits, token_counter
 
 
 def fixed_limits(settings: CutSettings) -> Thresholds:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
-from storage.plain_files.pool_columns import in_one
-from tasks.cores import Array, on_all_cores
+from synthmill.storage.plain_files.pool_columns import in_one
+from synthmill.tasks.cores import Array, on_all_cores
 
 POINTS = ("min", "mu-2s", "mu-s", "mu", "mu+s", "mu+2s", "max")
 TINY, HUGE = 1e-300, 1e300

@@ -14,20 +14,20 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.artifacts import Manifest
-from schemas.cut_settings import LIMITS, QUANTILES, CutSettings, Thresholds
-from schemas.errors import InputError
-from schemas.hashing import child_id
-from schemas.rows import Dropped, Pair, arrow_schema
-from storage.artifacts import Store, read_manifest, read_part
-from tasks.cores import Array, MapUnordered
-from tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics
-from tasks.cuts.points import Pools
-from tasks.cuts.rip import fit, limits_met
-from tasks.cuts.rules import REASONS, Cut, cut, lengths_of
-from tasks.frames import FileStage, FrameStage
-from tasks.texts.tokens import load_tokenizer
-from tasks.texts.words import tokens_of
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.cut_settings import LIMITS, QUANTILES, CutSettings, Thresholds
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.hashing import child_id
+from synthmill.schemas.rows import Dropped, Pair, arrow_schema
+from synthmill.storage.artifacts import Store, read_manifest, read_part
+from synthmill.tasks.cores import Array, MapUnordered
+from synthmill.tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics
+from synthmill.tasks.cuts.points import Pools
+from synthmill.tasks.cuts.rip import fit, limits_met
+from synthmill.tasks.cuts.rules import REASONS, Cut, cut, lengths_of
+from synthmill.tasks.frames import FileStage, FrameStage
+from synthmill.tasks.texts.tokens import load_tokenizer
+from synthmill.tasks.texts.words import tokens_of
 
 CARRIED = ("prompt", "system", "source", "note")
 

@@ -5,8 +5,8 @@ Source: docs/papers.md#rip. It removes prompts, and never pairs answers anew.
 
 import numpy as np
 
-from schemas.cut_settings import LIMITS, Thresholds
-from tasks.cores import Array
+from synthmill.schemas.cut_settings import LIMITS, Thresholds
+from synthmill.tasks.cores import Array
 
 Metrics = dict[str, Array]
 """rejected_reward, rejected_length, gap: (pairs,) numbers."""

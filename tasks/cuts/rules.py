@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.cut_settings import POINT_ORDER, CutSettings
-from schemas.endings import ending_of
-from storage.plain_files.pool_columns import in_one
-from tasks.cores import Array, on_all_cores
-from tasks.cuts.points import (
+from synthmill.schemas.cut_settings import POINT_ORDER, CutSettings
+from synthmill.schemas.endings import ending_of
+from synthmill.storage.plain_files.pool_columns import in_one
+from synthmill.tasks.cores import Array, on_all_cores
+from synthmill.tasks.cuts.points import (
     Pools,
     SevenPoints,
     mark_drawn,

@@ -12,15 +12,15 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 import polars as pl
 
-from schemas.rows import Dropped
-from storage.artifacts import Store, read_artifact, read_manifest
-from storage.plain_files.rows import KNOWN_PROMPTS
-from tasks.cores import Array
-from tasks.dedup.word_grams import grams_of, operands_of
-from tasks.frames import RunContext
-from tasks.texts.words import grams, words_of
-from tasks.vectors.embeddings import EmbeddingStage, embed_whole
-from tasks.vectors.links import BLOCK
+from synthmill.schemas.rows import Dropped
+from synthmill.storage.artifacts import Store, read_artifact, read_manifest
+from synthmill.storage.plain_files.rows import KNOWN_PROMPTS
+from synthmill.tasks.cores import Array
+from synthmill.tasks.dedup.word_grams import grams_of, operands_of
+from synthmill.tasks.frames import RunContext
+from synthmill.tasks.texts.words import grams, words_of
+from synthmill.tasks.vectors.embeddings import EmbeddingStage, embed_whole
+from synthmill.tasks.vectors.links import BLOCK
 
 LONG, SHORT = 13, 8  # words in a run; a benchmark prompt of fewer than 8 words must match as a whole
 ADDED = ("contaminated", "benchmark", "matched_id", "evidence")

@@ -14,23 +14,23 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.dedup_settings import Layer
-from schemas.recall import Recall
-from schemas.rows import Dropped
-from schemas.texts import normalised
-from storage.artifacts import Store, read_manifest
-from storage.files import scratch_folder
-from storage.plain_files.rows import KNOWN_PROMPTS
-from storage.published.rows import stream_of
-from tasks.cores import Array
-from tasks.dedup import contamination
-from tasks.dedup.greedy import FindLinks, Verdicts, greedy, recall_of_duplicates
-from tasks.dedup.word_grams import WordLinks
-from tasks.frames import FrameStage, StageContext, even_parts, run_locally
-from tasks.vectors.buckets import lay_out
-from tasks.vectors.embeddings import embed_whole, text_keys
-from tasks.vectors.links import ANY, Links, Matrix, Search, SpreadContext, links_in, map_blocks
-from tasks.vectors.stage import texts_of, vectors_in
+from synthmill.schemas.dedup_settings import Layer
+from synthmill.schemas.recall import Recall
+from synthmill.schemas.rows import Dropped
+from synthmill.schemas.texts import normalised
+from synthmill.storage.artifacts import Store, read_manifest
+from synthmill.storage.files import scratch_folder
+from synthmill.storage.plain_files.rows import KNOWN_PROMPTS
+from synthmill.storage.published.rows import stream_of
+from synthmill.tasks.cores import Array
+from synthmill.tasks.dedup import contamination
+from synthmill.tasks.dedup.greedy import FindLinks, Verdicts, greedy, recall_of_duplicates
+from synthmill.tasks.dedup.word_grams import WordLinks
+from synthmill.tasks.frames import FrameStage, StageContext, even_parts, run_locally
+from synthmill.tasks.vectors.buckets import lay_out
+from synthmill.tasks.vectors.embeddings import embed_whole, text_keys
+from synthmill.tasks.vectors.links import ANY, Links, Matrix, Search, SpreadContext, links_in, map_blocks
+from synthmill.tasks.vectors.stage import texts_of, vectors_in
 
 SEED = 0
 TEXTS, EARLIER = "texts", "earlier\t"

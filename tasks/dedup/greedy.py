@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from schemas.errors import SynthmillError
-from schemas.recall import EXACT, Recall
-from tasks.cores import Array
-from tasks.vectors.buckets import estimate_recall
-from tasks.vectors.links import ExactLayout, Links, Matrix, Search, links_in
+from synthmill.schemas.errors import SynthmillError
+from synthmill.schemas.recall import EXACT, Recall
+from synthmill.tasks.cores import Array
+from synthmill.tasks.vectors.buckets import estimate_recall
+from synthmill.tasks.vectors.links import ExactLayout, Links, Matrix, Search, links_in
 
 OPEN, KEPT, GONE = 0, 1, 2
 FindLinks = Callable[[Array, Array], Links]

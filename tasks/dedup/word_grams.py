@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from tasks.cores import Array
-from tasks.texts.rouge import WORD
-from tasks.vectors.links import ANY, LISTED, Links
+from synthmill.tasks.cores import Array
+from synthmill.tasks.texts.rouge import WORD
+from synthmill.tasks.vectors.links import ANY, LISTED, Links
 
 TOKEN = re.compile(rf"{WORD.pattern}|[^\w\s]+")
 """A word (in scripts without spaces a letter), or a run of punctuation: `a + b` is not `a - b`."""

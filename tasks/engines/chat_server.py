@@ -9,14 +9,14 @@ from typing import Any
 
 import orjson
 
-from schemas.calls import Completion, Request
-from schemas.errors import Drop, EngineError, EngineRefused
-from schemas.hashing import content_hash
-from schemas.messages import text_in
-from schemas.settings import EngineSettings
-from schemas.texts import loads
-from tasks.engines.served import OPENAI, model_cards, server_url
-from tasks.engines.transport import NO_ANSWER, Transport, make_transport
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.errors import Drop, EngineError, EngineRefused
+from synthmill.schemas.hashing import content_hash
+from synthmill.schemas.messages import text_in
+from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.texts import loads
+from synthmill.tasks.engines.served import OPENAI, model_cards, server_url
+from synthmill.tasks.engines.transport import NO_ANSWER, Transport, make_transport
 
 BACKOFF_S, MOST_BACKOFF_S = 0.5, 60.0
 OVERFLOW = (

@@ -5,10 +5,10 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-from schemas.calls import Completion, Request
-from schemas.settings import EngineSettings
-from storage.artifacts import Store
-from storage.checkpoints import cached_commit, settled_checkpoint
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.checkpoints import cached_commit, settled_checkpoint
 
 
 class Engine(Protocol):
@@ -44,22 +44,22 @@ class Engine(Protocol):
 def make_engine(settings: EngineSettings) -> Engine:
     """The engine that the settings name, not loaded yet."""
     if settings.kind == "openai":
-        from tasks.engines.chat_server import ChatServer
+        from synthmill.tasks.engines.chat_server import ChatServer
 
         return ChatServer(settings)
     if settings.kind == "vllm":
-        from tasks.engines.vllm_engine import VLLMEngine
+        from synthmill.tasks.engines.vllm_engine import VLLMEngine
 
         return VLLMEngine(settings)
     if settings.kind == "llamacpp":
-        from tasks.engines.gguf import GGUF
+        from synthmill.tasks.engines.gguf import GGUF
 
         return GGUF(settings)
     if settings.kind == "worlds":
-        from tasks.engines.worlds import Worlds
+        from synthmill.tasks.engines.worlds import Worlds
 
         return Worlds(settings)
-    from tasks.engines.recording import Recording
+    from synthmill.tasks.engines.recording import Recording
 
     return Recording(settings)
 
@@ -87,7 +87,7 @@ def resolve(settings: EngineSettings, store: Store) -> EngineSettings:
     if settings.kind not in ("openai", "vllm"):
         return settings.model_copy(update={"model": str(path.resolve())}) if path.exists() else settings
     if settings.kind == "openai":
-        from tasks.engines.served import checkpoint_served, only_model, server_url
+        from synthmill.tasks.engines.served import checkpoint_served, only_model, server_url
 
         if not settings.model:
             settings = settings.model_copy(update={"model": only_model(settings)})

@@ -16,12 +16,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from schemas.calls import Completion, Request
-from schemas.errors import EngineError, InputError, MissingExtra
-from schemas.hashing import content_hash, file_fingerprint
-from schemas.settings import EngineSettings
-from tasks.engines.chat_server import OVERFLOW, token_logprobs
-from tasks.engines.engine import failed_completion
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.errors import EngineError, InputError, MissingExtra
+from synthmill.schemas.hashing import content_hash, file_fingerprint
+from synthmill.schemas.settings import EngineSettings
+from synthmill.tasks.engines.chat_server import OVERFLOW, token_logprobs
+from synthmill.tasks.engines.engine import failed_completion
 
 EMBEDDED = "smollm2"
 CONTEXT = 4096

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import orjson
 
-from schemas.calls import Completion, Request, ask_hash, call_key
-from schemas.errors import EngineRefused, InputError
-from schemas.settings import EngineSettings
-from storage.calls import CallStore
-from storage.segments import HEAD, Segment, segment_files
+from synthmill.schemas.calls import Completion, Request, ask_hash, call_key
+from synthmill.schemas.errors import EngineRefused, InputError
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.calls import CallStore
+from synthmill.storage.segments import HEAD, Segment, segment_files
 
 
 class Recording:

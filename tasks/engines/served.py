@@ -6,10 +6,10 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request as Get
 from urllib.request import urlopen
 
-from schemas.errors import EngineError, EngineRefused, InputError
-from schemas.secrecy import carries_secret, check_address
-from schemas.settings import EngineSettings
-from schemas.texts import loads
+from synthmill.schemas.errors import EngineError, EngineRefused, InputError
+from synthmill.schemas.secrecy import carries_secret, check_address
+from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.texts import loads
 
 OPENAI = "https://api.openai.com/v1"
 

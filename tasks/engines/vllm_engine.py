@@ -13,11 +13,11 @@ from itertools import count as numbers
 from pathlib import Path
 from typing import Any
 
-from schemas.calls import Completion, Request
-from schemas.errors import EngineError, InputError, MissingExtra
-from schemas.hashing import content_hash, file_checksum, file_fingerprint
-from schemas.settings import EngineSettings
-from tasks.engines.engine import failed_completion
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.errors import EngineError, InputError, MissingExtra
+from synthmill.schemas.hashing import content_hash, file_checksum, file_fingerprint
+from synthmill.schemas.settings import EngineSettings
+from synthmill.tasks.engines.engine import failed_completion
 
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}

@@ -26,11 +26,11 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 
-from schemas.calls import Completion, Message, Request
-from schemas.errors import Drop, InputError
-from schemas.hashing import digest, file_checksum
-from schemas.settings import EngineSettings
-from tasks.engines.engine import failed_completion
+from synthmill.schemas.calls import Completion, Message, Request
+from synthmill.schemas.errors import Drop, InputError
+from synthmill.schemas.hashing import digest, file_checksum
+from synthmill.schemas.settings import EngineSettings
+from synthmill.tasks.engines.engine import failed_completion
 
 T = TypeVar("T")
 MOST_WORLDS = 256

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from schemas.calls import Completion, Message, Request, Sampling
-from schemas.errors import Drop
-from schemas.pools import PolicyAnswer, Question, ScoredPool
-from schemas.rows import Answer, Instruction, Pool
-from tasks.recipe import Recipe, Steps
+from synthmill.schemas.calls import Completion, Message, Request, Sampling
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.pools import PolicyAnswer, Question, ScoredPool
+from synthmill.schemas.rows import Answer, Instruction, Pool
+from synthmill.tasks.recipe import Recipe, Steps
 
 
 class Answers(Recipe[Instruction, Pool]):

@@ -6,17 +6,25 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.artifacts import Manifest, PartSeal
-from schemas.errors import InputError
-from schemas.hashing import content_hash
-from schemas.pools import PolicyAnswer, Score, ScoredPool
-from schemas.rows import Dropped
-from schemas.settings import FileSettings
-from storage.artifacts import CALLS, Store, rows_to_table, seal_part, sealed_artifact, sealed_part, write_manifest
-from storage.plain_files.pool_rows import ENDS
-from storage.plain_files.pools import PoolFile, read_pools
-from storage.plain_files.rows import fingerprint
-from tasks.running.stages import columns_of
+from synthmill.schemas.artifacts import Manifest, PartSeal
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.hashing import content_hash
+from synthmill.schemas.pools import PolicyAnswer, Score, ScoredPool
+from synthmill.schemas.rows import Dropped
+from synthmill.schemas.settings import FileSettings
+from synthmill.storage.artifacts import (
+    CALLS,
+    Store,
+    rows_to_table,
+    seal_part,
+    sealed_artifact,
+    sealed_part,
+    write_manifest,
+)
+from synthmill.storage.plain_files.pool_rows import ENDS
+from synthmill.storage.plain_files.pools import PoolFile, read_pools
+from synthmill.storage.plain_files.rows import fingerprint
+from synthmill.tasks.running.stages import columns_of
 
 POOLS = "pools"
 VERSION = "2"

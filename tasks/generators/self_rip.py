@@ -13,17 +13,17 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.calls import Completion, Request
-from schemas.errors import Drop
-from schemas.hashing import child_id, digest
-from schemas.pools import NewPrompt, Question, Shots
-from schemas.rows import Dropped, arrow_schema
-from storage.artifacts import Store, read_artifact, read_manifest
-from tasks.frames import FrameStage, even_parts
-from tasks.prompts import load
-from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
-from tasks.texts.rouge import find_too_alike
-from tasks.texts.words import words_of
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.hashing import child_id, digest
+from synthmill.schemas.pools import NewPrompt, Question, Shots
+from synthmill.schemas.rows import Dropped, arrow_schema
+from synthmill.storage.artifacts import Store, read_artifact, read_manifest
+from synthmill.tasks.frames import FrameStage, even_parts
+from synthmill.tasks.prompts import load
+from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
+from synthmill.tasks.texts.rouge import find_too_alike
+from synthmill.tasks.texts.words import words_of
 
 BEGIN, END = "<begin>", "</end>"
 MARKED = re.compile(rf"{BEGIN}(.*?){END}", re.DOTALL)

@@ -16,10 +16,10 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
-from schemas.calls import Message
-from schemas.errors import InputError
-from schemas.hashing import content_hash
-from schemas.own_methods import own_folders
+from synthmill.schemas.calls import Message
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.hashing import content_hash
+from synthmill.schemas.own_methods import own_folders
 
 FOLDER = Path(__file__).parent
 ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)

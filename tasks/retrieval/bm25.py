@@ -16,8 +16,8 @@ import numpy as np
 import orjson
 from numba import njit
 
-from schemas.errors import InputError
-from tasks.cores import Array, on_all_cores
+from synthmill.schemas.errors import InputError
+from synthmill.tasks.cores import Array, on_all_cores
 
 WORD = re.compile(r"(?u)\b\w\w+\b")  # scikit-learn's and bm25s's: two letters or more
 NONE = ("", "none")

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tasks.frames import FrameStage
-from tasks.retrieval.bm25 import Bm25, Words
-from tasks.retrieval.indexes import Bm25Index
-from tasks.retrieval.ranks import Ranks
-from tasks.retrieval.retrievers import ByText, Retriever, RetrieverSettings, index_folder
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.retrieval.bm25 import Bm25, Words
+from synthmill.tasks.retrieval.indexes import Bm25Index
+from synthmill.tasks.retrieval.ranks import Ranks
+from synthmill.tasks.retrieval.retrievers import ByText, Retriever, RetrieverSettings, index_folder
 
 BM25_PRESETS = {"topiocqa": {"k1": 0.9, "b": 0.4}, "qrecc": {"k1": 0.82, "b": 0.68}}
 """The paper's values by dataset, written bm25:topiocqa and bm25:qrecc."""

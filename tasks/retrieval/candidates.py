@@ -8,14 +8,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from schemas.calls import Completion, Request
-from schemas.endings import ending_of
-from schemas.errors import Drop
-from schemas.retpo import Form, Method, Turn, WithCandidates
-from schemas.texts import one_line
-from storage.plain_files.turns import unique_queries
-from tasks.prompts import load
-from tasks.recipe import Recipe, Steps, ask_each
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.endings import ending_of
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.retpo import Form, Method, Turn, WithCandidates
+from synthmill.schemas.texts import one_line
+from synthmill.storage.plain_files.turns import unique_queries
+from synthmill.tasks.prompts import load
+from synthmill.tasks.recipe import Recipe, Steps, ask_each
 
 LABEL = re.compile(r"^[\s*#>()\d.-]*\b(Rewrite|Plan|Answer) ?\d+ ?:[*\s]*", re.IGNORECASE | re.MULTILINE)
 INLINE = re.compile(r"(?<=\S) (?=Rewrite \d+: )")  # the paper's marker needs no line of its own

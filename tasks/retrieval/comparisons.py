@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import polars as pl
 from pydantic import Field
 
-from schemas.hashing import child_id, digest
-from schemas.retpo import HardNegative, ParetoPair, Pick, QueryPair
-from schemas.rows import Dropped, Pool, arrow_schema
-from storage.artifacts import Store, read_manifest
-from tasks.frames import FrameStage
-from tasks.retrieval.indexes import locate, parts_of, passage_texts
+from synthmill.schemas.hashing import child_id, digest
+from synthmill.schemas.retpo import HardNegative, ParetoPair, Pick, QueryPair
+from synthmill.schemas.rows import Dropped, Pool, arrow_schema
+from synthmill.storage.artifacts import Store, read_manifest
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.retrieval.indexes import locate, parts_of, passage_texts
 
 Row = dict[str, Any]
 SPARE = 8  # negatives looked at beyond those wanted: some have a gold passage's text

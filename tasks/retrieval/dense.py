@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks.cores import Array, threads
-from tasks.retrieval.bm25 import Hits
-from tasks.vectors.embeddings import embed
+from synthmill.tasks.cores import Array, threads
+from synthmill.tasks.retrieval.bm25 import Hits
+from synthmill.tasks.vectors.embeddings import embed
 
 EXACT_UP_TO = 1_000_000  # passages
 SEEN_PER_LIST = 64  # vectors in an IVF list, at least on average

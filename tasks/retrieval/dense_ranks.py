@@ -6,13 +6,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.local_paths import LocalPath
-from tasks.frames import FrameStage
-from tasks.retrieval.dense import Dense
-from tasks.retrieval.indexes import DenseIndex, PassageVectors
-from tasks.retrieval.ranks import Ranks
-from tasks.retrieval.retrievers import ByText, Retriever, RetrieverSettings, index_folder
-from tasks.vectors.embeddings import embedder_name
+from synthmill.schemas.local_paths import LocalPath
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.retrieval.dense import Dense
+from synthmill.tasks.retrieval.indexes import DenseIndex, PassageVectors
+from synthmill.tasks.retrieval.ranks import Ranks
+from synthmill.tasks.retrieval.retrievers import ByText, Retriever, RetrieverSettings, index_folder
+from synthmill.tasks.vectors.embeddings import embedder_name
 
 
 class DenseFields(RetrieverSettings):

@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tasks.frames import FrameStage
-from tasks.retrieval.bm25 import Bm25, Hits
-from tasks.retrieval.bm25_ranks import Bm25Fields
-from tasks.retrieval.dense_ranks import DenseFields
-from tasks.retrieval.ranks import Ranks
-from tasks.retrieval.retrievers import ByText, Retriever, TextRetriever, index_folder
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.retrieval.bm25 import Bm25, Hits
+from synthmill.tasks.retrieval.bm25_ranks import Bm25Fields
+from synthmill.tasks.retrieval.dense_ranks import DenseFields
+from synthmill.tasks.retrieval.ranks import Ranks
+from synthmill.tasks.retrieval.retrievers import ByText, Retriever, TextRetriever, index_folder
 
 
 class FusionSettings(DenseFields, Bm25Fields):

@@ -8,14 +8,14 @@ import numpy as np
 import polars as pl
 from pydantic import Field, field_validator
 
-from schemas.errors import EngineRefused
-from schemas.secrecy import check_endpoint
-from schemas.texts import loads
-from tasks.posting import Endpoint, read_api_key
-from tasks.retrieval.bm25 import Hits
-from tasks.retrieval.indexes import locate
-from tasks.retrieval.ranks import Ranks
-from tasks.retrieval.retrievers import ByText, Retriever, RetrieverSettings, finite_score
+from synthmill.schemas.errors import EngineRefused
+from synthmill.schemas.secrecy import check_endpoint
+from synthmill.schemas.texts import loads
+from synthmill.tasks.posting import Endpoint, read_api_key
+from synthmill.tasks.retrieval.bm25 import Hits
+from synthmill.tasks.retrieval.indexes import locate
+from synthmill.tasks.retrieval.ranks import Ranks
+from synthmill.tasks.retrieval.retrievers import ByText, Retriever, RetrieverSettings, finite_score
 
 QUERIES_PER_REQUEST = 64
 Results = list[tuple[str, float]]

@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from schemas.artifacts import Manifest
-from schemas.retpo import Passage, Turn
-from schemas.rows import Dropped
-from storage.artifacts import Store, read_artifact, read_manifest, read_part
-from tasks.cores import MapUnordered
-from tasks.frames import FileStage, FrameStage, RunContext
-from tasks.retrieval.bm25 import Words, build_bm25
-from tasks.retrieval.dense import build_dense
-from tasks.vectors.embeddings import embed, embedder_name
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.retpo import Passage, Turn
+from synthmill.schemas.rows import Dropped
+from synthmill.storage.artifacts import Store, read_artifact, read_manifest, read_part
+from synthmill.tasks.cores import MapUnordered
+from synthmill.tasks.frames import FileStage, FrameStage, RunContext
+from synthmill.tasks.retrieval.bm25 import Words, build_bm25
+from synthmill.tasks.retrieval.dense import build_dense
+from synthmill.tasks.vectors.embeddings import embed, embedder_name
 
 UNKNOWN = -2  # the place of a passage that is not in the corpus
 

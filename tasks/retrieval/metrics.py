@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tasks.cores import Array
+from synthmill.tasks.cores import Array
 
 MEASURES = ("MRR", "MRR@10", "nDCG@3", "nDCG@10", "R@5", "R@10", "R@20", "R@100", "MAP")
 FORMS = ("question", "user_turns", "history", "human_rewrite", "rewrite", "plan", "expand")

@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from schemas.retpo import WithRankings
-from schemas.rows import Dropped, arrow_schema
-from tasks.cores import Array
-from tasks.frames import FrameStage
-from tasks.retrieval.bm25 import Hits
-from tasks.retrieval.indexes import locate
-from tasks.retrieval.retrievers import Retriever, RetrieverSettings
+from synthmill.schemas.retpo import WithRankings
+from synthmill.schemas.rows import Dropped, arrow_schema
+from synthmill.tasks.cores import Array
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.retrieval.bm25 import Hits
+from synthmill.tasks.retrieval.indexes import locate
+from synthmill.tasks.retrieval.retrievers import Retriever, RetrieverSettings
 
 RANKINGS = pl.DataFrame(arrow_schema(WithRankings).empty_table()).schema["rankings"]
 ABOVE = 10  # passages kept that stand above gold, per query

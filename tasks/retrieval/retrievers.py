@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import Field
 
-from schemas.kinds import KindSettings
-from storage.artifacts import Store, read_manifest
-from tasks.frames import FrameStage
-from tasks.retrieval.bm25 import Hits
+from synthmill.schemas.kinds import KindSettings
+from synthmill.storage.artifacts import Store, read_manifest
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.retrieval.bm25 import Hits
 
 if TYPE_CHECKING:
-    from tasks.retrieval.ranks import Ranks
+    from synthmill.tasks.retrieval.ranks import Ranks
 
 LARGEST = 1e30  # score
 Id = tuple[str, int]
@@ -25,7 +25,7 @@ Id = tuple[str, int]
 class RetrieverSettings(KindSettings):
     """A retriever: it finds passages for queries."""
 
-    package: ClassVar = "tasks.retrieval"
+    package: ClassVar = "synthmill.tasks.retrieval"
     noun: ClassVar = "retriever"
     index_stages: ClassVar[tuple[str, ...]] = ()
     """The stages that make its indexes."""

@@ -11,15 +11,15 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from schemas.errors import InputError
-from schemas.hashing import file_checksum
-from schemas.local_paths import LocalPath
-from storage.plain_files.lines import open_file
-from tasks.cores import Array
-from tasks.retrieval.bm25 import Hits
-from tasks.retrieval.indexes import locate
-from tasks.retrieval.ranks import Ranks
-from tasks.retrieval.retrievers import Id, Retriever, RetrieverSettings, finite_score
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.hashing import file_checksum
+from synthmill.schemas.local_paths import LocalPath
+from synthmill.storage.plain_files.lines import open_file
+from synthmill.tasks.cores import Array
+from synthmill.tasks.retrieval.bm25 import Hits
+from synthmill.tasks.retrieval.indexes import locate
+from synthmill.tasks.retrieval.ranks import Ranks
+from synthmill.tasks.retrieval.retrievers import Id, Retriever, RetrieverSettings, finite_score
 
 Ties = Literal["rank", "trec_eval"]
 

@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.errors import EngineError, EngineRefused, SynthmillError
-from schemas.progress import Progress
-from tasks.running.job import Job
-from tasks.running.sharing import POLL_S, sum_progress
+from synthmill.schemas.errors import EngineError, EngineRefused, SynthmillError
+from synthmill.schemas.progress import Progress
+from synthmill.tasks.running.job import Job
+from synthmill.tasks.running.sharing import POLL_S, sum_progress
 
 STARTS = 3  # workers that die one after the other before one is up
 SAY_WAITING_S, ROOM_S = 10, 900  # how long all workers may wait for room on the cluster: before a notice, at most

@@ -9,8 +9,8 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
-from schemas.budget import BudgetSettings, Limits, Usage, total, usage_of
-from schemas.errors import LimitReached
+from synthmill.schemas.budget import BudgetSettings, Limits, Usage, total, usage_of
+from synthmill.schemas.errors import LimitReached
 
 Lease = Callable[[str, int, Usage, int], Awaitable["Grant"]]
 """Asks the coordinator: step, requests to lease, usage since the last call, requests sent since the last call."""

@@ -15,15 +15,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from schemas.artifacts import Loss
-from schemas.calls import Completion, Request, ask_hash, call_key, wire_seed
-from schemas.errors import Drop, EngineError, InputError, SynthmillError
-from schemas.rows import Dropped, Row
-from storage.calls import CallStore
-from tasks.engines.engine import Engine
-from tasks.recipe import AnyRecipe
-from tasks.running.budget import Gate
-from tasks.running.flights import Call, Flight, Lane, Part, PartResult, Spent
+from synthmill.schemas.artifacts import Loss
+from synthmill.schemas.calls import Completion, Request, ask_hash, call_key, wire_seed
+from synthmill.schemas.errors import Drop, EngineError, InputError, SynthmillError
+from synthmill.schemas.rows import Dropped, Row
+from synthmill.storage.calls import CallStore
+from synthmill.tasks.engines.engine import Engine
+from synthmill.tasks.recipe import AnyRecipe
+from synthmill.tasks.running.budget import Gate
+from synthmill.tasks.running.flights import Call, Flight, Lane, Part, PartResult, Spent
 
 ROWS_PER_TICK = 32
 ANSWERS_PER_WRITE = 8  # more would save little and send the next requests in bursts

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from schemas.artifacts import Loss
-from schemas.calls import Completion, Request
-from schemas.rows import Dropped, Row
-from tasks.engines.engine import Engine
+from synthmill.schemas.artifacts import Loss
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.rows import Dropped, Row
+from synthmill.tasks.engines.engine import Engine
 
 
 @dataclass(slots=True)

@@ -13,16 +13,16 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from schemas.artifacts import PartSeal
-from schemas.errors import STOPPED, Stopped, SynthmillError
-from schemas.progress import Progress
-from storage.artifacts import Store
-from tasks.frames import FrameStage
-from tasks.running.job import Job, Planned
-from tasks.running.limits import NO_LIMITS, RunLimits
-from tasks.running.sharing import POLL_S, parts_ahead
-from tasks.running.stages import OnProgress
-from tasks.running.worker import Worker
+from synthmill.schemas.artifacts import PartSeal
+from synthmill.schemas.errors import STOPPED, Stopped, SynthmillError
+from synthmill.schemas.progress import Progress
+from synthmill.storage.artifacts import Store
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.running.job import Job, Planned
+from synthmill.tasks.running.limits import NO_LIMITS, RunLimits
+from synthmill.tasks.running.sharing import POLL_S, parts_ahead
+from synthmill.tasks.running.stages import OnProgress
+from synthmill.tasks.running.worker import Worker
 
 GIVEN_UP_S = 10
 Result = TypeVar("Result")

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
-from schemas.artifacts import Manifest, PartSeal
-from schemas.calls import Frozen
-from schemas.errors import InputError
-from schemas.hashing import content_hash
-from schemas.settings import EngineSettings
-from storage.artifacts import Store, sealed_artifact
-from tasks.engines.engine import engine_name
-from tasks.frames import FrameStage, RunContext
-from tasks.recipe import AnyRecipe, Recipe
+from synthmill.schemas.artifacts import Manifest, PartSeal
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.hashing import content_hash
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.artifacts import Store, sealed_artifact
+from synthmill.tasks.engines.engine import engine_name
+from synthmill.tasks.frames import FrameStage, RunContext
+from synthmill.tasks.recipe import AnyRecipe, Recipe
 
 Stage = AnyRecipe | FrameStage
 NO_CONTEXT = RunContext()

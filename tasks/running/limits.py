@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.artifacts import Manifest
-from schemas.budget import Usage
-from schemas.errors import LimitReached
-from schemas.progress import Progress
-from tasks.recipe import Recipe
-from tasks.running.budget import Budget, Grant
-from tasks.running.job import Planned
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.budget import Usage
+from synthmill.schemas.errors import LimitReached
+from synthmill.schemas.progress import Progress
+from synthmill.tasks.recipe import Recipe
+from synthmill.tasks.running.budget import Budget, Grant
+from synthmill.tasks.running.job import Planned
 
 FEWEST_ROWS = 100  # with fewer, a share says little
 REASONS_SHOWN = 3

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from schemas.artifacts import PartSeal
-from schemas.errors import STOPPED, EngineError, EngineRefused, InputError, Stopped, SynthmillError
-from schemas.settings import EngineSettings
-from storage.artifacts import Store
-from tasks.frames import FrameStage
-from tasks.running.actors import (
+from synthmill.schemas.artifacts import PartSeal
+from synthmill.schemas.errors import STOPPED, EngineError, EngineRefused, InputError, Stopped, SynthmillError
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.artifacts import Store
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.running.actors import (
     AGAIN,
     CLOSE_S,
     PART_ATTEMPTS,
@@ -37,13 +37,13 @@ from tasks.running.actors import (
     first_done,
     worker_lost,
 )
-from tasks.running.budget import Budget, RemoteLease
-from tasks.running.in_process import InProcess
-from tasks.running.job import Job, Planned
-from tasks.running.limits import NO_LIMITS, RunLimits
-from tasks.running.sharing import parts_ahead, workers_for
-from tasks.running.stages import OnProgress
-from tasks.running.worker import Worker
+from synthmill.tasks.running.budget import Budget, RemoteLease
+from synthmill.tasks.running.in_process import InProcess
+from synthmill.tasks.running.job import Job, Planned
+from synthmill.tasks.running.limits import NO_LIMITS, RunLimits
+from synthmill.tasks.running.sharing import parts_ahead, workers_for
+from synthmill.tasks.running.stages import OnProgress
+from synthmill.tasks.running.worker import Worker
 
 REACH_S = 10
 

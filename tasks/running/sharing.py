@@ -4,10 +4,10 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from schemas.artifacts import add_spent
-from schemas.progress import Progress
-from schemas.settings import EngineSettings
-from tasks.running.job import Job
+from synthmill.schemas.artifacts import add_spent
+from synthmill.schemas.progress import Progress
+from synthmill.schemas.settings import EngineSettings
+from synthmill.tasks.running.job import Job
 
 POLL_S = 0.25
 

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from schemas.artifacts import Manifest, PartSeal
-from schemas.errors import STOPPED, InputError, Stopped, StoreError
-from schemas.hashing import content_hash, file_checksum
-from schemas.progress import Progress
-from schemas.rows import Row
-from schemas.settings import FileSettings
-from storage.artifacts import (
+from synthmill.schemas.artifacts import Manifest, PartSeal
+from synthmill.schemas.errors import STOPPED, InputError, Stopped, StoreError
+from synthmill.schemas.hashing import content_hash, file_checksum
+from synthmill.schemas.progress import Progress
+from synthmill.schemas.rows import Row
+from synthmill.schemas.settings import FileSettings
+from synthmill.storage.artifacts import (
     CALLS,
     Store,
     are_files_whole,
@@ -31,10 +31,10 @@ from storage.artifacts import (
     table_content,
     write_manifest,
 )
-from storage.files import locked, scratch_folder, sync
-from storage.plain_files.rows import INSTRUCTIONS, RowKind, fingerprint, read_chunks
-from tasks.frames import FileStage, FrameStage, StageContext
-from tasks.running.job import Job, Planned
+from synthmill.storage.files import locked, scratch_folder, sync
+from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, fingerprint, read_chunks
+from synthmill.tasks.frames import FileStage, FrameStage, StageContext
+from synthmill.tasks.running.job import Job, Planned
 
 OnProgress = Callable[[Progress], None]
 

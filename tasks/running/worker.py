@@ -14,21 +14,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from schemas.artifacts import Loss, PartSeal
-from schemas.budget import BudgetSettings
-from schemas.errors import InputError, Stopped, StoreError
-from schemas.progress import Progress
-from schemas.rows import from_arrow
-from schemas.settings import EngineSettings
-from storage.artifacts import Store, losses_of, read_part, rows_to_table, seal_part, sealed_part
-from storage.calls import CallStore
-from tasks.engines.engine import Engine, make_engine
-from tasks.frames import FrameStage, StageContext, run_locally
-from tasks.recipe import Recipe
-from tasks.running.budget import Gate, Lease
-from tasks.running.driver import Driver
-from tasks.running.flights import PartResult, Spent
-from tasks.running.job import Job, Planned, Stage
+from synthmill.schemas.artifacts import Loss, PartSeal
+from synthmill.schemas.budget import BudgetSettings
+from synthmill.schemas.errors import InputError, Stopped, StoreError
+from synthmill.schemas.progress import Progress
+from synthmill.schemas.rows import from_arrow
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.artifacts import Store, losses_of, read_part, rows_to_table, seal_part, sealed_part
+from synthmill.storage.calls import CallStore
+from synthmill.tasks.engines.engine import Engine, make_engine
+from synthmill.tasks.frames import FrameStage, StageContext, run_locally
+from synthmill.tasks.recipe import Recipe
+from synthmill.tasks.running.budget import Gate, Lease
+from synthmill.tasks.running.driver import Driver
+from synthmill.tasks.running.flights import PartResult, Spent
+from synthmill.tasks.running.job import Job, Planned, Stage
 
 SILENT_S = 60.0  # an engine that has answered nothing for so long, or for its time-out if less, is reported
 GC_THRESHOLD = (50_000, 20, 100)

@@ -7,14 +7,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.calls import Sampling
-from schemas.multifaceted import Rubric
-from schemas.pools import JudgedPool, ScoredPool
-from tasks.recipe import MOST_ATTEMPTS, Steps
-from tasks.scorers.judgements import Judgements
-from tasks.scorers.judges import Attempts, Judge, JudgeSettings, MaxTokens, RubricOf
-from tasks.scorers.scoring import ScoringContext
-from tasks.scorers.verdicts import HIGHEST, LOWEST, judgement_of, present_mean
+from synthmill.schemas.calls import Sampling
+from synthmill.schemas.multifaceted import Rubric
+from synthmill.schemas.pools import JudgedPool, ScoredPool
+from synthmill.tasks.recipe import MOST_ATTEMPTS, Steps
+from synthmill.tasks.scorers.judgements import Judgements
+from synthmill.tasks.scorers.judges import Attempts, Judge, JudgeSettings, MaxTokens, RubricOf
+from synthmill.tasks.scorers.scoring import ScoringContext
+from synthmill.tasks.scorers.verdicts import HIGHEST, LOWEST, judgement_of, present_mean
 
 HELPFUL = Rubric(
     criteria="Does the response do what the instruction asks, correctly and completely, at the length that it needs?",

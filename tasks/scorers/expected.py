@@ -2,13 +2,13 @@
 
 from typing import ClassVar, Literal
 
-from schemas.calls import Completion
-from schemas.pools import JudgedPool, ScoredPool
-from tasks.recipe import Steps
-from tasks.scorers.judgements import Judgements
-from tasks.scorers.judges import Judge, JudgeSettings
-from tasks.scorers.labels import chances_of, one_token
-from tasks.scorers.scoring import ScoringContext
+from synthmill.schemas.calls import Completion
+from synthmill.schemas.pools import JudgedPool, ScoredPool
+from synthmill.tasks.recipe import Steps
+from synthmill.tasks.scorers.judgements import Judgements
+from synthmill.tasks.scorers.judges import Judge, JudgeSettings
+from synthmill.tasks.scorers.labels import chances_of, one_token
+from synthmill.tasks.scorers.scoring import ScoringContext
 
 DIGITS = "0123456789"
 

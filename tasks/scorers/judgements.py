@@ -6,11 +6,11 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from schemas.artifacts import Manifest
-from schemas.calls import Completion, Request
-from schemas.errors import SynthmillError
-from storage.artifacts import Store, read_part
-from tasks.recipe import ask_each
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.errors import SynthmillError
+from synthmill.storage.artifacts import Store, read_part
+from synthmill.tasks.recipe import ask_each
 
 T = TypeVar("T")
 LONGEST = 200  # characters shown of a judgement, half of them from its end

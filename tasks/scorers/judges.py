@@ -9,14 +9,14 @@ from typing import Annotated, Any, ClassVar
 import orjson
 from pydantic import BeforeValidator, Field
 
-from schemas.calls import Request
-from schemas.errors import Drop
-from schemas.multifaceted import Rubric
-from schemas.pools import JudgedPool, Score, ScoredPool
-from tasks.prompts import load
-from tasks.recipe import MOST_ATTEMPTS, Recipe
-from tasks.scorers.judgements import Judgements
-from tasks.scorers.scoring import ScorerSettings, ScoringContext
+from synthmill.schemas.calls import Request
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.multifaceted import Rubric
+from synthmill.schemas.pools import JudgedPool, Score, ScoredPool
+from synthmill.tasks.prompts import load
+from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe
+from synthmill.tasks.scorers.judgements import Judgements
+from synthmill.tasks.scorers.scoring import ScorerSettings, ScoringContext
 
 Attempts = Annotated[int, Field(ge=1, le=100, description="for a judgement that cannot be read; its fault is named")]
 MaxTokens = Annotated[int, Field(ge=1, le=1 << 20, description="of a judgement with reasons")]

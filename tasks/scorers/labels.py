@@ -6,7 +6,7 @@ Source: docs/papers.md#expected-score.
 import math
 import re
 
-from schemas.calls import Completion, Sampling
+from synthmill.schemas.calls import Completion, Sampling
 
 FIRST, SECOND = "A", "B"
 MOST_ALTERNATIVES = 20

@@ -8,15 +8,15 @@ from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
-from schemas.calls import Completion, Request, Sampling
-from schemas.errors import Drop
-from schemas.multifaceted import Rubric
-from schemas.pools import ScoredPool
-from tasks.scorers.judgements import Judgements
-from tasks.scorers.judges import Attempts, Judge, JudgeSettings, MaxTokens, RubricOf
-from tasks.scorers.labels import FIRST, SECOND, chances_of, one_token
-from tasks.scorers.scoring import ScoringContext
-from tasks.scorers.verdicts import TAG
+from synthmill.schemas.calls import Completion, Request, Sampling
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.multifaceted import Rubric
+from synthmill.schemas.pools import ScoredPool
+from synthmill.tasks.scorers.judgements import Judgements
+from synthmill.tasks.scorers.judges import Attempts, Judge, JudgeSettings, MaxTokens, RubricOf
+from synthmill.tasks.scorers.labels import FIRST, SECOND, chances_of, one_token
+from synthmill.tasks.scorers.scoring import ScoringContext
+from synthmill.tasks.scorers.verdicts import TAG
 
 
 class MatchJudge(Judge):

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from schemas.errors import InputError
-from schemas.hashing import file_checksum
-from schemas.local_paths import LocalPath
-from tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.hashing import file_checksum
+from synthmill.schemas.local_paths import LocalPath
+from synthmill.tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
 
 
 class PythonScores(FrameScorer):

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 from pydantic import Field
 
-from schemas.rows import Dropped
-from tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
-from tasks.texts.words import tokens_of
-from tasks.vectors.embeddings import EmbeddingStage, embed
+from synthmill.schemas.rows import Dropped
+from synthmill.tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
+from synthmill.tasks.texts.words import tokens_of
+from synthmill.tasks.vectors.embeddings import EmbeddingStage, embed
 
 Form = Literal["auto", "open-ended", "constrained"]
 LONGEST = 5.12  # the paper's 512 tokens / 100

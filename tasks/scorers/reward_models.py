@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.errors import InputError, MissingExtra
-from schemas.hashing import content_hash, file_fingerprint
-from schemas.local_paths import LocalPath
-from tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
+from synthmill.schemas.errors import InputError, MissingExtra
+from synthmill.schemas.hashing import content_hash, file_fingerprint
+from synthmill.schemas.local_paths import LocalPath
+from synthmill.tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
 
 TOKENS_PER_BATCH = 16_384
 HANDLE = "llvmlite.binding.ffi"

@@ -13,12 +13,12 @@ import orjson
 import polars as pl
 from pydantic import Field
 
-from schemas.errors import InputError
-from schemas.kinds import KindSettings
-from schemas.pools import Score, ScoredPool
-from schemas.rows import Dropped, arrow_schema
-from tasks.frames import FrameStage
-from tasks.running.job import Stage
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.kinds import KindSettings
+from synthmill.schemas.pools import Score, ScoredPool
+from synthmill.schemas.rows import Dropped, arrow_schema
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.running.job import Stage
 
 Pool = dict[str, Any]
 SCORES = pl.DataFrame(arrow_schema(ScoredPool).empty_table()).schema["scores"]
@@ -35,7 +35,7 @@ class ScoringContext(NamedTuple):
 class ScorerSettings(KindSettings):
     """One scorer. Several live side by side, each under its own name."""
 
-    package: ClassVar = "tasks.scorers"
+    package: ClassVar = "synthmill.tasks.scorers"
     noun: ClassVar = "scorer"
 
     name: str = Field(

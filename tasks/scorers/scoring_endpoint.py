@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from schemas.errors import EngineRefused
-from schemas.secrecy import check_endpoint
-from schemas.texts import loads
-from tasks.posting import Endpoint, read_api_key
-from tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext, finite_or_none
+from synthmill.schemas.errors import EngineRefused
+from synthmill.schemas.secrecy import check_endpoint
+from synthmill.schemas.texts import loads
+from synthmill.tasks.posting import Endpoint, read_api_key
+from synthmill.tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext, finite_or_none
 
 POOLS_PER_REQUEST = 16
 SCORES_FORM = 'expected {"scores": [[NUMBER, ...]]}, a list per pool with a number per answer'

@@ -2,12 +2,12 @@
 
 from typing import ClassVar, Literal
 
-from schemas.hashing import digest
-from schemas.pools import JudgedPool, ScoredPool
-from tasks.recipe import Steps
-from tasks.scorers.judgements import Judgements
-from tasks.scorers.matches import MatchJudge, MatchSettings
-from tasks.scorers.scoring import ScoringContext
+from synthmill.schemas.hashing import digest
+from synthmill.schemas.pools import JudgedPool, ScoredPool
+from synthmill.tasks.recipe import Steps
+from synthmill.tasks.scorers.judgements import Judgements
+from synthmill.tasks.scorers.matches import MatchJudge, MatchSettings
+from synthmill.tasks.scorers.scoring import ScoringContext
 
 
 class TournamentScores(MatchJudge):

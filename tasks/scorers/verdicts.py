@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from statistics import mean
 
-from schemas.calls import Completion
-from schemas.errors import Drop
+from synthmill.schemas.calls import Completion
+from synthmill.schemas.errors import Drop
 
 LOWEST, HIGHEST = 1, 5
 VERDICT = 200  # characters: a score is read from so many after the tag, or at the end

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.errors import InputError
-from tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
+from synthmill.schemas.errors import InputError
+from synthmill.tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
 
 HELPSTEER2 = {"helpfulness": 0.65, "correctness": 0.8, "coherence": 0.45, "complexity": 0.55, "verbosity": -0.4}
 

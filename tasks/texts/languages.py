@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from schemas.errors import InputError
+from synthmill.schemas.errors import InputError
 
 FEWEST_LETTERS = 40  # bytes of letters, so that a Chinese one counts as three; below, a language is a guess
 CHARS_READ = 1000  # of a text: its first characters

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import regex
 
-from schemas.errors import Drop
+from synthmill.schemas.errors import Drop
 
 LONGEST_S = 2.0
 

@@ -4,8 +4,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import InputError
-from schemas.hashing import content_hash, file_checksum
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.hashing import content_hash, file_checksum
 
 USUAL_CHARS_PER_TOKEN = 4
 FEWEST_CHARS_PER_TOKEN = 3  # in prose: a text bounded by it ends before max_tokens cuts it off

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from schemas.recall import EXACT, Recall
-from tasks.cores import Array, threads
-from tasks.vectors.links import (
+from synthmill.schemas.recall import EXACT, Recall
+from synthmill.tasks.cores import Array, threads
+from synthmill.tasks.vectors.links import (
     SLACK,
     TILE,
     Buckets,

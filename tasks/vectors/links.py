@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from threadpoolctl import threadpool_limits
 
-from tasks.cores import Array, MapUnordered, threads
+from synthmill.tasks.cores import Array, MapUnordered, threads
 
 TILE = 256  # rows of a product that is scanned at once: it stays in the CPU's cache
 BLOCK = 4096  # rows read at once in a pass over all rows

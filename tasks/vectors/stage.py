@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import polars as pl
 
-from schemas.artifacts import Manifest, PartSeal
-from storage.artifacts import Store, read_manifest, read_part
-from tasks.cores import Array, MapUnordered
-from tasks.frames import FileStage
-from tasks.vectors.embeddings import EmbeddingStage, embed_whole
+from synthmill.schemas.artifacts import Manifest, PartSeal
+from synthmill.storage.artifacts import Store, read_manifest, read_part
+from synthmill.tasks.cores import Array, MapUnordered
+from synthmill.tasks.frames import FileStage
+from synthmill.tasks.vectors.embeddings import EmbeddingStage, embed_whole
 
 FILE = "vectors.npy"
 Precision = Literal["float32", "float16"]

@@ -10,16 +10,16 @@ import orjson
 import pytest
 
 from bench.serving import chat_server
-from schemas.artifacts import Manifest
-from schemas.calls import Message, Request
-from schemas.errors import Drop, EngineError
-from schemas.rows import Instruction
-from schemas.settings import EngineSettings, SourceSettings
-from storage.artifacts import Store
-from tasks.generators.answers import Answers
-from tasks.recipe import Recipe, Steps
-from tasks.running.job import Planned
-from tasks.running.stages import ingest, run_stage
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.calls import Message, Request
+from synthmill.schemas.errors import Drop, EngineError
+from synthmill.schemas.rows import Instruction
+from synthmill.schemas.settings import EngineSettings, SourceSettings
+from synthmill.storage.artifacts import Store
+from synthmill.tasks.generators.answers import Answers
+from synthmill.tasks.recipe import Recipe, Steps
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.stages import ingest, run_stage
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 from tests.tasks.stages import in_process
 
@@ -95,7 +95,7 @@ def test_one_answer_in_twenty_is_bad(
     stage: Any,
     drops: set[str],
 ) -> None:
-    monkeypatch.setattr("tasks.engines.chat_server.BACKOFF_S", 0.02)
+    monkeypatch.setattr("synthmill.tasks.engines.chat_server.BACKOFF_S", 0.02)
     failing.set(fail_every=20, **how)
     bench = Bench(store, tmp_path, failing, stage, timeout_s=1 if how.get("fail_how") == "hang" else 60)
     made = bench.made()
@@ -132,7 +132,7 @@ def test_seconds_of_429(store: Store, tmp_path: Path, failing: ChatServer, matri
 def test_an_engine_that_only_fails(
     store: Store, tmp_path: Path, failing: ChatServer, monkeypatch: pytest.MonkeyPatch, matrix: Matrix
 ) -> None:
-    monkeypatch.setattr("tasks.engines.chat_server.BACKOFF_S", 0.02)
+    monkeypatch.setattr("synthmill.tasks.engines.chat_server.BACKOFF_S", 0.02)
     failing.set(fail_from=60)
     bench = Bench(store, tmp_path, failing, Answers(count=1), retries=2)
     with pytest.raises(EngineError, match=r"does not answer \(HTTP 500: failing as told\) after 3 attempts"):

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from bench.serving import chat_server
-from tasks.running.guard import MARK
+from synthmill.tasks.running.guard import MARK
 from tests.command import ROOT, environment, start, synthmill
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 
@@ -194,7 +194,17 @@ def test_a_full_disk(tmp_path: Path, slow_server: ChatServer, matrix: Matrix) ->
         pytest.skip("no tmpfs may be mounted here, not even in a name space of one's own")
     (tmp_path / "disk").mkdir()
     write_jsonl(tmp_path / "in.jsonl", prompts(600))
-    command = [sys.executable, "-m", "flows.cli", "sample", "in.jsonl", "--engine", slow_server.spec, "-n", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "synthmill.flows.cli",
+        "sample",
+        "in.jsonl",
+        "--engine",
+        slow_server.spec,
+        "-n",
+        "2",
+    ]
     command += ["--concurrency", str(IN_FLIGHT), "--store", "disk/store", "--out", "out.jsonl"]
     done = subprocess.run(
         ["unshare", "-rm", "bash", "-c", DISK_FULL, "run", *command],

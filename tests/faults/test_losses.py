@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from bench.serving import chat_server
-from schemas.artifacts import Manifest
-from schemas.errors import EngineError, EngineRefused
-from schemas.settings import EngineSettings, SourceSettings
-from storage.artifacts import Store
-from tasks.engines import chat_server as chat_engine
-from tasks.generators.answers import Answers
-from tasks.running.job import Planned
-from tasks.running.stages import ingest, run_stage
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.errors import EngineError, EngineRefused
+from synthmill.schemas.settings import EngineSettings, SourceSettings
+from synthmill.storage.artifacts import Store
+from synthmill.tasks.engines import chat_server as chat_engine
+from synthmill.tasks.generators.answers import Answers
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.stages import ingest, run_stage
 from tests.command import synthmill
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 from tests.tasks.stages import in_process

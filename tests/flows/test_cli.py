@@ -17,8 +17,8 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['synthmill', 'sample', '--help']\n"
-        "import flows.cli\n"
-        "try: flows.cli.run_command()\n"
+        "import synthmill.flows.cli\n"
+        "try: synthmill.flows.cli.run_command()\n"
         "except SystemExit: pass\n"
         "heavy = {'polars', 'pyarrow', 'ray', 'prefect', 'duckdb', 'numpy', 'torch', 'vllm', 'aiohttp', 'pydantic'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"

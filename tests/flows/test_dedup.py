@@ -11,11 +11,11 @@ import orjson
 import polars as pl
 import pytest
 
-from flows.methods.synthesize import plan as plan_synthesize
-from schemas.settings import read_settings
-from schemas.synthesize_settings import SynthesizeSettings
-from storage.artifacts import Store, read_artifact
-from storage.runs import runs
+from synthmill.flows.methods.synthesize import plan as plan_synthesize
+from synthmill.schemas.settings import read_settings
+from synthmill.schemas.synthesize_settings import SynthesizeSettings
+from synthmill.storage.artifacts import Store, read_artifact
+from synthmill.storage.runs import runs
 from tests.command import start, synthmill
 from tests.conftest import ChatServer, write_jsonl
 

@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 import yaml
 
-from flows.methods.dialogues import plan as plan_dialogues
-from schemas.dialogue_settings import DialogueSettings
-from schemas.rows import Pair, arrow_schema
-from schemas.settings import read_settings
-from storage.published.rows import preference_rows
-from tasks.dedup.duplicates import UniquePairs
+from synthmill.flows.methods.dialogues import plan as plan_dialogues
+from synthmill.schemas.dialogue_settings import DialogueSettings
+from synthmill.schemas.rows import Pair, arrow_schema
+from synthmill.schemas.settings import read_settings
+from synthmill.storage.published.rows import preference_rows
+from synthmill.tasks.dedup.duplicates import UniquePairs
 from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.methods import methods, read_method, run_fields
-from schemas.dedup_settings import PublishSettings
-from schemas.settings import RunSettings
+from synthmill.flows.methods import methods, read_method, run_fields
+from synthmill.schemas.dedup_settings import PublishSettings
+from synthmill.schemas.settings import RunSettings
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
@@ -15,15 +15,15 @@ METHOD = '''
 
 from typing import ClassVar, Literal
 
-from flows.making.plan import Plan, chain, file_source, open_store
-from schemas.calls import Request
-from schemas.rows import Instruction, Row
-from schemas.settings import ENGINES, EngineSettings, RunSettings, SourceSettings
-from storage.published.folder import Dataset, Table
-from storage.published.rows import stream_of
-from tasks.engines.engine import resolve
-from tasks.prompts import load
-from tasks.recipe import Recipe, Steps
+from synthmill.flows.making.plan import Plan, chain, file_source, open_store
+from synthmill.schemas.calls import Request
+from synthmill.schemas.rows import Instruction, Row
+from synthmill.schemas.settings import ENGINES, EngineSettings, RunSettings, SourceSettings
+from synthmill.storage.published.folder import Dataset, Table
+from synthmill.storage.published.rows import stream_of
+from synthmill.tasks.engines.engine import resolve
+from synthmill.tasks.prompts import load
+from synthmill.tasks.recipe import Recipe, Steps
 
 
 class Rephrased(Row):

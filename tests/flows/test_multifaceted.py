@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 import yaml
 
-from flows.methods.multifaceted import plan as plan_multifaceted
-from flows.pages.sunburst import slices, sunburst
-from schemas.multifaceted_settings import MultifacetedSettings
-from schemas.settings import read_settings
+from synthmill.flows.methods.multifaceted import plan as plan_multifaceted
+from synthmill.flows.pages.sunburst import slices, sunburst
+from synthmill.schemas.multifaceted_settings import MultifacetedSettings
+from synthmill.schemas.settings import read_settings
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 from tests.tiny import make_tiny_model, one_step

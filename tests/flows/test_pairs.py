@@ -9,11 +9,11 @@ import orjson
 import polars as pl
 import pytest
 
-from flows.cli import cli
-from flows.commands.pairs import pair_file
-from schemas.cut_settings import CutSettings
-from schemas.errors import InputError
-from storage.plain_files.pools import ColumnNames
+from synthmill.flows.cli import cli
+from synthmill.flows.commands.pairs import pair_file
+from synthmill.schemas.cut_settings import CutSettings
+from synthmill.schemas.errors import InputError
+from synthmill.storage.plain_files.pools import ColumnNames
 from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl
 from tests.tasks.test_pools import TOY
@@ -326,7 +326,7 @@ def test_help_names_every_rule_and_scorer() -> None:
 
 
 def test_the_first_batch_may_have_no_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.plain_files.pools.BATCH_ROWS", 2)
+    monkeypatch.setattr("synthmill.storage.plain_files.pools.BATCH_ROWS", 2)
     rewards = [[1, 1], [2, 2], [1, 2], [1, 3], [1, 1]]
     pools = [{"prompt": f"p{n}", "system": "s", "answers": ["a", "b"], "rewards": one} for n, one in enumerate(rewards)]
     write_jsonl(tmp_path / "in.jsonl", pools)

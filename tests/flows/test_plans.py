@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from flows.methods import method
-from schemas.settings import read_settings
+from synthmill.flows.methods import method
+from synthmill.schemas.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
 LOCK = Path(__file__).with_name("plans.json")

@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 import yaml
 
-from flows.methods.preferences import plan as plan_preferences
-from flows.methods.preferences.settings import PreferencesSettings, SelfRipSettings
-from flows.methods.self_rip import plan as plan_self_rip
-from schemas.errors import InputError
-from schemas.settings import read_settings
+from synthmill.flows.methods.preferences import plan as plan_preferences
+from synthmill.flows.methods.preferences.settings import PreferencesSettings, SelfRipSettings
+from synthmill.flows.methods.self_rip import plan as plan_self_rip
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.settings import read_settings
 from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl
 from tests.tiny import make_tiny_model, one_step

@@ -13,10 +13,10 @@ import polars as pl
 import pytest
 import yaml
 
-from flows.pages.report import report_page
-from storage.artifacts import Store
-from storage.published.folder import Dataset, Table
-from storage.runs import RunRecord
+from synthmill.flows.pages.report import report_page
+from synthmill.storage.artifacts import Store
+from synthmill.storage.published.folder import Dataset, Table
+from synthmill.storage.runs import RunRecord
 from tests.command import prefect_url, synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 from tests.hub_server import Fault, HubServer
@@ -382,7 +382,7 @@ def test_what_the_owner_wrote_on_the_hub_stays(home: Path, hub: HubServer, tmp_p
     _, err = push(home, hub, tmp_path, "--dry-run", "--format", "kto")
     assert "kept in README.md, as its owner has it: license: cc0-1.0" in err
     script = (  # as a weekly deployment does it
-        "from flows.deployed import publish\nfrom schemas.export_settings import ExportSettings\n"
+        "from synthmill.flows.deployed import publish\nfrom synthmill.schemas.export_settings import ExportSettings\n"
         f"publish.fn(ExportSettings(store={str(home / 'store')!r}, to='hf://datasets/my-lab/pairs', formats=('kto',)))"
     )
     given = {**hub.environment(tmp_path, token="a-token"), "HF_HUB_OFFLINE": "0"}

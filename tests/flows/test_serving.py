@@ -11,8 +11,8 @@ import psutil
 import pytest
 import yaml
 
-from flows.methods import methods
-from storage.runs import process_start
+from synthmill.flows.methods import methods
+from synthmill.storage.runs import process_start
 from tests.command import ROOT, synthmill
 
 

@@ -12,14 +12,14 @@ from typing import Any
 import orjson
 import pytest
 
-from flows.commands.sample import SampleSettings, sample_file
-from flows.making.session import workers_of
-from flows.terminal.stopping import SIGNALS, STOP, working
-from schemas.errors import Stopped, StoreError
-from storage.artifacts import Store
-from storage.segments import segment_files
-from tasks.running import in_process
-from tasks.running.guard import MARK
+from synthmill.flows.commands.sample import SampleSettings, sample_file
+from synthmill.flows.making.session import workers_of
+from synthmill.flows.terminal.stopping import SIGNALS, STOP, working
+from synthmill.schemas.errors import Stopped, StoreError
+from synthmill.storage.artifacts import Store
+from synthmill.storage.segments import segment_files
+from synthmill.tasks.running import in_process
+from synthmill.tasks.running.guard import MARK
 from tests.conftest import ChatServer, prompts, write_jsonl
 
 
@@ -113,10 +113,10 @@ def test_a_run_whose_record_cannot_be_written_says_so_and_ends_with_its_own_erro
     tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As on a full disk: workers are closed before the record is written."""
-    from flows.making import make as making
-    from flows.methods.synthesize import plan as plan_synthesize
-    from schemas.settings import read_settings
-    from schemas.synthesize_settings import SynthesizeSettings
+    from synthmill.flows.making import make as making
+    from synthmill.flows.methods.synthesize import plan as plan_synthesize
+    from synthmill.schemas.settings import read_settings
+    from synthmill.schemas.synthesize_settings import SynthesizeSettings
 
     write_jsonl(tmp_path / "in.jsonl", prompts(2))
     given = {"source": str(tmp_path / "in.jsonl"), "store": str(tmp_path / "store"), "workers": 0}

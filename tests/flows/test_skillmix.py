@@ -6,10 +6,10 @@ import orjson
 import polars as pl
 import pytest
 
-from flows.methods.skillmix import DataSkills, Example, Examples, Mix, SkillMixes, TopicList, TopicSkills
-from schemas.calls import Completion
-from schemas.errors import Drop
-from schemas.rows import Instruction
+from synthmill.flows.methods.skillmix import DataSkills, Example, Examples, Mix, SkillMixes, TopicList, TopicSkills
+from synthmill.schemas.calls import Completion
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.rows import Instruction
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 

@@ -7,13 +7,13 @@ import polars as pl
 import pytest
 import yaml
 
-from flows import deployed
-from flows.commands.serve import write_deployments
-from flows.making.make import run_plan
-from flows.methods import identifier, methods
-from flows.methods.synthesize import plan as plan_synthesize
-from schemas.settings import read_settings
-from schemas.synthesize_settings import SynthesizeSettings
+from synthmill.flows import deployed
+from synthmill.flows.commands.serve import write_deployments
+from synthmill.flows.making.make import run_plan
+from synthmill.flows.methods import identifier, methods
+from synthmill.flows.methods.synthesize import plan as plan_synthesize
+from synthmill.schemas.settings import read_settings
+from synthmill.schemas.synthesize_settings import SynthesizeSettings
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
@@ -124,7 +124,7 @@ def test_the_flows_are_ordinary_prefect_deployments(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(Path(__file__).parents[2])
     deployments = yaml.safe_load(write_deployments(tmp_path).read_text())["deployments"]
     by_hand = {each["entrypoint"] for each in deployments if not each.get("schedules")}
-    assert by_hand == {f"flows.deployed:{identifier(name)}" for name in methods()}
+    assert by_hand == {f"synthmill.flows.deployed:{identifier(name)}" for name in methods()}
     assert {each["name"] for each in deployments if each.get("schedules")} == {"nightly", "weekly"}
     for deployment in deployments:
         flow = load_flow_from_entrypoint(deployment["entrypoint"])

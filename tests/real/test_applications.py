@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from bench.trajectories import HERE, read_rows, real_os, real_webshop
-from schemas.applications import Application
-from storage.plain_files.applications import read_application
-from tasks.generators.dialogues.pseudo_inputs import parse_items
-from tasks.generators.dialogues.signs import is_action
+from synthmill.schemas.applications import Application
+from synthmill.storage.plain_files.applications import read_application
+from synthmill.tasks.generators.dialogues.pseudo_inputs import parse_items
+from synthmill.tasks.generators.dialogues.signs import is_action
 from tests.conftest import SHARED
 
 AGENT = SHARED / "data" / "agent"

@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 
 from bench.likeness import measures, read, score_graded_pairs
-from schemas.settings import SourceSettings
-from storage.artifacts import Store
-from storage.plain_files.rows import KNOWN_PROMPTS, read_chunks
-from tasks.dedup.contamination import CleanRows
-from tasks.dedup.duplicates import UniqueRows
-from tasks.running.stages import ingest
-from tasks.vectors.embeddings import embed_whole
-from tasks.vectors.links import ExactLayout, Matrix, Search, links_in
+from synthmill.schemas.settings import SourceSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.plain_files.rows import KNOWN_PROMPTS, read_chunks
+from synthmill.tasks.dedup.contamination import CleanRows
+from synthmill.tasks.dedup.duplicates import UniqueRows
+from synthmill.tasks.running.stages import ingest
+from synthmill.tasks.vectors.embeddings import embed_whole
+from synthmill.tasks.vectors.links import ExactLayout, Matrix, Search, links_in
 from tests.conftest import SHARED
 
 DATA = SHARED / "data"

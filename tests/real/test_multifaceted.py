@@ -6,11 +6,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from schemas.rows import Instruction, to_arrow
-from schemas.settings import SourceSettings
-from storage.plain_files.rows import read_chunks
-from storage.plain_files.taxonomies import read_taxonomy
-from tasks.generators.multifaceted.filtering import FilterInstructions
+from synthmill.schemas.rows import Instruction, to_arrow
+from synthmill.schemas.settings import SourceSettings
+from synthmill.storage.plain_files.rows import read_chunks
+from synthmill.storage.plain_files.taxonomies import read_taxonomy
+from synthmill.tasks.generators.multifaceted.filtering import FilterInstructions
 from tests.conftest import SHARED
 
 DATA = SHARED / "data"

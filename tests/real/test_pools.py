@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from bench.pools import MEDIANS, SIZES, alpaca_pools, metrics_of, wildbench_pools
-from schemas.cut_settings import CutSettings, Thresholds
-from tasks.cuts.guards import PoolFacts
-from tasks.cuts.points import POINTS
-from tasks.cuts.report import CutReport, explain_mu_2s
-from tasks.cuts.rip import fit, keeps
-from tasks.cuts.rules import cut
+from synthmill.schemas.cut_settings import CutSettings, Thresholds
+from synthmill.tasks.cuts.guards import PoolFacts
+from synthmill.tasks.cuts.points import POINTS
+from synthmill.tasks.cuts.report import CutReport, explain_mu_2s
+from synthmill.tasks.cuts.rip import fit, keeps
+from synthmill.tasks.cuts.rules import cut
 from tests.conftest import SHARED
 
 DATA = SHARED / "data"

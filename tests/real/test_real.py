@@ -5,10 +5,10 @@ import json
 import polars as pl
 import pytest
 
-from schemas.settings import SourceSettings
-from storage.plain_files.rows import read_chunks
-from tasks.cuts.max_min import MaxMinPairs
-from tasks.dedup.duplicates import UniquePairs
+from synthmill.schemas.settings import SourceSettings
+from synthmill.storage.plain_files.rows import read_chunks
+from synthmill.tasks.cuts.max_min import MaxMinPairs
+from synthmill.tasks.dedup.duplicates import UniquePairs
 from tests.conftest import SHARED
 from tests.tasks.test_scores import NOWHERE, pool
 

@@ -8,18 +8,18 @@ import orjson
 import polars as pl
 import pytest
 
-from flows.making.plan import chain
-from flows.methods.retpo.search import plan_search
-from schemas.turn_settings import CorpusSettings, TurnSettings
-from storage.artifacts import Store, read_artifact
-from storage.plain_files.lines import lines_of
-from storage.plain_files.rows import read_chunks
-from storage.plain_files.turns import queries_kind, turns_kind
-from tasks.retrieval.bm25_ranks import Bm25Settings
-from tasks.retrieval.comparisons import QueryPairs, QueryPicks
-from tasks.retrieval.metrics import evaluation, scored_queries, totals
-from tasks.running.in_process import InProcess
-from tasks.running.stages import ingest, run_stage
+from synthmill.flows.making.plan import chain
+from synthmill.flows.methods.retpo.search import plan_search
+from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
+from synthmill.storage.artifacts import Store, read_artifact
+from synthmill.storage.plain_files.lines import lines_of
+from synthmill.storage.plain_files.rows import read_chunks
+from synthmill.storage.plain_files.turns import queries_kind, turns_kind
+from synthmill.tasks.retrieval.bm25_ranks import Bm25Settings
+from synthmill.tasks.retrieval.comparisons import QueryPairs, QueryPicks
+from synthmill.tasks.retrieval.metrics import evaluation, scored_queries, totals
+from synthmill.tasks.running.in_process import InProcess
+from synthmill.tasks.running.stages import ingest, run_stage
 from tests.conftest import SHARED, write_jsonl
 
 DATA = SHARED / "data" / "mtrag"

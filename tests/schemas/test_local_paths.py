@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from schemas.calls import Frozen
-from schemas.local_paths import LocalPath, RowsPath, path_settings
-from storage.published.provenance import sources_of, strip_private
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.local_paths import LocalPath, RowsPath, path_settings
+from synthmill.storage.published.provenance import sources_of, strip_private
 
 
 class Inner(Frozen):

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from schemas.endings import ending_of
-from schemas.errors import Drop
-from schemas.messages import as_message, content_in, known_role, message_in, role_in, text_in
+from synthmill.schemas.endings import ending_of
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.messages import as_message, content_in, known_role, message_in, role_in, text_in
 
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
 

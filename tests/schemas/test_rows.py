@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.errors import Drop, EngineError, InputError, StoreError
-from schemas.multifaceted import Value, WithSets
-from schemas.rows import (
+from synthmill.schemas.errors import Drop, EngineError, InputError, StoreError
+from synthmill.schemas.multifaceted import Value, WithSets
+from synthmill.schemas.rows import (
     Answer,
     Instruction,
     Pool,

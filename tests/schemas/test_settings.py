@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from schemas.calls import Frozen
-from schemas.dialogue_settings import DialogueSettings
-from schemas.errors import InputError
-from schemas.settings import EngineSettings, RunSettings, read_settings
-from schemas.synthesize_settings import SynthesizeSettings
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.dialogue_settings import DialogueSettings
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.settings import EngineSettings, RunSettings, read_settings
+from synthmill.schemas.synthesize_settings import SynthesizeSettings
 
 
 @pytest.mark.parametrize(

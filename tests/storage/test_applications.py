@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from schemas.applications import Application, Environment, InputForm, Limits
-from schemas.dialogues import SignedDialogue
-from schemas.errors import InputError
-from storage.plain_files.applications import read_application
+from synthmill.schemas.applications import Application, Environment, InputForm, Limits
+from synthmill.schemas.dialogues import SignedDialogue
+from synthmill.schemas.errors import InputError
+from synthmill.storage.plain_files.applications import read_application
 from tests.command import ROOT
 
 ENVIRONMENT = {"name": "a machine"}
@@ -127,7 +127,7 @@ def test_what_is_no_application_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_broken_world_is_named(tmp_path: Path) -> None:
-    from tasks.engines.worlds import load_world
+    from synthmill.tasks.engines.worlds import load_world
 
     for text, said in (
         ("1/0", "ZeroDivisionError"),

@@ -6,11 +6,11 @@ from typing import Any
 import orjson
 import pytest
 
-from schemas.artifacts import Loss, Manifest, PartSeal
-from schemas.errors import StoreError, SynthmillError
-from schemas.rows import Dropped, Instruction
-from storage import artifacts
-from storage.artifacts import (
+from synthmill.schemas.artifacts import Loss, Manifest, PartSeal
+from synthmill.schemas.errors import StoreError, SynthmillError
+from synthmill.schemas.rows import Dropped, Instruction
+from synthmill.storage import artifacts
+from synthmill.storage.artifacts import (
     Store,
     losses_of,
     read_manifest,

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.calls import Completion, Message, Request, Sampling, ask_hash, call_key
-from schemas.errors import StoreError
-from storage import calls
-from storage import segments as storage_segments
-from storage.calls import CallStore, record_to
-from storage.segments import Segment, seal_abandoned, spent_in
+from synthmill.schemas.calls import Completion, Message, Request, Sampling, ask_hash, call_key
+from synthmill.schemas.errors import StoreError
+from synthmill.storage import calls
+from synthmill.storage import segments as storage_segments
+from synthmill.storage.calls import CallStore, record_to
+from synthmill.storage.segments import Segment, seal_abandoned, spent_in
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -153,7 +153,7 @@ def test_an_index_that_cannot_be_opened_is_no_damaged_one(tmp_path: Path, monkey
             raise OSError(errno.EMFILE, "Too many open files")
         return real(path, *more)
 
-    monkeypatch.setattr("storage.call_index.os.open", refused)
+    monkeypatch.setattr("synthmill.storage.call_index.os.open", refused)
     with pytest.raises(StoreError, match="Too many open files"):
         CallStore(tmp_path)
     monkeypatch.undo()
@@ -167,8 +167,8 @@ import os, resource, sys
 os.fsync = lambda descriptor: None  # of no interest here, and slow 4,000 times
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 from pathlib import Path
-from storage.calls import CallStore
-from storage.segments import seal_abandoned
+from synthmill.storage.calls import CallStore
+from synthmill.storage.segments import seal_abandoned
 from tests.storage.test_calls import add, key_of
 folder = Path(sys.argv[1])
 store = CallStore(folder)
@@ -209,7 +209,7 @@ def test_after_a_failed_write_what_was_written_is_found_and_the_next_answer_goes
             return real(descriptor, data[:50])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("storage.calls.os.write", full)
+    monkeypatch.setattr("synthmill.storage.calls.os.write", full)
     with pytest.raises(StoreError, match="No space left on device"):
         add(store, 3)
     monkeypatch.undo()
@@ -296,7 +296,7 @@ def test_segments_roll_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_indexes_are_merged_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.call_index.MERGED_AT_ONCE", 7)
+    monkeypatch.setattr("synthmill.storage.call_index.MERGED_AT_ONCE", 7)
     for start in range(0, 100, 10):
         store = CallStore(tmp_path)
         add(store, *range(start, start + 10))

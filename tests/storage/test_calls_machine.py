@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from storage import calls, segments
-from storage.calls import CallStore
-from storage.segments import Segment, seal_abandoned, segment_files, spent_in
+from synthmill.storage import calls, segments
+from synthmill.storage.calls import CallStore
+from synthmill.storage.segments import Segment, seal_abandoned, segment_files, spent_in
 from tests.storage.test_calls import add, indexes, key_of
 
 
@@ -63,7 +63,7 @@ class Calls(RuleBasedStateMachine):
 
         numbers = self.fresh(count)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("storage.calls.os.write", full)
+            patch.setattr("synthmill.storage.calls.os.write", full)
             try:
                 add(self.writers[which], *numbers)
                 self.shown |= set(numbers)

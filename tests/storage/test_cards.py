@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
-from schemas.errors import InputError
-from storage.published.cards import BEGIN, END, merged_card, outline, outline_of, parse_card
+from synthmill.schemas.errors import InputError
+from synthmill.storage.published.cards import BEGIN, END, merged_card, outline, outline_of, parse_card
 
 HEAD: dict[str, Any] = {
     "language": ["en"],

@@ -7,14 +7,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from schemas.errors import InputError
-from schemas.settings import EngineSettings, SourceSettings
-from storage.artifacts import Store
-from storage.catalog import query, rebuild
-from storage.runs import StageRun, new_run, runs, summary, write_run
-from tasks.generators.answers import Answers
-from tasks.running.job import Planned
-from tasks.running.stages import ingest, run_stage
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.settings import EngineSettings, SourceSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.catalog import query, rebuild
+from synthmill.storage.runs import StageRun, new_run, runs, summary, write_run
+from synthmill.tasks.generators.answers import Answers
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.stages import ingest, run_stage
 from tests.conftest import ChatServer, write_jsonl
 from tests.tasks.stages import in_process
 

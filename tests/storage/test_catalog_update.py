@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.scale_catalog import DERIVED, DROPS, ROWS, STAGES, add_segment, forget, make, make_artifact, row_id
-from schemas.artifacts import Manifest
-from storage.artifacts import Store
-from storage.call_copies import COPIES
-from storage.calls import segment_files
-from storage.catalog import open_catalog, query, rebuild
-from storage.lineage import lineage_of
-from storage.runs import new_run, write_run
+from synthmill.schemas.artifacts import Manifest
+from synthmill.storage.artifacts import Store
+from synthmill.storage.call_copies import COPIES
+from synthmill.storage.calls import segment_files
+from synthmill.storage.catalog import open_catalog, query, rebuild
+from synthmill.storage.lineage import lineage_of
+from synthmill.storage.runs import new_run, write_run
 
 opens: list[str] = []
 sys.addaudithook(lambda event, values: opens.append(str(values[0])) if event == "open" else None)

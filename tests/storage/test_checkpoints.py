@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from bench.serving import chat_server
-from schemas.errors import StoreError
-from schemas.settings import EngineSettings
-from storage.artifacts import Store
-from storage.checkpoints import settled_checkpoint
-from tasks.engines.engine import engine_name, resolve
+from synthmill.schemas.errors import StoreError
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.checkpoints import settled_checkpoint
+from synthmill.tasks.engines.engine import engine_name, resolve
 from tests.command import synthmill
 from tests.conftest import ChatServer, Echo, instructions, prompts, write_jsonl
 from tests.tasks.test_driver import Chain, drive

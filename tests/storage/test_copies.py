@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.copies import MERGED_AT, Copies
+from synthmill.storage.copies import MERGED_AT, Copies
 
 COLUMNS = {"number BIGINT": "length(name)"}
 NAMES = [f"s{n}" for n in range(MERGED_AT)]

@@ -10,11 +10,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from schemas.errors import InputError, StoreError
-from storage import artifacts
-from storage.files import write_atomically
-from storage.published import shards
-from storage.published.folder import (
+from synthmill.schemas.errors import InputError, StoreError
+from synthmill.storage import artifacts
+from synthmill.storage.files import write_atomically
+from synthmill.storage.published import shards
+from synthmill.storage.published.folder import (
     Dataset,
     Table,
     is_finished,
@@ -24,7 +24,7 @@ from storage.published.folder import (
     read_dataset,
     write_dataset,
 )
-from storage.published.row_streams import RowStream
+from synthmill.storage.published.row_streams import RowStream
 from tests.command import environment
 from tests.storage.test_formats import pairs, said
 
@@ -225,8 +225,8 @@ LARGE = """
 import sys
 from pathlib import Path
 import polars as pl
-from storage.published.folder import Dataset, Table, read_dataset, write_dataset
-from storage.published.row_streams import RowStream
+from synthmill.storage.published.folder import Dataset, Table, read_dataset, write_dataset
+from synthmill.storage.published.row_streams import RowStream
 
 def held():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import InputError
-from schemas.formats import FORMATS
-from schemas.licenses import most_restrictive
-from storage.published.folder import Content, Dataset, Table
-from storage.published.formats import format_tables
-from storage.published.leaks import check_no_secret
-from storage.published.provenance import public_file
-from storage.published.splits import first_user_text, split_by_prompt
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.formats import FORMATS
+from synthmill.schemas.licenses import most_restrictive
+from synthmill.storage.published.folder import Content, Dataset, Table
+from synthmill.storage.published.formats import format_tables
+from synthmill.storage.published.leaks import check_no_secret
+from synthmill.storage.published.provenance import public_file
+from synthmill.storage.published.splits import first_user_text, split_by_prompt
 
 
 def said(role: str, content: str) -> dict[str, str]:

@@ -6,19 +6,19 @@ import time
 import pyarrow as pa
 import pytest
 
-from flows.commands.gc import collect_garbage
-from flows.commands.migrate import migrate_store
-from flows.commands.verify import verify_store
-from schemas.artifacts import Manifest
-from schemas.errors import StoreError
-from storage.artifacts import Store, seal_part, write_manifest
-from storage.call_index import write_run
-from storage.files import locked, sweep_lock, write_json
-from storage.keeping import Fault, garbage, verify
-from storage.migrating import migrate
-from storage.runs import StageRun, is_gone, new_run, runs, sweep_crashed_runs, sweeping_lock, this_process
-from storage.runs import write_run as write_record
-from storage.segments import segment_files
+from synthmill.flows.commands.gc import collect_garbage
+from synthmill.flows.commands.migrate import migrate_store
+from synthmill.flows.commands.verify import verify_store
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.errors import StoreError
+from synthmill.storage.artifacts import Store, seal_part, write_manifest
+from synthmill.storage.call_index import write_run
+from synthmill.storage.files import locked, sweep_lock, write_json
+from synthmill.storage.keeping import Fault, garbage, verify
+from synthmill.storage.migrating import migrate
+from synthmill.storage.runs import StageRun, is_gone, new_run, runs, sweep_crashed_runs, sweeping_lock, this_process
+from synthmill.storage.runs import write_run as write_record
+from synthmill.storage.segments import segment_files
 from tests.conftest import Echo, instructions
 from tests.tasks.test_driver import Chain, drive
 
@@ -98,7 +98,7 @@ def test_a_lock_is_swept_only_when_nobody_holds_it(store: Store) -> None:
 
 def test_an_older_store_is_brought_here_step_by_step(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert migrate(store) == [1]
-    for module in ("storage.artifacts", "storage.migrating"):
+    for module in ("synthmill.storage.artifacts", "synthmill.storage.migrating"):
         monkeypatch.setattr(f"{module}.FORMAT", 3)
     with pytest.raises(StoreError, match="store format 1, this synthmill reads 3; bring it there with `synthmill mig"):
         store.prepare()
@@ -109,13 +109,13 @@ def test_an_older_store_is_brought_here_step_by_step(store: Store, monkeypatch: 
         if done == [1, 2]:
             raise StoreError("killed in the middle")
 
-    monkeypatch.setattr("storage.migrating.STEPS", {1: lambda _: step(1), 2: lambda _: step(2)})
+    monkeypatch.setattr("synthmill.storage.migrating.STEPS", {1: lambda _: step(1), 2: lambda _: step(2)})
     with pytest.raises(StoreError, match="killed"):
         migrate(store)
     assert migrate(store) == [2, 3]
     assert done == [1, 2, 2]
     store.prepare()
-    monkeypatch.setattr("storage.artifacts.FORMAT", 1)
+    monkeypatch.setattr("synthmill.storage.artifacts.FORMAT", 1)
     with pytest.raises(StoreError, match="store format 3, this synthmill reads 1; upgrade synthmill"):
         store.prepare()
 

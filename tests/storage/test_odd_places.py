@@ -10,21 +10,21 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pytest
 
-from flows.commands.gc import collect_garbage
-from flows.commands.ls import show_list
-from flows.commands.show import find_artifact
-from flows.commands.verify import verify_store
-from schemas.artifacts import Manifest
-from schemas.calls import Completion
-from schemas.errors import InputError, StoreError
-from schemas.rows import Dropped
-from storage.artifacts import Store, seal_part, write_manifest
-from storage.calls import CallStore
-from storage.catalog import query
-from storage.lineage import lineage_of
-from storage.plain_files.outputs import write_grown
-from storage.runs import StageRun, new_run, write_run
-from storage.sql import check_path, exact
+from synthmill.flows.commands.gc import collect_garbage
+from synthmill.flows.commands.ls import show_list
+from synthmill.flows.commands.show import find_artifact
+from synthmill.flows.commands.verify import verify_store
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.calls import Completion
+from synthmill.schemas.errors import InputError, StoreError
+from synthmill.schemas.rows import Dropped
+from synthmill.storage.artifacts import Store, seal_part, write_manifest
+from synthmill.storage.calls import CallStore
+from synthmill.storage.catalog import query
+from synthmill.storage.lineage import lineage_of
+from synthmill.storage.plain_files.outputs import write_grown
+from synthmill.storage.runs import StageRun, new_run, write_run
+from synthmill.storage.sql import check_path, exact
 
 ODD = ["a*b", "a?b", "a[1]b", "a[b", "a#b", "a'b", 'a"b', "a=b", "a{x}b", "a b", "**", "ä"]
 CALL = "ab" * 16

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.errors import InputError
-from schemas.messages import text_in
-from storage.plain_files import pools as module
-from storage.plain_files.pools import ColumnNames, PoolFile, read_pools
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.messages import text_in
+from synthmill.storage.plain_files import pools as module
+from synthmill.storage.plain_files.pools import ColumnNames, PoolFile, read_pools
 from tests.conftest import write_jsonl
 
 WIDE = [

@@ -8,13 +8,13 @@ import duckdb
 import polars as pl
 import pytest
 
-from schemas.errors import InputError
-from schemas.rows import Dropped, Instruction
-from schemas.settings import SourceSettings
-from storage.artifacts import Store, read_artifact
-from storage.plain_files.lines import lines_of
-from storage.plain_files.rows import fingerprint, read_chunks, read_prompts
-from tasks.running.stages import ingest
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.rows import Dropped, Instruction
+from synthmill.schemas.settings import SourceSettings
+from synthmill.storage.artifacts import Store, read_artifact
+from synthmill.storage.plain_files.lines import lines_of
+from synthmill.storage.plain_files.rows import fingerprint, read_chunks, read_prompts
+from synthmill.tasks.running.stages import ingest
 from tests.conftest import write_jsonl
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import InputError
-from storage.plain_files.taxonomies import read_taxonomy
+from synthmill.schemas.errors import InputError
+from synthmill.storage.plain_files.taxonomies import read_taxonomy
 
 
 def test_the_taxonomy_that_comes_with_synthmill() -> None:

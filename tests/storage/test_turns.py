@@ -7,13 +7,13 @@ from typing import Any
 import orjson
 import pytest
 
-from schemas.errors import Drop, InputError
-from schemas.retpo import Gold
-from schemas.turn_settings import CorpusSettings, TurnSettings
-from storage.plain_files.lines import Line
-from storage.plain_files.rows import read_chunks
-from storage.plain_files.turns import PASSAGES, queries_kind, read_qrels, turn_of, turns_kind
-from tasks.retrieval.retrievers import RetrieverSettings
+from synthmill.schemas.errors import Drop, InputError
+from synthmill.schemas.retpo import Gold
+from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
+from synthmill.storage.plain_files.lines import Line
+from synthmill.storage.plain_files.rows import read_chunks
+from synthmill.storage.plain_files.turns import PASSAGES, queries_kind, read_qrels, turn_of, turns_kind
+from synthmill.tasks.retrieval.retrievers import RetrieverSettings
 from tests.conftest import write_jsonl
 
 SOURCE = TurnSettings(path="x.jsonl")

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from types import FunctionType, ModuleType
 from typing import Any
 
-from tasks.frames import FileStage, FrameStage
-from tasks.recipe import Recipe
+from synthmill.tasks.frames import FileStage, FrameStage
+from synthmill.tasks.recipe import Recipe
 
 PLUMBING = (Recipe, FrameStage, FileStage)  # what all stages share: a change there is not one of their rows' meaning
 OF_FUNCTIONS, OF_CLASSES = (
-    ("tasks.", "schemas.", "storage.", "flows."),
-    ("tasks.", "flows."),
+    ("synthmill.tasks.", "synthmill.schemas.", "synthmill.storage.", "synthmill.flows."),
+    ("synthmill.tasks.", "synthmill.flows."),
 )  # a row's fields are in its Arrow schema
 PLAIN = (str, bytes, int, float, bool, type(None))
 

@@ -4,8 +4,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from storage.artifacts import Store
-from tasks.running.in_process import InProcess
+from synthmill.storage.artifacts import Store
+from synthmill.tasks.running.in_process import InProcess
 
 
 @contextmanager

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from schemas.artifacts import Manifest, PartSeal
-from schemas.budget import BudgetSettings, Limits, Price, Usage, usage_of
-from schemas.errors import LimitReached
-from schemas.progress import Progress
-from schemas.settings import EngineSettings
-from storage.calls import CallStore
-from tasks.running.budget import Budget, Gate
-from tasks.running.driver import Driver
-from tasks.running.job import Planned
-from tasks.running.limits import RunLimits
+from synthmill.schemas.artifacts import Manifest, PartSeal
+from synthmill.schemas.budget import BudgetSettings, Limits, Price, Usage, usage_of
+from synthmill.schemas.errors import LimitReached
+from synthmill.schemas.progress import Progress
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.calls import CallStore
+from synthmill.tasks.running.budget import Budget, Gate
+from synthmill.tasks.running.driver import Driver
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.limits import RunLimits
 from tests.conftest import Echo, instructions
 from tests.tasks.test_driver import Chain
 

@@ -6,10 +6,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from schemas.budget import BudgetSettings, Limits, Usage
-from schemas.errors import LimitReached
-from tasks.running import budget as budgets
-from tasks.running.budget import Budget, Gate
+from synthmill.schemas.budget import BudgetSettings, Limits, Usage
+from synthmill.schemas.errors import LimitReached
+from synthmill.tasks.running import budget as budgets
+from synthmill.tasks.running.budget import Budget, Gate
 
 LIMIT, STEP_LIMIT = 60, 40
 WORKERS = st.integers(0, 3)

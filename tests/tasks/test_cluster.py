@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import EngineError, InputError
-from schemas.settings import EngineSettings, SourceSettings
-from storage.artifacts import Store
-from storage.runs import new_run, write_run
-from tasks.generators.answers import Answers
-from tasks.running.job import Planned
-from tasks.running.parallel import RayPool, resources_of, start_ray
-from tasks.running.stages import ingest, run_stage
+from synthmill.schemas.errors import EngineError, InputError
+from synthmill.schemas.settings import EngineSettings, SourceSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.runs import new_run, write_run
+from synthmill.tasks.generators.answers import Answers
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.parallel import RayPool, resources_of, start_ray
+from synthmill.tasks.running.stages import ingest, run_stage
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]

@@ -6,14 +6,21 @@ from typing import Any
 import polars as pl
 import pytest
 
-from schemas.rows import Instruction, Pair, TextRow, to_arrow
-from schemas.settings import SourceSettings
-from storage.artifacts import Store
-from storage.plain_files.lines import Line
-from storage.plain_files.rows import KNOWN_PROMPTS
-from storage.plain_files.text_rows import TextSettings, texts_kind
-from tasks.dedup.contamination import CleanInstructions, CleanPairs, CleanTurns, Contamination, WordIndex, turns_of
-from tasks.running.stages import ingest
+from synthmill.schemas.rows import Instruction, Pair, TextRow, to_arrow
+from synthmill.schemas.settings import SourceSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.plain_files.lines import Line
+from synthmill.storage.plain_files.rows import KNOWN_PROMPTS
+from synthmill.storage.plain_files.text_rows import TextSettings, texts_kind
+from synthmill.tasks.dedup.contamination import (
+    CleanInstructions,
+    CleanPairs,
+    CleanTurns,
+    Contamination,
+    WordIndex,
+    turns_of,
+)
+from synthmill.tasks.running.stages import ingest
 from tests.conftest import write_jsonl
 
 LONG = "In how many ways can nine lamps stand on a shelf if two red ones must never touch?"

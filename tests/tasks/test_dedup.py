@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.rows import Instruction, to_arrow
-from schemas.settings import SourceSettings
-from storage.artifacts import Store, read_artifact, seal_part, write_manifest
-from storage.plain_files.rows import KNOWN_PROMPTS
-from tasks.dedup.contamination import CleanInstructions, CleanRows, WordIndex
-from tasks.dedup.duplicates import ADDED, UniqueInstructions, UniquePairs, UniqueRows
-from tasks.frames import StageContext, run_locally
-from tasks.running.in_process import InProcess
-from tasks.running.job import Planned
-from tasks.running.stages import ingest, run_stage
-from tasks.vectors.embeddings import embed, embed_whole, load_embedder, open_vectors, text_keys
-from tasks.vectors.stage import Vectors, texts_of, vectors_in
+from synthmill.schemas.rows import Instruction, to_arrow
+from synthmill.schemas.settings import SourceSettings
+from synthmill.storage.artifacts import Store, read_artifact, seal_part, write_manifest
+from synthmill.storage.plain_files.rows import KNOWN_PROMPTS
+from synthmill.tasks.dedup.contamination import CleanInstructions, CleanRows, WordIndex
+from synthmill.tasks.dedup.duplicates import ADDED, UniqueInstructions, UniquePairs, UniqueRows
+from synthmill.tasks.frames import StageContext, run_locally
+from synthmill.tasks.running.in_process import InProcess
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.stages import ingest, run_stage
+from synthmill.tasks.vectors.embeddings import embed, embed_whole, load_embedder, open_vectors, text_keys
+from synthmill.tasks.vectors.stage import Vectors, texts_of, vectors_in
 from tests.conftest import write_jsonl
 
 WORDS = UniqueRows(layers=("exact", "words"), score="score")
@@ -49,7 +49,7 @@ def made(store: Store, frame: pl.DataFrame, stage: UniqueRows) -> tuple[pl.DataF
     import threading
 
     seal = seal_part(store, "rows", "k", frame.to_arrow(), (), ids_in=frame["id"].to_list())
-    from schemas.artifacts import Manifest
+    from synthmill.schemas.artifacts import Manifest
 
     source = write_manifest(store, Manifest(stage="rows", key="k", identity={}, parts=(seal,)))
     pool = InProcess(store, "run", threading.Event())
@@ -213,7 +213,7 @@ def test_many_files_of_vectors_are_found_by_hash(tmp_path: Path) -> None:
 def test_vectors_follow_the_rows_and_may_be_half_as_large(store: Store) -> None:
     import threading
 
-    from schemas.artifacts import Manifest
+    from synthmill.schemas.artifacts import Manifest
 
     frames = [frame_of({"a": "one"}), frame_of({"b": "two", "c": "three"})]
     seals = [
@@ -273,7 +273,7 @@ def test_one_run_after_the_other_keeps_what_one_run_keeps_of_the_first(store: St
     assert 5 < before["kept"].sum() < 55
     ids = before["id"].to_list()
     seal = seal_part(store, "unique_rows", "p", before.to_arrow(), (), ids_in=ids)
-    from schemas.artifacts import Manifest
+    from synthmill.schemas.artifacts import Manifest
 
     write_manifest(store, Manifest(stage="unique_rows", key="k", identity={}, parts=(seal,)))
     later = stage.model_copy(update={"against": (("unique_rows", "k"),)})
@@ -288,8 +288,8 @@ def test_one_run_after_the_other_keeps_what_one_run_keeps_of_the_first(store: St
 
 def test_of_earlier_rows_only_what_is_compared_is_read(store: Store) -> None:
     """Their answers may be gigabytes. Here they cannot be read at all."""
-    from schemas.artifacts import Manifest
-    from schemas.hashing import file_checksum
+    from synthmill.schemas.artifacts import Manifest
+    from synthmill.schemas.hashing import file_checksum
 
     words = ["".join(random.Random(n).choices("abcdef ", k=400)) for n in range(300)]
     rows = pl.DataFrame({"id": [f"{n}" for n in range(300)], "prompt": words, "chosen": words, "kept": [True] * 300})
@@ -307,7 +307,7 @@ def test_of_earlier_rows_only_what_is_compared_is_read(store: Store) -> None:
 
 
 def test_what_was_dropped_before_models_were_asked_may_be_published(store: Store) -> None:
-    from schemas.artifacts import Manifest
+    from synthmill.schemas.artifacts import Manifest
 
     rows = pl.DataFrame(to_arrow(Instruction, [Instruction(id="a", prompt="Name three rivers")]))
     seal = seal_part(store, "unique_instructions", "p", rows.to_arrow(), (), ids_in=["a"])

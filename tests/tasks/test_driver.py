@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from schemas.calls import Completion, Message, Request
-from schemas.errors import Drop, EngineError, Stopped, StoreError, SynthmillError
-from schemas.rows import Instruction, Pool
-from storage.calls import CallStore
-from storage.segments import spent_in
-from tasks.recipe import Recipe, Steps
-from tasks.running.driver import Driver
-from tasks.running.flights import PartResult
+from synthmill.schemas.calls import Completion, Message, Request
+from synthmill.schemas.errors import Drop, EngineError, Stopped, StoreError, SynthmillError
+from synthmill.schemas.rows import Instruction, Pool
+from synthmill.storage.calls import CallStore
+from synthmill.storage.segments import spent_in
+from synthmill.tasks.recipe import Recipe, Steps
+from synthmill.tasks.running.driver import Driver
+from synthmill.tasks.running.flights import PartResult
 from tests.conftest import Echo, instructions
 
 

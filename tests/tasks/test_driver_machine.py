@@ -16,13 +16,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from schemas.calls import Completion, Message, Request
-from schemas.errors import Stopped
-from schemas.rows import Instruction
-from storage.calls import CallStore
-from storage.segments import spent_in
-from tasks.recipe import Recipe, Steps
-from tasks.running.driver import Driver
+from synthmill.schemas.calls import Completion, Message, Request
+from synthmill.schemas.errors import Stopped
+from synthmill.schemas.rows import Instruction
+from synthmill.storage.calls import CallStore
+from synthmill.storage.segments import spent_in
+from synthmill.tasks.recipe import Recipe, Steps
+from synthmill.tasks.running.driver import Driver
 
 GROUP = 2  # samples asked together
 

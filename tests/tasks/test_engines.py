@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from bench.serving import chat_server
-from schemas.calls import Completion, Message, Request, Sampling, ask_hash, call_key
-from schemas.errors import EngineError, InputError
-from schemas.settings import EngineSettings
-from storage.artifacts import Store
-from storage.calls import CallStore, record_to
-from tasks.engines import chat_server as chat_engine
-from tasks.engines.engine import engine_name, make_engine, resolve
+from synthmill.schemas.calls import Completion, Message, Request, Sampling, ask_hash, call_key
+from synthmill.schemas.errors import EngineError, InputError
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.calls import CallStore, record_to
+from synthmill.tasks.engines import chat_server as chat_engine
+from synthmill.tasks.engines.engine import engine_name, make_engine, resolve
 from tests.conftest import ChatServer
 
 

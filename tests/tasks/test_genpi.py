@@ -11,28 +11,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.applications import Application, Turn
-from schemas.calls import Completion, Request
-from schemas.dialogues import Dialogue, Drafts, Opening, PseudoInput, Reasoned, SingleTurn
-from schemas.errors import Drop
-from schemas.rows import to_arrow
-from storage.calls import CallStore
-from storage.plain_files.applications import read_application, turns_of
-from tasks.generators.dialogues.pseudo_inputs import DraftInputs, PseudoInputs, parse_items
-from tasks.generators.dialogues.role_swap import RoleSwap
-from tasks.generators.dialogues.single_turn import Outputs, Reasons
-from tasks.generators.dialogues.talk import END, swap_roles
-from tasks.generators.dialogues.teacher_pairs import AnswerPools, TeacherPairs
-from tasks.generators.dialogues.training_rows import (
+from synthmill.schemas.applications import Application, Turn
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.dialogues import Dialogue, Drafts, Opening, PseudoInput, Reasoned, SingleTurn
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.rows import to_arrow
+from synthmill.storage.calls import CallStore
+from synthmill.storage.plain_files.applications import read_application, turns_of
+from synthmill.tasks.generators.dialogues.pseudo_inputs import DraftInputs, PseudoInputs, parse_items
+from synthmill.tasks.generators.dialogues.role_swap import RoleSwap
+from synthmill.tasks.generators.dialogues.single_turn import Outputs, Reasons
+from synthmill.tasks.generators.dialogues.talk import END, swap_roles
+from synthmill.tasks.generators.dialogues.teacher_pairs import AnswerPools, TeacherPairs
+from synthmill.tasks.generators.dialogues.training_rows import (
     GUESS,
     TrainingRows,
     label_mask,
     prompt_generation_messages,
     sft_messages,
 )
-from tasks.recipe import Recipe
-from tasks.running.driver import Driver
-from tasks.texts.words import grams, words_of
+from synthmill.tasks.recipe import Recipe
+from synthmill.tasks.running.driver import Driver
+from synthmill.tasks.texts.words import grams, words_of
 from tests.conftest import Echo
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "dialogues"

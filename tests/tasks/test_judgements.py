@@ -4,24 +4,24 @@ from typing import Any
 
 import pytest
 
-from schemas.artifacts import Manifest
-from schemas.calls import Completion
-from schemas.errors import Drop, SynthmillError
-from schemas.multifaceted import JudgedRow
-from schemas.pools import JudgedPool, PolicyAnswer, ScoredPool
-from schemas.rows import to_arrow
-from storage.artifacts import Store, seal_part, write_manifest
-from tasks.engines.chat_server import token_logprobs
-from tasks.generators.multifaceted.bench import Judged
-from tasks.running.stages import columns_of
-from tasks.scorers.direct import HELPFUL, DirectScores
-from tasks.scorers.expected import ExpectedScores, expected_digit
-from tasks.scorers.judgements import Judgements, judgements_of, note_unread
-from tasks.scorers.judges import Judge
-from tasks.scorers.labels import chances_of
-from tasks.scorers.pairwise import PairwiseScores
-from tasks.scorers.tournament import TournamentScores
-from tasks.scorers.verdicts import parse_score
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.calls import Completion
+from synthmill.schemas.errors import Drop, SynthmillError
+from synthmill.schemas.multifaceted import JudgedRow
+from synthmill.schemas.pools import JudgedPool, PolicyAnswer, ScoredPool
+from synthmill.schemas.rows import to_arrow
+from synthmill.storage.artifacts import Store, seal_part, write_manifest
+from synthmill.tasks.engines.chat_server import token_logprobs
+from synthmill.tasks.generators.multifaceted.bench import Judged
+from synthmill.tasks.running.stages import columns_of
+from synthmill.tasks.scorers.direct import HELPFUL, DirectScores
+from synthmill.tasks.scorers.expected import ExpectedScores, expected_digit
+from synthmill.tasks.scorers.judgements import Judgements, judgements_of, note_unread
+from synthmill.tasks.scorers.judges import Judge
+from synthmill.tasks.scorers.labels import chances_of
+from synthmill.tasks.scorers.pairwise import PairwiseScores
+from synthmill.tasks.scorers.tournament import TournamentScores
+from synthmill.tasks.scorers.verdicts import parse_score
 from tests.tasks.test_judging import ROW
 
 DIGITS = "0123456789"

@@ -7,15 +7,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from schemas.calls import Completion
-from schemas.errors import Drop
-from schemas.multifaceted import BenchRow, JudgedRow, Rubric, Value
-from schemas.rows import to_arrow
-from schemas.settings import SourceSettings
-from storage.plain_files.lines import Line
-from storage.plain_files.rows import BENCH
-from tasks.generators.multifaceted.bench import BenchScores, Judged, bench_results, summarize_runs
-from tasks.scorers.verdicts import parse_score
+from synthmill.schemas.calls import Completion
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.multifaceted import BenchRow, JudgedRow, Rubric, Value
+from synthmill.schemas.rows import to_arrow
+from synthmill.schemas.settings import SourceSettings
+from synthmill.storage.plain_files.lines import Line
+from synthmill.storage.plain_files.rows import BENCH
+from synthmill.tasks.generators.multifaceted.bench import BenchScores, Judged, bench_results, summarize_runs
+from synthmill.tasks.scorers.verdicts import parse_score
 
 RUBRICS = tuple(Rubric(criteria=f"Is it {w}?", score_descriptions=("a", "b", "c", "d", "e")) for w in ("short", "true"))
 VALUES = tuple(

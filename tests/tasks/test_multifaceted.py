@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.methods.multifaceted.rows import TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
-from schemas.calls import Completion, Request, Sampling
-from schemas.errors import Drop, InputError
-from schemas.multifaceted import BenchRow, Value, Variant, WithResponses, WithSets, WithSystems
-from schemas.rows import Answer, Instruction, to_arrow
-from schemas.taxonomy import Taxonomy
-from storage.plain_files.taxonomies import read_taxonomy
-from tasks.generators.multifaceted.coverage import coverage, deal_seeds, evenness, split_taxonomy
-from tasks.generators.multifaceted.diversity import Diversity, mean_cosine_distance
-from tasks.generators.multifaceted.filtering import FilterInstructions
-from tasks.generators.multifaceted.preference_sets import PreferenceSets
-from tasks.generators.multifaceted.rubrics import Rubrics
-from tasks.generators.multifaceted.splits import AlignedPairs, BenchVariants, Variants, pick_sets
-from tasks.generators.multifaceted.system_messages import Responses, SystemMessages, parse_system_message
+from synthmill.flows.methods.multifaceted.rows import TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
+from synthmill.schemas.calls import Completion, Request, Sampling
+from synthmill.schemas.errors import Drop, InputError
+from synthmill.schemas.multifaceted import BenchRow, Value, Variant, WithResponses, WithSets, WithSystems
+from synthmill.schemas.rows import Answer, Instruction, to_arrow
+from synthmill.schemas.taxonomy import Taxonomy
+from synthmill.storage.plain_files.taxonomies import read_taxonomy
+from synthmill.tasks.generators.multifaceted.coverage import coverage, deal_seeds, evenness, split_taxonomy
+from synthmill.tasks.generators.multifaceted.diversity import Diversity, mean_cosine_distance
+from synthmill.tasks.generators.multifaceted.filtering import FilterInstructions
+from synthmill.tasks.generators.multifaceted.preference_sets import PreferenceSets
+from synthmill.tasks.generators.multifaceted.rubrics import Rubrics
+from synthmill.tasks.generators.multifaceted.splits import AlignedPairs, BenchVariants, Variants, pick_sets
+from synthmill.tasks.generators.multifaceted.system_messages import Responses, SystemMessages, parse_system_message
 
 TAXONOMY = read_taxonomy("")
 NAMES = [dimension.name for dimension in TAXONOMY.dimensions]

@@ -8,14 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.recall import EXACT, Recall
-from storage.artifacts import Store
-from tasks.dedup.greedy import Verdicts, first_alike, greedy, recall_of_duplicates
-from tasks.dedup.word_grams import GRAM, WordLinks, grams_of, tokens_of
-from tasks.frames import run_locally
-from tasks.running.parallel import RayPool
-from tasks.vectors.buckets import estimate_recall, lay_out
-from tasks.vectors.links import ANY, LISTED, Array, ExactLayout, Links, Matrix, Search, SpreadContext, links_in
+from synthmill.schemas.recall import EXACT, Recall
+from synthmill.storage.artifacts import Store
+from synthmill.tasks.dedup.greedy import Verdicts, first_alike, greedy, recall_of_duplicates
+from synthmill.tasks.dedup.word_grams import GRAM, WordLinks, grams_of, tokens_of
+from synthmill.tasks.frames import run_locally
+from synthmill.tasks.running.parallel import RayPool
+from synthmill.tasks.vectors.buckets import estimate_recall, lay_out
+from synthmill.tasks.vectors.links import (
+    ANY,
+    LISTED,
+    Array,
+    ExactLayout,
+    Links,
+    Matrix,
+    Search,
+    SpreadContext,
+    links_in,
+)
 
 THRESHOLD = 0.9
 

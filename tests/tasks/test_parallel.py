@@ -12,15 +12,15 @@ from typing import Any
 import psutil
 import pytest
 
-from schemas.errors import EngineError, InputError, Stopped
-from schemas.settings import EngineSettings, SourceSettings
-from storage.artifacts import Store, read_artifact
-from tasks.generators.answers import Answers
-from tasks.running.job import Job, Planned
-from tasks.running.parallel import RayPool, start_ray
-from tasks.running.sharing import parts_ahead, workers_for
-from tasks.running.stages import ingest, run_stage
-from tasks.scorers.r3 import R3
+from synthmill.schemas.errors import EngineError, InputError, Stopped
+from synthmill.schemas.settings import EngineSettings, SourceSettings
+from synthmill.storage.artifacts import Store, read_artifact
+from synthmill.tasks.generators.answers import Answers
+from synthmill.tasks.running.job import Job, Planned
+from synthmill.tasks.running.parallel import RayPool, start_ray
+from synthmill.tasks.running.sharing import parts_ahead, workers_for
+from synthmill.tasks.running.stages import ingest, run_stage
+from synthmill.tasks.scorers.r3 import R3
 from tests.conftest import ChatServer, prompts, write_jsonl
 from tests.tasks.stages import in_process
 

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.cut_settings import PRESETS, CutSettings, Rule, Thresholds
-from tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics, count_flags
-from tasks.cuts.points import POINTS, Pools, seven_points
-from tasks.cuts.report import CutReport, explain_mu_2s, report_lines
-from tasks.cuts.rip import fit, keeps, limits_met
-from tasks.cuts.rules import REASONS, Cut, cut, lengths_of, reason_counts
+from synthmill.schemas.cut_settings import PRESETS, CutSettings, Rule, Thresholds
+from synthmill.tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics, count_flags
+from synthmill.tasks.cuts.points import POINTS, Pools, seven_points
+from synthmill.tasks.cuts.report import CutReport, explain_mu_2s, report_lines
+from synthmill.tasks.cuts.rip import fit, keeps, limits_met
+from synthmill.tasks.cuts.rules import REASONS, Cut, cut, lengths_of, reason_counts
 
 QUANTILES: dict[str, float | None] = {"rejected_reward": 0.5, "rejected_length": 0.5, "gap": 0.5}
 REWARDS = st.lists(st.integers(-40, 40).map(float), min_size=1, max_size=12)

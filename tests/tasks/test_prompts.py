@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from flows.commands.dry_run import check_prompts
-from flows.methods import method, methods
-from schemas.errors import InputError
-from schemas.rows import Instruction
-from tasks.frames import FrameStage
-from tasks.prompts import FOLDER, Prompt, load
-from tasks.recipe import Recipe
-from tasks.retrieval.retrievers import RetrieverSettings
-from tasks.scorers.scoring import ScorerSettings
+from synthmill.flows.commands.dry_run import check_prompts
+from synthmill.flows.methods import method, methods
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.rows import Instruction
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.prompts import FOLDER, Prompt, load
+from synthmill.tasks.recipe import Recipe
+from synthmill.tasks.retrieval.retrievers import RetrieverSettings
+from synthmill.tasks.scorers.scoring import ScorerSettings
 from tests.tasks.definitions import definition_hash
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +47,9 @@ def is_ours(kind: type) -> bool:
     """Whether a class stands in a file of tasks/ or flows/; tests define some that only say so."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     tree = FOLDER.parents[1]
-    return kind.__module__.startswith(("tasks.", "flows.")) and Path(file or "/").is_relative_to(tree)
+    return kind.__module__.startswith(("synthmill.tasks.", "synthmill.flows.")) and Path(file or "/").is_relative_to(
+        tree
+    )
 
 
 def current() -> dict[str, dict[str, str]]:
@@ -87,8 +89,8 @@ def test_the_lock_sees_what_a_stage_names_and_not_where_it_stands(
 ) -> None:
     source = """
 from typing import ClassVar
-from schemas.rows import Instruction
-from tasks.recipe import Recipe
+from synthmill.schemas.rows import Instruction
+from synthmill.tasks.recipe import Recipe
 
 MOST = {most}
 
@@ -118,7 +120,7 @@ class Moved(Recipe[Instruction, Instruction]):
         package.mkdir(exist_ok=True)
         path = package / f"{module}.py"
         path.write_text(source.format(**{**same, **changed}))
-        spec = importlib.util.spec_from_file_location(f"tasks.{module}", path)
+        spec = importlib.util.spec_from_file_location(f"synthmill.tasks.{module}", path)
         assert spec and spec.loader
         loaded = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, spec.name, loaded)

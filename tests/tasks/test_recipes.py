@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from schemas.calls import Completion, Message, Request
-from schemas.errors import Drop
-from schemas.rows import Instruction
-from tasks.generators.answers import Answers
-from tasks.recipe import ask_all, ask_until
+from synthmill.schemas.calls import Completion, Message, Request
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.rows import Instruction
+from synthmill.tasks.generators.answers import Answers
+from synthmill.tasks.recipe import ask_all, ask_until
 
 ROW = Instruction(id="a", prompt="Why is the {{ sky }} blue?")
 

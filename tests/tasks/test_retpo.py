@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.calls import Completion, Message
-from schemas.errors import Drop
-from schemas.retpo import Candidate, Gold, Ranking, Turn, WithRankings
-from schemas.rows import to_arrow
-from tasks.cuts.max_min import MaxMinPairs
-from tasks.retrieval.bm25 import Hits
-from tasks.retrieval.candidates import Candidates, form_of, parse_queries
-from tasks.retrieval.comparisons import (
+from synthmill.schemas.calls import Completion, Message
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.retpo import Candidate, Gold, Ranking, Turn, WithRankings
+from synthmill.schemas.rows import to_arrow
+from synthmill.tasks.cuts.max_min import MaxMinPairs
+from synthmill.tasks.retrieval.bm25 import Hits
+from synthmill.tasks.retrieval.candidates import Candidates, form_of, parse_queries
+from synthmill.tasks.retrieval.comparisons import (
     ParetoPairs,
     QueryPairs,
     QueryPicks,
@@ -26,7 +26,7 @@ from tasks.retrieval.comparisons import (
     pick_best,
     undominated_pairs,
 )
-from tasks.retrieval.metrics import (
+from synthmill.tasks.retrieval.metrics import (
     ANY,
     MEASURES,
     as_json,
@@ -37,7 +37,7 @@ from tasks.retrieval.metrics import (
     totals,
     turn_types,
 )
-from tasks.retrieval.ranks import rank_all, ranks_of, rewards_of
+from synthmill.tasks.retrieval.ranks import rank_all, ranks_of, rewards_of
 
 RANKS = st.lists(st.integers(1, 101), min_size=1, max_size=12)
 TURN = Turn(

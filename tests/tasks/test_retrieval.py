@@ -15,26 +15,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.making.plan import chain
-from flows.methods.retpo.dataset import check_found
-from flows.methods.retpo.search import plan_search
-from schemas.errors import EngineError, EngineRefused, InputError
-from schemas.turn_settings import CorpusSettings, TurnSettings
-from storage.artifacts import Store, read_artifact
-from storage.plain_files.turns import queries_kind
-from tasks import posting
-from tasks.cores import threads
-from tasks.retrieval import http_ranks
-from tasks.retrieval.bm25 import Bm25, Hits, Words, build_bm25
-from tasks.retrieval.comparisons import MinedNegatives
-from tasks.retrieval.dense import Dense, build_dense, in_order, resolve_kind, top_by_product
-from tasks.retrieval.fusion_ranks import fuse_hits
-from tasks.retrieval.http_ranks import HttpSearch
-from tasks.retrieval.metrics import scored_queries
-from tasks.retrieval.retrievers import RetrieverSettings
-from tasks.retrieval.run_ranks import read_run, run_names
-from tasks.running.in_process import InProcess
-from tasks.running.stages import ingest, run_stage
+from synthmill.flows.making.plan import chain
+from synthmill.flows.methods.retpo.dataset import check_found
+from synthmill.flows.methods.retpo.search import plan_search
+from synthmill.schemas.errors import EngineError, EngineRefused, InputError
+from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
+from synthmill.storage.artifacts import Store, read_artifact
+from synthmill.storage.plain_files.turns import queries_kind
+from synthmill.tasks import posting
+from synthmill.tasks.cores import threads
+from synthmill.tasks.retrieval import http_ranks
+from synthmill.tasks.retrieval.bm25 import Bm25, Hits, Words, build_bm25
+from synthmill.tasks.retrieval.comparisons import MinedNegatives
+from synthmill.tasks.retrieval.dense import Dense, build_dense, in_order, resolve_kind, top_by_product
+from synthmill.tasks.retrieval.fusion_ranks import fuse_hits
+from synthmill.tasks.retrieval.http_ranks import HttpSearch
+from synthmill.tasks.retrieval.metrics import scored_queries
+from synthmill.tasks.retrieval.retrievers import RetrieverSettings
+from synthmill.tasks.retrieval.run_ranks import read_run, run_names
+from synthmill.tasks.running.in_process import InProcess
+from synthmill.tasks.running.stages import ingest, run_stage
 from tests.conftest import write_jsonl
 
 WORDS = ["river", "mill", "bird", "circle", "seven", "stone", "bridge", "water", "grain", "wheel"]
@@ -82,7 +82,7 @@ def test_the_same_corpus_gives_the_same_index_whatever_the_hash_seed(tmp_path: P
     import sys
 
     code = (
-        "import sys; from pathlib import Path; from tasks.retrieval.bm25 import *; Path(sys.argv[1]).mkdir();"
+        "import sys; from pathlib import Path; from synthmill.tasks.retrieval.bm25 import *; Path(sys.argv[1]).mkdir();"
         "build_bm25(['seven birds', 'over the mill', 'birds and birds'], Path(sys.argv[1]), k1=1, b=0.5, "
         "words=Words('en', 'english'))"
     )

@@ -10,22 +10,22 @@ from typing import Any
 import polars as pl
 import pytest
 
-from schemas.calls import Completion, Request
-from schemas.dialogue_settings import DialogueCutSettings
-from schemas.dialogues import Dialogue, Reasoned
-from schemas.errors import Drop, InputError
-from schemas.rows import to_arrow
-from schemas.settings import EngineSettings
-from storage.calls import CallStore
-from storage.plain_files.applications import read_application
-from tasks.engines.engine import make_engine
-from tasks.engines.worlds import draw_facts, load_world, world_request
-from tasks.generators.dialogues.openings import Openings
-from tasks.generators.dialogues.role_swap import RoleSwap
-from tasks.generators.dialogues.signs import DialogueSigns, signs_of
-from tasks.generators.dialogues.talk import END
-from tasks.running.driver import Driver
-from tasks.texts.words import rouge_l
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.dialogue_settings import DialogueCutSettings
+from synthmill.schemas.dialogues import Dialogue, Reasoned
+from synthmill.schemas.errors import Drop, InputError
+from synthmill.schemas.rows import to_arrow
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.calls import CallStore
+from synthmill.storage.plain_files.applications import read_application
+from synthmill.tasks.engines.engine import make_engine
+from synthmill.tasks.engines.worlds import draw_facts, load_world, world_request
+from synthmill.tasks.generators.dialogues.openings import Openings
+from synthmill.tasks.generators.dialogues.role_swap import RoleSwap
+from synthmill.tasks.generators.dialogues.signs import DialogueSigns, signs_of
+from synthmill.tasks.generators.dialogues.talk import END
+from synthmill.tasks.running.driver import Driver
+from synthmill.tasks.texts.words import rouge_l
 from tests.command import ROOT
 from tests.conftest import Echo
 from tests.tasks.test_genpi import EXAMPLES, ORDERS, SHELL, application, opening, play, scripted
@@ -212,8 +212,8 @@ def run_worlds(
     row = Reasoned.model_validate(opening(app, **more).model_dump(exclude={"branch", "facts"}))
     frame, dropped = Openings(worlds=worlds).apply(pl.DataFrame(to_arrow(Reasoned, [row])), folder)
     assert not dropped
-    from schemas.dialogues import Opening
-    from schemas.rows import from_arrow
+    from synthmill.schemas.dialogues import Opening
+    from synthmill.schemas.rows import from_arrow
 
     rows = from_arrow(Opening, frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
     turns = iter(teacher)
@@ -361,7 +361,7 @@ SLOW = r"(a|aa)+$"
 
 
 def test_a_careless_pattern_costs_its_row_and_not_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.texts.patterns.LONGEST_S", 0.1)
+    monkeypatch.setattr("synthmill.tasks.texts.patterns.LONGEST_S", 0.1)
     app = application(action=SLOW, final=SLOW)
     with pytest.raises(Drop, match="slow_pattern"):
         talk(app=app, teacher=["a" * 60 + "b"], environment=["one"])
@@ -408,9 +408,9 @@ def test_a_world_that_hangs_holds_up_neither_its_neighbours_nor_the_end(tmp_path
     app, worlds = read_application(tmp_path / "app.yaml")
     script = f"""
 import asyncio
-from schemas.calls import Request
-from schemas.settings import EngineSettings
-from tasks.engines.worlds import Worlds, world_request
+from synthmill.schemas.calls import Request
+from synthmill.schemas.settings import EngineSettings
+from synthmill.tasks.engines.worlds import Worlds, world_request
 
 async def go():
     world = Worlds(EngineSettings(kind="worlds", model="worlds", options={worlds!r}, timeout_s=1))
@@ -473,7 +473,7 @@ def test_the_shells_world_prints_what_a_shell_would(command: str, printed: str) 
 
 
 def dialogue(app: Any, *said: str, **fields: Any) -> Dialogue:
-    from schemas.applications import Turn
+    from synthmill.schemas.applications import Turn
 
     turns = tuple(Turn(role="user" if n % 2 else "assistant", content=text) for n, text in enumerate(said))
     values = {"end_reason": "agent", "agent_turns": (len(said) + 1) // 2, **fields}

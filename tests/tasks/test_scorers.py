@@ -15,33 +15,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-import tasks.scorers
-from flows.commands.list_settings import settings_of
-from flows.commands.options_files import score
-from flows.methods.preferences.settings import PreferencesSettings
-from schemas.calls import Completion
-from schemas.errors import Drop, EngineError, EngineRefused, InputError
-from schemas.pools import PolicyAnswer, Question, Score, ScoredPool, Shots
-from schemas.rows import arrow_schema
-from storage.artifacts import Store
-from tasks import posting, prompts
-from tasks.cuts.agreement import Agreement, rank_correlation
-from tasks.generators.answers import PoolAnswers
-from tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets, parse_prompt
-from tasks.scorers.direct import HELPFUL, DirectScores
-from tasks.scorers.expected import ExpectedScores, ExpectedSettings
-from tasks.scorers.judgements import Judgements
-from tasks.scorers.labels import chances_of, one_token
-from tasks.scorers.matches import verdict_of
-from tasks.scorers.pairwise import PairwiseScores
-from tasks.scorers.python_function import PythonScores
-from tasks.scorers.r3 import R3Scores, likeness, r3
-from tasks.scorers.reward_models import RewardModelScores, RewardModelSettings, batches, weights_of
-from tasks.scorers.scoring import ScorerSettings, ScoringContext
-from tasks.scorers.scoring_endpoint import HttpScores
-from tasks.scorers.tournament import TournamentScores
-from tasks.scorers.weighted import HELPSTEER2, WeightedScores, WeightedSettings
-from tasks.texts.rouge import find_too_alike, rouge_words
+from synthmill.flows.commands.list_settings import settings_of
+from synthmill.flows.commands.options_files import score
+from synthmill.flows.methods.preferences.settings import PreferencesSettings
+from synthmill.schemas.calls import Completion
+from synthmill.schemas.errors import Drop, EngineError, EngineRefused, InputError
+from synthmill.schemas.pools import PolicyAnswer, Question, Score, ScoredPool, Shots
+from synthmill.schemas.rows import arrow_schema
+from synthmill.storage.artifacts import Store
+from synthmill.tasks import posting, prompts, scorers
+from synthmill.tasks.cuts.agreement import Agreement, rank_correlation
+from synthmill.tasks.generators.answers import PoolAnswers
+from synthmill.tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets, parse_prompt
+from synthmill.tasks.scorers.direct import HELPFUL, DirectScores
+from synthmill.tasks.scorers.expected import ExpectedScores, ExpectedSettings
+from synthmill.tasks.scorers.judgements import Judgements
+from synthmill.tasks.scorers.labels import chances_of, one_token
+from synthmill.tasks.scorers.matches import verdict_of
+from synthmill.tasks.scorers.pairwise import PairwiseScores
+from synthmill.tasks.scorers.python_function import PythonScores
+from synthmill.tasks.scorers.r3 import R3Scores, likeness, r3
+from synthmill.tasks.scorers.reward_models import RewardModelScores, RewardModelSettings, batches, weights_of
+from synthmill.tasks.scorers.scoring import ScorerSettings, ScoringContext
+from synthmill.tasks.scorers.scoring_endpoint import HttpScores
+from synthmill.tasks.scorers.tournament import TournamentScores
+from synthmill.tasks.scorers.weighted import HELPSTEER2, WeightedScores, WeightedSettings
+from synthmill.tasks.texts.rouge import find_too_alike, rouge_words
 from tests.tiny import tiny_reward_model
 
 CONTEXT = ScoringContext("minilm")
@@ -430,10 +429,10 @@ NEW_JUDGE = '''
 
 from typing import ClassVar, Literal
 
-from schemas.calls import Sampling
-from tasks.scorers.judgements import Judgements
-from tasks.scorers.judges import Judge, JudgeSettings
-from tasks.scorers.verdicts import parse_score
+from synthmill.schemas.calls import Sampling
+from synthmill.tasks.scorers.judgements import Judgements
+from synthmill.tasks.scorers.judges import Judge, JudgeSettings
+from synthmill.tasks.scorers.verdicts import parse_score
 
 
 class CourtesyScores(Judge):
@@ -467,7 +466,7 @@ def test_a_new_judge_is_one_file_and_one_prompt(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "courtesy.jinja").write_text(
         "{% block user %}How polite{% if strict %}, strictly{% endif %}: {{ answer }}{% endblock %}"
     )
-    monkeypatch.setattr(tasks.scorers, "__path__", [*tasks.scorers.__path__, str(tmp_path)])
+    monkeypatch.setattr(scorers, "__path__", [*scorers.__path__, str(tmp_path)])
     monkeypatch.setattr(prompts, "FOLDER", tmp_path)
     scorers: Any = ["r3", "courtesy", {"spec": "courtesy", "name": "manners", "strict": True}]
     settings = PreferencesSettings.model_validate({"source": "x.jsonl", "scorers": scorers, "reward": "manners"})

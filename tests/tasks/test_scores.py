@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.texts import normalised
-from storage.artifacts import Store
-from tasks.cuts.max_min import MaxMinPairs
-from tasks.dedup.duplicates import UniquePairs
-from tasks.frames import RunContext
-from tasks.scorers.r3 import R3, length_incentive, repetition_penalty, response_of
-from tasks.texts.words import tokens_of
-from tasks.vectors.embeddings import embed, embedder_name
+from synthmill.schemas.texts import normalised
+from synthmill.storage.artifacts import Store
+from synthmill.tasks.cuts.max_min import MaxMinPairs
+from synthmill.tasks.dedup.duplicates import UniquePairs
+from synthmill.tasks.frames import RunContext
+from synthmill.tasks.scorers.r3 import R3, length_incentive, repetition_penalty, response_of
+from synthmill.tasks.texts.words import tokens_of
+from synthmill.tasks.vectors.embeddings import embed, embedder_name
 
 NOWHERE = Path("/nowhere")
 
@@ -89,7 +89,7 @@ def test_a_text_is_embedded_once(store: Store, monkeypatch: pytest.MonkeyPatch) 
     assert first.shape == (3, 384)
     assert (first[0] == first[2]).all()
     assert abs(float((first[0] ** 2).sum()) - 1) < 1e-5
-    monkeypatch.setattr("tasks.vectors.embeddings.load_embedder", lambda _: pytest.fail("embedded again"))
+    monkeypatch.setattr("synthmill.tasks.vectors.embeddings.load_embedder", lambda _: pytest.fail("embedded again"))
     assert (embed("minilm", ["two", "one"], store.root) == first[[1, 0]]).all()
 
 

@@ -10,19 +10,19 @@ import pyarrow as pa
 import pytest
 
 from bench.serving import chat_server
-from schemas.artifacts import Manifest
-from schemas.calls import Message, Request, Sampling
-from schemas.errors import EngineError, InputError
-from schemas.rows import Dropped, Instruction
-from schemas.settings import EngineSettings, SourceSettings
-from storage.artifacts import Store, read_artifact, read_dropped
-from tasks.cuts.max_min import MaxMinPairs
-from tasks.frames import FrameStage
-from tasks.generators.answers import Answers
-from tasks.generators.multifaceted.filtering import FilterInstructions
-from tasks.recipe import Recipe, Steps
-from tasks.running.job import Planned
-from tasks.running.stages import ingest, run_stage
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.calls import Message, Request, Sampling
+from synthmill.schemas.errors import EngineError, InputError
+from synthmill.schemas.rows import Dropped, Instruction
+from synthmill.schemas.settings import EngineSettings, SourceSettings
+from synthmill.storage.artifacts import Store, read_artifact, read_dropped
+from synthmill.tasks.cuts.max_min import MaxMinPairs
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.generators.answers import Answers
+from synthmill.tasks.generators.multifaceted.filtering import FilterInstructions
+from synthmill.tasks.recipe import Recipe, Steps
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.stages import ingest, run_stage
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 from tests.tasks.stages import in_process
 
@@ -140,7 +140,7 @@ def test_an_engine_that_dies_stops_the_stage_and_the_next_run_continues(
     store: Store, tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = source_of(store, tmp_path, 40)
-    monkeypatch.setattr("tasks.engines.chat_server.BACKOFF_S", 0.01)
+    monkeypatch.setattr("synthmill.tasks.engines.chat_server.BACKOFF_S", 0.01)
     dead = {"spec": server.spec, "retries": 2, "concurrency": 4}
     server.set(fail_on="question 7:")
     planned = Planned(Shout(), {"student": EngineSettings.model_validate(dead)}, source.key)
@@ -168,7 +168,7 @@ def test_a_server_that_dies_near_the_end_loses_no_row(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything in flight was sent before the last good answer; that must not make it the rows' fault."""
-    monkeypatch.setattr("tasks.engines.chat_server.BACKOFF_S", 0.01)
+    monkeypatch.setattr("synthmill.tasks.engines.chat_server.BACKOFF_S", 0.01)
     source = source_of(store, tmp_path, 32)
     with chat_server("--latency-ms", "300", "--sigma", "1") as url:
         seen = ChatServer(url)

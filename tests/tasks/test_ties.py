@@ -10,18 +10,18 @@ import pytrec_eval
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.methods.retpo.dataset import note_own, note_ties
-from schemas.errors import InputError
-from schemas.turn_settings import CorpusSettings
-from storage.plain_files.turns import is_beir
-from tasks.retrieval.bm25 import Hits
-from tasks.retrieval.bm25_ranks import Bm25Settings
-from tasks.retrieval.comparisons import MinedNegatives
-from tasks.retrieval.indexes import own_passages
-from tasks.retrieval.metrics import measures
-from tasks.retrieval.ranks import without_places
-from tasks.retrieval.retrievers import RetrieverSettings
-from tasks.retrieval.run_ranks import read_run
+from synthmill.flows.methods.retpo.dataset import note_own, note_ties
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.turn_settings import CorpusSettings
+from synthmill.storage.plain_files.turns import is_beir
+from synthmill.tasks.retrieval.bm25 import Hits
+from synthmill.tasks.retrieval.bm25_ranks import Bm25Settings
+from synthmill.tasks.retrieval.comparisons import MinedNegatives
+from synthmill.tasks.retrieval.indexes import own_passages
+from synthmill.tasks.retrieval.metrics import measures
+from synthmill.tasks.retrieval.ranks import without_places
+from synthmill.tasks.retrieval.retrievers import RetrieverSettings
+from synthmill.tasks.retrieval.run_ranks import read_run
 from tests.conftest import write_jsonl
 from tests.tasks.test_retrieval import Searched
 

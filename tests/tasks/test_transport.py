@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tasks.engines.transport import TOO_LARGE, Aiohttp, PlainHttp, Reply, make_transport, seconds_of
+from synthmill.tasks.engines.transport import TOO_LARGE, Aiohttp, PlainHttp, Reply, make_transport, seconds_of
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -114,7 +114,7 @@ def test_a_time_out_ends_the_wait_and_the_connection(use: str) -> None:
 
 @pytest.mark.parametrize("use", ["plain", "aiohttp"])
 def test_an_answer_without_end_is_none(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.engines.transport.MOST_BYTES", 1000)
+    monkeypatch.setattr("synthmill.tasks.engines.transport.MOST_BYTES", 1000)
     endless = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 2000
     assert talk(endless, GOOD, requests=2, use=use)[0] == [(0, TOO_LARGE, None), (200, b"hello", None)]
 

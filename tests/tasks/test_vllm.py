@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
-from schemas.calls import Message, Request, Sampling
-from schemas.settings import EngineSettings
-from tasks.engines.engine import engine_name, make_engine
+from synthmill.schemas.calls import Message, Request, Sampling
+from synthmill.schemas.settings import EngineSettings
+from synthmill.tasks.engines.engine import engine_name, make_engine
 from tests.command import environment, start, synthmill
 from tests.conftest import Matrix, prompts, write_jsonl
 from tests.tiny import make_tiny_model, tiny_reward_model
@@ -100,8 +100,8 @@ def test_the_name_covers_weights_and_options_but_not_placement(tiny_model: Path)
 
 ORPHAN = """
 import asyncio, os, sys
-from schemas.settings import EngineSettings
-from tasks.engines.engine import make_engine
+from synthmill.schemas.settings import EngineSettings
+from synthmill.tasks.engines.engine import make_engine
 
 async def main():
     spec = {"spec": "vllm:" + sys.argv[1], "options": {"max_model_len": 256}}
@@ -178,9 +178,8 @@ def test_a_reward_model_gives_the_same_under_vllm(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "in.jsonl", rows)
     for backend, source in (("transformers", "in.jsonl"), ("vllm", "transformers.jsonl")):
         given = ["--scorer", f"rm:{folder}", "--backend", backend, "--name", backend, "--out", f"{backend}.jsonl"]
-        load = (
-            f"import numba, sys; from flows.cli import run_command; sys.exit(run_command({['score', source, *given]}))"
-        )
+        arguments = ["score", source, *given]
+        load = f"import numba, sys; from synthmill.flows.cli import run_command; sys.exit(run_command({arguments}))"
         done = subprocess.run(
             [sys.executable, "-c", load], cwd=tmp_path, env=environment(tmp_path), capture_output=True
         )

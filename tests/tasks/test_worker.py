@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from schemas.calls import Completion
-from schemas.errors import Stopped
-from schemas.settings import EngineSettings, SourceSettings
-from storage.artifacts import Store, read_artifact
-from tasks.generators.answers import Answers
-from tasks.running import worker as workers
-from tasks.running.job import Planned, step_ids
-from tasks.running.stages import ingest, run_stage
-from tasks.running.worker import Worker
+from synthmill.schemas.calls import Completion
+from synthmill.schemas.errors import Stopped
+from synthmill.schemas.settings import EngineSettings, SourceSettings
+from synthmill.storage.artifacts import Store, read_artifact
+from synthmill.tasks.generators.answers import Answers
+from synthmill.tasks.running import worker as workers
+from synthmill.tasks.running.job import Planned, step_ids
+from synthmill.tasks.running.stages import ingest, run_stage
+from synthmill.tasks.running.worker import Worker
 from tests.conftest import Echo, prompts, write_jsonl
 from tests.tasks.stages import in_process
 
@@ -125,10 +125,14 @@ def test_a_completion_says_whether_it_was_lost() -> None:
     assert Completion(text="", error="no_choices: none").lost and not Completion(text="", error="refused: 400").lost
 
 
-@pytest.mark.parametrize("first", ["tasks.running.job", "tasks.running.driver", "tasks.running.worker"])
+@pytest.mark.parametrize(
+    "first", ["synthmill.tasks.running.job", "synthmill.tasks.running.driver", "synthmill.tasks.running.worker"]
+)
 def test_a_workers_types_are_known_whatever_its_process_imports_first(first: str) -> None:
     """pydantic puts a parametrised class into the module that names it first, and pickles name it by that."""
-    dump = "import pickle, sys, tasks.running.job; sys.stdout.buffer.write(pickle.dumps(tasks.running.job.Stage))"
+    dump = (
+        "import pickle, sys; from synthmill.tasks.running import job; sys.stdout.buffer.write(pickle.dumps(job.Stage))"
+    )
     load = f"import pickle, sys, {first}; print(pickle.load(sys.stdin.buffer))"
     pickled = subprocess.run([sys.executable, "-c", dump], cwd=ROOT, capture_output=True, check=True).stdout
     loaded = subprocess.run([sys.executable, "-c", load], cwd=ROOT, input=pickled, capture_output=True)

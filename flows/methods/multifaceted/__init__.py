@@ -3,23 +3,23 @@
 Source: docs/papers.md#multifaceted.
 """
 
-from flows.making.cleaning import Comparison, clean, open_checked_store
-from flows.making.plan import Plan, chain, file_source
-from flows.methods.multifaceted.dataset import multifaceted_dataset
-from schemas.multifaceted_settings import MultifacetedSettings
-from storage.plain_files.taxonomies import read_taxonomy
-from tasks.dedup.contamination import CleanInstructions
-from tasks.dedup.duplicates import UniqueInstructions
-from tasks.engines.engine import resolve
-from tasks.frames import RunContext
-from tasks.generators.multifaceted.diversity import Diversity
-from tasks.generators.multifaceted.filtering import FilterInstructions
-from tasks.generators.multifaceted.preference_sets import PreferenceSets
-from tasks.generators.multifaceted.rubrics import Rubrics
-from tasks.generators.multifaceted.splits import AlignedPairs, BenchVariants, Variants
-from tasks.generators.multifaceted.system_messages import Responses, SystemMessages
-from tasks.running.job import Stage
-from tasks.texts.languages import check_languages
+from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
+from synthmill.flows.making.plan import Plan, chain, file_source
+from synthmill.flows.methods.multifaceted.dataset import multifaceted_dataset
+from synthmill.schemas.multifaceted_settings import MultifacetedSettings
+from synthmill.storage.plain_files.taxonomies import read_taxonomy
+from synthmill.tasks.dedup.contamination import CleanInstructions
+from synthmill.tasks.dedup.duplicates import UniqueInstructions
+from synthmill.tasks.engines.engine import resolve
+from synthmill.tasks.frames import RunContext
+from synthmill.tasks.generators.multifaceted.diversity import Diversity
+from synthmill.tasks.generators.multifaceted.filtering import FilterInstructions
+from synthmill.tasks.generators.multifaceted.preference_sets import PreferenceSets
+from synthmill.tasks.generators.multifaceted.rubrics import Rubrics
+from synthmill.tasks.generators.multifaceted.splits import AlignedPairs, BenchVariants, Variants
+from synthmill.tasks.generators.multifaceted.system_messages import Responses, SystemMessages
+from synthmill.tasks.running.job import Stage
+from synthmill.tasks.texts.languages import check_languages
 
 
 def plan(settings: MultifacetedSettings) -> Plan:

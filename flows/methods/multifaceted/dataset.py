@@ -7,18 +7,18 @@ from typing import Any
 
 import polars as pl
 
-from flows.methods.multifaceted.rows import ABOUT, TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
-from flows.pages.sunburst import sunburst
-from flows.pages.templates import Manifests, render
-from schemas.hashing import child_id
-from storage.artifacts import Store
-from storage.published.folder import Dataset, Figure, Kind, Table
-from storage.published.row_streams import RowStream
-from storage.published.rows import read_frame, stream_of
-from tasks.generators.multifaceted.coverage import coverage
-from tasks.generators.multifaceted.diversity import mean_cosine_distance
-from tasks.generators.multifaceted.preference_sets import PreferenceSets
-from tasks.vectors.embeddings import embed
+from synthmill.flows.methods.multifaceted.rows import ABOUT, TRAINS, aligned_rows, bench_rows, reward_rows, sft_rows
+from synthmill.flows.pages.sunburst import sunburst
+from synthmill.flows.pages.templates import Manifests, render
+from synthmill.schemas.hashing import child_id
+from synthmill.storage.artifacts import Store
+from synthmill.storage.published.folder import Dataset, Figure, Kind, Table
+from synthmill.storage.published.row_streams import RowStream
+from synthmill.storage.published.rows import read_frame, stream_of
+from synthmill.tasks.generators.multifaceted.coverage import coverage
+from synthmill.tasks.generators.multifaceted.diversity import mean_cosine_distance
+from synthmill.tasks.generators.multifaceted.preference_sets import PreferenceSets
+from synthmill.tasks.vectors.embeddings import embed
 
 FOLDER = Path(__file__).parent
 PICTURE = "values.svg"

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from schemas.multifaceted import SCORES
-from storage.published.rows import message
+from synthmill.schemas.multifaceted import SCORES
+from synthmill.storage.published.rows import message
 
 VALUE = ("dimension", "subdimension", "preference", "description")
 

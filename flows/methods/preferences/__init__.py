@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flows.making.cleaning import Comparison, clean, open_checked_store
-from flows.making.plan import Plan, Source, chain, file_source
-from flows.methods.preferences.dataset import preferences_dataset
-from flows.methods.preferences.settings import PoolSettings, PreferencesSettings, QuestionSettings
-from schemas.errors import InputError
-from schemas.settings import EngineSettings
-from storage.artifacts import Store
-from storage.plain_files.pools import ColumnNames, PoolFile, read_pools
-from storage.plain_files.rows import QUESTIONS
-from tasks.cuts.pair_limits import fixed_limits, with_unit_of_limits
-from tasks.cuts.pool_pairs import PoolPairs, PoolSigns, Preferences
-from tasks.dedup.contamination import CleanPairs
-from tasks.dedup.duplicates import UniquePairs
-from tasks.engines.engine import engine_name, resolve
-from tasks.generators.answers import PoolAnswers
-from tasks.generators.pool_source import POOLS, ingest_pools, pools_key
-from tasks.running.job import Planned, Stage
-from tasks.scorers.scoring import ScoringContext
-from tasks.texts.tokens import tokenizer_identity
+from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
+from synthmill.flows.making.plan import Plan, Source, chain, file_source
+from synthmill.flows.methods.preferences.dataset import preferences_dataset
+from synthmill.flows.methods.preferences.settings import PoolSettings, PreferencesSettings, QuestionSettings
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.plain_files.pools import ColumnNames, PoolFile, read_pools
+from synthmill.storage.plain_files.rows import QUESTIONS
+from synthmill.tasks.cuts.pair_limits import fixed_limits, with_unit_of_limits
+from synthmill.tasks.cuts.pool_pairs import PoolPairs, PoolSigns, Preferences
+from synthmill.tasks.dedup.contamination import CleanPairs
+from synthmill.tasks.dedup.duplicates import UniquePairs
+from synthmill.tasks.engines.engine import engine_name, resolve
+from synthmill.tasks.generators.answers import PoolAnswers
+from synthmill.tasks.generators.pool_source import POOLS, ingest_pools, pools_key
+from synthmill.tasks.running.job import Planned, Stage
+from synthmill.tasks.scorers.scoring import ScoringContext
+from synthmill.tasks.texts.tokens import tokenizer_identity
 
 UNUSED = ("system_column", "reference_column", "max_prompt_chars")
 Roles = Mapping[str, EngineSettings]

@@ -10,24 +10,24 @@ from typing import Any
 import orjson
 import polars as pl
 
-from flows.methods.preferences.rows import pair_rows, pool_rows, prompt_rows
-from flows.methods.preferences.settings import PoolSettings
-from flows.pages.templates import Manifests, render, two_places
-from schemas.artifacts import Manifest
-from schemas.cut_settings import LIMITS, CutSettings, Thresholds
-from schemas.endings import ending_of
-from storage.artifacts import Store
-from storage.published.folder import Dataset, Figure, Table
-from storage.published.row_streams import RowStream
-from storage.published.rows import PAIR, stream_of
-from tasks.cuts.agreement import Agreement
-from tasks.cuts.guards import count_flags
-from tasks.cuts.pair_limits import fixed_limits
-from tasks.cuts.pool_pairs import PoolPairs, quantiles_of
-from tasks.cuts.report import CutReport, report_lines
-from tasks.cuts.rip import limits_met
-from tasks.cuts.rules import cut
-from tasks.scorers.judgements import note_unread
+from synthmill.flows.methods.preferences.rows import pair_rows, pool_rows, prompt_rows
+from synthmill.flows.methods.preferences.settings import PoolSettings
+from synthmill.flows.pages.templates import Manifests, render, two_places
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.cut_settings import LIMITS, CutSettings, Thresholds
+from synthmill.schemas.endings import ending_of
+from synthmill.storage.artifacts import Store
+from synthmill.storage.published.folder import Dataset, Figure, Table
+from synthmill.storage.published.row_streams import RowStream
+from synthmill.storage.published.rows import PAIR, stream_of
+from synthmill.tasks.cuts.agreement import Agreement
+from synthmill.tasks.cuts.guards import count_flags
+from synthmill.tasks.cuts.pair_limits import fixed_limits
+from synthmill.tasks.cuts.pool_pairs import PoolPairs, quantiles_of
+from synthmill.tasks.cuts.report import CutReport, report_lines
+from synthmill.tasks.cuts.rip import limits_met
+from synthmill.tasks.cuts.rules import cut
+from synthmill.tasks.scorers.judgements import note_unread
 
 PROMPT = "a prompt whose pair was kept; `synthmill run self-rip` starts from these"
 AGREEMENT = ("scorer", "and", "Spearman", "error", "pools")

@@ -5,8 +5,8 @@ from typing import Any
 
 import polars as pl
 
-from storage.published.row_streams import RowStream
-from storage.published.rows import preference_rows
+from synthmill.storage.published.row_streams import RowStream
+from synthmill.storage.published.rows import preference_rows
 
 STAYS = pl.col("kept") & pl.col("within")
 

@@ -6,12 +6,12 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from schemas.cut_settings import CutSettings
-from schemas.dedup_settings import PublishSettings
-from schemas.local_paths import LocalPath
-from schemas.settings import EMBEDDED, AnswerSettings, EngineSettings, SourceSettings, StageSampling
-from tasks.scorers.r3 import R3Settings
-from tasks.scorers.scoring import ScorerSettings
+from synthmill.schemas.cut_settings import CutSettings
+from synthmill.schemas.dedup_settings import PublishSettings
+from synthmill.schemas.local_paths import LocalPath
+from synthmill.schemas.settings import EMBEDDED, AnswerSettings, EngineSettings, SourceSettings, StageSampling
+from synthmill.tasks.scorers.r3 import R3Settings
+from synthmill.tasks.scorers.scoring import ScorerSettings
 
 Flag = Literal["constant", "near_constant", "addresses_judge", "copies_prompt"]
 

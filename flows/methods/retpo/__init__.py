@@ -5,18 +5,18 @@ Source: docs/papers.md#retpo.
 
 from collections.abc import Iterator
 
-from flows.making.cleaning import Comparison, clean, open_checked_store
-from flows.making.plan import Plan, chain, file_source
-from flows.methods.retpo.dataset import retpo_dataset
-from flows.methods.retpo.search import Search, plan_search
-from flows.methods.retpo.settings import RetpoSettings
-from storage.plain_files.turns import is_beir, turns_kind
-from tasks.dedup.contamination import CleanTurns
-from tasks.dedup.duplicates import UniqueTurns
-from tasks.engines.engine import resolve
-from tasks.retrieval.candidates import Candidates
-from tasks.retrieval.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks, QueryPools
-from tasks.running.job import Stage
+from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
+from synthmill.flows.making.plan import Plan, chain, file_source
+from synthmill.flows.methods.retpo.dataset import retpo_dataset
+from synthmill.flows.methods.retpo.search import Search, plan_search
+from synthmill.flows.methods.retpo.settings import RetpoSettings
+from synthmill.storage.plain_files.turns import is_beir, turns_kind
+from synthmill.tasks.dedup.contamination import CleanTurns
+from synthmill.tasks.dedup.duplicates import UniqueTurns
+from synthmill.tasks.engines.engine import resolve
+from synthmill.tasks.retrieval.candidates import Candidates
+from synthmill.tasks.retrieval.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks, QueryPools
+from synthmill.tasks.running.job import Stage
 
 
 def plan(settings: RetpoSettings) -> Plan:

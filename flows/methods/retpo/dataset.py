@@ -7,18 +7,18 @@ from typing import Any
 
 import polars as pl
 
-from flows.methods.retpo.rows import answer_rows, pair_rows, pick_rows, triplet_rows
-from flows.methods.retpo.settings import RetpoSettings
-from flows.pages.templates import Manifests, render
-from schemas.artifacts import Manifest
-from schemas.errors import InputError
-from storage.artifacts import Store
-from storage.published.folder import Dataset, Figure, Table
-from storage.published.provenance import public_engine, public_path, strip_private
-from storage.published.rows import stream_of
-from tasks.retrieval.http_ranks import HttpRetrieverSettings
-from tasks.retrieval.indexes import own_passages
-from tasks.retrieval.metrics import (
+from synthmill.flows.methods.retpo.rows import answer_rows, pair_rows, pick_rows, triplet_rows
+from synthmill.flows.methods.retpo.settings import RetpoSettings
+from synthmill.flows.pages.templates import Manifests, render
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.errors import InputError
+from synthmill.storage.artifacts import Store
+from synthmill.storage.published.folder import Dataset, Figure, Table
+from synthmill.storage.published.provenance import public_engine, public_path, strip_private
+from synthmill.storage.published.rows import stream_of
+from synthmill.tasks.retrieval.http_ranks import HttpRetrieverSettings
+from synthmill.tasks.retrieval.indexes import own_passages
+from synthmill.tasks.retrieval.metrics import (
     MEASURES,
     decimals,
     disagreement,
@@ -28,8 +28,8 @@ from tasks.retrieval.metrics import (
     totals,
     turn_types,
 )
-from tasks.retrieval.retrievers import RetrieverSettings
-from tasks.retrieval.run_ranks import RunSettings, read_run, run_names
+from synthmill.tasks.retrieval.retrievers import RetrieverSettings
+from synthmill.tasks.retrieval.run_ranks import RunSettings, read_run, run_names
 
 CHECKED = (RunSettings, HttpRetrieverSettings)  # retrievers that may know other names than the corpus and the turns
 FOLDER = Path(__file__).parent

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from storage.published.rows import message
+from synthmill.storage.published.rows import message
 
 MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 KEPT = ("id", "parent_id", "conversation", "turn")

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flows.making.plan import Source, chain, file_source
-from schemas.turn_settings import CorpusSettings
-from storage.artifacts import Store
-from storage.plain_files.turns import PASSAGES
-from tasks.retrieval.indexes import GoldPlaces
-from tasks.retrieval.ranks import Ranks
-from tasks.retrieval.retrievers import RetrieverSettings
-from tasks.running.job import Planned
+from synthmill.flows.making.plan import Source, chain, file_source
+from synthmill.schemas.turn_settings import CorpusSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.plain_files.turns import PASSAGES
+from synthmill.tasks.retrieval.indexes import GoldPlaces
+from synthmill.tasks.retrieval.ranks import Ranks
+from synthmill.tasks.retrieval.retrievers import RetrieverSettings
+from synthmill.tasks.running.job import Planned
 
 PASSAGES_PER_PART = 2048
 

@@ -5,13 +5,13 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from schemas.calls import Frozen
-from schemas.dedup_settings import DedupSettings, PublishSettings
-from schemas.retpo import Form, Method
-from schemas.settings import ENGINES, EngineSettings, StageSampling
-from schemas.turn_settings import CorpusSettings, TurnSettings
-from tasks.retrieval.bm25_ranks import Bm25Settings
-from tasks.retrieval.retrievers import RetrieverSettings
+from synthmill.schemas.calls import Frozen
+from synthmill.schemas.dedup_settings import DedupSettings, PublishSettings
+from synthmill.schemas.retpo import Form, Method
+from synthmill.schemas.settings import ENGINES, EngineSettings, StageSampling
+from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
+from synthmill.tasks.retrieval.bm25_ranks import Bm25Settings
+from synthmill.tasks.retrieval.retrievers import RetrieverSettings
 
 TAKEN = ("answers", "pareto")  # sft_answers, dpo_pareto
 

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import polars as pl
 from pydantic import Field
 
-from schemas.dialogues import Opening
-from schemas.errors import Drop
-from schemas.hashing import child_id, digest
-from schemas.rows import Dropped
-from tasks.engines.worlds import draw_facts, load_world
-from tasks.frames import FrameStage
+from synthmill.schemas.dialogues import Opening
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.hashing import child_id, digest
+from synthmill.schemas.rows import Dropped
+from synthmill.tasks.engines.worlds import draw_facts, load_world
+from synthmill.tasks.frames import FrameStage
 
 
 class Openings(FrameStage):

@@ -14,18 +14,18 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.applications import Application, InputForm
-from schemas.calls import Request
-from schemas.dialogues import Drafts, PseudoInput
-from schemas.endings import ending_of
-from schemas.errors import Drop
-from schemas.hashing import child_id
-from schemas.rows import Dropped, arrow_schema
-from schemas.texts import normalised
-from tasks.dedup.greedy import first_alike
-from tasks.prompts import load
-from tasks.recipe import Recipe, Steps
-from tasks.vectors.embeddings import EmbeddingStage, embed
+from synthmill.schemas.applications import Application, InputForm
+from synthmill.schemas.calls import Request
+from synthmill.schemas.dialogues import Drafts, PseudoInput
+from synthmill.schemas.endings import ending_of
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.hashing import child_id
+from synthmill.schemas.rows import Dropped, arrow_schema
+from synthmill.schemas.texts import normalised
+from synthmill.tasks.dedup.greedy import first_alike
+from synthmill.tasks.prompts import load
+from synthmill.tasks.recipe import Recipe, Steps
+from synthmill.tasks.vectors.embeddings import EmbeddingStage, embed
 
 QUOTES = ('""', "''", "“”")
 

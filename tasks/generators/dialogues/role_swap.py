@@ -9,17 +9,26 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
-from schemas.calls import Completion, Message, Request, Sampling
-from schemas.dialogues import Dialogue, EndReason, Opening
-from schemas.errors import Drop
-from schemas.texts import loads, normalised
-from tasks.engines.worlds import world_request
-from tasks.generators.dialogues.single_turn import as_messages, warm_sampling
-from tasks.generators.dialogues.talk import END, Talk, echoes, fault_of, is_end, may_end, swap_roles, without_marker
-from tasks.generators.dialogues.tools import functions_of, read_turn, turn_schema
-from tasks.prompts import load
-from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
-from tasks.texts.patterns import has_match
+from synthmill.schemas.calls import Completion, Message, Request, Sampling
+from synthmill.schemas.dialogues import Dialogue, EndReason, Opening
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.texts import loads, normalised
+from synthmill.tasks.engines.worlds import world_request
+from synthmill.tasks.generators.dialogues.single_turn import as_messages, warm_sampling
+from synthmill.tasks.generators.dialogues.talk import (
+    END,
+    Talk,
+    echoes,
+    fault_of,
+    is_end,
+    may_end,
+    swap_roles,
+    without_marker,
+)
+from synthmill.tasks.generators.dialogues.tools import functions_of, read_turn, turn_schema
+from synthmill.tasks.prompts import load
+from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
+from synthmill.tasks.texts.patterns import has_match
 
 PLAN_TOKENS = 768
 Out = TypeVar("Out")

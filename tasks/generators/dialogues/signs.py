@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from schemas.applications import AGENT, USER
-from schemas.dialogue_settings import DialogueCutSettings
-from schemas.dialogues import Dialogue, SignedDialogue
-from schemas.errors import Drop
-from schemas.rows import Dropped, arrow_schema
-from schemas.texts import normalised
-from tasks.frames import FrameStage
-from tasks.texts.patterns import has_full_match, has_match
-from tasks.texts.words import GRAM, grams, rouge_l, words_of
+from synthmill.schemas.applications import AGENT, USER
+from synthmill.schemas.dialogue_settings import DialogueCutSettings
+from synthmill.schemas.dialogues import Dialogue, SignedDialogue
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.rows import Dropped, arrow_schema
+from synthmill.schemas.texts import normalised
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.texts.patterns import has_full_match, has_match
+from synthmill.tasks.texts.words import GRAM, grams, rouge_l, words_of
 
 ENVIRONMENT_LABELS = rf"^\s*({re.escape(USER)}|user:|human:|customer:|environment:|observation:)"
 AGENT_LABELS = rf"^\s*({re.escape(AGENT)}|agent:|assistant:)"

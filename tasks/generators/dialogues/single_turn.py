@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from schemas.applications import Turn
-from schemas.calls import Message, Request, Sampling
-from schemas.dialogues import PseudoInput, Reasoned, SingleTurn
-from schemas.errors import Drop
-from tasks.generators.dialogues.tools import as_text, functions_of, read_turn, turn_schema
-from tasks.prompts import load
-from tasks.recipe import Recipe, Steps, ask_until
+from synthmill.schemas.applications import Turn
+from synthmill.schemas.calls import Message, Request, Sampling
+from synthmill.schemas.dialogues import PseudoInput, Reasoned, SingleTurn
+from synthmill.schemas.errors import Drop
+from synthmill.tasks.generators.dialogues.tools import as_text, functions_of, read_turn, turn_schema
+from synthmill.tasks.prompts import load
+from synthmill.tasks.recipe import Recipe, Steps, ask_until
 
 SYSTEM = Message(role="system", content="You are a helpful assistant.")
 

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Sequence
 
-from schemas.applications import Application, Turn
-from schemas.calls import Completion, Message
-from schemas.dialogues import Opening
-from schemas.endings import ending_of
-from tasks.generators.dialogues.tools import Act, agent_turn, reply_turn
-from tasks.texts.patterns import has_match
-from tasks.texts.words import rouge_l
+from synthmill.schemas.applications import Application, Turn
+from synthmill.schemas.calls import Completion, Message
+from synthmill.schemas.dialogues import Opening
+from synthmill.schemas.endings import ending_of
+from synthmill.tasks.generators.dialogues.tools import Act, agent_turn, reply_turn
+from synthmill.tasks.texts.patterns import has_match
+from synthmill.tasks.texts.words import rouge_l
 
 END = "[END_CONVERSATION]"
 MARKER = re.compile(r"\[?END_CONVERSATION\]?")

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from schemas.dialogues import SingleTurn
-from schemas.endings import ending_of
-from schemas.hashing import child_id
-from schemas.rows import Dropped, Pair, Pool, arrow_schema
-from tasks.frames import FrameStage
+from synthmill.schemas.dialogues import SingleTurn
+from synthmill.schemas.endings import ending_of
+from synthmill.schemas.hashing import child_id
+from synthmill.schemas.rows import Dropped, Pair, Pool, arrow_schema
+from synthmill.tasks.frames import FrameStage
 
 
 class AnswerPools(FrameStage):

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.applications import Function, ToolCall, Turn
-from schemas.errors import Drop
-from schemas.texts import loads
+from synthmill.schemas.applications import Function, ToolCall, Turn
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.texts import loads
 
 
 class Act(NamedTuple):

@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 import polars as pl
 from pydantic import Field
 
-from schemas.applications import Application
-from schemas.dialogues import Dialogue, TrainingRow
-from schemas.errors import InputError
-from schemas.hashing import child_id
-from schemas.rows import Dropped, arrow_schema
-from tasks.frames import FrameStage
-from tasks.generators.dialogues.signs import calls_as_text
-from tasks.generators.dialogues.talk import END
-from tasks.texts.tokens import USUAL_CHARS_PER_TOKEN, load_tokenizer
+from synthmill.schemas.applications import Application
+from synthmill.schemas.dialogues import Dialogue, TrainingRow
+from synthmill.schemas.errors import InputError
+from synthmill.schemas.hashing import child_id
+from synthmill.schemas.rows import Dropped, arrow_schema
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.generators.dialogues.signs import calls_as_text
+from synthmill.tasks.generators.dialogues.talk import END
+from synthmill.tasks.texts.tokens import USUAL_CHARS_PER_TOKEN, load_tokenizer
 
 IGNORED = -100
 GUESS = (

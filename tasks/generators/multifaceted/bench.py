@@ -11,14 +11,14 @@ from typing import Any, ClassVar, NamedTuple
 import polars as pl
 from pydantic import Field
 
-from schemas.calls import Message, Request, Sampling
-from schemas.multifaceted import BenchRow, JudgedRow
-from schemas.rows import Dropped
-from tasks.frames import FrameStage
-from tasks.prompts import load
-from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps
-from tasks.scorers.judgements import Judgements
-from tasks.scorers.verdicts import LOWEST, judgement_of, present_mean
+from synthmill.schemas.calls import Message, Request, Sampling
+from synthmill.schemas.multifaceted import BenchRow, JudgedRow
+from synthmill.schemas.rows import Dropped
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.prompts import load
+from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps
+from synthmill.tasks.scorers.judgements import Judgements
+from synthmill.tasks.scorers.verdicts import LOWEST, judgement_of, present_mean
 
 
 class Judged(Recipe[BenchRow, JudgedRow]):

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from schemas.hashing import digest
-from schemas.taxonomy import Dimension, Subdimension, Taxonomy
+from synthmill.schemas.hashing import digest
+from synthmill.schemas.taxonomy import Dimension, Subdimension, Taxonomy
 
 
 def shuffled(items: Sequence[str], *key: Any) -> list[str]:

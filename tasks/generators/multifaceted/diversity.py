@@ -11,9 +11,9 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from schemas.rows import Dropped
-from tasks.texts.words import rouge_l
-from tasks.vectors.embeddings import EmbeddingStage, embed
+from synthmill.schemas.rows import Dropped
+from synthmill.tasks.texts.words import rouge_l
+from synthmill.tasks.vectors.embeddings import EmbeddingStage, embed
 
 LONGEST = 20_000  # characters of a response that are compared
 FLAGGED = 0.7

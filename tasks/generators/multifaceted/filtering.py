@@ -12,10 +12,10 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.rows import Dropped, Instruction
-from schemas.texts import normalised
-from tasks.frames import FrameStage, even_parts
-from tasks.texts.languages import language_of
+from synthmill.schemas.rows import Dropped, Instruction
+from synthmill.schemas.texts import normalised
+from synthmill.tasks.frames import FrameStage, even_parts
+from synthmill.tasks.texts.languages import language_of
 
 PERSONA = re.compile(
     r"^\W*(you are (now )?(an? |the (?!best|one|only)|my |going to (act|be|play|pretend) )|you're an? |"

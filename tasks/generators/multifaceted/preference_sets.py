@@ -11,18 +11,18 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from schemas.calls import Completion, Request
-from schemas.errors import Drop, InputError
-from schemas.hashing import digest
-from schemas.multifaceted import Split, Value, WithSets
-from schemas.rows import Instruction
-from schemas.taxonomy import LONGEST_VALUE, Dimension, Taxonomy
-from schemas.texts import normalised, one_line
-from tasks.generators.multifaceted.coverage import deal_seeds, split_taxonomy
-from tasks.prompts import load
-from tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_all, read_json
-from tasks.texts.tokens import FEWEST_CHARS_PER_TOKEN
-from tasks.texts.words import rouge_l
+from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.errors import Drop, InputError
+from synthmill.schemas.hashing import digest
+from synthmill.schemas.multifaceted import Split, Value, WithSets
+from synthmill.schemas.rows import Instruction
+from synthmill.schemas.taxonomy import LONGEST_VALUE, Dimension, Taxonomy
+from synthmill.schemas.texts import normalised, one_line
+from synthmill.tasks.generators.multifaceted.coverage import deal_seeds, split_taxonomy
+from synthmill.tasks.prompts import load
+from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_all, read_json
+from synthmill.tasks.texts.tokens import FEWEST_CHARS_PER_TOKEN
+from synthmill.tasks.texts.words import rouge_l
 
 FIELDS = ("subdimension", "preference", "description")
 LONGEST = {"subdimension": LONGEST_VALUE, "preference": LONGEST_VALUE, "description": 300}  # characters

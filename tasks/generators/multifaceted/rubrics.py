@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from schemas.calls import Request
-from schemas.multifaceted import SCORES, BenchRow, Rubric, Variant
-from tasks.prompts import load
-from tasks.recipe import Recipe, Steps, ask_all, read_json
+from synthmill.schemas.calls import Request
+from synthmill.schemas.multifaceted import SCORES, BenchRow, Rubric, Variant
+from synthmill.tasks.prompts import load
+from synthmill.tasks.recipe import Recipe, Steps, ask_all, read_json
 
 
 def rubric_schema() -> dict[str, Any]:

@@ -12,14 +12,14 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from schemas.endings import ending_of
-from schemas.hashing import child_id, digest
-from schemas.multifaceted import AlignedPair, Variant, WithSystems
-from schemas.rows import Dropped, arrow_schema
-from schemas.texts import normalised
-from tasks.frames import FrameStage, even_parts
-from tasks.vectors.embeddings import EmbeddingStage, embed
-from tasks.vectors.links import BLOCK
+from synthmill.schemas.endings import ending_of
+from synthmill.schemas.hashing import child_id, digest
+from synthmill.schemas.multifaceted import AlignedPair, Variant, WithSystems
+from synthmill.schemas.rows import Dropped, arrow_schema
+from synthmill.schemas.texts import normalised
+from synthmill.tasks.frames import FrameStage, even_parts
+from synthmill.tasks.vectors.embeddings import EmbeddingStage, embed
+from synthmill.tasks.vectors.links import BLOCK
 
 VARIANT_SCHEMA = pl.DataFrame(arrow_schema(Variant).empty_table()).schema
 Preferences = Mapping[str, Mapping[str, str]]

@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from schemas.calls import Completion, Message, Request
-from schemas.errors import Drop
-from schemas.multifaceted import WithResponses, WithSets, WithSystems
-from schemas.rows import Answer
-from schemas.texts import normalised, one_line
-from tasks.prompts import load
-from tasks.recipe import Recipe, Steps, ask_all, read_json
-from tasks.texts.tokens import FEWEST_CHARS_PER_TOKEN
-from tasks.texts.words import grams, words_of
+from synthmill.schemas.calls import Completion, Message, Request
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.multifaceted import WithResponses, WithSets, WithSystems
+from synthmill.schemas.rows import Answer
+from synthmill.schemas.texts import normalised, one_line
+from synthmill.tasks.prompts import load
+from synthmill.tasks.recipe import Recipe, Steps, ask_all, read_json
+from synthmill.tasks.texts.tokens import FEWEST_CHARS_PER_TOKEN
+from synthmill.tasks.texts.words import grams, words_of
 
 LONGEST_SYSTEM_MESSAGE = 1400  # characters; the paper's are 682 to 1,370
 COPIED = 8  # words in a row of the instruction: a system message that copies them takes up the task

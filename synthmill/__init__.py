@@ -1,0 +1,1 @@
+"""Data synthesis for post-training: resumable, exact about what it did, fast."""
