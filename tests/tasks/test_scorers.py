@@ -23,7 +23,8 @@ from synthmill.schemas.errors import Drop, EngineError, EngineRefused, InputErro
 from synthmill.schemas.pools import PolicyAnswer, Question, Score, ScoredPool, Shots
 from synthmill.schemas.rows import arrow_schema
 from synthmill.storage.artifacts import Store
-from synthmill.tasks import posting, prompts, scorers
+from synthmill.tasks import posting, prompts
+from synthmill.tasks import scorers as scorers_room
 from synthmill.tasks.cuts.agreement import Agreement, rank_correlation
 from synthmill.tasks.generators.answers import PoolAnswers
 from synthmill.tasks.generators.self_rip import FreshPrompts, NewPrompts, ShotSets, parse_prompt
@@ -466,7 +467,7 @@ def test_a_new_judge_is_one_file_and_one_prompt(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "courtesy.jinja").write_text(
         "{% block user %}How polite{% if strict %}, strictly{% endif %}: {{ answer }}{% endblock %}"
     )
-    monkeypatch.setattr(scorers, "__path__", [*scorers.__path__, str(tmp_path)])
+    monkeypatch.setattr(scorers_room, "__path__", [*scorers_room.__path__, str(tmp_path)])
     monkeypatch.setattr(prompts, "FOLDER", tmp_path)
     scorers: Any = ["r3", "courtesy", {"spec": "courtesy", "name": "manners", "strict": True}]
     settings = PreferencesSettings.model_validate({"source": "x.jsonl", "scorers": scorers, "reward": "manners"})
