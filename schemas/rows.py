@@ -11,7 +11,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from synthmill.schemas.calls import Frozen
@@ -48,6 +48,12 @@ class Instruction(Row):
     system: str | None = None
     source: str = Field("", description="the dataset or file it came from")
     note: str = Field("", description="what the reader did to it, for instance that later turns were left out")
+
+
+class TableRow(Row):
+    """A row of any table, in memory only. values: its columns by name."""
+
+    values: dict[str, Any] = Field(default_factory=dict)
 
 
 class KnownPrompt(Row):
@@ -145,6 +151,22 @@ def to_arrow(model: type[Frozen], rows: Iterable[Frozen]) -> pa.Table:
     dumped = [row.__pydantic_serializer__.to_python(row) for row in rows]
     schema = arrow_schema(model)
     return pa.table([pa.array([row[field.name] for row in dumped], field.type) for field in schema], schema=schema)
+
+
+def read_rows(model: type[Any], table: pa.Table) -> tuple[list[Any], list[Dropped]]:
+    """A table to rows, as `from_arrow`; a row that the model refuses is dropped, with the reason `bad_row`."""
+    names = [name for name in table.column_names if name in model.model_fields]
+    validate = model.__pydantic_validator__.validate_python
+    rows: list[Any] = []
+    dropped: list[Dropped] = []
+    for fields in table.select(names).to_pylist():
+        try:
+            rows.append(validate(fields))
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, fault["loc"]))
+            dropped.append(Dropped(id=fields["id"], reason="bad_row", detail=f"{place}: {fault['msg']}"))
+    return rows, dropped
 
 
 def from_arrow(model: type[R], table: pa.Table) -> list[R]:

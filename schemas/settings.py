@@ -199,6 +199,12 @@ class SourceSettings(FileSettings):
     max_prompt_chars: int = Field(200_000, ge=1, description="longer prompts are dropped")
 
 
+class TableSettings(FileSettings):
+    """Any file of rows; every column is kept, under its name and with its type."""
+
+    id_column: str = Field("id", description="optional in the file; ids are content hashes without it")
+
+
 class StageSampling(Frozen):
     """How one stage draws its answers; 1.0, 0.9 and 1024 are Janus's values (docs/papers.md#multifaceted)."""
 

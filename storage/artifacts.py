@@ -350,7 +350,12 @@ def write_manifest(store: Store, manifest: Manifest) -> Manifest:
 
 def rows_to_table(model: type[Row], rows: Sequence[Row], calls: Sequence[Sequence[str]]) -> pa.Table:
     """Rows and, per row, the keys of the calls they were made from."""
-    return to_arrow(model, rows).append_column(CALLS, pa.array(calls, pa.list_(pa.string())))
+    return with_calls(to_arrow(model, rows), calls)
+
+
+def with_calls(table: pa.Table, calls: Sequence[Sequence[str]]) -> pa.Table:
+    """A table with the keys of the calls that each row was made from."""
+    return table.append_column(CALLS, pa.array(calls, pa.list_(pa.string())))
 
 
 def read_part(store: Store, seal: PartSeal, columns: Sequence[str] | None = None) -> pa.Table:

@@ -5,11 +5,14 @@ needs every row (`whole = True`: duplicates) runs once over all parts.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import polars as pl
 import pyarrow as pa
+from pydantic import GetCoreSchemaHandler
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.calls import Frozen
@@ -33,6 +36,51 @@ class RunContext(NamedTuple):
     embedder: str = ""
 
 
+Artifact = tuple[str, str]
+"""An artifact by its stage's name and its key."""
+
+
+@dataclass(frozen=True)
+class ArtifactId:
+    """An artifact that a plan knows: its stage's name, its key, and the id of its step or source."""
+
+    stage: str
+    key: str
+    step: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Marks a setting of a stage that names other artifacts: a pipeline writes ids of steps or sources there. `form`
+    says what the stage gets: a `key`, an `artifact`, several `artifacts`, or `named` keys (id, key). Whatever has the
+    attributes of an ArtifactId may stand there, too.
+    """
+
+    form: Literal["key", "artifact", "artifacts", "named"]
+
+    def read(self, value: Any) -> Any:
+        """What the setting holds for one or several ArtifactIds; anything else as it is."""
+        if self.form in ("artifacts", "named"):
+            values = value if isinstance(value, list | tuple) else [value]
+            return tuple(self.read_one(each) for each in values)
+        return self.read_one(value)
+
+    def read_one(self, value: Any) -> Any:
+        if not hasattr(value, "key"):
+            return value
+        forms = {"key": value.key, "named": (value.step, value.key)}
+        return forms.get(self.form, (value.stage, value.key))
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(self.read, handler(source))
+
+
+ArtifactKey = Annotated[str, Reference("key")]
+OneArtifact = Annotated[Artifact, Reference("artifact")]
+Artifacts = Annotated[tuple[Artifact, ...], Reference("artifacts")]
+NamedKeys = Annotated[tuple[tuple[str, str], ...], Reference("named")]
+
+
 class FrameStage(Frozen):
     """Settings (the fields) and `apply`. Raise `version` when the output changes meaning."""
 
@@ -49,6 +97,17 @@ class FrameStage(Frozen):
     def bound(self, context: RunContext) -> Self:
         """The stage as it runs: what the run's settings fill in is there, and what identifies it."""
         return self
+
+    def others(self) -> tuple[Artifact, ...]:
+        """The artifacts whose rows it reads beside its source: when they change, it is made again."""
+        return ()
+
+    def output_columns(self, columns: pa.Schema) -> pa.Schema:
+        """The columns of its rows, made from rows with `columns`; null where a type is not known before. One that adds
+        `id` makes rows of its own; any other keeps the columns it gets.
+        """
+        kept = [] if "id" in self.adds else [field for field in columns if field.name not in self.adds]
+        return pa.schema([*kept, *(pa.field(name, pa.null()) for name in self.adds)])
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         """Returns (frame to keep, dropped rows); every id comes out as an id, a parent_id or a drop."""

@@ -22,10 +22,12 @@ import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
+import pyarrow as pa
+
 from synthmill.schemas.calls import Completion, Frozen, Request, Sampling
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.hashing import content_hash
-from synthmill.schemas.rows import Row
+from synthmill.schemas.rows import Dropped, Row, arrow_schema, read_rows, to_arrow
 from synthmill.schemas.texts import loads
 from synthmill.tasks.prompts import load
 
@@ -136,6 +138,18 @@ class Recipe(Frozen, Generic[In, Out]):
             if len(arguments) == 2:
                 cls.takes, cls.makes = arguments
                 return
+
+    def output_columns(self, columns: pa.Schema) -> pa.Schema:
+        """The columns of the rows that it makes of rows with `columns`."""
+        return arrow_schema(self.makes)
+
+    def read(self, table: pa.Table) -> tuple[list[In], list[Dropped]]:
+        """A part's rows, and those that are none of the kind it takes."""
+        return read_rows(self.takes, table)
+
+    def to_table(self, rows: Sequence[Out]) -> pa.Table:
+        """The rows that it made, as a table."""
+        return to_arrow(self.makes, rows)
 
     def steps(self, row: In) -> Steps[Out]:
         raise TypeError(f"{type(self).__name__} must define steps(row)")

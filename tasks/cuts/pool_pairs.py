@@ -25,7 +25,7 @@ from synthmill.tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics
 from synthmill.tasks.cuts.points import Pools
 from synthmill.tasks.cuts.rip import fit, limits_met
 from synthmill.tasks.cuts.rules import REASONS, Cut, cut, lengths_of
-from synthmill.tasks.frames import FileStage, FrameStage
+from synthmill.tasks.frames import ArtifactKey, FileStage, FrameStage
 from synthmill.tasks.texts.tokens import load_tokenizer
 from synthmill.tasks.texts.words import tokens_of
 
@@ -113,7 +113,7 @@ class PoolPairs(PoolReading):
     cuts: tuple[CutSettings, ...]
     length_control: bool = False
     leave_out: tuple[str, ...] = ()
-    signs: str = ""
+    signs: ArtifactKey = ""
     tokenizers: tuple[str, ...] = ()
 
     def rows_per_row(self) -> int:

@@ -17,7 +17,7 @@ from synthmill.storage.artifacts import Store, read_artifact, read_manifest
 from synthmill.storage.plain_files.rows import KNOWN_PROMPTS
 from synthmill.tasks.cores import Array
 from synthmill.tasks.dedup.word_grams import grams_of, operands_of
-from synthmill.tasks.frames import RunContext
+from synthmill.tasks.frames import NamedKeys, RunContext
 from synthmill.tasks.texts.words import grams, words_of
 from synthmill.tasks.vectors.embeddings import EmbeddingStage, embed_whole
 from synthmill.tasks.vectors.links import BLOCK
@@ -135,7 +135,7 @@ class Contamination(EmbeddingStage):
     adds: ClassVar[tuple[str, ...]] = (*ADDED, "kept")
 
     columns: tuple[str, ...] = ("prompt",)
-    benchmarks: tuple[tuple[str, str], ...]
+    benchmarks: NamedKeys
     found: Literal["drop", "mark"] = "drop"
     layers: tuple[Literal["words", "meaning"], ...] = ("words", "meaning")
     threshold: float = 0.9

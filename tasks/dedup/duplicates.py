@@ -26,7 +26,7 @@ from synthmill.tasks.cores import Array
 from synthmill.tasks.dedup import contamination
 from synthmill.tasks.dedup.greedy import FindLinks, Verdicts, greedy, recall_of_duplicates
 from synthmill.tasks.dedup.word_grams import WordLinks
-from synthmill.tasks.frames import FrameStage, StageContext, even_parts, run_locally
+from synthmill.tasks.frames import ArtifactKey, Artifacts, FrameStage, StageContext, even_parts, run_locally
 from synthmill.tasks.vectors.buckets import lay_out
 from synthmill.tasks.vectors.embeddings import embed_whole, text_keys
 from synthmill.tasks.vectors.links import ANY, Links, Matrix, Search, SpreadContext, links_in, map_blocks
@@ -65,8 +65,8 @@ class Duplicates(FrameStage):
     jaccard: float = 0.7
     recall: float = 0.995
     sample: int = 2000
-    vectors: str = ""
-    against: tuple[tuple[str, str], ...] = ()
+    vectors: ArtifactKey = ""
+    against: Artifacts = ()
     embedder: str = "minilm"
 
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from synthmill.schemas.hashing import child_id, digest
 from synthmill.schemas.pools import NewPrompt, Question, Shots
 from synthmill.schemas.rows import Dropped, arrow_schema
 from synthmill.storage.artifacts import Store, read_artifact, read_manifest
-from synthmill.tasks.frames import FrameStage, even_parts
+from synthmill.tasks.frames import FrameStage, OneArtifact, even_parts
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
 from synthmill.tasks.texts.rouge import find_too_alike
@@ -145,7 +145,7 @@ class FreshPrompts(FrameStage):
     most_words: int = 150
     keywords: tuple[str, ...] = ()
     ascii_start: bool = True
-    seeds: tuple[str, str]
+    seeds: OneArtifact
     against: tuple[str, ...] = Field((), exclude=True)
     against_hash: str = Field("", description="filled in: what is in `against`")
     rows_per_part: int = Field(256, ge=1)

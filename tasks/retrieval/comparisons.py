@@ -16,7 +16,7 @@ from synthmill.schemas.hashing import child_id, digest
 from synthmill.schemas.retpo import HardNegative, ParetoPair, Pick, QueryPair
 from synthmill.schemas.rows import Dropped, Pool, arrow_schema
 from synthmill.storage.artifacts import Store, read_manifest
-from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.frames import ArtifactKey, FrameStage
 from synthmill.tasks.retrieval.indexes import locate, parts_of, passage_texts
 
 Row = dict[str, Any]
@@ -255,7 +255,7 @@ class MinedNegatives(RankedStage):
     nothing: ClassVar = "no_negative"
 
     count: int = Field(4, ge=1)
-    passages: str = Field("", description="filled in: the key of the corpus")
+    passages: ArtifactKey = Field("", description="filled in: the key of the corpus")
 
     def rows_per_row(self) -> int:
         return self.count * self.retrievers

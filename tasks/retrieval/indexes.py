@@ -15,7 +15,7 @@ from synthmill.schemas.retpo import Passage, Turn
 from synthmill.schemas.rows import Dropped
 from synthmill.storage.artifacts import Store, read_artifact, read_manifest, read_part
 from synthmill.tasks.cores import MapUnordered
-from synthmill.tasks.frames import FileStage, FrameStage, RunContext
+from synthmill.tasks.frames import ArtifactKey, FileStage, FrameStage, RunContext
 from synthmill.tasks.retrieval.bm25 import Words, build_bm25
 from synthmill.tasks.retrieval.dense import build_dense
 from synthmill.tasks.vectors.embeddings import embed, embedder_name
@@ -54,7 +54,7 @@ class GoldPlaces(FrameStage):
     needs: ClassVar = ("id", "gold")
     adds: ClassVar = tuple(Turn.model_fields)
 
-    passages: str = Field("", description="filled in: the key of the corpus")
+    passages: ArtifactKey = Field("", description="filled in: the key of the corpus")
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         gold = frame.select("id", "gold").explode("gold").unnest("gold")

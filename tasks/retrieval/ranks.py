@@ -15,7 +15,7 @@ from pydantic import Field
 from synthmill.schemas.retpo import WithRankings
 from synthmill.schemas.rows import Dropped, arrow_schema
 from synthmill.tasks.cores import Array
-from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.frames import ArtifactKey, Artifacts, FrameStage
 from synthmill.tasks.retrieval.bm25 import Hits
 from synthmill.tasks.retrieval.indexes import locate
 from synthmill.tasks.retrieval.retrievers import Retriever, RetrieverSettings
@@ -48,8 +48,8 @@ class Ranks(FrameStage):
 
     retriever: RetrieverSettings
     content: str = Field("", description="filled in: its model's weights or its run's content")
-    passages: str = Field("", description="filled in: the key of the corpus")
-    indexes: tuple[tuple[str, str], ...] = Field((), description="filled in: stage and key of each index")
+    passages: ArtifactKey = Field("", description="filled in: the key of the corpus")
+    indexes: Artifacts = Field((), description="filled in: stage and key of each index")
     depth: int = Field(100, ge=1)
     ignore_identical_ids: bool = Field(False, description="leave the passage with the turn's own id out of the hits")
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from synthmill.schemas.artifacts import Manifest, PartSeal
 from synthmill.schemas.calls import Frozen
-from synthmill.schemas.errors import InputError
+from synthmill.schemas.errors import InputError, StoreError
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.settings import EngineSettings
-from synthmill.storage.artifacts import Store, sealed_artifact
+from synthmill.storage.artifacts import Store, read_manifest, sealed_artifact
 from synthmill.tasks.engines.engine import engine_name
-from synthmill.tasks.frames import FrameStage, RunContext
+from synthmill.tasks.frames import Artifact, FrameStage, RunContext
 from synthmill.tasks.recipe import AnyRecipe, Recipe
 
 Stage = AnyRecipe | FrameStage
@@ -36,7 +36,9 @@ class Planned:
         source_key: str,
         step: str = "",
         context: RunContext = NO_CONTEXT,
+        carries: Sequence[str] = (),
     ) -> None:
+        """carries: columns that go on with the rows though the stage neither reads nor makes them."""
         if isinstance(stage, FrameStage):
             stage = stage.bound(context)
         self.stage = stage
@@ -46,12 +48,29 @@ class Planned:
             raise InputError(f"the stage {stage.name} asks {absent[0]}, a role that its plan gives no engine")
         self.roles = {role: roles[role] for role in needed}
         self.identity = stage.identity({role: engine_name(settings) for role, settings in self.roles.items()})
+        self.carries = tuple(sorted(carries))
+        if self.carries:
+            self.identity["carries"] = list(self.carries)
         self.source_key = source_key
         self.key = content_hash([self.identity, source_key])
 
+    @property
+    def others(self) -> tuple[Artifact, ...]:
+        """The artifacts that it reads beside its source."""
+        return self.stage.others() if isinstance(self.stage, FrameStage) else ()
+
+    def sources(self, store: Store, source: Manifest) -> dict[str, str]:
+        """Artifact key -> content of everything it is made from. Raises StoreError where one of them is not there."""
+        others = (read_manifest(store.manifest_path(stage, key)) for stage, key in self.others)
+        return {manifest.key: manifest.content for manifest in (source, *others)}
+
     def sealed(self, store: Store, source: Manifest) -> Manifest | None:
-        """The finished artifact, if the source has not changed since and every part is whole; else None."""
-        return sealed_artifact(store, self.stage.name, self.key, {source.key: source.content})
+        """The finished artifact, if its sources have not changed since and every part is whole; else None."""
+        try:
+            sources = self.sources(store, source)
+        except StoreError:
+            return None
+        return sealed_artifact(store, self.stage.name, self.key, sources)
 
     def jobs(self, source: Manifest) -> list[Job]:
         return [Job(key=content_hash([self.identity, seal.content]), source=seal) for seal in source.parts]

@@ -34,6 +34,7 @@ from synthmill.storage.artifacts import (
 from synthmill.storage.files import locked, scratch_folder, sync
 from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, fingerprint, read_chunks
 from synthmill.tasks.frames import FileStage, FrameStage, StageContext
+from synthmill.tasks.running.carrying import carry
 from synthmill.tasks.running.job import Job, Planned
 
 OnProgress = Callable[[Progress], None]
@@ -166,7 +167,7 @@ def make_artifact(
             stage=stage.name,
             key=planned.key,
             identity=planned.identity,
-            sources={source.key: source.content},
+            sources=planned.sources(store, source),
             columns=next((columns_of(read_schema(store, seal)) for seal in seals), {}),
             parts=tuple(seals),
             files=files,
@@ -232,6 +233,7 @@ def run_whole(
     started = time.monotonic()
     table = read_artifact(store, source)
     output, dropped = stage.run_on(table, context)
+    output = carry(table, output, planned.carries)
     ids_in = table["id"].to_pylist()
     check_conserved(stage.name, ids_in, output, dropped)
     unclaimed_ids, dropped_ids = set(ids_in), {row.id for row in dropped}

@@ -18,17 +18,17 @@ from synthmill.schemas.artifacts import Loss, PartSeal
 from synthmill.schemas.budget import BudgetSettings
 from synthmill.schemas.errors import InputError, Stopped, StoreError
 from synthmill.schemas.progress import Progress
-from synthmill.schemas.rows import from_arrow
 from synthmill.schemas.settings import EngineSettings
-from synthmill.storage.artifacts import Store, losses_of, read_part, rows_to_table, seal_part, sealed_part
+from synthmill.storage.artifacts import Store, losses_of, read_part, seal_part, sealed_part, with_calls
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.engines.engine import Engine, make_engine
 from synthmill.tasks.frames import FrameStage, StageContext, run_locally
 from synthmill.tasks.recipe import Recipe
 from synthmill.tasks.running.budget import Gate, Lease
+from synthmill.tasks.running.carrying import carry
 from synthmill.tasks.running.driver import Driver
 from synthmill.tasks.running.flights import PartResult, Spent
-from synthmill.tasks.running.job import Job, Planned, Stage
+from synthmill.tasks.running.job import Job, Planned
 
 SILENT_S = 60.0  # an engine that has answered nothing for so long, or for its time-out if less, is reported
 GC_THRESHOLD = (50_000, 20, 100)
@@ -69,13 +69,14 @@ class Worker:
             if not is_same_step(self._planned, planned):
                 await self._take_up(planned, workers)
         try:
-            return await self._make(planned.stage, job, retry)
+            return await self._make(planned, job, retry)
         except Exception:
             self._planned = None  # the next attempt starts with a fresh driver and fresh engines
             self._broken = True
             raise
 
-    async def _make(self, stage: Stage, job: Job, retry: bool) -> PartSeal:
+    async def _make(self, planned: Planned, job: Job, retry: bool) -> PartSeal:
+        stage = planned.stage
         if self._stopped:  # while an engine was opening
             raise Stopped(self._stopped)
         if retry and self._calls:
@@ -94,16 +95,18 @@ class Worker:
         else:
             assert self._driver and self._calls
             lost_before = await asyncio.to_thread(losses_of, self.store, stage.name, job.key)
-            result: PartResult = await self._driver.run(from_arrow(stage.takes, table), lost_before)
+            rows, unreadable = stage.read(table)
+            result: PartResult = await self._driver.run(rows, lost_before)
             await self._make_durable(self._calls)
-            output, dropped = rows_to_table(stage.makes, result.rows, result.calls), result.dropped
+            output = with_calls(stage.to_table(result.rows), result.calls)
+            dropped = [*unreadable, *result.dropped]
             spent, lost = result.spent, result.lost
         return await asyncio.to_thread(
             seal_part,
             self.store,
             stage.name,
             job.key,
-            output,
+            carry(table, output, planned.carries),
             dropped,
             ids_in=ids_in,
             lost=lost,

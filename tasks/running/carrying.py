@@ -1,0 +1,22 @@
+"""Columns that a stage neither reads nor makes go on with its rows: those of the user's own."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def carry(table: pa.Table, output: pa.Table, names: Sequence[str]) -> pa.Table:
+    """`output` with the columns `names` of the rows of `table` that led to its rows: a row's own before, by `id`, or
+    its parent's, by `parent_id`. Names that are not in `table`, or that the stage made, are left out.
+    """
+    wanted = [name for name in names if name in table.column_names and name not in output.column_names]
+    if not wanted:
+        return output
+    ids = table["id"].combine_chunks()
+    places = pc.index_in(output["id"], ids)
+    if "parent_id" in output.column_names:
+        places = pc.coalesce(places, pc.index_in(output["parent_id"], ids))
+    for name in wanted:
+        output = output.append_column(table.schema.field(name), table[name].take(places))
+    return output
