@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -76,23 +77,31 @@ def run(
     preview: int | None,
     **options: Any,
 ) -> None:
-    """Run a FLOW.
+    """Run a FLOW, or a pipeline of your own: FILE.yaml.
 
     Engines are written KIND:MODEL: openai:MODEL@http://HOST:PORT/v1 (any compatible server; the key is in
     OPENAI_API_KEY), vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
     """
     from synthmill.flows.commands.run import run_flow
     from synthmill.flows.methods import method
-    from synthmill.schemas.settings import read_settings
+    from synthmill.schemas.settings import read_settings, read_yaml
 
+    own: dict[str, Any] = {}
+    if flow.endswith((".yaml", ".yml")):
+        if config:
+            raise InputError(f"{flow} holds the settings of its pipeline; leave --config out, or change it with --set")
+        own = {} if "name" in read_yaml(Path(flow)) else {"name": re.sub(r"\W+", "-", Path(flow).stem)}
+        flow, config = "pipeline", Path(flow)
     model = method(flow).settings
     if list_settings:
         from synthmill.flows.commands.list_settings import show_settings
 
         return show_settings(model)
-    overrides = dict(map(split_set, sets)) | {
-        name: value for name, value in options.items() if value is not None and value is not False
-    }
+    overrides = (
+        own
+        | dict(map(split_set, sets))
+        | {name: value for name, value in options.items() if value is not None and value is not False}
+    )
     if preview:
         overrides[model.previewed] = preview
     return run_flow(flow, read_settings(model, config, overrides), dry_run=dry_run, preview=preview)

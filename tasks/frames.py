@@ -90,6 +90,8 @@ class FrameStage(Frozen):
     """The columns it reads."""
     adds: ClassVar[tuple[str, ...]] = ()
     """The columns it adds or replaces."""
+    adds_own_columns: ClassVar[bool] = False
+    """Whether its new columns are the user's own, and go on with the rows through later stages."""
     whole: ClassVar[bool] = False
     embeds: ClassVar[bool] = False
     """Whether it loads a model of its own; the engines free their memory for it."""
@@ -97,6 +99,13 @@ class FrameStage(Frozen):
     def bound(self, context: RunContext) -> Self:
         """The stage as it runs: what the run's settings fill in is there, and what identifies it."""
         return self
+
+    def check_columns(self, columns: pa.Schema) -> None:
+        """Raises InputError where it cannot work on rows with these columns."""
+
+    def prerequisites(self) -> Mapping[str, "FrameStage"]:
+        """Stages that have to run on the same rows first: a setting that is open -> the stage whose key it takes."""
+        return {}
 
     def others(self) -> tuple[Artifact, ...]:
         """The artifacts whose rows it reads beside its source: when they change, it is made again."""

@@ -125,6 +125,10 @@ class Recipe(Frozen, Generic[In, Out]):
     roles: ClassVar[tuple[str, ...]]
     prompts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Template name -> its variables besides `row`."""
+    adds_own_columns: ClassVar[bool] = False
+    """Whether its new columns are the user's own, and go on with the rows through later stages."""
+    keeps_columns: ClassVar[bool] = False
+    """Whether its rows are those it read, with more in them: all their columns stay."""
     takes: ClassVar[type[Row]]
     makes: ClassVar[type[Row]]
 
@@ -142,6 +146,9 @@ class Recipe(Frozen, Generic[In, Out]):
     def output_columns(self, columns: pa.Schema) -> pa.Schema:
         """The columns of the rows that it makes of rows with `columns`."""
         return arrow_schema(self.makes)
+
+    def check_columns(self, columns: pa.Schema) -> None:
+        """Raises InputError where it cannot work on rows with these columns."""
 
     def read(self, table: pa.Table) -> tuple[list[In], list[Dropped]]:
         """A part's rows, and those that are none of the kind it takes."""

@@ -91,7 +91,7 @@ def prepare_dataset(store: Store, run: RunRecord, settings: ExportSettings) -> t
     The run may be another version's: its settings are taken as they were written, not as today's.
     """
     with suppress(Exception):  # it loads the types that know which of these settings name files
-        method(run.flow).settings.model_validate(run.settings)
+        method(run.method or run.flow).settings.model_validate(run.settings)
     dataset = read_dataset(store.root / "datasets" / Path(run.dataset).name)
     for name in unsuited_formats(dataset.tables, settings.formats):
         kinds = ", ".join(sorted({table.kind for table in dataset.tables.values()}))

@@ -146,7 +146,7 @@ def make_all(planned: Plan) -> RunRecord:
     """Make every step and the dataset; the run's record is written when it begins and, whatever happens, at its end."""
     settings, store = planned.settings, planned.store
     limits = limits_of(planned)
-    record = new_run(planned.flow, settings.model_dump(mode="json"), planned.dataset.name)
+    record = new_run(planned.flow, settings.model_dump(mode="json"), planned.dataset.name, planned.method)
     context = FlowRunContext.get()
     flow_run = str(context.flow_run.id) if context and context.flow_run else ""
     record = write_run(store, record.model_copy(update={"flow_run": flow_run}))

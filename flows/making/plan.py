@@ -34,6 +34,8 @@ class Source:
     key: str
     ingest: Callable[[str], Manifest]
     look: Callable[[], tuple[int, str]]
+    step: str = ""
+    """Its id within a plan that names its sources."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,13 @@ class Plan:
     trunk: str
     others: Sequence[Source] = ()
     written: Sequence[str] = ()
+    method: str = ""
+    """The method that planned it, where the flow has a name of its own."""
 
     def __post_init__(self) -> None:
         """Raises InputError where the trunk is no step."""
-        ids = step_ids([*(source.stage for source in self.sources), *(planned.stage for planned in self.stages)])
+        steps = [planned.step if planned.has_own_id else planned.stage for planned in self.stages]
+        ids = step_ids([*(source.step or source.stage for source in self.sources), *steps])
         for planned, step in zip(self.stages, ids[len(self.sources) :], strict=True):
             planned.step = step
         if self.trunk not in ids:
@@ -66,7 +71,7 @@ class Plan:
     @property
     def source_steps(self) -> dict[str, str]:
         """The sources' ids by artifact key."""
-        ids = step_ids([source.stage for source in self.sources])
+        ids = step_ids([source.step or source.stage for source in self.sources])
         return {source.key: step for source, step in zip(self.sources, ids, strict=True)}
 
     @property
@@ -129,13 +134,16 @@ def open_store(settings: RunSettings) -> Store:
     return store
 
 
-def file_source(store: Store, source: FileSettings, rows_per_part: int, kind: RowKind = INSTRUCTIONS) -> Source:
+def file_source(
+    store: Store, source: FileSettings, rows_per_part: int, kind: RowKind = INSTRUCTIONS, step: str = ""
+) -> Source:
     """A flow's rows from a file or a Hub dataset."""
     return Source(
         kind.stage,
         source_key(source, rows_per_part, kind),
         lambda run: ingest(store, source, rows_per_part, run, kind),
         lambda: look_at_rows(source, rows_per_part, kind),
+        step,
     )
 
 

@@ -45,7 +45,7 @@ class Method(NamedTuple):
         def plan(settings: Any) -> "Plan":
             with self.faults_named("its plan failed"):
                 planned = function(settings)
-                if getattr(planned, "flow", None) != self.name:
+                if self.name not in (getattr(planned, "flow", None), getattr(planned, "method", None)):
                     raise TypeError(f"plan must return a Plan called {self.name!r}")
                 return planned
 

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.recipe import AnyRecipe
+
 
 def carry(table: pa.Table, output: pa.Table, names: Sequence[str]) -> pa.Table:
     """`output` with the columns `names` of the rows of `table` that led to its rows: a row's own before, by `id`, or
@@ -20,3 +23,14 @@ def carry(table: pa.Table, output: pa.Table, names: Sequence[str]) -> pa.Table:
     for name in wanted:
         output = output.append_column(table.schema.field(name), table[name].take(places))
     return output
+
+
+def carried_after(carried: frozenset[str], stage: AnyRecipe | FrameStage, columns: pa.Schema) -> frozenset[str]:
+    """The columns that go on behind a stage: those that went on before, but for what its rows have of their own, and
+    what it adds in the user's name. columns: of the rows it reads.
+    """
+    output = stage.output_columns(columns).names
+    added = set(output) - set(columns.names) - {"id", "parent_id"}
+    if stage.adds_own_columns:
+        return carried | added
+    return carried - added if isinstance(stage, FrameStage) and "id" not in stage.adds else carried - set(output)

@@ -42,6 +42,7 @@ class Planned:
         if isinstance(stage, FrameStage):
             stage = stage.bound(context)
         self.stage = stage
+        self.has_own_id = bool(step)
         self.step = step or stage.name
         needed = stage.needs_roles() if isinstance(stage, Recipe) else ()
         if absent := [role for role in needed if role not in roles]:
