@@ -65,6 +65,7 @@ class RunCommand(click.Command):
 @retry_option
 @click.option("--settings", "list_settings", is_flag=True, help="List every setting, its default and meaning.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print the plan; ask no model.")
+@click.option("--as-yaml", is_flag=True, help="Print the flow's steps as a pipeline's file, to begin your own from.")
 @click.option(
     "--preview", type=click.IntRange(1), metavar="N", help="The first N rows, each with its way through every stage."
 )
@@ -74,6 +75,7 @@ def run(
     sets: tuple[str, ...],
     list_settings: bool,
     dry_run: bool,
+    as_yaml: bool,
     preview: int | None,
     **options: Any,
 ) -> None:
@@ -104,11 +106,23 @@ def run(
     )
     if preview:
         overrides[model.previewed] = preview
-    return run_flow(flow, read_settings(model, config, overrides), dry_run=dry_run, preview=preview)
+    return run_flow(flow, read_settings(model, config, overrides), dry_run=dry_run, preview=preview, as_yaml=as_yaml)
 
 
 for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, export, report, diff):
     cli.add_command(command)
+
+
+@cli.command()
+@click.argument("name", required=False)
+def stages(name: str | None) -> None:
+    """List every stage that a pipeline may have, or show one.
+
+    A pipeline (`synthmill run FILE.yaml`) names stages in its steps.
+    """
+    from synthmill.flows.commands.stages import show_stages
+
+    show_stages(name)
 
 
 @cli.command("ls")

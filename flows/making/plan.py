@@ -36,6 +36,8 @@ class Source:
     look: Callable[[], tuple[int, str]]
     step: str = ""
     """Its id within a plan that names its sources."""
+    written: Mapping[str, Any] | None = None
+    """How a pipeline's file has it; None where it cannot."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def file_source(
         lambda run: ingest(store, source, rows_per_part, run, kind),
         lambda: look_at_rows(source, rows_per_part, kind),
         step,
+        {"path": source.path, "read_as": kind.stage, **source.model_dump(mode="json", exclude_defaults=True)},
     )
 
 

@@ -69,7 +69,8 @@ class StepPlanner:
         fields = dict(written)
         name, origin = str(fields.pop("stage")), fields.pop("from", None)
         try:
-            source = self.artifact(origin, "from", later) if origin else list(self.known.values())[-1]
+            before = list(self.known)[-1 if self.planned else 0]
+            source = self.artifact(origin or before, "from", later)
             self.add(step, self.stage_of(name, fields, later), source)
         except InputError as error:
             raise InputError(f"steps.{step}: {error.message}") from error
@@ -116,14 +117,15 @@ class StepPlanner:
         check_kind(stage, origin)
         stage.check_columns(origin.columns)
         keeps = isinstance(stage, Recipe) and stage.keeps_columns
-        carries = set(origin.columns.names) - {"id", "parent_id"} if keeps else origin.carried
+        output = stage.output_columns(origin.columns)
+        carries = set(origin.columns.names if keeps else origin.carried) - {"id", "parent_id", *output.names}
         roles = {role: self.engine_of(role) for role in stage.needs_roles()} if isinstance(stage, Recipe) else {}
         context = RunContext(self.settings.embedder)
         planned = Planned(stage, roles, origin.key, step, context, sorted(carries))
         if same := next((each for each in self.planned if each.key == planned.key), None):
             raise InputError(f"{step} is the same as the step {same.step}; leave it out, and write `from: {same.step}`")
         self.planned.append(planned)
-        columns = with_carried(planned.stage.output_columns(origin.columns), origin.columns, carries)
+        columns = with_carried(output, origin.columns, carries)
         carried = carried_after(origin.carried, planned.stage, origin.columns)
         self.known[step] = KnownArtifact(stage.name, planned.key, step, columns, carried)
         return self.known[step]

@@ -39,7 +39,7 @@ READ_AS: Mapping[str, SourceKind] = {
     "instructions": SourceKind(SourceSettings, lambda _: INSTRUCTIONS),
     "questions": SourceKind(QuestionSettings, lambda _: QUESTIONS),
     "known_prompts": SourceKind(SourceSettings, lambda _: KNOWN_PROMPTS),
-    "bench": SourceKind(SourceSettings, lambda _: BENCH),
+    "bench_rows": SourceKind(SourceSettings, lambda _: BENCH),
     "turns": SourceKind(TurnSettings, lambda source: turns_kind(source.qrels)),
     "passages": SourceKind(CorpusSettings, lambda _: PASSAGES),
 }
@@ -54,7 +54,7 @@ class PipelineSource(FileSettings):
     model_config = ConfigDict(extra="allow")
 
     path: LocalPath = ""
-    read_as: Literal["rows", "instructions", "questions", "known_prompts", "bench", "turns", "passages"] = Field(
+    read_as: Literal["rows", "instructions", "questions", "known_prompts", "bench_rows", "turns", "passages"] = Field(
         "rows", description="rows: any columns, all kept; others: as the named flows read them"
     )
     rows: int | None = Field(None, ge=1, description="so many rows from nothing, instead of a file")
