@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from synthmill.flows.making.plan import Plan
+from synthmill.flows.making.plan import Plan, Source
 from synthmill.flows.making.steps import OF_SAMPLING, references_in
 from synthmill.schemas.calls import Sampling
 from synthmill.schemas.errors import InputError
@@ -31,9 +31,10 @@ def pipeline_of(plan: Plan) -> dict[str, Any]:
             )
     ids = {key: "source" if key == plan.source.key else step for key, step in plan.source_steps.items()}
     ids |= {step.key: step.step for step in plan.stages}
-    pipeline: dict[str, Any] = {"source": short(plan.source.written)}
+    rows_per_part = plan.settings.rows_per_part
+    pipeline: dict[str, Any] = {"source": written_source(plan.source, rows_per_part)}
     if plan.others:
-        pipeline["sources"] = {ids[source.key]: short(source.written) for source in plan.others}
+        pipeline["sources"] = {ids[source.key]: written_source(source, rows_per_part) for source in plan.others}
     engines = {role: engine for step in plan.stages for role, engine in step.roles.items()}
     if engines:
         pipeline["engines"] = {role: written_engine(engine) for role, engine in engines.items()}
@@ -47,9 +48,10 @@ def pipeline_of(plan: Plan) -> dict[str, Any]:
     return {**pipeline, "steps": steps, "publish": {"default": {"from": plan.trunk}}}
 
 
-def short(written: Mapping[str, Any] | None) -> Any:
-    """A source as its path, where nothing else is said of it."""
-    return written["path"] if written and written.keys() == {"path"} else dict(written or {})
+def written_source(source: Source, rows_per_part: int) -> dict[str, Any]:
+    """A source without what it has in common with the run."""
+    written = dict(source.written or {})
+    return {name: value for name, value in written.items() if (name, value) != ("rows_per_part", rows_per_part)}
 
 
 def written_engine(engine: EngineSettings) -> Any:

@@ -146,7 +146,12 @@ def file_source(
         lambda run: ingest(store, source, rows_per_part, run, kind),
         lambda: look_at_rows(source, rows_per_part, kind),
         step,
-        {"path": source.path, "read_as": kind.stage, **source.model_dump(mode="json", exclude_defaults=True)},
+        {
+            "path": source.path,
+            "read_as": kind.stage,
+            "rows_per_part": rows_per_part,
+            **source.model_dump(mode="json", exclude_defaults=True),
+        },
     )
 
 

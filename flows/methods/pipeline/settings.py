@@ -57,6 +57,7 @@ class PipelineSource(FileSettings):
     read_as: Literal["rows", "instructions", "questions", "known_prompts", "bench_rows", "turns", "passages"] = Field(
         "rows", description="rows: any columns, all kept; others: as the named flows read them"
     )
+    rows_per_part: int | None = Field(None, ge=1, description="default: as the run's")
     rows: int | None = Field(None, ge=1, description="so many rows from nothing, instead of a file")
 
     @model_validator(mode="after")
@@ -76,6 +77,7 @@ class PipelineSource(FileSettings):
 
     def source(self, store: Store, step: str, rows_per_part: int) -> tuple[Source, pa.Schema]:
         """The source and its columns. Raises InputError where the file cannot be read."""
+        rows_per_part = self.rows_per_part or rows_per_part
         if self.rows is not None:
             return rows_from_nothing(store, step, min(self.rows, self.limit or self.rows), rows_per_part)
         file = self.file_settings()
