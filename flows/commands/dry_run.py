@@ -26,19 +26,24 @@ def show_plan(plan: Plan) -> None:
     for source in plan.sources:
         rows_of[source.key], description = source.look()
         console.print(description, highlight=False, markup=False)
+    steps = plan.source_steps | {step.key: step.step for step in plan.stages}
     lines = table("step", "made from", "engines", "rows", "calls", "tokens")
     for step in plan.stages:
         stage, rows = step.stage, rows_of[step.source_key]
         calls = rows * stage.requests_per_row() if isinstance(stage, Recipe) else 0
         tokens = rows * stage.tokens_per_row() if isinstance(stage, Recipe) else 0
-        takes = stage.takes.__name__ if isinstance(stage, Recipe) else ", ".join(stage.needs)
         engines = by_engine(step.identity.get("engines", {}))
         state = " (made)" if plan.store.manifest_path(stage.name, step.key).exists() else ""
         rows_of[step.key] = rows * (1 if isinstance(stage, Recipe) else stage.rows_per_row())
         if isinstance(stage, FileStage):
             rows_of[step.key] = 1
         lines.add_row(
-            step.step + state, takes, engines or "none", f"<= {rows_of[step.key]:,}", f"<= {calls:,}", f"<= {tokens:,}"
+            step.step + state,
+            steps[step.source_key],
+            engines or "none",
+            f"<= {rows_of[step.key]:,}",
+            f"<= {calls:,}",
+            f"<= {tokens:,}",
         )
     console.print(lines)
     console.print("checked: templates, stage inputs, engines, input, store. Nothing was asked.")

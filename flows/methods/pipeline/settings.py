@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, field_validator, model_validator
 
 from synthmill.flows.making.plan import Source, file_source
 from synthmill.flows.methods.preferences.settings import QuestionSettings
@@ -137,6 +137,15 @@ class PipelineSettings(RunSettings):
         except InputError as error:
             raise ValueError(error.message) from error
         return {"name": path.stem, **written, **{name: value for name, value in values.items() if name != "config"}}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """With `config`, beside which nothing else is needed: Prefect checks a deployment's settings by it."""
+        reference = handler(core)
+        schema = handler.resolve_ref_schema(reference)
+        schema["properties"]["config"] = {"type": "string", "title": "Config", "description": "a YAML file of these"}
+        schema.pop("required", None)
+        return reference
 
     @field_validator("steps")
     @classmethod
