@@ -21,9 +21,8 @@ from synthmill.storage.files import write_json
 from synthmill.storage.plain_files.outputs import check_out, write_rows
 from synthmill.storage.plain_files.pool_rows import MESSAGES
 from synthmill.storage.plain_files.pools import ColumnNames, PoolFile, prefetch, read_pools
-from synthmill.tasks.cuts.guards import PoolFacts, PoolStatistics, count_flags
-from synthmill.tasks.cuts.pair_limits import fixed_limits, with_unit_of_limits
-from synthmill.tasks.cuts.pool_pairs import quantiles_of, token_counter, with_rewards
+from synthmill.tasks.cuts.guards import PoolFacts, PoolStatistics, count_flags, with_rewards
+from synthmill.tasks.cuts.pair_limits import fixed_limits, quantiles_of, token_counter, with_unit_of_limits
 from synthmill.tasks.cuts.report import CutReport, describe_broken_off, explain_mu_2s, report_lines
 from synthmill.tasks.cuts.rip import fit, keeps, limits_met
 from synthmill.tasks.cuts.rules import cut, lengths_of

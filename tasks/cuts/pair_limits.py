@@ -1,11 +1,13 @@
-"""Limits of pairs that need no fitting: a preset's, a file's, a setting's."""
+"""Limits of pairs that need no fitting: a preset's, a file's, a setting's; and the unit that lengths are counted in."""
 
+from collections.abc import Callable
 from pathlib import Path
 
-from synthmill.schemas.cut_settings import PRESETS, CutSettings, Thresholds
+from synthmill.schemas.cut_settings import LIMITS, PRESETS, QUANTILES, CutSettings, Thresholds
 from synthmill.schemas.errors import InputError
 from synthmill.storage.plain_files.thresholds import read_thresholds
-from synthmill.tasks.cuts.pool_pairs import own_limits, token_counter
+from synthmill.tasks.texts.tokens import load_tokenizer
+from synthmill.tasks.texts.words import tokens_of
 
 
 def fixed_limits(settings: CutSettings) -> Thresholds:
@@ -31,3 +33,24 @@ def with_unit_of_limits(settings: CutSettings) -> CutSettings:
     settings = settings.model_copy(update=unit)
     token_counter(settings)
     return settings
+
+
+def quantiles_of(settings: CutSettings) -> dict[str, float | None]:
+    """Which quantile each of RIP's limits is fitted at."""
+    return {name: getattr(settings, quantile) for name, quantile in zip(LIMITS, QUANTILES, strict=True)}
+
+
+def own_limits(settings: CutSettings) -> Thresholds:
+    """The limits that the settings give as numbers."""
+    unit = {"length": settings.length, "tokenizer": settings.tokenizer}
+    return Thresholds(**unit, **{name: getattr(settings, name) for name in LIMITS})
+
+
+def token_counter(settings: CutSettings) -> Callable[[str], int] | None:
+    """The function that counts an answer's length; None for characters. Raises InputError for a missing tokenizer."""
+    if settings.length == "characters":
+        return None
+    if settings.tokenizer:
+        encode = load_tokenizer(settings.tokenizer, chat=False).encode
+        return lambda text: len(encode(text, add_special_tokens=False))
+    return lambda text: len(tokens_of(text))

@@ -15,19 +15,18 @@ import pyarrow as pa
 from pydantic import Field
 
 from synthmill.schemas.artifacts import Manifest
-from synthmill.schemas.cut_settings import LIMITS, QUANTILES, CutSettings, Thresholds
+from synthmill.schemas.cut_settings import LIMITS, CutSettings, Thresholds
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import child_id
 from synthmill.schemas.rows import Dropped, Pair, arrow_schema
 from synthmill.storage.artifacts import Store, read_manifest, read_part
 from synthmill.tasks.cores import Array, MapUnordered
-from synthmill.tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics
+from synthmill.tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics, with_rewards
+from synthmill.tasks.cuts.pair_limits import own_limits, quantiles_of, token_counter
 from synthmill.tasks.cuts.points import Pools
 from synthmill.tasks.cuts.rip import fit, limits_met
 from synthmill.tasks.cuts.rules import REASONS, Cut, cut, lengths_of
 from synthmill.tasks.frames import ArtifactKey, FileStage, FrameStage
-from synthmill.tasks.texts.tokens import load_tokenizer
-from synthmill.tasks.texts.words import tokens_of
 
 CARRIED = ("prompt", "system", "source", "note")
 
@@ -219,34 +218,6 @@ class Preferences(FrameStage):
             pl.Series(f"limit_{name}", values).fill_nan(None) for name, values in columns.items()
         )
         return marked, []
-
-
-def quantiles_of(settings: CutSettings) -> dict[str, float | None]:
-    """Which quantile each of RIP's limits is fitted at."""
-    return {name: getattr(settings, quantile) for name, quantile in zip(LIMITS, QUANTILES, strict=True)}
-
-
-def own_limits(settings: CutSettings) -> Thresholds:
-    """The limits that the settings give as numbers."""
-    unit = {"length": settings.length, "tokenizer": settings.tokenizer}
-    return Thresholds(**unit, **{name: getattr(settings, name) for name in LIMITS})
-
-
-def token_counter(settings: CutSettings) -> Callable[[str], int] | None:
-    """The function that counts an answer's length; None for characters. Raises InputError for a missing tokenizer."""
-    if settings.length == "characters":
-        return None
-    if settings.tokenizer:
-        encode = load_tokenizer(settings.tokenizer, chat=False).encode
-        return lambda text: len(encode(text, add_special_tokens=False))
-    return lambda text: len(tokens_of(text))
-
-
-def with_rewards(table: pa.Table, rewards: Array) -> pa.Table:
-    """The same pools with other rewards, (answers,)."""
-    starts = Pools.of(table["rewards"]).starts
-    column = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(rewards))
-    return table.set_column(table.column_names.index("rewards"), "rewards", column)
 
 
 def reason_of(cuts: Sequence[Cut], pool: int) -> str:

@@ -22,8 +22,8 @@ from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import PAIR, stream_of
 from synthmill.tasks.cuts.agreement import Agreement
 from synthmill.tasks.cuts.guards import count_flags
-from synthmill.tasks.cuts.pair_limits import fixed_limits
-from synthmill.tasks.cuts.pool_pairs import PoolPairs, quantiles_of
+from synthmill.tasks.cuts.pair_limits import fixed_limits, quantiles_of
+from synthmill.tasks.cuts.pool_pairs import PoolPairs
 from synthmill.tasks.cuts.report import CutReport, report_lines
 from synthmill.tasks.cuts.rip import limits_met
 from synthmill.tasks.cuts.rules import cut
