@@ -138,6 +138,8 @@ class Attributes(FrameStage):
             if attribute.under in self.columns:
                 if attribute.under not in before:
                     raise ValueError(f"columns.{name}: it is under {attribute.under}; write that column before it")
+                if before[attribute.under].categories is None:
+                    raise ValueError(f"columns.{name}: it is under {attribute.under}, which has no categories itself")
                 parents = {value for group in before[attribute.under].weights().values() for value in group}
                 if lacking := sorted(parents - attribute.weights().keys()):
                     found = ", ".join(attribute.weights())
@@ -219,8 +221,9 @@ def dealt(
         first, last = attribute.date
         days = (deal.shares() * ((last - first).days + 1)).astype(np.int64)
         return pl.Series(days).cast(pl.Int32).cast(pl.Date) + (first - datetime.date(1970, 1, 1))
-    persons = persons_of(attribute)
-    return persons.gather(deal.cards(len(persons)))
+    persons = pl.DataFrame(persons_of(attribute))
+    column = persons[attribute.column] if attribute.column else persons.to_struct()
+    return column.gather(deal.cards(len(column)))
 
 
 def dealt_categories(deal: Deal, weights: Weights) -> pl.Series:
@@ -242,33 +245,27 @@ def deck_of(weights: list[float]) -> list[int]:
 
 def type_of(attribute: Attribute) -> pa.DataType:
     if attribute.persons:
-        return persons_of(attribute).head(0).to_arrow(compat_level=pl.CompatLevel.oldest()).type
+        schema = persons_of(attribute).schema
+        return schema.field(attribute.column).type if attribute.column else pa.struct(list(schema))
     kinds = {"categories": pa.string(), "integer": pa.int64(), "number": pa.float64(), "date": pa.date32()}
     return next(kind for name, kind in kinds.items() if getattr(attribute, name) is not None)
 
 
-def persons_of(attribute: Attribute) -> pl.Series:
-    """The rows of a file, or one column of them. Raises InputError where it cannot be read, or has changed since the
-    stage was planned.
+def persons_of(attribute: Attribute) -> pa.Table:
+    """The rows of a file. Raises InputError where it cannot be read, lacks the column that is wanted, or has changed
+    since the stage was planned.
     """
     source = TableSettings(path=str(attribute.persons))
     if fingerprint(source) != attribute.content:
         raise InputError(f"{source.path} has changed since it was planned; run the same command again")
     rows = rows_of(source.path, attribute.content)
-    if not attribute.column:
-        return rows.to_struct()
-    if attribute.column not in rows.columns:
-        raise InputError(
-            f"{source.path} has no column {attribute.column!r}; {expected(attribute.column, rows.columns)}"
-        )
-    return rows[attribute.column]
+    if (name := attribute.column) and name not in rows.column_names:
+        raise InputError(f"{source.path} has no column {name!r}; {expected(name, rows.column_names)}")
+    return rows
 
 
 @lru_cache(4)
-def rows_of(path: str, content: str) -> pl.DataFrame:
+def rows_of(path: str, content: str) -> pa.Table:
     """A file's rows that can be read. content: what is in it, so that a file that changed is read again."""
     source = TableSettings(path=path)
-    parts = read_table_parts(source, table_schema(source), READ_AT_ONCE)
-    frame = pl.from_arrow(pa.concat_tables([part.table for part in parts]))
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+    return pa.concat_tables([part.table for part in read_table_parts(source, table_schema(source), READ_AT_ONCE)])

@@ -57,7 +57,7 @@ class Names:
     """What a template or an expression reads: `columns` by name, and whether it reads `row` as a whole."""
 
     def __init__(self, tree: nodes.Template) -> None:
-        undeclared = meta.find_undeclared_variables(tree) - ENVIRONMENT.globals.keys()
+        undeclared = meta.find_undeclared_variables(tree)
         self.lines: dict[str, int] = {}
         self.fields: dict[tuple[str, str], int] = {}
         self.whole_row = False
@@ -79,10 +79,10 @@ class Names:
     def check(self, columns: pa.Schema, place: str) -> None:
         """Raises InputError for a name that is no column, or a field that a column of structs does not have."""
         for name, line in self.lines.items():
-            if name not in columns.names:
+            if name not in columns.names and name not in ENVIRONMENT.globals:
                 raise InputError(f"{place}, line {line}: {name!r} is no column; {expected(name, columns.names)}")
         for (name, field), line in self.fields.items():
-            kind = columns.field(name).type
+            kind = columns.field(name).type if name in columns.names else pa.null()
             fields = [inner.name for inner in kind] if pa.types.is_struct(kind) else [field]
             if field not in fields:
                 raise InputError(f"{place}, line {line}: {name!r} has no {field!r}; {expected(field, fields)}")
