@@ -32,6 +32,8 @@ REMEDY = (
 def every_stage() -> list[type[Recipe] | type[FrameStage]]:  # type: ignore[type-arg]
     assert all(method(name).plan for name in methods())
     assert ScorerSettings.kinds() and RetrieverSettings.kinds()  # together they import them all
+    for path in (FOLDER.parent / "asking").glob("[a-z]*.py"):  # no method has these
+        importlib.import_module(f"synthmill.tasks.asking.{path.stem}")
     found: list[type] = []
     for base in (Recipe, FrameStage):
         todo = [base]
