@@ -34,10 +34,13 @@ OF_SAMPLING = ("temperature", "top_p", "max_tokens", "stop", "logprobs")
 
 @dataclass(frozen=True)
 class KnownArtifact(ArtifactId):
-    """A source or a step of a plan, with the columns of its rows; carried: those that go on with the rows."""
+    """A source or a step of a plan, with the columns of its rows. carried: those that go on with the rows; from_nothing:
+    whether its rows were made, not read.
+    """
 
     columns: pa.Schema
     carried: frozenset[str]
+    from_nothing: bool = False
 
 
 def kind_of(columns: Iterable[str]) -> str:
@@ -54,10 +57,10 @@ class StepPlanner:
     known: dict[str, KnownArtifact] = field(default_factory=dict)
     planned: list[Planned] = field(default_factory=list)
 
-    def add_source(self, source: Source, columns: pa.Schema, *, carried: bool) -> None:
+    def add_source(self, source: Source, columns: pa.Schema, *, carried: bool, from_nothing: bool = False) -> None:
         """carried: whether its columns are the user's own, and go on with the rows."""
         names = frozenset(columns.names) - {"id"} if carried else frozenset()
-        self.known[source.step] = KnownArtifact(source.stage, source.key, source.step, columns, names)
+        self.known[source.step] = KnownArtifact(source.stage, source.key, source.step, columns, names, from_nothing)
 
     def add_all(self, steps: Mapping[str, Mapping[str, Any]]) -> None:
         """Plan steps as YAML has them. Raises InputError that names the step."""
@@ -109,7 +112,7 @@ class StepPlanner:
     def add(self, step: str, stage: Stage, source: ArtifactId) -> KnownArtifact:
         """Plan a stage, and what it needs before it. Raises InputError where the rows are of another kind."""
         origin = source if isinstance(source, KnownArtifact) else self.known[source.step]
-        stage = filled_in(stage, self.settings, step)
+        stage = filled_in(stage, self.settings, step, shared=not origin.from_nothing)
         if isinstance(stage, FrameStage):
             for name, before in stage.prerequisites().items():
                 first = self.add(f"{step}-{name}", before, origin)
@@ -127,7 +130,7 @@ class StepPlanner:
         self.planned.append(planned)
         columns = with_carried(output, origin.columns, carries)
         carried = carried_after(origin.carried, planned.stage, origin.columns)
-        self.known[step] = KnownArtifact(stage.name, planned.key, step, columns, carried)
+        self.known[step] = KnownArtifact(stage.name, planned.key, step, columns, carried, origin.from_nothing)
         return self.known[step]
 
 
@@ -145,10 +148,12 @@ def with_sampling(kind: AnyStage, fields: dict[str, Any]) -> dict[str, Any]:
     return {**others, "sampling": {**default.model_dump(exclude={"seed"}), **flat}}
 
 
-def filled_in(stage: Stage, settings: RunSettings, step: str) -> Stage:
-    """A stage with what its run decides where it leaves that open: seeds, rows per part, and its label or column."""
+def filled_in(stage: Stage, settings: RunSettings, step: str, *, shared: bool) -> Stage:
+    """A stage with what its run decides where it leaves that open: seeds, rows per part, its label or column, and
+    whether equal prompts share an answer.
+    """
     names = ("seed", "rows_per_part", "embedder")
-    values: dict[str, Any] = {"label": step, **{name: getattr(settings, name) for name in names}}
+    values: dict[str, Any] = {"label": step, "shared": shared, **{name: getattr(settings, name) for name in names}}
     if "column" in type(stage).model_fields and not getattr(stage, "column", None):
         values["column"] = step
     update = {name: value for name, value in values.items() if name in type(stage).model_fields}

@@ -32,8 +32,8 @@ class Ask(Recipe[TableRow, TableRow]):
 
     A later one of several `prompts` reads an earlier one's answer under its name, and its columns are the names of the
     prompts: texts, and structs of fields. `samples` > 1 make each column a list; samples that failed are left out, and
-    the row is dropped if all did. Each row draws answers of its own (by its id), also where two prompts are equal;
-    at temperature 0, or with `shared`, equal prompts have one answer.
+    the row is dropped if all did. Equal prompts have one answer; unless `shared`, each row draws its own, by its id,
+    if the temperature is not 0.
 
     Drops, after `attempts` tries that each name the fault: empty_answer, cut_answer, bad_answer, failed_check; before
     anything is asked: null_column, bad_prompt, empty_prompt.
@@ -42,6 +42,8 @@ class Ask(Recipe[TableRow, TableRow]):
     name: ClassVar = "ask"
     version: ClassVar = "1"
     roles: ClassVar = ("teacher",)
+    adds_own_columns: ClassVar = True
+    keeps_columns: ClassVar = True
 
     prompt: PromptText = Field(DEFAULT_PROMPT, description="the template's text, or the path of a .jinja file")
     system: PromptText | None = Field(None, description="the template of a system message")
@@ -57,7 +59,7 @@ class Ask(Recipe[TableRow, TableRow]):
     column: str = Field("", description="the column of a text; filled in: the step's id")
     attempts: int = Field(3, ge=1, le=MOST_ATTEMPTS)
     samples: int = Field(1, ge=1, le=MOST_SAMPLES)
-    shared: bool = Field(False, description="whether rows with equal prompts share an answer")
+    shared: bool = Field(True, description="whether equal prompts share an answer; filled in: not where rows are made")
 
     @model_validator(mode="after")
     def fits_together(self) -> "Ask":

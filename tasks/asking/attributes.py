@@ -21,7 +21,7 @@ from synthmill.schemas.rows import Dropped
 from synthmill.schemas.settings import TableSettings
 from synthmill.storage.artifacts import CALLS
 from synthmill.storage.plain_files.rows import fingerprint
-from synthmill.storage.plain_files.tables import read_table_parts, table_schema
+from synthmill.storage.plain_files.tables import look_at_table, read_table_parts
 from synthmill.tasks.asking.dealing import Deal, words_of
 from synthmill.tasks.asking.templates import expected
 from synthmill.tasks.frames import FrameStage, even_parts
@@ -123,6 +123,7 @@ class Attributes(FrameStage):
     name: ClassVar = "attributes"
     version: ClassVar = "1"
     whole: ClassVar = True
+    adds_own_columns: ClassVar = True
 
     columns: dict[str, Attribute] = Field(min_length=1)
     balanced: bool = True
@@ -268,4 +269,6 @@ def persons_of(attribute: Attribute) -> pa.Table:
 def rows_of(path: str, content: str) -> pa.Table:
     """A file's rows that can be read. content: what is in it, so that a file that changed is read again."""
     source = TableSettings(path=path)
-    return pa.concat_tables([part.table for part in read_table_parts(source, table_schema(source), READ_AT_ONCE)])
+    return pa.concat_tables(
+        [part.table for part in read_table_parts(source, look_at_table(source).schema, READ_AT_ONCE)]
+    )

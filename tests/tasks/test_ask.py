@@ -210,16 +210,16 @@ def test_samples_are_lists_without_those_that_failed() -> None:
     assert values(row) == {"draft": ["b"], "final": ["B"]} and asked[-1].messages[0].content == "Better: b"
 
 
-def test_rows_draw_for_themselves_unless_they_share() -> None:
+def test_rows_share_answers_unless_they_draw_for_themselves() -> None:
     two = pa.table({"id": ["a", "b"], "text": ["same", "same"]})
 
     def samples(settings: str) -> set[int]:
         stage = ask(settings)
         return {next(stage.steps(row))[0].sample for row in stage.read(two)[0]}
 
-    assert len(samples("{prompt: '{{ text }}'}")) == 2
-    assert samples("{prompt: '{{ text }}', shared: true}") == {0}
-    assert samples("{prompt: '{{ text }}', sampling: {temperature: 0}}") == {0}
+    assert len(samples("{prompt: '{{ text }}', shared: false}")) == 2
+    assert samples("{prompt: '{{ text }}'}") == {0}
+    assert samples("{prompt: '{{ text }}', shared: false, sampling: {temperature: 0}}") == {0}
 
 
 def test_a_null_drops_its_row_unless_the_template_expects_it() -> None:
@@ -334,7 +334,9 @@ def test_a_worker_asks_keeps_ids_carries_columns_and_remembers(
 ) -> None:
     table = pa.table({"id": [f"r{n}" for n in range(20)], "text": [f"t{n % 2}" for n in range(20)], "own": range(20)})
     source = ingest_memory(store, table.append_column("gap", pa.nulls(20, pa.string())), 8, "run")
-    stage = ask("{prompt: 'About {{ text }}', answer: {q: text, s: {type: integer, minimum: 0}}, samples: 2}")
+    stage = ask(
+        "{prompt: 'About {{ text }}', answer: {q: text, s: {type: integer, minimum: 0}}, samples: 2, shared: false}"
+    )
     engines = {"teacher": EngineSettings.model_validate(server.spec)}
     planned = Planned(stage, engines, source.key, carries=("text", "own", "gap"))
     null = Planned(ask("{prompt: '{{ gap }}'}"), engines, source.key)

@@ -25,7 +25,7 @@ def plan(settings: PipelineSettings) -> Plan:
     sources = []
     for step, reading in {"source": settings.source, **settings.sources}.items():
         source, columns = reading.source(store, step, settings.rows_per_part)
-        planner.add_source(source, columns, carried=reading.read_as == "rows")
+        planner.add_source(source, columns, carried=reading.read_as == "rows", from_nothing=not reading.path)
         sources.append(source)
     planner.add_all(settings.steps)
     last = list(planner.known)[-1]
