@@ -22,7 +22,7 @@ class DrawingCut(CutSettings):
 
     seed: int = Field(0, ge=0, lt=1 << 63, description="of what is drawn")
 
-    def keys(self, ids: Any) -> Array:
+    def seeds(self, ids: Any) -> Array:
         """The seed of each pool's draws: a hash of its id. (pools,) uint64."""
         salt = self.seed.to_bytes(8, "little")
         hashes = (blake2b(prompt_id.encode(), digest_size=8, key=salt) for prompt_id in ids.to_pylist())

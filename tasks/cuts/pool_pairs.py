@@ -118,7 +118,7 @@ def load_statistics(root: Path, key: str) -> PoolStatistics:
 
 
 class CuttingStage(FrameStage):
-    """A stage that knows the rules."""
+    """A stage whose key counts rules."""
 
     cuts: SerializeAsAny[tuple[CutSettings, ...]]
 

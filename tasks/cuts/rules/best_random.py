@@ -18,7 +18,7 @@ class BestRandom(DrawingCut):
 
     def places(self, pools: Pools, seven: SevenPoints, ids: Any) -> Places:
         rejected = np.full(len(pools), -1, np.int64)
-        keys, chosen = self.keys(ids), seven.places[:, 6]
+        keys, chosen = self.seeds(ids), seven.places[:, 6]
         on_all_cores(lambda first, last: mark_other(pools.starts, first, last, keys, chosen, rejected), len(pools))
         return Places(seven.places[:, 6:], rejected[:, None], {})
 

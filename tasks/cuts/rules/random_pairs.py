@@ -28,7 +28,7 @@ class RandomPairs(DrawingCut):
         largest = int(max(np.diff(pools.starts), default=0))
         shape = (len(pools), min(self.count, largest * (largest - 1) // 2))
         chosen, rejected = np.full(shape, -1, np.int64), np.full(shape, -1, np.int64)
-        keys = self.keys(ids)
+        keys = self.seeds(ids)
         on_all_cores(lambda first, last: mark_pairs(*pools[:2], first, last, keys, chosen, rejected), len(pools))
         return Places(chosen, rejected, {})
 

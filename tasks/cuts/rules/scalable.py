@@ -24,7 +24,7 @@ class Scalable(DrawingCut):
         most = min(self.draw, max(np.diff(pools.starts), default=0))
         sample = np.full((len(pools), most), -1, np.int64)
         rejected = np.full(len(pools), -1, np.int64)
-        keys = self.keys(ids)
+        keys = self.seeds(ids)
         on_all_cores(lambda first, last: mark_drawn(*pools[:2], first, last, keys, most, sample, rejected), len(pools))
         is_drawn = sample >= 0
         local = pools.local() if pools.places is not None else None

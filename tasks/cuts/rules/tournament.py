@@ -22,7 +22,7 @@ class Tournament(DrawingCut):
     def places(self, pools: Pools, seven: SevenPoints, ids: Any) -> Places:
         """Evidence: rounds."""
         chosen, rejected, rounds = (np.full(len(pools), value, np.int64) for value in (-1, -1, 0))
-        keys = self.keys(ids)
+        keys = self.seeds(ids)
         on_all_cores(
             lambda first, last: mark_tournament(*pools[:2], first, last, keys, chosen, rejected, rounds), len(pools)
         )
