@@ -34,8 +34,8 @@ OF_SAMPLING = ("temperature", "top_p", "max_tokens", "stop", "logprobs")
 
 @dataclass(frozen=True)
 class KnownArtifact(ArtifactId):
-    """A source or a step of a plan, with the columns of its rows. carried: those that go on with the rows; from_nothing:
-    whether its rows were made, not read.
+    """A source or a step of a plan, with the columns of its rows. carried: those that go on with the rows;
+    from_nothing: whether its rows were made, not read.
     """
 
     columns: pa.Schema

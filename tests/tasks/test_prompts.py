@@ -14,6 +14,7 @@ from synthmill.flows.commands.dry_run import check_prompts
 from synthmill.flows.methods import method, methods
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.rows import Instruction
+from synthmill.tasks.cuts.cut import CutSettings
 from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.prompts import FOLDER, Prompt, load
 from synthmill.tasks.recipe import Recipe
@@ -56,13 +57,14 @@ def is_ours(kind: type) -> bool:
 
 def current() -> dict[str, dict[str, str]]:
     stages = {f"{kind.name}@{kind.version}": definition_hash(kind) for kind in every_stage()}
+    rules = {name: definition_hash(kind) for name, kind in CutSettings.kinds().items()}  # no stage names them
     templates = {str(path.relative_to(FOLDER).with_suffix("")): "" for path in sorted(FOLDER.rglob("*.jinja"))}
-    return {"stages": stages, "prompts": {name: load(name).hash for name in templates}}
+    return {"stages": stages, "rules": rules, "prompts": {name: load(name).hash for name in templates}}
 
 
 def locks_apart() -> dict[str, dict[str, str]]:
     """What the tests of single methods lock by themselves: a dictionary LOCK of the lock's form."""
-    apart: dict[str, dict[str, str]] = {"stages": {}, "prompts": {}}
+    apart: dict[str, dict[str, str]] = {"stages": {}, "rules": {}, "prompts": {}}
     for path in sorted(ROOT.rglob("test_*.py")):
         if re.search(r"^LOCK = \{", path.read_text(), re.M):
             module = importlib.import_module(".".join(path.relative_to(ROOT.parent).with_suffix("").parts))
