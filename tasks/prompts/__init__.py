@@ -9,9 +9,12 @@ A block may carry a suffix (`user_example`) when a role speaks more than once. T
 missing variable is an error, and a row's text is never read as template syntax. Identity is `name@hash`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import StrictUndefined, TemplateError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
@@ -61,10 +64,45 @@ class Prompt:
         return {node.attr for node in attributes if isinstance(node.node, nodes.Name) and node.node.name == variable}
 
 
-@cache
+class Beside(NamedTuple):
+    """The prompts beside a user's own stage: their folder, the hash of its templates, and those that the stage
+    declares; None while its file is imported, which may load any.
+    """
+
+    folder: Path
+    templates: str
+    declared: frozenset[str] | None = None
+
+
+BESIDE: ContextVar[Beside | None] = ContextVar("beside", default=None)
+
+
+@contextmanager
+def prompts_beside(beside: Beside) -> Iterator[None]:
+    """Let `load` find a user's own prompts, those beside the file whose code runs here."""
+    token = BESIDE.set(beside)
+    try:
+        yield
+    finally:
+        BESIDE.reset(token)
+
+
 def load(name: str) -> Prompt:
-    """Load `tasks/prompts/<name>.jinja`, or `prompts/<name>.jinja` of a folder of the user's own methods."""
-    paths = [folder / f"{name}.jinja" for folder in (FOLDER, *(own / "prompts" for own in own_folders()))]
+    """Load `tasks/prompts/<name>.jinja`, or `prompts/<name>.jinja` of a folder of the user's own methods, or beside the
+    file of a stage of the user's own.
+    """
+    return load_beside(name, BESIDE.get())
+
+
+@cache
+def load_beside(name: str, beside: Beside | None) -> Prompt:
+    """`load`, once per content of the prompts beside a stage. Raises InputError for one that it does not declare: its
+    text would be in no key.
+    """
+    if beside and beside.declared is not None and name not in beside.declared:
+        raise InputError(f"the prompt {name} is not among the stage's prompts; write prompts = {{{name!r}: ()}} there")
+    folders = [FOLDER, *(own / "prompts" for own in own_folders())]
+    paths = [folder / f"{name}.jinja" for folder in ([beside.folder] if beside else []) + folders]
     path = next((path for path in paths if path.is_file()), paths[0])
     try:
         return Prompt(name, path.read_text(encoding="utf-8"))
