@@ -30,14 +30,8 @@ from synthmill.tasks.prompts import prompts_beside
 from synthmill.tasks.python_files import PythonFile, read_python_file, read_python_module
 from synthmill.tasks.recipe import Recipe
 from synthmill.tasks.running.job import Stage
-from synthmill.tasks.running.outside_stages import (
-    Code,
-    OutsideFrames,
-    OutsideRecipe,
-    beside,
-    definition,
-    settings_model,
-)
+from synthmill.tasks.running.outside_definitions import Code, beside, definition, settings_model
+from synthmill.tasks.running.outside_stages import OutsideFrames, OutsideRecipe
 
 FORM = re.compile(r"(?P<place>.+?):(?P<name>[^\W\d]\w*)")
 
