@@ -12,7 +12,7 @@ missing variable is an error, and a row's text is never read as template syntax.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,22 +87,10 @@ def prompts_beside(beside: Beside) -> Iterator[None]:
         BESIDE.reset(token)
 
 
-def load(name: str) -> Prompt:
-    """Load `tasks/prompts/<name>.jinja`, or `prompts/<name>.jinja` of a folder of the user's own methods, or beside the
-    file of a stage of the user's own.
-    """
-    return load_beside(name, BESIDE.get())
-
-
 @cache
-def load_beside(name: str, beside: Beside | None) -> Prompt:
-    """`load`, once per content of the prompts beside a stage. Raises InputError for one that it does not declare: its
-    text would be in no key.
-    """
-    if beside and beside.declared is not None and name not in beside.declared:
-        raise InputError(f"the prompt {name} is not among the stage's prompts; write prompts = {{{name!r}: ()}} there")
-    folders = [FOLDER, *(own / "prompts" for own in own_folders())]
-    paths = [folder / f"{name}.jinja" for folder in ([beside.folder] if beside else []) + folders]
+def load(name: str) -> Prompt:
+    """Load `tasks/prompts/<name>.jinja`, or `prompts/<name>.jinja` of a folder of the user's own methods."""
+    paths = [folder / f"{name}.jinja" for folder in (FOLDER, *(own / "prompts" for own in own_folders()))]
     path = next((path for path in paths if path.is_file()), paths[0])
     try:
         return Prompt(name, path.read_text(encoding="utf-8"))
@@ -110,3 +98,32 @@ def load_beside(name: str, beside: Beside | None) -> Prompt:
         raise InputError(f"there is no prompt {name}: expected a template at {' or '.join(map(str, paths))}") from error
     except TemplateError as error:
         raise InputError(f"prompt {name} is not a valid Jinja template: {error}") from error
+
+
+@cache
+def load_beside(name: str, beside: Beside) -> Prompt:
+    """A prompt beside a user's stage, or else of ours, once per content of those beside it. Raises InputError for one
+    that the stage does not declare: its text would be in no key.
+    """
+    if beside.declared is not None and name not in beside.declared:
+        raise InputError(f"the prompt {name} is not among the stage's prompts; write prompts = {{{name!r}: ()}} there")
+    path = beside.folder / f"{name}.jinja"
+    try:
+        return Prompt(name, path.read_text(encoding="utf-8")) if path.is_file() else load_ours(name)
+    except TemplateError as error:
+        raise InputError(f"prompt {path} is not a valid Jinja template: {error}") from error
+    except InputError as error:
+        raise InputError(f"{error.message} or {path}") from error
+
+
+load_ours = load
+
+
+@wraps(load_ours)
+def load_where_it_runs(name: str) -> Prompt:
+    """`load`, which looks beside a user's stage first while that one's code runs."""
+    beside = BESIDE.get()
+    return load_beside(name, beside) if beside else load_ours(name)
+
+
+load = load_where_it_runs  # type: ignore[assignment]

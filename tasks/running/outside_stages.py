@@ -115,7 +115,7 @@ class OutsideFrames(FrameStage):
             settings = {"settings": self.work.model_dump(mode="json", exclude=unused)}
         else:
             settings = self.work.identity(engines)
-        return {**settings, "stage": self.name, "version": self.version, "source": self.code.content}
+        return {**settings, "stage": self.name, "version": self.version, "code": self.code.content}
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         if self.function:
@@ -140,8 +140,8 @@ class OutsideFrames(FrameStage):
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Within: the prompts beside the user's file are found, and a fault of the user's code is one line."""
-        with prompts_beside(beside(self.code)), faults_named(self.name, loaded(self.code)[0]):
+        """Within: a fault of the user's code is one line, and prompts are refused: no key here covers them."""
+        with prompts_beside(beside(self.code, {})), faults_named(self.name, loaded(self.code)[0]):
             yield
 
 
@@ -240,4 +240,4 @@ class OutsideRecipe(Recipe[Row, Row]):
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
         with self.guarded():
             identity = self.work.identity(engines)
-        return {**identity, "version": self.version, "source": self.code.content}
+        return {**identity, "version": self.version, "code": self.code.content}

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -199,6 +200,18 @@ def test_a_recipe_keeps_its_roles_prompts_and_steps(folder: Path) -> None:
     with pytest.raises(StopIteration) as done:
         steps.send([Completion(text="Ho")])
     assert (done.value.value.prompt, done.value.value.parent_id) == ("Ho", "a")
+
+
+def test_the_example_of_the_guide_is_two_stages(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    [text] = re.findall(r"```python\n(from typing import TypedDict.*?)```", guide, re.S)
+    (tmp_path / "mine.py").write_text(text)
+    table = pa.table({"id": ["a", "b", "c"], "text": ["One two\nthree", " ", "Four"]})
+    titled, [dropped] = stage_of(tmp_path, "title", most=3).run_on(table, CONTEXT)
+    assert titled.to_pylist() == [{"id": "a", "title": "One", "words": 3}, {"id": "c", "title": "Fou", "words": 1}]
+    assert dropped == Dropped(id="b", reason="empty_text")
+    kept, dropped = stage_of(tmp_path, "longest", count=1, whole=True).run_on(titled, CONTEXT)
+    assert (kept["id"].to_pylist(), dropped) == (["a"], [Dropped(id="c", reason="short")])
 
 
 def test_a_prompt_that_is_not_declared_is_refused(folder: Path) -> None:
