@@ -95,6 +95,8 @@ class FrameStage(Frozen):
     whole: ClassVar[bool] = False
     embeds: ClassVar[bool] = False
     """Whether it loads a model of its own; the engines free their memory for it."""
+    infers_columns: ClassVar[bool] = False
+    """Whether a column's type depends on the rows of a part; the parts are brought to the same types then."""
 
     def bound(self, context: RunContext) -> Self:
         """The stage as it runs: what the run's settings fill in is there, and what identifies it."""

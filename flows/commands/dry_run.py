@@ -8,7 +8,6 @@ from synthmill.schemas.errors import EngineRefused, InputError
 from synthmill.schemas.rows import Row
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.frames import FileStage
-from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import Recipe
 
 
@@ -80,7 +79,7 @@ def check_stages(plan: Plan) -> None:
 def check_prompts(recipe: Recipe[Row, Row]) -> None:
     """Raises InputError for a variable that the recipe does not give, or a field that its row does not have."""
     for name, variables in recipe.prompts.items():
-        prompt = load(name)
+        prompt = recipe.template(name)
         if unknown := prompt.variables() - {"row", *variables}:
             raise InputError(f"prompt {name} uses {', '.join(sorted(unknown))}, which {recipe.name} does not give it")
         has = set(recipe.takes.model_fields)

@@ -36,6 +36,7 @@ from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, fingerprin
 from synthmill.tasks.frames import FileStage, FrameStage, StageContext
 from synthmill.tasks.running.carrying import carry
 from synthmill.tasks.running.job import Job, Planned
+from synthmill.tasks.running.same_columns import with_same_columns
 
 OnProgress = Callable[[Progress], None]
 
@@ -161,6 +162,8 @@ def make_artifact(
         if missing:
             seals_by_key.update((seal.key, seal) for seal in pool.run(planned, missing, on_progress))
         seals = [seals_by_key[job.key] for job in jobs]
+    if isinstance(stage, FrameStage) and stage.infers_columns:
+        seals = with_same_columns(store, stage.name, seals)
     return write_manifest(
         store,
         Manifest(
