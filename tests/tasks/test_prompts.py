@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import pkgutil
 import re
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from synthmill.flows.commands.dry_run import check_prompts
 from synthmill.flows.methods import method, methods
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.rows import Instruction
+from synthmill.tasks import tables
 from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.prompts import FOLDER, Prompt, load
 from synthmill.tasks.recipe import Recipe
@@ -31,7 +33,9 @@ REMEDY = (
 
 def every_stage() -> list[type[Recipe] | type[FrameStage]]:  # type: ignore[type-arg]
     assert all(method(name).plan for name in methods())
-    assert ScorerSettings.kinds() and RetrieverSettings.kinds()  # together they import them all
+    assert ScorerSettings.kinds() and RetrieverSettings.kinds()  # together they import them all but the tables'
+    for module in pkgutil.iter_modules(tables.__path__, f"{tables.__name__}."):
+        importlib.import_module(module.name)
     found: list[type] = []
     for base in (Recipe, FrameStage):
         todo = [base]
