@@ -43,10 +43,11 @@ WIDENED = ((re.compile(r"DECIMAL\(\d+,\d+\)"), "DOUBLE"), (re.compile(r"\bU?HUGE
 
 
 class Parsed(NamedTuple):
-    """An expression that was checked, and the names that it uses: columns, if it is right."""
+    """An expression that was checked. names: what it uses, columns if it is right; parameters: of its lambdas."""
 
     text: str
     names: tuple[str, ...]
+    parameters: tuple[str, ...]
 
 
 class Computed(NamedTuple):
@@ -87,7 +88,8 @@ def parse(text: str) -> Parsed:
         check_functions(text, {node["function_name"].lower() for node in nodes if "function_name" in node}, connection)
     parameters = {name for node in nodes if node.get("class") == "LAMBDA" for name in names_in(node["lhs"])}
     parameters -= {name for node in nodes if node.get("syntax_type") == "SINGLE_ARROW" for name in names_in(node)}
-    return Parsed(text, tuple(dict.fromkeys(name for name in names_in(tree) if name not in parameters)))
+    names = dict.fromkeys(name for name in names_in(tree) if name not in parameters)
+    return Parsed(text, tuple(names), tuple(sorted(parameters)))
 
 
 def syntax_tree(text: str, query: str, connection: duckdb.DuckDBPyConnection) -> list[Any]:
@@ -156,7 +158,9 @@ def needed_columns(expressions: Iterable[str], columns: Sequence[str]) -> list[s
         by_fold.setdefault(column.casefold(), []).append(column)
     needed = dict[str, None]()
     for text in expressions:
-        for name in parse(text).names:
+        parsed = parse(text)
+        also_columns = [name for name in parsed.parameters if name.casefold() in by_fold]
+        for name in (*parsed.names, *also_columns):
             matches = by_fold.get(name.casefold(), [])
             if not matches and name.lower().startswith(("current_", "local")):
                 raise InputError(
@@ -219,7 +223,7 @@ def compute_apart(expressions: Mapping[str, str], connection: duckdb.DuckDBPyCon
                 columns[name] = select({name: f"TRY({text})"}, connection)[name]
                 missing = select({name: f"TRY(hash({text})) IS NULL"}, connection)[name]
             except duckdb.Error as second:
-                raise InputError(f"{text.strip('()').strip()!r}: {first_line(second)}") from second
+                raise InputError(f"{name} cannot be computed: {first_line(second)}") from second
             failed[name] = pc.indices_nonzero(missing).to_pylist()
     return Computed(pa.table(columns), failed, faults)
 

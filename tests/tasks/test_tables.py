@@ -1,6 +1,7 @@
 """Stages on tables: known answers, and what holds for every table."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,8 @@ from synthmill.schemas.pools import PolicyAnswer, Score, ScoredPool
 from synthmill.schemas.rows import Dropped, to_arrow
 from synthmill.storage.artifacts import Store, check_conserved, read_artifact, read_dropped
 from synthmill.storage.expressions import compute
-from synthmill.tasks.frames import ArtifactId, FrameStage, StageContext, run_locally
+from synthmill.storage.lineage import lineage_of
+from synthmill.tasks.frames import ArtifactId, FrameStage, Reference, StageContext, run_locally
 from synthmill.tasks.running.job import Planned
 from synthmill.tasks.running.limits import RunLimits
 from synthmill.tasks.running.stages import run_stage
@@ -72,6 +74,7 @@ def ids(table: pa.Table) -> list[str]:
         ("len(list) > 0 AND meta.topic = 't'", "ac"),
         ("list_contains(list, 'w')", "c"),
         ("len([e FOR e IN list IF e > 'u']) = 1", "ac"),
+        ("x = 3 AND len(list_filter(list, lambda x: x > 'u')) = 1", "a"),
         ("n BETWEEN 2 AND 3 -- both ends", "bc"),
         ("true", "abcd"),
         ("NULL", ""),
@@ -276,6 +279,8 @@ def test_explode_makes_children_by_place() -> None:
     assert output["list"].to_pylist() == ["u", "v", "w"]
     nested = pa.table({"id": ["a"], "l": [[{"t": 1}, None, {"t": 2}]], "parent_id": ["z"]})
     assert run(Explode(column="l"), nested)[0]["l"].to_pylist() == [{"t": 1}, None, {"t": 2}]
+    unknown = pa.schema([("id", pa.string()), ("l", pa.null())])
+    assert Explode(column="l").output_columns(unknown).names == ["id", "parent_id", "l"]
     with pytest.raises(InputError, match="'text' holds String; expected a list"):
         Explode(column="text").output_columns(ROWS.schema)
 
@@ -393,6 +398,31 @@ def test_what_reads_other_rows_is_made_again_when_they_change(
         assert {*read_artifact(store, second)["tag"].to_pylist()} == {"second", None}
     if kind == "concat":
         assert [part.rows for part in second.parts] == [2, 2, 1]
+
+
+def test_a_row_of_a_concat_leads_back_to_its_own_step(store: Store) -> None:
+    left = ingest_memory(store, pa.table({"id": ["a"], "n": [1]}), 2, "run")
+    right = make(store, Tagged(), ingest_memory(store, pa.table({"id": ["b"], "n": [2]}), 2, "run"))
+    stage = Concat.model_validate({"with": [ArtifactId(right.stage, right.key, "right")]})
+    made = make(store, stage, left)
+    child = read_artifact(store, made).to_pylist()[1]["id"]
+    steps = lineage_of(store, child).steps
+    assert [(step.manifest.stage, step.row["id"]) for step in steps] == [
+        ("rows", "b"),
+        ("tagged", "b"),
+        ("concat", child),
+    ]
+
+
+def test_references_are_written_as_with_and_kept_by_their_field() -> None:
+    artifact = ArtifactId("rows", "k", "right")
+    assert Join.model_validate({"with": artifact}) == Join.model_validate({"other": ("rows", "k")})
+    assert Join.model_validate({"with": artifact}).identity({})["settings"]["other"] == ["rows", "k"]
+    forms = {"other": Join, "further": Concat, "benchmarks": ContaminatedRows}
+    for name, kind in forms.items():
+        assert any(isinstance(mark, Reference) for mark in kind.model_fields[name].metadata)
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Join.model_validate({"with": artifact, "where": "true"})
 
 
 def test_duplicates_drop_or_mark(store: Store) -> None:
@@ -570,6 +600,8 @@ def test_samples_are_about_as_large_as_asked(seed: int, share: float, count: int
 
 def test_an_expression_has_the_same_value_in_every_part() -> None:
     table = pa.table({"id": [f"row {n}" for n in range(1000)], "n": list(range(1000))})
-    whole = compute(table, {"v": "n * n + length(id)"}).values["v"].to_pylist()
-    parts = [compute(table.slice(start, 7), {"v": "n * n + length(id)"}).values["v"] for start in range(0, 1000, 7)]
-    assert [value for part in parts for value in part.to_pylist()] == whole
+    expressions = {"v": "n * n + length(id)"}
+    whole = compute(table, expressions).values["v"].to_pylist()
+    with ThreadPoolExecutor(4) as threads:  # as a worker makes parts
+        parts = list(threads.map(lambda start: compute(table.slice(start, 7), expressions), range(0, 1000, 7)))
+    assert [value for part in parts for value in part.values["v"].to_pylist()] == whole
