@@ -52,15 +52,15 @@ class ArtifactId:
 @dataclass(frozen=True)
 class Reference:
     """Marks a setting of a stage that names other artifacts: a pipeline writes ids of steps or sources there. `form`
-    says what the stage gets: a `key`, an `artifact`, several `artifacts`, or `named` keys (id, key). Whatever has the
-    attributes of an ArtifactId may stand there, too.
+    says what the stage gets: a `key`, an `artifact`, several `artifacts`, `named` keys (id, key), or `named_artifacts`
+    (id, stage, key). Whatever has the attributes of an ArtifactId may stand there, too.
     """
 
-    form: Literal["key", "artifact", "artifacts", "named"]
+    form: Literal["key", "artifact", "artifacts", "named", "named_artifacts"]
 
     def read(self, value: Any) -> Any:
         """What the setting holds for one or several ArtifactIds; anything else as it is."""
-        if self.form in ("artifacts", "named"):
+        if self.form in ("artifacts", "named", "named_artifacts"):
             values = value if isinstance(value, list | tuple) else [value]
             return tuple(self.read_one(each) for each in values)
         return self.read_one(value)
@@ -68,7 +68,11 @@ class Reference:
     def read_one(self, value: Any) -> Any:
         if not hasattr(value, "key"):
             return value
-        forms = {"key": value.key, "named": (value.step, value.key)}
+        forms = {
+            "key": value.key,
+            "named": (value.step, value.key),
+            "named_artifacts": (value.step, value.stage, value.key),
+        }
         return forms.get(self.form, (value.stage, value.key))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -79,6 +83,7 @@ ArtifactKey = Annotated[str, Reference("key")]
 OneArtifact = Annotated[Artifact, Reference("artifact")]
 Artifacts = Annotated[tuple[Artifact, ...], Reference("artifacts")]
 NamedKeys = Annotated[tuple[tuple[str, str], ...], Reference("named")]
+NamedArtifacts = Annotated[tuple[tuple[str, str, str], ...], Reference("named_artifacts")]
 
 
 class FrameStage(Frozen):
@@ -119,6 +124,10 @@ class FrameStage(Frozen):
         """
         kept = [] if "id" in self.adds else [field for field in columns if field.name not in self.adds]
         return pa.schema([*kept, *(pa.field(name, pa.null()) for name in self.adds)])
+
+    def columns_beside(self, columns: pa.Schema, others: Sequence[pa.Schema]) -> pa.Schema:
+        """As output_columns, where the columns of `others()` are known, in their order."""
+        return self.output_columns(columns)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         """Returns (frame to keep, dropped rows); every id comes out as an id, a parent_id or a drop."""

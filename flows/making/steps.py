@@ -11,14 +11,15 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from synthmill.flows.making.plan import Source
-from synthmill.flows.making.stage_list import AnyStage, stage_named
-from synthmill.schemas.calls import Sampling
+from synthmill.flows.making.stage_list import stage_named
+from synthmill.schemas.calls import Frozen, Sampling
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.settings import EngineSettings, RunSettings, explain
 from synthmill.tasks.frames import ArtifactId, FrameStage, Reference, RunContext
 from synthmill.tasks.recipe import Recipe
-from synthmill.tasks.running.carrying import carried_after
+from synthmill.tasks.running.carrying import carried_after, carried_by
 from synthmill.tasks.running.job import Planned, Stage
+from synthmill.tasks.running.outside import is_outside, load_stage, stage_settings
 
 KINDS = {
     "preferences": ("prompt", "chosen", "rejected"),
@@ -29,6 +30,8 @@ KINDS = {
     "passages": ("title", "text"),
 }
 """The kinds of rows by the columns that tell them apart, the most telling first (ARCHITECTURE.md, "Rows")."""
+FILLED_IN = frozenset(("seed", "rows_per_part", "embedder"))
+"""What a stage takes from its run's settings where it leaves it open."""
 OF_SAMPLING = ("temperature", "top_p", "max_tokens", "stop", "logprobs")
 
 
@@ -79,19 +82,22 @@ class StepPlanner:
             raise InputError(f"steps.{step}: {error.message}") from error
 
     def stage_of(self, name: str, fields: dict[str, Any], later: Iterable[str]) -> Stage:
-        """A stage from what YAML says of it."""
-        kind = stage_named(name)
-        references = {setting: each for setting, info in kind.model_fields.items() for each in references_in(info)}
+        """A stage from what YAML says of it; `name` may be of a file: ./mine.py:Clean."""
+        kind = stage_settings(name) if is_outside(name) else stage_named(name)
         for setting, info in kind.model_fields.items():
             written = info.alias if info.alias in fields else setting
-            if setting in references and written in fields:
+            if references_in(info) and written in fields:
                 fields[written] = self.resolved(fields[written], written, later)
+        fields = with_sampling(kind, fields)
+        if is_outside(name):
+            open_settings = kind.model_fields.keys() & FILLED_IN - fields.keys()
+            return load_stage(name, {**{each: getattr(self.settings, each) for each in open_settings}, **fields})
         try:
-            stage: Stage = kind.model_validate(with_sampling(kind, fields))
-            return stage
+            stage: Stage = kind.model_validate(fields)  # type: ignore[assignment]
         except ValidationError as error:
-            known = ", ".join(name for name in kind.model_fields if name not in ("label", "column"))
+            known = ", ".join(each for each in kind.model_fields if each not in ("label", "column"))
             raise InputError(explain(error, unknown=f"the stage {name} has no such setting; it has {known}")) from error
+        return stage
 
     def resolved(self, ids: Any, setting: str, later: Iterable[str]) -> Any:
         """Artifacts for the ids that a setting holds."""
@@ -119,9 +125,8 @@ class StepPlanner:
                 stage = stage.model_copy(update={name: first.key})
         check_kind(stage, origin)
         stage.check_columns(origin.columns)
-        keeps = isinstance(stage, Recipe) and stage.keeps_columns
-        output = stage.output_columns(origin.columns)
-        carries = set(origin.columns.names if keeps else origin.carried) - {"id", "parent_id", *output.names}
+        output = self.output_of(stage, origin.columns)
+        carries = carried_by(origin.carried, stage, origin.columns, output)
         roles = {role: self.engine_of(role) for role in stage.needs_roles()} if isinstance(stage, Recipe) else {}
         context = RunContext(self.settings.embedder)
         planned = Planned(stage, roles, origin.key, step, context, sorted(carries))
@@ -129,16 +134,24 @@ class StepPlanner:
             raise InputError(f"{step} is the same as the step {same.step}; leave it out, and write `from: {same.step}`")
         self.planned.append(planned)
         columns = with_carried(output, origin.columns, carries)
-        carried = carried_after(origin.carried, planned.stage, origin.columns)
+        carried = carried_after(origin.carried, stage, origin.columns, output)
         self.known[step] = KnownArtifact(stage.name, planned.key, step, columns, carried, origin.from_nothing)
         return self.known[step]
+
+    def output_of(self, stage: Stage, columns: pa.Schema) -> pa.Schema:
+        """The columns of a stage's rows, made from rows with `columns` and from the other artifacts that it reads."""
+        if not isinstance(stage, FrameStage):
+            return stage.output_columns(columns)
+        schemas = {artifact.key: artifact.columns for artifact in self.known.values()}
+        others = [schemas[key] for _, key in stage.others() if key in schemas]
+        return stage.columns_beside(columns, others)
 
 
 def references_in(info: Any) -> list[Reference]:
     return [mark for mark in info.metadata if isinstance(mark, Reference)]
 
 
-def with_sampling(kind: AnyStage, fields: dict[str, Any]) -> dict[str, Any]:
+def with_sampling(kind: type[Frozen], fields: dict[str, Any]) -> dict[str, Any]:
     """A step's fields with those of its sampling in one; a field that the stage has itself stays its own."""
     default = kind.model_fields["sampling"].default if "sampling" in kind.model_fields else None
     flat = {name: fields[name] for name in OF_SAMPLING if name in fields and name not in kind.model_fields}
@@ -152,8 +165,8 @@ def filled_in(stage: Stage, settings: RunSettings, step: str, *, shared: bool) -
     """A stage with what its run decides where it leaves that open: seeds, rows per part, its label or column, and
     whether equal prompts share an answer.
     """
-    names = ("seed", "rows_per_part", "embedder")
-    values: dict[str, Any] = {"label": step, "shared": shared, **{name: getattr(settings, name) for name in names}}
+    values: dict[str, Any] = {"label": step, "shared": shared}
+    values |= {name: getattr(settings, name) for name in FILLED_IN}
     if "column" in type(stage).model_fields and not getattr(stage, "column", None):
         values["column"] = step
     update = {name: value for name, value in values.items() if name in type(stage).model_fields}

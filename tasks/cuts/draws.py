@@ -4,6 +4,7 @@ A change here moves what stored pairs have drawn. Kernels of other files keep th
 until they change themselves.
 """
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
@@ -23,10 +24,15 @@ class DrawingCut(CutSettings):
     seed: int = Field(0, ge=0, lt=1 << 63, description="of what is drawn")
 
     def seeds(self, ids: Any) -> Array:
-        """The seed of each pool's draws: a hash of its id. (pools,) uint64."""
-        salt = self.seed.to_bytes(8, "little")
-        hashes = (blake2b(prompt_id.encode(), digest_size=8, key=salt) for prompt_id in ids.to_pylist())
-        return np.frombuffer(b"".join(each.digest() for each in hashes), np.uint64)
+        """The seed of each pool's draws, (pools,) uint64."""
+        return seeds_of(ids.to_pylist(), self.seed)
+
+
+def seeds_of(ids: Iterable[str], seed: int) -> Array:
+    """A hash of each id, under a seed. (ids,) uint64."""
+    salt = seed.to_bytes(8, "little")
+    hashes = (blake2b(row_id.encode(), digest_size=8, key=salt) for row_id in ids)
+    return np.frombuffer(b"".join(each.digest() for each in hashes), np.uint64)
 
 
 @njit(nogil=True, cache=True)

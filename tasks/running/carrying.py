@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from synthmill.storage.artifacts import CALLS
 from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.recipe import AnyRecipe
 
@@ -25,12 +26,26 @@ def carry(table: pa.Table, output: pa.Table, names: Sequence[str]) -> pa.Table:
     return output
 
 
-def carried_after(carried: frozenset[str], stage: AnyRecipe | FrameStage, columns: pa.Schema) -> frozenset[str]:
+def carried_after(
+    carried: frozenset[str], stage: AnyRecipe | FrameStage, columns: pa.Schema, output: pa.Schema
+) -> frozenset[str]:
     """The columns that go on behind a stage: those that went on before, but for what its rows have of their own, and
-    what it adds in the user's name. columns: of the rows it reads.
+    what it adds in the user's name. columns: of the rows it reads; output: of those it makes.
     """
-    output = stage.output_columns(columns).names
-    added = set(output) - set(columns.names) - {"id", "parent_id"}
+    added = set(output.names) - set(columns.names) - {"id", "parent_id"}
     if stage.adds_own_columns:
-        return carried | added
-    return carried - added if isinstance(stage, FrameStage) and "id" not in stage.adds else carried - set(output)
+        return (carried & set(output.names) if isinstance(stage, FrameStage) else carried) | added
+    keeps = isinstance(stage, FrameStage) and "id" not in stage.adds
+    return carried - (added if keeps else set(output.names))
+
+
+def carried_by(
+    carried: frozenset[str], stage: AnyRecipe | FrameStage, columns: pa.Schema, output: pa.Schema
+) -> set[str]:
+    """The columns that go on beside those that a stage makes; one that adds the user's own columns keeps, if it works
+    on whole frames, what the user wants, and, if it asks, all.
+    """
+    if stage.adds_own_columns and isinstance(stage, FrameStage):
+        return set()
+    keeps_all = not isinstance(stage, FrameStage) and stage.keeps_columns
+    return set(columns.names if keeps_all else carried) - {"id", "parent_id", CALLS, *output.names}

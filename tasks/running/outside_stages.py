@@ -32,6 +32,7 @@ class OutsideFrames(FrameStage):
     """A user's FrameStage, or a user's function. settings: as JSON."""
 
     infers_columns: ClassVar[bool] = True
+    adds_own_columns: ClassVar[bool] = True
 
     code: Code
     settings: str

@@ -154,7 +154,7 @@ def make_artifact(
     elif isinstance(stage, FrameStage) and stage.whole:
         seals = run_whole(store, planned, stage, source, context)
     else:
-        jobs = planned.jobs(source)
+        jobs = planned.jobs(source, planned.sources(store, source))
         with ThreadPoolExecutor(4) as threads:
             stored = list(threads.map(lambda job: sealed_part(store, stage.name, job.key), jobs))
         seals_by_key = {seal.key: seal for seal in stored if seal}

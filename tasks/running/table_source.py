@@ -49,7 +49,7 @@ def ingest_memory(store: Store, table: pa.Table, rows_per_part: int, run: str) -
         return manifest
     starts = range(0, max(1, table.num_rows), rows_per_part)
     parts = (
-        TablePart(table.take(pa.array(range(start, min(start + rows_per_part, table.num_rows)))), [])
+        TablePart(table.take(pa.array(range(start, min(start + rows_per_part, table.num_rows)), pa.int64())), [])
         for start in starts
     )
     return write_manifest(store, seal_table(store, key, parts, {"source": "memory"}, run))

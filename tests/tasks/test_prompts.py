@@ -11,15 +11,12 @@ from typing import Any
 import pytest
 
 from synthmill.flows.commands.dry_run import check_prompts
-from synthmill.flows.methods import method, methods
+from synthmill.flows.making.stage_list import AnyStage, stages_by_name
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.rows import Instruction
 from synthmill.tasks.cuts.cut import CutSettings
-from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.prompts import FOLDER, Prompt, load
 from synthmill.tasks.recipe import Recipe
-from synthmill.tasks.retrieval.retrievers import RetrieverSettings
-from synthmill.tasks.scorers.scoring import ScorerSettings
 from tests.tasks.definitions import definition_hash
 
 ROOT = Path(__file__).parents[1]
@@ -30,20 +27,8 @@ REMEDY = (
 )
 
 
-def every_stage() -> list[type[Recipe] | type[FrameStage]]:  # type: ignore[type-arg]
-    assert all(method(name).plan for name in methods())
-    assert ScorerSettings.kinds() and RetrieverSettings.kinds()  # together they import them all
-    for path in (FOLDER.parent / "asking").glob("[a-z]*.py"):  # no method has these
-        importlib.import_module(f"synthmill.tasks.asking.{path.stem}")
-    found: list[type] = []
-    for base in (Recipe, FrameStage):
-        todo = [base]
-        while todo:
-            kind = todo.pop()
-            todo.extend(kind.__subclasses__())
-            if is_ours(kind) and hasattr(kind, "version") and hasattr(kind, "name"):
-                found.append(kind)
-    return sorted(found, key=lambda kind: kind.name)
+def every_stage() -> list[AnyStage]:
+    return [stage for stage in stages_by_name().values() if is_ours(stage)]
 
 
 def is_ours(kind: type) -> bool:
