@@ -9,14 +9,12 @@ to its first missing answer.
 
 import asyncio
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from synthmill.schemas.artifacts import Loss
-from synthmill.schemas.calls import Completion, Request, ask_hash, call_key, wire_seed
+from synthmill.schemas.calls import Completion, ask_hash, call_key, wire_seed
 from synthmill.schemas.errors import Drop, EngineError, InputError, SynthmillError
 from synthmill.schemas.rows import Dropped, Row
 from synthmill.schemas.thinking_settings import ThinkingSettings
@@ -24,7 +22,7 @@ from synthmill.storage.calls import CallStore
 from synthmill.tasks.engines.engine import Engine
 from synthmill.tasks.recipe import AnyRecipe
 from synthmill.tasks.running.budget import Gate
-from synthmill.tasks.running.flights import Call, Flight, Lane, Part, PartResult, Spent
+from synthmill.tasks.running.flights import Call, Flight, Lane, Part, PartResult, Spent, content_ids, origin_of
 from synthmill.tasks.texts.thinking import answers_alone
 
 ROWS_PER_TICK = 32
@@ -45,7 +43,7 @@ class Driver:
         step: str = "",
         thinking: Mapping[str, ThinkingSettings] | None = None,
     ) -> None:
-        """gate: the leased requests, where there is a budget. step: its id, stored with its answers. thinking: by role."""
+        """gate: leased requests, where there is a budget. step: its id, stored with its answers. thinking: by role."""
         self.recipe = recipe
         self.step = step or recipe.name
         self.run_id = calls.origin.get("run", "")
@@ -389,14 +387,3 @@ class Driver:
         if role not in by_role:
             by_role[role] = Spent()
         return by_role[role]
-
-
-def content_ids(request: Request) -> tuple[int, ...]:
-    """The identities of what a request asks; equal for samples of one request."""
-    return id(request.messages), id(request.sampling), id(request.schema_), id(request.choice)
-
-
-def origin_of(error: Exception) -> str:
-    """Where an error was raised, as FILE:LINE."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
