@@ -102,8 +102,6 @@ class Session:
     ) -> None:
         if error is not None:
             self._run.fail(error)
-        else:
-            self._run.recover()
         self.close()
 
     def close(self) -> None:
