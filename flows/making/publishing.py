@@ -59,5 +59,5 @@ def publish_tables(run: OpenRun, to: str, tables: Mapping[str, Made], options: M
     write_dataset(folder, dataset, card)
     run.dataset = str(folder)
     record = write_run(run.store, run.present())
-    export_run(run.store, record, export.model_copy(update={"run": record.id}))
+    export_run(run.store, record, export.model_copy(update={"run": record.id}), quiet=True)
     return to if to.startswith(HUB) else Path(to)

@@ -34,8 +34,11 @@ from synthmill.storage.published.splits import split_by_prompt
 from synthmill.storage.runs import RunRecord, manifests_of
 
 
-def export_run(store: Store, run: RunRecord, settings: ExportSettings, dry_run: bool = False) -> dict[str, Any]:
-    """Write or push a run's dataset: what was written, and where. dry_run: only print what would be.
+def export_run(
+    store: Store, run: RunRecord, settings: ExportSettings, dry_run: bool = False, *, quiet: bool = False
+) -> dict[str, Any]:
+    """Write or push a run's dataset: what was written, and where. dry_run: only print what would be; quiet: do not say
+    how many rows a folder got.
 
     Raises InputError before anything is written, StoreError where the Hub fails.
     """
@@ -53,7 +56,8 @@ def export_run(store: Store, run: RunRecord, settings: ExportSettings, dry_run: 
         with locked(store.lock_path("export", content_hash(str(to))[:16]), lambda: None):
             write_dataset(to, dataset, card, force=settings.force, overwritten=print_overwritten)
         print_kept(kept_parts)
-        print(f"{dataset.rows:,} rows -> {to}", file=sys.stderr)
+        if not quiet:
+            print(f"{dataset.rows:,} rows -> {to}", file=sys.stderr)
         return summary
     with scratch_folder(store.root, "export") as folder:
         write_dataset(folder, dataset, card)
