@@ -248,7 +248,11 @@ def placed(frame: Any, columns: Sequence[str]) -> pl.DataFrame:
         raise InputError(f"the frame has no column {missing[0]!r}; found: {', '.join(rows.columns)}")
     if not rows.height:
         raise InputError("the frame has no rows; expected one row at least")
-    return rows.select(pl.int_range(pl.len()).cast(pl.String).str.zfill(12).alias("id"), *dict.fromkeys(columns))
+    texts = [
+        pl.col(name).list.join("\n") if rows.schema[name] == pl.List(pl.String) else pl.col(name)
+        for name in dict.fromkeys(columns)
+    ]
+    return rows.select(pl.int_range(pl.len()).cast(pl.String).str.zfill(12).alias("id"), *texts)
 
 
 def in_order(verdicts: pl.DataFrame) -> pl.DataFrame:

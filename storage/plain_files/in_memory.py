@@ -13,6 +13,7 @@ import pyarrow as pa
 from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.rows import Dropped
+from synthmill.storage.artifacts import table_content
 from synthmill.storage.plain_files.rows import id_of
 from synthmill.storage.plain_files.tables import OURS, inferred
 
@@ -81,7 +82,7 @@ def with_ids(table: pa.Table, id_column: str = "id") -> tuple[pa.Table, list[Dro
     seen_ids: set[str] = set()
     for number, own_id in enumerate(own_ids):
         try:
-            row_id = id_of(own_id) or content_hash(row_at(table, number))[:24]
+            row_id = id_of(own_id) or content_of(table.take([number]))[:24]
             if row_id in seen_ids:
                 raise Drop(f"duplicate_id: {row_id}")
         except Drop as drop:
@@ -98,6 +99,11 @@ def with_ids(table: pa.Table, id_column: str = "id") -> tuple[pa.Table, list[Dro
     return pa.table({"id": pa.array(ids, pa.string()), **columns}), dropped
 
 
-def row_at(table: pa.Table, number: int) -> dict[str, Any]:
-    row: dict[str, Any] = table.slice(number, 1).to_pylist()[0]
-    return row
+def content_of(row: pa.Table) -> str:
+    """A hash of a table of one row: of its values, as a file's rows have it, or, where JSON has no such values (bytes,
+    decimal numbers), of its bytes in Arrow.
+    """
+    try:
+        return content_hash(row.to_pylist()[0])
+    except TypeError:
+        return table_content(row)

@@ -164,6 +164,8 @@ def test_ids_are_made_and_double_rows_counted(tmp_path: Path) -> None:
         assert file.frame()["id"].to_list() == rows.frame()["id"].to_list()  # the same ids as of a file
         numbers = session.read(pd.DataFrame({"key": [1.0, None], "text": ["a", "b"]}), id_column="key")
         assert numbers.frame()["id"][0] == "1" and numbers.columns.names == ["id", "text"]
+        binary = session.read([{"x": b"\xff"}, {"x": b"\xfe"}, {"x": b"\xff"}])
+        assert binary.rows == 2 and binary.dropped == {"duplicate_id": 1}
         assert session.read([{"id": 1, "parent_id": "p", "x": None}]).columns.names == ["id", "source_parent_id", "x"]
 
 
