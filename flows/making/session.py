@@ -31,10 +31,10 @@ from synthmill.flows.making.reading import reading_of
 from synthmill.flows.making.steps import StepMaker
 from synthmill.flows.making.steps import workers_of as workers_of
 from synthmill.flows.terminal.progress import shows_progress
-from synthmill.flows.terminal.stopping import working
+from synthmill.flows.terminal.stopping import STOP, working
 from synthmill.schemas.budget import BudgetSettings
 from synthmill.schemas.calls import Sampling
-from synthmill.schemas.errors import InputError, Stopped, SynthmillError
+from synthmill.schemas.errors import STOPPED, InputError, Stopped, SynthmillError
 from synthmill.schemas.settings import EngineSettings, RunSettings, read_settings
 from synthmill.storage.runs import StageRun
 from synthmill.tasks.engines.engine import engine_name, resolve
@@ -135,7 +135,10 @@ class Session:
         """
         made = source if isinstance(source, Made) else self.read(source)
         with self._working() as maker:
-            for place in self._steps(made, stages, step, self._run.steps_by_key):
+            ids = dict(self._run.steps_by_key)
+            steps = self._steps(made, stages, step, ids)
+            self._run.steps_by_key = ids
+            for place in steps:
                 maker.manifests[made.key] = made.manifest
                 made = self._make(maker, place)
         return made
@@ -184,6 +187,8 @@ class Session:
         with shows_progress(self.progress), working():
             try:
                 yield self._run.maker()
+                if STOP.is_set():  # while nothing looked at it
+                    raise Stopped(STOPPED)
             except BaseException as error:
                 self._run.fail(error)
                 if not isinstance(error, SynthmillError) or isinstance(error, Stopped):
