@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from synthmill.flows.making.plan import Source, chain, file_source
-from synthmill.flows.making.steps import step_maker
+from synthmill.flows.making.step_maker import step_maker
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.settings import SourceSettings
 from synthmill.storage.artifacts import Store, read_dropped, read_part

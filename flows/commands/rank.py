@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from synthmill.flows.making.plan import Source, chain, file_source
-from synthmill.flows.making.steps import step_maker
+from synthmill.flows.making.step_maker import step_maker
 from synthmill.flows.methods.retpo.dataset import CHECKED, check_found, note_own, note_ties
 from synthmill.flows.methods.retpo.search import plan_search
 from synthmill.schemas.artifacts import Manifest

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from synthmill.flows.making.plan import file_source
-from synthmill.flows.making.steps import step_maker
+from synthmill.flows.making.step_maker import step_maker
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.calls import Sampling
 from synthmill.schemas.errors import EngineError

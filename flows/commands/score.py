@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from synthmill.flows.making.limiting import check_something_left
 from synthmill.flows.making.plan import pool_source
-from synthmill.flows.making.steps import step_maker
+from synthmill.flows.making.step_maker import step_maker
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError, SynthmillError
 from synthmill.schemas.settings import EngineSettings, read_settings

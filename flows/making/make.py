@@ -11,7 +11,7 @@ from pathlib import Path
 
 from synthmill.flows.making.limiting import check_something_left, limits_of
 from synthmill.flows.making.plan import Plan
-from synthmill.flows.making.steps import StepMaker, sweep_killed_runs, workers_of
+from synthmill.flows.making.step_maker import StepMaker, sweep_killed_runs, workers_of
 from synthmill.flows.pages.card import publishable
 from synthmill.flows.pages.report import write_report
 from synthmill.flows.terminal.quiet import TELEMETRY_OFF

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from synthmill.flows.making.limiting import run_limits
-from synthmill.flows.making.steps import StepMaker, sweep_killed_runs, workers_of
+from synthmill.flows.making.step_maker import StepMaker, sweep_killed_runs, workers_of
 from synthmill.schemas.errors import InputError, Stopped, StoreError, SynthmillError
 from synthmill.schemas.settings import RunSettings
 from synthmill.storage.artifacts import Store

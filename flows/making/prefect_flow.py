@@ -19,7 +19,7 @@ from prefect.states import Crashed
 
 from synthmill.flows.making.make import Audience, run_plan
 from synthmill.flows.making.plan import Plan
-from synthmill.flows.making.steps import StepMaker
+from synthmill.flows.making.step_maker import StepMaker
 from synthmill.flows.serving.telling import LAST_WORD_S, PrefectProgress, in_background
 from synthmill.flows.terminal.stopping import STOP
 from synthmill.schemas.artifacts import Manifest

@@ -28,8 +28,8 @@ from synthmill.flows.making.open_run import OpenRun
 from synthmill.flows.making.plan import open_store
 from synthmill.flows.making.publishing import publish_tables
 from synthmill.flows.making.reading import reading_of
-from synthmill.flows.making.steps import StepMaker
-from synthmill.flows.making.steps import workers_of as workers_of
+from synthmill.flows.making.step_maker import StepMaker
+from synthmill.flows.making.step_maker import workers_of as workers_of
 from synthmill.flows.terminal.progress import shows_progress
 from synthmill.flows.terminal.stopping import STOP, working
 from synthmill.schemas.budget import BudgetSettings
