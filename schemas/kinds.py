@@ -10,32 +10,34 @@ from functools import cache
 from typing import Any, ClassVar, Self
 
 from pydantic import GetJsonSchemaHandler, ModelWrapValidatorHandler, model_serializer, model_validator
+from pydantic_core import PydanticUndefined
 from pydantic_core.core_schema import SerializationInfo, SerializerFunctionWrapHandler
 
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.settings import Spelled
 
 
-class KindSettings(Spelled):
+class UnionSettings(Spelled):
     """The base of a union. It names the `package`; validating it gives an instance of the kind that the input names.
 
-    A kind is a subclass with `kind: Literal["its name"] = "its name"`, its own fields, and perhaps short forms of its
-    own. A field of this type is annotated with SerializeAsAny, else only the base's fields are written.
+    The base declares the field that its `discriminator` names, as str. A kind is a subclass with
+    `kind: Literal["its name"] = "its name"`, or what else that field is called, with its own fields, and perhaps short
+    forms of its own. A field of this type is annotated with SerializeAsAny, else only the base's fields are written.
     """
 
     package: ClassVar[str]
     """Whose modules define the kinds."""
     noun: ClassVar[str]
     """What error texts call one of them."""
+    discriminator: ClassVar[str]
+    """The field that names the kind."""
     short_forms: ClassVar[tuple[str, ...]] = ()
     """What `from_spec` reads, for error texts and help; default: the kind."""
-
-    kind: str
 
     @classmethod
     def own_kind(cls) -> str:
         """This class's kind; empty for a base."""
-        default = cls.model_fields["kind"].default
+        default = cls.model_fields[cls.discriminator].default
         return default if isinstance(default, str) else ""
 
     @classmethod
@@ -54,7 +56,7 @@ class KindSettings(Spelled):
         for name, kind in cls.kinds().items():
             fields = kind.from_spec(spec)
             if fields is not None:
-                return {"kind": name, **fields}
+                return {cls.discriminator: name, **fields}
         raise ValueError(f"no {cls.noun} is called {spec!r}; expected {cls.spellings()}")
 
     @classmethod
@@ -72,15 +74,17 @@ class KindSettings(Spelled):
             return handler(settings)
         if cls.own_kind():
             return handler(cls.own_fields(settings))
-        kind = cls.kinds().get(str(settings.get("kind")))
+        name = settings.get(cls.discriminator)
+        kind = cls.kinds().get(str(name))
         if kind is None:
-            fault = f"no {cls.noun} is called {settings['kind']!r}" if "kind" in settings else "there is no kind"
+            fault = f"there is no {cls.discriminator}" if name is None else f"no {cls.noun} is called {name!r}"
             raise ValueError(f"{fault}; expected {cls.spellings()}")
         return kind.model_validate(settings)
 
     @classmethod
     def own_fields(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings without the fields of other kinds, which records of older versions hold at their defaults.
+        """The settings without the fields of other kinds, which records of older versions hold at their defaults: those
+        of today, or nothing for a field that its kinds require today.
 
         Raises ValueError for a field of another kind that is set, and for one of its own that is missing.
         """
@@ -93,15 +97,15 @@ class KindSettings(Spelled):
             owners = {} if name in cls.model_fields else fields_called(name, cls.package)
             if not owners:
                 fields[name] = value
-            elif value not in (None, "") and value not in owners.values():
+            elif value not in owners.values() and not (value in (None, "") and PydanticUndefined in owners.values()):
                 raise ValueError(f"{name} means nothing to {kind}; it belongs to {', '.join(owners)}")
         return fields
 
     @model_serializer(mode="wrap")
     def keep_kind(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """`kind` is written even where defaults are left out: without it nothing could be read again."""
+        """The kind is written even where defaults are left out: without it nothing could be read again."""
         fields: dict[str, Any] = handler(self)
-        return {"kind": self.kind, **fields} if info.exclude_defaults else fields
+        return {self.discriminator: self.own_kind(), **fields} if info.exclude_defaults else fields
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -110,6 +114,14 @@ class KindSettings(Spelled):
         kinds = [handler(kind.__pydantic_core_schema__) for kind in cls.kinds().values()]
         described = f"One {cls.noun}. May be written as {cls.spellings()}; with settings beside it in `spec`."
         return {"title": cls.__name__, "description": described, "anyOf": [{"type": "string"}, *kinds]}
+
+
+class KindSettings(UnionSettings):
+    """The base of a union whose kinds are named by a field `kind`."""
+
+    discriminator: ClassVar[str] = "kind"
+
+    kind: str
 
 
 @cache
@@ -123,7 +135,7 @@ def kinds_in(package: str, path: tuple[str, ...]) -> dict[str, type[Any]]:
             raise InputError(f"{package}.{listed.name} cannot be imported: {type(error).__name__}: {error}") from error
         classes = [value for value in vars(module).values() if isinstance(value, type)]
         for value in classes:
-            kind = value.own_kind() if issubclass(value, KindSettings) and value.__module__ == module.__name__ else ""
+            kind = value.own_kind() if issubclass(value, UnionSettings) and value.__module__ == module.__name__ else ""
             if kind in kinds:
                 raise InputError(f"{module.__name__} and {kinds[kind].__module__} both define {kind}; rename one")
             if kind:
@@ -132,7 +144,7 @@ def kinds_in(package: str, path: tuple[str, ...]) -> dict[str, type[Any]]:
 
 
 def fields_called(name: str, package: str) -> dict[str, Any]:
-    """The kinds that have a field of this name, with its default in each."""
+    """The kinds that have a field of this name, with its default in each; PydanticUndefined where it is required."""
     path = tuple(importlib.import_module(package).__path__)
     kinds = kinds_in(package, path).items()
     return {kind: cls.model_fields[name].default for kind, cls in kinds if name in cls.model_fields}

@@ -294,22 +294,7 @@ Settings = TypeVar("Settings", bound=Frozen)
 
 def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[str, Any]) -> Settings:
     """Settings from a YAML file and overrides by dotted name. Raises InputError, one line per fault."""
-    import yaml
-
-    values: Any = {}
-    if file is not None:
-        try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{file} is not there; expected a YAML file of settings, for instance examples/synthesize.yaml"
-            ) from error
-        except (yaml.YAMLError, ValueError, OSError) as error:
-            raise InputError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(values, dict):
-            raise InputError(
-                f"{file} holds {type(values).__name__}; expected a mapping of settings such as `source: prompts.jsonl`"
-            )
+    values = {} if file is None else read_yaml(file)
     for name, value in overrides.items():
         *path, last = name.split(".")
         place = values
@@ -325,6 +310,38 @@ def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[s
     if faults := [*booleans_as_numbers(values, settings.model_dump())]:
         raise InputError((f"{file}: " if file else "") + "\n".join(faults))
     return settings
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file of settings. Raises InputError, also for a name that stands twice: the first would be lost."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML's own, but for names that stand twice."""
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+        names = [loader.construct_object(name) for name, _ in node.value]
+        for number, name in enumerate(names):
+            if isinstance(name, str) and name != "<<" and name in names[:number]:
+                line = node.value[number][0].start_mark.line + 1
+                raise ValueError(f"{name} stands twice, the second time in line {line}; rename one of them")
+        loader.flatten_mapping(node)
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    try:
+        values = yaml.load(file.read_text(encoding="utf-8"), Loader) or {}
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{file} is not there; expected a YAML file of settings, for instance examples/synthesize.yaml"
+        ) from error
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise InputError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{file} holds {type(values).__name__}; expected a mapping of settings such as `source: prompts.jsonl`"
+        )
+    return values
 
 
 def booleans_as_numbers(value: Any, read: Any, place: str = "") -> Iterator[str]:

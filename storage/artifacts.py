@@ -39,6 +39,8 @@ from synthmill.storage.sql import check_encoding
 
 CALLS = "calls"
 MARKER = "synthmill.json"
+BUGS = ("recipe_error", "stage_error")
+"""Reasons of rows that a bug in somebody's code dropped."""
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,10 @@ def sealed_part(store: Store, stage: str, key: str) -> PartSeal | None:
 def is_settled(store: Store, seal: PartSeal) -> bool:
     """Whether a part has no answer left to ask for: a lost answer is asked for in two runs, later only on demand.
 
-    Rows that a bug in a recipe dropped are made again on demand, too.
+    Rows that a bug in a recipe or in a stage of the user's dropped are made again on demand, too.
     """
-    return seal.is_settled and not (store.retry_lost and (seal.lost_answers or "recipe_error" in seal.dropped))
+    has_bugs = not seal.dropped.keys().isdisjoint(BUGS)
+    return seal.is_settled and not (store.retry_lost and (seal.lost_answers or has_bugs))
 
 
 def losses_of(store: Store, stage: str, key: str) -> dict[str, Loss]:
@@ -296,6 +299,15 @@ def seal_part(
     )
     write_json(store.seal_path(stage, key), seal.model_dump(mode="json"))
     return seal
+
+
+def reseal_part(store: Store, seal: PartSeal, key: str, table: pa.Table) -> PartSeal:
+    """Seal the same rows with other columns, as a part of its own; what was dropped and spent stays."""
+    file, checksum = write_table(store, seal.stage, key, ".parquet", table)
+    facts = {"key": key, "file": file, "checksum": checksum, "content": table_content(table), "rows": table.num_rows}
+    resealed = seal.model_copy(update=facts)
+    write_json(store.seal_path(seal.stage, key), resealed.model_dump(mode="json"))
+    return resealed
 
 
 def write_table(store: Store, stage: str, key: str, suffix: str, table: pa.Table) -> tuple[str, str]:

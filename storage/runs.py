@@ -63,6 +63,7 @@ class RunRecord(Frozen):
 
     id: str
     flow: str
+    method: str = Field("", description="which method planned it, where the flow has a name of its own")
     job: str = Field("", description="what all runs of the same stages have in common: their dataset's name")
     status: Status = "running"
     process: str = Field("", description="host, pid and when it began: whether it still lives")
@@ -117,12 +118,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def new_run(flow: str, settings: dict[str, Any], job: str = "") -> RunRecord:
+def new_run(flow: str, settings: dict[str, Any], job: str = "", method: str = "") -> RunRecord:
     """A record with a fresh id that sorts by time."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return RunRecord(
         id=f"{stamp}-{secrets.token_hex(2)}",
         flow=flow,
+        method=method,
         job=job,
         process=this_process(),
         started_at=now(),

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from synthmill.flows.methods.skillmix import Examples as Examples
     from synthmill.flows.methods.skillmix import SkillMixes as SkillMixes
     from synthmill.flows.methods.skillmix import TopicSkills as TopicSkills
-    from synthmill.tasks.cuts.max_min import MaxMinPairs as MaxMinPairs
+    from synthmill.tasks.asking.ask import Ask as Ask
+    from synthmill.tasks.asking.attributes import Attributes as Attributes
+    from synthmill.tasks.cuts.max_min_pairs import MaxMinPairs as MaxMinPairs
     from synthmill.tasks.cuts.pool_pairs import PoolPairs as PoolPairs
     from synthmill.tasks.cuts.pool_pairs import PoolSigns as PoolSigns
     from synthmill.tasks.cuts.pool_pairs import Preferences as Preferences
@@ -75,6 +77,19 @@ if TYPE_CHECKING:
     from synthmill.tasks.scorers.scoring_endpoint import HttpScores as HttpScores
     from synthmill.tasks.scorers.tournament import TournamentScores as TournamentScores
     from synthmill.tasks.scorers.weighted import WeightedScores as WeightedScores
+    from synthmill.tasks.tables.choosing import AtLeast as AtLeast
+    from synthmill.tasks.tables.choosing import AtMost as AtMost
+    from synthmill.tasks.tables.choosing import Filter as Filter
+    from synthmill.tasks.tables.choosing import SampleRows as SampleRows
+    from synthmill.tasks.tables.choosing import Top as Top
+    from synthmill.tasks.tables.joining import Concat as Concat
+    from synthmill.tasks.tables.joining import Join as Join
+    from synthmill.tasks.tables.pool_scores import PolicyGap as PolicyGap
+    from synthmill.tasks.tables.screening import ContaminatedRows as ContaminatedRows
+    from synthmill.tasks.tables.screening import DuplicateRows as DuplicateRows
+    from synthmill.tasks.tables.shaping import Explode as Explode
+    from synthmill.tasks.tables.shaping import Map as Map
+    from synthmill.tasks.tables.shaping import Sort as Sort
     from synthmill.tasks.vectors.stage import Vectors as Vectors
 
 

@@ -52,15 +52,15 @@ class ArtifactId:
 @dataclass(frozen=True)
 class Reference:
     """Marks a setting of a stage that names other artifacts: a pipeline writes ids of steps or sources there. `form`
-    says what the stage gets: a `key`, an `artifact`, several `artifacts`, or `named` keys (id, key). Whatever has the
-    attributes of an ArtifactId may stand there, too.
+    says what the stage gets: a `key`, an `artifact`, several `artifacts`, `named` keys (id, key), or `named_artifacts`
+    (id, stage, key). Whatever has the attributes of an ArtifactId may stand there, too.
     """
 
-    form: Literal["key", "artifact", "artifacts", "named"]
+    form: Literal["key", "artifact", "artifacts", "named", "named_artifacts"]
 
     def read(self, value: Any) -> Any:
         """What the setting holds for one or several ArtifactIds; anything else as it is."""
-        if self.form in ("artifacts", "named"):
+        if self.form in ("artifacts", "named", "named_artifacts"):
             values = value if isinstance(value, list | tuple) else [value]
             return tuple(self.read_one(each) for each in values)
         return self.read_one(value)
@@ -68,7 +68,11 @@ class Reference:
     def read_one(self, value: Any) -> Any:
         if not hasattr(value, "key"):
             return value
-        forms = {"key": value.key, "named": (value.step, value.key)}
+        forms = {
+            "key": value.key,
+            "named": (value.step, value.key),
+            "named_artifacts": (value.step, value.stage, value.key),
+        }
         return forms.get(self.form, (value.stage, value.key))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -79,6 +83,7 @@ ArtifactKey = Annotated[str, Reference("key")]
 OneArtifact = Annotated[Artifact, Reference("artifact")]
 Artifacts = Annotated[tuple[Artifact, ...], Reference("artifacts")]
 NamedKeys = Annotated[tuple[tuple[str, str], ...], Reference("named")]
+NamedArtifacts = Annotated[tuple[tuple[str, str, str], ...], Reference("named_artifacts")]
 
 
 class FrameStage(Frozen):
@@ -90,13 +95,24 @@ class FrameStage(Frozen):
     """The columns it reads."""
     adds: ClassVar[tuple[str, ...]] = ()
     """The columns it adds or replaces."""
+    adds_own_columns: ClassVar[bool] = False
+    """Whether its new columns are the user's own, and go on with the rows through later stages."""
     whole: ClassVar[bool] = False
     embeds: ClassVar[bool] = False
     """Whether it loads a model of its own; the engines free their memory for it."""
+    infers_columns: ClassVar[bool] = False
+    """Whether a column's type depends on the rows of a part; the parts are brought to the same types then."""
 
     def bound(self, context: RunContext) -> Self:
         """The stage as it runs: what the run's settings fill in is there, and what identifies it."""
         return self
+
+    def check_columns(self, columns: pa.Schema) -> None:
+        """Raises InputError where it cannot work on rows with these columns."""
+
+    def prerequisites(self) -> Mapping[str, "FrameStage"]:
+        """Stages that have to run on the same rows first: a setting that is open -> the stage whose key it takes."""
+        return {}
 
     def others(self) -> tuple[Artifact, ...]:
         """The artifacts whose rows it reads beside its source: when they change, it is made again."""
@@ -108,6 +124,10 @@ class FrameStage(Frozen):
         """
         kept = [] if "id" in self.adds else [field for field in columns if field.name not in self.adds]
         return pa.schema([*kept, *(pa.field(name, pa.null()) for name in self.adds)])
+
+    def columns_beside(self, columns: pa.Schema, others: Sequence[pa.Schema]) -> pa.Schema:
+        """As output_columns, where the columns of `others()` are known, in their order."""
+        return self.output_columns(columns)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         """Returns (frame to keep, dropped rows); every id comes out as an id, a parent_id or a drop."""

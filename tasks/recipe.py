@@ -29,7 +29,7 @@ from synthmill.schemas.errors import Drop
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.rows import Dropped, Row, arrow_schema, read_rows, to_arrow
 from synthmill.schemas.texts import loads
-from synthmill.tasks.prompts import load
+from synthmill.tasks.prompts import Prompt, load
 
 In = TypeVar("In", bound=Row)
 Out = TypeVar("Out", bound=Row)
@@ -125,6 +125,10 @@ class Recipe(Frozen, Generic[In, Out]):
     roles: ClassVar[tuple[str, ...]]
     prompts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Template name -> its variables besides `row`."""
+    adds_own_columns: ClassVar[bool] = False
+    """Whether its new columns are the user's own, and go on with the rows through later stages."""
+    keeps_columns: ClassVar[bool] = False
+    """Whether its rows are those it read, with more in them: all their columns stay."""
     takes: ClassVar[type[Row]]
     makes: ClassVar[type[Row]]
 
@@ -135,13 +139,16 @@ class Recipe(Frozen, Generic[In, Out]):
         """Learn `takes` and `makes` from `Recipe[In, Out]`."""
         for ancestor in cls.__mro__:
             arguments = getattr(ancestor, "__pydantic_generic_metadata__", {}).get("args", ())
-            if len(arguments) == 2:
+            if len(arguments) == 2 and "takes" not in vars(cls):
                 cls.takes, cls.makes = arguments
                 return
 
     def output_columns(self, columns: pa.Schema) -> pa.Schema:
         """The columns of the rows that it makes of rows with `columns`."""
         return arrow_schema(self.makes)
+
+    def check_columns(self, columns: pa.Schema) -> None:
+        """Raises InputError where it cannot work on rows with these columns."""
 
     def read(self, table: pa.Table) -> tuple[list[In], list[Dropped]]:
         """A part's rows, and those that are none of the kind it takes."""
@@ -153,6 +160,10 @@ class Recipe(Frozen, Generic[In, Out]):
 
     def steps(self, row: In) -> Steps[Out]:
         raise TypeError(f"{type(self).__name__} must define steps(row)")
+
+    def template(self, name: str) -> Prompt:
+        """One of its prompts."""
+        return load(name)
 
     def needs_roles(self) -> tuple[str, ...]:
         """The roles that these settings ask; engines of other roles are not loaded, and are in no key."""
@@ -172,7 +183,7 @@ class Recipe(Frozen, Generic[In, Out]):
             "stage": self.name,
             "version": self.version,
             "settings": self.model_dump(mode="json"),
-            "prompts": {name: load(name).hash for name in self.prompts},
+            "prompts": {name: self.template(name).hash for name in self.prompts},
             "engines": {role: engines[role] for role in self.needs_roles()},
         }
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from synthmill.flows.commands.file_job import FileJob
+from synthmill.flows.commands.file_job import FileJob, JobOptions
 from synthmill.flows.making.cleaning import benchmark_names
 from synthmill.flows.making.plan import chain
 from synthmill.schemas.artifacts import Manifest
@@ -25,22 +25,13 @@ NOT_LOOKED_AT = dict.fromkeys(MATCH)  # neither clean nor contaminated
 Hits = Counter[tuple[str, str]]  # contaminated rows by benchmark and layer
 
 
-def decontaminate_file(
-    file: TextSettings,
-    out: Path,
-    settings: DecontaminateSettings,
-    embedder: str,
-    as_object: bool,
-    store: str,
-    workers: int,
-    ray_address: str | None,
-) -> None:
+def decontaminate_file(file: TextSettings, out: Path, settings: DecontaminateSettings, options: JobOptions) -> None:
     """Mark benchmark prompts; `out` has every row of the file, in its order, with four columns more; or, found=drop,
     only the clean ones.
     """
     check_out(out, file.path, *(benchmark.path for benchmark in settings.benchmarks))
     check_columns_exist(file.path, [file.text_column])
-    job = FileJob("decontaminate", file, store, workers, ray_address)
+    job = FileJob("decontaminate", file, options)
     benchmarks = job.benchmark_sources(settings.benchmarks)
     names = benchmark_names(settings.benchmarks)
     stage = CleanRows(
@@ -49,7 +40,7 @@ def decontaminate_file(
         found="mark",
         layers=settings.layers,
         threshold=settings.threshold,
-        embedder=embedder,
+        embedder=options.embedder,
     )
     texts, matches = job.make(chain({}, job.source.key, stage), benchmarks, settings.model_dump(mode="json"))
     hits: Hits = Counter()
@@ -58,7 +49,7 @@ def decontaminate_file(
     rows, unreadable = write_marked(file.path, out, MATCH, marks, NOT_LOOKED_AT, file.limit, left_out)
     job.print_unused(texts, unreadable)
     by_benchmark = {name: {layer: hits[name, layer] for layer in settings.layers} for name in names}
-    if as_object:
+    if options.as_object:
         summary = {"rows": matches.rows, "contaminated": hits.total(), "benchmarks": by_benchmark}
         print(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode())
         return

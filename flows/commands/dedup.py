@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from synthmill.flows.commands.file_job import ROWS_PER_PART, FileJob
+from synthmill.flows.commands.file_job import ROWS_PER_PART, FileJob, JobOptions
 from synthmill.flows.making.plan import Source, chain
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.dedup_settings import DedupSettings
@@ -23,24 +23,15 @@ VERDICT = {"kept": pa.bool_(), "duplicate_of": pa.string(), "similarity": pa.flo
 UNJUDGED = {"kept": True, "duplicate_of": None, "similarity": None, "layer": None}
 
 
-def dedup_file(
-    file: TextSettings,
-    out: Path,
-    settings: DedupSettings,
-    embedder: str,
-    as_object: bool,
-    store: str,
-    workers: int,
-    ray_address: str | None,
-) -> None:
+def dedup_file(file: TextSettings, out: Path, settings: DedupSettings, options: JobOptions) -> None:
     """Mark duplicates; `out` has every row of the file, in its order, with four columns more."""
     earlier_files = [source for source in settings.against if isinstance(source, SourceSettings)]
     check_out(out, file.path, *(earlier.path for earlier in earlier_files))
     check_columns_exist(file.path, [file.text_column, file.score_column, *file.within])
-    job = FileJob("dedup", file, store, workers, ray_address)
+    job = FileJob("dedup", file, options)
     earlier_sources = job.earlier_sources(earlier_files)
-    steps = job.plan_vectors(embedder, settings.precision) if "meaning" in settings.layers else []
-    steps += chain({}, job.source.key, dedup_stage(job, settings, embedder, earlier_sources))
+    steps = job.plan_vectors(settings.precision) if "meaning" in settings.layers else []
+    steps += chain({}, job.source.key, dedup_stage(job, settings, earlier_sources))
     manifests = job.make(steps, earlier_sources, settings.model_dump(mode="json"))
     texts, verdicts = manifests[0], manifests[-1]
     names = job.names_by_id(texts)
@@ -51,10 +42,10 @@ def dedup_file(
     marks = read_verdicts(job.store, verdicts, names)
     rows, unreadable = write_marked(file.path, out, VERDICT, marks, UNJUDGED, file.limit)
     job.print_unused(texts, unreadable)
-    print_counts(verdicts.notes, rows, out, as_object)
+    print_counts(verdicts.notes, rows, out, options.as_object)
 
 
-def dedup_stage(job: FileJob, settings: DedupSettings, embedder: str, earlier: Sequence[Source]) -> UniqueRows:
+def dedup_stage(job: FileJob, settings: DedupSettings, earlier: Sequence[Source]) -> UniqueRows:
     """The stage that compares the file's rows with each other and with earlier ones."""
     return UniqueRows(
         columns=("text",),
@@ -63,7 +54,7 @@ def dedup_stage(job: FileJob, settings: DedupSettings, embedder: str, earlier: S
         provenance="known",
         vectors=job.vectors_key,
         against=tuple((source.stage, source.key) for source in earlier),
-        embedder=embedder,
+        embedder=job.options.embedder,
         **settings.model_dump(include={"layers", "threshold", "jaccard", "recall", "sample"}),
     )
 

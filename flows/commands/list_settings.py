@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from synthmill.flows.terminal.tables import table
-from synthmill.schemas.kinds import KindSettings
+from synthmill.schemas.kinds import UnionSettings
 
 
 def show_settings(model: type[BaseModel]) -> None:
@@ -25,8 +25,9 @@ def show_settings(model: type[BaseModel]) -> None:
 
 def settings_of(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, str, str]]:
     """(dotted name, default, meaning) of every field, nested ones included."""
-    if issubclass(model, KindSettings):
-        yield f"{before}kind", "", f"{', '.join(model.kinds())}; or all in one string: {model.spellings()}"
+    if issubclass(model, UnionSettings):
+        meaning = f"{', '.join(model.kinds())}; or all in one string: {model.spellings()}"
+        yield before + model.discriminator, "", meaning
     for owners, name, field in fields_of(model):
         types = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
         inner = next((kind for kind in types if issubclass(kind, BaseModel)), None)
@@ -39,7 +40,7 @@ def settings_of(model: type[BaseModel], before: str = "") -> Iterator[tuple[str,
 
 def fields_of(model: type[BaseModel]) -> Iterator[tuple[str, str, FieldInfo]]:
     """(owners, name, field). owners: the kinds of a union that have the field, as a prefix; empty where all have it."""
-    if not issubclass(model, KindSettings):
+    if not issubclass(model, UnionSettings):
         yield from (("", name, field) for name, field in model.model_fields.items())
         return
     kinds = model.kinds()
@@ -48,6 +49,6 @@ def fields_of(model: type[BaseModel]) -> Iterator[tuple[str, str, FieldInfo]]:
         for name, field in settings.model_fields.items():
             fields.setdefault((name, field.description), []).append(kind)
     for (name, _), owners in fields.items():
-        if name != "kind":
+        if name != model.discriminator:
             prefix = "" if len(owners) == len(kinds) else f"{', '.join(owners)}: "
             yield prefix, name, kinds[owners[0]].model_fields[name]

@@ -7,7 +7,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from synthmill.flows.commands.file_job import FileJob
+from synthmill.flows.commands.file_job import FileJob, JobOptions
 from synthmill.flows.terminal.tables import shortened, table
 from synthmill.schemas.errors import InputError
 from synthmill.storage.artifacts import read_artifact
@@ -18,11 +18,11 @@ from synthmill.tasks.vectors.stage import vectors_in
 VECTORS_AT_ONCE = 65536
 
 
-def show_neighbours(file: TextSettings, row: str, count: int, embedder: str, as_object: bool, store: str) -> None:
+def show_neighbours(file: TextSettings, row: str, count: int, options: JobOptions) -> None:
     """The rows nearest to a row, with their cosine, their share of word 3-grams, and their text. Raises InputError."""
     check_columns_exist(file.path, [file.text_column])
-    job = FileJob("neighbours", file, store, 0, None)
-    texts, _ = job.make(job.plan_vectors(embedder), (), {})
+    job = FileJob("neighbours", file, options)
+    texts, _ = job.make(job.plan_vectors(), (), {})
     rows = pl.DataFrame(read_artifact(job.store, texts, ("id", "name", "place", "text")))
     index = index_of(rows, row, file.path)
     cosines, has_vector = cosines_to(vectors_in(job.store, job.vectors_key), index)
@@ -31,11 +31,11 @@ def show_neighbours(file: TextSettings, row: str, count: int, embedder: str, as_
     chosen = rows[[index, *nearest.tolist()]]
     text = chosen["text"][0]
     neighbours = describe_neighbours(chosen, cosines[nearest])
-    if as_object:
+    if options.as_object:
         summary = {"id": row, "text": text, "neighbours": neighbours}
         print(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode())
     else:
-        print_neighbours(row, text, neighbours, "" if has_vector else embedder)
+        print_neighbours(row, text, neighbours, "" if has_vector else options.embedder)
 
 
 def index_of(rows: pl.DataFrame, row: str, path: str) -> int:

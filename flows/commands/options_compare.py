@@ -23,11 +23,24 @@ def comparison_options(command: Any) -> Any:
     return command
 
 
-def workers_options(command: Any) -> Any:
-    workers = click.option(
-        "--workers", type=click.IntRange(0), default=0, show_default=True, help="Ray actors; 0 works in this process."
-    )
-    return workers(ray_option(command))
+def marking_options(command: Any) -> Any:
+    """The options of dedup and decontaminate, which mark rows."""
+    for option in (
+        ray_option,
+        click.option(
+            "--workers",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Ray actors; 0 works in this process.",
+        ),
+        comparison_options,
+        click.option("--limit", type=click.IntRange(1, 1_000_000_000), help="The first rows only."),
+        click.option("--against-column", default="", help=f"Their texts. {USUAL}"),
+        click.option("--out", required=True, type=OUT_FILE, help="OUT.jsonl, OUT.jsonl.gz or OUT.parquet."),
+    ):
+        command = option(command)
+    return command
 
 
 def file_settings(source: str, column: str, id_column: str, **options: Any) -> Any:
@@ -41,7 +54,6 @@ def file_settings(source: str, column: str, id_column: str, **options: Any) -> A
 
 @click.command()
 @click.argument("source", metavar="IN")
-@click.option("--out", required=True, type=OUT_FILE, help="OUT.jsonl, OUT.jsonl.gz or OUT.parquet.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
@@ -68,11 +80,8 @@ def file_settings(source: str, column: str, id_column: str, **options: Any) -> A
 @click.option("--score-column", default="", help="Of two that are alike, the one with the higher score stays.")
 @click.option("--within", multiple=True, metavar="COLUMN", help="Compare only rows that are equal in this column.")
 @click.option("--against", multiple=True, metavar="FILE", help="Rows that were published before: they stand first.")
-@click.option("--against-column", default="", help=f"Their texts. {USUAL}")
-@click.option("--limit", type=click.IntRange(1, 1_000_000_000), help="The first rows only.")
 @click.option("--float16", is_flag=True, help="Keep vectors at half the size.")
-@comparison_options
-@workers_options
+@marking_options
 def dedup(
     source: str,
     out: Path,
@@ -85,12 +94,11 @@ def dedup(
     against_column: str,
     limit: int | None,
     float16: bool,
-    embedder: str,
-    as_object: bool,
-    store: str,
-    workers: int,
-    ray_address: str | None,
-    **rules: Any,
+    threshold: float,
+    jaccard: float,
+    recall: float,
+    sample: int,
+    **options: Any,
 ) -> None:
     """Mark duplicates in a plain file: exact, near in words, near in meaning.
 
@@ -103,14 +111,22 @@ def dedup(
     another threshold takes seconds; run again after an interruption, it continues.
     """
     from synthmill.flows.commands.dedup import dedup_file
-    from synthmill.flows.commands.file_job import files_with_texts
+    from synthmill.flows.commands.file_job import JobOptions, files_with_texts
     from synthmill.schemas.dedup_settings import DedupSettings
     from synthmill.schemas.settings import read_settings
 
     file = file_settings(source, text_column, id_column, score_column=score_column, within=within, limit=limit)
-    rules |= {"layers": split_list(layers), "precision": "float16" if float16 else "float32"}
-    settings = read_settings(DedupSettings, None, {**rules, "against": files_with_texts(against, against_column)})
-    dedup_file(file, out, settings, embedder, as_object, store, workers, ray_address)
+    rules = {
+        "layers": split_list(layers),
+        "threshold": threshold,
+        "jaccard": jaccard,
+        "recall": recall,
+        "sample": sample,
+        "precision": "float16" if float16 else "float32",
+        "against": files_with_texts(against, against_column),
+    }
+    settings = read_settings(DedupSettings, None, rules)
+    dedup_file(file, out, settings, JobOptions(**options))
 
 
 @click.command()
@@ -118,8 +134,6 @@ def dedup(
 @click.option(
     "--against", "against", multiple=True, required=True, metavar="FILE", help="A benchmark; may be repeated."
 )
-@click.option("--against-column", default="", help=f"Their prompts. {USUAL}")
-@click.option("--out", required=True, type=OUT_FILE, help="OUT.jsonl, OUT.jsonl.gz or OUT.parquet.")
 @click.option("--drop", is_flag=True, help="Leave contaminated rows out of OUT.")
 @click.option(
     "--threshold",
@@ -129,9 +143,7 @@ def dedup(
     help="The cosine from which a row counts as a benchmark's.",
 )
 @click.option("--layers", default="words,meaning", show_default=True, help="How to look.")
-@click.option("--limit", type=click.IntRange(1, 1_000_000_000), help="The first rows only.")
-@comparison_options
-@workers_options
+@marking_options
 def decontaminate(
     source: str,
     against: tuple[str, ...],
@@ -143,11 +155,7 @@ def decontaminate(
     text_column: str,
     id_column: str,
     limit: int | None,
-    embedder: str,
-    as_object: bool,
-    store: str,
-    workers: int,
-    ray_address: str | None,
+    **options: Any,
 ) -> None:
     """Mark rows of a plain file that hold a benchmark's prompts.
 
@@ -157,7 +165,7 @@ def decontaminate(
     `dedup`; of chats, every message counts, whoever says it, but not what tools are called with.
     """
     from synthmill.flows.commands.decontaminate import decontaminate_file
-    from synthmill.flows.commands.file_job import files_with_texts
+    from synthmill.flows.commands.file_job import JobOptions, files_with_texts
     from synthmill.schemas.dedup_settings import DecontaminateSettings
     from synthmill.schemas.settings import read_settings
 
@@ -165,7 +173,7 @@ def decontaminate(
     rules = {"layers": split_list(layers), "threshold": threshold, "found": "drop" if drop else "mark"}
     benchmarks = files_with_texts(against, against_column)
     settings = read_settings(DecontaminateSettings, None, {**rules, "benchmarks": benchmarks})
-    decontaminate_file(file, out, settings, embedder, as_object, store, workers, ray_address)
+    decontaminate_file(file, out, settings, JobOptions(**options))
 
 
 @click.command()
@@ -173,16 +181,15 @@ def decontaminate(
 @click.argument("row", metavar="ID")
 @click.option("-n", "count", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many.")
 @comparison_options
-def neighbours(
-    source: str, row: str, count: int, text_column: str, id_column: str, embedder: str, as_object: bool, store: str
-) -> None:
+def neighbours(source: str, row: str, count: int, text_column: str, id_column: str, **options: Any) -> None:
     """Show what the row ID of IN (or line-N) is close to: cosine, share of word 3-grams, text.
 
     Embeddings are those of `dedup`, kept in --store.
     """
+    from synthmill.flows.commands.file_job import JobOptions
     from synthmill.flows.commands.neighbours import show_neighbours
 
-    show_neighbours(file_settings(source, text_column, id_column), row, count, embedder, as_object, store)
+    show_neighbours(file_settings(source, text_column, id_column), row, count, JobOptions(**options))
 
 
 def split_list(text: str) -> list[str]:

@@ -155,17 +155,24 @@ class Limit(click.ParamType[float | None]):
             self.fail(f"{value!r} is neither a number nor none", param, ctx)
 
 
+class PairsCommand(click.Command):
+    """Its help lists the rules."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from synthmill.tasks.cuts.rules import rules
+
+        with formatter.section("Rules"):
+            formatter.write_dl(list(rules().items()))
+        super().format_options(ctx, formatter)
+
+
 POINTS = click.Choice(["min", "mu-2s", "mu-s", "mu", "mu+s", "mu+2s", "max"])
 OUT_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.command()
+@click.command(cls=PairsCommand)
 @click.argument("source", metavar="IN")
-@click.option(
-    "--rule",
-    required=True,
-    help="max-min, sweet-spot, rip, scalable, best-random, best-bottom, top-k, random-pairs or tournament.",
-)
+@click.option("--rule", required=True, help="One of the rules above: which answer is chosen over which.")
 @click.option(
     "--out", required=True, type=OUT_FILE, help="A row per kept pair: OUT.jsonl, OUT.jsonl.gz or OUT.parquet."
 )
@@ -221,21 +228,15 @@ def pairs(
     IN is JSONL, JSONL.gz, CSV or Parquet, with a row per answer (prompt_id, prompt, answer, reward) or per prompt
     (prompt_id, prompt, answers, rewards: lists). Indices in OUT are places in the prompt's own list.
 
-    \b
-    max-min       the highest reward over the lowest
-    sweet-spot    the answers nearest to two of: min mu-2s mu-s mu mu+s mu+2s max
-    rip           max-min, of prompts whose rejected answer is good and long and not far below
-    scalable      the highest over the lowest of 5 drawn answers
-    best-random, best-bottom, top-k, random-pairs, tournament: see docs/pools.md
-
     The lowest place wins a tie. Prompts without a pair are counted by reason: n<2, nan_reward, equal_reward, same_text.
+    docs/pools.md says more of the rules.
     """
     from click.core import ParameterSource
 
     from synthmill.flows.commands.pairs import pair_file
-    from synthmill.schemas.cut_settings import CutSettings
     from synthmill.schemas.settings import read_settings
     from synthmill.storage.plain_files.pools import ColumnNames
+    from synthmill.tasks.cuts.cut import CutSettings
 
     source_of = click.get_current_context().get_parameter_source
     chosen = {name: value for name, value in rules.items() if source_of(name) == ParameterSource.COMMANDLINE}

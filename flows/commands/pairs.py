@@ -14,19 +14,19 @@ import orjson
 import pyarrow as pa
 
 from synthmill.flows.terminal.progress import Reporter
-from synthmill.schemas.cut_settings import LIMITS, CutSettings, Thresholds
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.progress import Progress
+from synthmill.schemas.rip_limits import LIMITS, Thresholds
 from synthmill.storage.files import write_json
 from synthmill.storage.plain_files.outputs import check_out, write_rows
 from synthmill.storage.plain_files.pool_rows import MESSAGES
 from synthmill.storage.plain_files.pools import ColumnNames, PoolFile, prefetch, read_pools
-from synthmill.tasks.cuts.guards import PoolFacts, PoolStatistics, count_flags
-from synthmill.tasks.cuts.pair_limits import fixed_limits, with_unit_of_limits
-from synthmill.tasks.cuts.pool_pairs import quantiles_of, token_counter, with_rewards
+from synthmill.tasks.cuts.cut import CutSettings, cut, lengths_of
+from synthmill.tasks.cuts.guards import PoolFacts, PoolStatistics, count_flags, with_rewards
+from synthmill.tasks.cuts.pair_limits import fit, fixed_limits, keeps, limits_met, token_counter, with_unit_of_limits
 from synthmill.tasks.cuts.report import CutReport, describe_broken_off, explain_mu_2s, report_lines
-from synthmill.tasks.cuts.rip import fit, keeps, limits_met
-from synthmill.tasks.cuts.rules import cut, lengths_of
+from synthmill.tasks.cuts.rules.rip import Rip
+from synthmill.tasks.cuts.rules.sweet_spot import SweetSpot
 
 CHAT = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 EMPTY = {"prompt_id": pa.string(), "prompt": pa.string(), "answers": pa.list_(pa.string())}
@@ -44,7 +44,7 @@ def pair_file(
     as_object: bool = False,
 ) -> None:
     """Cut pairs from `source` into `out`. explain, as_object: print the report, as text or JSON."""
-    check_out(out, source, settings.thresholds)
+    check_out(out, source, settings.thresholds if isinstance(settings, Rip) else "")
     if save_thresholds:
         check_thresholds_file(save_thresholds, source, out, settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # temporary folders are deleted
@@ -53,7 +53,7 @@ def pair_file(
         print(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode())
     elif explain:
         print("\n".join(report_lines(summary)))
-    brief = settings.rule == "sweet-spot" and not explain and not as_object
+    brief = isinstance(settings, SweetSpot) and not explain and not as_object
     print_summary(summary, out, explain_mu_2s(summary) if brief else ())
 
 
@@ -68,18 +68,17 @@ def write_pairs_of(
 ) -> dict[str, Any]:
     """Cut pairs from `source` into `out`: the report. Raises InputError."""
     settings = with_unit_of_limits(settings)
-    fixed = fixed_limits(settings)
     count = token_counter(settings)
     file, scratch = PoolFile(source, names), out.resolve().parent
     statistics = read_pools(file, gather_statistics, scratch) if leave_out or length_control else None
 
     def cut_pairs(tables: Iterator[pa.Table]) -> tuple[PairCutter, int, Thresholds | None]:
         cutter = PairCutter(settings, file.reward, count, statistics, leave_out, length_control)
-        if settings.rule != "rip":
+        if not isinstance(settings, Rip):
             return cutter, write_pairs(out, cutter.count_kept(cutter.pairs(tables)), settings), None
         with TemporaryDirectory(dir=scratch, prefix=".pairs-") as folder:
             spill = Path(folder) / "pairs.arrow"
-            return cutter, *write_within_limits(cutter, tables, spill, out, fixed, Path(source).name)
+            return cutter, *write_within_limits(cutter, settings, tables, spill, out, Path(source).name)
 
     cutter, pairs, limits = read_pools(file, cut_pairs, scratch)
     if save_thresholds and limits and not limits.pairs:
@@ -94,7 +93,7 @@ def write_pairs_of(
 
 def check_thresholds_file(path: Path, source: str, out: Path, settings: CutSettings) -> None:
     """Raises InputError where limits cannot be written to this file."""
-    if settings.rule != "rip" or path.resolve() in (out.resolve(), Path(source).resolve()):
+    if not isinstance(settings, Rip) or path.resolve() in (out.resolve(), Path(source).resolve()):
         raise InputError("--save-thresholds writes what --rule rip fitted, to a file of its own")
     if not path.resolve().parent.is_dir():
         raise InputError(f"{path} cannot be written; expected a file in a folder that is there")
@@ -156,7 +155,7 @@ def gather_statistics(tables: Iterator[pa.Table]) -> PoolStatistics:
 
 def with_length(pairs: pa.Table, settings: CutSettings, count: Callable[[str], int] | None) -> pa.Table:
     """RIP's pairs with the length that its limits look at."""
-    if settings.rule != "rip" or "rejected_length" in pairs.column_names:
+    if not isinstance(settings, Rip) or "rejected_length" in pairs.column_names:
         return pairs
     return pairs.append_column("rejected_length", pa.array(lengths_of(pairs["rejected"], count)))
 
@@ -191,12 +190,12 @@ def no_pairs(settings: CutSettings) -> pa.Table:
 
 
 def write_within_limits(
-    cutter: PairCutter, tables: Iterator[pa.Table], spill: Path, out: Path, fixed: Thresholds, source: str
+    cutter: PairCutter, settings: Rip, tables: Iterator[pa.Table], spill: Path, out: Path, source: str
 ) -> tuple[int, Thresholds]:
-    """RIP: all pairs to the file `spill`, limits from their metrics, then the pairs within them to `out`. fixed: limits
-    that are set already. Returns how many pairs there are in all, and the limits.
+    """All pairs to the file `spill`, limits from their metrics or as they are stored, then the pairs within them to
+    `out`. Returns how many pairs there are in all, and the limits.
     """
-    settings, parts = cutter.settings, cutter.pairs(tables)
+    limits, parts = fixed_limits(settings), cutter.pairs(tables)
     first = next(parts, None)
     first = no_pairs(settings) if first is None else first
     metrics_by_part: list[tuple[Any, ...]] = []
@@ -206,12 +205,11 @@ def write_within_limits(
             metrics_by_part.append(tuple(column.to_numpy() for column in columns))
             writer.write_table(pairs)
     metrics = dict(zip(LIMITS, map(np.concatenate, zip(*metrics_by_part, strict=True)), strict=True))
-    limits = fixed
-    if not settings.preset and not settings.thresholds:
+    if not settings.stored_limits:
         update = {"fitted_on": source, "reward": cutter.reward}
-        limits = fit(metrics, quantiles_of(settings), fixed).model_copy(update=update)
-    elif fixed.reward and fixed.reward != cutter.reward:
-        print(f"these limits are of the reward {fixed.reward!r}; these rewards are {cutter.reward!r}", file=sys.stderr)
+        limits = fit(metrics, settings.quantiles, limits).model_copy(update=update)
+    elif limits.reward and limits.reward != cutter.reward:
+        print(f"these limits are of the reward {limits.reward!r}; these rewards are {cutter.reward!r}", file=sys.stderr)
     cutter.report.leaves_out = {name: int((~good).sum()) for name, good in limits_met(metrics, limits).items()}
     good = keeps(metrics, limits)
 

@@ -23,9 +23,16 @@ from synthmill.tasks.running.stages import noted_rows
 ROWS_SHOWN = 3
 
 
-def run_flow(flow: str, settings: RunSettings, *, dry_run: bool, preview: int | None) -> None:
+def run_flow(
+    flow: str, settings: RunSettings, *, dry_run: bool = False, preview: int | None = None, as_yaml: bool = False
+) -> None:
     """Run a flow. Starts neither Prefect, nor Ray, nor an engine where every artifact is made."""
     plan = method(flow).plan(settings)
+    if as_yaml:
+        from synthmill.flows.commands.as_yaml import show_as_yaml
+
+        show_as_yaml(plan)
+        return
     if dry_run:
         from synthmill.flows.commands.dry_run import show_plan
 

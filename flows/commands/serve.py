@@ -34,8 +34,6 @@ ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
 
 def serve(port: int) -> None:
     """Start what is not running, deploy, and print where the page is. Raises InputError, EngineError."""
-    if not Path("prefect.yaml").is_file():
-        raise InputError(f"there is no prefect.yaml in {Path.cwd()}; run this in the project's folder")
     if STATE.exists():
         if url := served_url():
             print(f"it is running already: {url.removesuffix('/api')}")
@@ -78,12 +76,21 @@ def serve(port: int) -> None:
 
 
 def write_deployments(home: Path) -> Path:
-    """Write a file of all deployments: those of prefect.yaml, and one of every method, without a schedule."""
-    project = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))
+    """Write a file of all deployments: those of prefect.yaml, where this folder has one, and one of every method,
+    without a schedule.
+    """
+    file = Path("prefect.yaml")
+    project = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else project_here()
     project["deployments"] += [ad_hoc(method) for method in methods().values() if not method.fault]
     path = home / "deployments.yaml"
     write_text(path, yaml.safe_dump(project, sort_keys=False, allow_unicode=True))
     return path
+
+
+def project_here() -> dict[str, Any]:
+    """A project of this folder without a deployment of its own: its runs work here."""
+    step = {"prefect.deployments.steps.set_working_directory": {"directory": str(Path.cwd())}}
+    return {"name": "synthmill", "pull": [step], "deployments": []}
 
 
 def ad_hoc(method: Method) -> dict[str, Any]:

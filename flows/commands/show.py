@@ -15,6 +15,7 @@ from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
 from synthmill.storage.artifacts import Store, read_dropped, read_manifest, read_part
 from synthmill.storage.lineage import Call, Step, lineage_of
+from synthmill.tasks.asking.own_prompts import prompt_texts
 
 FIELD, MESSAGE = 400, 300  # characters
 
@@ -125,6 +126,8 @@ def print_step(console: Console, step: Step, printed: Mapping[str, Any]) -> None
         Text.assemble((step.manifest.reference, "bold"), f"  row {step.row['id']}", (f"  {prompts}", "dim")),
         soft_wrap=True,
     )
+    for name, text in prompt_texts(step.manifest.identity).items():
+        console.print(Text.assemble((f"  {name}: ", "cyan"), (shortened(text, FIELD), "dim")))
     for name, value in step.row.items():
         if name in ("id", "parent_id") or value in (None, "", []) or printed.get(name) == value:
             continue

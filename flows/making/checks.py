@@ -1,32 +1,10 @@
 """What is checked before a token is spent: templates, the rows that a stage takes, engines."""
 
-from collections.abc import Collection
-
 from synthmill.flows.making.plan import Plan
 from synthmill.schemas.errors import EngineRefused, InputError
 from synthmill.schemas.rows import Row
 from synthmill.schemas.settings import EngineSettings
-from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import Recipe
-from synthmill.tasks.running.job import Stage
-
-
-def columns_needed(stage: Stage) -> set[str]:
-    """The columns that a stage cannot do without."""
-    if isinstance(stage, Recipe):
-        own = {name for name, info in stage.takes.model_fields.items() if info.is_required()}
-        return own | set(getattr(stage, "needs", ()))
-    return set(stage.needs)
-
-
-def check_rows(stage: Stage, columns: Collection[str], step: str, hint: str = "") -> None:
-    """Raises InputError where rows of a step with these columns are none that a stage takes. hint: what to do."""
-    if missing := sorted(columns_needed(stage) - set(columns)):
-        takes = f"{stage.takes.__name__} rows" if isinstance(stage, Recipe) else "rows"
-        raise InputError(
-            f"the stage {stage.name} takes {takes} with the columns {', '.join(sorted(columns_needed(stage)))}; the "
-            f"rows of {step} have no {', '.join(missing)}, they have {', '.join(columns)}{hint}"
-        )
 
 
 def check_stages(plan: Plan) -> None:
@@ -37,11 +15,13 @@ def check_stages(plan: Plan) -> None:
     for step in plan.stages:
         stage, has = step.stage, columns.get(step.source_key, set())
         if isinstance(stage, Recipe):
+            needs = {name for name, info in stage.takes.model_fields.items() if info.is_required()}
             check_prompts(stage)
             columns[step.key] = set(stage.makes.model_fields)
         else:
+            needs = set(stage.needs)
             columns[step.key] = has | set(stage.adds)
-        if has and (missing := columns_needed(stage) - has):
+        if has and (missing := needs - has):
             raise InputError(
                 f"stage {stage.name} needs {', '.join(sorted(missing))}, which the stage before it does not make"
             )
@@ -50,7 +30,7 @@ def check_stages(plan: Plan) -> None:
 def check_prompts(recipe: Recipe[Row, Row]) -> None:
     """Raises InputError for a variable that the recipe does not give, or a field that its row does not have."""
     for name, variables in recipe.prompts.items():
-        prompt = load(name)
+        prompt = recipe.template(name)
         if unknown := prompt.variables() - {"row", *variables}:
             raise InputError(f"prompt {name} uses {', '.join(sorted(unknown))}, which {recipe.name} does not give it")
         has = set(recipe.takes.model_fields)

@@ -10,10 +10,9 @@ from synthmill.tasks.running.job import Planned
 
 
 class Estimate(NamedTuple):
-    """A step before it is made. rows, calls, tokens: at most; takes: the kind of row, or the columns it needs."""
+    """A step before it is made. rows, calls, tokens: at most."""
 
     planned: Planned
-    takes: str
     rows: int
     calls: int
     tokens: int
@@ -30,7 +29,6 @@ def estimates(store: Store, steps: Sequence[Planned], rows_of: Mapping[str, int]
             rows_of[planned.key] = 1
         yield Estimate(
             planned,
-            stage.takes.__name__ if isinstance(stage, Recipe) else ", ".join(stage.needs),
             rows_of[planned.key],
             rows * stage.requests_per_row() if isinstance(stage, Recipe) else 0,
             rows * stage.tokens_per_row() if isinstance(stage, Recipe) else 0,

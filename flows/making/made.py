@@ -6,6 +6,7 @@ from html import escape
 import polars as pl
 import pyarrow as pa
 
+from synthmill.flows.making.steps import KnownArtifact
 from synthmill.schemas.artifacts import Manifest
 from synthmill.storage.artifacts import CALLS, Store, read_dropped
 from synthmill.storage.published.row_streams import RowStream
@@ -18,16 +19,28 @@ SHOWN = 5
 class Made:
     """An artifact of a session. Stages whose settings name other artifacts take it there, too.
 
-    step: its id in the session's run; spent: what the session spent on it, by role; columns: of its rows; carried:
-    which of these are the user's own, and go on with the rows.
+    known: what a plan knows of it; spent: what the session spent on it, by role.
     """
 
     store: Store
     manifest: Manifest
-    step: str
-    columns: pa.Schema
-    carried: frozenset[str] = frozenset()
+    known: KnownArtifact
     spent: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def step(self) -> str:
+        """Its id in the session's run."""
+        return self.known.step
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The columns of its rows."""
+        return self.known.columns
+
+    @property
+    def carried(self) -> frozenset[str]:
+        """Those of its columns that are the user's own, and go on with the rows."""
+        return self.known.carried
 
     @property
     def stage(self) -> str:

@@ -84,7 +84,7 @@ def make_all(planned: Plan, audience: Audience = NOBODY) -> RunRecord:
     """Make every step and the dataset; the run's record is written when it begins and, whatever happens, at its end."""
     settings, store = planned.settings, planned.store
     limits = limits_of(planned)
-    record = new_run(planned.flow, settings.model_dump(mode="json"), planned.dataset.name)
+    record = new_run(planned.flow, settings.model_dump(mode="json"), planned.dataset.name, planned.method)
     record = write_run(store, record.model_copy(update={"flow_run": audience.flow_run}))
     steps: list[StageRun] = []
     status, error = "failed", ""

@@ -28,7 +28,7 @@ class OpenRun:
         self.store, self.settings, self.name = store, settings, name
         self.record: RunRecord | None = None
         self.steps: list[StageRun] = []
-        self.steps_by_key: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
         self.sources: dict[str, Any] = {}
         self.stages: dict[str, Any] = {}
         self.dataset = ""
@@ -59,7 +59,7 @@ class OpenRun:
 
     def step_id(self, name: str, key: str, label: str = "", ids: dict[str, str] | None = None) -> str:
         """The id of a step: its name, with its label or a number where another step has it. ids: by key, takes it."""
-        ids = self.steps_by_key if ids is None else ids
+        ids = self.ids if ids is None else ids
         if key not in ids:
             taken, step, number = set(ids.values()), name, 1
             if step in taken and label:
@@ -77,7 +77,7 @@ class OpenRun:
             self.steps.pop()
         if planned:
             settings = planned.identity.get("settings", {})
-            source = self.steps_by_key.get(planned.source_key, planned.source_key)
+            source = next((step.step_id for step in self.steps if step.key == planned.source_key), planned.source_key)
             self.stages[planned.step] = {"stage": planned.stage.name, "from": source, **settings}
         return step_run
 

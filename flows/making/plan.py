@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from synthmill.schemas.settings import EngineSettings, FileSettings, RunSettings
 from synthmill.storage.artifacts import Store, sealed_artifact
 from synthmill.storage.plain_files.pools import PoolFile, read_pools
 from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
-from synthmill.storage.plain_files.tables import read_table_parts, table_schema
+from synthmill.storage.plain_files.tables import look_at_table
 from synthmill.storage.published.folder import Dataset, has_figures, is_finished, is_known_whole
 from synthmill.storage.published.provenance import stated_licenses
 from synthmill.tasks.frames import RunContext
@@ -40,6 +41,10 @@ class Source:
     key: str
     ingest: Callable[[str], Manifest]
     look: Callable[[], tuple[int, str]]
+    step: str = ""
+    """Its id within a plan that names its sources."""
+    written: Mapping[str, Any] | None = None
+    """How a pipeline's file has it; None where it cannot."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,13 @@ class Plan:
     trunk: str
     others: Sequence[Source] = ()
     written: Sequence[str] = ()
+    method: str = ""
+    """The method that planned it, where the flow has a name of its own."""
 
     def __post_init__(self) -> None:
         """Raises InputError where the trunk is no step."""
-        ids = step_ids([*(source.stage for source in self.sources), *(planned.stage for planned in self.stages)])
+        steps = [planned.step if planned.has_own_id else planned.stage for planned in self.stages]
+        ids = step_ids([*(source.step or source.stage for source in self.sources), *steps])
         for planned, step in zip(self.stages, ids[len(self.sources) :], strict=True):
             planned.step = step
         if self.trunk not in ids:
@@ -72,7 +80,7 @@ class Plan:
     @property
     def source_steps(self) -> dict[str, str]:
         """The sources' ids by artifact key."""
-        ids = step_ids([source.stage for source in self.sources])
+        ids = step_ids([source.step or source.stage for source in self.sources])
         return {source.key: step for source, step in zip(self.sources, ids, strict=True)}
 
     @property
@@ -135,13 +143,22 @@ def open_store(settings: RunSettings) -> Store:
     return store
 
 
-def file_source(store: Store, source: FileSettings, rows_per_part: int, kind: RowKind = INSTRUCTIONS) -> Source:
+def file_source(
+    store: Store, source: FileSettings, rows_per_part: int, kind: RowKind = INSTRUCTIONS, step: str = ""
+) -> Source:
     """A flow's rows from a file or a Hub dataset."""
     return Source(
         kind.stage,
         source_key(source, rows_per_part, kind),
         lambda run: ingest(store, source, rows_per_part, run, kind),
         lambda: look_at_rows(source, rows_per_part, kind),
+        step,
+        {
+            "path": source.path,
+            "read_as": kind.stage,
+            "rows_per_part": rows_per_part,
+            **source.model_dump(mode="json", exclude_defaults=True),
+        },
     )
 
 
@@ -172,28 +189,24 @@ def look_at_pools(file: PoolFile, limit: int | None, beside: Path) -> tuple[int,
     return min(pools, limit or pools), f"{file.path}: {pools:,} pools, {answers:,} answers{why}"
 
 
-def table_source(store: Store, source: TableSettings, rows_per_part: int) -> Source:
-    """A file's rows with all of their columns."""
-
-    def look() -> tuple[int, str]:
-        parts = read_table_parts(source, table_schema(source), rows_per_part)
-        counts = [(part.table.num_rows, len(part.dropped)) for part in parts]
-        rows, dropped = (sum(numbers) for numbers in zip(*counts, strict=True))
-        return rows, f"{source.path}: {rows:,} rows, {dropped:,} cannot be read"
-
-    return Source(
-        ROWS, table_key(source, rows_per_part), lambda run: ingest_table(store, source, rows_per_part, run), look
-    )
+def table_source(store: Store, source: TableSettings, rows_per_part: int, step: str = "") -> tuple[Source, pa.Schema]:
+    """A file's rows with all of their columns, and these. Raises InputError where the file cannot be read."""
+    schema, rows = look_at_table(source)
+    look = f"{source.path}: {rows:,} rows of {', '.join(schema.names[1:])}"
+    ingest = partial(ingest_table, store, source, rows_per_part)
+    return Source(ROWS, table_key(source, rows_per_part), ingest, lambda: (rows, look), step), schema
 
 
-def memory_source(store: Store, table: pa.Table, dropped: Sequence[Dropped], rows_per_part: int) -> Source:
+def memory_source(
+    store: Store, table: pa.Table, rows_per_part: int, step: str = "", dropped: Sequence[Dropped] = (), look: str = ""
+) -> Source:
     """The rows of a table in memory, which has an `id`. dropped: rows that are not in it."""
-    return Source(
-        ROWS,
-        memory_key(table, rows_per_part, dropped),
-        lambda run: ingest_memory(store, table, rows_per_part, run, dropped),
-        lambda: (table.num_rows, f"{table.num_rows:,} rows in memory"),
-    )
+
+    def ingest(run: str) -> Manifest:
+        return ingest_memory(store, table, rows_per_part, run, dropped)
+
+    look = look or f"{table.num_rows:,} rows in memory"
+    return Source(ROWS, memory_key(table, rows_per_part, dropped), ingest, lambda: (table.num_rows, look), step)
 
 
 def rows_source(store: Store, stage: str, rows: Sequence[Row], look: str, **facts: Any) -> Source:

@@ -12,15 +12,14 @@ What is made already is found, whoever made it. docs/python.md.
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import polars as pl
-import pyarrow as pa
 
-from synthmill.flows.making.checks import check_rows
 from synthmill.flows.making.estimates import estimates
 from synthmill.flows.making.limiting import check_prices, check_something_left
 from synthmill.flows.making.made import Made
@@ -30,29 +29,20 @@ from synthmill.flows.making.publishing import publish_tables
 from synthmill.flows.making.reading import reading_of
 from synthmill.flows.making.step_maker import StepMaker
 from synthmill.flows.making.step_maker import workers_of as workers_of
+from synthmill.flows.making.steps import KnownArtifact, StepPlanner
 from synthmill.flows.terminal.progress import shows_progress
 from synthmill.flows.terminal.stopping import STOP, working
+from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.budget import BudgetSettings
-from synthmill.schemas.calls import Sampling
 from synthmill.schemas.errors import STOPPED, InputError, Stopped, SynthmillError
+from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.settings import EngineSettings, RunSettings, read_settings
-from synthmill.storage.runs import StageRun
 from synthmill.tasks.engines.engine import engine_name, resolve
-from synthmill.tasks.frames import FrameStage, RunContext
+from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.recipe import Recipe
-from synthmill.tasks.running.carrying import carried_after, carried_from, carries_of, columns_after
 from synthmill.tasks.running.job import Planned, Stage
-from synthmill.tasks.running.stages import read_schema
 
-RENAME = "; rename a column of yours, or read a file with kind= and the names of its columns"
-
-
-class Step(NamedTuple):
-    """A stage in its place, with the columns of its rows and those that go on."""
-
-    planned: Planned
-    columns: pa.Schema
-    carried: frozenset[str]
+NOTHING: Mapping[str, Any] = {}
 
 
 class Session:
@@ -91,6 +81,7 @@ class Session:
         self.progress = progress
         self._run = OpenRun(self.store, self.settings, name)
         self._engines: dict[str, EngineSettings] = {}
+        self._known: dict[str, KnownArtifact] = {}
         self._finalizer = weakref.finalize(self, self._run.end)
 
     def __enter__(self) -> Self:
@@ -113,8 +104,8 @@ class Session:
 
         All columns are kept, and go on with what is made of the rows. Rows without an `id` get a hash of their content;
         a second row with an id is dropped. kind: reads a file as a flow does, and so shares its keys: prompts,
-        questions, bench, known-prompts, pools. options: id_column, limit, license; with a kind also prompt_column and
-        whatever else the flow's source takes. step: the id of this step. Raises InputError.
+        questions, bench, known_prompts, turns, passages, pools. options: id_column, limit, license; with a kind also
+        prompt_column and whatever else the flow's source takes. step: the id of this step. Raises InputError.
         """
         with self._working() as maker:
             reading = reading_of(self.store, source, kind, self.settings.rows_per_part, options)
@@ -122,9 +113,9 @@ class Session:
             manifest = maker.read(reading.source, step)
             self._run.note_step(manifest.key)
             self._run.sources[step] = reading.facts
-            schema = next((read_schema(self.store, seal) for seal in manifest.parts), pa.schema([]))
-            carried = carried_from(schema) if reading.is_table else frozenset()
-            return Made(self.store, manifest, step, schema.remove_metadata(), carried)
+            planner = StepPlanner(self.settings, self._engine)
+            planner.add_source(replace(reading.source, step=step), reading.columns, carried=reading.is_table)
+            return self._made(planner.known[step], manifest)
 
     def make(self, source: Any, *stages: Stage, step: str = "") -> Made:
         """What the stages make of a source, each of what the one before it made; found where it is made already.
@@ -135,12 +126,12 @@ class Session:
         """
         made = source if isinstance(source, Made) else self.read(source)
         with self._working() as maker:
-            ids = dict(self._run.steps_by_key)
-            steps = self._steps(made, stages, step, ids)
-            self._run.steps_by_key = ids
-            for place in steps:
-                maker.manifests[made.key] = made.manifest
-                made = self._make(maker, place)
+            ids = dict(self._run.ids)
+            planner = self._plan(made, stages, step, ids)
+            self._run.ids = ids
+            maker.manifests[made.key] = made.manifest
+            for planned in planner.planned:
+                made = self._make(maker, planned, planner.known[planned.step])
         return made
 
     def plan(self, source: Any, *stages: Stage) -> pl.DataFrame:
@@ -149,7 +140,7 @@ class Session:
         """
         made = source if isinstance(source, Made) else self.read(source)
         self._check_open()
-        steps = self._steps(made, stages, "", dict(self._run.steps_by_key))
+        planned = self._plan(made, stages, "", dict(self._run.ids)).planned
         rows = [
             {
                 "step": estimate.planned.step,
@@ -160,7 +151,7 @@ class Session:
                 "calls": estimate.calls,
                 "tokens": estimate.tokens,
             }
-            for estimate in estimates(self.store, [place.planned for place in steps], {made.key: made.rows})
+            for estimate in estimates(self.store, planned, {made.key: made.rows})
         ]
         return pl.DataFrame(rows)
 
@@ -196,56 +187,48 @@ class Session:
                 raise
             self._run.recover()
 
-    def _steps(self, made: Made, stages: Sequence[Stage], last_step: str, ids: dict[str, str]) -> list[Step]:
-        """The stages in their places, checked against the columns that they get. ids: takes ids of steps by key."""
+    def _plan(self, made: Made, stages: Sequence[Stage], last_step: str, ids: dict[str, str]) -> StepPlanner:
+        """The stages in their places, checked against the columns that they get. ids: takes ids of steps."""
         if made.store.root != self.store.root:
             raise InputError(f"{made!r} is in the store {made.store.root}; this session works in {self.store.root}")
         if not stages:
             raise InputError("there is no stage to make; expected one at least: make(source, stage)")
-        steps: list[Step] = []
-        columns, carried, key, step = made.columns, made.carried, made.key, made.step
-        for number, stage in enumerate(stages):
+        planner = StepPlanner(self.settings, self._engine, dict(self._known))
+        origin = planner.known[made.step] = made.known
+        for number, stage in enumerate(stages, 1):
             if not isinstance(stage, Recipe | FrameStage):
                 expected = f"{stage.__name__}(...)" if isinstance(stage, type) else "a stage with its settings"
                 raise InputError(f"found {stage!r:.80}; expected {expected}, from synthmill.stages")
-            check_rows(stage, columns.names, step, RENAME if step == made.step else "")
-            stage = self._filled_in(stage)
-            carries = carries_of(carried, stage, columns)
-            context = RunContext(self.settings.embedder)
-            planned = Planned(stage, self._roles(stage), key, context=context, carries=carries)
-            name = last_step if number == len(stages) - 1 else ""
-            planned.step = self._run.step_id(name or stage.name, planned.key, getattr(stage, "label", ""), ids)
-            carried, columns = carried_after(carried, stage, columns), columns_after(stage, columns, carries)
-            key, step = planned.key, planned.step
-            steps.append(Step(planned, columns, carried))
-        return steps
+            name = last_step if number == len(stages) else ""
+            place = content_hash([stage.name, stage.model_dump_json(), origin.key, name])
+            step = self._run.step_id(name or stage.name, place, getattr(stage, "label", ""), ids)
+            origin = planner.add(step, stage if name else with_own_label(stage), origin)
+        return planner
 
-    def _make(self, maker: StepMaker, place: Step) -> Made:
-        planned = place.planned
+    def _make(self, maker: StepMaker, planned: Planned, known: KnownArtifact) -> Made:
         check_prices(self.settings.budget, {engine_name(engine): engine for engine in planned.roles.values()})
         manifest = maker.make(planned)
-        step_run: StageRun = self._run.note_step(planned.key, planned)
+        step_run = self._run.note_step(planned.key, planned)
         maker.settle(planned, manifest)
         if isinstance(planned.stage, Recipe):
             check_something_left(self.store, manifest)
-        return Made(self.store, manifest, planned.step, place.columns, place.carried, dict(step_run.spent))
+        return self._made(known, manifest, step_run.spent)
 
-    def _filled_in(self, stage: Stage) -> Stage:
-        """The stage with what it leaves open: the session's seed, in its sampling, too, and rows per part."""
-        fields, update = type(stage).model_fields, dict[str, Any]()
-        for name, value in (("seed", self.settings.seed), ("rows_per_part", self.settings.rows_per_part)):
-            if name in fields and name not in stage.model_fields_set:
-                update[name] = value
-        for name in fields:
-            sampling = getattr(stage, name)
-            if isinstance(sampling, Sampling) and "seed" not in sampling.model_fields_set:
-                update[name] = sampling.model_copy(update={"seed": self.settings.seed})
-        return stage.model_copy(update=update) if update else stage
+    def _made(
+        self, known: KnownArtifact, manifest: Manifest, spent: Mapping[str, dict[str, int]] | None = None
+    ) -> Made:
+        self._known[known.step] = known
+        return Made(self.store, manifest, known, dict(spent or {}))
 
-    def _roles(self, stage: Stage) -> dict[str, EngineSettings]:
-        """The engines of the roles that a stage asks, resolved once. Raises InputError, EngineError."""
-        roles = stage.needs_roles() if isinstance(stage, Recipe) else ()
-        for role in roles:
-            if role not in self._engines:
-                self._engines[role] = resolve(self.settings.engine(role), self.store)
-        return {role: self._engines[role] for role in roles}
+    def _engine(self, role: str) -> EngineSettings:
+        """The engine of a role, resolved once. Raises InputError, EngineError."""
+        if role not in self._engines:
+            self._engines[role] = resolve(self.settings.engine(role), self.store)
+        return self._engines[role]
+
+
+def with_own_label(stage: Stage) -> Stage:
+    """A scorer whose score is called as its kind, and not as the step, where nobody names either."""
+    if "label" in type(stage).model_fields and "label" not in stage.model_fields_set:
+        return stage.model_copy(update={"label": getattr(stage, "label", "")})
+    return stage

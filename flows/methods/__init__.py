@@ -1,16 +1,21 @@
 """The methods: every file and every folder here is one, and so are those of the folders that SYNTHMILL_METHODS names.
 
 A method's name is its file's, its help the first line of its docstring. Its function `plan` takes its settings and
-returns its plan. Nothing registers a method: this listing reads the files, and imports the one that runs.
+returns its plan. Nothing registers a method: this listing reads the files, and imports the one that runs. A path names
+a file that stands elsewhere, `./mine.py`, or another function than `plan` in it, `./mine.py:my_method`.
 """
 
 import ast
+import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from synthmill.schemas.errors import InputError, SynthmillError
@@ -26,12 +31,15 @@ __path__ += map(str, own_folders())
 
 
 class Method(NamedTuple):
-    """A method as its file says it. about: the first line of its docstring; fault: why it cannot be used, or empty."""
+    """A method as its file says it. about: the first line of its docstring; fault: why it cannot be used, or empty;
+    function: what returns its plan.
+    """
 
     name: str
     path: Path
     about: str = ""
     fault: str = ""
+    function: str = "plan"
 
     @property
     def plan(self) -> "Callable[[Any], Plan]":
@@ -39,14 +47,14 @@ class Method(NamedTuple):
         anything that goes wrong in it but a clear error.
         """
         with self.faults_named("it cannot be imported"):
-            function: Callable[[Any], Plan] = import_module(f"synthmill.flows.methods.{identifier(self.name)}").plan
+            function: Callable[[Any], Plan] = getattr(import_file(self.path), self.function)
 
         @wraps(function)
         def plan(settings: Any) -> "Plan":
             with self.faults_named("its plan failed"):
                 planned = function(settings)
-                if getattr(planned, "flow", None) != self.name:
-                    raise TypeError(f"plan must return a Plan called {self.name!r}")
+                if self.name not in (getattr(planned, "flow", None), getattr(planned, "method", None)):
+                    raise TypeError(f"{self.function} must return a Plan called {self.name!r}")
                 return planned
 
         return plan
@@ -70,7 +78,9 @@ class Method(NamedTuple):
 
         kind = next(iter(get_type_hints(self.plan).values()), None)
         if not isinstance(kind, type) or not issubclass(kind, RunSettings):
-            raise InputError(f"{self.path}: the parameter of plan is no RunSettings; expected a subclass of it")
+            raise InputError(
+                f"{self.path}: the parameter of {self.function} is no RunSettings; expected a subclass of it"
+            )
         return kind
 
 
@@ -107,28 +117,52 @@ def name_of(path: Path) -> str:
     return (path.parent.name if path.name == "__init__.py" else path.stem).replace("_", "-")
 
 
-def read_method(path: Path) -> Method:
+def module_name(path: Path) -> str:
+    """The name by which workers import a method's file."""
+    return f"{__name__}.{identifier(name_of(path))}"
+
+
+def import_file(path: Path) -> ModuleType:
+    """A method's file, by the name that workers import it by."""
+    name = module_name(path)
+    folder = path.parents[1] if path.name == "__init__.py" else path.parent
+    module = sys.modules.get(name)
+    if str(folder) in __path__:
+        return import_module(name)
+    if module is None or module.__file__ != str(path):
+        spec = spec_from_file_location(name, path)
+        assert spec and spec.loader
+        module = sys.modules[name] = module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return module
+
+
+def read_method(path: Path, function: str = "plan") -> Method:
     """What a file says of its method, without running it."""
-    name = name_of(path)
+    name = name_of(path) if function == "plan" else function.replace("_", "-")
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError) as error:
         return Method(name, path, fault=f"it cannot be read: {error}")
     about = (ast.get_docstring(tree) or "").partition("\n")[0].strip().rstrip(".")
-    return Method(name, path, about, fault_of(tree, about))
+    return Method(name, path, about, fault_of(tree, about, function), function)
 
 
-def fault_of(tree: ast.Module, about: str) -> str:
+def fault_of(tree: ast.Module, about: str, function: str) -> str:
     """Why a file is no method; empty where it is one."""
-    plans = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "plan"]
+    plans = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
     if not about:
         return "it has no docstring; its first line is the method's help"
     if len(plans) != 1:
-        return f"it has {len(plans)} functions called plan; expected one, which takes the settings"
+        return f"it has {len(plans)} functions called {function}; expected one, which takes the settings"
     parameters = plans[0].args.args
     annotation = parameters[0].annotation if len(parameters) == 1 else None
     if annotation is None:
-        return "its plan has no parameter with a type; expected plan(settings: SETTINGS) -> Plan"
+        return f"its {function} has no parameter with a type; expected {function}(settings: SETTINGS) -> Plan"
     shadowed = fields_in(tree, ast.unparse(annotation)) & run_fields() - set(NARROWED)
     if shadowed:
         return f"its settings redefine {', '.join(sorted(shadowed))}, which every run has; rename the field"
@@ -151,12 +185,33 @@ def run_fields() -> set[str]:
 
 
 def method(name: str) -> Method:
-    """A method by its name. Raises InputError where there is none, or it cannot be used."""
+    """A method by its name or its file's path. Raises InputError where there is none, or it cannot be used."""
     listed = methods()
-    entry = listed.get(name)
+    entry = method_of_file(name) if name.endswith(".py") or ".py:" in name else listed.get(name)
     if entry is None:
         names = ", ".join(name for name, entry in listed.items() if not entry.fault)
-        raise InputError(f"no method is called {name!r}; expected one of {names}")
+        raise InputError(f"no method is called {name!r}; expected one of {names}, or a file as ./FILE.py")
     if entry.fault:
         raise InputError(f"{entry.path} is no method: {entry.fault}")
+    return entry
+
+
+def method_of_file(spec: str) -> Method:
+    """The method in FILE.py or FILE.py:FUNCTION. Its folder becomes one of SYNTHMILL_METHODS for this run, so that
+    workers find its file and its prompts.
+    """
+    file, _, function = spec.partition(".py:")
+    path = Path(f"{file.removesuffix('.py')}.py").expanduser().resolve()
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; expected a method's file, as ./FILE.py or ./FILE.py:FUNCTION")
+    if path.name == "__init__.py":
+        raise InputError(f"{path} is a folder's; name the folder above it in {VARIABLE}, and run {name_of(path)}")
+    entry = read_method(path, function or "plan")
+    others = [each for each in methods().values() if each.path != path]
+    taken = [each for each in others if each.name == entry.name or module_name(each.path) == module_name(path)]
+    if taken:
+        return entry._replace(fault=f"{taken[0].path} has the same name; rename one of them")
+    if path.parent not in own_folders():
+        earlier = os.environ.get(VARIABLE, "")
+        os.environ[VARIABLE] = os.pathsep.join(filter(None, (earlier, str(path.parent))))
     return entry

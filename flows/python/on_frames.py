@@ -40,8 +40,8 @@ def cut(
     Raises InputError.
     """
     from synthmill.flows.commands.pairs import write_pairs_of
-    from synthmill.schemas.cut_settings import CutSettings
     from synthmill.storage.plain_files.pools import ColumnNames
+    from synthmill.tasks.cuts.cut import CutSettings
 
     settings = read_settings(CutSettings, None, {"spec": rule} if isinstance(rule, str) else rule)
     names = ColumnNames(prompt_id, prompt, answer, reward)
@@ -202,7 +202,7 @@ def decontaminate(
     with scratch_session() as session:
         source = session.read(rows)
         named = [
-            (name, session.read(path, "known-prompts", prompt_column=prompt_column).key)
+            (name, session.read(path, "known_prompts", prompt_column=prompt_column).key)
             for name, path in benchmark_files(benchmarks, session.store.root)
         ]
         rule = rules.model_dump(include={"layers", "threshold"})

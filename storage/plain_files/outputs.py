@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import orjson
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -55,6 +54,8 @@ def write_grown(
         rows, typed = Path(folder) / "rows.jsonl", Path(folder) / "rows.parquet"
         if not write_rows(rows, None, parts):
             return write_rows(out, pa.schema([pa.field(name, kind) for name, kind in added.items()]), [])
+        import polars as pl  # the commands that need no table start without it
+
         try:
             kinds = {
                 name: pl.DataFrame(pa.schema([pa.field(name, kind)]).empty_table()).schema[name]

@@ -26,18 +26,27 @@ class TablePart(NamedTuple):
     dropped: list[Dropped]
 
 
-def table_schema(source: TableSettings) -> pa.Schema:
-    """The columns of a file, `id` first, after a look at all of its rows. Raises InputError where a column holds values
-    of different types, or where there are no rows.
+class TableLook(NamedTuple):
+    """The columns of a file, `id` first, and how many raw rows it has."""
+
+    schema: pa.Schema
+    rows: int
+
+
+def look_at_table(source: TableSettings) -> TableLook:
+    """A look at all rows of a file. Raises InputError where a column holds values of different types, or where there
+    are no rows.
     """
     schema: pa.Schema | None = None
+    rows = 0
     for lines in batches(source, READ_AT_ONCE):
+        rows += len(lines)
         fields = [own_columns(line.fields, source) for line in lines if line.fields is not None]
         schema = merged(schema, inferred(fields, source.path), source.path)
     if schema is None or not schema.names:
         raise InputError(f"{source.path} has no rows that can be read; expected one object with columns per row")
     known = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in schema]
-    return pa.schema([pa.field("id", pa.string()), *known])
+    return TableLook(pa.schema([pa.field("id", pa.string()), *known]), rows)
 
 
 def read_table_parts(source: TableSettings, schema: pa.Schema, rows_per_part: int) -> Iterator[TablePart]:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from synthmill.schemas.cut_settings import LIMITS, Thresholds
 from synthmill.schemas.errors import InputError
+from synthmill.schemas.rip_limits import LIMITS, Thresholds
 from synthmill.schemas.settings import explain
 
 

@@ -30,8 +30,10 @@ def sources_of(settings: Mapping[str, Any]) -> Iterator[DatasetSource]:
     """The sources of a run, each with its licence. settings: as the run's record holds them, of whatever version."""
     names = path_settings(rows=True)
     for name, value in settings.items():
-        if isinstance(value, Mapping) and isinstance(path := value.get("path"), str):  # also of a class not loaded
-            yield DatasetSource(public_path(path), value.get("license") or license_beside(path))
+        several = value.values() if name == "sources" and isinstance(value, Mapping) else ()
+        for source in (value, *several):  # also of a class not loaded
+            if isinstance(source, Mapping) and isinstance(path := source.get("path"), str) and path:
+                yield DatasetSource(public_path(path), source.get("license") or license_beside(path))
         for path in [value] if isinstance(value, str) else value if isinstance(value, list) else ():
             if name in names and isinstance(path, str):
                 yield DatasetSource(public_path(path), license_beside(path))

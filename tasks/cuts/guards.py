@@ -165,6 +165,13 @@ def lengths_in(table: pa.Table) -> Array:
     return np.asarray(pc.utf8_length(in_one(table["answers"]).flatten()).to_numpy(zero_copy_only=False), np.float64)
 
 
+def with_rewards(table: pa.Table, rewards: Array) -> pa.Table:
+    """The same pools with other rewards, (answers,)."""
+    starts = Pools.of(table["rewards"]).starts
+    column = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(rewards))
+    return table.set_column(table.column_names.index("rewards"), "rewards", column)
+
+
 def text_hash(text: str) -> int:
     return int.from_bytes(digest(normalised(text), size=8), "little")
 

@@ -1,4 +1,4 @@
-"""Places in pools of rewards: the seven points of a distribution, draws, orders. Kernels over all pools at once.
+"""Places in pools of rewards: the seven points of a distribution, orders. Kernels over all pools at once.
 
 Pools are rewards one after the other, (answers,) float64, and where each pool starts, (pools + 1,) int64. A place is an
 answer's number in its own pool, counted from 0; -1 stands where a pool has none. The lowest place wins every tie.
@@ -17,8 +17,6 @@ from synthmill.tasks.cores import Array, on_all_cores
 POINTS = ("min", "mu-2s", "mu-s", "mu", "mu+s", "mu+2s", "max")
 TINY, HUGE = 1e-300, 1e300
 SLACK = 2.0**-50  # of the largest reward: distances that differ by less differ by rounding only, and are ties
-ALL_PAIRS = 1 << 13  # of a pool with 128 answers
-GOLDEN, FIRST_MIX, SECOND_MIX = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # splitmix64's
 
 
 class Pools(NamedTuple):
@@ -121,47 +119,12 @@ def mark_seven(rewards, starts, first, last, ddof, places, means, stds, skews): 
             places[pool, point] = best
 
 
-@njit(nogil=True, cache=True)
-def draw(keys, pool, number, most):  # type: ignore[no-untyped-def]
-    """The n-th random number below `most` of a pool: splitmix64, by the pool's key."""
-    mixed = keys[pool] + np.uint64(number + 1) * np.uint64(GOLDEN)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(FIRST_MIX)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(SECOND_MIX)
-    return np.int64((mixed ^ (mixed >> np.uint64(31))) % np.uint64(most))
-
-
-@njit(nogil=True, cache=True)
-def shuffle(count, most, keys, pool):  # type: ignore[no-untyped-def]
-    """`most` of the numbers below `count`, in random order."""
-    order = np.arange(count)
-    for n in range(most):
-        swap = n + draw(keys, pool, n, count - n)
-        order[n], order[swap] = order[swap], order[n]
-    return order[:most]
-
-
-@njit(nogil=True, cache=True)
-def mark_drawn(rewards, starts, first, last, keys, most, samples, rejected):  # type: ignore[no-untyped-def]
-    """`most` answers of each pool at random into `samples`, and the lowest of them into `rejected`."""
-    for pool in range(first, last):
-        pool_rewards = rewards[starts[pool] : starts[pool + 1]]
-        sample = np.sort(shuffle(len(pool_rewards), min(most, len(pool_rewards)), keys, pool))
-        lowest = -1
-        for n in range(len(sample)):
-            samples[pool, n] = sample[n]
-            if lowest < 0 or pool_rewards[sample[n]] < pool_rewards[lowest]:
-                lowest = sample[n]
-        rejected[pool] = lowest
-
-
-@njit(nogil=True, cache=True)
-def mark_other(starts, first, last, keys, chosen, rejected):  # type: ignore[no-untyped-def]
-    """Any answer but the chosen one, at random."""
-    for pool in range(first, last):
-        count = starts[pool + 1] - starts[pool]
-        if count > 1:
-            place = draw(keys, pool, 0, count - 1)
-            rejected[pool] = place + (place >= chosen[pool])
+def ordered(pools: Pools, *, ascending: bool = True) -> Array:
+    """Places from the lowest reward to the highest, or the other way, pool by pool, (answers,)."""
+    places = np.empty(len(pools.rewards), np.int64)
+    rewards = pools.rewards if ascending else -pools.rewards
+    on_all_cores(lambda first, last: mark_ordered(rewards, pools.starts, first, last, places), len(pools))
+    return places
 
 
 @njit(nogil=True, cache=True)
@@ -170,61 +133,3 @@ def mark_ordered(rewards, starts, first, last, places):  # type: ignore[no-untyp
     for pool in range(first, last):
         begin, end = starts[pool], starts[pool + 1]
         places[begin:end] = np.argsort(rewards[begin:end], kind="mergesort")
-
-
-@njit(nogil=True, cache=True)
-def mark_pairs(rewards, starts, first, last, keys, chosen, rejected):  # type: ignore[no-untyped-def]
-    """Different pairs of each pool at random, as many as `chosen` and `rejected` have columns; the higher is chosen."""
-    for pool in range(first, last):
-        pool_rewards = rewards[starts[pool] : starts[pool + 1]]
-        count = len(pool_rewards)
-        every = count * (count - 1) // 2
-        most, kept, seen_pairs = chosen.shape[1], 0, set([np.int64(-1)])
-        few = every <= ALL_PAIRS  # shuffle all pairs then; else draw pairs, and draw again where one was there
-        order = shuffle(every, every, keys, pool) if few else np.zeros(0, np.int64)
-        for number in range(every if few else 8 * ALL_PAIRS + 8 * most):
-            if kept == most:
-                break
-            pair = order[number] if few else draw(keys, pool, number, every)
-            if not few:
-                if pair in seen_pairs:
-                    continue
-                seen_pairs.add(pair)
-            upper = np.int64((1 + np.sqrt(1 + 8 * pair)) / 2)
-            while upper * (upper - 1) // 2 > pair:
-                upper -= 1
-            while upper * (upper + 1) // 2 <= pair:
-                upper += 1
-            lower = pair - upper * (upper - 1) // 2
-            if pool_rewards[upper] != pool_rewards[lower]:
-                better = upper if pool_rewards[upper] > pool_rewards[lower] else lower
-                chosen[pool, kept], rejected[pool, kept] = better, upper + lower - better
-                kept += 1
-
-
-@njit(nogil=True, cache=True)
-def mark_tournament(rewards, starts, first, last, keys, chosen, rejected, rounds):  # type: ignore[no-untyped-def]
-    """The winner of each pool's knock-out, and the first answer that it beat. The order is random; an odd answer gets a
-    bye.
-    """
-    for pool in range(first, last):
-        pool_rewards = rewards[starts[pool] : starts[pool + 1]]
-        remaining = shuffle(len(pool_rewards), len(pool_rewards), keys, pool)
-        beaten = np.full(len(pool_rewards), -1)
-        while len(remaining) > 1:
-            winners = np.empty((len(remaining) + 1) // 2, np.int64)
-            for n in range(0, len(remaining) - 1, 2):
-                winner, loser = remaining[n], remaining[n + 1]
-                if pool_rewards[loser] > pool_rewards[winner] or (
-                    pool_rewards[loser] == pool_rewards[winner] and loser < winner
-                ):
-                    winner, loser = loser, winner
-                winners[n // 2] = winner
-                if beaten[winner] < 0:
-                    beaten[winner] = loser
-            if len(remaining) % 2:
-                winners[-1] = remaining[-1]
-            remaining = winners
-            rounds[pool] += 1
-        if len(remaining):
-            chosen[pool], rejected[pool] = remaining[0], beaten[remaining[0]]

@@ -3,7 +3,7 @@
 Source: docs/papers.md#rip, #sweet-spot.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,24 +12,43 @@ import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from synthmill.schemas.artifacts import Manifest
-from synthmill.schemas.cut_settings import LIMITS, QUANTILES, CutSettings, Thresholds
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import child_id
+from synthmill.schemas.rip_limits import LIMITS, Thresholds
 from synthmill.schemas.rows import Dropped, Pair, arrow_schema
 from synthmill.storage.artifacts import Store, read_manifest, read_part
 from synthmill.tasks.cores import Array, MapUnordered
-from synthmill.tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics
+from synthmill.tasks.cuts.cut import REASONS, Cut, CutSettings, cut, lengths_of
+from synthmill.tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics, with_rewards
+from synthmill.tasks.cuts.pair_limits import fit, limits_met, token_counter
 from synthmill.tasks.cuts.points import Pools
-from synthmill.tasks.cuts.rip import fit, limits_met
-from synthmill.tasks.cuts.rules import REASONS, Cut, cut, lengths_of
+from synthmill.tasks.cuts.rules.rip import Rip
 from synthmill.tasks.frames import ArtifactKey, FileStage, FrameStage
-from synthmill.tasks.texts.tokens import load_tokenizer
-from synthmill.tasks.texts.words import tokens_of
 
 CARRIED = ("prompt", "system", "source", "note")
+ALWAYS_IN_KEYS: dict[str, Any] = {
+    "chosen": "max",
+    "rejected": "mu-2s",
+    "ddof": 0,
+    "rejected_reward": None,
+    "rejected_length": None,
+    "gap": None,
+    "rejected_reward_quantile": 0.5,
+    "rejected_length_quantile": 0.5,
+    "gap_quantile": 0.5,
+    "preset": "",
+    "thresholds": "",
+    "length": "characters",
+    "tokenizer": "",
+    "draw": 5,
+    "bottom_percent": 25.0,
+    "count": 1,
+    "seed": 0,
+}
+"""What keys of stored pairs count of every rule, whichever it is: one model once held the settings of all."""
 
 
 class PreferencePair(Pair):
@@ -98,7 +117,19 @@ def load_statistics(root: Path, key: str) -> PoolStatistics:
     return PoolStatistics.load(store.files_folder(read_manifest(store.manifest_path(PoolSigns.name, key))))
 
 
-class PoolPairs(PoolReading):
+class CuttingStage(FrameStage):
+    """A stage whose key counts rules."""
+
+    cuts: SerializeAsAny[tuple[CutSettings, ...]]
+
+    def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
+        identity = super().identity(engines)
+        settings = identity["settings"]
+        settings["cuts"] = [{**ALWAYS_IN_KEYS, **rule} for rule in settings["cuts"]]
+        return identity
+
+
+class PoolPairs(CuttingStage, PoolReading):
     """Scored pools -> pairs by each rule. Drops, by the first rule's reason: n<2, nan_reward, equal_reward,
     same_text, all_flagged, content_filter.
 
@@ -110,7 +141,6 @@ class PoolPairs(PoolReading):
     needs: ClassVar = ("id", *CARRIED, "answers", "scores")
     adds: ClassVar = tuple(PreferencePair.model_fields)
 
-    cuts: tuple[CutSettings, ...]
     length_control: bool = False
     leave_out: tuple[str, ...] = ()
     signs: ArtifactKey = ""
@@ -181,7 +211,7 @@ class PoolPairs(PoolReading):
         return [f"{side}:{flag}" for side, place in sides for flag in FLAGS if flags and flags[flag][start + place]]
 
 
-class Preferences(FrameStage):
+class Preferences(CuttingStage):
     """Marks pairs that are within their rule's limits: adds `within`, and the limits. docs/papers.md#rip, step 5.
 
     limits: by rule, those that are not fitted on these pairs. Duplicates take no part in fitting.
@@ -193,14 +223,13 @@ class Preferences(FrameStage):
     needs: ClassVar = ("id", "cut", "kept", *LIMITS[:2], "margin")
     adds: ClassVar = ("within", *(f"limit_{name}" for name in LIMITS))
 
-    cuts: tuple[CutSettings, ...]
     fixed: dict[str, Thresholds] = Field(default_factory=dict)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         good = np.ones(len(frame), bool)
         columns = {name: np.full(len(frame), np.nan) for name in LIMITS}
         for settings in self.cuts:
-            if settings.rule != "rip":
+            if not isinstance(settings, Rip):
                 continue
             of_rule = (frame["cut"] == settings.label).to_numpy()
             metrics = {
@@ -208,7 +237,7 @@ class Preferences(FrameStage):
             }
             kept = of_rule & frame["kept"].to_numpy()
             limits = self.fixed.get(settings.label) or fit(
-                {name: values[kept] for name, values in metrics.items()}, quantiles_of(settings), own_limits(settings)
+                {name: values[kept] for name, values in metrics.items()}, settings.quantiles, settings.own_limits
             )
             for verdict in limits_met(metrics, limits).values():
                 good &= verdict | ~of_rule
@@ -219,34 +248,6 @@ class Preferences(FrameStage):
             pl.Series(f"limit_{name}", values).fill_nan(None) for name, values in columns.items()
         )
         return marked, []
-
-
-def quantiles_of(settings: CutSettings) -> dict[str, float | None]:
-    """Which quantile each of RIP's limits is fitted at."""
-    return {name: getattr(settings, quantile) for name, quantile in zip(LIMITS, QUANTILES, strict=True)}
-
-
-def own_limits(settings: CutSettings) -> Thresholds:
-    """The limits that the settings give as numbers."""
-    unit = {"length": settings.length, "tokenizer": settings.tokenizer}
-    return Thresholds(**unit, **{name: getattr(settings, name) for name in LIMITS})
-
-
-def token_counter(settings: CutSettings) -> Callable[[str], int] | None:
-    """The function that counts an answer's length; None for characters. Raises InputError for a missing tokenizer."""
-    if settings.length == "characters":
-        return None
-    if settings.tokenizer:
-        encode = load_tokenizer(settings.tokenizer, chat=False).encode
-        return lambda text: len(encode(text, add_special_tokens=False))
-    return lambda text: len(tokens_of(text))
-
-
-def with_rewards(table: pa.Table, rewards: Array) -> pa.Table:
-    """The same pools with other rewards, (answers,)."""
-    starts = Pools.of(table["rewards"]).starts
-    column = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(rewards))
-    return table.set_column(table.column_names.index("rewards"), "rewards", column)
 
 
 def reason_of(cuts: Sequence[Cut], pool: int) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from synthmill.schemas.cut_settings import CutSettings, Thresholds
+from synthmill.schemas.rip_limits import Thresholds
 from synthmill.tasks.cores import Array
+from synthmill.tasks.cuts.cut import Cut, CutSettings, reason_counts
 from synthmill.tasks.cuts.points import POINTS
-from synthmill.tasks.cuts.rules import Cut, reason_counts
 
 MOST_SAMPLED = 1 << 22  # rewards kept for the histogram
 BINS, HUGE = 20, 1e300

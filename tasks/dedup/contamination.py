@@ -85,13 +85,9 @@ class WordIndex:
 class Benchmarks:
     """The turns of several benchmarks, indexed by words and by meaning."""
 
-    def __init__(self, root: Path, benchmarks: Sequence[tuple[str, str]], layers: Sequence[str], embedder: str) -> None:
-        store = Store(root)
-        frames = []
-        for name, key in benchmarks:
-            rows = pl.DataFrame(read_artifact(store, read_manifest(store.manifest_path(KNOWN_PROMPTS.stage, key))))
-            frames.append(rows.select(pl.lit(name).alias("benchmark"), "name", "turns").explode("turns"))
-        self.turns = pl.concat(frames)
+    def __init__(self, root: Path, turns: pl.DataFrame, layers: Sequence[str], embedder: str) -> None:
+        """turns: benchmark, name (the prompt's id), turns (one text)."""
+        self.turns = turns
         texts = self.turns["turns"].to_list()
         self.words = WordIndex(texts) if "words" in layers else None
         self.vectors = embed_whole(embedder, texts, root) if "meaning" in layers else None
@@ -119,7 +115,12 @@ def find_nearest(vectors: Array, candidates: Array) -> tuple[Array, Array]:
 def open_benchmarks(
     root: Path, benchmarks: tuple[tuple[str, str], ...], layers: tuple[str, ...], embedder: str
 ) -> Benchmarks:
-    return Benchmarks(root, benchmarks, layers, embedder)
+    store = Store(root)
+    frames = []
+    for name, key in benchmarks:
+        rows = pl.DataFrame(read_artifact(store, read_manifest(store.manifest_path(KNOWN_PROMPTS.stage, key))))
+        frames.append(rows.select(pl.lit(name).alias("benchmark"), "name", "turns").explode("turns"))
+    return Benchmarks(root, pl.concat(frames), layers, embedder)
 
 
 class Contamination(EmbeddingStage):
@@ -149,8 +150,11 @@ class Contamination(EmbeddingStage):
             identity["settings"].pop("embedder")
         return identity
 
+    def open(self, store: Path) -> Benchmarks:
+        return open_benchmarks(store, self.benchmarks, self.layers, self.embedder)
+
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        benchmarks = open_benchmarks(store, self.benchmarks, self.layers, self.embedder)
+        benchmarks = self.open(store)
         texts, rows = turns_of(frame, self.columns)
         matches: list[Any] = [None] * frame.height
         for place, match in sorted(benchmarks.find(texts, self.threshold).items(), reverse=True):

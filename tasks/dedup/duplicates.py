@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from synthmill.schemas.dedup_settings import Layer
+from synthmill.schemas.errors import InputError
 from synthmill.schemas.recall import Recall
 from synthmill.schemas.rows import Dropped
 from synthmill.schemas.texts import normalised
@@ -30,7 +31,7 @@ from synthmill.tasks.frames import ArtifactKey, Artifacts, FrameStage, StageCont
 from synthmill.tasks.vectors.buckets import lay_out
 from synthmill.tasks.vectors.embeddings import embed_whole, text_keys
 from synthmill.tasks.vectors.links import ANY, Links, Matrix, Search, SpreadContext, links_in, map_blocks
-from synthmill.tasks.vectors.stage import texts_of, vectors_in
+from synthmill.tasks.vectors.stage import Vectors, texts_of, vectors_in
 
 SEED = 0
 TEXTS, EARLIER = "texts", "earlier\t"
@@ -68,6 +69,15 @@ class Duplicates(FrameStage):
     vectors: ArtifactKey = ""
     against: Artifacts = ()
     embedder: str = "minilm"
+
+    def check_columns(self, columns: pa.Schema) -> None:
+        wanted = (*self.columns, *self.within, *filter(None, (self.score, self.provenance)))
+        if absent := [name for name in wanted if name not in columns.names]:
+            raise InputError(f"{self.name} compares {', '.join(absent)}; the rows have {', '.join(columns.names)}")
+
+    def prerequisites(self) -> Mapping[str, FrameStage]:
+        wants_vectors = "meaning" in self.layers and not self.vectors
+        return {"vectors": Vectors(columns=self.columns)} if wants_vectors else {}
 
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
         """As FrameStage.identity; the embedder is part of the vectors' key already."""

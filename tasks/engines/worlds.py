@@ -12,8 +12,6 @@ this process, in a thread of its own, with all rights of the process: name only 
 """
 
 import asyncio
-import importlib.util
-import sys
 import threading
 import time
 from collections import OrderedDict
@@ -31,6 +29,7 @@ from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.hashing import digest, file_checksum
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.engine import failed_completion
+from synthmill.tasks.python_files import read_python_file
 
 T = TypeVar("T")
 MOST_WORLDS = 256
@@ -62,16 +61,11 @@ def load_world(file: str, name: str) -> type[World]:
     kind, _, fingerprint = name.rpartition(":")[2].partition("@")
     if fingerprint and file_checksum(Path(file))[: len(fingerprint)] != fingerprint:
         raise InputError(f"{file} has changed since this run was planned; run the same command again")
-    spec = importlib.util.spec_from_file_location(f"world_{digest(file).hex()[:8]}_{Path(file).stem}", file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{file} is no Python file; expected FILE.py:CLASS")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
-        world: type[World] = getattr(module, kind)
-    except (Exception, SystemExit) as error:
-        raise InputError(f"the world {kind} of {file} cannot be loaded: {type(error).__name__}: {error}") from error
+        world: type[World] = getattr(read_python_file(Path(file), beside=False).load(), kind)
+    except (InputError, AttributeError) as error:
+        fault = error.message if isinstance(error, InputError) else f"AttributeError: {error}"
+        raise InputError(f"the world {kind} of {file} cannot be loaded: {fault}") from error
     if missing := [method for method in ("draw", "act") if not callable(getattr(world, method, None))]:
         raise InputError(
             f"the world {kind} of {file} has no {missing[0]}(); expected draw(seed, task) and act(action, ...)"

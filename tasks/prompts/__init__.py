@@ -9,9 +9,12 @@ A block may carry a suffix (`user_example`) when a role speaks more than once. T
 missing variable is an error, and a row's text is never read as template syntax. Identity is `name@hash`.
 """
 
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import StrictUndefined, TemplateError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
@@ -61,6 +64,29 @@ class Prompt:
         return {node.attr for node in attributes if isinstance(node.node, nodes.Name) and node.node.name == variable}
 
 
+class Beside(NamedTuple):
+    """The prompts beside a user's own stage: their folder, the hash of its templates, and those that the stage
+    declares; None while its file is imported, which may load any.
+    """
+
+    folder: Path
+    templates: str
+    declared: frozenset[str] | None = None
+
+
+BESIDE: ContextVar[Beside | None] = ContextVar("beside", default=None)
+
+
+@contextmanager
+def prompts_beside(beside: Beside) -> Iterator[None]:
+    """Let `load` find a user's own prompts, those beside the file whose code runs here."""
+    token = BESIDE.set(beside)
+    try:
+        yield
+    finally:
+        BESIDE.reset(token)
+
+
 @cache
 def load(name: str) -> Prompt:
     """Load `tasks/prompts/<name>.jinja`, or `prompts/<name>.jinja` of a folder of the user's own methods."""
@@ -72,3 +98,32 @@ def load(name: str) -> Prompt:
         raise InputError(f"there is no prompt {name}: expected a template at {' or '.join(map(str, paths))}") from error
     except TemplateError as error:
         raise InputError(f"prompt {name} is not a valid Jinja template: {error}") from error
+
+
+@cache
+def load_beside(name: str, beside: Beside) -> Prompt:
+    """A prompt beside a user's stage, or else of ours, once per content of those beside it. Raises InputError for one
+    that the stage does not declare: its text would be in no key.
+    """
+    if beside.declared is not None and name not in beside.declared:
+        raise InputError(f"the prompt {name} is not among the stage's prompts; write prompts = {{{name!r}: ()}} there")
+    path = beside.folder / f"{name}.jinja"
+    try:
+        return Prompt(name, path.read_text(encoding="utf-8")) if path.is_file() else load_ours(name)
+    except TemplateError as error:
+        raise InputError(f"prompt {path} is not a valid Jinja template: {error}") from error
+    except InputError as error:
+        raise InputError(f"{error.message} or {path}") from error
+
+
+load_ours = load
+
+
+@wraps(load_ours)
+def load_where_it_runs(name: str) -> Prompt:
+    """`load`, which looks beside a user's stage first while that one's code runs."""
+    beside = BESIDE.get()
+    return load_beside(name, beside) if beside else load_ours(name)
+
+
+load = load_where_it_runs  # type: ignore[assignment]

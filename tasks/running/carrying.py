@@ -5,13 +5,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from synthmill.schemas.rows import TableRow
 from synthmill.storage.artifacts import CALLS
-from synthmill.tasks.frames import FileStage, FrameStage
-from synthmill.tasks.recipe import AnyRecipe, Recipe
-
-PLACES = frozenset(("id", "parent_id", CALLS))
-"""Columns that say which row it is; every stage makes its own."""
+from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.recipe import AnyRecipe
 
 
 def carry(table: pa.Table, output: pa.Table, names: Sequence[str]) -> pa.Table:
@@ -30,39 +26,26 @@ def carry(table: pa.Table, output: pa.Table, names: Sequence[str]) -> pa.Table:
     return output
 
 
-def carried_from(table: pa.Schema) -> frozenset[str]:
-    """Which columns of a source that is a table of the user's go on with its rows: all of them."""
-    return frozenset(table.names) - PLACES
-
-
-def carries_of(carried: frozenset[str], stage: AnyRecipe | FrameStage, columns_in: pa.Schema) -> list[str]:
-    """What `Planned(carries=...)` gets: columns that are to go on, and that the stage itself does not hand on."""
-    if isinstance(stage, FileStage):
-        return []
-    return sorted(carried - set(stage.output_columns(columns_in).names))
-
-
-def carried_after(carried: frozenset[str], stage: AnyRecipe | FrameStage, columns_in: pa.Schema) -> frozenset[str]:
-    """Which columns go on with the rows that a stage makes of rows with `columns_in`, of which `carried` go on.
-
-    Rows that stay the user's keep all of their columns, and what a stage adds to them becomes one of these. A stage
-    that makes rows of its own (of a fixed type, or frames with an `id` of theirs) hands on what was carried, but for
-    columns that it makes: these are its own, and no key of a later stage holds their names.
+def carried_after(
+    carried: frozenset[str], stage: AnyRecipe | FrameStage, columns: pa.Schema, output: pa.Schema
+) -> frozenset[str]:
+    """The columns that go on behind a stage: those that went on before, but for what its rows have of their own, and
+    what it adds in the user's name. columns: of the rows it reads; output: of those it makes.
     """
-    if isinstance(stage, FileStage):
-        return frozenset()
-    made = frozenset(stage.output_columns(columns_in).names) - PLACES
-    if isinstance(stage, Recipe):
-        if issubclass(stage.makes, TableRow):
-            return carried | (made - frozenset(columns_in.names))
-        return carried - made
-    if "id" in stage.adds:
-        return carried - frozenset(stage.adds)
-    is_table = frozenset(columns_in.names) - PLACES <= carried
-    return carried | made if is_table else carried
+    added = set(output.names) - set(columns.names) - {"id", "parent_id"}
+    if stage.adds_own_columns:
+        return (carried & set(output.names) if isinstance(stage, FrameStage) else carried) | added
+    keeps = isinstance(stage, FrameStage) and "id" not in stage.adds
+    return carried - (added if keeps else set(output.names))
 
 
-def columns_after(stage: AnyRecipe | FrameStage, columns_in: pa.Schema, carries: Sequence[str]) -> pa.Schema:
-    """The columns of the rows that a stage makes, with those that it carries."""
-    made = stage.output_columns(columns_in)
-    return pa.schema([*made, *(columns_in.field(name) for name in carries if name in columns_in.names)])
+def carried_by(
+    carried: frozenset[str], stage: AnyRecipe | FrameStage, columns: pa.Schema, output: pa.Schema
+) -> set[str]:
+    """The columns that go on beside those that a stage makes; one that adds the user's own columns keeps, if it works
+    on whole frames, what the user wants, and, if it asks, all.
+    """
+    if stage.adds_own_columns and isinstance(stage, FrameStage):
+        return set()
+    keeps_all = not isinstance(stage, FrameStage) and stage.keeps_columns
+    return set(columns.names if keeps_all else carried) - {"id", "parent_id", CALLS, *output.names}

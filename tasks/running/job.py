@@ -1,6 +1,7 @@
 """A stage in its place in a plan, and the parts that it has to make."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from synthmill.schemas.artifacts import Manifest, PartSeal
 from synthmill.schemas.calls import Frozen
@@ -42,6 +43,7 @@ class Planned:
         if isinstance(stage, FrameStage):
             stage = stage.bound(context)
         self.stage = stage
+        self.has_own_id = bool(step)
         self.step = step or stage.name
         needed = stage.needs_roles() if isinstance(stage, Recipe) else ()
         if absent := [role for role in needed if role not in roles]:
@@ -72,8 +74,10 @@ class Planned:
             return None
         return sealed_artifact(store, self.stage.name, self.key, sources)
 
-    def jobs(self, source: Manifest) -> list[Job]:
-        return [Job(key=content_hash([self.identity, seal.content]), source=seal) for seal in source.parts]
+    def jobs(self, source: Manifest, contents: Mapping[str, str] = MappingProxyType({})) -> list[Job]:
+        """contents: of the artifacts that it reads beside its source, by key."""
+        others = [contents[key] for _, key in self.others]
+        return [Job(key=content_hash([self.identity, seal.content, *others]), source=seal) for seal in source.parts]
 
 
 def step_ids(stages: Sequence[str | Stage]) -> list[str]:

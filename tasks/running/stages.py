@@ -36,6 +36,7 @@ from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, fingerprin
 from synthmill.tasks.frames import FileStage, FrameStage, StageContext
 from synthmill.tasks.running.carrying import carry
 from synthmill.tasks.running.job import Job, Planned
+from synthmill.tasks.running.same_columns import with_same_columns
 
 OnProgress = Callable[[Progress], None]
 
@@ -153,7 +154,7 @@ def make_artifact(
     elif isinstance(stage, FrameStage) and stage.whole:
         seals = run_whole(store, planned, stage, source, context)
     else:
-        jobs = planned.jobs(source)
+        jobs = planned.jobs(source, planned.sources(store, source))
         with ThreadPoolExecutor(4) as threads:
             stored = list(threads.map(lambda job: sealed_part(store, stage.name, job.key), jobs))
         seals_by_key = {seal.key: seal for seal in stored if seal}
@@ -161,6 +162,8 @@ def make_artifact(
         if missing:
             seals_by_key.update((seal.key, seal) for seal in pool.run(planned, missing, on_progress))
         seals = [seals_by_key[job.key] for job in jobs]
+    if isinstance(stage, FrameStage) and stage.infers_columns:
+        seals = with_same_columns(store, stage.name, seals)
     return write_manifest(
         store,
         Manifest(

@@ -11,7 +11,7 @@ from synthmill.schemas.rows import Dropped
 from synthmill.schemas.settings import TableSettings
 from synthmill.storage.artifacts import Store, seal_part, sealed_artifact, sealed_part, table_content, write_manifest
 from synthmill.storage.plain_files.rows import fingerprint
-from synthmill.storage.plain_files.tables import VERSION, TablePart, read_table_parts, table_schema
+from synthmill.storage.plain_files.tables import VERSION, TablePart, look_at_table, read_table_parts
 from synthmill.tasks.running.stages import columns_of
 
 ROWS = "rows"
@@ -30,7 +30,7 @@ def ingest_table(store: Store, source: TableSettings, rows_per_part: int, run: s
     key = table_key(source, rows_per_part)
     if manifest := sealed_artifact(store, ROWS, key, {}):
         return manifest
-    parts = read_table_parts(source, table_schema(source), rows_per_part)
+    parts = read_table_parts(source, look_at_table(source).schema, rows_per_part)
     manifest = seal_table(store, key, parts, {"source": source.model_dump()}, run)
     if manifest.rows == 0:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())

@@ -1,8 +1,6 @@
 """A user's own function as a scorer."""
 
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,6 +11,7 @@ from pydantic import Field, field_validator
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import file_checksum
 from synthmill.schemas.local_paths import LocalPath
+from synthmill.tasks.python_files import read_python_file
 from synthmill.tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
 
 
@@ -84,16 +83,10 @@ class PythonSettings(ScorerSettings):
 def load_function(function: str, content: str) -> Callable[..., Iterable[Any]]:
     """FILE.py:FUNCTION, once per content of the file; raises InputError when it cannot be loaded."""
     file, _, name = function.rpartition(":")
-    spec = importlib.util.spec_from_file_location(f"synthmill_scorer_{content[:8]}_{Path(file).stem}", file)
     try:
-        if spec is None or spec.loader is None:
-            raise ImportError("it is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # as an import does: dataclasses look for their module there
-        spec.loader.exec_module(module)
-        loaded = getattr(module, name)
-    except Exception as error:
-        raise InputError(f"cannot load {function}: {type(error).__name__}: {error}") from error
+        loaded = getattr(read_python_file(Path(file), beside=False).load(), name)
+    except (InputError, AttributeError) as error:
+        raise InputError(f"cannot load {function}: {error}") from error
     if not callable(loaded):
         raise InputError(f"{function} is no function")
     return loaded  # type: ignore[no-any-return]

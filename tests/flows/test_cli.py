@@ -14,20 +14,39 @@ from tests.command import ROOT, environment, synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
 
-def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
-    code = (
-        "import sys; sys.argv = ['synthmill', 'sample', '--help']\n"
-        "import synthmill.flows.cli\n"
-        "try: synthmill.flows.cli.run_command()\n"
-        "except SystemExit: pass\n"
-        "heavy = {'polars', 'pyarrow', 'ray', 'prefect', 'duckdb', 'numpy', 'torch', 'vllm', 'aiohttp', 'pydantic'}\n"
-        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
-    )
+def loaded(heavy: set[str], code: str, folder: Path, *arguments: str) -> set[str]:
+    """Which of the heavy modules a process has loaded after `code`, with the command line's arguments."""
     run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(tmp_path), check=True
+        [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules, file=sys.stderr)", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment(folder),
+        cwd=folder,
+        check=True,
     )
-    assert "Draw N answers per prompt from a plain file." in run.stdout
-    assert run.stderr.strip() == "[]"
+    return heavy.intersection(run.stderr.splitlines()[-1].split())
+
+
+RUN_COMMAND = "from synthmill.flows.cli import run_command; assert run_command(sys.argv[1:]) == 0"
+HEAVY = {"prefect", "ray", "torch", "vllm", "transformers", "sentence_transformers"}
+NOT_FOR_HELP = HEAVY | {"polars", "pyarrow", "duckdb", "numpy", "aiohttp", "pydantic", "datasets", "numba", "jinja2"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["sample", "--help"], ["pairs", "--help"], ["dedup", "--help"]])
+def test_import_and_help_load_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    assert not loaded(NOT_FOR_HELP, RUN_COMMAND if arguments else "import synthmill", tmp_path, *arguments)
+
+
+def test_commands_on_a_small_file_load_no_workers_and_no_models(tmp_path: Path) -> None:
+    pools = [{"id": n, "prompt": f"Why {n}?", "answers": ["Because.", "So."], "rewards": [n, 9]} for n in range(9)]
+    write_jsonl(tmp_path / "pools.jsonl", pools)
+    write_jsonl(tmp_path / "prompts.jsonl", [*prompts(9), *prompts(2)])
+    pairs = ("pairs", "pools.jsonl", "--rule", "max-min", "--out", "pairs.jsonl")
+    assert not loaded(HEAVY | {"polars", "duckdb"}, RUN_COMMAND, tmp_path, *pairs)
+    layers = ("--layers", "exact,words", "--workers", "0")
+    assert not loaded(HEAVY | {"duckdb"}, RUN_COMMAND, tmp_path, "dedup", "prompts.jsonl", *layers, "--out", "u.jsonl")
+    assert pl.read_ndjson(tmp_path / "pairs.jsonl").height == 9
+    assert pl.read_ndjson(tmp_path / "u.jsonl")["kept"].sum() == 9
 
 
 @pytest.mark.parametrize("command", ["", "run", "sample", "ls", "show", "sql", "calls", "doctor"])

@@ -7,6 +7,8 @@ import pytest
 from synthmill.flows.methods import methods, read_method, run_fields
 from synthmill.schemas.dedup_settings import PublishSettings
 from synthmill.schemas.settings import RunSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.runs import runs
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
@@ -80,6 +82,40 @@ def test_a_method_of_ones_own_runs_by_its_name(folder: Path, tmp_path: Path, ser
     assert "rephrasing" in out and server.stats()["total"] == 3
     out, _ = synthmill("run", "--help", cwd=tmp_path, SYNTHMILL_METHODS=str(folder))
     assert "Prompts said in other words, one each" in out and "synthesize" in out
+
+
+@pytest.mark.ray
+@pytest.mark.prefect
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_method_runs_by_its_files_path(folder: Path, tmp_path: Path, server: ChatServer, workers: int) -> None:
+    write_jsonl(tmp_path / "in.jsonl", prompts(3))
+    settings = ("--set", "source=in.jsonl", "--set", f"engines.teacher={server.spec}", "--workers", workers)
+    out, _ = synthmill("run", "own/rephrase.py", *settings, "--dry-run", cwd=tmp_path, apart=True)
+    assert "rephrasing" in out and server.stats()["total"] == 0
+    out, _ = synthmill("run", "./own/rephrase.py", *settings, cwd=tmp_path, apart=True)
+    assert "rephrasing" in out and server.stats()["total"] == 3
+    _, err = synthmill("run", "./own/rephrase.py", *settings, cwd=tmp_path, apart=True)
+    assert "nothing to do" in err and server.stats()["total"] == 3
+    assert [run.flow for run in runs(Store(tmp_path / "store"))] == ["rephrase"]
+    path = folder / "rephrase.py"
+    text = path.read_text().replace("def plan(", "def in_other_words(").replace('"rephrase", s', '"in-other-words", s')
+    path.write_text(text)
+    out, err = synthmill("run", "own/rephrase.py:in_other_words", *settings, cwd=tmp_path, apart=True)
+    assert "in-other-words" in out and server.stats()["total"] == 3  # the same step of the same store
+
+
+def test_a_path_that_is_no_method_says_why(folder: Path, tmp_path: Path) -> None:
+    for spec, fault in (
+        ("./none.py", "there is no file"),
+        ("own/rephrase.py:words", "has 0 functions called words; expected one, which takes the settings"),
+        ("own/skillmix.py", "skillmix.py has the same name; rename one of them"),
+        ("own/__init__.py", "is a folder's; name the folder above it in SYNTHMILL_METHODS"),
+    ):
+        if "none" not in spec:
+            path = tmp_path / spec.partition(":")[0]
+            path.write_text((folder / "rephrase.py").read_text())
+        _, err = synthmill("run", spec, cwd=tmp_path, expect=2)
+        assert fault in err and len(err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 
 from synthmill.flows.cli import cli
 from synthmill.flows.commands.pairs import pair_file
-from synthmill.schemas.cut_settings import CutSettings
 from synthmill.schemas.errors import InputError
 from synthmill.storage.plain_files.pools import ColumnNames
+from synthmill.tasks.cuts.cut import CutSettings
 from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl
 from tests.tasks.test_pools import TOY
@@ -53,7 +53,8 @@ def cut(source: Path, out: Path, rule: str, *, names: ColumnNames | None = None,
         for name in ("save_thresholds", "explain", "as_object", "leave_out", "length_control")
         if name in given
     }
-    pair_file(str(source), out, CutSettings(rule=rule, **given), names or ColumnNames(), **more)  # type: ignore[arg-type]
+    settings = CutSettings.model_validate({"rule": rule, **given})
+    pair_file(str(source), out, settings, names or ColumnNames(), **more)
     return rows(out)
 
 

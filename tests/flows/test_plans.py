@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from synthmill.flows.making.plan import Plan
 from synthmill.flows.methods import method
 from synthmill.schemas.settings import read_settings
 
@@ -32,16 +33,22 @@ BENCH_ROW = {
 }
 
 
+def prepare(flow: str) -> Plan:
+    """A flow's plan from its example; nothing is asked or made. Works in the current folder."""
+    if not Path("examples").exists():
+        Path("examples").symlink_to(ROOT / "examples")
+        Path("bench.jsonl").write_text(json.dumps(BENCH_ROW) + "\n")
+        Path("limits.json").write_text('{"gap": 2}')
+    roles = ("student", "judge") if flow == "judge" else ("teacher",)
+    settings = SETTINGS[flow] | {"store": "store", "engines": dict.fromkeys(roles, ENGINE)}
+    return method(flow).plan(read_settings(method(flow).settings, None, settings))
+
+
 def keys() -> dict[str, list[list[str]]]:
-    """Every flow's steps with their keys, sources first; nothing is asked or made. Works in the current folder."""
-    Path("examples").symlink_to(ROOT / "examples")
-    Path("bench.jsonl").write_text(json.dumps(BENCH_ROW) + "\n")
-    Path("limits.json").write_text('{"gap": 2}')
+    """Every flow's steps with their keys, sources first."""
     planned: dict[str, list[list[str]]] = {}
     for flow in SETTINGS:
-        roles = ("student", "judge") if flow == "judge" else ("teacher",)
-        settings = SETTINGS[flow] | {"store": "store", "engines": dict.fromkeys(roles, ENGINE)}
-        plan = method(flow).plan(read_settings(method(flow).settings, None, settings))
+        plan = prepare(flow)
         steps = [[source.stage, source.key] for source in plan.sources]
         planned[flow] = steps + [[step.stage.name, step.key] for step in plan.stages]
         planned[flow].append(["dataset", plan.dataset.name])

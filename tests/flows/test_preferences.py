@@ -13,6 +13,8 @@ from synthmill.flows.methods.preferences.settings import PreferencesSettings, Se
 from synthmill.flows.methods.self_rip import plan as plan_self_rip
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.settings import read_settings
+from synthmill.tasks.cuts.rules.rip import Rip
+from synthmill.tasks.cuts.rules.scalable import Scalable
 from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl
 from tests.tiny import make_tiny_model, one_step
@@ -239,7 +241,7 @@ def test_wrong_settings(config: Path, tmp_path: Path, server: ChatServer) -> Non
         SelfRipSettings, None, {**base, "thresholds": str(tmp_path / "t.json"), "cuts": "scalable"}
     )
     planned = plan_self_rip(settings).settings
-    assert [(one.label, one.length) for one in planned.cuts] == [("rip", "tokens"), ("scalable", "characters")]
+    assert planned.cuts == (Rip(thresholds=str(tmp_path / "t.json"), length="tokens"), Scalable())
     again = plan_self_rip(SelfRipSettings.model_validate(planned.model_dump(mode="json"))).settings  # as Prefect does
     assert again.cuts == planned.cuts
     with pytest.raises(InputError, match="thresholds"):

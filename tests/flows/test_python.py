@@ -24,7 +24,6 @@ from synthmill.flows.methods import method
 from synthmill.schemas.errors import EngineError, LimitReached
 from synthmill.schemas.settings import read_settings
 from synthmill.storage.runs import find_run, runs
-from synthmill.tasks.running.carrying import carried_after, carried_from, carries_of
 from tests.command import environment
 from tests.command import synthmill as command
 from tests.conftest import ChatServer, prompts, write_jsonl
@@ -88,6 +87,21 @@ def test_a_flow_and_a_command_find_what_a_session_made(source: Path, server: Cha
     settings = {"source": "in.jsonl", "engines": engines, "seed": 3, "answers": {"count": 4}, "cuts": ["max-min"]}
     plan = method("preferences").plan(read_settings(method("preferences").settings, None, settings))
     assert pools.key in [step.key for step in plan.stages] and made.rows == 6
+
+
+def test_a_pipelines_file_makes_what_a_session_makes(source: Path, server: ChatServer) -> None:
+    steps = {
+        "answers": {"stage": "answer_pool", "count": 4, **SAMPLING.model_dump(include={"temperature", "top_p"})},
+        "r3": {"stage": "r3_scores"},
+        "pairs": {"stage": "pool_pairs", "cuts": list(CUTS), "reward": "r3"},
+    }
+    settings = {"source": "in.jsonl", "engines": {"teacher": server.spec}, "seed": 1, "steps": steps}
+    plan = method("pipeline").plan(read_settings(method("pipeline").settings, None, settings))
+    with open_session(server, seed=1) as session:
+        pools = session.make("in.jsonl", ANSWERS)
+        scored = session.make(pools, s.R3Scores(), step="r3")
+        pairs = session.make(scored, s.PoolPairs(cuts=CUTS, reward="r3"))
+    assert [step.key for step in plan.stages] == [pools.key, scored.key, pairs.key]
 
 
 def test_what_a_session_does_step_by_step(source: Path, server: ChatServer) -> None:
@@ -173,7 +187,7 @@ def test_ids_are_made_and_double_rows_counted(tmp_path: Path) -> None:
     ("source", "options", "message"),
     [
         ("absent.jsonl", {}, "absent.jsonl is not there"),
-        ("in.jsonl", {"kind": "chats"}, "no kind of rows is called 'chats'; expected one of prompts, questions"),
+        ("in.jsonl", {"kind": "chats"}, "no kind of rows is called 'chats'; expected one of instructions, questions"),
         ("in.jsonl", {"columns": 1}, "columns: no such setting"),
         ([{"x": 1}], {"kind": "prompts"}, "kind='prompts' is a way to read files; a table in memory is taken as it is"),
         ([{"x": 1}], {"prompt_column": "x"}, "prompt_column means nothing to a table in memory"),
@@ -199,10 +213,10 @@ def test_wrong_stages_are_named_before_anything_is_asked(source: Path, server: C
     with open_session(server) as session:
         texts = session.read([{"text": "a"}])
         for made, stages, message in (
-            (texts, [ANSWERS], "the stage answer_pool takes Question rows with the columns id, prompt; the rows of "
-             "rows have no prompt, they have id, text; rename a column"),
+            (texts, [ANSWERS],
+             r"answer_pool takes prompts \(id, prompt\), and rows has rows \(id, text\): prompt is missing"),
             ("in.jsonl", [ANSWERS, s.PoolPairs(cuts=CUTS, reward="r3"), s.R3Scores()],
-             "the stage r3_scores takes rows with the columns .* the rows of pool_pairs have no answers"),
+             r"r3_scores takes pools .*, and pool_pairs has preferences .*: reference, answers, scores are missing"),
             (texts, [], "there is no stage to make"),
             (texts, [s.R3Scores], r"expected R3Scores\(...\), from synthmill.stages"),
             (texts, ["r3"], "found 'r3'; expected a stage with its settings"),
@@ -371,23 +385,6 @@ def test_a_session_works_in_a_notebooks_cells(source: Path, server: ChatServer) 
             return session.make("in.jsonl", ANSWERS, s.R3Scores()).rows
 
     assert asyncio.run(cell()) == 6 and surroundings() == before
-
-
-def test_which_columns_go_on() -> None:
-    table = pa.schema([("id", pa.string()), ("prompt", pa.string()), ("topic", pa.string())])
-    carried = carried_from(table)
-    assert carried == {"prompt", "topic"}
-    assert carries_of(carried, ANSWERS, table) == ["topic"]
-    after = carried_after(carried, ANSWERS, table)
-    pools = pa.schema([*ANSWERS.output_columns(table), table.field("topic")])
-    assert after == {"topic"}
-    scored = s.R3Scores()
-    assert carries_of(after, scored, pools) == [] and carried_after(after, scored, pools) == {"topic"}
-    assert carries_of(after, s.PoolPairs(cuts=CUTS), pools) == ["topic"]
-    assert carries_of(after, s.PoolSigns(), pools) == [] and carried_after(after, s.PoolSigns(), pools) == frozenset()
-    marked = carried_after(carried, s.UniqueRows(), table)  # rows of the user's stay theirs, with the verdicts
-    assert marked == {"prompt", "topic", "kept", "duplicate_of", "similarity", "layer"}
-    assert carried_after(frozenset(), scored, pools) == frozenset()  # as in flows: their keys hold no column
 
 
 POOLS = [

@@ -11,9 +11,18 @@ import psutil
 import pytest
 import yaml
 
+from synthmill.flows.commands.serve import write_deployments
 from synthmill.flows.methods import methods
 from synthmill.storage.runs import process_start
 from tests.command import ROOT, synthmill
+
+
+def test_a_folder_without_a_project_deploys_every_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    project = yaml.safe_load(write_deployments(tmp_path).read_text())
+    assert [each["name"] for each in project["deployments"]] == ["ad-hoc"] * len(methods())
+    [step] = project["pull"]
+    assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}
 
 
 @pytest.mark.prefect

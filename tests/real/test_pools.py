@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from bench.pools import MEDIANS, SIZES, alpaca_pools, metrics_of, wildbench_pools
-from synthmill.schemas.cut_settings import CutSettings, Thresholds
+from synthmill.schemas.rip_limits import Thresholds
+from synthmill.tasks.cuts.cut import cut
 from synthmill.tasks.cuts.guards import PoolFacts
+from synthmill.tasks.cuts.pair_limits import fit, keeps
 from synthmill.tasks.cuts.points import POINTS
 from synthmill.tasks.cuts.report import CutReport, explain_mu_2s
-from synthmill.tasks.cuts.rip import fit, keeps
-from synthmill.tasks.cuts.rules import cut
+from synthmill.tasks.cuts.rules.max_min import MaxMin
+from synthmill.tasks.cuts.rules.sweet_spot import SweetSpot
 from tests.conftest import SHARED
 
 DATA = SHARED / "data"
@@ -22,7 +24,7 @@ pytestmark = [
 
 def test_rip_on_wildbench() -> None:
     pools, lengths = wildbench_pools(WILDBENCH)
-    made = cut(pools, CutSettings(rule="max-min"))
+    made = cut(pools, MaxMin())
     rewards = np.array(pools["rewards"].to_pylist())
     rows, low = np.arange(len(rewards)), made.seven.places[:, 0]
     gap = rewards.max(axis=1) - rewards.min(axis=1)
@@ -37,7 +39,7 @@ def test_rip_on_wildbench() -> None:
 def test_points_on_alpaca_eval() -> None:
     means, same = {}, {}
     for size in SIZES:
-        report = CutReport(CutSettings(rule="sweet-spot"))
+        report = CutReport(SweetSpot())
         report.add(cut(alpaca_pools(ALPACA, size), report.settings))
         told = report.summary({}, 0)
         means[size], same[size] = told["mean_reward"], told["same_answer"]["min = mu-2s"]
@@ -46,7 +48,7 @@ def test_points_on_alpaca_eval() -> None:
     assert [means[size]["min"] for size in SIZES] == sorted((means[size]["min"] for size in SIZES), reverse=True)
     assert [means[size]["max"] for size in SIZES] == sorted(means[size]["max"] for size in SIZES)
     assert "skewed to the right" in " ".join(explain_mu_2s(told))
-    metrics = metrics_of(cut(alpaca_pools(ALPACA, 55), CutSettings(rule="max-min")).pairs)
+    metrics = metrics_of(cut(alpaca_pools(ALPACA, 55), MaxMin()).pairs)
     assert 0.125 < keeps(metrics, fit(metrics, MEDIANS, Thresholds())).mean() < 0.5
 
 
@@ -62,7 +64,7 @@ def test_the_null_model_is_found() -> None:
         assert flags[flag][null].all()
     assert not flags["constant"][~null].any() and not flags["addresses_judge"][~null].any()
     assert flags["near_constant"][~null].mean() < 0.002 and flags["copies_prompt"].mean() < 0.002
-    best = cut(pools, CutSettings(rule="max-min"))
-    guarded = cut(pools, CutSettings(rule="max-min"), ~(flags["constant"] | flags["addresses_judge"]))
+    best = cut(pools, MaxMin())
+    guarded = cut(pools, MaxMin(), ~(flags["constant"] | flags["addresses_judge"]))
     fooled = sum("Ignore the above" in text for text in best.pairs["chosen"].to_pylist())
     assert fooled > 80 and not any("Ignore the above" in text for text in guarded.pairs["chosen"].to_pylist())

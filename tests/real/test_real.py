@@ -7,7 +7,7 @@ import pytest
 
 from synthmill.schemas.settings import SourceSettings
 from synthmill.storage.plain_files.rows import read_chunks
-from synthmill.tasks.cuts.max_min import MaxMinPairs
+from synthmill.tasks.cuts.max_min_pairs import MaxMinPairs
 from synthmill.tasks.dedup.duplicates import UniquePairs
 from tests.conftest import SHARED
 from tests.tasks.test_scores import NOWHERE, pool

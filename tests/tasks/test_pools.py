@@ -4,7 +4,7 @@ import itertools
 import math
 from collections import Counter
 from statistics import NormalDist
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,20 +13,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from synthmill.schemas.cut_settings import PRESETS, CutSettings, Rule, Thresholds
+from synthmill.schemas.rip_limits import Thresholds
+from synthmill.tasks.cuts.cut import REASONS, Cut, CutSettings, cut, lengths_of, reason_counts
 from synthmill.tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics, count_flags
+from synthmill.tasks.cuts.pair_limits import fit, keeps, limits_met
 from synthmill.tasks.cuts.points import POINTS, Pools, seven_points
 from synthmill.tasks.cuts.report import CutReport, explain_mu_2s, report_lines
-from synthmill.tasks.cuts.rip import fit, keeps, limits_met
-from synthmill.tasks.cuts.rules import REASONS, Cut, cut, lengths_of, reason_counts
+from synthmill.tasks.cuts.rules.best_random import BestRandom
+from synthmill.tasks.cuts.rules.max_min import MaxMin
+from synthmill.tasks.cuts.rules.random_pairs import RandomPairs
+from synthmill.tasks.cuts.rules.rip import PRESETS, Rip
+from synthmill.tasks.cuts.rules.scalable import Scalable
+from synthmill.tasks.cuts.rules.sweet_spot import SweetSpot
+from synthmill.tasks.cuts.rules.top_k import TopK
+from synthmill.tasks.cuts.rules.tournament import Tournament
 
 QUANTILES: dict[str, float | None] = {"rejected_reward": 0.5, "rejected_length": 0.5, "gap": 0.5}
 REWARDS = st.lists(st.integers(-40, 40).map(float), min_size=1, max_size=12)
 RULES: list[CutSettings] = [
-    *(CutSettings(rule=rule) for rule in get_args(Rule)),
-    CutSettings(rule="top-k", count=3),
-    CutSettings(rule="random-pairs", count=4),
-    CutSettings(rule="sweet-spot", chosen="mu+s", rejected="mu-s", ddof=1),
+    *(rule() for rule in CutSettings.kinds().values()),
+    TopK(count=3),
+    RandomPairs(count=4),
+    SweetSpot(chosen="mu+s", rejected="mu-s", ddof=1),
 ]
 
 
@@ -51,7 +59,7 @@ def pairs(made: Cut) -> list[tuple[str, int, int]]:
 
 
 def one(rule: str, rewards: list[float], **settings: Any) -> list[tuple[int, int]]:
-    made = cut(pools(rewards), CutSettings(rule=rule, **settings))  # type: ignore[arg-type]
+    made = cut(pools(rewards), CutSettings.model_validate({"rule": rule, **settings}))
     return [pair[1:] for pair in pairs(made)]
 
 
@@ -115,7 +123,7 @@ def test_points_move_with_a_permutation(rewards: list[float], draw: Any) -> None
 
 
 def test_21_pairings_and_how_many_are_one_answer() -> None:
-    report = CutReport(CutSettings(rule="sweet-spot"))
+    report = CutReport(SweetSpot())
     report.add(cut(pools([0.0] * 9 + [10.0], [4.0, 6.0, 4.0, 6.0, 5.0]), report.settings))
     told = report.summary({}, 2)
     assert len(told["same_answer"]) == len(list(itertools.combinations(POINTS, 2))) == 21
@@ -123,15 +131,15 @@ def test_21_pairings_and_how_many_are_one_answer() -> None:
     assert told["same_answer"]["min = mu"] == 0.5
     assert told["mean_reward"]["max"] == 8
     for chosen, rejected in itertools.combinations(reversed(POINTS), 2):
-        CutSettings(rule="sweet-spot", chosen=chosen, rejected=rejected)  # type: ignore[arg-type]
+        SweetSpot(chosen=chosen, rejected=rejected)  # type: ignore[arg-type]
         with pytest.raises(ValidationError, match="a higher point over a lower one"):
-            CutSettings(rule="sweet-spot", chosen=rejected, rejected=chosen)  # type: ignore[arg-type]
+            SweetSpot(chosen=rejected, rejected=chosen)  # type: ignore[arg-type]
 
 
 # Every rule
 
 
-@pytest.mark.parametrize("settings", RULES, ids=lambda one: f"{one.label}-{one.count}-{one.ddof}")
+@pytest.mark.parametrize("settings", RULES, ids=str)
 @given(st.lists(REWARDS, min_size=1, max_size=6))
 def test_every_rule_makes_true_pairs_or_says_why_not(settings: CutSettings, rewards: list[list[float]]) -> None:
     made = cut(pools(*rewards), settings)
@@ -149,9 +157,9 @@ def test_every_rule_makes_true_pairs_or_says_why_not(settings: CutSettings, rewa
             assert REASONS[reason] == "n<2"
         elif len(set(rewards[n])) == 1:
             assert REASONS[reason] == "equal_reward"
-        elif settings.rule in ("max-min", "rip", "scalable", "tournament", "random-pairs") and settings.draw < len(
-            rewards[n]
-        ):
+        elif isinstance(settings, MaxMin | Rip | RandomPairs):
+            assert REASONS[reason] == ""
+        else:
             assert REASONS[reason] in ("", "equal_reward")
     counts = Counter(made.pairs["prompt_id"].to_pylist())
     assert all(count <= settings.pairs_per_pool for count in counts.values())
@@ -168,10 +176,10 @@ def test_reasons() -> None:
         made = cut(pools(*rewards, texts=texts), settings)
         found = [REASONS[code] for code in made.reasons]
         assert found[:6] == ["n<2", "n<2", "nan_reward", "nan_reward", "nan_reward", "equal_reward"]
-        if settings.chosen == "max":
+        if not isinstance(settings, SweetSpot) or settings.chosen == "max":
             assert found[6:] == ["same_text", ""]
             assert reason_counts(made.reasons) == {"n<2": 2, "nan_reward": 3, "equal_reward": 1, "same_text": 1}
-    nothing = cut(pools(), CutSettings(rule="max-min"))
+    nothing = cut(pools(), MaxMin())
     assert nothing.pairs.num_rows == 0 and "margin" in nothing.pairs.column_names
 
 
@@ -212,9 +220,9 @@ def test_best_over_the_bottom() -> None:
 
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=15, unique=True), st.integers(0, 99))
 def test_the_scalable_rule(rewards: list[float], seed: int) -> None:
-    made = cut(pools(rewards), CutSettings(rule="scalable", seed=seed))
+    made = cut(pools(rewards), Scalable(seed=seed))
     highest, lowest = int(np.argmax(rewards)), int(np.argmin(rewards))
-    everything = CutSettings(rule="scalable", seed=seed, draw=len(rewards))
+    everything = Scalable(seed=seed, draw=len(rewards))
     assert pairs(cut(pools(rewards), everything)) == [("p0", highest, lowest)]
     if not made.pairs.num_rows:
         return
@@ -224,7 +232,7 @@ def test_the_scalable_rule(rewards: list[float], seed: int) -> None:
     assert row["rejected_index"] == min(row["drawn"], key=lambda place: rewards[place])
     if len(rewards) <= 5:
         assert row["rejected_index"] == lowest
-    again = cut(pools(rewards), CutSettings(rule="scalable", seed=seed))
+    again = cut(pools(rewards), Scalable(seed=seed))
     assert again.pairs.equals(made.pairs)
 
 
@@ -233,27 +241,27 @@ def test_the_lowest_of_five_stays_where_it_is_while_pools_grow() -> None:
     expected = {8: -1.42, 16: -1.77, 32: -2.07, 64: -2.35, 100: -2.52, 200: -2.75}
     for count, lowest in expected.items():
         table = pools(*draw.normal(size=(3000, count)).tolist())
-        scalable = cut(table, CutSettings(rule="scalable")).pairs["rejected_reward"].to_numpy().mean()
-        minimum = cut(table, CutSettings(rule="max-min")).pairs["rejected_reward"].to_numpy().mean()
+        scalable = cut(table, Scalable()).pairs["rejected_reward"].to_numpy().mean()
+        minimum = cut(table, MaxMin()).pairs["rejected_reward"].to_numpy().mean()
         assert scalable == pytest.approx(-1.155, abs=0.06)
         assert minimum == pytest.approx(lowest, abs=0.04)
 
 
 def test_draws_are_even() -> None:
     table = pools(*[[5.0, 1.0, 2.0, 3.0, 4.0]] * 4000)
-    random = Counter(pair[2] for pair in pairs(cut(table, CutSettings(rule="best-random"))))
+    random = Counter(pair[2] for pair in pairs(cut(table, BestRandom())))
     assert set(random) == {1, 2, 3, 4} and all(abs(count - 1000) < 130 for count in random.values())
-    some = Counter(pair[1:] for pair in pairs(cut(table, CutSettings(rule="random-pairs"))))
+    some = Counter(pair[1:] for pair in pairs(cut(table, RandomPairs())))
     assert len(some) == 10 and all(abs(count - 400) < 90 for count in some.values())
-    other = pairs(cut(table, CutSettings(rule="random-pairs", seed=1)))
-    assert other != pairs(cut(table, CutSettings(rule="random-pairs")))
+    other = pairs(cut(table, RandomPairs(seed=1)))
+    assert other != pairs(cut(table, RandomPairs()))
 
 
 def test_random_pairs_find_the_few_that_differ() -> None:
     rare = [1.0, *[0.0] * 63]
-    made = cut(pools(*[rare] * 300), CutSettings(rule="random-pairs", count=2))
+    made = cut(pools(*[rare] * 300), RandomPairs(count=2))
     assert made.pairs.num_rows == 600 and not made.reasons.any()
-    large = cut(pools([1.0, *[0.0] * 199]), CutSettings(rule="random-pairs", count=4096))
+    large = cut(pools([1.0, *[0.0] * 199]), RandomPairs(count=4096))
     assert 190 <= large.pairs.num_rows <= 199
 
 
@@ -271,7 +279,7 @@ def test_random_pairs_find_the_few_that_differ() -> None:
 )
 def test_extreme_rewards(rewards: list[float]) -> None:
     assert one("max-min", rewards) == [(int(np.argmax(rewards)), int(np.argmin(rewards)))]
-    report = CutReport(CutSettings(rule="max-min"))
+    report = CutReport(MaxMin())
     report.add(cut(pools(rewards), report.settings))
     assert list(report_lines(report.summary({}, 1)))
 
@@ -280,18 +288,18 @@ def test_extreme_rewards(rewards: list[float]) -> None:
 def test_a_tournament_of_rewards(count: int) -> None:
     draw = np.random.default_rng(count)
     rewards = [draw.permutation(count).astype(float).tolist() for _ in range(50)]
-    made = cut(pools(*rewards), CutSettings(rule="tournament"))
+    made = cut(pools(*rewards), Tournament())
     assert [row["chosen_reward"] for row in made.pairs.to_pylist()] == [count - 1] * 50
     assert set(made.pairs["rounds"].to_pylist()) == {math.ceil(math.log2(count))}
 
 
 def test_settings_without_effect_are_refused() -> None:
     with pytest.raises(ValidationError, match="gap means nothing to max-min; it belongs to rip"):
-        CutSettings(rule="max-min", gap=1)
+        CutSettings.model_validate({"rule": "max-min", "gap": 1})
     with pytest.raises(ValidationError, match="a tokenizer has no effect"):
-        CutSettings(rule="rip", tokenizer="x")
+        Rip(tokenizer="x")
     with pytest.raises(ValidationError, match="expected one of: a preset"):
-        CutSettings(rule="rip", preset="helpsteer2", gap_quantile=0.3)
+        Rip(preset="helpsteer2", gap_quantile=0.3)
 
 
 # RIP (docs/papers.md#rip)
@@ -382,7 +390,7 @@ def test_lengths() -> None:
 
 def test_the_report_says_it_in_words() -> None:
     draw = np.random.default_rng(0)
-    report = CutReport(CutSettings(rule="sweet-spot"))
+    report = CutReport(SweetSpot())
     table = pools(*np.exp(draw.normal(size=(300, 20)) * 1.5).tolist())
     made = cut(table, report.settings)
     report.add(made)
@@ -394,10 +402,10 @@ def test_the_report_says_it_in_words() -> None:
     shown = "\n".join(report_lines(told))
     assert "2 bad_json" in shown and "300 pairs, 300 kept" in shown
     assert sum(told["histogram"]["all"]) == 6000 and sum(told["histogram"]["chosen"]) == 300
-    normal = CutReport(CutSettings(rule="sweet-spot"))
+    normal = CutReport(SweetSpot())
     normal.add(cut(pools(*draw.normal(size=(300, 200)).tolist()), normal.settings))
     assert not [line for line in explain_mu_2s(normal.summary({}, 300)) if "skewed" in line]
-    empty = CutReport(CutSettings(rule="rip"))
+    empty = CutReport(Rip())
     assert "0 prompts" in "\n".join(report_lines(empty.summary({}, 0)))
 
 
@@ -441,10 +449,10 @@ def test_flags() -> None:
     assert by_answer["copies_prompt"] == [3] and by_answer["addresses_judge"] == [4]
     assert not any(values.reshape(6, 6)[:, 0].any() or values.reshape(6, 6)[:, 5].any() for values in flags.values())
     usable = ~np.logical_or.reduce([flags[flag] for flag in FLAGS])
-    made = cut(table, CutSettings(rule="max-min"), usable)
+    made = cut(table, MaxMin(), usable)
     assert {pair[1:] for pair in pairs(made)} == {(0, 5)}  # places in the prompt's own list
     assert count_flags(flags)["constant"] == 12
-    assert reason_counts(cut(table, CutSettings(rule="max-min"), np.zeros(36, bool)).reasons) == {"all_flagged": 6}
+    assert reason_counts(cut(table, MaxMin(), np.zeros(36, bool)).reasons) == {"all_flagged": 6}
 
 
 def test_every_rule_leaves_out_what_it_is_told_to() -> None:

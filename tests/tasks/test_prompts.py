@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 
 from synthmill.flows.commands.dry_run import check_prompts
-from synthmill.flows.methods import method, methods
+from synthmill.flows.making.stage_list import AnyStage, stages_by_name
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.rows import Instruction
-from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.cuts.cut import CutSettings
 from synthmill.tasks.prompts import FOLDER, Prompt, load
 from synthmill.tasks.recipe import Recipe
-from synthmill.tasks.retrieval.retrievers import RetrieverSettings
-from synthmill.tasks.scorers.scoring import ScorerSettings
 from tests.tasks.definitions import definition_hash
 
 ROOT = Path(__file__).parents[1]
@@ -29,18 +27,8 @@ REMEDY = (
 )
 
 
-def every_stage() -> list[type[Recipe] | type[FrameStage]]:  # type: ignore[type-arg]
-    assert all(method(name).plan for name in methods())
-    assert ScorerSettings.kinds() and RetrieverSettings.kinds()  # together they import them all
-    found: list[type] = []
-    for base in (Recipe, FrameStage):
-        todo = [base]
-        while todo:
-            kind = todo.pop()
-            todo.extend(kind.__subclasses__())
-            if is_ours(kind) and hasattr(kind, "version") and hasattr(kind, "name"):
-                found.append(kind)
-    return sorted(found, key=lambda kind: kind.name)
+def every_stage() -> list[AnyStage]:
+    return [stage for stage in stages_by_name().values() if is_ours(stage)]
 
 
 def is_ours(kind: type) -> bool:
@@ -54,13 +42,14 @@ def is_ours(kind: type) -> bool:
 
 def current() -> dict[str, dict[str, str]]:
     stages = {f"{kind.name}@{kind.version}": definition_hash(kind) for kind in every_stage()}
+    rules = {name: definition_hash(kind) for name, kind in CutSettings.kinds().items()}  # no stage names them
     templates = {str(path.relative_to(FOLDER).with_suffix("")): "" for path in sorted(FOLDER.rglob("*.jinja"))}
-    return {"stages": stages, "prompts": {name: load(name).hash for name in templates}}
+    return {"stages": stages, "rules": rules, "prompts": {name: load(name).hash for name in templates}}
 
 
 def locks_apart() -> dict[str, dict[str, str]]:
     """What the tests of single methods lock by themselves: a dictionary LOCK of the lock's form."""
-    apart: dict[str, dict[str, str]] = {"stages": {}, "prompts": {}}
+    apart: dict[str, dict[str, str]] = {"stages": {}, "rules": {}, "prompts": {}}
     for path in sorted(ROOT.rglob("test_*.py")):
         if re.search(r"^LOCK = \{", path.read_text(), re.M):
             module = importlib.import_module(".".join(path.relative_to(ROOT.parent).with_suffix("").parts))

@@ -13,7 +13,7 @@ from synthmill.schemas.calls import Completion, Message
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.retpo import Candidate, Gold, Ranking, Turn, WithRankings
 from synthmill.schemas.rows import to_arrow
-from synthmill.tasks.cuts.max_min import MaxMinPairs
+from synthmill.tasks.cuts.max_min_pairs import MaxMinPairs
 from synthmill.tasks.retrieval.bm25 import Hits
 from synthmill.tasks.retrieval.candidates import Candidates, form_of, parse_queries
 from synthmill.tasks.retrieval.comparisons import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from synthmill.schemas.texts import normalised
 from synthmill.storage.artifacts import Store
-from synthmill.tasks.cuts.max_min import MaxMinPairs
+from synthmill.tasks.cuts.max_min_pairs import MaxMinPairs
 from synthmill.tasks.dedup.duplicates import UniquePairs
 from synthmill.tasks.frames import RunContext
 from synthmill.tasks.scorers.r3 import R3, length_incentive, repetition_penalty, response_of

@@ -16,7 +16,7 @@ from synthmill.schemas.errors import EngineError, InputError
 from synthmill.schemas.rows import Dropped, Instruction
 from synthmill.schemas.settings import EngineSettings, SourceSettings
 from synthmill.storage.artifacts import Store, read_artifact, read_dropped
-from synthmill.tasks.cuts.max_min import MaxMinPairs
+from synthmill.tasks.cuts.max_min_pairs import MaxMinPairs
 from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.generators.answers import Answers
 from synthmill.tasks.generators.multifaceted.filtering import FilterInstructions

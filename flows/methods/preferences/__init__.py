@@ -18,6 +18,7 @@ from synthmill.storage.plain_files.pools import ColumnNames, PoolFile
 from synthmill.storage.plain_files.rows import QUESTIONS
 from synthmill.tasks.cuts.pair_limits import fixed_limits, with_unit_of_limits
 from synthmill.tasks.cuts.pool_pairs import PoolPairs, PoolSigns, Preferences
+from synthmill.tasks.cuts.rules.rip import Rip
 from synthmill.tasks.dedup.contamination import CleanPairs
 from synthmill.tasks.dedup.duplicates import UniquePairs
 from synthmill.tasks.engines.engine import engine_name, resolve
@@ -115,15 +116,16 @@ def plan_pool_stages(
     pools = scored[-1] if scored else None
     scored_key = pools.key if pools else key
     signs = chain(roles, scored_key, PoolSigns(reward=settings.chosen_reward))
+    limited = [rule for rule in settings.cuts if isinstance(rule, Rip)]
     cutting = PoolPairs(
         reward=settings.chosen_reward,
         cuts=settings.cuts,
         length_control=settings.length_control,
         leave_out=settings.leave_out,
         signs=signs[-1].key,
-        tokenizers=tuple(tokenizer_identity(rule.tokenizer) for rule in settings.cuts if rule.tokenizer),
+        tokenizers=tuple(tokenizer_identity(rule.tokenizer) for rule in limited if rule.tokenizer),
     )
-    fixed = {rule.label: fixed_limits(rule) for rule in settings.cuts if rule.preset or rule.thresholds}
+    fixed = {rule.label: fixed_limits(rule) for rule in limited if rule.stored_limits}
     pairs = chain(roles, scored_key, cutting)
     comparison = Comparison(CleanPairs, UniquePairs, within=("cut", "system", "pair"), score="chosen_reward")
     cleaning = clean(flow, settings, store, pairs[-1].key, comparison)

@@ -14,20 +14,20 @@ from synthmill.flows.methods.preferences.rows import pair_rows, prompt_rows
 from synthmill.flows.methods.preferences.settings import PoolSettings
 from synthmill.flows.pages.templates import Manifests, render, two_places
 from synthmill.schemas.artifacts import Manifest
-from synthmill.schemas.cut_settings import LIMITS, CutSettings, Thresholds
 from synthmill.schemas.endings import ending_of
+from synthmill.schemas.rip_limits import LIMITS, Thresholds
 from synthmill.storage.artifacts import Store
 from synthmill.storage.published.folder import Dataset, Figure, Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import PAIR, stream_of
 from synthmill.storage.published.wide_pools import pool_rows
 from synthmill.tasks.cuts.agreement import Agreement
+from synthmill.tasks.cuts.cut import cut
 from synthmill.tasks.cuts.guards import count_flags
-from synthmill.tasks.cuts.pair_limits import fixed_limits
-from synthmill.tasks.cuts.pool_pairs import PoolPairs, quantiles_of
+from synthmill.tasks.cuts.pair_limits import fixed_limits, limits_met
+from synthmill.tasks.cuts.pool_pairs import PoolPairs
 from synthmill.tasks.cuts.report import CutReport, report_lines
-from synthmill.tasks.cuts.rip import limits_met
-from synthmill.tasks.cuts.rules import cut
+from synthmill.tasks.cuts.rules.rip import Rip
 from synthmill.tasks.scorers.judgements import note_unread
 
 PROMPT = "a prompt whose pair was kept; `synthmill run self-rip` starts from these"
@@ -45,7 +45,7 @@ def preferences_dataset(
     for rule in settings.cuts:
         of_rule = pairs.filter(pl.col("cut") == rule.label)
         tables[f"dpo_{rule.label}"] = Table.of(pair_rows(of_rule), "preferences", PAIR)
-        if rule.rule == "rip":
+        if isinstance(rule, Rip):
             tables[f"prompts_{rule.label}"] = Table.of(prompt_rows(of_rule), "prompts", PROMPT)
             if of_rule.height:
                 limits = limits_of(of_rule.frame(numbers_in(of_rule)), rule, settings.chosen_reward)
@@ -162,22 +162,20 @@ def summarize_rule(report: CutReport, pairs: pl.DataFrame, reward: str) -> dict[
     rule = report.settings
     of_rule = pairs.filter((pl.col("cut") == rule.label) & pl.col("kept"))
     report.keep(of_rule.filter(pl.col("within")).to_arrow())
-    limits = limits_of(of_rule, rule, reward) if rule.rule == "rip" else None
+    limits = limits_of(of_rule, rule, reward) if isinstance(rule, Rip) else None
     if limits:
         outside = limits_met({name: of_rule[at].to_numpy() for name, at in METRICS.items()}, limits)
         report.leaves_out = {name: int((~good).sum()) for name, good in outside.items()}
     return report.summary({}, of_rule.height, limits)
 
 
-def limits_of(pairs: pl.DataFrame, settings: CutSettings, reward: str) -> Thresholds:
+def limits_of(pairs: pl.DataFrame, settings: Rip, reward: str) -> Thresholds:
     """The limits that one rule's pairs were held to: stored ones as they are, or those fitted on these pairs."""
     fixed = fixed_limits(settings)
-    if settings.preset or settings.thresholds or not pairs.height:
+    if settings.stored_limits or not pairs.height:
         return fixed
     fitted_limits = {name: pairs[f"limit_{name}"].max() for name in LIMITS}
-    quantiles = {
-        name: at for name, at in quantiles_of(settings).items() if at is not None and getattr(fixed, name) is None
-    }
+    quantiles = {name: at for name, at in settings.quantiles.items() if at is not None and getattr(fixed, name) is None}
     fitted = {"reward": reward, "quantiles": quantiles, "pairs": int(pairs["kept"].sum()), "fitted_on": "preferences"}
     return fixed.model_copy(update={**fitted_limits, **fitted})
 

@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from synthmill.schemas.cut_settings import CutSettings
 from synthmill.schemas.dedup_settings import PublishSettings
 from synthmill.schemas.local_paths import LocalPath
 from synthmill.schemas.settings import (
@@ -17,6 +16,9 @@ from synthmill.schemas.settings import (
     SourceSettings,
     StageSampling,
 )
+from synthmill.tasks.cuts.cut import CutSettings
+from synthmill.tasks.cuts.rules.rip import Rip
+from synthmill.tasks.cuts.rules.sweet_spot import SweetSpot
 from synthmill.tasks.scorers.r3 import R3Settings
 from synthmill.tasks.scorers.scoring import ScorerSettings
 
@@ -59,8 +61,8 @@ class PoolSettings(PublishSettings):
         (),
         description="answers with these flags are in no pair: constant, near_constant, addresses_judge, copies_prompt",
     )
-    cuts: tuple[CutSettings, ...] = Field(
-        (CutSettings(rule="rip"), CutSettings(rule="sweet-spot")), description="each rule makes its own pairs"
+    cuts: SerializeAsAny[tuple[CutSettings, ...]] = Field(
+        (Rip(), SweetSpot()), description="each rule makes its own pairs"
     )
 
     @field_validator("policies", "scorers", "cuts", "leave_out", mode="before")
@@ -157,7 +159,7 @@ class SelfRipSettings(PoolSettings):
     )
     prompts: NewPromptSettings = NewPromptSettings()
     against: tuple[SourceSettings, ...] = Field((), description="more prompts that new ones must not be like")
-    cuts: tuple[CutSettings, ...] = Field((), description="more rules, beside rip with the thresholds")
+    cuts: SerializeAsAny[tuple[CutSettings, ...]] = Field((), description="more rules, beside rip with the thresholds")
 
     @field_validator("against", mode="before")
     @classmethod

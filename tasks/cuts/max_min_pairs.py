@@ -6,14 +6,13 @@ from typing import ClassVar
 import polars as pl
 import pyarrow as pa
 
-from synthmill.schemas.cut_settings import CutSettings
 from synthmill.schemas.hashing import child_id
 from synthmill.schemas.rows import Dropped, Pair
-from synthmill.tasks.cuts.rules import REASONS, cut
+from synthmill.tasks.cuts.cut import REASONS, cut
+from synthmill.tasks.cuts.rules.max_min import MaxMin
 from synthmill.tasks.frames import FrameStage
 
 CARRIED = ("prompt", "system", "source", "note")
-BEST_OVER_WORST = CutSettings(rule="max-min")
 
 
 class MaxMinPairs(FrameStage):
@@ -34,7 +33,7 @@ class MaxMinPairs(FrameStage):
         table = frame.select(prompt_id="id", answers=texts, rewards="rewards", finish_reasons=ends).to_arrow(
             compat_level=pl.CompatLevel.oldest()
         )
-        cut_pools = cut(with_small_lists(table), BEST_OVER_WORST)
+        cut_pools = cut(with_small_lists(table), MaxMin())
         pairs = pl.DataFrame(cut_pools.pairs)
         pools = frame.select(
             "id", *CARRIED, indexes=pl.col("answers").list.eval(pl.element().struct.field("answer_index"))

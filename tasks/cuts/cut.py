@@ -1,0 +1,167 @@
+"""What a cut is: a rule picks answers of pools, and `cut` makes pairs of them or says why there is none.
+
+Each rule is one module of rules/: its settings, and what it picks. The settings of all of them form a union that is
+found by listing that folder (schemas/kinds.py). Source: docs/papers.md#rip, #sweet-spot.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from synthmill.schemas.endings import ending_of
+from synthmill.schemas.kinds import UnionSettings
+from synthmill.storage.plain_files.pool_columns import in_one
+from synthmill.tasks.cores import Array
+from synthmill.tasks.cuts.points import Pools, SevenPoints, seven_points
+
+REASONS = ("", "n<2", "nan_reward", "equal_reward", "same_text", "all_flagged", "content_filter")
+KEPT, TOO_FEW, NAN, EQUAL, SAME_TEXT, FLAGGED, BROKEN_OFF = range(len(REASONS))
+SIDES = ("chosen", "rejected")
+NOT_CARRIED = ("answers", "rewards", "finish_reasons")
+
+
+class Places(NamedTuple):
+    """What a rule picks. chosen, rejected: (pools, pairs) places in their pools, -1 for none; evidence: named columns,
+    a value per pool.
+    """
+
+    chosen: Array
+    rejected: Array
+    evidence: dict[str, Any]
+
+
+class CutSettings(UnionSettings):
+    """One rule. May be written as its name; with settings beside it: {spec: sweet-spot, rejected: mu-s}."""
+
+    package: ClassVar = "synthmill.tasks.cuts.rules"
+    noun: ClassVar = "rule"
+    discriminator: ClassVar = "rule"
+
+    rule: str
+    name: str = Field("", description="what its pairs are called; default: the rule", pattern=r"^[\w.-]*$")
+
+    @property
+    def label(self) -> str:
+        return self.name or self.rule
+
+    @property
+    def pairs_per_pool(self) -> int:
+        """The most pairs of a pool; where there may be several, they are numbered."""
+        return 1
+
+    def seven_points(self, pools: Pools) -> SevenPoints:
+        """The points that `places` and reports look at."""
+        return seven_points(pools)
+
+    def places(self, pools: Pools, seven: SevenPoints, ids: Any) -> Places:
+        """The answers that are paired. ids: of the prompts, (pools,)."""
+        raise TypeError(f"{type(self).__name__} must define places(pools, seven, ids)")
+
+
+class Cut(NamedTuple):
+    """What a rule made of a table.
+
+    pairs: a row per pair, in the order of the pools; reasons: (pools,) numbers of REASONS; pools: the answers that took
+    part; seven: their points; evidence: the names of the rule's own columns; broken_off: how many answers a content
+    filter ended.
+    """
+
+    pairs: pa.Table
+    reasons: Array
+    pools: Pools
+    seven: SevenPoints
+    evidence: tuple[str, ...]
+    broken_off: int
+
+
+def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> Cut:
+    """Pairs of pools by one rule.
+
+    table: `prompt_id`, `answers` (lists of texts), `rewards` (lists of numbers, of the same lengths), and columns to
+    carry over. `finish_reasons`, where it is there (lists of texts, of the same lengths): answers that a content filter
+    broke off take no part. usable: (answers,) bool; others take no part, either. Pairs have the carried columns,
+    chosen, rejected, chosen_index, rejected_index (places in the prompt's own list), their rewards, margin, and the
+    rule's evidence.
+    """
+    all_pools = Pools.of(table["rewards"])
+    unbroken = ended_well(table)
+    masks = [mask for mask in (usable, unbroken) if mask is not None]
+    pools = all_pools.only(np.logical_and.reduce(masks)) if masks else all_pools
+    seven = settings.seven_points(pools)
+    places = settings.places(pools, seven, table["prompt_id"])
+    reasons = reasons_before(all_pools, pools, seven, usable, unbroken)
+    pair_of, number = np.nonzero((places.chosen >= 0) & (places.rejected >= 0) & (reasons == KEPT)[:, None])
+    rows = [pools.starts[pair_of] + side[pair_of, number] for side in (places.chosen, places.rejected)]
+    rewards = [pools.rewards[side] for side in rows]
+    local_places = [pools.local()[side] if pools.places is not None else side - pools.starts[pair_of] for side in rows]
+    higher = rewards[0] > rewards[1]
+    flat = in_one(table["answers"]).flatten()
+    texts = [flat.take(pa.array(all_pools.starts[pair_of[higher]] + side[higher])) for side in local_places]
+    same = pc.equal(*texts).to_numpy(zero_copy_only=False)
+    kept = np.flatnonzero(higher)[~same]
+    paired, unequal = np.zeros(len(pools), bool), np.zeros(len(pools), bool)
+    paired[pair_of[kept]], unequal[pair_of[higher]] = True, True
+    reasons[(reasons == KEPT) & ~paired] = EQUAL
+    reasons[(reasons == EQUAL) & unequal] = SAME_TEXT
+    pool_of_pair, different = pa.array(pair_of[kept]), pa.array(~same)
+    columns = {name: table[name].take(pool_of_pair) for name in table.column_names if name not in NOT_CARRIED}
+    columns |= {side: text.filter(different) for side, text in zip(SIDES, texts, strict=True)}
+    for side, place in zip(SIDES, local_places, strict=True):
+        columns[f"{side}_index"] = pa.array(place[kept], pa.int64())
+    columns |= {f"{side}_reward": pa.array(reward[kept]) for side, reward in zip(SIDES, rewards, strict=True)}
+    with np.errstate(over="ignore"):
+        columns["margin"] = pa.array(rewards[0][kept] - rewards[1][kept])
+    columns |= {name: pa.array(values).take(pool_of_pair) for name, values in places.evidence.items()}
+    if settings.pairs_per_pool > 1:
+        columns["pair"] = pa.array(number[kept], pa.int64())
+    broken_off = 0 if unbroken is None else int((~unbroken).sum())
+    return Cut(pa.table(columns), reasons, pools, seven, tuple(places.evidence), broken_off)
+
+
+def reasons_before(
+    all_pools: Pools, pools: Pools, seven: SevenPoints, usable: Array | None, unbroken: Array | None
+) -> Array:
+    """Why a pool can have no pair, whatever the rule, (pools,) numbers of REASONS.
+
+    all_pools: with the answers that take no part; usable, unbroken: (answers,) bool of these, where they are known.
+    """
+    counts = np.diff(pools.starts)
+    enough_before = np.diff(all_pools.starts) >= 2
+    reasons = np.full(len(pools), KEPT, np.int8)
+    reasons[(seven.places[:, 0] < 0) & (counts > 1)] = NAN
+    reasons[counts < 2] = TOO_FEW
+    if usable is not None:
+        reasons[(counts < 2) & enough_before] = FLAGGED
+    if unbroken is not None:
+        remaining = np.diff(np.append(0, np.cumsum(unbroken))[all_pools.starts])
+        reasons[(remaining < 2) & enough_before] = BROKEN_OFF
+    return reasons
+
+
+def ended_well(table: pa.Table) -> Array | None:
+    """Which answers no content filter broke off, (answers,) bool; None where the table does not say, or none was."""
+    if "finish_reasons" not in table.column_names:
+        return None
+    reasons = in_one(table["finish_reasons"]).flatten()
+    bad = [name for name in pc.unique(reasons).to_pylist() if ending_of(name) == "content_filter"]
+    if not bad:
+        return None
+    ended: Array = ~pc.is_in(reasons, pa.array(bad, reasons.type)).to_numpy(zero_copy_only=False)
+    return ended
+
+
+def lengths_of(texts: Any, count: Callable[[str], int] | None) -> Array:
+    """Characters, or what `count` says, (texts,) int64."""
+    if count is None:
+        return np.asarray(pc.utf8_length(texts).to_numpy(zero_copy_only=False), np.int64)
+    return np.fromiter(map(count, texts.to_pylist()), np.int64, len(texts))
+
+
+def reason_counts(reasons: Sequence[int] | Array) -> dict[str, int]:
+    """Prompts without a pair, by reason."""
+    counts = np.bincount(np.asarray(reasons, np.int64), minlength=len(REASONS))
+    return {reason: int(count) for reason, count in zip(REASONS, counts, strict=True) if reason and count}
