@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import orjson
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -102,6 +103,10 @@ def test_a_pipelines_file_makes_what_a_session_makes(source: Path, server: ChatS
         scored = session.make(pools, s.R3Scores(), step="r3")
         pairs = session.make(scored, s.PoolPairs(cuts=CUTS, reward="r3"))
     assert [step.key for step in plan.stages] == [pools.key, scored.key, pairs.key]
+    asked = server.stats()["total"]
+    Path("mine.yaml").write_bytes(orjson.dumps(settings))
+    record = synthmill.run("mine.yaml")
+    assert record.flow == "mine" and record.stages[-1].key == pairs.key and server.stats()["total"] == asked
 
 
 def test_what_a_session_does_step_by_step(source: Path, server: ChatServer) -> None:
