@@ -163,6 +163,12 @@ class SourceSettings(FileSettings):
     max_prompt_chars: int = Field(200_000, ge=1, description="longer prompts are dropped")
 
 
+class QuestionSettings(SourceSettings):
+    """Where prompts come from; with `policies: []`, rows that bring answers, and perhaps scores."""
+
+    reference_column: str = Field("reference", description="a reference answer; optional in the file")
+
+
 class TableSettings(FileSettings):
     """Any file of rows; every column is kept, under its name and with its type."""
 
