@@ -9,7 +9,6 @@ from pydantic import ConfigDict, Field, GetJsonSchemaHandler, field_validator, m
 
 from synthmill.flows.making.plan import Source, file_source, memory_source, table_source
 from synthmill.flows.making.reading import READ_AS
-from synthmill.schemas.calls import Frozen
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.local_paths import LocalPath
@@ -22,7 +21,7 @@ from synthmill.schemas.settings import (
     read_yaml,
 )
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.folder import Kind
+from synthmill.storage.published.by_columns import TableForm
 from synthmill.tasks.running.table_source import ROWS
 
 ID = r"^[A-Za-z][\w-]*$"
@@ -76,18 +75,12 @@ def rows_from_nothing(store: Store, step: str, count: int, rows_per_part: int) -
     return memory_source(store, table, rows_per_part, step, look=f"{count:,} rows from nothing"), table.schema
 
 
-class PublishedTable(Frozen):
+class PublishedTable(TableForm):
     """One configuration of the dataset: the rows of a step, in the form that their kind has for trainers."""
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     step: str = Field("", alias="from", description="a step; default: the last")
-    kind: Kind | None = Field(None, description="default: what the columns say")
-    prompt: str = Field("prompt", description="the column of the prompt")
-    system: str = Field("system", description="the column of the system message, where there is one")
-    answer: str = Field("", description="completions: a column, or, of pools, a policy or `best by SCORE`")
-    columns: tuple[str, ...] | None = Field(None, description="further columns; default: all of the rows' own")
-    about: str = Field("", description="what a row is, for people")
 
 
 class PipelineSettings(RunSettings):
