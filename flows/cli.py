@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -92,7 +91,9 @@ def run(
     if flow.endswith((".yaml", ".yml")):
         if config:
             raise InputError(f"{flow} holds the settings of its pipeline; leave --config out, or change it with --set")
-        own = {} if "name" in read_yaml(Path(flow)) else {"name": re.sub(r"\W+", "-", Path(flow).stem)}
+        from synthmill.flows.methods.pipeline.settings import name_of
+
+        own = {} if "name" in read_yaml(Path(flow)) else {"name": name_of(Path(flow))}
         flow, config = "pipeline", Path(flow)
     model = method(flow).settings
     if list_settings:

@@ -75,7 +75,7 @@ def score_file(settings: ScoreSettings) -> None:
         stages.append(StageRun.of(scored_pools, reporter.latest.spent, time.monotonic() - started))
         note = note_unread(store, scored_pools)
     scores = dict(scores_in(store, scored_pools, label))
-    check_something_left(store, scored_pools)
+    check_something_left(store, scored_pools.stage, scored_pools)
     if scores and all(np.isnan(values).all() for values in scores.values()):
         raise SynthmillError(f"{label} gave no answer of {source} a score, so {out} was not written")
     row_count, answer_count = write_scores(file, out, label, scores)

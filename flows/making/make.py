@@ -156,7 +156,9 @@ def make_all(planned: Plan) -> RunRecord:
     try:
         with workers_of(store, record.id, settings.workers, settings.ray_address, limits) as pool:
             manifests = make_steps(planned, pool, record.id, limits, steps)
-            published, card = publishable(store, planned.flow, planned.publish(manifests), manifests, settings)
+            published, card = publishable(
+                store, planned.flow, planned.publish(manifests), manifests, settings, planned.method
+            )
             with locked(store.lock_path("dataset", planned.dataset.name), LockWait("dataset", STOP)):
                 if write_dataset(planned.dataset, published, card):
                     dataset = str(planned.dataset)
@@ -204,7 +206,7 @@ def make_steps(
         if note := note_unread(planned.store, manifest):
             print(note, file=sys.stderr, flush=True)
         if step.key in trunk:
-            check_something_left(planned.store, manifest)
+            check_something_left(planned.store, step.step, manifest)
     return planned.by_step(by_key)
 
 
