@@ -1,6 +1,7 @@
 """A pipeline as a deployment with a schedule, on a real server, run by a real worker."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,11 @@ ROWS = 20
 
 
 def project(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """A project with one deployment of a pipeline."""
-    deployment = {
-        "name": "nightly",
-        "entrypoint": "synthmill.flows.deployed:pipeline",
-        "parameters": {"settings": settings},
-        "schedules": [{"cron": "0 3 * * *", "timezone": "UTC", "active": True}],
-        "work_pool": {"name": "pipelines"},
-    }
+    """A project with the deployment that docs/operations.md shows, with these settings."""
+    [shown] = re.findall(r"```yaml\n(deployments:.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
+    [deployment] = yaml.safe_load(shown)["deployments"]
+    assert deployment["parameters"]["settings"].keys() == {"config", "store"}
+    deployment |= {"parameters": {"settings": settings}, "work_pool": {"name": "pipelines"}}
     step = {"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}
     return {"name": "mine", "pull": [step], "deployments": [deployment]}
 

@@ -26,7 +26,7 @@ from synthmill.storage.plain_files.turns import PASSAGES, turns_kind
 from synthmill.storage.published.folder import Kind
 from synthmill.tasks.running.table_source import ROWS, ingest_memory, ingest_table, memory_key, table_key
 
-NAME = r"^[A-Za-z][\w-]*$"
+NAME = r"^([A-Za-z][\w-]*)?$"
 ID = re.compile(r"[^\W\d_][\w-]*")
 
 
