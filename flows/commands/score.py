@@ -94,7 +94,7 @@ def score_answers(settings: ScoreSettings) -> ScoredFile:
         pools = maker.read(pool_source(store, lambda: file, POOLS_PER_PART))
         scored_pools = maker.make(Planned(step.stage, step.roles, pools.key), label)
     scores = dict(scores_in(store, scored_pools, label))
-    check_something_left(store, scored_pools)
+    check_something_left(store, scored_pools.stage, scored_pools)
     if scores and all(np.isnan(values).all() for values in scores.values()):
         raise SynthmillError(f"{label} gave no answer of {source} a score, so {out} was not written")
     rows, answers = write_scores(file, out, label, scores)

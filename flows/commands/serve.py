@@ -77,14 +77,34 @@ def serve(port: int) -> None:
 
 def write_deployments(home: Path) -> Path:
     """Write a file of all deployments: those of prefect.yaml, where this folder has one, and one of every method,
-    without a schedule.
+    without a schedule. Raises InputError for settings that Prefect would change.
     """
     file = Path("prefect.yaml")
     project = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else project_here()
+    for deployment in project["deployments"]:
+        check_templates(deployment)
     project["deployments"] += [ad_hoc(method) for method in methods().values() if not method.fault]
     path = home / "deployments.yaml"
     write_text(path, yaml.safe_dump(project, sort_keys=False, allow_unicode=True))
     return path
+
+
+def check_templates(deployment: dict[str, Any]) -> None:
+    """Raises InputError for a template in a deployment's settings: Prefect fills in its own {{ name }} when it deploys,
+    and leaves those out that it does not know, without a word.
+    """
+    from prefect.utilities.templating import PlaceholderType, find_placeholders
+
+    lost = [
+        placeholder.full_match
+        for placeholder in find_placeholders(deployment.get("parameters") or {})
+        if placeholder.type is PlaceholderType.STANDARD and not placeholder.name.startswith("ctx.")
+    ]
+    if lost:
+        raise InputError(
+            f"prefect.yaml: Prefect would take {min(lost)} out of the settings of {deployment.get('name')}; write the "
+            "settings into a file of their own, and `settings: {config: FILE.yaml}` here"
+        )
 
 
 def project_here() -> dict[str, Any]:
@@ -97,6 +117,8 @@ def ad_hoc(method: Method) -> dict[str, Any]:
     """A method's deployment without a schedule; its settings are those of its example, where it has one."""
     example = Path("examples") / f"{method.name}.yaml"
     settings = yaml.safe_load(example.read_text(encoding="utf-8")) if example.is_file() else None
+    if settings and "steps" in settings:  # prompts, which Prefect would take for templates of its own
+        settings = {"config": str(example)}
     return {
         "name": "ad-hoc",
         "description": f"{method.about}; every setting is a parameter.",

@@ -15,6 +15,7 @@ from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
 from synthmill.storage.artifacts import Store, read_dropped, read_manifest, read_part
 from synthmill.storage.lineage import Call, Step, lineage_of
+from synthmill.storage.runs import runs
 from synthmill.tasks.asking.own_prompts import prompt_texts
 
 FIELD, MESSAGE = 400, 300  # characters
@@ -111,19 +112,31 @@ def show_lineage(store: Store, row_id: str) -> None:
         )
     console = Console(emoji=False)
     printed: dict[str, Any] = {}
+    ids = step_ids_of(store)
     for step in steps:
-        print_step(console, step, printed)
+        print_step(console, step, ids.get(step.manifest.key, ""), printed)
         printed |= step.row
     for artifact, row in drops:
         console.print(Text(f"{artifact}: dropped, {row.reason} {row.detail}".strip(), style="red"))
 
 
-def print_step(console: Console, step: Step, printed: Mapping[str, Any]) -> None:
+def step_ids_of(store: Store) -> dict[str, str]:
+    """What the latest run that used an artifact calls its step, by the artifact's key, where that is not its stage."""
+    stages = (stage for run in runs(store) for stage in run.stages)
+    return {stage.key: stage.step_id for stage in stages if stage.step_id != stage.stage}
+
+
+def print_step(console: Console, step: Step, step_id: str, printed: Mapping[str, Any]) -> None:
     """What is new in this artifact, and the calls it took. printed: the values of the steps before."""
     prompts = ", ".join(f"{name}@{hash}" for name, hash in step.manifest.identity.get("prompts", {}).items())
     console.print()
     console.print(
-        Text.assemble((step.manifest.reference, "bold"), f"  row {step.row['id']}", (f"  {prompts}", "dim")),
+        Text.assemble(
+            (f"{step_id}  " if step_id else "", "bold"),
+            (step.manifest.reference, "bold"),
+            f"  row {step.row['id']}",
+            (f"  {prompts}", "dim"),
+        ),
         soft_wrap=True,
     )
     for name, text in prompt_texts(step.manifest.identity).items():

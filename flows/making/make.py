@@ -93,7 +93,9 @@ def make_all(planned: Plan, audience: Audience = NOBODY) -> RunRecord:
         with workers_of(store, record.id, settings.workers, settings.ray_address, limits) as pool:
             maker = StepMaker(store, pool, record.id, steps, limits, settings.budget, checks=False)
             manifests = make_steps(planned, maker, audience)
-            published, card = publishable(store, planned.flow, planned.publish(manifests), manifests, settings)
+            published, card = publishable(
+                store, planned.flow, planned.publish(manifests), manifests, settings, planned.method
+            )
             with locked(store.lock_path("dataset", planned.dataset.name), LockWait("dataset", STOP)):
                 if write_dataset(planned.dataset, published, card):
                     dataset = str(planned.dataset)
@@ -129,7 +131,7 @@ def make_steps(planned: Plan, maker: StepMaker, audience: Audience = NOBODY) -> 
         manifest = audience.make(maker, step, f"{number}/{len(planned.stages)}")
         maker.settle(step, manifest)
         if step.key in trunk:
-            check_something_left(planned.store, manifest)
+            check_something_left(planned.store, step.step, manifest)
     return planned.by_step(maker.manifests)
 
 

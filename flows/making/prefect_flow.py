@@ -42,11 +42,12 @@ class PlannedMethod(Protocol):
 
 
 def run_name() -> str:
-    """What Prefect's page calls a run: its flow and its first file."""
+    """What Prefect's page calls a run: its flow, or its pipeline, and its first file."""
     settings = flow_run.parameters["settings"]
     applications = getattr(settings, "applications", None)
     place = applications[0] if applications else getattr(getattr(settings, "source", None), "path", "")
-    return "-".join(filter(None, (flow_run.flow_name, place)))
+    name = getattr(settings, "name", "") or flow_run.flow_name
+    return "-".join(filter(None, (name, place)))
 
 
 @cache

@@ -211,7 +211,7 @@ class Session:
         step_run = self._run.note_step(planned.key, planned)
         maker.settle(planned, manifest)
         if isinstance(planned.stage, Recipe):
-            check_something_left(self.store, manifest)
+            check_something_left(self.store, planned.step, manifest)
         return self._made(known, manifest, step_run.spent)
 
     def _made(

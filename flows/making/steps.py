@@ -107,11 +107,13 @@ class StepPlanner:
 
     def artifact(self, step: Any, setting: str, later: Iterable[str]) -> KnownArtifact:
         """A source or an earlier step by its id. Raises InputError."""
-        if isinstance(step, str) and step in self.known:
+        if not isinstance(step, str):
+            raise InputError(f"{setting} holds {step!r}; expected the id of a source or of an earlier step")
+        if step in self.known:
             return self.known[step]
         if step in (later := list(later)):
             raise InputError(f"{setting} names {step}, which comes at or behind this step; write {step} before it")
-        near = get_close_matches(str(step), [*self.known, *later], n=1)
+        near = get_close_matches(step, [*self.known, *later], n=1)
         nearest = f", the nearest is {near[0]}" if near else ""
         raise InputError(f"{setting} names {step!r}; expected one of {', '.join(self.known)}{nearest}")
 

@@ -194,7 +194,12 @@ def method_and_file(flow: str) -> tuple[str, Path | None, dict[str, Any]]:
     from synthmill.schemas.settings import read_yaml
 
     file = Path(flow)
-    return "pipeline", file, {} if "name" in read_yaml(file) else {"name": re.sub(r"\W+", "-", file.stem)}
+    return "pipeline", file, {} if "name" in read_yaml(file) else {"name": pipeline_name(file)}
+
+
+def pipeline_name(file: Path) -> str:
+    """What a pipeline is called whose file says no name."""
+    return re.sub(r"\W+", "-", file.stem)
 
 
 def method(name: str) -> Method:

@@ -28,12 +28,12 @@ HERE = "THIS FOLDER"
 
 
 def publishable(
-    store: Store, flow: str, dataset: Dataset, manifests: Manifests, settings: RunSettings
+    store: Store, flow: str, dataset: Dataset, manifests: Manifests, settings: RunSettings, method: str = ""
 ) -> tuple[Dataset, str]:
     """A run's dataset with its settings beside it, and its card. manifests: by stage, in their order."""
     beside = config_file(settings.model_dump(mode="json", exclude_defaults=True))
     published = replace(dataset, files={**dataset.files, CONFIG: beside})
-    return with_card(store, flow, published, manifests, settings.model_dump(mode="json"))
+    return with_card(store, flow, published, manifests, settings.model_dump(mode="json"), method=method)
 
 
 def config_file(settings: Mapping[str, Any]) -> bytes:
@@ -46,7 +46,8 @@ def with_card(
     store: Store, flow: str, dataset: Dataset, manifests: Manifests, settings: Mapping[str, Any], **card_options: Any
 ) -> tuple[Dataset, str]:
     """A dataset with its facts, and its card. settings: as the run's record holds them, perhaps another version's;
-    card_options: place (where it will be loaded from), run, parted (split by prompt), license.
+    card_options: place (where it will be loaded from), run, method (if it is not called as the flow), parted (split by
+    prompt), license.
     """
     sources = list(sources_of(settings))
     artifacts = {stage: manifest.key for stage, manifest in manifests.items()}
@@ -70,6 +71,7 @@ def card(
     *,
     place: str = HERE,
     run: str = "",
+    method: str = "",
     parted: bool = False,
     license: str = "",
 ) -> str:
@@ -85,6 +87,7 @@ def card(
         metadata=metadata(flow, dataset, license, languages(filled)),
         dataset=dataset,
         flow=flow,
+        method=method or flow,
         run=run,
         place=place,
         first=(name, next(iter(splits))),

@@ -105,6 +105,7 @@ def prepare_dataset(store: Store, run: RunRecord, settings: ExportSettings) -> t
         run.settings,
         place=settings.to.removeprefix(HUB) if settings.to.startswith(HUB) else Path(settings.to).resolve().name,
         run=run.id,
+        method=run.method,
         parted=settings.test > 0,
         license=settings.license,
     )

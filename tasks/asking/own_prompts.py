@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,9 +26,14 @@ def read_text(value: Any, info: ValidationInfo) -> Any:
     """A prompt's text: that of the file if it is the path of one (from the folder of the validation's context, or the
     one of this process), else itself. Raises ValueError.
     """
+    return text_of(value, (info.context or {}).get("folder", "."))
+
+
+def text_of(value: Any, folder: str | Path = ".") -> Any:
+    """The text of the file that a value names; any other value as it is. Raises ValueError."""
     if not isinstance(value, str) or not value.endswith(FILE) or "\n" in value or "{" in value:
         return value
-    path = Path((info.context or {}).get("folder", "."), Path(value).expanduser())
+    path = Path(folder, Path(value).expanduser())
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -37,6 +43,25 @@ def read_text(value: Any, info: ValidationInfo) -> Any:
     except ValueError as error:
         raise ValueError(f"{value}, {error}") from error
     return text
+
+
+def with_prompt_texts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What is written of a stage, with the texts of the files that its prompts name, so that it means the same where
+    these files are not. What cannot be read stays as it is: the stage says what is wrong.
+    """
+    read = dict(fields)
+    for name, value in fields.items():
+        if name == "prompts" and isinstance(value, Mapping):
+            read[name] = {
+                each: with_prompt_texts(own)
+                if isinstance(own, Mapping)
+                else with_prompt_texts({"prompt": own})["prompt"]
+                for each, own in value.items()
+            }
+        elif name in ("prompt", "system"):
+            with suppress(ValueError):
+                read[name] = text_of(value)
+    return read
 
 
 def check_text(text: str) -> str:

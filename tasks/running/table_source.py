@@ -26,7 +26,9 @@ def table_key(source: TableSettings, rows_per_part: int) -> str:
 
 
 def ingest_table(store: Store, source: TableSettings, rows_per_part: int, run: str) -> Manifest:
-    """Read a file into an artifact of its rows. Raises InputError when it cannot be read, or no row is usable."""
+    """Read a file into an artifact of its rows. Raises InputError when it cannot be read, changes while it
+    is, or no row is usable.
+    """
     key = table_key(source, rows_per_part)
     if manifest := sealed_artifact(store, ROWS, key, {}):
         return manifest
@@ -35,6 +37,8 @@ def ingest_table(store: Store, source: TableSettings, rows_per_part: int, run: s
     if manifest.rows == 0:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
         raise InputError(f"{source.path}: none of the {manifest.rows_in} rows can be used ({reasons})")
+    if table_key(source, rows_per_part) != key:
+        raise InputError(f"{source.path} changed while it was read; run the same command again")
     return write_manifest(store, manifest)
 
 

@@ -10,6 +10,7 @@ from synthmill.flows.making.steps import StepPlanner
 from synthmill.flows.methods.pipeline.dataset import check_published, published_dataset
 from synthmill.flows.methods.pipeline.settings import PipelineSettings, PublishedTable
 from synthmill.schemas.settings import EngineSettings
+from synthmill.tasks.asking.own_prompts import with_prompt_texts
 from synthmill.tasks.engines.engine import resolve
 
 
@@ -27,21 +28,23 @@ def plan(settings: PipelineSettings) -> Plan:
         source, columns = reading.source(store, step, settings.rows_per_part)
         planner.add_source(source, columns, carried=reading.read_as == "rows", from_nothing=not reading.path)
         sources.append(source)
-    planner.add_all(settings.steps)
+    steps = {step: with_prompt_texts(fields) for step, fields in settings.steps.items()}
+    planner.add_all(steps)
     last = list(planner.known)[-1]
     tables = settings.publish or {"default": PublishedTable()}
     published = {name: table.model_copy(update={"step": table.step or last}) for name, table in tables.items()}
     check_published(published, planner)
     carried = {step: artifact.carried for step, artifact in planner.known.items()}
     roles = {role: engine for step in planner.planned for role, engine in step.roles.items()}
-    settings = settings.model_copy(update={"engines": {**settings.engines, **roles}})
+    name = settings.name or "pipeline"
+    settings = settings.model_copy(update={"name": name, "steps": steps, "engines": {**settings.engines, **roles}})
     return Plan(
-        settings.name,
+        name,
         settings,
         store,
         sources[0],
         planner.planned,
-        lambda manifests: published_dataset(settings.name, store, manifests, published, carried),
+        lambda manifests: published_dataset(name, store, manifests, published, carried),
         trunk=next(iter(published.values())).step,
         others=sources[1:],
         written=[table.model_dump_json() for table in published.values()],

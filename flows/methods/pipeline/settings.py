@@ -1,5 +1,6 @@
 """What a user writes of a pipeline: sources, steps, and what is published."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from pydantic import ConfigDict, Field, GetJsonSchemaHandler, field_validator, m
 
 from synthmill.flows.making.plan import Source, file_source, memory_source, table_source
 from synthmill.flows.making.reading import READ_AS
+from synthmill.flows.methods import pipeline_name
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.local_paths import LocalPath
@@ -24,7 +26,8 @@ from synthmill.storage.artifacts import Store
 from synthmill.storage.published.by_columns import TableForm
 from synthmill.tasks.running.table_source import ROWS
 
-ID = r"^[A-Za-z][\w-]*$"
+NAME = r"^([A-Za-z][\w-]*)?$"
+ID = re.compile(r"[^\W\d_][\w-]*")
 
 
 class PipelineSource(FileSettings):
@@ -86,7 +89,7 @@ class PublishedTable(TableForm):
 class PipelineSettings(RunSettings):
     """A pipeline of one's own. `config` may name a YAML file of these settings; what stands beside it wins."""
 
-    name: str = Field("pipeline", pattern=ID, description="of the flow and its dataset; default: the file's name")
+    name: str = Field("", pattern=NAME, description="of the flow and its dataset; default: the file's name")
     source: PipelineSource
     sources: dict[str, PipelineSource] = Field({}, description="further ones, which steps name by their ids")
     steps: dict[str, dict[str, Any]] = Field(description="id -> {stage: NAME, from: ID, settings of the stage}")
@@ -106,7 +109,11 @@ class PipelineSettings(RunSettings):
             written = read_yaml(path)
         except InputError as error:
             raise ValueError(error.message) from error
-        return {"name": path.stem, **written, **{name: value for name, value in values.items() if name != "config"}}
+        return {
+            "name": pipeline_name(path),
+            **written,
+            **{name: value for name, value in values.items() if name != "config"},
+        }
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -117,13 +124,26 @@ class PipelineSettings(RunSettings):
         schema.pop("required", None)
         return reference
 
-    @field_validator("steps")
+    @field_validator("sources", "steps", "publish", mode="before")
     @classmethod
-    def steps_name_stages(cls, steps: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        if not steps:
+    def have_ids(cls, named: Any) -> Any:
+        """Raises ValueError for an id that templates, folders and Prefect could not use."""
+        for name in named if isinstance(named, Mapping) else ():
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"{name!r} is no id; write it in quotes (YAML reads yes, no and numbers as what they are)"
+                )
+            if not ID.fullmatch(name):
+                raise ValueError(f"{name!r} is no id; expected letters, digits, _ and -, and a letter first")
+        return named
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def steps_name_stages(cls, steps: Any) -> Any:
+        if not steps or not isinstance(steps, Mapping):
             raise ValueError("there are no steps; expected id: {stage: NAME, ...}")
         for step, fields in steps.items():
-            if not isinstance(fields.get("stage"), str):
+            if not isinstance(fields, Mapping) or not isinstance(fields.get("stage"), str):
                 raise ValueError(f"{step} names no stage; expected {step}: {{stage: NAME, ...}}")
             if place := secret_in(fields):
                 raise ValueError(
