@@ -14,9 +14,9 @@ from synthmill.schemas.texts import loads
 OPENAI = "https://api.openai.com/v1"
 
 
-def server_url(settings: EngineSettings) -> str:
+def server_url(settings: EngineSettings, default: str = OPENAI) -> str:
     """The server's address. Raises InputError when it carries a secret, wherever it comes from."""
-    url = (settings.base_url or os.environ.get(settings.base_url_env) or OPENAI).rstrip("/")
+    url = (settings.base_url or os.environ.get(settings.base_url_env) or default).rstrip("/")
     check_address(url)
     if carries_secret(url):
         raise InputError(f"the address in {settings.base_url_env} carries a secret; put it in {settings.api_key_env}")
