@@ -121,6 +121,8 @@ class EngineSettings(Spelled):
             raise ValueError(f"revision means nothing to the folder {self.model}: its files say which weights it holds")
         if self.kind == "anthropic":
             check_anthropic(self.thinking)
+        if self.kind == "bedrock" and self.api_key_env != VARIABLES["bedrock"]["api_key_env"]:
+            raise ValueError("bedrock's client reads AWS_BEARER_TOKEN_BEDROCK, or AWS's own variables; leave it out")
         return self
 
     @property

@@ -24,7 +24,7 @@ CODES = {
 }
 """AWS's names of errors -> the statuses that we know."""
 WRONG_KEY = ("api key not valid", "api_key_invalid", "api key expired")
-LOST = ("Connect", "Network", "Endpoint", "RemoteProtocol", "ReadError", "WriteError", "ConnectionClosed", "Transport")
+LOST = ("Connect", "Network", "RemoteProtocol", "ReadError", "WriteError", "ConnectionClosed", "Transport")
 
 
 def read_completion(request: Request, data: bytes, latency_s: float) -> Completion:
