@@ -26,10 +26,15 @@ class Frozen(BaseModel):
 
 
 class Message(Frozen):
-    """tool_calls: as the server sent them. tool_call_id: the call that a message of role `tool` answers."""
-
     role: ChatRole
     content: str
+
+
+class ToolMessage(Message):
+    """A message that calls tools, or brings what one returned. tool_calls: as the server sent them. tool_call_id: the
+    call that a message of role `tool` answers.
+    """
+
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     tool_call_id: str = ""
 
@@ -84,6 +89,8 @@ def identities(messages: tuple[Message, ...]) -> list[list[Any]]:
     written: list[list[Any]] = [[message.role, message.content] for message in messages]
     numbers: dict[str, int] = {}
     for fields, message in zip(written, messages, strict=True):
+        if not isinstance(message, ToolMessage):
+            continue
         if message.tool_calls:
             functions = [call["function"] for call in message.tool_calls]
             fields.append([[function["name"], function["arguments"]] for function in functions])

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from synthmill.schemas.calls import Completion, Message, Request, Sampling, unwrap_choice
+from synthmill.schemas.calls import Completion, Message, Request, Sampling, ToolMessage, unwrap_choice
 from synthmill.schemas.settings import EngineSettings
 from synthmill.schemas.texts import loads
 from synthmill.tasks.engines.chat_server import ErrorAnswer, answer_schema, token_count
@@ -118,7 +118,9 @@ def messages_of(messages: Sequence[Message]) -> dict[str, Any]:
 def blocks_of(message: Message) -> list[dict[str, Any]]:
     """A message as blocks: a text, thoughts before tool calls, calls, or a tool's result."""
     texts = [text_block(message.content)] if message.content.strip() else []
-    if message.role == "tool":
+    if not isinstance(message, ToolMessage):
+        return texts
+    if message.tool_call_id:
         result = {"type": "tool_result", "tool_use_id": message.tool_call_id}
         return [result | ({"content": texts} if texts else {})]
     calls = message.tool_calls

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from synthmill.schemas.calls import Message
+from synthmill.schemas.calls import Message, ToolMessage
 
 
 def chat_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -13,10 +13,10 @@ def chat_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 def chat_message(message: Message) -> dict[str, Any]:
     written: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
+    if isinstance(message, ToolMessage) and message.tool_calls:
         written["tool_calls"] = list(map(chat_call, message.tool_calls))
         written["content"] = message.content or None
-    if message.tool_call_id:
+    elif isinstance(message, ToolMessage):
         written["tool_call_id"] = message.tool_call_id
     return written
 

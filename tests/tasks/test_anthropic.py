@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from synthmill.schemas.calls import Completion, Message, Request, Sampling
+from synthmill.schemas.calls import Completion, Message, Request, Sampling, ToolMessage
 from synthmill.schemas.endings import ending_of
 from synthmill.schemas.errors import EngineError, EngineRefused
 from synthmill.schemas.settings import EngineSettings
@@ -163,8 +163,8 @@ def test_tool_calls_and_the_thoughts_before_them_go_back(claude: MessagesServer)
     assert ending_of(completion.finish_reason) == "stop"
     turns = [
         Message(role="user", content="find 7"),
-        Message(role="assistant", content=completion.text, tool_calls=tuple(completion.tool_calls)),
-        Message(role="tool", content='{"item": "rake"}', tool_call_id="toolu_9"),
+        ToolMessage(role="assistant", content=completion.text, tool_calls=tuple(completion.tool_calls)),
+        ToolMessage(role="tool", content='{"item": "rake"}', tool_call_id="toolu_9"),
     ]
     assert one(claude, asked(*turns, tools=(TOOL,)), thinking={"effort": "low"}).text == "ok"
     assert claude.requests[1]["messages"][1]["content"] == [thought, {"type": "text", "text": "One moment."}, call]

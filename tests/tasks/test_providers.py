@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from synthmill.schemas.calls import Completion, Message, Request, Sampling
+from synthmill.schemas.calls import Completion, Message, Request, Sampling, ToolMessage
 from synthmill.schemas.endings import ending_of
 from synthmill.schemas.errors import EngineRefused, MissingExtra
 from synthmill.schemas.settings import EngineSettings
@@ -174,8 +174,8 @@ def test_gemini_calls_tools_and_reads_results() -> None:
         [call] = completion.tool_calls
         assert call["function"] == {"name": "find", "arguments": '{"id": "7"}'}
         turns = (
-            Message(role="assistant", content="", tool_calls=(call,)),
-            Message(role="tool", content='{"item": "rake"}', tool_call_id=call["id"]),
+            ToolMessage(role="assistant", content="", tool_calls=(call,)),
+            ToolMessage(role="tool", content='{"item": "rake"}', tool_call_id=call["id"]),
         )
         assert one(spec, asked(user, *turns, tools=(FIND,))).text == "done"
     contents = server.asked[1][2]["contents"]
