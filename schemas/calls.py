@@ -31,8 +31,8 @@ class Message(Frozen):
 
 
 class ToolMessage(Message):
-    """A message that calls tools, or brings what one returned. tool_calls: as the server sent them. tool_call_id: the
-    call that a message of role `tool` answers.
+    """A message that calls tools, or brings what one returned; a request with such messages has `tools`. tool_calls: as
+    the server sent them. tool_call_id: the call that a message of role `tool` answers.
     """
 
     tool_calls: tuple[Mapping[str, Any], ...] = ()
@@ -75,13 +75,15 @@ class Request(Frozen):
         """The question as canonical JSON, which identifies it: messages, sampling, schema, choice, and tools where
         there are any.
         """
-        question = {
-            "messages": identities(self.messages),
+        question: dict[str, Any] = {
+            "messages": [[message.role, message.content] for message in self.messages],
             "sampling": self.sampling.__dict__,
             "schema": self.schema_,
             "choice": self.choice,
         }
-        return orjson.dumps(question | ({"tools": self.tools} if self.tools else {}), option=orjson.OPT_SORT_KEYS)
+        if self.tools:
+            question |= {"messages": identities(self.messages), "tools": self.tools}
+        return orjson.dumps(question, option=orjson.OPT_SORT_KEYS)
 
 
 def identities(messages: tuple[Message, ...]) -> list[list[Any]]:

@@ -7,12 +7,11 @@ from typing import Any
 import orjson
 
 from synthmill.schemas.calls import Completion, Request
-from synthmill.schemas.errors import EngineRefused
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.anthropic_messages import error_in, messages_body, read_message
 from synthmill.tasks.engines.chat_server import HELLO, PROBE_TOKENS
 from synthmill.tasks.engines.remote_model import RemoteModel, model_name
-from synthmill.tasks.engines.served import server_url
+from synthmill.tasks.engines.served import check_key, server_url
 from synthmill.tasks.engines.transport import Reply, Transport, make_transport
 
 ANTHROPIC = "https://api.anthropic.com"
@@ -29,8 +28,7 @@ class AnthropicServer(RemoteModel):
         self._transport: Transport | None = None
 
     async def open(self) -> None:
-        if not self._key and self.url == ANTHROPIC:
-            raise EngineRefused(f"{self.url} wants a key; set the environment variable {self.settings.api_key_env}")
+        check_key(self.settings)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "anthropic-version": VERSION}
         if self._key:
             headers["x-api-key"] = self._key

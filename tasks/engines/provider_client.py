@@ -19,7 +19,7 @@ from synthmill.tasks.engines.anthropic_messages import ANSWER_TOOL, drawing_fiel
 from synthmill.tasks.engines.chat_server import HELLO, PROBE_TOKENS, answer_schema
 from synthmill.tasks.engines.provider_replies import error_reply, read_completion, thrown_status
 from synthmill.tasks.engines.remote_model import RemoteModel, model_name
-from synthmill.tasks.engines.served import server_url
+from synthmill.tasks.engines.served import check_key, server_url
 from synthmill.tasks.engines.transport import CONNECT_TIMEOUT_S, Reply
 from synthmill.tasks.engines.wire_messages import chat_messages
 
@@ -45,8 +45,7 @@ class ProviderClient(RemoteModel):
 
         logging.getLogger("any_llm").setLevel(logging.ERROR)  # it warns at every request that boto3 blocks a thread
         kind, limit = self.settings.kind, self.settings.concurrency
-        if kind == "gemini" and not self._key:
-            raise EngineRefused(f"{kind} wants a key; set the environment variable {self.settings.api_key_env}")
+        check_key(self.settings)
         if kind == "bedrock":
             # boto3 blocks a thread for each request, and the loop's own pool has few
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(limit + 4))

@@ -23,6 +23,14 @@ def server_url(settings: EngineSettings, default: str = OPENAI) -> str:
     return url
 
 
+def check_key(settings: EngineSettings) -> None:
+    """Raises EngineRefused where a provider's own server would be asked without a key."""
+    elsewhere = settings.base_url or os.environ.get(settings.base_url_env)
+    needs_one = settings.kind == "gemini" or (settings.kind == "anthropic" and not elsewhere)
+    if needs_one and not os.environ.get(settings.api_key_env):
+        raise EngineRefused(f"{settings.kind} wants a key; set the environment variable {settings.api_key_env}")
+
+
 def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:
     """Ask a server for its models; None when it has no list. Raises EngineError when it does not answer."""
     url = server_url(settings) + "/models"

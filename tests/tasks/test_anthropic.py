@@ -297,7 +297,7 @@ def test_a_server_that_is_gone_is_one_error(claude: MessagesServer) -> None:
 
 def test_without_a_key_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
-    with pytest.raises(EngineRefused, match="set the environment variable ANTHROPIC_API_KEY"):
+    with pytest.raises(EngineRefused, match="anthropic wants a key; set the environment variable ANTHROPIC_API_KEY"):
         ask("anthropic:claude-local", asked())
 
 
