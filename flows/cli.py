@@ -81,7 +81,8 @@ def run(
     """Run a FLOW, or a pipeline of your own: FILE.yaml.
 
     Engines are written KIND:MODEL: openai:MODEL@http://HOST:PORT/v1 (any compatible server; the key is in
-    OPENAI_API_KEY), vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
+    OPENAI_API_KEY), anthropic:MODEL (ANTHROPIC_API_KEY), gemini:MODEL (GEMINI_API_KEY), bedrock:MODEL (AWS's
+    credentials), vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
     """
     from synthmill.flows.commands.run import run_flow
     from synthmill.flows.methods import method, method_and_file

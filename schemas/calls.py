@@ -30,6 +30,15 @@ class Message(Frozen):
     content: str
 
 
+class ToolMessage(Message):
+    """A message that calls tools, or brings what one returned; a request with such messages has `tools`. tool_calls: as
+    the server sent them. tool_call_id: the call that a message of role `tool` answers.
+    """
+
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    tool_call_id: str = ""
+
+
 class Sampling(Frozen):
     """How an answer is drawn. `seed` is the run's seed; the seed sent is derived from it and the request's key."""
 
@@ -44,8 +53,9 @@ class Sampling(Frozen):
 class Request(Frozen):
     """One question to one role.
 
-    schema_: a JSON schema the answer must satisfy. choice: the answer is one of these strings. optional: when this
-    request fails, the recipe receives a Completion with `error` set; without it the row is dropped.
+    schema_: a JSON schema the answer must satisfy. choice: the answer is one of these strings. tools: definitions in
+    OpenAI's form; the answer may call one. optional: when this request fails, the recipe receives a Completion with
+    `error` set; without it the row is dropped.
     """
 
     role: str
@@ -53,6 +63,7 @@ class Request(Frozen):
     sampling: Sampling = Sampling()
     schema_: Mapping[str, Any] | None = None
     choice: tuple[str, ...] | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
     sample: int = 0
     optional: bool = False
 
@@ -61,16 +72,35 @@ class Request(Frozen):
         return [self.model_copy(update={"sample": n}) for n in range(count)]
 
     def question_json(self) -> bytes:
-        """The question as canonical JSON, which identifies it: messages, sampling, schema and choice."""
-        return orjson.dumps(
-            {
-                "messages": [[message.role, message.content] for message in self.messages],
-                "sampling": self.sampling.__dict__,
-                "schema": self.schema_,
-                "choice": self.choice,
-            },
-            option=orjson.OPT_SORT_KEYS,
-        )
+        """The question as canonical JSON, which identifies it: messages, sampling, schema, choice, and tools where
+        there are any.
+        """
+        question: dict[str, Any] = {
+            "messages": [[message.role, message.content] for message in self.messages],
+            "sampling": self.sampling.__dict__,
+            "schema": self.schema_,
+            "choice": self.choice,
+        }
+        if self.tools:
+            question |= {"messages": identities(self.messages), "tools": self.tools}
+        return orjson.dumps(question, option=orjson.OPT_SORT_KEYS)
+
+
+def identities(messages: tuple[Message, ...]) -> list[list[Any]]:
+    """Messages without what only a server understands: ids of calls, which it draws by chance, become numbers."""
+    written: list[list[Any]] = [[message.role, message.content] for message in messages]
+    numbers: dict[str, int] = {}
+    for fields, message in zip(written, messages, strict=True):
+        if not isinstance(message, ToolMessage):
+            continue
+        if message.tool_calls:
+            functions = [call["function"] for call in message.tool_calls]
+            fields.append([[function["name"], function["arguments"]] for function in functions])
+            for call in message.tool_calls:
+                numbers[call["id"]] = len(numbers)
+        elif message.tool_call_id:
+            fields.append(numbers.get(message.tool_call_id, -1))
+    return written
 
 
 class Completion(NamedTuple):

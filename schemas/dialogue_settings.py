@@ -92,6 +92,10 @@ class DialogueSettings(PublishSettings):
     preset: Literal["contract", "paper"] = Field(
         "contract", description="paper: any marker ends, the environment speaks last, no facts, exact duplicates only"
     )
+    tool_calls: Literal["schema", "native"] = Field(
+        "schema",
+        description="how an agent calls tools. schema: in JSON, on any engine; native: the server's own calls",
+    )
     inputs: InputSettings = InputSettings()
     outputs: OutputSettings = OutputSettings()
     reasons: ReasonSettings = ReasonSettings()

@@ -14,7 +14,10 @@ DONE = {
 }
 CUT_WHILE_THINKING = "cut_while_thinking"
 """Ours, for an answer that ended before its thinking did."""
-CUT = {CUT_WHILE_THINKING, "length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"}
+CUT = {
+    *(CUT_WHILE_THINKING, "length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"),
+    "model_context_window_exceeded",
+}
 
 
 def ending_of(finish_reason: str | None) -> Ending:

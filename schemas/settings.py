@@ -22,14 +22,23 @@ ADDRESS = re.compile(r"@([a-z]+://|localhost|[\w.-]+:\d+|.*/)", re.I)
 """What follows the model and looks like an address: without http:// it would be part of the model's name."""
 
 
+PROVIDERS = ("anthropic", "gemini", "bedrock")
+REMOTE = ("openai", *PROVIDERS)
+VARIABLES = {
+    "anthropic": {"api_key_env": "ANTHROPIC_API_KEY", "base_url_env": "ANTHROPIC_BASE_URL"},
+    "gemini": {"api_key_env": "GEMINI_API_KEY", "base_url_env": "GOOGLE_GEMINI_BASE_URL"},
+    "bedrock": {"api_key_env": "AWS_BEARER_TOKEN_BEDROCK", "base_url_env": "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"},
+}
+"""The environment variables that a kind reads where its settings name none."""
 ENGINE_FIELDS = {
-    "base_url": ("openai",),
-    "base_url_env": ("openai",),
-    "api_key_env": ("openai",),
+    "base_url": REMOTE,
+    "base_url_env": REMOTE,
+    "api_key_env": REMOTE,
     "revision": ("openai", "vllm"),
     "samples_per_call": ("openai", "vllm"),
-    "timeout_s": ("openai", "worlds"),
-    "retries": ("openai",),
+    "timeout_s": (*REMOTE, "worlds"),
+    "retries": REMOTE,
+    "cache": ("anthropic",),
     "replicas": ("vllm", "llamacpp"),
 }
 """Settings that only some kinds of engines know."""
@@ -38,19 +47,26 @@ ENGINE_FIELDS = {
 class EngineSettings(Spelled):
     """Which model answers, and how hard it may be driven. May be written as one string:
 
-    openai:MODEL, openai:MODEL@http://HOST:PORT/v1, vllm:HUB_ID, vllm:/folder, llamacpp:/file.gguf, llamacpp:smollm2
-    (embedded), replay:/recording; or just a Hub id (vllm), a .gguf file (llamacpp), or http://HOST:PORT/v1 (a server
-    with one model). With more settings beside it: {spec: "openai:MODEL", concurrency: 128}.
+    openai:MODEL, openai:MODEL@http://HOST:PORT/v1, anthropic:MODEL, gemini:MODEL, bedrock:MODEL (each of them may have
+    @URL), vllm:HUB_ID, vllm:/folder, llamacpp:/file.gguf, llamacpp:smollm2 (embedded), replay:/recording; or just a Hub
+    id (vllm), a .gguf file (llamacpp), or http://HOST:PORT/v1 (a server with one model). With more settings beside it:
+    {spec: "openai:MODEL", concurrency: 128}.
     """
 
-    kind: Literal["openai", "vllm", "llamacpp", "replay", "worlds"]
+    kind: Literal["openai", "anthropic", "gemini", "bedrock", "vllm", "llamacpp", "replay", "worlds"]
     model: LocalPath = Field(description="the server's name for it, a Hub id, a folder or a file")
     base_url: str | None = Field(
-        None, description="openai: the server; default: what base_url_env holds, else OpenAI's own"
+        None, description="the server; default: what base_url_env holds, else the provider's own (openai: OpenAI's)"
     )
-    base_url_env: str = Field("OPENAI_BASE_URL", description="the environment variable that holds the server's address")
+    base_url_env: str = Field(
+        "OPENAI_BASE_URL",
+        description="the environment variable that holds the server's address; other kinds have defaults of their own: "
+        + ", ".join(names["base_url_env"] for names in VARIABLES.values()),
+    )
     api_key_env: str = Field(
-        "OPENAI_API_KEY", description="the environment variable that holds the key; never the key itself"
+        "OPENAI_API_KEY",
+        description="the environment variable that holds the key, never the key itself; other kinds have defaults of "
+        "their own: " + ", ".join(names["api_key_env"] for names in VARIABLES.values()),
     )
     revision: str | None = Field(
         None,
@@ -65,6 +81,9 @@ class EngineSettings(Spelled):
     retries: int = Field(6, ge=0, description="further attempts after 429, 5xx or no answer; two after time-outs")
     replicas: int = Field(1, ge=1, description="vllm, llamacpp: copies of the model, one per worker")
     thinking: ThinkingSettings = ThinkingSettings()
+    cache: bool = Field(
+        False, description="anthropic: mark what requests begin with, so that it costs less the second time"
+    )
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="passed on: vllm's engine arguments, llama.cpp's parameters, extra fields of the request",
@@ -73,6 +92,11 @@ class EngineSettings(Spelled):
     @classmethod
     def read_spec(cls, spec: str) -> dict[str, Any]:
         return parse_engine(spec)
+
+    @classmethod
+    def without_spec(cls, value: Any) -> Any:
+        value = super().without_spec(value)
+        return {**VARIABLES.get(str(value.get("kind")), {}), **value} if isinstance(value, Mapping) else value
 
     @field_validator("base_url")
     @classmethod
@@ -95,6 +119,10 @@ class EngineSettings(Spelled):
             raise ValueError("options mean nothing to replay: a recording answers as it was answered")
         if self.kind == "vllm" and self.revision and Path(self.model).expanduser().is_dir():
             raise ValueError(f"revision means nothing to the folder {self.model}: its files say which weights it holds")
+        if self.kind == "anthropic":
+            check_anthropic(self.thinking)
+        if self.kind == "bedrock" and self.api_key_env != VARIABLES["bedrock"]["api_key_env"]:
+            raise ValueError("bedrock's client reads AWS_BEARER_TOKEN_BEDROCK, or AWS's own variables; leave it out")
         return self
 
     @property
@@ -110,12 +138,12 @@ class EngineSettings(Spelled):
 def parse_engine(spec: str) -> dict[str, Any]:
     """Read an engine's short form; raises ValueError that says what was expected."""
     kind, colon, rest = spec.partition(":")
-    if kind in ("openai", "vllm", "llamacpp", "replay") and colon and rest:
-        if kind == "openai":
+    if kind in (*REMOTE, "vllm", "llamacpp", "replay") and colon and rest:
+        if kind in REMOTE:
             model, _, url = rest.partition("@http")
             if not url and ADDRESS.search(rest):
                 raise ValueError(
-                    f"{spec!r} has an address without http:// or https://; expected openai:MODEL@http://HOST:PORT/v1"
+                    f"{spec!r} has an address without http:// or https://; expected {kind}:MODEL@http://HOST:PORT/v1"
                 )
             return {"kind": kind, "model": model, "base_url": f"http{url}" if url else None}
         return {"kind": kind, "model": rest}
@@ -126,9 +154,18 @@ def parse_engine(spec: str) -> dict[str, Any]:
     if Path(spec).expanduser().is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
         return {"kind": "vllm", "model": spec}
     raise ValueError(
-        f"no engine is called {spec!r}; expected openai:MODEL[@URL], vllm:HUB_ID_OR_FOLDER, llamacpp:FILE.gguf, "
-        f"{EMBEDDED} (embedded), replay:RECORDING, a Hub id, a .gguf file or http://HOST:PORT/v1"
+        f"no engine is called {spec!r}; expected openai:MODEL[@URL], anthropic:MODEL, gemini:MODEL, bedrock:MODEL, "
+        f"vllm:HUB_ID_OR_FOLDER, llamacpp:FILE.gguf, {EMBEDDED} (embedded), replay:RECORDING, a Hub id, a .gguf file, "
+        "or http://HOST:PORT/v1"
     )
+
+
+def check_anthropic(thinking: ThinkingSettings) -> None:
+    """Raises ValueError for thinking that Anthropic's API does not know."""
+    if thinking.tokens and thinking.tokens < 1024:
+        raise ValueError(f"thinking.tokens is {thinking.tokens}; anthropic takes 1024 or more")
+    if thinking.effort == "minimal":
+        raise ValueError("anthropic knows no thinking.effort minimal; expected low, medium or high")
 
 
 def only_its_own(settings: Frozen, kind: str, fields_of: Mapping[str, tuple[str, ...]]) -> None:

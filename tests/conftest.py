@@ -8,7 +8,7 @@ from typing import Any
 os.environ.update(
     {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_LOGGING_TO_API_ENABLED": "false", "HF_HUB_OFFLINE": "1"}
 )
-for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "PREFECT_API_URL"):
+for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "PREFECT_API_URL"):
     os.environ.pop(name, None)
 
 import httpx

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from synthmill.schemas.errors import SynthmillError
-from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.settings import VARIABLES, EngineSettings
 
 LIBRARIES = ("prefect", "ray", "polars", "duckdb", "datasets", "sentence-transformers", "faiss-cpu", "bm25s", "torch")
 
@@ -74,6 +74,22 @@ def probe_server() -> str:
     return f"{key}; {server_url(settings)} serves {only_model(settings)}"
 
 
+def probe_anthropic() -> str:
+    from synthmill.tasks.engines.served import check_key
+
+    check_key(EngineSettings.model_validate("anthropic:MODEL"))
+    return "a key is set, or a server named"
+
+
+def probe_providers() -> str:
+    from synthmill.tasks.engines.provider_client import check_installed
+
+    check_installed()
+    keys = {kind: VARIABLES[kind]["api_key_env"] for kind in ("gemini", "bedrock")}
+    states = (f"{name} is {'set' if os.environ.get(name) else 'not set'}" for name in keys.values())
+    return f"any-llm {version_of('any-llm-sdk')}; " + ", ".join(states)
+
+
 def probe_embedder() -> str:
     from synthmill.tasks.vectors.embeddings import embedder_name
 
@@ -84,6 +100,8 @@ PROBES: dict[str, Callable[[], str]] = {
     "llamacpp: (embedded smollm2)": probe_embedded,
     "vllm:": probe_vllm,
     "openai: (any server)": probe_server,
+    "anthropic:": probe_anthropic,
+    "gemini:, bedrock:": probe_providers,
     "minilm (embedder)": probe_embedder,
 }
 

@@ -31,7 +31,9 @@ class KindOption(click.Option):
 @click.command()
 @click.argument("source", metavar="IN")
 @click.option(
-    "--engine", required=True, help="e.g. openai:MODEL@http://127.0.0.1:8000/v1, vllm:HUB_ID, llamacpp:smollm2."
+    "--engine",
+    required=True,
+    help="e.g. openai:MODEL@http://127.0.0.1:8000/v1, anthropic:MODEL, vllm:HUB_ID, llamacpp:smollm2.",
 )
 @click.option("-n", "count", type=click.IntRange(1), default=1, show_default=True, help="Answers per prompt.")
 @click.option("--concurrency", type=click.IntRange(1), default=64, show_default=True, help="Requests in flight.")

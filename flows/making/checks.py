@@ -3,7 +3,7 @@
 from synthmill.flows.making.plan import Plan
 from synthmill.schemas.errors import EngineRefused, InputError
 from synthmill.schemas.rows import Row
-from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.settings import PROVIDERS, EngineSettings
 from synthmill.tasks.recipe import Recipe
 
 
@@ -49,10 +49,12 @@ def check_engines(plan: Plan) -> None:
 
 def check_engine(settings: EngineSettings) -> None:
     """Check that a server answers and has the model; loads nothing and asks nothing. Raises EngineError."""
+    from synthmill.tasks.engines.served import check_key, served_models, server_url
+
+    if settings.kind in PROVIDERS:
+        check_key(settings)
     if settings.kind != "openai":
         return  # Planned has looked at its files, to name it
-    from synthmill.tasks.engines.served import served_models, server_url
-
     names = served_models(settings)
     if names and settings.model not in names:
         first = ", ".join(names[:8])

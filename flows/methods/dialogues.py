@@ -50,6 +50,7 @@ def plan(settings: DialogueSettings) -> Plan:
     if settings.tokenizer:
         load_tokenizer(settings.tokenizer)
     store = open_checked_store(settings)
+    check_tool_calls(settings, applications)
     played = ("author", "student", "teacher", "environment", "judge")
     roles = {role: resolve(settings.engine(role), store) for role in played}
     settings = settings.model_copy(update={"engines": roles})
@@ -61,7 +62,9 @@ def plan(settings: DialogueSettings) -> Plan:
     first = chain(playing, source.key, *input_stages(settings), context=context)
     cleaning = clean("dialogues", settings, store, first[-1].key, Comparison(CleanInputs, None))
     first += cleaning.stages
-    first += chain(playing, cleaning.key, Outputs(sampling=settings.sampling(settings.outputs)))
+    first += chain(
+        playing, cleaning.key, Outputs(sampling=settings.sampling(settings.outputs), tool_calls=settings.tool_calls)
+    )
     taught = chain(playing, first[-1].key, *dialogue_stages(settings, applications, worlds))
     compared = chain(playing, first[-1].key, AnswerPools(), R3(), TeacherPairs(), context=context)
     # by meaning, inputs were compared when they were made; here they stand in an application's words
@@ -115,6 +118,7 @@ def dialogue_stages(
         RoleSwap(
             sampling=settings.sampling(talk),
             preset=settings.preset,
+            tool_calls=settings.tool_calls,
             most_turns=max(application.limits.max_turns for application in applications),
             **talk.model_dump(include={"environment", "planner", "judge", "max_turns", "max_repeats", "attempts"}),
         ),
@@ -141,6 +145,16 @@ def read_applications(settings: DialogueSettings) -> tuple[list[Application], di
     for name, file in worlds.items():
         load_world(file, name)
     return applications, worlds
+
+
+def check_tool_calls(settings: DialogueSettings, applications: Sequence[Application]) -> None:
+    """Raises InputError where native tool calls are asked of an engine that has none."""
+    teacher, has_tools = settings.engine("teacher"), any(application.tools for application in applications)
+    if settings.tool_calls == "native" and teacher.in_process and has_tools:
+        raise InputError(
+            f"tool_calls is native, and {teacher.spec} answers in this process, where no server reads tool calls; "
+            "leave it out (schema works on every engine), or name a server as the teacher"
+        )
 
 
 def look_at_application(application: Application) -> str:

@@ -17,6 +17,7 @@ from synthmill.schemas.settings import EngineSettings
 from synthmill.schemas.texts import loads
 from synthmill.tasks.engines.served import OPENAI, model_cards, server_url
 from synthmill.tasks.engines.transport import NO_ANSWER, Transport, make_transport
+from synthmill.tasks.engines.wire_messages import chat_messages
 
 BACKOFF_S, MOST_BACKOFF_S = 0.5, 60.0
 OVERFLOW = (
@@ -136,7 +137,7 @@ class ChatServer:
     def _body(self, request: Request, seed: int, count: int) -> dict[str, Any]:
         sampling = request.sampling
         body: dict[str, Any] = {
-            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            "messages": chat_messages(request.messages),
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             self._length_field: sampling.max_tokens,
@@ -149,6 +150,8 @@ class ChatServer:
             body["stop"] = sampling.stop
         if sampling.logprobs:
             body["logprobs"], body["top_logprobs"] = True, sampling.logprobs
+        if request.tools:
+            body["tools"] = request.tools
         if schema := answer_schema(request):
             body["response_format"] = {
                 "type": "json_schema",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from synthmill.schemas.calls import Completion, Request
-from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.settings import PROVIDERS, EngineSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.checkpoints import cached_commit, settled_checkpoint
 
@@ -47,6 +47,14 @@ def make_engine(settings: EngineSettings) -> Engine:
         from synthmill.tasks.engines.chat_server import ChatServer
 
         return ChatServer(settings)
+    if settings.kind == "anthropic":
+        from synthmill.tasks.engines.anthropic_server import AnthropicServer
+
+        return AnthropicServer(settings)
+    if settings.kind in ("gemini", "bedrock"):
+        from synthmill.tasks.engines.provider_client import ProviderClient
+
+        return ProviderClient(settings)
     if settings.kind == "vllm":
         from synthmill.tasks.engines.vllm_engine import VLLMEngine
 
@@ -83,6 +91,8 @@ def resolve(settings: EngineSettings, store: Store) -> EngineSettings:
     """Settings that mean the same in every process and at any time: a server without a model name is asked for it, a
     local path becomes absolute, and a name that may stand for several checkpoints gets its present one.
     """
+    if settings.kind in PROVIDERS:
+        return settings
     path = Path(settings.model).expanduser()
     if settings.kind not in ("openai", "vllm"):
         return settings.model_copy(update={"model": str(path.resolve())}) if path.exists() else settings

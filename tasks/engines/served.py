@@ -14,13 +14,21 @@ from synthmill.schemas.texts import loads
 OPENAI = "https://api.openai.com/v1"
 
 
-def server_url(settings: EngineSettings) -> str:
+def server_url(settings: EngineSettings, default: str = OPENAI) -> str:
     """The server's address. Raises InputError when it carries a secret, wherever it comes from."""
-    url = (settings.base_url or os.environ.get(settings.base_url_env) or OPENAI).rstrip("/")
+    url = (settings.base_url or os.environ.get(settings.base_url_env) or default).rstrip("/")
     check_address(url)
     if carries_secret(url):
         raise InputError(f"the address in {settings.base_url_env} carries a secret; put it in {settings.api_key_env}")
     return url
+
+
+def check_key(settings: EngineSettings) -> None:
+    """Raises EngineRefused where a provider's own server would be asked without a key."""
+    elsewhere = settings.base_url or os.environ.get(settings.base_url_env)
+    needs_one = settings.kind == "gemini" or (settings.kind == "anthropic" and not elsewhere)
+    if needs_one and not os.environ.get(settings.api_key_env):
+        raise EngineRefused(f"{settings.kind} wants a key; set the environment variable {settings.api_key_env}")
 
 
 def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:

@@ -94,7 +94,7 @@ class Lane:
 
 def content_ids(request: Request) -> tuple[int, ...]:
     """The identities of what a request asks; equal for samples of one request."""
-    return id(request.messages), id(request.sampling), id(request.schema_), id(request.choice)
+    return id(request.messages), id(request.sampling), id(request.schema_), id(request.choice), id(request.tools)
 
 
 def origin_of(error: Exception) -> str:

@@ -14,6 +14,15 @@ from synthmill.schemas.dialogues import Dialogue, EndReason, Opening
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.texts import loads, normalised
 from synthmill.tasks.engines.worlds import world_request
+from synthmill.tasks.generators.dialogues.native_calls import (
+    Call,
+    ToolCalls,
+    is_schema,
+    native_history,
+    read_call,
+    tool_definitions,
+    with_fault,
+)
 from synthmill.tasks.generators.dialogues.single_turn import as_messages, warm_sampling
 from synthmill.tasks.generators.dialogues.talk import (
     END,
@@ -25,7 +34,7 @@ from synthmill.tasks.generators.dialogues.talk import (
     swap_roles,
     without_marker,
 )
-from synthmill.tasks.generators.dialogues.tools import functions_of, read_turn, turn_schema
+from synthmill.tasks.generators.dialogues.tools import BREACH, Act, functions_of, read_turn, turn_schema
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
 from synthmill.tasks.texts.patterns import has_match
@@ -63,6 +72,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     max_repeats: int = Field(2, ge=2, description="a dialogue ends when the agent says the same so often in a row")
     attempts: int = Field(3, ge=1, le=MOST_ATTEMPTS, description="for a turn that is empty, early or malformed")
 
+    tool_calls: ToolCalls = Field("schema", exclude_if=is_schema, description="native: the server's own tool calls")
     most_turns: int = Field(10, exclude=True, description="the applications' longest limit: for plans only")
 
     def needs_roles(self) -> tuple[str, ...]:
@@ -88,9 +98,10 @@ class RoleSwap(Recipe[Opening, Dialogue]):
         talk, tools = self.start_talk(row, {}), row.application.tools
         end_reason: EndReason = "max_turns"
         for _ in range(self.max_turns or row.application.limits.max_turns):
-            [turn] = yield [self.request("teacher", talk.agent, row, schema_=turn_schema(tools))]
+            [turn] = yield [self.request("teacher", talk.agent, row, **self.form_of(tools))]
             talk.count(turn)
-            talk.add_act(read_turn(turn.text, tools), turn.text.strip())
+            act, call = self.read_act(turn, tools)
+            talk.add_act(act, turn.text.strip(), call)
             [reply] = yield [self.request("environment", talk.environment, row)]
             talk.count(reply)
             talk.add_reply(reply.text.strip())
@@ -143,10 +154,28 @@ class RoleSwap(Recipe[Opening, Dialogue]):
         persona, *note = load("role_swap/environment").render(row=row, marker=END, paper=paper, **secrets)
         return Talk(
             row,
-            load("role_swap/agent").render(row=row, tools=functions_of(application.tools)) + as_messages(turns),
+            self.told_of(row) + (native_history(turns, application.tools) if self.is_native else as_messages(turns)),
             (persona, *swap_roles(turns, application.environment.starts_at)),
             "\n".join(message.content for message in note),
         )
+
+    @property
+    def is_native(self) -> bool:
+        return self.tool_calls == "native"
+
+    def told_of(self, row: Opening) -> tuple[Message, ...]:
+        """What the agent is told first; of its tools only where they are not sent apart."""
+        return load("role_swap/agent").render(
+            row=row, tools=() if self.is_native else functions_of(row.application.tools)
+        )
+
+    def form_of(self, tools: str) -> dict[str, Any]:
+        """How a request asks for a turn that may call a tool."""
+        return {"tools": tool_definitions(tools)} if self.is_native else {"schema_": turn_schema(tools)}
+
+    def read_act(self, completion: Completion, tools: str) -> tuple[Act, Call | None]:
+        """The agent's turn, and its native call; raises Drop for what is no turn."""
+        return read_call(completion, tools) if self.is_native else (read_turn(completion.text, tools), None)
 
     def request(self, role: str, messages: Sequence[Message], row: Opening, attempt: int = 0, **more: Any) -> Request:
         """A request to one side; later attempts are sampled, because at temperature 0 the answer would be the same."""
@@ -157,23 +186,25 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     def ask_agent(self, talk: Talk) -> Asking[None]:
         """Ask for the agent's turn until it can be used; raises Drop after the last attempt."""
         application = talk.application
+        fault: Drop | None = None
         for attempt in range(self.attempts):
             request = self.request(
-                "teacher", talk.agent, talk.row, attempt, schema_=turn_schema(application.tools), optional=True
+                "teacher", talk.agent, talk.row, attempt, **self.form_of(application.tools), optional=True
             )
-            [completion] = yield [request]
+            [completion] = yield [with_fault(request, fault)]
             check_completion(completion)
             try:
-                act = read_turn(completion.text, application.tools)
+                act, call = self.read_act(completion, application.tools)
                 text = without_marker(act.text, talk)
                 if not text and not act.tool:
                     raise Drop("empty_turn: the agent's")
                 talk.count(completion)
-                talk.add_act(act._replace(text=text), completion.text.strip() if application.tools else text)
+                talk.add_act(act._replace(text=text), completion.text.strip() if application.tools else text, call)
                 return
-            except Drop:
+            except Drop as drop:
                 if attempt == self.attempts - 1:
                     raise
+                fault = drop if drop.reason == BREACH else None
             talk.asked_again += 1
 
     def ask_environment(self, talk: Talk) -> Asking[EndReason | None]:

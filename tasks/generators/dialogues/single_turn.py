@@ -3,15 +3,23 @@
 Source: docs/papers.md#genpi, steps S2 and S3.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from synthmill.schemas.applications import Turn
-from synthmill.schemas.calls import Message, Request, Sampling
+from synthmill.schemas.calls import Completion, Message, Request, Sampling
 from synthmill.schemas.dialogues import PseudoInput, Reasoned, SingleTurn
 from synthmill.schemas.errors import Drop
-from synthmill.tasks.generators.dialogues.tools import as_text, functions_of, read_turn, turn_schema
+from synthmill.tasks.generators.dialogues.native_calls import (
+    ToolCalls,
+    is_schema,
+    native_history,
+    read_call,
+    tool_definitions,
+    with_fault,
+)
+from synthmill.tasks.generators.dialogues.tools import BREACH, Act, as_text, functions_of, read_turn, turn_schema
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import Recipe, Steps, ask_until
 
@@ -43,24 +51,34 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
 
     sampling: Sampling = Sampling(temperature=0, top_p=1, max_tokens=2048)
     attempts: int = Field(3, ge=1, description="for a tool call that is malformed")
+    tool_calls: ToolCalls = Field("schema", exclude_if=is_schema, description="native: the server's own tool calls")
 
     def requests_per_row(self) -> int:
         return 1 + self.attempts
 
     def steps(self, row: PseudoInput) -> Steps[SingleTurn]:
         application, tools = row.application, row.application.tools
-        persona = load("role_swap/agent").render(row=row, tools=functions_of(tools)) if tools else (SYSTEM,)
+        native = self.tool_calls == "native" and bool(tools)
+        told = load("role_swap/agent").render(row=row, tools=() if native else functions_of(tools))
+        persona = told if tools else (SYSTEM,)
         student_messages = (SYSTEM, Message(role="user", content=application.for_student(row.pseudo_input)))
-        teacher_messages = (*persona, *as_messages(application.turns_with(row.pseudo_input)))
-        request = Request(role="teacher", messages=teacher_messages, sampling=self.sampling, schema_=turn_schema(tools))
+        turns = application.turns_with(row.pseudo_input)
+        teacher_messages = (*persona, *(native_history(turns, tools) if native else as_messages(turns)))
+        form: dict[str, Any] = {"tools": tool_definitions(tools)} if native else {"schema_": turn_schema(tools)}
+        request = Request(role="teacher", messages=teacher_messages, sampling=self.sampling, **form)
+
+        def read(completion: Completion) -> Act:
+            return read_call(completion, tools)[0] if native else read_turn(completion.text, tools)
+
         student, teacher = yield [Request(role="student", messages=student_messages, sampling=self.sampling), request]
         try:
-            act = read_turn(teacher.text, tools)
-        except Drop:
+            act = read(teacher)
+        except Drop as drop:
             if self.attempts == 1:
                 raise
             retry = request.model_copy(update={"sample": 1, "sampling": warm_sampling(self.sampling)})
-            act = yield from ask_until(retry, self.attempts - 1, lambda completion: read_turn(completion.text, tools))
+            retry = with_fault(retry, drop if drop.reason == BREACH else None)
+            act = yield from ask_until(retry, self.attempts - 1, read)
         outputs = {"student": student.text.strip(), "teacher": as_text(act)}
         if empty := [whose for whose, text in outputs.items() if not text]:
             raise Drop(f"empty_answer: the {empty[0]}'s")

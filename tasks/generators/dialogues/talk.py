@@ -7,7 +7,8 @@ from synthmill.schemas.applications import Application, Turn
 from synthmill.schemas.calls import Completion, Message
 from synthmill.schemas.dialogues import Opening
 from synthmill.schemas.endings import ending_of
-from synthmill.tasks.generators.dialogues.tools import Act, agent_turn, reply_turn
+from synthmill.tasks.generators.dialogues.native_calls import Call, agent_message, call_in, result_message, written_turn
+from synthmill.tasks.generators.dialogues.tools import Act, agent_turn, reply_turn, result_head
 from synthmill.tasks.texts.patterns import has_match
 from synthmill.tasks.texts.words import rouge_l
 
@@ -46,29 +47,33 @@ class Talk:
     def application(self) -> Application:
         return self.row.application
 
-    def add_act(self, act: Act, raw: str) -> None:
-        """Add the agent's turn; raw: the completion's text, as the model wrote it."""
-        parts = [self.note if not self.acts else "", raw, self.application.environment.reminder]
+    def add_act(self, act: Act, raw: str, call: Call | None = None) -> None:
+        """Add the agent's turn; raw: the completion's text, as the model wrote it. call: its native tool call."""
+        own = agent_message(act, call, len(self.turns)) if call else Message(role="assistant", content=raw)
         self.turns.append(agent_turn(act, len(self.turns)))
         self.acts.append(act)
-        self.agent.append(Message(role="assistant", content=raw))
+        self.agent.append(own)
+        raw = written_turn(act) if call else raw
+        parts = [self.note if len(self.acts) == 1 else "", raw, self.application.environment.reminder]
         self.environment.append(Message(role="user", content="\n\n".join(part for part in parts if part)))
 
     def add_reply(self, text: str, real: str | None = None) -> None:
         """Add the environment's turn; real: the world's reply to the same act, if it was asked."""
         act = self.acts[-1]
         self.real_observations.append(real)
-        head = f"The tool {act.tool} returned:\n" if act.tool else ""
+        head = result_head(act.tool) if act.tool else ""
         text = text.removeprefix(head)  # the model may write the head itself, after the prompt's turns
         self.turns.append(reply_turn(text, act, len(self.turns) - 1))
-        self.agent.append(Message(role="user", content=head + text))
+        call = call_in(self.agent[-1])
+        self.agent.append(result_message(text, call) if call else Message(role="user", content=head + text))
         self.environment.append(Message(role="assistant", content=head + text))
 
     def transcript(self) -> str:
         name = self.application.environment.name
         lines = []
         for turn in self.turns:
-            text = turn.content or " ".join(f"{c.function.name}({c.function.arguments})" for c in turn.tool_calls)
+            calls = (f"{call.function.name}({call.function.arguments})" for call in turn.tool_calls)
+            text = " ".join([turn.content, *calls]).strip() if turn.tool_calls else turn.content
             lines.append(f"{'agent' if turn.role == 'assistant' else name}: {text}")
         return "\n".join(lines)
 

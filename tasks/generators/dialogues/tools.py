@@ -1,9 +1,11 @@
 """Tool calls: asking a model for one, on any engine, and writing it into a dialogue, in OpenAI's form.
 
 The model answers with one JSON object, by schema: {"turn": {"tool": NAME, "arguments": {...}}} or {"turn": {"say":
-TEXT}}. That works on every engine, even for models that were not trained on tool calls.
+TEXT}}. That works on every engine, even for models that were not trained on tool calls. What a model calls is checked
+against the tool's schema, because engines enforce only parts of one.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -11,6 +13,9 @@ import orjson
 from synthmill.schemas.applications import Function, ToolCall, Turn
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.texts import loads
+
+BREACH = "breached_schema"
+"""The reason of a Drop for a call that its tool does not take: it is asked for again with this fault named."""
 
 
 class Act(NamedTuple):
@@ -58,9 +63,34 @@ def read_turn(text: str, tools: str) -> Act:
             raise Drop(f"malformed_turn: there is no tool {turn['tool']!r:.40}")
         if not isinstance(turn["arguments"], dict):
             raise Drop(f"malformed_turn: the arguments of {turn['tool']} are no object")
+        check_call(str(turn["tool"]), turn["arguments"], tools)
         return Act("", str(turn["tool"]), orjson.dumps(turn["arguments"]).decode())
     except (ValueError, KeyError, TypeError) as error:
         raise Drop(f"malformed_turn: {type(error).__name__}: {' '.join(text.split())[:100]!r}") from error
+
+
+def check_call(name: str, arguments: Any, tools: str) -> None:
+    """Raises Drop for a tool that there is not, and for arguments that its schema does not allow."""
+    names = [function["name"] for function in functions_of(tools)]
+    if name not in names:
+        raise Drop(f"{BREACH}: there is no tool {name!r:.40}; the tools are {', '.join(names)}")
+    if fault := next(validator_of(tools, name).iter_errors(arguments), None):
+        place = ".".join(map(str, fault.absolute_path))
+        raise Drop(
+            f"{BREACH}: the arguments of {name} do not fit: {place + ': ' if place else ''}{fault.message[:200]}"
+        )
+
+
+@cache
+def validator_of(tools: str, name: str) -> Any:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(next(f["parameters"] for f in functions_of(tools) if f["name"] == name))
+
+
+def result_head(tool: str) -> str:
+    """What stands before a tool's result, where it is told in a user turn."""
+    return f"The tool {tool} returned:\n"
 
 
 def as_text(act: Act) -> str:
@@ -73,7 +103,7 @@ def agent_turn(act: Act, place: int) -> Turn:
     if not act.tool:
         return Turn(role="assistant", content=act.text)
     call = ToolCall(id=f"call_{place}", function=Function(name=act.tool, arguments=act.arguments))
-    return Turn(role="assistant", content="", tool_calls=(call,))
+    return Turn(role="assistant", content=act.text, tool_calls=(call,))
 
 
 def reply_turn(text: str, act: Act, place: int) -> Turn:

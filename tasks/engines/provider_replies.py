@@ -1,0 +1,121 @@
+"""What any-llm returns and raises, in our words. Nothing here needs the client."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from synthmill.schemas.calls import Completion, Request, unwrap_choice
+from synthmill.schemas.texts import loads
+from synthmill.tasks.engines.chat_server import ErrorAnswer, answer_schema, reasoning_of, text_of, token_count
+from synthmill.tasks.engines.transport import NO_ANSWER, Reply, seconds_of
+
+CODES = {
+    "ThrottlingException": 429,
+    "ServiceUnavailableException": 503,
+    "ModelNotReadyException": 503,
+    "ModelTimeoutException": 408,
+    "ServiceQuotaExceededException": 402,
+    "AccessDeniedException": 403,
+    "UnrecognizedClientException": 401,
+    "ExpiredTokenException": 401,
+    "ResourceNotFoundException": 404,
+    "ValidationException": 400,
+}
+"""AWS's names of errors -> the statuses that we know."""
+WRONG_KEY = ("api key not valid", "api_key_invalid", "api key expired")
+LOST = ("Connect", "Network", "RemoteProtocol", "ReadError", "WriteError", "ConnectionClosed", "Transport")
+
+
+def read_completion(request: Request, data: bytes, latency_s: float) -> Completion:
+    """The completion that an answer holds. Raises ErrorAnswer, ValueError, KeyError, TypeError or AttributeError."""
+    answer = loads(data)
+    facts = bedrock_facts(answer.get("id"))
+    usage = facts.get("usage") or answer.get("usage") or {}
+    if not answer["choices"]:
+        raise ErrorAnswer("no_choices", 200)
+    message, finish = answer["choices"][0]["message"], answer["choices"][0].get("finish_reason")
+    calls, text = message.get("tool_calls") or [], text_of(message.get("content"))
+    if answer_schema(request) and calls:
+        text, calls = calls[0]["function"]["arguments"], []
+    counts = answer.get("usage") or {}
+    return Completion(
+        text=unwrap_choice(request, text),
+        reasoning=reasoning_of(message),
+        refusal=str(message.get("refusal") or ""),
+        tool_calls=[without_nulls(call) for call in calls] or None,
+        usage=without_nulls(usage) or None,
+        finish_reason=str(facts.get("stop_reason") or finish or "stop"),
+        prompt_tokens=token_count(counts.get("prompt_tokens")),
+        completion_tokens=token_count(counts.get("completion_tokens")),
+        latency_s=round(latency_s, 4),
+    )
+
+
+def bedrock_facts(answer_id: Any) -> dict[str, Any]:
+    """What `Converse` has put into an answer's id; empty for any other id."""
+    if not isinstance(answer_id, str) or not answer_id.startswith("{"):
+        return {}
+    facts: dict[str, Any] = orjson.loads(answer_id)
+    return facts
+
+
+def without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def error_reply(error: BaseException, timeout_s: float) -> Reply:
+    """An exception of a provider's client as a reply: status, message, seconds to wait where it says so."""
+    error = getattr(error, "original_exception", None) or error
+    name = type(error).__name__
+    if isinstance(error, TimeoutError) or "Timeout" in name:
+        return 0, NO_ANSWER + f" {timeout_s:g} s".encode(), None
+    status = status_of(error)
+    if not status and (isinstance(error, OSError) or any(sign in name for sign in LOST)):
+        return 0, f"{name}: {error}".encode(), None
+    return status or 400, str(error or name).encode(), wait_of(error)
+
+
+def status_of(error: BaseException) -> int:
+    """The status that an exception carries; 0 where it has none."""
+    answer = answer_of(error)
+    if isinstance(answer, Mapping):  # botocore's
+        code = (answer.get("Error") or {}).get("Code", "")
+        return int(CODES.get(code) or (answer.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0)
+    for value in (
+        getattr(error, "status_code", None),
+        getattr(error, "code", None),
+        getattr(answer, "status_code", None),
+    ):
+        if isinstance(value, int):
+            return value
+    return 0
+
+
+def answer_of(error: BaseException) -> Any:
+    return getattr(error, "response", None)
+
+
+def wait_of(error: BaseException) -> float | None:
+    """How long to wait: the Retry-After of the answer or, of Gemini's errors, `retryDelay`, such as "17s"."""
+    answer = answer_of(error)
+    if isinstance(answer, Mapping):
+        headers = (answer.get("ResponseMetadata") or {}).get("HTTPHeaders") or {}
+    else:
+        headers = getattr(answer, "headers", None) or {}
+    said = headers.get("retry-after") or headers.get("Retry-After")
+    return seconds_of(str(said)) if said else seconds_of(retry_delay(getattr(error, "details", None)))
+
+
+def retry_delay(details: Any) -> str | None:
+    """The delay that Google's RetryInfo names, in seconds."""
+    try:
+        delays = [info["retryDelay"] for info in details["error"]["details"] if "retryDelay" in info]
+    except (KeyError, TypeError):
+        return None
+    return str(delays[0]).removesuffix("s") if delays else None
+
+
+def thrown_status(status: int, message: str) -> int:
+    """The status that an error means: Gemini says 400 of a key that is wrong."""
+    return 401 if status == 400 and any(sign in message.lower() for sign in WRONG_KEY) else status
