@@ -36,7 +36,7 @@ def limits_of(planned: Plan) -> RunLimits:
     return RunLimits(Budget(budget, {}), settings.drop_limit, spent)
 
 
-def check_something_left(store: Store, manifest: Manifest) -> None:
+def check_something_left(store: Store, manifest: Manifest, step: str = "") -> None:
     """A run in which every row failed has failed."""
     if manifest.rows == 0:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
@@ -44,6 +44,6 @@ def check_something_left(store: Store, manifest: Manifest) -> None:
         detail = f"; the first: {first.detail}" if first and first.detail else ""
         bug = "; once the recipe is mended, --retry-lost makes them" if "recipe_error" in manifest.dropped else ""
         raise SynthmillError(
-            f"every one of the {manifest.rows_in} rows was dropped in {manifest.stage} ({reasons}){detail}; "
+            f"every one of the {manifest.rows_in} rows was dropped in {step or manifest.stage} ({reasons}){detail}; "
             f"`synthmill show {manifest.reference}` shows them{bug}"
         )

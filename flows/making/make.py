@@ -204,7 +204,7 @@ def make_steps(
         if note := note_unread(planned.store, manifest):
             print(note, file=sys.stderr, flush=True)
         if step.key in trunk:
-            check_something_left(planned.store, manifest)
+            check_something_left(planned.store, manifest, step.step)
     return planned.by_step(by_key)
 
 

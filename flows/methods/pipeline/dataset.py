@@ -67,7 +67,9 @@ def answer_columns(table: PublishedTable, columns: pa.Schema) -> set[str]:
         raise InputError("completions need `answer`: a column, or, of pools, a policy or `best by SCORE`")
     if table.answer in columns.names:
         return {table.answer}
-    return {"answers", "scores"} if table.answer.startswith(BEST_BY) else {"answers"}
+    if "answers" not in columns.names:
+        raise InputError(f"{table.step} has no column {table.answer!r} for `answer`; it has {', '.join(columns.names)}")
+    return {"scores"} if table.answer.startswith(BEST_BY) else set()
 
 
 def kind_in(table: PublishedTable, columns: pa.Schema) -> Kind:
