@@ -22,7 +22,7 @@ ENGINE = "openai:model@http://127.0.0.1:9/v1"
 
 def prepare(folder: Path) -> None:
     """The files that the blocks name."""
-    write_jsonl(folder / "prompts.jsonl", [{**row, "topic": f"t{n % 2}"} for n, row in enumerate(prompts(8))])
+    write_jsonl(folder / "prompts.jsonl", [{**row, "area": f"a{n % 2}"} for n, row in enumerate(prompts(8))])
     write_jsonl(folder / "persons.jsonl", [{"name": name} for name in ("Mei", "Kofi")])
     write_jsonl(folder / "bench.jsonl", [{"prompt": "Prove that there are infinitely many primes."}])
     [python] = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S)
@@ -64,7 +64,7 @@ def test_examples_run_and_show_their_rows(example: Path, server: ChatServer, tmp
     sets = [part for engine in engines for part in ("--set", engine)]
     out, _ = synthmill("run", f"examples/pipelines/{example.name}", *sets, "--workers", 0, cwd=tmp_path)
     assert "assistant: " in out
-    exported, _ = synthmill("export", "latest", "--to", "out", "--format", "sft", cwd=tmp_path)
+    _, exported = synthmill("export", "latest", "--to", "out", "--format", "sft", cwd=tmp_path)
     assert "rows -> " in exported
 
 
