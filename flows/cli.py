@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -85,15 +84,13 @@ def run(
     OPENAI_API_KEY), vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
     """
     from synthmill.flows.commands.run import run_flow
-    from synthmill.flows.methods import method
-    from synthmill.schemas.settings import read_settings, read_yaml
+    from synthmill.flows.methods import method, method_and_file
+    from synthmill.schemas.settings import read_settings
 
-    own: dict[str, Any] = {}
-    if flow.endswith((".yaml", ".yml")):
-        if config:
-            raise InputError(f"{flow} holds the settings of its pipeline; leave --config out, or change it with --set")
-        own = {} if "name" in read_yaml(Path(flow)) else {"name": re.sub(r"\W+", "-", Path(flow).stem)}
-        flow, config = "pipeline", Path(flow)
+    name, file, own = method_and_file(flow)
+    if file and config:
+        raise InputError(f"{flow} holds the settings of its pipeline; leave --config out, or change it with --set")
+    flow, config = name, file or config
     model = method(flow).settings
     if list_settings:
         from synthmill.flows.commands.list_settings import show_settings

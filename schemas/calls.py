@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from synthmill.schemas.texts import loads
+
 ENGINE_FAULTS = ("engine_timeout", "engine_error", "no_choices")
 """Reasons that may lie with the engine, not with the row: the next run asks again, once, for answers lost to them."""
 
@@ -76,7 +78,9 @@ class Completion(NamedTuple):
     as the engine saw it.
 
     finish_reason: as the engine reports it (schemas/endings.py), or "error" (`error` says why, `text` is empty).
-    logprobs: per token [token, logprob, {alternative: logprob}], when asked for.
+    logprobs: per token [token, logprob, {alternative: logprob}], when asked for. reasoning: what the model thought
+    before, apart from `text`. refusal: the model's own words, where it refused in a field of its own. tool_calls: as
+    the server sent them. usage: as the server reported it.
     """
 
     text: str
@@ -86,11 +90,25 @@ class Completion(NamedTuple):
     latency_s: float = 0.0
     logprobs: list[Any] | None = None
     error: str | None = None
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: list[Any] | None = None
+    usage: Mapping[str, Any] | None = None
 
     @property
     def lost(self) -> bool:
         """Whether a failing engine lost this answer, so that another run may get it."""
         return self.error is not None and self.error.startswith(ENGINE_FAULTS)
+
+
+def unwrap_choice(request: Request, text: str) -> str:
+    """Unwrap a choice that an engine gave as JSON; any other text stays as it is, for the recipe to judge."""
+    if not request.choice:
+        return text
+    try:
+        return str(loads(text)["choice"])
+    except (ValueError, KeyError, TypeError):
+        return text.strip()
 
 
 def ask_hash(question: bytes) -> bytes:

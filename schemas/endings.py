@@ -12,7 +12,9 @@ DONE = {
     *("unknown", "unspecified", "none", "null"),
     "over",  # what a world says when it has ended (tasks/engines/worlds.py)
 }
-CUT = {"length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"}
+CUT_WHILE_THINKING = "cut_while_thinking"
+"""Ours, for an answer that ended before its thinking did."""
+CUT = {CUT_WHILE_THINKING, "length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"}
 
 
 def ending_of(finish_reason: str | None) -> Ending:

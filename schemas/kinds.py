@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_core.core_schema import SerializationInfo, SerializerFunctionWrapHandler
 
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import Spelled
+from synthmill.schemas.spelled import Spelled
 
 
 class UnionSettings(Spelled):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import AliasChoices, Field, GetJsonSchemaHandler, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from synthmill.schemas.budget import BudgetSettings
@@ -13,51 +13,14 @@ from synthmill.schemas.calls import Frozen, Sampling
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.local_paths import LocalPath, NamesFile
 from synthmill.schemas.secrecy import SECRET_NAME, check_endpoint, secret_in
+from synthmill.schemas.spelled import Spelled
+from synthmill.schemas.thinking_settings import ThinkingSettings
 
 EMBEDDED = "llamacpp:smollm2"
 
 
 ADDRESS = re.compile(r"@([a-z]+://|localhost|[\w.-]+:\d+|.*/)", re.I)
 """What follows the model and looks like an address: without http:// it would be part of the model's name."""
-
-
-class Spelled(Frozen):
-    """Settings that may also be written as one string, alone or as `spec` beside others; forms and schemas say so."""
-
-    @classmethod
-    def read_spec(cls, spec: str) -> dict[str, Any]:
-        """The settings that the string stands for; raises ValueError that says what was expected."""
-        raise TypeError(f"{cls.__name__} must define read_spec(spec)")
-
-    @model_validator(mode="before")
-    @classmethod
-    def parse(cls, value: Any) -> Any:
-        return cls.without_spec(value)
-
-    @classmethod
-    def without_spec(cls, value: Any) -> Any:
-        """The settings as a mapping, where they are a string or have a `spec`."""
-        if isinstance(value, str):
-            return cls.read_spec(value)
-        if isinstance(value, Mapping) and isinstance(value.get("spec"), str):
-            return {
-                **cls.read_spec(value["spec"]),
-                **{name: setting for name, setting in value.items() if name != "spec"},
-            }
-        return value
-
-    @classmethod
-    def with_spec(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """A reference to the JSON schema, which takes `spec`, too, and needs nothing beside it."""
-        reference = handler(core)
-        schema = handler.resolve_ref_schema(reference)
-        schema["properties"]["spec"] = {"type": "string", "title": "Spec", "description": "the short form"}
-        schema.pop("required", None)
-        return reference
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"anyOf": [{"type": "string"}, cls.with_spec(core, handler)]}
 
 
 ENGINE_FIELDS = {
@@ -102,6 +65,7 @@ class EngineSettings(Spelled):
     timeout_s: float = Field(600, gt=0, description="one attempt, from sending to the last byte")
     retries: int = Field(6, ge=0, description="further attempts after 429, 5xx or no answer; two after time-outs")
     replicas: int = Field(1, ge=1, description="vllm, llamacpp: copies of the model, one per worker")
+    thinking: ThinkingSettings = ThinkingSettings()
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="passed on: vllm's engine arguments, llama.cpp's parameters, extra fields of the request",
@@ -198,6 +162,12 @@ class SourceSettings(FileSettings):
     id_column: str = Field("id", description="optional in the file; ids are content hashes without it")
     system_column: str = Field("system", description="optional in the file")
     max_prompt_chars: int = Field(200_000, ge=1, description="longer prompts are dropped")
+
+
+class QuestionSettings(SourceSettings):
+    """Where prompts come from; with `policies: []`, rows that bring answers, and perhaps scores."""
+
+    reference_column: str = Field("reference", description="a reference answer; optional in the file")
 
 
 class TableSettings(FileSettings):

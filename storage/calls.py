@@ -40,6 +40,8 @@ WINDOW = 1 << 18  # bytes read at once where look-ups follow about the order of 
 NEAR_AFTER = 3  # the read in a window, counted from 1, that loads all of it
 NEAR_BYTES = 4 << 20
 MERGED_AT_WORK = 1 << 22  # answers, about a second
+FURTHER = ("reasoning", "refusal", "tool_calls", "usage")
+"""What an answer's record has only where the engine said it."""
 _numbers = count()
 
 
@@ -176,6 +178,9 @@ class CallStore:
         }
         if completion.logprobs is not None:
             record["logprobs"] = completion.logprobs
+        for name in FURTHER:
+            if value := getattr(completion, name):
+                record[name] = value
         data = line(b"R" if repeated else b"A", key, orjson.dumps(record))
         assert self._own is not None
         if not repeated:
@@ -282,6 +287,11 @@ def completion_in(name: bytes, data: bytes) -> Completion | None:
         record["completion_tokens"],
         record["latency_s"],
         record.get("logprobs"),
+        None,
+        record.get("reasoning", ""),
+        record.get("refusal", ""),
+        record.get("tool_calls"),
+        record.get("usage"),
     )
 
 

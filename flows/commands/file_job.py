@@ -8,16 +8,14 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from synthmill.flows.making.plan import Source, chain, file_source
-from synthmill.flows.making.session import session
-from synthmill.flows.terminal.progress import Reporter
+from synthmill.flows.making.step_maker import step_maker
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.settings import SourceSettings
 from synthmill.storage.artifacts import Store, read_dropped, read_part
 from synthmill.storage.plain_files.rows import KNOWN_PROMPTS
 from synthmill.storage.plain_files.text_rows import TextSettings, text_column, texts_kind
-from synthmill.storage.runs import StageRun, new_run
+from synthmill.storage.runs import new_run
 from synthmill.tasks.running.job import Planned
-from synthmill.tasks.running.stages import run_stage
 from synthmill.tasks.vectors.stage import Vectors
 
 ROWS_PER_PART = 2048
@@ -67,19 +65,9 @@ class FileJob:
         """Read the file and other `sources`, make every stage: the manifests of the file's rows and of the stages."""
         self.store.prepare()
         record = new_run(self.command, {"source": self.file.model_dump(mode="json"), **settings})
-        by_key: dict[str, Manifest] = {}
-        with session(self.store, record, self.options.workers, self.options.ray_address) as (pool, stages):
-            for source in (self.source, *sources):
-                by_key[source.key] = source.ingest(record.id)
-            for step in steps:
-                origin = by_key[step.source_key]
-                manifest = step.sealed(self.store, origin)
-                if manifest is None:
-                    with Reporter(step.stage.name, origin.rows) as reporter:
-                        manifest = run_stage(self.store, step, origin, pool, record.id, reporter)
-                by_key[step.key] = manifest
-                stages.append(StageRun.of(manifest, {}, 0.0))
-        return [by_key[self.source.key], *(by_key[step.key] for step in steps)]
+        with step_maker(self.store, record, self.options.workers, self.options.ray_address) as maker:
+            texts, *_ = [maker.read(source) for source in (self.source, *sources)]
+            return [texts, *map(maker.make, steps)]
 
     def names_by_id(self, texts: Manifest) -> dict[str, str]:
         """What the file calls its rows, by their ids in the store."""

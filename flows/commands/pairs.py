@@ -48,6 +48,25 @@ def pair_file(
     if save_thresholds:
         check_thresholds_file(save_thresholds, source, out, settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # temporary folders are deleted
+    summary = write_pairs_of(source, out, settings, names, leave_out, length_control, save_thresholds)
+    if as_object:
+        print(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode())
+    elif explain:
+        print("\n".join(report_lines(summary)))
+    brief = isinstance(settings, SweetSpot) and not explain and not as_object
+    print_summary(summary, out, explain_mu_2s(summary) if brief else ())
+
+
+def write_pairs_of(
+    source: str,
+    out: Path,
+    settings: CutSettings,
+    names: ColumnNames,
+    leave_out: Sequence[str] = (),
+    length_control: bool = False,
+    save_thresholds: Path | None = None,
+) -> dict[str, Any]:
+    """Cut pairs from `source` into `out`: the report. Raises InputError."""
     settings = with_unit_of_limits(settings)
     count = token_counter(settings)
     file, scratch = PoolFile(source, names), out.resolve().parent
@@ -69,12 +88,7 @@ def pair_file(
     summary = cutter.report.summary(file.faults, pairs, limits)
     if statistics is not None:
         summary |= {"flags": dict(cutter.flagged), "length": statistics.slope._asdict() if length_control else None}
-    if as_object:
-        print(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode())
-    elif explain:
-        print("\n".join(report_lines(summary)))
-    brief = isinstance(settings, SweetSpot) and not explain and not as_object
-    print_summary(summary, out, explain_mu_2s(summary) if brief else ())
+    return summary
 
 
 def check_thresholds_file(path: Path, source: str, out: Path, settings: CutSettings) -> None:

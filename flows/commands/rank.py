@@ -1,28 +1,26 @@
 """`synthmill rank`: the ranks of gold passages under the queries of a plain file, by one retriever, and measures."""
 
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import polars as pl
 import pyarrow as pa
 
 from synthmill.flows.making.plan import Source, chain, file_source
-from synthmill.flows.making.session import session
+from synthmill.flows.making.step_maker import step_maker
 from synthmill.flows.methods.retpo.dataset import CHECKED, check_found, note_own, note_ties
 from synthmill.flows.methods.retpo.search import plan_search
-from synthmill.flows.terminal.progress import Reporter
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
 from synthmill.storage.artifacts import Store, read_artifact, read_dropped, read_part
 from synthmill.storage.plain_files.outputs import check_out, write_rows
 from synthmill.storage.plain_files.turns import is_beir, queries_kind
-from synthmill.storage.runs import StageRun, new_run
+from synthmill.storage.runs import new_run
 from synthmill.tasks.retrieval.indexes import own_passages
 from synthmill.tasks.retrieval.metrics import (
     ANY,
@@ -37,7 +35,6 @@ from synthmill.tasks.retrieval.metrics import (
 from synthmill.tasks.retrieval.retrievers import RetrieverSettings
 from synthmill.tasks.retrieval.run_ranks import RunSettings
 from synthmill.tasks.running.job import Planned
-from synthmill.tasks.running.stages import run_stage
 
 QUERIES_PER_PART = 4096
 WIDE, FEWER = 110, ("MRR", "nDCG@10", "R@10", "MAP")
@@ -65,8 +62,34 @@ class RankSettings:
     ignore_identical_ids: bool | None = None
 
 
+class Ranked(NamedTuple):
+    """How many rows were written, their measures, and whether a query's own passage was left out."""
+
+    rows: int
+    measures: list[dict[str, Any]]
+    ignores: bool
+
+
 def rank_file(settings: RankSettings, retriever: RetrieverSettings) -> None:
     """Rank every query's gold passages; rows go to `out`, the table (or one JSON object) to standard output."""
+    ranked = rank_queries(settings, retriever)
+    print(f"{ranked.rows:,} rows -> {settings.out}", file=sys.stderr)
+    if settings.as_object:
+        summary: dict[str, Any] = {
+            "retriever": retriever.label,
+            "depth": settings.depth,
+            "ignore_identical_ids": ranked.ignores,
+        }
+        if isinstance(retriever, RunSettings):
+            summary["ties"] = retriever.ties
+        summary |= as_json(ranked.measures)
+        print(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print_measures(ranked.measures, settings.by_group)
+
+
+def rank_queries(settings: RankSettings, retriever: RetrieverSettings) -> Ranked:
+    """Rank every query's gold passages and write `out`; what was left out is said. Raises InputError."""
     run_file = retriever.path if isinstance(retriever, RunSettings) else ""
     check_out(settings.out, settings.queries, settings.corpus, settings.qrels, run_file)
     queries = TurnSettings(path=settings.queries, qrels=settings.qrels, limit=settings.limit)
@@ -84,19 +107,7 @@ def rank_file(settings: RankSettings, retriever: RetrieverSettings) -> None:
         if note:
             print(note, file=sys.stderr)
     rows, measures = write_ranks(store, ranks, retriever, settings.depth, settings.out)
-    print(f"{rows:,} rows -> {settings.out}", file=sys.stderr)
-    if settings.as_object:
-        summary: dict[str, Any] = {
-            "retriever": retriever.label,
-            "depth": settings.depth,
-            "ignore_identical_ids": ignores,
-        }
-        if isinstance(retriever, RunSettings):
-            summary["ties"] = retriever.ties
-        summary |= as_json(measures)
-        print(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode())
-    else:
-        print_measures(measures, settings.by_group)
+    return Ranked(rows, measures, ignores)
 
 
 def make_steps(
@@ -110,25 +121,12 @@ def make_steps(
     store.prepare()
     files = {"queries": settings.queries, "corpus": settings.corpus}
     record = new_run("rank", {**files, "retriever": retriever.model_dump(mode="json")})
-    by_key: dict[str, Manifest] = {}
-    with session(store, record, settings.workers, settings.ray_address) as (pool, stages):
+    with step_maker(store, record, settings.workers, settings.ray_address) as maker:
         for source in sources:
-            by_key[source.key] = source.ingest(record.id)
-            print_dropped(store, by_key[source.key])
+            print_dropped(store, maker.read(source))
         for step in steps:
-            started = time.monotonic()
-            manifest = by_key[step.key] = make_stage(store, step, by_key[step.source_key], pool, record.id)
-            stages.append(StageRun.of(manifest, {}, time.monotonic() - started))
-            print_dropped(store, manifest)
-    return by_key[steps[-1].key]
-
-
-def make_stage(store: Store, step: Planned, source: Manifest, pool: Any, run: str) -> Manifest:
-    """A step's artifact; where it must be made, its progress is shown."""
-    if manifest := step.sealed(store, source):
-        return manifest
-    with Reporter(step.stage.name, source.rows) as reporter:
-        return run_stage(store, step, source, pool, run, reporter)
+            print_dropped(store, maker.make(step))
+    return maker.manifests[steps[-1].key]
 
 
 def print_dropped(store: Store, manifest: Manifest) -> None:

@@ -41,7 +41,7 @@ def run_flow(
     if was_done := plan.is_done():
         print("nothing to do: every artifact is made, whole and up to date; nothing was asked", file=sys.stderr)
     else:
-        from synthmill.flows.commands.dry_run import check_engines
+        from synthmill.flows.making.checks import check_engines
 
         check_engines(plan)
         run_under_prefect(flow, plan)

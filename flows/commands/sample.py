@@ -1,14 +1,12 @@
 """`synthmill sample`: N answers per prompt for a plain file."""
 
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from synthmill.flows.commands.dry_run import check_engine
-from synthmill.flows.making.session import session
-from synthmill.flows.terminal.progress import Reporter
+from synthmill.flows.making.plan import file_source
+from synthmill.flows.making.step_maker import step_maker
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.calls import Sampling
 from synthmill.schemas.errors import EngineError
@@ -20,7 +18,7 @@ from synthmill.storage.runs import StageRun, new_run
 from synthmill.tasks.engines.engine import resolve
 from synthmill.tasks.generators.answers import Answers
 from synthmill.tasks.running.job import Planned
-from synthmill.tasks.running.stages import ingest, noted_rows, run_stage
+from synthmill.tasks.running.stages import noted_rows
 
 ANSWERS_PER_PART, MOST_ROWS, FEWEST_ROWS = 4096, 256, 8
 
@@ -81,19 +79,12 @@ def sample_file(settings: SampleSettings) -> None:
     Planned(stage, roles, "")  # names the engine: fails before the file is read
     identity = {"source": settings.source, "engine": engine.spec, "answers": stage.model_dump(mode="json")}
     record = new_run("sample", identity)
-    started = time.monotonic()
     rows_per_part = max(FEWEST_ROWS, min(MOST_ROWS, ANSWERS_PER_PART // settings.count))
-    with session(store, record, settings.workers, settings.ray_address) as (pool, stages):
-        instructions = ingest(store, source, rows_per_part, record.id)
-        step = Planned(stage, roles, instructions.key)
-        if not step.sealed(store, instructions):
-            check_engine(engine)
-        with Reporter("answers", instructions.rows) as reporter:
-            pools = run_stage(store, step, instructions, pool, record.id, reporter)
-        stages.append(StageRun.of(instructions, {}, 0.0))
-        stages.append(StageRun.of(pools, reporter.latest.spent, time.monotonic() - started))
+    with step_maker(store, record, settings.workers, settings.ray_address) as maker:
+        instructions = maker.read(file_source(store, source, rows_per_part))
+        pools = maker.make(Planned(stage, roles, instructions.key))
     answers = write_answers(store, pools, settings.out)
-    print_summary(store, instructions, pools, stages[-1], answers, settings.out)
+    print_summary(store, instructions, pools, maker.steps[-1], answers, settings.out)
 
 
 ANSWER_COLUMNS = ("id", "answer_index", "prompt", "system", "answer", "finish_reason", "completion_tokens")

@@ -2,21 +2,19 @@
 
 import math
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from synthmill.flows.commands.dry_run import check_engine
 from synthmill.flows.making.limiting import check_something_left
-from synthmill.flows.making.session import session
-from synthmill.flows.terminal.progress import Reporter
+from synthmill.flows.making.plan import pool_source
+from synthmill.flows.making.step_maker import step_maker
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError, SynthmillError
 from synthmill.schemas.settings import EngineSettings, read_settings
@@ -24,11 +22,10 @@ from synthmill.storage.artifacts import Store, read_dropped, read_part
 from synthmill.storage.plain_files.lines import lines_of
 from synthmill.storage.plain_files.outputs import check_out, write_grown
 from synthmill.storage.plain_files.pools import ColumnNames, PoolFile
-from synthmill.storage.runs import StageRun, new_run
+from synthmill.storage.runs import new_run
 from synthmill.tasks.engines.engine import resolve
-from synthmill.tasks.generators.pool_source import REWARD, ingest_pools
+from synthmill.tasks.generators.pool_source import REWARD
 from synthmill.tasks.running.job import Planned
-from synthmill.tasks.running.stages import run_stage
 from synthmill.tasks.scorers.judgements import note_unread
 from synthmill.tasks.scorers.scoring import ScorerSettings, ScoringContext
 
@@ -55,8 +52,37 @@ class ScoreSettings:
     retry_lost: bool
 
 
+class ScoredFile(NamedTuple):
+    """What was made of a file: its pools, those with the score; how many rows were written, how many answers have a
+    score; note: on judgements that could not be read.
+    """
+
+    store: Store
+    pools: Manifest
+    scored_pools: Manifest
+    rows: int
+    answers: int
+    note: str
+
+
 def score_file(settings: ScoreSettings) -> None:
     """Score every answer of `source`; `out` has its rows, in its order, with one column more."""
+    scored = score_answers(settings)
+    for manifest, what in ((scored.pools, "read"), (scored.scored_pools, "scored")):
+        if manifest.dropped:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
+            first = next((row.detail for seal in manifest.parts for row in read_dropped(scored.store, seal)), "")
+            count = sum(manifest.dropped.values())
+            print(f"{count:,} pools or rows could not be {what}: {reasons}; the first: {first}", file=sys.stderr)
+    if scored.note:
+        print(scored.note, file=sys.stderr)
+    print(f"{scored.answers:,} answers scored, {scored.rows:,} rows -> {settings.out}", file=sys.stderr)
+
+
+def score_answers(settings: ScoreSettings) -> ScoredFile:
+    """Score every answer and write `out`. Raises InputError, EngineError, or SynthmillError where no answer has a
+    score.
+    """
     source, out, label = settings.source, settings.out, settings.scorer.label
     check_out(out, source)
     store = Store(Path(settings.store).expanduser().resolve(), settings.retry_lost)
@@ -64,30 +90,15 @@ def score_file(settings: ScoreSettings) -> None:
     step = scoring_step(settings, store)
     scorer = settings.scorer.model_dump(mode="json")
     record = new_run("score", {"source": source, "scorer": scorer, "engine": settings.engine})
-    started = time.monotonic()
-    with session(store, record, settings.workers, settings.ray_address) as (workers, stages):
-        pools = ingest_pools(store, file, POOLS_PER_PART, record.id)
-        step = Planned(step.stage, step.roles, pools.key)
-        if step.roles and not step.sealed(store, pools):
-            check_engine(step.roles[settings.scorer.roles[0]])
-        with Reporter(label, pools.rows) as reporter:
-            scored_pools = run_stage(store, step, pools, workers, record.id, reporter)
-        stages.append(StageRun.of(scored_pools, reporter.latest.spent, time.monotonic() - started))
-        note = note_unread(store, scored_pools)
+    with step_maker(store, record, settings.workers, settings.ray_address) as maker:
+        pools = maker.read(pool_source(store, lambda: file, POOLS_PER_PART))
+        scored_pools = maker.make(Planned(step.stage, step.roles, pools.key), label)
     scores = dict(scores_in(store, scored_pools, label))
     check_something_left(store, scored_pools)
     if scores and all(np.isnan(values).all() for values in scores.values()):
         raise SynthmillError(f"{label} gave no answer of {source} a score, so {out} was not written")
-    row_count, answer_count = write_scores(file, out, label, scores)
-    for manifest, what in ((pools, "read"), (scored_pools, "scored")):
-        if manifest.dropped:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
-            first = next((row.detail for seal in manifest.parts for row in read_dropped(store, seal)), "")
-            count = sum(manifest.dropped.values())
-            print(f"{count:,} pools or rows could not be {what}: {reasons}; the first: {first}", file=sys.stderr)
-    if note:
-        print(note, file=sys.stderr)
-    print(f"{answer_count:,} answers scored, {row_count:,} rows -> {out}", file=sys.stderr)
+    rows, answers = write_scores(file, out, label, scores)
+    return ScoredFile(store, pools, scored_pools, rows, answers, note_unread(store, scored_pools))
 
 
 def open_file(settings: ScoreSettings) -> PoolFile:

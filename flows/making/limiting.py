@@ -1,9 +1,12 @@
 """What a plan's settings say of its limits."""
 
+from collections.abc import Mapping
+
 from synthmill.flows.making.plan import Plan
 from synthmill.schemas.artifacts import Manifest
-from synthmill.schemas.budget import Usage
+from synthmill.schemas.budget import BudgetSettings, Usage
 from synthmill.schemas.errors import InputError, SynthmillError
+from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.artifacts import Store, read_dropped
 from synthmill.storage.spending import spent_by
 from synthmill.tasks.engines.engine import engine_name
@@ -21,19 +24,29 @@ def limits_of(planned: Plan) -> RunLimits:
     asking = [step.step for step in planned.stages if isinstance(step.stage, Recipe)]
     if unknown := sorted(set(budget.stages) - set(asking)):
         raise InputError(f"budget.stages.{unknown[0]}: no such step asks a model; expected {', '.join(asking)}")
-    if not budget.limited:
-        return RunLimits(None, settings.drop_limit)
     engines = {engine_name(engine): engine for step in planned.stages for engine in step.roles.values()}
+    check_prices(budget, engines)
+    return run_limits(planned.store, planned.dataset.name, budget, settings.drop_limit)
+
+
+def check_prices(budget: BudgetSettings, engines: Mapping[str, EngineSettings]) -> None:
+    """Raises InputError where money is limited and a server's engine has no price; engines: by name."""
     if budget.counts_money and (
         free := [n for n, e in engines.items() if not e.in_process and budget.price(n) is None]
     ):
         example = f"budget.prices={{'{free[0]}': {{prompt: 1, completion: 1}}}}"
         raise InputError(f"budget.money needs a price of {free[0]}; expected {example}")
 
-    def spent() -> dict[str, Usage]:
-        return spent_by(planned.store, planned.dataset.name, budget)
 
-    return RunLimits(Budget(budget, {}), settings.drop_limit, spent)
+def run_limits(store: Store, job: str, budget: BudgetSettings, drop_limit: float) -> RunLimits:
+    """The limits of a run of a job, whose runs in this store spend from one budget."""
+    if not budget.limited:
+        return RunLimits(None, drop_limit)
+
+    def spent() -> dict[str, Usage]:
+        return spent_by(store, job, budget)
+
+    return RunLimits(Budget(budget, {}), drop_limit, spent)
 
 
 def check_something_left(store: Store, manifest: Manifest, step: str = "") -> None:

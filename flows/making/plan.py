@@ -3,21 +3,28 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import content_hash
-from synthmill.schemas.rows import Row
-from synthmill.schemas.settings import EngineSettings, FileSettings, RunSettings
+from synthmill.schemas.rows import Dropped, Row
+from synthmill.schemas.settings import EngineSettings, FileSettings, RunSettings, TableSettings
 from synthmill.storage.artifacts import Store, sealed_artifact
+from synthmill.storage.plain_files.pools import PoolFile, read_pools
 from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
+from synthmill.storage.plain_files.tables import look_at_table
 from synthmill.storage.published.folder import Dataset, has_figures, is_finished, is_known_whole
 from synthmill.storage.published.provenance import stated_licenses
 from synthmill.tasks.frames import RunContext
+from synthmill.tasks.generators.pool_source import POOLS, ingest_pools, pools_key
 from synthmill.tasks.running.job import NO_CONTEXT, Planned, Stage, step_ids
 from synthmill.tasks.running.stages import ingest, ingest_rows, rows_key, source_key
+from synthmill.tasks.running.table_source import ROWS, ingest_memory, ingest_table, memory_key, table_key
 from synthmill.tasks.texts.tokens import USUAL_CHARS_PER_TOKEN
 
 Roles = Mapping[str, EngineSettings]
@@ -153,6 +160,53 @@ def file_source(
             **source.model_dump(mode="json", exclude_defaults=True),
         },
     )
+
+
+def pool_source(store: Store, file: Callable[[], PoolFile], rows_per_part: int, limit: int | None = None) -> Source:
+    """A file's pools: prompts with their answers, and perhaps scores. file: opens it, anew for each reading."""
+    return Source(
+        POOLS,
+        pools_key(file(), rows_per_part, limit),
+        lambda run: ingest_pools(store, file(), rows_per_part, run, limit),
+        lambda: look_at_pools(file(), limit, store.root),
+    )
+
+
+def look_at_pools(file: PoolFile, limit: int | None, beside: Path) -> tuple[int, str]:
+    """How many pools and answers a file has. Raises InputError for none."""
+
+    def counted(tables: Any) -> tuple[int, int]:
+        pools = answers = 0
+        for table in tables:
+            pools += table.num_rows
+            answers += sum(map(len, table["answers"].to_pylist()))
+        return pools, answers
+
+    pools, answers = read_pools(file, counted, beside)
+    if not pools:
+        raise InputError(f"{file.path}: none of its pools can be used ({dict(file.faults)})")
+    why = f", {file.faults.total():,} rows cannot be read" if file.faults else ""
+    return min(pools, limit or pools), f"{file.path}: {pools:,} pools, {answers:,} answers{why}"
+
+
+def table_source(store: Store, source: TableSettings, rows_per_part: int, step: str = "") -> tuple[Source, pa.Schema]:
+    """A file's rows with all of their columns, and these. Raises InputError where the file cannot be read."""
+    schema, rows = look_at_table(source)
+    look = f"{source.path}: {rows:,} rows of {', '.join(schema.names[1:])}"
+    ingest = partial(ingest_table, store, source, rows_per_part)
+    return Source(ROWS, table_key(source, rows_per_part), ingest, lambda: (rows, look), step), schema
+
+
+def memory_source(
+    store: Store, table: pa.Table, rows_per_part: int, step: str = "", dropped: Sequence[Dropped] = (), look: str = ""
+) -> Source:
+    """The rows of a table in memory, which has an `id`. dropped: rows that are not in it."""
+
+    def ingest(run: str) -> Manifest:
+        return ingest_memory(store, table, rows_per_part, run, dropped)
+
+    look = look or f"{table.num_rows:,} rows in memory"
+    return Source(ROWS, memory_key(table, rows_per_part, dropped), ingest, lambda: (table.num_rows, look), step)
 
 
 def rows_source(store: Store, stage: str, rows: Sequence[Row], look: str, **facts: Any) -> Source:

@@ -7,6 +7,7 @@ a file that stands elsewhere, `./mine.py`, or another function than `plan` in it
 
 import ast
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -182,6 +183,18 @@ def run_fields() -> set[str]:
     """What every run's settings have, and those of every run that publishes, read without importing pydantic."""
     places = (("settings.py", "RunSettings"), ("dedup_settings.py", "PublishSettings"))
     return set[str]().union(*(fields_in(ast.parse((SCHEMAS / file).read_bytes()), name) for file, name in places))
+
+
+def method_and_file(flow: str) -> tuple[str, Path | None, dict[str, Any]]:
+    """What is to run: a method's name, the file that holds its settings, if that is what was named, and the settings
+    that follow from the file's name.
+    """
+    if not flow.endswith((".yaml", ".yml")):
+        return flow, None, {}
+    from synthmill.schemas.settings import read_yaml
+
+    file = Path(flow)
+    return "pipeline", file, {} if "name" in read_yaml(file) else {"name": re.sub(r"\W+", "-", file.stem)}
 
 
 def method(name: str) -> Method:

@@ -99,6 +99,7 @@ def card(
         limits=list(limits(dataset, manifests, settings)),
         version=version("synthmill"),
         seed=settings.get("seed"),
+        session=bool(settings.get("session")),
     )
 
 

@@ -2,14 +2,48 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
 from synthmill.schemas.progress import Progress
 
 LINE_EVERY_S = 10.0
+SHOWN: ContextVar[bool] = ContextVar("progress", default=True)
+BAR = 30
 Cost = Callable[[Mapping[str, Mapping[str, int]]], float]
+
+
+@contextmanager
+def shows_progress(shown: bool) -> Iterator[None]:
+    """Whether reporters in this context show anything."""
+    token = SHOWN.set(shown)
+    try:
+        yield
+    finally:
+        SHOWN.reset(token)
+
+
+class NotebookBar:
+    """A line with a bar below a notebook's cell, which is written over: it needs no widgets (rich's bar does)."""
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self._handle = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def show(self, stage: str, share: float, line: str) -> None:
+        full = round(BAR * min(1.0, share))
+        text = f"{stage:<16} {'█' * full}{'░' * (BAR - full)} {line}"
+        self._handle.update({"text/plain": text}, raw=True)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
 
 
 class Reporter:
@@ -18,13 +52,16 @@ class Reporter:
     """
 
     def __init__(self, stage: str, rows: int, quiet: bool = False, cost: Cost = lambda _: 0.0) -> None:
-        self.stage, self.rows, self.quiet, self.cost = stage, rows, quiet, cost
+        self.stage, self.rows, self.quiet, self.cost = stage, rows, quiet or not SHOWN.get(), cost
         self.latest = Progress()
         self._started = self._printed_at = time.monotonic()
         self._bar: Any = None
+        self._notebook: NotebookBar | None = None
 
     def __enter__(self) -> "Reporter":
-        if not self.quiet and sys.stderr.isatty():
+        if not self.quiet and in_notebook():
+            self._notebook = NotebookBar()
+        elif not self.quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bars
@@ -37,7 +74,9 @@ class Reporter:
 
     def __call__(self, progress: Progress) -> None:
         self.latest = progress
-        if self._bar:
+        if self._notebook:
+            self._notebook.show(self.stage, progress.rows / self.rows if self.rows else 0.0, self.line())
+        elif self._bar:
             self._bar.update(self._bar.task_ids[0], completed=progress.rows, line=self.line())
         elif not self.quiet and time.monotonic() - self._printed_at >= LINE_EVERY_S:
             self._printed_at = time.monotonic()
@@ -48,7 +87,9 @@ class Reporter:
     ) -> None:
         if self._bar:
             self._bar.stop()
-        if not self.quiet and error is None and self.latest.rows:
+        if self._notebook and error is None and self.latest.rows:
+            self._notebook.show(self.stage, 1.0, self.line())
+        elif not self.quiet and error is None and self.latest.rows:
             print(f"{self.stage}: {self.line()}", file=sys.stderr, flush=True)
 
     def line(self) -> str:

@@ -4,12 +4,12 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.calls import Completion, Request, unwrap_choice
 from synthmill.schemas.errors import Drop, EngineError, EngineRefused
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.messages import text_in
@@ -177,6 +177,10 @@ class ChatServer:
         completions = [
             Completion(
                 text=unwrap_choice(request, text_of(choice["message"].get("content"))),
+                reasoning=reasoning_of(choice["message"]),
+                refusal=str(choice["message"].get("refusal") or ""),
+                tool_calls=choice["message"].get("tool_calls") or None,
+                usage=usage if index == 0 else None,
                 finish_reason=finish if isinstance(finish := choice.get("finish_reason"), str) else "stop",
                 prompt_tokens=tokens[0] if index == 0 else 0,
                 completion_tokens=share(tokens[1], count, index),
@@ -317,22 +321,25 @@ def answer_schema(request: Request) -> dict[str, Any] | None:
     return dict(request.schema_) if request.schema_ else None
 
 
-def unwrap_choice(request: Request, text: str) -> str:
-    """Unwrap a choice; any other text stays as it is, for the recipe to judge."""
-    if not request.choice:
-        return text
-    try:
-        return str(loads(text)["choice"])
-    except (ValueError, KeyError, TypeError):
-        return text.strip()
-
-
 def text_of(content: Any) -> str:
     """A message's text; some servers send it as a list of parts, or null. Raises ValueError for anything else."""
     try:
         return text_in(content) or ""
     except Drop as drop:
         raise ValueError(drop.message) from drop
+
+
+def reasoning_of(message: Mapping[str, Any]) -> str:
+    """What a message says of the thinking before it: in `reasoning_content` (DeepSeek, SGLang, earlier vLLM), in
+    `reasoning` (vLLM, OpenRouter), or as the texts of `reasoning_details`.
+    """
+    for name in ("reasoning_content", "reasoning"):
+        if isinstance(text := message.get(name), str) and text.strip():
+            return text
+    details = message.get("reasoning_details")
+    parts = details if isinstance(details, list) else []
+    texts = [part.get("text") or part.get("summary") for part in parts if isinstance(part, dict)]
+    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def token_count(value: Any) -> int:

@@ -9,21 +9,21 @@ to its first missing answer.
 
 import asyncio
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from synthmill.schemas.artifacts import Loss
-from synthmill.schemas.calls import Completion, Request, ask_hash, call_key, wire_seed
+from synthmill.schemas.calls import Completion, ask_hash, call_key, wire_seed
 from synthmill.schemas.errors import Drop, EngineError, InputError, SynthmillError
 from synthmill.schemas.rows import Dropped, Row
+from synthmill.schemas.thinking_settings import ThinkingSettings
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.engines.engine import Engine
 from synthmill.tasks.recipe import AnyRecipe
 from synthmill.tasks.running.budget import Gate
-from synthmill.tasks.running.flights import Call, Flight, Lane, Part, PartResult, Spent
+from synthmill.tasks.running.flights import Call, Flight, Lane, Part, PartResult, Spent, content_ids, origin_of
+from synthmill.tasks.texts.thinking import answers_alone
 
 ROWS_PER_TICK = 32
 ANSWERS_PER_WRITE = 8  # more would save little and send the next requests in bursts
@@ -41,14 +41,16 @@ class Driver:
         calls: CallStore,
         gate: Gate | None = None,
         step: str = "",
+        thinking: Mapping[str, ThinkingSettings] | None = None,
     ) -> None:
-        """gate: the leased requests, where there is a budget. step: the step's id, stored with its answers."""
+        """gate: leased requests, where there is a budget. step: its id, stored with its answers. thinking: by role."""
         self.recipe = recipe
         self.step = step or recipe.name
         self.run_id = calls.origin.get("run", "")
         self.calls = calls
         self._gate = gate
         self._leasing = False
+        self._thinking = {**dict.fromkeys(engines, ThinkingSettings()), **(thinking or {})}
         lanes = {id(engine): Lane(engine) for engine in engines.values()}
         self._lanes = {role: lanes[id(engine)] for role, engine in engines.items()}
         self._all_lanes = list(lanes.values())
@@ -288,8 +290,7 @@ class Driver:
             self._parts.remove(flight.part)
             flight.part.done.set_result(None)
 
-    @staticmethod
-    def _step(flight: Flight, answers: Any) -> Row | Dropped | None:
+    def _step(self, flight: Flight, answers: Any) -> Row | Dropped | None:
         """Send a row's generator its answers. Returns the row or its drop, or None when it asks for more. A recipe's
         bug drops this row only.
         """
@@ -299,6 +300,7 @@ class Driver:
             flight.calls += [key.hex() for key, answer in zip(flight.keys, answers, strict=True) if not answer.error]
             pairs = zip(answers, flight.requests, strict=True)
             failed = next((answer for answer, request in pairs if answer.error and not request.optional), None)
+            answers = answers_alone(flight.requests, answers, self._thinking)
         try:
             flight.requests = flight.steps.throw(Drop(failed.error)) if failed else flight.steps.send(answers)
             return None
@@ -385,14 +387,3 @@ class Driver:
         if role not in by_role:
             by_role[role] = Spent()
         return by_role[role]
-
-
-def content_ids(request: Request) -> tuple[int, ...]:
-    """The identities of what a request asks; equal for samples of one request."""
-    return id(request.messages), id(request.sampling), id(request.schema_), id(request.choice)
-
-
-def origin_of(error: Exception) -> str:
-    """Where an error was raised, as FILE:LINE."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

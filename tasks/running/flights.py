@@ -1,9 +1,11 @@
 """What the driver keeps of rows under way: parts, flights, calls, lanes, and what was spent on them."""
 
 import asyncio
+import traceback
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from synthmill.schemas.artifacts import Loss
@@ -88,3 +90,14 @@ class Lane:
     in_flight: int = 0
     heard_at: float = 0.0
     answered_request: Request | None = None
+
+
+def content_ids(request: Request) -> tuple[int, ...]:
+    """The identities of what a request asks; equal for samples of one request."""
+    return id(request.messages), id(request.sampling), id(request.schema_), id(request.choice)
+
+
+def origin_of(error: Exception) -> str:
+    """Where an error was raised, as FILE:LINE."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

@@ -1,12 +1,13 @@
 """Tables as sources: a file of any columns, or a table in memory, becomes an artifact with the same columns."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import content_hash
+from synthmill.schemas.rows import Dropped
 from synthmill.schemas.settings import TableSettings
 from synthmill.storage.artifacts import Store, seal_part, sealed_artifact, sealed_part, table_content, write_manifest
 from synthmill.storage.plain_files.rows import fingerprint
@@ -37,19 +38,27 @@ def ingest_table(store: Store, source: TableSettings, rows_per_part: int, run: s
     return write_manifest(store, manifest)
 
 
-def memory_key(table: pa.Table, rows_per_part: int) -> str:
+def memory_key(table: pa.Table, rows_per_part: int, dropped: Sequence[Dropped] = ()) -> str:
     """The key of the artifact of a table in memory."""
-    return content_hash([ROWS, VERSION, table_content(table), rows_per_part])
+    drops = [[row.model_dump() for row in dropped]] if dropped else []
+    return content_hash([ROWS, VERSION, table_content(table), rows_per_part, *drops])
 
 
-def ingest_memory(store: Store, table: pa.Table, rows_per_part: int, run: str) -> Manifest:
-    """Make the artifact of a table in memory, which has an `id`."""
-    key = memory_key(table, rows_per_part)
+def ingest_memory(
+    store: Store, table: pa.Table, rows_per_part: int, run: str, dropped: Sequence[Dropped] = ()
+) -> Manifest:
+    """Make the artifact of a table in memory, which has an `id`. dropped: rows that are not in it, counted with the
+    first part.
+    """
+    key = memory_key(table, rows_per_part, dropped)
     if manifest := sealed_artifact(store, ROWS, key, {}):
         return manifest
     starts = range(0, max(1, table.num_rows), rows_per_part)
     parts = (
-        TablePart(table.take(pa.array(range(start, min(start + rows_per_part, table.num_rows)), pa.int64())), [])
+        TablePart(
+            table.take(pa.array(range(start, min(start + rows_per_part, table.num_rows)), pa.int64())),
+            [] if start else list(dropped),
+        )
         for start in starts
     )
     return write_manifest(store, seal_table(store, key, parts, {"source": "memory"}, run))

@@ -199,7 +199,8 @@ class Worker:
             if self._budget and self._lease:
                 self._gate = Gate(planned.step, self._budget, self._lease)
             engines = {role: self._engines[settings.model_dump_json()] for role, settings in shares.items()}
-            self._driver = Driver(stage, engines, self._calls, self._gate, planned.step)
+            thinking = {role: settings.thinking for role, settings in shares.items()}
+            self._driver = Driver(stage, engines, self._calls, self._gate, planned.step, thinking)
             self._patience_s = min([SILENT_S, *(settings.timeout_s for settings in shares.values())])
         self._planned = planned
 

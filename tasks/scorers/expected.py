@@ -25,6 +25,8 @@ class ExpectedScores(Judge):
     roles: ClassVar = ("judge",)
     prompts: ClassVar = {"pools/digit": ("answer",)}
 
+    label: str = "expected"
+
     def requests_per_row(self) -> int:
         return self.most_answers
 

@@ -25,6 +25,7 @@ class PairwiseScores(MatchJudge):
     version: ClassVar = "2"
     roles: ClassVar = ("judge",)
 
+    label: str = "pairwise"
     opponents: int = Field(0, ge=0)
 
     def matches(self, count: int) -> list[tuple[int, int]]:

@@ -97,6 +97,7 @@ class R3Scores(EmbeddingStage, FrameScorer):
     name: ClassVar = "r3_scores"
     version: ClassVar = "1"
 
+    label: str = "r3"
     form: Form = "auto"
 
     def score(self, pools: Sequence[Pool], store: Path) -> Iterable[Sequence[Any]]:

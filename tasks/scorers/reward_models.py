@@ -35,6 +35,7 @@ class RewardModelScores(FrameScorer):
     version: ClassVar = "1"
     embeds: ClassVar = True
 
+    label: str = "reward_model"
     model: str = Field(exclude=True)
     identity_of_model: str = Field(description="a folder's name and fingerprint, or the Hub id and revision")
     revision: str | None = Field(None, exclude=True)

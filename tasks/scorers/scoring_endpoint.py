@@ -25,6 +25,7 @@ class HttpScores(FrameScorer):
     name: ClassVar = "http_scores"
     version: ClassVar = "1"
 
+    label: str = "http"
     url: str
     api_key_env: str = Field("", exclude=True)
 

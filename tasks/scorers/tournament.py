@@ -22,6 +22,8 @@ class TournamentScores(MatchJudge):
     version: ClassVar = "2"
     roles: ClassVar = ("judge",)
 
+    label: str = "tournament"
+
     def requests_per_row(self) -> int:
         return 2 * (self.most_answers - 1) * (self.attempts if self.rubric else 1)
 

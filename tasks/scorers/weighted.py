@@ -18,6 +18,7 @@ class WeightedScores(FrameScorer):
     name: ClassVar = "weighted_scores"
     version: ClassVar = "1"
 
+    label: str = "weighted"
     weights: dict[str, float]
 
     def score(self, pools: Sequence[Pool], store: Path) -> Iterable[Sequence[Any]]:

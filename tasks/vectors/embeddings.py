@@ -68,10 +68,17 @@ def load_embedder(embedder: str) -> Any:
     """The SentenceTransformer, on a GPU where there is one."""
     import torch
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
 
     path = embedder_path(embedder)
     local = Path(path).is_dir()
-    return SentenceTransformer(path, device="cuda" if torch.cuda.is_available() else "cpu", local_files_only=local)
+    showed_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return SentenceTransformer(path, device="cuda" if torch.cuda.is_available() else "cpu", local_files_only=local)
+    finally:
+        if showed_bars:
+            logging.enable_progress_bar()
 
 
 def text_keys(texts: Sequence[str]) -> Array:

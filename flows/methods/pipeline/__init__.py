@@ -32,6 +32,7 @@ def plan(settings: PipelineSettings) -> Plan:
     tables = settings.publish or {"default": PublishedTable()}
     published = {name: table.model_copy(update={"step": table.step or last}) for name, table in tables.items()}
     check_published(published, planner)
+    carried = {step: artifact.carried for step, artifact in planner.known.items()}
     roles = {role: engine for step in planner.planned for role, engine in step.roles.items()}
     settings = settings.model_copy(update={"engines": {**settings.engines, **roles}})
     return Plan(
@@ -40,7 +41,7 @@ def plan(settings: PipelineSettings) -> Plan:
         store,
         sources[0],
         planner.planned,
-        lambda manifests: published_dataset(settings.name, store, manifests, published),
+        lambda manifests: published_dataset(settings.name, store, manifests, published, carried),
         trunk=next(iter(published.values())).step,
         others=sources[1:],
         written=[table.model_dump_json() for table in published.values()],

@@ -1,48 +1,30 @@
 """What a user writes of a pipeline: sources, steps, and what is published."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import ConfigDict, Field, GetJsonSchemaHandler, field_validator, model_validator
 
-from synthmill.flows.making.plan import Source, file_source
-from synthmill.flows.methods.preferences.settings import QuestionSettings
-from synthmill.schemas.calls import Frozen
+from synthmill.flows.making.plan import Source, file_source, memory_source, table_source
+from synthmill.flows.making.reading import READ_AS
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.local_paths import LocalPath
 from synthmill.schemas.rows import arrow_schema
 from synthmill.schemas.secrecy import secret_in
-from synthmill.schemas.settings import FileSettings, RunSettings, SourceSettings, TableSettings, read_yaml
-from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
+from synthmill.schemas.settings import (
+    FileSettings,
+    RunSettings,
+    TableSettings,
+    read_yaml,
+)
 from synthmill.storage.artifacts import Store
-from synthmill.storage.plain_files.rows import BENCH, INSTRUCTIONS, KNOWN_PROMPTS, QUESTIONS, RowKind
-from synthmill.storage.plain_files.tables import look_at_table
-from synthmill.storage.plain_files.turns import PASSAGES, turns_kind
-from synthmill.storage.published.folder import Kind
-from synthmill.tasks.running.table_source import ROWS, ingest_memory, ingest_table, memory_key, table_key
+from synthmill.storage.published.by_columns import TableForm
+from synthmill.tasks.running.table_source import ROWS
 
 ID = r"^[A-Za-z][\w-]*$"
-
-
-class SourceKind(NamedTuple):
-    """How a file of typed rows is read: the settings that say where, and what its rows become."""
-
-    settings: type[FileSettings]
-    kind: Callable[[Any], RowKind]
-
-
-READ_AS: Mapping[str, SourceKind] = {
-    "instructions": SourceKind(SourceSettings, lambda _: INSTRUCTIONS),
-    "questions": SourceKind(QuestionSettings, lambda _: QUESTIONS),
-    "known_prompts": SourceKind(SourceSettings, lambda _: KNOWN_PROMPTS),
-    "bench_rows": SourceKind(SourceSettings, lambda _: BENCH),
-    "turns": SourceKind(TurnSettings, lambda source: turns_kind(source.qrels)),
-    "passages": SourceKind(CorpusSettings, lambda _: PASSAGES),
-}
 
 
 class PipelineSource(FileSettings):
@@ -82,10 +64,7 @@ class PipelineSource(FileSettings):
             return rows_from_nothing(store, step, min(self.rows, self.limit or self.rows), rows_per_part)
         file = self.file_settings()
         if isinstance(file, TableSettings):
-            schema, rows = look_at_table(file)
-            look = f"{file.path}: {rows:,} rows of {', '.join(schema.names[1:])}"
-            ingest = partial(ingest_table, store, file, rows_per_part)
-            return Source(ROWS, table_key(file, rows_per_part), ingest, lambda: (rows, look), step), schema
+            return table_source(store, file, rows_per_part, step)
         kind = READ_AS[self.read_as].kind(file)
         return file_source(store, file, rows_per_part, kind, step), arrow_schema(kind.model)
 
@@ -93,24 +72,15 @@ class PipelineSource(FileSettings):
 def rows_from_nothing(store: Store, step: str, count: int, rows_per_part: int) -> tuple[Source, pa.Schema]:
     """Rows with nothing but an id, the same whatever their number."""
     table = pa.table({"id": [content_hash(["row", number])[:24] for number in range(count)]})
-    key = memory_key(table, rows_per_part)
-    look = f"{count:,} rows from nothing"
-    source = Source(ROWS, key, lambda run: ingest_memory(store, table, rows_per_part, run), lambda: (count, look), step)
-    return source, table.schema
+    return memory_source(store, table, rows_per_part, step, look=f"{count:,} rows from nothing"), table.schema
 
 
-class PublishedTable(Frozen):
+class PublishedTable(TableForm):
     """One configuration of the dataset: the rows of a step, in the form that their kind has for trainers."""
 
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     step: str = Field("", alias="from", description="a step; default: the last")
-    kind: Kind | None = Field(None, description="default: what the columns say")
-    prompt: str = Field("prompt", description="the column of the prompt")
-    system: str = Field("system", description="the column of the system message, where there is one")
-    answer: str = Field("", description="completions: a column, or, of pools, a policy or `best by SCORE`")
-    columns: tuple[str, ...] | None = Field(None, description="further columns; default: all of the rows' own")
-    about: str = Field("", description="what a row is, for people")
 
 
 class PipelineSettings(RunSettings):

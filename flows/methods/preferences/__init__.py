@@ -5,17 +5,16 @@ Source: docs/papers.md#rip, #sweet-spot.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
-from synthmill.flows.making.plan import Plan, Source, chain, file_source
+from synthmill.flows.making.plan import Plan, Source, chain, file_source, pool_source
 from synthmill.flows.methods.preferences.dataset import preferences_dataset
-from synthmill.flows.methods.preferences.settings import PoolSettings, PreferencesSettings, QuestionSettings
+from synthmill.flows.methods.preferences.settings import PoolSettings, PreferencesSettings
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.settings import EngineSettings, QuestionSettings
 from synthmill.storage.artifacts import Store
-from synthmill.storage.plain_files.pools import ColumnNames, PoolFile, read_pools
+from synthmill.storage.plain_files.pools import ColumnNames, PoolFile
 from synthmill.storage.plain_files.rows import QUESTIONS
 from synthmill.tasks.cuts.pair_limits import fixed_limits, with_unit_of_limits
 from synthmill.tasks.cuts.pool_pairs import PoolPairs, PoolSigns, Preferences
@@ -24,7 +23,6 @@ from synthmill.tasks.dedup.contamination import CleanPairs
 from synthmill.tasks.dedup.duplicates import UniquePairs
 from synthmill.tasks.engines.engine import engine_name, resolve
 from synthmill.tasks.generators.answers import PoolAnswers
-from synthmill.tasks.generators.pool_source import POOLS, ingest_pools, pools_key
 from synthmill.tasks.running.job import Planned, Stage
 from synthmill.tasks.scorers.scoring import ScoringContext
 from synthmill.tasks.texts.tokens import tokenizer_identity
@@ -156,27 +154,4 @@ def read_given_pools(store: Store, settings: PreferencesSettings) -> Source:
     def file() -> PoolFile:
         return PoolFile(reading.path, names, rewards=needs_rewards, reference=True, extra=extra, single_turn=True)
 
-    rows = settings.rows_per_part
-    return Source(
-        POOLS,
-        pools_key(file(), rows, reading.limit),
-        lambda run: ingest_pools(store, file(), rows, run, reading.limit),
-        lambda: look_at_pools(file(), reading.limit, store.root),
-    )
-
-
-def look_at_pools(file: PoolFile, limit: int | None, beside: Path) -> tuple[int, str]:
-    """How many pools and answers a file has. Raises InputError for none."""
-
-    def counted(tables: Any) -> tuple[int, int]:
-        pools = answers = 0
-        for table in tables:
-            pools += table.num_rows
-            answers += sum(map(len, table["answers"].to_pylist()))
-        return pools, answers
-
-    pools, answers = read_pools(file, counted, beside)
-    if not pools:
-        raise InputError(f"{file.path}: none of its pools can be used ({dict(file.faults)})")
-    why = f", {file.faults.total():,} rows cannot be read" if file.faults else ""
-    return min(pools, limit or pools), f"{file.path}: {pools:,} pools, {answers:,} answers{why}"
+    return pool_source(store, file, settings.rows_per_part, reading.limit)

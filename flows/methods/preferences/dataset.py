@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import polars as pl
 
-from synthmill.flows.methods.preferences.rows import pair_rows, pool_rows, prompt_rows
+from synthmill.flows.methods.preferences.rows import pair_rows, prompt_rows
 from synthmill.flows.methods.preferences.settings import PoolSettings
 from synthmill.flows.pages.templates import Manifests, render, two_places
 from synthmill.schemas.artifacts import Manifest
@@ -20,6 +20,7 @@ from synthmill.storage.artifacts import Store
 from synthmill.storage.published.folder import Dataset, Figure, Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import PAIR, stream_of
+from synthmill.storage.published.wide_pools import pool_rows
 from synthmill.tasks.cuts.agreement import Agreement
 from synthmill.tasks.cuts.cut import cut
 from synthmill.tasks.cuts.guards import count_flags

@@ -8,7 +8,14 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from synthmill.schemas.dedup_settings import PublishSettings
 from synthmill.schemas.local_paths import LocalPath
-from synthmill.schemas.settings import EMBEDDED, AnswerSettings, EngineSettings, SourceSettings, StageSampling
+from synthmill.schemas.settings import (
+    EMBEDDED,
+    AnswerSettings,
+    EngineSettings,
+    QuestionSettings,
+    SourceSettings,
+    StageSampling,
+)
 from synthmill.tasks.cuts.cut import CutSettings
 from synthmill.tasks.cuts.rules.rip import Rip
 from synthmill.tasks.cuts.rules.sweet_spot import SweetSpot
@@ -24,12 +31,6 @@ KEYWORDS = (
     "go to",
 )
 """Self-Instruct's."""
-
-
-class QuestionSettings(SourceSettings):
-    """Where prompts come from; with `policies: []`, rows that bring answers, and perhaps scores."""
-
-    reference_column: str = Field("reference", description="a reference answer; optional in the file")
 
 
 class PoolAnswerSettings(AnswerSettings):

@@ -1,0 +1,93 @@
+"""What a session read or made: rows that can be looked at, and the source of what comes next."""
+
+from dataclasses import dataclass, field
+from html import escape
+
+import polars as pl
+import pyarrow as pa
+
+from synthmill.flows.making.steps import KnownArtifact
+from synthmill.schemas.artifacts import Manifest
+from synthmill.storage.artifacts import CALLS, Store, read_dropped
+from synthmill.storage.published.row_streams import RowStream
+from synthmill.storage.published.rows import stream_of
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """An artifact of a session. Stages whose settings name other artifacts take it there, too.
+
+    known: what a plan knows of it; spent: what the session spent on it, by role.
+    """
+
+    store: Store
+    manifest: Manifest
+    known: KnownArtifact
+    spent: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def step(self) -> str:
+        """Its id in the session's run."""
+        return self.known.step
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The columns of its rows."""
+        return self.known.columns
+
+    @property
+    def carried(self) -> frozenset[str]:
+        """Those of its columns that are the user's own, and go on with the rows."""
+        return self.known.carried
+
+    @property
+    def stage(self) -> str:
+        return self.manifest.stage
+
+    @property
+    def key(self) -> str:
+        return self.manifest.key
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return self.manifest.rows
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many rows could not be read or made, by reason."""
+        return dict(self.manifest.dropped)
+
+    def frame(self, columns: list[str] | None = None) -> pl.DataFrame:
+        """The rows in memory, with all columns or some. Raises StoreError for a part that is not as it was written."""
+        frame = stream_of(self.store, self.manifest).frame(columns)
+        return frame if columns else frame.drop(CALLS, strict=False)
+
+    def stream(self) -> RowStream:
+        """The rows batch by batch, for artifacts that do not fit into memory."""
+        return stream_of(self.store, self.manifest)
+
+    def drops(self) -> pl.DataFrame:
+        """The rows that could not be read or made: id, reason, detail."""
+        drops = [row.model_dump() for seal in self.manifest.parts for row in read_dropped(self.store, seal)]
+        return pl.DataFrame(drops, schema=dict.fromkeys(("id", "reason", "detail"), pl.String))
+
+    def head(self) -> pl.DataFrame:
+        """The first rows."""
+        frame = self.stream().take(range(min(SHOWN, self.rows)))
+        return frame.drop(CALLS, strict=False)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __repr__(self) -> str:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items()) or "none"
+        calls = sum(numbers.get("sent", 0) for numbers in self.spent.values())
+        return (
+            f"{self.step}: {self.rows:,} rows, dropped: {reasons}, {calls:,} calls sent ({self.stage}@{self.key[:8]})"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self))}</p>{self.head()._repr_html_()}"

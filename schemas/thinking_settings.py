@@ -1,0 +1,57 @@
+"""What is done with a model's thinking."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from synthmill.schemas.spelled import Spelled
+
+MARKS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+)
+"""How models mark their thinking in a text: DeepSeek, Qwen and many others; Magistral, Kimi, Seed, gpt-oss."""
+
+
+class ThinkingSettings(Spelled):
+    """May be written as its mode: keep, drop or off.
+
+    What stands before an answer, between marks or in a field of its own, is thinking: recipes, scorers and parsers see
+    the answer alone.
+    """
+
+    mode: Literal["keep", "drop", "off"] = Field(
+        "keep",
+        description="keep: beside the answer, also in datasets; drop: only in the call store; off: not asked for",
+    )
+    effort: Literal["", "minimal", "low", "medium", "high"] = Field("", description="asked of the model")
+    tokens: int | None = Field(
+        None, ge=1, description="room for thinking, on top of max_tokens, which is then the answer's alone"
+    )
+    marks: tuple[tuple[str, str], ...] = Field(
+        MARKS, description="what begins and ends thinking in a text; []: nothing"
+    )
+
+    @classmethod
+    def read_spec(cls, spec: str) -> dict[str, Any]:
+        return {"mode": spec}
+
+    @model_validator(mode="after")
+    def consistent(self) -> "ThinkingSettings":
+        if self.mode == "off" and (self.effort or self.tokens):
+            raise ValueError("effort and tokens have no effect while thinking is off; leave them out")
+        if any(not opening or not closing for opening, closing in self.marks):
+            raise ValueError("a mark is empty; expected pairs of texts, such as [<think>, </think>]")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What of it decides which answers a model gives; empty where nothing is asked of it."""
+        asked = {"off": self.mode == "off", "effort": self.effort, "tokens": self.tokens}
+        return {name: value for name, value in asked.items() if value}

@@ -1,0 +1,105 @@
+"""Every stage by its class's name: `from synthmill import stages as s; s.PoolAnswers(count=8)`.
+
+Nothing registers a stage: the modules of tasks and flows/methods are listed, and one is imported when it is asked for.
+The list below is for type checkers and editors; a test holds it to what is there (SYNTHMILL_LOCK=1 writes it).
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synthmill.flows.methods.skillmix import DataSkills as DataSkills
+    from synthmill.flows.methods.skillmix import Examples as Examples
+    from synthmill.flows.methods.skillmix import SkillMixes as SkillMixes
+    from synthmill.flows.methods.skillmix import TopicSkills as TopicSkills
+    from synthmill.tasks.asking.ask import Ask as Ask
+    from synthmill.tasks.asking.attributes import Attributes as Attributes
+    from synthmill.tasks.cuts.max_min_pairs import MaxMinPairs as MaxMinPairs
+    from synthmill.tasks.cuts.pool_pairs import PoolPairs as PoolPairs
+    from synthmill.tasks.cuts.pool_pairs import PoolSigns as PoolSigns
+    from synthmill.tasks.cuts.pool_pairs import Preferences as Preferences
+    from synthmill.tasks.dedup.contamination import CleanInputs as CleanInputs
+    from synthmill.tasks.dedup.contamination import CleanInstructions as CleanInstructions
+    from synthmill.tasks.dedup.contamination import CleanPairs as CleanPairs
+    from synthmill.tasks.dedup.contamination import CleanRows as CleanRows
+    from synthmill.tasks.dedup.contamination import CleanTurns as CleanTurns
+    from synthmill.tasks.dedup.duplicates import UniqueInstructions as UniqueInstructions
+    from synthmill.tasks.dedup.duplicates import UniquePairs as UniquePairs
+    from synthmill.tasks.dedup.duplicates import UniqueRows as UniqueRows
+    from synthmill.tasks.dedup.duplicates import UniqueTurns as UniqueTurns
+    from synthmill.tasks.generators.answers import Answers as Answers
+    from synthmill.tasks.generators.answers import PoolAnswers as PoolAnswers
+    from synthmill.tasks.generators.dialogues.openings import Openings as Openings
+    from synthmill.tasks.generators.dialogues.pseudo_inputs import DraftInputs as DraftInputs
+    from synthmill.tasks.generators.dialogues.pseudo_inputs import PseudoInputs as PseudoInputs
+    from synthmill.tasks.generators.dialogues.role_swap import RoleSwap as RoleSwap
+    from synthmill.tasks.generators.dialogues.signs import DialogueSigns as DialogueSigns
+    from synthmill.tasks.generators.dialogues.single_turn import Outputs as Outputs
+    from synthmill.tasks.generators.dialogues.single_turn import Reasons as Reasons
+    from synthmill.tasks.generators.dialogues.teacher_pairs import AnswerPools as AnswerPools
+    from synthmill.tasks.generators.dialogues.teacher_pairs import TeacherPairs as TeacherPairs
+    from synthmill.tasks.generators.dialogues.training_rows import TrainingRows as TrainingRows
+    from synthmill.tasks.generators.multifaceted.bench import BenchScores as BenchScores
+    from synthmill.tasks.generators.multifaceted.bench import Judged as Judged
+    from synthmill.tasks.generators.multifaceted.diversity import Diversity as Diversity
+    from synthmill.tasks.generators.multifaceted.filtering import FilterInstructions as FilterInstructions
+    from synthmill.tasks.generators.multifaceted.preference_sets import PreferenceSets as PreferenceSets
+    from synthmill.tasks.generators.multifaceted.rubrics import Rubrics as Rubrics
+    from synthmill.tasks.generators.multifaceted.splits import AlignedPairs as AlignedPairs
+    from synthmill.tasks.generators.multifaceted.splits import BenchVariants as BenchVariants
+    from synthmill.tasks.generators.multifaceted.splits import Variants as Variants
+    from synthmill.tasks.generators.multifaceted.system_messages import Responses as Responses
+    from synthmill.tasks.generators.multifaceted.system_messages import SystemMessages as SystemMessages
+    from synthmill.tasks.generators.self_rip import FreshPrompts as FreshPrompts
+    from synthmill.tasks.generators.self_rip import NewPrompts as NewPrompts
+    from synthmill.tasks.generators.self_rip import ShotSets as ShotSets
+    from synthmill.tasks.retrieval.bm25_ranks import Bm25Ranks as Bm25Ranks
+    from synthmill.tasks.retrieval.candidates import Candidates as Candidates
+    from synthmill.tasks.retrieval.comparisons import MinedNegatives as MinedNegatives
+    from synthmill.tasks.retrieval.comparisons import ParetoPairs as ParetoPairs
+    from synthmill.tasks.retrieval.comparisons import QueryPairs as QueryPairs
+    from synthmill.tasks.retrieval.comparisons import QueryPicks as QueryPicks
+    from synthmill.tasks.retrieval.comparisons import QueryPools as QueryPools
+    from synthmill.tasks.retrieval.dense_ranks import DenseRanks as DenseRanks
+    from synthmill.tasks.retrieval.fusion_ranks import FusionRanks as FusionRanks
+    from synthmill.tasks.retrieval.http_ranks import HttpRanks as HttpRanks
+    from synthmill.tasks.retrieval.indexes import Bm25Index as Bm25Index
+    from synthmill.tasks.retrieval.indexes import DenseIndex as DenseIndex
+    from synthmill.tasks.retrieval.indexes import GoldPlaces as GoldPlaces
+    from synthmill.tasks.retrieval.indexes import PassageVectors as PassageVectors
+    from synthmill.tasks.retrieval.run_ranks import RunRanks as RunRanks
+    from synthmill.tasks.scorers.direct import DirectScores as DirectScores
+    from synthmill.tasks.scorers.expected import ExpectedScores as ExpectedScores
+    from synthmill.tasks.scorers.pairwise import PairwiseScores as PairwiseScores
+    from synthmill.tasks.scorers.python_function import PythonScores as PythonScores
+    from synthmill.tasks.scorers.r3 import R3 as R3
+    from synthmill.tasks.scorers.r3 import R3Scores as R3Scores
+    from synthmill.tasks.scorers.reward_models import RewardModelScores as RewardModelScores
+    from synthmill.tasks.scorers.scoring_endpoint import HttpScores as HttpScores
+    from synthmill.tasks.scorers.tournament import TournamentScores as TournamentScores
+    from synthmill.tasks.scorers.weighted import WeightedScores as WeightedScores
+    from synthmill.tasks.tables.choosing import AtLeast as AtLeast
+    from synthmill.tasks.tables.choosing import AtMost as AtMost
+    from synthmill.tasks.tables.choosing import Filter as Filter
+    from synthmill.tasks.tables.choosing import SampleRows as SampleRows
+    from synthmill.tasks.tables.choosing import Top as Top
+    from synthmill.tasks.tables.joining import Concat as Concat
+    from synthmill.tasks.tables.joining import Join as Join
+    from synthmill.tasks.tables.pool_scores import PolicyGap as PolicyGap
+    from synthmill.tasks.tables.screening import ContaminatedRows as ContaminatedRows
+    from synthmill.tasks.tables.screening import DuplicateRows as DuplicateRows
+    from synthmill.tasks.tables.shaping import Explode as Explode
+    from synthmill.tasks.tables.shaping import Map as Map
+    from synthmill.tasks.tables.shaping import Sort as Sort
+    from synthmill.tasks.vectors.stage import Vectors as Vectors
+
+
+def __getattr__(name: str) -> Any:
+    from synthmill.flows.python.stage_classes import stage_class
+
+    return stage_class(name)
+
+
+def __dir__() -> list[str]:
+    from synthmill.flows.python.stage_classes import stage_modules
+
+    return sorted(stage_modules())
