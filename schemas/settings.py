@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from synthmill.schemas.budget import BudgetSettings
 from synthmill.schemas.calls import Frozen, Sampling
@@ -151,7 +152,7 @@ def parse_engine(spec: str) -> dict[str, Any]:
         return {"kind": "openai", "model": "", "base_url": spec}
     if spec.endswith(".gguf"):
         return {"kind": "llamacpp", "model": spec}
-    if Path(spec).expanduser().is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
+    if (spec and Path(spec).expanduser().is_dir()) or re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
         return {"kind": "vllm", "model": spec}
     raise ValueError(
         f"no engine is called {spec!r}; expected openai:MODEL[@URL], anthropic:MODEL, gemini:MODEL, bedrock:MODEL, "
@@ -311,6 +312,12 @@ def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[s
     if faults := [*booleans_as_numbers(values, settings.model_dump())]:
         raise InputError((f"{file}: " if file else "") + "\n".join(faults))
     return settings
+
+
+def written_name(name: str, field: FieldInfo) -> str:
+    """What a file calls a setting: its alias, where it has one."""
+    alias = field.validation_alias or field.alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else str(alias or name)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

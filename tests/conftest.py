@@ -57,11 +57,16 @@ def session_server() -> Iterator[ChatServer]:
 
 
 @pytest.fixture
-def server(session_server: ChatServer) -> ChatServer:
-    """The chat server with its counts at zero and its default behaviour."""
-    session_server.set(forget=1, latency_ms=2, sigma=0, fail_every=0, fail_status=500, fail_on="", retry_after="")
-    session_server.set(fail_how="status", fail_from=0)
-    return session_server
+def server(session_server: ChatServer) -> Iterator[ChatServer]:
+    """The chat server with its counts at zero and its default behaviour, which it has again for what comes after."""
+    reset(session_server)
+    yield session_server
+    reset(session_server)
+
+
+def reset(server: ChatServer) -> None:
+    server.set(forget=1, latency_ms=2, sigma=0, fail_every=0, fail_status=500, fail_on="", retry_after="")
+    server.set(fail_how="status", fail_from=0)
 
 
 @pytest.fixture

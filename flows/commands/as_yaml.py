@@ -24,6 +24,8 @@ def show_as_yaml(plan: Plan) -> None:
 
 def pipeline_of(plan: Plan) -> dict[str, Any]:
     """The settings of a pipeline that makes what a plan makes."""
+    if plan.method == "pipeline":
+        raise InputError(f"{plan.flow} is a pipeline already; its own file is the one to begin yours from")
     for source in plan.sources:
         if source.written is None:
             raise InputError(

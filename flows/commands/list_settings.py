@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from synthmill.flows.terminal.tables import table
 from synthmill.schemas.kinds import UnionSettings
+from synthmill.schemas.settings import written_name
 
 
 def show_settings(model: type[BaseModel]) -> None:
@@ -33,9 +34,15 @@ def settings_of(model: type[BaseModel], before: str = "") -> Iterator[tuple[str,
         inner = next((kind for kind in types if issubclass(kind, BaseModel)), None)
         default = "" if field.is_required() or inner else str(field.get_default(call_default_factory=True))
         if inner is None or name == "engines":
-            yield before + name, "" if name == "engines" else default, owners + (field.description or "")
+            yield (
+                before + written_name(name, field),
+                "" if name == "engines" else default,
+                owners + (field.description or ""),
+            )
         if inner is not None:
-            yield from settings_of(inner, f"{before}{'engines.ROLE' if name == 'engines' else name}.")
+            yield from settings_of(
+                inner, f"{before}{'engines.ROLE' if name == 'engines' else written_name(name, field)}."
+            )
 
 
 def fields_of(model: type[BaseModel]) -> Iterator[tuple[str, str, FieldInfo]]:

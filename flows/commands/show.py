@@ -47,7 +47,9 @@ def show_artifact(store: Store, name: str, rows: int) -> bool:
 
 
 def find_artifact(store: Store, name: str) -> tuple[Manifest, list[str]] | None:
-    """By reference, by key or its beginning, or by stage (the latest); with the names of what it was made from."""
+    """By reference, by key or its beginning, by stage (the latest), or by step (of the latest run
+    that has it); with the names of what it was made from.
+    """
     from synthmill.storage.catalog import open_catalog
 
     with open_catalog(store, calls=False) as catalog:
@@ -55,7 +57,7 @@ def find_artifact(store: Store, name: str) -> tuple[Manifest, list[str]] | None:
             "SELECT stage, key FROM artifacts WHERE artifact = $name OR stage = $name "
             "OR (length($name) >= 6 AND starts_with(key, $name)) ORDER BY made_at DESC LIMIT 1",
             {"name": name},
-        ).fetchone()
+        ).fetchone() or step_of_latest_run(store, name)
         if row is None:
             return None
         manifest = read_manifest(store.manifest_path(*row))
@@ -63,6 +65,12 @@ def find_artifact(store: Store, name: str) -> tuple[Manifest, list[str]] | None:
             "SELECT key, artifact FROM artifacts WHERE key IN (SELECT unnest(?))", [list(manifest.sources)]
         ).fetchall()
     return manifest, [dict(references).get(key, key) for key in manifest.sources]
+
+
+def step_of_latest_run(store: Store, step: str) -> tuple[str, str] | None:
+    """Stage and key of the latest artifact that a run called so."""
+    steps = (made for run in reversed(list(runs(store))) for made in run.stages)
+    return next(((made.stage, made.key) for made in steps if made.step_id == step), None)
 
 
 def print_manifest(console: Console, manifest: Manifest, sources: list[str]) -> None:

@@ -14,7 +14,7 @@ from synthmill.flows.making.plan import Source
 from synthmill.flows.making.stage_list import stage_named
 from synthmill.schemas.calls import Frozen, Sampling
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import EngineSettings, RunSettings, explain
+from synthmill.schemas.settings import EngineSettings, RunSettings, explain, written_name
 from synthmill.tasks.frames import ArtifactId, FrameStage, Reference, RunContext
 from synthmill.tasks.recipe import Recipe
 from synthmill.tasks.running.carrying import carried_after, carried_by
@@ -38,12 +38,13 @@ OF_SAMPLING = ("temperature", "top_p", "max_tokens", "stop", "logprobs")
 @dataclass(frozen=True)
 class KnownArtifact(ArtifactId):
     """A source or a step of a plan, with the columns of its rows. carried: those that go on with the rows;
-    from_nothing: whether its rows were made, not read.
+    from_nothing: whether its rows were made, not read; unsaid: a function on the way that does not say its columns.
     """
 
     columns: pa.Schema
     carried: frozenset[str]
     from_nothing: bool = False
+    unsaid: str = ""
 
 
 def kind_of(columns: Iterable[str]) -> str:
@@ -95,7 +96,7 @@ class StepPlanner:
         try:
             stage: Stage = kind.model_validate(fields)  # type: ignore[assignment]
         except ValidationError as error:
-            known = ", ".join(each for each in kind.model_fields if each not in ("label", "column"))
+            known = ", ".join(settings_written(kind))
             raise InputError(explain(error, unknown=f"the stage {name} has no such setting; it has {known}")) from error
         return stage
 
@@ -125,9 +126,12 @@ class StepPlanner:
             for name, before in stage.prerequisites().items():
                 first = self.add(f"{step}-{name}", before, origin)
                 stage = stage.model_copy(update={name: first.key})
-        check_kind(stage, origin)
-        stage.check_columns(origin.columns)
-        output = self.output_of(stage, origin.columns)
+        try:
+            check_kind(stage, origin)
+            stage.check_columns(origin.columns)
+            output = self.output_of(stage, origin.columns)
+        except InputError as error:
+            raise InputError(error.message + undeclared(origin.unsaid)) from error
         carries = carried_by(origin.carried, stage, origin.columns, output)
         roles = {role: self.engine_of(role) for role in stage.needs_roles()} if isinstance(stage, Recipe) else {}
         context = RunContext(self.settings.embedder)
@@ -137,7 +141,8 @@ class StepPlanner:
         self.planned.append(planned)
         columns = with_carried(output, origin.columns, carries)
         carried = carried_after(origin.carried, stage, origin.columns, output)
-        self.known[step] = KnownArtifact(stage.name, planned.key, step, columns, carried, origin.from_nothing)
+        unsaid = stage.name if getattr(stage, "columns_unknown", False) else origin.unsaid
+        self.known[step] = KnownArtifact(stage.name, planned.key, step, columns, carried, origin.from_nothing, unsaid)
         return self.known[step]
 
     def output_of(self, stage: Stage, columns: pa.Schema) -> pa.Schema:
@@ -149,8 +154,25 @@ class StepPlanner:
         return stage.columns_beside(columns, others)
 
 
+def undeclared(function: str) -> str:
+    """What to do where a column may be one of a function that does not say what it makes."""
+    return (
+        f"; {function}() does not say its columns: write `{function}.adds = (NAME, ...)` below it" if function else ""
+    )
+
+
 def references_in(info: Any) -> list[Reference]:
     return [mark for mark in info.metadata if isinstance(mark, Reference)]
+
+
+def settings_written(kind: type[Frozen]) -> list[str]:
+    """What a step may say of a stage, under the names that a file has for it."""
+    own = [(name, info) for name, info in kind.model_fields.items() if name not in ("label", "sampling")]
+    flat = OF_SAMPLING if "sampling" in kind.model_fields else ()
+    return [
+        *(written_name(name, info) for name, info in own),
+        *(name for name in flat if name not in kind.model_fields),
+    ]
 
 
 def with_sampling(kind: type[Frozen], fields: dict[str, Any]) -> dict[str, Any]:

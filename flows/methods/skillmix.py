@@ -85,7 +85,7 @@ def read_list(completion: Completion, name: str, fewest: int = 1) -> tuple[str, 
 
 
 class TopicSkills(Recipe[TopicList, Skills]):
-    """A list's number -> topics, then skills for them, then types of query: from the model alone (SDA).
+    """Numbers of lists -> for each, topics, then skills for them, then types of query: from the model alone (SDA).
 
     Drops: bad_topics, bad_skills, bad_query_types.
     """

@@ -7,7 +7,7 @@ from rich.columns import Columns
 from rich.panel import Panel
 from rich.text import Text
 
-from synthmill.flows.pages.report_rows import READABLE, row_of
+from synthmill.flows.pages.report_rows import readable, row_of
 from synthmill.flows.terminal.tables import shortened, table
 from synthmill.storage.published.folder import Dataset, Figure
 
@@ -17,9 +17,8 @@ STYLES = {"assistant": "cyan", "tool": "green", "system": "dim"}
 
 def first_rows(dataset: Dataset, count: int) -> tuple[str, list[dict[str, Any]]]:
     """(kind, rows) of the first configuration that people can read."""
-    for configuration in dataset.tables.values():
-        if configuration.kind in READABLE and configuration.height:
-            return configuration.kind, configuration.rows.take(range(min(count, configuration.height))).to_dicts()
+    for configuration in readable(dataset).values():
+        return configuration.kind, configuration.rows.take(range(min(count, configuration.height))).to_dicts()
     return "other", []
 
 

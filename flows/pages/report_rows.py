@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 import polars as pl
 from rapidfuzz.distance import Indel
 
-from synthmill.storage.published.folder import Dataset, Kind, as_message
+from synthmill.flows.terminal.tables import format_value
+from synthmill.storage.published.folder import Dataset, Kind, Table, as_message
 
 LONGEST = 6_000  # characters of a text; what is longer is cut, and says so
 COMPARED = 1_500  # words of two texts that are compared word by word
 TOKEN = re.compile(r"\s+|\w+|[^\w\s]")
 READABLE: tuple[Kind, ...] = ("preferences", "conversations", "completions", "triplets", "prompts")
+"""What is shown; tables of other kinds where a dataset has none of these."""
+INTERNAL = ("id", "parent_id")
 FACTS = (
     "chosen_reward",
     "rejected_reward",
@@ -37,8 +40,9 @@ class Sample(NamedTuple):
 
 def samples(dataset: Dataset, most: int) -> list[Sample]:
     """At most `most` rows in all, in equal shares of the configurations that people can read."""
-    tables = {name: table for name, table in dataset.tables.items() if table.kind in READABLE and table.height}
+    tables = readable(dataset)
     queries = dataset.tables.get("queries")
+    tables.pop("queries", None)
     share = max(1, most // max(1, len(tables) + bool(queries)))
     samples: list[Sample] = []
     if not most:
@@ -54,6 +58,12 @@ def samples(dataset: Dataset, most: int) -> list[Sample]:
         page_rows = [row_of(table.kind, row) for row in chosen_rows]
         samples.append(Sample(name, table.kind, table.height, page_rows))
     return samples
+
+
+def readable(dataset: Dataset) -> dict[str, Table]:
+    """The configurations with rows that people can read."""
+    tables = {name: table for name, table in dataset.tables.items() if table.height}
+    return {name: table for name, table in tables.items() if table.kind in READABLE} or tables
 
 
 def pick_evenly(rows: Sequence[Any], most: int) -> list[Any]:
@@ -72,8 +82,11 @@ def row_of(kind: Kind, row: Mapping[str, Any]) -> dict[str, Any]:
         return {**common, "turns": bubbles(row["prompt"]), "chosen": better, "rejected": worse}
     if kind == "triplets":
         return {**common, "texts": [(name, cut(row[name])) for name in ("anchor", "positive", "negative")]}
-    if kind == "prompts":
-        return {**common, "texts": [("prompt", cut(row["prompt"]))]}
+    if kind in ("prompts", "other"):
+        known = {*INTERNAL, *(name for name, _ in facts)}
+        names = dict.fromkeys([*(["prompt"] if "prompt" in row else []), *row])
+        values = [(name, row[name]) for name in names if name not in known and row[name] is not None]
+        return {**common, "texts": [(name, cut(format_value(value))) for name, value in values]}
     return {
         **common,
         "turns": bubbles(row["messages"] if kind == "conversations" else row["prompt"] + row["completion"]),

@@ -68,6 +68,8 @@ class TableForm(Frozen):
         if kind == "completions" and self.answer not in columns:
             if not self.answer and "completion" not in columns:
                 raise InputError("completions need `answer`: a column, or, of pools, a policy or `best by SCORE`")
+            if self.answer and "answers" not in columns:
+                raise InputError(f"{place} has no column {self.answer!r} for `answer`; it has {', '.join(columns)}")
             needed = {"prompt", "answers", *(("scores",) if self.answer.startswith(BEST_BY) else ())}
         else:
             needed = set(NEEDED[kind])

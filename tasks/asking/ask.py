@@ -28,7 +28,8 @@ PREPARED_AT_ONCE = 64
 
 
 class Ask(Recipe[TableRow, TableRow]):
-    """Row -> the same row with what a prompt made of it: a text, or fields; from several prompts a column each.
+    """Rows -> the same with what a prompt of your own makes of each: a text, or fields; of several prompts a column
+    each.
 
     A later one of several `prompts` reads an earlier one's answer under its name, and its columns are the names of the
     prompts: texts, and structs of fields. `samples` > 1 make each column a list; samples that failed are left out, and

@@ -68,6 +68,11 @@ class PoolReading(FrameStage):
 
     reward: str = ""
 
+    def check_columns(self, columns: pa.Schema) -> None:
+        """Raises InputError where no score is named."""
+        if not self.reward:
+            raise InputError(f"{self.name}: it cuts by a score; name it: `reward`, the label of the step that gave it")
+
     def table(self, frame: pl.DataFrame) -> pa.Table:
         """prompt_id, prompt, answers, rewards, finish_reasons. Raises InputError where the pools have no such score."""
         scores = frame["scores"].to_list()
@@ -94,7 +99,9 @@ class PoolReading(FrameStage):
 
 
 class PoolSigns(FileStage, PoolReading):
-    """What length earns, and which answers are the same under many prompts, in files. docs/papers.md#guards."""
+    """Scored pools -> what length earns, and which answers are the same under many prompts, in files.
+    docs/papers.md#guards.
+    """
 
     name: ClassVar = "pool_signs"
     version: ClassVar = "1"
@@ -212,7 +219,8 @@ class PoolPairs(CuttingStage, PoolReading):
 
 
 class Preferences(CuttingStage):
-    """Marks pairs that are within their rule's limits: adds `within`, and the limits. docs/papers.md#rip, step 5.
+    """Pairs -> the same, each marked (`within`) with whether it is within its rule's limits. docs/papers.md#rip, step
+    5.
 
     limits: by rule, those that are not fitted on these pairs. Duplicates take no part in fitting.
     """

@@ -190,13 +190,13 @@ def turns_of(frame: pl.DataFrame, columns: Sequence[str]) -> tuple[list[str], li
 
 
 class CleanRows(Contamination):
-    """Of the rows of a file."""
+    """Rows of a file -> the same, each marked with the benchmark prompt that it matches, if any."""
 
     name: ClassVar = "clean_rows"
 
 
 class CleanPairs(Contamination):
-    """Of preference pairs."""
+    """Preference pairs -> the same, each marked with the benchmark prompt that it matches, if any."""
 
     name: ClassVar = "clean_pairs"
 
@@ -223,7 +223,7 @@ class DroppedContamination(Contamination):
 
 
 class CleanInstructions(DroppedContamination):
-    """Of instructions."""
+    """Instructions -> those that match no benchmark prompt."""
 
     name: ClassVar = "clean_instructions"
 
@@ -231,7 +231,7 @@ class CleanInstructions(DroppedContamination):
 
 
 class CleanInputs(DroppedContamination):
-    """Of made-up user inputs."""
+    """Made-up user inputs -> those that match no benchmark prompt."""
 
     name: ClassVar = "clean_inputs"
 
@@ -239,7 +239,7 @@ class CleanInputs(DroppedContamination):
 
 
 class CleanTurns(DroppedContamination):
-    """Of conversations' turns, by their questions and their history."""
+    """Turns of conversations -> those that match no benchmark prompt, by their questions and their history."""
 
     name: ClassVar = "clean_turns"
 

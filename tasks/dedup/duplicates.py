@@ -295,13 +295,13 @@ def filled_columns(frame: pl.DataFrame) -> pl.Expr:
 
 
 class UniquePairs(Duplicates):
-    """Of preference pairs."""
+    """Preference pairs -> the same, each marked as kept or with the pair that it duplicates."""
 
     name: ClassVar = "unique_pairs"
 
 
 class UniqueRows(Duplicates):
-    """Of the rows of a file."""
+    """Rows of a file -> the same, each marked as kept or with the row that it duplicates."""
 
     name: ClassVar = "unique_rows"
 
@@ -328,12 +328,12 @@ class DroppedDuplicates(Duplicates):
 
 
 class UniqueInstructions(DroppedDuplicates):
-    """Of instructions."""
+    """Instructions -> those that duplicate no other."""
 
     name: ClassVar = "unique_instructions"
 
 
 class UniqueTurns(DroppedDuplicates):
-    """Of conversations' turns."""
+    """Turns of conversations -> those that duplicate no other."""
 
     name: ClassVar = "unique_turns"

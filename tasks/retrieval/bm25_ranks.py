@@ -53,7 +53,7 @@ class Bm25Settings(Bm25Fields):
 
 
 class Bm25Ranks(Ranks):
-    """BM25's ranks."""
+    """Turns with queries -> the same with the ranks that BM25 gives to the gold passages."""
 
     name: ClassVar = "bm25_ranks"
 

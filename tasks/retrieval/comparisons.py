@@ -121,7 +121,7 @@ class RankedStage(FrameStage):
 
 
 class QueryPicks(RankedStage):
-    """Per retriever, a turn's best queries, for SFT. Drops: never_retrieved."""
+    """Ranked queries -> per retriever, a turn's best ones, for SFT. Drops: never_retrieved."""
 
     name: ClassVar = "query_picks"
     version: ClassVar = "1"
@@ -151,7 +151,7 @@ class QueryPicks(RankedStage):
 
 
 class QueryPairs(RankedStage):
-    """Per retriever, preferred queries over others, for DPO. Drops: no_pair."""
+    """Ranked queries -> per retriever, preferred ones over others, for DPO. Drops: no_pair."""
 
     name: ClassVar = "query_pairs"
     version: ClassVar = "1"
@@ -185,7 +185,7 @@ class QueryPairs(RankedStage):
 
 
 class ParetoPairs(QueryPairs):
-    """Preferred queries that no retriever objects to. Drops: no_pair."""
+    """Ranked queries -> preferred queries over others, for DPO, where no retriever objects. Drops: no_pair."""
 
     name: ClassVar = "pareto_pairs"
     makes: ClassVar = ParetoPair
@@ -214,7 +214,7 @@ class RankedPool(Pool):
 
 
 class QueryPools(RankedStage):
-    """Per retriever, a turn's queries as a pool with rewards, for the cuts over pools; the prompt: the conversation."""
+    """Ranked queries -> per retriever, a turn's queries as a pool with rewards; the prompt: the conversation."""
 
     name: ClassVar = "query_pools"
     version: ClassVar = "1"
@@ -242,7 +242,8 @@ class QueryPools(RankedStage):
 
 
 class MinedNegatives(RankedStage):
-    """Per retriever, passages that a turn's worse queries bring above the gold one: a row for each. Drops: no_negative.
+    """Ranked queries -> passages that worse ones bring above the gold one, per retriever: a row for each. Drops:
+    no_negative.
 
     Passages of the nearest misses come first. Texts equal to a gold passage's are left out, and so is the passage with
     the turn's own id, which is the question itself. Others may still answer the question, where judgements have gaps.

@@ -56,7 +56,7 @@ class DenseSettings(DenseFields):
 
 
 class DenseRanks(Ranks):
-    """A sentence-transformers model's ranks."""
+    """Turns with queries -> the same with the ranks that a sentence-transformers model gives to the gold passages."""
 
     name: ClassVar = "dense_ranks"
     embeds: ClassVar = True

@@ -31,7 +31,7 @@ class FusionSettings(DenseFields, Bm25Fields):
 
 
 class FusionRanks(Ranks):
-    """The ranks of BM25 and a model, fused."""
+    """Turns with queries -> the same with the ranks that BM25 and a model together give to the gold passages."""
 
     name: ClassVar = "fusion_ranks"
     embeds: ClassVar = True

@@ -49,7 +49,7 @@ class HttpRetrieverSettings(RetrieverSettings):
 
 
 class HttpRanks(Ranks):
-    """A search endpoint's ranks."""
+    """Turns with queries -> the same with the ranks that a search endpoint gives to the gold passages."""
 
     name: ClassVar = "http_ranks"
 

@@ -56,7 +56,7 @@ class RunSettings(RetrieverSettings):
 
 
 class RunRanks(Ranks):
-    """The ranks in a TREC run."""
+    """Turns with queries -> the same with the ranks of the gold passages in a TREC run."""
 
     name: ClassVar = "run_ranks"
 

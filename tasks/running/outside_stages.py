@@ -85,6 +85,12 @@ class OutsideFrames(FrameStage):
         return defined if isinstance(defined, Function) else None
 
     @property
+    def columns_unknown(self) -> bool:
+        """Whether it is a function of rows that says nothing of the columns that it makes."""
+        function = self.function
+        return bool(function and function.kind == "row" and not (function.declared or function.adds))
+
+    @property
     def label(self) -> str:
         return str(getattr(self.work, "label", ""))
 

@@ -29,7 +29,7 @@ HELPFUL = Rubric(
 
 
 class DirectScores(Judge):
-    """Each answer from 0 to 10, or from 1 to 5 under a rubric: the mean over `evaluations`.
+    """Pools -> the same, each answer judged from 0 to 10, or from 1 to 5 under a rubric: the mean over `evaluations`.
 
     An empty answer gets the lowest score without a call.
     """

@@ -14,7 +14,8 @@ DIGITS = "0123456789"
 
 
 class ExpectedScores(Judge):
-    """Each answer from 0 to 9: the expected digit under the probabilities of the judge's one token, from one call.
+    """Pools -> the same, each answer judged from 0 to 9: the expected digit under the probabilities of the judge's one
+    token, from one call.
 
     Where the engine gives no logprobs, the digit itself counts. An empty answer scores 0 without a call.
     """

@@ -13,7 +13,7 @@ from synthmill.tasks.scorers.verdicts import present_mean
 
 
 class PairwiseScores(MatchJudge):
-    """Each answer's mean chance to win against others, each match judged in both orders.
+    """Pools -> the same with each answer's mean chance to win against others, each match judged in both orders.
 
     A match is worth the mean of both orders' probabilities for the answer (1 or 0 each where the engine gives no
     logprobs), so two orders that contradict each other make a tie, 0.5 for both. opponents: each answer is compared

@@ -16,7 +16,7 @@ from synthmill.tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, S
 
 
 class PythonScores(FrameScorer):
-    """A user's own function: function(prompt, answers, reference) -> a number per answer."""
+    """Pools -> the same, scored by a function of your own: (prompt, answers, reference) -> a number per answer."""
 
     name: ClassVar = "python_scores"
     version: ClassVar = "1"

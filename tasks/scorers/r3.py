@@ -74,7 +74,7 @@ def r3(
 
 
 class R3(EmbeddingStage):
-    """Adds `rewards`, one number per answer, to every pool. docs/papers.md#r3."""
+    """Pools -> the same with `rewards` by R3, one number per answer. docs/papers.md#r3."""
 
     name: ClassVar = "rewards"
     version: ClassVar = "1"
@@ -88,8 +88,8 @@ class R3(EmbeddingStage):
 
 
 class R3Scores(EmbeddingStage, FrameScorer):
-    """R3 as one of a pool's scores: length x relevance x variety (open-ended), or likeness to the reference x variety
-    (constrained).
+    """Pools -> the same with R3 as a score: length x relevance x variety (open-ended), or likeness to the reference x
+    variety (constrained).
 
     auto: constrained where a prompt has a reference. `constrained` scores no prompt without.
     """

@@ -27,7 +27,9 @@ Classify = Callable[[list[Tokens]], list[list[float]]]
 
 
 class RewardModelScores(FrameScorer):
-    """A reward model's score of every answer, read as [system, user, assistant] through its chat template."""
+    """Pools -> the same with a reward model's score of every answer, read as [system, user, assistant] through its chat
+    template.
+    """
 
     name: ClassVar = "reward_model_scores"
     version: ClassVar = "1"

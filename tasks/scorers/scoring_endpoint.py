@@ -18,7 +18,9 @@ SCORES_FORM = 'expected {"scores": [[NUMBER, ...]]}, a list per pool with a numb
 
 
 class HttpScores(FrameScorer):
-    """An endpoint: POST {"pools": [{prompt, system, reference, answers}]} -> {"scores": [[number, ...], ...]}."""
+    """Pools -> the same, scored by an endpoint: POST {"pools": [{prompt, system, reference, answers}]} -> {"scores":
+    [[number, ...], ...]}.
+    """
 
     name: ClassVar = "http_scores"
     version: ClassVar = "1"

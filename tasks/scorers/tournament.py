@@ -11,7 +11,8 @@ from synthmill.tasks.scorers.scoring import ScoringContext
 
 
 class TournamentScores(MatchJudge):
-    """The rounds that each answer survives in a knock-out: n - 1 matches, each judged in both orders.
+    """Pools -> the same with the rounds that each answer survives in a knock-out: n - 1 matches, each judged in both
+    orders.
 
     The pool's id seeds the order; the odd answer of a round gets a bye. A tie, and a match without a judgement, goes to
     the lower place.

@@ -13,7 +13,7 @@ HELPSTEER2 = {"helpfulness": 0.65, "correctness": 0.8, "coherence": 0.45, "compl
 
 
 class WeightedScores(FrameScorer):
-    """A weighted sum of the pool's scores; missing where one of them is."""
+    """Pools -> the same with a weighted sum of their scores; missing where one of them is."""
 
     name: ClassVar = "weighted_scores"
     version: ClassVar = "1"

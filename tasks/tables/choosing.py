@@ -108,7 +108,7 @@ class ScoreLimit(TableStage):
 
 
 class AtLeast(ScoreLimit):
-    """Others are dropped as `below`, with their score."""
+    """Rows -> those whose score is at least `value`; the others are dropped as `below`, with their score."""
 
     name: ClassVar = "at_least"
     reason: ClassVar = "below"
@@ -118,7 +118,7 @@ class AtLeast(ScoreLimit):
 
 
 class AtMost(ScoreLimit):
-    """Others are dropped as `above`, with their score."""
+    """Rows -> those whose score is at most `value`; the others are dropped as `above`, with their score."""
 
     name: ClassVar = "at_most"
     reason: ClassVar = "above"

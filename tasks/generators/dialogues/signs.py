@@ -88,7 +88,7 @@ def is_action(pattern: str, text: str) -> bool:
 
 
 class DialogueSigns(FrameStage):
-    """Adds the signs to dialogues, and the cut's verdict by them; a dialogue that is cut stays in the artifact."""
+    """Dialogues -> the same with signs of their quality, and the cut's verdict by them; what is cut stays in."""
 
     name: ClassVar = "dialogue_signs"
     version: ClassVar = "1"

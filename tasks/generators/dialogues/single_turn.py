@@ -94,7 +94,7 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
 
 
 class Reasons(Recipe[SingleTurn, Reasoned]):
-    """Both answers -> why the prompt made the difference.
+    """A student's and a teacher's answer -> why the prompt made the difference.
 
     Source: docs/papers.md#genpi, step S3; the paper: temperature 0.7, top_p 0.9, 512 tokens.
     """

@@ -53,7 +53,8 @@ class AnswerPools(FrameStage):
 
 
 class TeacherPairs(FrameStage):
-    """Pools of AnswerPools with `rewards` -> the teacher's answer over the student's, whatever their rewards are.
+    """Pools of a teacher's and a student's answer, with `rewards` -> the teacher's answer over the student's, whatever
+    their rewards are.
 
     Drops: same_text, content_filter (a filter broke one of them off). Ours: the paper does not train on preferences;
     the rewards tell where the teacher is not better.

@@ -35,9 +35,9 @@ def mean_cosine_distance(vectors: np.ndarray[tuple[int, int], np.dtype[np.float3
 
 
 class Diversity(EmbeddingStage):
-    """Adds, per instruction: `description_rouge_l` (by dimension, the mean over pairs of sets), `most_alike` (the
-    highest of any pair) and `alike` (it is over 0.7); `system_spread` (mean cosine distance of its system messages);
-    `response_rouge_l` (mean over pairs).
+    """Instructions with variants -> the same with how alike these are: `description_rouge_l` (by dimension, the mean
+    over pairs of sets), `most_alike` (the highest of any pair) and `alike` (it is over 0.7); `system_spread` (mean
+    cosine distance of its system messages); `response_rouge_l` (mean over pairs).
     """
 
     name: ClassVar = "diversity"

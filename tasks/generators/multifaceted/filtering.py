@@ -29,7 +29,7 @@ ROLES = re.compile(r"^\W*(system\s*:\s*you |<\|system\|>|<\|im_start\|>system|<<
 
 
 class FilterInstructions(FrameStage):
-    """Keeps the instructions that any system message may precede.
+    """Instructions -> those that any system message may precede.
 
     Drops, by reason, in this order: has_system, persona, too_short, too_long, language, duplicate (the
     first in order of id stays). Source: docs/papers.md#multifaceted, "filter".

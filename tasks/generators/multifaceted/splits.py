@@ -122,7 +122,8 @@ class AlignedPairs(FrameStage):
 
 
 class BenchVariants(EmbeddingStage):
-    """The bench's variants, without those that have a preference of training, or one near-equal to it.
+    """Variants kept for the bench -> the same without those that have a preference of training, or one near-equal to
+    it.
 
     Adds nearest_value, nearest_similarity: the training value that is nearest to any of the row's. Drops: in_training
     (the variant is a training row), seen_value. Source: docs/papers.md#multifaceted, "bench".

@@ -113,7 +113,7 @@ def find_repeated(texts: Sequence[str | None], fault: str) -> dict[int, Drop]:
 
 
 class Responses(Recipe[WithSystems, WithResponses]):
-    """Under each system message, a response to the instruction; equal ones are asked for again, with the fault.
+    """System messages -> under each, a response to the instruction; equal ones are asked for again, with the fault.
 
     Drops: empty_response, same_response. Source: docs/papers.md#multifaceted, step S3.
     """

@@ -1,0 +1,109 @@
+"""What docs/pipelines.md, the README and the examples say of pipelines works: every block is planned, most are run."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from synthmill.flows import deployed
+from synthmill.flows.methods.pipeline import PipelineSettings, plan
+from synthmill.schemas.settings import read_settings
+from tests.command import ROOT, synthmill
+from tests.conftest import ChatServer, prompts, write_jsonl
+
+GUIDE = ROOT / "docs" / "pipelines.md"
+BLOCK = re.compile(r"(<!-- run -->\n)?```yaml\n(.*?)```", re.S)
+BLOCKS = [(bool(marker), text) for marker, text in BLOCK.findall(GUIDE.read_text())]
+EXAMPLES = sorted((ROOT / "examples" / "pipelines").glob("*.yaml"))
+ENGINE = "openai:model@http://127.0.0.1:9/v1"
+
+
+def prepare(folder: Path) -> None:
+    """The files that the blocks name."""
+    write_jsonl(folder / "prompts.jsonl", [{**row, "area": f"a{n % 2}"} for n, row in enumerate(prompts(8))])
+    write_jsonl(folder / "persons.jsonl", [{"name": name} for name in ("Mei", "Kofi")])
+    write_jsonl(folder / "bench.jsonl", [{"prompt": "Prove that there are infinitely many primes."}])
+    [python] = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S)
+    (folder / "mine.py").write_text(python)
+    (folder / "examples").symlink_to(ROOT / "examples")
+
+
+def whole(text: str, engine: str) -> dict[str, Any]:
+    """A block as a file: with the source and the engines that it leaves out."""
+    written = yaml.safe_load(text)
+    roles = written.get("engines", {"teacher": ""})
+    return {"source": "prompts.jsonl", **written, "engines": dict.fromkeys(roles, engine), "workers": 0}
+
+
+@pytest.mark.parametrize(("text"), [text for _, text in BLOCKS if "deployments:" not in text])
+def test_every_block_of_the_guide_is_planned(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    planned = plan(read_settings(PipelineSettings, None, whole(text, ENGINE)))
+    assert {step.step for step in planned.stages} >= yaml.safe_load(text)["steps"].keys()
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize("text", [text for runs, text in BLOCKS if runs])
+def test_blocks_that_say_so_run(text: str, server: ChatServer, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(whole(text, server.spec), sort_keys=False))
+    synthmill("run", "my.yaml", cwd=tmp_path)
+    last = list(yaml.safe_load(text)["steps"])[-1]
+    assert "rows of" in synthmill("show", last, cwd=tmp_path)[0]
+    assert "nothing to do" in synthmill("run", "my.yaml", cwd=tmp_path)[1]
+
+
+@pytest.mark.prefect
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_run_and_show_their_rows(example: Path, server: ChatServer, tmp_path: Path) -> None:
+    prepare(tmp_path)
+    engines = [f"engines.{role}={server.spec}" for role in yaml.safe_load(example.read_text())["engines"]]
+    sets = [part for engine in engines for part in ("--set", engine)]
+    out, _ = synthmill("run", f"examples/pipelines/{example.name}", *sets, "--workers", 0, cwd=tmp_path)
+    assert "assistant: " in out
+    _, exported = synthmill("export", "latest", "--to", "out", "--format", "sft", cwd=tmp_path)
+    assert "rows -> " in exported
+
+
+def test_the_guide_counts_the_lines_of_the_examples() -> None:
+    rows = re.findall(r"^\| \[.*\]\(\.\./(\S+)\) \| (\d+) \|", GUIDE.read_text(), re.M)
+    lines = {
+        str(path.relative_to(ROOT)): sum(
+            line.strip() != "" and line[0] != "#" for line in path.read_text().splitlines()
+        )
+        for path in EXAMPLES
+    }
+    assert {path: int(count) for path, count in rows} == lines
+    assert max(lines.values()) <= 12
+
+
+def test_the_deployment_of_the_guide_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(whole(BLOCKS[0][1], ENGINE)))
+    [text] = [text for _, text in BLOCKS if "deployments:" in text]
+    [deployment] = yaml.safe_load(text)["deployments"]
+    name = deployment["entrypoint"].removeprefix("synthmill.flows.deployed:")
+    settings = getattr(deployed, name).validate_parameters(deployment["parameters"])["settings"]
+    assert settings.name == "my" and list(settings.steps) == ["answer"]
+
+
+def test_the_pipeline_in_the_readme_is_an_example() -> None:
+    [text] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert any(yaml.safe_load(path.read_text()) == yaml.safe_load(text) for path in EXAMPLES)
+
+
+def test_stages_are_listed_and_shown(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    listed, _ = synthmill("stages", cwd=tmp_path)
+    groups = re.findall(r"^takes (.*?) *$", listed, re.M)
+    assert groups[0] == "any rows" and "pools" in groups
+    kit = listed.partition("takes prompts")[0]
+    assert re.search(r"^ ask +teacher", kit, re.M) and " filter " in kit and " answer_pool " not in kit
+    assert max(map(len, listed.splitlines())) <= 160
+    assert "must be set: score, value" in synthmill("stages", "at_least", cwd=tmp_path)[0]
+    assert " with " in synthmill("stages", "join", cwd=tmp_path)[0]
+    assert "mark" in synthmill("stages", "./mine.py:shouted", cwd=tmp_path)[0]
