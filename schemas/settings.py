@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from synthmill.schemas.budget import BudgetSettings
-from synthmill.schemas.calls import Frozen, Sampling
+from synthmill.schemas.calls import Frozen, MaxTokens, Sampling, Temperature, TopP
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.local_paths import LocalPath, NamesFile
 from synthmill.schemas.secrecy import SECRET_NAME, check_endpoint, secret_in
@@ -22,12 +22,23 @@ ADDRESS = re.compile(r"@([a-z]+://|localhost|[\w.-]+:\d+|.*/)", re.I)
 """What follows the model and looks like an address: without http:// it would be part of the model's name."""
 
 
+HEADER = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+Structure = Literal["json_schema", "json_object", "tool", "none"]
+Learned = Literal["auto:json_object", "auto:tool", "auto:none"]
+"""What refusals taught, where the setting is auto."""
+
 ENGINE_FIELDS = {
     "base_url": ("openai",),
     "base_url_env": ("openai",),
     "api_key_env": ("openai",),
     "revision": ("openai", "vllm"),
     "samples_per_call": ("openai", "vllm"),
+    "structure": ("openai",),
+    "auto_drop": ("openai",),
+    "stream": ("openai",),
+    "headers": ("openai",),
+    "query": ("openai",),
     "timeout_s": ("openai", "worlds"),
     "retries": ("openai",),
     "replicas": ("vllm", "llamacpp"),
@@ -65,9 +76,25 @@ class EngineSettings(Spelled):
     retries: int = Field(6, ge=0, description="further attempts after 429, 5xx or no answer; two after time-outs")
     replicas: int = Field(1, ge=1, description="vllm, llamacpp: copies of the model, one per worker")
     thinking: ThinkingSettings = ThinkingSettings()
+    structure: Literal["auto"] | Structure | Learned = Field(
+        "auto",
+        description="how an answer's form is asked for: json_schema; json_object, with the schema told in the prompt; "
+        "tool, a forced function call; none, told in the prompt only; auto: json_schema, or what a refusal teaches",
+    )
+    auto_drop: bool = Field(
+        False, description="leave out fields that the server refuses; the engine's name says so in this store"
+    )
+    stream: bool = Field(False, description="ask for server-sent events and put them together")
+    headers: dict[str, str] = Field(
+        default_factory=dict,
+        description="header -> environment variable that holds its value, such as {api-key: AZURE_KEY}; with any of "
+        "them, api_key_env counts only where it is not OPENAI_API_KEY",
+    )
+    query: dict[str, str] = Field(default_factory=dict, description="of the address, such as {api-version: ...}")
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="passed on: vllm's engine arguments, llama.cpp's parameters, extra fields of the request",
+        description="passed on: vllm's engine arguments, llama.cpp's parameters, fields of the request, which win over "
+        "our own; null leaves a field out",
     )
 
     @classmethod
@@ -87,6 +114,29 @@ class EngineSettings(Spelled):
                 f"the option {place} holds a secret; settings are written down, so put it in the environment"
             )
         return options
+
+    @field_validator("headers")
+    @classmethod
+    def names_of_variables(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, variable in headers.items():
+            if not HEADER.fullmatch(name):
+                raise ValueError(f"{name!r:.40} is no name of a header")
+            if not VARIABLE.fullmatch(variable):
+                raise ValueError(f"{name} must name the environment variable with its value, which may be a secret")
+        return headers
+
+    @field_validator("query", mode="before")
+    @classmethod
+    def as_texts(cls, query: Any) -> Any:
+        """YAML reads a version such as 2024-10-21 as a date."""
+        return {name: str(value) for name, value in query.items()} if isinstance(query, Mapping) else query
+
+    @field_validator("query")
+    @classmethod
+    def no_secret_query(cls, query: dict[str, str]) -> dict[str, str]:
+        if place := secret_in(query):
+            raise ValueError(f"{place} looks like a secret; put it in the environment and name it in headers")
+        return query
 
     @model_validator(mode="after")
     def its_own(self) -> "EngineSettings":
@@ -134,7 +184,8 @@ def parse_engine(spec: str) -> dict[str, Any]:
 def only_its_own(settings: Frozen, kind: str, fields_of: Mapping[str, tuple[str, ...]]) -> None:
     """Raises ValueError for a setting that means nothing to the kind that was chosen; fields_of: setting -> kinds."""
     for name, kinds in fields_of.items():
-        if kind not in kinds and getattr(settings, name) != type(settings).model_fields[name].default:
+        default = type(settings).model_fields[name].get_default(call_default_factory=True)
+        if kind not in kinds and getattr(settings, name) != default:
             raise ValueError(f"{name} means nothing to {kind}; it belongs to {', '.join(kinds)}")
 
 
@@ -172,15 +223,15 @@ class TableSettings(FileSettings):
 class StageSampling(Frozen):
     """How one stage draws its answers; 1.0, 0.9 and 1024 are Janus's values (docs/papers.md#multifaceted)."""
 
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(0.9, gt=0, le=1)
-    max_tokens: int = Field(1024, ge=1, le=1 << 31)
+    temperature: Temperature = 1.0
+    top_p: TopP = 0.9
+    max_tokens: MaxTokens = 1024
 
 
 class SystemMessageSampling(StageSampling):
     """System messages are short."""
 
-    max_tokens: int = Field(512, ge=1, le=1 << 31)
+    max_tokens: MaxTokens = 512
 
 
 class AnswerSettings(Frozen):
@@ -188,9 +239,9 @@ class AnswerSettings(Frozen):
 
     count: int = Field(4, ge=1, le=4096)
     min_answers: int = Field(2, ge=1, description="a prompt that lost answers keeps its pool if at least so many came")
-    temperature: float = Field(0.8, ge=0)
-    top_p: float = Field(0.95, gt=0, le=1)
-    max_tokens: int = Field(1024, ge=1, le=1 << 31)
+    temperature: Temperature = 0.8
+    top_p: TopP = 0.95
+    max_tokens: MaxTokens = 1024
 
     @model_validator(mode="after")
     def enough(self) -> "AnswerSettings":

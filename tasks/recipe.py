@@ -175,7 +175,7 @@ class Recipe(Frozen, Generic[In, Out]):
 
     def tokens_per_row(self) -> int:
         """The most tokens that one row generates: for plans, never for limits."""
-        return self.requests_per_row() * self.sampling.max_tokens
+        return self.requests_per_row() * self.sampling.planned_tokens
 
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
         """Everything that decides what this stage makes of a row. engines: role -> engine name."""

@@ -1,10 +1,11 @@
 """`synthmill run --dry-run`: check everything before a token is spent, and show the plan."""
 
+import sys
 from collections.abc import Mapping
 
 from synthmill.flows.making.limiting import limits_of
 from synthmill.flows.making.plan import Plan
-from synthmill.schemas.errors import EngineRefused, InputError
+from synthmill.schemas.errors import InputError
 from synthmill.schemas.rows import Row
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.frames import FileStage
@@ -97,12 +98,12 @@ def check_engines(plan: Plan) -> None:
 
 
 def check_engine(settings: EngineSettings) -> None:
-    """Check that a server answers and has the model; loads nothing and asks nothing. Raises EngineError."""
+    """Check that a server answers, and say where it does not list the model; loads nothing and asks nothing. Raises
+    EngineError.
+    """
     if settings.kind != "openai":
         return  # Planned has looked at its files, to name it
-    from synthmill.tasks.engines.served import served_models, server_url
+    from synthmill.tasks.engines.served import note_unlisted
 
-    names = served_models(settings)
-    if names and settings.model not in names:
-        first = ", ".join(names[:8])
-        raise EngineRefused(f"{server_url(settings)} does not serve {settings.model!r}; it serves {first}")
+    if note := note_unlisted(settings):
+        print(note, file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ import polars as pl
 import pyarrow as pa
 
 from synthmill.flows.commands.dry_run import check_engine
+from synthmill.flows.commands.engine_choice import chosen_engine
+from synthmill.flows.making.learning import with_lessons
 from synthmill.flows.making.limiting import check_something_left
 from synthmill.flows.making.session import session
 from synthmill.flows.terminal.progress import Reporter
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError, SynthmillError
-from synthmill.schemas.settings import EngineSettings, read_settings
 from synthmill.storage.artifacts import Store, read_dropped, read_part
 from synthmill.storage.plain_files.lines import lines_of
 from synthmill.storage.plain_files.outputs import check_out, write_grown
@@ -53,10 +54,17 @@ class ScoreSettings:
     workers: int
     ray_address: str | None
     retry_lost: bool
+    engine_option: Mapping[str, Any] = field(default_factory=dict)
+    auto_drop: bool = False
 
 
 def score_file(settings: ScoreSettings) -> None:
     """Score every answer of `source`; `out` has its rows, in its order, with one column more."""
+    with_lessons(lambda: add_scores(settings))
+
+
+def add_scores(settings: ScoreSettings) -> None:
+    """As `score_file`. Raises EngineLearned where the engine must be named anew."""
     source, out, label = settings.source, settings.out, settings.scorer.label
     check_out(out, source)
     store = Store(Path(settings.store).expanduser().resolve(), settings.retry_lost)
@@ -109,12 +117,13 @@ def scoring_step(settings: ScoreSettings, store: Store) -> Planned:
     if scorer.roles:
         if not settings.engine:
             raise InputError(f"the scorer {scorer.kind} asks a model; name it with --engine")
-        options = {"spec": settings.engine, "concurrency": settings.concurrency}
-        engine = read_settings(EngineSettings, None, options)
+        engine = chosen_engine(settings.engine, settings.concurrency, settings.engine_option, settings.auto_drop)
         store.prepare()
         roles = dict.fromkeys(scorer.roles, resolve(engine, store))
-    elif settings.engine:
-        raise InputError(f"the scorer {scorer.kind} asks no model, so --engine has no effect; leave it out")
+    elif settings.engine or settings.engine_option or settings.auto_drop:
+        raise InputError(
+            f"the scorer {scorer.kind} asks no model, so --engine and its options have no effect; leave them out"
+        )
     step = Planned(stage, roles, "")  # names the engine
     store.prepare()
     return step

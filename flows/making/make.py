@@ -19,6 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
+from synthmill.flows.making.learning import with_lessons
 from synthmill.flows.making.limiting import check_something_left, limits_of
 from synthmill.flows.making.plan import Plan
 from synthmill.flows.making.session import workers_of
@@ -30,7 +31,7 @@ from synthmill.flows.terminal.quiet import TELEMETRY_OFF
 from synthmill.flows.terminal.stopping import STOP, take_over
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.budget import BudgetSettings, usage_of
-from synthmill.schemas.errors import EngineError, EngineRefused, Stopped, StoreError, SynthmillError
+from synthmill.schemas.errors import EngineError, EngineLearned, EngineRefused, Stopped, StoreError, SynthmillError
 from synthmill.schemas.progress import Progress
 from synthmill.storage.artifacts import Store
 from synthmill.storage.catalog import rebuild
@@ -130,16 +131,23 @@ PREPARED_PLAN: ContextVar[Plan | None] = ContextVar("plan", default=None)
 
 
 def run_plan(make_plan: Callable[[], Plan]) -> RunRecord:
-    """Plan, unless a plan was handed on, then make what is missing, inside a flow run."""
+    """Plan, unless a plan was handed on, then make what is missing, inside a flow run; plan anew where an engine learns
+    how to ask its server.
+    """
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
     with guarded():
         take_over()
-        planned = PREPARED_PLAN.get() or make_plan()
-        mark_crashed(planned.store)
-        if planned.is_done() and (earlier := made_by(planned)):
-            return say_done(earlier)
-        return make_all(planned)
+        prepared = [plan] if (plan := PREPARED_PLAN.get()) else []
+
+        def make() -> RunRecord:
+            planned = prepared.pop() if prepared else make_plan()
+            mark_crashed(planned.store)
+            if planned.is_done() and (earlier := made_by(planned)):
+                return say_done(earlier)
+            return make_all(planned)
+
+        return with_lessons(make)
 
 
 def make_all(planned: Plan) -> RunRecord:
@@ -161,7 +169,7 @@ def make_all(planned: Plan) -> RunRecord:
                 if write_dataset(planned.dataset, published, card):
                     dataset = str(planned.dataset)
         status = "finished"
-    except Stopped as stopped:
+    except (Stopped, EngineLearned) as stopped:
         status, error = "stopped", stopped.message
         raise
     except SynthmillError as failure:
