@@ -25,9 +25,9 @@ from synthmill.tasks.generators.dialogues.talk import (
     swap_roles,
     without_marker,
 )
-from synthmill.tasks.generators.dialogues.tools import functions_of, read_turn, turn_schema
+from synthmill.tasks.generators.dialogues.tools import BAD_ARGUMENTS, functions_of, read_turn, turn_schema
 from synthmill.tasks.prompts import load
-from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
+from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until, name_fault
 from synthmill.tasks.texts.patterns import has_match
 
 PLAN_TOKENS = 768
@@ -157,10 +157,13 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     def ask_agent(self, talk: Talk) -> Asking[None]:
         """Ask for the agent's turn until it can be used; raises Drop after the last attempt."""
         application = talk.application
+        fault: Drop | None = None
         for attempt in range(self.attempts):
             request = self.request(
                 "teacher", talk.agent, talk.row, attempt, schema_=turn_schema(application.tools), optional=True
             )
+            if fault and fault.reason == BAD_ARGUMENTS:
+                request = name_fault(request, fault)
             [completion] = yield [request]
             check_completion(completion)
             try:
@@ -171,9 +174,10 @@ class RoleSwap(Recipe[Opening, Dialogue]):
                 talk.count(completion)
                 talk.add_act(act._replace(text=text), completion.text.strip() if application.tools else text)
                 return
-            except Drop:
+            except Drop as drop:
                 if attempt == self.attempts - 1:
                     raise
+                fault = drop
             talk.asked_again += 1
 
     def ask_environment(self, talk: Talk) -> Asking[EndReason | None]:

@@ -11,9 +11,9 @@ from synthmill.schemas.applications import Turn
 from synthmill.schemas.calls import Message, Request, Sampling
 from synthmill.schemas.dialogues import PseudoInput, Reasoned, SingleTurn
 from synthmill.schemas.errors import Drop
-from synthmill.tasks.generators.dialogues.tools import as_text, functions_of, read_turn, turn_schema
+from synthmill.tasks.generators.dialogues.tools import BAD_ARGUMENTS, as_text, functions_of, read_turn, turn_schema
 from synthmill.tasks.prompts import load
-from synthmill.tasks.recipe import Recipe, Steps, ask_until
+from synthmill.tasks.recipe import Recipe, Steps, ask_until, name_fault
 
 SYSTEM = Message(role="system", content="You are a helpful assistant.")
 
@@ -60,10 +60,11 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
         student, teacher = yield [Request(role="student", messages=student_messages, sampling=self.sampling), request]
         try:
             act = read_turn(teacher.text, tools)
-        except Drop:
+        except Drop as drop:
             if self.attempts == 1:
                 raise
             retry = request.model_copy(update={"sample": 1, "sampling": warm_sampling(self.sampling)})
+            retry = name_fault(retry, drop) if drop.reason == BAD_ARGUMENTS else retry
             act = yield from ask_until(retry, self.attempts - 1, lambda completion: read_turn(completion.text, tools))
         outputs = {"student": student.text.strip(), "teacher": as_text(act)}
         if empty := [whose for whose, text in outputs.items() if not text]:

@@ -10,7 +10,10 @@ import orjson
 
 from synthmill.schemas.applications import Function, ToolCall, Turn
 from synthmill.schemas.errors import Drop
-from synthmill.schemas.texts import loads
+from synthmill.schemas.texts import object_in
+from synthmill.tasks.texts.breaches import breach
+
+BAD_ARGUMENTS = "bad_arguments"
 
 
 class Act(NamedTuple):
@@ -47,17 +50,22 @@ def turn_schema(tools: str) -> dict[str, Any] | None:
 
 
 def read_turn(text: str, tools: str) -> Act:
-    """Parse a model's answer to `turn_schema`; raises Drop for what is no turn."""
+    """Parse a model's answer to `turn_schema`; raises Drop for what is no turn: malformed_turn, or bad_arguments for
+    arguments that break the tool's schema, which engines enforce in part only.
+    """
     if not tools:
         return Act(text.strip())
     try:
-        turn = loads(text)["turn"]
+        turn = (object_in(text) or {})["turn"]
         if "say" in turn:
             return Act(str(turn["say"]).strip())
-        if turn["tool"] not in {function["name"] for function in functions_of(tools)}:
+        parameters = {function["name"]: function["parameters"] for function in functions_of(tools)}
+        if turn["tool"] not in parameters:
             raise Drop(f"malformed_turn: there is no tool {turn['tool']!r:.40}")
         if not isinstance(turn["arguments"], dict):
             raise Drop(f"malformed_turn: the arguments of {turn['tool']} are no object")
+        if fault := breach(turn["arguments"], parameters[turn["tool"]]):
+            raise Drop(f"{BAD_ARGUMENTS}: the arguments of {turn['tool']}: {fault}")
         return Act("", str(turn["tool"]), orjson.dumps(turn["arguments"]).decode())
     except (ValueError, KeyError, TypeError) as error:
         raise Drop(f"malformed_turn: {type(error).__name__}: {' '.join(text.split())[:100]!r}") from error
