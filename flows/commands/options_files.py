@@ -218,6 +218,11 @@ OUT_FILE = click.Path(path_type=Path, dir_okay=False)
     help="Answers in no pair: the same under many prompts, nearly so, talking to the judge, repeating the prompt.",
 )
 @click.option(
+    "--cut-answers",
+    type=click.Choice(["leave_out", "take"]),
+    help="What becomes of answers that max_tokens cut (finish_reason length); default leave_out.",
+)
+@click.option(
     "--length-control", is_flag=True, help="Take from the rewards what length earns within a prompt's answers."
 )
 @columns_options
