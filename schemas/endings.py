@@ -9,12 +9,15 @@ Ending = Literal["stop", "length", "content_filter"]
 DONE = {
     *("", "stop", "stopped", "eos", "eos_token", "eot", "end", "end_turn", "stop_sequence", "stop_token"),
     *("complete", "completed", "done", "finished", "tool_calls", "tool_call", "tool_use", "function_call"),
-    *("unknown", "unspecified", "none", "null"),
+    *("unknown", "unspecified", "finish_reason_unspecified", "none", "null"),
     "over",  # what a world says when it has ended (tasks/engines/worlds.py)
 }
 CUT_WHILE_THINKING = "cut_while_thinking"
 """Ours, for an answer that ended before its thinking did."""
-CUT = {CUT_WHILE_THINKING, "length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"}
+CUT = {
+    *(CUT_WHILE_THINKING, "length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"),
+    "model_context_window_exceeded",
+}
 
 
 def ending_of(finish_reason: str | None) -> Ending:
