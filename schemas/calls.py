@@ -6,12 +6,12 @@ sees (messages, sampling, output form) and `sample`, which numbers equal request
 
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from synthmill.schemas.texts import loads
+from synthmill.schemas.texts import loads, object_in
 
 ENGINE_FAULTS = ("engine_timeout", "engine_error", "no_choices")
 """Reasons that may lie with the engine, not with the row: the next run asks again, once, for answers lost to them."""
@@ -39,15 +39,30 @@ class ToolMessage(Message):
     tool_call_id: str = ""
 
 
-class Sampling(Frozen):
-    """How an answer is drawn. `seed` is the run's seed; the seed sent is derived from it and the request's key."""
+Temperature = Annotated[float, Field(ge=0)] | None
+TopP = Annotated[float, Field(gt=0, le=1)] | None
+MaxTokens = Annotated[int, Field(ge=1, le=1 << 31)] | None
+"""None: not said to the engine, which then has a default of its own."""
+PLANNED_TOKENS = 1024
+"""What plans count for an answer without max_tokens."""
 
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(0.9, gt=0, le=1)
-    max_tokens: int = Field(1024, ge=1, le=1 << 31)
+
+class Sampling(Frozen):
+    """How an answer is drawn. What is None is not sent. `seed` is the run's seed; the seed sent is derived from it and
+    the request's key.
+    """
+
+    temperature: Temperature = 1.0
+    top_p: TopP = 0.9
+    max_tokens: MaxTokens = 1024
     stop: tuple[str, ...] = ()
     logprobs: int = Field(0, ge=0, le=20, description="alternatives per token to return; 0 for none")
     seed: int = Field(0, ge=0, lt=1 << 63, description="the run's seed")
+
+    @property
+    def planned_tokens(self) -> int:
+        """How long an answer may be, for plans and for the sizes of forms."""
+        return self.max_tokens or PLANNED_TOKENS
 
 
 class Request(Frozen):
@@ -132,13 +147,16 @@ class Completion(NamedTuple):
 
 
 def unwrap_choice(request: Request, text: str) -> str:
-    """Unwrap a choice that an engine gave as JSON; any other text stays as it is, for the recipe to judge."""
+    """Unwrap a choice that an engine gave as JSON, with or without text around it; any other text stays as it is, for
+    the recipe to judge.
+    """
     if not request.choice:
         return text
     try:
         return str(loads(text)["choice"])
     except (ValueError, KeyError, TypeError):
-        return text.strip()
+        wrapped = (object_in(text) or {}).get("choice")
+        return wrapped if wrapped in request.choice else text.strip()
 
 
 def ask_hash(question: bytes) -> bytes:

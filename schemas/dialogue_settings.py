@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from synthmill.schemas.calls import Frozen
+from synthmill.schemas.calls import Frozen, MaxTokens, Temperature, TopP
 from synthmill.schemas.dedup_settings import PublishSettings
 from synthmill.schemas.dialogues import EndReason
 from synthmill.schemas.local_paths import LocalPath, RowsPath
@@ -16,9 +16,9 @@ from synthmill.schemas.settings import ENGINES, EngineSettings, StageSampling
 class InputSettings(StageSampling):
     """Pseudo user inputs: the paper asks for 1,000, over-generates twice, 10 in a call."""
 
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(0.9, gt=0, le=1)
-    max_tokens: int = Field(2048, ge=1, le=1 << 31, description="the paper's 8,192 does not fit small contexts")
+    temperature: Temperature = 1.0
+    top_p: TopP = 0.9
+    max_tokens: MaxTokens = Field(2048, description="the paper's 8,192 does not fit small contexts")
     count: int = Field(1000, ge=1, description="inputs wanted, per application")
     overgenerate: float = Field(2.0, ge=1)
     per_call: int = Field(10, ge=1)
@@ -28,24 +28,24 @@ class InputSettings(StageSampling):
 class OutputSettings(StageSampling):
     """First answers, without and with the prompt."""
 
-    temperature: float = Field(0, ge=0)
-    top_p: float = Field(1, gt=0, le=1)
-    max_tokens: int = Field(2048, ge=1, le=1 << 31)
+    temperature: Temperature = 0
+    top_p: TopP = 1
+    max_tokens: MaxTokens = 2048
 
 
 class ReasonSettings(StageSampling):
     """Why the prompt made the difference."""
 
-    temperature: float = Field(0.7, ge=0)
-    max_tokens: int = Field(512, ge=1, le=1 << 31)
+    temperature: Temperature = 0.7
+    max_tokens: MaxTokens = 512
 
 
 class TalkSettings(StageSampling):
     """Role-swap dialogues."""
 
-    temperature: float = Field(0, ge=0)
-    top_p: float = Field(1, gt=0, le=1)
-    max_tokens: int = Field(2048, ge=1, le=1 << 31, description="of one turn")
+    temperature: Temperature = 0
+    top_p: TopP = 1
+    max_tokens: MaxTokens = Field(2048, description="of one turn")
     branches: int = Field(1, ge=1, description="dialogues per input, each drawn by itself")
     environment: Literal["simulated", "real", "both"] = Field(
         "simulated", description="real: the application's world answers; both: it answers, too, to measure the model by"

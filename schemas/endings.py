@@ -9,7 +9,7 @@ Ending = Literal["stop", "length", "content_filter"]
 DONE = {
     *("", "stop", "stopped", "eos", "eos_token", "eot", "end", "end_turn", "stop_sequence", "stop_token"),
     *("complete", "completed", "done", "finished", "tool_calls", "tool_call", "tool_use", "function_call"),
-    *("unknown", "unspecified", "none", "null"),
+    *("unknown", "unspecified", "finish_reason_unspecified", "none", "null"),
     "over",  # what a world says when it has ended (tasks/engines/worlds.py)
 }
 CUT_WHILE_THINKING = "cut_while_thinking"

@@ -6,6 +6,7 @@
         MissingExtra      a library is not installed: the message says how to get it
       EngineError         a model cannot be reached: the part fails, Prefect tries again, finished work stays
         EngineRefused     it is there and will never answer: wrong key, unknown model; not tried again
+          EngineLearned   it refuses a field and answers without; noted in the store, and the work is planned anew
       StoreError          something on disk is damaged, foreign or unwritable: the message names the file
       Stopped             the user asked to stop: what was in flight is kept, the run is resumable (exit code 130)
         LimitReached      a limit of the settings was met, the budget or the share of dropped rows (exit code 3)
@@ -50,6 +51,10 @@ class EngineError(SynthmillError):
 
 class EngineRefused(EngineError):
     """A model that is there and will not answer, however often it is asked."""
+
+
+class EngineLearned(EngineRefused):
+    """A server's refusal taught how to ask it, which changes the engine's name: plan the work anew."""
 
 
 class StoreError(SynthmillError):

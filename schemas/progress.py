@@ -5,6 +5,14 @@ from pydantic import Field
 from synthmill.schemas.calls import Frozen
 
 
+class Waiting(Frozen):
+    """Requests that an engine sends again later."""
+
+    requests: int
+    until: float = Field(description="when the last of them goes out, seconds since 1970")
+    reason: str = Field(description="the server's words")
+
+
 class Progress(Frozen):
     """What a worker has done of the stage at hand."""
 
@@ -16,3 +24,4 @@ class Progress(Frozen):
     silent_s: dict[str, float] = Field(
         default_factory=dict, description="engines that answer nothing: for how many seconds"
     )
+    waiting: dict[str, Waiting] = Field(default_factory=dict, description="by engine")

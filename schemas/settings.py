@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator, mode
 from pydantic.fields import FieldInfo
 
 from synthmill.schemas.budget import BudgetSettings
-from synthmill.schemas.calls import Frozen, Sampling
+from synthmill.schemas.calls import Frozen, MaxTokens, Sampling, Temperature, TopP
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.local_paths import LocalPath, NamesFile
 from synthmill.schemas.secrecy import SECRET_NAME, check_endpoint, secret_in
@@ -31,6 +31,12 @@ VARIABLES = {
     "bedrock": {"api_key_env": "AWS_BEARER_TOKEN_BEDROCK", "base_url_env": "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"},
 }
 """The environment variables that a kind reads where its settings name none."""
+HEADER = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+Structure = Literal["json_schema", "json_object", "tool", "none"]
+Learned = Literal["auto:json_object", "auto:tool", "auto:none"]
+"""What refusals taught, where the setting is auto."""
+
 ENGINE_FIELDS = {
     "base_url": REMOTE,
     "base_url_env": REMOTE,
@@ -40,6 +46,11 @@ ENGINE_FIELDS = {
     "timeout_s": (*REMOTE, "worlds"),
     "retries": REMOTE,
     "cache": ("anthropic",),
+    "structure": ("openai",),
+    "auto_drop": ("openai",),
+    "stream": ("openai",),
+    "headers": ("openai",),
+    "query": ("openai",),
     "replicas": ("vllm", "llamacpp"),
 }
 """Settings that only some kinds of engines know."""
@@ -85,9 +96,25 @@ class EngineSettings(Spelled):
     cache: bool = Field(
         False, description="anthropic: mark what requests begin with, so that it costs less the second time"
     )
+    structure: Literal["auto"] | Structure | Learned = Field(
+        "auto",
+        description="how an answer's form is asked for: json_schema; json_object, with the schema told in the prompt; "
+        "tool, a forced function call; none, told in the prompt only; auto: json_schema, or what a refusal teaches",
+    )
+    auto_drop: bool = Field(
+        False, description="leave out fields that the server refuses; the engine's name says so in this store"
+    )
+    stream: bool = Field(False, description="ask for server-sent events and put them together")
+    headers: dict[str, str] = Field(
+        default_factory=dict,
+        description="header -> environment variable that holds its value, such as {api-key: AZURE_KEY}; with any of "
+        "them, api_key_env counts only where it is not OPENAI_API_KEY",
+    )
+    query: dict[str, str] = Field(default_factory=dict, description="of the address, such as {api-version: ...}")
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="passed on: vllm's engine arguments, llama.cpp's parameters, extra fields of the request",
+        description="passed on: vllm's engine arguments, llama.cpp's parameters, fields of the request, which win over "
+        "our own; null leaves a field out",
     )
 
     @classmethod
@@ -112,6 +139,29 @@ class EngineSettings(Spelled):
                 f"the option {place} holds a secret; settings are written down, so put it in the environment"
             )
         return options
+
+    @field_validator("headers")
+    @classmethod
+    def names_of_variables(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, variable in headers.items():
+            if not HEADER.fullmatch(name):
+                raise ValueError(f"{name!r:.40} is no name of a header")
+            if not VARIABLE.fullmatch(variable):
+                raise ValueError(f"{name} must name the environment variable with its value, which may be a secret")
+        return headers
+
+    @field_validator("query", mode="before")
+    @classmethod
+    def as_texts(cls, query: Any) -> Any:
+        """YAML reads a version such as 2024-10-21 as a date."""
+        return {name: str(value) for name, value in query.items()} if isinstance(query, Mapping) else query
+
+    @field_validator("query")
+    @classmethod
+    def no_secret_query(cls, query: dict[str, str]) -> dict[str, str]:
+        if place := secret_in(query):
+            raise ValueError(f"{place} looks like a secret; put it in the environment and name it in headers")
+        return query
 
     @model_validator(mode="after")
     def its_own(self) -> "EngineSettings":
@@ -172,7 +222,8 @@ def check_anthropic(thinking: ThinkingSettings) -> None:
 def only_its_own(settings: Frozen, kind: str, fields_of: Mapping[str, tuple[str, ...]]) -> None:
     """Raises ValueError for a setting that means nothing to the kind that was chosen; fields_of: setting -> kinds."""
     for name, kinds in fields_of.items():
-        if kind not in kinds and getattr(settings, name) != type(settings).model_fields[name].default:
+        default = type(settings).model_fields[name].get_default(call_default_factory=True)
+        if kind not in kinds and getattr(settings, name) != default:
             raise ValueError(f"{name} means nothing to {kind}; it belongs to {', '.join(kinds)}")
 
 
@@ -216,15 +267,15 @@ class TableSettings(FileSettings):
 class StageSampling(Frozen):
     """How one stage draws its answers; 1.0, 0.9 and 1024 are Janus's values (docs/papers.md#multifaceted)."""
 
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(0.9, gt=0, le=1)
-    max_tokens: int = Field(1024, ge=1, le=1 << 31)
+    temperature: Temperature = 1.0
+    top_p: TopP = 0.9
+    max_tokens: MaxTokens = 1024
 
 
 class SystemMessageSampling(StageSampling):
     """System messages are short."""
 
-    max_tokens: int = Field(512, ge=1, le=1 << 31)
+    max_tokens: MaxTokens = 512
 
 
 class AnswerSettings(Frozen):
@@ -232,9 +283,9 @@ class AnswerSettings(Frozen):
 
     count: int = Field(4, ge=1, le=4096)
     min_answers: int = Field(2, ge=1, description="a prompt that lost answers keeps its pool if at least so many came")
-    temperature: float = Field(0.8, ge=0)
-    top_p: float = Field(0.95, gt=0, le=1)
-    max_tokens: int = Field(1024, ge=1, le=1 << 31)
+    temperature: Temperature = 0.8
+    top_p: TopP = 0.95
+    max_tokens: MaxTokens = 1024
 
     @model_validator(mode="after")
     def enough(self) -> "AnswerSettings":

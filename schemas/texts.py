@@ -1,12 +1,15 @@
 """Normal forms of texts, and a parser for JSON that other programs wrote."""
 
 import json
+import re
 import unicodedata
 from typing import Any
 
 import orjson
 
 HALF_SURROGATE = "\\ud"
+FENCED = re.compile(r"```\w*\s*\n(.*?)```", re.DOTALL)
+MOST_BRACES = 200  # places where an object may begin
 
 
 def normalised(text: str) -> str:
@@ -37,8 +40,35 @@ def loads(data: bytes | str) -> Any:
         return without_halves(json.loads(text, parse_constant=refuse_constant))
 
 
+def object_in(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text is or holds: between code fences, or with words around it; the longest of several.
+    None where there is none.
+    """
+    for candidate in (text, *FENCED.findall(text)):
+        try:
+            value = loads(candidate)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            return value
+    longest = ""
+    end = tries = 0
+    while (start := text.find("{", end)) >= 0 and tries < MOST_BRACES:
+        tries += 1
+        try:
+            _, end = DECODER.raw_decode(text, start)
+            longest = max(longest, text[start:end], key=len)
+        except (ValueError, RecursionError):
+            end = start + 1
+    value = loads(longest) if longest else None
+    return value if isinstance(value, dict) else None
+
+
 def refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
+
+
+DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 
 
 def without_halves(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Which checkpoint an engine's name stands for: a server may change the model under a name, and a Hub id moves on.
 
-`engines.json` in the store holds two maps. `last`: the last checkpoint per name and place, so that a finished run
+`engines.json` in the store holds two maps of it. `last`: the last checkpoint per name and place, so that a finished run
 counts as finished while its server is away. `alone`: per name, the checkpoint whose answers an earlier version stored
 under the name alone, so that look-ups find them.
 """
@@ -43,7 +43,7 @@ def remembered_checkpoint(store: Store, name: str, place: str, checkpoint: str |
             notice = f"answers stored under {name} alone are taken for those of {checkpoint}"
             print(f"{notice}; where they are another's, set engines.ROLE.revision", file=sys.stderr, flush=True)
     last[f"{name} {place}"] = checkpoint
-    updated = {"last": last, "alone": alone}
+    updated = {**remembered, "last": last, "alone": alone}
     if updated != remembered:
         write_json(path, updated)
     return None if alone[name] == checkpoint else checkpoint

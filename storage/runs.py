@@ -14,7 +14,7 @@ from pydantic import Field
 
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.calls import Frozen
-from synthmill.schemas.errors import InputError, Stopped, StoreError
+from synthmill.schemas.errors import EngineLearned, InputError, Stopped, StoreError
 from synthmill.storage.artifacts import Store, read_manifest
 from synthmill.storage.files import locked, read_json, write_json
 
@@ -164,7 +164,7 @@ def record_run(store: Store, record: RunRecord) -> Iterator[list[StageRun]]:
     try:
         yield stages
         status = "finished"
-    except Stopped as stopped:
+    except (Stopped, EngineLearned) as stopped:
         status, error = "stopped", stopped.message
         raise
     except BaseException as failure:

@@ -18,7 +18,6 @@ more in it. Several turns are a `for` loop; a test sends completions by hand. Wh
 for good the driver throws `Drop` in at the `yield`, unless the request is `optional`.
 """
 
-import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -28,8 +27,9 @@ from synthmill.schemas.calls import Completion, Frozen, Request, Sampling
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.rows import Dropped, Row, arrow_schema, read_rows, to_arrow
-from synthmill.schemas.texts import loads
+from synthmill.schemas.texts import object_in
 from synthmill.tasks.prompts import Prompt, load
+from synthmill.tasks.texts.breaches import breach, says_more
 
 In = TypeVar("In", bound=Row)
 Out = TypeVar("Out", bound=Row)
@@ -37,7 +37,6 @@ T = TypeVar("T")
 Steps = Generator[list[Request], list[Completion], Out]
 UNUSABLE = "(An earlier reply to this could not be used: {fault}. Reply again, and mind this.)"
 LONGEST_FAULT = 400  # characters
-FENCED = re.compile(r"^\s*```\w*\s*(.*?)\s*```\s*$", re.DOTALL)
 MOST_ATTEMPTS = 100  # runs, sets and branches number their samples in steps of this, so that their draws differ
 
 
@@ -72,9 +71,9 @@ def ask_each(
 ) -> Generator[list[Request], list[Completion], tuple[list[T | None], dict[int, Drop]]]:
     """Ask several questions at once; retry those whose answer is refused, with the fault named in the prompt.
 
-    `parse` refuses an answer by raising Drop. `compare` sees all values so far and returns the faults by place.
-    Returns the values, and the faults that remain after `attempts` tries, by place. Each try is another sample,
-    counted from the request's.
+    `parse` refuses an answer by raising Drop, and so does a schema with words that engines may ignore. `compare` sees
+    all values so far and returns the faults by place. Returns the values, and the faults that remain after `attempts`
+    tries, by place. Each try is another sample, counted from the request's.
     """
     values: list[T | None] = [None] * len(requests)
     faults: dict[int, Drop] = {}
@@ -85,6 +84,7 @@ def ask_each(
         for place, completion in zip(open_places, completions, strict=True):
             try:
                 values[place] = parse(place, completion)
+                check_schema(requests[place].schema_, completion)
             except Drop as drop:
                 values[place], faults[place] = None, drop
         faults = {**compare(values), **faults}
@@ -93,26 +93,36 @@ def ask_each(
     return values, faults
 
 
+def check_schema(schema: Mapping[str, Any] | None, completion: Completion) -> None:
+    """Raises Drop for an answer that breaks a part of its schema which engines may ignore. What they enforce, a
+    recipe's parser judges.
+    """
+    if schema is None or completion.error or not says_more(schema):
+        return
+    if fault := breach(object_in(completion.text), schema):
+        raise Drop(f"breaks_schema: {fault}")
+
+
 def retry_request(request: Request, attempt: int, fault: Drop | None) -> Request:
     """The next try: another sample; the last message ends with the fault of the try before."""
-    messages = request.messages
-    if fault:
-        last = messages[-1]
-        remark = UNUSABLE.format(fault=(fault.detail or fault.reason.replace("_", " "))[:LONGEST_FAULT])
-        messages = (*messages[:-1], last.model_copy(update={"content": f"{last.content}\n\n{remark}"}))
-    return request.model_copy(update={"sample": request.sample + attempt, "messages": messages})
+    named = name_fault(request, fault) if fault else request
+    return named.model_copy(update={"sample": request.sample + attempt})
+
+
+def name_fault(request: Request, fault: Drop) -> Request:
+    """A request whose last message ends with the fault of an earlier answer."""
+    *before, last = request.messages
+    remark = UNUSABLE.format(fault=(fault.detail or fault.reason.replace("_", " "))[:LONGEST_FAULT])
+    content = f"{last.content}\n\n{remark}"
+    return request.model_copy(update={"messages": (*before, last.model_copy(update={"content": content}))})
 
 
 def read_json(completion: Completion, reason: str) -> dict[str, Any]:
-    """The JSON object of an answer, with or without code fences around it. Raises Drop."""
+    """The JSON object of an answer, with or without code fences or words around it. Raises Drop."""
     if completion.finish_reason == "length":
         raise Drop(f"{reason}: it was cut, because it was too long; be shorter")
-    fenced = FENCED.match(completion.text)
-    try:
-        answer = loads(fenced[1] if fenced else completion.text)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
+    answer = object_in(completion.text)
+    if answer is None:
         raise Drop(f"{reason}: it was no JSON object")
     return answer
 
@@ -175,7 +185,7 @@ class Recipe(Frozen, Generic[In, Out]):
 
     def tokens_per_row(self) -> int:
         """The most tokens that one row generates: for plans, never for limits."""
-        return self.requests_per_row() * self.sampling.max_tokens
+        return self.requests_per_row() * self.sampling.planned_tokens
 
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
         """Everything that decides what this stage makes of a row. engines: role -> engine name."""

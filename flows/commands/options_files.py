@@ -15,6 +15,20 @@ retry_option = click.option(
 )
 
 
+def engine_options(command: Any) -> Any:
+    """--engine-option and --auto-drop."""
+    command = click.option(
+        "--auto-drop", is_flag=True, help="Leave out fields that the server refuses; the engine's name says so."
+    )(command)
+    return click.option(
+        "--engine-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A setting of the engine (structure=none, stream=true, thinking=off, headers.api-key=AZURE_KEY), or else "
+        "a field of its requests (top_p=null leaves it out, top_k=20).",
+    )(command)
+
+
 class KindOption(click.Option):
     """Its help lists the kinds of a union of settings (MODULE:CLASS), which is imported when help is shown."""
 
@@ -35,6 +49,7 @@ class KindOption(click.Option):
     required=True,
     help="e.g. openai:MODEL@http://127.0.0.1:8000/v1, anthropic:MODEL, vllm:HUB_ID, llamacpp:smollm2.",
 )
+@engine_options
 @click.option("-n", "count", type=click.IntRange(1), default=1, show_default=True, help="Answers per prompt.")
 @click.option("--concurrency", type=click.IntRange(1), default=64, show_default=True, help="Requests in flight.")
 @store_option
@@ -57,7 +72,7 @@ class KindOption(click.Option):
 )
 @ray_option
 @retry_option
-def sample(**options: Any) -> None:
+def sample(engine_option: tuple[str, ...], **options: Any) -> None:
     """Draw N answers per prompt from a plain file.
 
     IN is JSONL, JSONL.gz, CSV or Parquet with a column `prompt` (optional: `id`, `system`), or with `messages` or
@@ -66,7 +81,7 @@ def sample(**options: Any) -> None:
     """
     from synthmill.flows.commands.sample import SampleSettings, sample_file
 
-    sample_file(SampleSettings(**options))
+    sample_file(SampleSettings(**options, engine_option=engine_choices(engine_option)))
 
 
 @click.command()
@@ -205,6 +220,11 @@ OUT_FILE = click.Path(path_type=Path, dir_okay=False)
     help="Answers in no pair: the same under many prompts, nearly so, talking to the judge, repeating the prompt.",
 )
 @click.option(
+    "--cut-answers",
+    type=click.Choice(["leave_out", "take"]),
+    help="What becomes of answers that max_tokens cut (finish_reason length); default leave_out.",
+)
+@click.option(
     "--length-control", is_flag=True, help="Take from the rewards what length earns within a prompt's answers."
 )
 @columns_options
@@ -267,6 +287,7 @@ SCORER_OPTIONS = (
 @click.option("--out", required=True, type=OUT_FILE, help="OUT.jsonl, OUT.jsonl.gz or OUT.parquet.")
 @click.option("--name", help="What the score's column is called; default: the scorer's kind.")
 @click.option("--engine", help="Who judges, e.g. openai:MODEL@http://127.0.0.1:8000/v1, vllm:HUB_ID, llamacpp:smollm2.")
+@engine_options
 @click.option("--concurrency", type=click.IntRange(1), default=64, show_default=True, help="Requests in flight.")
 @click.option("--evaluations", type=click.IntRange(1), help="judge, rubric: judgements per answer; default 10.")
 @click.option(
@@ -291,6 +312,7 @@ SCORER_OPTIONS = (
 @ray_option
 @retry_option
 def score(
+    engine_option: tuple[str, ...],
     source: str,
     scorer: str,
     weight: tuple[str, ...],
@@ -322,6 +344,7 @@ def score(
             source=source,
             scorer=read_settings(ScorerSettings, None, {"spec": scorer, **own}),
             columns=ColumnNames(prompt_id_column, prompt_column, answer_column),
+            engine_option=engine_choices(engine_option),
             **options,
         )
     )
@@ -335,6 +358,11 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def engine_choices(texts: tuple[str, ...]) -> dict[str, Any]:
+    """The keys and values of --engine-option."""
+    return dict(split_set(text, "--engine-option", "top_p=null") for text in texts)
 
 
 def split_set(text: str, option: str = "--set", example: str = "answers.count=8") -> tuple[str, Any]:

@@ -24,7 +24,7 @@ from synthmill.storage.plain_files.pools import ColumnNames, PoolFile, prefetch,
 from synthmill.tasks.cuts.cut import CutSettings, cut, lengths_of
 from synthmill.tasks.cuts.guards import PoolFacts, PoolStatistics, count_flags, with_rewards
 from synthmill.tasks.cuts.pair_limits import fit, fixed_limits, keeps, limits_met, token_counter, with_unit_of_limits
-from synthmill.tasks.cuts.report import CutReport, describe_broken_off, explain_mu_2s, report_lines
+from synthmill.tasks.cuts.report import CutReport, describe_ends, explain_mu_2s, report_lines
 from synthmill.tasks.cuts.rules.rip import Rip
 from synthmill.tasks.cuts.rules.sweet_spot import SweetSpot
 
@@ -225,8 +225,8 @@ def write_within_limits(
 
 def print_summary(summary: dict[str, Any], out: Path, notes: Any) -> None:
     """What was read, dropped and kept, in a line or two."""
-    if summary["content_filter"]:
-        print(describe_broken_off(summary), file=sys.stderr)
+    for line in describe_ends(summary):
+        print(line, file=sys.stderr)
     for what, counts in (
         ("rows could not be read", summary["unreadable"]),
         ("prompts have no pair", summary["dropped"]),

@@ -1,10 +1,13 @@
 """`synthmill sample`: N answers per prompt for a plain file."""
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from synthmill.flows.commands.engine_choice import chosen_engine
+from synthmill.flows.making.learning import with_lessons
 from synthmill.flows.making.plan import file_source
 from synthmill.flows.making.step_maker import step_maker
 from synthmill.schemas.artifacts import Manifest
@@ -46,10 +49,12 @@ class SampleSettings:
     workers: int
     ray_address: str | None
     retry_lost: bool
+    engine_option: Mapping[str, Any] = field(default_factory=dict)
+    auto_drop: bool = False
 
     def engine_settings(self) -> EngineSettings:
         """Raises InputError."""
-        return read_settings(EngineSettings, None, {"spec": self.engine, "concurrency": self.concurrency})
+        return chosen_engine(self.engine, self.concurrency, self.engine_option, self.auto_drop)
 
     def source_settings(self) -> SourceSettings:
         return SourceSettings(
@@ -68,6 +73,11 @@ class SampleSettings:
 
 def sample_file(settings: SampleSettings) -> None:
     """Answer every prompt of a file `count` times and write one row per answer to `out`."""
+    with_lessons(lambda: draw_answers(settings))
+
+
+def draw_answers(settings: SampleSettings) -> None:
+    """As `sample_file`. Raises EngineLearned where the engine must be named anew."""
     check_out(settings.out, settings.source)
     store = Store(Path(settings.store).expanduser().resolve(), settings.retry_lost)
     engine = settings.engine_settings()

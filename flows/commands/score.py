@@ -4,7 +4,7 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,13 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from synthmill.flows.commands.engine_choice import chosen_engine
+from synthmill.flows.making.learning import with_lessons
 from synthmill.flows.making.limiting import check_something_left
 from synthmill.flows.making.plan import pool_source
 from synthmill.flows.making.step_maker import step_maker
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError, SynthmillError
-from synthmill.schemas.settings import EngineSettings, read_settings
 from synthmill.storage.artifacts import Store, read_dropped, read_part
 from synthmill.storage.plain_files.lines import lines_of
 from synthmill.storage.plain_files.outputs import check_out, write_grown
@@ -50,6 +51,8 @@ class ScoreSettings:
     workers: int
     ray_address: str | None
     retry_lost: bool
+    engine_option: Mapping[str, Any] = field(default_factory=dict)
+    auto_drop: bool = False
 
 
 class ScoredFile(NamedTuple):
@@ -67,7 +70,7 @@ class ScoredFile(NamedTuple):
 
 def score_file(settings: ScoreSettings) -> None:
     """Score every answer of `source`; `out` has its rows, in its order, with one column more."""
-    scored = score_answers(settings)
+    scored = with_lessons(lambda: score_answers(settings))
     for manifest, what in ((scored.pools, "read"), (scored.scored_pools, "scored")):
         if manifest.dropped:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in manifest.dropped.items())
@@ -80,8 +83,8 @@ def score_file(settings: ScoreSettings) -> None:
 
 
 def score_answers(settings: ScoreSettings) -> ScoredFile:
-    """Score every answer and write `out`. Raises InputError, EngineError, or SynthmillError where no answer has a
-    score.
+    """Score every answer and write `out`. Raises InputError, EngineError (EngineLearned where the engine must be named
+    anew), or SynthmillError where no answer has a score.
     """
     source, out, label = settings.source, settings.out, settings.scorer.label
     check_out(out, source)
@@ -120,12 +123,13 @@ def scoring_step(settings: ScoreSettings, store: Store) -> Planned:
     if scorer.roles:
         if not settings.engine:
             raise InputError(f"the scorer {scorer.kind} asks a model; name it with --engine")
-        options = {"spec": settings.engine, "concurrency": settings.concurrency}
-        engine = read_settings(EngineSettings, None, options)
+        engine = chosen_engine(settings.engine, settings.concurrency, settings.engine_option, settings.auto_drop)
         store.prepare()
         roles = dict.fromkeys(scorer.roles, resolve(engine, store))
-    elif settings.engine:
-        raise InputError(f"the scorer {scorer.kind} asks no model, so --engine has no effect; leave it out")
+    elif settings.engine or settings.engine_option or settings.auto_drop:
+        raise InputError(
+            f"the scorer {scorer.kind} asks no model, so --engine and its options have no effect; leave them out"
+        )
     step = Planned(stage, roles, "")  # names the engine
     store.prepare()
     return step

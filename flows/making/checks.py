@@ -1,7 +1,9 @@
 """What is checked before a token is spent: templates, the rows that a stage takes, engines."""
 
+import sys
+
 from synthmill.flows.making.plan import Plan
-from synthmill.schemas.errors import EngineRefused, InputError
+from synthmill.schemas.errors import InputError
 from synthmill.schemas.rows import Row
 from synthmill.schemas.settings import PROVIDERS, EngineSettings
 from synthmill.tasks.recipe import Recipe
@@ -48,14 +50,14 @@ def check_engines(plan: Plan) -> None:
 
 
 def check_engine(settings: EngineSettings) -> None:
-    """Check that a server answers and has the model; loads nothing and asks nothing. Raises EngineError."""
-    from synthmill.tasks.engines.served import check_key, served_models, server_url
+    """Check that a server answers, and say where it does not list the model; loads nothing and asks nothing. Raises
+    EngineError.
+    """
+    from synthmill.tasks.engines.served import check_key, note_unlisted
 
     if settings.kind in PROVIDERS:
         check_key(settings)
     if settings.kind != "openai":
         return  # Planned has looked at its files, to name it
-    names = served_models(settings)
-    if names and settings.model not in names:
-        first = ", ".join(names[:8])
-        raise EngineRefused(f"{server_url(settings)} does not serve {settings.model!r}; it serves {first}")
+    if note := note_unlisted(settings):
+        print(note, file=sys.stderr, flush=True)

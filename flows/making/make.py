@@ -9,6 +9,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 
+from synthmill.flows.making.learning import with_lessons
 from synthmill.flows.making.limiting import check_something_left, limits_of
 from synthmill.flows.making.plan import Plan
 from synthmill.flows.making.step_maker import StepMaker, sweep_killed_runs, workers_of
@@ -17,7 +18,7 @@ from synthmill.flows.pages.report import write_report
 from synthmill.flows.terminal.quiet import TELEMETRY_OFF
 from synthmill.flows.terminal.stopping import STOP, take_over
 from synthmill.schemas.artifacts import Manifest
-from synthmill.schemas.errors import Stopped, StoreError, SynthmillError
+from synthmill.schemas.errors import EngineLearned, Stopped, StoreError, SynthmillError
 from synthmill.storage.artifacts import Store
 from synthmill.storage.catalog import rebuild
 from synthmill.storage.files import locked
@@ -53,17 +54,24 @@ PREPARED_PLAN: ContextVar[Plan | None] = ContextVar("plan", default=None)
 
 
 def run_plan(make_plan: Callable[[], Plan], audience: Audience = NOBODY) -> RunRecord:
-    """Plan, unless a plan was handed on, then make what is missing."""
+    """Plan, unless a plan was handed on, then make what is missing; plan anew where an engine learns how to ask its
+    server.
+    """
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
     with guarded():
         take_over()
-        planned = PREPARED_PLAN.get() or make_plan()
-        for run in sweep_killed_runs(planned.store):
-            audience.killed(run)
-        if planned.is_done() and (earlier := made_by(planned)):
-            return say_done(earlier, audience)
-        return make_all(planned, audience)
+        prepared = [plan] if (plan := PREPARED_PLAN.get()) else []
+
+        def make() -> RunRecord:
+            planned = prepared.pop() if prepared else make_plan()
+            for run in sweep_killed_runs(planned.store):
+                audience.killed(run)
+            if planned.is_done() and (earlier := made_by(planned)):
+                return say_done(earlier, audience)
+            return make_all(planned, audience)
+
+        return with_lessons(make)
 
 
 def made_by(planned: Plan) -> RunRecord | None:
@@ -100,7 +108,7 @@ def make_all(planned: Plan, audience: Audience = NOBODY) -> RunRecord:
                 if write_dataset(planned.dataset, published, card):
                     dataset = str(planned.dataset)
         status = "finished"
-    except Stopped as stopped:
+    except (Stopped, EngineLearned) as stopped:
         status, error = "stopped", stopped.message
         raise
     except SynthmillError as failure:

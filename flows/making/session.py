@@ -21,6 +21,7 @@ from typing import Any, Self
 import polars as pl
 
 from synthmill.flows.making.estimates import estimates
+from synthmill.flows.making.learning import with_lessons
 from synthmill.flows.making.limiting import check_prices, check_something_left
 from synthmill.flows.making.made import Made
 from synthmill.flows.making.open_run import OpenRun
@@ -125,6 +126,9 @@ class Session:
         Stopped after Ctrl-C (LimitReached at a limit); what was answered is kept, and the session goes on.
         """
         made = source if isinstance(source, Made) else self.read(source)
+        return with_lessons(lambda: self._make_all(made, stages, step), self._engines.clear)
+
+    def _make_all(self, made: Made, stages: Sequence[Stage], step: str) -> Made:
         with self._working() as maker:
             ids = dict(self._run.ids)
             planner = self._plan(made, stages, step, ids)

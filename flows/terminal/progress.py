@@ -114,9 +114,20 @@ class Reporter:
         elif latest.rows:
             parts.append(format_duration(seconds))
         parts += [
-            f"{engine} has not answered for {format_duration(silent)}" for engine, silent in latest.silent_s.items()
+            f"{waiting.requests:,} requests wait until {clock(waiting.until)} ({waiting.reason})"
+            for waiting in latest.waiting.values()
+        ]
+        parts += [
+            f"{engine} has not answered for {format_duration(silent)}"
+            for engine, silent in latest.silent_s.items()
+            if engine not in latest.waiting
         ]
         return ", ".join(parts)
+
+
+def clock(moment: float) -> str:
+    """A moment as a clock shows it, 14:05:30. moment: seconds since 1970."""
+    return time.strftime("%H:%M:%S", time.localtime(moment))
 
 
 def format_duration(seconds: float) -> str:

@@ -94,7 +94,7 @@ class Ask(Recipe[TableRow, TableRow]):
         return max(1, len(self.own_prompts)) * self.samples * self.attempts
 
     def tokens_per_row(self) -> int:
-        tokens = [own.max_tokens or self.sampling.max_tokens for own in self.asked().values()]
+        tokens = [own.max_tokens or self.sampling.planned_tokens for own in self.asked().values()]
         return sum(tokens) * self.samples * self.attempts
 
     def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:

@@ -4,22 +4,22 @@ Each rule is one module of rules/: its settings, and what it picks. The settings
 found by listing that folder (schemas/kinds.py). Source: docs/papers.md#rip, #sweet-spot.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from synthmill.schemas.endings import ending_of
+from synthmill.schemas.endings import Ending, ending_of
 from synthmill.schemas.kinds import UnionSettings
 from synthmill.storage.plain_files.pool_columns import in_one
 from synthmill.tasks.cores import Array
 from synthmill.tasks.cuts.points import Pools, SevenPoints, seven_points
 
-REASONS = ("", "n<2", "nan_reward", "equal_reward", "same_text", "all_flagged", "content_filter")
-KEPT, TOO_FEW, NAN, EQUAL, SAME_TEXT, FLAGGED, BROKEN_OFF = range(len(REASONS))
+REASONS = ("", "n<2", "nan_reward", "equal_reward", "same_text", "all_flagged", "content_filter", "cut_short")
+KEPT, TOO_FEW, NAN, EQUAL, SAME_TEXT, FLAGGED, BROKEN_OFF, CUT_SHORT = range(len(REASONS))
 SIDES = ("chosen", "rejected")
 NOT_CARRIED = ("answers", "rewards", "finish_reasons")
 
@@ -43,6 +43,11 @@ class CutSettings(UnionSettings):
 
     rule: str
     name: str = Field("", description="what its pairs are called; default: the rule", pattern=r"^[\w.-]*$")
+    cut_answers: Literal["leave_out", "take"] = Field(
+        "leave_out",
+        description="answers that were cut at max_tokens; take: they are in pairs, too",
+        exclude_if=lambda choice: choice == "leave_out",  # keys of stored pairs do not count it
+    )
 
     @property
     def label(self) -> str:
@@ -66,8 +71,8 @@ class Cut(NamedTuple):
     """What a rule made of a table.
 
     pairs: a row per pair, in the order of the pools; reasons: (pools,) numbers of REASONS; pools: the answers that took
-    part; seven: their points; evidence: the names of the rule's own columns; broken_off: how many answers a content
-    filter ended.
+    part; seven: their points; evidence: the names of the rule's own columns; broken_off, cut_short: how many answers a
+    content filter, or max_tokens, ended, which therefore took no part.
     """
 
     pairs: pa.Table
@@ -76,6 +81,7 @@ class Cut(NamedTuple):
     seven: SevenPoints
     evidence: tuple[str, ...]
     broken_off: int
+    cut_short: int = 0
 
 
 def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> Cut:
@@ -83,17 +89,18 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
 
     table: `prompt_id`, `answers` (lists of texts), `rewards` (lists of numbers, of the same lengths), and columns to
     carry over. `finish_reasons`, where it is there (lists of texts, of the same lengths): answers that a content filter
-    broke off take no part. usable: (answers,) bool; others take no part, either. Pairs have the carried columns,
-    chosen, rejected, chosen_index, rejected_index (places in the prompt's own list), their rewards, margin, and the
-    rule's evidence.
+    broke off take no part, and those that max_tokens cut take none unless the rule takes them. usable: (answers,) bool;
+    others take no part, either. Pairs have the carried columns, chosen, rejected, chosen_index, rejected_index (places
+    in the prompt's own list), their rewards, margin, and the rule's evidence.
     """
     all_pools = Pools.of(table["rewards"])
-    unbroken = ended_well(table)
-    masks = [mask for mask in (usable, unbroken) if mask is not None]
+    unbroken = not_ended_by(table, "content_filter")
+    uncut = not_ended_by(table, "length") if settings.cut_answers == "leave_out" else None
+    masks = [mask for mask in (usable, unbroken, uncut) if mask is not None]
     pools = all_pools.only(np.logical_and.reduce(masks)) if masks else all_pools
     seven = settings.seven_points(pools)
     places = settings.places(pools, seven, table["prompt_id"])
-    reasons = reasons_before(all_pools, pools, seven, usable, unbroken)
+    reasons = reasons_before(all_pools, pools, seven, {FLAGGED: usable, CUT_SHORT: uncut, BROKEN_OFF: unbroken})
     pair_of, number = np.nonzero((places.chosen >= 0) & (places.rejected >= 0) & (reasons == KEPT)[:, None])
     rows = [pools.starts[pair_of] + side[pair_of, number] for side in (places.chosen, places.rejected)]
     rewards = [pools.rewards[side] for side in rows]
@@ -118,36 +125,36 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
     columns |= {name: pa.array(values).take(pool_of_pair) for name, values in places.evidence.items()}
     if settings.pairs_per_pool > 1:
         columns["pair"] = pa.array(number[kept], pa.int64())
-    broken_off = 0 if unbroken is None else int((~unbroken).sum())
-    return Cut(pa.table(columns), reasons, pools, seven, tuple(places.evidence), broken_off)
+    broken_off, cut_short = (0 if mask is None else int((~mask).sum()) for mask in (unbroken, uncut))
+    return Cut(pa.table(columns), reasons, pools, seven, tuple(places.evidence), broken_off, cut_short)
 
 
-def reasons_before(
-    all_pools: Pools, pools: Pools, seven: SevenPoints, usable: Array | None, unbroken: Array | None
-) -> Array:
+def reasons_before(all_pools: Pools, pools: Pools, seven: SevenPoints, masks: Mapping[int, Array | None]) -> Array:
     """Why a pool can have no pair, whatever the rule, (pools,) numbers of REASONS.
 
-    all_pools: with the answers that take no part; usable, unbroken: (answers,) bool of these, where they are known.
+    all_pools: with the answers that take no part; masks: why they take none -> those that do in spite of it, (answers,)
+    bool. Where several left answers out, a content filter is named if it alone left fewer than two, else max_tokens.
     """
     counts = np.diff(pools.starts)
     enough_before = np.diff(all_pools.starts) >= 2
     reasons = np.full(len(pools), KEPT, np.int8)
     reasons[(seven.places[:, 0] < 0) & (counts > 1)] = NAN
     reasons[counts < 2] = TOO_FEW
-    if usable is not None:
-        reasons[(counts < 2) & enough_before] = FLAGGED
-    if unbroken is not None:
-        remaining = np.diff(np.append(0, np.cumsum(unbroken))[all_pools.starts])
-        reasons[(remaining < 2) & enough_before] = BROKEN_OFF
+    too_few = (counts < 2) & enough_before
+    for reason, mask in masks.items():
+        if mask is not None:
+            remaining = np.diff(np.append(0, np.cumsum(mask))[all_pools.starts])
+            fewest = 2 if reason == BROKEN_OFF else np.diff(all_pools.starts)
+            reasons[too_few & ((remaining < fewest) | (reason == FLAGGED))] = reason
     return reasons
 
 
-def ended_well(table: pa.Table) -> Array | None:
-    """Which answers no content filter broke off, (answers,) bool; None where the table does not say, or none was."""
+def not_ended_by(table: pa.Table, ending: Ending) -> Array | None:
+    """Which answers did not end so, (answers,) bool; None where the table does not say, or all ended otherwise."""
     if "finish_reasons" not in table.column_names:
         return None
     reasons = in_one(table["finish_reasons"]).flatten()
-    bad = [name for name in pc.unique(reasons).to_pylist() if ending_of(name) == "content_filter"]
+    bad = [name for name in pc.unique(reasons).to_pylist() if ending_of(name) == ending]
     if not bad:
         return None
     ended: Array = ~pc.is_in(reasons, pa.array(bad, reasons.type)).to_numpy(zero_copy_only=False)

@@ -29,7 +29,7 @@ class CutReport:
     def __init__(self, settings: CutSettings) -> None:
         self.settings = settings
         self.reasons: Counter[str] = Counter()
-        self.prompts = self.answers = self.compared = self.small = self.broken_off = 0
+        self.prompts = self.answers = self.compared = self.small = self.broken_off = self.cut_short = 0
         self.means = np.zeros(len(POINTS))
         self.same = np.zeros((len(POINTS), len(POINTS)), np.int64)
         self.skewness = 0.0
@@ -46,6 +46,7 @@ class CutReport:
         self.prompts += len(pools)
         self.answers += len(pools.rewards)
         self.broken_off += batch.broken_off
+        self.cut_short += batch.cut_short
         self.reasons.update(reason_counts(batch.reasons))
         counts = np.diff(pools.starts)
         comparable = (seven.places[:, 0] >= 0) & (counts > 1)
@@ -79,6 +80,7 @@ class CutReport:
             "prompts": self.prompts,
             "answers": self.answers,
             "content_filter": self.broken_off,
+            "cut_short": self.cut_short,
             "unreadable": dict(faults),
             "dropped": dict(self.reasons),
             "pairs": pairs,
@@ -142,8 +144,12 @@ def explain_mu_2s(report: Mapping[str, Any]) -> Iterator[str]:
         yield "as a rejected point mu-2s is here max-min in all but name; it may differ in larger pools"
 
 
-def describe_broken_off(report: Mapping[str, Any]) -> str:
-    return f"{report['content_filter']:,} answers were broken off by a content filter and are in no pair"
+def describe_ends(report: Mapping[str, Any]) -> Iterator[str]:
+    """Which answers took no part because of how they ended; reports of older versions say less."""
+    if count := report.get("content_filter"):
+        yield f"{count:,} answers were broken off by a content filter and are in no pair"
+    if count := report.get("cut_short"):
+        yield f"{count:,} answers were cut at max_tokens and are in no pair (cut_answers=take takes them)"
 
 
 def report_lines(report: Mapping[str, Any], *, complete: bool = True) -> Iterator[str]:
@@ -153,8 +159,7 @@ def report_lines(report: Mapping[str, Any], *, complete: bool = True) -> Iterato
         if counts:
             yield f"  {what}: {', '.join(f'{count:,} {reason}' for reason, count in counts.items())}"
     yield f"  {report['pairs']:,} pairs, {report['kept']:,} kept ({report['kept_share']:.1%})"
-    if report.get("content_filter"):  # a report of an older version has none
-        yield f"  {describe_broken_off(report)}"
+    yield from (f"  {line}" for line in describe_ends(report))
     if limits := report.get("thresholds"):
         fitted = limits["quantiles"]
         if limits["fitted_on"]:

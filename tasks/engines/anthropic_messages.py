@@ -13,7 +13,8 @@ import orjson
 from synthmill.schemas.calls import Completion, Message, Request, Sampling, ToolMessage, unwrap_choice
 from synthmill.schemas.settings import EngineSettings
 from synthmill.schemas.texts import loads
-from synthmill.tasks.engines.chat_server import ErrorAnswer, answer_schema, token_count
+from synthmill.tasks.engines.replies import ErrorAnswer, token_count
+from synthmill.tasks.engines.structures import answer_schema
 
 MAX_TOKENS = 4096
 """What is sent where a stage sets none: the API wants a number."""

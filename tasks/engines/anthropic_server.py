@@ -9,7 +9,7 @@ import orjson
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.anthropic_messages import error_in, messages_body, read_message
-from synthmill.tasks.engines.chat_server import HELLO, PROBE_TOKENS
+from synthmill.tasks.engines.blame import HELLO, PROBE_TOKENS
 from synthmill.tasks.engines.remote_model import RemoteModel, model_name
 from synthmill.tasks.engines.served import check_key, server_url
 from synthmill.tasks.engines.transport import Reply, Transport, make_transport

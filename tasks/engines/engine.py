@@ -1,14 +1,15 @@
 """What an engine is, and how its settings make one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.settings import PROVIDERS, EngineSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.checkpoints import cached_commit, settled_checkpoint
+from synthmill.storage.learned import learned_of
 
 
 class Engine(Protocol):
@@ -101,6 +102,7 @@ def resolve(settings: EngineSettings, store: Store) -> EngineSettings:
 
         if not settings.model:
             settings = settings.model_copy(update={"model": only_model(settings)})
+        settings = with_learned(settings, learned_of(store, settings.model, server_url(settings)))
         if settings.revision:
             return settings
         place, checkpoint = server_url(settings), checkpoint_served(settings)
@@ -109,3 +111,10 @@ def resolve(settings: EngineSettings, store: Store) -> EngineSettings:
     else:
         place, checkpoint = "", cached_commit(settings.model)
     return settings.model_copy(update={"revision": settled_checkpoint(store, engine_name(settings), place, checkpoint)})
+
+
+def with_learned(settings: EngineSettings, learned: Mapping[str, Any]) -> EngineSettings:
+    """Settings with what refusals taught, where they leave that open."""
+    options = learned.get("options", {}) if settings.auto_drop else {}
+    structure = learned.get("structure", "auto") if settings.structure == "auto" else settings.structure
+    return settings.model_copy(update={"options": {**options, **settings.options}, "structure": structure})

@@ -20,8 +20,9 @@ from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.errors import EngineError, InputError, MissingExtra
 from synthmill.schemas.hashing import content_hash, file_fingerprint
 from synthmill.schemas.settings import EngineSettings
-from synthmill.tasks.engines.chat_server import OVERFLOW, token_logprobs
 from synthmill.tasks.engines.engine import failed_completion
+from synthmill.tasks.engines.refusals import OVERFLOW
+from synthmill.tasks.engines.replies import token_logprobs
 
 EMBEDDED = "smollm2"
 CONTEXT = 4096
@@ -99,14 +100,14 @@ class GGUF:
         sampling = request.sampling
         body: dict[str, Any] = {
             "messages": [{"role": message.role, "content": message.content} for message in request.messages],
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
             "top_k": 0,
             "min_p": 0.0,
-            "max_tokens": sampling.max_tokens,
             "seed": seed,
             "cache_prompt": False,
         }
+        for name in ("temperature", "top_p", "max_tokens"):
+            if (value := getattr(sampling, name)) is not None:
+                body[name] = value
         if sampling.stop:
             body["stop"] = list(sampling.stop)
         if sampling.logprobs:

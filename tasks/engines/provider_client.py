@@ -16,11 +16,12 @@ from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.errors import EngineRefused, MissingExtra
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.anthropic_messages import ANSWER_TOOL, drawing_fields
-from synthmill.tasks.engines.chat_server import HELLO, PROBE_TOKENS, answer_schema
+from synthmill.tasks.engines.blame import HELLO, PROBE_TOKENS
 from synthmill.tasks.engines.provider_replies import error_reply, read_completion, thrown_status
 from synthmill.tasks.engines.remote_model import RemoteModel, model_name
 from synthmill.tasks.engines.served import check_key, server_url
-from synthmill.tasks.engines.transport import CONNECT_TIMEOUT_S, Reply
+from synthmill.tasks.engines.structures import answer_schema
+from synthmill.tasks.engines.transport import CONNECT_TIMEOUT_S, NO_HEADERS, Reply
 from synthmill.tasks.engines.wire_messages import chat_messages
 
 EXTRA = "any-llm is not installed; `pip install 'synthmill[providers]'`, or name another engine (openai:MODEL@URL)"
@@ -71,7 +72,7 @@ class ProviderClient(RemoteModel):
             completion = await asyncio.wait_for(self._client.acompletion(**body), self.settings.timeout_s)
         except Exception as error:  # each provider's client has errors of its own
             return error_reply(error, self.settings.timeout_s)
-        return 200, completion.model_dump_json().encode(), None
+        return 200, completion.model_dump_json().encode(), NO_HEADERS
 
     def read(self, request: Request, data: bytes, latency_s: float) -> Completion:
         return read_completion(request, data, latency_s)

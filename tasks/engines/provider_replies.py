@@ -7,8 +7,9 @@ import orjson
 
 from synthmill.schemas.calls import Completion, Request, unwrap_choice
 from synthmill.schemas.texts import loads
-from synthmill.tasks.engines.chat_server import ErrorAnswer, answer_schema, reasoning_of, text_of, token_count
-from synthmill.tasks.engines.transport import NO_ANSWER, Reply, seconds_of
+from synthmill.tasks.engines.replies import ErrorAnswer, reasoning_of, text_of, token_count
+from synthmill.tasks.engines.structures import answer_schema
+from synthmill.tasks.engines.transport import NO_ANSWER, NO_HEADERS, Headers, Reply
 
 CODES = {
     "ThrottlingException": 429,
@@ -65,15 +66,15 @@ def without_nulls(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def error_reply(error: BaseException, timeout_s: float) -> Reply:
-    """An exception of a provider's client as a reply: status, message, seconds to wait where it says so."""
+    """An exception of a provider's client as a reply: status, message, its headers."""
     error = getattr(error, "original_exception", None) or error
     name = type(error).__name__
     if isinstance(error, TimeoutError) or "Timeout" in name:
-        return 0, NO_ANSWER + f" {timeout_s:g} s".encode(), None
+        return 0, NO_ANSWER + f" {timeout_s:g} s".encode(), NO_HEADERS
     status = status_of(error)
     if not status and (isinstance(error, OSError) or any(sign in name for sign in LOST)):
-        return 0, f"{name}: {error}".encode(), None
-    return status or 400, str(error or name).encode(), wait_of(error)
+        return 0, f"{name}: {error}".encode(), NO_HEADERS
+    return status or 400, str(error or name).encode(), headers_of(error)
 
 
 def status_of(error: BaseException) -> int:
@@ -96,15 +97,16 @@ def answer_of(error: BaseException) -> Any:
     return getattr(error, "response", None)
 
 
-def wait_of(error: BaseException) -> float | None:
-    """How long to wait: the Retry-After of the answer or, of Gemini's errors, `retryDelay`, such as "17s"."""
+def headers_of(error: BaseException) -> Headers:
+    """The headers that say when to come back; of Gemini's errors `retryDelay`, such as "17s", as Retry-After."""
     answer = answer_of(error)
     if isinstance(answer, Mapping):
         headers = (answer.get("ResponseMetadata") or {}).get("HTTPHeaders") or {}
     else:
         headers = getattr(answer, "headers", None) or {}
-    said = headers.get("retry-after") or headers.get("Retry-After")
-    return seconds_of(str(said)) if said else seconds_of(retry_delay(getattr(error, "details", None)))
+    names = {str(name).lower(): str(value) for name, value in headers.items()}
+    delay = retry_delay(getattr(error, "details", None))
+    return {"retry-after": delay, **names} if delay else names
 
 
 def retry_delay(details: Any) -> str | None:

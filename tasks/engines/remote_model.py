@@ -4,7 +4,6 @@ What an engine adds: how a request is written, sent and read. `ChatServer` has t
 """
 
 import asyncio
-import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,16 +13,12 @@ from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.errors import EngineError, EngineRefused
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.settings import EngineSettings
-from synthmill.tasks.engines import chat_server
-from synthmill.tasks.engines.chat_server import (
-    MODERATION,
-    OVERFLOW,
-    PROBE_S,
-    TIMEOUT_RETRIES,
-    ErrorAnswer,
-    failed_completions,
-)
+from synthmill.tasks.engines.attempts import TIMEOUT_RETRIES
+from synthmill.tasks.engines.chat_server import PROBE_S, failed_completions
+from synthmill.tasks.engines.refusals import MODERATION, OVERFLOW
+from synthmill.tasks.engines.replies import ErrorAnswer
 from synthmill.tasks.engines.transport import NO_ANSWER, Reply
+from synthmill.tasks.engines.waits import backoff, pause_s, wait_s
 
 BUSY = (429, 503, 529)
 PASSING = (0, 200, 408, 409, 425)
@@ -107,7 +102,8 @@ class RemoteModel(ABC):
         failing_since = 0.0
         waits = attempts = timeouts = 0
         while True:
-            status, data, retry_after = await self.send(body)
+            status, data, headers = await self.send(body)
+            told_s = wait_s(headers)
             reason = "engine_error" if status else "engine_timeout"
             if status == 200:
                 try:
@@ -125,12 +121,12 @@ class RemoteModel(ABC):
             if status in BUSY:
                 self._slow_down()
                 waits += 1
-                pause = self._pause(waits, retry_after)
+                pause = pause_s(waits, told_s)
                 exhausted = waits > self.settings.retries * 4
             elif status in PASSING or 500 <= status < 600:
                 attempts += 1
                 timeouts += status == 0 and data.startswith(NO_ANSWER)
-                pause = max(retry_after or 0.0, chat_server.backoff(attempts))
+                pause = max(told_s or 0.0, backoff(attempts))
                 exhausted = attempts > self.settings.retries or timeouts > TIMEOUT_RETRIES
             else:
                 return await self._judge_refusal(status, message, body)
@@ -139,13 +135,6 @@ class RemoteModel(ABC):
                 return await self._give_up(status, reason, message, tries, failing_since)
             if await self._stopped_within(pause):
                 return failed("engine_error: the run was stopped")
-
-    @staticmethod
-    def _pause(waits: int, retry_after: float | None) -> float:
-        """How long to wait for a busy server: as long as it says, and not all requests to the same moment."""
-        if retry_after is None:
-            return chat_server.backoff(waits)
-        return retry_after * random.uniform(1, 1.25) + chat_server.BACKOFF_S / 10
 
     async def _stopped_within(self, seconds: float) -> bool:
         """Sleep between two attempts; True as soon as the run is stopped."""

@@ -1,26 +1,71 @@
-"""A server's address, the models it serves, and the weights behind a name."""
+"""A server's address, what is sent with every request, the models it serves, and the weights behind a name."""
 
 import os
+from difflib import get_close_matches
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode, urlsplit
 from urllib.request import Request as Get
 from urllib.request import urlopen
 
 from synthmill.schemas.errors import EngineError, EngineRefused, InputError
+from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.secrecy import carries_secret, check_address
 from synthmill.schemas.settings import EngineSettings
 from synthmill.schemas.texts import loads
+from synthmill.tasks.engines.structures import AUTO, TOLD, structure_of
 
 OPENAI = "https://api.openai.com/v1"
+CHAT = "/chat/completions"
+DEFAULT_KEY = "OPENAI_API_KEY"
+SHOWN = 8
 
 
 def server_url(settings: EngineSettings, default: str = OPENAI) -> str:
-    """The server's address. Raises InputError when it carries a secret, wherever it comes from."""
+    """The server's address, without the path of a request and its query. Raises InputError when it carries a secret,
+    wherever it comes from.
+    """
     url = (settings.base_url or os.environ.get(settings.base_url_env) or default).rstrip("/")
     check_address(url)
     if carries_secret(url):
         raise InputError(f"the address in {settings.base_url_env} carries a secret; put it in {settings.api_key_env}")
-    return url
+    return url.partition("?")[0].rstrip("/").removesuffix(CHAT)
+
+
+def endpoint(settings: EngineSettings, path: str) -> str:
+    """The address of one kind of request, with the query of the settings and of an address that has one."""
+    own = urlsplit(settings.base_url or os.environ.get(settings.base_url_env) or "").query
+    query = "&".join(filter(None, (own, urlencode(settings.query))))
+    return server_url(settings) + path + (f"?{query}" if query else "")
+
+
+def secrets_of(settings: EngineSettings) -> dict[str, str]:
+    """The headers whose values are in the environment. Raises InputError for a variable that is not set."""
+    headers: dict[str, str] = {}
+    uses_default = settings.api_key_env == DEFAULT_KEY
+    if (key := os.environ.get(settings.api_key_env)) and not (settings.headers and uses_default):
+        headers["Authorization"] = f"Bearer {key}"
+    for name, variable in settings.headers.items():
+        value = os.environ.get(variable, "").strip()
+        if not value:
+            raise InputError(f"the header {name} is in the environment variable {variable}, which is not set; set it")
+        if not value.isprintable():
+            raise InputError(f"the environment variable {variable} holds what no header can; see that it is one line")
+        headers[name] = value
+    return headers
+
+
+def server_name(settings: EngineSettings) -> str:
+    """The engine's name: the model, which checkpoint, and a hash of what else decides its answers. Never an address."""
+    name = f"openai:{settings.model}" + (f"@{settings.revision}" if settings.revision else "")
+    shaping: dict[str, Any] = {}
+    if settings.structure != AUTO and (structure := structure_of(settings)) != "json_schema":
+        shaping["structure"] = [structure, content_hash(TOLD)[:8]]
+    if thinking := settings.thinking.identity():
+        shaping["thinking"] = thinking
+    if shaping:
+        return f"{name}+{content_hash({'options': settings.options, **shaping})[:8]}"
+    return name + (f"+{content_hash(settings.options)[:8]}" if settings.options else "")
 
 
 def check_key(settings: EngineSettings) -> None:
@@ -33,18 +78,14 @@ def check_key(settings: EngineSettings) -> None:
 
 def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:
     """Ask a server for its models; None when it has no list. Raises EngineError when it does not answer."""
-    url = server_url(settings) + "/models"
-    key = os.environ.get(settings.api_key_env)
+    url = endpoint(settings, "/models")
+    headers = secrets_of(settings)
     try:
-        with urlopen(Get(url, headers={"Authorization": f"Bearer {key}"} if key else {}), timeout=10) as response:
+        with urlopen(Get(url, headers=headers), timeout=10) as response:
             return [{**card, "id": str(card["id"])} for card in loads(response.read())["data"]]
     except HTTPError as error:
         if error.code in (401, 403):
-            key_state = "was refused" if key else "is not set"
-            refusal = (
-                f"{url} wants a valid key ({error.code}); the environment variable {settings.api_key_env} {key_state}"
-            )
-            raise EngineRefused(refusal) from None
+            raise EngineRefused(f"{url} wants a valid key ({error.code}); {key_state(settings)}") from None
         return None
     except (ValueError, KeyError, TypeError):
         return None
@@ -52,6 +93,25 @@ def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:
         raise EngineError(
             f"{url} does not answer ({error}); start the server, or correct the address: openai:MODEL@http://HOST:PORT/v1"
         ) from error
+
+
+def key_state(settings: EngineSettings) -> str:
+    """Which environment variable holds the key, and what is wrong with it."""
+    variables = ", ".join(settings.headers.values()) or settings.api_key_env
+    state = "was refused" if settings.headers or os.environ.get(settings.api_key_env) else "is not set"
+    return f"the environment variable {variables} {state}"
+
+
+def note_unlisted(settings: EngineSettings) -> str:
+    """What to say of a model that its server does not list, with the nearest names; empty for one that is listed. The
+    first request decides: some servers answer under names that they do not list.
+    """
+    names = served_models(settings)
+    if not names or settings.model in names:
+        return ""
+    near = get_close_matches(settings.model, names, SHOWN, 0.4) or names[:SHOWN]
+    more = f" and {len(names) - len(near)} more" if len(names) > len(near) else ""
+    return f"{server_url(settings)} does not list {settings.model!r}; it lists {', '.join(near)}{more}; asking anyway"
 
 
 def served_models(settings: EngineSettings) -> list[str] | None:
@@ -68,7 +128,7 @@ def checkpoint_served(settings: EngineSettings) -> str | None:
         return ""
     try:
         cards = model_cards(settings)
-    except EngineError:
+    except (EngineError, InputError):  # a finished run needs no server, and no key
         return None
     if cards is None:
         return None

@@ -6,9 +6,8 @@ aiohttp.
 """
 
 import asyncio
-import math
-import time
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -21,8 +20,14 @@ CONNECT_TIMEOUT_S = 30.0
 MOST_BYTES = 64 << 20
 TOO_LARGE = f"the answer is larger than {MOST_BYTES >> 20} MiB".encode()
 NO_ANSWER = b"no answer within"
-Reply = tuple[int, bytes, float | None]
-"""(status, body, Retry-After in seconds). With status 0 there was no answer, and the body says why."""
+Headers = Mapping[str, str]
+Reply = tuple[int, bytes, Headers]
+"""(status, body, the headers about limits and waits, names in lower case). With status 0 there was no answer, and the
+body says why.
+"""
+ABOUT_LIMITS = ("retry-after", "x-ratelimit-", "anthropic-ratelimit-")
+ABOUT_LIMITS_BYTES = tuple(name.encode() for name in ABOUT_LIMITS)
+NO_HEADERS: Headers = MappingProxyType({})
 
 
 class Transport(Protocol):
@@ -46,20 +51,6 @@ def proxy_for(url: str) -> str | None:
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
-def seconds_of(retry_after: str | None) -> float | None:
-    """Retry-After, a number or a date, as seconds; ten minutes at most."""
-    if not retry_after:
-        return None
-    try:
-        seconds = float(retry_after)
-        return min(max(0.0, seconds), 600.0) if math.isfinite(seconds) else None
-    except ValueError:
-        try:
-            return min(max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time()), 600.0)
-        except ValueError:
-            return None
-
-
 class Aiohttp:
     """Any address, with TLS, proxies and name resolution by aiohttp."""
 
@@ -81,12 +72,14 @@ class Aiohttp:
                 async for chunk in response.content.iter_any():
                     answer += chunk
                     if len(answer) > MOST_BYTES:
-                        return 0, TOO_LARGE, None
-                return response.status, bytes(answer), seconds_of(response.headers.get("Retry-After"))
+                        return 0, TOO_LARGE, NO_HEADERS
+                names = {name: name.lower() for name in response.headers}
+                headers = {low: response.headers[name] for name, low in names.items() if low.startswith(ABOUT_LIMITS)}
+                return response.status, bytes(answer), headers
         except TimeoutError:
-            return 0, NO_ANSWER + f" {self.timeout_s:g} s".encode(), None
+            return 0, NO_ANSWER + f" {self.timeout_s:g} s".encode(), NO_HEADERS
         except (aiohttp.ClientError, OSError) as error:
-            return 0, str(error).encode(), None
+            return 0, str(error).encode(), NO_HEADERS
 
     async def close(self) -> None:
         await self._session.close()
@@ -98,7 +91,8 @@ class PlainHttp:
     def __init__(self, url: str, headers: dict[str, str], timeout_s: float) -> None:
         parts = urlsplit(url)
         self.host, self.port, self.timeout_s = parts.hostname or "", parts.port or 80, timeout_s
-        lines = {f"POST {parts.path} HTTP/1.1\r\nHost": parts.netloc, **headers}
+        target = parts.path + (f"?{parts.query}" if parts.query else "")
+        lines = {f"POST {target} HTTP/1.1\r\nHost": parts.netloc, **headers}
         self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode()
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
@@ -107,9 +101,9 @@ class PlainHttp:
         try:
             connection = self._idle.pop() if self._idle else await self._connect()
         except TimeoutError:
-            return 0, f"no connection within {CONNECT_TIMEOUT_S:g} s".encode(), None
+            return 0, f"no connection within {CONNECT_TIMEOUT_S:g} s".encode(), NO_HEADERS
         except OSError as error:
-            return 0, (error.strerror or str(error)).encode(), None
+            return 0, (error.strerror or str(error)).encode(), NO_HEADERS
         self._busy.add(connection)
         try:
             reply = await connection.post(
@@ -148,14 +142,14 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._size = 0
-        self._retry_after: str | None = None
+        self._headers: Headers = NO_HEADERS
         self._framed = False
 
     async def post(self, request: bytes, timeout_s: float) -> Reply:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Reply] = loop.create_future()
         self._waiter = waiter
-        timer = loop.call_later(timeout_s, self._end, (0, NO_ANSWER + f" {timeout_s:g} s".encode(), None))
+        timer = loop.call_later(timeout_s, self._end, (0, NO_ANSWER + f" {timeout_s:g} s".encode(), NO_HEADERS))
         self.reusable = False
         self._transport.write(request)
         try:
@@ -178,7 +172,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._end((0, f"the answer is not HTTP ({error})".encode(), None))
+            self._end((0, f"the answer is not HTTP ({error})".encode(), NO_HEADERS))
 
     def _retire(self) -> None:
         if self in self._idle:
@@ -189,27 +183,26 @@ class Connection(asyncio.Protocol):
         if self in self._idle:
             self._idle.remove(self)
         if self._body and not self._framed and error is None:
-            self._end((self._parser.get_status_code(), b"".join(self._body), seconds_of(self._retry_after)))
+            self._end((self._parser.get_status_code(), b"".join(self._body), self._headers))
         else:
-            self._end(
-                (0, f"the connection was closed before the answer came ({error or 'by the server'})".encode(), None)
-            )
+            problem = f"the connection was closed before the answer came ({error or 'by the server'})"
+            self._end((0, problem.encode(), NO_HEADERS))
 
     def on_message_begin(self) -> None:
-        self._body, self._size, self._retry_after, self._framed = [], 0, None, False
+        self._body, self._size, self._headers, self._framed = [], 0, NO_HEADERS, False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name == b"retry-after":
-            self._retry_after = value.decode("latin-1")
-        elif name in (b"content-length", b"transfer-encoding"):
+        if name in (b"content-length", b"transfer-encoding"):
             self._framed = True
+        elif name.startswith(ABOUT_LIMITS_BYTES):
+            self._headers = {**self._headers, name.decode("latin-1"): value.decode("latin-1")}
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
         if self._size > MOST_BYTES:
             self._body.clear()
-            self._end((0, TOO_LARGE, None))
+            self._end((0, TOO_LARGE, NO_HEADERS))
             self.abort()
         else:
             self._body.append(body)
@@ -222,7 +215,7 @@ class Connection(asyncio.Protocol):
             self.reusable = False
             return
         self.reusable = self._parser.should_keep_alive() and not self._transport.is_closing()
-        self._end((self._parser.get_status_code(), b"".join(self._body), seconds_of(self._retry_after)))
+        self._end((self._parser.get_status_code(), b"".join(self._body), self._headers))
 
     def _end(self, reply: Reply) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -134,8 +134,8 @@ class VLLMEngine:
             structure = StructuredOutputsParams(json=dict(request.schema_))
         return SamplingParams(
             n=count,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
+            temperature=1.0 if sampling.temperature is None else sampling.temperature,
+            top_p=sampling.top_p or 1.0,
             max_tokens=sampling.max_tokens,
             stop=list(sampling.stop) or None,
             seed=seed,

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from synthmill.schemas.artifacts import add_spent
-from synthmill.schemas.progress import Progress
+from synthmill.schemas.progress import Progress, Waiting
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.running.job import Job
 
@@ -39,7 +39,22 @@ def sum_progress(reports: Sequence[Progress]) -> Progress:
         in_flight=sum(report.in_flight for report in reports),
         spent=add_spent(report.spent for report in reports),
         silent_s=silent_everywhere(reports),
+        waiting=waiting_everywhere(reports),
     )
+
+
+def waiting_everywhere(reports: Sequence[Progress]) -> dict[str, Waiting]:
+    """The requests that wait in any worker, by engine."""
+    names = sorted({name for report in reports for name in report.waiting})
+    waits = {name: [report.waiting[name] for report in reports if name in report.waiting] for name in names}
+    return {
+        name: Waiting(
+            requests=sum(wait.requests for wait in of_name),
+            until=max(wait.until for wait in of_name),
+            reason=of_name[-1].reason,
+        )
+        for name, of_name in waits.items()
+    }
 
 
 def silent_everywhere(reports: Sequence[Progress]) -> dict[str, float]:

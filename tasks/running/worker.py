@@ -16,12 +16,15 @@ from typing import Any
 
 from synthmill.schemas.artifacts import Loss, PartSeal
 from synthmill.schemas.budget import BudgetSettings
-from synthmill.schemas.errors import InputError, Stopped, StoreError
+from synthmill.schemas.errors import EngineLearned, InputError, Stopped, StoreError
 from synthmill.schemas.progress import Progress
 from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.artifacts import Store, losses_of, read_part, seal_part, sealed_part, with_calls
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.engines.engine import Engine, make_engine
+from synthmill.tasks.engines.lessons import note_lessons
+from synthmill.tasks.engines.pace import share_pace
+from synthmill.tasks.engines.waits import waiting_at
 from synthmill.tasks.frames import FrameStage, StageContext, run_locally
 from synthmill.tasks.recipe import Recipe
 from synthmill.tasks.running.budget import Gate, Lease
@@ -70,7 +73,9 @@ class Worker:
                 await self._take_up(planned, workers)
         try:
             return await self._make(planned, job, retry)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, EngineLearned):
+                await asyncio.to_thread(note_lessons, self.store, list(self._engines.values()))
             self._planned = None  # the next attempt starts with a fresh driver and fresh engines
             self._broken = True
             raise
@@ -139,6 +144,7 @@ class Worker:
             in_flight=self._driver.in_flight,
             spent=spent,
             silent_s=silent,
+            waiting=waiting_at(self._engines.values()),
         )
 
     def stop(self, why: str) -> None:
@@ -189,6 +195,7 @@ class Worker:
         for spec, settings in needed.items():
             if spec not in self._engines:
                 engine = make_engine(settings)
+                share_pace(engine, workers)
                 await engine.open()
                 self._engines[spec] = engine
         self._frame_rows = 0

@@ -95,7 +95,7 @@ def test_one_answer_in_twenty_is_bad(
     stage: Any,
     drops: set[str],
 ) -> None:
-    monkeypatch.setattr("synthmill.tasks.engines.chat_server.BACKOFF_S", 0.02)
+    monkeypatch.setattr("synthmill.tasks.engines.waits.BACKOFF_S", 0.02)
     failing.set(fail_every=20, **how)
     bench = Bench(store, tmp_path, failing, stage, timeout_s=1 if how.get("fail_how") == "hang" else 60)
     made = bench.made()
@@ -132,7 +132,7 @@ def test_seconds_of_429(store: Store, tmp_path: Path, failing: ChatServer, matri
 def test_an_engine_that_only_fails(
     store: Store, tmp_path: Path, failing: ChatServer, monkeypatch: pytest.MonkeyPatch, matrix: Matrix
 ) -> None:
-    monkeypatch.setattr("synthmill.tasks.engines.chat_server.BACKOFF_S", 0.02)
+    monkeypatch.setattr("synthmill.tasks.engines.waits.BACKOFF_S", 0.02)
     failing.set(fail_from=60)
     bench = Bench(store, tmp_path, failing, Answers(count=1), retries=2)
     with pytest.raises(EngineError, match=r"does not answer \(HTTP 500: failing as told\) after 3 attempts"):

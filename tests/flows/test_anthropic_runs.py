@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 import yaml
 
-from synthmill.tasks.engines import chat_server as chat_engine
 from tests.command import synthmill
 from tests.conftest import write_jsonl
 from tests.messages_server import MessagesServer, error, message, messages_server
@@ -33,7 +32,7 @@ def teacher(body: dict[str, Any], number: int) -> Any:
 @pytest.fixture
 def claude(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MessagesServer]:
     monkeypatch.setenv("ANTHROPIC_API_KEY", MessagesServer.key)
-    monkeypatch.setattr(chat_engine, "BACKOFF_S", 0.001)
+    monkeypatch.setattr("synthmill.tasks.engines.waits.BACKOFF_S", 0.001)
     prompts = [{"id": f"q{n}", "prompt": f"Explain number {n} in your own words"} for n in range(8)]
     write_jsonl(tmp_path / "prompts.jsonl", prompts)
     with messages_server(MessagesServer(teacher)) as server:

@@ -15,10 +15,10 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 LOCK = {
     "stages": {
-        "data_skills@1": "f789a98d16117748",
+        "data_skills@1": "255c91b6acfd4329",
         "skill_mixes@1": "88e352fa79bd6fdd",
-        "skillmix_examples@1": "6b3ec46c2941261d",
-        "topic_skills@1": "bb0db22a90d6e1c9",
+        "skillmix_examples@1": "a9478c99f435a230",
+        "topic_skills@1": "87438e5383cf0769",
     },
     "prompts": {
         "skillmix/data_skills": "575e008a8ad5",

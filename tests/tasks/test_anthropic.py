@@ -12,7 +12,6 @@ from synthmill.schemas.calls import Completion, Message, Request, Sampling, Tool
 from synthmill.schemas.endings import ending_of
 from synthmill.schemas.errors import EngineError, EngineRefused
 from synthmill.schemas.settings import EngineSettings
-from synthmill.tasks.engines import chat_server as chat_engine
 from synthmill.tasks.engines.anthropic_messages import messages_body
 from synthmill.tasks.engines.engine import engine_name, make_engine, resolve
 from synthmill.tasks.texts.thinking import why_empty
@@ -28,7 +27,7 @@ TOOL = {
 @pytest.fixture
 def claude(monkeypatch: pytest.MonkeyPatch) -> Iterator[MessagesServer]:
     monkeypatch.setenv("ANTHROPIC_API_KEY", MessagesServer.key)
-    monkeypatch.setattr(chat_engine, "BACKOFF_S", 0.001)
+    monkeypatch.setattr("synthmill.tasks.engines.waits.BACKOFF_S", 0.001)
     with messages_server(MessagesServer()) as server:
         yield server
 

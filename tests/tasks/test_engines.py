@@ -15,6 +15,7 @@ from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.calls import CallStore, record_to
 from synthmill.tasks.engines import chat_server as chat_engine
+from synthmill.tasks.engines import waits
 from synthmill.tasks.engines.engine import engine_name, make_engine, resolve
 from tests.conftest import ChatServer
 
@@ -45,7 +46,7 @@ def one(spec: Any, request: Request) -> Completion:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_engine, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(waits, "BACKOFF_S", 0.001)
 
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a", "b"]}
@@ -96,7 +97,7 @@ def test_a_server_that_says_wait_is_waited_for_and_asked_less(
 ) -> None:
     pauses: list[float] = []
 
-    async def noted(self: Any, seconds: float) -> bool:
+    async def noted(self: Any, seconds: float, reason: str) -> bool:
         pauses.append(seconds)
         return False
 

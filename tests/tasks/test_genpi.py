@@ -414,7 +414,7 @@ def test_pairs_are_the_teachers_answer_over_the_students() -> None:
         )
         for n, fields in enumerate(
             (
-                {"teacher_output_single": "good", "teacher_finish_reason": "length"},
+                {"teacher_output_single": "good", "teacher_finish_reason": "end_turn"},
                 {"teacher_output_single": "bad"},
                 {"teacher_output_single": "{}", "teacher_calls_tool": True},
             )
@@ -425,7 +425,7 @@ def test_pairs_are_the_teachers_answer_over_the_students() -> None:
     assert pools["answers"][0][0] == {
         "answer_index": 0,
         "text": "good",
-        "finish_reason": "length",
+        "finish_reason": "end_turn",
         "completion_tokens": 0,
     }
     rewarded = pools.with_columns(rewards=pl.lit([0.1, 0.9]))
@@ -445,3 +445,13 @@ def test_an_output_that_a_filter_broke_off_is_in_no_pair(whose: str) -> None:
     pools, _ = AnswerPools().apply(pl.DataFrame(to_arrow(SingleTurn, [row])), Path())
     pairs, [broken] = TeacherPairs().apply(pools.with_columns(rewards=pl.lit([0.1, 0.9])), Path())
     assert (pairs.height, broken.reason) == (0, "content_filter")
+
+
+def test_a_teachers_output_that_max_tokens_cut_is_never_chosen() -> None:
+    outputs = {"teacher_output_single": "good", "student_output_single": "bad", "student_finish_reason": "length"}
+    row = SingleTurn.model_validate({"id": "r", "application": SHELL, "pseudo_input": "p", **outputs})
+    for ending, pair_count in (("stop", 1), ("length", 0)):
+        ended = row.model_copy(update={"teacher_finish_reason": ending})
+        pools, _ = AnswerPools().apply(pl.DataFrame(to_arrow(SingleTurn, [ended])), Path())
+        pairs, dropped = TeacherPairs().apply(pools.with_columns(rewards=pl.lit([0.1, 0.9])), Path())
+        assert (pairs.height, [drop.reason for drop in dropped]) == (pair_count, ["cut_short"] * (1 - pair_count))

@@ -11,7 +11,7 @@ from synthmill.schemas.multifaceted import JudgedRow
 from synthmill.schemas.pools import JudgedPool, PolicyAnswer, ScoredPool
 from synthmill.schemas.rows import to_arrow
 from synthmill.storage.artifacts import Store, seal_part, write_manifest
-from synthmill.tasks.engines.chat_server import token_logprobs
+from synthmill.tasks.engines.replies import token_logprobs
 from synthmill.tasks.generators.multifaceted.bench import Judged
 from synthmill.tasks.running.stages import columns_of
 from synthmill.tasks.scorers.direct import HELPFUL, DirectScores

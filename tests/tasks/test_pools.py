@@ -186,7 +186,12 @@ def test_reasons() -> None:
 @pytest.mark.parametrize("settings", RULES, ids=lambda settings: settings.label)
 def test_answers_that_a_filter_broke_off_are_in_no_pair(settings: CutSettings) -> None:
     rewards = [[9.0, 1.0, 2.0, 5.0], [3.0, 1.0], [math.nan, 1.0, 2.0, 4.0], [1.0]]
-    ends = [["content_filter", "stop", "length", "SAFETY"], ["stop", "abort"], ["abort", "stop", None, ""], ["abort"]]
+    ends = [
+        ["content_filter", "stop", "eos", "SAFETY"],
+        ["stop", "abort"],
+        ["abort", "stop", None, ""],
+        ["abort"],
+    ]
     table = pools(*rewards).append_column("finish_reasons", pa.array(ends, pa.list_(pa.string())))
     made = cut(table, settings)
     assert [REASONS[code] for code in made.reasons] == ["", "content_filter", "", "n<2"]
@@ -198,6 +203,22 @@ def test_answers_that_a_filter_broke_off_are_in_no_pair(settings: CutSettings) -
     assert "  5 answers were broken off by a content filter and are in no pair" in list(report_lines(told))
     whole = table.set_column(3, "finish_reasons", pa.array([["stop"] * len(one) for one in ends]))
     assert cut(whole, settings).pairs.equals(cut(pools(*rewards), settings).pairs)
+
+
+def test_answers_that_were_cut_are_in_no_pair_unless_taken() -> None:
+    rewards = [[9.0, 1.0, 2.0], [3.0, 1.0], [3.0, 2.0, 1.0]]
+    ends = [["length", "stop", "stop"], ["max_tokens", "stop"], ["length", "stop", "SAFETY"]]
+    table = pools(*rewards).append_column("finish_reasons", pa.array(ends, pa.list_(pa.string())))
+    made = cut(table, MaxMin())
+    assert pairs(made) == [("p0", 2, 1)]
+    assert [REASONS[code] for code in made.reasons] == ["", "cut_short", "cut_short"]
+    report = CutReport(MaxMin())
+    report.add(made)
+    lines = list(report_lines(report.summary({}, made.pairs.num_rows)))
+    assert "  3 answers were cut at max_tokens and are in no pair (cut_answers=take takes them)" in lines
+    taken = MaxMin(cut_answers="take")
+    assert pairs(cut(table, taken)) == [("p0", 0, 1), ("p1", 0, 1), ("p2", 0, 1)]
+    assert "cut_answers" not in MaxMin().model_dump() and taken.model_dump()["cut_answers"] == "take"
 
 
 def test_ties_go_to_the_first() -> None:

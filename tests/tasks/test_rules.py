@@ -85,7 +85,7 @@ def test_every_rule_has_a_stored_key() -> None:
     """Of those that were there when one model held the settings of all."""
     alone = [settings["rule"] for settings, *_ in STORED if len(settings) == 1]
     fields = {name for rule in alone for name in CutSettings.kinds()[rule].model_fields}
-    assert fields == {"rule", "name", *ALWAYS_IN_KEYS}
+    assert fields == {"rule", "name", "cut_answers", *ALWAYS_IN_KEYS}
 
 
 @pytest.mark.parametrize("settings", [settings for settings, *_ in STORED], ids=str)

@@ -140,7 +140,7 @@ def test_an_engine_that_dies_stops_the_stage_and_the_next_run_continues(
     store: Store, tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = source_of(store, tmp_path, 40)
-    monkeypatch.setattr("synthmill.tasks.engines.chat_server.BACKOFF_S", 0.01)
+    monkeypatch.setattr("synthmill.tasks.engines.waits.BACKOFF_S", 0.01)
     dead = {"spec": server.spec, "retries": 2, "concurrency": 4}
     server.set(fail_on="question 7:")
     planned = Planned(Shout(), {"student": EngineSettings.model_validate(dead)}, source.key)
@@ -168,7 +168,7 @@ def test_a_server_that_dies_near_the_end_loses_no_row(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything in flight was sent before the last good answer; that must not make it the rows' fault."""
-    monkeypatch.setattr("synthmill.tasks.engines.chat_server.BACKOFF_S", 0.01)
+    monkeypatch.setattr("synthmill.tasks.engines.waits.BACKOFF_S", 0.01)
     source = source_of(store, tmp_path, 32)
     with chat_server("--latency-ms", "300", "--sigma", "1") as url:
         seen = ChatServer(url)

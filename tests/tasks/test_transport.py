@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from synthmill.tasks.engines.transport import TOO_LARGE, Aiohttp, PlainHttp, Reply, make_transport, seconds_of
+from synthmill.tasks.engines.transport import TOO_LARGE, Aiohttp, PlainHttp, Reply, make_transport
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -53,23 +53,23 @@ def talk(
 
 @pytest.mark.parametrize("use", ["plain", "aiohttp"])
 def test_connections_are_kept_alive_and_opened_again_when_closed(use: str) -> None:
-    assert talk(GOOD, GOOD, GOOD, requests=3, use=use) == ([(200, b"hello", None)] * 3, 1)
+    assert talk(GOOD, GOOD, GOOD, requests=3, use=use) == ([(200, b"hello", {})] * 3, 1)
     closing = GOOD.replace(b"Content", b"Connection: close\r\nContent")
-    assert talk(closing, GOOD, requests=2, use=use) == ([(200, b"hello", None)] * 2, 2)
+    assert talk(closing, GOOD, requests=2, use=use) == ([(200, b"hello", {})] * 2, 2)
 
 
 @pytest.mark.parametrize("use", ["plain", "aiohttp"])
 @pytest.mark.parametrize(
     ("answer", "reply"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-~Length: 5\r\n\r\nhe~llo", (200, b"hello", None)),
+        (b"HTTP/1.1 200 OK\r\nContent-~Length: 5\r\n\r\nhe~llo", (200, b"hello", {})),
         (
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n~3\r\nllo\r\n0\r\n\r\n",
-            (200, b"hello", None),
+            (200, b"hello", {}),
         ),
-        (b"HTTP/1.1 200 OK\r\n\r\nhe~llo", (200, b"hello", None)),
-        (b"HTTP/1.1 429 Slow\r\nretry-after: 2\r\nContent-Length: 0\r\n\r\n", (429, b"", 2.0)),
-        (b"HTTP/1.1 308 Moved\r\nLocation: https://x\r\nContent-Length: 0\r\n\r\n", (308, b"", None)),
+        (b"HTTP/1.1 200 OK\r\n\r\nhe~llo", (200, b"hello", {})),
+        (b"HTTP/1.1 429 Slow\r\nretry-after: 2\r\nContent-Length: 0\r\n\r\n", (429, b"", {"retry-after": "2"})),
+        (b"HTTP/1.1 308 Moved\r\nLocation: https://x\r\nContent-Length: 0\r\n\r\n", (308, b"", {})),
     ],
 )
 def test_every_framing_of_an_answer(use: str, answer: bytes, reply: Reply) -> None:
@@ -84,7 +84,7 @@ def test_what_is_no_answer_is_a_reply_of_status_0(use: str, answer: bytes | None
     replies, _ = talk(answer, GOOD, requests=2, use=use)
     assert replies[0][0] == 0
     assert replies[0][1]
-    assert replies[1] == (200, b"hello", None)
+    assert replies[1] == (200, b"hello", {})
 
 
 @pytest.mark.parametrize("use", ["plain", "aiohttp"])
@@ -92,7 +92,7 @@ def test_what_is_no_answer_is_a_reply_of_status_0(use: str, answer: bytes | None
 def test_an_interim_answer_is_not_the_answer(use: str, status: bytes) -> None:
     early = b"HTTP/1.1 " + status + b"\r\n\r\n~" + GOOD
     other = GOOD.replace(b"hello", b"other")
-    assert talk(early, other, requests=2, use=use)[0] == [(200, b"hello", None), (200, b"other", None)]
+    assert talk(early, other, requests=2, use=use)[0] == [(200, b"hello", {}), (200, b"other", {})]
 
 
 @pytest.mark.parametrize("pause", [b"", b"~"])
@@ -100,7 +100,7 @@ def test_an_answer_that_nobody_asked_for_is_never_given_to_the_next(pause: bytes
     other = GOOD.replace(b"hello", b"other")
 
     replies, connections = talk(GOOD + pause + GOOD.replace(b"hello", b"ghost"), other, requests=2, between=0.1)
-    assert replies == [(200, b"hello", None), (200, b"other", None)]
+    assert replies == [(200, b"hello", {}), (200, b"other", {})]
     assert connections == 2
 
 
@@ -108,7 +108,7 @@ def test_an_answer_that_nobody_asked_for_is_never_given_to_the_next(pause: bytes
 def test_a_time_out_ends_the_wait_and_the_connection(use: str) -> None:
     slow = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe" + b"~" * 20 + b"llo"
     replies, connections = talk(slow, GOOD, requests=2, timeout_s=0.2, use=use)
-    assert replies == [(0, b"no answer within 0.2 s", None), (200, b"hello", None)]
+    assert replies == [(0, b"no answer within 0.2 s", {}), (200, b"hello", {})]
     assert connections == 2
 
 
@@ -116,7 +116,7 @@ def test_a_time_out_ends_the_wait_and_the_connection(use: str) -> None:
 def test_an_answer_without_end_is_none(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("synthmill.tasks.engines.transport.MOST_BYTES", 1000)
     endless = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 2000
-    assert talk(endless, GOOD, requests=2, use=use)[0] == [(0, TOO_LARGE, None), (200, b"hello", None)]
+    assert talk(endless, GOOD, requests=2, use=use)[0] == [(0, TOO_LARGE, {}), (200, b"hello", {})]
 
 
 def test_a_server_that_is_not_there() -> None:
@@ -139,11 +139,3 @@ def test_tls_and_proxies_go_through_the_library(monkeypatch: pytest.MonkeyPatch)
     assert asyncio.run(kind("https://host/v1")) is Aiohttp
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert asyncio.run(kind("http://host:8000/v1")) is Aiohttp
-
-
-def test_seconds_of_retry_after() -> None:
-    assert [seconds_of(value) for value in ("1.5", "-3", "9999999")] == [1.5, 0.0, 600.0]
-    assert seconds_of("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert seconds_of("nonsense") is None
-    assert seconds_of("nan") is None
-    assert seconds_of(None) is None

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
+from synthmill.schemas.calls import MaxTokens, Temperature, TopP
 from synthmill.schemas.dedup_settings import PublishSettings
 from synthmill.schemas.local_paths import LocalPath
 from synthmill.schemas.settings import (
@@ -129,9 +130,9 @@ class PreferencesSettings(PoolSettings):
 class NewPromptSettings(StageSampling):
     """How new prompts are drawn; 8 samples, temperature 0.8, top_p 0.95 and 0.7 are the paper's."""
 
-    temperature: float = Field(0.8, ge=0)
-    top_p: float = Field(0.95, gt=0, le=1)
-    max_tokens: int = Field(1024, ge=1, le=1 << 31)
+    temperature: Temperature = 0.8
+    top_p: TopP = 0.95
+    max_tokens: MaxTokens = 1024
     count: int = Field(20_000, ge=1, description="prompts to ask for; each is a call")
     shots: int = Field(8, ge=1, le=64, description="kept prompts that each new one is drawn from")
     attempts: int = Field(3, ge=1, le=100, description="for a prompt without its marks")

@@ -32,7 +32,11 @@ def as_messages(turns: tuple[Turn, ...]) -> tuple[Message, ...]:
 
 
 def warm_sampling(sampling: Sampling) -> Sampling:
-    """Sampling at a temperature of at least 0.7, for another attempt: at 0, the model would repeat its answer."""
+    """Sampling at a temperature of at least 0.7, for another attempt: at 0, the model would repeat its answer. One that
+    is left to the engine stays so.
+    """
+    if sampling.temperature is None:
+        return sampling
     return sampling.model_copy(update={"temperature": max(0.7, sampling.temperature)})
 
 

@@ -56,8 +56,8 @@ class TeacherPairs(FrameStage):
     """Pools of a teacher's and a student's answer, with `rewards` -> the teacher's answer over the student's, whatever
     their rewards are.
 
-    Drops: same_text, content_filter (a filter broke one of them off). Ours: the paper does not train on preferences;
-    the rewards tell where the teacher is not better.
+    Drops: same_text, content_filter (a filter broke one of them off), cut_short (max_tokens cut the teacher's). Ours:
+    the paper does not train on preferences; the rewards tell where the teacher is not better.
     """
 
     name: ClassVar = "teacher_pairs"
@@ -69,14 +69,15 @@ class TeacherPairs(FrameStage):
         def text(place: int) -> pl.Expr:
             return pl.col("answers").list.get(place).struct.field("text")
 
-        is_filtered = [
-            any(ending_of(answer["finish_reason"]) == "content_filter" for answer in answers)
-            for answers in frame["answers"].to_list()
-        ]
+        endings = [[ending_of(answer["finish_reason"]) for answer in answers] for answers in frame["answers"].to_list()]
+        is_filtered = ["content_filter" in of_pool for of_pool in endings]
+        is_cut = [of_pool[:1] == ["length"] for of_pool in endings]
         reasons = frame.select(
             "id",
             reason=pl.when(pl.Series(is_filtered, dtype=pl.Boolean))
             .then(pl.lit("content_filter"))
+            .when(pl.Series(is_cut, dtype=pl.Boolean))
+            .then(pl.lit("cut_short"))
             .when(text(0) == text(1))
             .then(pl.lit("same_text")),
         )

@@ -5,14 +5,14 @@ TEXT}}. That works on every engine, even for models that were not trained on too
 against the tool's schema, because engines enforce only parts of one.
 """
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import orjson
 
 from synthmill.schemas.applications import Function, ToolCall, Turn
 from synthmill.schemas.errors import Drop
-from synthmill.schemas.texts import loads
+from synthmill.schemas.texts import object_in
+from synthmill.tasks.texts.breaches import breach
 
 BREACH = "breached_schema"
 """The reason of a Drop for a call that its tool does not take: it is asked for again with this fault named."""
@@ -52,14 +52,17 @@ def turn_schema(tools: str) -> dict[str, Any] | None:
 
 
 def read_turn(text: str, tools: str) -> Act:
-    """Parse a model's answer to `turn_schema`; raises Drop for what is no turn."""
+    """Parse a model's answer to `turn_schema`; raises Drop for what is no turn: malformed_turn, or breached_schema for
+    arguments that break the tool's schema, which engines enforce in part only.
+    """
     if not tools:
         return Act(text.strip())
     try:
-        turn = loads(text)["turn"]
+        turn = (object_in(text) or {})["turn"]
         if "say" in turn:
             return Act(str(turn["say"]).strip())
-        if turn["tool"] not in {function["name"] for function in functions_of(tools)}:
+        parameters = {function["name"]: function["parameters"] for function in functions_of(tools)}
+        if turn["tool"] not in parameters:
             raise Drop(f"malformed_turn: there is no tool {turn['tool']!r:.40}")
         if not isinstance(turn["arguments"], dict):
             raise Drop(f"malformed_turn: the arguments of {turn['tool']} are no object")
@@ -74,18 +77,8 @@ def check_call(name: str, arguments: Any, tools: str) -> None:
     names = [function["name"] for function in functions_of(tools)]
     if name not in names:
         raise Drop(f"{BREACH}: there is no tool {name!r:.40}; the tools are {', '.join(names)}")
-    if fault := next(validator_of(tools, name).iter_errors(arguments), None):
-        place = ".".join(map(str, fault.absolute_path))
-        raise Drop(
-            f"{BREACH}: the arguments of {name} do not fit: {place + ': ' if place else ''}{fault.message[:200]}"
-        )
-
-
-@cache
-def validator_of(tools: str, name: str) -> Any:
-    from jsonschema import Draft202012Validator
-
-    return Draft202012Validator(next(f["parameters"] for f in functions_of(tools) if f["name"] == name))
+    if fault := breach(arguments, next(each["parameters"] for each in functions_of(tools) if each["name"] == name)):
+        raise Drop(f"{BREACH}: the arguments of {name} do not fit: {fault}")
 
 
 def result_head(tool: str) -> str:

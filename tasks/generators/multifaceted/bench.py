@@ -43,8 +43,8 @@ class Judged(Recipe[BenchRow, JudgedRow]):
         return self.runs * (1 + self.rubrics * self.attempts)
 
     def tokens_per_row(self) -> int:
-        judge_tokens = self.rubrics * self.attempts * self.judging.max_tokens
-        return self.runs * (self.sampling.max_tokens + judge_tokens)
+        judge_tokens = self.rubrics * self.attempts * self.judging.planned_tokens
+        return self.runs * (self.sampling.planned_tokens + judge_tokens)
 
     def steps(self, row: BenchRow) -> Steps[JudgedRow]:
         user = Message(role="user", content=row.prompt)

@@ -99,7 +99,7 @@ class PreferenceSets(Recipe[Instruction, WithSets]):
                 role="teacher",
                 messages=template.render(row=row, taxonomy=side, dealt=seeds_of_set, place=n + 1, count=self.count),
                 sampling=self.sampling,
-                schema_=preference_schema(side, self.sampling.max_tokens, free=not seeds_of_set),
+                schema_=preference_schema(side, self.sampling.planned_tokens, free=not seeds_of_set),
                 sample=n * MOST_ATTEMPTS,  # sets never share a sample, however many attempts there are
             )
             for n, seeds_of_set in enumerate(dealt)

@@ -81,7 +81,8 @@ class AlignedPairs(FrameStage):
     """Instructions with responses -> the picked set's response over another set's, under the picked system message.
 
     The rejected response is drawn from the others, without equal texts and those that a content filter broke off.
-    Drops: same_response, one_set, content_filter (it broke off the picked response, or all others).
+    Drops: same_response, one_set, content_filter (it broke off the picked response, or all others), cut_short
+    (max_tokens cut the picked response).
     Source: docs/papers.md#multifaceted, "splits".
     """
 
@@ -101,6 +102,9 @@ class AlignedPairs(FrameStage):
             is_filtered = [ending_of(response["finish_reason"]) == "content_filter" for response in row["responses"]]
             if is_filtered[chosen] or (different and all(is_filtered[n] for n in different)):
                 dropped.append(Dropped(id=row["id"], reason="content_filter"))
+                continue
+            if ending_of(row["responses"][chosen]["finish_reason"]) == "length":
+                dropped.append(Dropped(id=row["id"], reason="cut_short"))
                 continue
             different = [n for n in different if not is_filtered[n]]
             if not different:

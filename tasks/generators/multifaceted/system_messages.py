@@ -64,7 +64,7 @@ class SystemMessages(Recipe[WithSets, WithSystems]):
                 role="teacher",
                 messages=template.render(descriptions=[value.description for value in values], language=self.language),
                 sampling=self.sampling,
-                schema_=system_message_schema(self.sampling.max_tokens),
+                schema_=system_message_schema(self.sampling.planned_tokens),
             )
             for values in row.sets
         ]

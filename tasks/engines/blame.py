@@ -1,0 +1,115 @@
+"""Finding out which field of a request a server refuses: it says so, or answers a short request without that field.
+
+A refusal names a field, and a short request with the same fields is refused, too: then it is about the engine, not
+about one row. Where the dialect knows another way to write the same, that is taken; otherwise the run stops with the
+setting that leaves the field out, or, where settings allow it, the engine learns to leave it out.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+
+from synthmill.schemas.calls import Message, Request
+from synthmill.schemas.errors import EngineLearned, EngineRefused
+from synthmill.schemas.settings import EngineSettings
+from synthmill.tasks.engines.dialect import LENGTH_FIELDS, OFF_WAYS, Dialect, Written
+from synthmill.tasks.engines.refusals import Refusal
+from synthmill.tasks.engines.served import server_url
+from synthmill.tasks.engines.structures import AUTO, LADDER
+
+HELLO = "Hello"
+PROBE_TOKENS = 16
+DROPPABLE = {"top_p", "temperature", "seed", "stop", *LENGTH_FIELDS}
+FORM = {"response_format", "tools", "tool_choice"}
+THINKING = {name for way in OFF_WAYS for name in way}
+
+
+class Blame:
+    """Judges refusals of requests, one at a time. learned: settings that one of them taught."""
+
+    def __init__(self, settings: EngineSettings, dialect: Dialect, answers: Callable[[bytes], Awaitable[bool]]) -> None:
+        """answers: whether the server answers a body."""
+        self.settings, self.dialect, self.learned = settings, dialect, dict[str, Any]()
+        self._answers = answers
+        self._lock = asyncio.Lock()
+        self._accepted: set[bytes] = set()
+        self._verdict: EngineRefused | None = None
+
+    async def says_again(self, request: Request, written: Written, version: int, refusal: Refusal) -> bool:
+        """Whether to write the request again and send it; otherwise the refusal is about this row. version: of the
+        dialect when it was written. Raises EngineRefused, or EngineLearned, where it is about every request.
+        """
+        if refusal.is_overflow or refusal.is_moderation:
+            return False
+        groups = self.dialect.suspects(written, refusal)
+        if not groups:
+            return self.dialect.version != version
+        async with self._lock:
+            if self._verdict:
+                raise type(self._verdict)(self._verdict.message)
+            if self.dialect.version != version:
+                return True
+            probe = self._probe(request, written.body.get("n", 1), groups)
+            if await self._is_accepted(probe):
+                return False
+            if self.dialect.adapt(written, groups):
+                return True
+            for group in groups:
+                if await self._answers(orjson.dumps({name: probe[name] for name in probe if name not in group})):
+                    self._verdict = self._verdict_on(group, refusal)
+                    raise self._verdict
+        return False
+
+    def _probe(self, request: Request, count: int, groups: list[tuple[str, ...]]) -> dict[str, Any]:
+        """The body of a short request with the same fields."""
+        probe = self.dialect.write(
+            request.model_copy(update={"messages": (Message(role="user", content=HELLO),)}), 0, count
+        ).body
+        named = {name for group in groups for name in group}
+        for name in LENGTH_FIELDS:
+            if name in probe and not named & set(LENGTH_FIELDS):
+                probe[name] = min(PROBE_TOKENS, probe[name])
+        return probe
+
+    async def _is_accepted(self, probe: dict[str, Any]) -> bool:
+        body = orjson.dumps(probe)
+        if body not in self._accepted and await self._answers(body):
+            self._accepted.add(body)
+        return body in self._accepted
+
+    def _verdict_on(self, group: tuple[str, ...], refusal: Refusal) -> EngineRefused:
+        """The error for fields without which the server answers."""
+        fields = set(group)
+        what = f"{server_url(self.settings)} refuses {' and '.join(group)} ({refusal.status}: {refusal.message})"
+        if fields & self.settings.options.keys():
+            return EngineRefused(f"{what}; it stands in engines.ROLE.options: change it there, or leave it out")
+        if fields <= FORM:
+            return self._verdict_on_form(what)
+        if fields <= THINKING:
+            return EngineRefused(
+                f"{what}; set engines.ROLE.thinking=keep, or say in options what turns thinking off here"
+            )
+        if fields == {"n"}:
+            return EngineRefused(f"{what}; set engines.ROLE.samples_per_call=1")
+        nulls = ", ".join(f"{name}: null" for name in group)
+        if self.settings.auto_drop and fields <= DROPPABLE:
+            self.learned = {"options": dict.fromkeys(group)}
+            return EngineLearned(f"{what}; left out from now on, as engines.ROLE.options={{{nulls}}} would do it")
+        flags = " ".join(f"--engine-option {name}=null" for name in group)
+        automatic = " or let auto_drop do it (--auto-drop)" if fields <= DROPPABLE else ""
+        return EngineRefused(
+            f"{what}; leave {'them' if len(group) > 1 else 'it'} out with engines.ROLE.options={{{nulls}}} (on the "
+            f"command line {flags}){',' * bool(automatic)}{automatic}, then run the same command again to continue"
+        )
+
+    def _verdict_on_form(self, what: str) -> EngineRefused:
+        weaker = LADDER[LADDER.index(self.dialect.structure) + 1 :]
+        if self.settings.structure.startswith(AUTO) and weaker:
+            self.learned = {"structure": f"{AUTO}:{weaker[0]}"}
+            return EngineLearned(
+                f"{what}; forms of answers are asked for as engines.ROLE.structure={weaker[0]} from now on"
+            )
+        choices = " or ".join(weaker)
+        return EngineRefused(f"{what}; set engines.ROLE.structure to {choices} (--engine-option structure=none)")
