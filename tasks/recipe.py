@@ -100,7 +100,8 @@ def retry_request(request: Request, attempt: int, fault: Drop | None) -> Request
         last = messages[-1]
         remark = UNUSABLE.format(fault=(fault.detail or fault.reason.replace("_", " "))[:LONGEST_FAULT])
         messages = (*messages[:-1], last.model_copy(update={"content": f"{last.content}\n\n{remark}"}))
-    return request.model_copy(update={"sample": request.sample + attempt, "messages": messages})
+    again = request.asked_again or attempt > 0
+    return request.model_copy(update={"sample": request.sample + attempt, "messages": messages, "asked_again": again})
 
 
 def read_json(completion: Completion, reason: str) -> dict[str, Any]:

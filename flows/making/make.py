@@ -88,8 +88,7 @@ def make_stage(
     engines = {role: engine_name(settings) for role, settings in planned.roles.items()}
 
     def cost(spent: Mapping[str, Mapping[str, int]]) -> float:
-        tokens = [(engines[role], n["prompt_tokens"], n["completion_tokens"]) for role, n in spent.items()]
-        return sum(usage_of(prices, engine, 0, *both).money for engine, *both in tokens)
+        return sum(usage_of(prices, engines[role], 0, counters).money for role, counters in spent.items())
 
     with Reporter(f"{place} {name}", source.rows, cost=cost) as report:
 
@@ -100,7 +99,8 @@ def make_stage(
 
         manifest = run_stage(store, planned, source, pool, run, on_progress)
     tell.last(report.line())
-    return manifest, StageRun.of(manifest, report.latest.spent, time.monotonic() - started, planned.step)
+    spent = report.latest.spent
+    return manifest, StageRun.of(manifest, spent, time.monotonic() - started, planned.step, cost(spent))
 
 
 def show(record: RunRecord, page: Path | None) -> None:

@@ -15,7 +15,9 @@ from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.messages import text_in
 from synthmill.schemas.settings import EngineSettings
 from synthmill.schemas.texts import loads
+from synthmill.schemas.usage import Tokens, reported_tokens
 from synthmill.tasks.engines.served import OPENAI, model_cards, server_url
+from synthmill.tasks.engines.token_estimates import with_estimates, written_texts
 from synthmill.tasks.engines.transport import NO_ANSWER, Transport, make_transport
 
 BACKOFF_S, MOST_BACKOFF_S = 0.5, 60.0
@@ -173,7 +175,7 @@ class ChatServer:
                 raise EngineRefused(f"{self.url} {problem}; set samples_per_call=1")
             raise ValueError(problem)
         usage = answer.get("usage") or {}
-        tokens = [token_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+        tokens = reported_tokens(usage) or Tokens()
         completions = [
             Completion(
                 text=unwrap_choice(request, text_of(choice["message"].get("content"))),
@@ -182,8 +184,8 @@ class ChatServer:
                 tool_calls=choice["message"].get("tool_calls") or None,
                 usage=usage if index == 0 else None,
                 finish_reason=finish if isinstance(finish := choice.get("finish_reason"), str) else "stop",
-                prompt_tokens=tokens[0] if index == 0 else 0,
-                completion_tokens=share(tokens[1], count, index),
+                prompt_tokens=tokens.prompt_tokens if index == 0 else 0,
+                completion_tokens=share(tokens.completion_tokens, count, index),
                 latency_s=round(latency_s, 4),
                 logprobs=token_logprobs(choice) if request.sampling.logprobs else None,
             )
@@ -191,7 +193,8 @@ class ChatServer:
         ]
         self._answered_at = time.monotonic()
         self._speed_up()
-        return completions
+        reported = tokens.prompt_tokens and (tokens.completion_tokens or not any(written_texts(completions[0])))
+        return completions if reported else with_estimates(request.messages, completions)
 
     async def _judge_refusal(self, status: int, data: bytes, count: int) -> Sequence[Completion]:
         """Judge a status that no retry changes: failed answers where it is about this row, EngineRefused where it is
@@ -340,11 +343,6 @@ def reasoning_of(message: Mapping[str, Any]) -> str:
     parts = details if isinstance(details, list) else []
     texts = [part.get("text") or part.get("summary") for part in parts if isinstance(part, dict)]
     return "\n".join(text for text in texts if isinstance(text, str))
-
-
-def token_count(value: Any) -> int:
-    """A server's count of tokens; 0 for what cannot be one."""
-    return value if isinstance(value, int) and 0 <= value < 1 << 40 else 0
 
 
 def token_logprobs(choice: dict[str, Any]) -> list[Any]:

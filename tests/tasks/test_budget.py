@@ -65,9 +65,10 @@ def test_a_larger_budget_goes_on_and_what_is_left_is_given_back(tmp_path: Path) 
 
 def test_tokens_and_money_stop_within_what_is_in_flight(tmp_path: Path) -> None:
     prices = {"ec*": Price(prompt=1_000_000, completion=2_000_000)}
-    each = usage_of(BudgetSettings(prices=prices), "echo", 1, 3, 5)
+    counters = {"prompt_tokens": 3, "completion_tokens": 5}
+    each = usage_of(BudgetSettings(prices=prices), "echo", 1, counters)
     assert each == Usage(requests=1, tokens=8, money=13.0)
-    assert usage_of(BudgetSettings(), "echo", 1, 3, 5).money == 0
+    assert usage_of(BudgetSettings(), "echo", 1, counters).money == 0
     for settings in (BudgetSettings(tokens=100), BudgetSettings(money=1e-9, prices={"*": Price(completion=1)})):
         engine = Echo(limit=4)
         [result] = drive(tmp_path / str(settings.tokens), engine, Budget(settings, {}))

@@ -162,9 +162,9 @@ def read(answer: Any, count: int = 1) -> Any:
     ("message", "usage", "text", "tokens"),
     [
         ({"content": None}, None, "", 0),
-        ({"content": [{"type": "text", "text": "a"}, {"text": "b"}]}, {"completion_tokens": None}, "ab", 0),
-        ({"content": "x"}, {"completion_tokens": -3}, "x", 0),
-        ({"content": "x"}, {"completion_tokens": 1 << 63}, "x", 0),
+        ({"content": [{"type": "text", "text": "a"}, {"text": "b"}]}, {"completion_tokens": None}, "ab", 1),
+        ({"content": "x"}, {"completion_tokens": -3}, "x", 1),  # what was not reported is counted here
+        ({"content": "x"}, {"completion_tokens": 1 << 63}, "x", 1),
         ({"content": "x"}, {"completion_tokens": 7}, "x", 7),
     ],
 )

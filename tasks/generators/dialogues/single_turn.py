@@ -59,7 +59,8 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
         except Drop:
             if self.attempts == 1:
                 raise
-            retry = request.model_copy(update={"sample": 1, "sampling": warm_sampling(self.sampling)})
+            again = {"sample": 1, "sampling": warm_sampling(self.sampling), "asked_again": True}
+            retry = request.model_copy(update=again)
             act = yield from ask_until(retry, self.attempts - 1, lambda completion: read_turn(completion.text, tools))
         outputs = {"student": student.text.strip(), "teacher": as_text(act)}
         if empty := [whose for whose, text in outputs.items() if not text]:
