@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
+from synthmill.flows.making.forecast import NOTHING, Forecast, Measured, forecast, measure, most_tokens
 from synthmill.flows.making.limiting import limits_of
 from synthmill.flows.making.plan import Plan
+from synthmill.schemas.bill import money_text
 from synthmill.schemas.errors import EngineRefused, InputError
 from synthmill.schemas.rows import Row
 from synthmill.schemas.settings import EngineSettings
@@ -26,13 +28,18 @@ def show_plan(plan: Plan) -> None:
         rows_of[source.key], description = source.look()
         console.print(description, highlight=False, markup=False)
     steps = plan.source_steps | {step.key: step.step for step in plan.stages}
-    lines = table("step", "made from", "engines", "rows", "calls", "tokens")
+    prices = plan.settings.budget
+    lines = table("step", "made from", "engines", "rows", "calls", "tokens", *(["money"] if prices.prices else []))
+    measured = measure(plan.store) if prices.prices else Measured()
+    total = NOTHING
     for step in plan.stages:
         stage, rows = step.stage, rows_of[step.source_key]
         calls = rows * stage.requests_per_row() if isinstance(stage, Recipe) else 0
-        tokens = rows * stage.tokens_per_row() if isinstance(stage, Recipe) else 0
+        tokens = most_tokens(step, rows)
         engines = by_engine(step.identity.get("engines", {}))
         state = " (made)" if plan.store.manifest_path(stage.name, step.key).exists() else ""
+        money = None if state else forecast(step, rows, prices, measured)
+        total = total.plus(money or NOTHING)
         rows_of[step.key] = rows * (1 if isinstance(stage, Recipe) else stage.rows_per_row())
         if isinstance(stage, FileStage):
             rows_of[step.key] = 1
@@ -43,9 +50,19 @@ def show_plan(plan: Plan) -> None:
             f"<= {rows_of[step.key]:,}",
             f"<= {calls:,}",
             f"<= {tokens:,}",
+            *([str(money or "")] if prices.prices else []),
         )
     console.print(lines)
+    if prices.prices:
+        console.print(f"money for what is not made: {total}{expectation(total)}", highlight=False)
     console.print("checked: templates, stage inputs, engines, input, store. Nothing was asked.")
+
+
+def expectation(total: Forecast) -> str:
+    """Where a forecast comes from."""
+    if total.least is None:
+        return "; a preview (--preview 10) measures the tokens of a call, and gives a range"
+    return f", by the tokens that earlier calls took; at most {money_text(total.most)} + prompts" if total.most else ""
 
 
 def by_engine(roles: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from synthmill.schemas.artifacts import Manifest, PartSeal
 from synthmill.schemas.budget import BudgetSettings, Limits, Price, Usage, usage_of
+from synthmill.schemas.calls import Completion
 from synthmill.schemas.errors import LimitReached
 from synthmill.schemas.progress import Progress
 from synthmill.schemas.settings import EngineSettings
@@ -74,6 +75,19 @@ def test_tokens_and_money_stop_within_what_is_in_flight(tmp_path: Path) -> None:
         [result] = drive(tmp_path / str(settings.tokens), engine, Budget(settings, {}))
         assert isinstance(result, LimitReached) and ("tokens" in result.message or "money" in result.message)
         assert len(engine.asked) < 60
+
+
+def test_leases_cost_what_the_bill_says(tmp_path: Path) -> None:
+    """Cached tokens at their price: four times as many answers fit into the same money."""
+    usage = {"prompt_tokens": 1000, "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": 1000}}
+    answer = Completion(text="x", prompt_tokens=1000, usage=usage)
+    for cached, expected in ((None, 20), (0.25, 80)):
+        prices = {"echo": Price(prompt=1, cached=cached)}
+        engine, budget = Echo(lambda *_: answer, limit=1), Budget(BudgetSettings(money=0.02, prices=prices), {})
+        [result] = drive(tmp_path / str(cached), engine, budget)
+        assert isinstance(result, LimitReached) and "of 0.02 money" in result.message
+        assert expected <= len(engine.asked) <= expected + 1
+        assert budget.spent["chain"].money == pytest.approx(len(engine.asked) * 0.001 * (cached or 1))
 
 
 def test_a_stage_has_a_limit_of_its_own(tmp_path: Path) -> None:
