@@ -94,7 +94,7 @@ def reported_tokens(usage: Mapping[str, Any]) -> Tokens | None:
     if form is None:
         return None
     if form is CHAT and has_sums_only(usage):
-        return Tokens(*(token_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")))
+        return Tokens(token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens")))
     prompt, completion = number_at(usage, form.prompt), number_at(usage, form.completion)
     cached, cache_written = number_at(usage, form.cached), number_at(usage, form.cache_written)
     thinking = number_at(usage, form.thinking)
@@ -111,7 +111,7 @@ def reported_tokens(usage: Mapping[str, Any]) -> Tokens | None:
 
 
 def has_sums_only(usage: Mapping[str, Any]) -> bool:
-    return not any(usage[name] for name in usage.keys() - SUMS)
+    return not any(map(usage.get, usage.keys() - SUMS))
 
 
 def form_of(usage: Mapping[str, Any]) -> Form | None:
@@ -138,9 +138,9 @@ def number_at(usage: Mapping[str, Any], paths: tuple[Path, ...]) -> int:
 
 def token_count(value: Any) -> int:
     """A server's count of tokens; 0 for what cannot be one."""
-    if isinstance(value, float) and value.is_integer():
+    if type(value) is float and value.is_integer():
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS else 0
+    return value if type(value) is int and 0 <= value < MOST_TOKENS else 0
 
 
 def tokens_of(prompt_tokens: int, completion_tokens: int, usage: Mapping[str, Any] | None) -> Tokens:
@@ -179,8 +179,10 @@ new ones at the end. asked_again and repeated are wasted; batch_: how much of th
 
 
 def counters_of(tokens: Tokens, latency_s: float, facts: Facts = PLAIN) -> list[float]:
-    """What one answer adds to COUNTERS."""
+    """What one answer adds to COUNTERS; the first numbers only, where the others are 0."""
     prompt, completion, cached, cache_written, thinking = tokens
+    if not (cached or cache_written or thinking) and facts is PLAIN:
+        return [1, prompt, completion, latency_s]
     wasted = facts.asked_again or facts.repeated
     batch = [1, prompt, completion, cached, cache_written] if facts.batch else [0, 0, 0, 0, 0]
     return [

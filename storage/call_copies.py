@@ -9,17 +9,16 @@ import orjson
 
 from synthmill.schemas.usage import Tokens, tokens_of
 from synthmill.storage.copies import Copies, scratch_database, write_copy
-from synthmill.storage.segments import HEAD, Segment, sealed_segments
+from synthmill.storage.segments import FACTS, HEAD, Segment, sealed_segments
 from synthmill.storage.sql import insert, quoted
 
-FACTS = ("estimated", "asked_again", "batch")
 COLUMNS = {
     **dict.fromkeys(("key", "engine", "role", "stage", "step", "run"), "VARCHAR"),
     "sample": "BIGINT",
     **dict.fromkeys(("messages", "sampling", "text", "finish_reason"), "VARCHAR"),
     **dict.fromkeys(Tokens._fields, "BIGINT"),
     **dict.fromkeys(("latency_s", "at"), "DOUBLE"),
-    **dict.fromkeys(FACTS, "BOOLEAN"),
+    **dict.fromkeys(sorted(FACTS), "BOOLEAN"),
 }
 COPIES = "parquet"
 NO_CALLS = f"SELECT {', '.join(f'NULL::{kind} AS {quoted(name)}' for name, kind in COLUMNS.items())} WHERE false"

@@ -359,6 +359,9 @@ def merge(folder: Path, runs: Sequence[Run]) -> None:
 
 
 def add_spend(total: Spend, addition: Spend) -> None:
+    """Add to `total`; numbers that are missing at the end are 0."""
     for origin, numbers in addition.items():
-        sums = total.get(origin, ZEROS)
-        total[origin] = [first + second for first, second in zip(sums, numbers, strict=True)]
+        if (sums := total.get(origin)) is None:
+            sums = total[origin] = list(ZEROS)
+        for place, number in enumerate(numbers):
+            sums[place] += number

@@ -22,7 +22,7 @@ from zlib import crc32
 import orjson
 
 from synthmill.schemas.errors import StoreError
-from synthmill.schemas.usage import Facts, counters_of, tokens_of
+from synthmill.schemas.usage import PLAIN, Facts, counters_of, tokens_of
 from synthmill.storage.call_index import (
     INDEX,
     Run,
@@ -38,6 +38,8 @@ from synthmill.storage.call_index import (
 SUFFIX = ".calls"
 OLD_INDEX = ".index.npy"
 SEAL_AT_BYTES = 256 << 20
+FACTS = {"estimated", "asked_again", "batch"}
+"""What an answer's record says of its cost, where it is so."""
 HEAD = 8 + 1 + 1 + 1 + 32 + 1  # crc, blank, kind, blank, key, blank
 
 
@@ -114,8 +116,10 @@ def spend_of(record: dict[str, Any], repeated: bool = False) -> Spend:
     stage = str(record.get("stage", ""))
     origin = str(record.get("run", "")), stage, str(record.get("step", stage)), str(record.get("role", ""))
     tokens = tokens_of(record["prompt_tokens"], record["completion_tokens"], record.get("usage"))
-    estimated, asked_again, batch = (bool(record.get(name)) for name in ("estimated", "asked_again", "batch"))
-    facts = Facts(estimated, asked_again, repeated, batch)
+    facts = PLAIN
+    if repeated or not FACTS.isdisjoint(record):
+        estimated, asked_again, batch = (bool(record.get(name)) for name in ("estimated", "asked_again", "batch"))
+        facts = Facts(estimated, asked_again, repeated, batch)
     return {(*origin, str(record.get("engine", ""))): counters_of(tokens, record["latency_s"], facts)}
 
 

@@ -14,6 +14,7 @@ from synthmill.schemas.rows import Dropped, Row
 from synthmill.schemas.usage import COUNTERS, Facts, Tokens, counters_of
 from synthmill.tasks.engines.engine import Engine
 
+NOTHING_FURTHER = (0, 0, 0)
 FURTHER = set(COUNTERS) - {"calls", "latency_s", "prompt_tokens", "completion_tokens"}
 
 
@@ -36,10 +37,9 @@ class Spent:
         self.failed += completion.error is not None
         self.prompt_tokens += tokens.prompt_tokens
         self.completion_tokens += tokens.completion_tokens
-        if asked_again or repeated or completion.estimated or any(tokens[2:]):
-            facts = Facts(completion.estimated, asked_again, repeated)
-            counted = zip(COUNTERS, counters_of(tokens, 0.0, facts), strict=True)
-            for name, number in counted:
+        if asked_again or repeated or completion.estimated or tokens[2:] != NOTHING_FURTHER:
+            counted = counters_of(tokens, 0.0, Facts(completion.estimated, asked_again, repeated))
+            for name, number in zip(COUNTERS, counted, strict=False):
                 if number and name in FURTHER:
                     self.further[name] = self.further.get(name, 0) + int(number)
 
