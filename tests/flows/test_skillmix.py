@@ -15,10 +15,10 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 LOCK = {
     "stages": {
-        "data_skills@1": "f789a98d16117748",
+        "data_skills@1": "c8237ac6e2deff08",
         "skill_mixes@1": "88e352fa79bd6fdd",
-        "skillmix_examples@1": "6b3ec46c2941261d",
-        "topic_skills@1": "bb0db22a90d6e1c9",
+        "skillmix_examples@1": "9d3483fe4d17e330",
+        "topic_skills@1": "2583b42097842f71",
     },
     "prompts": {
         "skillmix/data_skills": "575e008a8ad5",
