@@ -240,16 +240,16 @@ class Driver:
         asked for again: the part of the call's first waiter counts them.
         """
         role = call.request.role
-        engine = self._lanes[role].engine.name
+        lane = self._lanes[role]
         paying_part = next(iter(call.waiters.values()))[0][0].part
         for key, completion in zip(call.keys, completions, strict=False):
             if self._pending.get(key) is call:
                 del self._pending[key]
             tokens = tokens_of(completion.prompt_tokens, completion.completion_tokens, completion.usage)
             if self._gate:
-                self._gate.count_answer(engine, tokens)
+                self._gate.count_answer(lane.engine.name, tokens, lane.in_batches)
             for spent in (self._spent(paying_part.spent, role), self._spent(self.totals, role)):
-                spent.count(completion, tokens, call.request.asked_again, key in call.repeated)
+                spent.count(completion, tokens, call.request.asked_again, key in call.repeated, lane.in_batches)
             for number, (flight, index) in enumerate(call.waiters.get(key, ())):
                 if number:
                     self._count_reused(flight.part, role)

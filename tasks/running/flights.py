@@ -31,14 +31,21 @@ class Spent:
     completion_tokens: int = 0
     further: dict[str, int] = field(default_factory=dict)
 
-    def count(self, completion: Completion, tokens: Tokens, asked_again: bool = False, repeated: bool = False) -> None:
+    def count(
+        self,
+        completion: Completion,
+        tokens: Tokens,
+        asked_again: bool = False,
+        repeated: bool = False,
+        batch: bool = False,
+    ) -> None:
         """Count an answer that was sent for."""
         self.sent += 1
         self.failed += completion.error is not None
         self.prompt_tokens += tokens.prompt_tokens
         self.completion_tokens += tokens.completion_tokens
-        if asked_again or repeated or completion.estimated or tokens[2:] != NOTHING_FURTHER:
-            counted = counters_of(tokens, 0.0, Facts(completion.estimated, asked_again, repeated))
+        if asked_again or repeated or batch or completion.estimated or tokens[2:] != NOTHING_FURTHER:
+            counted = counters_of(tokens, 0.0, Facts(completion.estimated, asked_again, repeated, batch))
             for name, number in zip(COUNTERS, counted, strict=False):
                 if number and name in FURTHER:
                     self.further[name] = self.further.get(name, 0) + int(number)
@@ -112,7 +119,7 @@ class Call:
 @dataclass(slots=True)
 class Lane:
     """An engine's requests. heard_at: when it last answered or, if later, got the first request now in flight.
-    answered_request: a request that has a stored answer.
+    answered_request: a request that has a stored answer. in_batches: whether its answers cost what a batch's do.
     """
 
     engine: Engine
@@ -120,6 +127,7 @@ class Lane:
     in_flight: int = 0
     heard_at: float = 0.0
     answered_request: Request | None = None
+    in_batches: bool = False
 
 
 def content_ids(request: Request) -> tuple[int, ...]:

@@ -12,9 +12,11 @@ from synthmill.schemas.calls import Completion
 from synthmill.schemas.errors import LimitReached
 from synthmill.schemas.progress import Progress
 from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.usage import Tokens
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.running.budget import Budget, Gate
 from synthmill.tasks.running.driver import Driver
+from synthmill.tasks.running.flights import Spent
 from synthmill.tasks.running.job import Planned
 from synthmill.tasks.running.limits import RunLimits
 from tests.conftest import Echo, instructions
@@ -88,6 +90,26 @@ def test_leases_cost_what_the_bill_says(tmp_path: Path) -> None:
         assert isinstance(result, LimitReached) and "of 0.02 money" in result.message
         assert expected <= len(engine.asked) <= expected + 1
         assert budget.spent["chain"].money == pytest.approx(len(engine.asked) * 0.001 * (cached or 1))
+
+
+def test_what_comes_in_batches_costs_its_share() -> None:
+    budget = Budget(BudgetSettings(money=9, prices={"echo": Price(prompt=1, completion=10, cached=0.5)}), {})
+
+    async def lease(*asked: Any) -> Any:
+        return budget.lease(*asked)
+
+    async def run() -> None:
+        gate = Gate("chain", budget.settings, lease)
+        for batch in (False, True):
+            gate.count_answer("echo", Tokens(1000, 100, 400), batch)
+        await gate.close()
+
+    asyncio.run(run())
+    assert budget.spent["chain"].money == pytest.approx(1.5 * (600 * 1 + 400 * 0.5 + 100 * 10) / 1e6)
+    assert budget.spent["chain"].tokens == 2200
+    spent = Spent()
+    spent.count(Completion(text="x"), Tokens(1000, 100, 400), batch=True)
+    assert Price(prompt=1, completion=10, cached=0.5).cost(spent.numbers()) == pytest.approx(0.5 * 0.0018)
 
 
 def test_a_stage_has_a_limit_of_its_own(tmp_path: Path) -> None:
