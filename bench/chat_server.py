@@ -9,7 +9,8 @@ request shows one. GET /stats tells what was asked; POST /set?forget=1 zeroes th
 fail_every, fail_from: each n-th, all from the n-th on. fail_how: status (an error), hang, cut (half an answer),
 malformed (no JSON), empty (no text), wrong (JSON that nobody asked for), filtered (half an answer, which a content
 filter broke off), none (no choices), inside (an error with fail_status inside a 200). fail_on: requests with these
-words. --root tells where the model's weights are, as vLLM does.
+words. usage: plain, none (it is not reported) or detailed (with cached and thinking tokens). --root tells where the
+model's weights are, as vLLM does.
 """
 
 import argparse
@@ -47,6 +48,7 @@ class Behaviour:
         self.fail_status = 500
         self.retry_after = self.fail_on = ""
         self.fail_how = "status"
+        self.usage = "plain"
         self.key: str = options.key
         self.context: int = options.context
         self.root: str = options.root
@@ -102,8 +104,8 @@ def value_for_schema(schema: dict[str, Any], seed: bytes) -> Any:
     return f"you {sentence(seed, 8)}."[: schema.get("maxLength", 200)]  # as a system message does
 
 
-def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
-    """The answer to a chat request."""
+def completion(body: dict[str, Any], words: int, report: str = "plain") -> dict[str, Any]:
+    """The answer to a chat request. report: what it says of usage."""
     choices = []
     form = body.get("response_format") or {}
     question = body["messages"][-1]["content"]
@@ -137,8 +139,11 @@ def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
             chances = [{"token": token, "logprob": -0.5 * n} for n, token in enumerate(tokens, 1)]
             choice["logprobs"] = {"content": [{**chances[0], "top_logprobs": chances[: body.get("top_logprobs", 1)]}]}
         choices.append(choice)
-    usage = {"prompt_tokens": 20, "completion_tokens": words * len(choices)}
-    return {"object": "chat.completion", "model": body.get("model"), "choices": choices, "usage": usage}
+    answer = {"object": "chat.completion", "model": body.get("model"), "choices": choices}
+    usage: dict[str, Any] = {"prompt_tokens": 20, "completion_tokens": words * len(choices)}
+    if report == "detailed":
+        usage |= {"prompt_tokens_details": {"cached_tokens": 8}, "completion_tokens_details": {"reasoning_tokens": 5}}
+    return answer if report == "none" else {**answer, "usage": usage}
 
 
 class Connection(asyncio.Protocol):
@@ -219,7 +224,7 @@ class Connection(asyncio.Protocol):
     def reply(self, body: dict[str, Any], fails: bool) -> None:
         self.behaviour.in_flight -= 1
         if not fails:
-            return self.send(completion(body, self.behaviour.words))
+            return self.send(completion(body, self.behaviour.words, self.behaviour.usage))
         self.behaviour.failed += 1
         failure = self.behaviour.fail_how
         if failure == "status":

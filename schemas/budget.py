@@ -11,10 +11,27 @@ MILLION = 1_000_000
 
 
 class Price(Frozen):
-    """Money per million tokens, in any currency."""
+    """Money per million tokens, in any currency. Thinking counts as what was written."""
 
     prompt: float = Field(0, ge=0)
     completion: float = Field(0, ge=0)
+    cached: float | None = Field(None, ge=0, description="what of a prompt came from a cache; default: as prompt")
+    cache_write: float | None = Field(None, ge=0, description="what of it was written to one; default: as prompt")
+    batch: float = Field(0.5, ge=0, description="what an answer of a batch costs, as a share of the price")
+
+    def cost(self, counters: Mapping[str, float]) -> float:
+        """Money for tokens. counters: by the names of schemas/usage.py; those that are missing are 0."""
+        return (self.sum_up(counters) - (1 - self.batch) * self.sum_up(counters, "batch_")) / MILLION
+
+    def sum_up(self, counters: Mapping[str, float], which: str = "") -> float:
+        """Tokens times prices. which: "batch_" for those of batches alone."""
+        prompt, completion, cached, cache_written = (
+            counters.get(f"{which}{name}_tokens", 0) for name in ("prompt", "completion", "cached", "cache_written")
+        )
+        cached_price = self.prompt if self.cached is None else self.cached
+        write_price = self.prompt if self.cache_write is None else self.cache_write
+        fresh = prompt - cached - cache_written
+        return fresh * self.prompt + cached * cached_price + cache_written * write_price + completion * self.completion
 
 
 class Limits(Frozen):
@@ -34,7 +51,8 @@ class BudgetSettings(Limits):
 
     stages: dict[str, Limits] = Field(default_factory=dict, description="limits of single steps, by id")
     prices: dict[str, Price] = Field(
-        default_factory=dict, description="engine (openai:gpt-4o*) -> {prompt, completion} per million tokens"
+        default_factory=dict,
+        description="engine (openai:gpt-4o*) -> {prompt, completion, cached, cache_write} per million tokens, {batch}",
     )
 
     @property
@@ -74,11 +92,11 @@ class Usage(Frozen):
         return ""
 
 
-def usage_of(prices: BudgetSettings, engine: str, requests: int, prompt_tokens: int, completion_tokens: int) -> Usage:
-    """What answers of one engine cost."""
-    price = prices.price(engine) or Price()
-    money = (prompt_tokens * price.prompt + completion_tokens * price.completion) / MILLION
-    return Usage(requests=requests, tokens=prompt_tokens + completion_tokens, money=money)
+def usage_of(prices: BudgetSettings, engine: str, requests: int, counters: Mapping[str, float]) -> Usage:
+    """What answers of one engine took. counters: their tokens, by the names of schemas/usage.py."""
+    price = prices.price(engine)
+    tokens = int(counters.get("prompt_tokens", 0) + counters.get("completion_tokens", 0))
+    return Usage(requests=requests, tokens=tokens, money=price.cost(counters) if price else 0.0)
 
 
 def total(spent: Mapping[str, Usage]) -> Usage:

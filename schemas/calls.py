@@ -70,7 +70,8 @@ class Request(Frozen):
 
     schema_: a JSON schema the answer must satisfy. choice: the answer is one of these strings. tools: definitions in
     OpenAI's form; the answer may call one. optional: when this request fails, the recipe receives a Completion with
-    `error` set; without it the row is dropped.
+    `error` set; without it the row is dropped. asked_again: an earlier answer to it was refused, which the bill shows;
+    no key covers it.
     """
 
     role: str
@@ -81,6 +82,7 @@ class Request(Frozen):
     tools: tuple[Mapping[str, Any], ...] = ()
     sample: int = 0
     optional: bool = False
+    asked_again: bool = False
 
     def sampled(self, count: int) -> list["Request"]:
         """The same request `count` times, numbered from 0: `count` answers to one prompt. Messages are shared."""
@@ -119,13 +121,14 @@ def identities(messages: tuple[Message, ...]) -> list[list[Any]]:
 
 
 class Completion(NamedTuple):
-    """One answer; a tuple, because millions are made. Tokens are counted by the engine; latency is wall-clock seconds
-    as the engine saw it.
+    """One answer; a tuple, because millions are made. Tokens are counted by the engine, all that was read and written,
+    cached ones and thinking included (schemas/usage.py); latency is wall-clock seconds as the engine saw it.
 
     finish_reason: as the engine reports it (schemas/endings.py), or "error" (`error` says why, `text` is empty).
     logprobs: per token [token, logprob, {alternative: logprob}], when asked for. reasoning: what the model thought
     before, apart from `text`. refusal: the model's own words, where it refused in a field of its own. tool_calls: as
-    the server sent them. usage: as the server reported it.
+    the server sent them. usage: as the server reported it, on the first of answers that were asked
+    together. estimated: the server reported no tokens, and they were counted here.
     """
 
     text: str
@@ -139,6 +142,7 @@ class Completion(NamedTuple):
     refusal: str = ""
     tool_calls: list[Any] | None = None
     usage: Mapping[str, Any] | None = None
+    estimated: bool = False
 
     @property
     def lost(self) -> bool:

@@ -7,16 +7,18 @@ from typing import Any
 
 import orjson
 
+from synthmill.schemas.usage import Tokens, tokens_of
 from synthmill.storage.copies import Copies, scratch_database, write_copy
-from synthmill.storage.segments import HEAD, Segment, sealed_segments
+from synthmill.storage.segments import FACTS, HEAD, Segment, sealed_segments
 from synthmill.storage.sql import insert, quoted
 
 COLUMNS = {
     **dict.fromkeys(("key", "engine", "role", "stage", "step", "run"), "VARCHAR"),
     "sample": "BIGINT",
     **dict.fromkeys(("messages", "sampling", "text", "finish_reason"), "VARCHAR"),
-    **dict.fromkeys(("prompt_tokens", "completion_tokens"), "BIGINT"),
+    **dict.fromkeys(Tokens._fields, "BIGINT"),
     **dict.fromkeys(("latency_s", "at"), "DOUBLE"),
+    **dict.fromkeys(sorted(FACTS), "BOOLEAN"),
 }
 COPIES = "parquet"
 NO_CALLS = f"SELECT {', '.join(f'NULL::{kind} AS {quoted(name)}' for name, kind in COLUMNS.items())} WHERE false"
@@ -30,7 +32,7 @@ def copy_calls(folder: Path, target: Path | None = None) -> list[Path]:
     target: where new copies go, if not in the folder.
     """
     segments = {Path(name).stem: folder / name for name in sealed_segments(folder)}
-    copies = Copies(folder / COPIES, segments, exact=True, target=target)
+    copies = Copies(folder / COPIES, segments, exact=True, columns=COLUMNS, target=target)
     missing = [segments[name] for name in sorted(copies.missing)]
     for batch in batches(missing):
         copies.add(lambda path, batch=batch: copy_segments(batch, path))  # type: ignore[misc]
@@ -75,9 +77,12 @@ def answers(segment: Segment) -> Iterator[dict[str, Any]]:
             questions[key.hex()] = orjson.dumps(record["messages"]).decode(), orjson.dumps(record["sampling"]).decode()
         elif kind == b"A":
             messages, sampling = questions.get(record["ask"], ("[]", "{}"))
+            tokens = tokens_of(record["prompt_tokens"], record["completion_tokens"], record.get("usage"))
             fields = {
                 "step": record.get("stage"),
+                **dict.fromkeys(FACTS, False),
                 **record,
+                **tokens._asdict(),
                 "key": key.hex(),
                 "messages": messages,
                 "sampling": sampling,

@@ -32,6 +32,7 @@ import numpy as np
 import orjson
 
 from synthmill.schemas.errors import StoreError
+from synthmill.schemas.usage import COUNTERS
 from synthmill.storage.files import write_atomically
 
 INDEX = ".index"
@@ -43,9 +44,10 @@ FILTER_BITS = 8  # an answer, at least
 FEWER = 8  # a run stays unmerged if it is over so many times as large as all smaller ones together
 MERGED_AT_ONCE = 1 << 20  # records
 
+ZEROS: list[float] = [0] * len(COUNTERS)
 Table = np.ndarray[Any, Any]
 Spend = dict[tuple[str, str, str, str, str], list[float]]
-"""(run, stage, step, role, engine) -> answers, prompt tokens, completion tokens, seconds of latency."""
+"""(run, stage, step, role, engine) -> what its answers add up to, in the order of COUNTERS (schemas/usage.py)."""
 
 
 class DamagedIndex(StoreError):
@@ -68,8 +70,10 @@ class Header:
 
     @classmethod
     def loads(cls, data: bytes) -> "Header":
+        """An earlier version's rows of spending are shorter, because it counted less; a later one's may be longer."""
         fields = orjson.loads(data)
-        return cls(**{**fields, "spend": {tuple(row[:5]): row[5:] for row in fields["spend"]}})
+        spend = {tuple(row[:5]): [*row[5:], *ZEROS[len(row) - 5 :]][: len(ZEROS)] for row in fields["spend"]}
+        return cls(**{**fields, "spend": spend})
 
 
 class Descriptors:
@@ -355,6 +359,9 @@ def merge(folder: Path, runs: Sequence[Run]) -> None:
 
 
 def add_spend(total: Spend, addition: Spend) -> None:
+    """Add to `total`; numbers that are missing at the end are 0."""
     for origin, numbers in addition.items():
-        sums = total.get(origin, [0, 0, 0, 0.0])
-        total[origin] = [first + second for first, second in zip(sums, numbers, strict=True)]
+        if (sums := total.get(origin)) is None:
+            sums = total[origin] = list(ZEROS)
+        for place, number in enumerate(numbers):
+            sums[place] += number

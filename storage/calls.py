@@ -40,7 +40,7 @@ WINDOW = 1 << 18  # bytes read at once where look-ups follow about the order of 
 NEAR_AFTER = 3  # the read in a window, counted from 1, that loads all of it
 NEAR_BYTES = 4 << 20
 MERGED_AT_WORK = 1 << 22  # answers, about a second
-FURTHER = ("reasoning", "refusal", "tool_calls", "usage")
+FURTHER = ("reasoning", "refusal", "tool_calls", "usage", "estimated")
 """What an answer's record has only where the engine said it."""
 _numbers = count()
 
@@ -292,6 +292,7 @@ def completion_in(name: bytes, data: bytes) -> Completion | None:
         record.get("refusal", ""),
         record.get("tool_calls"),
         record.get("usage"),
+        record.get("estimated", False),
     )
 
 

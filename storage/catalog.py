@@ -31,14 +31,11 @@ from synthmill.storage.catalog_update import (
 from synthmill.storage.catalog_views import replace_view, update_drops, update_views
 from synthmill.storage.files import write_atomically
 from synthmill.storage.row_index import index_rows, parts_with_ids
-from synthmill.storage.segments import seal_abandoned, spent_in
+from synthmill.storage.segments import seal_abandoned
+from synthmill.storage.spending import Spending, spending_in
 from synthmill.storage.sql import check_path, insert, parquet
 
 DERIVED, DROPS, ROWS = "derived", "drops", "rows"
-SPEND = (
-    *("run", "stage", "step", "role", "engine"),
-    *("calls", "prompt_tokens", "completion_tokens", "mean_latency_s"),
-)
 
 
 def rebuild(store: Store, *, calls: bool = True) -> Path:
@@ -138,18 +135,16 @@ def update_calls(database: duckdb.DuckDBPyConnection, store: Store, target: Path
     copies = copy_calls(store.calls, target)
     replace_view(database, "calls", f"SELECT * FROM {parquet(copies)}" if copies else NO_CALLS)
     database.execute("DELETE FROM spend")
-    insert(
-        database,
-        "spend",
-        [dict(zip(SPEND, [*origin, *costs], strict=True)) for origin, *costs in costs_in(store.calls)],
-    )
+    insert(database, "spend", [cost_row(spending) for spending in spending_in(store.calls)])
     remember_folders(database, folders)
 
 
-def costs_in(folder: Path) -> Iterator[tuple[tuple[str, ...], int, int, int, float]]:
-    """Costs of a folder's calls per (run, stage, step, role, engine): answers, tokens in and out, mean seconds."""
-    for origin, (answers, prompt_tokens, completion_tokens, latency_s) in sorted(spent_in(folder).items()):
-        yield origin, int(answers), int(prompt_tokens), int(completion_tokens), round(latency_s / answers, 4)
+def cost_row(spending: Spending) -> dict[str, Any]:
+    """A row of the table `spend`."""
+    counters = {name: int(number) for name, number in spending.counters.items() if name != "latency_s"}
+    mean_latency_s = round(spending.counters["latency_s"] / spending.counters["calls"], 4)
+    origin = {name: value for name, value in spending._asdict().items() if name != "counters"}
+    return {**origin, **counters, "mean_latency_s": mean_latency_s}
 
 
 @contextmanager

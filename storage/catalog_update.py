@@ -15,20 +15,22 @@ import orjson
 
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import StoreError
+from synthmill.schemas.usage import COUNTERS
 from synthmill.storage.artifacts import Store, is_whole, read_manifest
 from synthmill.storage.runs import read_run
 from synthmill.storage.sql import insert
 
-VERSION = 1  # of the tables; when it is raised, every catalog is made from nothing once
+VERSION = 2  # of the tables; when it is raised, every catalog is made from nothing once
+COUNTED = ", ".join(f"{name} BIGINT" for name in COUNTERS if name != "latency_s")
 MANIFESTS_PER_BATCH = 2_000
 TABLES = (
     f"CREATE TABLE store AS SELECT ?::VARCHAR AS root, {VERSION} AS version",
     """CREATE TABLE runs (run VARCHAR, flow VARCHAR, status VARCHAR, started_at VARCHAR, ended_at VARCHAR,
-        dataset VARCHAR, error VARCHAR, settings JSON, calls BIGINT, tokens BIGINT)""",
+        dataset VARCHAR, error VARCHAR, settings JSON, calls BIGINT, tokens BIGINT, money DOUBLE)""",
     """CREATE TABLE artifacts (artifact VARCHAR, stage VARCHAR, key VARCHAR, rows_in BIGINT, rows BIGINT,
         dropped BIGINT, made_at VARCHAR, run VARCHAR, identity JSON)""",
-    """CREATE TABLE spend (run VARCHAR, stage VARCHAR, step VARCHAR, role VARCHAR, engine VARCHAR, calls BIGINT,
-        prompt_tokens BIGINT, completion_tokens BIGINT, mean_latency_s DOUBLE)""",
+    f"""CREATE TABLE spend (run VARCHAR, stage VARCHAR, step VARCHAR, role VARCHAR, engine VARCHAR, {COUNTED},
+        mean_latency_s DOUBLE)""",
     "CREATE SCHEMA internal",
     "CREATE TABLE internal.folders (folder VARCHAR, modified BIGINT)",
     "CREATE TABLE internal.records (file VARCHAR, stamp VARCHAR)",
@@ -130,7 +132,8 @@ def run_rows(path: Path) -> Iterator[dict[str, Any]]:
     facts = {fact: getattr(run, fact) for fact in ("flow", "status", "started_at", "ended_at", "dataset", "error")}
     calls, tokens = (sum(stage.total(counter) for stage in run.stages) for counter in ("sent", "completion_tokens"))
     settings = orjson.dumps(run.settings).decode()
-    yield {"run": run.id, **facts, "settings": settings, "calls": calls, "tokens": tokens}
+    money = sum(stage.money for stage in run.stages)
+    yield {"run": run.id, **facts, "settings": settings, "calls": calls, "tokens": tokens, "money": money}
 
 
 class PartFiles(NamedTuple):

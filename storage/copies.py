@@ -31,16 +31,25 @@ FILE = "synthmill_file"
 class Copies:
     """The copies of one kind in a folder: `files` maps each to its sources. No source is in two of them."""
 
-    def __init__(self, folder: Path, needed: Collection[str], *, exact: bool = False, target: Path | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        needed: Collection[str],
+        *,
+        exact: bool = False,
+        columns: Collection[str] = (),
+        target: Path | None = None,
+    ):
         """needed: the sources that exist. exact: ignore a copy that holds any other source; else, ignore a copy most of
-        whose sources are gone. target: where new copies go, if not in the folder.
+        whose sources are gone. columns: ignore a copy that lacks one of them, which an earlier version made. target:
+        where new copies go, if not in the folder.
         """
         self.target = target or folder
         self.files: dict[Path, frozenset[str]] = {}
         self.superseded: list[Path] = []
         needed, covered = frozenset(needed), set[str]()
         paths = [path for place in {folder, self.target} if place.is_dir() for path in place.iterdir()]
-        held = {path: sources_of(path) for path in paths if path.suffix == ".parquet" and path.name[0] != "."}
+        held = {path: sources_of(path, columns) for path in paths if path.suffix == ".parquet" and path.name[0] != "."}
         for path in sorted(held, key=lambda path: (-len(held[path]), path)):
             stale = len(held[path] - needed)
             if not held[path] or covered & held[path] or (stale if exact else 2 * stale > len(held[path])):
@@ -92,10 +101,15 @@ class Copies:
                     path.unlink()
 
 
-def sources_of(path: Path) -> frozenset[str]:
-    """The sources that a copy holds; none where it cannot be read. A copy without a list is named after its source."""
+def sources_of(path: Path, columns: Collection[str] = ()) -> frozenset[str]:
+    """The sources that a copy holds; none where it cannot be read or lacks a column. A copy without a list is named
+    after its source.
+    """
     try:
-        footer = (pq.read_metadata(path).metadata or {}).get(SOURCES.encode())
+        metadata = pq.read_metadata(path)
+        if not set(columns) <= set(metadata.schema.names):
+            return frozenset()
+        footer = (metadata.metadata or {}).get(SOURCES.encode())
         return frozenset(orjson.loads(footer)) if footer else frozenset([path.stem])
     except (OSError, ValueError):
         return frozenset()

@@ -4,7 +4,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +13,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.bill import added_up, money_text, tokens_in, tokens_out, wasted
 from synthmill.schemas.calls import Frozen
 from synthmill.schemas.errors import EngineLearned, InputError, Stopped, StoreError
 from synthmill.storage.artifacts import Store, read_manifest
 from synthmill.storage.files import locked, read_json, write_json
 
+TEXTS = ("step", "artifact", "dropped", "wasted")
+"""The columns of a summary that are no numbers."""
 Status = Literal["running", "finished", "failed", "stopped", "crashed"]
 
 
@@ -32,10 +35,18 @@ class StageRun(Frozen):
     rows: int
     dropped: dict[str, int]
     spent: dict[str, dict[str, int]]
+    money: float = Field(0.0, description="by the prices that the run was given")
     seconds: float
 
     @classmethod
-    def of(cls, manifest: Manifest, spent: dict[str, dict[str, int]], seconds: float, step: str = "") -> "StageRun":
+    def of(
+        cls,
+        manifest: Manifest,
+        spent: dict[str, dict[str, int]],
+        seconds: float,
+        step: str = "",
+        money: float = 0.0,
+    ) -> "StageRun":
         return cls(
             stage=manifest.stage,
             step=step or manifest.stage,
@@ -45,6 +56,7 @@ class StageRun(Frozen):
             rows=manifest.rows,
             dropped=manifest.dropped,
             spent=spent,
+            money=money,
             seconds=round(seconds, 2),
         )
 
@@ -54,8 +66,13 @@ class StageRun(Frozen):
         return self.step or self.stage
 
     def total(self, counter: str) -> int:
-        """One of sent, reused, failed, prompt_tokens, completion_tokens, over all roles."""
+        """One of sent, reused, failed and the counters of schemas/usage.py, over all roles."""
         return sum(numbers.get(counter, 0) for numbers in self.spent.values())
+
+    @property
+    def counters(self) -> dict[str, float]:
+        """All counters, over all roles."""
+        return added_up(self.spent.values())
 
 
 class RunRecord(Frozen):
@@ -217,19 +234,28 @@ def manifests_of(store: Store, run: RunRecord) -> dict[str, Manifest]:
 
 def summary(record: RunRecord) -> str:
     """The run as a markdown table."""
+    money = any(stage.money for stage in record.stages)
+    names = ["step", "artifact", "rows in", "rows out", "dropped", "calls sent", "reused", "tokens in", "tokens out"]
+    names += ["wasted", *(["money"] if money else []), "seconds"]
     lines = [
         f"# {record.flow} {record.id}: {record.status}",
         "",
-        "| step | artifact | rows in | rows out | dropped | calls sent | reused | tokens in | tokens out | seconds |",
-        "|---|---|---:|---:|---|---:|---:|---:|---:|---:|",
+        table_line(names),
+        table_line("---" if name in TEXTS else "---:" for name in names).replace(" ", ""),
     ]
     for stage in record.stages:
         dropped = ", ".join(f"{count} {reason}" for reason, count in stage.dropped.items()) or "none"
-        numbers = [stage.total(counter) for counter in ("sent", "reused", "prompt_tokens", "completion_tokens")]
-        cells = [stage.step_id, stage.artifact, stage.rows_in, stage.rows, dropped, *numbers, stage.seconds]
-        lines.append("| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells) + " |")
+        counters = stage.counters
+        cells = [stage.step_id, stage.artifact, f"{stage.rows_in:,}", f"{stage.rows:,}", dropped]
+        cells += [f"{stage.total(counter):,}" for counter in ("sent", "reused")]
+        cells += [tokens_in(counters), tokens_out(counters), wasted(counters) or "none"]
+        lines.append(table_line([*cells, *([money_text(stage.money)] if money else []), str(stage.seconds)]))
     if record.error:
         lines += ["", f"**{record.error}**"]
     if record.dataset:
         lines += ["", f"Dataset: `{record.dataset}`"]
     return "\n".join(lines) + "\n"
+
+
+def table_line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -22,6 +22,7 @@ from zlib import crc32
 import orjson
 
 from synthmill.schemas.errors import StoreError
+from synthmill.schemas.usage import PLAIN, Facts, counters_of, tokens_of
 from synthmill.storage.call_index import (
     INDEX,
     Run,
@@ -37,6 +38,8 @@ from synthmill.storage.call_index import (
 SUFFIX = ".calls"
 OLD_INDEX = ".index.npy"
 SEAL_AT_BYTES = 256 << 20
+FACTS = {"estimated", "asked_again", "batch"}
+"""What an answer's record says of its cost, where it is so."""
 HEAD = 8 + 1 + 1 + 1 + 32 + 1  # crc, blank, kind, blank, key, blank
 
 
@@ -88,7 +91,7 @@ class Segment:
             if kind == b"A":
                 self.fresh.setdefault(key, (offset, len(data)))
             if spend is not None and kind in (b"A", b"R"):
-                add_spend(spend, spend_of(orjson.loads(data[HEAD:])))
+                add_spend(spend, spend_of(orjson.loads(data[HEAD:]), repeated=kind == b"R"))
             self.scanned = offset + len(data)
 
     def lines(self, start: int = 0) -> Iterator[tuple[bytes, bytes, int, bytes]]:
@@ -108,18 +111,16 @@ class Segment:
         seal_together([self.path])
 
 
-def spend_of(record: dict[str, Any]) -> Spend:
+def spend_of(record: dict[str, Any], repeated: bool = False) -> Spend:
     """What one stored answer cost, under its run, stage, step, role and engine."""
     stage = str(record.get("stage", ""))
     origin = str(record.get("run", "")), stage, str(record.get("step", stage)), str(record.get("role", ""))
-    return {
-        (*origin, str(record.get("engine", ""))): [
-            1,
-            record["prompt_tokens"],
-            record["completion_tokens"],
-            record["latency_s"],
-        ]
-    }
+    tokens = tokens_of(record["prompt_tokens"], record["completion_tokens"], record.get("usage"))
+    facts = PLAIN
+    if repeated or not FACTS.isdisjoint(record):
+        estimated, asked_again, batch = (bool(record.get(name)) for name in ("estimated", "asked_again", "batch"))
+        facts = Facts(estimated, asked_again, repeated, batch)
+    return {(*origin, str(record.get("engine", ""))): counters_of(tokens, record["latency_s"], facts)}
 
 
 def seal_together(paths: Sequence[Path]) -> None:

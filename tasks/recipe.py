@@ -106,7 +106,8 @@ def check_schema(schema: Mapping[str, Any] | None, completion: Completion) -> No
 def retry_request(request: Request, attempt: int, fault: Drop | None) -> Request:
     """The next try: another sample; the last message ends with the fault of the try before."""
     named = name_fault(request, fault) if fault else request
-    return named.model_copy(update={"sample": request.sample + attempt})
+    again = request.asked_again or attempt > 0
+    return named.model_copy(update={"sample": request.sample + attempt, "asked_again": again})
 
 
 def name_fault(request: Request, fault: Drop) -> Request:

@@ -3,21 +3,35 @@
 import sys
 from pathlib import Path
 
-from synthmill.flows.commands.existing_store import open_store
-from synthmill.flows.commands.sql import show_query
+from rich.console import Console
 
-SPEND = """
-    SELECT stage, role, engine, sum(calls)::BIGINT AS calls, sum(prompt_tokens)::BIGINT AS "tokens in",
-    sum(completion_tokens)::BIGINT AS "tokens out" FROM spend GROUP BY ALL ORDER BY ALL"""
+from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.terminal.tables import table
+from synthmill.schemas.bill import Counters, added_up, money_text, tokens_in, tokens_out, wasted
+from synthmill.storage.calls import record_to
+from synthmill.storage.spending import bill_of
 
 
 def show_calls(place: Path, record: Path | None) -> None:
-    """Calls and tokens by stage, role and engine. record: the file to write every answer to, instead."""
-    from synthmill.storage.calls import record_to
-
+    """Calls, tokens and money by step, role and engine. record: the file to write every answer to, instead."""
     store = open_store(place)
     if record:
         answers = record_to(store.calls, record.expanduser().resolve())
         print(f"{answers:,} answers -> {record}; replay them with an engine replay:{record}", file=sys.stderr)
         return
-    show_query(place, SPEND, as_csv=False)
+    bill = list(bill_of(store))
+    total = added_up(counters for *_, counters in bill)
+    names = ["step", "role", "engine", "calls", "tokens in", "tokens out", "wasted"]
+    lines = table(*names, *(["money"] if total.get("money") else []))
+    for *origin, counters in [*bill, ("all", "", "", total)] if len(bill) > 1 else bill:
+        money = [money_text(counters["money"])] if total.get("money") else []
+        lines.add_row(*origin, *cells_of(counters), *money)
+    Console(emoji=False).print(lines)
+    if estimated := int(total.get("estimated", 0)):
+        print(f"~: {estimated:,} answers came without usage; their tokens are estimates", file=sys.stderr)
+
+
+def cells_of(counters: Counters) -> list[str]:
+    batch = f" ({int(counters['batch']):,} in batches)" if counters.get("batch") else ""
+    calls = f"{int(counters.get('calls', 0)):,}{batch}"
+    return [calls, tokens_in(counters), tokens_out(counters), wasted(counters)]

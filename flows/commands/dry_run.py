@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 from synthmill.flows.making.checks import check_engines, check_prompts, check_stages
 from synthmill.flows.making.estimates import estimates
+from synthmill.flows.making.forecast import NOTHING, Forecast, Measured, forecast, measure
 from synthmill.flows.making.limiting import limits_of
 from synthmill.flows.making.plan import Plan
+from synthmill.schemas.bill import money_text
 
 __all__ = ["check_prompts", "show_plan"]
 
@@ -25,17 +27,32 @@ def show_plan(plan: Plan) -> None:
         rows_of[source.key], description = source.look()
         console.print(description, highlight=False, markup=False)
     steps = plan.source_steps | {step.key: step.step for step in plan.stages}
-    lines = table("step", "made from", "engines", "rows", "calls", "tokens")
+    prices = plan.settings.budget
+    lines = table("step", "made from", "engines", "rows", "calls", "tokens", *(["money"] if prices.prices else []))
+    measured = measure(plan.store) if prices.prices else Measured()
+    total = NOTHING
     for estimate in estimates(plan.store, plan.stages, rows_of):
         step = estimate.planned
+        money = None if estimate.is_made else forecast(step, estimate.rows_in, prices, measured)
+        total = total.plus(money or NOTHING)
         lines.add_row(
             step.step + (" (made)" if estimate.is_made else ""),
             steps[step.source_key],
             by_engine(step.identity.get("engines", {})) or "none",
             *(f"<= {number:,}" for number in (estimate.rows, estimate.calls, estimate.tokens)),
+            *([str(money or "")] if prices.prices else []),
         )
     console.print(lines)
+    if prices.prices:
+        console.print(f"money for what is not made: {total}{expectation(total)}", highlight=False)
     console.print("checked: templates, stage inputs, engines, input, store. Nothing was asked.")
+
+
+def expectation(total: Forecast) -> str:
+    """Where a forecast comes from."""
+    if total.least is None:
+        return "; a preview (--preview 10) measures the tokens of a call, and gives a range"
+    return f", by the tokens that earlier calls took; at most {money_text(total.most)} + prompts" if total.most else ""
 
 
 def by_engine(roles: Mapping[str, str]) -> str:

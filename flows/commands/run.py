@@ -12,6 +12,7 @@ from synthmill.flows.methods import method
 from synthmill.flows.terminal.stopping import working
 from synthmill.flows.terminal.tables import table
 from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.bill import count_text, money_text, wasted
 from synthmill.schemas.errors import EngineError, InputError
 from synthmill.schemas.settings import RunSettings
 from synthmill.storage.files import write_text
@@ -138,9 +139,14 @@ def show_dataset(console: Any, plan: Plan, dataset: Dataset, preview: int | None
 
 
 def stages_table(run: RunRecord) -> Any:
-    lines = table("step", "in", "out", "dropped", "calls", "reused", "tokens", "seconds")
+    has_waste = any(wasted(stage.counters) for stage in run.stages)
+    has_money = any(stage.money for stage in run.stages)
+    further = [*(["wasted"] if has_waste else []), *(["money"] if has_money else [])]
+    lines = table("step", "in", "out", "dropped", "calls", "reused", "tokens", *further, "seconds")
     for stage in run.stages:
-        dropped = f"{sum(stage.dropped.values()):,}"
-        numbers = [f"{stage.total(what):,}" for what in ("sent", "reused", "completion_tokens")]
-        lines.add_row(stage.step_id, f"{stage.rows_in:,}", f"{stage.rows:,}", dropped, *numbers, f"{stage.seconds:.1f}")
+        cells = [f"{number:,}" for number in (stage.rows_in, stage.rows, sum(stage.dropped.values()))]
+        cells += [f"{stage.total(what):,}" for what in ("sent", "reused")]
+        cells += [count_text(stage.counters, "completion_tokens"), *([wasted(stage.counters)] if has_waste else [])]
+        cells += [money_text(stage.money)] if has_money else []
+        lines.add_row(stage.step_id, *cells, f"{stage.seconds:.1f}")
     return lines

@@ -11,6 +11,7 @@ from synthmill.flows.making.learning import with_lessons
 from synthmill.flows.making.plan import file_source
 from synthmill.flows.making.step_maker import step_maker
 from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.bill import count_text
 from synthmill.schemas.calls import Sampling
 from synthmill.schemas.errors import EngineError
 from synthmill.schemas.settings import EngineSettings, SourceSettings, read_settings
@@ -141,8 +142,9 @@ def print_summary(
             first = next(row for seal in manifest.parts for row in read_dropped(store, seal))
             example = f"; the first: {first.detail}" if first.detail else ""
             print(f"{sum(manifest.dropped.values())} rows could not be {what}: {reasons}{example}", file=sys.stderr)
-    sent, reused, tokens = (stage.total(what) for what in ("sent", "reused", "completion_tokens"))
-    spent = f"{sent:,} calls sent, {tokens:,} tokens, {reused:,} answers reused, {stage.seconds:.1f} s"
+    sent, reused = (stage.total(what) for what in ("sent", "reused"))
+    tokens = count_text(stage.counters, "completion_tokens")
+    spent = f"{sent:,} calls sent, {tokens} tokens, {reused:,} answers reused, {stage.seconds:.1f} s"
     effort = spent if sent or reused else "0 calls sent: all made before"
     print(f"{answers:,} answers to {pools.rows:,} prompts -> {out} ({effort})", file=sys.stderr)
     ends = endings_in(store, pools)

@@ -87,7 +87,7 @@ def print_manifest(console: Console, manifest: Manifest, sources: list[str]) -> 
     for source in sources:
         console.print(f"  made from: {source}", highlight=False)
     for role, spent in manifest.spent.items():
-        numbers = ", ".join(f"{number:,} {what}" for what, number in spent.items())
+        numbers = ", ".join(f"{number:,} {what}" for what, number in spent.items() if number)
         console.print(f"  {role}: {numbers}", highlight=False, markup=False)
     if manifest.notes:
         notes = orjson.dumps(manifest.notes).decode()

@@ -10,9 +10,10 @@ from synthmill.tasks.running.job import Planned
 
 
 class Estimate(NamedTuple):
-    """A step before it is made. rows, calls, tokens: at most."""
+    """A step before it is made. rows_in, rows, calls, tokens: at most."""
 
     planned: Planned
+    rows_in: int
     rows: int
     calls: int
     tokens: int
@@ -29,6 +30,7 @@ def estimates(store: Store, steps: Sequence[Planned], rows_of: Mapping[str, int]
             rows_of[planned.key] = 1
         yield Estimate(
             planned,
+            rows,
             rows_of[planned.key],
             rows * stage.requests_per_row() if isinstance(stage, Recipe) else 0,
             rows * stage.tokens_per_row() if isinstance(stage, Recipe) else 0,

@@ -20,12 +20,12 @@ from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunk
 from synthmill.storage.plain_files.tables import look_at_table
 from synthmill.storage.published.folder import Dataset, has_figures, is_finished, is_known_whole
 from synthmill.storage.published.provenance import stated_licenses
+from synthmill.tasks.engines.token_estimates import USUAL_CHARS_PER_TOKEN
 from synthmill.tasks.frames import RunContext
 from synthmill.tasks.generators.pool_source import POOLS, ingest_pools, pools_key
 from synthmill.tasks.running.job import NO_CONTEXT, Planned, Stage, step_ids
 from synthmill.tasks.running.stages import ingest, ingest_rows, rows_key, source_key
 from synthmill.tasks.running.table_source import ROWS, ingest_memory, ingest_table, memory_key, table_key
-from synthmill.tasks.texts.tokens import USUAL_CHARS_PER_TOKEN
 
 Roles = Mapping[str, EngineSettings]
 

@@ -93,7 +93,8 @@ class StepMaker:
         if self.checks and planned.roles and not planned.sealed(self.store, source):
             self.check_engines(planned)
         started = time.monotonic()
-        with Reporter(title or planned.step, source.rows, cost=cost_of(planned, self.prices)) as report:
+        cost = cost_of(planned, self.prices)
+        with Reporter(title or planned.step, source.rows, cost=cost) as report:
 
             def on_progress(latest: Progress) -> None:
                 report(latest)
@@ -103,7 +104,8 @@ class StepMaker:
             manifest = run_stage(self.store, planned, source, self.pool, self.run, on_progress)
         tell(100.0, report.line())
         self.manifests[planned.key] = manifest
-        self.steps.append(StageRun.of(manifest, report.latest.spent, time.monotonic() - started, planned.step))
+        spent, seconds = report.latest.spent, time.monotonic() - started
+        self.steps.append(StageRun.of(manifest, spent, seconds, planned.step, cost(spent)))
         return manifest
 
     def settle(self, planned: Planned, manifest: Manifest) -> None:
@@ -125,8 +127,7 @@ def cost_of(planned: Planned, prices: BudgetSettings) -> Cost:
     engines = {role: engine_name(settings) for role, settings in planned.roles.items()}
 
     def cost(spent: Mapping[str, Mapping[str, int]]) -> float:
-        tokens = [(engines[role], n["prompt_tokens"], n["completion_tokens"]) for role, n in spent.items()]
-        return sum(usage_of(prices, engine, 0, *both).money for engine, *both in tokens)
+        return sum(usage_of(prices, engines[role], 0, counters).money for role, counters in spent.items())
 
     return cost
 

@@ -27,6 +27,7 @@ from synthmill.storage.published.rows import KEPT, preference_rows, read_frame, 
 from synthmill.tasks.dedup.contamination import CleanInputs, CleanPairs
 from synthmill.tasks.dedup.duplicates import UniquePairs
 from synthmill.tasks.engines.engine import resolve
+from synthmill.tasks.engines.token_estimates import USUAL_CHARS_PER_TOKEN
 from synthmill.tasks.engines.worlds import load_world
 from synthmill.tasks.frames import RunContext
 from synthmill.tasks.generators.dialogues.openings import Openings
@@ -38,7 +39,7 @@ from synthmill.tasks.generators.dialogues.teacher_pairs import AnswerPools, Teac
 from synthmill.tasks.generators.dialogues.training_rows import TrainingRows
 from synthmill.tasks.running.job import Stage
 from synthmill.tasks.scorers.r3 import R3
-from synthmill.tasks.texts.tokens import USUAL_CHARS_PER_TOKEN, load_tokenizer
+from synthmill.tasks.texts.tokens import load_tokenizer
 
 APPLICATIONS = "applications"
 WORLDS_AT_ONCE = 16

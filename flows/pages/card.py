@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from synthmill.flows.pages.templates import Manifests, funnel, render
+from synthmill.schemas.bill import added_up, tokens_in, tokens_out, wasted
 from synthmill.schemas.endings import Ending, ending_of
 from synthmill.schemas.licenses import most_restrictive
 from synthmill.schemas.settings import RunSettings
@@ -95,6 +96,7 @@ def card(
         models=models_of(manifests),
         prompts={name: hash for m in manifests.values() for name, hash in m.identity.get("prompts", {}).items()},
         funnel=funnel(manifests),
+        took=took(manifests),
         compared=compared(store, manifests),
         sources=sources,
         license=license,
@@ -136,6 +138,19 @@ def models_of(manifests: Manifests) -> dict[str, list[str]]:
             if (model := public_engine(name)) not in models.setdefault(role, []):
                 models[role].append(model)
     return models
+
+
+def took(manifests: Manifests) -> str:
+    """What making it took, in one sentence; empty where no model was asked."""
+    counters = added_up(numbers for manifest in manifests.values() for numbers in manifest.spent.values())
+    if not counters.get("sent"):
+        return ""
+    waste = f"; of the requests {said}" if (said := wasted(counters)) else ""
+    estimates = " (~: a server reported no tokens, and they are estimated)" if counters.get("estimated") else ""
+    return (
+        f"It took {int(counters['sent']):,} requests, {tokens_in(counters)} tokens in and {tokens_out(counters)} "
+        f"tokens out{estimates}{waste}."
+    )
 
 
 def limits(dataset: Dataset, manifests: Manifests, settings: Mapping[str, Any]) -> Iterator[str]:

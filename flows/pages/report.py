@@ -15,6 +15,8 @@ from synthmill.flows.pages.charts import colour, histogram
 from synthmill.flows.pages.report_rows import samples
 from synthmill.flows.pages.templates import FOLDER, Manifests, funnel, render
 from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.bill import added_up, count_text, money_text, tokens_in, tokens_out, wasted
+from synthmill.schemas.budget import BudgetSettings, usage_of
 from synthmill.schemas.errors import SynthmillError
 from synthmill.storage.artifacts import Store, read_dropped
 from synthmill.storage.files import write_text
@@ -22,6 +24,7 @@ from synthmill.storage.published.folder import Dataset, Figure, as_message, is_f
 from synthmill.storage.published.provenance import public_engine
 from synthmill.storage.published.rows import compared, stream_of
 from synthmill.storage.runs import RunRecord, manifests_of
+from synthmill.storage.spending import prices_of
 
 ROWS = 60
 EXAMPLES = 8
@@ -50,6 +53,7 @@ def report_page(store: Store, run: RunRecord, dataset: Dataset | None, rows: int
     script = (FOLDER / "report.js").read_text()
     digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     stages = [stage_of(run, number) for number in range(len(run.stages))]
+    spent = spent_table(manifests, prices_of(run))
     return render(
         "report.html",
         run=run,
@@ -69,7 +73,9 @@ def report_page(store: Store, run: RunRecord, dataset: Dataset | None, rows: int
         duplicates=list(duplicates(store, manifests)),
         stages=stages,
         slowest=max((stage["seconds"] for stage in stages), default=0.0),
-        spent=spent_table(manifests),
+        spent=spent,
+        has_money=any(row["money"] for row in spent),
+        estimated=any(row["counters"].get("estimated") for row in spent),
         samples=[] if dataset is None else samples(dataset, rows),
         style=Markup((FOLDER / "report.css").read_text()),
         script=Markup(script),
@@ -79,15 +85,18 @@ def report_page(store: Store, run: RunRecord, dataset: Dataset | None, rows: int
 
 def counters(run: RunRecord, manifests: Manifests, dataset: Dataset | None) -> list[tuple[str, str]]:
     """The numbers on top."""
-    spent = [numbers for manifest in manifests.values() for numbers in manifest.spent.values()]
-    total = {what: sum(role.get(what, 0) for role in spent) for what in ("sent", "prompt_tokens", "completion_tokens")}
-    numbers = [("rows", dataset.rows if dataset else 0), ("requests", total["sent"])]
-    numbers += [("tokens in", total["prompt_tokens"]), ("tokens out", total["completion_tokens"])]
+    spent = spent_table(manifests, prices_of(run))
+    total = added_up(row["counters"] for row in spent)
+    numbers = [(f"{dataset.rows if dataset else 0:,}", "rows"), (f"{int(total.get('sent', 0)):,}", "requests")]
+    numbers += [
+        (count_text(total, "prompt_tokens"), "tokens in"),
+        (count_text(total, "completion_tokens"), "tokens out"),
+    ]
+    if money := sum(row["money"] for row in spent):
+        numbers.append((money_text(money), "money"))
     dropped = sum(sum(manifest.dropped.values()) for manifest in manifests.values())
     seconds = sum(stage.seconds for stage in run.stages)
-    return [(f"{number:,}", name) for name, number in [*numbers, ("dropped", dropped)]] + [
-        (duration(seconds), "spent in stages")
-    ]
+    return [*numbers, (f"{dropped:,}", "dropped"), (duration(seconds), "spent in stages")]
 
 
 def duration(seconds: float) -> str:
@@ -231,12 +240,21 @@ def stage_of(run: RunRecord, number: int) -> dict[str, Any]:
     return {"name": stage.step_id, "artifact": stage.artifact, "seconds": stage.seconds, **numbers}
 
 
-def spent_table(manifests: Manifests) -> list[dict[str, Any]]:
+def spent_table(manifests: Manifests, prices: BudgetSettings) -> list[dict[str, Any]]:
     """What making these artifacts took, whenever that was, by stage and role."""
     return [
-        {"stage": stage, "role": role, "engine": engine_of(manifest, role), **numbers}
+        {
+            "stage": stage,
+            "role": role,
+            "engine": engine_of(manifest, role),
+            "counters": counters,
+            "tokens_in": tokens_in(counters),
+            "tokens_out": tokens_out(counters),
+            "wasted": wasted(counters),
+            "money": usage_of(prices, manifest.identity.get("engines", {}).get(role, ""), 0, counters).money,
+        }
         for stage, manifest in manifests.items()
-        for role, numbers in manifest.spent.items()
+        for role, counters in manifest.spent.items()
     ]
 
 

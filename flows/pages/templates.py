@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.bill import money_text
 from synthmill.schemas.texts import one_line, printable
 
 Manifests = Mapping[str, Manifest]
@@ -26,6 +27,7 @@ def render(template: str, folder: Path = FOLDER, **variables: Any) -> str:
     )
     environment.filters["cell"] = lambda text: escape(one_line(str(text)), quote=False).replace("|", "\\|")
     environment.filters["figure"] = two_places
+    environment.filters["money"] = money_text
     environment.filters["count"] = lambda number: f"{number:,}"
     return environment.get_template(f"{template}.jinja").render(**variables)
 

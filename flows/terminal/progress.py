@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
+from synthmill.schemas.bill import added_up, count_text, money_text
 from synthmill.schemas.progress import Progress
 
 LINE_EVERY_S = 10.0
@@ -95,19 +96,17 @@ class Reporter:
     def line(self) -> str:
         """`120 of 200 rows, 3 dropped, 480 calls (20 reused), 96,000 tokens, 12.3 rows/s, 6 s left`."""
         latest, seconds = self.latest, max(1e-6, time.monotonic() - self._started)
-        sent, reused, tokens = (
-            sum(counts.get(counter, 0) for counts in latest.spent.values())
-            for counter in ("sent", "reused", "completion_tokens")
-        )
+        counters = added_up(latest.spent.values())
+        sent, reused = (int(counters.get(name, 0)) for name in ("sent", "reused"))
         rate = latest.rows / seconds
         parts = [f"{latest.rows:,} of {self.rows:,} rows" if self.rows else f"{latest.rows:,} rows"]
         if latest.dropped:
             parts.append(f"{latest.dropped:,} dropped")
         if sent or reused:
             parts.append(f"{sent:,} calls" + (f" ({reused:,} reused)" if reused else ""))
-            parts.append(f"{tokens:,} tokens")
+            parts.append(f"{count_text(counters, 'completion_tokens')} tokens")
         if money := self.cost(latest.spent):
-            parts.append(f"{money:,.2f} spent")
+            parts.append(f"{money_text(money)} spent")
         parts.append(f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min")
         if latest.rows and latest.rows < self.rows:
             parts.append(f"{format_duration((self.rows - latest.rows) / rate)} left")

@@ -8,7 +8,10 @@ from rich.text import Text
 from synthmill.schemas.texts import one_line
 
 CELL = 60  # characters of a table's cell
-NUMBERS = ("in", "out", "rows in", "rows", "dropped", "calls", "reused", "tokens", "tokens in", "tokens out", "seconds")
+NUMBERS = (
+    *("in", "out", "rows in", "rows", "dropped", "calls", "reused", "tokens", "tokens in", "tokens out", "seconds"),
+    "money",
+)
 
 
 def table(*columns: str, numbers: Sequence[str] = NUMBERS) -> Any:

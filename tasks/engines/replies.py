@@ -6,8 +6,10 @@ from typing import Any
 from synthmill.schemas.calls import Completion, Request, unwrap_choice
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.messages import text_in
+from synthmill.schemas.usage import Tokens, reported_tokens
 from synthmill.tasks.engines.dialect import Written
 from synthmill.tasks.engines.structures import PLAIN, TOOL, without_nulls
+from synthmill.tasks.engines.token_estimates import with_estimates, written_texts
 
 
 class ErrorAnswer(Exception):
@@ -35,7 +37,7 @@ def completions_of(request: Request, written: Written, answer: Any, latency_s: f
     """
     choices = answer["choices"]
     usage = answer.get("usage") or {}
-    tokens = [token_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+    tokens = reported_tokens(usage) or Tokens()
     completions = []
     for index, choice in enumerate(choices):
         text, tool_calls = answer_of(request, written, choice["message"])
@@ -47,13 +49,14 @@ def completions_of(request: Request, written: Written, answer: Any, latency_s: f
                 tool_calls=tool_calls,
                 usage=usage if index == 0 else None,
                 finish_reason=finish if isinstance(finish := choice.get("finish_reason"), str) else "stop",
-                prompt_tokens=tokens[0] if index == 0 else 0,
-                completion_tokens=share(tokens[1], len(choices), index),
+                prompt_tokens=tokens.prompt_tokens if index == 0 else 0,
+                completion_tokens=share(tokens.completion_tokens, len(choices), index),
                 latency_s=round(latency_s, 4),
                 logprobs=token_logprobs(choice) if request.sampling.logprobs else None,
             )
         )
-    return completions
+    reported = tokens.prompt_tokens and (tokens.completion_tokens or not any(written_texts(completions[0])))
+    return completions if reported else with_estimates(request.messages, completions)
 
 
 def answer_of(request: Request, written: Written, message: Mapping[str, Any]) -> tuple[str, list[Any] | None]:

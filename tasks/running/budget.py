@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from synthmill.schemas.budget import BudgetSettings, Limits, Usage, total, usage_of
 from synthmill.schemas.errors import LimitReached
+from synthmill.schemas.usage import COUNTERS, Facts, Tokens, counters_of
 
 Lease = Callable[[str, int, Usage, int], Awaitable["Grant"]]
 """Asks the coordinator: step, requests to lease, usage since the last call, requests sent since the last call."""
@@ -65,7 +66,7 @@ class Gate:
     def __init__(self, step: str, settings: BudgetSettings, lease: Lease) -> None:
         self.step, self.settings, self._lease = step, settings, lease
         self.balance = 0
-        self._used = Usage()
+        self._counted: dict[tuple[str, bool], Tokens] = {}  # by engine, and whether it was asked in batches
         self._sent = 0
 
     def take(self, count: int) -> bool:
@@ -76,8 +77,9 @@ class Gate:
         self._sent += count
         return True
 
-    def count_answer(self, engine: str, prompt_tokens: int, completion_tokens: int) -> None:
-        self._used = self._used.plus(usage_of(self.settings, engine, 0, prompt_tokens, completion_tokens))
+    def count_answer(self, engine: str, tokens: Tokens, batch: bool = False) -> None:
+        """Count what an answer took; the next call to the coordinator tells it."""
+        self._counted[engine, batch] = self._counted.get((engine, batch), Tokens()).plus(tokens)
 
     async def refill(self, requests: int, least: int) -> None:
         """Lease more, and wait while other workers hold requests. Raises LimitReached where fewer than `least` are
@@ -105,7 +107,11 @@ class Gate:
         await self._report(0, returned=unused)
 
     async def _report(self, requests: int, returned: int) -> Grant:
-        used, self._used = self._used.plus(Usage(requests=returned)), Usage()
+        used = Usage(requests=returned)
+        for (engine, batch), tokens in self._counted.items():
+            counters = dict(zip(COUNTERS, counters_of(tokens, 0.0, Facts(batch=batch)), strict=False))
+            used = used.plus(usage_of(self.settings, engine, 0, counters))
+        self._counted.clear()
         sent, self._sent = self._sent, 0
         return await self._lease(self.step, requests, used, sent)
 

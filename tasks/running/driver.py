@@ -18,6 +18,7 @@ from synthmill.schemas.calls import Completion, ask_hash, call_key, wire_seed
 from synthmill.schemas.errors import Drop, EngineError, InputError, SynthmillError
 from synthmill.schemas.rows import Dropped, Row
 from synthmill.schemas.thinking_settings import ThinkingSettings
+from synthmill.schemas.usage import tokens_of
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.engines.engine import Engine
 from synthmill.tasks.recipe import AnyRecipe
@@ -221,16 +222,12 @@ class Driver:
 
     def _store(self, arrived: list[tuple[Call, Sequence[Completion]]]) -> None:
         for call, completions in arrived:
-            role = call.request.role
-            facts = {
-                "engine": self._lanes[role].engine.name,
-                "role": role,
-                "stage": self.recipe.name,
-                "step": self.step,
-            }
+            facts = call.facts(self._lanes[call.request.role].engine.name, self.recipe.name, self.step)
             for key, sample, completion in zip(call.keys, call.samples, completions, strict=False):
                 if completion.error is None:
                     repeated = key not in call.waiters and (key in self._pending or self.calls.find(key) is not None)
+                    if repeated:
+                        call.repeated.add(key)
                     self.calls.add(
                         key, call.request_hash, call.request_json, completion, repeated, sample=sample, **facts
                     )
@@ -243,18 +240,16 @@ class Driver:
         asked for again: the part of the call's first waiter counts them.
         """
         role = call.request.role
-        engine = self._lanes[role].engine.name
+        lane = self._lanes[role]
         paying_part = next(iter(call.waiters.values()))[0][0].part
         for key, completion in zip(call.keys, completions, strict=False):
             if self._pending.get(key) is call:
                 del self._pending[key]
+            tokens = tokens_of(completion.prompt_tokens, completion.completion_tokens, completion.usage)
             if self._gate:
-                self._gate.count_answer(engine, completion.prompt_tokens, completion.completion_tokens)
+                self._gate.count_answer(lane.engine.name, tokens, lane.in_batches)
             for spent in (self._spent(paying_part.spent, role), self._spent(self.totals, role)):
-                spent.sent += 1
-                spent.failed += completion.error is not None
-                spent.prompt_tokens += completion.prompt_tokens
-                spent.completion_tokens += completion.completion_tokens
+                spent.count(completion, tokens, call.request.asked_again, key in call.repeated, lane.in_batches)
             for number, (flight, index) in enumerate(call.waiters.get(key, ())):
                 if number:
                     self._count_reused(flight.part, role)

@@ -11,18 +11,49 @@ from typing import Any
 from synthmill.schemas.artifacts import Loss
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.rows import Dropped, Row
+from synthmill.schemas.usage import COUNTERS, Facts, Tokens, counters_of
 from synthmill.tasks.engines.engine import Engine
+
+NOTHING_FURTHER = (0, 0, 0)
+FURTHER = set(COUNTERS) - {"calls", "latency_s", "prompt_tokens", "completion_tokens"}
 
 
 @dataclass(slots=True)
 class Spent:
-    """Requests and tokens of one role. reused: answers that came from the call store."""
+    """Requests and tokens of one role. reused: answers that came from the call store. The others are those of
+    schemas/usage.py.
+    """
 
     sent: int = 0
     reused: int = 0
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    further: dict[str, int] = field(default_factory=dict)
+
+    def count(
+        self,
+        completion: Completion,
+        tokens: Tokens,
+        asked_again: bool = False,
+        repeated: bool = False,
+        batch: bool = False,
+    ) -> None:
+        """Count an answer that was sent for."""
+        self.sent += 1
+        self.failed += completion.error is not None
+        self.prompt_tokens += tokens.prompt_tokens
+        self.completion_tokens += tokens.completion_tokens
+        if asked_again or repeated or batch or completion.estimated or tokens[2:] != NOTHING_FURTHER:
+            counted = counters_of(tokens, 0.0, Facts(completion.estimated, asked_again, repeated, batch))
+            for name, number in zip(COUNTERS, counted, strict=False):
+                if number and name in FURTHER:
+                    self.further[name] = self.further.get(name, 0) + int(number)
+
+    def numbers(self) -> dict[str, int]:
+        """All counters by name; of the further ones those that are not 0."""
+        names = ("sent", "reused", "failed", "prompt_tokens", "completion_tokens")
+        return {**{name: getattr(self, name) for name in names}, **self.further}
 
 
 @dataclass(slots=True)
@@ -68,7 +99,7 @@ class Flight:
 @dataclass(slots=True, eq=False)
 class Call:
     """One or more samples of one request, asked together. waiters: by key, the flights and places that wait for the
-    answer; a key that is stored already has none.
+    answer; a key that is stored already has none. repeated: the keys whose answers turned out to be stored already.
     """
 
     request: Request
@@ -77,12 +108,18 @@ class Call:
     samples: list[int]
     keys: list[bytes]
     waiters: dict[bytes, list[tuple[Flight, int]]]
+    repeated: set[bytes] = field(default_factory=set)
+
+    def facts(self, engine: str, stage: str, step: str) -> dict[str, Any]:
+        """What is stored with its answers."""
+        facts = {"engine": engine, "role": self.request.role, "stage": stage, "step": step}
+        return {**facts, "asked_again": True} if self.request.asked_again else facts
 
 
 @dataclass(slots=True)
 class Lane:
     """An engine's requests. heard_at: when it last answered or, if later, got the first request now in flight.
-    answered_request: a request that has a stored answer.
+    answered_request: a request that has a stored answer. in_batches: whether its answers cost what a batch's do.
     """
 
     engine: Engine
@@ -90,6 +127,7 @@ class Lane:
     in_flight: int = 0
     heard_at: float = 0.0
     answered_request: Request | None = None
+    in_batches: bool = False
 
 
 def content_ids(request: Request) -> tuple[int, ...]:

@@ -10,7 +10,6 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,7 @@ class Worker:
             dropped,
             ids_in=ids_in,
             lost=lost,
-            spent={role: asdict(numbers) for role, numbers in spent.items()},
+            spent={role: counted.numbers() for role, counted in spent.items()},
             seconds=time.monotonic() - started,
         )
 
@@ -136,7 +135,7 @@ class Worker:
         if self._driver is None:
             return Progress(rows=self._frame_rows)
         silent = {name: seconds for name, seconds in self._driver.silence.items() if seconds >= self._patience_s}
-        spent = {role: asdict(numbers) for role, numbers in self._driver.totals.items()}
+        spent = {role: counted.numbers() for role, counted in self._driver.totals.items()}
         return Progress(
             rows=self._driver.rows_done,
             dropped=self._driver.dropped.total(),

@@ -1,4 +1,4 @@
-"""Tokens: loading a tokenizer by name, and characters per token for estimates without one."""
+"""Tokens: loading a tokenizer by name, and the fewest characters per token, for bounds without one."""
 
 from functools import cache
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Any
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import content_hash, file_checksum
 
-USUAL_CHARS_PER_TOKEN = 4
 FEWEST_CHARS_PER_TOKEN = 3  # in prose: a text bounded by it ends before max_tokens cuts it off
 
 

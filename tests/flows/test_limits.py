@@ -49,6 +49,31 @@ def test_money_needs_prices(tmp_path: Path, server: ChatServer) -> None:
     assert "of 0.001 money" in err and server.stats()["total"] < ROWS * EACH
 
 
+def test_a_dry_run_says_what_it_costs_and_calls_what_it_cost(tmp_path: Path, server: ChatServer) -> None:
+    server.set(usage="detailed")
+    prices = ("--set", "budget.prices={'openai:*': {prompt: 100, cached: 25, completion: 1000}}")
+    run = command(tmp_path, server, 0, *prices)
+    out, _ = synthmill(*run, "--dry-run", cwd=tmp_path)
+    assert re.search(r"answers .*<= 163,840 +<= 163.84 \+ prompts", out)
+    assert "+ prompts; a preview (--preview 10) measures" in out and server.stats()["total"] == 0
+    synthmill(*run, "--preview", 2, cwd=tmp_path)
+    each = (12 * 100 + 8 * 25 + 12 * 1000) / 1e6
+    out, _ = synthmill("calls", cwd=tmp_path)
+    assert re.search(rf"answers +student .* 8 +160 \(64 cached\) +96 \(40 thinking\) +{8 * each:.4f}", out)
+    out, _ = synthmill(*run, "--dry-run", cwd=tmp_path)
+    assert re.search(rf"answers .*<= 163,840 +{ROWS * 4 * each:.2f} *\n", out)
+    assert re.search(r"money for what is not made: \d+\.\d\d to \d+\.\d\d, by the tokens that earlier calls took", out)
+    server.set(usage="none")
+    synthmill(*run, cwd=tmp_path)
+    out, err = synthmill("calls", cwd=tmp_path)
+    assert re.search(r"answers +student .* ~[\d,]+ \(64 cached\) +~", out) and "are estimates" in err
+    assert server.stats()["repeated"] == 0
+    [page] = [
+        path.read_text() for path in (tmp_path / "store" / "datasets").glob("*/report.html") if "~" in path.read_text()
+    ]
+    assert "an estimate, where the server reported no tokens" in page
+
+
 def test_a_run_that_drops_too_much_stops_and_says_why(tmp_path: Path, server: ChatServer) -> None:
     rows = [{"id": f"r{n}", "prompt": "long " * 10_000 if n % 3 == 0 else f"why {n}?"} for n in range(120)]
     run = command(tmp_path, server, 0)

@@ -15,10 +15,10 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 LOCK = {
     "stages": {
-        "data_skills@1": "255c91b6acfd4329",
+        "data_skills@1": "8df0cd82bca1cf30",
         "skill_mixes@1": "88e352fa79bd6fdd",
-        "skillmix_examples@1": "a9478c99f435a230",
-        "topic_skills@1": "87438e5383cf0769",
+        "skillmix_examples@1": "460ccef8449810ab",
+        "topic_skills@1": "e8dc899f881754a7",
     },
     "prompts": {
         "skillmix/data_skills": "575e008a8ad5",

@@ -233,9 +233,9 @@ def test_an_answer_that_was_asked_for_again_is_counted_and_not_served(tmp_path: 
     store.add(key_of(1), ask_hash(asked), asked, other, repeated=True, **facts)
     store.flush()
     who = ("r1", "s", "s-2", "student", "echo")
-    assert spent_in(tmp_path)[who] == [1, 5, 7, 1.0]
+    assert spent_in(tmp_path)[who][:4] == [1, 5, 7, 1.0]
     store.close()
-    assert spent_in(tmp_path)[who] == [1, 5, 7, 1.0]
+    assert spent_in(tmp_path)[who][:4] == [1, 5, 7, 1.0]
     assert CallStore(tmp_path).find(key_of(1)) == first
 
 

@@ -8,12 +8,15 @@ import pytest
 
 from synthmill.schemas.artifacts import Manifest, PartSeal
 from synthmill.schemas.budget import BudgetSettings, Limits, Price, Usage, usage_of
+from synthmill.schemas.calls import Completion
 from synthmill.schemas.errors import LimitReached
 from synthmill.schemas.progress import Progress
 from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.usage import Tokens
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.running.budget import Budget, Gate
 from synthmill.tasks.running.driver import Driver
+from synthmill.tasks.running.flights import Spent
 from synthmill.tasks.running.job import Planned
 from synthmill.tasks.running.limits import RunLimits
 from tests.conftest import Echo, instructions
@@ -65,14 +68,48 @@ def test_a_larger_budget_goes_on_and_what_is_left_is_given_back(tmp_path: Path) 
 
 def test_tokens_and_money_stop_within_what_is_in_flight(tmp_path: Path) -> None:
     prices = {"ec*": Price(prompt=1_000_000, completion=2_000_000)}
-    each = usage_of(BudgetSettings(prices=prices), "echo", 1, 3, 5)
+    counters = {"prompt_tokens": 3, "completion_tokens": 5}
+    each = usage_of(BudgetSettings(prices=prices), "echo", 1, counters)
     assert each == Usage(requests=1, tokens=8, money=13.0)
-    assert usage_of(BudgetSettings(), "echo", 1, 3, 5).money == 0
+    assert usage_of(BudgetSettings(), "echo", 1, counters).money == 0
     for settings in (BudgetSettings(tokens=100), BudgetSettings(money=1e-9, prices={"*": Price(completion=1)})):
         engine = Echo(limit=4)
         [result] = drive(tmp_path / str(settings.tokens), engine, Budget(settings, {}))
         assert isinstance(result, LimitReached) and ("tokens" in result.message or "money" in result.message)
         assert len(engine.asked) < 60
+
+
+def test_leases_cost_what_the_bill_says(tmp_path: Path) -> None:
+    """Cached tokens at their price: four times as many answers fit into the same money."""
+    usage = {"prompt_tokens": 1000, "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": 1000}}
+    answer = Completion(text="x", prompt_tokens=1000, usage=usage)
+    for cached, expected in ((None, 20), (0.25, 80)):
+        prices = {"echo": Price(prompt=1, cached=cached)}
+        engine, budget = Echo(lambda *_: answer, limit=1), Budget(BudgetSettings(money=0.02, prices=prices), {})
+        [result] = drive(tmp_path / str(cached), engine, budget)
+        assert isinstance(result, LimitReached) and "of 0.02 money" in result.message
+        assert expected <= len(engine.asked) <= expected + 1
+        assert budget.spent["chain"].money == pytest.approx(len(engine.asked) * 0.001 * (cached or 1))
+
+
+def test_what_comes_in_batches_costs_its_share() -> None:
+    budget = Budget(BudgetSettings(money=9, prices={"echo": Price(prompt=1, completion=10, cached=0.5)}), {})
+
+    async def lease(*asked: Any) -> Any:
+        return budget.lease(*asked)
+
+    async def run() -> None:
+        gate = Gate("chain", budget.settings, lease)
+        for batch in (False, True):
+            gate.count_answer("echo", Tokens(1000, 100, 400), batch)
+        await gate.close()
+
+    asyncio.run(run())
+    assert budget.spent["chain"].money == pytest.approx(1.5 * (600 * 1 + 400 * 0.5 + 100 * 10) / 1e6)
+    assert budget.spent["chain"].tokens == 2200
+    spent = Spent()
+    spent.count(Completion(text="x"), Tokens(1000, 100, 400), batch=True)
+    assert Price(prompt=1, completion=10, cached=0.5).cost(spent.numbers()) == pytest.approx(0.5 * 0.0018)
 
 
 def test_a_stage_has_a_limit_of_its_own(tmp_path: Path) -> None:

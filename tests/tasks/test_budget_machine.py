@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from synthmill.schemas.budget import BudgetSettings, Limits, Usage
 from synthmill.schemas.errors import LimitReached
+from synthmill.schemas.usage import Tokens
 from synthmill.tasks.running import budget as budgets
 from synthmill.tasks.running.budget import Budget, Gate
 
@@ -54,7 +55,7 @@ class Leases(RuleBasedStateMachine):
 
     @rule(worker=WORKERS)
     def an_answer_comes(self, worker: int) -> None:
-        self.gates[worker].count_answer("echo", 3, 5)
+        self.gates[worker].count_answer("echo", Tokens(3, 5))
 
     @rule(worker=WORKERS)
     def a_worker_has_nothing_to_send(self, worker: int) -> None:

@@ -15,7 +15,7 @@ from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.calls import CallStore, record_to
 from synthmill.tasks.engines import chat_server as chat_engine
-from synthmill.tasks.engines import waits
+from synthmill.tasks.engines import token_estimates, waits
 from synthmill.tasks.engines.engine import engine_name, make_engine, resolve
 from tests.conftest import ChatServer
 
@@ -163,15 +163,30 @@ def read(answer: Any, count: int = 1) -> Any:
     ("message", "usage", "text", "tokens"),
     [
         ({"content": None}, None, "", 0),
-        ({"content": [{"type": "text", "text": "a"}, {"text": "b"}]}, {"completion_tokens": None}, "ab", 0),
-        ({"content": "x"}, {"completion_tokens": -3}, "x", 0),
-        ({"content": "x"}, {"completion_tokens": 1 << 63}, "x", 0),
+        ({"content": [{"type": "text", "text": "a"}, {"text": "b"}]}, {"completion_tokens": None}, "ab", 1),
+        ({"content": "x"}, {"completion_tokens": -3}, "x", 1),  # what was not reported is counted here
+        ({"content": "x"}, {"completion_tokens": 1 << 63}, "x", 1),
         ({"content": "x"}, {"completion_tokens": 7}, "x", 7),
     ],
 )
 def test_odd_but_real_answers_are_read(message: Any, usage: Any, text: str, tokens: int) -> None:
     [said] = read({"choices": [{"message": message, "finish_reason": 1}], "usage": usage})
     assert (said.text, said.completion_tokens, said.finish_reason) == (text, tokens, "stop")
+
+
+def test_tokens_that_are_not_reported_are_counted_here_and_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "The river carries seven birds over the old mill."
+    choices = [{"message": {"content": text, "reasoning_content": text}}, {"message": {"content": text}}]
+    for usage in (None, {}, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}):
+        first, second = read({"choices": choices, "usage": usage}, 2)
+        assert first.estimated and second.estimated and first.usage in (None, {}, usage)
+        assert (first.completion_tokens, second.completion_tokens) == (20, 10)
+        assert first.prompt_tokens > 4 and second.prompt_tokens == 0
+    [reported] = read({"choices": choices[1:], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+    assert not reported.estimated and (reported.prompt_tokens, reported.completion_tokens) == (3, 2)
+    monkeypatch.setattr(token_estimates, "embedded_tokenizer", lambda: None)
+    [without] = read({"choices": choices[1:]})
+    assert without.completion_tokens == 12  # of 48 characters
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,8 @@ class RoleSwap(Recipe[Opening, Dialogue]):
         """A request to one side; later attempts are sampled, because at temperature 0 the answer would be the same."""
         sampling = warm_sampling(self.sampling) if attempt else self.sampling
         sample = row.branch * MOST_ATTEMPTS + attempt
-        return Request(role=role, messages=tuple(messages), sampling=sampling, sample=sample, **more)
+        again = attempt > 0
+        return Request(role=role, messages=tuple(messages), sampling=sampling, sample=sample, asked_again=again, **more)
 
     def ask_agent(self, talk: Talk) -> Asking[None]:
         """Ask for the agent's turn until it can be used; raises Drop after the last attempt."""

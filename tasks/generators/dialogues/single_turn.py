@@ -80,8 +80,8 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
         except Drop as drop:
             if self.attempts == 1:
                 raise
-            retry = request.model_copy(update={"sample": 1, "sampling": warm_sampling(self.sampling)})
-            retry = with_fault(retry, drop if drop.reason == BREACH else None)
+            again = {"sample": 1, "sampling": warm_sampling(self.sampling), "asked_again": True}
+            retry = with_fault(request.model_copy(update=again), drop if drop.reason == BREACH else None)
             act = yield from ask_until(retry, self.attempts - 1, read)
         outputs = {"student": student.text.strip(), "teacher": as_text(act)}
         if empty := [whose for whose, text in outputs.items() if not text]:

@@ -16,10 +16,11 @@ from synthmill.schemas.dialogues import Dialogue, TrainingRow
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import child_id
 from synthmill.schemas.rows import Dropped, arrow_schema
+from synthmill.tasks.engines.token_estimates import USUAL_CHARS_PER_TOKEN
 from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.generators.dialogues.signs import calls_as_text
 from synthmill.tasks.generators.dialogues.talk import END
-from synthmill.tasks.texts.tokens import USUAL_CHARS_PER_TOKEN, load_tokenizer
+from synthmill.tasks.texts.tokens import load_tokenizer
 
 IGNORED = -100
 GUESS = (
