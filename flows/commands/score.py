@@ -128,7 +128,7 @@ def scoring_step(settings: ScoreSettings, store: Store) -> Planned:
         roles = dict.fromkeys(scorer.roles, resolve(engine, store))
     elif settings.engine or settings.engine_option or settings.auto_drop:
         raise InputError(
-            f"the scorer {scorer.kind} asks no model, so --engine and its options have no effect; leave them out"
+            f"the scorer {scorer.kind} asks no model, so what is said of an engine has no effect; leave it out"
         )
     step = Planned(stage, roles, "")  # names the engine
     store.prepare()

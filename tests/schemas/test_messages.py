@@ -66,8 +66,11 @@ def test_a_message_may_be_an_object_in_json() -> None:
     ("ending", "reasons"),
     [
         ("stop", ("stop", "STOP", "eos_token", "end_turn", "tool_calls", "over", "", None)),
-        ("length", ("length", "MAX_TOKENS", "max_tokens", "model_length")),
+        ("stop", ("stop_sequence", "COMPLETE", "TOOL_CALL", "tool_use", "function_call", "FINISH_REASON_UNSPECIFIED")),
+        ("length", ("length", "MAX_TOKENS", "max_tokens", "model_length", "model_context_window_exceeded")),
         ("content_filter", ("content_filter", "SAFETY", "RECITATION", "refusal", "abort", "guardrail_intervened")),
+        ("content_filter", ("BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "OTHER", "MALFORMED_FUNCTION_CALL")),
+        ("content_filter", ("pause_turn", "error", "ERROR", "repetition", "anything new")),
     ],
 )
 def test_an_answer_ends_in_one_of_three_ways(ending: str, reasons: tuple[str | None, ...]) -> None:
