@@ -63,7 +63,7 @@ def answers_in_words(ends: Mapping[Ending, int]) -> str:
     """The card's section on how answers ended."""
     return (
         f"## The answers\n\n{sum(ends.values()):,} answers; {ends['length']:,} were cut at max_tokens, and "
-        f"{ends['content_filter']:,} were broken off by a content filter and are in no pair.\n"
+        f"{ends['content_filter']:,} were broken off by a content filter; both are in no pair.\n"
     )
 
 

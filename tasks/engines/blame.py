@@ -51,10 +51,10 @@ class Blame:
                 raise type(self._verdict)(self._verdict.message)
             if self.dialect.version != version:
                 return True
-            probe = self._probe(request, written.body.get("n", 1), groups)
+            probe = self._probe(request, written.body, groups)
             if await self._is_accepted(probe):
                 return False
-            if self.dialect.adapt(written, groups):
+            if self.dialect.adapt(written, groups, refusal):
                 return True
             for group in groups:
                 if await self._answers(orjson.dumps({name: probe[name] for name in probe if name not in group})):
@@ -62,12 +62,11 @@ class Blame:
                     raise self._verdict
         return False
 
-    def _probe(self, request: Request, count: int, groups: list[tuple[str, ...]]) -> dict[str, Any]:
-        """The body of a short request with the same fields."""
-        probe = self.dialect.write(
-            request.model_copy(update={"messages": (Message(role="user", content=HELLO),)}), 0, count
-        ).body
+    def _probe(self, request: Request, body: dict[str, Any], groups: list[tuple[str, ...]]) -> dict[str, Any]:
+        """The body of a short request with the same fields as a body."""
         named = {name for group in groups for name in group}
+        hello = request.model_copy(update={"messages": (Message(role="user", content=HELLO),)})
+        probe = self.dialect.write(hello, body.get("seed", 0) if "seed" in named else 0, body.get("n", 1)).body
         for name in LENGTH_FIELDS:
             if name in probe and not named & set(LENGTH_FIELDS):
                 probe[name] = min(PROBE_TOKENS, probe[name])

@@ -30,7 +30,10 @@ FORM_FIELDS = {
     "json_object": ("response_format",),
     "tool": ("tools", "tool_choice"),
 }
-SUSPECTS = ("top_p", "seed", "top_logprobs", "logprobs", "stop", "temperature", *LENGTH_FIELDS, "n", "stream_options")
+LOGPROBS = ("logprobs", "top_logprobs")
+UNKNOWN = ("supported", "unknown", "unrecognized", "unexpected", "not allowed", "not permitted", "deprecated", "extra")
+"""Words of a refusal of a field itself, not of its value."""
+SUSPECTS = ("top_p", "seed", *LOGPROBS, "stop", "temperature", *LENGTH_FIELDS, "n", "stream_options")
 """Our own optional fields, in the order in which they are left out to see which one a server refuses."""
 OFF_WAYS: tuple[dict[str, Any], ...] = (
     {"chat_template_kwargs": {"enable_thinking": False}},
@@ -67,7 +70,7 @@ class Dialect:
         self._off_way = 1 if is_strict else 0
         self._form = STRICT if is_strict else PLAIN
         self._forms: dict[bytes, int] = {}
-        self._length_fields_left = 1
+        self._length_learned = False
         self._stream: dict[str, Any] = (
             {"stream": True, "stream_options": {"include_usage": True}} if settings.stream else {}
         )
@@ -125,7 +128,7 @@ class Dialect:
         ours = [name for name in SUSPECTS if name in written.body]
         thinking = [name for name in dict.fromkeys(name for way in OFF_WAYS for name in way) if name in written.body]
         names = refusal.fields_named(list(dict.fromkeys([*ours, *thinking, *self._options])))
-        groups: list[tuple[str, ...]] = [(name,) for name in names]
+        groups: list[tuple[str, ...]] = [LOGPROBS if name in LOGPROBS else (name,) for name in names]
         form_fields = tuple(name for name in FORM_FIELDS.get(written.structure or "none", ()) if name in written.body)
         words = TOOL_WORDS if written.structure == "tool" else FORM_WORDS
         if form_fields and refusal.is_about_form((*words, *form_fields, "schema")):
@@ -133,11 +136,11 @@ class Dialect:
         groups = list(dict.fromkeys(groups))
         return [*groups, tuple(name for group in groups for name in group)] if len(groups) > 1 else groups
 
-    def adapt(self, written: Written, groups: list[tuple[str, ...]]) -> bool:
+    def adapt(self, written: Written, groups: list[tuple[str, ...]], refusal: Refusal) -> bool:
         """Write the same question otherwise from now on, where that can be; False where nothing is left to try."""
         named = {name for group in groups for name in group}
         adapted = (
-            self._adapt_length(named)
+            self._adapt_length(named, refusal.message.lower())
             or self._adapt_off_way(named)
             or self._adapt_stream(named)
             or self._adapt_form(written, named)
@@ -145,12 +148,14 @@ class Dialect:
         self.version += adapted
         return adapted
 
-    def _adapt_length(self, named: set[str]) -> bool:
-        if self.length_field not in named or not self._length_fields_left or self.length_field in self._options:
+    def _adapt_length(self, named: set[str], message: str) -> bool:
+        """Write the length under its other name, once; a server that only minds its value would not know the other."""
+        other = LENGTH_FIELDS[1 - LENGTH_FIELDS.index(self.length_field)]
+        is_about_name = other in message or any(word in message for word in UNKNOWN)
+        if self.length_field not in named or not is_about_name or self._length_learned:
             return False
-        self._length_fields_left -= 1
-        self.length_field = LENGTH_FIELDS[1 - LENGTH_FIELDS.index(self.length_field)]
-        return True
+        self._length_learned, self.length_field = True, other
+        return self.length_field not in self._options
 
     def _adapt_off_way(self, named: set[str]) -> bool:
         if self._thinking.mode != "off" or not named & OFF_WAYS[self._off_way].keys():

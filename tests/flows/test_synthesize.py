@@ -146,7 +146,7 @@ def test_rows_of_the_dataset_are_what_trainers_read(config: Path, tmp_path: Path
     synthmill("run", "synthesize", "--config", config, "--workers", 0, cwd=tmp_path)
     [file] = (tmp_path / "store" / "datasets").glob("*/data/*.parquet")
     card = (file.parents[1] / "README.md").read_text()
-    assert "answers; 0 were cut at max_tokens, and 0 were broken off by a content filter and are in no pair" in card
+    assert "answers; 0 were cut at max_tokens, and 0 were broken off by a content filter; both are in no pair" in card
     frame = pl.read_parquet(file)
     assert frame.columns[:6] == ["id", "parent_id", "source", "prompt", "chosen", "rejected"]
     assert frame["id"].n_unique() == frame.height

@@ -149,6 +149,28 @@ def test_the_length_is_named_as_the_server_wants_it() -> None:
     assert long[0].error.startswith("context_overflow: 400") and short[0].error is None
 
 
+def test_a_length_that_is_too_large_is_no_unknown_field() -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        most = "max_tokens is too large: this model completes at most 500 tokens"
+        return refused(most, param="max_tokens") if body.get("max_tokens", 0) > 500 else said()
+
+    with odd_server(answer) as server:
+        [stopped] = ask(server.spec, asked("question"))
+        assert "refuses max_tokens (400: max_tokens is too large" in stopped.message
+        assert not any("max_completion_tokens" in body for body in server.bodies)
+
+
+def test_log_probabilities_are_refused_as_one() -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        if "logprobs" in body:
+            return refused("no logprobs here")
+        return refused("top_logprobs needs logprobs") if "top_logprobs" in body else said()
+
+    with odd_server(answer) as server:
+        [stopped] = ask(server.spec, asked("question", sampling=Sampling(logprobs=5)))
+    assert "refuses logprobs and top_logprobs" in stopped.message and "auto_drop" not in stopped.message
+
+
 @pytest.mark.parametrize(
     ("status", "error"),
     [(429, {"code": "insufficient_quota"}), (429, {"type": "insufficient_quota"}), (402, {}), (429, {})],
