@@ -202,6 +202,16 @@ def test_a_malformed_turn_is_asked_for_again_then_named(bad: str) -> None:
         talk(app=ORDERS, teacher=[bad], environment=["Hi."])
 
 
+def test_arguments_that_break_the_tools_schema_are_asked_for_again_with_the_fault_named() -> None:
+    asked: list[Request] = []
+    teacher = [call("find_order"), call("find_order", order_id="17"), say("Goodbye!")]
+    made = talk(app=ORDERS, asked=asked, teacher=teacher, environment=["shipped", END])
+    assert made.asked_again == 1
+    assert "the arguments of find_order: it: 'order_id' is a required property" in asked[1].messages[-1].content
+    with pytest.raises(Drop, match="bad_arguments: the arguments of find_order"):
+        talk(app=ORDERS, teacher=[call("find_order")] * 3, environment=["shipped"])
+
+
 # worlds
 
 
