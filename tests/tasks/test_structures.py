@@ -267,7 +267,7 @@ def test_arguments_of_a_call_are_checked_against_the_tools_schema(arguments: dic
         return
     with pytest.raises(Drop) as drop:
         read_turn(text, TOOLS)
-    assert drop.value.message == f"bad_arguments: the arguments of book: {fault}"
+    assert drop.value.message == f"breached_schema: the arguments of book do not fit: {fault}"
 
 
 def test_an_answer_that_breaks_a_rich_schema_is_asked_for_again_with_its_fault() -> None:
