@@ -41,7 +41,7 @@ SETTINGS = {
 }
 LOOK = """
 import json, sys, time
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 try:
     from synthmill.flows.methods import method
     model, plan = method("preferences").settings, method("preferences").plan

@@ -86,7 +86,7 @@ def run(
     """
     from synthmill.flows.commands.run import run_flow
     from synthmill.flows.methods import method, method_and_file
-    from synthmill.schemas.settings import read_settings
+    from synthmill.schemas.settings_files import read_settings
 
     name, file, own = method_and_file(flow)
     if file and config:

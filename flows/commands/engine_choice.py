@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from synthmill.schemas.settings import EngineSettings, read_settings
+from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.settings_files import read_settings
 
 
 def chosen_engine(spec: str, concurrency: int, chosen: Mapping[str, Any], auto_drop: bool) -> EngineSettings:

@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 from synthmill.flows.terminal.tables import table
 from synthmill.schemas.kinds import UnionSettings
-from synthmill.schemas.settings import written_name
+from synthmill.schemas.settings_files import written_name
 
 
 def show_settings(model: type[BaseModel]) -> None:

@@ -45,7 +45,7 @@ def marking_options(command: Any) -> Any:
 
 def file_settings(source: str, column: str, id_column: str, **options: Any) -> Any:
     """A file's settings. column: of its texts; empty: the first usual one that it has."""
-    from synthmill.schemas.settings import read_settings
+    from synthmill.schemas.settings_files import read_settings
     from synthmill.storage.plain_files.text_rows import TextSettings, text_column
 
     settings = {"path": source, "text_column": text_column(source, column), "id_column": id_column, **options}
@@ -113,7 +113,7 @@ def dedup(
     from synthmill.flows.commands.dedup import dedup_file
     from synthmill.flows.commands.file_job import JobOptions, files_with_texts
     from synthmill.schemas.dedup_settings import DedupSettings
-    from synthmill.schemas.settings import read_settings
+    from synthmill.schemas.settings_files import read_settings
 
     file = file_settings(source, text_column, id_column, score_column=score_column, within=within, limit=limit)
     rules = {
@@ -167,7 +167,7 @@ def decontaminate(
     from synthmill.flows.commands.decontaminate import decontaminate_file
     from synthmill.flows.commands.file_job import JobOptions, files_with_texts
     from synthmill.schemas.dedup_settings import DecontaminateSettings
-    from synthmill.schemas.settings import read_settings
+    from synthmill.schemas.settings_files import read_settings
 
     file = file_settings(source, text_column, id_column, limit=limit)
     rules = {"layers": split_list(layers), "threshold": threshold, "found": "drop" if drop else "mark"}

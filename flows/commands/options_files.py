@@ -139,7 +139,7 @@ def rank(retriever: str, **options: Any) -> None:
     and settings and kept in --store; run again after an interruption, it continues.
     """
     from synthmill.flows.commands.rank import RankSettings, rank_file
-    from synthmill.schemas.settings import read_settings
+    from synthmill.schemas.settings_files import read_settings
     from synthmill.tasks.retrieval.retrievers import RetrieverSettings
 
     chosen = {name: value for name in RETRIEVER_OPTIONS if (value := options.pop(name)) is not None}
@@ -256,7 +256,7 @@ def pairs(
     from click.core import ParameterSource
 
     from synthmill.flows.commands.pairs import pair_file
-    from synthmill.schemas.settings import read_settings
+    from synthmill.schemas.settings_files import read_settings
     from synthmill.storage.plain_files.pools import ColumnNames
     from synthmill.tasks.cuts.cut import CutSettings
 
@@ -330,7 +330,7 @@ def score(
     `pairs --reward-column NAME`. Run again after an interruption, it continues.
     """
     from synthmill.flows.commands.score import ScoreSettings, score_file
-    from synthmill.schemas.settings import read_settings
+    from synthmill.schemas.settings_files import read_settings
     from synthmill.storage.plain_files.pools import ColumnNames
     from synthmill.tasks.scorers.scoring import ScorerSettings
 

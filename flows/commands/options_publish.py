@@ -65,7 +65,7 @@ def export(shard_size: str, dry_run: bool, **options: Any) -> None:
 
     from synthmill.flows.commands.export import export as export_run
     from synthmill.schemas.export_settings import ExportSettings
-    from synthmill.schemas.settings import explain
+    from synthmill.schemas.settings_files import explain
 
     try:
         settings = ExportSettings(shard_bytes=size_in_bytes(shard_size), **options)

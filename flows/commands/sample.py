@@ -14,7 +14,8 @@ from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.bill import count_text
 from synthmill.schemas.calls import Sampling
 from synthmill.schemas.errors import EngineError
-from synthmill.schemas.settings import EngineSettings, SourceSettings, read_settings
+from synthmill.schemas.settings import EngineSettings, SourceSettings
+from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.artifacts import Store, read_dropped, read_part
 from synthmill.storage.plain_files.outputs import check_out, write_rows
 from synthmill.storage.published.rows import endings_in

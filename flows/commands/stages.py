@@ -11,7 +11,7 @@ from synthmill.flows.commands.list_settings import show_settings
 from synthmill.flows.making.stage_list import AnyStage, stage_named, stages_by_name
 from synthmill.flows.making.steps import OF_SAMPLING, kind_of
 from synthmill.flows.terminal.tables import table
-from synthmill.schemas.settings import written_name
+from synthmill.schemas.settings_files import written_name
 from synthmill.tasks.frames import FileStage
 from synthmill.tasks.recipe import Recipe
 from synthmill.tasks.running.outside import is_outside, stage_settings

@@ -12,7 +12,7 @@ from synthmill.flows.pages.exporting import export_run
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.export_settings import ExportSettings
 from synthmill.schemas.hashing import content_hash
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.plain_files.lines import HUB
 from synthmill.storage.published.by_columns import table_of
 from synthmill.storage.published.folder import Dataset, write_dataset

@@ -11,7 +11,8 @@ from synthmill.schemas.errors import InputError
 from synthmill.schemas.licenses import UNKNOWN
 from synthmill.schemas.pools import ScoredPool
 from synthmill.schemas.rows import arrow_schema
-from synthmill.schemas.settings import FileSettings, QuestionSettings, SourceSettings, TableSettings, read_settings
+from synthmill.schemas.settings import FileSettings, QuestionSettings, SourceSettings, TableSettings
+from synthmill.schemas.settings_files import read_settings
 from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.plain_files.in_memory import MEMORY, arrow_of, with_ids

@@ -37,7 +37,8 @@ from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.budget import BudgetSettings
 from synthmill.schemas.errors import STOPPED, InputError, Stopped, SynthmillError
 from synthmill.schemas.hashing import content_hash
-from synthmill.schemas.settings import EngineSettings, RunSettings, read_settings
+from synthmill.schemas.settings import EngineSettings, RunSettings
+from synthmill.schemas.settings_files import read_settings
 from synthmill.tasks.engines.engine import engine_name, resolve
 from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.recipe import Recipe

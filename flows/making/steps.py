@@ -14,7 +14,8 @@ from synthmill.flows.making.plan import Source
 from synthmill.flows.making.stage_list import stage_named
 from synthmill.schemas.calls import Frozen, Sampling
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import EngineSettings, RunSettings, explain, written_name
+from synthmill.schemas.settings import EngineSettings, RunSettings
+from synthmill.schemas.settings_files import explain, written_name
 from synthmill.tasks.frames import ArtifactId, FrameStage, Reference, RunContext
 from synthmill.tasks.recipe import Recipe
 from synthmill.tasks.running.carrying import carried_after, carried_by

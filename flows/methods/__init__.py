@@ -191,7 +191,7 @@ def method_and_file(flow: str) -> tuple[str, Path | None, dict[str, Any]]:
     """
     if not flow.endswith((".yaml", ".yml")):
         return flow, None, {}
-    from synthmill.schemas.settings import read_yaml
+    from synthmill.schemas.settings_files import read_yaml
 
     file = Path(flow)
     return "pipeline", file, {} if "name" in read_yaml(file) else {"name": pipeline_name(file)}

@@ -16,7 +16,7 @@ import polars as pl
 from synthmill.flows.making.session import Session
 from synthmill.flows.terminal.progress import shows_progress
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.plain_files.in_memory import arrow_of
 
 WRITTEN, READ = "frame.parquet", "result.parquet"

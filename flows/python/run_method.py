@@ -10,7 +10,8 @@ from synthmill.flows.methods import method, method_and_file
 from synthmill.flows.terminal.progress import shows_progress
 from synthmill.flows.terminal.stopping import working
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import RunSettings, read_settings, read_yaml
+from synthmill.schemas.settings import RunSettings
+from synthmill.schemas.settings_files import read_settings, read_yaml
 from synthmill.storage.runs import RunRecord
 
 

@@ -17,7 +17,7 @@ from synthmill.schemas.applications import AGENT, USER, Application
 from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.hashing import file_checksum
 from synthmill.schemas.messages import SPELLINGS, text_in
-from synthmill.schemas.settings import explain
+from synthmill.schemas.settings_files import explain
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MARKER = re.compile(f"({re.escape(USER)}|{re.escape(AGENT)})")

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import explain
+from synthmill.schemas.settings_files import explain
 from synthmill.schemas.taxonomy import Taxonomy
 
 DEFAULT = Path(__file__).parent / "taxonomy.yaml"

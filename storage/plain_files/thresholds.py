@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.rip_limits import LIMITS, Thresholds
-from synthmill.schemas.settings import explain
+from synthmill.schemas.settings_files import explain
 
 
 def read_thresholds(path: Path) -> Thresholds:

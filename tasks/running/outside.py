@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from synthmill.schemas.calls import Frozen
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import explain
+from synthmill.schemas.settings_files import explain
 from synthmill.tasks.prompts import prompts_beside
 from synthmill.tasks.python_files import PythonFile, read_python_file, read_python_module
 from synthmill.tasks.recipe import Recipe

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from synthmill.flows.methods.synthesize import plan as plan_synthesize
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 from synthmill.schemas.synthesize_settings import SynthesizeSettings
 from synthmill.storage.artifacts import Store, read_artifact
 from synthmill.storage.runs import runs

@@ -11,7 +11,7 @@ import yaml
 from synthmill.flows.methods.dialogues import plan as plan_dialogues
 from synthmill.schemas.dialogue_settings import DialogueSettings
 from synthmill.schemas.rows import Pair, arrow_schema
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.published.rows import preference_rows
 from synthmill.tasks.dedup.duplicates import UniquePairs
 from tests.command import ROOT, synthmill

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from synthmill.flows.methods.pipeline import PipelineSettings, plan
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl
 from tests.eight_steps import ASKING, STEPS, pipeline, rows_of, tables, write_pipeline

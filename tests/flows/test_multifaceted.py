@@ -11,7 +11,7 @@ import yaml
 from synthmill.flows.methods.multifaceted import plan as plan_multifaceted
 from synthmill.flows.pages.sunburst import slices, sunburst
 from synthmill.schemas.multifaceted_settings import MultifacetedSettings
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 from tests.tiny import make_tiny_model, one_step

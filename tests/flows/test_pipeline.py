@@ -10,7 +10,7 @@ from synthmill.flows.commands.as_yaml import pipeline_of
 from synthmill.flows.methods import method
 from synthmill.flows.methods.pipeline import PipelineSettings, plan
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 from tests.conftest import prompts, write_jsonl
 from tests.flows.test_plans import SETTINGS, prepare
 

@@ -9,7 +9,7 @@ import yaml
 
 from synthmill.flows import deployed
 from synthmill.flows.methods.pipeline import PipelineSettings, plan
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 

@@ -11,7 +11,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from synthmill.flows.making.make import run_plan
 from synthmill.flows.methods.pipeline import PipelineSettings, plan
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 from synthmill.tasks.running import table_source
 from tests.command import prefect_url, synthmill
 from tests.conftest import ChatServer, write_jsonl

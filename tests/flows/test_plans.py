@@ -9,7 +9,7 @@ import yaml
 
 from synthmill.flows.making.plan import Plan
 from synthmill.flows.methods import method
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 
 ROOT = Path(__file__).parents[2]
 LOCK = Path(__file__).with_name("plans.json")

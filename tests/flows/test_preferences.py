@@ -12,7 +12,7 @@ from synthmill.flows.methods.preferences import plan as plan_preferences
 from synthmill.flows.methods.preferences.settings import PreferencesSettings, SelfRipSettings
 from synthmill.flows.methods.self_rip import plan as plan_self_rip
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 from synthmill.tasks.cuts.rules.rip import Rip
 from synthmill.tasks.cuts.rules.scalable import Scalable
 from tests.command import synthmill

@@ -14,7 +14,7 @@ from synthmill.flows.cli import split_set
 from synthmill.flows.methods.retpo import plan as plan_retpo
 from synthmill.flows.methods.retpo.settings import RetpoSettings
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer, write_jsonl
 from tests.tiny import make_tiny_model, one_step

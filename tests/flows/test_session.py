@@ -115,7 +115,7 @@ def test_a_run_whose_record_cannot_be_written_says_so_and_ends_with_its_own_erro
     """As on a full disk: workers are closed before the record is written."""
     from synthmill.flows.making import make as making
     from synthmill.flows.methods.synthesize import plan as plan_synthesize
-    from synthmill.schemas.settings import read_settings
+    from synthmill.schemas.settings_files import read_settings
     from synthmill.schemas.synthesize_settings import SynthesizeSettings
 
     write_jsonl(tmp_path / "in.jsonl", prompts(2))

@@ -12,7 +12,7 @@ from synthmill.flows.commands.serve import write_deployments
 from synthmill.flows.making.make import run_plan
 from synthmill.flows.methods import identifier, methods
 from synthmill.flows.methods.synthesize import plan as plan_synthesize
-from synthmill.schemas.settings import read_settings
+from synthmill.schemas.settings_files import read_settings
 from synthmill.schemas.synthesize_settings import SynthesizeSettings
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl

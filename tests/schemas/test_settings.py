@@ -8,7 +8,8 @@ import pytest
 from synthmill.schemas.calls import Frozen
 from synthmill.schemas.dialogue_settings import DialogueSettings
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import EngineSettings, RunSettings, read_settings
+from synthmill.schemas.settings import EngineSettings, RunSettings
+from synthmill.schemas.settings_files import read_settings
 from synthmill.schemas.synthesize_settings import SynthesizeSettings
 
 

@@ -207,7 +207,8 @@ def test_arguments_that_break_the_tools_schema_are_asked_for_again_with_the_faul
     teacher = [call("find_order"), call("find_order", order_id="17"), say("Goodbye!")]
     made = talk(app=ORDERS, asked=asked, teacher=teacher, environment=["shipped", END])
     assert made.asked_again == 1
-    assert "the arguments of find_order do not fit: it: 'order_id' is a required property" in asked[1].messages[-1].content
+    fault = "the arguments of find_order do not fit: it: 'order_id' is a required property"
+    assert fault in asked[1].messages[-1].content
     with pytest.raises(Drop, match="breached_schema: the arguments of find_order"):
         talk(app=ORDERS, teacher=[call("find_order")] * 3, environment=["shipped"])
 

@@ -16,12 +16,8 @@ from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.local_paths import LocalPath
 from synthmill.schemas.rows import arrow_schema
 from synthmill.schemas.secrecy import secret_in
-from synthmill.schemas.settings import (
-    FileSettings,
-    RunSettings,
-    TableSettings,
-    read_yaml,
-)
+from synthmill.schemas.settings import FileSettings, RunSettings, TableSettings
+from synthmill.schemas.settings_files import read_yaml
 from synthmill.storage.artifacts import Store
 from synthmill.storage.published.by_columns import TableForm
 from synthmill.tasks.running.table_source import ROWS
