@@ -5,6 +5,16 @@ from pydantic import Field
 from synthmill.schemas.calls import Frozen
 
 
+class BatchProgress(Frozen):
+    """The batches of one engine that are not collected yet."""
+
+    engine: str
+    batches: int
+    answered: int
+    requests: int
+    waited_s: float
+
+
 class Progress(Frozen):
     """What a worker has done of the stage at hand."""
 
@@ -16,3 +26,4 @@ class Progress(Frozen):
     silent_s: dict[str, float] = Field(
         default_factory=dict, description="engines that answer nothing: for how many seconds"
     )
+    batches: tuple[BatchProgress, ...] = ()

@@ -9,6 +9,7 @@ from typing import Any
 from synthmill.schemas.progress import Progress
 
 LINE_EVERY_S = 10.0
+BATCH_LINE_EVERY_S = 600.0
 Cost = Callable[[Mapping[str, Mapping[str, int]]], float]
 
 
@@ -22,6 +23,7 @@ class Reporter:
         self.latest = Progress()
         self._started = self._printed_at = time.monotonic()
         self._bar: Any = None
+        self._answered: list[int] = []
 
     def __enter__(self) -> "Reporter":
         if not self.quiet and sys.stderr.isatty():
@@ -39,8 +41,9 @@ class Reporter:
         self.latest = progress
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=progress.rows, line=self.line())
-        elif not self.quiet and time.monotonic() - self._printed_at >= LINE_EVERY_S:
+        elif not self.quiet and time.monotonic() - self._printed_at >= self._pause_s():
             self._printed_at = time.monotonic()
+            self._answered = [batch.answered for batch in progress.batches]
             print(f"{self.stage}: {self.line()}", file=sys.stderr, flush=True)
 
     def __exit__(
@@ -50,6 +53,11 @@ class Reporter:
             self._bar.stop()
         if not self.quiet and error is None and self.latest.rows:
             print(f"{self.stage}: {self.line()}", file=sys.stderr, flush=True)
+
+    def _pause_s(self) -> float:
+        """Seconds between two lines: while batches are waited for, many, unless more is answered."""
+        answered = [batch.answered for batch in self.latest.batches]
+        return BATCH_LINE_EVERY_S if answered and answered == self._answered else LINE_EVERY_S
 
     def line(self) -> str:
         """`120 of 200 rows, 3 dropped, 480 calls (20 reused), 96,000 tokens, 12.3 rows/s, 6 s left`."""
@@ -74,6 +82,12 @@ class Reporter:
             parts.append(format_duration(seconds))
         parts += [
             f"{engine} has not answered for {format_duration(silent)}" for engine, silent in latest.silent_s.items()
+        ]
+        parts += [
+            f"{batch.engine}: {batch.answered:,} of {batch.requests:,} requests answered in "
+            + (f"{batch.batches} batches" if batch.batches > 1 else "a batch")
+            + f", submitted {format_duration(batch.waited_s)} ago"
+            for batch in latest.batches
         ]
         return ", ".join(parts)
 

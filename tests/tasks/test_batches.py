@@ -1,0 +1,227 @@
+"""Batches: gathered, submitted once, collected whatever happens, the same answers as single calls."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from synthmill.schemas.batch_settings import BatchSettings
+from synthmill.schemas.budget import BudgetSettings
+from synthmill.schemas.calls import Completion, Message, Request, Sampling
+from synthmill.schemas.errors import BatchPending, EngineError, EngineRefused, LimitReached, Stopped
+from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.batches import Batches
+from synthmill.storage.calls import CallStore
+from synthmill.tasks.engines import batch_http, batched, chat_server
+from synthmill.tasks.engines.batch_servers import openai_outcome
+from synthmill.tasks.engines.batched import Batched
+from synthmill.tasks.engines.engine import make_engine
+from synthmill.tasks.running.budget import Budget
+from synthmill.tasks.running.driver import Driver
+from synthmill.tasks.running.limits import RunLimits
+from tests.batching import BatchServer
+
+
+@pytest.fixture(scope="module")
+def session_batch_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchServer]:
+    server = BatchServer(tmp_path_factory.mktemp("server") / "state")
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def batches(tmp_path: Path) -> Iterator[BatchServer]:
+    server = BatchServer(tmp_path / "server")
+    yield server
+    server.end()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_server, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(batched, "QUIET_S", 0.1)
+
+
+def settings_of(server: BatchServer, **batch: Any) -> EngineSettings:
+    return EngineSettings.model_validate({"spec": server.spec, "batch": {"poll_s": 0.05, **batch}, "retries": 8})
+
+
+def asked(number: int, **fields: Any) -> Request:
+    return Request(role="student", messages=(Message(role="user", content=f"question {number}"),), **fields)
+
+
+def ask(store: Store, settings: EngineSettings, requests: Sequence[Request], count: int = 1) -> list[Any]:
+    """The answers of each request by an engine that asks in batches, or its error."""
+
+    async def run() -> list[Any]:
+        calls = CallStore(store.calls, origin={"run": "run"})
+        engine = Batched(settings, Batches(store.root), calls)
+        await engine.open()
+        try:
+            asking = (engine.complete(request, 7, count) for request in requests)
+            return await asyncio.gather(*asking, return_exceptions=True)
+        finally:
+            await engine.close()
+            calls.close()
+
+    return asyncio.run(run())
+
+
+def singly(settings: EngineSettings, requests: Sequence[Request], count: int = 1) -> list[str]:
+    async def run() -> list[str]:
+        engine = make_engine(settings.model_copy(update={"batch": None}))
+        await engine.open()
+        try:
+            answers = await asyncio.gather(*(engine.complete(request, 7, count) for request in requests))
+            return [answer.text for group in answers for answer in group]
+        finally:
+            await engine.close()
+
+    return asyncio.run(run())
+
+
+def texts(results: list[Any]) -> list[str]:
+    return [answer.text for group in results for answer in group]
+
+
+def stored(store: Store) -> list[dict[str, Any]]:
+    from synthmill.storage.segments import HEAD, Segment, segment_files
+
+    lines = (line for path in segment_files(store.calls) for line in Segment(path).lines())
+    return [orjson.loads(data[HEAD:]) for kind, _, _, data in lines if kind == b"A"]
+
+
+def test_a_batch_answers_as_single_calls_do_and_its_answers_say_so(store: Store, batches: BatchServer) -> None:
+    requests = [asked(n) for n in range(30)]
+    settings = settings_of(batches)
+    results = ask(store, settings, requests)
+    assert texts(results) == singly(settings, requests)
+    assert (batches.stats()["batches"], batches.stats()["requests"]) == (1, 30)
+    records = stored(store)
+    assert len(records) == 30 and all(record["batch"] is True for record in records)
+    assert {record["engine"] for record in records} == {"openai:local-model"}
+    [record] = Batches(store.root).records()
+    assert (record.state, record.answered, record.status) == ("stored", 30, "completed")
+    assert not list(Batches(store.root).folder.glob("*.jsonl"))
+
+
+def test_groups_forms_and_limits(store: Store, batches: BatchServer) -> None:
+    requests = [asked(n, choice=("yes", "no")) for n in range(10)]
+    settings = settings_of(batches, requests=4)
+    assert texts(ask(store, settings, requests, count=3)) == singly(settings, requests, count=3)
+    assert batches.stats()["batches"] == 3
+    small = settings_of(batches, megabytes=0.0005)
+    ask(store, small, [asked(n) for n in range(20, 26)])
+    assert batches.stats()["batches"] > 5
+
+
+def test_errors_by_request_and_what_expired_is_asked_again(store: Store, batches: BatchServer) -> None:
+    batches.set(refuse=7, expire=3, forget=5)
+    requests = [asked(n) for n in range(30)]
+    results = ask(store, settings_of(batches), requests)
+    refused = [group[0] for group in results if group[0].error]
+    assert len(refused) in range(2, 5)
+    assert {completion.error for completion in refused} == {"refused: 400: refused as told"}
+    assert not any(completion.lost for completion in refused)
+    assert len(stored(store)) == 30 - len(refused)
+    assert batches.stats()["batches"] == 2
+
+
+def test_a_server_that_only_fails_stops_the_run(store: Store, batches: BatchServer) -> None:
+    results = []
+    batches.set(**{"break": 1})
+    results = ask(store, settings_of(batches, tries=1), [asked(n) for n in range(5)])
+    [error] = [result for result in results if isinstance(result, Exception)]
+    assert isinstance(error, EngineError) and "answered none of 5 requests (engine_error: 500: broken" in error.message
+
+
+def test_a_batch_that_is_refused_or_cancelled_says_so(store: Store, batches: BatchServer) -> None:
+    batches.set(status="failed")
+    first, *_ = ask(store, settings_of(batches), [asked(n) for n in range(5)])
+    assert isinstance(first, EngineRefused) and "no such model (line 1)" in first.message
+    batches.set(status="cancelled", expire=2)
+    results = ask(store, settings_of(batches), [asked(n) for n in range(6)])
+    [error] = [result for result in results if isinstance(result, Exception)]
+    assert isinstance(error, EngineRefused) and "was cancelled; 3 of 6" in error.message
+    ask(store, settings_of(batches), [asked(n) for n in range(6)])
+    assert len(stored(store)) == 6
+
+
+def test_a_run_that_does_not_wait_ends_and_the_next_one_collects(store: Store, batches: BatchServer) -> None:
+    batches.set(late_s=60)
+    requests = [asked(n) for n in range(10)]
+    settings = settings_of(batches, wait=False)
+    for _ in range(2):
+        first, *_ = ask(store, settings, requests)
+        assert isinstance(first, BatchPending) and "10 requests are in 1 batches" in first.message
+    assert batches.stats()["batches"] == 1
+    batches.set(late_s=0)
+    assert texts(ask(store, settings, requests)) == singly(settings, requests)
+    assert batches.stats() | {"pid": 0} == {"batches": 1, "requests": 10, "again": 0, "single": 10, "pid": 0}
+
+
+def test_answers_that_nobody_asks_for_any_more_are_stored(store: Store, batches: BatchServer) -> None:
+    batches.set(late_s=60)
+    ask(store, settings_of(batches, wait=False), [asked(n) for n in range(10)])
+    batches.set(late_s=0)
+    ask(store, settings_of(batches), [asked(100)])
+    assert len(stored(store)) == 11
+
+
+@pytest.mark.parametrize("where", ["files", "batches", "content"])
+def test_a_server_that_dies_in_the_middle_gets_nothing_twice(store: Store, batches: BatchServer, where: str) -> None:
+    batches.set(die=where)
+    results: list[Any] = []
+    requests = [asked(n) for n in range(20)]
+    asking = threading.Thread(target=lambda: results.extend(ask(store, settings_of(batches), requests)))
+    asking.start()
+    batches.died()
+    batches.start()
+    asking.join(60)
+    assert texts(results) == singly(settings_of(batches), requests)
+    assert batches.stats()["batches"] == 1 and batches.stats()["again"] == 0
+
+
+def test_a_run_that_died_before_it_knew_the_batch_finds_it(store: Store, batches: BatchServer) -> None:
+    batches.set(late_s=60)
+    requests = [asked(n) for n in range(10)]
+    for _ in range(3):
+        ask(store, settings_of(batches, wait=False), [asked(100 + int(time.time_ns() % 1e9))])  # others, on the list
+    ask(store, settings_of(batches, wait=False), requests)
+    records = Batches(store.root)
+    record = records.records()[-1]
+    batches.set(late_s=0)
+    records.write(record.model_copy(update={"state": "uploaded", "batch_id": ""}))
+    assert texts(ask(store, settings_of(batches), requests)) == singly(settings_of(batches), requests)
+    assert batches.stats()["batches"] == 4
+    lost = record.model_copy(update={"handle": "lost-1", "state": "uploaded", "batch_id": "", "file_id": "file-none"})
+    records.write(lost)
+    ask(store, settings_of(batches), [asked(1000)])
+    assert "lost-1" not in {record.handle for record in records.records()}
+
+
+def test_a_server_without_a_list_is_not_asked_twice(store: Store, batches: BatchServer) -> None:
+    batches.set(late_s=60)
+    ask(store, settings_of(batches, wait=False), [asked(1)])
+    records = Batches(store.root)
+    [record] = records.records()
+    records.write(record.model_copy(update={"state": "uploaded", "batch_id": ""}))
+    batches.set(no_list=1)
+    with pytest.raises(EngineRefused, match="/batches"):
+        ask(store, settings_of(batches), [asked(1)])
+
+
+def test_outcomes_of_vllm_run_batch_are_read() -> None:
+    body = {"choices": [{"message": {"content": "x"}}]}
+    line = {"id": "vllm-1", "custom_id": "a", "response": {"status_code": 200, "request_id": "r", "body": body}}
+    assert openai_outcome(orjson.dumps(line | {"error": None})).reply == orjson.dumps(body)
+    error = {"error": {"message": "maximum context length is 10", "type": "BadRequestError", "code": 400}}
+    line["response"] = {"status_code": 400, "request_id": "r", "body": None}
+    outcome = openai_outcome(orjson.dumps(line | {"error": error}))
+    assert (outcome.again, outcome.error) == (False, "context_overflow: 400: maximum context length is 10")
