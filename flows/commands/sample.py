@@ -28,7 +28,7 @@ ANSWERS_PER_PART, MOST_ROWS, FEWEST_ROWS = 4096, 256, 8
 @dataclass(frozen=True)
 class SampleSettings:
     """The options of `synthmill sample`, as the command line has them. engine: KIND:MODEL; count: answers per prompt;
-    limit: the first rows only.
+    limit: the first rows only. batch: ask in batches; batch_out: write the requests there instead.
     """
 
     source: str
@@ -48,10 +48,14 @@ class SampleSettings:
     workers: int
     ray_address: str | None
     retry_lost: bool
+    batch: bool = False
+    batch_out: Path | None = None
 
     def engine_settings(self) -> EngineSettings:
         """Raises InputError."""
-        return read_settings(EngineSettings, None, {"spec": self.engine, "concurrency": self.concurrency})
+        batch = {"batch": {"file": str(self.batch_out)} if self.batch_out else True}
+        options = batch if self.batch or self.batch_out else {}
+        return read_settings(EngineSettings, None, {"spec": self.engine, "concurrency": self.concurrency, **options})
 
     def source_settings(self) -> SourceSettings:
         return SourceSettings(

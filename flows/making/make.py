@@ -16,8 +16,9 @@ from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.states import Crashed
+from prefect.states import Completed, Crashed
 
 from synthmill.flows.making.limiting import check_something_left, limits_of
 from synthmill.flows.making.plan import Plan
@@ -30,7 +31,7 @@ from synthmill.flows.terminal.quiet import TELEMETRY_OFF
 from synthmill.flows.terminal.stopping import STOP, take_over
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.budget import BudgetSettings, usage_of
-from synthmill.schemas.errors import EngineError, EngineRefused, Stopped, StoreError, SynthmillError
+from synthmill.schemas.errors import BatchPending, EngineError, EngineRefused, Stopped, StoreError, SynthmillError
 from synthmill.schemas.progress import Progress
 from synthmill.storage.artifacts import Store
 from synthmill.storage.catalog import rebuild
@@ -45,6 +46,9 @@ from synthmill.tasks.running.limits import RunLimits
 from synthmill.tasks.running.parallel import RayPool
 from synthmill.tasks.running.stages import LockWait, run_stage
 from synthmill.tasks.scorers.judgements import note_unread
+
+SUBMITTED = "Submitted"
+"""What Prefect's page calls a stage and a run that wait for a batch; a state of the kind COMPLETED."""
 
 
 def engine_errors_only(_task: Any, _run: Any, state: Any) -> bool:
@@ -80,8 +84,11 @@ def make_stage(
     pool: InProcess | RayPool,
     run: str,
     prices: BudgetSettings,
-) -> tuple[Manifest, StageRun]:
-    """Make one stage's artifact, or find it made; what this run spent on it comes beside the manifest."""
+) -> tuple[Manifest, StageRun] | State[None]:
+    """Make one stage's artifact, or find it made; what this run spent on it comes beside the manifest.
+
+    Where the stage is submitted as a batch that the run does not wait for, a state says so: that is no failure.
+    """
     started = time.monotonic()
     tell = PrefectProgress(name)
     tell(0.0, f"{source.rows} rows in")
@@ -98,7 +105,10 @@ def make_stage(
             if source.rows:
                 tell(min(100.0, 100 * latest.rows / source.rows), report.line())
 
-        manifest = run_stage(store, planned, source, pool, run, on_progress)
+        try:
+            manifest = run_stage(store, planned, source, pool, run, on_progress)
+        except BatchPending as pending:
+            return Completed(name=SUBMITTED, message=pending.message)
     tell.last(report.line())
     return manifest, StageRun.of(manifest, report.latest.spent, time.monotonic() - started, planned.step)
 
@@ -197,7 +207,10 @@ def make_steps(
     for number, step in enumerate(planned.stages, 1):
         place, prices = f"{number}/{len(planned.stages)}", planned.settings.budget
         origin = by_key[step.source_key]
-        manifest, step_run = make_stage(step.step, place, planned.store, step, origin, pool, run, prices)
+        outcome = make_stage(step.step, place, planned.store, step, origin, pool, run, prices)
+        if isinstance(outcome, State):
+            raise BatchPending(outcome.message or SUBMITTED)
+        manifest, step_run = outcome
         by_key[step.key] = manifest
         steps.append(step_run)
         limits.check(step, manifest)

@@ -7,9 +7,11 @@ from typing import Any, Protocol
 from prefect import flow
 from prefect.flows import Flow
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
-from synthmill.flows.making.make import run_plan
+from synthmill.flows.making.make import SUBMITTED, run_plan
 from synthmill.flows.making.plan import Plan
+from synthmill.schemas.errors import BatchPending
 
 
 class PlannedMethod(Protocol):
@@ -42,12 +44,16 @@ def prefect_flow(method: PlannedMethod) -> Flow[..., dict[str, Any]]:
     plan = method.plan
 
     def run(settings: Any) -> dict[str, Any]:
-        return run_plan(lambda: plan(settings)).model_dump(mode="json")
+        try:
+            return run_plan(lambda: plan(settings)).model_dump(mode="json")
+        except BatchPending as pending:  # no failure: a later run, by a schedule, goes on
+            submitted = {SUBMITTED: pending.message}
+            return Completed(name=SUBMITTED, message=pending.message, data=submitted)  # type: ignore[return-value]
 
     run.__name__ = run.__qualname__ = method.name.replace("-", "_")
     run.__annotations__["settings"] = method.settings
     run.__doc__ = (
-        f"{method.about}.\n\nRuns every stage that is not made yet; returns the run's record. Raises EngineError, "
-        "InputError, StoreError, Stopped."
+        f"{method.about}.\n\nRuns every stage that is not made yet; returns the run's record, or {{{SUBMITTED}: ...}} "
+        "where it does not wait for a batch. Raises EngineError, InputError, StoreError, Stopped."
     )
     return flow(name=method.name, flow_run_name=run_name, persist_result=False)(run)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.errors import EngineRefused
@@ -40,13 +40,27 @@ class Collected:
     refused: EngineRefused | None = None
 
 
+@dataclass(frozen=True)
+class Question:
+    """What was asked of whom. run: that asked, where it is another than the store's."""
+
+    asked: Asked
+    form: Form
+    engine: str
+    run: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """What is stored beside its answers."""
+        asked = self.asked
+        facts = {"engine": self.engine, "role": asked.role, "stage": asked.stage, "step": asked.step, "batch": True}
+        return facts | ({"run": self.run} if self.run else {})
+
+
 def collect(
     lines: Iterable[bytes],
     outcome_of: Callable[[bytes], Outcome],
-    form: Form,
-    questions: Mapping[str, Asked],
+    questions: Mapping[str, Question],
     calls: CallStore,
-    engine: str,
     wanted: Collection[str],
 ) -> Collected:
     """Store every answer of a batch. questions: by custom id. wanted: the custom ids whose completions are returned.
@@ -64,14 +78,14 @@ def collect(
         except NO_LINE:
             collected.malformed += 1
             continue
-        asked = questions.get(outcome.custom_id)
-        if asked is None:
+        question = questions.get(outcome.custom_id)
+        if question is None:
             collected.foreign += 1
         elif outcome.custom_id in seen:
             collected.duplicates += 1
         else:
             seen.add(outcome.custom_id)
-            store_outcome(outcome, asked, form, calls, engine, collected, wanted)
+            store_outcome(outcome, question, calls, collected, wanted)
             if len(seen) % ANSWERS_PER_WRITE == 0:
                 calls.flush()
     calls.flush()
@@ -79,20 +93,15 @@ def collect(
 
 
 def store_outcome(
-    outcome: Outcome,
-    asked: Asked,
-    form: Form,
-    calls: CallStore,
-    engine: str,
-    collected: Collected,
-    wanted: Collection[str],
+    outcome: Outcome, question: Question, calls: CallStore, collected: Collected, wanted: Collection[str]
 ) -> None:
+    asked = question.asked
     custom_id = outcome.custom_id
     if outcome.reply is None:
         collected.failures[custom_id] = outcome
         return
     try:
-        completions = form.read(asked.request(), outcome.reply, len(asked.keys))
+        completions = question.form.read(asked.request(), outcome.reply, len(asked.keys))
     except EngineRefused as refused:
         collected.refused = refused
         return
@@ -106,7 +115,7 @@ def store_outcome(
     collected.answered += 1
     stored = [calls.find(key) for key in asked.keys]
     collected.known += all(stored)
-    facts = {"engine": engine, "role": asked.role, "stage": asked.stage, "step": asked.step, "batch": True}
+    facts = question.facts()
     for key, sample, completion, earlier in zip(asked.keys, asked.samples, completions, stored, strict=True):
         if earlier is None or not all(stored):
             repeated = earlier is not None  # its group was asked anew, and costs

@@ -22,7 +22,7 @@ from synthmill.storage.calls import CallStore
 from synthmill.storage.files import scratch_folder, try_lock
 from synthmill.tasks.engines.batch_drafts import Draft
 from synthmill.tasks.engines.batch_forms import form_of, server_of
-from synthmill.tasks.engines.batch_results import Collected, collect
+from synthmill.tasks.engines.batch_results import Collected, Question, collect
 from synthmill.tasks.engines.batch_servers import ByHand, Standing
 from synthmill.tasks.engines.chat_server import failed_completions
 
@@ -104,6 +104,9 @@ class Batched:
             return failed_completions(len(asked.keys), STOPPED)
         custom_id = asked.custom_id
         if custom_id not in self._waiting:
+            stored = [completion for key in asked.keys if (completion := self.calls.find(key))]
+            if len(stored) == len(asked.keys):  # collected since the driver looked
+                return stored
             future = asyncio.get_running_loop().create_future()
             self._waiting[custom_id] = Waiting(asked, request, seed, future)
             if custom_id not in self._claims:
@@ -271,11 +274,9 @@ class Batched:
         await self._hand_on(record, submitted.standing, collected, mine)
 
     def _store(self, record: BatchRecord) -> Collected:
-        questions = {asked.custom_id: asked for asked in self.batches.asked(record)}
+        questions = {asked.custom_id: Question(asked, self.form, self.name) for asked in self.batches.asked(record)}
         with self.batches.path(record, RESULTS).open("rb") as lines:
-            collected = collect(
-                lines, self.server.outcome, self.form, questions, self.calls, self.name, self._waiting.keys()
-            )
+            collected = collect(lines, self.server.outcome, questions, self.calls, self._waiting.keys())
         self.calls.sync()
         return collected
 

@@ -10,21 +10,16 @@ from typing import Any
 import orjson
 import pytest
 
-from synthmill.schemas.batch_settings import BatchSettings
-from synthmill.schemas.budget import BudgetSettings
-from synthmill.schemas.calls import Completion, Message, Request, Sampling
-from synthmill.schemas.errors import BatchPending, EngineError, EngineRefused, LimitReached, Stopped
+from synthmill.schemas.calls import Message, Request
+from synthmill.schemas.errors import BatchPending, EngineError, EngineRefused
 from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.batches import Batches
 from synthmill.storage.calls import CallStore
-from synthmill.tasks.engines import batch_http, batched, chat_server
+from synthmill.tasks.engines import batched, chat_server
 from synthmill.tasks.engines.batch_servers import openai_outcome
 from synthmill.tasks.engines.batched import Batched
 from synthmill.tasks.engines.engine import make_engine
-from synthmill.tasks.running.budget import Budget
-from synthmill.tasks.running.driver import Driver
-from synthmill.tasks.running.limits import RunLimits
 from tests.batching import BatchServer
 
 
