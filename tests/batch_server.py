@@ -5,7 +5,8 @@ with errors, and dies where it is told to. What it has is in a folder, so that i
 
 POST /set takes JSON: late_s (until a batch is done), refuse, break, expire, forget (every n-th request of a batch is
 refused with 400, fails with 500, is left to expire, has no line at all), status (the batch's own, at its end), die (in
-what it exits: files, batches, content; before it replies, and once), no_list (404 for the list of batches).
+what it exits: files, batches, content; before it replies, and once), no_list (404 for the list of batches), single_s
+(until a single call is answered).
 GET /stats: batches, requests in them, the custom ids that stand in two batches, and single calls.
 """
 
@@ -23,7 +24,17 @@ from aiohttp import web
 from bench.chat_server import completion
 
 WORDS = 12
-DEFAULTS = {"late_s": 0.0, "refuse": 0, "break": 0, "expire": 0, "forget": 0, "status": "", "die": "", "no_list": 0}
+DEFAULTS = {
+    "late_s": 0.0,
+    "refuse": 0,
+    "break": 0,
+    "expire": 0,
+    "forget": 0,
+    "status": "",
+    "die": "",
+    "no_list": 0,
+    "single_s": 0.0,
+}
 
 
 class Server:
@@ -69,6 +80,7 @@ class Server:
 
     async def chat(self, request: web.Request) -> web.Response:
         self.state["single"] += 1
+        await asyncio.sleep(self.state["set"]["single_s"])
         return web.json_response(completion(await request.json(), WORDS))
 
     async def upload(self, request: web.Request) -> web.Response:

@@ -42,8 +42,9 @@ def read_run(
     """A flow's name and settings, as `run FLOW|FILE.yaml` has them. Raises InputError."""
     flow, model, config, own = method_settings(flow, config)
     settings = {**own, **overrides}
-    if settings.get("batch") is True and config and isinstance(read_yaml(config).get("batch"), dict):
-        del settings["batch"]  # the file says how
+    in_file = config is not None and isinstance(read_yaml(config).get("batch"), dict)
+    if settings.get("batch") is True and (in_file or any(name.startswith("batch.") for name in settings)):
+        del settings["batch"]  # it is said how, too
     if preview:
         settings[model.previewed] = preview
     return flow, read_settings(model, config, settings)

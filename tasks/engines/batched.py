@@ -11,10 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 from synthmill.schemas.calls import Completion, Request, ask_hash, call_key
-from synthmill.schemas.errors import BatchPending, EngineError, EngineRefused, SynthmillError
+from synthmill.schemas.errors import STOPPED, BatchPending, EngineError, Stopped, SynthmillError
 from synthmill.schemas.progress import BatchProgress
 from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.batches import REQUESTS, RESULTS, Asked, Batches, BatchRecord
@@ -24,36 +23,21 @@ from synthmill.tasks.engines.batch_drafts import Draft
 from synthmill.tasks.engines.batch_forms import form_of, server_of
 from synthmill.tasks.engines.batch_results import Collected, Question, collect
 from synthmill.tasks.engines.batch_servers import ByHand, Standing
+from synthmill.tasks.engines.batch_waiting import (
+    FIRST_LOOK_S,
+    Submitted,
+    Waiting,
+    divide,
+    hopeless,
+    in_words,
+    progress_of,
+)
 from synthmill.tasks.engines.chat_server import failed_completions
 
 QUIET_S = 1.0
 """No request came for so long, and nothing else is at work: what is gathered is a batch."""
-TICK_S, FIRST_LOOK_S, SLOWER = 0.05, 1.0, 1.5
+TICK_S, SLOWER = 0.05, 1.5
 RESOLVED_AT_ONCE = 256
-STOPPED = "engine_error: the run was stopped"
-NOT_LOOKED_AT = Standing("submitted", ended=False)
-
-
-@dataclass
-class Waiting:
-    """A request whose answers a row waits for. tries: batches that did not answer it."""
-
-    asked: Asked
-    request: Request
-    seed: int
-    future: "asyncio.Future[Sequence[Completion]]"
-    tries: int = 0
-
-
-@dataclass
-class Submitted:
-    """A batch that is not collected yet."""
-
-    record: BatchRecord
-    next_look: float = 0.0
-    pause_s: float = FIRST_LOOK_S
-    looks: int = 0
-    standing: Standing = NOT_LOOKED_AT
 
 
 class Batched:
@@ -101,7 +85,7 @@ class Batched:
     async def answers(self, asked: Asked, request: Request, seed: int) -> Sequence[Completion]:
         """The answers to one request, stored already. Raises EngineError, BatchPending."""
         if self._stopped:
-            return failed_completions(len(asked.keys), STOPPED)
+            raise Stopped(STOPPED)
         custom_id = asked.custom_id
         if custom_id not in self._waiting:
             stored = [completion for key in asked.keys if (completion := self.calls.find(key))]
@@ -125,7 +109,7 @@ class Batched:
         self._stopped = True
         if self._task:
             self._task.cancel()
-        self._resolve((waiting, failed_completions(len(waiting.asked.keys), STOPPED)) for waiting in self._pop_all())
+        self._fail(Stopped(STOPPED))
 
     async def close(self) -> None:
         if self._task:
@@ -136,25 +120,10 @@ class Batched:
 
     def standing(self) -> BatchProgress | None:
         """What waits at the server; None where nothing does."""
-        open_batches = [submitted for submitted in self._submitted.values() if submitted.record.batch_id]
-        if not open_batches or not self._waiting:
-            return None
-        return BatchProgress(
-            engine=self.name,
-            batches=len(open_batches),
-            answered=sum(submitted.standing.answered for submitted in open_batches),
-            requests=sum(submitted.record.requests for submitted in open_batches),
-            waited_s=time.time() - min(submitted.record.made_at for submitted in open_batches),
-        )
+        return progress_of(self.name, self._submitted.values()) if self._waiting else None
 
     def standing_text(self) -> str:
-        records = [submitted.record for submitted in self._submitted.values()]
-        requests, answered = sum(record.requests for record in records), self.standing()
-        names = ", ".join(record.batch_id or record.handle for record in records[:3]) + ", ..." * (len(records) > 3)
-        return (
-            f"{self.name}: {requests:,} requests are in {len(records)} batches at {self.server.address} ({names}), "
-            f"{answered.answered if answered else 0:,} of them answered"
-        )
+        return in_words(self.name, self.server.address, list(self._submitted.values()))
 
     async def _work(self) -> None:
         """Submit, look and collect until nobody waits."""
@@ -295,27 +264,15 @@ class Batched:
         self, record: BatchRecord, standing: Standing, collected: Collected, custom_ids: Sequence[str]
     ) -> None:
         """Give rows their answers; ask again for what was not answered. Raises EngineError where that is hopeless."""
-        results: list[tuple[Waiting, Sequence[Completion]]] = []
-        unanswered: list[tuple[Waiting, str]] = []
-        for custom_id in custom_ids:
-            if waiting := self._waiting.get(custom_id):
-                failure = collected.failures.get(custom_id)
-                count = len(waiting.asked.keys)
-                if custom_id in collected.completions:
-                    results.append((waiting, collected.completions[custom_id]))
-                elif failure and not failure.again:
-                    results.append((waiting, failed_completions(count, failure.error)))
-                else:
-                    unanswered.append((waiting, failure.error if failure else "engine_error: the batch has no result"))
-        settled = {id(waiting) for waiting, _ in results}
+        results, unanswered = divide(collected, custom_ids, self._waiting)
         for number in range(0, len(results), RESOLVED_AT_ONCE):
             chunk = results[number : number + RESOLVED_AT_ONCE]
             for waiting, _ in chunk:
                 self._waiting.pop(waiting.asked.custom_id, None)
             self._resolve(chunk)
             await asyncio.sleep(0)
-        if standing.fault or collected.refused or (unanswered and record.status.startswith("cancel")):
-            raise self._hopeless(record, standing, collected)
+        if error := hopeless(record, standing, collected, bool(unanswered)):
+            raise error
         lost = []
         for waiting, reason in unanswered:
             waiting.tries += 1
@@ -325,7 +282,7 @@ class Batched:
                 lost.append(
                     (waiting, failed_completions(len(waiting.asked.keys), f"{reason} ({waiting.tries} batches)"))
                 )
-        if lost and not settled and not collected.answered:
+        if lost and not results and not collected.answered:
             raise EngineError(
                 f"{self.name}: {self.limits.tries} batches answered none of {len(lost):,} requests "
                 f"({lost[0][1][0].error}); see to the server, then run the same command again"
@@ -335,32 +292,14 @@ class Batched:
         self._resolve(lost)
         self._arrived_at = time.monotonic()
 
-    def _hopeless(self, record: BatchRecord, standing: Standing, collected: Collected) -> SynthmillError:
-        if collected.refused:
-            return collected.refused
-        kept = f"{collected.answered:,} of {record.requests:,} requests were answered, and are kept"
-        if standing.fault:
-            return EngineRefused(
-                f"{record.address} refused the batch {record.batch_id}: {standing.fault}; {kept}; see to that, or set "
-                "smaller batches (batch.requests, batch.megabytes), and run the same command again"
-            )
-        return EngineRefused(
-            f"the batch {record.batch_id} at {record.address} was cancelled; {kept}; run the same command again to ask "
-            "for the others"
-        )
-
     def _fail(self, error: SynthmillError) -> None:
-        """The first one who waits learns why; the run then stops."""
-        everyone = self._pop_all()
-        for waiting in everyone[:1]:
-            waiting.future.set_exception(error)
-        self._resolve((waiting, failed_completions(len(waiting.asked.keys), STOPPED)) for waiting in everyone[1:])
-
-    def _pop_all(self) -> list[Waiting]:
+        """Nobody gets an answer: a part whose rows all had one would be sealed."""
         everyone = list(self._waiting.values())
         self._waiting.clear()
         self._drafts.clear()
-        return everyone
+        for waiting in everyone:
+            if not waiting.future.done():
+                waiting.future.set_exception(error)
 
     @staticmethod
     def _resolve(results: Iterable[tuple[Waiting, Sequence[Completion]]]) -> None:

@@ -10,13 +10,13 @@ from synthmill.storage.artifacts import Store
 from synthmill.storage.batches import Asked, Batches
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.engines.batched import Batched
-from synthmill.tasks.engines.engine import Engine, make_engine
+from synthmill.tasks.engines.engine import Engine
 from synthmill.tasks.running.flights import Call, Lane
 
 
-def engine_for(settings: EngineSettings, store: Store, calls: CallStore) -> Engine:
-    """The engine that a worker asks, not opened yet."""
-    return Batched(settings, Batches(store.root), calls) if settings.batch else make_engine(settings)
+def batched_engine(settings: EngineSettings, store: Store, calls: CallStore) -> Engine | None:
+    """The engine that asks in batches, not opened yet, where the settings say so."""
+    return Batched(settings, Batches(store.root), calls) if settings.batch else None
 
 
 async def answers_to(call: Call, engine: Engine, stage: str, step: str) -> Sequence[Completion]:

@@ -22,10 +22,10 @@ from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.artifacts import Store, losses_of, read_part, seal_part, sealed_part, with_calls
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.engines.batched import Batched
-from synthmill.tasks.engines.engine import Engine
+from synthmill.tasks.engines.engine import Engine, make_engine
 from synthmill.tasks.frames import FrameStage, StageContext, run_locally
 from synthmill.tasks.recipe import Recipe
-from synthmill.tasks.running.batching import engine_for, standings
+from synthmill.tasks.running.batching import batched_engine, standings
 from synthmill.tasks.running.budget import Gate, Lease
 from synthmill.tasks.running.carrying import carry
 from synthmill.tasks.running.driver import Driver
@@ -199,7 +199,7 @@ class Worker:
             self._calls = CallStore(self.store.calls, origin={"run": self.run})
         for spec, settings in needed.items():
             if spec not in self._engines:
-                engine = engine_for(settings, self.store, self._calls)
+                engine = batched_engine(settings, self.store, self._calls) or make_engine(settings)
                 await engine.open()
                 self._engines[spec] = engine
         self._frame_rows = 0

@@ -4,30 +4,40 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
 
+from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.batch_settings import BatchSettings
+from synthmill.schemas.budget import BudgetSettings, Usage
 from synthmill.schemas.calls import Message, Request
-from synthmill.schemas.errors import BatchPending, EngineError, EngineRefused
-from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.errors import BatchPending, EngineError, EngineRefused, LimitReached, Stopped
+from synthmill.schemas.progress import Progress
+from synthmill.schemas.rows import Instruction
+from synthmill.schemas.settings import EngineSettings, RunSettings, SourceSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.batches import Batches
 from synthmill.storage.calls import CallStore
+from synthmill.storage.segments import HEAD, Segment, segment_files
 from synthmill.tasks.engines import batched, chat_server
 from synthmill.tasks.engines.batch_servers import openai_outcome
 from synthmill.tasks.engines.batched import Batched
-from synthmill.tasks.engines.engine import make_engine
+from synthmill.tasks.engines.engine import engine_name, make_engine
+from synthmill.tasks.recipe import Steps
+from synthmill.tasks.running.budget import Budget
+from synthmill.tasks.running.in_process import InProcess
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.limits import RunLimits
+from synthmill.tasks.running.parallel import RayPool
+from synthmill.tasks.running.stages import ingest, run_stage
 from tests.batching import BatchServer
-
-
-@pytest.fixture(scope="module")
-def session_batch_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BatchServer]:
-    server = BatchServer(tmp_path_factory.mktemp("server") / "state")
-    yield server
-    server.end()
+from tests.conftest import prompts, write_jsonl
+from tests.tasks.stages import in_process
+from tests.tasks.test_driver import Chain
 
 
 @pytest.fixture
@@ -86,8 +96,6 @@ def texts(results: list[Any]) -> list[str]:
 
 
 def stored(store: Store) -> list[dict[str, Any]]:
-    from synthmill.storage.segments import HEAD, Segment, segment_files
-
     lines = (line for path in segment_files(store.calls) for line in Segment(path).lines())
     return [orjson.loads(data[HEAD:]) for kind, _, _, data in lines if kind == b"A"]
 
@@ -129,10 +137,9 @@ def test_errors_by_request_and_what_expired_is_asked_again(store: Store, batches
 
 
 def test_a_server_that_only_fails_stops_the_run(store: Store, batches: BatchServer) -> None:
-    results = []
     batches.set(**{"break": 1})
     results = ask(store, settings_of(batches, tries=1), [asked(n) for n in range(5)])
-    [error] = [result for result in results if isinstance(result, Exception)]
+    [error] = {id(result): result for result in results if isinstance(result, Exception)}.values()
     assert isinstance(error, EngineError) and "answered none of 5 requests (engine_error: 500: broken" in error.message
 
 
@@ -142,7 +149,7 @@ def test_a_batch_that_is_refused_or_cancelled_says_so(store: Store, batches: Bat
     assert isinstance(first, EngineRefused) and "no such model (line 1)" in first.message
     batches.set(status="cancelled", expire=2)
     results = ask(store, settings_of(batches), [asked(n) for n in range(6)])
-    [error] = [result for result in results if isinstance(result, Exception)]
+    [error] = {id(result): result for result in results if isinstance(result, Exception)}.values()
     assert isinstance(error, EngineRefused) and "was cancelled; 3 of 6" in error.message
     ask(store, settings_of(batches), [asked(n) for n in range(6)])
     assert len(stored(store)) == 6
@@ -154,7 +161,7 @@ def test_a_run_that_does_not_wait_ends_and_the_next_one_collects(store: Store, b
     settings = settings_of(batches, wait=False)
     for _ in range(2):
         first, *_ = ask(store, settings, requests)
-        assert isinstance(first, BatchPending) and "10 requests are in 1 batches" in first.message
+        assert isinstance(first, BatchPending) and "10 requests are in 1 batch at" in first.message
     assert batches.stats()["batches"] == 1
     batches.set(late_s=0)
     assert texts(ask(store, settings, requests)) == singly(settings, requests)
@@ -220,3 +227,110 @@ def test_outcomes_of_vllm_run_batch_are_read() -> None:
     line["response"] = {"status_code": 400, "request_id": "r", "body": None}
     outcome = openai_outcome(orjson.dumps(line | {"error": error}))
     assert (outcome.again, outcome.error) == (False, "context_overflow: 400: maximum context length is 10")
+
+
+def make(store: Store, settings: EngineSettings, tmp_path: Path, stage: Any, rows: int = 30, **roles: Any) -> Manifest:
+    """A stage's artifact from `rows` prompts in parts of 4, in this process."""
+    file = write_jsonl(tmp_path / "in.jsonl", prompts(rows))
+    source = ingest(store, SourceSettings(path=str(file)), 4, "run")
+    planned = Planned(stage, {"student": settings, **roles}, source.key)
+    with in_process(store) as pool:
+        return run_stage(store, planned, source, pool, "run")
+
+
+def test_a_stage_of_many_parts_and_several_rounds_goes_round_by_round(
+    tmp_path: Path, store: Store, batches: BatchServer
+) -> None:
+    stage, settings = Chain(turns=3, samples=2), settings_of(batches)
+    manifest = make(store, settings, tmp_path, stage)
+    assert (batches.stats()["batches"], batches.stats()["requests"]) == (3, 180)
+    plain = Store(tmp_path / "plain")
+    plain.prepare()
+    reference = make(plain, settings.model_copy(update={"batch": None}), tmp_path, stage)
+    assert manifest.content == reference.content and manifest.key == reference.key
+    assert {record["step"] for record in stored(store)} == {"chain"}
+    make(store, settings.model_copy(update={"batch": None}), tmp_path, Chain(turns=3, samples=2), rows=31)
+    assert batches.stats()["single"] == 180 + 6  # without batches: only the new row's
+
+
+def test_a_stage_in_batches_needs_no_ray(tmp_path: Path, store: Store, batches: BatchServer) -> None:
+    source = ingest(store, SourceSettings(path=str(write_jsonl(tmp_path / "in.jsonl", prompts(9)))), 4, "run")
+    planned = Planned(Chain(turns=1), {"student": settings_of(batches)}, source.key)
+    with closing(RayPool(store, "run", threading.Event(), 2, None)) as pool:
+        assert run_stage(store, planned, source, pool, "run").rows == 9
+        assert not pool._started
+    assert (batches.stats()["batches"], batches.stats()["requests"]) == (1, 9)
+
+
+class Duet(Chain):
+    """The student asks, somebody else, who is not asked in batches, answers."""
+
+    name: ClassVar = "duet"
+    roles: ClassVar = ("student", "other")
+
+    def steps(self, row: Instruction) -> Steps[Instruction]:
+        said = row.prompt
+        for turn in range(4):
+            message = Message(role="user", content=said)
+            [answer] = yield [Request(role=self.roles[turn % 2], messages=(message,))]
+            said = answer.text
+        return Instruction.child_of(row, self.name, prompt=said)
+
+
+def test_a_batch_waits_for_engines_that_answer_at_once(tmp_path: Path, store: Store, batches: BatchServer) -> None:
+    other = EngineSettings.model_validate({"spec": f"openai:other@{batches.root}/v1", "concurrency": 2})
+    batches.set(single_s=0.15)  # longer than what counts as quiet
+    make(store, settings_of(batches), tmp_path, Duet(), rows=12, other=other)
+    assert batches.stats() | {"pid": 0} == {"batches": 2, "requests": 24, "again": 0, "single": 24, "pid": 0}
+
+
+def test_what_a_budget_allows_is_submitted_and_no_more(tmp_path: Path, store: Store, batches: BatchServer) -> None:
+    budget = Budget(BudgetSettings(requests=17), {})
+    spent = {"chain": Usage()}
+    file = write_jsonl(tmp_path / "in.jsonl", prompts(30))
+    source = ingest(store, SourceSettings(path=str(file)), 4, "run")
+    planned = Planned(Chain(turns=1), {"student": settings_of(batches)}, source.key)
+    for _ in range(2):
+        spent = {"chain": Usage(requests=len(stored(store)))}
+        pool = InProcess(store, "run", threading.Event(), RunLimits(budget, spent=lambda spent=spent: spent))
+        with closing(pool), pytest.raises(LimitReached, match="17 of 17 requests"):
+            run_stage(store, planned, source, pool, "run")
+        assert batches.stats()["requests"] == len(stored(store)) == 17
+
+
+def test_ctrl_c_leaves_the_batch_at_its_server(
+    tmp_path: Path, store: Store, batches: BatchServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    batches.set(late_s=3600)
+    file = write_jsonl(tmp_path / "in.jsonl", prompts(30))
+    source = ingest(store, SourceSettings(path=str(file)), 4, "run")
+    planned = Planned(Chain(turns=1), {"student": settings_of(batches)}, source.key)
+    stop, latest = threading.Event(), []
+
+    def on_progress(progress: Progress) -> None:
+        if progress.batches:
+            latest.append(progress)
+            stop.set()
+
+    with closing(InProcess(store, "run", stop)) as pool, pytest.raises(Stopped):
+        run_stage(store, planned, source, pool, "run", on_progress)
+    assert latest[0].batches[0].requests == 30 and not latest[0].silent_s
+    assert "30 requests are in 1 batch at http://127.0.0.1" in capfd.readouterr().err
+    batches.set(late_s=0)
+    assert make(store, settings_of(batches), tmp_path, Chain(turns=1)).rows == 30
+    assert batches.stats()["batches"] == 1
+
+
+def test_settings_say_who_is_asked_in_batches() -> None:
+    server = {"kind": "openai", "model": "m"}
+    run = RunSettings.model_validate(
+        {"engines": {"teacher": server, "judge": {**server, "batch": False}}, "batch": True}
+    )
+    assert run.engine("teacher").batch == BatchSettings() and not run.engine("judge").batch
+    own = RunSettings.model_validate({"engines": {"teacher": {**server, "batch": {"requests": 5}}}, "batch": True})
+    assert own.engine("teacher").batch == BatchSettings(requests=5)
+    assert engine_name(own.engine("teacher")) == "openai:m"
+    with pytest.raises(ValueError, match="batch means nothing to teacher: llamacpp:smollm2"):
+        RunSettings.model_validate({"batch": True})
+    with pytest.raises(ValueError, match="batch means nothing to vllm"):
+        EngineSettings.model_validate({"spec": "vllm:a/b", "batch": True})
