@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,63 @@ class Server:
         await response.write(data[len(data) // 2 :])
         return response
 
+    async def create_messages(self, request: web.Request) -> web.Response:
+        assert request.headers["anthropic-version"] and request.headers["x-api-key"]
+        requests = (await request.json())["requests"]
+        number = len(self.state["batches"])
+        file = f"file-{number}-{time.time_ns()}"
+        lines = [{"custom_id": entry["custom_id"], "body": entry["params"]} for entry in requests]
+        (self.folder / file).write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+        batch = {"id": f"msgbatch_{number}", "made": time.time(), "total": len(lines), "input_file_id": file}
+        self.state["batches"].append(batch)
+        self.save()
+        self.die("batches")
+        return web.json_response(self.message_batch(batch))
+
+    def message_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        told = self.state["set"]
+        counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
+        ended = "results" in batch or time.time() - batch["made"] >= told["late_s"]
+        if ended and "results" not in batch:
+            batch["results"] = [self.message_result(number, line) for number, line in enumerate(self.lines(batch), 1)]
+            told.update({"refuse": 0, "break": 0, "expire": 0})
+            self.save()
+        for entry in batch.get("results", ()):
+            counts[entry["result"]["type"]] += 1
+        if not ended:
+            counts["processing"] = batch["total"]
+        made = datetime.fromtimestamp(batch["made"], UTC).isoformat()
+        status = "ended" if ended else "in_progress"
+        return {"id": batch["id"], "created_at": made, "processing_status": status, "request_counts": counts}
+
+    def message_result(self, number: int, line: dict[str, Any]) -> dict[str, Any]:
+        told = self.state["set"]
+        if told["refuse"] and number % told["refuse"] == 0:
+            error = {"type": "error", "error": {"type": "invalid_request_error", "message": "refused as told"}}
+            return {"custom_id": line["custom_id"], "result": {"type": "errored", "error": error}}
+        if told["break"] and number % told["break"] == 0:
+            error = {"type": "error", "error": {"type": "overloaded_error", "message": "broken as told"}}
+            return {"custom_id": line["custom_id"], "result": {"type": "errored", "error": error}}
+        if told["expire"] and number % told["expire"] == 0:
+            return {"custom_id": line["custom_id"], "result": {"type": "expired"}}
+        text = completion(line["body"], WORDS)["choices"][0]["message"]["content"]
+        message = {"type": "message", "content": [{"type": "text", "text": text}], "stop_reason": "end_turn"}
+        return {"custom_id": line["custom_id"], "result": {"type": "succeeded", "message": message}}
+
+    async def look_messages(self, request: web.Request) -> web.Response:
+        number = int(request.match_info["id"].split("_")[1])
+        return web.json_response(self.message_batch(self.state["batches"][number]))
+
+    async def list_messages(self, request: web.Request) -> web.Response:
+        batches = [self.message_batch(batch) for batch in reversed(self.state["batches"])]
+        return web.json_response({"data": batches, "has_more": False, "last_id": None})
+
+    async def message_results(self, request: web.Request) -> web.Response:
+        batch = self.state["batches"][int(request.match_info["id"].split("_")[1])]
+        lines = [orjson.dumps(entry) + b"\n" for entry in reversed(batch["results"])]
+        self.die("content")
+        return web.Response(body=b"".join(lines))
+
     def app(self) -> web.Application:
         app = web.Application(client_max_size=1 << 30)
         app.add_routes(
@@ -186,6 +244,10 @@ class Server:
                 web.get("/v1/batches", self.list),
                 web.get("/v1/batches/{id}", self.look),
                 web.get("/v1/files/{id}/content", self.content),
+                web.post("/v1/messages/batches", self.create_messages),
+                web.get("/v1/messages/batches", self.list_messages),
+                web.get("/v1/messages/batches/{id}", self.look_messages),
+                web.get("/v1/messages/batches/{id}/results", self.message_results),
             ]
         )
         return app

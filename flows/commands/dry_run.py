@@ -98,8 +98,8 @@ def check_engines(plan: Plan) -> None:
 
 def check_engine(settings: EngineSettings) -> None:
     """Check that a server answers and has the model; loads nothing and asks nothing. Raises EngineError."""
-    if settings.kind != "openai":
-        return  # Planned has looked at its files, to name it
+    if settings.kind != "openai" or (settings.batch and settings.batch.file):
+        return  # Planned has looked at its files, to name it; or nobody is asked
     from synthmill.tasks.engines.served import served_models, server_url
 
     names = served_models(settings)

@@ -67,7 +67,7 @@ class BatchHttp:
                 ) as response:
                     data = await response.read()
                     status, pause = response.status, seconds_of(response.headers.get("Retry-After"))
-                    if status == 200:
+                    if 200 <= status < 300:
                         return dict(loads(data))
                     problem = f"HTTP {status}: {self._text(data)}"
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError, TypeError) as error:
@@ -82,9 +82,9 @@ class BatchHttp:
     async def download(self, path: str, place: Path, expected_lines: int = 0) -> None:
         """Fetch a file of lines, whole, to the end of `place`; as call.
 
-        expected_lines: with fewer it is not whole. A path that is a whole address is taken as it is.
+        expected_lines: with fewer it is not whole.
         """
-        address = path if path.startswith("http") else self.url + path
+        address = self.url + path
         start = place.stat().st_size if place.exists() else 0
         problem = ""
         for attempt in range(1, self.settings.retries + 2):

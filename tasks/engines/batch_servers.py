@@ -1,5 +1,6 @@
 """Who takes batches: OpenAI's Batch API and its compatible twins, or somebody by hand."""
 
+import asyncio
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -59,8 +60,10 @@ class BatchServer(Protocol):
     def outcome(self, line: bytes) -> Outcome:
         """Read a line of results; raises ValueError, KeyError, TypeError or AttributeError where it is none."""
 
-    async def submit(self, record: BatchRecord, requests: Path, save: Save) -> BatchRecord:
-        """Submit a batch. save: called with all that is known, before and after everything that has an effect."""
+    async def submit(self, record: BatchRecord, requests: Path, save: Save, known: Collection[str]) -> BatchRecord:
+        """Submit a batch. save: called with all that is known, before and after everything that has an effect. known:
+        the ids of other batches.
+        """
 
     async def find(self, record: BatchRecord, known: Collection[str]) -> BatchRecord | None:
         """The batch that was about to be submitted when the run died; None where the server has none. known: the ids
@@ -78,7 +81,6 @@ class OpenAIBatches:
 
     def __init__(self, settings: EngineSettings) -> None:
         self.address = server_url(settings)
-        self._retries = settings.retries
         self._http = BatchHttp(self.address, settings, lambda key: {"Authorization": f"Bearer {key}"} if key else {})
 
     async def open(self) -> None:
@@ -93,7 +95,7 @@ class OpenAIBatches:
     def outcome(self, line: bytes) -> Outcome:
         return openai_outcome(line)
 
-    async def submit(self, record: BatchRecord, requests: Path, save: Save) -> BatchRecord:
+    async def submit(self, record: BatchRecord, requests: Path, save: Save, known: Collection[str]) -> BatchRecord:
         def form() -> aiohttp.FormData:
             fields = aiohttp.FormData()
             fields.add_field("purpose", "batch")
@@ -109,7 +111,7 @@ class OpenAIBatches:
             "completion_window": "24h",
             "metadata": {MARK: record.handle},
         }
-        return await submit_once(self._http, "/batches", {"json": body}, record, self, save, self._retries)
+        return await submit_once(self._http, "/batches", {"json": body}, record, self, save, known)
 
     async def find(self, record: BatchRecord, known: Collection[str]) -> BatchRecord | None:
         after: dict[str, str] = {}
@@ -158,22 +160,19 @@ async def submit_once(
     record: BatchRecord,
     server: BatchServer,
     save: Save,
-    retries: int,
-    body: Callable[[], Any] | None = None,
+    known: Collection[str],
 ) -> BatchRecord:
     """Create a batch. Where no reply comes, the server's list says whether the batch was made, before it is tried
     again.
     """
-    import asyncio
-
     problem = ""
-    for attempt in range(1, retries + 2):
+    for attempt in range(1, http.settings.retries + 2):
         try:
-            return save(submitted(record, await http.call("POST", path, body, once=True, **options)))
+            return save(submitted(record, await http.call("POST", path, once=True, **options)))
         except NoReply as error:
             problem = str(error)
         await asyncio.sleep(backoff(attempt))
-        if batch := await server.find(record, ()):
+        if batch := await server.find(record, known):
             return save(batch)
     raise EngineError(f"{server.address}{path} takes no batch ({problem}); run the same command again to continue")
 
@@ -227,7 +226,7 @@ class ByHand:
     def outcome(self, line: bytes) -> Outcome:
         return openai_outcome(line)
 
-    async def submit(self, record: BatchRecord, requests: Path, save: Save) -> BatchRecord:
+    async def submit(self, record: BatchRecord, requests: Path, save: Save, known: Collection[str]) -> BatchRecord:
         number = len(self._written) + 1
         place = self.file if number == 1 else self.file.with_stem(f"{self.file.stem}-{number}")
 

@@ -169,7 +169,9 @@ class Batched:
         )
         with self._lock(record):
             record = self.batches.keep(record, draft.folder)
-            record = await self.server.submit(record, self.batches.path(record, REQUESTS), self.batches.write)
+            known = {other.batch_id for other in self.batches.records()}
+            requests = self.batches.path(record, REQUESTS)
+            record = await self.server.submit(record, requests, self.batches.write, known)
         self._watch(record, draft.custom_ids)
         if not by_hand:
             print(

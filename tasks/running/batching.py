@@ -1,5 +1,6 @@
 """How the driver and its worker treat engines that ask in batches."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from synthmill.schemas.calls import Completion, wire_seed
@@ -7,10 +8,10 @@ from synthmill.schemas.errors import LimitReached, SynthmillError
 from synthmill.schemas.progress import BatchProgress
 from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.artifacts import Store
-from synthmill.storage.batches import Asked, Batches
+from synthmill.storage.batches import Asked, Batches, BatchRecord
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.engines.batched import Batched
-from synthmill.tasks.engines.engine import Engine
+from synthmill.tasks.engines.engine import Engine, engine_name
 from synthmill.tasks.running.flights import Call, Lane
 
 
@@ -49,6 +50,23 @@ def standings(engines: Iterable[Engine]) -> tuple[BatchProgress, ...]:
     return tuple(
         standing for engine in engines if isinstance(engine, Batched) and (standing := engine.standing()) is not None
     )
+
+
+def say_what_is_in_batches(store: Store, roles: Mapping[str, EngineSettings]) -> None:
+    """Warn where an engine is about to be asked one by one what it may be answering in a batch."""
+    for name in {engine_name(settings) for settings in roles.values() if not settings.batch}:
+        records = [record for record in Batches(store.root).records(name) if record.address and is_open(record)]
+        if records:
+            print(
+                f"{name}: {sum(record.requests for record in records):,} requests are in batches that are not "
+                "collected, and may be asked, and paid, again; to collect them first, run it with --batch",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def is_open(record: BatchRecord) -> bool:
+    return record.state != "stored"
 
 
 def asks_in_batches(roles: Mapping[str, EngineSettings]) -> bool:

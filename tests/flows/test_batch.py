@@ -102,12 +102,13 @@ def test_requests_and_results_as_files(tmp_path: Path, server: BatchServer) -> N
 
 def test_sample_writes_its_requests(tmp_path: Path, server: BatchServer) -> None:
     write_jsonl(tmp_path / "in.jsonl", prompts(5))
+    server.end()  # nobody is asked
     sample = ("sample", "in.jsonl", "--engine", server.spec, "-n", 2, "--out", "out.jsonl")
     synthmill(*sample, "--batch-out", "requests.jsonl", cwd=tmp_path, expect=4)
     answered(tmp_path / "requests.jsonl", tmp_path / "results.jsonl", 1)
     synthmill("batch", "read", "results.jsonl", cwd=tmp_path)
-    synthmill(*sample, cwd=tmp_path)
-    assert server.stats()["single"] == 0
+    synthmill(*sample, "--batch-out", "rest.jsonl", cwd=tmp_path)
+    assert not (tmp_path / "rest.jsonl").exists()
     assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == 10
     [record] = (tmp_path / "store" / "batches").glob("*.json")
     assert orjson.loads(record.read_bytes())["state"] == "stored"

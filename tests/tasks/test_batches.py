@@ -14,7 +14,7 @@ import pytest
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.batch_settings import BatchSettings
 from synthmill.schemas.budget import BudgetSettings, Usage
-from synthmill.schemas.calls import Message, Request
+from synthmill.schemas.calls import Completion, Message, Request
 from synthmill.schemas.errors import BatchPending, EngineError, EngineRefused, LimitReached, Stopped
 from synthmill.schemas.progress import Progress
 from synthmill.schemas.rows import Instruction
@@ -24,6 +24,7 @@ from synthmill.storage.batches import Batches
 from synthmill.storage.calls import CallStore
 from synthmill.storage.segments import HEAD, Segment, segment_files
 from synthmill.tasks.engines import batched, chat_server
+from synthmill.tasks.engines.anthropic_batches import AnthropicBatches
 from synthmill.tasks.engines.batch_servers import openai_outcome
 from synthmill.tasks.engines.batched import Batched
 from synthmill.tasks.engines.engine import engine_name, make_engine
@@ -316,6 +317,8 @@ def test_ctrl_c_leaves_the_batch_at_its_server(
         run_stage(store, planned, source, pool, "run", on_progress)
     assert latest[0].batches[0].requests == 30 and not latest[0].silent_s
     assert "30 requests are in 1 batch at http://127.0.0.1" in capfd.readouterr().err
+    make(store, settings_of(batches).model_copy(update={"batch": None}), tmp_path, Chain(turns=1), rows=1)
+    assert "30 requests are in batches that are not collected" in capfd.readouterr().err
     batches.set(late_s=0)
     assert make(store, settings_of(batches), tmp_path, Chain(turns=1)).rows == 30
     assert batches.stats()["batches"] == 1
@@ -334,3 +337,63 @@ def test_settings_say_who_is_asked_in_batches() -> None:
         RunSettings.model_validate({"batch": True})
     with pytest.raises(ValueError, match="batch means nothing to vllm"):
         EngineSettings.model_validate({"spec": "vllm:a/b", "batch": True})
+
+
+class Messages:
+    """Requests and replies of the Messages API, as far as these tests go."""
+
+    name = "anthropic:m"
+
+    def body(self, request: Request, seed: int, count: int) -> dict[str, object]:
+        return {"model": "m", "max_tokens": 9, "seed": seed, "messages": [m.model_dump() for m in request.messages]}
+
+    def read(self, request: Request, reply: bytes, count: int) -> list[Completion]:
+        return [Completion(orjson.loads(reply)["content"][0]["text"], "end_turn")]
+
+
+@pytest.fixture
+def messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def server(settings: EngineSettings) -> AnthropicBatches:
+        return AnthropicBatches(settings, (settings.base_url or "").removesuffix("/v1"))
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.setattr(batched, "server_of", server)
+    monkeypatch.setattr(batched, "form_of", lambda settings: Messages())
+
+
+@pytest.mark.usefixtures("messages")
+def test_anthropics_batches_have_answers_refusals_and_what_expired(store: Store, batches: BatchServer) -> None:
+    batches.set(refuse=7, expire=3, **{"break": 5})
+    results = ask(store, settings_of(batches), [asked(n) for n in range(30)])
+    errors = [group[0].error for group in results if group[0].error]
+    assert errors == ["refused: invalid_request_error: refused as told"] * len(errors) and len(errors) in range(2, 5)
+    assert len(stored(store)) == 30 - len(errors) and batches.stats()["batches"] == 2
+
+
+@pytest.mark.usefixtures("messages")
+@pytest.mark.parametrize("where", ["batches", "content"])
+def test_anthropics_server_dies_in_the_middle(store: Store, batches: BatchServer, where: str) -> None:
+    batches.set(die=where)
+    results: list[Any] = []
+    settings = settings_of(batches, requests=10)
+    asking = threading.Thread(target=lambda: results.extend(ask(store, settings, [asked(n) for n in range(20)])))
+    asking.start()
+    batches.died()
+    batches.start()
+    asking.join(60)
+    assert len(set(texts(results))) == 20
+    assert batches.stats()["batches"] == 2 and batches.stats()["again"] == 0
+
+
+@pytest.mark.usefixtures("messages")
+def test_anthropics_batch_is_found_again_by_its_time_and_size(store: Store, batches: BatchServer) -> None:
+    batches.set(late_s=60)
+    requests = [asked(n) for n in range(10)]
+    ask(store, settings_of(batches, wait=False), [asked(100)])
+    ask(store, settings_of(batches, wait=False), requests)
+    records = Batches(store.root)
+    record = records.records()[-1]
+    records.write(record.model_copy(update={"state": "uploaded", "batch_id": ""}))
+    batches.set(late_s=0)
+    assert len(set(texts(ask(store, settings_of(batches), requests)))) == 10
+    assert batches.stats()["batches"] == 2 and batches.stats()["again"] == 0
