@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 
 from bench.chat_server import completion
 from tests.batch_server import WORDS
 from tests.batching import BatchServer
-from tests.command import synthmill
+from tests.command import prefect_url, synthmill
 from tests.conftest import prompts, write_jsonl
 
 pytestmark = pytest.mark.prefect
@@ -60,6 +61,9 @@ def test_a_schedule_that_does_not_wait_comes_back(tmp_path: Path, server: BatchS
             assert "exit 0" in str(error)
             codes.append(0)
             break
+        newest = {"sort": "START_TIME_DESC", "limit": 1}
+        [run_on_page] = httpx.post(f"{prefect_url()}/flow_runs/filter", json=newest).json()
+        assert (run_on_page["state_name"], run_on_page["state_type"]) == ("Submitted", "COMPLETED")
     assert codes == [4, 4, 4, 0]
     assert server.stats()["requests"] == ROWS * EACH and server.stats()["again"] == 0
 

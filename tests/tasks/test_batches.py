@@ -14,18 +14,19 @@ import pytest
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.batch_settings import BatchSettings
 from synthmill.schemas.budget import BudgetSettings, Usage
-from synthmill.schemas.calls import Completion, Message, Request
+from synthmill.schemas.calls import Completion, Message, Request, Sampling
 from synthmill.schemas.errors import BatchPending, EngineError, EngineRefused, LimitReached, Stopped
 from synthmill.schemas.progress import Progress
 from synthmill.schemas.rows import Instruction
 from synthmill.schemas.settings import EngineSettings, RunSettings, SourceSettings
 from synthmill.storage.artifacts import Store
-from synthmill.storage.batches import Batches
+from synthmill.storage.batches import Batches, BatchRecord
 from synthmill.storage.calls import CallStore
 from synthmill.storage.segments import HEAD, Segment, segment_files
 from synthmill.tasks.engines import batched, chat_server
 from synthmill.tasks.engines.anthropic_batches import AnthropicBatches
-from synthmill.tasks.engines.batch_servers import openai_outcome
+from synthmill.tasks.engines.batch_forms import form_of
+from synthmill.tasks.engines.batch_servers import openai_line, openai_outcome
 from synthmill.tasks.engines.batched import Batched
 from synthmill.tasks.engines.engine import engine_name, make_engine
 from synthmill.tasks.recipe import Steps
@@ -209,6 +210,24 @@ def test_a_run_that_died_before_it_knew_the_batch_finds_it(store: Store, batches
     assert "lost-1" not in {record.handle for record in records.records()}
 
 
+def test_a_run_that_died_while_it_stored_needs_no_server(
+    store: Store, batches: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [asked(n) for n in range(10)]
+    expected = singly(settings_of(batches), requests)
+
+    def die(engine: Batched, record: BatchRecord) -> None:
+        raise SystemError("the end")
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Batched, "_store", die)
+        first, *_ = ask(store, settings_of(batches), requests)
+        assert isinstance(first, EngineError) and "the end" in first.message
+    batches.end()
+    assert texts(ask(store, settings_of(batches), requests)) == expected
+    assert len(stored(store)) == 10
+
+
 def test_a_server_without_a_list_is_not_asked_twice(store: Store, batches: BatchServer) -> None:
     batches.set(late_s=60)
     ask(store, settings_of(batches, wait=False), [asked(1)])
@@ -337,6 +356,26 @@ def test_settings_say_who_is_asked_in_batches() -> None:
         RunSettings.model_validate({"batch": True})
     with pytest.raises(ValueError, match="batch means nothing to vllm"):
         EngineSettings.model_validate({"spec": "vllm:a/b", "batch": True})
+
+
+@pytest.mark.vllm
+def test_vllm_run_batch_reads_our_lines_and_we_read_its(batches: BatchServer) -> None:
+    run_batch = pytest.importorskip("vllm.entrypoints.launchers.run_batch")
+    form, request = form_of(settings_of(batches)), asked(1, choice=("yes", "no"), sampling=Sampling(logprobs=3))
+    line = run_batch.BatchRequestInput.model_validate_json(openai_line("a-3", dict(form.body(request, 7, 3))))
+    assert (line.custom_id, line.body.n, line.body.top_logprobs, line.body.seed) == ("a-3", 3, 3, 7)
+    body = {"id": "x", "created": 1, "model": "m", "usage": {"prompt_tokens": 1, "total_tokens": 2}}
+    choice = {"index": 0, "message": {"role": "assistant", "content": '{"choice": "yes"}'}, "finish_reason": "stop"}
+    response = {"request_id": "r", "body": {**body, "choices": [choice]}}
+    output = run_batch.BatchRequestOutput.model_validate(
+        {"id": "v", "custom_id": "a", "response": response, "error": None}
+    )
+    outcome = openai_outcome(output.model_dump_json().encode())
+    assert outcome.reply and [
+        answer.text for answer in form.read(asked(1, choice=("yes", "no")), outcome.reply, 1)
+    ] == ["yes"]
+    failed = run_batch.make_error_request_output(line, "URL /x was used")
+    assert openai_outcome(failed.model_dump_json().encode()).error == "refused: 400: URL /x was used"
 
 
 class Messages:
