@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from synthmill.flows.commands.options_batch import batch
 from synthmill.flows.commands.options_compare import decontaminate, dedup, neighbours
 from synthmill.flows.commands.options_files import (
     pairs,
@@ -23,7 +24,7 @@ from synthmill.flows.commands.options_files import (
 )
 from synthmill.flows.commands.options_publish import diff, export, report
 from synthmill.flows.terminal.quiet import CHATTER_OFF, TELEMETRY_OFF
-from synthmill.schemas.errors import InputError, LimitReached, Stopped, SynthmillError
+from synthmill.schemas.errors import BatchPending, InputError, LimitReached, Stopped, SynthmillError
 
 workers_option = click.option("--workers", type=click.IntRange(0), help="Ray actors; 0 works in this process.")
 
@@ -62,6 +63,7 @@ class RunCommand(click.Command):
 @workers_option
 @ray_option
 @retry_option
+@click.option("--batch", is_flag=True, help="Ask every server in batches: cheaper, within a day (setting: batch).")
 @click.option("--settings", "list_settings", is_flag=True, help="List every setting, its default and meaning.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print the plan; ask no model.")
 @click.option("--as-yaml", is_flag=True, help="Print the flow's steps as a pipeline's file, to begin your own from.")
@@ -84,30 +86,19 @@ def run(
     OPENAI_API_KEY), anthropic:MODEL (ANTHROPIC_API_KEY), gemini:MODEL (GEMINI_API_KEY), bedrock:MODEL (AWS's
     credentials), vllm:HUB_ID or folder, llamacpp:FILE.gguf, llamacpp:smollm2 (embedded), replay:RECORDING.
     """
-    from synthmill.flows.commands.run import run_flow
-    from synthmill.flows.methods import method, method_and_file
-    from synthmill.schemas.settings_files import read_settings
+    from synthmill.flows.commands.run import method_settings, read_run, run_flow
 
-    name, file, own = method_and_file(flow)
-    if file and config:
-        raise InputError(f"{flow} holds the settings of its pipeline; leave --config out, or change it with --set")
-    flow, config = name, file or config
-    model = method(flow).settings
     if list_settings:
         from synthmill.flows.commands.list_settings import show_settings
 
-        return show_settings(model)
-    overrides = (
-        own
-        | dict(map(split_set, sets))
-        | {name: value for name, value in options.items() if value is not None and value is not False}
-    )
-    if preview:
-        overrides[model.previewed] = preview
-    return run_flow(flow, read_settings(model, config, overrides), dry_run=dry_run, preview=preview, as_yaml=as_yaml)
+        return show_settings(method_settings(flow, config)[1])
+    overrides = dict(map(split_set, sets))
+    overrides |= {name: value for name, value in options.items() if value is not None and value is not False}
+    flow, settings = read_run(flow, config, overrides, preview)
+    return run_flow(flow, settings, dry_run=dry_run, preview=preview, as_yaml=as_yaml)
 
 
-for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, export, report, diff):
+for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, export, report, diff, batch):
     cli.add_command(command)
 
 
@@ -239,8 +230,8 @@ def check_paths(arguments: Sequence[str]) -> None:
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
-    """One clear line for every error. Exit codes: 1 failed, 2 wrong input, 3 a limit met, 130 stopped. arguments: those
-    of the process, unless they are named.
+    """One clear line for every error. Exit codes: 1 failed, 2 wrong input, 3 a limit met, 4 a batch is not waited for,
+    130 stopped. arguments: those of the process, unless they are named.
     """
     for name, value in {**TELEMETRY_OFF, **CHATTER_OFF}.items():
         os.environ.setdefault(name, value)
@@ -258,7 +249,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         os._exit(130)  # a thread that still waits for something would hold us back
     except Stopped as stopped:
         print(stopped.message, file=sys.stderr)
-        return 3 if isinstance(stopped, LimitReached) else 130
+        return 3 if isinstance(stopped, LimitReached) else 4 if isinstance(stopped, BatchPending) else 130
     except SynthmillError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1

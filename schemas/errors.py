@@ -10,6 +10,7 @@
       StoreError          something on disk is damaged, foreign or unwritable: the message names the file
       Stopped             the user asked to stop: what was in flight is kept, the run is resumable (exit code 130)
         LimitReached      a limit of the settings was met, the budget or the share of dropped rows (exit code 3)
+        BatchPending      requests are in a batch, and the run does not wait for it (exit code 4)
 
 A message says what was found, what was expected, and what to do.
 """
@@ -67,3 +68,7 @@ class Stopped(SynthmillError):
 
 class LimitReached(Stopped):
     """A limit that the settings draw was met; a higher one goes on from here."""
+
+
+class BatchPending(Stopped):
+    """Requests are with a server, or in a file; the same command, later, collects their answers and goes on."""

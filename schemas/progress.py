@@ -13,6 +13,16 @@ class Waiting(Frozen):
     reason: str = Field(description="the server's words")
 
 
+class BatchProgress(Frozen):
+    """The batches of one engine that are not collected yet."""
+
+    engine: str
+    batches: int
+    answered: int
+    requests: int
+    waited_s: float
+
+
 class Progress(Frozen):
     """What a worker has done of the stage at hand."""
 
@@ -25,3 +35,4 @@ class Progress(Frozen):
         default_factory=dict, description="engines that answer nothing: for how many seconds"
     )
     waiting: dict[str, Waiting] = Field(default_factory=dict, description="by engine")
+    batches: tuple[BatchProgress, ...] = ()

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from synthmill.schemas.batch_settings import BatchSettings
 from synthmill.schemas.budget import BudgetSettings
 from synthmill.schemas.calls import Frozen, MaxTokens, Sampling, Temperature, TopP
 from synthmill.schemas.errors import InputError
@@ -51,6 +52,7 @@ ENGINE_FIELDS = {
     "headers": ("openai",),
     "query": ("openai",),
     "replicas": ("vllm", "llamacpp"),
+    "batch": ("openai",),
 }
 """Settings that only some kinds of engines know."""
 
@@ -110,6 +112,9 @@ class EngineSettings(Spelled):
         "them, api_key_env counts only where it is not OPENAI_API_KEY",
     )
     query: dict[str, str] = Field(default_factory=dict, description="of the address, such as {api-version: ...}")
+    batch: BatchSettings | Literal[False] | None = Field(
+        None, description="ask in batches: cheaper, within a day; may be true"
+    )
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="passed on: vllm's engine arguments, llama.cpp's parameters, fields of the request, which win over "
@@ -326,12 +331,29 @@ class RunSettings(Frozen):
     retry_lost: bool = Field(
         False, description="ask again for answers that failing engines lost in two runs, and that count as settled"
     )
+    batch: BatchSettings | None = Field(
+        None, description="every server asks in batches, where engines.ROLE.batch says nothing else; may be true"
+    )
+
+    @field_validator("batch", mode="before")
+    @classmethod
+    def batch_or_none(cls, batch: Any) -> Any:
+        return None if batch is False else batch
+
+    @model_validator(mode="after")
+    def batch_has_servers(self) -> "RunSettings":
+        if self.batch and not any(engine.kind in ENGINE_FIELDS["batch"] for engine in self.engines.values()):
+            engines = ", ".join(f"{role}: {engine.spec}" for role, engine in self.engines.items())
+            raise ValueError(f"batch means nothing to {engines}; it belongs to {', '.join(ENGINE_FIELDS['batch'])}")
+        return self
 
     def engine(self, role: str) -> EngineSettings:
         """The engine of a role; raises InputError when neither it nor a teacher is named."""
         for name in (role, "teacher"):
             if name in self.engines:
-                return self.engines[name]
+                engine = self.engines[name]
+                takes_ours = engine.batch is None and engine.kind in ENGINE_FIELDS["batch"]
+                return engine.model_copy(update={"batch": self.batch}) if takes_ours else engine
         raise InputError(
             f"no engine is given for the role {role}; expected engines.{role}=..., for instance {EMBEDDED}"
         )

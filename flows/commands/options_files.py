@@ -72,6 +72,12 @@ class KindOption(click.Option):
 )
 @ray_option
 @retry_option
+@click.option("--batch", is_flag=True, help="Ask the server in batches: cheaper, within a day.")
+@click.option(
+    "--batch-out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the missing requests to this file, for `synthmill batch read` to read their results.",
+)
 def sample(engine_option: tuple[str, ...], **options: Any) -> None:
     """Draw N answers per prompt from a plain file.
 

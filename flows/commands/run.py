@@ -4,17 +4,19 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from synthmill.flows.making.limiting import limits_of
 from synthmill.flows.making.plan import Plan
-from synthmill.flows.methods import method
+from synthmill.flows.methods import method, method_and_file
 from synthmill.flows.terminal.stopping import working
 from synthmill.flows.terminal.tables import table
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.bill import count_text, money_text, wasted
-from synthmill.schemas.errors import EngineError, InputError
+from synthmill.schemas.errors import BatchPending, EngineError, InputError
 from synthmill.schemas.settings import RunSettings
+from synthmill.schemas.settings_files import read_settings, read_yaml
 from synthmill.storage.files import write_text
 from synthmill.storage.plain_files.rows import INSTRUCTIONS
 from synthmill.storage.published.folder import Dataset, read_dataset
@@ -23,6 +25,28 @@ from synthmill.storage.runs import RunRecord, runs, summary
 from synthmill.tasks.running.stages import noted_rows
 
 ROWS_SHOWN = 3
+
+
+def method_settings(flow: str, config: Path | None) -> tuple[str, type[RunSettings], Path | None, dict[str, Any]]:
+    """(flow, the model of its settings, their file, settings that follow from its name) of a FLOW or FILE.yaml."""
+    name, file, own = method_and_file(flow)
+    if file and config:
+        raise InputError(f"{flow} holds the settings of its pipeline; leave --config out, or change it with --set")
+    return name, method(name).settings, file or config, own
+
+
+def read_run(
+    flow: str, config: Path | None, overrides: Mapping[str, Any], preview: int | None = None
+) -> tuple[str, RunSettings]:
+    """A flow's name and settings, as `run FLOW|FILE.yaml` has them. Raises InputError."""
+    flow, model, config, own = method_settings(flow, config)
+    settings = {**own, **overrides}
+    in_file = config is not None and isinstance(read_yaml(config).get("batch"), dict)
+    if settings.get("batch") is True and (in_file or any(name.startswith("batch.") for name in settings)):
+        del settings["batch"]  # it is said how, too
+    if preview:
+        settings[model.previewed] = preview
+    return flow, read_settings(model, config, settings)
 
 
 def run_flow(
@@ -63,12 +87,13 @@ def run_under_prefect(flow: str, plan: Plan) -> None:
         from prefect.settings import PREFECT_API_URL
 
         from synthmill.flows.making.make import PREPARED_PLAN
-        from synthmill.flows.making.prefect_flow import prefect_flow
+        from synthmill.flows.making.prefect_flow import SUBMITTED, prefect_flow
 
         with tags("command-line"):
             token = PREPARED_PLAN.set(plan)
             try:
-                prefect_flow(method(flow))(settings)
+                if pending := prefect_flow(method(flow))(settings).get(SUBMITTED):
+                    raise BatchPending(pending)
             except (TransportError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
                     raise

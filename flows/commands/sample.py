@@ -31,7 +31,7 @@ ANSWERS_PER_PART, MOST_ROWS, FEWEST_ROWS = 4096, 256, 8
 @dataclass(frozen=True)
 class SampleSettings:
     """The options of `synthmill sample`, as the command line has them. engine: KIND:MODEL; count: answers per prompt;
-    limit: the first rows only.
+    limit: the first rows only. batch: ask in batches; batch_out: write the requests there instead.
     """
 
     source: str
@@ -53,10 +53,14 @@ class SampleSettings:
     retry_lost: bool
     engine_option: Mapping[str, Any] = field(default_factory=dict)
     auto_drop: bool = False
+    batch: bool = False
+    batch_out: Path | None = None
 
     def engine_settings(self) -> EngineSettings:
         """Raises InputError."""
-        return chosen_engine(self.engine, self.concurrency, self.engine_option, self.auto_drop)
+        batch = {"batch": {"file": str(self.batch_out)} if self.batch_out else True}
+        chosen = {**self.engine_option, **(batch if self.batch or self.batch_out else {})}
+        return chosen_engine(self.engine, self.concurrency, chosen, self.auto_drop)
 
     def source_settings(self) -> SourceSettings:
         return SourceSettings(

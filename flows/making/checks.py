@@ -57,7 +57,7 @@ def check_engine(settings: EngineSettings) -> None:
 
     if settings.kind in PROVIDERS:
         check_key(settings)
-    if settings.kind != "openai":
-        return  # Planned has looked at its files, to name it
+    if settings.kind != "openai" or (settings.batch and settings.batch.file):
+        return  # Planned has looked at its files, to name it; or nobody is asked
     if note := note_unlisted(settings):
         print(note, file=sys.stderr, flush=True)

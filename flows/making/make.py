@@ -28,6 +28,9 @@ from synthmill.tasks.running.guard import guarded
 from synthmill.tasks.running.job import Planned
 from synthmill.tasks.running.stages import LockWait
 
+SUBMITTED = "Submitted"
+"""What Prefect's page calls a stage and a run that wait for a batch; a state of the kind COMPLETED."""
+
 
 class Audience:
     """Who else is told of a run; nobody is, by default. flow_run: the run's id there."""

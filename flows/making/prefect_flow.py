@@ -12,10 +12,11 @@ from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.flows import Flow
 from prefect.runtime import flow_run
-from prefect.states import Crashed
+from prefect.states import Completed, Crashed
 
 from synthmill.flows.making.make import Audience, run_plan
 from synthmill.flows.making.plan import Plan
@@ -23,9 +24,12 @@ from synthmill.flows.making.step_maker import StepMaker
 from synthmill.flows.serving.telling import LAST_WORD_S, PrefectProgress, in_background
 from synthmill.flows.terminal.stopping import STOP
 from synthmill.schemas.artifacts import Manifest
-from synthmill.schemas.errors import EngineError, EngineRefused
+from synthmill.schemas.errors import BatchPending, EngineError, EngineRefused
 from synthmill.storage.runs import RunRecord, summary
 from synthmill.tasks.running.job import Planned
+
+SUBMITTED = "Submitted"
+"""What Prefect's page calls a stage and a run that wait for a batch; a state of the kind COMPLETED."""
 
 
 class PlannedMethod(Protocol):
@@ -59,13 +63,17 @@ def prefect_flow(method: PlannedMethod) -> Flow[..., dict[str, Any]]:
     plan = method.plan
 
     def run(settings: Any) -> dict[str, Any]:
-        return run_plan(lambda: plan(settings), PrefectPage()).model_dump(mode="json")
+        try:
+            return run_plan(lambda: plan(settings), PrefectPage()).model_dump(mode="json")
+        except BatchPending as pending:  # no failure: a later run, by a schedule, goes on
+            submitted = {SUBMITTED: pending.message}
+            return Completed(name=SUBMITTED, message=pending.message, data=submitted)  # type: ignore[return-value]
 
     run.__name__ = run.__qualname__ = method.name.replace("-", "_")
     run.__annotations__["settings"] = method.settings
     run.__doc__ = (
-        f"{method.about}.\n\nRuns every stage that is not made yet; returns the run's record. Raises EngineError, "
-        "InputError, StoreError, Stopped."
+        f"{method.about}.\n\nRuns every stage that is not made yet; returns the run's record, or {{{SUBMITTED}: ...}} "
+        "where it does not wait for a batch. Raises EngineError, InputError, StoreError, Stopped."
     )
     return flow(name=method.name, flow_run_name=run_name, persist_result=False)(run)
 
@@ -94,8 +102,10 @@ def engine_errors_only(_task: Any, _run: Any, state: Any) -> bool:
     retry_jitter_factor=0.5,
     retry_condition_fn=engine_errors_only,
 )
-def make_stage(name: str, place: str, planned: Planned, maker: StepMaker) -> Manifest:
-    """Make one stage's artifact, or find it made."""
+def make_stage(name: str, place: str, planned: Planned, maker: StepMaker) -> Manifest | State[None]:
+    """Make one stage's artifact, or find it made. Where it is submitted as a batch that the run does not wait for, a
+    state says so: that is no failure.
+    """
     tell, last_line = PrefectProgress(name), ""
     tell(0.0, f"{maker.manifests[planned.source_key].rows} rows in")
 
@@ -104,7 +114,10 @@ def make_stage(name: str, place: str, planned: Planned, maker: StepMaker) -> Man
         last_line = line
         tell(percent, line)
 
-    manifest = maker.make(planned, f"{place} {name}", follow)
+    try:
+        manifest = maker.make(planned, f"{place} {name}", follow)
+    except BatchPending as pending:
+        return Completed(name=SUBMITTED, message=pending.message)
     tell.last(last_line)
     return manifest
 
@@ -117,7 +130,10 @@ class PrefectPage(Audience):
         self.flow_run = str(self.context.flow_run.id) if self.context and self.context.flow_run else ""
 
     def make(self, maker: StepMaker, planned: Planned, place: str) -> Manifest:
-        return make_stage(planned.step, place, planned, maker)
+        outcome = make_stage(planned.step, place, planned, maker)
+        if isinstance(outcome, State):
+            raise BatchPending(outcome.message or SUBMITTED)
+        return outcome
 
     def killed(self, run: RunRecord) -> None:
         """It would run for ever there."""

@@ -14,6 +14,7 @@ from synthmill.schemas.progress import Progress
 LINE_EVERY_S = 10.0
 SHOWN: ContextVar[bool] = ContextVar("progress", default=True)
 BAR = 30
+BATCH_LINE_EVERY_S = 600.0
 Cost = Callable[[Mapping[str, Mapping[str, int]]], float]
 
 
@@ -58,6 +59,7 @@ class Reporter:
         self._started = self._printed_at = time.monotonic()
         self._bar: Any = None
         self._notebook: NotebookBar | None = None
+        self._answered: list[int] = []
 
     def __enter__(self) -> "Reporter":
         if not self.quiet and in_notebook():
@@ -79,8 +81,9 @@ class Reporter:
             self._notebook.show(self.stage, progress.rows / self.rows if self.rows else 0.0, self.line())
         elif self._bar:
             self._bar.update(self._bar.task_ids[0], completed=progress.rows, line=self.line())
-        elif not self.quiet and time.monotonic() - self._printed_at >= LINE_EVERY_S:
+        elif not self.quiet and time.monotonic() - self._printed_at >= self._pause_s():
             self._printed_at = time.monotonic()
+            self._answered = [batch.answered for batch in progress.batches]
             print(f"{self.stage}: {self.line()}", file=sys.stderr, flush=True)
 
     def __exit__(
@@ -92,6 +95,11 @@ class Reporter:
             self._notebook.show(self.stage, 1.0, self.line())
         elif not self.quiet and error is None and self.latest.rows:
             print(f"{self.stage}: {self.line()}", file=sys.stderr, flush=True)
+
+    def _pause_s(self) -> float:
+        """Seconds between two lines: while batches are waited for, many, unless more is answered."""
+        answered = [batch.answered for batch in self.latest.batches]
+        return BATCH_LINE_EVERY_S if answered and answered == self._answered else LINE_EVERY_S
 
     def line(self) -> str:
         """`120 of 200 rows, 3 dropped, 480 calls (20 reused), 96,000 tokens, 12.3 rows/s, 6 s left`."""
@@ -120,6 +128,12 @@ class Reporter:
             f"{engine} has not answered for {format_duration(silent)}"
             for engine, silent in latest.silent_s.items()
             if engine not in latest.waiting
+        ]
+        parts += [
+            f"{batch.engine}: {batch.answered:,} of {batch.requests:,} requests answered in "
+            + (f"{batch.batches} batches" if batch.batches > 1 else "a batch")
+            + f", submitted {format_duration(batch.waited_s)} ago"
+            for batch in latest.batches
         ]
         return ", ".join(parts)
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from synthmill.schemas.artifacts import Loss
-from synthmill.schemas.calls import Completion, ask_hash, call_key, wire_seed
+from synthmill.schemas.calls import Completion, ask_hash, call_key
 from synthmill.schemas.errors import Drop, EngineError, InputError, SynthmillError
 from synthmill.schemas.rows import Dropped, Row
 from synthmill.schemas.thinking_settings import ThinkingSettings
@@ -22,6 +22,7 @@ from synthmill.schemas.usage import tokens_of
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.engines.engine import Engine
 from synthmill.tasks.recipe import AnyRecipe
+from synthmill.tasks.running.batching import answers_to, goes_on, others_asked, stores_itself
 from synthmill.tasks.running.budget import Gate
 from synthmill.tasks.running.flights import Call, Flight, Lane, Part, PartResult, Spent, content_ids, origin_of
 from synthmill.tasks.texts.thinking import answers_alone
@@ -52,7 +53,7 @@ class Driver:
         self._gate = gate
         self._leasing = False
         self._thinking = {**dict.fromkeys(engines, ThinkingSettings()), **(thinking or {})}
-        lanes = {id(engine): Lane(engine) for engine in engines.values()}
+        lanes = {id(engine): Lane(engine, in_batches=stores_itself(engine)) for engine in engines.values()}
         self._lanes = {role: lanes[id(engine)] for role, engine in engines.items()}
         self._all_lanes = list(lanes.values())
         self._capacity = sum(lane.engine.limit for lane in self._all_lanes)
@@ -77,6 +78,12 @@ class Driver:
         """Seconds for which an engine has answered none of the requests in flight, by its name."""
         now = time.monotonic()
         return {lane.engine.name: now - lane.heard_at for lane in self._all_lanes if lane.in_flight}
+
+    @property
+    def may_ask_more(self) -> bool:
+        """Whether rows may go on before a batch is answered."""
+        admitting = self._waiting and self._outstanding < self._capacity
+        return bool(admitting or self._pumping or self._leasing or self._arrived) or others_asked(self._all_lanes)
 
     async def run(self, rows: Sequence[Row], lost_before: Mapping[str, Loss] | None = None) -> PartResult:
         """Bring every row of a part to its end. Several parts may run at once; they share the window.
@@ -113,7 +120,8 @@ class Driver:
         self._waiting.clear()
         for lane in self._all_lanes:
             lane.queue.clear()
-            lane.engine.stop()
+            if not goes_on(lane.engine, why):
+                lane.engine.stop()
         if self._gate and self._gate.balance:  # other workers wait for it
             self._start(asyncio.get_running_loop().create_task(self._guarded_gate(self._gate.close())))
         self._settle()
@@ -197,7 +205,7 @@ class Driver:
     async def _ask(self, lane: Lane, call: Call) -> None:
         completions: Sequence[Completion] = ()
         try:
-            completions = await lane.engine.complete(call.request, wire_seed(call.keys[0]), len(call.keys))
+            completions = await answers_to(call, lane.engine, self.recipe.name, self.step)
         except SynthmillError as error:
             self.stop(error)
         except Exception as error:
@@ -222,9 +230,10 @@ class Driver:
 
     def _store(self, arrived: list[tuple[Call, Sequence[Completion]]]) -> None:
         for call, completions in arrived:
-            facts = call.facts(self._lanes[call.request.role].engine.name, self.recipe.name, self.step)
+            engine = self._lanes[call.request.role].engine
+            facts = call.facts(engine.name, self.recipe.name, self.step)
             for key, sample, completion in zip(call.keys, call.samples, completions, strict=False):
-                if completion.error is None:
+                if completion.error is None and not stores_itself(engine):
                     repeated = key not in call.waiters and (key in self._pending or self.calls.find(key) is not None)
                     if repeated:
                         call.repeated.add(key)

@@ -37,6 +37,7 @@ from synthmill.tasks.running.actors import (
     first_done,
     worker_lost,
 )
+from synthmill.tasks.running.batching import asks_in_batches
 from synthmill.tasks.running.budget import Budget, RemoteLease
 from synthmill.tasks.running.in_process import InProcess
 from synthmill.tasks.running.job import Job, Planned
@@ -66,10 +67,15 @@ class RayPool:
         self._actors = ActorPool(self._new_actor, str(store.runs / f"{run}.json") if address else "")
         self._resources: dict[str, float] = {}
         self._started = False
+        self._here: InProcess | None = None
         if address is None or has_token():  # before Ray is imported
             os.environ.setdefault("RAY_AUTH_MODE", "token")
 
     def run(self, planned: Planned, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[PartSeal]:
+        if asks_in_batches(planned.roles):
+            self._here = self._here or InProcess(self.store, self.run_id, self.stop, self.limits)
+            yield from self._here.run(planned, jobs, on_progress)
+            return
         from ray.exceptions import RayActorError
 
         roles = planned.roles
@@ -129,6 +135,8 @@ class RayPool:
     def make_room(self) -> None:
         import ray
 
+        if self._here:
+            self._here.make_room()
         if self._started:
             self._check_ray()
             if freeing := [actor.make_room.remote() for actor in self._actors.ready()]:
@@ -171,6 +179,8 @@ class RayPool:
 
     def close(self) -> None:
         """Let every actor seal its call store and free its engines, then end a Ray that we started."""
+        if self._here:
+            self._here.close()
         import ray
 
         if not self._started:

@@ -24,9 +24,13 @@ def workers_for(roles: Mapping[str, EngineSettings], workers: int | None, cores:
 
 
 def parts_ahead(roles: Mapping[str, EngineSettings], workers: int, jobs: Sequence[Job]) -> int:
-    """How many parts a worker holds at once: at least two, and enough rows to fill its window twice over."""
-    window = sum(settings.concurrency for settings in roles.values()) / workers
+    """How many parts a worker holds at once: at least two, and enough rows to fill its window twice over. Where an
+    engine asks in batches, as many as its window holds.
+    """
     rows = max(1.0, sum(job.source.rows for job in jobs) / max(1, len(jobs)))
+    if windows := [settings.batch.window for settings in roles.values() if settings.batch]:
+        return 2 + int(max(windows) / rows)
+    window = sum(settings.concurrency for settings in roles.values()) / workers
     return min(2 + int(2 * window / rows), 64)
 
 
@@ -40,6 +44,7 @@ def sum_progress(reports: Sequence[Progress]) -> Progress:
         spent=add_spent(report.spent for report in reports),
         silent_s=silent_everywhere(reports),
         waiting=waiting_everywhere(reports),
+        batches=tuple(batch for report in reports for batch in report.batches),
     )
 
 

@@ -34,6 +34,7 @@ from synthmill.storage.artifacts import (
 from synthmill.storage.files import locked, scratch_folder, sync
 from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, fingerprint, read_chunks
 from synthmill.tasks.frames import FileStage, FrameStage, StageContext
+from synthmill.tasks.running.batching import say_what_is_in_batches
 from synthmill.tasks.running.carrying import carry
 from synthmill.tasks.running.job import Job, Planned
 from synthmill.tasks.running.same_columns import with_same_columns
@@ -160,6 +161,7 @@ def make_artifact(
         seals_by_key = {seal.key: seal for seal in stored if seal}
         missing = list({job.key: job for job in jobs if job.key not in seals_by_key}.values())
         if missing:
+            say_what_is_in_batches(store, planned.roles)
             seals_by_key.update((seal.key, seal) for seal in pool.run(planned, missing, on_progress))
         seals = [seals_by_key[job.key] for job in jobs]
     if isinstance(stage, FrameStage) and stage.infers_columns:

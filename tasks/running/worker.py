@@ -20,12 +20,14 @@ from synthmill.schemas.progress import Progress
 from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.artifacts import Store, losses_of, read_part, seal_part, sealed_part, with_calls
 from synthmill.storage.calls import CallStore
+from synthmill.tasks.engines.batched import Batched
 from synthmill.tasks.engines.engine import Engine, make_engine
 from synthmill.tasks.engines.lessons import note_lessons
 from synthmill.tasks.engines.pace import share_pace
 from synthmill.tasks.engines.waits import waiting_at
 from synthmill.tasks.frames import FrameStage, StageContext, run_locally
 from synthmill.tasks.recipe import Recipe
+from synthmill.tasks.running.batching import batched_engine, standings
 from synthmill.tasks.running.budget import Gate, Lease
 from synthmill.tasks.running.carrying import carry
 from synthmill.tasks.running.driver import Driver
@@ -53,6 +55,7 @@ class Worker:
         self._engines: dict[str, Engine] = {}
         self._opening = asyncio.Lock()
         self._frame_rows = 0
+        self._parts_read = 0  # those that are being read now
         self._patience_s = SILENT_S
         self._broken = False
         self._stopped = ""
@@ -86,9 +89,14 @@ class Worker:
         if retry and self._calls:
             self._calls.refresh()
         started = time.monotonic()
-        if seal := await asyncio.to_thread(sealed_part, self.store, stage.name, job.key):
-            return seal
-        table = await asyncio.to_thread(read_part, self.store, job.source)
+        self._parts_read += 1
+        try:
+            if seal := await asyncio.to_thread(sealed_part, self.store, stage.name, job.key):
+                return seal
+            table = await asyncio.to_thread(read_part, self.store, job.source)
+            lost_before = await asyncio.to_thread(losses_of, self.store, stage.name, job.key)
+        finally:
+            self._parts_read -= 1
         ids_in = table["id"].to_pylist()
         if isinstance(stage, FrameStage):
             context = StageContext(self.store.root, run_locally, {})
@@ -98,7 +106,6 @@ class Worker:
             lost: dict[str, Loss] = {}
         else:
             assert self._driver and self._calls
-            lost_before = await asyncio.to_thread(losses_of, self.store, stage.name, job.key)
             rows, unreadable = stage.read(table)
             result: PartResult = await self._driver.run(rows, lost_before)
             await self._make_durable(self._calls)
@@ -136,6 +143,9 @@ class Worker:
             return Progress(rows=self._frame_rows)
         silent = {name: seconds for name, seconds in self._driver.silence.items() if seconds >= self._patience_s}
         spent = {role: counted.numbers() for role, counted in self._driver.totals.items()}
+        batches = standings(self._engines.values())
+        for batch in batches:
+            silent.pop(batch.engine, None)
         return Progress(
             rows=self._driver.rows_done,
             dropped=self._driver.dropped.total(),
@@ -144,6 +154,7 @@ class Worker:
             spent=spent,
             silent_s=silent,
             waiting=waiting_at(self._engines.values()),
+            batches=batches,
         )
 
     def stop(self, why: str) -> None:
@@ -195,6 +206,7 @@ class Worker:
             if spec not in self._engines:
                 engine = make_engine(settings)
                 share_pace(engine, workers)
+                engine = batched_engine(settings, self.store, self._calls) or make_engine(settings)
                 await engine.open()
                 self._engines[spec] = engine
         self._frame_rows = 0
@@ -208,7 +220,13 @@ class Worker:
             thinking = {role: settings.thinking for role, settings in shares.items()}
             self._driver = Driver(stage, engines, self._calls, self._gate, planned.step, thinking)
             self._patience_s = min([SILENT_S, *(settings.timeout_s for settings in shares.values())])
+            for engine in engines.values():
+                if isinstance(engine, Batched):
+                    engine.busy = self._may_ask_more
         self._planned = planned
+
+    def _may_ask_more(self) -> bool:
+        return self._parts_read > 0 or (self._driver is not None and self._driver.may_ask_more)
 
     async def _close_gate(self) -> None:
         if self._gate:
