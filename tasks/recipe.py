@@ -9,8 +9,7 @@
         def steps(self, row: Instruction) -> Steps[Instruction]:
             messages = load("rephrase/ask").render(row=row)
             [completion] = yield [Request(role="teacher", messages=messages, sampling=self.sampling)]
-            if not completion.text.strip():
-                raise Drop("empty_answer")
+            check_answered(completion)
             return Instruction.child_of(row, self.name, prompt=completion.text.strip())
 
 It yields requests, is sent their completions in the same order, and returns a child of the row, or the row itself with
@@ -25,11 +24,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pyarrow as pa
 
 from synthmill.schemas.calls import Completion, Frozen, Request, Sampling
+from synthmill.schemas.endings import CUT_WHILE_THINKING
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.hashing import content_hash
-from synthmill.schemas.rows import Dropped, Row, arrow_schema, read_rows, to_arrow
+from synthmill.schemas.rows import Dropped, Row, arrow_schema, read_rows, thinking_paths, to_arrow
 from synthmill.schemas.texts import loads
 from synthmill.tasks.prompts import Prompt, load
+from synthmill.tasks.texts.thinking import named_fault
 
 In = TypeVar("In", bound=Row)
 Out = TypeVar("Out", bound=Row)
@@ -38,6 +39,7 @@ Steps = Generator[list[Request], list[Completion], Out]
 UNUSABLE = "(An earlier reply to this could not be used: {fault}. Reply again, and mind this.)"
 LONGEST_FAULT = 400  # characters
 FENCED = re.compile(r"^\s*```\w*\s*(.*?)\s*```\s*$", re.DOTALL)
+LEAST_ROOM, MOST_ROOM = 1024, 32_768  # tokens, where an answer ended in its thinking and is asked for again
 MOST_ATTEMPTS = 100  # runs, sets and branches number their samples in steps of this, so that their draws differ
 
 
@@ -74,15 +76,19 @@ def ask_each(
 
     `parse` refuses an answer by raising Drop. `compare` sees all values so far and returns the faults by place.
     Returns the values, and the faults that remain after `attempts` tries, by place. Each try is another sample,
-    counted from the request's.
+    counted from the request's. Where there was no answer at all, the fault that remains says why.
     """
     values: list[T | None] = [None] * len(requests)
     faults: dict[int, Drop] = {}
+    latest: dict[int, Completion] = {}
     for attempt in range(attempts):
         open_places = sorted(faults) if attempt else range(len(requests))
-        completions = yield [retry_request(requests[place], attempt, faults.get(place)) for place in open_places]
+        completions = yield [
+            retry_request(requests[place], attempt, faults.get(place), latest.get(place)) for place in open_places
+        ]
         faults = {}
         for place, completion in zip(open_places, completions, strict=True):
+            latest[place] = completion
             try:
                 values[place] = parse(place, completion)
             except Drop as drop:
@@ -90,17 +96,32 @@ def ask_each(
         faults = {**compare(values), **faults}
         if not faults:
             break
-    return values, faults
+    return values, {place: named_fault(latest[place], fault) for place, fault in faults.items()}
 
 
-def retry_request(request: Request, attempt: int, fault: Drop | None) -> Request:
-    """The next try: another sample; the last message ends with the fault of the try before."""
+def retry_request(request: Request, attempt: int, fault: Drop | None, answer: Completion | None = None) -> Request:
+    """The next try: another sample; the last message ends with the fault of the try before. answer: that try's; where
+    it ended in its thinking, the next one has more room instead.
+    """
+    if answer and was_cut_while_thinking(answer):
+        return with_more_room(request.model_copy(update={"sample": request.sample + attempt}), attempt)
     messages = request.messages
     if fault:
         last = messages[-1]
         remark = UNUSABLE.format(fault=(fault.detail or fault.reason.replace("_", " "))[:LONGEST_FAULT])
         messages = (*messages[:-1], last.model_copy(update={"content": f"{last.content}\n\n{remark}"}))
     return request.model_copy(update={"sample": request.sample + attempt, "messages": messages})
+
+
+def with_more_room(request: Request, attempt: int) -> Request:
+    """A request with twice its `max_tokens`, twice that at the next attempt, and so on, up to a bound."""
+    asked = request.sampling.max_tokens
+    room = max(asked, min(MOST_ROOM, max(LEAST_ROOM, asked << min(attempt, 16))))
+    return request.model_copy(update={"sampling": request.sampling.model_copy(update={"max_tokens": room})})
+
+
+def was_cut_while_thinking(completion: Completion) -> bool:
+    return completion.finish_reason == CUT_WHILE_THINKING
 
 
 def read_json(completion: Completion, reason: str) -> dict[str, Any]:
@@ -129,6 +150,12 @@ class Recipe(Frozen, Generic[In, Out]):
     """Whether its new columns are the user's own, and go on with the rows through later stages."""
     keeps_columns: ClassVar[bool] = False
     """Whether its rows are those it read, with more in them: all their columns stay."""
+
+    @property
+    def infers_columns(self) -> bool:
+        """Whether a part has columns that another may lack; the parts are brought to the same columns then."""
+        return bool(thinking_paths(self.makes))
+
     takes: ClassVar[type[Row]]
     makes: ClassVar[type[Row]]
 

@@ -16,6 +16,7 @@ from synthmill.tasks.asking.answer_checks import FieldCheck
 from synthmill.tasks.asking.own_prompts import TEXT, AnswerFields, OwnPrompt, PromptText, Question, check_system
 from synthmill.tasks.asking.templates import expected
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, retry_request
+from synthmill.tasks.texts.thinking import named_fault
 
 DEFAULT_PROMPT = "{{ prompt }}"
 KEYS = ("id", "parent_id", CALLS)
@@ -199,10 +200,14 @@ def ask_samples(
     """
     answers: dict[int, Any] = {}
     faults: dict[int, Drop] = {}
+    latest: dict[int, Completion] = {}
     places = list(requests)
     for attempt in range(attempts):
-        completions = yield [retry_request(requests[place], attempt * samples, faults.get(place)) for place in places]
+        completions = yield [
+            retry_request(requests[place], attempt * samples, faults.get(place), latest.get(place)) for place in places
+        ]
         for place, completion in zip(places, completions, strict=True):
+            latest[place] = completion
             try:
                 if completion.error:
                     raise Drop(completion.error)
@@ -215,6 +220,7 @@ def ask_samples(
         ]
         if not places:
             break
+    faults = {place: named_fault(latest[place], fault) for place, fault in faults.items()}
     return dict(sorted(answers.items())), faults
 
 

@@ -13,7 +13,7 @@ from synthmill.flows.pages.templates import Manifests
 from synthmill.schemas.errors import InputError
 from synthmill.storage.artifacts import CALLS, Store
 from synthmill.storage.published.folder import Dataset, Kind, Table
-from synthmill.storage.published.rows import KEPT, message, stream_of
+from synthmill.storage.published.rows import KEPT, SIDES, answer_message, message, stream_of, thinks
 
 PUBLISHED_AS: Mapping[str, Kind] = {
     "preferences": "preferences",
@@ -101,46 +101,55 @@ def own_rows(table: PublishedTable, rows: pl.DataFrame) -> pl.DataFrame:
 
 def completions(table: PublishedTable, rows: pl.DataFrame) -> pl.DataFrame:
     """Prompt and completion as lists of messages. Rows without the answer are left out."""
+    thoughts = f"{table.answer}_reasoning"
     if table.answer in rows.columns:
         answered = rows.with_columns(_answer=pl.col(table.answer).cast(pl.String))
     else:
-        answered = rows.with_columns(_answer=pool_answers(rows, table.answer))
+        thoughts = "_thoughts"
+        answered = rows.with_columns(*pool_answers(rows, table.answer))
     answered = answered.filter(pl.col("_answer").is_not_null())
     messages = {
         "prompt": prompt_messages(table, answered),
-        "completion": pl.concat_list(message("assistant", "_answer")),
+        "completion": pl.concat_list(answer_message("_answer", thoughts, answered.columns)),
     }
     return answered.with_columns(**messages).select(
-        "id", *messages, *further(table, answered, (table.answer, "answers", "scores"))
+        "id", *messages, *further(table, answered, (table.answer, thoughts, "answers", "scores"))
     )
 
 
-def pool_answers(pools: pl.DataFrame, answer: str) -> pl.Series:
-    """One answer of each pool: the first of a policy, or the best by a score; null where there is none."""
-    texts = []
+def pool_answers(pools: pl.DataFrame, answer: str) -> list[pl.Series]:
+    """One answer of each pool: the first of a policy, or the best by a score; null where there is none. A second column
+    holds their thinking, where answers have any.
+    """
+    answers: list[dict[str, Any]] = []
     for pool in pools.iter_rows(named=True):
         candidates = pool["answers"]
         if answer.startswith(BEST_BY):
-            texts.append(best_answer(candidates, pool["scores"], answer.removeprefix(BEST_BY)))
+            chosen = best_answer(candidates, pool["scores"], answer.removeprefix(BEST_BY))
         else:
-            texts.append(next((each["text"] for each in candidates if each.get("policy") == answer), None))
-    return pl.Series(texts, dtype=pl.String)
+            chosen = next((each for each in candidates if each.get("policy") == answer), None)
+        answers.append(chosen or {})
+    columns = {"_answer": "text"} | ({"_thoughts": "reasoning"} if thinks(pools.schema["answers"]) else {})
+    return [
+        pl.Series(column, [each.get(field) for each in answers], dtype=pl.String) for column, field in columns.items()
+    ]
 
 
-def best_answer(answers: list[dict[str, Any]], scores: list[dict[str, Any]], label: str) -> str | None:
+def best_answer(answers: list[dict[str, Any]], scores: list[dict[str, Any]], label: str) -> dict[str, Any] | None:
     """The answer with the highest score; of equal ones the first."""
     values = next((score["values"] for score in scores if score["scorer"] == label), None)
     numbers = [(value, -place) for place, value in enumerate(values or ()) if value is not None and value == value]
-    return answers[-max(numbers)[1]]["text"] if numbers else None
+    return answers[-max(numbers)[1]] if numbers else None
 
 
 def preferences(table: PublishedTable, rows: pl.DataFrame) -> pl.DataFrame:
     """Pairs in TRL's conversational format."""
     messages = {
         "prompt": prompt_messages(table, rows),
-        **{side: pl.concat_list(message("assistant", side)) for side in ("chosen", "rejected")},
+        **{side: pl.concat_list(answer_message(side, f"{side}_reasoning", rows.columns)) for side in SIDES},
     }
-    return rows.with_columns(**messages).select("id", *messages, *further(table, rows, ("chosen", "rejected")))
+    used = (*SIDES, *(f"{side}_reasoning" for side in SIDES))
+    return rows.with_columns(**messages).select("id", *messages, *further(table, rows, used))
 
 
 def prompts(table: PublishedTable, rows: pl.DataFrame) -> pl.DataFrame:
@@ -160,7 +169,7 @@ def prompt_messages(table: PublishedTable, rows: pl.DataFrame) -> pl.Expr:
 def further(table: PublishedTable, rows: pl.DataFrame, used: tuple[str, ...]) -> list[str]:
     """The columns that stand beside those of the kind."""
     names = rows.columns if table.columns is None else table.columns
-    taken = {"id", "prompt", "completion", "_answer", table.prompt, table.system, *used, *INTERNAL}
+    taken = {"id", "prompt", "completion", "_answer", "_thoughts", table.prompt, table.system, *used, *INTERNAL}
     return [name for name in names if name not in taken]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from synthmill.storage.published.row_streams import RowStream
-from synthmill.storage.published.rows import preference_rows
+from synthmill.storage.published.rows import preference_rows, thinks
 
 STAYS = pl.col("kept") & pl.col("within")
 
@@ -64,6 +64,7 @@ def wide_pools(names: list[str], pools: pl.DataFrame) -> pl.DataFrame:
         answer_indices=answer_fields("answer_index"),
         finish_reasons=answer_fields("finish_reason"),
         answers=answer_fields("text"),
+        **({"reasoning": answer_fields("reasoning")} if thinks(pools.schema["answers"]) else {}),
     ).with_columns(
         pl.Series(f"score_{name}" if name in TAKEN else name, values(name), dtype=pl.List(pl.Float64)) for name in names
     )
@@ -71,5 +72,5 @@ def wide_pools(names: list[str], pools: pl.DataFrame) -> pl.DataFrame:
 
 TAKEN = (
     *("prompt_id", "prompt", "system", "source", "reference"),
-    *("policies", "answer_indices", "finish_reasons", "answers"),
+    *("policies", "answer_indices", "finish_reasons", "answers", "reasoning"),
 )

@@ -8,12 +8,13 @@ from typing import ClassVar
 from pydantic import Field
 
 from synthmill.schemas.applications import Turn
-from synthmill.schemas.calls import Message, Request, Sampling
+from synthmill.schemas.calls import Completion, Message, Request, Sampling
 from synthmill.schemas.dialogues import PseudoInput, Reasoned, SingleTurn
 from synthmill.schemas.errors import Drop
-from synthmill.tasks.generators.dialogues.tools import as_text, functions_of, read_turn, turn_schema
+from synthmill.tasks.generators.dialogues.tools import Act, as_text, functions_of, read_turn, turn_schema
 from synthmill.tasks.prompts import load
-from synthmill.tasks.recipe import Recipe, Steps, ask_until
+from synthmill.tasks.recipe import Recipe, Steps, ask_until, was_cut_while_thinking, with_more_room
+from synthmill.tasks.texts.thinking import PLAINLY_EMPTY, check_answered, named_fault, why_empty
 
 SYSTEM = Message(role="system", content="You are a helpful assistant.")
 
@@ -42,7 +43,7 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
     prompts: ClassVar = {"role_swap/agent": ("tools",)}
 
     sampling: Sampling = Sampling(temperature=0, top_p=1, max_tokens=2048)
-    attempts: int = Field(3, ge=1, description="for a tool call that is malformed")
+    attempts: int = Field(3, ge=1, description="for a malformed tool call, or an answer that ended in its thinking")
 
     def requests_per_row(self) -> int:
         return 1 + self.attempts
@@ -55,15 +56,24 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
         request = Request(role="teacher", messages=teacher_messages, sampling=self.sampling, schema_=turn_schema(tools))
         student, teacher = yield [Request(role="student", messages=student_messages, sampling=self.sampling), request]
         try:
+            if was_cut_while_thinking(teacher):
+                raise Drop(why_empty(teacher))
             act = read_turn(teacher.text, tools)
-        except Drop:
+        except Drop as drop:
             if self.attempts == 1:
-                raise
+                raise named_fault(teacher, drop) from drop
             retry = request.model_copy(update={"sample": 1, "sampling": warm_sampling(self.sampling)})
-            act = yield from ask_until(retry, self.attempts - 1, lambda completion: read_turn(completion.text, tools))
+            if was_cut_while_thinking(teacher):
+                retry = with_more_room(retry, 1)
+
+            def read(completion: Completion) -> tuple[Act, Completion]:
+                return read_turn(completion.text, tools), completion
+
+            act, teacher = yield from ask_until(retry, self.attempts - 1, read)
         outputs = {"student": student.text.strip(), "teacher": as_text(act)}
-        if empty := [whose for whose, text in outputs.items() if not text]:
-            raise Drop(f"empty_answer: the {empty[0]}'s")
+        for whose, completion in (("student", student), ("teacher", teacher)):
+            if not outputs[whose]:
+                raise named_fault(completion, Drop(f"{PLAINLY_EMPTY}: the {whose}'s"))
         return SingleTurn.child_of(
             row,
             self.name,
@@ -72,6 +82,8 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
             student_finish_reason=student.finish_reason,
             teacher_finish_reason=teacher.finish_reason,
             teacher_calls_tool=bool(act.tool),
+            student_reasoning=student.reasoning or None,
+            teacher_reasoning=teacher.reasoning or None,
         )
 
 
@@ -92,6 +104,5 @@ class Reasons(Recipe[SingleTurn, Reasoned]):
         [completion] = yield [
             Request(role="author", messages=load("role_swap/reason").render(row=row), sampling=self.sampling)
         ]
-        if not completion.text.strip():
-            raise Drop("empty_reason")
+        check_answered(completion, "empty_reason")
         return Reasoned.child_of(row, self.name, reason=completion.text.strip())

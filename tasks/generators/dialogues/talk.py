@@ -7,8 +7,10 @@ from synthmill.schemas.applications import Application, Turn
 from synthmill.schemas.calls import Completion, Message
 from synthmill.schemas.dialogues import Opening
 from synthmill.schemas.endings import ending_of
+from synthmill.schemas.errors import Drop
 from synthmill.tasks.generators.dialogues.tools import Act, agent_turn, reply_turn
 from synthmill.tasks.texts.patterns import has_match
+from synthmill.tasks.texts.thinking import named_fault, with_thinking
 from synthmill.tasks.texts.words import rouge_l
 
 END = "[END_CONVERSATION]"
@@ -46,12 +48,15 @@ class Talk:
     def application(self) -> Application:
         return self.row.application
 
-    def add_act(self, act: Act, raw: str) -> None:
-        """Add the agent's turn; raw: the completion's text, as the model wrote it."""
+    def add_act(self, act: Act, raw: str, reasoning: str = "", sends_thinking: bool = False) -> None:
+        """Add the agent's turn; raw: the completion's text, as the model wrote it. reasoning: what it thought before;
+        sends_thinking: whether it reads that again, at its later turns.
+        """
         parts = [self.note if not self.acts else "", raw, self.application.environment.reminder]
-        self.turns.append(agent_turn(act, len(self.turns)))
+        self.turns.append(agent_turn(act, len(self.turns), reasoning))
         self.acts.append(act)
-        self.agent.append(Message(role="assistant", content=raw))
+        sent = with_thinking(raw, reasoning) if sends_thinking else raw
+        self.agent.append(Message(role="assistant", content=sent))
         self.environment.append(Message(role="user", content="\n\n".join(part for part in parts if part)))
 
     def add_reply(self, text: str, real: str | None = None) -> None:
@@ -90,13 +95,14 @@ def echoes(text: str, talk: Talk) -> bool:
     return any(rouge_l(text, source) >= ECHO for source in (talk.acts[-1].text, talk.row.pseudo_input))
 
 
-def fault_of(completion: Completion, talk: Talk) -> str:
-    """Why a reply is not allowed: its Drop reason."""
+def fault_of(completion: Completion, talk: Talk) -> Drop:
+    """Why a reply is not allowed."""
     if not completion.text.strip():
-        return "empty_observation"
+        return named_fault(completion, Drop("empty_observation"))
     if not is_end(completion.text):
-        return "echoed_turn: the environment says again what it was told"
-    return "early_end: the end marker was the first reply" if len(talk.acts) == 1 else "early_end: after a refusal"
+        return Drop("echoed_turn: the environment says again what it was told")
+    cause = "the end marker was the first reply" if len(talk.acts) == 1 else "after a refusal"
+    return Drop(f"early_end: {cause}")
 
 
 def is_end(text: str) -> bool:

@@ -68,12 +68,12 @@ def as_text(act: Act) -> str:
     return f'{{"tool": "{act.tool}", "arguments": {act.arguments}}}' if act.tool else act.text
 
 
-def agent_turn(act: Act, place: int) -> Turn:
+def agent_turn(act: Act, place: int, reasoning: str = "") -> Turn:
     """The agent's turn at `place` of a dialogue, as trainers read it."""
     if not act.tool:
-        return Turn(role="assistant", content=act.text)
+        return Turn(role="assistant", content=act.text, reasoning=reasoning or None)
     call = ToolCall(id=f"call_{place}", function=Function(name=act.tool, arguments=act.arguments))
-    return Turn(role="assistant", content="", tool_calls=(call,))
+    return Turn(role="assistant", content="", tool_calls=(call,), reasoning=reasoning or None)
 
 
 def reply_turn(text: str, act: Act, place: int) -> Turn:
