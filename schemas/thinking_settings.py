@@ -61,6 +61,13 @@ class ThinkingSettings(Spelled):
         """The characters that closing marks begin with: most answers hold none of them, which is seen at once."""
         return tuple({closing[0] for _, closing in self.marks})
 
+    def kept(self) -> dict[str, Any]:
+        """What of it decides what rows hold, of the same answers; empty where it is as usual."""
+        usual = type(self).model_fields["marks"].default
+        return ({"mode": "drop"} if self.mode == "drop" else {}) | (
+            {"marks": self.marks} if self.marks != usual else {}
+        )
+
     def identity(self) -> dict[str, Any]:
         """What of it decides which answers a model gives; empty where nothing is asked of it."""
         asked = {"off": self.mode == "off", "effort": self.effort, "tokens": self.tokens}

@@ -10,7 +10,7 @@ from synthmill.schemas.errors import Drop
 from synthmill.schemas.pools import PolicyAnswer, Question, ScoredPool
 from synthmill.schemas.rows import Answer, Instruction, Pool
 from synthmill.tasks.recipe import Recipe, Steps
-from synthmill.tasks.texts.thinking import why_empty
+from synthmill.tasks.texts.thinking import is_named, why_empty
 
 
 class Answers(Recipe[Instruction, Pool]):
@@ -91,5 +91,7 @@ def check_enough(answers: int, fewest: int, completions: Sequence[Completion]) -
     if answers < fewest:
         failed = [completion for completion in completions if completion.error or not completion.text.strip()]
         faults = sorted({completion.error or why_empty(completion) for completion in failed})
+        if not answers and len(faults) == 1 and is_named(failed[0]):
+            raise Drop(faults[0])
         message = f"too_few_answers: {answers} of {len(completions)}; {'; '.join(faults)}"
         raise Drop(faults[0] if len(completions) == 1 else message)

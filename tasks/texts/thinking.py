@@ -10,6 +10,7 @@ from synthmill.schemas.thinking_settings import MARKS, ThinkingSettings
 
 Marks = Sequence[tuple[str, str]]
 CODE = "`"
+THINKING_SUFFIX = "_reasoning"
 PLAINLY_EMPTY = "empty_answer"
 LONGEST_REFUSAL = 300  # characters
 
@@ -126,6 +127,11 @@ def with_thinking(answer: str, thoughts: str) -> str:
     return f"{opening}\n{thoughts}\n{closing}\n\n{answer}" if thoughts else answer
 
 
+def thinking_column(name: str) -> str:
+    """The column of what was thought before the answers in another."""
+    return f"{name}{THINKING_SUFFIX}"
+
+
 def answer_logprobs(logprobs: list[Any], answer: str) -> list[Any] | None:
     """The log probabilities of the answer's tokens; None where the tokens do not end with the answer and, at most, the
     token that ends it.
@@ -172,6 +178,9 @@ def check_answered(completion: Completion, otherwise: str = "") -> None:
 
 def named_fault(completion: Completion, fault: Drop) -> Drop:
     """A recipe's fault of an answer; where there is no answer, and it is known why, that."""
-    if completion.error or completion.text.strip() or (why := why_empty(completion)).startswith(PLAINLY_EMPTY):
-        return fault
-    return Drop(why)
+    return Drop(why_empty(completion)) if is_named(completion) else fault
+
+
+def is_named(completion: Completion) -> bool:
+    """Whether there is no answer, and it is known why."""
+    return not completion.error and not completion.text.strip() and not why_empty(completion).startswith(PLAINLY_EMPTY)
