@@ -1,5 +1,6 @@
 """What is done with a model's thinking."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -7,6 +8,7 @@ from pydantic import Field, model_validator
 
 from synthmill.schemas.spelled import Spelled
 
+Marks = Sequence[tuple[str, str]]
 MARKS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),

@@ -6,9 +6,8 @@ from typing import Any
 from synthmill.schemas.calls import Completion, Request, unwrap_choice
 from synthmill.schemas.endings import CUT_WHILE_THINKING, ending_of
 from synthmill.schemas.errors import Drop
-from synthmill.schemas.thinking_settings import MARKS, ThinkingSettings
+from synthmill.schemas.thinking_settings import MARKS, Marks, ThinkingSettings
 
-Marks = Sequence[tuple[str, str]]
 CODE = "`"
 THINKING_SUFFIX = "_reasoning"
 PLAINLY_EMPTY = "empty_answer"
@@ -39,13 +38,20 @@ def answer_alone(request: Request, completion: Completion, settings: ThinkingSet
     if answer is text and closed and not completion.reasoning:
         return completion
     alone = text if answer is text else unwrap_choice(request, answer)
-    cut = not answer.strip() and (not closed or ending_of(completion.finish_reason) == "length")
+    cut = not answer.strip() and (not closed or has_only_thought(completion))
     return completion._replace(
         text="" if cut else alone,
         reasoning="" if settings.mode == "drop" else reasoning,
         finish_reason=CUT_WHILE_THINKING if cut else completion.finish_reason,
         logprobs=answer_logprobs(completion.logprobs, answer) if completion.logprobs else completion.logprobs,
     )
+
+
+def has_only_thought(completion: Completion) -> bool:
+    """Whether a completion without an answer ended at its limit, or is nothing but a field of thinking."""
+    ending = ending_of(completion.finish_reason)
+    alone = completion.reasoning and not (completion.text or completion.refusal or completion.tool_calls)
+    return ending == "length" or bool(ending == "stop" and alone)
 
 
 def may_think(text: str, settings: ThinkingSettings) -> bool:
