@@ -81,6 +81,8 @@ class VLLMEngine:
             options["enable_chunked_prefill"] = False
         options |= {"seed": 0, "revision": self.settings.revision, **self.settings.options}
         options.pop(VARIABLES, None)
+        if parser := options.get("reasoning_parser"):
+            check_parser(str(parser), bool(options.get("reasoning_parser_plugin")))
         folder = Path(self.settings.model).expanduser()
         model = str(folder) if folder.is_dir() else self.settings.model
         try:
@@ -92,21 +94,21 @@ class VLLMEngine:
         except (RuntimeError, ValueError, OSError) as error:
             raise EngineError(f"vLLM cannot load {model}: {' '.join(str(error).split())[:300]}") from error
         self._tokenizer = self._engine.get_tokenizer()
-        if name := str(options.get("reasoning_parser") or ""):
-            self._load_parser(name)
+        if parser:
+            self._load_parser(str(parser))
         else:
             prompt = self._rendered(PROBE, tokenize=False)
             self._begun = begun_thinking(prompt, self.settings.thinking.marks) if isinstance(prompt, str) else ""
 
     def _load_parser(self, name: str) -> None:
-        """One of vLLM's parsers of thinking. Raises InputError where there is none of the name, or it does not fit."""
+        """One of vLLM's parsers of thinking. Raises InputError where it does not fit the model."""
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
         from vllm.reasoning import ReasoningParserManager
 
         try:
             kind = ReasoningParserManager.get_reasoning_parser(name)
             self._parser = kind(self._tokenizer, **{VARIABLES: self.variables})
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        except (RuntimeError, ValueError, TypeError) as error:
             raise InputError(
                 f"vLLM's reasoning_parser {name!r} does not work for {self.settings.model}: {error}; leave it out, and "
                 "thinking is told by its marks"
@@ -198,6 +200,15 @@ class VLLMEngine:
             structured_outputs=structure,
             **more,
         )
+
+
+def check_parser(name: str, has_plugin: bool) -> None:
+    """Raises InputError where vLLM has no parser of thinking of this name, and no file of the user's may have it."""
+    from vllm.reasoning import ReasoningParserManager
+
+    known = ReasoningParserManager.list_registered()
+    if name not in known and not has_plugin:
+        raise InputError(f"vLLM has no reasoning_parser {name!r}; expected one of {', '.join(known)}")
 
 
 def model_name(settings: EngineSettings) -> str:
