@@ -60,7 +60,7 @@ def session_server() -> Iterator[ChatServer]:
 def server(session_server: ChatServer) -> ChatServer:
     """The chat server with its counts at zero and its default behaviour."""
     session_server.set(forget=1, latency_ms=2, sigma=0, fail_every=0, fail_status=500, fail_on="", retry_after="")
-    session_server.set(fail_how="status", fail_from=0)
+    session_server.set(fail_how="status", fail_from=0, thinks="")
     return session_server
 
 
