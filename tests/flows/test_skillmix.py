@@ -15,10 +15,10 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 LOCK = {
     "stages": {
-        "data_skills@1": "f789a98d16117748",
-        "skill_mixes@1": "88e352fa79bd6fdd",
-        "skillmix_examples@1": "6b3ec46c2941261d",
-        "topic_skills@1": "bb0db22a90d6e1c9",
+        "data_skills@1": "87d4783ba5957943",
+        "skill_mixes@1": "a4b2c8d8a24da91f",
+        "skillmix_examples@1": "641e7f54d54f3639",
+        "topic_skills@1": "e07072831263c005",
     },
     "prompts": {
         "skillmix/data_skills": "575e008a8ad5",
