@@ -195,13 +195,13 @@ def row_type_in(annotation: Any) -> type[Frozen] | None:
     return next((inner for each in get_args(annotation) if (inner := row_type_in(each))), None)
 
 
-def holds(value: Any, path: Sequence[str]) -> bool:
-    """Whether a dumped row, or any row of a list, has a value at a path."""
-    if isinstance(value, tuple | list):
-        return any(holds(each, path) for each in value)
-    if not path or not value:
-        return bool(value)
-    return path[0] in value and holds(value[path[0]], path[1:])
+def holds(rows: Iterable[Any], path: Sequence[str]) -> bool:
+    """Whether any of some dumped rows has a value at a path: an empty one is in no dump."""
+    name, *further = path
+    if not further:
+        return any(name in row for row in rows)
+    values = (row.get(name) or () for row in rows)
+    return any(holds(value if isinstance(value, tuple | list) else (value,), further) for value in values)
 
 
 def to_arrow(model: type[Frozen], rows: Iterable[Frozen]) -> pa.Table:
