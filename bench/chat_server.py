@@ -135,16 +135,13 @@ def completion(body: dict[str, Any], words: int) -> dict[str, Any]:
         }
         if body.get("logprobs"):
             own = text if len(text) == 1 else "1"
-            tokens = ["AB"[seed[0] % 2], "BA"[seed[0] % 2]] if LETTER in question else [own, *digits_but(own)]
+            others = [str(number) for number in range(1, 21) if str(number) != own]
+            tokens = ["AB"[seed[0] % 2], "BA"[seed[0] % 2]] if LETTER in question else [own, *others]
             chances = [{"token": token, "logprob": -0.5 * n} for n, token in enumerate(tokens, 1)]
             choice["logprobs"] = {"content": [{**chances[0], "top_logprobs": chances[: body.get("top_logprobs", 1)]}]}
         choices.append(choice)
     usage = {"prompt_tokens": 20, "completion_tokens": words * len(choices)}
     return {"object": "chat.completion", "model": body.get("model"), "choices": choices, "usage": usage}
-
-
-def digits_but(own: str) -> list[str]:
-    return [str(digit) for digit in range(10) if str(digit) != own]
 
 
 def with_thinking(answer: dict[str, Any], how: str) -> dict[str, Any]:
