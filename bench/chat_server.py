@@ -9,8 +9,8 @@ request shows one. GET /stats tells what was asked; POST /set?forget=1 zeroes th
 fail_every, fail_from: each n-th, all from the n-th on. fail_how: status (an error), hang, cut (half an answer),
 malformed (no JSON), empty (no text), wrong (JSON that nobody asked for), filtered (half an answer, which a content
 filter broke off), none (no choices), inside (an error with fail_status inside a 200). fail_on: requests with these
-words. usage: plain, none (it is not reported) or detailed (with cached and thinking tokens). --root tells where the
-model's weights are, as vLLM does.
+words. usage: plain, none (it is not reported) or detailed (with cached and thinking tokens). thinks: text, or the name
+of a field, where each answer has thinking. --root tells where the model's weights are, as vLLM does.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Behaviour:
         self.words: int = options.words
         self.fail_every = self.fail_from = 0
         self.fail_status = 500
-        self.retry_after = self.fail_on = ""
+        self.retry_after = self.fail_on = self.thinks = ""
         self.fail_how = "status"
         self.usage = "plain"
         self.key: str = options.key
@@ -135,7 +135,9 @@ def completion(body: dict[str, Any], words: int, report: str = "plain") -> dict[
             "finish_reason": "stop",
         }
         if body.get("logprobs"):
-            tokens = ["AB"[seed[0] % 2], "BA"[seed[0] % 2]] if LETTER in question else map(str, range(1, 21))
+            own = text if len(text) == 1 else "1"
+            others = [str(number) for number in range(1, 21) if str(number) != own]
+            tokens = ["AB"[seed[0] % 2], "BA"[seed[0] % 2]] if LETTER in question else [own, *others]
             chances = [{"token": token, "logprob": -0.5 * n} for n, token in enumerate(tokens, 1)]
             choice["logprobs"] = {"content": [{**chances[0], "top_logprobs": chances[: body.get("top_logprobs", 1)]}]}
         choices.append(choice)
@@ -144,6 +146,20 @@ def completion(body: dict[str, Any], words: int, report: str = "plain") -> dict[
     if report == "detailed":
         usage |= {"prompt_tokens_details": {"cached_tokens": 8}, "completion_tokens_details": {"reasoning_tokens": 5}}
     return answer if report == "none" else {**answer, "usage": usage}
+
+
+def with_thinking(answer: dict[str, Any], how: str) -> dict[str, Any]:
+    """An answer after a thought, between marks in the text, or in the field of that name. It holds what a careless
+    reader would take for the answer.
+    """
+    for choice in answer["choices"]:
+        message = choice["message"]
+        thought = f'I could say {VERDICT} 2, or {{"turn": {{"say": "no"}}}}, to choice {choice["index"]}.'
+        if how == "text":
+            message["content"] = f"<think>\n{thought}\n</think>\n\n{message['content']}"
+        else:
+            message[how] = thought
+    return answer
 
 
 class Connection(asyncio.Protocol):
@@ -224,7 +240,8 @@ class Connection(asyncio.Protocol):
     def reply(self, body: dict[str, Any], fails: bool) -> None:
         self.behaviour.in_flight -= 1
         if not fails:
-            return self.send(completion(body, self.behaviour.words, self.behaviour.usage))
+            answer = completion(body, self.behaviour.words, self.behaviour.usage)
+            return self.send(with_thinking(answer, self.behaviour.thinks) if self.behaviour.thinks else answer)
         self.behaviour.failed += 1
         failure = self.behaviour.fail_how
         if failure == "status":

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from synthmill.schemas.calls import Frozen
 from synthmill.schemas.hashing import content_hash
-from synthmill.schemas.rows import Row
+from synthmill.schemas.rows import Row, Thinking
 
 USER, AGENT = "<USER>:", "<AGENT>:"
 
@@ -32,12 +32,15 @@ class ToolCall(Frozen):
 
 
 class Turn(Frozen):
-    """One turn of a dialogue, a message that trainers read. role `tool`: what a called tool returned."""
+    """One turn of a dialogue, a message that trainers read. role `tool`: what a called tool returned; reasoning: what
+    its model thought before.
+    """
 
     role: Literal["user", "assistant", "tool"]
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
+    reasoning: Thinking = None
 
 
 class InputForm(Frozen):

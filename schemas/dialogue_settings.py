@@ -58,6 +58,7 @@ class TalkSettings(StageSampling):
     max_repeats: int = Field(2, ge=2, description="a dialogue ends when the agent says the same so often in a row")
     attempts: int = Field(3, ge=1, le=100, description="for a turn that is empty, early or malformed")
     world_timeout_s: float = Field(60, gt=0, description="one reply of a world")
+    sends_thinking: bool = Field(False, description="the agent reads what it thought at its earlier turns")
 
     @model_validator(mode="after")
     def check_branches(self) -> "TalkSettings":

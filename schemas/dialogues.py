@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from synthmill.schemas.applications import Application, Turn
-from synthmill.schemas.rows import Row
+from synthmill.schemas.rows import Row, Thinking
 
 EndReason = Literal[
     "marker", "world", "agent", "goal", "repetition", "max_turns", "max_dialogue_tokens", "context_overflow"
@@ -37,6 +37,8 @@ class SingleTurn(PseudoInput):
     student_finish_reason: str = "stop"
     teacher_finish_reason: str = "stop"
     teacher_calls_tool: bool = Field(False, description="then the output is the call, a JSON object")
+    student_reasoning: Thinking = None
+    teacher_reasoning: Thinking = None
 
 
 class Reasoned(SingleTurn):

@@ -4,7 +4,7 @@ from pydantic import Field, field_validator
 
 from synthmill.schemas.calls import Frozen
 from synthmill.schemas.dedup_settings import listed
-from synthmill.schemas.formats import Format
+from synthmill.schemas.formats import Format, ThinkingPlace
 
 
 class ExportSettings(Frozen):
@@ -16,6 +16,11 @@ class ExportSettings(Frozen):
     )
     to: str = Field(description="a folder, or hf://datasets/OWNER/NAME")
     formats: tuple[Format, ...] = Field(("as-made",), min_length=1)
+    thinking: ThinkingPlace = Field(
+        "",
+        description="what models thought before their answers. field: as a message's reasoning_content; text: between "
+        "<think> and </think> in its text; drop: left out; default: a field where the format has messages, else text",
+    )
     test: float = Field(0, ge=0, lt=1, allow_inf_nan=False, description="share of the prompts for a split `test`")
     shard_bytes: int = Field(256 << 20, ge=1, description="the largest file, before compression")
     license: str = Field("", description="the dataset's; default: the most restrictive one of its sources")

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from synthmill.schemas.calls import Frozen
 from synthmill.schemas.errors import Drop
-from synthmill.schemas.rows import Answer, Instruction, Row
+from synthmill.schemas.rows import Answer, Instruction, Row, Thinking, ThinkingOfEach
 
 Split = Literal["train", "bench"]
 Origin = Literal["seed", "new_value", "new_subdimension", "given"]
@@ -58,6 +58,7 @@ class Variant(Instruction):
     preference_set: tuple[Value, ...]
     output: str = ""
     finish_reason: str = ""
+    reasoning: Thinking = None
 
 
 class AlignedPair(Instruction):
@@ -68,6 +69,8 @@ class AlignedPair(Instruction):
     rejected: str
     chosen_index: int
     rejected_index: int
+    chosen_reasoning: Thinking = None
+    rejected_reasoning: Thinking = None
 
 
 class Rubric(Frozen):
@@ -102,6 +105,7 @@ class BenchRow(Row):
     reference_answer: str
     finish_reason: str = ""
     rubrics: tuple[Rubric, ...]
+    reasoning: Thinking = None
 
 
 class JudgedRow(BenchRow):
@@ -111,6 +115,7 @@ class JudgedRow(BenchRow):
     """
 
     answers: tuple[str, ...]
+    answers_reasoning: ThinkingOfEach = ()
     scores: tuple[tuple[int | None, ...], ...]
     feedbacks: tuple[tuple[str, ...], ...]
     judgements: int = 0

@@ -2,12 +2,16 @@
 
 Ids are content hashes, or the user's own; a child's id derives from its parent's id and its place, so the same input
 leads to the same ids on every machine. `parent_id` is the row that went in: rows are conserved per input id.
+
+A field of type `Thinking` is a column only in tables in which an answer has any, so tables without are as they would
+be without the field. All fields of thinking of a row type are there, or none is.
 """
 
 import types
 import typing
 from collections.abc import Iterable, Sequence
 from functools import cache
+from operator import not_
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import pyarrow as pa
@@ -18,6 +22,20 @@ from synthmill.schemas.calls import Frozen
 from synthmill.schemas.hashing import child_id
 
 R = TypeVar("R", bound=Frozen)
+
+
+def are_absent(thoughts: Sequence[str]) -> bool:
+    return not any(thoughts)
+
+
+class ThinkingField:
+    """Marks a field of thinking."""
+
+
+Thinking = Annotated[str | None, ThinkingField(), Field(exclude_if=not_)]
+"""What a model thought before its answer; None where it did not. In no dump of a row that has none."""
+ThinkingOfEach = Annotated[tuple[str, ...], ThinkingField(), Field(exclude_if=are_absent)]
+"""The same of several answers, in their order; empty where none has any."""
 
 
 class Row(Frozen):
@@ -88,6 +106,7 @@ class Answer(Frozen):
     text: str
     finish_reason: str
     completion_tokens: int
+    reasoning: Thinking = None
 
 
 class Pool(Instruction):
@@ -106,6 +125,8 @@ class Pair(Instruction):
     chosen_reward: float
     rejected_reward: float
     cut: str
+    chosen_reasoning: Thinking = None
+    rejected_reasoning: Thinking = None
 
 
 class Dropped(Frozen):
@@ -116,20 +137,20 @@ class Dropped(Frozen):
     detail: str = ""
 
 
-def arrow_type(annotation: Any) -> pa.DataType:
+def arrow_type(annotation: Any, thinking: bool = False) -> pa.DataType:
     """Translate a field's annotation; raises TypeError for a type without a plain Arrow form."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return arrow_type(arguments[0])
+        return arrow_type(arguments[0], thinking)
     if origin is Literal:
         return pa.string()
     if origin in (Union, types.UnionType):
         [inner] = [a for a in arguments if a is not type(None)]
-        return arrow_type(inner)
+        return arrow_type(inner, thinking)
     if origin in (tuple, list, Sequence, typing.Sequence):
-        return pa.list_(arrow_type(arguments[0]))
+        return pa.list_(arrow_type(arguments[0], thinking))
     if isinstance(annotation, type) and issubclass(annotation, Frozen):
-        return pa.struct(list(arrow_schema(annotation)))
+        return pa.struct(list(arrow_schema(annotation, thinking)))
     scalars = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     if annotation in scalars:
         return scalars[annotation]
@@ -137,20 +158,57 @@ def arrow_type(annotation: Any) -> pa.DataType:
 
 
 @cache
-def arrow_schema(model: type[Frozen]) -> pa.Schema:
-    """The Arrow schema of a row type, one column per field, in field order."""
+def arrow_schema(model: type[Frozen], thinking: bool = False) -> pa.Schema:
+    """The Arrow schema of a row type: a column per field, in field order. thinking: then those of its fields, too."""
+    fields = {name: info for name, info in model.model_fields.items() if not is_thinking(info)}
+    if thinking:
+        fields |= {name: info for name, info in model.model_fields.items() if is_thinking(info)}
+    return pa.schema([pa.field(name, arrow_type(info.annotation, thinking)) for name, info in fields.items()])
 
-    def annotation(info: FieldInfo) -> Any:
-        return info.annotation
 
-    return pa.schema([pa.field(name, arrow_type(annotation(info))) for name, info in model.model_fields.items()])
+@cache
+def row_columns(model: type[Frozen]) -> tuple[str, ...]:
+    """The columns that every table of a row type has."""
+    return tuple(arrow_schema(model).names)
+
+
+def is_thinking(info: FieldInfo) -> bool:
+    return any(isinstance(mark, ThinkingField) for mark in info.metadata)
+
+
+@cache
+def thinking_paths(model: type[Frozen]) -> tuple[tuple[str, ...], ...]:
+    """Where a row type has fields of thinking: names of fields, one within the other; lists need no step of theirs."""
+    paths: list[tuple[str, ...]] = []
+    for name, info in model.model_fields.items():
+        if is_thinking(info):
+            paths.append((name,))
+        elif inner := row_type_in(info.annotation):
+            paths += [(name, *path) for path in thinking_paths(inner)]
+    return tuple(paths)
+
+
+def row_type_in(annotation: Any) -> type[Frozen] | None:
+    """The row type that a field holds, one or many."""
+    if isinstance(annotation, type) and issubclass(annotation, Frozen):
+        return annotation
+    return next((inner for each in get_args(annotation) if (inner := row_type_in(each))), None)
+
+
+def holds(rows: Iterable[Any], path: Sequence[str]) -> bool:
+    """Whether any of some dumped rows has a value at a path: an empty one is in no dump."""
+    name, *further = path
+    if not further:
+        return any(name in row for row in rows)
+    values = (row.get(name) or () for row in rows)
+    return any(holds(value if isinstance(value, tuple | list) else (value,), further) for value in values)
 
 
 def to_arrow(model: type[Frozen], rows: Iterable[Frozen]) -> pa.Table:
     """Rows to a table, column by column (half the time of `Table.from_pylist`)."""
     dumped = [row.__pydantic_serializer__.to_python(row) for row in rows]
-    schema = arrow_schema(model)
-    return pa.table([pa.array([row[field.name] for row in dumped], field.type) for field in schema], schema=schema)
+    schema = arrow_schema(model, any(holds(dumped, path) for path in thinking_paths(model)))
+    return pa.table([pa.array([row.get(field.name) for row in dumped], field.type) for field in schema], schema=schema)
 
 
 def read_rows(model: type[Any], table: pa.Table) -> tuple[list[Any], list[Dropped]]:

@@ -1,11 +1,14 @@
 """What is done with a model's thinking."""
 
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from synthmill.schemas.spelled import Spelled
 
+Marks = Sequence[tuple[str, str]]
 MARKS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -50,6 +53,22 @@ class ThinkingSettings(Spelled):
         if any(not opening or not closing for opening, closing in self.marks):
             raise ValueError("a mark is empty; expected pairs of texts, such as [<think>, </think>]")
         return self
+
+    @cached_property
+    def openings(self) -> tuple[str, ...]:
+        return tuple(opening for opening, _ in self.marks)
+
+    @cached_property
+    def first_signs(self) -> tuple[str, ...]:
+        """The characters that closing marks begin with: most answers hold none of them, which is seen at once."""
+        return tuple({closing[0] for _, closing in self.marks})
+
+    def kept(self) -> dict[str, Any]:
+        """What of it decides what rows hold, of the same answers; empty where it is as usual."""
+        usual = type(self).model_fields["marks"].default
+        return ({"mode": "drop"} if self.mode == "drop" else {}) | (
+            {"marks": self.marks} if self.marks != usual else {}
+        )
 
     def identity(self) -> dict[str, Any]:
         """What of it decides which answers a model gives; empty where nothing is asked of it."""

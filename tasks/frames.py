@@ -17,7 +17,7 @@ from pydantic_core.core_schema import CoreSchema, no_info_before_validator_funct
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.calls import Frozen
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.rows import Dropped
+from synthmill.schemas.rows import Dropped, Row, arrow_schema
 from synthmill.storage.artifacts import Store
 from synthmill.tasks.cores import MapUnordered
 
@@ -181,6 +181,11 @@ class FileStage(FrameStage):
 def run_locally(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
     """A MapUnordered without workers: one job after the other, in this process."""
     return (work(*job) for job in jobs)
+
+
+def frame_schema(model: type[Row], thinking: bool = False) -> pl.Schema:
+    """A row type's columns as polars has them; thinking: with its fields of thinking."""
+    return pl.DataFrame(arrow_schema(model, thinking).empty_table()).schema
 
 
 def even_parts(table: pa.Table, rows_per_part: int) -> list[int]:

@@ -9,8 +9,7 @@
         def steps(self, row: Instruction) -> Steps[Instruction]:
             messages = load("rephrase/ask").render(row=row)
             [completion] = yield [Request(role="teacher", messages=messages, sampling=self.sampling)]
-            if not completion.text.strip():
-                raise Drop("empty_answer")
+            check_answered(completion)
             return Instruction.child_of(row, self.name, prompt=completion.text.strip())
 
 It yields requests, is sent their completions in the same order, and returns a child of the row, or the row itself with
@@ -24,12 +23,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pyarrow as pa
 
 from synthmill.schemas.calls import Completion, Frozen, Request, Sampling
+from synthmill.schemas.endings import CUT_WHILE_THINKING
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.hashing import content_hash
-from synthmill.schemas.rows import Dropped, Row, arrow_schema, read_rows, to_arrow
+from synthmill.schemas.rows import Dropped, Row, arrow_schema, read_rows, thinking_paths, to_arrow
 from synthmill.schemas.texts import object_in
 from synthmill.tasks.prompts import Prompt, load
 from synthmill.tasks.texts.breaches import breach, says_more
+from synthmill.tasks.texts.thinking import named_fault
 
 In = TypeVar("In", bound=Row)
 Out = TypeVar("Out", bound=Row)
@@ -37,6 +38,7 @@ T = TypeVar("T")
 Steps = Generator[list[Request], list[Completion], Out]
 UNUSABLE = "(An earlier reply to this could not be used: {fault}. Reply again, and mind this.)"
 LONGEST_FAULT = 400  # characters
+LEAST_ROOM, MOST_ROOM = 1024, 32_768  # tokens, where an answer ended in its thinking and is asked for again
 MOST_ATTEMPTS = 100  # runs, sets and branches number their samples in steps of this, so that their draws differ
 
 
@@ -73,15 +75,20 @@ def ask_each(
 
     `parse` refuses an answer by raising Drop, and so does a schema with words that engines may ignore. `compare` sees
     all values so far and returns the faults by place. Returns the values, and the faults that remain after `attempts`
-    tries, by place. Each try is another sample, counted from the request's.
+    tries, by place. Each try is another sample, counted from the request's. Where there was no answer at all, the fault
+    that remains says why.
     """
     values: list[T | None] = [None] * len(requests)
     faults: dict[int, Drop] = {}
+    latest: dict[int, Completion] = {}
     for attempt in range(attempts):
         open_places = sorted(faults) if attempt else range(len(requests))
-        completions = yield [retry_request(requests[place], attempt, faults.get(place)) for place in open_places]
+        completions = yield [
+            retry_request(requests[place], attempt, faults.get(place), latest.get(place)) for place in open_places
+        ]
         faults = {}
         for place, completion in zip(open_places, completions, strict=True):
+            latest[place] = completion
             try:
                 values[place] = parse(place, completion)
                 check_schema(requests[place].schema_, completion)
@@ -90,7 +97,7 @@ def ask_each(
         faults = {**compare(values), **faults}
         if not faults:
             break
-    return values, faults
+    return values, {place: named_fault(latest[place], fault) for place, fault in faults.items()}
 
 
 def check_schema(schema: Mapping[str, Any] | None, completion: Completion) -> None:
@@ -103,11 +110,15 @@ def check_schema(schema: Mapping[str, Any] | None, completion: Completion) -> No
         raise Drop(f"breaks_schema: {fault}")
 
 
-def retry_request(request: Request, attempt: int, fault: Drop | None) -> Request:
-    """The next try: another sample; the last message ends with the fault of the try before."""
-    named = name_fault(request, fault) if fault else request
-    again = request.asked_again or attempt > 0
-    return named.model_copy(update={"sample": request.sample + attempt, "asked_again": again})
+def retry_request(request: Request, attempt: int, fault: Drop | None, answer: Completion | None = None) -> Request:
+    """The next try: another sample; the last message ends with the fault of the try before. answer: that try's; where
+    it ended in its thinking, the next one has more room instead.
+    """
+    asked_again = request.asked_again or attempt > 0
+    again = request.model_copy(update={"sample": request.sample + attempt, "asked_again": asked_again})
+    if answer and was_cut_while_thinking(answer):
+        return with_more_room(again, attempt)
+    return name_fault(again, fault) if fault else again
 
 
 def name_fault(request: Request, fault: Drop) -> Request:
@@ -116,6 +127,19 @@ def name_fault(request: Request, fault: Drop) -> Request:
     remark = UNUSABLE.format(fault=(fault.detail or fault.reason.replace("_", " "))[:LONGEST_FAULT])
     content = f"{last.content}\n\n{remark}"
     return request.model_copy(update={"messages": (*before, last.model_copy(update={"content": content}))})
+
+
+def with_more_room(request: Request, attempt: int) -> Request:
+    """A request with twice its `max_tokens`, twice that at the next attempt, and so on, up to a bound."""
+    asked = request.sampling.max_tokens
+    if asked is None:
+        return request
+    room = max(asked, min(MOST_ROOM, max(LEAST_ROOM, asked << min(attempt, 16))))
+    return request.model_copy(update={"sampling": request.sampling.model_copy(update={"max_tokens": room})})
+
+
+def was_cut_while_thinking(completion: Completion) -> bool:
+    return completion.finish_reason == CUT_WHILE_THINKING
 
 
 def read_json(completion: Completion, reason: str) -> dict[str, Any]:
@@ -140,6 +164,12 @@ class Recipe(Frozen, Generic[In, Out]):
     """Whether its new columns are the user's own, and go on with the rows through later stages."""
     keeps_columns: ClassVar[bool] = False
     """Whether its rows are those it read, with more in them: all their columns stay."""
+
+    @property
+    def infers_columns(self) -> bool:
+        """Whether a part has columns that another may lack; the parts are brought to the same columns then."""
+        return bool(thinking_paths(self.makes))
+
     takes: ClassVar[type[Row]]
     makes: ClassVar[type[Row]]
 

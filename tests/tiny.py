@@ -18,8 +18,10 @@ def one_step(folder: Path) -> dict[str, Any]:
     }
 
 
-def make_tiny_model(folder: Path) -> Path:
-    """A Qwen2 of two layers and a byte-level BPE tokenizer, saved to `folder`."""
+def make_tiny_model(folder: Path, template: str = "") -> Path:
+    """A Qwen2 of two layers and a byte-level BPE tokenizer, saved to `folder`. template: another chat template, of a
+    model that thinks.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -38,6 +40,9 @@ def make_tiny_model(folder: Path) -> Path:
         + turn
         + "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
+    if template:
+        fast.chat_template = template
+        fast.add_tokens(["<think>", "</think>"])
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=len(fast),

@@ -34,6 +34,13 @@ def size_in_bytes(text: str) -> int:
     help="One or more; each configuration that can take a format is written in it.",
 )
 @click.option(
+    "--thinking",
+    type=click.Choice(["field", "text", "drop"]),
+    default=None,
+    help="What models thought before answers: reasoning_content of a message, <think> in its text, or nothing; "
+    "default: where the format's trainers look.",
+)
+@click.option(
     "--test", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Share of prompts kept for a split test."
 )
 @click.option("--shard-size", default="256MB", show_default=True, help="The largest file, before compression.")
@@ -45,7 +52,7 @@ def size_in_bytes(text: str) -> int:
 @click.option("--tag", default="", help="Hub: the tag of this version; default: the run's id.")
 @click.option("--force", is_flag=True, help="Write over a dataset or folder that this flow did not make.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written or sent, and send nothing.")
-def export(shard_size: str, dry_run: bool, **options: Any) -> None:
+def export(shard_size: str, dry_run: bool, thinking: str | None, **options: Any) -> None:
     """Write a RUN's dataset, with its card, for trainers.
 
     RUN is an id or its beginning, `latest`, or a flow's name (its latest finished run).
@@ -68,7 +75,8 @@ def export(shard_size: str, dry_run: bool, **options: Any) -> None:
     from synthmill.schemas.settings_files import explain
 
     try:
-        settings = ExportSettings(shard_bytes=size_in_bytes(shard_size), **options)
+        fields = {"shard_bytes": size_in_bytes(shard_size), "thinking": thinking or "", **options}
+        settings = ExportSettings.model_validate(fields)
     except ValidationError as error:
         raise InputError(explain(error)) from error
     export_run(settings, dry_run)

@@ -18,7 +18,7 @@ from synthmill.schemas.settings import EngineSettings, SourceSettings
 from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.artifacts import Store, read_dropped, read_part
 from synthmill.storage.plain_files.outputs import check_out, write_rows
-from synthmill.storage.published.rows import endings_in
+from synthmill.storage.published.rows import endings_in, stream_of, thinks
 from synthmill.storage.runs import StageRun, new_run
 from synthmill.tasks.engines.engine import resolve
 from synthmill.tasks.generators.answers import Answers
@@ -118,6 +118,7 @@ def answer_rows(table: Any) -> list[dict[str, Any]]:
             "answer": answer["text"],
             "finish_reason": answer["finish_reason"],
             "completion_tokens": answer["completion_tokens"],
+            **({"reasoning": answer["reasoning"]} if "reasoning" in answer else {}),
         }
         for pool in table.to_pylist()
         for answer in pool["answers"]
@@ -126,13 +127,16 @@ def answer_rows(table: Any) -> list[dict[str, Any]]:
 
 def write_answers(store: Store, pools: Manifest, out: Path) -> int:
     """Write every answer, in the order of the input, part by part: how many."""
-    return write_rows(out, answer_columns(), (answer_rows(read_part(store, seal)) for seal in pools.parts))
+    thinking = any(thinks(stream_of(store, pools).schema["answers"]) for _ in pools.parts[:1])
+    return write_rows(out, answer_columns(thinking), (answer_rows(read_part(store, seal)) for seal in pools.parts))
 
 
-def answer_columns() -> Any:
+def answer_columns(thinking: bool = False) -> Any:
+    """The columns of a file of answers; thinking: with what was thought before them."""
     import pyarrow as pa
 
-    return pa.schema([(name, pa.int64() if name in WHOLE_NUMBERS else pa.string()) for name in ANSWER_COLUMNS])
+    names = (*ANSWER_COLUMNS, *(("reasoning",) if thinking else ()))
+    return pa.schema([(name, pa.int64() if name in WHOLE_NUMBERS else pa.string()) for name in names])
 
 
 def print_summary(
@@ -144,8 +148,13 @@ def print_summary(
     for manifest, what in ((instructions, "read"), (pools, "answered")):
         if manifest.dropped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
-            first = next(row for seal in manifest.parts for row in read_dropped(store, seal))
-            example = f"; the first: {first.detail}" if first.detail else ""
+            firsts: dict[str, str] = {}
+            for row in (row for seal in manifest.parts for row in read_dropped(store, seal)):
+                firsts.setdefault(row.reason, row.detail)
+            details = [
+                f"{reason}: {detail}" if len(firsts) > 1 else detail for reason, detail in firsts.items() if detail
+            ]
+            example = f"; the first: {'; '.join(details)}" if details else ""
             print(f"{sum(manifest.dropped.values())} rows could not be {what}: {reasons}{example}", file=sys.stderr)
     sent, reused = (stage.total(what) for what in ("sent", "reused"))
     tokens = count_text(stage.counters, "completion_tokens")

@@ -23,7 +23,7 @@ from synthmill.storage.artifacts import Store
 from synthmill.storage.plain_files.applications import read_application
 from synthmill.storage.published.folder import Dataset, Figure, Table
 from synthmill.storage.published.row_streams import RowStream
-from synthmill.storage.published.rows import KEPT, preference_rows, read_frame, stream_of
+from synthmill.storage.published.rows import KEPT, REASONING, preference_rows, read_frame, stream_of, thinks
 from synthmill.tasks.dedup.contamination import CleanInputs, CleanPairs
 from synthmill.tasks.dedup.duplicates import UniquePairs
 from synthmill.tasks.engines.engine import resolve
@@ -121,7 +121,9 @@ def dialogue_stages(
             preset=settings.preset,
             tool_calls=settings.tool_calls,
             most_turns=max(application.limits.max_turns for application in applications),
-            **talk.model_dump(include={"environment", "planner", "judge", "max_turns", "max_repeats", "attempts"}),
+            **talk.model_dump(
+                include={"environment", "planner", "judge", "max_turns", "max_repeats", "attempts", "sends_thinking"}
+            ),
         ),
         DialogueSigns(limits=settings.cut),
         TrainingRows(joint_ratio=settings.joint_ratio, tokenizer=settings.tokenizer),
@@ -169,9 +171,10 @@ def look_at_application(application: Application) -> str:
     )
 
 
-def plain_messages(column: str) -> pl.Expr:
-    """Turns as lists of {role, content}, where none of them calls a tool."""
-    return pl.col(column).list.eval(pl.struct(pl.element().struct.field("role"), pl.element().struct.field("content")))
+def plain_messages(column: str, schema: pl.Schema) -> pl.Expr:
+    """Turns as lists of {role, content}, where none of them calls a tool; with reasoning_content, where any thought."""
+    fields = {"role": "role", "content": "content"} | ({REASONING: "reasoning"} if thinks(schema[column]) else {})
+    return pl.col(column).list.eval(pl.struct(pl.element().struct.field(of).alias(name) for name, of in fields.items()))
 
 
 def training_rows(rows: RowStream, kind: str) -> RowStream:
@@ -182,7 +185,7 @@ def training_rows(rows: RowStream, kind: str) -> RowStream:
     def chats(batch: pl.DataFrame) -> pl.DataFrame:
         batch = batch.drop("kind", "calls", strict=False)
         if without_tools:
-            return batch.with_columns(plain_messages("messages")).drop("tools")
+            return batch.with_columns(plain_messages("messages", batch.schema)).drop("tools")
         messages = [[bare(message) for message in chat] for chat in batch["messages"].to_list()]
         tools = pl.when(pl.col("tools") != "").then("tools")
         return batch.with_columns(pl.Series("messages", messages, pl.List(pl.String)), tools=tools)
@@ -191,7 +194,8 @@ def training_rows(rows: RowStream, kind: str) -> RowStream:
 
 
 def bare(message: Mapping[str, Any]) -> str:
-    """A message as JSON, without the fields that it does not use."""
+    """A message as JSON, without the fields that it does not use, and with its thinking where trainers look."""
+    message = {REASONING if name == "reasoning" else name: value for name, value in message.items()}
     return orjson.dumps({k: v for k, v in message.items() if v or k in ("role", "content")}).decode()
 
 
@@ -206,7 +210,7 @@ def dialogue_rows(dialogues: RowStream) -> RowStream:
     owner = pl.col("application").struct.field("id")
     papers = ("pseudo_input", "teacher_output_single", "student_output_single", "reason")
     first = (*papers, "id", "parent_id", "application", "turns")
-    rest = [name for name in SignedDialogue.model_fields if name not in first]
+    rest = [name for name in SignedDialogue.model_fields if name in dialogues.columns and name not in first]
     plain = not any(application.tools for application in applications.values())
     columns: list[str | pl.Expr] = [
         "id",
@@ -214,7 +218,7 @@ def dialogue_rows(dialogues: RowStream) -> RowStream:
         owner.replace_strict(number, return_dtype=pl.Int64).alias("context_id"),
         owner.replace_strict({i: a.context for i, a in applications.items()}, return_dtype=pl.String).alias("context"),
         *papers,
-        (plain_messages("turns") if plain else pl.col("turns")).alias("teacher_output_conv"),
+        (plain_messages("turns", dialogues.schema) if plain else pl.col("turns")).alias("teacher_output_conv"),
         *rest,
     ]
     return dialogues.map(lambda batch: batch.select(*columns))

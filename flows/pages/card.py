@@ -19,7 +19,8 @@ from synthmill.storage.published.cards import BEGIN, END
 from synthmill.storage.published.folder import Dataset, Table, as_message
 from synthmill.storage.published.provenance import DatasetSource, public_engine, public_settings, sources_of
 from synthmill.storage.published.row_streams import RowStream
-from synthmill.storage.published.rows import compared
+from synthmill.storage.published.rows import REASONING, compared
+from synthmill.storage.published.thinking import thinking_counts
 from synthmill.tasks.texts.languages import language_of
 
 CONFIG = "synthmill.yaml"
@@ -163,6 +164,12 @@ def limits(dataset: Dataset, manifests: Manifests, settings: Mapping[str, Any]) 
     kinds = {table.kind for table in dataset.tables.values()}
     if "preferences" in kinds:
         yield "A preference says what the reward or the method prefers, not what is true."
+    thinking, answers = thinking_counts(dataset.tables)
+    if thinking:
+        yield (
+            f"{thinking:,} of {answers:,} answers come with what their model thought before them (`{REASONING}` of the "
+            "message)."
+        )
     ends = endings(dataset.tables)
     if cut := ends["length"]:
         yield f"{cut:,} rows have an answer that was cut at max_tokens (`finish_reason` is `length`)."

@@ -30,7 +30,9 @@ from synthmill.storage.published.formats import format_tables, unsuited_formats
 from synthmill.storage.published.hub import Target, plan_push, push
 from synthmill.storage.published.leaks import check_no_secret
 from synthmill.storage.published.provenance import public_file
+from synthmill.storage.published.rows import REASONING
 from synthmill.storage.published.splits import split_by_prompt
+from synthmill.storage.published.thinking import CLOSING, OPENING, place_in, thinking_counts
 from synthmill.storage.runs import RunRecord, manifests_of
 
 
@@ -93,7 +95,10 @@ def prepare_dataset(store: Store, run: RunRecord, settings: ExportSettings) -> t
     for name in unsuited_formats(dataset.tables, settings.formats):
         kinds = ", ".join(sorted({table.kind for table in dataset.tables.values()}))
         print(f"no configuration can be written as {name}; they hold {kinds}", file=sys.stderr)
-    tables, files = format_tables(split_by_prompt(dataset.tables, settings.test), settings.formats)
+    tables, files = format_tables(split_by_prompt(dataset.tables, settings.test), settings.formats, settings.thinking)
+    thinking, answers = thinking_counts(dataset.tables)
+    if thinking and settings.thinking != "field":
+        dataset = replace(dataset, body=f"{dataset.body}\n{thinking_in_words(thinking, answers, settings)}".lstrip())
     own_files = {name: public_file(name, data) for name, data in dataset.files.items() if isinstance(data, bytes)}
     own_files[CONFIG] = config_file(yaml.safe_load(own_files[CONFIG]) if CONFIG in own_files else run.settings)
     page = report_page(store, run, dataset).encode()
@@ -109,6 +114,18 @@ def prepare_dataset(store: Store, run: RunRecord, settings: ExportSettings) -> t
         parted=settings.test > 0,
         license=settings.license,
     )
+
+
+def thinking_in_words(thinking: int, answers: int, settings: ExportSettings) -> str:
+    """The card's section on what models thought, by where an export has it."""
+    places = {place_in(name, settings.thinking) for name in settings.formats}
+    says = {
+        "field": f"in the field `{REASONING}` of the message",
+        "text": f"in the text, between `{OPENING}` and `{CLOSING}`",
+        "drop": "left out here",
+    }
+    where = " or ".join(says[place] for place in says if place in places)
+    return f"## Thinking\n\n{thinking:,} of {answers:,} answers were thought about before: {where}.\n"
 
 
 def check_place(to: Path, settings: ExportSettings, store: Store) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthmill.schemas.errors import InputError
-from synthmill.storage.plain_files.pool_rows import ENDS, MESSAGES
+from synthmill.storage.plain_files.pool_rows import BESIDE_ANSWERS, MESSAGES
 
 TEXT = pa.string()
 PLAIN = ("prompt_id", "prompt", "system", "reference", MESSAGES)
@@ -20,8 +20,8 @@ def is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def holds_finish_reasons(kind: pa.DataType, wide: bool) -> bool:
-    """Whether a column of this type can hold each answer's finish reason."""
+def holds_texts_beside(kind: pa.DataType, wide: bool) -> bool:
+    """Whether a column of this type can hold a text for each answer."""
     if is_list(kind) != wide:
         return False
     kind = kind.value_type if wide else kind
@@ -31,7 +31,7 @@ def holds_finish_reasons(kind: pa.DataType, wide: bool) -> bool:
 def cast_column(column: Any, name: str, wide: bool, file_column: str) -> Any:
     """A Parquet column as texts, numbers, or lists of these. Raises InputError for what is neither."""
     has_lists = wide and name not in PLAIN
-    numbers = name not in (*PLAIN, "answers", ENDS)
+    numbers = name not in (*PLAIN, "answers", *BESIDE_ANSWERS)
     item_type = pa.float64() if numbers else TEXT
     expected = pa.list_(item_type) if has_lists else item_type
     try:

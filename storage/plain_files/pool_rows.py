@@ -17,6 +17,10 @@ MESSAGES = "messages"
 """Our column of prompts of messages, each as a list of {role, content} in JSON."""
 ENDS = "finish_reasons"
 """Our column of finish reasons."""
+THINKING = "reasoning"
+"""Our column of what was thought before each answer."""
+BESIDE_ANSWERS = (ENDS, THINKING)
+"""Columns of texts, one per answer, which need not be there."""
 
 
 class RowForm(NamedTuple):
@@ -70,8 +74,8 @@ def answers_in(row: Mapping[str, Any], form: RowForm) -> dict[str, Any]:
     fields: dict[str, Any] = {"answers": texts if form.wide else texts[0]}
     for name in form.columns.keys() - {"prompt_id", "prompt", "system", "reference", "answers"}:
         values = row[name] if form.wide else [row[name]]
-        if name == ENDS:
-            fields[name] = ends_in(values, len(texts)) if form.wide else ends_in(values, 1)[0]
+        if name in BESIDE_ANSWERS:
+            fields[name] = texts_beside(values, len(texts)) if form.wide else texts_beside(values, 1)[0]
             continue
         if not isinstance(values, list | None):  # the answer may be one list of messages
             is_chat = all(isinstance(answer, Mapping) and role_in(answer) for answer in row["answers"])
@@ -83,8 +87,8 @@ def answers_in(row: Mapping[str, Any], form: RowForm) -> dict[str, Any]:
     return fields
 
 
-def ends_in(values: Any, count: int) -> list[str | None]:
-    """Each answer's finish reason; None for all where the row does not have one for each."""
+def texts_beside(values: Any, count: int) -> list[str | None]:
+    """A text for each answer, its finish reason or its thinking; None for all where the row does not have that many."""
     if not isinstance(values, list) or len(values) != count:
         return [None] * count
     return [value if isinstance(value, str) else None for value in values]

@@ -22,11 +22,11 @@ from synthmill.storage.plain_files.pool_columns import (
     cast_column,
     count_faults,
     first_occurrences,
-    holds_finish_reasons,
+    holds_texts_beside,
     is_list,
     texts_only,
 )
-from synthmill.storage.plain_files.pool_rows import ENDS, MESSAGES, RowForm, pool_row
+from synthmill.storage.plain_files.pool_rows import BESIDE_ANSWERS, ENDS, MESSAGES, THINKING, RowForm, pool_row
 from synthmill.storage.sql import literal, parquet
 
 T = TypeVar("T")
@@ -89,11 +89,14 @@ class PoolFile:
             raise InputError(f"{clash!r} is no column of numbers, so it cannot be weighed")
         self.extra = tuple(self._column(name, (), "") for name in extra)
         self.ends = next((name for name in FINISH_REASONS if name in self.columns), "")
+        self.thoughts = THINKING if THINKING in self.columns and THINKING not in extra else ""
         if self._parquet:
             kinds = {field.name: field.type for field in self._parquet.schema_arrow}
             self.wide, self.chat = is_list(kinds[self.answer]), is_list(kinds[self.prompt])
-            if self.ends and not holds_finish_reasons(kinds[self.ends], self.wide):
+            if self.ends and not holds_texts_beside(kinds[self.ends], self.wide):
                 self.ends = ""
+            if self.thoughts and not holds_texts_beside(kinds[self.thoughts], self.wide):
+                self.thoughts = ""
         else:
             answers = (fields[self.answer] for fields in sample if fields.get(self.answer) is not None)
             self.wide = isinstance(next(answers, None), list)
@@ -133,8 +136,9 @@ class PoolFile:
 
     def tables(self) -> Iterator[pa.Table]:
         """Pools, a batch at a time, each id once: prompt_id, prompt, system (where the file has it), answers, rewards
-        and the extra columns as lists; finish_reasons, where the file has them; messages, in JSON, where prompts are
-        messages. A reward that is no number is null. Raises ScatteredAnswers, and InputError if no row can be used.
+        and the extra columns as lists; finish_reasons and reasoning, where the file has them; messages, in JSON, where
+        prompts are messages. A reward that is no number is null. Raises ScatteredAnswers, and InputError if no row can
+        be used.
         """
         rows = 0
         raw = self._from_lines() if self._by_rows else self._from_parquet()
@@ -235,7 +239,7 @@ class PoolFile:
         """
         offsets = pa.array(np.append(starts, rows.num_rows), pa.int32())
         pools = rows.select([name for name in PLAIN if name in rows.column_names]).take(pa.array(starts))
-        for name in ("answers", "rewards", ENDS, *self.extra):
+        for name in ("answers", "rewards", *BESIDE_ANSWERS, *self.extra):
             if name in rows.column_names:
                 pools = pools.append_column(name, pa.ListArray.from_arrays(offsets, rows[name].combine_chunks()))
         same = pc.equal(rows["prompt"], rows["prompt"].take(np.repeat(starts, np.diff(offsets.to_numpy()))))
@@ -251,6 +255,7 @@ class PoolFile:
         """Our name -> the file's, for every column to read."""
         columns = {"prompt_id": self.id, "prompt": self.prompt, "system": self.system, "reference": self.reference}
         columns |= {"answers": self.answer, "rewards": self.reward, ENDS: self.ends, MESSAGES: self._messages}
+        columns[THINKING] = self.thoughts
         columns |= {name: name for name in self.extra}
         return {ours: theirs for ours, theirs in columns.items() if theirs}
 
@@ -266,8 +271,9 @@ class PoolFile:
                 columns = {ours: cast_column(batch[theirs], ours, self.wide, theirs) for ours, theirs in names.items()}
                 has_id = pc.greater(pc.fill_null(pc.utf8_length(columns["prompt_id"]), 0), 0)
                 columns["prompt_id"] = pc.if_else(has_id, columns["prompt_id"], columns["prompt"])
-                if ENDS in columns and self.wide:
-                    columns[ENDS] = align_with_answers(columns[ENDS], columns["answers"])
+                for name in BESIDE_ANSWERS if self.wide else ():
+                    if name in columns:
+                        columns[name] = align_with_answers(columns[name], columns["answers"])
                 yield pa.table(columns)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
             raise InputError(f"{self.path} cannot be read: {error}") from error
@@ -294,7 +300,7 @@ class PoolFile:
         number = pa.list_(pa.float64()) if self.wide else pa.float64()
         types = {
             **dict.fromkeys(PLAIN, TEXT),
-            **dict.fromkeys(("answers", ENDS), pa.list_(TEXT) if self.wide else TEXT),
+            **dict.fromkeys(("answers", *BESIDE_ANSWERS), pa.list_(TEXT) if self.wide else TEXT),
         }
         names = dict.fromkeys((*self._columns_read(), *(("system", MESSAGES) if self.chat else ())))
         return pa.schema([(name, types.get(name, number)) for name in names])

@@ -15,7 +15,7 @@ from synthmill.schemas.errors import InputError
 from synthmill.storage.artifacts import CALLS
 from synthmill.storage.published.folder import Kind, Table
 from synthmill.storage.published.row_streams import RowStream
-from synthmill.storage.published.rows import PAIR, message
+from synthmill.storage.published.rows import PAIR, answer_message, message, thinks
 from synthmill.storage.published.wide_pools import pool_rows
 
 VERDICTS = ("kept", "within")
@@ -103,7 +103,9 @@ def in_form(form: TableForm, kind: Kind, rows: pl.DataFrame) -> pl.DataFrame:
     the prompt's first. Rows without the completion that was asked for are left out.
     """
     if kind == "completions" and form.answer and form.answer not in rows.columns:
-        rows = rows.with_columns(completion=pool_answers(rows, form.answer)).drop("answers", "scores", strict=False)
+        rows = rows.with_columns(*pool_answers(rows, form.answer)).drop("answers", "scores", strict=False)
+    elif form.answer and f"{form.answer}_reasoning" in rows.columns:
+        rows = rows.rename({f"{form.answer}_reasoning": "completion_reasoning"})
     new_names = {old: new for old, new in form.renamed().items() if old in rows.columns and old != new}
     rows = rows.drop([name for name in new_names.values() if name in rows.columns]).rename(new_names)
     if kind == "completions":
@@ -123,25 +125,35 @@ def with_messages(rows: pl.DataFrame, kind: Kind) -> pl.DataFrame:
     if "prompt" in texts and rows.schema.get("system") == pl.String:
         with_system = pl.concat_list(message("system", "system"), message("user", "prompt"))
         prompt = pl.when(pl.col("system").is_null()).then(prompt).otherwise(with_system)
-    chats = {name: prompt if name == "prompt" else pl.concat_list(message("assistant", name)) for name in texts}
-    rows = rows.with_columns(**chats)
+    chats = {
+        name: prompt if name == "prompt" else pl.concat_list(answer_message(name, f"{name}_reasoning", rows.columns))
+        for name in texts
+    }
+    rows = rows.with_columns(**chats).drop([f"{name}_reasoning" for name in ANSWERS[kind]], strict=False)
     return rows.drop("system", strict=False) if "prompt" in texts else rows
 
 
-def pool_answers(pools: pl.DataFrame, answer: str) -> pl.Series:
-    """An answer of each pool: the first of a policy, or the best by a score; null where there is none."""
+def pool_answers(pools: pl.DataFrame, answer: str) -> list[pl.Series]:
+    """`completion`: an answer of each pool, the first of a policy, or the best by a score; null where there is none.
+    `completion_reasoning`: what was thought before it, where the pools say so.
+    """
     label = answer.removeprefix(BEST_BY) if answer.startswith(BEST_BY) else None
-    texts = [
+    chosen = [
         best_answer(pool["answers"], pool["scores"], label)
         if label is not None
-        else next((each["text"] for each in pool["answers"] if each.get("policy") == answer), None)
+        else next((each for each in pool["answers"] if each.get("policy") == answer), None)
         for pool in pools.iter_rows(named=True)
     ]
-    return pl.Series(texts, dtype=pl.String)
+    columns = {"completion": "text"}
+    columns |= {"completion_reasoning": "reasoning"} if thinks(pools.schema["answers"]) else {}
+    return [
+        pl.Series(column, [each and each.get(name) for each in chosen], dtype=pl.String)
+        for column, name in columns.items()
+    ]
 
 
-def best_answer(answers: list[dict[str, Any]], scores: list[dict[str, Any]], label: str) -> str | None:
+def best_answer(answers: list[dict[str, Any]], scores: list[dict[str, Any]], label: str) -> dict[str, Any] | None:
     """The answer with the highest score; of equal ones the first."""
     values = next((score["values"] for score in scores if score["scorer"] == label), None)
     numbers = [(value, -place) for place, value in enumerate(values or ()) if value is not None and value == value]
-    return answers[-max(numbers)[1]]["text"] if numbers else None
+    return answers[-max(numbers)[1]] if numbers else None

@@ -6,6 +6,7 @@ Every row keeps its `id`; where one row becomes two, theirs end in -chosen and -
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,9 +14,11 @@ import orjson
 import polars as pl
 
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.formats import Format
+from synthmill.schemas.formats import Format, ThinkingPlace
 from synthmill.storage.published.folder import Content, Kind, Table, as_message
 from synthmill.storage.published.row_streams import RowStream
+from synthmill.storage.published.rows import NO_THOUGHTS, REASONING
+from synthmill.storage.published.thinking import fields_of, place_in, with_thinking
 
 WITHOUT_IDS: tuple[Format, ...] = ("triplets", "openai")
 """Formats in which a column of ids would mean something else: ids lie in a file beside them, ids/NAME-SPLIT.txt."""
@@ -41,7 +44,16 @@ def sft(rows: Frame, kind: Kind) -> Frame:
         )
         return rows.with_columns(cut_chats).filter(pl.col("messages").list.len() > 0)
     answer = "completion" if kind == "completions" else "chosen"
-    return rows.select(*provenance_of(rows), messages=pl.concat_list("prompt", answer))
+    return rows.select(*provenance_of(rows), messages=whole_chat(rows, answer))
+
+
+def whole_chat(rows: Frame, answer: str) -> pl.Expr:
+    """Prompt and answer as one chat; where the answer has a field for thinking, so have the prompt's messages."""
+    fields = fields_of(rows.schema["prompt"])
+    if REASONING in fields or REASONING not in fields_of(rows.schema[answer]):
+        return pl.concat_list("prompt", answer)
+    own = (pl.element().struct.field(name) for name in fields)
+    return pl.concat_list(pl.col("prompt").list.eval(pl.struct(*own, NO_THOUGHTS.alias(REASONING))), answer)
 
 
 def until_answer(chat: list[Any]) -> list[Any]:
@@ -89,9 +101,7 @@ def kto(rows: Frame, _: Kind) -> Frame:
 
 def reward(rows: Frame, _: Kind) -> Frame:
     """`chosen` and `rejected` as whole conversations, for RewardTrainer."""
-    return rows.select(
-        *provenance_of(rows), chosen=pl.concat_list("prompt", "chosen"), rejected=pl.concat_list("prompt", "rejected")
-    )
+    return rows.select(*provenance_of(rows), chosen=whole_chat(rows, "chosen"), rejected=whole_chat(rows, "rejected"))
 
 
 def prompts(rows: Frame, kind: Kind) -> Frame:
@@ -272,26 +282,36 @@ def unsuited_formats(tables: Mapping[str, Table], formats: Sequence[Format]) -> 
 
 
 def format_tables(
-    tables: Mapping[str, Table], formats: Sequence[Format]
+    tables: Mapping[str, Table], formats: Sequence[Format], thinking: ThinkingPlace = ""
 ) -> tuple[dict[str, Table], dict[str, Content]]:
-    """Convert each table to each format that suits its kind; returns tables, and files beside them.
+    """Convert each table to each format that suits its kind; returns tables, and files beside them. thinking: where to
+    have it; empty: where each format's trainers look.
 
     Tables are named NAME_FORMAT (a dash is an underscore); `as-made` keeps a table and its NAME. Raises InputError
-    where no format suits.
+    where no format suits, and where thinking is wanted in a field that a format does not have.
     """
+    if without := [name for name in formats if thinking == "field" and place_in(name, "") != "field"]:
+        raise InputError(
+            f"{', '.join(without)} has no field for thinking; expected text or drop there, or leave --thinking out: "
+            "each format has it where its trainers look"
+        )
     shaped: dict[str, Table] = {}
     files: dict[str, Content] = {}
     for format_name in formats:
         for name, table in tables.items():
             if format_name == "as-made":
-                shaped[name] = table
+                placed = {
+                    split: with_thinking(rows, place_in(format_name, thinking)) for split, rows in table.splits.items()
+                }
+                shaped[name] = replace(table, splits=placed)
                 continue
             shape = SHAPES[format_name]
             if table.kind not in shape.kinds:
                 continue
+            place = place_in(format_name, thinking)
             label = f"{name}_{format_name.replace('-', '_')}"
             splits = {
-                split: rows_in_format(format_name, rows, table.kind)
+                split: rows_in_format(format_name, with_thinking(rows, place), table.kind)
                 for split, rows in table.splits.items()
                 if rows.height
             }

@@ -32,12 +32,30 @@ def read_frame(store: Store, manifest: Manifest, columns: Sequence[str] | None =
     return pl.DataFrame(read_artifact(store, manifest, columns))
 
 
-def message(role: str, content: str) -> pl.Expr:
-    """A column of texts as messages of one role."""
-    return pl.struct(pl.lit(role).alias("role"), pl.col(content).alias("content"))
+REASONING = "reasoning_content"
+"""The field of a message where trainers' chat templates look for what a model thought before its answer."""
+NO_THOUGHTS = pl.lit(None, pl.String)
+
+
+def message(role: str, content: str, thoughts: pl.Expr | None = None) -> pl.Expr:
+    """A column of texts as messages of one role; thoughts: a column of what was thought before them."""
+    thinking = [] if thoughts is None else [thoughts.alias(REASONING)]
+    return pl.struct(pl.lit(role).alias("role"), pl.col(content).alias("content"), *thinking)
+
+
+def answer_message(content: str, thoughts: str, columns: Sequence[str]) -> pl.Expr:
+    """A column of texts as answers, with those that another column says were thought before, if it is there."""
+    return message("assistant", content, pl.col(thoughts) if thoughts in columns else None)
+
+
+def thinks(answers: pl.DataType) -> bool:
+    """Whether a column of answers, or of turns, has a field of what was thought before them."""
+    inner = answers.inner if isinstance(answers, pl.List) else None
+    return isinstance(inner, pl.Struct) and "reasoning" in inner.to_schema()
 
 
 KEPT = pl.col("kept")
+SIDES = ("chosen", "rejected")
 
 
 def preference_rows(pairs: pl.DataFrame) -> pl.DataFrame:
@@ -49,8 +67,7 @@ def preference_rows(pairs: pl.DataFrame) -> pl.DataFrame:
         "parent_id",
         "source",
         prompt=pl.when(pl.col("system").is_null()).then(user).otherwise(with_system),
-        chosen=pl.concat_list(message("assistant", "chosen")),
-        rejected=pl.concat_list(message("assistant", "rejected")),
+        **{side: pl.concat_list(answer_message(side, f"{side}_reasoning", pairs.columns)) for side in SIDES},
         chosen_reward="chosen_reward",
         rejected_reward="rejected_reward",
     )

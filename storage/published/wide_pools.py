@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from synthmill.storage.published.row_streams import RowStream
+from synthmill.storage.published.rows import thinks
 
 
 def pool_rows(pools: RowStream, carried: Sequence[str] = ()) -> RowStream:
@@ -40,6 +41,7 @@ def wide_pools(names: list[str], pools: pl.DataFrame, carried: Sequence[str] = (
         answer_indices=answer_fields("answer_index"),
         finish_reasons=answer_fields("finish_reason"),
         answers=answer_fields("text"),
+        **({"reasoning": answer_fields("reasoning")} if thinks(pools.schema["answers"]) else {}),
         **{name: name for name in carried if name not in (*TAKEN, *names)},
     ).with_columns(
         pl.Series(f"score_{name}" if name in TAKEN else name, values(name), dtype=pl.List(pl.Float64)) for name in names
@@ -48,5 +50,5 @@ def wide_pools(names: list[str], pools: pl.DataFrame, carried: Sequence[str] = (
 
 TAKEN = (
     *("prompt_id", "prompt", "system", "source", "reference"),
-    *("policies", "answer_indices", "finish_reasons", "answers"),
+    *("policies", "answer_indices", "finish_reasons", "answers", "reasoning"),
 )

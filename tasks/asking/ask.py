@@ -16,6 +16,7 @@ from synthmill.tasks.asking.answer_checks import FieldCheck
 from synthmill.tasks.asking.own_prompts import TEXT, AnswerFields, OwnPrompt, PromptText, Question, check_system
 from synthmill.tasks.asking.templates import expected
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, retry_request
+from synthmill.tasks.texts.thinking import named_fault, thinking_column
 
 DEFAULT_PROMPT = "{{ prompt }}"
 KEYS = ("id", "parent_id", CALLS)
@@ -150,14 +151,16 @@ class Ask(Recipe[TableRow, TableRow]):
         ], []
 
     def to_table(self, rows: Sequence[TableRow]) -> pa.Table:
-        schema = self.output_columns(pa.schema([]))
-        columns = [[row.id for row in rows], [row.parent_id for row in rows]]
-        columns += [[row.values[name] for row in rows] for name in schema.names[2:]]
+        thinking = [field for field in self.thinking_columns() if any(field.name in row.values for row in rows)]
+        schema = pa.schema([*self.output_columns(pa.schema([])), *thinking])
+        columns: list[list[Any]] = [[row.id for row in rows], [row.parent_id for row in rows]]
+        columns += [[row.values.get(name) for row in rows] for name in schema.names[2:]]
         arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
         return pa.table(arrays, schema=schema)
 
     def steps(self, row: TableRow) -> Steps[TableRow]:
         samples = {place: dict(row.values) for place in range(self.samples)}
+        thoughts: dict[int, dict[str, str]] = {place: {} for place in range(self.samples)}
         faults: dict[int, Drop] = {}
         for question in prepared(self).questions:
             first = 0 if self.shared or question.is_greedy else first_draw(row.id)
@@ -169,8 +172,30 @@ class Ask(Recipe[TableRow, TableRow]):
             faults |= failed
             if not found:
                 raise faults[min(faults)]
-            samples = {place: {**samples[place], question.name: answer} for place, answer in found.items()}
-        return TableRow(id=row.id, parent_id=row.parent_id, values=self.columns_of(list(samples.values())))
+            samples = {place: {**samples[place], question.name: answer} for place, (answer, _) in found.items()}
+            for place, (_, thought) in found.items():
+                thoughts[place][question.name] = thought
+        values = self.columns_of(list(samples.values())) | self.thinking_of([thoughts[place] for place in samples])
+        return TableRow(id=row.id, parent_id=row.parent_id, values=values)
+
+    @property
+    def infers_columns(self) -> bool:
+        """Columns of thinking are there where an answer has any."""
+        return True
+
+    def thinking_columns(self) -> list[pa.Field]:
+        """The columns of what was thought before the answers that become columns: NAME_reasoning."""
+        kept = [name for name in self.asked() if not self.keep or name in self.keep]
+        kind = pa.string() if self.samples == 1 else pa.list_(pa.string())
+        return [pa.field(thinking_column(name), kind) for name in kept]
+
+    def thinking_of(self, thoughts: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """A row's columns of thinking. thoughts: of each sample, by the prompts' names."""
+        columns: dict[str, Any] = {}
+        for name in dict.fromkeys(name for sample in thoughts for name, thought in sample.items() if thought):
+            texts = [sample.get(name) or None for sample in thoughts]
+            columns[thinking_column(name)] = texts[0] if self.samples == 1 else texts
+        return columns
 
     def columns_of(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A row's new columns. samples: the answers by the prompts' names."""
@@ -187,8 +212,11 @@ def first_draw(row_id: str) -> int:
     return int.from_bytes(blake2b(row_id.encode(), digest_size=5).digest()) * DRAWS_PER_ROW
 
 
-def read_sample(question: Question, samples: Mapping[int, Mapping[str, Any]], place: int, answer: Completion) -> Any:
-    return question.read(answer, samples[place])
+def read_sample(
+    question: Question, samples: Mapping[int, Mapping[str, Any]], place: int, answer: Completion
+) -> tuple[Any, str]:
+    """What an answer says, and what was thought before it."""
+    return question.read(answer, samples[place]), answer.reasoning
 
 
 def ask_samples(
@@ -200,10 +228,14 @@ def ask_samples(
     """
     answers: dict[int, Any] = {}
     faults: dict[int, Drop] = {}
+    latest: dict[int, Completion] = {}
     places = list(requests)
     for attempt in range(attempts):
-        completions = yield [retry_request(requests[place], attempt * samples, faults.get(place)) for place in places]
+        completions = yield [
+            retry_request(requests[place], attempt * samples, faults.get(place), latest.get(place)) for place in places
+        ]
         for place, completion in zip(places, completions, strict=True):
+            latest[place] = completion
             try:
                 if completion.error:
                     raise Drop(completion.error)
@@ -216,6 +248,7 @@ def ask_samples(
         ]
         if not places:
             break
+    faults = {place: named_fault(latest[place], fault) for place, fault in faults.items()}
     return dict(sorted(answers.items())), faults
 
 

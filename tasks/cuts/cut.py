@@ -22,6 +22,8 @@ REASONS = ("", "n<2", "nan_reward", "equal_reward", "same_text", "all_flagged", 
 KEPT, TOO_FEW, NAN, EQUAL, SAME_TEXT, FLAGGED, BROKEN_OFF, CUT_SHORT = range(len(REASONS))
 SIDES = ("chosen", "rejected")
 NOT_CARRIED = ("answers", "rewards", "finish_reasons")
+THINKING = "reasoning"
+"""The column of what was thought before each answer, in lists as long as the answers'."""
 
 
 class Places(NamedTuple):
@@ -88,10 +90,11 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
     """Pairs of pools by one rule.
 
     table: `prompt_id`, `answers` (lists of texts), `rewards` (lists of numbers, of the same lengths), and columns to
-    carry over. `finish_reasons`, where it is there (lists of texts, of the same lengths): answers that a content filter
-    broke off take no part, and those that max_tokens cut take none unless the rule takes them. usable: (answers,) bool;
-    others take no part, either. Pairs have the carried columns, chosen, rejected, chosen_index, rejected_index (places
-    in the prompt's own list), their rewards, margin, and the rule's evidence.
+    carry over. Where they are there (lists of texts, of the same lengths): `finish_reasons`, so that answers which a
+    content filter broke off take no part, and those that max_tokens cut take none unless the rule takes them; and
+    `reasoning`, which pairs have as chosen_reasoning and rejected_reasoning. usable: (answers,) bool; others take no
+    part, either. Pairs have the carried columns, chosen, rejected, chosen_index, rejected_index (places in the prompt's
+    own list), their rewards, margin, and the rule's evidence.
     """
     all_pools = Pools.of(table["rewards"])
     unbroken = not_ended_by(table, "content_filter")
@@ -115,8 +118,13 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
     reasons[(reasons == KEPT) & ~paired] = EQUAL
     reasons[(reasons == EQUAL) & unequal] = SAME_TEXT
     pool_of_pair, different = pa.array(pair_of[kept]), pa.array(~same)
-    columns = {name: table[name].take(pool_of_pair) for name in table.column_names if name not in NOT_CARRIED}
+    thoughts = parallel_texts(table, THINKING)
+    left_out = (*NOT_CARRIED, *(() if thoughts is None else (THINKING,)))
+    columns = {name: table[name].take(pool_of_pair) for name in table.column_names if name not in left_out}
     columns |= {side: text.filter(different) for side, text in zip(SIDES, texts, strict=True)}
+    if thoughts is not None:
+        for side, place in zip(SIDES, local_places, strict=True):
+            columns[f"{side}_{THINKING}"] = thoughts.take(pa.array(all_pools.starts[pair_of[kept]] + place[kept]))
     for side, place in zip(SIDES, local_places, strict=True):
         columns[f"{side}_index"] = pa.array(place[kept], pa.int64())
     columns |= {f"{side}_reward": pa.array(reward[kept]) for side, reward in zip(SIDES, rewards, strict=True)}
@@ -127,6 +135,15 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
         columns["pair"] = pa.array(number[kept], pa.int64())
     broken_off, cut_short = (0 if mask is None else int((~mask).sum()) for mask in (unbroken, uncut))
     return Cut(pa.table(columns), reasons, pools, seven, tuple(places.evidence), broken_off, cut_short)
+
+
+def parallel_texts(table: pa.Table, name: str) -> Any:
+    """A column with a text for each answer, flat as the answers are; None where there is none."""
+    if name not in table.column_names or table.schema.field(name).type != pa.list_(pa.string()):
+        return None
+    lists, answers = in_one(table[name]), in_one(table["answers"])
+    same = pc.equal(pc.list_value_length(lists), pc.list_value_length(answers))
+    return lists.flatten() if pc.all(same, skip_nulls=False).as_py() else None
 
 
 def reasons_before(all_pools: Pools, pools: Pools, seven: SevenPoints, masks: Mapping[int, Array | None]) -> Array:

@@ -7,8 +7,9 @@ import polars as pl
 import pyarrow as pa
 
 from synthmill.schemas.hashing import child_id
-from synthmill.schemas.rows import Dropped, Pair
-from synthmill.tasks.cuts.cut import REASONS, cut
+from synthmill.schemas.rows import Dropped, Pair, arrow_schema, row_columns
+from synthmill.storage.published.rows import thinks
+from synthmill.tasks.cuts.cut import REASONS, SIDES, THINKING, cut
 from synthmill.tasks.cuts.rules.max_min import MaxMin
 from synthmill.tasks.frames import FrameStage
 
@@ -24,15 +25,14 @@ class MaxMinPairs(FrameStage):
     name: ClassVar = "pairs"
     version: ClassVar = "2"
     needs: ClassVar = ("id", *CARRIED, "answers", "rewards")
-    adds: ClassVar = tuple(Pair.model_fields)
+    adds: ClassVar = row_columns(Pair)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        texts, ends = (
-            pl.col("answers").list.eval(pl.element().struct.field(name)) for name in ("text", "finish_reason")
-        )
-        table = frame.select(prompt_id="id", answers=texts, rewards="rewards", finish_reasons=ends).to_arrow(
-            compat_level=pl.CompatLevel.oldest()
-        )
+        fields = {"answers": "text", "finish_reasons": "finish_reason"}
+        if thinking := thinks(frame.schema["answers"]):
+            fields |= {THINKING: THINKING}
+        lists = {name: pl.col("answers").list.eval(pl.element().struct.field(of)) for name, of in fields.items()}
+        table = frame.select(prompt_id="id", rewards="rewards", **lists).to_arrow(compat_level=pl.CompatLevel.oldest())
         cut_pools = cut(with_small_lists(table), MaxMin())
         pairs = pl.DataFrame(cut_pools.pairs)
         pools = frame.select(
@@ -46,6 +46,7 @@ class MaxMinPairs(FrameStage):
             "rejected",
             "chosen_reward",
             "rejected_reward",
+            *(f"{side}_{THINKING}" for side in SIDES if thinking),
             parent_id="prompt_id",
             chosen_index=pl.col("indexes").list.get(pl.col("chosen_index")),
             rejected_index=pl.col("indexes").list.get(pl.col("rejected_index")),
@@ -56,11 +57,11 @@ class MaxMinPairs(FrameStage):
             for row, code in zip(frame["id"], cut_pools.reasons, strict=True)
             if code
         ]
-        return rows.select(Pair.model_fields.keys()), drops
+        return rows.select(arrow_schema(Pair, thinking).names), drops
 
 
 def with_small_lists(table: pa.Table) -> pa.Table:
     """Lists and texts with 32-bit offsets, as Parquet gives them."""
     texts = pa.list_(pa.string())
-    kinds = {"answers": texts, "rewards": pa.list_(pa.float64()), "finish_reasons": texts}
+    kinds = {"answers": texts, "rewards": pa.list_(pa.float64()), "finish_reasons": texts, THINKING: texts}
     return pa.table({name: table[name].cast(kinds.get(name, pa.string())) for name in table.column_names})

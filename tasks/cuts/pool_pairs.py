@@ -18,15 +18,16 @@ from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import child_id
 from synthmill.schemas.rip_limits import LIMITS, Thresholds
-from synthmill.schemas.rows import Dropped, Pair, arrow_schema
+from synthmill.schemas.rows import Dropped, Pair, row_columns
 from synthmill.storage.artifacts import Store, read_manifest, read_part
+from synthmill.storage.published.rows import thinks
 from synthmill.tasks.cores import Array, MapUnordered
 from synthmill.tasks.cuts.cut import REASONS, Cut, CutSettings, cut, lengths_of
 from synthmill.tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics, with_rewards
 from synthmill.tasks.cuts.pair_limits import fit, limits_met, token_counter
 from synthmill.tasks.cuts.points import Pools
 from synthmill.tasks.cuts.rules.rip import Rip
-from synthmill.tasks.frames import ArtifactKey, FileStage, FrameStage
+from synthmill.tasks.frames import ArtifactKey, FileStage, FrameStage, frame_schema
 
 CARRIED = ("prompt", "system", "source", "note")
 ALWAYS_IN_KEYS: dict[str, Any] = {
@@ -146,7 +147,7 @@ class PoolPairs(CuttingStage, PoolReading):
     name: ClassVar = "pool_pairs"
     version: ClassVar = "2"
     needs: ClassVar = ("id", *CARRIED, "answers", "scores")
-    adds: ClassVar = tuple(PreferencePair.model_fields)
+    adds: ClassVar = row_columns(PreferencePair)
 
     length_control: bool = False
     leave_out: tuple[str, ...] = ()
@@ -187,7 +188,7 @@ class PoolPairs(CuttingStage, PoolReading):
                 )
         paired = {row["parent_id"] for row in rows}
         drops = [Dropped(id=row, reason=reason_of(cuts, n)) for row, n in row_of.items() if row not in paired]
-        return pl.DataFrame(rows, schema=pl.DataFrame(arrow_schema(PreferencePair).empty_table()).schema), drops
+        return pl.DataFrame(rows, schema=frame_schema(PreferencePair, thinks(frame.schema["answers"]))), drops
 
     def pair(
         self, settings: CutSettings, row: dict[str, Any], evidence: Sequence[str], answers: Sequence[Any], length: int
@@ -209,6 +210,8 @@ class PoolPairs(CuttingStage, PoolReading):
             "rejected_policy": rejected["policy"],
             "rejected_length": length,
             "evidence": orjson.dumps(details).decode(),
+            "chosen_reasoning": chosen.get("reasoning"),
+            "rejected_reasoning": rejected.get("reasoning"),
         }
 
     @staticmethod

@@ -10,11 +10,14 @@ import importlib.util
 import os
 import secrets
 import time
+import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+
+import orjson
 
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.errors import EngineError, InputError, MissingExtra
@@ -23,14 +26,33 @@ from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.engine import failed_completion
 from synthmill.tasks.engines.refusals import OVERFLOW
 from synthmill.tasks.engines.replies import token_logprobs
+from synthmill.tasks.engines.template_thinking import (
+    PROBE,
+    VARIABLES,
+    begun_thinking,
+    room,
+    template_variables,
+    whole_turn,
+)
 
 EMBEDDED = "smollm2"
+PROBE_S = 30.0
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""To our own port, past any proxy."""
 CONTEXT = 4096
-OWN_OPTIONS = {"instances", "n_ctx", "n_threads"}
+OWN_OPTIONS = {"instances", "n_ctx", "n_threads", VARIABLES}
+SHAPING_OPTIONS = {"n_ctx", VARIABLES}
+"""Those of our own options that decide what a model answers."""
 
 
 class GGUF:
-    """options: instances (copies that answer at once), n_threads (each), n_ctx, and any llama.cpp parameter."""
+    """options: instances (copies that answer at once), n_threads (each), n_ctx, chat_template_kwargs, and any llama.cpp
+    parameter.
+
+    llama.cpp takes a model's thinking apart itself where it knows the chat template; where it does not, and the
+    template opens the block, its mark is put before the answer again. Without thinking settings it turns thinking off
+    where a template has a switch for it.
+    """
 
     def __init__(self, settings: EngineSettings) -> None:
         if importlib.util.find_spec("xllamacpp") is None:
@@ -40,9 +62,16 @@ class GGUF:
         self.path = find_weights(settings.model)
         embedded = settings.model == EMBEDDED
         self.name = f"llamacpp:{self.path.stem}@{file_fingerprint(self.path)}"
-        if shaping := {name: value for name, value in settings.options.items() if name not in OWN_OPTIONS - {"n_ctx"}}:
+        own = OWN_OPTIONS - SHAPING_OPTIONS
+        shaping = {name: value for name, value in settings.options.items() if name not in own}
+        if asked := settings.thinking.identity():
+            shaping["thinking"] = asked
+        if shaping:
             self.name += f"+{content_hash(shaping)[:8]}"
         self.options = settings.options
+        self.thinking = settings.thinking
+        self.variables = template_variables(settings)
+        self._begun = ""  # what the chat template writes of a thought
         cores = os.cpu_count() or 2
         self.instances = int(settings.options.get("instances", cores if embedded else 1))
         self.threads = int(settings.options.get("n_threads", 1 if embedded else max(1, cores - 1)))
@@ -80,7 +109,8 @@ class GGUF:
             for cpu in (parameters.cpuparams, parameters.cpuparams_batch):
                 cpu.n_threads, cpu.poll = self.threads, 0
             parameters.verbosity = -1
-            parameters.api_keys = [secrets.token_hex(16)]  # it opens a port on 127.0.0.1, for no other process
+            key = secrets.token_hex(16)
+            parameters.api_keys = [key]  # it opens a port on 127.0.0.1, for no other process
             for name, value in self.options.items():
                 if name not in OWN_OPTIONS:
                     try:
@@ -90,11 +120,24 @@ class GGUF:
                             f"llama.cpp has no parameter {name}={value!r} ({error}); see xllamacpp.CommonParams"
                         ) from error
             try:
-                self._free.put(xllamacpp.Server(parameters))
+                server = xllamacpp.Server(parameters)
+                self._begun = begun_thinking(self._rendered(server.listening_address, key), self.thinking.marks)
+                self._free.put(server)
             except (RuntimeError, ValueError) as error:
                 raise EngineError(
                     f"llama.cpp cannot load {self.path}: {error}; is it a whole GGUF file, and is there memory?"
                 ) from error
+
+    def _rendered(self, address: str, key: str) -> str:
+        """A prompt as the model's chat template writes it; empty where llama.cpp does not say."""
+        body = orjson.dumps({"messages": PROBE, VARIABLES: self.variables})
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        call = urllib.request.Request(f"{address}/apply-template", body, headers)
+        try:
+            with DIRECT.open(call, timeout=PROBE_S) as reply:
+                return str(orjson.loads(reply.read())["prompt"])
+        except (OSError, ValueError, KeyError):
+            return ""
 
     def _answer(self, request: Request, seed: int) -> Completion:
         sampling = request.sampling
@@ -105,9 +148,15 @@ class GGUF:
             "seed": seed,
             "cache_prompt": False,
         }
-        for name in ("temperature", "top_p", "max_tokens"):
+        for name in ("temperature", "top_p"):
             if (value := getattr(sampling, name)) is not None:
                 body[name] = value
+        if sampling.max_tokens is not None:
+            body["max_tokens"] = room(sampling.max_tokens, self.thinking)
+        if self.variables:
+            body[VARIABLES] = self.variables
+        if self._begun:
+            body["reasoning_format"] = "none"
         if sampling.stop:
             body["stop"] = list(sampling.stop)
         if sampling.logprobs:
@@ -133,8 +182,11 @@ class GGUF:
             overflow = signs or fault.get("type") == "exceed_context_size_error"
             return failed_completion(f"{'context_overflow' if overflow else 'refused'}: {message}")
         choice, usage = answer["choices"][0], answer.get("usage") or {}
+        structured = bool(request.choice or request.schema_)
+        text = choice["message"].get("content") or ""
         return Completion(
-            text=choice["message"].get("content") or "",
+            text=whole_turn(text, self._begun, self.thinking.marks, structured),
+            reasoning=choice["message"].get("reasoning_content") or "",
             finish_reason=choice.get("finish_reason") or "stop",
             prompt_tokens=usage.get("prompt_tokens", 0),
             completion_tokens=usage.get("completion_tokens", 0),

@@ -18,6 +18,14 @@ from synthmill.schemas.errors import EngineError, InputError, MissingExtra
 from synthmill.schemas.hashing import content_hash, file_checksum, file_fingerprint
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.engine import failed_completion
+from synthmill.tasks.engines.template_thinking import (
+    PROBE,
+    VARIABLES,
+    begun_thinking,
+    room,
+    template_variables,
+    whole_turn,
+)
 
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
@@ -26,7 +34,12 @@ PLACEMENT = {"tensor_parallel_size", "gpu_memory_utilization", "max_num_seqs", "
 
 
 class VLLMEngine:
-    """options: any argument of vLLM's AsyncEngineArgs (max_model_len, dtype, tensor_parallel_size, ...)."""
+    """options: any argument of vLLM's AsyncEngineArgs (max_model_len, dtype, tensor_parallel_size, ...), and
+    chat_template_kwargs.
+
+    With the option reasoning_parser, vLLM's own parser of that name takes thinking apart, forms (choice, schema) hold
+    for what follows it, and thinking.tokens is its budget. Without, marks in the text do.
+    """
 
     def __init__(self, settings: EngineSettings) -> None:
         if importlib.util.find_spec("vllm") is None:
@@ -40,6 +53,10 @@ class VLLMEngine:
         self.samples_per_call = settings.samples_per_call
         self._engine: Any = None
         self._tokenizer: Any = None
+        self._parser: Any = None
+        self._dummy: Any = None  # a request, for the parser
+        self._begun = ""  # what the chat template writes of a thought
+        self.variables = template_variables(settings)
         self._numbers = numbers()
 
     async def open(self) -> None:
@@ -63,6 +80,9 @@ class VLLMEngine:
             # With seeds, a prompt in two chunks kills vLLM's CPU worker (0.32).
             options["enable_chunked_prefill"] = False
         options |= {"seed": 0, "revision": self.settings.revision, **self.settings.options}
+        options.pop(VARIABLES, None)
+        if parser := options.get("reasoning_parser"):
+            check_parser(str(parser), bool(options.get("reasoning_parser_plugin")))
         folder = Path(self.settings.model).expanduser()
         model = str(folder) if folder.is_dir() else self.settings.model
         try:
@@ -74,6 +94,26 @@ class VLLMEngine:
         except (RuntimeError, ValueError, OSError) as error:
             raise EngineError(f"vLLM cannot load {model}: {' '.join(str(error).split())[:300]}") from error
         self._tokenizer = self._engine.get_tokenizer()
+        if parser:
+            self._load_parser(str(parser))
+        else:
+            prompt = self._rendered(PROBE, tokenize=False)
+            self._begun = begun_thinking(prompt, self.settings.thinking.marks) if isinstance(prompt, str) else ""
+
+    def _load_parser(self, name: str) -> None:
+        """One of vLLM's parsers of thinking. Raises InputError where it does not fit the model."""
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+        from vllm.reasoning import ReasoningParserManager
+
+        try:
+            kind = ReasoningParserManager.get_reasoning_parser(name)
+            self._parser = kind(self._tokenizer, **{VARIABLES: self.variables})
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise InputError(
+                f"vLLM's reasoning_parser {name!r} does not work for {self.settings.model}: {error}; leave it out, and "
+                "thinking is told by its marks"
+            ) from error
+        self._dummy = self._parser.adjust_request(ChatCompletionRequest(messages=PROBE))
 
     def answered_before(self, request: Request) -> None: ...
 
@@ -93,7 +133,8 @@ class VLLMEngine:
         try:
             prompt = {"prompt_token_ids": self._tokens(request)}
             name = f"synthmill-{next(self._numbers)}"
-            async for output in self._engine.generate(prompt, self._sampling(request, seed, count), name):
+            more = {"reasoning_parser_kwargs": {VARIABLES: self.variables}} if self._parser else {}
+            async for output in self._engine.generate(prompt, self._sampling(request, seed, count), name, **more):
                 final = output
         except EngineDeadError as error:
             raise EngineError(
@@ -103,9 +144,12 @@ class VLLMEngine:
             kind = "context_overflow" if "context length" in str(error) else "refused"
             return [failed_completion(f"{kind}: {error}")] * count
         latency_s = round(time.monotonic() - started, 4)
+        structured = bool(request.choice or request.schema_)
+        told_apart = [self._told_apart(output.text, structured) for output in final.outputs]
         return [
             Completion(
-                text=output.text,
+                text=told_apart[index][0],
+                reasoning=told_apart[index][1],
                 finish_reason=output.finish_reason or "stop",
                 prompt_tokens=len(final.prompt_token_ids or ()) if index == 0 else 0,
                 completion_tokens=len(output.token_ids),
@@ -115,15 +159,23 @@ class VLLMEngine:
             for index, output in enumerate(final.outputs)
         ]
 
+    def _told_apart(self, text: str, structured: bool) -> tuple[str, str]:
+        """An answer and, where vLLM's parser tells it apart, its thinking."""
+        if self._parser is None:
+            return whole_turn(text, self._begun, self.settings.thinking.marks, structured), ""
+        reasoning, content = self._parser.extract_reasoning(text, self._dummy)
+        return content or "", reasoning or ""
+
     def _tokens(self, request: Request) -> list[int]:
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
-        tokens: list[int] = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        tokens: list[int] = self._rendered(messages, tokenize=True, return_dict=False)
         return tokens
 
-    @staticmethod
-    def _sampling(request: Request, seed: int, count: int) -> Any:
+    def _rendered(self, messages: Sequence[dict[str, str]], **how: Any) -> Any:
+        """Messages under the model's chat template."""
+        return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, **how, **self.variables)
+
+    def _sampling(self, request: Request, seed: int, count: int) -> Any:
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
         sampling = request.sampling
@@ -132,17 +184,31 @@ class VLLMEngine:
             structure = StructuredOutputsParams(choice=list(request.choice))
         elif request.schema_:
             structure = StructuredOutputsParams(json=dict(request.schema_))
+        thinking = self.settings.thinking
+        more = {"skip_special_tokens": self._dummy.skip_special_tokens} if self._parser else {}
+        if self._parser and thinking.tokens:
+            more["thinking_token_budget"] = thinking.tokens
         return SamplingParams(
             n=count,
             temperature=1.0 if sampling.temperature is None else sampling.temperature,
             top_p=sampling.top_p or 1.0,
-            max_tokens=sampling.max_tokens,
+            max_tokens=None if sampling.max_tokens is None else room(sampling.max_tokens, thinking),
             stop=list(sampling.stop) or None,
             seed=seed,
             logprobs=sampling.logprobs or None,
             output_kind=RequestOutputKind.FINAL_ONLY,
             structured_outputs=structure,
+            **more,
         )
+
+
+def check_parser(name: str, has_plugin: bool) -> None:
+    """Raises InputError where vLLM has no parser of thinking of this name, and no file of the user's may have it."""
+    from vllm.reasoning import ReasoningParserManager
+
+    known = ReasoningParserManager.list_registered()
+    if name not in known and not has_plugin:
+        raise InputError(f"vLLM has no reasoning_parser {name!r}; expected one of {', '.join(known)}")
 
 
 def model_name(settings: EngineSettings) -> str:
@@ -163,7 +229,10 @@ def model_name(settings: EngineSettings) -> str:
         raise InputError(
             f"there is no folder {settings.model}; expected a folder with config.json, or a Hub id OWNER/NAME"
         )
-    if shaping := {option: value for option, value in settings.options.items() if option not in PLACEMENT}:
+    shaping = {option: value for option, value in settings.options.items() if option not in PLACEMENT}
+    if asked := settings.thinking.identity():
+        shaping["thinking"] = asked
+    if shaping:
         name += f"+{content_hash(shaping)[:8]}"
     return name
 

@@ -10,6 +10,7 @@ from synthmill.schemas.errors import Drop
 from synthmill.schemas.pools import PolicyAnswer, Question, ScoredPool
 from synthmill.schemas.rows import Answer, Instruction, Pool
 from synthmill.tasks.recipe import Recipe, Steps
+from synthmill.tasks.texts.thinking import is_named, why_empty
 
 
 class Answers(Recipe[Instruction, Pool]):
@@ -77,13 +78,20 @@ def usable_answers(completions: Sequence[Completion]) -> Iterator[dict[str, Any]
     for index, completion in enumerate(completions):
         if not completion.error and completion.text.strip():
             usage = {"finish_reason": completion.finish_reason, "completion_tokens": completion.completion_tokens}
-            yield {"answer_index": index, "text": completion.text, **usage}
+            yield {
+                "answer_index": index,
+                "text": completion.text,
+                **usage,
+                "reasoning": completion.reasoning or None,
+            }
 
 
 def check_enough(answers: int, fewest: int, completions: Sequence[Completion]) -> None:
     """Raises Drop when there are fewer answers than `fewest`, with the faults of the other completions."""
     if answers < fewest:
         failed = [completion for completion in completions if completion.error or not completion.text.strip()]
-        faults = sorted({completion.error or "empty_answer" for completion in failed})
+        faults = sorted({completion.error or why_empty(completion) for completion in failed})
+        if not answers and len(faults) == 1 and is_named(failed[0]):
+            raise Drop(faults[0])
         message = f"too_few_answers: {answers} of {len(completions)}; {'; '.join(faults)}"
         raise Drop(faults[0] if len(completions) == 1 else message)

@@ -21,10 +21,11 @@ from synthmill.storage.artifacts import (
     sealed_part,
     write_manifest,
 )
-from synthmill.storage.plain_files.pool_rows import ENDS
+from synthmill.storage.plain_files.pool_rows import ENDS, THINKING
 from synthmill.storage.plain_files.pools import PoolFile, read_pools
 from synthmill.storage.plain_files.rows import fingerprint
-from synthmill.tasks.running.stages import columns_of
+from synthmill.tasks.running.same_columns import with_same_columns
+from synthmill.tasks.running.stages import columns_of, read_schema
 
 POOLS = "pools"
 VERSION = "2"
@@ -34,7 +35,7 @@ REWARD = "reward"
 def pools_key(file: PoolFile, rows_per_part: int, limit: int | None = None) -> str:
     """The key of a file's artifact, from its content and the settings it is read with."""
     columns = [file.id, file.prompt, file.answer, file.reward, file.reference, list(file.extra)]
-    reading = [Path(file.path).name, *columns, file.single_turn]
+    reading = [Path(file.path).name, *columns, file.single_turn, *([file.thoughts] if file.thoughts else [])]
     return content_hash([POOLS, VERSION, fingerprint(FileSettings(path=file.path)), reading, rows_per_part, limit])
 
 
@@ -66,7 +67,8 @@ def ingest_pools(store: Store, file: PoolFile, rows_per_part: int, run: str, lim
     for reason, number in file.faults.items():
         seals.append(seal_pools(store, [], [Dropped(id=f"{reason}-{n}", reason=reason) for n in range(number)]))
     identity = {"stage": POOLS, "version": VERSION, "source": file.path}
-    columns = columns_of(rows_to_table(ScoredPool, [], []).drop_columns([CALLS]))
+    seals = with_same_columns(store, POOLS, seals)
+    columns = columns_of(read_schema(store, seals[0]))
     manifest = Manifest(stage=POOLS, key=key, identity=identity, columns=columns, parts=tuple(seals), run=run)
     if manifest.rows == 0:
         raise InputError(f"{file.path}: none of its pools can be used ({dict(manifest.dropped)})")
@@ -84,10 +86,10 @@ def seal_pools(store: Store, rows: Sequence[ScoredPool], dropped: Sequence[Dropp
 def pool_of(row: dict[str, Any], extra: Sequence[str], source: str) -> ScoredPool:
     """One row of `PoolFile.tables`."""
     texts = row["answers"] or ()
-    ends = row.get(ENDS) or [None] * len(texts)
+    ends, thoughts = (row.get(name) or [None] * len(texts) for name in (ENDS, THINKING))
     answers = tuple(
-        PolicyAnswer(answer_index=n, text=text, finish_reason=end or "", completion_tokens=0)
-        for n, (text, end) in enumerate(zip(texts, ends, strict=True))
+        PolicyAnswer(answer_index=n, text=text, finish_reason=end or "", completion_tokens=0, reasoning=thought)
+        for n, (text, end, thought) in enumerate(zip(texts, ends, thoughts, strict=True))
     )
     values_of = ({REWARD: row["rewards"]} if "rewards" in row else {}) | {name: row[name] for name in extra}
     scores = tuple(Score(scorer=name, settings="{}", values=tuple(values or ())) for name, values in values_of.items())

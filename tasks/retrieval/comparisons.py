@@ -14,7 +14,7 @@ from pydantic import Field
 
 from synthmill.schemas.hashing import child_id, digest
 from synthmill.schemas.retpo import HardNegative, ParetoPair, Pick, QueryPair
-from synthmill.schemas.rows import Dropped, Pool, arrow_schema
+from synthmill.schemas.rows import Dropped, Pool, arrow_schema, row_columns
 from synthmill.storage.artifacts import Store, read_manifest
 from synthmill.tasks.frames import ArtifactKey, FrameStage
 from synthmill.tasks.retrieval.indexes import locate, parts_of, passage_texts
@@ -94,7 +94,7 @@ class RankedStage(FrameStage):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "makes" in cls.__dict__:
-            cls.adds = tuple(cls.makes.model_fields)
+            cls.adds = row_columns(cls.makes)
 
     def rows_of(self, turn: Row) -> Iterator[Row]:
         raise TypeError(f"{type(self).__name__} must define rows_of(turn)")

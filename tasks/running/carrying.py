@@ -8,13 +8,20 @@ import pyarrow.compute as pc
 from synthmill.storage.artifacts import CALLS
 from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.recipe import AnyRecipe
+from synthmill.tasks.texts.thinking import THINKING_SUFFIX
 
 
 def carry(table: pa.Table, output: pa.Table, names: Sequence[str]) -> pa.Table:
     """`output` with the columns `names` of the rows of `table` that led to its rows: a row's own before, by `id`, or
-    its parent's, by `parent_id`. Names that are not in `table`, or that the stage made, are left out.
+    its parent's, by `parent_id`. Names that are not in `table`, or that the stage made, are left out. Columns of what
+    was thought before answers go along: which there are, no plan knows.
     """
-    wanted = [name for name in names if name in table.column_names and name not in output.column_names]
+    thinking = [name for name in table.column_names if name.endswith(THINKING_SUFFIX)] if names else []
+    wanted = [
+        name
+        for name in dict.fromkeys([*names, *thinking])
+        if name in table.column_names and name not in output.column_names
+    ]
     if not wanted:
         return output
     ids = table["id"].combine_chunks()

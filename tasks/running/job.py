@@ -50,6 +50,8 @@ class Planned:
             raise InputError(f"the stage {stage.name} asks {absent[0]}, a role that its plan gives no engine")
         self.roles = {role: roles[role] for role in needed}
         self.identity = stage.identity({role: engine_name(settings) for role, settings in self.roles.items()})
+        if thinking := {role: kept for role, settings in self.roles.items() if (kept := settings.thinking.kept())}:
+            self.identity["thinking"] = thinking
         self.carries = tuple(sorted(carries))
         if self.carries:
             self.identity["carries"] = list(self.carries)

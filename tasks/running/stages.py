@@ -164,7 +164,7 @@ def make_artifact(
             say_what_is_in_batches(store, planned.roles)
             seals_by_key.update((seal.key, seal) for seal in pool.run(planned, missing, on_progress))
         seals = [seals_by_key[job.key] for job in jobs]
-    if isinstance(stage, FrameStage) and stage.infers_columns:
+    if stage.infers_columns:
         seals = with_same_columns(store, stage.name, seals)
     return write_manifest(
         store,

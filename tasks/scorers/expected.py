@@ -7,7 +7,7 @@ from synthmill.schemas.pools import JudgedPool, ScoredPool
 from synthmill.tasks.recipe import Steps
 from synthmill.tasks.scorers.judgements import Judgements
 from synthmill.tasks.scorers.judges import Judge, JudgeSettings
-from synthmill.tasks.scorers.labels import chances_of, one_token
+from synthmill.tasks.scorers.labels import LEAST_MASS, LeastMass, chances_of, one_token
 from synthmill.tasks.scorers.scoring import ScoringContext
 
 DIGITS = "0123456789"
@@ -26,6 +26,7 @@ class ExpectedScores(Judge):
     prompts: ClassVar = {"pools/digit": ("answer",)}
 
     label: str = "expected"
+    least_mass: LeastMass = LEAST_MASS
 
     def requests_per_row(self) -> int:
         return self.most_answers
@@ -34,7 +35,7 @@ class ExpectedScores(Judge):
         written = [place for place, answer in enumerate(row.answers) if answer.text.strip()]
         requests = [self.request(row, answer=row.answers[place].text) for place in written]
         judgements = Judgements()
-        digits = yield from judgements.ask(requests, 1, expected_digit)
+        digits = yield from judgements.ask(requests, 1, lambda completion: expected_digit(completion, self.least_mass))
         values: list[float | None] = [0.0] * len(row.answers)
         for place, digit in zip(written, digits, strict=True):
             values[place] = digit
@@ -45,12 +46,14 @@ class ExpectedSettings(JudgeSettings):
     """A judge's expected digit, 0 to 9, from one token."""
 
     kind: Literal["expected"] = "expected"
+    least_mass: LeastMass = LEAST_MASS
 
     def stage(self, context: ScoringContext) -> ExpectedScores:
-        return ExpectedScores(**self.shared_fields(context), sampling=one_token(context.seed))
+        own = {"sampling": one_token(context.seed), "least_mass": self.least_mass}
+        return ExpectedScores(**self.shared_fields(context), **own)
 
 
-def expected_digit(completion: Completion) -> float | None:
-    """The mean digit under the judge's probabilities; None where it gave no digit."""
-    chances = chances_of(completion, DIGITS)
+def expected_digit(completion: Completion, least_mass: float = LEAST_MASS) -> float | None:
+    """The mean digit under the judge's probabilities; None where it gave no digit, or was hardly about to."""
+    chances = chances_of(completion, DIGITS, least_mass)
     return sum(int(digit) * chance for digit, chance in chances.items()) if chances else None

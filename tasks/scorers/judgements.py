@@ -11,6 +11,7 @@ from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.errors import SynthmillError
 from synthmill.storage.artifacts import Store, read_part
 from synthmill.tasks.recipe import ask_each
+from synthmill.tasks.texts.thinking import why_empty
 
 T = TypeVar("T")
 LONGEST = 200  # characters shown of a judgement, half of them from its end
@@ -38,7 +39,7 @@ class Judgements:
         verdicts, _ = yield from ask_each(requests, attempts, read)
         for place, verdict in enumerate(verdicts):
             if verdict is None:
-                self.add(1, 1, latest[place].error or latest[place].text)
+                self.add(1, 1, latest[place].error or latest[place].text or why_empty(latest[place]))
             else:
                 self.add(1, 0, "")
         return verdicts

@@ -5,6 +5,11 @@ Source: docs/papers.md#expected-score.
 
 import math
 import re
+from functools import partial
+from operator import eq
+from typing import Annotated
+
+from pydantic import Field
 
 from synthmill.schemas.calls import Completion, Sampling
 
@@ -13,6 +18,17 @@ MOST_ALTERNATIVES = 20
 TOKENS_BEFORE = 4  # a mark or a space may come before the label
 GOES_ON = re.compile(r"\w|\s*[.,/:&–−-]\s*(?:\d|[AB]\b)|\s+(?:or|and|to|of|out of)\b")
 """What follows a label that is not the whole verdict: 10, 8.5, 8/10, 7-9, A/B, A or B."""
+LEAST_MASS = 0.05
+LeastMass = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        exclude_if=partial(eq, LEAST_MASS),
+        description="the probability that all labels must have together, by the logprobs; below it there is no verdict",
+    ),
+]
+"""In no key where it is the default: scores of earlier versions are found."""
 SIGNS = ("-", "−", ".", ",")  # -3, .5
 ARTICLE = re.compile(r"\s+(?!is\b|because\b|wins\b|as\b)[a-z]+\s+[a-z]")
 """What follows an A that is an article: A good answer ..."""
@@ -23,14 +39,15 @@ def one_token(seed: int) -> Sampling:
     return Sampling(temperature=0.0, top_p=1.0, max_tokens=TOKENS_BEFORE, logprobs=MOST_ALTERNATIVES, seed=seed)
 
 
-def chances_of(completion: Completion, labels: str) -> dict[str, float]:
+def chances_of(completion: Completion, labels: str, least_mass: float = 0.0) -> dict[str, float]:
     """The probabilities of one-letter labels, as shares of their sum.
 
     They are read where the answer's first label stands, or, if it has none, among the alternatives to its first token.
     Without logprobs, and where those are null: 1 for the label that the text begins with. Empty where there is none,
-    and where the answer goes on to something else (10, 8.5, A or B).
+    where the answer goes on to something else (10, 8.5, A or B), where the logprobs are another text's than the
+    answer's (a thought's), and where the labels have less than `least_mass` together.
     """
-    if completion.error:
+    if completion.error or not completion.text.strip():
         return {}
     tokens = [(str(token), logprob, alternatives) for token, logprob, alternatives in completion.logprobs or ()]
     tokens = tokens[:TOKENS_BEFORE]
@@ -39,6 +56,8 @@ def chances_of(completion: Completion, labels: str) -> dict[str, float]:
     after = "".join(token[0] for token in tokens[(place or 0) + 1 :])
     if place is not None and (before.endswith(SIGNS) or goes_on(after, labels)):
         return {}
+    if tokens and not is_beginning("".join(token[0] for token in tokens[: (place or 0) + 1]), completion.text):
+        return {}
     if tokens:
         token, own_logprob, alternatives = tokens[place or 0]
         weights = dict.fromkeys(labels, 0.0)
@@ -46,11 +65,18 @@ def chances_of(completion: Completion, labels: str) -> dict[str, float]:
             if (label := text.strip()) in weights and logprob is not None:
                 weights[label] += math.exp(min(logprob, 0.0))
         if (total := sum(weights.values())) > 0:
+            if total < least_mass:
+                return {}
             return {label: weight / total for label, weight in weights.items()}
     start = completion.text.strip().lstrip("*([\"'")
     if start[:1] and start[0] in labels and not goes_on(start[1:], labels):
         return {label: float(label == start[0]) for label in labels}
     return {}
+
+
+def is_beginning(tokens: str, text: str) -> bool:
+    """Whether an answer begins with these tokens; a choice may have been asked for as JSON."""
+    return text.strip().startswith(tokens.strip()) or tokens.lstrip().startswith('{"choice"')
 
 
 def goes_on(following: str, labels: str) -> bool:

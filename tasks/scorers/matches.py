@@ -14,7 +14,7 @@ from synthmill.schemas.multifaceted import Rubric
 from synthmill.schemas.pools import ScoredPool
 from synthmill.tasks.scorers.judgements import Judgements
 from synthmill.tasks.scorers.judges import Attempts, Judge, JudgeSettings, MaxTokens, RubricOf
-from synthmill.tasks.scorers.labels import FIRST, SECOND, chances_of, one_token
+from synthmill.tasks.scorers.labels import FIRST, LEAST_MASS, SECOND, LeastMass, chances_of, one_token
 from synthmill.tasks.scorers.scoring import ScoringContext
 from synthmill.tasks.scorers.verdicts import TAG
 
@@ -28,6 +28,7 @@ class MatchJudge(Judge):
     }
 
     rubric: Rubric | None = None
+    least_mass: LeastMass = LEAST_MASS
 
     def prompt(self) -> str:
         return "pools/prefer" if self.rubric else "pools/compare"
@@ -42,7 +43,11 @@ class MatchJudge(Judge):
             for n in differing
             for i, j in (matches[n], matches[n][::-1])
         ]
-        attempts, parse = (self.attempts, verdict_of) if self.rubric else (1, chance_of_first)
+
+        def read_letter(completion: Completion) -> float | None:
+            return chance_of_first(completion, self.least_mass)
+
+        attempts, parse = (self.attempts, verdict_of) if self.rubric else (1, read_letter)
         verdicts = yield from judgements.ask(requests, attempts, parse)
         chances: list[float | None] = [0.5] * len(matches)
         for n, forth, back in zip(differing, verdicts[::2], verdicts[1::2], strict=True):
@@ -56,6 +61,7 @@ class MatchSettings(JudgeSettings):
     attempts: Attempts = 3
     max_tokens: MaxTokens = 512
     rubric: RubricOf = None
+    least_mass: LeastMass = LEAST_MASS
 
     @model_validator(mode="after")
     def reasons_need_a_rubric(self) -> Self:
@@ -67,13 +73,13 @@ class MatchSettings(JudgeSettings):
     def shared_fields(self, context: ScoringContext) -> dict[str, Any]:
         reasoned = Sampling(temperature=1.0, top_p=1.0, max_tokens=self.max_tokens, seed=context.seed)
         sampling = reasoned if self.rubric else one_token(context.seed)
-        fields = {"sampling": sampling, "attempts": self.attempts, "rubric": self.rubric}
+        fields = {"sampling": sampling, "attempts": self.attempts, "rubric": self.rubric, "least_mass": self.least_mass}
         return {**super().shared_fields(context), **fields}
 
 
-def chance_of_first(completion: Completion) -> float | None:
-    """The probability of A over B; None where the judge named neither."""
-    return chances_of(completion, FIRST + SECOND).get(FIRST)
+def chance_of_first(completion: Completion, least_mass: float = LEAST_MASS) -> float | None:
+    """The probability of A over B; None where the judge named neither, or was hardly about to."""
+    return chances_of(completion, FIRST + SECOND, least_mass).get(FIRST)
 
 
 def verdict_of(completion: Completion) -> float | None:

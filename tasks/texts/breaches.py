@@ -19,6 +19,8 @@ PLAIN = {
 }
 """Words that engines enforce, or that say nothing about a value."""
 LONGEST_RULE = 120
+BREACH = "breached_schema"
+"""The reason of a Drop for a call that its tool does not take: it is asked for again with this fault named."""
 
 
 def breach(value: Any, schema: Mapping[str, Any]) -> str:

@@ -26,5 +26,8 @@ WORDPUNCT = re.compile(r"\w+|[^\w\s]+")
 
 
 def tokens_of(text: str) -> list[str]:
-    """Words and runs of punctuation (nltk's wordpunct)."""
+    """Words and runs of punctuation: nltk's wordpunct up to 3.9, by a pattern of our own.
+
+    It parts a letter from its combining marks, so that a Hindi word is several tokens; nltk 3.10 does not.
+    """
     return WORDPUNCT.findall(text)

@@ -15,10 +15,10 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 LOCK = {
     "stages": {
-        "data_skills@1": "8df0cd82bca1cf30",
-        "skill_mixes@1": "88e352fa79bd6fdd",
-        "skillmix_examples@1": "460ccef8449810ab",
-        "topic_skills@1": "e8dc899f881754a7",
+        "data_skills@1": "28098e6e02766979",
+        "skill_mixes@1": "a4b2c8d8a24da91f",
+        "skillmix_examples@1": "3c23a17b8f29bf39",
+        "topic_skills@1": "792b10108390eac7",
     },
     "prompts": {
         "skillmix/data_skills": "575e008a8ad5",

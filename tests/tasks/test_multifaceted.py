@@ -15,7 +15,7 @@ from synthmill.flows.methods.multifaceted.rows import TRAINS, aligned_rows, benc
 from synthmill.schemas.calls import Completion, Request, Sampling
 from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.multifaceted import BenchRow, Value, Variant, WithResponses, WithSets, WithSystems
-from synthmill.schemas.rows import Answer, Instruction, to_arrow
+from synthmill.schemas.rows import Answer, Instruction, row_columns, to_arrow
 from synthmill.schemas.taxonomy import Taxonomy
 from synthmill.storage.plain_files.taxonomies import read_taxonomy
 from synthmill.tasks.generators.multifaceted.coverage import coverage, deal_seeds, evenness, split_taxonomy
@@ -399,7 +399,7 @@ def bench_of(tmp_path: Path, rows: list[WithResponses]) -> list[BenchRow]:
     variants, _ = Variants().apply(frame_of(rows), tmp_path)
     found, _ = BenchVariants(embedder="minilm").apply(variants, tmp_path)
     made = []
-    for row in found.select(*Variant.model_fields).to_dicts():
+    for row in found.select(*row_columns(Variant)).to_dicts():
         steps = Rubrics().steps(Variant.model_validate(row))
         asked = next(steps)
         preferences = [value["preference"] for value in row["preference_set"]]

@@ -3,7 +3,7 @@
 import polars as pl
 
 from synthmill.schemas.multifaceted import SCORES
-from synthmill.storage.published.rows import message
+from synthmill.storage.published.rows import NO_THOUGHTS, SIDES, answer_message, message
 
 VALUE = ("dimension", "subdimension", "preference", "description")
 
@@ -13,12 +13,17 @@ TRAINS = pl.col("split") == "train"
 
 def sft_rows(variants: pl.DataFrame) -> pl.DataFrame:
     """Variants as conversations with their system message."""
+    nothing, own = (NO_THOUGHTS, pl.col("reasoning")) if "reasoning" in variants.columns else (None, None)
     return variants.select(
         "id",
         "parent_id",
         "source",
         "set_index",
-        messages=pl.concat_list(message("system", "system"), message("user", "prompt"), message("assistant", "output")),
+        messages=pl.concat_list(
+            message("system", "system", nothing),
+            message("user", "prompt", nothing),
+            message("assistant", "output", own),
+        ),
         preference_set=pl.col("preference_set"),
         finish_reason=pl.col("finish_reason"),
     )
@@ -31,8 +36,7 @@ def aligned_rows(pairs: pl.DataFrame) -> pl.DataFrame:
         "parent_id",
         "source",
         prompt=pl.concat_list(message("system", "system"), message("user", "prompt")),
-        chosen=pl.concat_list(message("assistant", "chosen")),
-        rejected=pl.concat_list(message("assistant", "rejected")),
+        **{side: pl.concat_list(answer_message(side, f"{side}_reasoning", pairs.columns)) for side in SIDES},
         chosen_index="chosen_index",
         rejected_index="rejected_index",
     )

@@ -13,8 +13,9 @@ from synthmill.schemas.applications import Turn
 from synthmill.schemas.calls import Completion, Message, Request, ToolMessage
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.texts import loads
-from synthmill.tasks.generators.dialogues.tools import BREACH, Act, check_call, read_turn, result_head
+from synthmill.tasks.generators.dialogues.tools import Act, check_call, read_turn, result_head
 from synthmill.tasks.recipe import retry_request
+from synthmill.tasks.texts.breaches import BREACH
 
 ToolCalls = Literal["schema", "native"]
 Call = Mapping[str, Any]

@@ -10,7 +10,7 @@ from pydantic import Field
 from synthmill.schemas.dialogues import Opening
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.hashing import child_id, digest
-from synthmill.schemas.rows import Dropped
+from synthmill.schemas.rows import Dropped, row_columns
 from synthmill.tasks.engines.worlds import draw_facts, load_world
 from synthmill.tasks.frames import FrameStage
 
@@ -24,7 +24,7 @@ class Openings(FrameStage):
     name: ClassVar = "openings"
     version: ClassVar = "1"
     needs: ClassVar = ("id", "application", "pseudo_input")
-    adds: ClassVar = tuple(Opening.model_fields)
+    adds: ClassVar = row_columns(Opening)
 
     branches: int = Field(1, ge=1)
     seed: int = Field(0, ge=0)
@@ -58,7 +58,7 @@ class Openings(FrameStage):
                 "id", [child_id(row, n) for row, n in expanded.select("id", "branch").iter_rows()], dtype=pl.String
             ),
         ).filter(~pl.col("parent_id").is_in(list(dropped)))
-        return rows.select(*Opening.model_fields), list(dropped.values())
+        return rows.select(name for name in Opening.model_fields if name in rows.columns), list(dropped.values())
 
     def draw_facts(self, application: Mapping[str, Any], pseudo_input: str, branch: int) -> str:
         """One dialogue's facts, by a seed that does not depend on the rest of the application. Raises Drop."""

@@ -20,11 +20,12 @@ from synthmill.schemas.dialogues import Drafts, PseudoInput
 from synthmill.schemas.endings import ending_of
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.hashing import child_id
-from synthmill.schemas.rows import Dropped, arrow_schema
+from synthmill.schemas.rows import Dropped, arrow_schema, row_columns
 from synthmill.schemas.texts import normalised
 from synthmill.tasks.dedup.greedy import first_alike
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import Recipe, Steps
+from synthmill.tasks.texts.thinking import named_fault
 from synthmill.tasks.vectors.embeddings import EmbeddingStage, embed
 
 QUOTES = ('""', "''", "“”")
@@ -60,10 +61,12 @@ class DraftInputs(Recipe[Application, Drafts]):
         ]
         items = tuple(item for items in items_by_call for item in items)
         if not items:
-            raise Drop(
+            first = next((each for each in completions if each.text.strip()), completions[0])
+            fault = Drop(
                 f"no_inputs: none of {len(completions)} answers has an item in the form asked for; "
-                f"the first begins {' '.join(completions[0].text.split())[:80]!r}"
+                f"the first begins {' '.join(first.text.split())[:80]!r}"
             )
+            raise named_fault(first, fault)
         return Drafts.child_of(
             row, self.name, application=row, drafts=items, drawn_by_call=tuple(len(items) for items in items_by_call)
         )
@@ -110,7 +113,7 @@ class PseudoInputs(EmbeddingStage):
     whole: ClassVar = True
     embeds: ClassVar = False  # in the driver, where no engine is
     needs: ClassVar = ("id", "application", "drafts")
-    adds: ClassVar = tuple(PseudoInput.model_fields)
+    adds: ClassVar = row_columns(PseudoInput)
 
     wanted: int = Field(1000, ge=1)
     threshold: float | None = Field(0.9, ge=0, le=1, description="cosine from which two inputs count as one")
@@ -129,7 +132,7 @@ class PseudoInputs(EmbeddingStage):
         return begins
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        columns: dict[str, list[object]] = {name: [] for name in PseudoInput.model_fields}
+        columns: dict[str, list[object]] = {name: [] for name in row_columns(PseudoInput)}
         dropped: list[Dropped] = []
         for row in frame.select("id", "application", "drafts").iter_rows(named=True):
             inputs = self.select_inputs(row["drafts"], row["application"]["inputs"]["demos"], store)

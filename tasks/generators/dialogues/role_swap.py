@@ -5,6 +5,7 @@ Source: docs/papers.md#genpi, step S4, and "the simulator's contract" there.
 
 import re
 from collections.abc import Generator, Mapping, Sequence
+from operator import not_
 from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
@@ -34,10 +35,12 @@ from synthmill.tasks.generators.dialogues.talk import (
     swap_roles,
     without_marker,
 )
-from synthmill.tasks.generators.dialogues.tools import BREACH, Act, functions_of, read_turn, turn_schema
+from synthmill.tasks.generators.dialogues.tools import Act, functions_of, read_turn, turn_schema
 from synthmill.tasks.prompts import load
-from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
+from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until, was_cut_while_thinking, with_more_room
+from synthmill.tasks.texts.breaches import BREACH
 from synthmill.tasks.texts.patterns import has_match
+from synthmill.tasks.texts.thinking import named_fault, why_empty
 
 PLAN_TOKENS = 768
 Out = TypeVar("Out")
@@ -73,6 +76,9 @@ class RoleSwap(Recipe[Opening, Dialogue]):
     attempts: int = Field(3, ge=1, le=MOST_ATTEMPTS, description="for a turn that is empty, early or malformed")
 
     tool_calls: ToolCalls = Field("schema", exclude_if=is_schema, description="native: the server's own tool calls")
+    sends_thinking: bool = Field(
+        False, exclude_if=not_, description="whether the agent reads what it thought at its earlier turns"
+    )
     most_turns: int = Field(10, exclude=True, description="the applications' longest limit: for plans only")
 
     def needs_roles(self) -> tuple[str, ...]:
@@ -100,9 +106,11 @@ class RoleSwap(Recipe[Opening, Dialogue]):
         for _ in range(self.max_turns or row.application.limits.max_turns):
             [turn] = yield [self.request("teacher", talk.agent, row, **self.form_of(tools))]
             talk.count(turn)
+            check_not_cut(turn)
             act, call = self.read_act(turn, tools)
-            talk.add_act(act, turn.text.strip(), call)
+            talk.add_act(act, turn.text.strip(), call, turn.reasoning, self.sends_thinking)
             [reply] = yield [self.request("environment", talk.environment, row)]
+            check_not_cut(reply)
             talk.count(reply)
             talk.add_reply(reply.text.strip())
             if END in reply.text:
@@ -177,34 +185,41 @@ class RoleSwap(Recipe[Opening, Dialogue]):
         """The agent's turn, and its native call; raises Drop for what is no turn."""
         return read_call(completion, tools) if self.is_native else (read_turn(completion.text, tools), None)
 
-    def request(self, role: str, messages: Sequence[Message], row: Opening, attempt: int = 0, **more: Any) -> Request:
-        """A request to one side; later attempts are sampled, because at temperature 0 the answer would be the same."""
+    def request(
+        self, role: str, messages: Sequence[Message], row: Opening, attempt: int = 0, cut: bool = False, **more: Any
+    ) -> Request:
+        """A request to one side; later attempts are sampled, because at temperature 0 the answer would be the same.
+        cut: whether the attempt before ended in its thinking.
+        """
         sampling = warm_sampling(self.sampling) if attempt else self.sampling
-        sample = row.branch * MOST_ATTEMPTS + attempt
-        again = attempt > 0
-        return Request(role=role, messages=tuple(messages), sampling=sampling, sample=sample, asked_again=again, **more)
+        sample, again = row.branch * MOST_ATTEMPTS + attempt, attempt > 0
+        told = tuple(messages)
+        request = Request(role=role, messages=told, sampling=sampling, sample=sample, asked_again=again, **more)
+        return with_more_room(request, attempt) if cut else request
 
     def ask_agent(self, talk: Talk) -> Asking[None]:
         """Ask for the agent's turn until it can be used; raises Drop after the last attempt."""
-        application = talk.application
+        application, cut = talk.application, False
         fault: Drop | None = None
         for attempt in range(self.attempts):
             request = self.request(
-                "teacher", talk.agent, talk.row, attempt, **self.form_of(application.tools), optional=True
+                "teacher", talk.agent, talk.row, attempt, cut, **self.form_of(application.tools), optional=True
             )
             [completion] = yield [with_fault(request, fault)]
             check_completion(completion)
+            cut = was_cut_while_thinking(completion)
             try:
                 act, call = self.read_act(completion, application.tools)
                 text = without_marker(act.text, talk)
                 if not text and not act.tool:
                     raise Drop("empty_turn: the agent's")
                 talk.count(completion)
-                talk.add_act(act._replace(text=text), completion.text.strip() if application.tools else text, call)
+                raw = completion.text.strip() if application.tools else text
+                talk.add_act(act._replace(text=text), raw, call, completion.reasoning, self.sends_thinking)
                 return
             except Drop as drop:
                 if attempt == self.attempts - 1:
-                    raise
+                    raise named_fault(completion, drop) from drop
                 fault = drop if drop.reason == BREACH else None
             talk.asked_again += 1
 
@@ -216,9 +231,11 @@ class RoleSwap(Recipe[Opening, Dialogue]):
                 return "world"
             talk.add_reply(real.text or "(no output)")
             return None
+        cut = False
         for attempt in range(self.attempts):
-            [completion] = yield [self.request("environment", talk.environment, talk.row, attempt, optional=True)]
+            [completion] = yield [self.request("environment", talk.environment, talk.row, attempt, cut, optional=True)]
             check_completion(completion)
+            cut = was_cut_while_thinking(completion)
             if is_end(completion.text) and may_end(talk):
                 return "marker"
             text = without_marker(completion.text, talk)
@@ -227,7 +244,7 @@ class RoleSwap(Recipe[Opening, Dialogue]):
                 talk.add_reply(text, real.text if real else None)
                 return None
             talk.asked_again += 1
-        raise Drop(fault_of(completion, talk))
+        raise fault_of(completion, talk)
 
     def ask_world(self, talk: Talk) -> Asking[Completion | None]:
         """The world's reply to the agent's turn; None if the world is over, or if the turn calls no tool but there are
@@ -293,6 +310,12 @@ def check_completion(completion: Completion) -> None:
         raise Overflow(completion.error)
     if completion.error:
         raise Drop(completion.error)
+
+
+def check_not_cut(completion: Completion) -> None:
+    """Raises Drop for a turn that ended in its thinking, where turns are asked for once."""
+    if was_cut_while_thinking(completion):
+        raise Drop(why_empty(completion))
 
 
 def plan_schema(fields: Sequence[str]) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from synthmill.tasks.generators.dialogues.native_calls import (
     tool_definitions,
     with_fault,
 )
-from synthmill.tasks.generators.dialogues.tools import BREACH, Act, as_text, functions_of, read_turn, turn_schema
+from synthmill.tasks.generators.dialogues.tools import Act, as_text, functions_of, read_turn, turn_schema
 from synthmill.tasks.prompts import load
-from synthmill.tasks.recipe import Recipe, Steps, ask_until
+from synthmill.tasks.recipe import Recipe, Steps, ask_until, was_cut_while_thinking, with_more_room
+from synthmill.tasks.texts.breaches import BREACH
+from synthmill.tasks.texts.thinking import PLAINLY_EMPTY, check_answered, named_fault, why_empty
 
 SYSTEM = Message(role="system", content="You are a helpful assistant.")
 
@@ -54,7 +56,7 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
     prompts: ClassVar = {"role_swap/agent": ("tools",)}
 
     sampling: Sampling = Sampling(temperature=0, top_p=1, max_tokens=2048)
-    attempts: int = Field(3, ge=1, description="for a tool call that is malformed")
+    attempts: int = Field(3, ge=1, description="for a malformed tool call, or an answer that ended in its thinking")
     tool_calls: ToolCalls = Field("schema", exclude_if=is_schema, description="native: the server's own tool calls")
 
     def requests_per_row(self) -> int:
@@ -76,16 +78,21 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
 
         student, teacher = yield [Request(role="student", messages=student_messages, sampling=self.sampling), request]
         try:
+            if was_cut_while_thinking(teacher):
+                raise Drop(why_empty(teacher))
             act = read(teacher)
         except Drop as drop:
             if self.attempts == 1:
-                raise
+                raise named_fault(teacher, drop) from drop
             again = {"sample": 1, "sampling": warm_sampling(self.sampling), "asked_again": True}
             retry = with_fault(request.model_copy(update=again), drop if drop.reason == BREACH else None)
-            act = yield from ask_until(retry, self.attempts - 1, read)
+            if was_cut_while_thinking(teacher):
+                retry = with_more_room(retry, 1)
+            act, teacher = yield from ask_until(retry, self.attempts - 1, lambda answer: (read(answer), answer))
         outputs = {"student": student.text.strip(), "teacher": as_text(act)}
-        if empty := [whose for whose, text in outputs.items() if not text]:
-            raise Drop(f"empty_answer: the {empty[0]}'s")
+        for whose, completion in (("student", student), ("teacher", teacher)):
+            if not outputs[whose]:
+                raise named_fault(completion, Drop(f"{PLAINLY_EMPTY}: the {whose}'s"))
         return SingleTurn.child_of(
             row,
             self.name,
@@ -94,6 +101,8 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
             student_finish_reason=student.finish_reason,
             teacher_finish_reason=teacher.finish_reason,
             teacher_calls_tool=bool(act.tool),
+            student_reasoning=student.reasoning or None,
+            teacher_reasoning=teacher.reasoning or None,
         )
 
 
@@ -114,6 +123,5 @@ class Reasons(Recipe[SingleTurn, Reasoned]):
         [completion] = yield [
             Request(role="author", messages=load("role_swap/reason").render(row=row), sampling=self.sampling)
         ]
-        if not completion.text.strip():
-            raise Drop("empty_reason")
+        check_answered(completion, "empty_reason")
         return Reasoned.child_of(row, self.name, reason=completion.text.strip())

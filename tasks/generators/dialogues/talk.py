@@ -7,9 +7,11 @@ from synthmill.schemas.applications import Application, Turn
 from synthmill.schemas.calls import Completion, Message
 from synthmill.schemas.dialogues import Opening
 from synthmill.schemas.endings import ending_of
+from synthmill.schemas.errors import Drop
 from synthmill.tasks.generators.dialogues.native_calls import Call, agent_message, call_in, result_message, written_turn
 from synthmill.tasks.generators.dialogues.tools import Act, agent_turn, reply_turn, result_head
 from synthmill.tasks.texts.patterns import has_match
+from synthmill.tasks.texts.thinking import named_fault, with_thinking
 from synthmill.tasks.texts.words import rouge_l
 
 END = "[END_CONVERSATION]"
@@ -47,10 +49,15 @@ class Talk:
     def application(self) -> Application:
         return self.row.application
 
-    def add_act(self, act: Act, raw: str, call: Call | None = None) -> None:
-        """Add the agent's turn; raw: the completion's text, as the model wrote it. call: its native tool call."""
-        own = agent_message(act, call, len(self.turns)) if call else Message(role="assistant", content=raw)
-        self.turns.append(agent_turn(act, len(self.turns)))
+    def add_act(
+        self, act: Act, raw: str, call: Call | None = None, reasoning: str = "", sends_thinking: bool = False
+    ) -> None:
+        """Add the agent's turn; raw: the completion's text, as the model wrote it. call: its native tool call.
+        reasoning: what it thought before; sends_thinking: whether it reads that again, at its later turns.
+        """
+        sent = with_thinking(raw, reasoning) if sends_thinking else raw
+        own = agent_message(act, call, len(self.turns)) if call else Message(role="assistant", content=sent)
+        self.turns.append(agent_turn(act, len(self.turns), reasoning))
         self.acts.append(act)
         self.agent.append(own)
         raw = written_turn(act) if call else raw
@@ -95,13 +102,14 @@ def echoes(text: str, talk: Talk) -> bool:
     return any(rouge_l(text, source) >= ECHO for source in (talk.acts[-1].text, talk.row.pseudo_input))
 
 
-def fault_of(completion: Completion, talk: Talk) -> str:
-    """Why a reply is not allowed: its Drop reason."""
+def fault_of(completion: Completion, talk: Talk) -> Drop:
+    """Why a reply is not allowed."""
     if not completion.text.strip():
-        return "empty_observation"
+        return named_fault(completion, Drop("empty_observation"))
     if not is_end(completion.text):
-        return "echoed_turn: the environment says again what it was told"
-    return "early_end: the end marker was the first reply" if len(talk.acts) == 1 else "early_end: after a refusal"
+        return Drop("echoed_turn: the environment says again what it was told")
+    cause = "the end marker was the first reply" if len(talk.acts) == 1 else "after a refusal"
+    return Drop(f"early_end: {cause}")
 
 
 def is_end(text: str) -> bool:

@@ -11,8 +11,9 @@ import polars as pl
 from synthmill.schemas.dialogues import SingleTurn
 from synthmill.schemas.endings import ending_of
 from synthmill.schemas.hashing import child_id
-from synthmill.schemas.rows import Dropped, Pair, Pool, arrow_schema
-from synthmill.tasks.frames import FrameStage
+from synthmill.schemas.rows import Dropped, Pair, Pool, arrow_schema, row_columns
+from synthmill.storage.published.rows import SIDES, thinks
+from synthmill.tasks.frames import FrameStage, frame_schema
 
 
 class AnswerPools(FrameStage):
@@ -23,16 +24,19 @@ class AnswerPools(FrameStage):
 
     name: ClassVar = "answer_pools"
     version: ClassVar = "1"
-    needs: ClassVar = tuple(SingleTurn.model_fields)
-    adds: ClassVar = tuple(Pool.model_fields)
+    needs: ClassVar = row_columns(SingleTurn)
+    adds: ClassVar = row_columns(Pool)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         def answer(place: int, whose: str) -> dict[str, Any]:
             text, finish_reason = row[f"{whose}_output_single"], row[f"{whose}_finish_reason"]
-            return {"answer_index": place, "text": text, "finish_reason": finish_reason, "completion_tokens": 0}
+            thoughts = row.get(f"{whose}_reasoning")
+            fields = {"answer_index": place, "text": text, "finish_reason": finish_reason, "completion_tokens": 0}
+            return {**fields, "reasoning": thoughts} if thinking else fields
 
+        thinking = "teacher_reasoning" in frame.columns
         pools, dropped = [], []
-        for row in frame.select(self.needs).iter_rows(named=True):
+        for row in frame.iter_rows(named=True):
             application = row["application"]
             if row["teacher_calls_tool"]:
                 dropped.append(Dropped(id=row["id"], reason="tool_call"))
@@ -48,8 +52,7 @@ class AnswerPools(FrameStage):
                     "answers": [answer(0, "teacher"), answer(1, "student")],
                 }
             )
-        schema = pl.DataFrame(arrow_schema(Pool).empty_table()).schema
-        return pl.DataFrame(pools, schema=schema), dropped
+        return pl.DataFrame(pools, schema=frame_schema(Pool, thinking)), dropped
 
 
 class TeacherPairs(FrameStage):
@@ -63,11 +66,11 @@ class TeacherPairs(FrameStage):
     name: ClassVar = "teacher_pairs"
     version: ClassVar = "2"
     needs: ClassVar = ("id", "prompt", "system", "source", "note", "answers", "rewards")
-    adds: ClassVar = tuple(Pair.model_fields)
+    adds: ClassVar = row_columns(Pair)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        def text(place: int) -> pl.Expr:
-            return pl.col("answers").list.get(place).struct.field("text")
+        def text(place: int, field: str = "text") -> pl.Expr:
+            return pl.col("answers").list.get(place).struct.field(field)
 
         endings = [[ending_of(answer["finish_reason"]) for answer in answers] for answers in frame["answers"].to_list()]
         is_filtered = ["content_filter" in of_pool for of_pool in endings]
@@ -82,6 +85,8 @@ class TeacherPairs(FrameStage):
             .then(pl.lit("same_text")),
         )
         usable = frame.filter(reasons["reason"].is_null())
+        thinking = thinks(frame.schema["answers"])
+        thoughts = {f"{side}_reasoning": text(place, "reasoning") for place, side in enumerate(SIDES) if thinking}
         pairs = usable.with_columns(
             pl.Series("id", [child_id(row, self.name) for row in usable["id"]], dtype=pl.String),
             parent_id=pl.col("id"),
@@ -92,6 +97,7 @@ class TeacherPairs(FrameStage):
             chosen_reward=pl.col("rewards").list.get(0),
             rejected_reward=pl.col("rewards").list.get(1),
             cut=pl.lit("teacher_over_student"),
+            **thoughts,
         )
         dropped = [Dropped(id=row, reason=reason) for row, reason in reasons.drop_nulls().iter_rows()]
-        return pairs.select(*Pair.model_fields), dropped
+        return pairs.select(arrow_schema(Pair, thinking).names), dropped

@@ -12,10 +12,7 @@ import orjson
 from synthmill.schemas.applications import Function, ToolCall, Turn
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.texts import object_in
-from synthmill.tasks.texts.breaches import breach
-
-BREACH = "breached_schema"
-"""The reason of a Drop for a call that its tool does not take: it is asked for again with this fault named."""
+from synthmill.tasks.texts.breaches import BREACH, breach
 
 
 class Act(NamedTuple):
@@ -91,12 +88,12 @@ def as_text(act: Act) -> str:
     return f'{{"tool": "{act.tool}", "arguments": {act.arguments}}}' if act.tool else act.text
 
 
-def agent_turn(act: Act, place: int) -> Turn:
+def agent_turn(act: Act, place: int, reasoning: str = "") -> Turn:
     """The agent's turn at `place` of a dialogue, as trainers read it."""
     if not act.tool:
-        return Turn(role="assistant", content=act.text)
+        return Turn(role="assistant", content=act.text, reasoning=reasoning or None)
     call = ToolCall(id=f"call_{place}", function=Function(name=act.tool, arguments=act.arguments))
-    return Turn(role="assistant", content=act.text, tool_calls=(call,))
+    return Turn(role="assistant", content=act.text, tool_calls=(call,), reasoning=reasoning or None)
 
 
 def reply_turn(text: str, act: Act, place: int) -> Turn:

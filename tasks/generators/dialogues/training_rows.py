@@ -15,9 +15,10 @@ from synthmill.schemas.applications import Application
 from synthmill.schemas.dialogues import Dialogue, TrainingRow
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import child_id
-from synthmill.schemas.rows import Dropped, arrow_schema
+from synthmill.schemas.rows import Dropped, row_columns
+from synthmill.storage.published.rows import thinks
 from synthmill.tasks.engines.token_estimates import USUAL_CHARS_PER_TOKEN
-from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.frames import FrameStage, frame_schema
 from synthmill.tasks.generators.dialogues.signs import calls_as_text
 from synthmill.tasks.generators.dialogues.talk import END
 from synthmill.tasks.texts.tokens import load_tokenizer
@@ -106,8 +107,8 @@ class TrainingRows(FrameStage):
 
     name: ClassVar = "training_rows"
     version: ClassVar = "1"
-    needs: ClassVar = (*Dialogue.model_fields, "kept", "cut_by")
-    adds: ClassVar = tuple(TrainingRow.model_fields)
+    needs: ClassVar = (*row_columns(Dialogue), "kept", "cut_by")
+    adds: ClassVar = row_columns(TrainingRow)
 
     joint_ratio: float | None = Field(None, ge=0, le=1, description="instead of the applications' own")
     tokenizer: str = Field("", description="a folder or Hub id, to count targets' tokens by")
@@ -136,8 +137,7 @@ class TrainingRows(FrameStage):
                 rows.append(self.row(row, application, "prompt_generation", messages, ratio, 1 - ratio))
             if len(rows) == before:
                 dropped.append(Dropped(id=row["id"], reason=f"cut_by_{row['cut_by']}"))
-        schema = pl.DataFrame(arrow_schema(TrainingRow).empty_table()).schema
-        return pl.DataFrame(rows, schema=schema), dropped
+        return pl.DataFrame(rows, schema=frame_schema(TrainingRow, thinks(frame.schema["turns"]))), dropped
 
     def row(
         self,

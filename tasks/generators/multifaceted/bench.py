@@ -16,7 +16,7 @@ from synthmill.schemas.multifaceted import BenchRow, JudgedRow
 from synthmill.schemas.rows import Dropped
 from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.prompts import load
-from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps
+from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, was_cut_while_thinking
 from synthmill.tasks.scorers.judgements import Judgements
 from synthmill.tasks.scorers.verdicts import LOWEST, judgement_of, present_mean
 
@@ -25,7 +25,8 @@ class Judged(Recipe[BenchRow, JudgedRow]):
     """Bench row -> in each of `runs`, an answer of the student, and the judge's score of it under each rubric.
 
     A judgement without a score from 1 to 5 is asked for again, with its fault; after `attempts` the score is missing
-    (None). A failed answer has no scores; an empty one scores 1 without a judge.
+    (None). A failed answer has no scores, nor has one that ended in its thinking; an empty one scores 1, without a
+    judge.
     Source: docs/papers.md#multifaceted, "judging".
     """
 
@@ -75,11 +76,13 @@ class Judged(Recipe[BenchRow, JudgedRow]):
             scores[run].append(score)
         for run, answer in enumerate(answers):
             if not scores[run]:
-                scores[run] = [None if answer.error else LOWEST] * len(row.rubrics)
+                missing = bool(answer.error) or was_cut_while_thinking(answer)
+                scores[run] = [None if missing else LOWEST] * len(row.rubrics)
         return JudgedRow.child_of(
             row,
             self.name,
             answers=tuple(answer.text for answer in answers),
+            answers_reasoning=tuple(answer.reasoning for answer in answers),
             scores=tuple(map(tuple, scores)),
             feedbacks=tuple(map(tuple, feedbacks)),
             **judgements.columns(),

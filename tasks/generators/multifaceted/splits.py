@@ -15,15 +15,14 @@ from pydantic import Field
 from synthmill.schemas.endings import ending_of
 from synthmill.schemas.hashing import child_id, digest
 from synthmill.schemas.multifaceted import AlignedPair, Variant, WithSystems
-from synthmill.schemas.rows import Dropped, arrow_schema
+from synthmill.schemas.rows import Dropped, row_columns
 from synthmill.schemas.texts import normalised
-from synthmill.tasks.frames import FrameStage, even_parts
+from synthmill.storage.published.rows import thinks
+from synthmill.tasks.frames import FrameStage, even_parts, frame_schema
 from synthmill.tasks.vectors.embeddings import EmbeddingStage, embed
 from synthmill.tasks.vectors.links import BLOCK
 
-VARIANT_SCHEMA = pl.DataFrame(arrow_schema(Variant).empty_table()).schema
 Preferences = Mapping[str, Mapping[str, str]]
-PAIR_SCHEMA = pl.DataFrame(arrow_schema(AlignedPair).empty_table()).schema
 
 
 def pick_sets(seed: int, prompt: str, count: int) -> tuple[int, list[int]]:
@@ -38,6 +37,11 @@ def pick_sets(seed: int, prompt: str, count: int) -> tuple[int, list[int]]:
     return chosen, order
 
 
+def responses_think(frame: pl.DataFrame) -> bool:
+    """Whether instructions have responses with thinking."""
+    return "responses" in frame.columns and thinks(frame.schema["responses"])
+
+
 class Variants(FrameStage):
     """Instructions with their sets -> a row per set: its system message and, where there is one, its response.
 
@@ -46,8 +50,8 @@ class Variants(FrameStage):
 
     name: ClassVar = "variants"
     version: ClassVar = "1"
-    needs: ClassVar = tuple(WithSystems.model_fields)
-    adds: ClassVar = tuple(Variant.model_fields)
+    needs: ClassVar = row_columns(WithSystems)
+    adds: ClassVar = row_columns(Variant)
 
     seed: int = Field(0, ge=0)
     sets: int = Field(3, ge=1, exclude=True, description="of a row, for plans")
@@ -72,9 +76,10 @@ class Variants(FrameStage):
                         "preference_set": values,
                         "output": response["text"],
                         "finish_reason": response["finish_reason"],
+                        "reasoning": response.get("reasoning"),
                     }
                 )
-        return pl.DataFrame(variants, schema=VARIANT_SCHEMA), []
+        return pl.DataFrame(variants, schema=frame_schema(Variant, responses_think(frame))), []
 
 
 class AlignedPairs(FrameStage):
@@ -89,7 +94,7 @@ class AlignedPairs(FrameStage):
     name: ClassVar = "aligned_pairs"
     version: ClassVar = "2"
     needs: ClassVar = ("id", "prompt", "source", "note", "split", "systems", "responses")
-    adds: ClassVar = tuple(AlignedPair.model_fields)
+    adds: ClassVar = row_columns(AlignedPair)
 
     seed: int = Field(0, ge=0)
 
@@ -120,9 +125,11 @@ class AlignedPairs(FrameStage):
                     "rejected": texts[different[0]],
                     "chosen_index": chosen,
                     "rejected_index": different[0],
+                    "chosen_reasoning": row["responses"][chosen].get("reasoning"),
+                    "rejected_reasoning": row["responses"][different[0]].get("reasoning"),
                 }
             )
-        return pl.DataFrame(pairs, schema=PAIR_SCHEMA), dropped
+        return pl.DataFrame(pairs, schema=frame_schema(AlignedPair, responses_think(frame))), dropped
 
 
 class BenchVariants(EmbeddingStage):

@@ -16,6 +16,7 @@ from synthmill.schemas.rows import Answer
 from synthmill.schemas.texts import normalised, one_line
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import Recipe, Steps, ask_all, read_json
+from synthmill.tasks.texts.thinking import check_answered
 from synthmill.tasks.texts.tokens import FEWEST_CHARS_PER_TOKEN
 from synthmill.tasks.texts.words import grams, words_of
 
@@ -147,12 +148,11 @@ class Responses(Recipe[WithSystems, WithResponses]):
 
 def parse_response(place: int, completion: Completion) -> Answer:
     """The response without surrounding white space; raises Drop for an empty one."""
-    text = completion.text.strip()
-    if not text:
-        raise Drop("empty_response: it was empty")
+    check_answered(completion, "empty_response: it was empty")
     return Answer(
         answer_index=place,
-        text=text,
+        text=completion.text.strip(),
         finish_reason=completion.finish_reason,
         completion_tokens=completion.completion_tokens,
+        reasoning=completion.reasoning or None,
     )
