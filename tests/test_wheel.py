@@ -76,7 +76,7 @@ def test_the_wheel_holds_every_file_of_the_layers_once(built: Path) -> None:
     [wheel] = built.glob("*.whl")
     files = [path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / layer).rglob("*") if path.is_file()]
     tree = [f"synthmill/{path}" for path in files if "__pycache__" not in path.parts]
-    assert files_of(wheel) == sorted([*tree, "synthmill/__init__.py", "synthmill/py.typed"])
+    assert files_of(wheel) == sorted([*tree, "synthmill/__init__.py", "synthmill/py.typed", "synthmill/stages.py"])
     assert {".jinja", ".css", ".js", ".yaml"} < {Path(name).suffix for name in tree}
 
 
@@ -94,7 +94,7 @@ def test_users_choose_their_build_of_torch(built: Path) -> None:
     [wheel] = built.glob("*.whl")
     name_and_version = "-".join(wheel.name.split("-")[:2])
     metadata = message_from_bytes(ZipFile(wheel).read(f"{name_and_version}.dist-info/METADATA"))
-    assert set(metadata.get_all("Provides-Extra", [])) == {"embedded", "cpu", "gpu", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"embedded", "cpu", "gpu", "providers", "dev"}
     assert not any(line.startswith(("torch", "vllm")) for line in metadata.get_all("Requires-Dist") if ";" not in line)
 
 
