@@ -22,7 +22,7 @@ import synthmill
 from synthmill import InputError, Sampling, Session, Stopped
 from synthmill import stages as s
 from synthmill.flows.methods import method
-from synthmill.schemas.errors import EngineError, LimitReached
+from synthmill.schemas.errors import LimitReached
 from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.runs import find_run, runs
 from tests.command import environment
