@@ -1,5 +1,6 @@
 """Whole runs with a teacher behind Anthropic's Messages API: it thinks, refuses, and is overloaded now and then."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def test_answers_to_a_file_and_again(claude: MessagesServer, tmp_path: Path) -> 
     rows = [orjson.loads(line) for line in (tmp_path / "one.jsonl").read_bytes().splitlines()]
     answers = [answer for row in rows for answer in row.get("answers", [row])]
     assert len(answers) >= 7 * 3
-    assert b"[RESULT]" not in (tmp_path / "one.jsonl").read_bytes()  # the thought is not in the answer
+    rows = [json.loads(row) for row in (tmp_path / "one.jsonl").read_text().splitlines()]
+    assert not any("[RESULT]" in row["answer"] for row in rows)  # the thought stands beside the answer
+    assert any("[RESULT]" in (row["reasoning"] or "") for row in rows)
     synthmill(*sample, "two.jsonl", cwd=tmp_path)
     assert len(claude.requests) == asked
     assert not claude.refused
