@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.scorers.r3 import R3Scores as R3Scores
     from synthmill.tasks.scorers.reward_models import RewardModelScores as RewardModelScores
     from synthmill.tasks.scorers.scoring_endpoint import HttpScores as HttpScores
+    from synthmill.tasks.scorers.self_rewarding import AdditiveScores as AdditiveScores
     from synthmill.tasks.scorers.tournament import TournamentScores as TournamentScores
     from synthmill.tasks.scorers.weighted import WeightedScores as WeightedScores
     from synthmill.tasks.tables.choosing import AtLeast as AtLeast
