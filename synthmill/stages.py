@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.retrieval.run_ranks import RunRanks as RunRanks
     from synthmill.tasks.scorers.direct import DirectScores as DirectScores
     from synthmill.tasks.scorers.expected import ExpectedScores as ExpectedScores
+    from synthmill.tasks.scorers.helpsteer import AttributeScores as AttributeScores
     from synthmill.tasks.scorers.pairwise import PairwiseScores as PairwiseScores
     from synthmill.tasks.scorers.python_function import PythonScores as PythonScores
     from synthmill.tasks.scorers.r3 import R3 as R3
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.tables.shaping import Explode as Explode
     from synthmill.tasks.tables.shaping import Map as Map
     from synthmill.tasks.tables.shaping import Sort as Sort
+    from synthmill.tasks.tables.steered_answers import SteeredAnswers as SteeredAnswers
     from synthmill.tasks.vectors.stage import Vectors as Vectors
 
 

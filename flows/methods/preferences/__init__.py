@@ -140,7 +140,7 @@ def read_given_pools(store: Store, settings: PreferencesSettings) -> Source:
     score_columns: dict[str, Any] = {}
     for scorer in settings.scorers:
         score_columns |= dict.fromkeys(scorer.reads)
-    labels = {scorer.label for scorer in settings.scorers}
+    labels = {label for scorer in settings.scorers for label in scorer.labels}
     if settings.chosen_reward not in labels | {"reward"}:
         score_columns[settings.chosen_reward] = None
     extra = tuple(name for name in score_columns if name not in labels)
