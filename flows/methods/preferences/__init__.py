@@ -59,7 +59,9 @@ def plan(settings: PreferencesSettings) -> Plan:
         store,
         source,
         after_pools.stages,
-        lambda manifests: preferences_dataset(store, manifests, settings, after_pools.scored, after_pools.pairs),
+        lambda manifests: preferences_dataset(
+            store, manifests, settings, after_pools.scored, after_pools.pairs, after_pools.stages
+        ),
         trunk="preferences",
         others=after_pools.sources,
     )

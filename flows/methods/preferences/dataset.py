@@ -28,6 +28,8 @@ from synthmill.tasks.cuts.pair_limits import fixed_limits, limits_met
 from synthmill.tasks.cuts.pool_pairs import PoolPairs
 from synthmill.tasks.cuts.report import CutReport, report_lines
 from synthmill.tasks.cuts.rules.rip import Rip
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.scorers.figures import figures_of_steps
 from synthmill.tasks.scorers.judgements import note_unread
 
 PROMPT = "a prompt whose pair was kept; `synthmill run self-rip` starts from these"
@@ -36,7 +38,12 @@ METRICS = dict(zip(LIMITS, (*LIMITS[:2], "margin"), strict=True))  # limit -> co
 
 
 def preferences_dataset(
-    store: Store, manifests: Manifests, settings: PoolSettings, scored: str, cutting: PoolPairs
+    store: Store,
+    manifests: Manifests,
+    settings: PoolSettings,
+    scored: str,
+    cutting: PoolPairs,
+    stages: Sequence[Planned],
 ) -> Dataset:
     """dpo and prompts per rule, the pools, the limits and the report. scored: the key of the pools that were cut."""
     pairs = stream_of(store, manifests["preferences"])
@@ -67,7 +74,7 @@ def preferences_dataset(
         tables,
         render("preferences.md", Path(__file__).parent, told=report, settings=settings, reports=reports),
         files,
-        figures=figures_of(report),
+        figures=[*figures_of(report), *figures_of_steps(store, manifests, stages)],
     )
 
 
