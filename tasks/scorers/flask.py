@@ -61,6 +61,7 @@ class FlaskScores(AnswerJudge):
 
     label: str = "flask"
     most_skills: int = Field(3, ge=1, le=len(SKILLS))
+    sampling: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=512)
 
     def requests_per_row(self) -> int:
         return super().requests_per_row() + len(ASKED) * self.attempts

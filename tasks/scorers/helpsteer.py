@@ -46,6 +46,7 @@ class AttributeScores(AnswerJudge):
     attributes: Names = ATTRIBUTES
     weights: dict[str, float] = Field(default_factory=dict, description="by attribute; default: HelpSteer2's, or 1")
     calls: Calls = "one"
+    sampling: Sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=512)
 
     @model_validator(mode="after")
     def names_are_attributes(self) -> Self:

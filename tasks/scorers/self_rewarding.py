@@ -33,6 +33,7 @@ class AdditiveScores(AnswerJudge):
 
     label: str = "self_rewarding"
     evaluations: int = Field(3, ge=1)
+    sampling: Sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=512)
 
     def steps(self, row: ScoredPool) -> Steps[JudgedPool]:
         judgements = Judgements()

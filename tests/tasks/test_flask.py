@@ -19,7 +19,7 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, through
 
 LOCK = {
     "stages": {
-        "flask_scores@1": "65561caea1989cf4",
+        "flask_scores@1": "4ade312e6241c0c2",
     },
     "prompts": {
         "flask/annotate": "73b19ff21dac",
