@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.generators.multifaceted.splits import Variants as Variants
     from synthmill.tasks.generators.multifaceted.system_messages import Responses as Responses
     from synthmill.tasks.generators.multifaceted.system_messages import SystemMessages as SystemMessages
+    from synthmill.tasks.generators.prompt_rubrics import PromptRubrics as PromptRubrics
     from synthmill.tasks.generators.self_rip import FreshPrompts as FreshPrompts
     from synthmill.tasks.generators.self_rip import NewPrompts as NewPrompts
     from synthmill.tasks.generators.self_rip import ShotSets as ShotSets
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.scorers.flask import FlaskScores as FlaskScores
     from synthmill.tasks.scorers.helpsteer import AttributeScores as AttributeScores
     from synthmill.tasks.scorers.pairwise import PairwiseScores as PairwiseScores
+    from synthmill.tasks.scorers.panel import PanelScores as PanelScores
     from synthmill.tasks.scorers.python_function import PythonScores as PythonScores
     from synthmill.tasks.scorers.r3 import R3 as R3
     from synthmill.tasks.scorers.r3 import R3Scores as R3Scores

@@ -33,7 +33,12 @@ def read_scores(completion: Completion, names: Sequence[str], lowest: int, highe
             raise Drop(f"no_score: it had no score for {name}; give all of {', '.join(names)}")
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
             raise Drop(f"bad_score: {name} was {value!r:.40}; give one whole number from {lowest} to {highest}")
-        if len(re.findall(rf'(?<!\\)"{re.escape(name)}"\s*:', completion.text)) > 1:
+        if is_named_twice(completion.text, name):
             raise Drop(f"two_scores: it had several scores for {name}; give one JSON object with one for each")
         scores[name] = value
     return scores
+
+
+def is_named_twice(text: str, name: str) -> bool:
+    """Whether an answer in JSON has a name several times, of which a parser would show one."""
+    return len(re.findall(rf'(?<!\\)"{re.escape(name)}"\s*:', text)) > 1

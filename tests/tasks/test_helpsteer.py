@@ -23,7 +23,7 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, through
 
 LOCK = {
     "stages": {
-        "attribute_scores@1": "2be42cacff1190cf",
+        "attribute_scores@1": "901381c705802b7b",
         "steered_answers@1": "ae948b8c1a193682",
     },
     "prompts": {
