@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.retrieval.indexes import GoldPlaces as GoldPlaces
     from synthmill.tasks.retrieval.indexes import PassageVectors as PassageVectors
     from synthmill.tasks.retrieval.run_ranks import RunRanks as RunRanks
+    from synthmill.tasks.scorers.annotators import AnnotatorScores as AnnotatorScores
     from synthmill.tasks.scorers.biggen import InstanceScores as InstanceScores
     from synthmill.tasks.scorers.direct import DirectScores as DirectScores
     from synthmill.tasks.scorers.expected import ExpectedScores as ExpectedScores

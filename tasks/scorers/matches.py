@@ -77,6 +77,13 @@ class MatchSettings(JudgeSettings):
         return {**super().shared_fields(context), **fields}
 
 
+def pairs_to_judge(count: int, opponents: int = 0) -> list[tuple[int, int]]:
+    """Pairs of places: all of them, or each answer with the `opponents` that follow it in a ring."""
+    if not opponents or 2 * opponents >= count - 1:
+        return [(first, second) for first in range(count) for second in range(first + 1, count)]
+    return [(first, (first + n) % count) for first in range(count) for n in range(1, opponents + 1)]
+
+
 def chance_of_first(completion: Completion, least_mass: float = LEAST_MASS) -> float | None:
     """The probability of A over B; None where the judge named neither, or was hardly about to."""
     return chances_of(completion, FIRST + SECOND, least_mass).get(FIRST)

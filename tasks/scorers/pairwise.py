@@ -7,7 +7,7 @@ from pydantic import Field
 from synthmill.schemas.pools import JudgedPool, ScoredPool
 from synthmill.tasks.recipe import Steps
 from synthmill.tasks.scorers.judgements import Judgements
-from synthmill.tasks.scorers.matches import MatchJudge, MatchSettings
+from synthmill.tasks.scorers.matches import MatchJudge, MatchSettings, pairs_to_judge
 from synthmill.tasks.scorers.scoring import ScoringContext
 from synthmill.tasks.scorers.verdicts import present_mean
 
@@ -29,10 +29,7 @@ class PairwiseScores(MatchJudge):
     opponents: int = Field(0, ge=0)
 
     def matches(self, count: int) -> list[tuple[int, int]]:
-        """Pairs of places: all of them, or each answer with those that follow it in a ring."""
-        if not self.opponents or 2 * self.opponents >= count - 1:
-            return [(first, second) for first in range(count) for second in range(first + 1, count)]
-        return [(first, (first + n) % count) for first in range(count) for n in range(1, self.opponents + 1)]
+        return pairs_to_judge(count, self.opponents)
 
     def requests_per_row(self) -> int:
         return 2 * len(self.matches(self.most_answers)) * (self.attempts if self.rubric else 1)
