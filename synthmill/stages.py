@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from synthmill.tasks.generators.dialogues.teacher_pairs import AnswerPools as AnswerPools
     from synthmill.tasks.generators.dialogues.teacher_pairs import TeacherPairs as TeacherPairs
     from synthmill.tasks.generators.dialogues.training_rows import TrainingRows as TrainingRows
+    from synthmill.tasks.generators.judge_rows import JsftRows as JsftRows
+    from synthmill.tasks.generators.judge_rows import Rationales as Rationales
     from synthmill.tasks.generators.multifaceted.bench import BenchScores as BenchScores
     from synthmill.tasks.generators.multifaceted.bench import Judged as Judged
     from synthmill.tasks.generators.multifaceted.diversity import Diversity as Diversity
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.scorers.r3 import R3Scores as R3Scores
     from synthmill.tasks.scorers.reward_models import RewardModelScores as RewardModelScores
     from synthmill.tasks.scorers.scoring_endpoint import HttpScores as HttpScores
+    from synthmill.tasks.scorers.self_judge import PrincipledScores as PrincipledScores
     from synthmill.tasks.scorers.self_rewarding import AdditiveScores as AdditiveScores
     from synthmill.tasks.scorers.tournament import TournamentScores as TournamentScores
     from synthmill.tasks.scorers.weighted import WeightedScores as WeightedScores
