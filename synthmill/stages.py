@@ -38,7 +38,12 @@ if TYPE_CHECKING:
     from synthmill.tasks.generators.dialogues.teacher_pairs import AnswerPools as AnswerPools
     from synthmill.tasks.generators.dialogues.teacher_pairs import TeacherPairs as TeacherPairs
     from synthmill.tasks.generators.dialogues.training_rows import TrainingRows as TrainingRows
+    from synthmill.tasks.generators.feedback_collection import FineRubrics as FineRubrics
+    from synthmill.tasks.generators.feedback_collection import PairFeedback as PairFeedback
+    from synthmill.tasks.generators.feedback_collection import RubricTaskRows as RubricTaskRows
+    from synthmill.tasks.generators.feedback_collection import ScoredResponses as ScoredResponses
     from synthmill.tasks.generators.judge_rows import JsftRows as JsftRows
+    from synthmill.tasks.generators.judge_rows import JudgeTrainingRows as JudgeTrainingRows
     from synthmill.tasks.generators.judge_rows import Rationales as Rationales
     from synthmill.tasks.generators.multifaceted.bench import BenchScores as BenchScores
     from synthmill.tasks.generators.multifaceted.bench import Judged as Judged

@@ -1,17 +1,18 @@
-"""Rows that train a model to judge beside answering: JSFT. Source: docs/papers.md#self-judge."""
+"""Rows of messages that train judges. Sources: docs/papers.md#self-judge (JSFT), #feedback-collection."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
 from pydantic import Field
 
-from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.calls import Completion, Message, Request
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.hashing import child_id
 from synthmill.schemas.rows import Dropped
 from synthmill.tasks.frames import FrameStage
+from synthmill.tasks.generators.feedback_collection import SCORES, JudgedTask, better_of
 from synthmill.tasks.generators.prompt_rubrics import Compared
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
@@ -19,6 +20,7 @@ from synthmill.tasks.scorers.labels import FIRST, SECOND
 
 BETTER, WORSE = "[BETTER]", "[WORSE]"
 COMPARE = "self_judge/compare"
+ABSOLUTE, RELATIVE = "pools/rubric", "pools/prefer"
 MESSAGE = pl.Struct({"role": pl.String, "content": pl.String})
 NEEDED = ("id", "prompt", "chosen", "rejected")
 
@@ -106,8 +108,53 @@ class JsftRows(FrameStage):
                 asked = load(COMPARE).render(row=row, first=first, second=second, principle=principle)
                 reason = (pair.get("rationale") or "").replace(BETTER, f"Response {letter}")
                 reply = "\n\n".join(filter(None, [letter, reason.replace(WORSE, f"Response {other}")]))
-                said = [(message.role, message.content) for message in asked]
-                yield f"judge-{number}-{letter}", "judge", in_messages(*said, ("assistant", reply))
+                yield f"judge-{number}-{letter}", "judge", in_messages(*turns(asked), ("assistant", reply))
+
+
+class JudgeTrainingRows(FrameStage):
+    """Tasks -> rows of messages in the forms that the scorers `rubric`, and `pairwise` with a rubric, ask: five with a
+    score (form `absolute`), and one for each compared pair (form `relative`).
+    """
+
+    name: ClassVar = "judge_training_rows"
+    version: ClassVar = "1"
+    needs: ClassVar = ("id", "prompt", "rubric", "reference", "responses", "pairs")
+    adds: ClassVar = ("id", "parent_id", "form", "label", "words", "messages")
+
+    def rows_per_row(self) -> int:
+        return len(SCORES) + 10
+
+    def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
+        return {**super().identity(engines), "prompts": {name: load(name).hash for name in (ABSOLUTE, RELATIVE)}}
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        names = [name for name in frame.columns if name in JudgedTask.model_fields]
+        rows = [row for fields in frame.select(names).to_dicts() for row in rows_of(JudgedTask(**fields))]
+        kinds = (pl.String, pl.String, pl.String, pl.String, pl.Int64, pl.List(MESSAGE))
+        return pl.DataFrame(rows, dict(zip(self.adds, kinds, strict=True)), orient="row"), []
+
+
+def rows_of(task: JudgedTask) -> Iterator[tuple[Any, ...]]:
+    """(id, parent_id, form, label, words judged, messages) of every row that trains a judge on a task."""
+    for response in task.responses:
+        asked = load(ABSOLUTE).render(row=task, rubric=task.rubric, answer=response.text)
+        reply = f"{response.feedback} [RESULT] {response.score}"
+        place = child_id(task.id, f"score-{response.score}")
+        words = len(response.text.split())
+        yield place, task.id, "absolute", str(response.score), words, in_messages(*turns(asked), ("assistant", reply))
+    texts = {response.score: response.text for response in task.responses}
+    for pair in task.pairs:
+        first, second = texts[pair.first], texts[pair.second]
+        asked = load(RELATIVE).render(row=task, rubric=task.rubric, first=first, second=second)
+        better = better_of(pair.first, pair.second)
+        place = child_id(task.id, f"pair-{pair.first}-{pair.second}")
+        words = len(first.split()) + len(second.split())
+        messages = in_messages(*turns(asked), ("assistant", f"{pair.feedback} [RESULT] {better}"))
+        yield place, task.id, "relative", better, words, messages
+
+
+def turns(asked: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(message.role, message.content) for message in asked]
 
 
 def in_messages(*turns: tuple[str, str]) -> list[dict[str, str]]:

@@ -135,7 +135,7 @@ def chances_by_principle(verdicts: Sequence[float | None]) -> list[float]:
 
 
 def winner(chances: Sequence[float]) -> float:
-    """1 where the first answer wins under most principles, 0 where the second does; of an even vote, by the mean chance;
+    """1 where the first answer wins under most principles, 0 where the second does; of an even vote by the mean;
     0.5 where that is even, too.
     """
     votes = sum((chance > 0.5) - (chance < 0.5) for chance in chances)

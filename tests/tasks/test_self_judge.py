@@ -17,7 +17,7 @@ from tests.tasks.judging_by_hand import CONTEXT, drive, pool, through_engine, va
 
 LOCK = {
     "stages": {
-        "jsft_rows@1": "78af2ce26540a124",
+        "jsft_rows@1": "8591b9c7f5aa3d91",
         "principled_scores@1": "761645c187162eca",
         "rationales@1": "84764a3d08f4154c",
     },
