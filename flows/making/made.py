@@ -49,10 +49,12 @@ class Made:
 
     @property
     def stage(self) -> str:
+        """The name of the stage that made it."""
         return self.manifest.stage
 
     @property
     def key(self) -> str:
+        """What identifies it: a hash of settings, prompts, engines' names and source."""
         return self.manifest.key
 
     @property
