@@ -118,10 +118,10 @@ def read_python_module(name: str) -> PythonFile:
     return PythonFile(path, main, read_modules(path, main, beside), templates_hash(path), name)
 
 
-def read_modules(path: Path, main: str, prefix: str | None, folder: Path | None = None) -> dict[str, Module]:
+def read_modules(path: Path, main: str, prefix: str | None) -> dict[str, Module]:
     """A file, and the modules of its folder that it imports, directly or through others, by dotted name.
 
-    prefix: what absolute names of those begin with; None for a file that is read alone. folder: default: the file's.
+    prefix: what absolute names of those begin with; None for a file that is read alone.
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}; expected a Python file")
@@ -137,9 +137,7 @@ def read_modules(path: Path, main: str, prefix: str | None, folder: Path | None 
             raise InputError(f"{file} cannot be read: {error.strerror}") from error
         if prefix is not None:
             for imported in imported_names(modules[name], name, prefix):
-                waiting += [
-                    (found, place) for found, place in places_of(imported, folder or path.parent) if found != main
-                ]
+                waiting += [(found, place) for found, place in places_of(imported, path.parent) if found != main]
     return modules
 
 

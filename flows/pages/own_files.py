@@ -9,7 +9,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from synthmill.schemas.own_methods import VARIABLE
-from synthmill.tasks.python_files import PythonFile, checksum, read_modules, read_python_file, templates_hash
+from synthmill.tasks.python_files import (
+    MAIN_PACKAGE,
+    PythonFile,
+    checksum,
+    read_modules,
+    read_python_file,
+    templates_hash,
+)
 from synthmill.tasks.running.job import Planned
 from synthmill.tasks.running.outside_definitions import Code, loaded
 
@@ -92,10 +99,11 @@ def method_files(path: Path, function: str, steps: Iterable[Planned]) -> OwnFile
     its steps name. Raises InputError.
     """
     is_folder = path.name == "__init__.py"
-    folder = path.parents[1] if is_folder else path.parent
-    name = path.parent.name if is_folder else path.stem
-    modules = read_modules(path, name, METHODS, folder).values()
+    folder, name = (path.parents[1], path.parent.name) if is_folder else (path.parent, path.stem)
+    modules = read_modules(path, MAIN_PACKAGE, f"{METHODS}.{name}" if is_folder else METHODS).values()
     files = {str(module.path.relative_to(folder)): module.text for module in modules}
+    if is_folder:
+        files |= {shared.name: shared.read_bytes() for shared in sorted(folder.glob("_*.py"))}
     for prompt in sorted({name for step in steps for name in getattr(step.stage, "prompts", ())}):
         if (template := folder / "prompts" / f"{prompt}.jinja").is_file():
             files[str(template.relative_to(folder))] = template.read_bytes()
