@@ -22,6 +22,8 @@ from synthmill.tasks.running.outside_definitions import Code, loaded
 
 PLACE = re.compile(r"(?P<kind>python:)?(?P<file>[^:\n]+\.py):(?P<name>[^\W\d]\w*)")
 METHODS = "synthmill.flows.methods"
+FOLDER = PurePath("code")
+"""Where they lie: `datasets` takes a file at the top that is called as the dataset for a script, and refuses it."""
 OWN_FACTS = ("command", "code", "modules")
 """What a dataset says of a user's code: how its method is run, the hash of every file, that of installed modules."""
 
@@ -51,9 +53,7 @@ class OwnFiles:
         )
 
     def named_in(self, settings: Any) -> Any:
-        """Settings that name files by their places beside the dataset; the files that they name are taken in. A place
-        within the folder where the command ran stays as it is.
-        """
+        """Settings that name files by their places beside the dataset; the files that they name are taken in."""
         if isinstance(settings, dict):
             return {name: self.named_in(value) for name, value in settings.items()}
         if isinstance(settings, list):
@@ -61,15 +61,15 @@ class OwnFiles:
         form = PLACE.fullmatch(settings) if isinstance(settings, str) else None
         if form is None or not (path := Path(form["file"]).expanduser()).is_file():
             return settings
-        file = self.read.get(str(path.resolve())) or read_python_file(path)
+        file = self.read.get(str(path.resolve())) or read_python_file(path, beside=False)  # of a scorer, loaded alone
         is_inside = not form["file"].startswith(("/", "~")) and ".." not in path.parts
-        folder = self.add(file, path.parent if is_inside else PurePath())
-        return settings if folder == path.parent else f"{form['kind'] or ''}./{folder / path.name}:{form['name']}"
+        folder = self.add(file, FOLDER / path.parent if is_inside else FOLDER)
+        return f"{form['kind'] or ''}./{folder / path.name}:{form['name']}"
 
     def add(self, file: PythonFile, folder: PurePath) -> PurePath:
         """Take in a file, and what is beside it; its folder, another one where other files have their names there."""
         texts = dict(texts_of(file))
-        for place in (folder, *(PurePath(f"{file.path.stem}-{number}") for number in range(2, 100))):
+        for place in (folder, *(FOLDER / f"{file.path.stem}-{number}" for number in range(2, 100))):
             placed = {str(place / name): text for name, text in texts.items()}
             if all(self.files.get(name, text) == text for name, text in placed.items()):
                 break
@@ -101,11 +101,12 @@ def method_files(path: Path, function: str, steps: Iterable[Planned]) -> OwnFile
     is_folder = path.name == "__init__.py"
     folder, name = (path.parents[1], path.parent.name) if is_folder else (path.parent, path.stem)
     modules = read_modules(path, MAIN_PACKAGE, f"{METHODS}.{name}" if is_folder else METHODS).values()
-    files = {str(module.path.relative_to(folder)): module.text for module in modules}
+    files = {module.path: module.text for module in modules}
     if is_folder:
-        files |= {shared.name: shared.read_bytes() for shared in sorted(folder.glob("_*.py"))}
+        files |= {shared: shared.read_bytes() for shared in sorted(folder.glob("_*.py"))}
     for prompt in sorted({name for step in steps for name in getattr(step.stage, "prompts", ())}):
         if (template := folder / "prompts" / f"{prompt}.jinja").is_file():
-            files[str(template.relative_to(folder))] = template.read_bytes()
-    run = f"synthmill run ./{path.name}" + (f":{function}" if function != "plan" else "")
-    return OwnFiles(f"{VARIABLE}=. synthmill run {name.replace('_', '-')}" if is_folder else run, files)
+            files[template] = template.read_bytes()
+    run = f"synthmill run ./{FOLDER / path.name}" + (f":{function}" if function != "plan" else "")
+    command = f"{VARIABLE}={FOLDER} synthmill run {name.replace('_', '-')}" if is_folder else run
+    return OwnFiles(command, {str(FOLDER / file.relative_to(folder)): text for file, text in files.items()})

@@ -118,10 +118,10 @@ def made_again_beside_its_dataset(dataset: Path, home: Path, settings: tuple[Any
     shutil.copytree(dataset, copy)
     shutil.copy(home / "in.jsonl", copy)
     card = (copy / "README.md").read_text()
-    [hash] = re.findall(r"`prompts/rephrase/prompt.jinja@\w{12}`, `rephrase.py@(\w{12})`", card)
-    assert marker_of(copy)["checksums"]["rephrase.py"].startswith(hash)
-    assert "synthmill run ./rephrase.py --config synthmill.yaml\n" in card
-    again = ("run", "./rephrase.py", "--config", "synthmill.yaml", "--store", home / "store")
+    [hash] = re.findall(r"`code/prompts/rephrase/prompt.jinja@\w{12}`, `code/rephrase.py@(\w{12})`", card)
+    assert marker_of(copy)["checksums"]["code/rephrase.py"].startswith(hash)
+    assert "synthmill run ./code/rephrase.py --config synthmill.yaml\n" in card
+    again = ("run", "./code/rephrase.py", "--config", "synthmill.yaml", "--store", home / "store")
     _, err = synthmill(*again, *settings, cwd=copy, apart=True)
     assert "nothing to do" in err
 

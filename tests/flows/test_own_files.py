@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import yaml
 
@@ -91,8 +92,8 @@ def test_stages_of_ones_own_lie_beside_their_dataset(
     for folder in (Path(record.dataset), tmp_path / "out"):
         files = {name: checksum((folder / name).read_bytes()) for name in marker_of(folder)["code"]}
         assert files.keys() == {
-            *("mine.py", "words.py", "mine-2/mine.py", "mine-2/words.py"),
-            *("more/ask.py", "more/prompts/ask/shorter.jinja"),
+            *("code/mine.py", "code/words.py", "code/mine-2/mine.py", "code/mine-2/words.py"),
+            *("code/more/ask.py", "code/more/prompts/ask/shorter.jinja"),
         }
         assert files.items() <= marker_of(folder)["checksums"].items()
         assert marker_of(folder)["code"] == {name: hash[:12] for name, hash in files.items()}
@@ -100,12 +101,20 @@ def test_stages_of_ones_own_lie_beside_their_dataset(
         assert not [name for name, hash in files.items() if f"`{name}@{hash[:12]}`" not in card]
         written = yaml.safe_load((folder / "synthmill.yaml").read_text())
         stages = [fields["stage"] for fields in written["steps"].values()]
-        assert stages == ["mine.py:loud", "./mine-2/mine.py:louder", "./more/ask.py:Shorter"]
+        assert stages == ["./code/mine.py:loud", "./code/mine-2/mine.py:louder", "./code/more/ask.py:Shorter"]
     before = keys(settings, home / "store")
     shutil.copy(home / "in.jsonl", tmp_path / "out")
     shutil.rmtree(tmp_path / "elsewhere")
     monkeypatch.chdir(tmp_path / "out")
     assert keys({**written, "engines": settings["engines"]}, tmp_path / "other") == before
+
+
+def test_a_folder_that_is_called_as_a_stages_file_is_loaded(home: Path, tmp_path: Path, server: ChatServer) -> None:
+    record = synthmill.run("pipeline", {**pipeline(server, tmp_path), "steps": {"loud": {"stage": "./mine.py:loud"}}})
+    export = ExportSettings(run=record.id, to=str(tmp_path / "mine"), store="store")
+    export_run(Store(home / "store"), record, export, quiet=True)
+    rows = datasets.load_dataset(str(tmp_path / "mine"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows["loud"][0].isupper()
 
 
 def test_a_secret_in_a_stages_file_is_not_exported(
@@ -114,7 +123,7 @@ def test_a_secret_in_a_stages_file_is_not_exported(
     record = synthmill.run("pipeline", {**pipeline(server, tmp_path), "steps": {"loud": {"stage": "./mine.py:loud"}}})
     monkeypatch.setenv("SERVICE_TOKEN", "a-name-that-nobody-may-see")
     export = ExportSettings(run=record.id, to=str(tmp_path / "out"), store="store")
-    with pytest.raises(InputError, match=r"^mine.py holds the value of the environment variable SERVICE_TOKEN"):
+    with pytest.raises(InputError, match=r"^code/mine.py holds the value of the environment variable SERVICE_TOKEN"):
         export_run(Store(home / "store"), record, export)
     assert not (tmp_path / "out").exists()
 
@@ -122,8 +131,8 @@ def test_a_secret_in_a_stages_file_is_not_exported(
 def test_files_are_found_wherever_settings_name_them(home: Path) -> None:
     own = OwnFiles()
     scorers = {"scorers": [{"spec": "python:./more/ask.py:Shorter"}, "python:../elsewhere/mine.py:louder"]}
-    named = {"scorers": [{"spec": "python:./more/ask.py:Shorter"}, "python:./mine.py:louder"]}
+    named = {"scorers": [{"spec": "python:./code/more/ask.py:Shorter"}, "python:./code/mine.py:louder"]}
     assert own.named_in(scorers) == named
-    assert {"mine.py", "words.py", "more/ask.py"} <= own.files.keys()
+    assert own.files.keys() == {"code/mine.py", "code/more/ask.py"}
     texts = {"prompt": "mine.py: what is it?", "where": "length(prompt) > 2", "stage": "kit.none.py:f"}
     assert own.named_in(texts) == texts
