@@ -21,10 +21,10 @@ PAGES = {"README.md": "index.md"} | {
     name: name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
 }
 """Pages at the top of the tree, by what they are called in the site."""
-CODE_OR_LINK = re.compile(
-    r"^```.*?^```$|`[^`\n]+`\n?(?!\])|\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)",
-    re.M | re.S,
-)
+CODE = r"^```.*?^```$|`[^`\n]+`"
+LINK = r"\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)"
+CODE_OR_LINK = re.compile(f"{CODE}|{LINK}", re.M | re.S)
+"""What stands in code is no link, and stays as it is."""
 STAGES = "<!-- every stage -->"
 
 
