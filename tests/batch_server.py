@@ -38,6 +38,20 @@ DEFAULTS = {
 }
 
 
+def message(body: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request for a message: the same words as to a chat, or the input of the tool that is forced."""
+    turns = [*body.get("system", ()), *(block for turn in body["messages"] for block in turn["content"])]
+    chat: dict[str, Any] = {"messages": [{"role": "user", "content": block["text"]} for block in turns]}
+    if "tool_choice" in body:
+        chat["response_format"] = {"type": "json_schema", "json_schema": {"schema": body["tools"][0]["input_schema"]}}
+    text = completion(chat, WORDS)["choices"][0]["message"]["content"]
+    block: dict[str, Any] = {"type": "text", "text": text}
+    if "tool_choice" in body:
+        block = {"type": "tool_use", "id": "toolu_1", "name": body["tool_choice"]["name"], "input": orjson.loads(text)}
+    usage = {"input_tokens": 9, "output_tokens": 5}
+    return {"type": "message", "content": [block], "stop_reason": "end_turn", "usage": usage}
+
+
 class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -213,9 +227,11 @@ class Server:
             return {"custom_id": line["custom_id"], "result": {"type": "errored", "error": error}}
         if told["expire"] and number % told["expire"] == 0:
             return {"custom_id": line["custom_id"], "result": {"type": "expired"}}
-        text = completion(line["body"], WORDS)["choices"][0]["message"]["content"]
-        message = {"type": "message", "content": [{"type": "text", "text": text}], "stop_reason": "end_turn"}
-        return {"custom_id": line["custom_id"], "result": {"type": "succeeded", "message": message}}
+        return {"custom_id": line["custom_id"], "result": {"type": "succeeded", "message": message(line["body"])}}
+
+    async def one_message(self, request: web.Request) -> web.Response:
+        self.state["single"] += 1
+        return web.json_response(message(await request.json()))
 
     async def look_messages(self, request: web.Request) -> web.Response:
         number = int(request.match_info["id"].split("_")[1])
@@ -244,6 +260,7 @@ class Server:
                 web.get("/v1/batches", self.list),
                 web.get("/v1/batches/{id}", self.look),
                 web.get("/v1/files/{id}/content", self.content),
+                web.post("/v1/messages", self.one_message),
                 web.post("/v1/messages/batches", self.create_messages),
                 web.get("/v1/messages/batches", self.list_messages),
                 web.get("/v1/messages/batches/{id}", self.look_messages),

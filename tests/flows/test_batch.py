@@ -26,9 +26,9 @@ def server(tmp_path: Path) -> Iterator[BatchServer]:
     server.end()
 
 
-def command(tmp_path: Path, server: BatchServer, *more: Any) -> tuple[Any, ...]:
+def command(tmp_path: Path, server: BatchServer, *more: Any, spec: str = "") -> tuple[Any, ...]:
     write_jsonl(tmp_path / "in.jsonl", prompts(ROWS))
-    settings = ("source=in.jsonl", f"engines.teacher={server.spec}", "dedup.layers=[exact]", "rows_per_part=5")
+    settings = ("source=in.jsonl", f"engines.teacher={spec or server.spec}", "dedup.layers=[exact]", "rows_per_part=5")
     return ("synthesize", *(part for setting in settings for part in ("--set", setting)), *more)
 
 
@@ -37,8 +37,12 @@ def dataset(store: Path) -> bytes:
     return file.read_bytes()
 
 
-def test_a_run_in_batches_makes_the_same_dataset(tmp_path: Path, server: BatchServer) -> None:
-    run = ("run", *command(tmp_path, server))
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_a_run_in_batches_makes_the_same_dataset(
+    tmp_path: Path, server: BatchServer, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-test")
+    run = ("run", *command(tmp_path, server, spec=server.spec if kind == "openai" else server.messages_spec))
     synthmill(*run, "--store", "reference", "--workers", 0, cwd=tmp_path)
     single = server.stats()["single"]
     assert single == ROWS * EACH

@@ -21,7 +21,7 @@ from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.engine import engine_name, make_engine
 from synthmill.tasks.engines.provider_client import completion_fields
 from synthmill.tasks.engines.provider_replies import error_reply, read_completion, thrown_status
-from synthmill.tasks.engines.replies import ErrorAnswer
+from synthmill.tasks.engines.refusals import ErrorAnswer
 from synthmill.tasks.engines.waits import wait_s
 
 with_client = pytest.mark.skipif(find_spec("any_llm") is None, reason="any-llm is not installed (extra `providers`)")
