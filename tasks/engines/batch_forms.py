@@ -59,7 +59,8 @@ def server_of(settings: EngineSettings) -> BatchServer:
     assert settings.batch
     if settings.batch.file and settings.kind != BY_HAND:
         raise InputError(
-            f"{settings.spec} is asked by nobody's hand; write requests of engines of the kind {BY_HAND}, or use --batch"
+            f"requests to {settings.spec} are for nobody else to answer; expected an engine of the kind {BY_HAND}, "
+            "where they are written to a file; use --batch instead"
         )
     return ByHand(settings) if settings.batch.file else SERVERS[settings.kind](settings)
 

@@ -479,7 +479,7 @@ def test_anthropics_batches_want_a_key(
     monkeypatch.setenv("GATEWAY_KEY", "sk-ant-gateway")
     settings = messages_of(batches).model_copy(update={"headers": {"x-api-key": "GATEWAY_KEY"}})
     assert len(texts(ask(store, settings, [asked(1)]))) == 1
-    with pytest.raises(InputError, match="by nobody's hand"):
+    with pytest.raises(InputError, match="are for nobody else to answer"):
         ask(store, messages_of(batches, file=tmp_path / "requests.jsonl"), [asked(1)])
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from synthmill.schemas.calls import Completion, Message, Request, Sampling, ToolMessage
 from synthmill.schemas.endings import ending_of
-from synthmill.schemas.errors import EngineRefused, MissingExtra
+from synthmill.schemas.errors import EngineLearned, EngineRefused, MissingExtra
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.engine import engine_name, make_engine
 from synthmill.tasks.engines.provider_client import completion_fields
@@ -185,6 +185,28 @@ def test_gemini_calls_tools_and_reads_results() -> None:
         "thoughtSignature": "c2ln",
     }
     assert contents[2]["parts"][0]["functionResponse"] == {"name": "find", "response": {"item": "rake"}}
+
+
+@with_client
+def test_gemini_refuses_fields_and_forms_as_servers_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(body: dict[str, Any], number: int) -> tuple[int, dict[str, Any]]:
+        config = body.get("generationConfig", {})
+        for name in ("topP", "responseJsonSchema"):
+            if name in config:
+                message = f"{name} is not supported by this model"
+                return 400, {"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": message}}
+        return gemini_answer({"text": '{"a": "x"}'})
+
+    monkeypatch.setenv("GATEWAY_KEY", "gateway")
+    with rest_server(answer) as server:
+        spec = f"gemini:g@{server.url}"
+        with pytest.raises(EngineRefused, match=r"refuses top_p .*options=\{top_p: null\}"):
+            one(spec, asked())
+        plain = {"spec": spec, "options": {"top_p": None}, "headers": {"x-gateway": "GATEWAY_KEY"}}
+        with pytest.raises(EngineLearned, match="structure=tool from now on"):
+            one(plain, asked(schema_=SCHEMA))
+        assert json.loads(one({**plain, "structure": "none"}, asked(schema_=SCHEMA)).text) == {"a": "x"}
+        assert server.asked[-1][1]["x-gateway"] == "gateway"
 
 
 def converse_answer(*blocks: dict[str, Any], stop: str = "end_turn") -> tuple[int, dict[str, Any]]:
