@@ -38,10 +38,13 @@ DEFAULTS = {
 }
 
 
-def message(body: dict[str, Any]) -> dict[str, Any]:
-    """The answer to a request for a message: the same words as to a chat, or the input of the tool that is forced."""
+def message(body: dict[str, Any], number: int) -> dict[str, Any]:
+    """The answer to a request for a message: the same words as to a chat, or the input of the tool that is forced.
+    number: of the equal requests before it; nothing else tells samples apart.
+    """
     turns = [*body.get("system", ()), *(block for turn in body["messages"] for block in turn["content"])]
-    chat: dict[str, Any] = {"messages": [{"role": "user", "content": block["text"]} for block in turns]}
+    messages = [{"role": "user", "content": block["text"]} for block in turns]
+    chat: dict[str, Any] = {"messages": messages, "seed": number}
     if "tool_choice" in body:
         chat["response_format"] = {"type": "json_schema", "json_schema": {"schema": body["tools"][0]["input_schema"]}}
     text = completion(chat, WORDS)["choices"][0]["message"]["content"]
@@ -61,6 +64,7 @@ class Server:
         self.state.setdefault("set", dict(DEFAULTS))
         self.state.setdefault("batches", [])
         self.state.setdefault("single", 0)
+        self.equal: Counter[bytes] = Counter()  # single calls for a message so far
 
     def save(self) -> None:
         temporary = self.folder / "state.tmp"
@@ -206,7 +210,12 @@ class Server:
         counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
         ended = "results" in batch or time.time() - batch["made"] >= told["late_s"]
         if ended and "results" not in batch:
-            batch["results"] = [self.message_result(number, line) for number, line in enumerate(self.lines(batch), 1)]
+            equal: Counter[bytes] = Counter()
+            batch["results"] = []
+            for number, line in enumerate(self.lines(batch), 1):
+                body = orjson.dumps(line["body"])
+                batch["results"].append(self.message_result(number, line, equal[body]))
+                equal[body] += 1
             told.update({"refuse": 0, "break": 0, "expire": 0})
             self.save()
         for entry in batch.get("results", ()):
@@ -217,7 +226,7 @@ class Server:
         status = "ended" if ended else "in_progress"
         return {"id": batch["id"], "created_at": made, "processing_status": status, "request_counts": counts}
 
-    def message_result(self, number: int, line: dict[str, Any]) -> dict[str, Any]:
+    def message_result(self, number: int, line: dict[str, Any], equal: int) -> dict[str, Any]:
         told = self.state["set"]
         if told["refuse"] and number % told["refuse"] == 0:
             error = {"type": "error", "error": {"type": "invalid_request_error", "message": "refused as told"}}
@@ -227,11 +236,16 @@ class Server:
             return {"custom_id": line["custom_id"], "result": {"type": "errored", "error": error}}
         if told["expire"] and number % told["expire"] == 0:
             return {"custom_id": line["custom_id"], "result": {"type": "expired"}}
-        return {"custom_id": line["custom_id"], "result": {"type": "succeeded", "message": message(line["body"])}}
+        return {
+            "custom_id": line["custom_id"],
+            "result": {"type": "succeeded", "message": message(line["body"], equal)},
+        }
 
     async def one_message(self, request: web.Request) -> web.Response:
         self.state["single"] += 1
-        return web.json_response(message(await request.json()))
+        body = await request.read()
+        self.equal[body] += 1
+        return web.json_response(message(orjson.loads(body), self.equal[body] - 1))
 
     async def look_messages(self, request: web.Request) -> web.Response:
         number = int(request.match_info["id"].split("_")[1])
