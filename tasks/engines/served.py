@@ -1,7 +1,6 @@
 """A server's address, what is sent with every request, the models it serves, and the weights behind a name."""
 
 import os
-from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -12,7 +11,7 @@ from urllib.request import urlopen
 from synthmill.schemas.errors import EngineError, EngineRefused, InputError
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.secrecy import carries_secret, check_address
-from synthmill.schemas.settings import VARIABLES, EngineSettings, Structure
+from synthmill.schemas.settings import EngineSettings, Structure
 from synthmill.schemas.texts import loads
 from synthmill.tasks.engines.structures import AUTO, TOLD, structure_of
 
@@ -47,11 +46,19 @@ def endpoint(settings: EngineSettings, path: str) -> str:
 def secrets_of(settings: EngineSettings) -> dict[str, str]:
     """The headers whose values are in the environment. Raises InputError for a variable that is not set."""
     headers: dict[str, str] = {}
-    uses_default = settings.api_key_env == default_variables(settings.kind)["api_key_env"]
-    if (key := os.environ.get(settings.api_key_env)) and not (settings.headers and uses_default):
+    if sends_key(settings) and (key := os.environ.get(settings.api_key_env)):
         name, form = KEY_HEADERS.get(settings.kind, BEARER)
         headers[name] = form.format(key)
     return headers | named_headers(settings)
+
+
+def sends_key(settings: EngineSettings) -> bool:
+    """Whether the key goes out. A header of the settings may stand for it: at Anthropic one of the key's name, at other
+    servers any, unless the settings name the key's variable.
+    """
+    if settings.kind == "anthropic":
+        return not {"x-api-key", "authorization"} & {name.lower() for name in settings.headers}
+    return not settings.headers or settings.api_key_env != EngineSettings.model_fields["api_key_env"].default
 
 
 def named_headers(settings: EngineSettings) -> dict[str, str]:
@@ -65,13 +72,6 @@ def named_headers(settings: EngineSettings) -> dict[str, str]:
             raise InputError(f"the environment variable {variable} holds what no header can; see that it is one line")
         headers[name] = value
     return headers
-
-
-def default_variables(kind: str) -> Mapping[str, str]:
-    """The environment variables that a kind reads where its settings name none."""
-    return VARIABLES.get(kind) or {
-        name: EngineSettings.model_fields[name].default for name in ("api_key_env", "base_url_env")
-    }
 
 
 def server_name(settings: EngineSettings) -> str:
@@ -102,7 +102,7 @@ def model_name(settings: EngineSettings, structure: Structure, usual: Structure)
 def check_key(settings: EngineSettings) -> None:
     """Raises EngineRefused where a provider's own server would be asked without a key."""
     elsewhere = settings.base_url or os.environ.get(settings.base_url_env)
-    needs_one = settings.kind == "gemini" or (settings.kind == "anthropic" and not elsewhere and not settings.headers)
+    needs_one = settings.kind == "gemini" or (settings.kind == "anthropic" and not elsewhere and sends_key(settings))
     if needs_one and not os.environ.get(settings.api_key_env):
         raise EngineRefused(f"{settings.kind} wants a key; set the environment variable {settings.api_key_env}")
 
@@ -128,7 +128,7 @@ def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:
 
 def key_state(settings: EngineSettings) -> str:
     """Which environment variable holds the key, and what is wrong with it."""
-    variables = ", ".join(settings.headers.values()) or settings.api_key_env
+    variables = ", ".join([*[settings.api_key_env] * sends_key(settings), *settings.headers.values()])
     state = "was refused" if settings.headers or os.environ.get(settings.api_key_env) else "is not set"
     return f"the environment variable {variables} {state}"
 

@@ -358,8 +358,9 @@ def test_forms_are_asked_for_as_settings_say_or_refusals_teach(claude: MessagesS
 
 def test_headers_and_query_of_a_gateway(claude: MessagesServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_KEY", MessagesServer.key)
+    assert one(claude, asked(), headers={"anthropic-beta": "PATH"}).text == "answer 0"  # beside the key
     monkeypatch.delenv("ANTHROPIC_API_KEY")
-    assert one(claude, asked(), headers={"x-api-key": "GATEWAY_KEY"}).text == "answer 0"
+    assert one(claude, asked(), headers={"x-api-key": "GATEWAY_KEY"}).text == "answer 1"
     [refused] = ask({"spec": claude.spec, "query": {"api-version": "1"}, "headers": {"x-api-key": "PATH"}}, asked())
     assert isinstance(refused, EngineRefused)
 
