@@ -111,6 +111,11 @@ def read_json_array(path: Path, file: io.BufferedIOBase) -> Iterator[Line]:
         yield Line(f"row-{number}", None if fault else fields, fault)
 
 
+def is_padded(place: str) -> bool:
+    """Whether all rows of a file share one type, so that a null field may only be another row's."""
+    return place.startswith(HUB) or suffix_of(Path(place)) == ".parquet"
+
+
 def read_jsonl(file: io.BufferedIOBase) -> Iterator[Line]:
     for number, data in enumerate(file, 1):
         if not data.strip():

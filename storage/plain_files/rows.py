@@ -18,6 +18,7 @@ from synthmill.schemas.pools import Question
 from synthmill.schemas.rows import Dropped, Instruction, KnownPrompt, Row
 from synthmill.schemas.settings import FileSettings, SourceSettings
 from synthmill.storage.plain_files.chats import first_turn, user_turns
+from synthmill.storage.plain_files.forms import chat_in, fitting
 from synthmill.storage.plain_files.lines import FORMATS, HUB, Line, files_in, hub_commit, lines_of, suffix_of
 from synthmill.storage.plain_files.queries import QUERY, checksum_of
 
@@ -131,7 +132,7 @@ def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None =
 
 
 def check_columns(source: FileSettings, expected: tuple[str, ...], columns: set[str], any_read: bool) -> None:
-    if not any_read and not columns & set(expected):
+    if not any_read and not columns & set(expected) and not fitting(columns):
         present = ", ".join(sorted(columns)).encode(errors="replace").decode() or "no row that could be read at all"
         has_option = isinstance(source, SourceSettings)
         remedy = "; name the column with --prompt-column, or source.prompt_column in the settings" if has_option else ""
@@ -157,6 +158,8 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
         prompt = turns[0]
         if len(turns) > 1:
             notes.append(f"{len(turns) - 1} later turns left out")
+    elif prompt is None and (chat := chat_in(fields)):  # another tool's form
+        system, prompt, notes = first_turn(chat.messages, system or None)
     prompt, system = text_of(prompt, "prompt"), text_of(system, "system") if system is not None else None
     if not prompt.strip():
         raise Drop("empty_prompt")
@@ -255,6 +258,8 @@ def known_prompt_of(line: Line, source: Any) -> KnownPrompt:
         else:
             texts = user_turns(prompt if isinstance(prompt, list) else fields.get("messages"))
             texts = texts or (fields.get("turns") if prompt is None else None)
+            chat = None if texts or prompt is not None else chat_in(fields)
+            texts = user_turns(chat.messages) if chat else texts
     except Drop as drop:
         texts, fault = None, f"it cannot be read ({drop.message})"
     turns = tuple(turn for turn in texts if isinstance(turn, str) and turn.strip()) if isinstance(texts, list) else ()

@@ -22,7 +22,7 @@ from synthmill.storage.plain_files.outputs import write_grown
 from synthmill.storage.plain_files.rows import RowKind, name_of, text_of
 
 ROWS_AT_ONCE = 4096
-USUAL_COLUMNS = ("prompt", "instruction", "question", "text", "query", "messages", "turns")
+USUAL_COLUMNS = ("prompt", "instruction", "question", "text", "query", "messages", "turns", "conversations")
 
 
 class TextSettings(FileSettings):
