@@ -169,9 +169,10 @@ VIEWS: Mapping[str, Callable[[list[Message]], Any]] = {
     "text beside calls": lambda chat: [message["content"] for message in chat if message.get("tool_calls")],
     "tool calls": calls_in,
     "ids of calls": lambda chat: [
-        [call["id"] for call in message.get("tool_calls", ())] + [message.get("tool_call_id")] for message in chat
+        *(call["id"] for message in chat for call in message.get("tool_calls", ())),
+        *(message["tool_call_id"] for message in chat if "tool_call_id" in message),
     ],
-    "names of speakers": lambda chat: [message.get("name") for message in chat],
-    "thinking": lambda chat: [message.get("reasoning_content") for message in chat],
+    "names of speakers": lambda chat: [message["name"] for message in chat if "name" in message],
+    "thinking": lambda chat: [message["reasoning_content"] for message in chat if "reasoning_content" in message],
 }
 """What a chat consists of; each is looked at by itself."""

@@ -83,5 +83,10 @@ def described(names: Mapping[str, str]) -> str:
     return " and as ".join(f"{name} ({columns})" for name, columns in names.items())
 
 
+def form_names() -> list[str]:
+    """The names of all forms, without importing them."""
+    return sorted(listed.name.replace("_", "-") for listed in pkgutil.iter_modules(__path__))
+
+
 def described_columns(form: Form) -> str:
     return " or ".join(" + ".join(sorted(names)) for names in form.columns)
