@@ -30,7 +30,7 @@ class Tally:
         """A line each, the most frequent first."""
         ordered = sorted(self.counts.items(), key=lambda item: -item[1].rows)
         return [
-            f"{count.rows:,} {name}, the first {count.first}{f': {count.detail}' if count.detail else ''}"
+            f"{name}: {count.rows:,} rows, the first {count.first}{f' ({count.detail})' if count.detail else ''}"
             for name, count in ordered
         ]
 

@@ -6,9 +6,10 @@ Arguments are a JSON text: kept as it is where the file has a text, written wher
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from synthmill.schemas.calls import ChatRole
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.messages import (
     CONTENT_FIELDS,
@@ -18,6 +19,7 @@ from synthmill.schemas.messages import (
     known_role,
     message_in,
 )
+from synthmill.storage.plain_files.lines import text_of
 
 Message = dict[str, Any]
 CALLERS = ("function_call", "function-call", "tool_call", "tool_calls")
@@ -25,26 +27,95 @@ CALLERS = ("function_call", "function-call", "tool_call", "tool_calls")
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Fields of a message that hold what its model thought before it."""
 KNOWN = {*ROLE_FIELDS, *CONTENT_FIELDS, *THOUGHTS, "tool_calls", "function_call", "tool_call_id", "name"}
+ARGUMENTS = ("arguments", "parameters")
+MAY_BE_NULL = ("default", "const")
+"""Keys of a JSON schema whose null means something."""
 TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 THOUGHT = re.compile(r"\s*<think(?:ing)?>\n?(.*?)\n?</think(?:ing)?>\s*", re.DOTALL)
 DECODER = json.JSONDecoder()
 
 
-def chat_of(entries: Any, column: str, lost: dict[str, None], *, padded: bool = False) -> list[Message]:
-    """A chat's messages. lost: gets the names of what no message here can hold. padded: the file has one type for all
-    rows, so a null in an object only says that another row has that field. Raises Drop.
+class ChatReader:
+    """Reads the chats of one row. padded: the file has one type for all rows, so that a null in an object only says
+    that another row has that field. lost: names of what no message here can hold.
     """
-    messages: list[Message] = []
-    for entry in list_in(entries, column):
-        fields = message_in(entry)
-        message = message_of(fields, padded)
-        lost.update(dict.fromkeys(f"{name} of messages" for name in sorted(unknown(fields))))
-        before = messages[-1] if messages else {}
-        if "tool_calls" in message and is_caller(fields) and before.get("role") == "assistant":
-            messages[-1] = merged(before, message)  # text beside calls, or calls beside calls, turn by turn
+
+    def __init__(self, padded: bool = False) -> None:
+        self.padded = padded
+        self.lost: dict[str, None] = {}
+        self._parameters: dict[str, Mapping[str, Any]] = {}  # by function
+
+    def tools(self, value: Any) -> list[dict[str, Any]]:
+        """Tool definitions, from a list, from JSON, or from functions alone; read before the chats. Raises Drop."""
+        value = json_in(value) if isinstance(value, str) and value.strip() else value
+        tools = [tool_of(tool, self.padded) for tool in ([value] if isinstance(value, Mapping) else value or ())]
+        for function in (tool["function"] for tool in tools):
+            schema = function.get("parameters")
+            properties = schema.get("properties") if isinstance(schema, Mapping) else None
+            self._parameters[function.get("name", "")] = properties if isinstance(properties, Mapping) else {}
+        return tools
+
+    def chat(self, entries: Any, column: str) -> list[Message]:
+        """A chat's messages. Raises Drop."""
+        messages: list[Message] = []
+        for entry in list_in(entries, column):
+            fields = message_in(entry)
+            message = self._message(fields)
+            self.lost.update({f"{name} of messages": None for name in sorted(unknown(fields))})
+            before = messages[-1] if messages else {}
+            if "tool_calls" in message and is_caller(fields) and before.get("role") == "assistant":
+                messages[-1] = merged(before, message)  # text beside calls, or calls beside calls, turn by turn
+            else:
+                messages.append(message)
+        return messages
+
+    def texts_or_chat(self, value: Any, column: str, role: ChatRole) -> list[Message]:
+        """A chat, or a text as one message of a role. Raises Drop."""
+        return self.chat(value, column) if isinstance(value, list) else [text_message(role, value, column)]
+
+    def call(self, value: Any) -> dict[str, Any]:
+        """One call: {name, arguments}, OpenAI's {id, function}, or one of these in JSON. Raises Drop."""
+        value = json_in(value) if isinstance(value, str) else value
+        function = value.get("function") if isinstance(value, Mapping) else None
+        function = function if isinstance(function, Mapping) else value
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if not isinstance(name, str) or not name:
+            raise Drop(f"bad_call: a call is {value!r:.60}; expected {{name, arguments}}")
+        arguments: Any = next((function[key] for key in ARGUMENTS if function.get(key) is not None), {})
+        if not isinstance(arguments, str):
+            arguments = json.dumps(self._without_padding(arguments, name), ensure_ascii=False)
+        return {"id": value.get("id") or "", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+    def _without_padding(self, arguments: Any, function: str) -> Any:
+        """Arguments without the nulls that stand for other functions' arguments: all nulls of a padded file, and
+        else those that the function's tool does not know.
+        """
+        if self.padded:
+            return without_nulls(arguments)
+        known = self._parameters.get(function)
+        if known is None or not isinstance(arguments, Mapping):
+            return arguments
+        return {name: value for name, value in arguments.items() if value is not None or name in known}
+
+    def _message(self, fields: Mapping[str, Any]) -> Message:
+        """One message, without empty fields. Raises Drop."""
+        thoughts = next((fields[name] for name in THOUGHTS if isinstance(fields.get(name), str)), "")
+        if is_caller(fields):
+            role: ChatRole = "assistant"
+            text, thought, values = split_calls(content_in(fields) or "")
         else:
-            messages.append(message)
-    return with_ids(messages)
+            role, text = known_role(fields), content_in(fields) or ""
+            thought = thoughts_in(next((fields[name] for name in CONTENT_FIELDS if fields.get(name)), None))
+            single = fields.get("function_call")  # OpenAI's older form
+            values = fields.get("tool_calls") or ([single] if single else [])
+        optional = {"reasoning_content": thoughts or thought, "tool_calls": [self.call(value) for value in values]}
+        optional |= {name: fields.get(name) for name in ("tool_call_id", "name")}
+        return {"role": role, "content": text} | {name: value for name, value in optional.items() if value}
+
+
+def text_message(role: ChatRole, text: Any, column: str) -> Message:
+    """A text as a message. Raises Drop."""
+    return {"role": role, "content": text_of(text, column)}
 
 
 def list_in(value: Any, column: str) -> list[Any]:
@@ -64,23 +135,6 @@ def is_caller(fields: Mapping[str, Any]) -> bool:
     return any(fields.get(name) in CALLERS for name in ROLE_FIELDS)
 
 
-def message_of(fields: Mapping[str, Any], padded: bool) -> Message:
-    """One message, without empty fields. Raises Drop."""
-    thoughts = next((fields[name] for name in THOUGHTS if isinstance(fields.get(name), str)), "")
-    if is_caller(fields):
-        role, (text, thought, calls) = "assistant", calls_in_text(content_in(fields) or "", padded)
-        thoughts = thoughts or thought
-    else:
-        role, text = known_role(fields), content_in(fields) or ""
-        single = fields.get("function_call")  # OpenAI's older form
-        calls = [call_of(call, padded) for call in fields.get("tool_calls") or ([single] if single else [])]
-        thoughts = thoughts or thoughts_in(next((fields[name] for name in CONTENT_FIELDS if fields.get(name)), None))
-    message: Message = {"role": role, "content": text}
-    optional = {"reasoning_content": thoughts, "tool_calls": calls}
-    optional |= {name: fields.get(name) for name in ("tool_call_id", "name")}
-    return message | {name: value for name, value in optional.items() if value}
-
-
 def thoughts_in(content: Any) -> str:
     """The texts of parts that are thinking."""
     parts = content if isinstance(content, list) else []
@@ -95,18 +149,18 @@ def merged(before: Message, after: Message) -> Message:
     return {**after, **before, "content": "\n\n".join(filter(None, texts)), "tool_calls": calls}
 
 
-def calls_in_text(text: str, padded: bool) -> tuple[str, str, list[dict[str, Any]]]:
+def split_calls(text: str) -> tuple[str, str, list[Any]]:
     """(text beside the calls, thinking, calls) of a turn whose text is calls: JSON of one or of a list, also between
     <tool_call> tags, and after thinking or words. Raises Drop.
     """
     thought = THOUGHT.match(text)
     rest = text[thought.end() :] if thought else text
     if tagged := TAGGED.findall(rest):
-        words, values = TAGGED.sub("", rest), [json_in(part) for part in tagged]
+        words, calls = TAGGED.sub("", rest), [json_in(part) for part in tagged]
     else:
         words, value = split_before_json(rest)
-        values = value if isinstance(value, list) else [value]
-    return words.strip(), thought[1] if thought else "", [call_of(value, padded) for value in values]
+        calls = value if isinstance(value, list) else [value]
+    return words.strip(), thought[1] if thought else "", calls
 
 
 def split_before_json(text: str) -> tuple[str, Any]:
@@ -122,22 +176,8 @@ def split_before_json(text: str) -> tuple[str, Any]:
     raise Drop(f"bad_function_call: {text!r:.60} does not end in JSON; expected {{name, arguments}}, or a list of them")
 
 
-def call_of(value: Any, padded: bool = False) -> dict[str, Any]:
-    """One call: {name, arguments}, OpenAI's {id, function}, or one of these in JSON. Raises Drop."""
-    value = json_in(value) if isinstance(value, str) else value
-    function = value.get("function") if isinstance(value, Mapping) else None
-    function = function if isinstance(function, Mapping) else value
-    name = function.get("name") if isinstance(function, Mapping) else None
-    if not isinstance(name, str) or not name:
-        raise Drop(f"bad_call: a call is {value!r:.60}; expected {{name, arguments}}")
-    arguments: Any = next((function[key] for key in ("arguments", "parameters") if function.get(key) is not None), {})
-    if not isinstance(arguments, str):
-        arguments = json.dumps(without_nulls(arguments) if padded else arguments, ensure_ascii=False)
-    return {"id": value.get("id") or "", "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def with_ids(messages: list[Message]) -> list[Message]:
-    """Every call with an id, every result with the call that it answers: the next one without a result."""
+def set_ids(messages: Sequence[Message]) -> None:
+    """Give every call an id, and every result the call that it answers: the next one without a result."""
     number, waiting = 0, list[str]()
     taken = {call["id"] for message in messages for call in message.get("tool_calls", ())}
     for message in messages:
@@ -146,33 +186,25 @@ def with_ids(messages: list[Message]) -> list[Message]:
                 number += 1
                 call["id"] = "" if f"call_{number}" in taken else f"call_{number}"
             waiting.append(call["id"])
-        if message["role"] == "tool":
-            answered = message.get("tool_call_id") or (waiting[0] if waiting else "")
+        if message["role"] == "tool" and waiting:
+            answered = message.setdefault("tool_call_id", waiting[0])
             waiting = [name for name in waiting if name != answered]
-            message |= {"tool_call_id": answered} if answered else {}
-    return messages
-
-
-def tools_of(value: Any, *, padded: bool = False) -> list[dict[str, Any]]:
-    """Tool definitions in OpenAI's form, from a list, from JSON, or from functions alone. Raises Drop."""
-    value = json_in(value) if isinstance(value, str) and value.strip() else value
-    tools = [value] if isinstance(value, Mapping) else list(value or ())
-    return [tool_of(tool, padded) for tool in tools]
 
 
 def tool_of(tool: Any, padded: bool) -> dict[str, Any]:
-    tool = json_in(tool) if isinstance(tool, str) else tool
+    """A tool in OpenAI's form; nulls of a definition only say what other tools have. Raises Drop."""
+    tool = json_in(tool) if isinstance(tool, str) else without_nulls(tool, () if padded else MAY_BE_NULL)
     if not isinstance(tool, Mapping) or not (isinstance(tool.get("function"), Mapping) or "name" in tool):
         raise Drop(f"bad_tools: a tool is {tool!r:.60}; expected {{type, function}}")
-    tool = without_nulls(tool) if padded else dict(tool)
-    return tool if isinstance(tool.get("function"), Mapping) else {"type": "function", "function": tool}
+    return dict(tool) if isinstance(tool.get("function"), Mapping) else {"type": "function", "function": dict(tool)}
 
 
-def without_nulls(value: Any) -> Any:
-    """A value without the fields that only other rows have."""
+def without_nulls(value: Any, but: Sequence[str] = ()) -> Any:
+    """A value without the fields that are null. but: fields that may be."""
     if isinstance(value, Mapping):
-        return {name: without_nulls(member) for name, member in value.items() if member is not None}
-    return [without_nulls(member) for member in value] if isinstance(value, list) else value
+        fields = ((name, member) for name, member in value.items() if member is not None or name in but)
+        return {name: without_nulls(member, but) for name, member in fields}
+    return [without_nulls(member, but) for member in value] if isinstance(value, list) else value
 
 
 def json_in(text: str) -> Any:
@@ -181,8 +213,3 @@ def json_in(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Drop(f"bad_json: {text!r:.60} ({error})") from None
-
-
-def texts_in(messages: Sequence[Message], role: str) -> Iterator[str]:
-    """The texts of one role's messages."""
-    return (message["content"] for message in messages if message["role"] == role)

@@ -53,22 +53,25 @@ Made: TypeAlias = tuple[list[ChatRow], list[str]]
 
 
 def conversation_of(row: ChatRow) -> Made:
-    """Messages and best answer; an unwanted answer is none to imitate."""
-    if row.kind == "label" and not row.label:
-        return [], ["unwanted answers"]
+    """Messages and best answer. Raises Drop for an unwanted one, which is none to imitate."""
+    check_wanted(row)
     best, left_out = best_answer(row)
     chat = row.messages + best
     return [replace(row, kind="conversation", messages=chat, answers=[], ranks=[], label=None)], left_out
 
 
 def completion_of(row: ChatRow) -> Made:
-    if row.kind == "label" and not row.label:
-        return [], ["unwanted answers"]
+    check_wanted(row)
     if row.kind == "conversation":
         before, answer = split_at_last_answer(row.messages)
         return [replace(row, kind="completion", messages=before, answers=[answer])], []
     best, left_out = best_answer(row)
     return [replace(row, kind="completion", answers=[best], ranks=[], label=None)], left_out
+
+
+def check_wanted(row: ChatRow) -> None:
+    if row.kind == "label" and not row.label:
+        raise Drop("unwanted_answer: its label is false")
 
 
 def preference_of(row: ChatRow) -> Made:
@@ -102,6 +105,16 @@ def ranking_of(row: ChatRow) -> Made:
 def best_answer(row: ChatRow) -> tuple[list[Message], list[str]]:
     place = row.ranks.index(min(row.ranks)) if row.ranks else 0
     return row.answers[place], ["other answers"] if len(row.answers) > 1 else []
+
+
+def shared_prompt(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], list[list[Message]]]:
+    """The messages that both begin with, and what follows in each."""
+    length = 0
+    for ours, theirs in zip(chosen[:-1], rejected[:-1], strict=False):
+        if ours != theirs:
+            break
+        length += 1
+    return chosen[:length], [chosen[length:], rejected[length:]]
 
 
 def split_at_last_answer(messages: list[Message]) -> tuple[list[Message], list[Message]]:

@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 
 import orjson
 
-from synthmill.schemas.errors import InputError
+from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.texts import loads
 from synthmill.storage.plain_files.json_arrays import ArrayReader, Whole
 from synthmill.storage.plain_files.queries import QUERY, rows_of
@@ -206,3 +206,16 @@ def read_hub(place: str) -> Iterator[Line]:
             yield Line(f"row-{number}", dict(fields))
     except (ValueError, OSError) as error:
         raise InputError(f"{place} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def text_of(value: Any, field: str) -> str:
+    """A field that is a text. Raises Drop."""
+    if value is None:
+        raise Drop(f"null_{field}")
+    if not isinstance(value, str):
+        raise Drop(f"{field}_not_text: found {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Drop("not_utf8") from None
+    return value

@@ -1,4 +1,5 @@
-"""Rows into a plain file, part by part: JSONL, JSONL.gz, JSON or Parquet, by its ending; the whole file or none of it."""
+"""Rows into a plain file, part by part: JSONL, JSONL.gz, JSON or Parquet, by its ending; all of it or
+nothing."""
 
 import gzip
 import json

@@ -19,7 +19,7 @@ from synthmill.schemas.rows import Dropped, Instruction, KnownPrompt, Row
 from synthmill.schemas.settings import FileSettings, SourceSettings
 from synthmill.storage.plain_files.chats import first_turn, user_turns
 from synthmill.storage.plain_files.forms import chat_in, fitting
-from synthmill.storage.plain_files.lines import FORMATS, HUB, Line, files_in, hub_commit, lines_of, suffix_of
+from synthmill.storage.plain_files.lines import FORMATS, HUB, Line, files_in, hub_commit, lines_of, suffix_of, text_of
 from synthmill.storage.plain_files.queries import QUERY, checksum_of
 
 VERSION, CHATS_VERSION = "2", "3"
@@ -305,15 +305,3 @@ def read_prompts(source: SourceSettings) -> list[str]:
     if not prompts:
         raise InputError(f"{source.path} has no rows; expected rows with a column {source.prompt_column!r}")
     return prompts
-
-
-def text_of(value: Any, field: str) -> str:
-    if value is None:
-        raise Drop(f"null_{field}")
-    if not isinstance(value, str):
-        raise Drop(f"{field}_not_text: found {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Drop("not_utf8") from None
-    return value

@@ -22,9 +22,9 @@ from synthmill.schemas.retpo import Candidate, Gold, Passage, Turn, WithCandidat
 from synthmill.schemas.texts import one_line
 from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
 from synthmill.storage.plain_files.forms import chat_in
-from synthmill.storage.plain_files.lines import HUB, Line, lines_of, open_file, suffix_of
+from synthmill.storage.plain_files.lines import HUB, Line, lines_of, open_file, suffix_of, text_of
 from synthmill.storage.plain_files.queries import QUERY
-from synthmill.storage.plain_files.rows import VERSION, RowKind, id_of, text_of
+from synthmill.storage.plain_files.rows import VERSION, RowKind, id_of
 
 IDS = ("task_id", "id", "_id", "qid", "query_id")
 CONVERSATIONS = ("conversation", "conversation_id", "Conversation_no", "conv_id")

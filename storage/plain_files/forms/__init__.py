@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from synthmill.schemas.errors import Drop, InputError
+from synthmill.storage.plain_files.chat_messages import ChatReader, set_ids
 from synthmill.storage.plain_files.chat_rows import ChatRow
 
 Fields = Mapping[str, Any]
@@ -18,14 +19,13 @@ Fields = Mapping[str, Any]
 
 class Form(NamedTuple):
     """columns: sets of columns; a row that has all of one set is in this form. unless: columns of more particular
-    forms. reads: every column that the form reads. read(fields, padded) raises Drop; padded: rows share one type, so
-    that a null field may only be another row's.
+    forms. reads: every column that the form reads. read raises Drop.
     """
 
     name: str
     columns: tuple[frozenset[str], ...]
     reads: frozenset[str]
-    read: Callable[[Fields, bool], ChatRow]
+    read: Callable[[Fields, ChatReader], ChatRow]
     unless: frozenset[str] = frozenset()
 
     def fits(self, columns: Iterable[str]) -> str:
@@ -35,10 +35,13 @@ class Form(NamedTuple):
         return ", ".join(sorted(match))
 
     def row(self, fields: Fields, padded: bool = False) -> ChatRow:
-        """A raw row as a chat, with its further columns. Raises Drop."""
-        chat = self.read(fields, padded)
+        """A raw row as a chat, with its further columns. Raises Drop. padded: as `ChatReader` has it."""
+        reader = ChatReader(padded)
+        chat = self.read(fields, reader)
+        for answer in chat.answers or [[]]:
+            set_ids([*chat.messages, *answer])
         others = {name: value for name, value in fields.items() if name not in self.reads}
-        return replace(chat, others=others)
+        return replace(chat, others=others, lost=tuple(reader.lost))
 
 
 @cache

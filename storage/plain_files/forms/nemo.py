@@ -7,27 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from synthmill.schemas.errors import Drop
-from synthmill.storage.plain_files.chat_messages import chat_of, list_in, tools_of
+from synthmill.storage.plain_files.chat_messages import ChatReader, list_in
 from synthmill.storage.plain_files.chat_rows import ChatRow
 from synthmill.storage.plain_files.forms import Form
-from synthmill.storage.plain_files.forms.trl import messages_of
 
 
-def read(fields: Mapping[str, Any], padded: bool) -> ChatRow:
-    lost: dict[str, None] = {}
-    context = messages_of(fields["context"], "context", "user", lost, padded)
+def read(fields: Mapping[str, Any], reader: ChatReader) -> ChatRow:
+    tools = reader.tools(fields.get("tools"))
+    context = reader.texts_or_chat(fields["context"], "context", "user")
     answers, ranks = [], []
     for entry in list_in(fields["completions"], "completions"):
         rank = entry.get("rank") if isinstance(entry, Mapping) else None
         if isinstance(rank, bool) or not isinstance(rank, int | float):
             raise Drop(f"bad_completions: an entry is {entry!r:.60}; expected {{rank, completion}}")
-        answers.append(chat_of(entry.get("completion"), "completion", lost, padded=padded))
+        answers.append(reader.texts_or_chat(entry.get("completion"), "completion", "assistant"))
         ranks.append(rank)
-    tools = tools_of(fields.get("tools"), padded=padded)
     if len(answers) == 2 and ranks[0] != ranks[1]:
-        pair = answers if ranks[0] < ranks[1] else answers[::-1]
-        return ChatRow("preference", context, pair, tools=tools, lost=tuple(lost))
-    return ChatRow("ranking", context, answers, ranks, tools=tools, lost=tuple(lost))
+        return ChatRow("preference", context, answers if ranks[0] < ranks[1] else answers[::-1], tools=tools)
+    return ChatRow("ranking", context, answers, ranks, tools=tools)
 
 
 FORM = Form("nemo", (frozenset({"context", "completions"}),), frozenset({"context", "completions", "tools"}), read)

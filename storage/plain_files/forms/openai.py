@@ -8,29 +8,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from synthmill.schemas.errors import Drop
-from synthmill.storage.plain_files.chat_messages import chat_of, tools_of
+from synthmill.storage.plain_files.chat_messages import ChatReader
 from synthmill.storage.plain_files.chat_rows import ChatRow
 from synthmill.storage.plain_files.forms import Form
 
-PREFERENCE = frozenset({"input", "preferred_output", "non_preferred_output"})
+SIDES = ("preferred_output", "non_preferred_output")
+PREFERENCE = frozenset({"input", *SIDES})
 
 
-def read(fields: Mapping[str, Any], padded: bool) -> ChatRow:
-    lost: dict[str, None] = {}
+def read(fields: Mapping[str, Any], reader: ChatReader) -> ChatRow:
     tools = fields.get("tools") or fields.get("functions")
     if fields.get("messages") is not None:
-        messages = chat_of(fields["messages"], "messages", lost, padded=padded)
-        return ChatRow("conversation", messages, tools=tools_of(tools, padded=padded), lost=tuple(lost))
+        return ChatRow("conversation", tools=reader.tools(tools), messages=reader.chat(fields["messages"], "messages"))
     request = fields["input"]
     if not isinstance(request, Mapping):
         raise Drop(f"bad_input: found {type(request).__name__}; expected {{messages}}")
-    sides = ("preferred_output", "non_preferred_output")
     return ChatRow(
         "preference",
-        chat_of(request.get("messages"), "input", lost, padded=padded),
-        [chat_of(fields[side], side, lost, padded=padded) for side in sides],
-        tools=tools_of(request.get("tools") or tools, padded=padded),
-        lost=tuple(lost),
+        tools=reader.tools(request.get("tools") or tools),
+        messages=reader.chat(request.get("messages"), "input"),
+        answers=[reader.chat(fields[side], side) for side in SIDES],
     )
 
 
