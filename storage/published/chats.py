@@ -16,7 +16,9 @@ from synthmill.storage.published.row_streams import Columns, RowStream
 from synthmill.storage.published.rows import REASONING
 
 CHAT = "messages"
-CALL = pl.Struct({"id": pl.String, "type": pl.String, "function": pl.Struct({"name": pl.String, "arguments": pl.String})})
+CALL = pl.Struct(
+    {"id": pl.String, "type": pl.String, "function": pl.Struct({"name": pl.String, "arguments": pl.String})}
+)
 FIELDS: Mapping[str, pl.DataType] = {
     "role": pl.String(),
     "content": pl.String(),
@@ -78,14 +80,18 @@ def message_fields(names: Sequence[str] | Mapping[str, Any]) -> list[str]:
 
 def chat_column(name: str, chats: Sequence[Sequence[Mapping[str, Any]] | None], fields: Sequence[str]) -> pl.Series:
     """Chats as a column whose messages all have these fields."""
-    kind = pl.List(pl.Struct({field: FIELDS.get(field, pl.String()) for field in fields}))
     values = [None if chat is None else [message_row(message, fields) for message in chat] for chat in chats]
-    return pl.Series(name, values, kind)
+    return pl.Series(name, values, chat_type(fields))
+
+
+def chat_type(fields: Sequence[str], **others: pl.DataType) -> pl.List:
+    """The type of chats whose messages have these fields, and others of some type."""
+    return pl.List(pl.Struct({field: FIELDS.get(field, pl.String()) for field in fields} | others))
 
 
 def message_row(message: Mapping[str, Any], fields: Sequence[str]) -> Message:
     """A message with exactly these fields, each in its column's type."""
-    row = {field: as_text(message.get(field)) for field in fields if field != "tool_calls"}
+    row: Message = {field: as_text(message.get(field)) for field in fields if field != "tool_calls"}
     row["content"] = row["content"] or ""
     if "tool_calls" in fields:
         row["tool_calls"] = [call_row(call) for call in message.get("tool_calls") or ()] or None
@@ -149,3 +155,16 @@ def with_objects(message: Mapping[str, Any]) -> Message:
         for call in message["tool_calls"]
     ]
     return {**message, "tool_calls": calls}
+
+
+def with_json_messages(rows: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Rows whose chats, in columns where messages may call, are lists of JSON texts: each message with the fields that
+    it uses, the arguments of its calls as objects.
+    """
+    for name in columns:
+        kind = rows.schema.get(name)
+        inner = kind.inner if isinstance(kind, pl.List) else None
+        if isinstance(inner, pl.Struct) and "tool_calls" in inner.to_schema():
+            texts = [[json.dumps(with_objects(m), ensure_ascii=False) for m in chat] for chat in chats_in(rows[name])]
+            rows = rows.with_columns(pl.Series(name, texts, pl.List(pl.String)))
+    return rows

@@ -5,8 +5,8 @@ synthmill.json          what each configuration is, how it came about, and a che
                         as ours, and is written last
 data/<config>/<split>-00000-of-00001.parquet
 
-A chat is a list of {role, content}, where all messages have the same fields (storage/published/chats.py). What a trainer
-reads as lines of JSON is <config>/<split>.jsonl.
+A chat is a list of {role, content}, where all messages have the same fields (storage/published/chats.py). What a
+trainer reads as lines of JSON is <config>/<split>.jsonl.
 """
 
 import json
@@ -43,7 +43,7 @@ OWN = (
 """What the marker says in its own right; everything else in it are the dataset's facts."""
 
 Kind = Literal[
-    *("conversations", "completions", "preferences", "labelled", "prompts", "rl", "triplets", "distillation", "other")
+    "conversations", "completions", "preferences", "labelled", "prompts", "rl", "triplets", "distillation", "other"
 ]
 """What a configuration's rows are, which says what formats they can take: `messages`; `prompt` and `completion`, or
 `prompt`, `chosen` and `rejected`, or `prompt`, `completion` and `label`, as lists of messages; `prompt` as a text;
@@ -57,8 +57,8 @@ Content = bytes | Callable[[], Iterable[bytes]]
 @dataclass(frozen=True)
 class Table:
     """One configuration. splits: rows by split; about: what a row is, for people; lines: whether they are written as
-    lines of JSON, and how; objects: columns of JSON texts that are written as objects, which `datasets` reads from
-    Parquet since 4.7.
+    lines of JSON, and how; objects: columns that, where they are JSON texts or lists of them, are written as objects,
+    which `datasets` reads from Parquet since 4.7.
     """
 
     splits: Mapping[str, RowStream]
@@ -121,7 +121,7 @@ class Dataset:
     """What a method publishes. intro, body: the card's first words and the sections that only this method has, as
     markdown; files: what else lies in the folder, by name; facts: what synthmill.json says besides; shard_bytes: the
     largest shard, in memory; notes: what a reader should know first, a line each; figures: what the page and the
-    terminal show of it beside its rows.
+    terminal show of it beside its rows; loading: how to load it, where that is not `load_dataset`.
     """
 
     title: str
@@ -133,6 +133,7 @@ class Dataset:
     shard_bytes: int = SHARD_BYTES
     notes: Sequence[str] = ()
     figures: Sequence[Figure] = ()
+    loading: str = ""
 
     @property
     def rows(self) -> int:
@@ -272,8 +273,8 @@ def as_message(message: Any) -> dict[str, Any]:
 
 
 def read_dataset(folder: Path, *, check: bool = True) -> Dataset:
-    """What write_dataset wrote as Parquet, its rows still in their files. Raises InputError for a folder without a card of ours,
-    StoreError where anything in it is not as it was written. check: whether files are read to know that.
+    """What write_dataset wrote as Parquet, its rows still in their files. Raises InputError for a folder without a card
+    of ours, StoreError where anything in it is not as it was written. check: whether files are read to know that.
     """
     if not is_finished(folder):
         raise InputError(f"{folder} is no dataset of synthmill's, or an unfinished one; run its flow again")

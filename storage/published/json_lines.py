@@ -14,7 +14,7 @@ infer a type from the first rows need all of them; or without empty keys, for re
 
 
 def json_lines(rows: RowStream, lines: Lines, objects: Sequence[str] = ()) -> Iterator[bytes]:
-    """Rows, a batch at a time. objects: columns of JSON texts, or lists of them, whose values are written as such."""
+    """Rows, a batch at a time. objects: columns that are written as JSON where they are texts of it, or lists."""
     for batch in rows.batches():
         written = (json_line(row, lines, objects) for row in batch.iter_rows(named=True))
         yield b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in written)
@@ -29,8 +29,10 @@ def json_line(row: dict[str, Any], lines: Lines, objects: Sequence[str] = ()) ->
 
 
 def raw_json(value: Any) -> Any:
-    """A JSON text, or a list of them, that is written as it is."""
-    return list(map(raw_json, value)) if isinstance(value, list) else value and orjson.Fragment(value)
+    """A JSON text, or those in a list, that are written as they are."""
+    if isinstance(value, list):
+        return list(map(raw_json, value))
+    return orjson.Fragment(value) if isinstance(value, str) else value
 
 
 def without_empty(value: Any) -> Any:

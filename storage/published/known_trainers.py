@@ -2,9 +2,12 @@
 
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synthmill.schemas.errors import InputError
-from synthmill.storage.published.trainer import Trainer
+
+if TYPE_CHECKING:  # the command lists names before it needs anything
+    from synthmill.storage.published.trainer import Trainer
 
 FOLDER = Path(__file__).parent / "trainers"
 
@@ -14,7 +17,7 @@ def trainer_names() -> list[str]:
     return sorted(path.stem.replace("_", "-") for path in FOLDER.glob("*.py") if path.stem[0] != "_")
 
 
-def trainer(name: str) -> Trainer:
+def trainer(name: str) -> "Trainer":
     """A trainer by its name. Raises InputError for another."""
     if name not in trainer_names():
         raise InputError(f"{name} is no trainer that exports are written for; expected {', '.join(trainer_names())}")

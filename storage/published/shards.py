@@ -13,6 +13,7 @@ from synthmill.schemas.hashing import file_checksum
 from synthmill.storage.files import write_atomically
 from synthmill.storage.published.row_streams import OLDEST, RowStream
 
+AS_JSON = {pa.string(): pa.json_(), pa.list_(pa.string()): pa.list_(pa.json_())}
 GROUP_BYTES = 32 << 20  # of a row group: what a writer and a reader hold at once
 
 
@@ -95,11 +96,11 @@ def write_checked(path: Path, write: Callable[[Path], None]) -> str:
 
 
 def plain_types(table: pa.Table, objects: Sequence[str] = ()) -> pa.Table:
-    """Cast large strings and lists to plain ones, which trainers' casts expect. objects: columns of JSON texts, or of
-    lists of them, that get the JSON type, so that `datasets` returns objects.
+    """Cast large strings and lists to plain ones, which trainers' casts expect. objects: columns that, where they are
+    JSON texts or lists of them, get the JSON type, so that `datasets` returns objects.
     """
     kinds = {field.name: plain_type(field.type) for field in table.schema}
-    kinds |= {name: pa.list_(pa.json_()) if pa.types.is_list(kinds[name]) else pa.json_() for name in objects}
+    kinds |= {name: AS_JSON[kind] for name, kind in kinds.items() if name in objects and kind in AS_JSON}
     return table.cast(pa.schema(list(kinds.items())))
 
 
@@ -115,5 +116,5 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def as_texts(table: pa.Table) -> pa.Table:
     """Cast columns of JSON to texts, which polars can read."""
-    kinds = {pa.list_(pa.json_()): pa.list_(pa.string()), pa.json_(): pa.string()}
-    return table.cast(pa.schema([(field.name, kinds.get(field.type, field.type)) for field in table.schema]))
+    texts = {kind: text for text, kind in AS_JSON.items()}
+    return table.cast(pa.schema([(field.name, texts.get(field.type, field.type)) for field in table.schema]))

@@ -80,3 +80,8 @@ def thinking_counts(tables: Mapping[str, Table]) -> tuple[int, int]:
                 answers += fields["role"] == "assistant"
                 thinking += bool(fields[REASONING])
     return (thinking, answers) if thinking else (0, 0)
+
+
+def without_thinking(text: str) -> str:
+    """A text without what stands between marks of thinking before it."""
+    return text.partition(CLOSING)[2] if text.startswith(OPENING) and CLOSING in text else text

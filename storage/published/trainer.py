@@ -3,23 +3,27 @@
 A trainer is a file in storage/published/trainers/ with a `TRAINER`; nothing registers it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import polars as pl
 
 from synthmill.schemas.formats import ThinkingPlace, Use
 from synthmill.storage.published.json_lines import Lines
 
-Feature = Literal["tools", "system", "history", "several calls", "text beside a call", "several results"]
-"""What rows may have that not every trainer can hold: definitions, calls and results of tools; a system message; turns
-before the last question; several calls, or text and calls, in one message; several results in a row.
-"""
-EVERYTHING: frozenset[Feature] = frozenset(
-    ("tools", "system", "history", "several calls", "text beside a call", "several results")
-)
-NO_TOOLS: frozenset[Feature] = frozenset(("system", "history"))
+Feature = Literal[
+    "tools",
+    "a system message",
+    "earlier turns",
+    "several calls at once",
+    "text beside a call",
+    "several results in a row",
+    "an answer of several messages",
+]
+"""What rows may have that not every trainer can hold; tools: definitions, calls or results."""
+EVERYTHING: frozenset[Feature] = frozenset(get_args(Feature))
+NO_TOOLS: frozenset[Feature] = frozenset(("a system message", "earlier turns"))
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,15 @@ class Form:
 
 
 class Written(NamedTuple):
-    """A table as a trainer's configuration names it. files: by split, within the folder; tools: whether any row has
-    definitions of tools; learned_from: whether rows say which of their answers are learned from.
+    """A table as a trainer's configuration names it. files: by split, within the folder; columns: its own, and those
+    that its rows had before they got their form (storage/published/uses.py).
     """
 
     name: str
     use: Use
     files: Mapping[str, Sequence[str]]
     columns: Sequence[str]
+    made_of: Sequence[str] = ()
 
     @property
     def train(self) -> str:
@@ -59,6 +64,15 @@ class Written(NamedTuple):
     def test(self) -> str:
         """The file of the rows to validate on; empty if there is none."""
         return next((paths[0] for split, paths in self.files.items() if split != "train"), "")
+
+
+def names_by_use(tables: Iterable[Written]) -> Iterator[tuple[Use, list[Written], str]]:
+    """Tables of one use each time, and their names as markdown."""
+    uses: dict[Use, list[Written]] = {}
+    for table in tables:
+        uses.setdefault(table.use, []).append(table)
+    for use, of_use in uses.items():
+        yield use, of_use, ", ".join(f"`{table.name}`" for table in of_use)
 
 
 @dataclass(frozen=True)
@@ -71,7 +85,7 @@ class Trainer:
     title: str
     version: str
     forms: Mapping[Use, Form]
-    readme: Callable[[Sequence[Written]], Sequence[str]]
+    readme: Callable[[Sequence[Written]], Iterable[str]]
     beside: Callable[[Sequence[Written]], Mapping[str, bytes]] = lambda _: {}
     thinking: ThinkingPlace = "field"
     splits: Mapping[str, str] = field(default_factory=dict)

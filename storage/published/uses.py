@@ -5,7 +5,8 @@ sft                `messages`, ending in the answer; `learned_from`: the place o
 pairs, reward      `prompt`, `chosen`, `rejected`, as lists of messages
 kto                `prompt`, `completion`, `label`
 prompts            `prompt`, each once
-rl                 `prompt`, `answer` (the reference), `verifier`, `verifier_arguments` (JSON), `data_source`, `pass_rate`
+rl                 `prompt`, `answer` (the reference), `verifier`, `verifier_arguments` (JSON), `data_source`,
+                   `pass_rate`
 triplets           `anchor`, `positive`, `negative`
 self-distillation  `prompt` without, and `privileged_context` with, what the model shall learn to do without
 
@@ -29,6 +30,7 @@ from synthmill.storage.published.forms.messages import (
     sft,
     tools_of,
     triplets,
+    up_to_answer,
 )
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.thinking import fields_of
@@ -74,7 +76,7 @@ def rows_for(use: Use, kind: Kind, rows: RowStream) -> RowStream:
     """A table's rows in the columns of a use."""
     if use == "sft":
         learned = "messages" if kind == "conversations" else "prompt"
-        return rows.map(partial(sft_rows, kind, learned), same_height=False)
+        return rows.map(partial(sft_rows, kind, learned))
     if use == "kto":
         return rows.map(lambda batch: kto(batch, kind), same_height=kind == "labelled")
     if use == "prompts":
@@ -84,15 +86,15 @@ def rows_for(use: Use, kind: Kind, rows: RowStream) -> RowStream:
     if use == "triplets":
         return rows.map(lambda batch: triplets(batch, kind))
     if use == "self-distillation":
-        return rows.map(partial(distillation_rows, kind), same_height=False).unique("digest_of_both")
+        openings = rows.map(partial(distillation_rows, kind), same_height=False).unique("both")
+        return openings.map(lambda batch: batch.drop("both"))
     return rows.map(lambda batch: batch.select(*provenance_of(batch), *tools_of(batch), "prompt", "chosen", "rejected"))
 
 
 def sft_rows(kind: Kind, learned: str, rows: Frame) -> Frame:
-    """Conversations up to their last answer."""
+    """Conversations up to their last answer; without one, they are empty."""
     if kind == "conversations":
-        chats = sft(rows, kind)
-        return chats.select(*provenance_of(chats), *tools_of(chats), "messages")
+        return rows.select(*provenance_of(rows), *tools_of(rows), up_to_answer())
     return sft(rows, kind).with_columns(learned_from=rows[learned].list.len().cast(pl.Int64))
 
 
@@ -124,10 +126,10 @@ def distillation_rows(kind: Kind, rows: Frame) -> Frame:
     columns = [
         chat_column("prompt", openings, ("role", "content")),
         pl.Series("privileged_context", contexts, pl.String),
-        pl.Series("digest_of_both", list(map(repr, zip(openings, contexts, strict=True))), pl.String),
     ]
     whole = (pl.col("prompt").list.len() > 0) & (pl.col("privileged_context").fill_null("") != "")
-    return kept.select(provenance_of(kept)).with_columns(columns).filter(whole)
+    both = pl.struct("prompt", "privileged_context")
+    return kept.select(provenance_of(kept)).with_columns(columns).filter(whole).with_columns(both=both)
 
 
 def opening_of(chat: Chat) -> Chat:

@@ -4,8 +4,8 @@ from typing import Any
 
 import polars as pl
 
+from synthmill.storage.published.chats import FIELDS
 from synthmill.storage.published.folder import Kind
-from synthmill.storage.published.rows import NO_THOUGHTS, REASONING
 from synthmill.storage.published.thinking import fields_of
 
 PROVENANCE = ("id", "parent_id", "source")
@@ -24,12 +24,17 @@ def tools_of(rows: Frame) -> list[str]:
 def sft(rows: Frame, kind: Kind) -> Frame:
     """`messages`, for TRL's SFTTrainer, up to the last answer; a preference gives its chosen one."""
     if kind == "conversations":
-        answers = pl.col("messages").list.eval(pl.element().struct.field("role") == "assistant")
-        last = answers.list.reverse().list.arg_max()  # places after the last answer
-        length = pl.col("messages").list.len() - last
-        return rows.filter(answers.list.any()).with_columns(messages=pl.col("messages").list.head(length))
+        return rows.with_columns(up_to_answer()).filter(pl.col("messages").list.len() > 0)
     answer = "completion" if kind == "completions" else "chosen"
     return rows.select(*provenance_of(rows), *tools_of(rows), messages=whole_chat(rows, answer))
+
+
+def up_to_answer() -> pl.Expr:
+    """`messages` up to the last answer, for there is nothing to learn after it; empty where there is no answer."""
+    chat = pl.col("messages")
+    answers = chat.list.eval(pl.element().struct.field("role") == "assistant")
+    length = chat.list.len() - answers.list.reverse().list.arg_max()
+    return chat.list.head(pl.when(answers.list.any()).then(length).otherwise(0)).alias("messages")
 
 
 def whole_chat(rows: Frame, answer: str) -> pl.Expr:
@@ -37,24 +42,18 @@ def whole_chat(rows: Frame, answer: str) -> pl.Expr:
     sides = {name: fields_of(rows.schema[name]) for name in ("prompt", answer)}
     fields = list(dict.fromkeys([*sides["prompt"], *sides[answer]]))
     return pl.concat_list(
-        pl.col(name).list.eval(pl.struct(field_or_null(field, own, rows.schema[answer]) for field in fields))
+        pl.col(name).list.eval(pl.struct(field_or_null(field, own) for field in fields))
         if own != fields
         else pl.col(name)
         for name, own in sides.items()
     )
 
 
-def field_or_null(field: str, own: list[str], other: pl.DataType) -> pl.Expr:
-    """A message's field, or null in the type that another column's messages have for it."""
+def field_or_null(field: str, own: list[str]) -> pl.Expr:
+    """A message's field, or null in the type that messages have for it."""
     if field in own:
         return pl.element().struct.field(field)
-    return NO_THOUGHTS.alias(field) if field == REASONING else pl.lit(None, inner_type(other, field)).alias(field)
-
-
-def inner_type(chats: pl.DataType, field: str) -> pl.DataType:
-    """The type of a field of a column's messages; text where it has none."""
-    inner = chats.inner if isinstance(chats, pl.List) else None
-    return inner.to_schema().get(field, pl.String()) if isinstance(inner, pl.Struct) else pl.String()
+    return pl.lit(None, FIELDS.get(field, pl.String())).alias(field)
 
 
 def dpo(rows: Frame, _: Kind) -> Frame:

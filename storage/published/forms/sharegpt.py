@@ -19,9 +19,7 @@ def sharegpt(rows: Frame, kind: Kind) -> Frame:
     """`conversations` of {from, value}; a preference has its prompt there, and one turn as `chosen` and `rejected`."""
     if kind == "preferences":
         sides = (answer_column(rows[side]) for side in ("chosen", "rejected"))
-        return rows.select(*provenance_of(rows), *tools_of(rows)).with_columns(
-            turns_column(rows["prompt"]), *sides
-        )
+        return rows.select(*provenance_of(rows), *tools_of(rows)).with_columns(turns_column(rows["prompt"]), *sides)
     chats = sft(rows, kind)
     return chats.select(*provenance_of(chats), *tools_of(chats)).with_columns(turns_column(chats["messages"]))
 
