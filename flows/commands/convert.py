@@ -8,27 +8,47 @@ import orjson
 
 from synthmill.flows.terminal.progress import Reporter
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.formats import FORMATS
 from synthmill.schemas.progress import Progress
 from synthmill.storage.conversion.chat_files import ChatFile
 from synthmill.storage.conversion.tally import Report
-from synthmill.storage.conversion.to_format import convert_to_format
-from synthmill.storage.plain_files.outputs import check_out
+from synthmill.storage.conversion.to_format import TARGETS, convert_to_format
+from synthmill.storage.conversion.to_trainer import Job, convert_for_trainer
+from synthmill.storage.plain_files.outputs import ENDINGS, check_out
+from synthmill.storage.published.known_trainers import trainer_names
 
 
 def convert_file(
-    source: str, *, to: str, out: Path, form: str, thinking: Any, limit: int | None, as_object: bool, force: bool
+    source: str,
+    *,
+    to: Any,
+    out: Path,
+    form: str,
+    use: Any,
+    thinking: Any,
+    limit: int | None,
+    as_object: bool,
+    force: bool,
 ) -> None:
     """Write `source` in a format, or for a trainer, and say what was lost. Raises InputError."""
     if out.exists() and not force:
         raise InputError(f"{out} is there already; choose another --out, or write over it with --force")
-    if to in FORMATS:
+    is_format = to in TARGETS and (to not in trainer_names() or out.name.endswith(ENDINGS))
+    if not is_format and to not in trainer_names():
+        known = f"formats {', '.join(TARGETS)}; trainers {', '.join(trainer_names())}"
+        raise InputError(f"{to} is neither a format nor a trainer for chats; expected one of these: {known}")
+    if is_format:
         check_out(out, source)
+        if use:
+            raise InputError(f"--as is for trainers, and {to} is a format; leave it out")
     file = ChatFile(source, form, limit)
     with Reporter("look", 0) as reporter:
         look = file.look(progress_to(reporter), with_types=out.suffix == ".parquet")
     with Reporter("convert", look.rows) as reporter:
-        report = convert_to_format(file, to, out, thinking, look, progress_to(reporter))  # type: ignore[arg-type]
+        on_rows = progress_to(reporter)
+        if is_format:
+            report = convert_to_format(file, to, out, thinking, look, on_rows)
+        else:
+            report = convert_for_trainer(file, Job(to, use, thinking), out, look, on_rows)
     if as_object:
         print(orjson.dumps(as_dict(report), option=orjson.OPT_INDENT_2).decode())
     print_report(report, source, to, out)

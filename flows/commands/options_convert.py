@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from synthmill.schemas.formats import USES
+
 
 @click.command()
 @click.argument("source", metavar="IN")
@@ -21,6 +23,9 @@ import click
     default="",
     metavar="FORM",
     help="The form of IN: openai, sharegpt, alpaca, trl, prompts, nemo, ms-swift, atif; default: by its columns.",
+)
+@click.option(
+    "--as", "use", type=click.Choice(USES), help="For a trainer: what to train; default: what rows are made for."
 )
 @click.option(
     "--thinking",

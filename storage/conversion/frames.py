@@ -15,9 +15,9 @@ KINDS: Mapping[ChatKind, Kind] = {
     "completion": "completions",
     "label": "labelled",
     "preference": "preferences",
-    "prompt": "completions",
+    "prompt": "prompts",
 }
-"""What tables of such rows are; prompts alone are as completions' prompts are."""
+"""What tables of such rows are."""
 COLUMNS: Mapping[ChatKind, tuple[str, ...]] = {
     "conversation": ("messages",),
     "completion": ("prompt", "completion"),

@@ -32,6 +32,7 @@ MAY_BE_NULL = ("default", "const")
 """Keys of a JSON schema whose null means something."""
 TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 THOUGHT = re.compile(r"\s*<think(?:ing)?>\n?(.*?)\n?</think(?:ing)?>\s*", re.DOTALL)
+WRITTEN_THOUGHT = re.compile(r"<think>\n(.+?)\n</think>\n\n", re.DOTALL)
 DECODER = json.JSONDecoder()
 
 
@@ -51,8 +52,8 @@ class ChatReader:
         tools = [tool_of(tool, self.padded) for tool in ([value] if isinstance(value, Mapping) else value or ())]
         for function in (tool["function"] for tool in tools):
             schema = function.get("parameters")
-            properties = schema.get("properties") if isinstance(schema, Mapping) else None
-            self._parameters[function.get("name", "")] = properties if isinstance(properties, Mapping) else {}
+            if isinstance(schema, Mapping) and isinstance(properties := schema.get("properties"), Mapping):
+                self._parameters[function.get("name", "")] = properties
         return tools
 
     def chat(self, entries: Any, column: str) -> list[Message]:
@@ -73,9 +74,11 @@ class ChatReader:
         """A chat, or a text as one message of a role. Raises Drop."""
         return self.chat(value, column) if isinstance(value, list) else [text_message(role, value, column)]
 
-    def call(self, value: Any) -> dict[str, Any]:
-        """One call: {name, arguments}, OpenAI's {id, function}, or one of these in JSON. Raises Drop."""
-        value = json_in(value) if isinstance(value, str) else value
+    def call(self, value: Any, *, written: bool = False) -> dict[str, Any]:
+        """One call: {name, arguments}, OpenAI's {id, function}, or one of these in JSON. written: it was JSON in a
+        text, whose nulls are its own. Raises Drop.
+        """
+        value, written = (json_in(value), True) if isinstance(value, str) else (value, written)
         function = value.get("function") if isinstance(value, Mapping) else None
         function = function if isinstance(function, Mapping) else value
         name = function.get("name") if isinstance(function, Mapping) else None
@@ -83,10 +86,10 @@ class ChatReader:
             raise Drop(f"bad_call: a call is {value!r:.60}; expected {{name, arguments}}")
         arguments: Any = next((function[key] for key in ARGUMENTS if function.get(key) is not None), {})
         if not isinstance(arguments, str):
-            arguments = json.dumps(self._without_padding(arguments, name), ensure_ascii=False)
+            arguments = json.dumps(arguments if written else self._own(arguments, name), ensure_ascii=False)
         return {"id": value.get("id") or "", "type": "function", "function": {"name": name, "arguments": arguments}}
 
-    def _without_padding(self, arguments: Any, function: str) -> Any:
+    def _own(self, arguments: Any, function: str) -> Any:
         """Arguments without the nulls that stand for other functions' arguments: all nulls of a padded file, and
         else those that the function's tool does not know.
         """
@@ -103,12 +106,13 @@ class ChatReader:
         if is_caller(fields):
             role: ChatRole = "assistant"
             text, thought, values = split_calls(content_in(fields) or "")
+            calls = [self.call(value, written=True) for value in values]
         else:
             role, text = known_role(fields), content_in(fields) or ""
             thought = thoughts_in(next((fields[name] for name in CONTENT_FIELDS if fields.get(name)), None))
             single = fields.get("function_call")  # OpenAI's older form
-            values = fields.get("tool_calls") or ([single] if single else [])
-        optional = {"reasoning_content": thoughts or thought, "tool_calls": [self.call(value) for value in values]}
+            calls = [self.call(value) for value in fields.get("tool_calls") or ([single] if single else [])]
+        optional = {"reasoning_content": thoughts or thought, "tool_calls": calls}
         optional |= {name: fields.get(name) for name in ("tool_call_id", "name")}
         return {"role": role, "content": text} | {name: value for name, value in optional.items() if value}
 
@@ -189,6 +193,14 @@ def set_ids(messages: Sequence[Message]) -> None:
         if message["role"] == "tool" and waiting:
             answered = message.setdefault("tool_call_id", waiting[0])
             waiting = [name for name in waiting if name != answered]
+
+
+def set_thinking(messages: Sequence[Message]) -> None:
+    """Take what was thought out of answers' texts, where it stands there as exports write it (docs/thinking.md)."""
+    for message in messages:
+        written = WRITTEN_THOUGHT.match(message["content"]) if message["role"] == "assistant" else None
+        if written and "reasoning_content" not in message:
+            message["reasoning_content"], message["content"] = written[1], message["content"][written.end() :]
 
 
 def tool_of(tool: Any, padded: bool) -> dict[str, Any]:

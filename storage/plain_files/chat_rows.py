@@ -153,9 +153,9 @@ MADE_OF: Mapping[ChatKind, Mapping[ChatKind, Callable[[ChatRow], Made]]] = {
 
 def differences(before: ChatRow, after: ChatRow) -> list[str]:
     """Names of what a row no longer has after it was written in a form and read again."""
-    fields = ("kind", "label", "ranks", "tools")
+    fields = ("label", "ranks", "tools")
     names = [name for name in fields if getattr(before, name) != getattr(after, name)]
-    names += ["answers"] if len(before.answers) != len(after.answers) else []
+    names += ["answers"] if len(before.chats) != len(after.chats) else []
     for old, new in zip(before.chats, after.chats, strict=False):
         names += [name for name, view in VIEWS.items() if view(old) != view(new)]
     return list(dict.fromkeys(names))

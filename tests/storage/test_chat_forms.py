@@ -21,7 +21,11 @@ from synthmill.storage.plain_files.turns import turns_kind
 from tests.conftest import write_jsonl
 
 Fields = dict[str, Any]
-WEATHER = {"name": "weather", "description": "", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+WEATHER = {
+    "name": "weather",
+    "description": "",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
 TOOL = {"type": "function", "function": WEATHER}
 ASKED, ANSWERED = {"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "No."}
 
@@ -228,7 +232,7 @@ def test_a_trajectory_of_an_agent(tmp_path: Path) -> None:
     assert row.lost == ("name of the agent", "version of the agent", "metrics of steps")
     assert [message["role"] for message in row.messages] == [
         "system",
-        *"user assistant tool tool user assistant".split(),
+        *["user", "assistant", "tool", "tool", "user", "assistant"],
     ]
     assert row.messages[2]["reasoning_content"] == "Two cities." and len(row.messages[2]["tool_calls"]) == 2
     assert [message.get("tool_call_id") for message in row.messages[3:6]] == ["c2", "c1", None]

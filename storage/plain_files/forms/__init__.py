@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from synthmill.schemas.errors import Drop, InputError
-from synthmill.storage.plain_files.chat_messages import ChatReader, set_ids
+from synthmill.storage.plain_files.chat_messages import ChatReader, set_ids, set_thinking
 from synthmill.storage.plain_files.chat_rows import ChatRow
 
 Fields = Mapping[str, Any]
@@ -40,6 +40,7 @@ class Form(NamedTuple):
         chat = self.read(fields, reader)
         for answer in chat.answers or [[]]:
             set_ids([*chat.messages, *answer])
+            set_thinking([*chat.messages, *answer])
         others = {name: value for name, value in fields.items() if name not in self.reads}
         return replace(chat, others=others, lost=tuple(reader.lost))
 
