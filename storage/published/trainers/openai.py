@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from synthmill.schemas.formats import Use
 from synthmill.storage.published.forms.messages import Frame
-from synthmill.storage.published.forms.openai import openai
-from synthmill.storage.published.trainer import EVERYTHING, NO_TOOLS, Form, Trainer, Written, names_by_use
+from synthmill.storage.published.forms.openai import OBJECTS, openai
+from synthmill.storage.published.trainer import EVERYTHING, Form, Trainer, Written, names_by_use
 
 METHODS: Mapping[Use, str] = {"sft": "supervised", "pairs": "dpo"}
 
@@ -27,12 +27,13 @@ def readme(tables: Sequence[Written]) -> Iterator[str]:
     yield from (f"- `{METHODS[use]}`: {names}" for use, _, names in names_by_use(tables))
 
 
+ONE_ANSWER = EVERYTHING - {"an answer of several messages"}
 TRAINER = Trainer(
     "OpenAI's fine-tuning",
     "the documentation's",
     {
-        "sft": Form(sft, EVERYTHING, lines="sparse", objects=("tools",), with_ids=False),
-        "pairs": Form(pairs, NO_TOOLS, lines="sparse", with_ids=False),
+        "sft": Form(sft, EVERYTHING, lines="sparse", objects=OBJECTS, with_ids=False),
+        "pairs": Form(pairs, ONE_ANSWER, lines="sparse", objects=OBJECTS, with_ids=False),
     },
     readme,
     thinking="drop",
