@@ -1,9 +1,10 @@
-"""`synthmill convert` between all forms on real chats, ranked answers and trajectories: what is written, what comes back.
+"""`synthmill convert` between all forms on real chats, ranked answers and trajectories: what is kept.
 
     python -m bench.conversions --data FOLDER
 
-FOLDER holds mtrag/, biggen_bench/, dedup/, alpaca_eval/ and agent/. A cell: rows written; how many of them are equal to
-the source's after the way back, where there is one; the letters of what was lost, listed below.
+FOLDER holds mtrag/, biggen_bench/, dedup/, alpaca_eval/ and agent/. A cell: rows written; how many are equal to the
+source's after the way back, where there is one; letters of what was lost or left out, listed below. An empty cell: rows
+of this kind cannot be in the form.
 """
 
 import argparse
@@ -20,15 +21,15 @@ from synthmill.schemas.errors import InputError
 from synthmill.storage.conversion.chat_files import ChatFile
 from synthmill.storage.conversion.tally import Report, Tally
 from synthmill.storage.conversion.to_format import TARGETS, convert_to_format
+from synthmill.storage.conversion.to_trainer import ACCEPTED, Job, convert_for_trainer
 from synthmill.storage.plain_files.chat_rows import ChatRow, differences
+from synthmill.storage.published.known_trainers import trainer, trainer_names
 
 ROWS, ANSWERS = 1000, 19
 """Rows of a source, and answers that are ranked in one."""
 Row = dict[str, Any]
-SHELL = {
-    "type": "function",
-    "function": {"name": "shell", "parameters": {"properties": {"command": {"type": "string"}}}},
-}
+COMMAND = {"type": "object", "properties": {"command": {"type": "string"}}}
+SHELL = {"type": "function", "function": {"name": "shell", "parameters": COMMAND}}
 
 
 def read(path: Path) -> list[Row]:
@@ -62,26 +63,20 @@ def ranked(data: Path) -> Iterator[Row]:
     for row in read(data / "alpaca_eval/pool.jsonl.gz"):
         for start in range(0, len(row["responses"]) - 1, ANSWERS):
             answers = sorted(row["responses"][start : start + ANSWERS], key=lambda answer: -answer["p_win"])
-            completions = [
-                {"rank": rank, "completion": [said("assistant", answer["output"])]}
-                for rank, answer in enumerate(answers)
-            ]
+            texts = [[said("assistant", answer["output"])] for answer in answers]
+            completions = [{"rank": rank, "completion": text} for rank, text in enumerate(texts)]
             yield {"context": [said("user", row["instruction"])], "completions": completions}
 
 
 def trajectories(data: Path) -> Iterator[Row]:
     """InterCode's and WebShop's runs as ATIF: each action is a call, what the environment says is its result."""
-    for row in chain(
-        *(read(data / "agent" / f"{name}_trajectories.jsonl.gz") for name in ("intercode_bash", "react_webshop"))
-    ):
+    runs = (read(data / f"agent/{name}_trajectories.jsonl.gz") for name in ("intercode_bash", "react_webshop"))
+    for row in chain(*runs):
         steps: list[Row] = [{"step_id": 1, "source": "user", "message": row.get("query", "Shop.")}]
         for number, message in enumerate(row["messages"]):
             if message["role"] == "agent":
-                call = {
-                    "tool_call_id": f"c{number}",
-                    "function_name": "shell",
-                    "arguments": {"command": message["text"]},
-                }
+                call = {"function_name": "shell", "arguments": {"command": message["text"]}}
+                call["tool_call_id"] = f"c{number}"
                 steps.append({"step_id": len(steps) + 1, "source": "agent", "message": "", "tool_calls": [call]})
             elif "tool_calls" in steps[-1]:
                 result = {"source_call_id": steps[-1]["tool_calls"][0]["tool_call_id"], "content": message["text"]}
@@ -105,6 +100,8 @@ DERIVED = {
     "prompts": ("openai", "prompts"),
 }
 """Further sources: (the source, the format) that they are made of."""
+FOR_TRAINERS = ("openai", "atif", "trl", "trl, kto", "prompts")
+"""Sources that are converted for trainers."""
 BACK = {"sharegpt": "sharegpt", "alpaca": "alpaca", "openai": "openai", "trl": "dpo", "prompts": "prompts"}
 BACK |= {"sharegpt, calls": "sharegpt", "openai, calls": "openai", "trl, implicit": "reward", "trl, texts": "dpo-plain"}
 BACK |= {"trl, kto": "kto", "openai, pairs": "openai", "sharegpt, pairs": "sharegpt", "alpaca, pairs": "alpaca"}
@@ -133,35 +130,58 @@ def equal_after_the_way_back(source: Path, there: Path, name: str, folder: Path)
     return sum(not differences(row, other) for row, other in same_kind) if same_kind else None
 
 
-def table(data: Path, folder: Path) -> Iterator[str]:
+class Legend:
+    """Letters for what is lost."""
+
+    def __init__(self) -> None:
+        self.letters: dict[str, str] = {}
+
+    def cell(self, report: Report, back: int | None = None) -> str:
+        names = sorted([*report.lost.counts, *report.left_out.counts])
+        letters = [self.letters.setdefault(name, chr(ord("a") + len(self.letters))) for name in names]
+        return " ".join([f"{report.written:,}", *([f"= {back:,}"] if back is not None else []), *letters])
+
+    def __str__(self) -> str:
+        return "; ".join(f"{letter} {what}" for what, letter in self.letters.items())
+
+
+def tables(data: Path, folder: Path) -> Iterator[str]:
     for name, rows in SOURCES.items():
         (folder / f"{name}.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in islice(rows(data), ROWS)))
     for name, (source, made) in DERIVED.items():
         convert(folder / f"{source}.jsonl", made, folder / f"{name}.jsonl")
-    letters: dict[str, str] = {}
+    legend = Legend()
     yield f"| from | rows | {' | '.join(TARGETS)} |"
     yield f"|---|---:|{'---|' * len(TARGETS)}"
     for name in (*SOURCES, *DERIVED):
-        source, out = folder / f"{name}.jsonl", folder / "out.jsonl"
-        cells = []
+        path, out, cells = folder / f"{name}.jsonl", folder / "out.jsonl", []
         for target in TARGETS:
-            report = convert(source, target, out)
-            if report is None:
-                cells.append("")
-                continue
-            back = equal_after_the_way_back(source, out, BACK[name], folder) if name in BACK else None
-            lost = [letters.setdefault(what, chr(ord("a") + len(letters))) for what in sorted(report.lost.counts)]
-            left = [letters.setdefault(what, chr(ord("a") + len(letters))) for what in sorted(report.left_out.counts)]
-            cells.append(
-                " ".join([f"{report.written:,}", *([f"= {back:,}"] if back is not None else []), *lost, *left])
-            )
-        yield f"| {name} | {len(rows_of(source)):,} | {' | '.join(cells)} |"
+            report = convert(path, target, out)
+            back = equal_after_the_way_back(path, out, BACK[name], folder) if report and name in BACK else None
+            cells.append(legend.cell(report, back) if report else "")
+        yield f"| {name} | {len(rows_of(path)):,} | {' | '.join(cells)} |"
     yield ""
-    yield "; ".join(f"{letter} {what}" for what, letter in letters.items())
+    names = [name for name in trainer_names() if set(trainer(name).forms) & set(ACCEPTED)]
+    yield f"| from | {' | '.join(names)} |"
+    yield f"|---|{'---|' * len(names)}"
+    for name in FOR_TRAINERS:
+        reports = [convert_for(folder / f"{name}.jsonl", of, folder / "trainer") for of in names]
+        yield f"| {name} | {' | '.join(legend.cell(report) if report else '' for report in reports)} |"
+    yield ""
+    yield str(legend)
+
+
+def convert_for(source: Path, name: str, out: Path) -> Report | None:
+    """None where the trainer reads no rows of this kind."""
+    file = ChatFile(str(source))
+    try:
+        return convert_for_trainer(file, Job(name, None, ""), out, file.look(), lambda *_: None)
+    except InputError:
+        return None
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     with TemporaryDirectory() as temporary:
-        print("\n".join(table(parser.parse_args().data, Path(temporary))))
+        print("\n".join(tables(parser.parse_args().data, Path(temporary))))

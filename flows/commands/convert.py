@@ -65,6 +65,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "rows": report.rows,
         "kinds": report.kinds,
         "written": report.written,
+        "not_compared": report.not_compared,
         "left_out": report.left_out.as_dict(),
         "lost": report.lost.as_dict(),
     }
@@ -78,3 +79,5 @@ def print_report(report: Report, source: str, to: str, out: Path) -> None:
     for what, tally in (("left out", report.left_out), ("lost", report.lost)):
         for line in tally.lines():
             print(f"{what}: {line}", file=sys.stderr)
+    if report.not_compared:
+        print(f"what {report.not_compared:,} rows lost is not known: only {to} reads their form", file=sys.stderr)

@@ -41,12 +41,13 @@ class Tally:
 @dataclass
 class Report:
     """A conversion. kinds: rows read, by kind; left_out: rows not written, by reason; lost: rows that lack something,
-    by what it is.
+    by what it is; not_compared: rows written that could not be read again to know that.
     """
 
     form: str
     rows: int = 0
     written: int = 0
+    not_compared: int = 0
     kinds: dict[str, int] = field(default_factory=dict)
     left_out: Tally = field(default_factory=Tally)
     lost: Tally = field(default_factory=Tally)

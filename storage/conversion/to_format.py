@@ -15,6 +15,7 @@ from synthmill.storage.plain_files.chat_rows import ChatKind, differences
 from synthmill.storage.plain_files.forms import forms
 from synthmill.storage.plain_files.outputs import write_rows
 from synthmill.storage.published.formats import SHAPES
+from synthmill.storage.published.forms.openai import OBJECTS
 from synthmill.storage.published.json_lines import json_line
 from synthmill.storage.published.row_streams import OLDEST
 from synthmill.storage.published.thinking import is_thinking_in, moved, place_in
@@ -115,4 +116,4 @@ def convert_to_format(
 
 def as_line(row: dict[str, Any]) -> dict[str, Any]:
     """A row without empty keys, its tools as objects."""
-    return json_line(row, "sparse", ("tools",))
+    return json_line(row, "sparse", OBJECTS)

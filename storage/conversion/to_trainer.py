@@ -17,13 +17,14 @@ from synthmill.schemas.export_settings import ExportSettings
 from synthmill.schemas.formats import ThinkingPlace, Use
 from synthmill.storage.conversion.chat_files import ChatFile, Look, OnRows, Placed, batched, kind_for
 from synthmill.storage.conversion.frames import KINDS, frame_of
-from synthmill.storage.conversion.tally import Report, Tally
-from synthmill.storage.plain_files.chat_rows import ChatKind, differences
+from synthmill.storage.conversion.tally import Report
+from synthmill.storage.plain_files.chat_rows import ChatKind, ChatRow, differences
 from synthmill.storage.plain_files.forms import chat_in
 from synthmill.storage.plain_files.outputs import write_rows
 from synthmill.storage.published.chats import used
 from synthmill.storage.published.folder import Dataset, Table, write_content
 from synthmill.storage.published.for_trainer import tables_for
+from synthmill.storage.published.forms.messages import PROVENANCE
 from synthmill.storage.published.known_trainers import trainer
 from synthmill.storage.published.row_faults import CHATS, faults_of
 from synthmill.storage.published.row_streams import OLDEST, RowStream, parquet_batches, parquet_schema
@@ -85,7 +86,7 @@ def convert_for_trainer(file: ChatFile, job: Job, out: Path, look: Look, on_rows
         exported = tables_for({NAME: Table.of(rows, KINDS[kind], f"from {Path(file.path).name}")}, settings)
         files = {**exported.files, "README.md": f"{exported.readme}\n".encode()}
         dataset = Dataset("", "", exported.tables, files=files)
-        count_losses(rows, next(iter(exported.tables.values())).rows, places, report.lost)
+        count_losses(rows, next(iter(exported.tables.values())).rows, places, report)
         write_files(made, dataset)
         for path in [path for path in made.rglob("*") if path.is_file()]:
             target = out / path.relative_to(made)
@@ -134,20 +135,29 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
     return row | {name: [used(message) for message in row[name] or ()] for name in CHATS if name in row}
 
 
-def count_losses(before: RowStream, after: RowStream, places: list[str], lost: Tally) -> None:
-    """Count what rows lack after they got their form, by reading them again."""
-    if after.height != before.height:  # each prompt once
+def count_losses(before: RowStream, after: RowStream, places: list[str], report: Report) -> None:
+    """Count what rows lack after they got their form, by reading them again. Rows of a form that only the trainer reads
+    cannot be compared, nor prompts that are written once.
+    """
+    if after.height != before.height:
+        report.not_compared = before.height
         return
     for place, old, new in zip(places, rows_in(before), rows_in(after), strict=True):
-        try:
-            rows = [chat_in(row) for row in (old, new)]
-        except Drop:
-            rows = [None]
-        if None in rows or len(rows) < 2:
-            lost.add("not known: the trainer's rows are in no form that is read here", place)
+        row, made = readable(old), readable(new)
+        if row is None or made is None:
+            report.not_compared += 1
             continue
-        for name in differences(rows[0], rows[1]):  # type: ignore[arg-type]
-            lost.add(name, place)
+        for name in differences(row, made):
+            report.lost.add(name, place)
+
+
+def readable(fields: dict[str, Any]) -> ChatRow | None:
+    """A row as a chat; None where it is none, or has columns that this leaves out."""
+    try:
+        row = chat_in(fields)
+    except Drop:
+        return None
+    return row if row and not row.others.keys() - set(PROVENANCE) else None
 
 
 def rows_in(stream: RowStream) -> Iterator[dict[str, Any]]:

@@ -157,8 +157,29 @@ def differences(before: ChatRow, after: ChatRow) -> list[str]:
     names = [name for name in fields if getattr(before, name) != getattr(after, name)]
     names += ["answers"] if len(before.chats) != len(after.chats) else []
     for old, new in zip(before.chats, after.chats, strict=False):
-        names += [name for name, view in VIEWS.items() if view(old) != view(new)]
+        names += chat_differences(old, new)
     return list(dict.fromkeys(names))
+
+
+def chat_differences(old: list[Message], new: list[Message]) -> list[str]:
+    """Names of what differs between two chats; a chat that was cut, or put into a text, has a name of its own."""
+    if len(new) < len(old) and VIEWS["turns"](old[: len(new)]) == VIEWS["turns"](new):
+        return ["turns after the last answer", *chat_differences(old[: len(new)], new)]
+    names = [name for name, view in VIEWS.items() if view(old) != view(new)]
+    if len(new) < len(old) and are_within(old, "".join(message["content"] for message in new)):
+        return ["turns, kept in one text", *(name for name in names if name not in TURNS)]
+    return names
+
+
+def are_within(chat: list[Message], text: str) -> bool:
+    """Whether a text has all of a chat's texts, in their order."""
+    end = 0
+    for content in (message["content"] for message in chat):
+        start = text.find(content, end)
+        if start < 0:
+            return False
+        end = start + len(content)
+    return True
 
 
 def parsed(arguments: str) -> Any:
@@ -189,3 +210,4 @@ VIEWS: Mapping[str, Callable[[list[Message]], Any]] = {
     "thinking": lambda chat: [message["reasoning_content"] for message in chat if "reasoning_content" in message],
 }
 """What a chat consists of; each is looked at by itself."""
+TURNS = ("system messages", "turns", "texts")
