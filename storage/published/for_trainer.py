@@ -23,7 +23,12 @@ from synthmill.storage.published.thinking import with_thinking
 from synthmill.storage.published.trainer import Form, Trainer, Written
 from synthmill.storage.published.uses import OWN, can_be, has_system, rows_for
 
-REMEDIES = {"tools": "--as-text tools", "a system message": "--as-text system"}
+REMEDIES = {
+    "tools": "--as-text tools",
+    "a system message": "--as-text system",
+    "earlier turns": "--as-text history",
+    "answers in the prompt, which would be learned, too": "--as-text history",
+}
 """How what a trainer cannot hold may be written into texts."""
 
 

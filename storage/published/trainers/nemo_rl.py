@@ -26,8 +26,15 @@ DATASETS: Mapping[Use, dict[str, Any]] = {
 
 
 def sft(rows: Frame) -> Frame:
-    chats = rows.select(*provenance_of(rows), *tools_of(rows), CHAT)
-    return with_json_messages(chats, (CHAT,))
+    """`messages` and `tools`; where rows say what is learned, `message_loss_mask` with a number for each message."""
+    chats = with_json_messages(rows.select(*provenance_of(rows), *tools_of(rows), CHAT), (CHAT,))
+    if "learned_from" not in rows.columns:
+        return chats
+    masks = [
+        [int(place >= start and message["role"] == "assistant") for place, message in enumerate(chat)]
+        for chat, start in zip(rows[CHAT].to_list(), rows["learned_from"].to_list(), strict=True)
+    ]
+    return chats.with_columns(message_loss_mask=pl.Series(masks, dtype=pl.List(pl.Int64)))
 
 
 def ranked(rows: Frame) -> Frame:

@@ -146,6 +146,14 @@ def test_plain_readers_of_json_get_objects_without_empty_keys() -> None:
         assert row["messages"][2]["tool_calls"][0]["function"]["arguments"] == {"at": "x"}
     [row] = lines_of("openai", chats(ONE_CALL, tools=TOOLS))
     assert row == {"messages": ONE_CALL, "tools": [LOOK]}
+    assert lines_of("nemo-rl", COMPLETION)[0]["message_loss_mask"] == [0, 0, 0, 0, 1]
+    assert [message.get("weight") for message in lines_of("openai", COMPLETION)[0]["messages"]] == [
+        None,
+        None,
+        0,
+        None,
+        None,
+    ]
     [row] = lines_of("nemo-rl", PAIR)
     assert [entry["rank"] for entry in row["completions"]] == [0, 1] and row["context"] == [SYSTEM, ASK]
     assert row["completions"][0]["completion"] == [ANSWER]
