@@ -146,7 +146,8 @@ def test_plain_readers_of_json_get_objects_without_empty_keys() -> None:
         assert row["messages"][2]["tool_calls"][0]["function"]["arguments"] == {"at": "x"}
     [row] = lines_of("openai", chats(ONE_CALL, tools=TOOLS))
     assert row == {"messages": ONE_CALL, "tools": [LOOK]}
-    assert lines_of("nemo-rl", COMPLETION)[0]["message_loss_mask"] == [0, 0, 0, 0, 1]
+    settings = yaml.safe_load(whole(exported("nemo-rl", COMPLETION).files["t_sft.yaml"]))
+    assert settings["sft"] == {"only_unmask_final": True} and settings["data"]["train"]["use_preserving_dataset"]
     assert [message.get("weight") for message in lines_of("openai", COMPLETION)[0]["messages"]] == [
         None,
         None,
