@@ -196,6 +196,8 @@ def test_thinking_is_where_each_reader_takes_it() -> None:
     assert lines_of("ms-swift", chats(thought))[0]["messages"][1]["content"] == marked
     assert lines_of("ms-swift", chats(thought), thinking="drop")[0]["messages"][1]["content"] == "Here."
     assert lines_of("openai", chats(thought))[0]["messages"] == [ASK, ANSWER]
+    with pytest.raises(InputError, match="ms-swift reads no field for thinking"):
+        lines_of("ms-swift", chats(thought), thinking="field")
     calls = [ASK, {**calling("x"), "reasoning_content": "Hm."}, result("seen"), ANSWER]
     [row] = lines_of("llama-factory", chats(calls, tools=TOOLS))
     assert row["conversations"][1]["value"] == '<think>\nHm.\n</think>\n\n{"name": "look", "arguments": {"at": "x"}}'
