@@ -146,6 +146,15 @@ def test_plain_readers_of_json_get_objects_without_empty_keys() -> None:
         assert row["messages"][2]["tool_calls"][0]["function"]["arguments"] == {"at": "x"}
     [row] = lines_of("openai", chats(ONE_CALL, tools=TOOLS))
     assert row == {"messages": ONE_CALL, "tools": [LOOK]}
+    settings = yaml.safe_load(whole(exported("nemo-rl", COMPLETION).files["t_sft.yaml"]))
+    assert settings["sft"] == {"only_unmask_final": True} and settings["data"]["train"]["use_preserving_dataset"]
+    assert [message.get("weight") for message in lines_of("openai", COMPLETION)[0]["messages"]] == [
+        None,
+        None,
+        0,
+        None,
+        None,
+    ]
     [row] = lines_of("nemo-rl", PAIR)
     assert [entry["rank"] for entry in row["completions"]] == [0, 1] and row["context"] == [SYSTEM, ASK]
     assert row["completions"][0]["completion"] == [ANSWER]
@@ -187,6 +196,8 @@ def test_thinking_is_where_each_reader_takes_it() -> None:
     assert lines_of("ms-swift", chats(thought))[0]["messages"][1]["content"] == marked
     assert lines_of("ms-swift", chats(thought), thinking="drop")[0]["messages"][1]["content"] == "Here."
     assert lines_of("openai", chats(thought))[0]["messages"] == [ASK, ANSWER]
+    with pytest.raises(InputError, match="ms-swift reads no field for thinking"):
+        lines_of("ms-swift", chats(thought), thinking="field")
     calls = [ASK, {**calling("x"), "reasoning_content": "Hm."}, result("seen"), ANSWER]
     [row] = lines_of("llama-factory", chats(calls, tools=TOOLS))
     assert row["conversations"][1]["value"] == '<think>\nHm.\n</think>\n\n{"name": "look", "arguments": {"at": "x"}}'

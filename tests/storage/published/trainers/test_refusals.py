@@ -48,6 +48,13 @@ TRIPLET = pl.DataFrame({"id": ["t"], "anchor": ["q"], "positive": ["p"], "negati
         ("sentence-transformers", Table.of(TRIPLET, "triplets", ""), (), "an empty negative in 1 of 1 rows"),
         ("nemo-rl", Table.of(RL.rows.frame().with_columns(system=pl.lit("s")), "rl", ""), (), "a system message"),
         ("nemo-rl", Table.of(RL.rows.frame().with_columns(answer=pl.lit("")), "rl", ""), (), "no reference answer"),
+        ("verl", COMPLETION, (), "answers in the prompt, which would be learned, too in 1 of 1.*--as-text history"),
+        (
+            "axolotl",
+            answers("preferences", PLAIN[:-1], chosen=[ANSWER], rejected=[EMPTY]),
+            ("reward",),
+            "earlier turns",
+        ),
         ("mlx-lm", PAIR, ("kto",), "nothing here can be written as kto: there is t \\(preferences\\)"),
     ],
 )
@@ -67,6 +74,10 @@ def test_what_texts_may_hold_is_a_setting() -> None:
     assert row["messages"][0] == turn("user", "Be brief.\n\nWhere is it?")
     [row] = lines_of("axolotl", COMPLETION, as_text=("system",))
     assert [message["training"] for message in row["messages"]] == [False, False, False, True]
+    [row] = lines_of("torchtune", COMPLETION, as_text=("history",))
+    asked = turn("user", "User: Where is it?\n\nAssistant: Here.\n\nUser: Sure?")
+    assert row["messages"] == [SYSTEM, asked, PLAIN[-1]]
+    assert lines_of("torchtune", chats(PLAIN), as_text=("history",))[0]["messages"] == PLAIN
 
 
 def test_a_template_that_refuses_a_system_message_stops_the_export(tmp_path: Path) -> None:
