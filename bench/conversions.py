@@ -120,13 +120,12 @@ def rows_of(path: Path) -> list[ChatRow]:
     return [row for _, row in ChatFile(str(path)).rows(Tally())]
 
 
-def equal_after_the_way_back(source: Path, there: Path, name: str, folder: Path) -> int | None:
+def equal_after_the_way_back(before: list[ChatRow], there: Path, name: str, folder: Path) -> int | None:
     """How many rows are as they were; None where the way there is one way."""
     back = folder / "back.jsonl"
     if not convert(there, name, back):
         return None
-    before, after = rows_of(source), rows_of(back)
-    same_kind = [(row, other) for row, other in zip(before, after, strict=False) if row.kind == other.kind]
+    same_kind = [pair for pair in zip(before, rows_of(back), strict=False) if pair[0].kind == pair[1].kind]
     return sum(not differences(row, other) for row, other in same_kind) if same_kind else None
 
 
@@ -146,20 +145,22 @@ class Legend:
 
 
 def tables(data: Path, folder: Path) -> Iterator[str]:
-    for name, rows in SOURCES.items():
-        (folder / f"{name}.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in islice(rows(data), ROWS)))
+    for name, read_rows in SOURCES.items():
+        lines = (orjson.dumps(row) + b"\n" for row in islice(read_rows(data), ROWS))
+        (folder / f"{name}.jsonl").write_bytes(b"".join(lines))
     for name, (source, made) in DERIVED.items():
         convert(folder / f"{source}.jsonl", made, folder / f"{name}.jsonl")
     legend = Legend()
     yield f"| from | rows | {' | '.join(TARGETS)} |"
     yield f"|---|---:|{'---|' * len(TARGETS)}"
     for name in (*SOURCES, *DERIVED):
-        path, out, cells = folder / f"{name}.jsonl", folder / "out.jsonl", []
+        path, out, cells = folder / f"{name}.jsonl", folder / "out.jsonl", list[str]()
+        rows = rows_of(path)
         for target in TARGETS:
             report = convert(path, target, out)
-            back = equal_after_the_way_back(path, out, BACK[name], folder) if report and name in BACK else None
+            back = equal_after_the_way_back(rows, out, BACK[name], folder) if report and name in BACK else None
             cells.append(legend.cell(report, back) if report else "")
-        yield f"| {name} | {len(rows_of(path)):,} | {' | '.join(cells)} |"
+        yield f"| {name} | {len(rows):,} | {' | '.join(cells)} |"
     yield ""
     names = [name for name in trainer_names() if set(trainer(name).forms) & set(ACCEPTED)]
     yield f"| from | {' | '.join(names)} |"
@@ -175,7 +176,7 @@ def convert_for(source: Path, name: str, out: Path) -> Report | None:
     """None where the trainer reads no rows of this kind."""
     file = ChatFile(str(source))
     try:
-        return convert_for_trainer(file, Job(name, None, ""), out, file.look(), lambda *_: None)
+        return convert_for_trainer(file, Job(name), out, file.look(), lambda *_: None)
     except InputError:
         return None
 

@@ -25,6 +25,7 @@ def convert_file(
     form: str,
     use: Any,
     thinking: Any,
+    as_text: tuple[Any, ...],
     limit: int | None,
     as_object: bool,
     force: bool,
@@ -38,8 +39,8 @@ def convert_file(
         raise InputError(f"{to} is neither a format nor a trainer for chats; expected one of these: {known}")
     if is_format:
         check_out(out, source)
-        if use:
-            raise InputError(f"--as is for trainers, and {to} is a format; leave it out")
+        if use or as_text:
+            raise InputError(f"--as and --as-text are for trainers, and {to} is a format; leave them out")
     file = ChatFile(source, form, limit)
     with Reporter("look", 0) as reporter:
         look = file.look(progress_to(reporter), with_types=out.suffix == ".parquet")
@@ -48,7 +49,7 @@ def convert_file(
         if is_format:
             report = convert_to_format(file, to, out, thinking, look, on_rows)
         else:
-            report = convert_for_trainer(file, Job(to, use, thinking), out, look, on_rows)
+            report = convert_for_trainer(file, Job(to, use, thinking, as_text), out, look, on_rows)
     if as_object:
         print(orjson.dumps(as_dict(report), option=orjson.OPT_INDENT_2).decode())
     print_report(report, source, to, out)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from synthmill.schemas.formats import USES
+from synthmill.schemas.formats import PARTS, USES
 
 
 @click.command()
@@ -26,6 +26,12 @@ from synthmill.schemas.formats import USES
 )
 @click.option(
     "--as", "use", type=click.Choice(USES), help="For a trainer: what to train; default: what rows are made for."
+)
+@click.option(
+    "--as-text",
+    multiple=True,
+    type=click.Choice(PARTS),
+    help="For a trainer: write these into texts where it cannot hold them.",
 )
 @click.option(
     "--thinking",

@@ -14,23 +14,21 @@ import pyarrow as pa
 
 from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.export_settings import ExportSettings
-from synthmill.schemas.formats import ThinkingPlace, Use
+from synthmill.schemas.formats import Part, ThinkingPlace, Use
 from synthmill.storage.conversion.chat_files import ChatFile, Look, OnRows, Placed, batched, kind_for
 from synthmill.storage.conversion.frames import KINDS, frame_of
-from synthmill.storage.conversion.tally import Report
+from synthmill.storage.conversion.tally import Count, Report
 from synthmill.storage.plain_files.chat_rows import ChatKind, ChatRow, differences
 from synthmill.storage.plain_files.forms import chat_in
 from synthmill.storage.plain_files.outputs import write_rows
 from synthmill.storage.published.chats import used
 from synthmill.storage.published.folder import Dataset, Table, write_content
-from synthmill.storage.published.for_trainer import tables_for
+from synthmill.storage.published.for_trainer import splits_for, tables_for
 from synthmill.storage.published.forms.messages import PROVENANCE
 from synthmill.storage.published.known_trainers import trainer
 from synthmill.storage.published.row_faults import CHATS, faults_of
 from synthmill.storage.published.row_streams import OLDEST, RowStream, parquet_batches, parquet_schema
 from synthmill.storage.published.shards import write_checked, write_shards
-from synthmill.storage.published.trainer import Form
-from synthmill.storage.published.uses import rows_for
 
 ACCEPTED: Mapping[Use, tuple[ChatKind, ...]] = {
     "sft": ("completion", "conversation"),
@@ -54,11 +52,14 @@ NAME = "chats"
 
 
 class Job(NamedTuple):
-    """What a conversion is for. use: what to train; empty: what most rows are made for."""
+    """What a conversion is for. use: what to train; empty: what most rows are made for; as_text: what may be written
+    into texts where the trainer cannot hold it.
+    """
 
     trainer: str
-    use: Use | None
-    thinking: ThinkingPlace
+    use: Use | None = None
+    thinking: ThinkingPlace = ""
+    as_text: tuple[Part, ...] = ()
 
 
 def convert_for_trainer(file: ChatFile, job: Job, out: Path, look: Look, on_rows: OnRows) -> Report:
@@ -77,16 +78,22 @@ def convert_for_trainer(file: ChatFile, job: Job, out: Path, look: Look, on_rows
         scratch, made = Path(folder) / "rows.parquet", Path(folder) / "made"
         schema = frame_of([], [], kind, look).to_arrow(compat_level=OLDEST).schema
         places: list[str] = []
-        write_rows(scratch, schema, held_rows(file, kind, use, known.forms[use], look, report, places, on_rows))
+        settings = ExportSettings(
+            to=str(out), trainer=job.trainer, uses=(use,), thinking=job.thinking, as_text=job.as_text
+        )
+        write_rows(scratch, schema, held_rows(file, kind, settings, look, report, places, on_rows))
         if not report.written:
             reasons = "; ".join(report.left_out.lines())
             raise InputError(f"{file.path}: no row can be written for {known.title} as {use}: {reasons}")
         rows = RowStream(partial(batches_of, scratch), lambda: report.written, lambda: parquet_schema(scratch))
-        settings = ExportSettings(to=str(out), trainer=job.trainer, uses=(use,), thinking=job.thinking)
         exported = tables_for({NAME: Table.of(rows, KINDS[kind], f"from {Path(file.path).name}")}, settings)
         files = {**exported.files, "README.md": f"{exported.readme}\n".encode()}
         dataset = Dataset("", "", exported.tables, files=files)
-        count_losses(rows, next(iter(exported.tables.values())).rows, places, report)
+        made_rows = next(iter(exported.tables.values())).rows
+        count_losses(rows, made_rows, places, report)
+        if equal := report.written - made_rows.height:
+            report.left_out.counts["a prompt that an earlier row has"] = Count(equal, "not known")
+            report.written = made_rows.height
         write_files(made, dataset)
         for path in [path for path in made.rglob("*") if path.is_file()]:
             target = out / path.relative_to(made)
@@ -100,18 +107,27 @@ def batches_of(path: Path, columns: Any) -> Iterator[pl.DataFrame]:
 
 
 def held_rows(
-    file: ChatFile, kind: ChatKind, use: Use, form: Form, look: Look, report: Report, places: list[str], on_rows: OnRows
+    file: ChatFile,
+    kind: ChatKind,
+    settings: ExportSettings,
+    look: Look,
+    report: Report,
+    places: list[str],
+    on_rows: OnRows,
 ) -> Iterator[pa.Table]:
     """Rows that a trainer can hold, as frames; the others are counted. places: gets those of the rows."""
+    known, use = trainer(settings.trainer), settings.uses[0]
     for placed in batched(file.rows_of_kind(kind, report.left_out, report.lost, on_rows)):
         frame = frame_of([row for _, row in placed], list(map(row_id, placed)), kind, look)
         numbered = frame.with_columns(id=pl.int_range(pl.len()).cast(pl.String))
+        used_rows = splits_for(Table.of(numbered, KINDS[kind], ""), use, known, settings).get("train")
         faults = {
             int(row["id"]): fault
-            for batch in rows_for(use, KINDS[kind], RowStream.of(numbered)).batches()
-            for row in batch.iter_rows(named=True)
-            if (fault := next(faults_of(plain(row), use, form), ""))
+            for row in (rows_in(used_rows) if used_rows else ())
+            if (fault := next(faults_of(plain(row), use, known.forms[use]), ""))
         }
+        if use == "self-distillation":
+            faults |= {number: "no system message" for number, (_, row) in enumerate(placed) if not has_system(row)}
         for number, (place, row) in enumerate(placed):
             if number in faults:
                 report.left_out.add(faults[number], place)
@@ -122,6 +138,10 @@ def held_rows(
         kept = [number not in faults for number in range(frame.height)]
         report.written += sum(kept)
         yield frame.filter(pl.Series(kept, dtype=pl.Boolean)).to_arrow(compat_level=OLDEST)
+
+
+def has_system(row: ChatRow) -> bool:
+    return any(message["role"] == "system" for message in row.messages)
 
 
 def row_id(placed: Placed) -> str:

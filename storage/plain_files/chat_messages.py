@@ -48,7 +48,7 @@ class ChatReader:
 
     def tools(self, value: Any) -> list[dict[str, Any]]:
         """Tool definitions, from a list, from JSON, or from functions alone; read before the chats. Raises Drop."""
-        value = json_in(value) if isinstance(value, str) and value.strip() else value
+        value = json_in(value or "[]") if isinstance(value, str) else value
         tools = [tool_of(tool, self.padded) for tool in ([value] if isinstance(value, Mapping) else value or ())]
         for function in (tool["function"] for tool in tools):
             schema = function.get("parameters")
@@ -111,7 +111,8 @@ class ChatReader:
             role, text = known_role(fields), content_in(fields) or ""
             thought = thoughts_in(next((fields[name] for name in CONTENT_FIELDS if fields.get(name)), None))
             single = fields.get("function_call")  # OpenAI's older form
-            calls = [self.call(value) for value in fields.get("tool_calls") or ([single] if single else [])]
+            values = fields.get("tool_calls") or ([single] if single else [])
+            calls = [self.call(value) for value in (json_in(values) if isinstance(values, str) else values)]
         optional = {"reasoning_content": thoughts or thought, "tool_calls": calls}
         optional |= {name: fields.get(name) for name in ("tool_call_id", "name")}
         return {"role": role, "content": text} | {name: value for name, value in optional.items() if value}

@@ -17,6 +17,7 @@ from synthmill.schemas.multifaceted import BenchRow, Rubric, Value
 from synthmill.schemas.pools import Question
 from synthmill.schemas.rows import Dropped, Instruction, KnownPrompt, Row
 from synthmill.schemas.settings import FileSettings, SourceSettings
+from synthmill.storage.plain_files.chat_rows import ChatRow
 from synthmill.storage.plain_files.chats import first_turn, user_turns
 from synthmill.storage.plain_files.forms import chat_in, fitting
 from synthmill.storage.plain_files.lines import FORMATS, HUB, Line, files_in, hub_commit, lines_of, suffix_of, text_of
@@ -158,7 +159,7 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
         prompt = turns[0]
         if len(turns) > 1:
             notes.append(f"{len(turns) - 1} later turns left out")
-    elif prompt is None and (chat := chat_in(fields)):  # another tool's form
+    elif prompt is None and (chat := other_chat(fields)):
         system, prompt, notes = first_turn(chat.messages, system or None)
     prompt, system = text_of(prompt, "prompt"), text_of(system, "system") if system is not None else None
     if not prompt.strip():
@@ -177,6 +178,11 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
         source=text_of(source_name, "source") if isinstance(source_name, str) else file_of(line, source),
         note="; ".join(notes),
     )
+
+
+def other_chat(fields: dict[str, Any]) -> ChatRow | None:
+    """A row in another tool's form (forms/); None where it has a prompt, though not in the column that was named."""
+    return None if fields.get("prompt") is not None else chat_in(fields)
 
 
 def file_of(line: Line, source: FileSettings) -> str:
@@ -258,8 +264,8 @@ def known_prompt_of(line: Line, source: Any) -> KnownPrompt:
         else:
             texts = user_turns(prompt if isinstance(prompt, list) else fields.get("messages"))
             texts = texts or (fields.get("turns") if prompt is None else None)
-            chat = None if texts or prompt is not None else chat_in(fields)
-            texts = user_turns(chat.messages) if chat else texts
+            if not texts and prompt is None and (chat := other_chat(fields)):
+                texts = user_turns(chat.messages)
     except Drop as drop:
         texts, fault = None, f"it cannot be read ({drop.message})"
     turns = tuple(turn for turn in texts if isinstance(turn, str) and turn.strip()) if isinstance(texts, list) else ()

@@ -39,7 +39,7 @@ def test_a_trainer_gets_a_folder_and_a_format_a_file(tmp_path: Path) -> None:
     for wrong, message in (
         (("--to", "alpaca", "--out", "folder2"), "unknown ending"),
         (("--to", "keras", "--out", "x.jsonl"), "neither a format nor a trainer"),
-        (("--to", "alpaca", "--as", "sft", "--out", "x.jsonl"), "--as is for trainers"),
+        (("--to", "alpaca", "--as", "sft", "--out", "x.jsonl"), "--as and --as-text are for trainers"),
         (("--to", "alpaca", "--from", "keras", "--out", "x.jsonl"), "keras is no form of chats; expected one of"),
     ):
         assert message in synthmill("convert", "in.jsonl", *wrong, cwd=tmp_path, expect=2)[1]

@@ -296,7 +296,7 @@ def test_a_folder_for_a_trainer(tmp_path: Path) -> None:
     ]
     source, out = write_jsonl(tmp_path / "in.jsonl", chats), tmp_path / "out"
     file = ChatFile(str(source))
-    report = convert_for_trainer(file, Job("llama-factory", None, ""), out, file.look(), lambda *_: None)
+    report = convert_for_trainer(file, Job("llama-factory"), out, file.look(), lambda *_: None)
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
         *("README.md", "dataset_info.json", "chats_sft/train.jsonl"),
     }
@@ -308,7 +308,7 @@ def test_a_folder_for_a_trainer(tmp_path: Path) -> None:
     assert list(report.lost.counts) == ["column score"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out"]
     with pytest.raises(InputError, match="has no prompts of chats; choose with --as: sft, pairs, kto, reward"):
-        convert_for_trainer(file, Job("llama-factory", "prompts", ""), out, file.look(), lambda *_: None)
+        convert_for_trainer(file, Job("llama-factory", "prompts"), out, file.look(), lambda *_: None)
 
 
 def test_every_trainer_that_reads_chats_gets_them(tmp_path: Path) -> None:
@@ -316,5 +316,21 @@ def test_every_trainer_that_reads_chats_gets_them(tmp_path: Path) -> None:
     for name in trainer_names():
         for use in set(trainer(name).forms) & set(ACCEPTED) - {"self-distillation"}:
             file = ChatFile(str(source))
-            report = convert_for_trainer(file, Job(name, use, ""), tmp_path / name / use, file.look(), lambda *_: None)
+            report = convert_for_trainer(file, Job(name, use), tmp_path / name / use, file.look(), lambda *_: None)
             assert report.written and not {"texts", "turns", "system messages"} & set(report.lost.counts), (name, use)
+
+
+def test_what_a_trainer_cannot_hold_may_be_written_as_text(tmp_path: Path) -> None:
+    chats: list[Fields] = [{"messages": [ASKED, ANSWERED], "tools": [TOOL]}, {"messages": [ASKED, ANSWERED]}]
+    file = ChatFile(str(write_jsonl(tmp_path / "in.jsonl", chats)))
+    plain = convert_for_trainer(file, Job("torchtune"), tmp_path / "a", file.look(), lambda *_: None)
+    assert plain.written == 1 and plain.left_out.counts["tools"].first == "line-1"
+    job = Job("torchtune", as_text=("tools",))
+    texts = convert_for_trainer(file, job, tmp_path / "b", file.look(), lambda *_: None)
+    assert texts.written == 2 and not texts.left_out.counts
+
+
+def test_prompts_are_written_once(tmp_path: Path) -> None:
+    file = ChatFile(str(write_jsonl(tmp_path / "in.jsonl", [{"prompt": text} for text in ("a", "b", "a")])))
+    report = convert_for_trainer(file, Job("trl"), tmp_path / "out", file.look(), lambda *_: None)
+    assert report.written == 2 and report.left_out.counts["a prompt that an earlier row has"].rows == 1
