@@ -108,7 +108,9 @@ def read_json_array(path: Path, file: IO[bytes]) -> Iterator[Line]:
             if isinstance(fields, Whole):
                 fields = fields.value
                 if not isinstance(fields, dict) or "schema_version" not in fields:
-                    raise InputError(f"{path} holds {type(fields).__name__}; expected an array of objects")
+                    raise InputError(
+                        f"{path} holds {type(fields).__name__}; expected an array of objects; one a line is .jsonl"
+                    )
             fault = "" if isinstance(fields, dict) else f"not_an_object: found {type(fields).__name__}"
             yield Line(f"row-{number}", None if fault else fields, fault)
     except (ValueError, RecursionError) as error:

@@ -1,5 +1,4 @@
-"""Rows into a plain file, part by part: JSONL, JSONL.gz, JSON or Parquet, by its ending; all of it or
-nothing."""
+"""Rows into a plain file, part by part: JSONL, JSONL.gz, JSON or Parquet, by its ending; all or nothing."""
 
 import gzip
 import json

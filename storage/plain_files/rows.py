@@ -133,7 +133,8 @@ def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None =
 
 
 def check_columns(source: FileSettings, expected: tuple[str, ...], columns: set[str], any_read: bool) -> None:
-    if not any_read and not columns & set(expected) and not fitting(columns):
+    is_chat = isinstance(source, SourceSettings) and "prompt" not in columns and fitting(columns)
+    if not any_read and not columns & set(expected) and not is_chat:
         present = ", ".join(sorted(columns)).encode(errors="replace").decode() or "no row that could be read at all"
         has_option = isinstance(source, SourceSettings)
         remedy = "; name the column with --prompt-column, or source.prompt_column in the settings" if has_option else ""

@@ -340,3 +340,10 @@ def test_preferences_and_ranked_answers_are_pools(tmp_path: Path, ending: str) -
     pair = {"conversations": turns(("human", "Rain?")), "chosen": turns(("gpt", "No."))[0], "rejected": "Yes."}
     [table] = PoolFile(str(write_jsonl(tmp_path / "pairs.jsonl", [pair]))).tables()
     assert table.to_pylist()[0]["answers"] == ["No.", "Yes."]
+
+
+def test_a_column_that_was_named_is_not_another(tmp_path: Path) -> None:
+    rows = [{"prompt": "Rain?", "completion": "No."}]
+    settings = SourceSettings(path=str(write_jsonl(tmp_path / "in.jsonl", rows)), prompt_column="question")
+    with pytest.raises(InputError, match="has no column 'question'"):
+        list(read_chunks(settings, 10))
