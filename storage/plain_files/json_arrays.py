@@ -9,6 +9,7 @@ from typing import IO, Any
 from synthmill.schemas.texts import DECODER, loads
 
 BLOCK = 1 << 20  # characters
+NUMERIC = ("", *"+-.0123456789eE")
 BETWEEN = re.compile(r"[ \t\n\r]*")
 
 
@@ -54,7 +55,7 @@ class ArrayReader:
                 if not self._more():
                     raise
                 continue
-            if end == len(self._buffer) and self._more():  # a number may go on
+            if self._buffer[end : end + 1] in NUMERIC and self._more():  # a number may go on
                 continue
             start, self._at = self._at, end
             return loads(self._buffer[start:end])  # as a line of JSONL is read

@@ -16,12 +16,9 @@ from synthmill.storage.plain_files.lines import lines_of
 from synthmill.storage.plain_files.outputs import write_rows
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+NUMBER = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 VALUE = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | TEXT,
+    st.none() | st.booleans() | NUMBER | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
@@ -36,12 +33,13 @@ def test_members_are_those_of_the_array(values: list[Any], block: int, indent: i
         assert list(ArrayReader(io.BytesIO(data)).members()) == values
 
 
-@pytest.mark.parametrize(
-    "text", ["[1,]", "[1 2]", "[1", "[", "", "[{]", "[1] 2", '{"a": 1} {"a": 2}', '["\\ud800"', "x"]
-)
+BROKEN = ["[1,]", "[1 2]", "[1", "[", "", "[{]", "[1] 2", '{"a": 1} {"a": 2}', '["\\ud800"', "x", "[1.]"]
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_what_is_no_array_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "in.json").write_text(text)
-    with pytest.raises(InputError, match="in.json .*jsonl"):
+    with pytest.raises(InputError, match=r"in\.json .*jsonl"):
         list(lines_of(str(tmp_path / "in.json")))
 
 
