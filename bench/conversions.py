@@ -3,8 +3,8 @@
     python -m bench.conversions --data FOLDER
 
 FOLDER holds mtrag/, biggen_bench/, dedup/, alpaca_eval/ and agent/. A cell: rows written; how many are equal to the
-source's after the way back, where there is one; letters of what was lost or left out, listed below. An empty cell: rows
-of this kind cannot be in the form.
+source's after the way back, where there is one; letters of what was lost or left out, listed below. ?: only the trainer
+reads the form, so what its rows lost is not known. An empty cell: rows of this kind cannot be in the form.
 """
 
 import argparse
@@ -138,7 +138,8 @@ class Legend:
     def cell(self, report: Report, back: int | None = None) -> str:
         names = sorted([*report.lost.counts, *report.left_out.counts])
         letters = [self.letters.setdefault(name, chr(ord("a") + len(self.letters))) for name in names]
-        return " ".join([f"{report.written:,}", *([f"= {back:,}"] if back is not None else []), *letters])
+        equal = [] if back is None else [f"= {back:,}"]
+        return " ".join([f"{report.written:,}{'?' if report.not_compared else ''}", *equal, *letters])
 
     def __str__(self) -> str:
         return "; ".join(f"{letter} {what}" for what, letter in self.letters.items())

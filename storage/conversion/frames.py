@@ -8,7 +8,7 @@ import polars as pl
 from synthmill.storage.conversion.chat_files import Look
 from synthmill.storage.plain_files.chat_rows import ChatKind, ChatRow
 from synthmill.storage.published.chats import chat_column, message_fields
-from synthmill.storage.published.folder import Kind
+from synthmill.storage.published.configurations import Kind
 
 KINDS: Mapping[ChatKind, Kind] = {
     "conversation": "conversations",

@@ -22,7 +22,8 @@ from synthmill.storage.plain_files.chat_rows import ChatKind, ChatRow, differenc
 from synthmill.storage.plain_files.forms import chat_in
 from synthmill.storage.plain_files.outputs import write_rows
 from synthmill.storage.published.chats import used
-from synthmill.storage.published.folder import Dataset, Table, write_content
+from synthmill.storage.published.configurations import Dataset, Table
+from synthmill.storage.published.folder import write_content
 from synthmill.storage.published.for_trainer import splits_for, tables_for
 from synthmill.storage.published.forms.messages import PROVENANCE
 from synthmill.storage.published.known_trainers import trainer

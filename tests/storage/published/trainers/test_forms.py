@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import orjson
+import polars as pl
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthmill.schemas.errors import InputError
+from synthmill.storage.published.configurations import Dataset, Table
 from synthmill.storage.published.known_trainers import trainer, trainer_names
 from synthmill.storage.published.trainers.llama_factory import ANSWERS, BETWEEN_RESULTS, PROMPTS
 from tests.storage.published.trainers.samples import (
@@ -162,8 +164,6 @@ def test_plain_readers_of_json_get_objects_without_empty_keys() -> None:
 
 def test_a_split_to_validate_on_has_the_name_that_its_trainer_looks_for() -> None:
     both = {"train": chats(PLAIN).rows, "test": chats(PLAIN).rows}
-    from synthmill.storage.published.folder import Dataset, Table
-
     table = Table(both, "conversations", "a chat")
     files = Dataset("", "", exported("mlx-lm", table).tables).line_files()
     assert set(files) == {"t_sft/train.jsonl", "t_sft/valid.jsonl"}
@@ -187,6 +187,10 @@ def test_a_context_to_do_without_stands_beside_the_opening() -> None:
     assert row == {"id": "chat0", "prompt": [ASK], "privileged_context": "Be brief."}
     assert made["t_sft"].height == 2
     assert "t_self_distillation" not in exported("trl", chats(PLAIN[1:])).tables
+    said = {"id": ["a", "b", "c"], "context": ["You help."] * 3, "pseudo_input": ["Hi", "Hi", "Go"]}
+    dialogues = Table.of(pl.DataFrame({**said, "kept": [True, True, False]}), "other", "a dialogue")
+    [row] = exported("trl", dialogues).tables["t_self_distillation"].rows.frame().to_dicts()
+    assert row == {"id": "a", "prompt": [turn("user", "Hi")], "privileged_context": "You help."}
 
 
 def test_thinking_is_where_each_reader_takes_it() -> None:
