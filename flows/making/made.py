@@ -12,7 +12,7 @@ from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.artifacts import CALLS, Store, read_dropped
 from synthmill.storage.published.by_columns import AS_IT_IS, TableForm
-from synthmill.storage.published.folder import Kind
+from synthmill.storage.published.configurations import Kind
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import stream_of
 

@@ -15,14 +15,18 @@ from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.plain_files.lines import HUB
 from synthmill.storage.published.by_columns import AS_IT_IS, table_of
-from synthmill.storage.published.folder import Dataset, write_dataset
+from synthmill.storage.published.configurations import Dataset
+from synthmill.storage.published.folder import write_dataset
 from synthmill.storage.runs import manifests_of, write_run
 
 TITLES = {
     "preferences": "Preference pairs",
     "conversations": "Conversations",
     "completions": "Prompts and completions",
+    "labelled": "Labelled completions",
     "triplets": "Triplets",
+    "rl": "Prompts with verifiers",
+    "distillation": "Prompts with contexts",
     "prompts": "Prompts",
     "other": "Rows",
 }

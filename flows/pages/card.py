@@ -15,9 +15,10 @@ from synthmill.schemas.endings import Ending, ending_of
 from synthmill.schemas.licenses import most_restrictive
 from synthmill.schemas.settings import RunSettings
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.card_metadata import metadata
+from synthmill.storage.published.card_metadata import metadata, opens_with
 from synthmill.storage.published.cards import BEGIN, END
-from synthmill.storage.published.folder import Dataset, Table, as_message
+from synthmill.storage.published.chats import as_message
+from synthmill.storage.published.configurations import Dataset, Table
 from synthmill.storage.published.provenance import DatasetSource, public_engine, public_settings, sources_of
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import REASONING, compared
@@ -105,6 +106,7 @@ def card(
         run=run,
         place=place,
         first=(name, next(iter(splits))),
+        opens_with=opens_with(dataset),
         parted=parted,
         models=models_of(manifests),
         prompts={name: hash for m in manifests.values() for name, hash in m.identity.get("prompts", {}).items()},

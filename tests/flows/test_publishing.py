@@ -14,7 +14,7 @@ import yaml
 
 from synthmill.flows.pages.report import report_page
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.folder import Dataset, Table
+from synthmill.storage.published.configurations import Dataset, Table
 from synthmill.storage.runs import RunRecord
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
@@ -91,6 +91,23 @@ def test_a_folder_that_trainers_load(home: Path, tmp_path: Path) -> None:
     assert again == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
 
+def test_an_export_for_a_trainer_takes_the_place_of_one_for_another(home: Path, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    out = tmp_path / "out"
+    synthmill("export", "synthesize", "--to", out, "--for", "axolotl", "--as", "sft", cwd=home)
+    assert yaml.safe_load((out / "preference_sft.yaml").read_text())["datasets"][0]["type"] == "chat_template"
+    synthmill("export", "synthesize", "--to", out, "--for", "llama-factory", "--test", 0.3, cwd=home)
+    info = json.loads((out / "dataset_info.json").read_text())
+    assert set(info) == {"preference_pairs", "preference_pairs_test"} and not (out / "preference_sft.yaml").exists()
+    loaded = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
+    assert loaded["train"].num_rows + loaded["test"].num_rows == ROWS + 1
+    lines = (out / info["preference_pairs"]["file_name"]).read_text().splitlines()
+    assert len(lines) == loaded["train"].num_rows and json.loads(lines[0])["chosen"]["from"] == "gpt"
+    card = (out / "README.md").read_text()
+    assert "For LLaMA-Factory (read with version 0.9.5):" in card and "It opens with `datasets` 4.0 or newer." in card
+
+
 def test_what_export_refuses(home: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
@@ -112,6 +129,8 @@ def test_what_export_refuses(home: Path, tmp_path: Path) -> None:
         (("latest", "--to", tmp_path / "theirs"), "holds another dataset: its flow is other"),
         (("latest", "--to", tmp_path / "out", "--format", "triplets"), "cannot|triplets; there is preference"),
         (("latest", "--to", tmp_path / "out", "--shard-size", "many"), "'many' is no size"),
+        (("latest", "--to", tmp_path / "out", "--for", "trl", "--format", "sft"), "exclude each other"),
+        (("latest", "--to", tmp_path / "out", "--for", "mlx-lm"), "MLX LM reads sft; nothing here can be written"),
     ):
         _, err = synthmill("export", *arguments, cwd=home, expect=2)
         assert any(one in err for one in said.split("|")), err
