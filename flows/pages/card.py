@@ -14,7 +14,7 @@ from synthmill.schemas.endings import Ending, ending_of
 from synthmill.schemas.licenses import most_restrictive
 from synthmill.schemas.settings import RunSettings
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.card_metadata import metadata
+from synthmill.storage.published.card_metadata import metadata, opens_with
 from synthmill.storage.published.cards import BEGIN, END
 from synthmill.storage.published.folder import Dataset, Table, as_message
 from synthmill.storage.published.provenance import DatasetSource, public_engine, public_settings, sources_of
@@ -93,6 +93,7 @@ def card(
         run=run,
         place=place,
         first=(name, next(iter(splits))),
+        opens_with=opens_with(dataset),
         parted=parted,
         models=models_of(manifests),
         prompts={name: hash for m in manifests.values() for name, hash in m.identity.get("prompts", {}).items()},

@@ -26,8 +26,10 @@ from synthmill.storage.published.folder import (
     read_dataset,
     write_dataset,
 )
+from synthmill.storage.published.for_trainer import tables_for
 from synthmill.storage.published.formats import format_tables, unsuited_formats
 from synthmill.storage.published.hub import Target, plan_push, push
+from synthmill.storage.published.known_trainers import trainer
 from synthmill.storage.published.leaks import check_no_secret
 from synthmill.storage.published.provenance import public_file
 from synthmill.storage.published.rows import REASONING
@@ -92,10 +94,17 @@ def prepare_dataset(store: Store, run: RunRecord, settings: ExportSettings) -> t
     The run may be another version's: its settings are taken as they were written, not as today's.
     """
     dataset = read_dataset(store.root / "datasets" / Path(run.dataset).name)
-    for name in unsuited_formats(dataset.tables, settings.formats):
-        kinds = ", ".join(sorted({table.kind for table in dataset.tables.values()}))
-        print(f"no configuration can be written as {name}; they hold {kinds}", file=sys.stderr)
-    tables, files = format_tables(split_by_prompt(dataset.tables, settings.test), settings.formats, settings.thinking)
+    parted = split_by_prompt(dataset.tables, settings.test)
+    if settings.trainer:
+        tables, files, readme, left_out = tables_for(parted, settings)
+        dataset = replace(dataset, loading=readme)
+        if left_out:
+            print(f"not for {settings.trainer}: {', '.join(left_out)}", file=sys.stderr)
+    else:
+        for name in unsuited_formats(dataset.tables, settings.formats):
+            kinds = ", ".join(sorted({table.kind for table in dataset.tables.values()}))
+            print(f"no configuration can be written as {name}; they hold {kinds}", file=sys.stderr)
+        tables, files = format_tables(parted, settings.formats, settings.thinking)
     thinking, answers = thinking_counts(dataset.tables)
     if thinking and settings.thinking != "field":
         dataset = replace(dataset, body=f"{dataset.body}\n{thinking_in_words(thinking, answers, settings)}".lstrip())
@@ -118,7 +127,10 @@ def prepare_dataset(store: Store, run: RunRecord, settings: ExportSettings) -> t
 
 def thinking_in_words(thinking: int, answers: int, settings: ExportSettings) -> str:
     """The card's section on what models thought, by where an export has it."""
-    places = {place_in(name, settings.thinking) for name in settings.formats}
+    if settings.trainer:
+        places = {settings.thinking or trainer(settings.trainer).thinking}
+    else:
+        places = {place_in(name, settings.thinking) for name in settings.formats}
     says = {
         "field": f"in the field `{REASONING}` of the message",
         "text": f"in the text, between `{OPENING}` and `{CLOSING}`",

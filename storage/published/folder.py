@@ -5,8 +5,8 @@ synthmill.json          what each configuration is, how it came about, and a che
                         as ours, and is written last
 data/<config>/<split>-00000-of-00001.parquet
 
-A chat is a list of {role, content}; where messages have other fields too (calls of tools), each is a JSON object, since
-a chat template takes an empty field for one that is there.
+A chat is a list of {role, content}, where all messages have the same fields (storage/published/chats.py). What a
+trainer reads as lines of JSON is <config>/<split>.jsonl.
 """
 
 import json
@@ -26,6 +26,8 @@ from synthmill.schemas.hashing import content_hash, file_checksum
 from synthmill.storage.artifacts import match_checksums
 from synthmill.storage.files import read_json, write_json, write_text
 from synthmill.storage.published.cards import MergedCard, merged_card, outline, outline_of
+from synthmill.storage.published.chats import CHAT, as_columns
+from synthmill.storage.published.json_lines import Lines, json_lines
 from synthmill.storage.published.row_streams import Columns, RowStream, parquet_batches, parquet_schema
 from synthmill.storage.published.shards import Shards, as_texts, write_checked, write_shards
 
@@ -40,9 +42,13 @@ OWN = (
 )
 """What the marker says in its own right; everything else in it are the dataset's facts."""
 
-Kind = Literal["conversations", "completions", "preferences", "prompts", "triplets", "other"]
+Kind = Literal[
+    "conversations", "completions", "preferences", "labelled", "prompts", "rl", "triplets", "distillation", "other"
+]
 """What a configuration's rows are, which says what formats they can take: `messages`; `prompt` and `completion`, or
-`prompt`, `chosen` and `rejected`, as lists of messages; `prompt` as a text; `anchor`, `positive` and `negative`.
+`prompt`, `chosen` and `rejected`, or `prompt`, `completion` and `label`, as lists of messages; `prompt` as a text;
+`prompt` (either) with `verifier` and perhaps `answer`; `anchor`, `positive` and `negative`; `prompt` as a list of
+messages with `privileged_context`.
 """
 Content = bytes | Callable[[], Iterable[bytes]]
 """What a file holds: its bytes, or a function that yields them piece by piece, where they may be many."""
@@ -50,15 +56,22 @@ Content = bytes | Callable[[], Iterable[bytes]]
 
 @dataclass(frozen=True)
 class Table:
-    """One configuration. splits: rows by split; about: what a row is, for people."""
+    """One configuration. splits: rows by split; about: what a row is, for people; lines: whether they are written as
+    lines of JSON, and how; objects: columns that, where they are JSON texts or lists of them, are written as objects,
+    which `datasets` reads from Parquet since 4.7.
+    """
 
     splits: Mapping[str, RowStream]
     kind: Kind
     about: str
+    lines: Lines = ""
+    objects: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        streams = {split: RowStream.of(rows) for split, rows in self.splits.items()}
-        object.__setattr__(self, "splits", streams)  # a frame in memory is as good as a stream
+        streams = {split: RowStream.of(rows) for split, rows in self.splits.items()}  # a frame is as good as a stream
+        if CHAT not in self.objects:
+            streams = {split: as_columns(rows) for split, rows in streams.items()}
+        object.__setattr__(self, "splits", streams)
 
     @classmethod
     def of(cls, rows: pl.DataFrame | RowStream, kind: Kind, about: str) -> "Table":
@@ -108,7 +121,7 @@ class Dataset:
     """What a method publishes. intro, body: the card's first words and the sections that only this method has, as
     markdown; files: what else lies in the folder, by name; facts: what synthmill.json says besides; shard_bytes: the
     largest shard, in memory; notes: what a reader should know first, a line each; figures: what the page and the
-    terminal show of it beside its rows.
+    terminal show of it beside its rows; loading: how to load it, where that is not `load_dataset`.
     """
 
     title: str
@@ -120,6 +133,7 @@ class Dataset:
     shard_bytes: int = SHARD_BYTES
     notes: Sequence[str] = ()
     figures: Sequence[Figure] = ()
+    loading: str = ""
 
     @property
     def rows(self) -> int:
@@ -139,6 +153,16 @@ class Dataset:
             (name, split): Shards.of(f"{data_folder(filled, name)}/{split}", rows, self.shard_bytes)
             for name, splits in filled.items()
             for split, rows in splits.items()
+            if not self.tables[name].lines
+        }
+
+    def line_files(self) -> dict[str, Content]:
+        """The files of configurations that are lines of JSON, by name."""
+        return {
+            f"{name}/{split}.jsonl": partial(json_lines, rows, self.tables[name].lines, self.tables[name].objects)
+            for name, splits in self.filled().items()
+            for split, rows in splits.items()
+            if self.tables[name].lines
         }
 
 
@@ -160,12 +184,14 @@ def write_dataset(
     before, earlier, remembered = files_of(folder), card_in(folder), outline_of(marker_of(folder))
     text = card_for(folder, card, force=force).text
     shards = dataset.shards()
-    names = {*dataset.files, *chain.from_iterable(split_shards.names for split_shards in shards.values())}
+    line_files = dataset.line_files()
+    names = {*dataset.files, *line_files, *chain.from_iterable(split_shards.names for split_shards in shards.values())}
     new = {name for name in names if not (folder / name).exists()}
     for name in sorted(names - new - before):
         overwritten(name)
     configs = {
         name: {"kind": t.kind, "about": t.about, "splits": {split: rows.height for split, rows in t.splits.items()}}
+        | ({"lines": t.lines} if t.lines else {})
         for name, t in dataset.tables.items()
     }
     marker = {"title": dataset.title, "intro": dataset.intro, "body": dataset.body, "configs": configs, **dataset.facts}
@@ -178,7 +204,10 @@ def write_dataset(
         raise StoreError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
     checksums: dict[str, str] = {}
     for (name, split), split_shards in shards.items():
-        checksums |= write_shards(folder, split_shards, dataset.tables[name].splits[split])
+        table = dataset.tables[name]
+        checksums |= write_shards(folder, split_shards, table.splits[split], table.objects)
+    for name, content in line_files.items():
+        checksums[name] = write_checked(folder / name, partial(write_content, content))
     written = sorted(checksums)
     for name, content in dataset.files.items():
         checksums[name] = write_checked(folder / name, partial(write_content, content))
@@ -244,8 +273,8 @@ def as_message(message: Any) -> dict[str, Any]:
 
 
 def read_dataset(folder: Path, *, check: bool = True) -> Dataset:
-    """What write_dataset wrote, its rows still in their files. Raises InputError for a folder without a card of ours,
-    StoreError where anything in it is not as it was written. check: whether files are read to know that.
+    """What write_dataset wrote as Parquet, its rows still in their files. Raises InputError for a folder without a card
+    of ours, StoreError where anything in it is not as it was written. check: whether files are read to know that.
     """
     if not is_finished(folder):
         raise InputError(f"{folder} is no dataset of synthmill's, or an unfinished one; run its flow again")
@@ -254,6 +283,7 @@ def read_dataset(folder: Path, *, check: bool = True) -> Dataset:
         if check:
             check_files(folder, marker)
         filled = {name: config for name, config in marker["configs"].items() if any(config["splits"].values())}
+        parquet = {name: config for name, config in filled.items() if not config.get("lines")}
         tables = {
             name: Table(
                 {
@@ -264,7 +294,7 @@ def read_dataset(folder: Path, *, check: bool = True) -> Dataset:
                 config["kind"],
                 config["about"],
             )
-            for name, config in filled.items()
+            for name, config in parquet.items()
         }
         files = {name: (folder / name).read_bytes() for name in marker["files"] if is_inside(folder, name)}
         texts = marker["title"], marker["intro"], marker["body"]

@@ -1,6 +1,6 @@
 """Shards: the Parquet files of one split, written batch by batch and read the same way."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,8 @@ from synthmill.schemas.hashing import file_checksum
 from synthmill.storage.files import write_atomically
 from synthmill.storage.published.row_streams import OLDEST, RowStream
 
+AS_JSON = {pa.string(): pa.json_(), pa.list_(pa.string()): pa.list_(pa.json_())}
 GROUP_BYTES = 32 << 20  # of a row group: what a writer and a reader hold at once
-CHAT = "messages"
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Shards:
         return f"{self.start}-*-of-{self.count:05}.parquet"
 
 
-def write_shards(folder: Path, shards: Shards, rows: RowStream) -> dict[str, str]:
-    """Write a split; name -> checksum."""
-    tables = TableCutter(plain_types(batch.to_arrow(compat_level=OLDEST)) for batch in rows.batches())
-    schema = plain_types(pl.DataFrame(schema=rows.schema).to_arrow(compat_level=OLDEST)).schema
+def write_shards(folder: Path, shards: Shards, rows: RowStream, objects: Sequence[str] = ()) -> dict[str, str]:
+    """Write a split; name -> checksum. objects: as in `plain_types`."""
+    tables = TableCutter(plain_types(batch.to_arrow(compat_level=OLDEST), objects) for batch in rows.batches())
+    schema = plain_types(pl.DataFrame(schema=rows.schema).to_arrow(compat_level=OLDEST), objects).schema
     return {
         name: write_checked(folder / name, partial(write_groups, schema, tables.take(shards.rows)))
         for name in shards.names
@@ -95,13 +95,12 @@ def write_checked(path: Path, write: Callable[[Path], None]) -> str:
     return checksums[0]
 
 
-def plain_types(table: pa.Table) -> pa.Table:
-    """Cast large strings and lists to plain ones, which trainers' casts expect. Chats in JSON get the JSON type, so
-    that `datasets` returns their messages as objects.
+def plain_types(table: pa.Table, objects: Sequence[str] = ()) -> pa.Table:
+    """Cast large strings and lists to plain ones, which trainers' casts expect. objects: columns that, where they are
+    JSON texts or lists of them, get the JSON type, so that `datasets` returns objects.
     """
     kinds = {field.name: plain_type(field.type) for field in table.schema}
-    if kinds.get(CHAT) == pa.list_(pa.string()):
-        kinds[CHAT] = pa.list_(pa.json_())
+    kinds |= {name: AS_JSON[kind] for name, kind in kinds.items() if name in objects and kind in AS_JSON}
     return table.cast(pa.schema(list(kinds.items())))
 
 
@@ -116,7 +115,6 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def as_texts(table: pa.Table) -> pa.Table:
-    """Cast chats of JSON messages to lists of texts, which polars can read."""
-    if CHAT in table.column_names and table.schema.field(CHAT).type == pa.list_(pa.json_()):
-        return table.set_column(table.column_names.index(CHAT), CHAT, table[CHAT].cast(pa.list_(pa.string())))
-    return table
+    """Cast columns of JSON to texts, which polars can read."""
+    texts = {kind: text for text, kind in AS_JSON.items()}
+    return table.cast(pa.schema([(field.name, texts.get(field.type, field.type)) for field in table.schema]))
