@@ -4,16 +4,13 @@ Tools are called for real in `dialogues` (the applications of examples/), system
 several turns in `retpo`, rewards and reference answers in `preferences`, and `synthesize` is the demo.
 """
 
-import os
-import subprocess
-import sys
-from collections.abc import Mapping
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import orjson
-import yaml
 
+import synthmill
 from bench.serving import chat_server
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "synthesize": {"source": "prompts.jsonl", "answers": {"count": 3}},
     "dialogues": {
         "applications": APPLICATIONS,
-        "inputs": {"count": 6, "per_call": 10, "threshold": 1},
+        "inputs": {"count": 4, "per_call": 10, "threshold": 1},
         "dialogues": {"branches": 2, "temperature": 0.7, "max_turns": 4, "environment": "real"},
         "cut": {"min_format_adherence": 0},
     },
@@ -39,34 +36,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "answers": {"count": 4},
         "scorers": ["expected", "judge"],
         "reward": "judge",
-        "cuts": ["rip", "best-bottom"],
+        "cuts": ["rip"],
     },
     "retpo": {"source": "turns.jsonl", "corpus": "corpus.jsonl", "retrievers": ["bm25"], "depth": 20},
 }
 
 
-def make_runs(folder: Path) -> dict[str, str]:
-    """Make every run in `folder`'s store; a second time is a look-up. Returns run names -> method names."""
+def make_runs(folder: Path) -> dict[str, Path]:
+    """Make every run in `folder`'s store; a second time is a look-up. Returns methods -> folders of their datasets."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_lines(folder / "prompts.jsonl", prompts(12))
-    write_lines(folder / "turns.jsonl", turns(12))
+    write_lines(folder / "prompts.jsonl", prompts(8))
+    write_lines(folder / "turns.jsonl", turns(8))
     write_lines(folder / "corpus.jsonl", passages(40))
-    with chat_server("--latency-ms", "2", "--words", "12", "--context", "20000") as url:
-        for method, settings in SETTINGS.items():
-            engines = {"teacher": f"openai:local-model@{url}"}
-            (folder / f"{method}.yaml").write_text(yaml.safe_dump({**settings, "engines": engines, "workers": 0}))
-            synthmill(folder, "run", method, "--config", f"{method}.yaml")
-    return {method: method for method in SETTINGS}
-
-
-def synthmill(folder: Path, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-    """A command of ours, as users run it, in `folder`; its output is kept."""
-    command = [sys.executable, "-m", "synthmill.flows.cli", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_LOGGING_LEVEL": "CRITICAL", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if check and done.returncode:
-        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return done
+    with chdir(folder), chat_server("--latency-ms", "2", "--words", "12", "--context", "20000") as url:
+        own = {"engines": {"teacher": f"openai:local-model@{url}"}, "store": str(folder / "store")}
+        records = {method: synthmill.run(method, {**settings, **own}) for method, settings in SETTINGS.items()}
+    return {method: Path(record.dataset).absolute() for method, record in records.items()}
 
 
 def prompts(count: int) -> list[dict[str, str]]:
@@ -95,5 +80,5 @@ def passages(count: int) -> list[dict[str, str]]:
     return [{"_id": f"p{n}", "title": "", "text": f"{WORDS[n % 12]} {WORDS[n * 5 % 11]} {n}"} for n in range(count)]
 
 
-def write_lines(path: Path, rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> None:
+def write_lines(path: Path, rows: list[Any]) -> None:
     path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))

@@ -1,5 +1,6 @@
 """A tokenizer that needs no download: byte-level BPE, so that every text comes back as it went in, and a chat template
-in the form of Qwen 2.5's, with system messages, tools, calls, results and thinking (template.jinja).
+in the form of Qwen 2.5's, with system messages, tools, calls, results and thinking (template.jinja). Beside it a model of two
+layers with random weights, for trainers that want one before they read.
 """
 
 from pathlib import Path
@@ -9,9 +10,9 @@ TEXTS = ("the river carries light over the mill", "seven birds draw quiet circle
 
 
 def make_tokenizer(folder: Path) -> Path:
-    """Write it to `folder`, with the vocabulary and merges as files and the configuration of a Qwen 2 without weights."""
+    """Write it to `folder`, with the vocabulary and merges as files, and the model."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -24,9 +25,10 @@ def make_tokenizer(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     bpe.model.save(str(folder))
-    Qwen2Config(
+    config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, architectures=["Qwen2ForCausalLM"],
-    ).save_pretrained(folder)  # fmt: skip
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(folder)
     return folder

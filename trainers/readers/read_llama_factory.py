@@ -22,7 +22,12 @@ def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
 
     stage = STAGES[job["kind"]]
     data = DataArguments(
-        dataset=job["table"], dataset_dir=str(export), template="qwen3_nothink", cutoff_len=8192, overwrite_cache=True
+        dataset=job["table"],
+        dataset_dir=str(export),
+        template="qwen3_nothink",
+        cutoff_len=8192,
+        overwrite_cache=True,
+        mask_history="mask_history: true" in job.get("load", ""),
     )
     template = get_template_and_fix_tokenizer(tokenizer, data)
     with TemporaryDirectory() as folder:

@@ -2,7 +2,7 @@
 
 Rules: a line has `messages`, and `tools` and `parallel_tool_calls` at most; or `input`, `preferred_output` and
 `non_preferred_output`. A call has an id and its arguments as a JSON text, a result names a call before it, and the last
-message is an assistant's. Each output of a preference is one assistant message.
+message is an assistant's; one whose `weight` is 0 is not learned. Each output of a preference is one assistant message.
 """
 
 import json
@@ -59,7 +59,7 @@ def rendered(tokenizer: Any, messages: list[Row], tools: Any, first: int = 0) ->
     ]  # fmt: skip
     spans = []
     for place in range(first, len(chat)):
-        if chat[place]["role"] == "assistant":
+        if chat[place]["role"] == "assistant" and chat[place].get("weight") != 0:
             before = tokenizer.apply_chat_template(chat[:place], tools=tools, tokenize=False, add_generation_prompt=True)
             spans.append(tokenizer.apply_chat_template(chat[: place + 1], tools=tools, tokenize=False)[len(before) :])
     return {"text": tokenizer.apply_chat_template(chat, tools=tools, tokenize=False), "trained": spans}

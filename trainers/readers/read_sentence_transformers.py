@@ -13,10 +13,11 @@ def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.losses import MultipleNegativesRankingLoss
     from sentence_transformers.models import Pooling, Transformer
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
 
     with TemporaryDirectory() as folder:
-        AutoModel.from_config(AutoConfig.from_pretrained(tokenizer.name_or_path)).save_pretrained(folder)
+        AutoModel.from_pretrained(tokenizer.name_or_path).save_pretrained(folder)
+        tokenizer.chat_template = None  # models of embeddings have none; with one, texts are wrapped in it
         tokenizer.save_pretrained(folder)
         words = Transformer(folder)
         model = SentenceTransformer(modules=[words, Pooling(words.get_word_embedding_dimension())], device="cpu")

@@ -1,8 +1,10 @@
 """TRL: what each trainer has in its `train_dataset`, and in the labels that its collator makes."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 from reading import Row, by_labels, decoded, main
@@ -23,16 +25,10 @@ def arguments(folder: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def model(tokenizer: Any) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tokenizer.name_or_path))
-
-
 def sft(rows: Any, tokenizer: Any, folder: str) -> Iterator[Row]:
     from trl import SFTConfig, SFTTrainer
 
-    trainer = SFTTrainer(model(tokenizer), SFTConfig(**arguments(folder)), train_dataset=rows, processing_class=tokenizer)
+    trainer = SFTTrainer(tokenizer.name_or_path, SFTConfig(**arguments(folder)), train_dataset=rows, processing_class=tokenizer)
     for row in trainer.train_dataset:
         batch = trainer.data_collator([row])
         yield by_labels(tokenizer, batch["input_ids"][0].tolist(), batch["labels"][0].tolist())
@@ -41,7 +37,7 @@ def sft(rows: Any, tokenizer: Any, folder: str) -> Iterator[Row]:
 def pairs(rows: Any, tokenizer: Any, folder: str) -> Iterator[Row]:
     from trl import DPOConfig, DPOTrainer
 
-    trainer = DPOTrainer(model(tokenizer), args=DPOConfig(**arguments(folder)), train_dataset=rows, processing_class=tokenizer)
+    trainer = DPOTrainer(tokenizer.name_or_path, args=DPOConfig(**arguments(folder)), train_dataset=rows, processing_class=tokenizer)
     for row in trainer.train_dataset:
         batch = trainer.data_collator([row])
         yield {side: of_side(tokenizer, batch, place) for place, side in enumerate(("chosen", "rejected"))}
@@ -57,7 +53,7 @@ def of_side(tokenizer: Any, batch: Any, place: int) -> Row:
 def kto(rows: Any, tokenizer: Any, folder: str) -> Iterator[Row]:
     from trl import KTOConfig, KTOTrainer
 
-    trainer = KTOTrainer(model(tokenizer), args=KTOConfig(**arguments(folder)), train_dataset=rows, processing_class=tokenizer)
+    trainer = KTOTrainer(tokenizer.name_or_path, args=KTOConfig(**arguments(folder)), train_dataset=rows, processing_class=tokenizer)
     for row in trainer.train_dataset:
         prompt, completion = row["prompt_ids"], row["completion_ids"]
         trained = [False] * len(prompt) + [True] * len(completion)
@@ -84,7 +80,20 @@ def prompts(rows: Any, tokenizer: Any, folder: str) -> Iterator[Row]:
         yield {"text": text, "columns": {name: value for name, value in row.items() if name != "prompt"}}
 
 
-READERS = {"sft": sft, "pairs": pairs, "kto": kto, "reward": reward, "prompts": prompts, "rl": prompts}
+def distillation(rows: Any, tokenizer: Any, folder: str) -> Iterator[Row]:
+    """The student's prompt, and the teacher's as SDFTTrainer composes it, with the privileged context."""
+    from trl.experimental.sdft.sdft_config import SDFTConfig
+    from trl.experimental.sdft.sdft_trainer import DemonstrationTeacherContextBuilder
+
+    trainer = SimpleNamespace(args=SDFTConfig(output_dir=folder, use_cpu=True, bf16=False, report_to=[]))
+    builder = DemonstrationTeacherContextBuilder(trainer)
+    for row in rows:
+        teacher = builder.select_generation_prompts([row["prompt"]], [row["privileged_context"]])[0]
+        render = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
+        yield {"text": render(row["prompt"]), "columns": {"teacher": render(teacher)}}
+
+
+READERS = {"sft": sft, "pairs": pairs, "kto": kto, "reward": reward, "prompts": prompts, "rl": prompts, "self-distillation": distillation}
 
 if __name__ == "__main__":
     main(read)

@@ -1,9 +1,9 @@
 """What every reader shares. A reader is a script that runs in its trainer's own environment, where nothing of ours is:
 
-    .trainers/NAME/bin/python trainers/readers/read_NAME.py EXPORT TOKENIZER JOBS
+    .trainers/NAME/bin/python trainers/readers/read_NAME.py TOKENIZER JOBS
 
-EXPORT: the folder that was written for the trainer. TOKENIZER: the folder of a tokenizer. JOBS: a JSON list of
-{"table", "kind", ...}, what to read in it, by the trainer's own functions. Out come JSON lines on stdout:
+TOKENIZER: the folder of a tokenizer. JOBS: a file, a JSON list of {"export", "table", "kind"}: what to read, in which
+folder that was written for the trainer, by the trainer's own functions. Out come JSON lines on stdout, one a job:
 
     {"table", "kind", "rows": [...]}  or  {"table", "kind", "error": "..."}
 
@@ -87,7 +87,7 @@ def settings(export: Path, table: str) -> dict[str, Any]:
 
 def main(read: Read, tokenizer: Callable[[str], Any] | None = None) -> None:
     """Read every job and print what came out."""
-    export, folder, jobs = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+    folder, jobs = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
     with redirect_stdout(sys.stderr):
         if tokenizer is None:
             from transformers import AutoTokenizer
@@ -97,7 +97,7 @@ def main(read: Read, tokenizer: Callable[[str], Any] | None = None) -> None:
     for job in jobs:
         with redirect_stdout(sys.stderr):
             try:
-                answer: Row = {"rows": list(read(export, loaded, job))}
+                answer: Row = {"rows": list(read(Path(job["export"]), loaded, job))}
             except Exception as error:
                 traceback.print_exc()
                 answer = {"error": f"{type(error).__name__}: {error}"[:500]}
