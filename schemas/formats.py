@@ -12,8 +12,10 @@ score conversations, answer prompts, answer prompts whose answers a verifier che
 context as with it.
 """
 USES: tuple[Use, ...] = get_args(Use)
-Part = Literal["tools", "system"]
-"""What may be written into texts for a trainer that cannot hold it."""
+Part = Literal["tools", "system", "history"]
+"""What may be written into texts for a trainer that cannot hold it: tools with their calls and results, the system
+message, the turns of a prompt before its last one.
+"""
 PARTS: tuple[Part, ...] = get_args(Part)
 ThinkingPlace = Literal["", "field", "text", "drop"]
 """Where exported answers have what their model thought before them: in a field of the message, in the text, nowhere;

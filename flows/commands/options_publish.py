@@ -61,7 +61,7 @@ def size_in_bytes(text: str) -> int:
     type=click.Choice(["field", "text", "drop"]),
     default=None,
     help="What models thought before answers: reasoning_content of a message, <think> in its text, or nothing; "
-    "default: where the format's trainers look.",
+    "default: where its trainers look.",
 )
 @click.option(
     "--test", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Share of prompts kept for a split test."

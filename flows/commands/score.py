@@ -98,10 +98,11 @@ def score_answers(settings: ScoreSettings) -> ScoredFile:
         scored_pools = maker.make(Planned(step.stage, step.roles, pools.key), label)
     scores = dict(scores_in(store, scored_pools, label))
     check_something_left(store, scored_pools.stage, scored_pools)
+    note = note_unread(store, scored_pools)
     if scores and all(np.isnan(values).all() for values in scores.values()):
         raise SynthmillError(f"{label} gave no answer of {source} a score, so {out} was not written")
     rows, answers = write_scores(file, out, label, scores)
-    return ScoredFile(store, pools, scored_pools, rows, answers, note_unread(store, scored_pools))
+    return ScoredFile(store, pools, scored_pools, rows, answers, note)
 
 
 def open_file(settings: ScoreSettings) -> PoolFile:

@@ -22,7 +22,10 @@ TITLES = {
     "preferences": "Preference pairs",
     "conversations": "Conversations",
     "completions": "Prompts and completions",
+    "labelled": "Labelled completions",
     "triplets": "Triplets",
+    "rl": "Prompts with verifiers",
+    "distillation": "Prompts with contexts",
     "prompts": "Prompts",
     "other": "Rows",
 }

@@ -147,7 +147,7 @@ def took(manifests: Manifests) -> str:
     counters = added_up(numbers for manifest in manifests.values() for numbers in manifest.spent.values())
     if not counters.get("sent"):
         return ""
-    waste = f"; of the requests {said}" if (said := wasted(counters)) else ""
+    waste = f"; of the requests {counts}" if (counts := wasted(counters)) else ""
     estimates = " (~: a server reported no tokens, and they are estimated)" if counters.get("estimated") else ""
     return (
         f"It took {int(counters['sent']):,} requests, {tokens_in(counters)} tokens in and {tokens_out(counters)} "

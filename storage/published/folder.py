@@ -29,7 +29,7 @@ from synthmill.storage.published.cards import MergedCard, merged_card, outline, 
 from synthmill.storage.published.chats import CHAT, as_columns
 from synthmill.storage.published.json_lines import Lines, json_lines
 from synthmill.storage.published.row_streams import Columns, RowStream, parquet_batches, parquet_schema
-from synthmill.storage.published.shards import Shards, as_texts, write_checked, write_shards
+from synthmill.storage.published.shards import Shards, with_texts, write_checked, write_shards
 
 MARKER = "synthmill.json"
 CARD = "README.md"
@@ -74,9 +74,9 @@ class Table:
         object.__setattr__(self, "splits", streams)
 
     @classmethod
-    def of(cls, rows: pl.DataFrame | RowStream, kind: Kind, about: str) -> "Table":
+    def of(cls, rows: pl.DataFrame | RowStream, kind: Kind, about: str, objects: tuple[str, ...] = ()) -> "Table":
         """All rows for training."""
-        return cls({"train": RowStream.of(rows)}, kind, about)
+        return cls({"train": RowStream.of(rows)}, kind, about, objects=objects)
 
     @property
     def height(self) -> int:
@@ -338,11 +338,12 @@ def shard_rows(folder: Path, written: Sequence[str], start: str, rows: int) -> R
     def read(columns: Columns) -> Iterator[pl.DataFrame]:
         try:
             for shard in shards:
-                yield from (pl.DataFrame(as_texts(table)) for table in parquet_batches(shard, columns))
+                for table in parquet_batches(shard, columns):
+                    yield pl.DataFrame(table.cast(with_texts(table.schema)))
         except (OSError, pa.ArrowInvalid) as error:
             raise damaged(folder, f"{type(error).__name__}: {error}") from error
 
-    return RowStream(read, lambda: rows, lambda: parquet_schema(shards[0], as_texts))
+    return RowStream(read, lambda: rows, lambda: parquet_schema(shards[0], with_texts))
 
 
 def check_whole(folder: Path) -> None:

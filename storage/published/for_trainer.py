@@ -12,7 +12,7 @@ import polars as pl
 
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.export_settings import ExportSettings
-from synthmill.schemas.formats import Part, Use
+from synthmill.schemas.formats import ThinkingPlace, Use
 from synthmill.storage.published.chat_templates import refusals
 from synthmill.storage.published.folder import Content, Dataset, Table
 from synthmill.storage.published.known_trainers import trainer
@@ -23,17 +23,25 @@ from synthmill.storage.published.thinking import with_thinking
 from synthmill.storage.published.trainer import Form, Trainer, Written
 from synthmill.storage.published.uses import OWN, can_be, has_system, rows_for
 
-REMEDIES = {"tools": "--as-text tools", "a system message": "--as-text system"}
+REMEDIES = {
+    "tools": "--as-text tools",
+    "a system message": "--as-text system",
+    "earlier turns": "--as-text history",
+    "answers in the prompt, which would be learned, too": "--as-text history",
+}
 """How what a trainer cannot hold may be written into texts."""
 
 
 class Exported(NamedTuple):
-    """Tables and files to write; readme: how to load them, for the card; left_out: names of tables without a use."""
+    """Tables and files to write; readme: how to load them, for the card; left_out: names of tables without a use;
+    thinking: the places that thoughts are in.
+    """
 
     tables: dict[str, Table]
     files: dict[str, Content]
     readme: str
     left_out: list[str]
+    thinking: set[ThinkingPlace]
 
 
 class Job(NamedTuple):
@@ -52,7 +60,8 @@ class Job(NamedTuple):
 def tables_for(tables: Mapping[str, Table], settings: ExportSettings) -> Exported:
     """Every table for the trainer of the settings, in the uses that they name.
 
-    Raises InputError where no table suits, and where rows cannot be held, with their numbers.
+    Raises InputError where no table suits, where rows cannot be held, with their numbers, and where thinking is wanted
+    in a field that the trainer does not read.
     """
     of = trainer(settings.trainer)
     jobs = [
@@ -67,6 +76,9 @@ def tables_for(tables: Mapping[str, Table], settings: ExportSettings) -> Exporte
         raise InputError(
             f"{of.title} reads {', '.join(of.forms)}; nothing here can be written{wanted}: there is {kinds}"
         )
+    places = {job.form.thinking or of.thinking for job in jobs}
+    if settings.thinking == "field" and places != {"field"}:
+        raise InputError(f"{of.title} reads no field for thinking here; expected text or drop, or leave --thinking out")
     check_rows(jobs, of, settings)
     made: dict[str, Table] = {}
     files: dict[str, Content] = {}
@@ -78,7 +90,7 @@ def tables_for(tables: Mapping[str, Table], settings: ExportSettings) -> Exporte
     files |= of.beside(written)
     lines = [f"For {of.title} (read with version {of.version}):", "", *of.readme(written)]
     left_out = [name for name in tables if name not in {job.table for job in jobs}]
-    return Exported(made, files, "\n".join(lines), left_out)
+    return Exported(made, files, "\n".join(lines), left_out, {settings.thinking} if settings.thinking else places)
 
 
 def uses_of(table: Table, of: Trainer, wanted: Sequence[Use]) -> list[Use]:
@@ -89,7 +101,7 @@ def uses_of(table: Table, of: Trainer, wanted: Sequence[Use]) -> list[Use]:
     possible = [use for use in of.forms if table.height and can_be(use, table.kind, table.rows)]
     if wanted:
         return [use for use in possible if use in wanted]
-    in_context = table.kind == "other" or (table.kind in ("conversations",) and has_system(table.kind, table.rows))
+    in_context = table.kind == "other" or (table.kind == "conversations" and has_system(table.rows))
     return [use for use in possible if use == own or (use == "self-distillation" and in_context)]
 
 
@@ -99,8 +111,7 @@ def splits_for(table: Table, use: Use, of: Trainer, settings: ExportSettings) ->
 
     def prepared(rows: RowStream) -> RowStream:
         used = with_thinking(rows_for(use, table.kind, rows), place)
-        parts: tuple[Part, ...] = settings.as_text
-        return used.map(partial(with_parts_as_text, parts=parts)) if parts else used
+        return used.map(partial(with_parts_as_text, parts=settings.as_text)) if settings.as_text else used
 
     splits = {of.splits.get(split, split): prepared(rows) for split, rows in table.splits.items() if rows.height}
     return {split: rows for split, rows in splits.items() if rows.height}

@@ -16,7 +16,7 @@ from synthmill.schemas.formats import Format, ThinkingPlace
 from synthmill.storage.published.folder import Content, Kind, Table
 from synthmill.storage.published.forms.alpaca import alpaca
 from synthmill.storage.published.forms.messages import dpo, kto, prompts, reward, sft, triplets
-from synthmill.storage.published.forms.openai import openai
+from synthmill.storage.published.forms.openai import OBJECTS, openai
 from synthmill.storage.published.forms.sharegpt import sharegpt
 from synthmill.storage.published.forms.texts import dpo_plain
 from synthmill.storage.published.json_lines import json_lines
@@ -131,4 +131,4 @@ def without_ids(rows: RowStream) -> RowStream:
 
 def openai_lines(rows: RowStream) -> Iterator[bytes]:
     """Rows as OpenAI's files have them: no id, no empty key, tools as objects."""
-    return json_lines(without_ids(rows), "sparse", ("tools",))
+    return json_lines(without_ids(rows), "sparse", OBJECTS)

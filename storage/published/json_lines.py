@@ -14,7 +14,9 @@ infer a type from the first rows need all of them; or without empty keys, for re
 
 
 def json_lines(rows: RowStream, lines: Lines, objects: Sequence[str] = ()) -> Iterator[bytes]:
-    """Rows, a batch at a time. objects: columns that are written as JSON where they are texts of it, or lists."""
+    """Rows, a batch at a time. objects: columns, or COLUMN.FIELD, that are written as JSON where
+    they are texts of it, or lists of them.
+    """
     for batch in rows.batches():
         written = (json_line(row, lines, objects) for row in batch.iter_rows(named=True))
         yield b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in written)
@@ -23,8 +25,10 @@ def json_lines(rows: RowStream, lines: Lines, objects: Sequence[str] = ()) -> It
 def json_line(row: dict[str, Any], lines: Lines, objects: Sequence[str] = ()) -> dict[str, Any]:
     """A row as it is written."""
     for name in objects:
-        if name in row:
-            row[name] = raw_json(row[name])
+        outer, _, inner = name.rpartition(".")
+        fields = row.get(outer, {}) if outer else row
+        if inner in fields:
+            fields[inner] = raw_json(fields[inner])
     return without_empty(row) if lines == "sparse" else row
 
 

@@ -1,4 +1,4 @@
-"""Tools and system messages written into texts, for trainers that cannot hold them.
+"""Tools, system messages and earlier turns written into texts, for trainers that cannot hold them.
 
 Tools are written as Hermes and Qwen models write them: definitions between <tools> marks in the system message, a call
 between <tool_call> marks after the answer's text, a result between <tool_response> marks in a user's message.
@@ -29,18 +29,23 @@ For each call, return a JSON object with the function's name and arguments withi
 def with_parts_as_text(rows: pl.DataFrame, parts: Collection[Part]) -> pl.DataFrame:
     """A batch of rows of a use with these parts in the texts of its messages."""
     for name in (name for name in CHATS if name in rows.columns) if parts else ():
-        before = chats_in(rows[name])
-        chats, fields = before, fields_of(rows.schema[name])
+        chats, fields = chats_in(rows[name]), fields_of(rows.schema[name])
+        behind = [len(chat) for chat in chats]
+        if "learned_from" in rows.columns:
+            behind = [len(chat) - place for chat, place in zip(chats, rows["learned_from"].to_list(), strict=True)]
         if "tools" in parts:
             own = rows["tools"] if "tools" in rows.columns and name in ("messages", "prompt") else [None] * rows.height
             chats = [tools_as_text(chat, tools) for chat, tools in zip(chats, own, strict=True)]
             fields = [field for field in fields if field not in OF_TOOLS]
         if "system" in parts:
             chats = [system_as_text(chat) for chat in chats]
+        if "history" in parts and (name == "prompt" or "learned_from" in rows.columns):
+            ends = behind if name == "messages" else [0] * rows.height
+            chats = [history_as_text(chat, len(chat) - end) for chat, end in zip(chats, ends, strict=True)]
         rows = rows.with_columns(chat_column(name, chats, fields))
-        if name == "messages" and "learned_from" in rows.columns:
-            moved = [len(after) - len(chat) for after, chat in zip(chats, before, strict=True)]
-            rows = rows.with_columns(learned_from=pl.col("learned_from") + pl.Series(moved, dtype=pl.Int64))
+        if "learned_from" in rows.columns:
+            places = [len(chat) - end for chat, end in zip(chats, behind, strict=True)]
+            rows = rows.with_columns(learned_from=pl.Series(places, dtype=pl.Int64))
     return rows.drop("tools", strict=False) if "tools" in parts else rows
 
 
@@ -74,3 +79,15 @@ def system_as_text(chat: Chat) -> Chat:
         return chat
     user = rest[place]
     return [*rest[:place], {**user, "content": "\n\n".join([*system, user["content"]])}, *rest[place + 1 :]]
+
+
+def history_as_text(chat: Chat, end: int) -> Chat:
+    """A chat whose first `end` messages, but for system messages, are one message of the user's, with the speakers'
+    names.
+    """
+    system = [message for message in chat[:end] if message["role"] == "system"]
+    turns = [message for message in chat[:end] if message["role"] != "system"]
+    if len(turns) < 2:
+        return chat
+    text = "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in turns)
+    return [*system, {"role": "user", "content": text}, *chat[end:]]

@@ -57,6 +57,8 @@ def features_of(row: Row, use: Use) -> Iterator[Feature]:
     before = row["messages"][:-1] if use == "sft" else row.get("prompt", [])
     if sum(message["role"] != "system" for message in before) > 1:
         yield "earlier turns"
+    if any(message["role"] == "assistant" for message in before[: row.get("learned_from", 0)]):
+        yield "answers in the prompt, which would be learned, too"
     if any(len(message.get("tool_calls", ())) > 1 for message in messages):
         yield "several calls at once"
     if any(message.get("tool_calls") and without_thinking(message["content"]).strip() for message in messages):

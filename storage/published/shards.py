@@ -13,7 +13,6 @@ from synthmill.schemas.hashing import file_checksum
 from synthmill.storage.files import write_atomically
 from synthmill.storage.published.row_streams import OLDEST, RowStream
 
-AS_JSON = {pa.string(): pa.json_(), pa.list_(pa.string()): pa.list_(pa.json_())}
 GROUP_BYTES = 32 << 20  # of a row group: what a writer and a reader hold at once
 
 
@@ -100,8 +99,15 @@ def plain_types(table: pa.Table, objects: Sequence[str] = ()) -> pa.Table:
     JSON texts or lists of them, get the JSON type, so that `datasets` returns objects.
     """
     kinds = {field.name: plain_type(field.type) for field in table.schema}
-    kinds |= {name: AS_JSON[kind] for name, kind in kinds.items() if name in objects and kind in AS_JSON}
+    kinds |= {name: as_json(kinds[name]) for name in objects if name in kinds}
     return table.cast(pa.schema(list(kinds.items())))
+
+
+def as_json(kind: pa.DataType) -> pa.DataType:
+    """The type of JSON that a column of texts, or of lists of them, gets; other types as they are."""
+    if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
+        return pa.list_(pa.json_())
+    return pa.json_() if pa.types.is_string(kind) else kind
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -114,7 +120,13 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def as_texts(table: pa.Table) -> pa.Table:
-    """Cast columns of JSON to texts, which polars can read."""
-    texts = {kind: text for text, kind in AS_JSON.items()}
-    return table.cast(pa.schema([(field.name, texts.get(field.type, field.type)) for field in table.schema]))
+def with_texts(schema: pa.Schema) -> pa.Schema:
+    """A schema whose columns of JSON are texts, which polars can read."""
+    return pa.schema([(field.name, as_text(field.type)) for field in schema])
+
+
+def as_text(kind: pa.DataType) -> pa.DataType:
+    """The type that a column of JSON has as texts; other types as they are."""
+    if pa.types.is_list(kind) and kind.value_type == pa.json_():
+        return pa.list_(pa.string())
+    return pa.string() if kind == pa.json_() else kind

@@ -20,10 +20,13 @@ Feature = Literal[
     "text beside a call",
     "several results in a row",
     "an answer of several messages",
+    "answers in the prompt, which would be learned, too",
 ]
 """What rows may have that not every trainer can hold; tools: definitions, calls or results."""
 EVERYTHING: frozenset[Feature] = frozenset(get_args(Feature))
-NO_TOOLS: frozenset[Feature] = frozenset(("a system message", "earlier turns"))
+NO_TOOLS: frozenset[Feature] = frozenset(
+    ("a system message", "earlier turns", "answers in the prompt, which would be learned, too")
+)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from functools import partial
 import polars as pl
 
 from synthmill.schemas.formats import Use
-from synthmill.storage.published.chats import Chat, chat_column, chats_in
+from synthmill.storage.published.chats import CHAT, Chat, chat_column, chats_in
 from synthmill.storage.published.folder import Kind
 from synthmill.storage.published.forms.messages import (
     Frame,
@@ -33,7 +33,6 @@ from synthmill.storage.published.forms.messages import (
     up_to_answer,
 )
 from synthmill.storage.published.row_streams import RowStream
-from synthmill.storage.published.thinking import fields_of
 
 OWN: Mapping[Kind, Use] = {
     "conversations": "sft",
@@ -144,10 +143,7 @@ def system_of(chat: Chat) -> str:
     return "\n\n".join(message["content"] for message in chat if message["role"] == "system")
 
 
-def has_system(kind: Kind, rows: RowStream) -> bool:
+def has_system(conversations: RowStream) -> bool:
     """Whether any conversation has a system message."""
-    column = "messages" if kind == "conversations" else "prompt"
-    if "role" not in fields_of(rows.schema.get(column, pl.Null())):
-        return False
-    roles = pl.col(column).list.eval(pl.element().struct.field("role") == "system").list.any()
-    return any(batch.select(roles.any()).item() for batch in rows.batches([column]))
+    roles = pl.col(CHAT).list.eval(pl.element().struct.field("role") == "system").list.any()
+    return any(batch.select(roles.any()).item() for batch in conversations.batches([CHAT]))

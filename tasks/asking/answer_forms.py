@@ -116,9 +116,9 @@ def types_of(schema: Mapping[str, Any], place: str) -> tuple[str | list[str], st
     kinds = [name for name in names if name != NULL]
     known = {*ARROW, "array", "object"}
     if len(kinds) != 1 or kinds[0] not in known:
-        found = f"the type {named!r}" if "type" in schema else f"{sorted(schema)} without a type"
+        description = f"the type {named!r}" if "type" in schema else f"{sorted(schema)} without a type"
         raise ValueError(
-            f"{place}: {found} makes no column of one type; expected {HELP}; fields within a field stand under "
+            f"{place}: {description} makes no column of one type; expected {HELP}; fields within a field stand under "
             "{type: object, properties: ...}"
         )
     return (kinds[0] if len(names) == 1 else names), kinds[0]

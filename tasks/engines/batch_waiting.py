@@ -31,12 +31,12 @@ class Waiting:
 
 @dataclass
 class Submitted:
-    """A batch that is not collected yet."""
+    """A batch that is not collected yet. is_earlier: another run submitted it."""
 
     record: BatchRecord
+    is_earlier: bool = False
     next_look: float = 0.0
     pause_s: float = FIRST_LOOK_S
-    looks: int = 0
     standing: Standing = NOT_LOOKED_AT
 
 

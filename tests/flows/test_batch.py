@@ -15,7 +15,6 @@ from tests.batching import BatchServer
 from tests.command import prefect_url, synthmill
 from tests.conftest import prompts, write_jsonl
 
-pytestmark = pytest.mark.prefect
 ROWS, EACH = 12, 6
 
 
@@ -48,6 +47,7 @@ def test_a_run_in_batches_makes_the_same_dataset(tmp_path: Path, server: BatchSe
     assert dataset(tmp_path / "store") == dataset(tmp_path / "reference")
 
 
+@pytest.mark.prefect
 def test_a_schedule_that_does_not_wait_comes_back(tmp_path: Path, server: BatchServer) -> None:
     run = ("run", *command(tmp_path, server, "--batch", "--set", "batch.wait=false", "--workers", 0))
     server.set(late_s=0.5)

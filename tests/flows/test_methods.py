@@ -73,7 +73,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.ray
-@pytest.mark.prefect
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_method_of_ones_own_runs_by_its_name(folder: Path, tmp_path: Path, server: ChatServer, workers: int) -> None:
     write_jsonl(tmp_path / "in.jsonl", prompts(3))
@@ -85,7 +84,6 @@ def test_a_method_of_ones_own_runs_by_its_name(folder: Path, tmp_path: Path, ser
 
 
 @pytest.mark.ray
-@pytest.mark.prefect
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_method_runs_by_its_files_path(folder: Path, tmp_path: Path, server: ChatServer, workers: int) -> None:
     write_jsonl(tmp_path / "in.jsonl", prompts(3))

@@ -45,7 +45,6 @@ def test_every_block_of_the_guide_is_planned(text: str, tmp_path: Path, monkeypa
     assert {step.step for step in planned.stages} >= yaml.safe_load(text)["steps"].keys()
 
 
-@pytest.mark.prefect
 @pytest.mark.parametrize("text", [text for runs, text in BLOCKS if runs])
 def test_blocks_that_say_so_run(text: str, server: ChatServer, tmp_path: Path) -> None:
     prepare(tmp_path)
@@ -56,7 +55,6 @@ def test_blocks_that_say_so_run(text: str, server: ChatServer, tmp_path: Path) -
     assert "nothing to do" in synthmill("run", "my.yaml", cwd=tmp_path)[1]
 
 
-@pytest.mark.prefect
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_run_and_show_their_rows(example: Path, server: ChatServer, tmp_path: Path) -> None:
     prepare(tmp_path)

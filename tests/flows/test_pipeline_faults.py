@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from synthmill.flows.making.make import run_plan
 from synthmill.flows.methods.pipeline import PipelineSettings, plan
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.settings_files import read_settings
 from synthmill.tasks.running import table_source
-from tests.command import prefect_url, synthmill
+from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl
 
 HEAD = """
@@ -153,7 +152,6 @@ def plan_in(folder: Path, server: ChatServer) -> Any:
     return plan(read_settings(PipelineSettings, None, settings | {"store": str(folder / "store")}))
 
 
-@pytest.mark.prefect
 def test_a_source_that_changes_is_read_as_it_is_and_what_was_answered_stays(
     tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,14 +159,13 @@ def test_a_source_that_changes_is_read_as_it_is_and_what_was_answered_stays(
     write_jsonl(tmp_path / "in.jsonl", rows(0, 10))
     before = plan_in(tmp_path, server)
     write_jsonl(tmp_path / "in.jsonl", rows(5, 20))  # after it was planned
-    with temporary_settings({PREFECT_API_URL: prefect_url()}):
-        assert run_plan(lambda: before).stages[-1].rows == 15
-        assert not before.is_done()
-        record = run_plan(lambda: plan_in(tmp_path, server))
-        assert record.stages[-1].rows == server.stats()["total"] == 15
-        write_jsonl(tmp_path / "in.jsonl", rows(0, 10))
-        assert run_plan(lambda: before).stages[-1].rows == 10
-        assert server.stats()["total"] == 20 and before.is_done()
+    assert run_plan(lambda: before).stages[-1].rows == 15
+    assert not before.is_done()
+    record = run_plan(lambda: plan_in(tmp_path, server))
+    assert record.stages[-1].rows == server.stats()["total"] == 15
+    write_jsonl(tmp_path / "in.jsonl", rows(0, 10))
+    assert run_plan(lambda: before).stages[-1].rows == 10
+    assert server.stats()["total"] == 20 and before.is_done()
 
 
 def test_a_source_that_changes_while_it_is_read_is_no_artifact(

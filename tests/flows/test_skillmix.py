@@ -87,7 +87,6 @@ def test_every_list_leads_as_many_mixes_and_mixes_have_k_skills(tmp_path: Path) 
     assert SkillMixes(count=2, k=99).apply(frame, tmp_path)[0]["skills"].list.len().to_list() == [12, 12]
 
 
-@pytest.mark.prefect
 def test_from_the_model_alone_and_from_instructions(tmp_path: Path, server: ChatServer) -> None:
     run = ["run", "skillmix", "--workers", 0, "--set", f"engines.teacher={server.spec}", "--set", "fewest_words=1"]
     run += ["--set", "lists=3", "--set", "count=8", "--set", "dedup.layers=[exact]"]

@@ -31,6 +31,7 @@ from synthmill.tasks.engines.batched import Batched
 from synthmill.tasks.engines.engine import engine_name, make_engine
 from synthmill.tasks.recipe import Steps
 from synthmill.tasks.running.budget import Budget
+from synthmill.tasks.running.driver import Driver
 from synthmill.tasks.running.in_process import InProcess
 from synthmill.tasks.running.job import Planned
 from synthmill.tasks.running.limits import RunLimits
@@ -56,7 +57,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings_of(server: BatchServer, **batch: Any) -> EngineSettings:
-    return EngineSettings.model_validate({"spec": server.spec, "batch": {"poll_s": 0.05, **batch}, "retries": 8})
+    return EngineSettings.model_validate({"spec": server.spec, "batch": {"poll_s": 0.05, **batch}, "retries": 12})
 
 
 def asked(number: int, **fields: Any) -> Request:
@@ -168,6 +169,47 @@ def test_a_run_that_does_not_wait_ends_and_the_next_one_collects(store: Store, b
     batches.set(late_s=0)
     assert texts(ask(store, settings, requests)) == singly(settings, requests)
     assert batches.stats() | {"pid": 0} == {"batches": 1, "requests": 10, "again": 0, "single": 10, "pid": 0}
+
+
+def test_a_run_that_does_not_wait_looks_a_last_time_before_it_leaves(
+    store: Store, batches: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batched, "QUIET_S", 0.6)
+    batches.set(late_s=0.4)  # not done when the second run comes, done when it has nothing left to ask
+    settings, requests = settings_of(batches, wait=False, poll_s=60), [asked(n) for n in range(4)]
+    first, *_ = ask(store, settings, requests)
+    assert isinstance(first, BatchPending)
+    assert texts(ask(store, settings, requests)) == singly(settings, requests)
+
+
+def test_a_run_that_does_not_wait_leaves_what_it_submits_to_the_next(store: Store, batches: BatchServer) -> None:
+    settings, requests = settings_of(batches, wait=False), [asked(n) for n in range(4)]
+    first, *_ = ask(store, settings, requests)  # done at once, but nobody looks
+    assert isinstance(first, BatchPending) and not stored(store)
+    assert len(ask(store, settings, requests)) == len(stored(store)) == 4
+
+
+def test_calls_on_their_way_to_a_batch_are_waited_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[Request] = []
+
+    async def answers(engine: Batched, asked: Any, request: Request, seed: int) -> list[Completion]:
+        received.append(request)
+        return [Completion(text="x")]
+
+    async def run() -> None:
+        settings = EngineSettings.model_validate({"spec": "openai:m@http://127.0.0.1:9/v1", "batch": True})
+        with closing(CallStore(store.calls)) as calls:
+            driver = Driver(Chain(turns=1), {"student": Batched(settings, Batches(store.root), calls)}, calls)
+            rows = [Instruction(id=f"r{n}", prompt=f"{n}") for n in range(5)]
+            running = asyncio.create_task(driver.run(rows))
+            await asyncio.sleep(0)
+            while len(received) < len(rows):
+                assert driver.may_ask_more
+                await asyncio.sleep(0)
+            await running
+
+    monkeypatch.setattr(Batched, "answers", answers)
+    asyncio.run(run())
 
 
 def test_answers_that_nobody_asks_for_any_more_are_stored(store: Store, batches: BatchServer) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from synthmill.storage.published.chats import CHAT, with_json_messages
 from synthmill.storage.published.forms.messages import Frame, provenance_of, tools_of
-from synthmill.storage.published.trainer import Form, Trainer, Written
+from synthmill.storage.published.trainer import Form, Trainer, Written, names_by_use
 
 
 def sft(rows: Frame) -> Frame:
@@ -17,8 +17,10 @@ def sft(rows: Frame) -> Frame:
 
 
 def readme(tables: Sequence[Written]) -> Iterator[str]:
-    names = ", ".join(f"`{table.name}`" for table in tables)
-    yield f"- `mlx_lm.lora --train --model MODEL --data NAME --mask-prompt` in this folder, NAME {names}"
+    yield "In this folder, `mlx_lm.lora --train --model MODEL --data NAME --mask-prompt` learns a row's last answer"
+    yield "alone; without `--mask-prompt` it learns every message, the user's, too. NAME:"
+    yield ""
+    yield from (f"- {names}" for _, _, names in names_by_use(tables))
     if not all(table.test for table in tables):
         yield "- There is no `valid.jsonl`: export with `--test 0.05` to watch the loss on rows that it does not learn."
 

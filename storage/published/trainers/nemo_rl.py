@@ -1,8 +1,9 @@
 """NeMo RL: OpenAI's lines, ranked completions, and prompts with their answers; and the `data:` block that reads them.
 
-Read: NVIDIA-NeMo/RL, nemo_rl/data/datasets: response_datasets/oai_format_dataset.py and response_dataset.py,
+Read: nemo_rl 0.6.0, data/datasets: response_datasets/oai_format_dataset.py and response_dataset.py,
 preference_datasets/preference_dataset.py. `use_preserving_dataset` reads lines as they are; without it tools are
-padded. Rows for RL are a question and its answer as texts; its own environments verify them.
+padded. Every answer is learned unless `sft.only_unmask_final` says that the last one is. Rows for RL are a question and
+its answer as texts; its own environments verify them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +27,8 @@ DATASETS: Mapping[Use, dict[str, Any]] = {
 
 
 def sft(rows: Frame) -> Frame:
-    chats = rows.select(*provenance_of(rows), *tools_of(rows), CHAT)
-    return with_json_messages(chats, (CHAT,))
+    """`messages` and `tools`, each message with the fields that it uses."""
+    return with_json_messages(rows.select(*provenance_of(rows), *tools_of(rows), CHAT), (CHAT,))
 
 
 def ranked(rows: Frame) -> Frame:
@@ -55,12 +56,13 @@ def settings(table: Written) -> bytes:
     data = {"train": {**DATASETS[table.use], "data_path": table.train}}
     if table.test:
         data["validation"] = {**DATASETS[table.use], "data_path": table.test}
-    return yaml.safe_dump({"data": data}, sort_keys=False).encode()
+    learned = {"sft": {"only_unmask_final": True}} if "learned_from" in table.made_of else {}
+    return yaml.safe_dump({"data": data, **learned}, sort_keys=False).encode()
 
 
 def readme(tables: Sequence[Written]) -> Iterator[str]:
     names = ", ".join(f"`{table.name}.yaml`" for table in tables)
-    yield f"- Copy `data:` of {names} into a configuration, and run it in this folder."
+    yield f"- Copy the settings of {names} into a configuration, and run it in this folder."
     if any(table.use == "rl" for table in tables):
         yield "- Rewards are its own environments' (`env: math`); the verifier of each row stands beside it."
 
@@ -68,7 +70,7 @@ def readme(tables: Sequence[Written]) -> Iterator[str]:
 HOLDS = EVERYTHING - {"tools", "several calls at once", "text beside a call", "several results in a row"}
 TRAINER = Trainer(
     "NeMo RL",
-    "main",
+    "0.6.0",
     {
         "sft": Form(sft, lines="sparse", objects=(CHAT, "tools")),
         "pairs": Form(ranked, HOLDS),

@@ -1,7 +1,8 @@
 """torchtune: whole conversations, and the dataset components that read them.
 
 Read: torchtune 0.6.1, datasets/_chat.py, datasets/_preference.py, data/_messages.py. A message keeps role and content;
-an explicit prompt beside chosen and rejected is lost without a word; it has no tools.
+every answer of a conversation is learned; an explicit prompt beside chosen and rejected is lost without a word; it has
+no tools.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,11 +50,12 @@ def readme(tables: Sequence[Written]) -> Iterator[str]:
         yield "- `_pairs` is for the recipes of DPO."
 
 
+ALL_LEARNED = NO_TOOLS - {"answers in the prompt, which would be learned, too"}
 TRAINER = Trainer(
     "torchtune",
     "0.6.1",
     {
-        "sft": Form(sft, NO_TOOLS),
+        "sft": Form(sft, ALL_LEARNED),
         "pairs": Form(pairs, NO_TOOLS - {"an answer of several messages"}),
     },
     readme,

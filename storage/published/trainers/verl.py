@@ -1,7 +1,8 @@
 """verl: Parquet with structs, for conversations and for RL with rewards that verifiers give.
 
 Read: verl 0.9.1, utils/dataset/multiturn_sft_dataset.py, rl_dataset.py, reward_score/. A prompt as JSON text is
-accepted and wrong; its rows come from Parquet, where tools and arguments would be padded, so tools are not held.
+accepted and wrong; every answer of a conversation is learned; its rows come from Parquet, where tools and arguments
+would be padded, so tools are not held.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +67,7 @@ def readme(tables: Sequence[Written]) -> Iterator[str]:
     yield from (f"- `{ENTRIES[use]}`: {names}" for use, _, names in names_by_use(tables))
 
 
+ALL_LEARNED = NO_TOOLS - {"answers in the prompt, which would be learned, too"}
 TRAINER = Trainer(
-    "verl", "0.9.1", {"sft": Form(sft, NO_TOOLS, lines=""), "rl": Form(rl, NO_TOOLS, lines="")}, readme, beside
+    "verl", "0.9.1", {"sft": Form(sft, ALL_LEARNED, lines=""), "rl": Form(rl, NO_TOOLS, lines="")}, readme, beside
 )
