@@ -20,7 +20,8 @@ from synthmill.schemas.settings import RunSettings
 from synthmill.schemas.settings_files import read_settings, read_yaml
 from synthmill.storage.files import write_text
 from synthmill.storage.plain_files.rows import INSTRUCTIONS
-from synthmill.storage.published.folder import Dataset, read_dataset
+from synthmill.storage.published.configurations import Dataset
+from synthmill.storage.published.folder import read_dataset
 from synthmill.storage.published.rows import compared
 from synthmill.storage.runs import RunRecord, runs, summary
 from synthmill.tasks.running.stages import noted_rows

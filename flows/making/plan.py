@@ -18,7 +18,8 @@ from synthmill.storage.artifacts import Store, sealed_artifact
 from synthmill.storage.plain_files.pools import PoolFile, read_pools
 from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
 from synthmill.storage.plain_files.tables import look_at_table
-from synthmill.storage.published.folder import Dataset, has_figures, is_finished, is_known_whole
+from synthmill.storage.published.configurations import Dataset
+from synthmill.storage.published.folder import has_figures, is_finished, is_known_whole
 from synthmill.storage.published.provenance import stated_licenses
 from synthmill.tasks.engines.token_estimates import USUAL_CHARS_PER_TOKEN
 from synthmill.tasks.frames import RunContext

@@ -15,7 +15,8 @@ from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.plain_files.lines import HUB
 from synthmill.storage.published.by_columns import table_of
-from synthmill.storage.published.folder import Dataset, write_dataset
+from synthmill.storage.published.configurations import Dataset
+from synthmill.storage.published.folder import write_dataset
 from synthmill.storage.runs import manifests_of, write_run
 
 TITLES = {

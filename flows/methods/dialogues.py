@@ -19,7 +19,7 @@ from synthmill.schemas.errors import InputError
 from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.plain_files.applications import read_application
-from synthmill.storage.published.folder import Dataset, Figure, Table
+from synthmill.storage.published.configurations import Dataset, Figure, Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import KEPT, REASONING, preference_rows, read_frame, stream_of, thinks
 from synthmill.tasks.dedup.contamination import CleanInputs, CleanPairs

@@ -23,7 +23,7 @@ from synthmill.schemas.rows import Dropped, Instruction, Row, arrow_schema
 from synthmill.schemas.settings import ENGINES, EngineSettings, SourceSettings, StageSampling
 from synthmill.schemas.texts import normalised, one_line
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.folder import Dataset, Figure, Table
+from synthmill.storage.published.configurations import Dataset, Figure, Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import KEPT, message, stream_of
 from synthmill.tasks.dedup.contamination import CleanRows

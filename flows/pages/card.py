@@ -16,7 +16,8 @@ from synthmill.schemas.settings import RunSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.published.card_metadata import metadata, opens_with
 from synthmill.storage.published.cards import BEGIN, END
-from synthmill.storage.published.folder import Dataset, Table, as_message
+from synthmill.storage.published.chats import as_message
+from synthmill.storage.published.configurations import Dataset, Table
 from synthmill.storage.published.provenance import DatasetSource, public_engine, public_settings, sources_of
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import REASONING, compared

@@ -17,16 +17,8 @@ from synthmill.schemas.hashing import content_hash
 from synthmill.storage.artifacts import Store
 from synthmill.storage.files import locked, scratch_folder
 from synthmill.storage.plain_files.lines import HUB
-from synthmill.storage.published.folder import (
-    CARD,
-    Dataset,
-    card_for,
-    files_of,
-    is_ours,
-    marker_of,
-    read_dataset,
-    write_dataset,
-)
+from synthmill.storage.published.configurations import Dataset
+from synthmill.storage.published.folder import CARD, card_for, files_of, is_ours, marker_of, read_dataset, write_dataset
 from synthmill.storage.published.for_trainer import tables_for
 from synthmill.storage.published.formats import format_tables, unsuited_formats
 from synthmill.storage.published.hub import Target, plan_push, push

@@ -8,7 +8,8 @@ import polars as pl
 from rapidfuzz.distance import Indel
 
 from synthmill.flows.terminal.tables import format_value
-from synthmill.storage.published.folder import Dataset, Kind, Table, as_message
+from synthmill.storage.published.chats import as_message
+from synthmill.storage.published.configurations import Dataset, Kind, Table
 
 LONGEST = 6_000  # characters of a text; what is longer is cut, and says so
 COMPARED = 1_500  # words of two texts that are compared word by word

@@ -13,7 +13,7 @@ from pydantic import Field
 from synthmill.schemas.calls import Frozen
 from synthmill.schemas.errors import InputError
 from synthmill.storage.artifacts import CALLS
-from synthmill.storage.published.folder import Kind, Table
+from synthmill.storage.published.configurations import Kind, Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import PAIR, answer_message, message, thinks
 from synthmill.storage.published.wide_pools import pool_rows

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from synthmill.schemas.licenses import for_hub
-from synthmill.storage.published.folder import Dataset, Kind
+from synthmill.storage.published.configurations import Dataset, Kind
 from synthmill.storage.published.row_streams import OLDEST
 from synthmill.storage.published.shards import plain_types
 from synthmill.storage.published.thinking import fields_of

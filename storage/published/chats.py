@@ -114,6 +114,11 @@ def as_text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def as_message(message: Any) -> Message:
+    """A message of a chat, which may be JSON."""
+    return dict(json.loads(message) if isinstance(message, str) else message)
+
+
 def chats_in(column: pl.Series) -> list[Chat]:
     """A column's chats, their messages with the fields that they use: role and content always."""
     return [[used(message) for message in chat or ()] for chat in column.to_list()]

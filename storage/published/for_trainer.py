@@ -14,7 +14,7 @@ from synthmill.schemas.errors import InputError
 from synthmill.schemas.export_settings import ExportSettings
 from synthmill.schemas.formats import ThinkingPlace, Use
 from synthmill.storage.published.chat_templates import refusals
-from synthmill.storage.published.folder import Content, Dataset, Table
+from synthmill.storage.published.configurations import Content, Dataset, Table
 from synthmill.storage.published.known_trainers import trainer
 from synthmill.storage.published.parts_as_text import with_parts_as_text
 from synthmill.storage.published.row_faults import count_faults

@@ -13,7 +13,7 @@ import polars as pl
 
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.formats import Format, ThinkingPlace
-from synthmill.storage.published.folder import Content, Kind, Table
+from synthmill.storage.published.configurations import Content, Kind, Table
 from synthmill.storage.published.forms.alpaca import alpaca
 from synthmill.storage.published.forms.messages import dpo, kto, prompts, reward, sft, triplets
 from synthmill.storage.published.forms.openai import OBJECTS, openai

@@ -8,7 +8,7 @@ import polars as pl
 
 from synthmill.schemas.formats import Format, ThinkingPlace
 from synthmill.schemas.thinking_settings import MARKS
-from synthmill.storage.published.folder import Table
+from synthmill.storage.published.configurations import Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import REASONING
 

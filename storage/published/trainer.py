@@ -34,9 +34,9 @@ class Form:
     """How rows of a use (storage/published/uses.py) are written for a trainer.
 
     make: a batch -> the rows that the trainer reads, as many; holds: what they may have; lines, objects: as a table
-    is written (storage/published/folder.py); thinking: where these rows have it, if not where the trainer's others do;
-    fault: what else is wrong with a row of the use, or nothing; with_ids: whether rows keep their `id` column (else
-    ids lie beside them).
+    is written (storage/published/configurations.py); thinking: where these rows have it, if not where the trainer's
+    others do; fault: what else is wrong with a row of the use, or nothing; with_ids: whether rows keep their `id`
+    column (else ids lie beside them).
     """
 
     make: Callable[[pl.DataFrame], pl.DataFrame]

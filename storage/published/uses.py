@@ -20,7 +20,7 @@ import polars as pl
 
 from synthmill.schemas.formats import Use
 from synthmill.storage.published.chats import CHAT, Chat, chat_column, chats_in
-from synthmill.storage.published.folder import Kind
+from synthmill.storage.published.configurations import Kind
 from synthmill.storage.published.forms.messages import (
     Frame,
     as_prompts,

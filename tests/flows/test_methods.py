@@ -21,7 +21,7 @@ from synthmill.flows.making.plan import Plan, chain, file_source, open_store
 from synthmill.schemas.calls import Request
 from synthmill.schemas.rows import Instruction, Row
 from synthmill.schemas.settings import ENGINES, EngineSettings, RunSettings, SourceSettings
-from synthmill.storage.published.folder import Dataset, Table
+from synthmill.storage.published.configurations import (Dataset, Table)
 from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.engines.engine import resolve
 from synthmill.tasks.prompts import load

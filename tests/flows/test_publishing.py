@@ -14,7 +14,7 @@ import yaml
 
 from synthmill.flows.pages.report import report_page
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.folder import Dataset, Table
+from synthmill.storage.published.configurations import Dataset, Table
 from synthmill.storage.runs import RunRecord
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl

@@ -16,9 +16,8 @@ from synthmill.storage.files import write_atomically
 from synthmill.storage.published import shards
 from synthmill.storage.published.card_metadata import metadata
 from synthmill.storage.published.chats import chats_in
+from synthmill.storage.published.configurations import Dataset, Table
 from synthmill.storage.published.folder import (
-    Dataset,
-    Table,
     is_finished,
     is_known_whole,
     is_ours,
@@ -227,7 +226,8 @@ LARGE = """
 import sys
 from pathlib import Path
 import polars as pl
-from synthmill.storage.published.folder import Dataset, Table, read_dataset, write_dataset
+from synthmill.storage.published.configurations import (Dataset, Table)
+from synthmill.storage.published.folder import (read_dataset, write_dataset)
 from synthmill.storage.published.row_streams import RowStream
 
 def held():

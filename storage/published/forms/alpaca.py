@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 
 from synthmill.storage.published.chats import Chat, chats_in
-from synthmill.storage.published.folder import Kind
+from synthmill.storage.published.configurations import Kind
 from synthmill.storage.published.forms.messages import Frame, last_content, provenance_of, sft, tools_of
 from synthmill.storage.published.forms.sharegpt import turns_of
 

@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 
 from synthmill.storage.published.chats import FIELDS
-from synthmill.storage.published.folder import Kind
+from synthmill.storage.published.configurations import Kind
 from synthmill.storage.published.thinking import fields_of
 
 PROVENANCE = ("id", "parent_id", "source")

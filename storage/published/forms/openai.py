@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from synthmill.storage.published.folder import Kind
+from synthmill.storage.published.configurations import Kind
 from synthmill.storage.published.forms.messages import Frame, sft, tools_of
 
 OBJECTS = ("tools", "input.tools")

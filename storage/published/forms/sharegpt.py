@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from synthmill.storage.published.chats import chats_in, functions_of
-from synthmill.storage.published.folder import Kind
+from synthmill.storage.published.configurations import Kind
 from synthmill.storage.published.forms.messages import Frame, provenance_of, sft, tools_of
 
 NAMES = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}

@@ -3,7 +3,7 @@
 import polars as pl
 
 from synthmill.storage.published.chats import Chat, chats_in
-from synthmill.storage.published.folder import Kind
+from synthmill.storage.published.configurations import Kind
 from synthmill.storage.published.forms.messages import Frame, last_content, provenance_of
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthmill.storage.published.chats import FIELDS, Message, chat_column, chats_in, message_fields, with_json_messages
-from synthmill.storage.published.folder import Table
+from synthmill.storage.published.configurations import Table
 
 TEXT = st.text(max_size=5)
 CALL = st.fixed_dictionaries(

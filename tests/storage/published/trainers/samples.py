@@ -10,7 +10,7 @@ import polars as pl
 from synthmill.schemas.export_settings import ExportSettings
 from synthmill.schemas.formats import Use
 from synthmill.storage.published.chats import chat_column, message_fields
-from synthmill.storage.published.folder import Content, Dataset, Kind, Table
+from synthmill.storage.published.configurations import Content, Dataset, Kind, Table
 from synthmill.storage.published.for_trainer import Exported, tables_for
 
 Message = Mapping[str, Any]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthmill.schemas.errors import InputError
-from synthmill.storage.published.folder import Dataset, Table
+from synthmill.storage.published.configurations import Dataset, Table
 from synthmill.storage.published.known_trainers import trainer, trainer_names
 from synthmill.storage.published.trainers.llama_factory import ANSWERS, BETWEEN_RESULTS, PROMPTS
 from tests.storage.published.trainers.samples import (

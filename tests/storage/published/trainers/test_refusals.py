@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.export_settings import ExportSettings
-from synthmill.storage.published.folder import Table
+from synthmill.storage.published.configurations import Table
 from tests.storage.published.trainers.samples import (
     ANSWER,
     ASK,

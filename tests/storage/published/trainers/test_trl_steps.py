@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from synthmill.storage.published.card_metadata import metadata
-from synthmill.storage.published.folder import Dataset, Table, write_dataset
+from synthmill.storage.published.configurations import Dataset, Table
+from synthmill.storage.published.folder import write_dataset
 from tests.storage.published.trainers.samples import PLAIN, RL, chats, exported, whole
 from tests.tiny import make_tiny_model, one_step
 
