@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from itertools import chain
 from pathlib import Path
 from shutil import rmtree
 
@@ -51,24 +52,29 @@ class Reading:
 def readings(name: str, runs: Mapping[str, Path], folder: Path, tokenizer: Path) -> Iterator[Reading]:
     """Every run's tables for every use that the trainer has. folder: where the environments and exports are."""
     jobs: list[Job] = []
-    for use in trainer(name).forms:
-        for run, dataset in runs.items():
-            wanted = {table: expected(dataset, table, use) for table in tables_in(dataset)}
-            wanted = {table: rows for table, rows in wanted.items() if rows}
-            to = folder / "exports" / name / f"{run}-{use}"
-            if not wanted:
-                continue
-            refusal = export(folder / "runs", run, name, use, to)
-            if refusal:
+    for run, dataset in runs.items():
+        wanted = {use: tables_with(dataset, use) for use in trainer(name).forms}
+        uses = [use for use, tables in wanted.items() if tables]
+        to = folder / "exports" / name / run
+        together = uses and not export(folder / "runs", run, name, uses, to)
+        for use in uses:
+            apart = to if together else to.with_name(f"{run}-{use}")
+            if not together and (refusal := export(folder / "runs", run, name, [use], apart)):
                 yield Reading(run, "", use, None, refusal)
                 continue
-            for table, rows in wanted.items():
+            for table, rows in wanted[use].items():
                 label = f"{table or only_table(dataset)}_{use.replace('-', '_')}"
-                jobs.append(Job(run, table, use, label, to, rows))
+                jobs.append(Job(run, table, use, label, apart, rows))
     answers = read(name, jobs, folder, tokenizer)
     for job, answer in zip(jobs, answers, strict=True):
         verdict = compare(answer, job.rows)
         yield Reading(job.run, job.table, job.use, verdict, load=loading(job.export, job.label))
+
+
+def tables_with(dataset: Path, use: str) -> dict[str, list[Expected]]:
+    """A dataset's tables that have rows for a use, with these."""
+    tables = {table: expected(dataset, table, use) for table in tables_in(dataset)}
+    return {table: rows for table, rows in tables.items() if rows}
 
 
 def tables_in(dataset: Path) -> list[str]:
@@ -81,7 +87,7 @@ def only_table(dataset: Path) -> str:
     return next(iter(read_dataset(dataset, check=False).tables))
 
 
-def export(runs: Path, run: str, name: str, use: str, to: Path) -> str:
+def export(runs: Path, run: str, name: str, uses: Sequence[str], to: Path) -> str:
     """`synthmill export`, as users run it: the refusal, or nothing."""
     from synthmill.flows.cli import run_command
 
@@ -90,7 +96,7 @@ def export(runs: Path, run: str, name: str, use: str, to: Path) -> str:
     os.chdir(runs)
     try:
         with redirect_stdout(StringIO()), redirect_stderr(err):
-            code = run_command(["export", run, "--to", str(to), "--for", name, "--as", use])
+            code = run_command(["export", run, "--to", str(to), "--for", name, *chain(*(("--as", use) for use in uses))])
     finally:
         os.chdir(here)
     return " ".join(err.getvalue().split()) if code else ""

@@ -1,10 +1,11 @@
 """`make trainers`: exports read by every trainer's own reader, and docs/trainers.md, which says what came of it.
 
-    python -m trainers.table [NAME ...]      some trainers only, printed and not written
+    python -m trainers.table [NAME ...]      some trainers only; the others' rows are those of last time
 """
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections import defaultdict
@@ -18,6 +19,7 @@ from trainers.runs import ROOT, make_runs
 from trainers.tokenizer import make_tokenizer
 
 FOLDER = ROOT / ".trainers"
+KEPT = FOLDER / "readings"
 PAGE = ROOT / "docs" / "trainers.md"
 PACKAGES = {
     "trl": "trl", "llama-factory": "llamafactory", "axolotl": "axolotl", "ms-swift": "ms-swift",
@@ -52,11 +54,14 @@ needs are replaced by stand-ins. What a reader imports, in which versions: `trai
 def main(names: Sequence[str]) -> None:
     runs = make_runs(FOLDER / "runs")
     tokenizer = make_tokenizer(FOLDER / "tokenizer")
-    found = {name: list(readings(name, runs, FOLDER, tokenizer)) for name in names or PACKAGES if can_be_read(name)}
-    page = "\n".join([HEAD, *table(found), NOTES, *faults(found)])
-    print(page)
-    if not names:
-        PAGE.write_text(page.rstrip() + "\n")
+    KEPT.mkdir(exist_ok=True)
+    for name in names or PACKAGES:
+        if can_be_read(name):
+            print(f"{name} ...", file=sys.stderr)
+            (KEPT / name).write_bytes(pickle.dumps(list(readings(name, runs, FOLDER, tokenizer))))
+    found = {name: pickle.loads((KEPT / name).read_bytes()) for name in PACKAGES if (KEPT / name).exists()}
+    PAGE.write_text("\n".join([HEAD, *table(found), NOTES, *faults(found)]).rstrip() + "\n")
+    print(PAGE.read_text())
     wrong = [name for name, of in found.items() if any(reading.verdict and not reading.verdict.is_right for reading in of)]
     sys.exit(f"not read as it was written: {', '.join(wrong)}" if wrong else 0)
 
