@@ -12,6 +12,7 @@ import click
 
 from synthmill.flows.commands.options_batch import batch
 from synthmill.flows.commands.options_compare import decontaminate, dedup, neighbours
+from synthmill.flows.commands.options_convert import convert
 from synthmill.flows.commands.options_files import (
     pairs,
     rank,
@@ -64,6 +65,9 @@ class RunCommand(click.Command):
 @ray_option
 @retry_option
 @click.option("--batch", is_flag=True, help="Ask every server in batches: cheaper, within a day (setting: batch).")
+@click.option(
+    "--no-prefect", is_flag=True, help="Start at once, without a server: no page of the run, no stage is tried again."
+)
 @click.option("--settings", "list_settings", is_flag=True, help="List every setting, its default and meaning.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print the plan; ask no model.")
 @click.option("--as-yaml", is_flag=True, help="Print the flow's steps as a pipeline's file, to begin your own from.")
@@ -74,6 +78,7 @@ def run(
     flow: str,
     config: Path | None,
     sets: tuple[str, ...],
+    no_prefect: bool,
     list_settings: bool,
     dry_run: bool,
     as_yaml: bool,
@@ -95,10 +100,10 @@ def run(
     overrides = dict(map(split_set, sets))
     overrides |= {name: value for name, value in options.items() if value is not None and value is not False}
     flow, settings = read_run(flow, config, overrides, preview)
-    return run_flow(flow, settings, dry_run=dry_run, preview=preview, as_yaml=as_yaml)
+    return run_flow(flow, settings, prefect=not no_prefect, dry_run=dry_run, preview=preview, as_yaml=as_yaml)
 
 
-for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, export, report, diff, batch):
+for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, convert, export, report, diff, batch):
     cli.add_command(command)
 
 

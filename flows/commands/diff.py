@@ -13,7 +13,9 @@ from synthmill.flows.commands.existing_store import open_store
 from synthmill.flows.terminal.tables import format_value, shortened, table
 from synthmill.schemas.errors import InputError
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.folder import Dataset, as_message, read_dataset
+from synthmill.storage.published.chats import as_message
+from synthmill.storage.published.configurations import Dataset
+from synthmill.storage.published.folder import read_dataset
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.runs import RunRecord, find_run, manifests_of
 

@@ -7,7 +7,8 @@ import click
 
 from synthmill.flows.commands.options_files import store_option
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.formats import FORMATS
+from synthmill.schemas.formats import FORMATS, PARTS, USES
+from synthmill.storage.published.known_trainers import trainer_names
 
 UNITS = {"KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 
@@ -31,14 +32,36 @@ def size_in_bytes(text: str) -> int:
     type=click.Choice(FORMATS),
     default=("as-made",),
     show_default=True,
-    help="One or more; each configuration that can take a format is written in it.",
+    help="One or more; each configuration that can take a format is written in it. Not with --for.",
+)
+@click.option(
+    "--for", "trainer", type=click.Choice(trainer_names()), default=None, help="Write what this trainer reads."
+)
+@click.option(
+    "--as",
+    "uses",
+    multiple=True,
+    type=click.Choice(USES),
+    help="With --for: what to train, one or more; default: what each configuration is made for.",
+)
+@click.option(
+    "--as-text",
+    multiple=True,
+    type=click.Choice(PARTS),
+    help="With --for: write these into texts where the trainer cannot hold them.",
+)
+@click.option(
+    "--chat-template",
+    default="",
+    metavar="PATH",
+    help="With --for: a tokenizer's folder or a Jinja file; rows that it refuses stop the export.",
 )
 @click.option(
     "--thinking",
     type=click.Choice(["field", "text", "drop"]),
     default=None,
     help="What models thought before answers: reasoning_content of a message, <think> in its text, or nothing; "
-    "default: where the format's trainers look.",
+    "default: where its trainers look.",
 )
 @click.option(
     "--test", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Share of prompts kept for a split test."
@@ -52,8 +75,12 @@ def size_in_bytes(text: str) -> int:
 @click.option("--tag", default="", help="Hub: the tag of this version; default: the run's id.")
 @click.option("--force", is_flag=True, help="Write over a dataset or folder that this flow did not make.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written or sent, and send nothing.")
-def export(shard_size: str, dry_run: bool, thinking: str | None, **options: Any) -> None:
+def export(shard_size: str, dry_run: bool, thinking: str | None, trainer: str | None, **options: Any) -> None:
     """Write a RUN's dataset, with its card, for trainers.
+
+    --for TRAINER writes the files that this trainer's reader takes, its configuration beside them, and how to load them
+    into the card. Rows that it cannot hold, or would learn nothing from, stop the export and are counted. --format
+    writes forms that several read (docs/publishing.md):
 
     RUN is an id or its beginning, `latest`, or a flow's name (its latest finished run).
 
@@ -75,7 +102,12 @@ def export(shard_size: str, dry_run: bool, thinking: str | None, **options: Any)
     from synthmill.schemas.settings_files import explain
 
     try:
-        fields = {"shard_bytes": size_in_bytes(shard_size), "thinking": thinking or "", **options}
+        fields = {
+            "shard_bytes": size_in_bytes(shard_size),
+            "thinking": thinking or "",
+            "trainer": trainer or "",
+            **options,
+        }
         settings = ExportSettings.model_validate(fields)
     except ValidationError as error:
         raise InputError(explain(error)) from error

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from synthmill.flows.pages.own_files import OwnFiles
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import content_hash
@@ -18,7 +19,8 @@ from synthmill.storage.artifacts import Store, sealed_artifact
 from synthmill.storage.plain_files.pools import PoolFile, read_pools
 from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
 from synthmill.storage.plain_files.tables import look_at_table
-from synthmill.storage.published.folder import Dataset, has_figures, is_finished, is_known_whole
+from synthmill.storage.published.configurations import Dataset
+from synthmill.storage.published.folder import has_figures, is_finished, is_known_whole
 from synthmill.storage.published.provenance import stated_licenses
 from synthmill.tasks.engines.token_estimates import USUAL_CHARS_PER_TOKEN
 from synthmill.tasks.frames import RunContext
@@ -67,6 +69,8 @@ class Plan:
     written: Sequence[str] = ()
     method: str = ""
     """The method that planned it, where the flow has a name of its own."""
+    own_files: OwnFiles | None = None
+    """The files of a method from outside the tree."""
 
     def __post_init__(self) -> None:
         """Raises InputError where the trunk is no step."""

@@ -6,9 +6,7 @@ Source: docs/papers.md#genpi.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import orjson
 import polars as pl
 
 from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
@@ -21,7 +19,7 @@ from synthmill.schemas.errors import InputError
 from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.plain_files.applications import read_application
-from synthmill.storage.published.folder import Dataset, Figure, Table
+from synthmill.storage.published.configurations import Dataset, Figure, Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import KEPT, REASONING, preference_rows, read_frame, stream_of, thinks
 from synthmill.tasks.dedup.contamination import CleanInputs, CleanPairs
@@ -178,7 +176,7 @@ def plain_messages(column: str, schema: pl.Schema) -> pl.Expr:
 
 
 def training_rows(rows: RowStream, kind: str) -> RowStream:
-    """One kind of training row in TRL's conversational format; where an application has tools, messages are JSON."""
+    """One kind of training row in TRL's conversational format; where an application has tools, with their calls."""
     chosen = rows.filter(pl.col("kind") == kind)
     without_tools = all((batch["tools"] == "").all() for batch in chosen.batches(["tools"]))
 
@@ -186,17 +184,24 @@ def training_rows(rows: RowStream, kind: str) -> RowStream:
         batch = batch.drop("kind", "calls", strict=False)
         if without_tools:
             return batch.with_columns(plain_messages("messages", batch.schema)).drop("tools")
-        messages = [[bare(message) for message in chat] for chat in batch["messages"].to_list()]
         tools = pl.when(pl.col("tools") != "").then("tools")
-        return batch.with_columns(pl.Series("messages", messages, pl.List(pl.String)), tools=tools)
+        return batch.with_columns(messages_with_calls("messages", batch.schema), tools=tools)
 
     return chosen.map(chats)
 
 
-def bare(message: Mapping[str, Any]) -> str:
-    """A message as JSON, without the fields that it does not use, and with its thinking where trainers look."""
-    message = {REASONING if name == "reasoning" else name: value for name, value in message.items()}
-    return orjson.dumps({k: v for k, v in message.items() if v or k in ("role", "content")}).decode()
+def messages_with_calls(column: str, schema: pl.Schema) -> pl.Expr:
+    """Turns as messages with their calls and the calls that they answer, null where there is none."""
+    plain = ("role", "content", *((REASONING,) if thinks(schema[column]) else ()))
+    fields = {REASONING: "reasoning"}
+    calls, call_id = (pl.element().struct.field(name) for name in ("tool_calls", "tool_call_id"))
+    return pl.col(column).list.eval(
+        pl.struct(
+            *(pl.element().struct.field(fields.get(name, name)).alias(name) for name in plain),
+            tool_calls=pl.when(calls.list.len() > 0).then(calls),
+            tool_call_id=pl.when(call_id != "").then(call_id),
+        )
+    )
 
 
 def dialogue_rows(dialogues: RowStream) -> RowStream:

@@ -10,7 +10,7 @@ from synthmill.flows.pages.templates import Manifests, render, two_places
 from synthmill.schemas.multifaceted_settings import JudgeSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.plain_files.rows import BENCH, read_chunks
-from synthmill.storage.published.folder import Dataset, Figure, Table
+from synthmill.storage.published.configurations import Dataset, Figure, Table
 from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.engines.engine import resolve
 from synthmill.tasks.generators.multifaceted.bench import BenchResult, BenchScores, Judged, bench_results

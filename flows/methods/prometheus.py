@@ -17,7 +17,7 @@ from synthmill.schemas.dedup_settings import PublishSettings
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.settings import ENGINES, EngineSettings, StageSampling
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.folder import Dataset, Figure, Table
+from synthmill.storage.published.configurations import Dataset, Figure, Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.dedup.contamination import CleanInstructions

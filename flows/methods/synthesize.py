@@ -13,7 +13,7 @@ from synthmill.schemas.endings import Ending
 from synthmill.schemas.synthesize_settings import SynthesizeSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.plain_files.taxonomies import read_taxonomy
-from synthmill.storage.published.folder import Dataset, Table
+from synthmill.storage.published.configurations import Dataset, Table
 from synthmill.storage.published.rows import KEPT, PAIR, endings_in, preference_rows, stream_of
 from synthmill.tasks.cuts.max_min_pairs import MaxMinPairs
 from synthmill.tasks.dedup.contamination import CleanPairs

@@ -8,15 +8,17 @@ from typing import Any
 
 import yaml
 
+from synthmill.flows.pages.own_files import OWN_FACTS, OwnFiles
 from synthmill.flows.pages.templates import Manifests, funnel, render
 from synthmill.schemas.bill import added_up, tokens_in, tokens_out, wasted
 from synthmill.schemas.endings import Ending, ending_of
 from synthmill.schemas.licenses import most_restrictive
 from synthmill.schemas.settings import RunSettings
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.card_metadata import metadata
+from synthmill.storage.published.card_metadata import metadata, opens_with
 from synthmill.storage.published.cards import BEGIN, END
-from synthmill.storage.published.folder import Dataset, Table, as_message
+from synthmill.storage.published.chats import as_message
+from synthmill.storage.published.configurations import Dataset, Table
 from synthmill.storage.published.provenance import DatasetSource, public_engine, public_settings, sources_of
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import REASONING, compared
@@ -27,14 +29,24 @@ CONFIG = "synthmill.yaml"
 LANGUAGES_FROM, LANGUAGE_SHARE = 500, 0.05
 TEXTS = ("chosen", "messages", "completion", "prompt", "query", "anchor", "conversations", "output")
 HERE = "THIS FOLDER"
+NO_FILES = OwnFiles()
 
 
 def publishable(
-    store: Store, flow: str, dataset: Dataset, manifests: Manifests, settings: RunSettings, method: str = ""
+    store: Store,
+    flow: str,
+    dataset: Dataset,
+    manifests: Manifests,
+    settings: RunSettings,
+    method: str = "",
+    own_files: OwnFiles = NO_FILES,
 ) -> tuple[Dataset, str]:
-    """A run's dataset with its settings beside it, and its card. manifests: by stage, in their order."""
-    beside = config_file(settings.model_dump(mode="json", exclude_defaults=True))
-    published = replace(dataset, files={**dataset.files, CONFIG: beside})
+    """A run's dataset with its settings and the user's code beside it, and its card. manifests: by stage, in their
+    order.
+    """
+    beside = config_file(own_files.named_in(settings.model_dump(mode="json", exclude_defaults=True)))
+    files = {**dataset.files, **own_files.files, CONFIG: beside}
+    published = replace(dataset, files=files, facts=own_files.facts)
     return with_card(store, flow, published, manifests, settings.model_dump(mode="json"), method=method)
 
 
@@ -58,6 +70,7 @@ def with_card(
         "sources": [source.name for source in sources],
         "synthmill": version("synthmill"),
         "artifacts": artifacts,
+        **{name: dataset.facts[name] for name in OWN_FACTS if name in dataset.facts},
     }
     published = replace(dataset, facts=facts)
     return published, card(store, flow, published, manifests, settings, sources, **card_options)
@@ -93,6 +106,7 @@ def card(
         run=run,
         place=place,
         first=(name, next(iter(splits))),
+        opens_with=opens_with(dataset),
         parted=parted,
         models=models_of(manifests),
         prompts={name: hash for m in manifests.values() for name, hash in m.identity.get("prompts", {}).items()},
@@ -146,7 +160,7 @@ def took(manifests: Manifests) -> str:
     counters = added_up(numbers for manifest in manifests.values() for numbers in manifest.spent.values())
     if not counters.get("sent"):
         return ""
-    waste = f"; of the requests {said}" if (said := wasted(counters)) else ""
+    waste = f"; of the requests {counts}" if (counts := wasted(counters)) else ""
     estimates = " (~: a server reported no tokens, and they are estimated)" if counters.get("estimated") else ""
     return (
         f"It took {int(counters['sent']):,} requests, {tokens_in(counters)} tokens in and {tokens_out(counters)} "

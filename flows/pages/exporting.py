@@ -1,7 +1,7 @@
 """A run's dataset in trainers' formats, split, with its card, to a folder or to the Hub."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,14 @@ from synthmill.flows.pages.card import CONFIG, config_file, with_card
 from synthmill.flows.pages.report import PAGE, report_page
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.export_settings import ExportSettings
+from synthmill.schemas.formats import ThinkingPlace
 from synthmill.schemas.hashing import content_hash
 from synthmill.storage.artifacts import Store
 from synthmill.storage.files import locked, scratch_folder
 from synthmill.storage.plain_files.lines import HUB
-from synthmill.storage.published.folder import (
-    CARD,
-    Dataset,
-    card_for,
-    files_of,
-    is_ours,
-    marker_of,
-    read_dataset,
-    write_dataset,
-)
+from synthmill.storage.published.configurations import Dataset
+from synthmill.storage.published.folder import CARD, card_for, files_of, is_ours, marker_of, read_dataset, write_dataset
+from synthmill.storage.published.for_trainer import tables_for
 from synthmill.storage.published.formats import format_tables, unsuited_formats
 from synthmill.storage.published.hub import Target, plan_push, push
 from synthmill.storage.published.leaks import check_no_secret
@@ -92,13 +86,21 @@ def prepare_dataset(store: Store, run: RunRecord, settings: ExportSettings) -> t
     The run may be another version's: its settings are taken as they were written, not as today's.
     """
     dataset = read_dataset(store.root / "datasets" / Path(run.dataset).name)
-    for name in unsuited_formats(dataset.tables, settings.formats):
-        kinds = ", ".join(sorted({table.kind for table in dataset.tables.values()}))
-        print(f"no configuration can be written as {name}; they hold {kinds}", file=sys.stderr)
-    tables, files = format_tables(split_by_prompt(dataset.tables, settings.test), settings.formats, settings.thinking)
+    parted = split_by_prompt(dataset.tables, settings.test)
+    if settings.trainer:
+        tables, files, readme, left_out, places = tables_for(parted, settings)
+        dataset = replace(dataset, loading=readme)
+        if left_out:
+            print(f"not for {settings.trainer}: {', '.join(left_out)}", file=sys.stderr)
+    else:
+        for name in unsuited_formats(dataset.tables, settings.formats):
+            kinds = ", ".join(sorted({table.kind for table in dataset.tables.values()}))
+            print(f"no configuration can be written as {name}; they hold {kinds}", file=sys.stderr)
+        tables, files = format_tables(parted, settings.formats, settings.thinking)
+        places = {place_in(name, settings.thinking) for name in settings.formats}
     thinking, answers = thinking_counts(dataset.tables)
     if thinking and settings.thinking != "field":
-        dataset = replace(dataset, body=f"{dataset.body}\n{thinking_in_words(thinking, answers, settings)}".lstrip())
+        dataset = replace(dataset, body=f"{dataset.body}\n{thinking_in_words(thinking, answers, places)}".lstrip())
     own_files = {name: public_file(name, data) for name, data in dataset.files.items() if isinstance(data, bytes)}
     own_files[CONFIG] = config_file(yaml.safe_load(own_files[CONFIG]) if CONFIG in own_files else run.settings)
     page = report_page(store, run, dataset).encode()
@@ -116,9 +118,8 @@ def prepare_dataset(store: Store, run: RunRecord, settings: ExportSettings) -> t
     )
 
 
-def thinking_in_words(thinking: int, answers: int, settings: ExportSettings) -> str:
-    """The card's section on what models thought, by where an export has it."""
-    places = {place_in(name, settings.thinking) for name in settings.formats}
+def thinking_in_words(thinking: int, answers: int, places: Collection[ThinkingPlace]) -> str:
+    """The card's section on what models thought, by the places where an export has it."""
     says = {
         "field": f"in the field `{REASONING}` of the message",
         "text": f"in the text, between `{OPENING}` and `{CLOSING}`",

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from synthmill.flows.pages.report_rows import readable, row_of
 from synthmill.flows.terminal.tables import shortened, table
-from synthmill.storage.published.folder import Dataset, Figure
+from synthmill.storage.published.configurations import Dataset, Figure
 
 LONGEST = 300  # characters of a text
 STYLES = {"assistant": "cyan", "tool": "green", "system": "dim"}

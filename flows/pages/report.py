@@ -20,7 +20,9 @@ from synthmill.schemas.budget import BudgetSettings, usage_of
 from synthmill.schemas.errors import SynthmillError
 from synthmill.storage.artifacts import Store, read_dropped
 from synthmill.storage.files import write_text
-from synthmill.storage.published.folder import Dataset, Figure, as_message, is_finished, read_dataset
+from synthmill.storage.published.chats import as_message
+from synthmill.storage.published.configurations import Dataset, Figure
+from synthmill.storage.published.folder import is_finished, read_dataset
 from synthmill.storage.published.provenance import public_engine
 from synthmill.storage.published.rows import compared, stream_of
 from synthmill.storage.runs import RunRecord, manifests_of

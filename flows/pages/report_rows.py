@@ -8,12 +8,13 @@ import polars as pl
 from rapidfuzz.distance import Indel
 
 from synthmill.flows.terminal.tables import format_value
-from synthmill.storage.published.folder import Dataset, Kind, Table, as_message
+from synthmill.storage.published.chats import as_message
+from synthmill.storage.published.configurations import Dataset, Kind, Table
 
 LONGEST = 6_000  # characters of a text; what is longer is cut, and says so
 COMPARED = 1_500  # words of two texts that are compared word by word
 TOKEN = re.compile(r"\s+|\w+|[^\w\s]")
-READABLE: tuple[Kind, ...] = ("preferences", "conversations", "completions", "triplets", "prompts")
+READABLE: tuple[Kind, ...] = ("preferences", "conversations", "completions", "labelled", "triplets", "prompts", "rl")
 """What is shown; tables of other kinds where a dataset has none of these."""
 INTERNAL = ("id", "parent_id")
 FACTS = (
@@ -82,7 +83,7 @@ def row_of(kind: Kind, row: Mapping[str, Any]) -> dict[str, Any]:
         return {**common, "turns": bubbles(row["prompt"]), "chosen": better, "rejected": worse}
     if kind == "triplets":
         return {**common, "texts": [(name, cut(row[name])) for name in ("anchor", "positive", "negative")]}
-    if kind in ("prompts", "other"):
+    if kind in ("prompts", "rl", "distillation", "other"):
         known = {*INTERNAL, *(name for name, _ in facts)}
         names = dict.fromkeys([*(["prompt"] if "prompt" in row else []), *row])
         values = [(name, row[name]) for name in names if name not in known and row[name] is not None]

@@ -13,7 +13,7 @@ from pydantic import Field
 from synthmill.schemas.calls import Frozen
 from synthmill.schemas.errors import InputError
 from synthmill.storage.artifacts import CALLS
-from synthmill.storage.published.folder import Kind, Table
+from synthmill.storage.published.configurations import Kind, Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import PAIR, answer_message, message, thinks
 from synthmill.storage.published.wide_pools import pool_rows
@@ -25,16 +25,29 @@ NEEDED: Mapping[Kind, tuple[str, ...]] = {
     "preferences": ("prompt", "chosen", "rejected"),
     "conversations": ("messages",),
     "completions": ("prompt", "completion"),
+    "labelled": ("prompt", "completion", "label"),
     "triplets": ("anchor", "positive", "negative"),
+    "rl": ("prompt", "verifier"),
+    "distillation": ("prompt", "privileged_context"),
     "prompts": ("prompt",),
     "other": (),
 }
-"""The columns that make rows of a kind, the kind that says most first."""
-ANSWERS: Mapping[Kind, tuple[str, ...]] = {"preferences": ("chosen", "rejected"), "completions": ("completion",)}
+"""The columns that make rows of a kind, the kind that says most first; `labelled` has to be named, since a label may
+mean anything.
+"""
+ANSWERS: Mapping[Kind, tuple[str, ...]] = {
+    "preferences": ("chosen", "rejected"),
+    "completions": ("completion",),
+    "labelled": ("completion",),
+    "distillation": (),
+}
 ABOUT: Mapping[Kind, str] = {
     "preferences": PAIR,
     "conversations": "a conversation: `messages`",
     "completions": "a `prompt` and its `completion`, as lists of messages",
+    "labelled": "a `prompt`, its `completion`, as lists of messages, and whether it is wanted (`label`)",
+    "rl": "a `prompt` with the `verifier` that checks its answers",
+    "distillation": "a `prompt` without the `privileged_context` that its answers should know",
     "triplets": "an `anchor` with a `positive` and a `negative` text",
     "prompts": "a `prompt`",
     "other": "a row with its columns",
@@ -111,7 +124,7 @@ def in_form(form: TableForm, kind: Kind, rows: pl.DataFrame) -> pl.DataFrame:
     if kind == "completions":
         rows = rows.filter(pl.col("completion").is_not_null())
     rows = with_messages(rows, kind)
-    own = [*NEEDED[kind], *(["system"] if kind == "prompts" else [])]
+    own = [*NEEDED[kind], *(["system"] if kind in ("prompts", "rl") else [])]
     names = rows.columns if form.columns is None else ["id", *own, *form.columns]
     return rows.select(name for name in dict.fromkeys(names) if name in rows.columns and name not in LEFT_OUT)
 

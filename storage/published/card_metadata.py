@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import polars as pl
 
 from synthmill.schemas.licenses import for_hub
-from synthmill.storage.published.folder import Dataset, Kind
+from synthmill.storage.published.configurations import Dataset, Kind
 from synthmill.storage.published.row_streams import OLDEST
 from synthmill.storage.published.shards import plain_types
+from synthmill.storage.published.thinking import fields_of
 
 SIZES = {
     10**3: "n<1K",
@@ -31,11 +32,15 @@ def metadata(flow: str, dataset: Dataset, license: str, languages: Sequence[str]
     filled, shards = dataset.filled(), dataset.shards()
     configs, infos = [], DatasetInfosDict()
     for place, (name, splits) in enumerate(filled.items()):
-        files = [{"split": split, "path": shards[name, split].pattern} for split in splits]
+        lines = dataset.tables[name].lines
+        paths = {split: f"{name}/{split}.jsonl" if lines else shards[name, split].pattern for split in splits}
+        files = [{"split": split, "path": path} for split, path in paths.items()]
         default = {"default": True} if place == 0 and len(filled) > 1 else {}
         configs.append({"config_name": name, **default, "data_files": files})
+        if lines:
+            continue
         empty = pl.DataFrame(schema=next(iter(splits.values())).schema)
-        schema = plain_types(empty.to_arrow(compat_level=OLDEST)).schema
+        schema = plain_types(empty.to_arrow(compat_level=OLDEST), dataset.tables[name].objects).schema
         sizes = {split: SplitInfo(split, rows.size, rows.height) for split, rows in splits.items()}
         infos[name] = DatasetInfo(
             features=Features.from_arrow_schema(schema), splits=SplitDict(sizes), config_name=name
@@ -55,3 +60,21 @@ def metadata(flow: str, dataset: Dataset, license: str, languages: Sequence[str]
     infos.to_dataset_card_data(data)
     data["configs"] = configs
     return data.to_yaml().strip()
+
+
+def opens_with(dataset: Dataset) -> str:
+    """Which `datasets` open a dataset, in words; and what to do with the empty fields of messages that call nothing."""
+    filled = [(dataset.tables[name], splits) for name, splits in dataset.filled().items()]
+    texts = (pl.String, pl.List(pl.String))
+    with_json = any(
+        not table.lines and any(next(iter(splits.values())).schema.get(name) in texts for name in table.objects)
+        for table, splits in filled
+    )
+    oldest = "4.7 or newer: messages have fields of their own" if with_json else "4.0 or newer"
+    kinds = [kind for _, splits in filled for kind in next(iter(splits.values())).schema.values()]
+    if not any("tool_calls" in fields_of(kind) for kind in kinds):
+        return f"It opens with `datasets` {oldest}."
+    return (
+        f"It opens with `datasets` {oldest}. Messages without a call have an empty `tool_calls`, which some chat "
+        "templates take for one that is there; `rows.with_transform(trl.trainer.utils.remove_none_values)` removes it."
+    )

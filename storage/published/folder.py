@@ -5,17 +5,16 @@ synthmill.json          what each configuration is, how it came about, and a che
                         as ours, and is written last
 data/<config>/<split>-00000-of-00001.parquet
 
-A chat is a list of {role, content}; where messages have other fields too (calls of tools), each is a JSON object, since
-a chat template takes an empty field for one that is there.
+A chat is a list of {role, content}, where all messages have the same fields (storage/published/chats.py). What a
+trainer reads as lines of JSON is <config>/<split>.jsonl.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -26,12 +25,12 @@ from synthmill.schemas.hashing import content_hash, file_checksum
 from synthmill.storage.artifacts import match_checksums
 from synthmill.storage.files import read_json, write_json, write_text
 from synthmill.storage.published.cards import MergedCard, merged_card, outline, outline_of
+from synthmill.storage.published.configurations import Content, Dataset, Figure, Table, data_folder
 from synthmill.storage.published.row_streams import Columns, RowStream, parquet_batches, parquet_schema
-from synthmill.storage.published.shards import Shards, as_texts, write_checked, write_shards
+from synthmill.storage.published.shards import with_texts, write_checked, write_shards
 
 MARKER = "synthmill.json"
 CARD = "README.md"
-SHARD_BYTES = 256 << 20
 UNFINISHED = "card_before"
 """In the marker of a folder that is being written, the card that was there: the owner's words outlive a crash."""
 OWN = (
@@ -39,107 +38,6 @@ OWN = (
     *("configs", "files", "written", "checksums", "card", UNFINISHED, "self"),
 )
 """What the marker says in its own right; everything else in it are the dataset's facts."""
-
-Kind = Literal["conversations", "completions", "preferences", "prompts", "triplets", "other"]
-"""What a configuration's rows are, which says what formats they can take: `messages`; `prompt` and `completion`, or
-`prompt`, `chosen` and `rejected`, as lists of messages; `prompt` as a text; `anchor`, `positive` and `negative`.
-"""
-Content = bytes | Callable[[], Iterable[bytes]]
-"""What a file holds: its bytes, or a function that yields them piece by piece, where they may be many."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """One configuration. splits: rows by split; about: what a row is, for people."""
-
-    splits: Mapping[str, RowStream]
-    kind: Kind
-    about: str
-
-    def __post_init__(self) -> None:
-        streams = {split: RowStream.of(rows) for split, rows in self.splits.items()}
-        object.__setattr__(self, "splits", streams)  # a frame in memory is as good as a stream
-
-    @classmethod
-    def of(cls, rows: pl.DataFrame | RowStream, kind: Kind, about: str) -> "Table":
-        """All rows for training."""
-        return cls({"train": RowStream.of(rows)}, kind, about)
-
-    @property
-    def height(self) -> int:
-        return sum(rows.height for rows in self.splits.values())
-
-    @property
-    def rows(self) -> RowStream:
-        """Those of all splits."""
-        return RowStream.chained(list(self.splits.values())) if self.splits else RowStream.of(pl.DataFrame())
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A table or a picture about a dataset, for its page and the terminal.
-
-    columns: heads; the first `text_columns` of them are of texts, the others of numbers. rows: cells, as they are
-    printed; without columns, each is a line. picture: the name of an SVG among the dataset's files. about: a sentence
-    below.
-    """
-
-    title: str
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    text_columns: int = 1
-    picture: str = ""
-    about: str = ""
-
-    @classmethod
-    def lines(cls, title: str, lines: Iterable[str]) -> "Figure":
-        """Lines of text."""
-        return cls(title, rows=tuple((line,) for line in lines))
-
-    @classmethod
-    def read(cls, written: Mapping[str, Any]) -> "Figure":
-        """A figure from the marker. Raises TypeError for anything else."""
-        rows = tuple(tuple(map(str, row)) for row in written["rows"])
-        return cls(**{**written, "columns": tuple(written["columns"]), "rows": rows})
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What a method publishes. intro, body: the card's first words and the sections that only this method has, as
-    markdown; files: what else lies in the folder, by name; facts: what synthmill.json says besides; shard_bytes: the
-    largest shard, in memory; notes: what a reader should know first, a line each; figures: what the page and the
-    terminal show of it beside its rows.
-    """
-
-    title: str
-    intro: str
-    tables: Mapping[str, Table]
-    body: str = ""
-    files: Mapping[str, Content] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    shard_bytes: int = SHARD_BYTES
-    notes: Sequence[str] = ()
-    figures: Sequence[Figure] = ()
-
-    @property
-    def rows(self) -> int:
-        return sum(table.height for table in self.tables.values())
-
-    def filled(self) -> dict[str, dict[str, RowStream]]:
-        """Configurations and splits that have rows: `datasets` cannot load others. A lone empty one stays."""
-        filled = {name: {s: rows for s, rows in t.splits.items() if rows.height} for name, t in self.tables.items()}
-        if not any(filled.values()):
-            return {name: dict(table.splits) for name, table in list(self.tables.items())[:1]}
-        return {name: splits for name, splits in filled.items() if splits}
-
-    def shards(self) -> dict[tuple[str, str], Shards]:
-        """(configuration, split) -> the files of its rows."""
-        filled = self.filled()
-        return {
-            (name, split): Shards.of(f"{data_folder(filled, name)}/{split}", rows, self.shard_bytes)
-            for name, splits in filled.items()
-            for split, rows in splits.items()
-        }
 
 
 def write_dataset(
@@ -160,12 +58,14 @@ def write_dataset(
     before, earlier, remembered = files_of(folder), card_in(folder), outline_of(marker_of(folder))
     text = card_for(folder, card, force=force).text
     shards = dataset.shards()
-    names = {*dataset.files, *chain.from_iterable(split_shards.names for split_shards in shards.values())}
+    line_files = dataset.line_files()
+    names = {*dataset.files, *line_files, *chain.from_iterable(split_shards.names for split_shards in shards.values())}
     new = {name for name in names if not (folder / name).exists()}
     for name in sorted(names - new - before):
         overwritten(name)
     configs = {
         name: {"kind": t.kind, "about": t.about, "splits": {split: rows.height for split, rows in t.splits.items()}}
+        | ({"lines": t.lines} if t.lines else {})
         for name, t in dataset.tables.items()
     }
     marker = {"title": dataset.title, "intro": dataset.intro, "body": dataset.body, "configs": configs, **dataset.facts}
@@ -178,7 +78,10 @@ def write_dataset(
         raise StoreError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
     checksums: dict[str, str] = {}
     for (name, split), split_shards in shards.items():
-        checksums |= write_shards(folder, split_shards, dataset.tables[name].splits[split])
+        table = dataset.tables[name]
+        checksums |= write_shards(folder, split_shards, table.splits[split], table.objects)
+    for name, content in line_files.items():
+        checksums[name] = write_checked(folder / name, partial(write_content, content))
     written = sorted(checksums)
     for name, content in dataset.files.items():
         checksums[name] = write_checked(folder / name, partial(write_content, content))
@@ -233,19 +136,9 @@ def marker_of(folder: Path) -> dict[str, Any]:
     return marker if lists and isinstance(marker.get("configs"), dict) else {}
 
 
-def data_folder(filled: Mapping[str, Any], config: str) -> str:
-    """Where a configuration's files are."""
-    return "data" if len(filled) == 1 else f"data/{config}"
-
-
-def as_message(message: Any) -> dict[str, Any]:
-    """A message of a chat, which may be JSON."""
-    return dict(json.loads(message) if isinstance(message, str) else message)
-
-
 def read_dataset(folder: Path, *, check: bool = True) -> Dataset:
-    """What write_dataset wrote, its rows still in their files. Raises InputError for a folder without a card of ours,
-    StoreError where anything in it is not as it was written. check: whether files are read to know that.
+    """What write_dataset wrote as Parquet, its rows still in their files. Raises InputError for a folder without a card
+    of ours, StoreError where anything in it is not as it was written. check: whether files are read to know that.
     """
     if not is_finished(folder):
         raise InputError(f"{folder} is no dataset of synthmill's, or an unfinished one; run its flow again")
@@ -254,6 +147,7 @@ def read_dataset(folder: Path, *, check: bool = True) -> Dataset:
         if check:
             check_files(folder, marker)
         filled = {name: config for name, config in marker["configs"].items() if any(config["splits"].values())}
+        parquet = {name: config for name, config in filled.items() if not config.get("lines")}
         tables = {
             name: Table(
                 {
@@ -264,7 +158,7 @@ def read_dataset(folder: Path, *, check: bool = True) -> Dataset:
                 config["kind"],
                 config["about"],
             )
-            for name, config in filled.items()
+            for name, config in parquet.items()
         }
         files = {name: (folder / name).read_bytes() for name in marker["files"] if is_inside(folder, name)}
         texts = marker["title"], marker["intro"], marker["body"]
@@ -308,11 +202,12 @@ def shard_rows(folder: Path, written: Sequence[str], start: str, rows: int) -> R
     def read(columns: Columns) -> Iterator[pl.DataFrame]:
         try:
             for shard in shards:
-                yield from (pl.DataFrame(as_texts(table)) for table in parquet_batches(shard, columns))
+                for table in parquet_batches(shard, columns):
+                    yield pl.DataFrame(table.cast(with_texts(table.schema)))
         except (OSError, pa.ArrowInvalid) as error:
             raise damaged(folder, f"{type(error).__name__}: {error}") from error
 
-    return RowStream(read, lambda: rows, lambda: parquet_schema(shards[0], as_texts))
+    return RowStream(read, lambda: rows, lambda: parquet_schema(shards[0], with_texts))
 
 
 def check_whole(folder: Path) -> None:

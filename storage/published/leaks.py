@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.secrecy import SECRET_NAME
-from synthmill.storage.published.folder import Dataset
+from synthmill.storage.published.configurations import Dataset
 
 SHORTEST = 8  # characters of a secret that is no ordinary word
 

@@ -162,9 +162,9 @@ def rows_at_once(size: int, rows: int) -> int:
     return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(1, size)))
 
 
-def parquet_schema(path: Path, convert: Callable[[pa.Table], pa.Table] = lambda table: table) -> pl.Schema:
-    """A Parquet file's columns as polars has them; convert: applied to its tables first."""
-    return pl.DataFrame(convert(pq.read_schema(path).empty_table())).schema
+def parquet_schema(path: Path, convert: Callable[[pa.Schema], pa.Schema] = lambda schema: schema) -> pl.Schema:
+    """A Parquet file's columns as polars has them; convert: applied to its schema first."""
+    return pl.DataFrame(convert(pq.read_schema(path)).empty_table()).schema
 
 
 def parquet_batches(path: Path, columns: Columns) -> Iterator[pa.Table]:

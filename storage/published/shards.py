@@ -1,6 +1,6 @@
 """Shards: the Parquet files of one split, written batch by batch and read the same way."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from synthmill.storage.files import write_atomically
 from synthmill.storage.published.row_streams import OLDEST, RowStream
 
 GROUP_BYTES = 32 << 20  # of a row group: what a writer and a reader hold at once
-CHAT = "messages"
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,10 @@ class Shards:
         return f"{self.start}-*-of-{self.count:05}.parquet"
 
 
-def write_shards(folder: Path, shards: Shards, rows: RowStream) -> dict[str, str]:
-    """Write a split; name -> checksum."""
-    tables = TableCutter(plain_types(batch.to_arrow(compat_level=OLDEST)) for batch in rows.batches())
-    schema = plain_types(pl.DataFrame(schema=rows.schema).to_arrow(compat_level=OLDEST)).schema
+def write_shards(folder: Path, shards: Shards, rows: RowStream, objects: Sequence[str] = ()) -> dict[str, str]:
+    """Write a split; name -> checksum. objects: as in `plain_types`."""
+    tables = TableCutter(plain_types(batch.to_arrow(compat_level=OLDEST), objects) for batch in rows.batches())
+    schema = plain_types(pl.DataFrame(schema=rows.schema).to_arrow(compat_level=OLDEST), objects).schema
     return {
         name: write_checked(folder / name, partial(write_groups, schema, tables.take(shards.rows)))
         for name in shards.names
@@ -95,14 +94,20 @@ def write_checked(path: Path, write: Callable[[Path], None]) -> str:
     return checksums[0]
 
 
-def plain_types(table: pa.Table) -> pa.Table:
-    """Cast large strings and lists to plain ones, which trainers' casts expect. Chats in JSON get the JSON type, so
-    that `datasets` returns their messages as objects.
+def plain_types(table: pa.Table, objects: Sequence[str] = ()) -> pa.Table:
+    """Cast large strings and lists to plain ones, which trainers' casts expect. objects: columns that, where they are
+    JSON texts or lists of them, get the JSON type, so that `datasets` returns objects.
     """
     kinds = {field.name: plain_type(field.type) for field in table.schema}
-    if kinds.get(CHAT) == pa.list_(pa.string()):
-        kinds[CHAT] = pa.list_(pa.json_())
+    kinds |= {name: as_json(kinds[name]) for name in objects if name in kinds}
     return table.cast(pa.schema(list(kinds.items())))
+
+
+def as_json(kind: pa.DataType) -> pa.DataType:
+    """The type of JSON that a column of texts, or of lists of them, gets; other types as they are."""
+    if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
+        return pa.list_(pa.json_())
+    return pa.json_() if pa.types.is_string(kind) else kind
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
@@ -115,8 +120,13 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def as_texts(table: pa.Table) -> pa.Table:
-    """Cast chats of JSON messages to lists of texts, which polars can read."""
-    if CHAT in table.column_names and table.schema.field(CHAT).type == pa.list_(pa.json_()):
-        return table.set_column(table.column_names.index(CHAT), CHAT, table[CHAT].cast(pa.list_(pa.string())))
-    return table
+def with_texts(schema: pa.Schema) -> pa.Schema:
+    """A schema whose columns of JSON are texts, which polars can read."""
+    return pa.schema([(field.name, as_text(field.type)) for field in schema])
+
+
+def as_text(kind: pa.DataType) -> pa.DataType:
+    """The type that a column of JSON has as texts; other types as they are."""
+    if pa.types.is_list(kind) and kind.value_type == pa.json_():
+        return pa.list_(pa.string())
+    return pa.string() if kind == pa.json_() else kind

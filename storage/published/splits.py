@@ -9,7 +9,8 @@ import polars as pl
 
 from synthmill.schemas.hashing import digest
 from synthmill.schemas.texts import normalised
-from synthmill.storage.published.folder import Table, as_message
+from synthmill.storage.published.chats import as_message
+from synthmill.storage.published.configurations import Table
 from synthmill.storage.published.row_streams import RowStream
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -2,16 +2,13 @@
 out. Counted for the card, too.
 """
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
-import orjson
 import polars as pl
 
 from synthmill.schemas.formats import Format, ThinkingPlace
 from synthmill.schemas.thinking_settings import MARKS
-from synthmill.storage.published.folder import Table
+from synthmill.storage.published.configurations import Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import REASONING
 
@@ -33,9 +30,9 @@ def with_thinking(rows: RowStream, place: ThinkingPlace) -> RowStream:
 
 
 def is_thinking_in(schema: Mapping[str, pl.DataType]) -> bool:
-    """Whether rows have thinking that would have to be moved: chats in JSON may have some."""
+    """Whether rows have thinking that would have to be moved."""
     return any(
-        is_own_column(name) or REASONING in fields_of(kind) or OWN_FIELD in fields_of(kind) or is_json_chat(name, kind)
+        is_own_column(name) or REASONING in fields_of(kind) or OWN_FIELD in fields_of(kind)
         for name, kind in schema.items()
     )
 
@@ -44,10 +41,7 @@ def moved(batch: pl.DataFrame, place: ThinkingPlace) -> pl.DataFrame:
     """A batch with its thinking in the texts, or without it."""
     for name, kind in batch.schema.items():
         fields = fields_of(kind)
-        if is_json_chat(name, kind):
-            chats = [[in_json(message, place) for message in chat] for chat in batch[name].to_list()]
-            batch = batch.with_columns(pl.Series(name, chats, kind))
-        elif REASONING in fields:
+        if REASONING in fields:
             batch = batch.with_columns(pl.col(name).list.eval(message_of(fields, place)))
         elif OWN_FIELD in fields and place == "drop":
             others = (pl.element().struct.field(field) for field in fields if field != OWN_FIELD)
@@ -66,25 +60,10 @@ def message_of(fields: list[str], place: ThinkingPlace) -> pl.Expr:
     return pl.struct((others | {"content": text})[name].alias(name) for name in others)
 
 
-def in_json(message: str, place: ThinkingPlace) -> str:
-    """The same for a message in JSON."""
-    fields = json.loads(message)
-    if REASONING not in fields:
-        return message
-    thoughts = fields.pop(REASONING)
-    if place == "text" and thoughts:
-        fields["content"] = f"{OPENING}\n{thoughts}\n{CLOSING}\n\n{fields.get('content') or ''}"
-    return orjson.dumps(fields).decode()
-
-
 def fields_of(kind: pl.DataType) -> list[str]:
     """The fields of a list's structs; none for another type."""
     inner = kind.inner if isinstance(kind, pl.List) else None
     return list(inner.to_schema()) if isinstance(inner, pl.Struct) else []
-
-
-def is_json_chat(name: str, kind: pl.DataType) -> bool:
-    return name == "messages" and kind == pl.List(pl.String)
 
 
 def is_own_column(name: str) -> bool:
@@ -95,10 +74,14 @@ def thinking_counts(tables: Mapping[str, Table]) -> tuple[int, int]:
     """(answers that have thinking, answers) in the chats of tables; (0, 0) where no chat can have any."""
     thinking = answers = 0
     for rows in (rows for table in tables.values() for rows in table.splits.values()):
-        names = [n for n, kind in rows.schema.items() if REASONING in fields_of(kind) or is_json_chat(n, kind)]
+        names = [name for name, kind in rows.schema.items() if REASONING in fields_of(kind)]
         for batch in rows.batches(names) if names else ():
-            for message in (message for name in names for message in batch[name].explode().drop_nulls().to_list()):
-                fields: dict[str, Any] = json.loads(message) if isinstance(message, str) else message
-                answers += fields.get("role") == "assistant"
-                thinking += bool(fields.get(REASONING))
+            for fields in (message for name in names for message in batch[name].explode().drop_nulls().to_list()):
+                answers += fields["role"] == "assistant"
+                thinking += bool(fields[REASONING])
     return (thinking, answers) if thinking else (0, 0)
+
+
+def without_thinking(text: str) -> str:
+    """A text without what stands between marks of thinking before it."""
+    return text.partition(CLOSING)[2] if text.startswith(OPENING) and CLOSING in text else text

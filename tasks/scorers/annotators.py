@@ -16,7 +16,7 @@ from synthmill.schemas.calls import Completion, Frozen, Request, Sampling
 from synthmill.schemas.column_names import check_free
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.pools import JudgedPool, ScoredPool
-from synthmill.storage.published.folder import Figure
+from synthmill.storage.published.configurations import Figure
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import Steps
 from synthmill.tasks.scorers.each_answer import part_label

@@ -7,7 +7,7 @@ import polars as pl
 
 from synthmill.schemas.artifacts import Manifest
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.folder import Figure
+from synthmill.storage.published.configurations import Figure
 from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.running.job import Planned
 

@@ -15,7 +15,7 @@ from synthmill.schemas.column_names import check_free
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.pools import JudgedPool, ScoredPool
 from synthmill.schemas.texts import normalised
-from synthmill.storage.published.folder import Figure
+from synthmill.storage.published.configurations import Figure
 from synthmill.tasks.recipe import Steps
 from synthmill.tasks.scorers.each_answer import AnswerJudge, mean_of_named, part_label
 from synthmill.tasks.scorers.flask_skills import DIFFICULTIES, DOMAINS, SKILLS

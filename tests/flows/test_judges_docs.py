@@ -33,4 +33,4 @@ def test_the_table_names_scorers_and_their_stages() -> None:
         weights = {"weights": {"r3": 1}} if kind == "panel" else {}
         settings = ScorerSettings.model_validate({"spec": kind, **weights})
         assert type(settings.stage(ScoringContext("minilm"))) is stage_named(stage)
-        assert f"| `{kind}` |" in (ROOT / "docs" / "pools.md").read_text()
+        assert f"- `{kind}`: " in (ROOT / "docs" / "pools.md").read_text()

@@ -14,9 +14,10 @@ from synthmill.schemas.errors import InputError, StoreError
 from synthmill.storage import artifacts
 from synthmill.storage.files import write_atomically
 from synthmill.storage.published import shards
+from synthmill.storage.published.card_metadata import metadata
+from synthmill.storage.published.chats import chats_in
+from synthmill.storage.published.configurations import Dataset, Table
 from synthmill.storage.published.folder import (
-    Dataset,
-    Table,
     is_finished,
     is_known_whole,
     is_ours,
@@ -225,7 +226,8 @@ LARGE = """
 import sys
 from pathlib import Path
 import polars as pl
-from synthmill.storage.published.folder import Dataset, Table, read_dataset, write_dataset
+from synthmill.storage.published.configurations import (Dataset, Table)
+from synthmill.storage.published.folder import (read_dataset, write_dataset)
 from synthmill.storage.published.row_streams import RowStream
 
 def held():
@@ -255,15 +257,35 @@ def test_a_dataset_is_written_and_read_in_less_memory_than_it_has(tmp_path: Path
     assert held_mib < 500, f"{held_mib} MiB for 992 MB of rows"
 
 
-def test_a_chat_with_calls_is_json_to_datasets(tmp_path: Path) -> None:
-    chat = [said("user", "[x]"), {**said("assistant", ""), "tool_calls": [{"id": "c"}]}, said("assistant", "y")]
-    rows = pl.DataFrame([{"id": "a", "messages": [json.dumps(one) for one in chat]}])
-    folder = tmp_path / "exp[1]"
-    write_dataset(folder, Dataset("t", "i", {"sft": Table.of(rows, "conversations", "")}), "card")
-    assert read_dataset(folder).tables["sft"].rows.frame().equals(rows)
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"n": 1}'}}
+CHAT = [said("user", "[x]"), {**said("assistant", ""), "tool_calls": [CALL]}, said("assistant", "y")]
+
+
+def loaded_by_datasets(folder: Path, cache: Path) -> Any:
+    """The first row of a folder's only configuration, by the library that trainers use."""
     from datasets import load_dataset
 
-    file = str(tmp_path / "x.parquet")
-    (folder / "data" / "train-00000-of-00001.parquet").rename(file)
-    loaded = load_dataset("parquet", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
-    assert loaded[0]["messages"] == chat
+    file = str(cache / "x.parquet")
+    (folder / "data" / "train-00000-of-00001.parquet").rename(file)  # by a name without brackets
+    return load_dataset("parquet", data_files=file, split="train", cache_dir=str(cache / "cache"))[0]
+
+
+def test_a_chat_with_calls_has_the_same_fields_in_every_message(tmp_path: Path) -> None:
+    rows = pl.DataFrame([{"id": "a", "messages": [json.dumps(one) for one in CHAT]}])
+    folder = tmp_path / "exp[1]"
+    dataset = Dataset("t", "i", {"sft": Table.of(rows, "conversations", "")})
+    head = metadata("f", dataset, "mit", [])
+    write_dataset(folder, dataset, "card")
+    [messages] = read_dataset(folder).tables["sft"].rows.frame()["messages"].to_list()
+    assert [{**message} for message in messages] == [{"tool_calls": None, **message} for message in CHAT]
+    assert loaded_by_datasets(folder, tmp_path)["messages"] == messages
+    assert "json" not in head.casefold().lower().split()  # a feature that `datasets` has since 4.7 only
+
+
+def test_a_chat_of_json_that_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
+    rows = pl.DataFrame([{"id": "a", "messages": [json.dumps(one) for one in CHAT]}])
+    as_before = Table.of(rows, "conversations", "", objects=("messages",))
+    write_dataset(tmp_path / "old", Dataset("t", "i", {"sft": as_before}), "card")
+    table = read_dataset(tmp_path / "old").tables["sft"]
+    assert chats_in(table.rows.frame()["messages"]) == [CHAT] and table.rows.frame().schema == table.rows.schema
+    assert loaded_by_datasets(tmp_path / "old", tmp_path)["messages"] == CHAT

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.formats import FORMATS
 from synthmill.schemas.licenses import most_restrictive
-from synthmill.storage.published.folder import Content, Dataset, Table
+from synthmill.storage.published.configurations import Content, Dataset, Table
 from synthmill.storage.published.formats import format_tables
 from synthmill.storage.published.leaks import check_no_secret
 from synthmill.storage.published.provenance import public_file

@@ -24,7 +24,7 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, through
 LOCK = {
     "stages": {
         "attribute_scores@1": "901381c705802b7b",
-        "steered_answers@1": "ae948b8c1a193682",
+        "steered_answers@1": "9d02a6985de9368d",
     },
     "prompts": {
         "helpsteer/score": "4ebf8af4e5e4",

@@ -12,7 +12,7 @@ from synthmill.flows.pages.sunburst import sunburst
 from synthmill.flows.pages.templates import Manifests, render
 from synthmill.schemas.hashing import child_id
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.folder import Dataset, Figure, Kind, Table
+from synthmill.storage.published.configurations import Dataset, Figure, Kind, Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import read_frame, stream_of
 from synthmill.tasks.generators.multifaceted.coverage import coverage

@@ -8,7 +8,7 @@ from synthmill.flows.pages.templates import Manifests
 from synthmill.schemas.errors import InputError
 from synthmill.storage.artifacts import Store
 from synthmill.storage.published.by_columns import table_of
-from synthmill.storage.published.folder import Dataset
+from synthmill.storage.published.configurations import Dataset
 from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.running.job import Planned
 from synthmill.tasks.scorers.figures import figures_of_steps

@@ -17,7 +17,7 @@ from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.endings import ending_of
 from synthmill.schemas.rip_limits import LIMITS, Thresholds
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.folder import Dataset, Figure, Table
+from synthmill.storage.published.configurations import Dataset, Figure, Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import PAIR, stream_of
 from synthmill.storage.published.wide_pools import pool_rows

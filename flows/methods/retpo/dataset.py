@@ -13,7 +13,7 @@ from synthmill.flows.pages.templates import Manifests, render
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.folder import Dataset, Figure, Table
+from synthmill.storage.published.configurations import Dataset, Figure, Table
 from synthmill.storage.published.provenance import public_engine, public_path, strip_private
 from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.retrieval.http_ranks import HttpRetrieverSettings
