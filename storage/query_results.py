@@ -25,26 +25,27 @@ ORDERED = re.compile(r"\border\s+by\b", re.I)
 NESTED = re.compile(r"\([^()]*\)|'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.S)
 
 
-class QueryFault(InputError):
-    """A query cannot be run, or gives what cannot be compared."""
-
-
 def rows_of(setup: str, query: str) -> list[tuple[Any, ...]]:
-    """The rows of a query, as values that can be compared. setup: SQL that makes its tables. Raises QueryFault."""
+    """The rows of a query, as values that can be compared. setup: SQL that makes its tables. Raises InputError."""
     with duckdb.connect(config=LOCKED) as database:
         try:
             database.execute(setup or "SELECT 1")
             database.execute("SET lock_configuration = true")
             statements = database.extract_statements(query)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise QueryFault("expected one SELECT")
+                raise InputError("expected one SELECT")
             rows = database.execute(statements[0]).fetchmany(MOST_ROWS + 1)
         except duckdb.OutOfMemoryException as error:
             raise MemoryError from error
-        except (duckdb.Error, ValueError, OverflowError, UnicodeError) as error:  # dates beyond Python's, lone surrogates
-            raise QueryFault(" ".join(str(error).split())) from error
+        except (
+            duckdb.Error,
+            ValueError,
+            OverflowError,
+            UnicodeError,
+        ) as error:  # dates beyond Python's, lone surrogates
+            raise InputError(" ".join(str(error).split())) from error
     if len(rows) > MOST_ROWS:
-        raise QueryFault(f"it gives over {MOST_ROWS:,} rows")
+        raise InputError(f"it gives over {MOST_ROWS:,} rows")
     return [tuple(map(comparable, row)) for row in rows]
 
 

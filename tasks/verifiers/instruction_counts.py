@@ -44,7 +44,9 @@ class Count(Frozen):
         number = self.count(text)
         limits = {"at_least": self.at_least, "at_most": self.at_most, "exactly": self.exactly}
         met = {"at_least": int.__ge__, "at_most": int.__le__, "exactly": int.__eq__}
-        broken = [f"{name} {limit}" for name, limit in limits.items() if limit is not None and not met[name](number, limit)]
+        broken = [
+            f"{name} {limit}" for name, limit in limits.items() if limit is not None and not met[name](number, limit)
+        ]
         return f"{self.check}: found {number}, expected {', '.join(broken)}" if broken else ""
 
 

@@ -1,4 +1,7 @@
-"""An answer's code, run with its tests in a process under limits. docs/verifiers.md says what they hold, and what not."""
+"""An answer's code, run with its tests in a process under limits.
+
+docs/verifiers.md says what the limits hold, and what they are no protection against.
+"""
 
 import json
 import os

@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -89,18 +90,18 @@ def allow_paths(folder: str) -> bool:
     rights = (1 << RIGHTS_BY_ABI[min(abi, len(RIGHTS_BY_ABI) - 1)]) - 1
     handled = (ctypes.c_uint64 * 3)(rights, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0)
     ruleset = LIBC.syscall(444, handled, 24 if abi >= 6 else 16 if abi >= 4 else 8, 0)
-    readable = {*SYSTEM, sys.prefix, sys.base_prefix, *sys.path, os.path.dirname(os.path.realpath(sys.executable))}
+    readable = {*SYSTEM, sys.prefix, sys.base_prefix, *sys.path, str(Path(sys.executable).resolve().parent)}
     rules = [(path, READS) for path in readable] + [(folder, rights), ("/dev/null", rights)]
     for path, allowed in rules:
         with suppress(OSError):
             place = os.open(path, os.O_PATH)
-            allowed &= rights if os.path.isdir(path) else FILE_RIGHTS & rights
+            allowed &= rights if Path(path).is_dir() else FILE_RIGHTS & rights
             LIBC.syscall(445, ruleset, 1, PathRule(allowed, place), 0)
             os.close(place)
     return ruleset >= 0 and bool(LIBC.syscall(446, ruleset, 0) == 0)
 
 
-def PathRule(allowed: int, place: int) -> Any:  # noqa: N802
+def PathRule(allowed: int, place: int) -> Any:
     return ctypes.create_string_buffer(allowed.to_bytes(8, sys.byteorder) + place.to_bytes(4, sys.byteorder), 12)
 
 
@@ -170,7 +171,7 @@ def run_program(code: str) -> None:
     for number, name, mode in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)):
         os.dup2(os.open(name, mode, 0o600), number)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: PTH123, SIM115
+    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
     status = 0
     try:
         exec(compile(code, "answer", "exec"), {"__name__": "__main__"})

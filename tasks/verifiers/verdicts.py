@@ -1,5 +1,6 @@
 """Verdicts on one answer, or on many on all cores."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import ValidationError
 
-from synthmill.schemas.errors import Drop, InputError, MissingExtra
+from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.settings_files import explain
 from synthmill.tasks.verifiers.verifier import (
     Verdict,
@@ -21,6 +22,7 @@ from synthmill.tasks.verifiers.verifier import (
 )
 from synthmill.tasks.verifiers.workers import isolated_verdict
 
+RUN_CODE = "SYNTHMILL_RUN_CODE"
 TOGETHER = 64
 """Answers to one reference that go to a process together: what it has read of the reference serves all of them."""
 
@@ -33,15 +35,16 @@ class Job(NamedTuple):
     reference: str
 
 
-def verify(name: str, answer: Any, reference: Any = "", *, run_code: bool = False, **arguments: Any) -> Verdict:
+def verify(name: str, answer: Any, reference: Any = "", *, run_code: bool | None = None, **arguments: Any) -> Verdict:
     """The verdict on one answer: (score from 0 to 1, or None; the reason).
 
     name: math, exact, choice, json, constraints, code, sql or citation. answer: a text, or a list of messages, the last
     of which counts; its thinking is left out. reference: a text; any other value counts as JSON. run_code: whether
-    `code` may run the answer. arguments: the verifier's own. Raises InputError for a wrong name or argument,
+    `code` may run the answer; default: whether SYNTHMILL_RUN_CODE is 1. arguments: the verifier's own. Raises InputError for a wrong name or argument,
     MissingExtra for a library that is not installed.
     """
-    verifier = verifier_called(name, orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS), run_code)
+    may_run = os.environ.get(RUN_CODE) == "1" if run_code is None else run_code
+    verifier = verifier_called(name, orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS), may_run)
     try:
         text = answer_of(answer)
     except Drop as error:

@@ -57,7 +57,7 @@ def failed(reason: str) -> Verdict:
 
 
 def share_of(faults: list[str], count: int, partial: bool) -> Verdict:
-    """1 where none of `count` things is at fault; else 0, or, if `partial`, the share that is not. The first is named."""
+    """1 where none of `count` things is at fault; else 0, or, if `partial`, the share that is not."""
     if not faults:
         return Verdict(1.0)
     reason = faults[0] + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
@@ -79,8 +79,8 @@ def guarded_verdict(verifier: Verifier, answer: str, reference: str) -> Verdict:
 
 
 def answer_of(answer: Any) -> str:
-    """An answer's text without its thinking: a text, or, as trainers hand it over, a list of messages, the last of which
-    counts. Raises Drop for a content that is none; an answer that ended inside its thinking is empty.
+    """An answer's text without its thinking: of a text, or of the last message of a list, as trainers hand it over.
+    Raises Drop for a content that is none; an answer that ended inside its thinking is empty.
     """
     if isinstance(answer, list | tuple) and answer and isinstance(answer[-1], dict):
         answer = answer[-1].get("content")

@@ -64,8 +64,8 @@ class Choice(Verifier):
                 return chosen
             if letters := letters_of(line):
                 return self.known(letters)
-            if match := LED_BY_LETTER.match(line) if len(lines) == 1 else None:
-                return self.known(frozenset(LETTER.findall(match[1])))
+            if len(lines) == 1 and (led := LED_BY_LETTER.match(line)):
+                return self.known(frozenset(led[1]))
         return frozenset()
 
     def known(self, letters: frozenset[str]) -> frozenset[str]:

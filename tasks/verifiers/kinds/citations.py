@@ -24,7 +24,9 @@ class Citations(Verifier):
     short_forms: ClassVar = ("citation",)
 
     verifier: Literal["citation"] = "citation"
-    fewest_words: int = Field(3, ge=1, description="a quoted span of fewer words is a name or an emphasis, no quotation")
+    fewest_words: int = Field(
+        3, ge=1, description="a quoted span of fewer words is a name or an emphasis, no quotation"
+    )
     fewest_quotes: int = Field(1, ge=0)
     named: bool = Field(True, description="with several passages, each quotation has to name one")
     partial: bool = Field(False, description="the share of the quotations that stand where they should")

@@ -78,7 +78,9 @@ class Constraints(Verifier):
         parameters = self.kwargs or ({},) * len(self.instruction_id_list)
         if len(parameters) != len(self.instruction_id_list):
             raise InputError(f"{len(self.instruction_id_list)} instructions have {len(parameters)} kwargs")
-        translated = [from_ifeval(name, values) for name, values in zip(self.instruction_id_list, parameters, strict=True)]
+        translated = [
+            from_ifeval(name, values) for name, values in zip(self.instruction_id_list, parameters, strict=True)
+        ]
         return (*self.constraints, *constraints_in(orjson.dumps(translated).decode()))
 
     def verdict(self, answer: str, reference: str) -> Verdict:

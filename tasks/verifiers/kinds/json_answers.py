@@ -50,7 +50,7 @@ def check(value: Any, schema: Any) -> Verdict:
     except SchemaError as error:
         return missing(f"bad_reference: no JSON schema: {error.message}")
     except Unresolvable as error:
-        return missing(f"bad_reference: its schema refers to {error.ref}, which is not in it")  # type: ignore[attr-defined]
+        return missing(f"bad_reference: its schema refers to {error.ref}, which is not in it")
     if fault is None:
         return Verdict(1.0)
     place = ".".join(map(str, fault.absolute_path)) or "it"

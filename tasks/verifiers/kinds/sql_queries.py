@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from synthmill.storage.query_results import QueryFault, orders_its_rows, rows_of, same_rows
+from synthmill.schemas.errors import InputError
 from synthmill.tasks.texts.code_blocks import code_in
-from synthmill.tasks.verifiers.verifier import Verdict, Verifier, failed, missing
+from synthmill.tasks.verifiers.verifier import Verdict, Verifier, failed
 
 MOST_SETUPS = 8  # whose expected rows are held
 
@@ -28,14 +28,13 @@ class SqlQueries(Verifier):
     )
 
     def verdict(self, answer: str, reference: str) -> Verdict:
-        try:
-            wanted = expected_rows(self.setup, reference)
-        except QueryFault as error:
-            return missing(f"bad_reference: {error.message}")
+        from synthmill.storage.query_results import orders_its_rows, rows_of, same_rows
+
+        wanted = expected_rows(self.setup, reference)
         query = code_in(answer, "sql", "duckdb", "sqlite", "postgresql", "mysql")
         try:
             rows = rows_of(self.setup, query)
-        except QueryFault as error:
+        except InputError as error:
             return failed(f"query_fails: {error.message}")
         ordered = orders_its_rows(reference) if self.ordered is None else self.ordered
         if same_rows(rows, wanted, ordered=ordered):
@@ -45,4 +44,6 @@ class SqlQueries(Verifier):
 
 @lru_cache(MOST_SETUPS)
 def expected_rows(setup: str, reference: str) -> list[tuple[Any, ...]]:
+    from synthmill.storage.query_results import rows_of
+
     return rows_of(setup, reference)
