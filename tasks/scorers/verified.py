@@ -5,12 +5,12 @@ Source: docs/papers.md#verifiers.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import orjson
 import polars as pl
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from synthmill.schemas.errors import InputError, MissingExtra
 from synthmill.schemas.rows import Dropped
@@ -26,10 +26,15 @@ VERDICTS = "verdicts of this scorer"
 """A column that the stage's rows have while it works."""
 
 
+def as_json(value: Any) -> Any:
+    """A verifier's arguments as JSON; a text as it is."""
+    return value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
 class VerifierScores(FrameScorer):
     """Pools -> the same, scored by a verifier: 0 to 1 per answer, and in LABEL_missing why an answer has no score.
 
-    arguments: the verifier's, as JSON. by-row: a row's columns `verifier` and `verifier_arguments` choose.
+    arguments: the verifier's own. by-row: a row's columns `verifier` and `verifier_arguments` choose.
     """
 
     name: ClassVar = "verifier_scores"
@@ -37,8 +42,20 @@ class VerifierScores(FrameScorer):
 
     label: str = "verify"
     verifier: str
-    arguments: str = "{}"
+    arguments: Annotated[str, BeforeValidator(as_json)] = "{}"
     run_code: bool = False
+
+    @model_validator(mode="after")
+    def check_arguments(self) -> Self:
+        if self.verifier == BY_ROW:
+            return self
+        try:
+            verifier_called(self.verifier, self.arguments.encode(), self.run_code)
+        except MissingExtra:
+            raise
+        except InputError as error:
+            raise ValueError(error.message) from error
+        return self
 
     @property
     def missing_column(self) -> str:
@@ -85,9 +102,8 @@ class VerifierScores(FrameScorer):
         if self.verifier != BY_ROW:
             return verifier_called(self.verifier, self.arguments.encode(), self.run_code)
         name, arguments = (pool.get(column) or "" for column in VERIFIER)
-        text = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
         try:
-            return verifier_called(name.removeprefix(PREFIX), text.encode(), self.run_code)
+            return verifier_called(name.removeprefix(PREFIX), as_json(arguments).encode(), self.run_code)
         except MissingExtra:
             raise
         except (InputError, ValueError) as error:
@@ -125,9 +141,7 @@ class VerifierSettings(ScorerSettings):
         return self.verifier == BY_ROW
 
     def stage(self, context: ScoringContext) -> VerifierScores:
-        arguments = orjson.dumps(self.arguments, option=orjson.OPT_SORT_KEYS)
+        arguments = as_json(self.arguments)
         if self.verifier != BY_ROW:
-            verifier_called(self.verifier, arguments, self.run_code)
-        return VerifierScores(
-            label=self.label, verifier=self.verifier, arguments=arguments.decode(), run_code=self.run_code
-        )
+            verifier_called(self.verifier, arguments.encode(), self.run_code)
+        return VerifierScores(label=self.label, verifier=self.verifier, arguments=arguments, run_code=self.run_code)

@@ -11,9 +11,8 @@ from pydantic import Field, model_validator
 from synthmill.schemas.calls import Frozen
 
 WORD = re.compile(r"\w+")
-ABBREVIATIONS = re.compile(
-    r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|a\.m|p\.m|No|Fig|Vol|Inc|Ltd|[A-Z])\.", re.I
-)
+ABBREVIATIONS = re.compile(r"\b(?:(?i:Mr|Mrs|Ms|Dr|Prof|vs|e\.g|i\.e)\.|[A-Z]\.(?=\s?[A-Z]))")
+"""Full stops that end no sentence: also those of initials."""
 SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]*_]{0,4}(?=\s|$)|[。！？]+|\n\s*\n")
 DIVIDER = re.compile(r"\s?\*\*\*\s?")
 BULLET = re.compile(r"^\s{0,40}(?:[*+•](?!\*)|-|\d{1,3}[.)](?=\s)).*$", re.M)

@@ -40,8 +40,8 @@ def verify(name: str, answer: Any, reference: Any = "", *, run_code: bool | None
 
     name: math, exact, choice, json, constraints, code, sql or citation. answer: a text, or a list of messages, the last
     of which counts; its thinking is left out. reference: a text; any other value counts as JSON. run_code: whether
-    `code` may run the answer; default: whether SYNTHMILL_RUN_CODE is 1. arguments: the verifier's own. Raises InputError for a wrong name or argument,
-    MissingExtra for a library that is not installed.
+    `code` may run the answer; default: whether SYNTHMILL_RUN_CODE is 1. arguments: the verifier's own. Raises
+    InputError for a wrong name or argument, MissingExtra for a library that is not installed.
     """
     may_run = os.environ.get(RUN_CODE) == "1" if run_code is None else run_code
     verifier = verifier_called(name, orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS), may_run)

@@ -28,12 +28,12 @@ class Exact(Verifier):
     )
 
     def verdict(self, answer: str, reference: str) -> Verdict:
-        references = texts_in(reference)
+        references = [text for text in map(self.normalised, texts_in(reference)) if text]
         if not references:
-            return missing("no_reference")
+            return missing("no_reference: there is none, or nothing is left of it")
         lines = answer.strip().splitlines() if self.part == "last_line" else [answer]
         own = self.normalised(lines[-1] if lines else "")
-        return Verdict(1.0) if own in map(self.normalised, references) else failed("not_equal")
+        return Verdict(1.0) if own in references else failed("not_equal")
 
     def normalised(self, text: str) -> str:
         """Canonical composition (NFC), and without what is ignored, in the order of SQuAD's script."""

@@ -15,8 +15,9 @@ from synthmill.schemas.errors import MissingExtra
 from synthmill.tasks.verifiers.verifier import Verdict, Verifier, failed, missing
 
 FORMULA = re.compile(r"\\boxed|\$|\\\(|\\\[")
-WHOLE_NUMBER = re.compile(r"0|-?[1-9]\d{0,14}", re.A)
-"""Whose formula is known without math-verify's parser, which takes milliseconds; a test holds the two together."""
+WHOLE = r"(?:0|[1-9]\d{0,14})"
+NUMBER = re.compile(rf"(-?{WHOLE})|(-?{WHOLE}\.\d{{1,6}})|(-?)\\frac\{{({WHOLE})\}}\{{([1-9]\d{{0,14}})\}}", re.A)
+"""What is read without math-verify's parser, which takes milliseconds; a test holds the two together."""
 FINAL = "####"
 """What GSM8K's references have before their last number."""
 
@@ -53,8 +54,16 @@ class Mathematics(Verifier):
 
     def equal(self, wanted: Sequence[Any], formulas: Sequence[Any]) -> tuple[bool, str]:
         """(whether a pair of them is equal, what went wrong where none is). As math-verify's `verify`, which counts a
-        comparison that fails as unequal.
+        comparison that fails as unequal. Exact numbers are equal where they are the same; math-verify would still
+        simplify their difference.
         """
+        from sympy import Rational
+
+        if all(isinstance(formula, Rational | str) for formula in (*wanted, *formulas)):
+            own, theirs = (
+                {part.strip() if isinstance(part, str) else part for part in side} for side in (wanted, formulas)
+            )
+            return bool((own & theirs) - {""}), ""
         key = comparison_key(wanted, formulas)
         if key is None:
             return compare(wanted, formulas, self.decimals, self.strict)
@@ -124,17 +133,27 @@ def reference_formula(reference: str) -> str:
 
 @cache
 def reader() -> Any:
-    """math-verify's `parse`, in this process with a larger cache of formulas, and without a parser for whole numbers."""
+    """math-verify's `parse`, which in this process holds more formulas, and reads plain numbers without a parser."""
     import math_verify.parser as parser
-    from sympy import Integer
 
     parse_latex = parser.parse_latex_cached.__wrapped__
 
     def read(latex: str) -> Any:
-        return Integer(latex) if WHOLE_NUMBER.fullmatch(latex) else parse_latex(latex)
+        match = NUMBER.fullmatch(latex)
+        return number(match) if match else parse_latex(latex)
 
     parser.parse_latex_cached = lru_cache(1 << 14)(read)
     return parser.parse
+
+
+def number(match: re.Match[str]) -> Any:
+    """The number that a match of NUMBER is, as math-verify has it."""
+    from sympy import Float, Integer, Rational
+
+    whole, decimal, sign, above, below = match.groups()
+    if whole:
+        return Integer(whole)
+    return Float(decimal) if decimal else Rational(int(sign + above), int(below))
 
 
 @lru_cache(1024)
