@@ -27,7 +27,7 @@ from synthmill.storage.runs import new_run
 from synthmill.tasks.engines.engine import resolve
 from synthmill.tasks.generators.pool_source import REWARD
 from synthmill.tasks.running.job import Planned
-from synthmill.tasks.scorers.judgements import note_unread
+from synthmill.tasks.scorers.judgements import note_missing, note_unread
 from synthmill.tasks.scorers.scoring import ScorerSettings, ScoringContext
 
 POOLS_PER_PART = 64
@@ -98,6 +98,7 @@ def score_answers(settings: ScoreSettings) -> ScoredFile:
         scored_pools = maker.make(Planned(step.stage, step.roles, pools.key), label)
     scores = dict(scores_in(store, scored_pools, label))
     check_something_left(store, scored_pools.stage, scored_pools)
+    note_missing(store, scored_pools)
     if scores and all(np.isnan(values).all() for values in scores.values()):
         raise SynthmillError(f"{label} gave no answer of {source} a score, so {out} was not written")
     rows, answers = write_scores(file, out, label, scores)

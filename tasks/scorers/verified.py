@@ -67,7 +67,8 @@ class VerifierScores(FrameScorer):
             raise InputError(f"{PREFIX}{BY_ROW} reads the column {VERIFIER[0]}; found {', '.join(columns.names)}")
 
     def output_columns(self, columns: pa.Schema) -> pa.Schema:
-        return super().output_columns(columns).append(pa.field(self.missing_column, pa.list_(pa.string())))
+        kept = [field for field in columns if field.name != self.missing_column]
+        return pa.schema([*kept, pa.field(self.missing_column, pa.list_(pa.string()))])
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         self.check_columns(frame.head(0).to_arrow().schema)
