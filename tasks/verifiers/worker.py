@@ -8,6 +8,7 @@ multiplication. tasks/verifiers/workers.py starts it, and another one where it h
 import json
 import os
 import resource
+import select
 import signal
 import sys
 from functools import lru_cache
@@ -15,6 +16,7 @@ from functools import lru_cache
 from synthmill.tasks.verifiers.verifier import Verifier, guarded_verdict
 
 MEMORY_BYTES = 4 << 30
+IDLE_S = 60  # without work, after which it ends
 SLACK = 6
 """How much longer than its processor time an answer may take by the clock, on a machine that does other work."""
 
@@ -27,7 +29,7 @@ def main() -> None:
     for timer in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(timer, signal.SIG_DFL)
     replies.write("\n")  # ready
-    for line in sys.stdin.buffer:
+    while select.select([sys.stdin], [], [], IDLE_S)[0] and (line := sys.stdin.buffer.readline()):
         settings, answer, reference = json.loads(line)
         verifier = verifier_of(settings)
         set_timers(verifier.timeout_s)

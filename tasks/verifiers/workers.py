@@ -14,11 +14,13 @@ import sys
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
+from synthmill.schemas.errors import SynthmillError
 from synthmill.tasks.verifiers.verifier import MEMORY_OVER, TIME_OVER, Verdict, Verifier, missing
 from synthmill.tasks.verifiers.worker import SLACK
 
 START_S = 120  # for its imports, on a busy machine
 GRACE_S = 5
+SEEN_DEAD_S = 0.5
 MODULE = "synthmill.tasks.verifiers.worker"
 idle: SimpleQueue["Worker"] = SimpleQueue()
 
@@ -37,7 +39,7 @@ class Worker:
         )
         if self.reply(START_S) is None:
             self.end()
-            raise RuntimeError(f"the process that verifies answers did not start: python -m {MODULE}")
+            raise SynthmillError(f"the process that verifies answers did not start; try: {sys.executable} -m {MODULE}")
 
     def verdict(self, verifier: Verifier, answer: str, reference: str) -> Verdict | None:
         """A verdict; None where the process has ended, or must be."""
@@ -57,47 +59,60 @@ class Worker:
         readable, _, _ = select.select([self.process.stdout], [], [], within_s)
         return (self.process.stdout.readline() or None) if readable else None
 
-    def end(self) -> int:
-        """Ends the process; the signal that it ended by before, as subprocess has it, or 0."""
+    def end(self, patience_s: float = 0) -> int | None:
+        """Ends the process: how it had ended before, as subprocess has it; None where it had to be killed."""
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(0.5)
+            self.process.wait(patience_s)
         status = self.process.poll()
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             with suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
-        return status or 0
+        return status
 
 
 def isolated_verdict(verifier: Verifier, answer: str, reference: str) -> Verdict:
     """The verdict of a process of its own; missing where it takes too long, too much memory, or dies."""
-    try:
-        worker = idle.get_nowait()
-    except Empty:
-        worker = Worker()
-    try:
-        verdict = worker.verdict(verifier, answer, reference)
-    except BaseException:  # Ctrl-C: a reply may be on its way
+    while True:
+        worker = idle_worker() or Worker()
+        try:
+            verdict = worker.verdict(verifier, answer, reference)
+        except BaseException:  # Ctrl-C: a reply may be on its way
+            worker.end()
+            raise
+        if verdict is not None:
+            idle.put(worker)
+            return verdict
+        status = worker.end(SEEN_DEAD_S)
+        if status != 0:  # else it went when it had waited long enough, just before
+            return missing(why_ended(status, verifier.timeout_s))
+
+
+def why_ended(status: int | None, timeout_s: float) -> str:
+    if status in (None, -signal.SIGPROF, -signal.SIGALRM):
+        return f"{TIME_OVER}: over {timeout_s:g} s"
+    if status == -signal.SIGKILL:
+        return f"{MEMORY_OVER}: the process was killed"
+    assert status is not None
+    return f"verifier_died: {signal.Signals(-status).name if status < 0 else f'exit code {status}'}"
+
+
+def idle_worker() -> Worker | None:
+    """A process that waits for work; None where there is none."""
+    while True:
+        try:
+            worker = idle.get_nowait()
+        except Empty:
+            return None
+        if worker.process.poll() is None:
+            return worker
         worker.end()
-        raise
-    if verdict is not None:
-        idle.put(worker)
-        return verdict
-    status = -worker.end()
-    if status == signal.SIGKILL:
-        return missing(f"{MEMORY_OVER}: the process was killed")
-    if status not in (signal.SIGPROF, signal.SIGALRM, 0):
-        return missing(f"verifier_died: {signal.Signals(status).name if status > 0 else f'exit code {-status}'}")
-    return missing(f"{TIME_OVER}: over {verifier.timeout_s:g} s")
 
 
 def end_idle() -> None:
-    while True:
-        try:
-            idle.get_nowait().end()
-        except Empty:
-            return
+    while worker := idle_worker():
+        worker.end()
 
 
 def forget_idle() -> None:

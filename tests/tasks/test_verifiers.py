@@ -118,14 +118,20 @@ def test_a_formula_that_takes_for_ever_ends() -> None:
     assert verify("math", "5", "5").score == 1.0  # another process took over
 
 
-def test_a_process_that_was_killed_is_a_missing_score() -> None:
+def test_a_process_that_was_killed_is_a_missing_score(monkeypatch: pytest.MonkeyPatch) -> None:
     assert verify("math", "5", "5").score == 1.0
-    worker = workers.idle.get_nowait()
-    worker.process.kill()
-    worker.process.wait()
+    worker = workers.idle_worker()
+    assert worker and worker.process.stdin
+    worker.process.stdin.close()  # it ends as it does after a minute without work
+    assert worker.process.wait() == 0
     workers.idle.put(worker)
-    verdict = verify("math", "5", "5")
-    assert verdict.score is None and verdict.reason.startswith("memory_over")
+    assert verify("math", "5", "5").score == 1.0
+    worker = workers.idle_worker()
+    assert worker
+    worker.process.kill()
+    monkeypatch.setattr(workers, "idle_worker", lambda: worker)
+    assert verify("math", "5", "5").reason.startswith("memory_over")
+    monkeypatch.undo()
     assert verify("math", "5", "5").score == 1.0
 
 
@@ -218,6 +224,7 @@ SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "int
         ("1", {"$ref": "http://127.0.0.1:9/schema"}, {}, None, "bad_reference: its schema refers to"),
         ("1", {"$ref": "#"}, {}, None, "too_deep"),
         ("1", {"type": "nothing"}, {}, None, "bad_reference"),
+        ("1", "", {"json_schema": {"type": "integer"}}, 1.0, ""),
         ('"%s"' % ("a" * 40), {"pattern": "^(a+)+$b"}, {"timeout_s": 0.5}, None, "timed_out"),
     ],
 )

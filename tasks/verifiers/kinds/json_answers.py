@@ -5,13 +5,13 @@ Source: docs/papers.md#verifiers.
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from synthmill.tasks.texts.code_blocks import code_in
-from synthmill.tasks.verifiers.verifier import Verdict, Verifier, failed, missing
+from synthmill.tasks.verifiers.verifier import Verdict, Verifier, failed, missing, reference_of
 
 
 class JsonAnswers(Verifier):
@@ -22,7 +22,9 @@ class JsonAnswers(Verifier):
 
     verifier: Literal["json"] = "json"
     expected: Literal["schema", "value"] = Field("schema", description="what the reference is; value: it must be equal")
-    json_schema: str = Field("", description="a JSON schema, instead of a reference")
+    json_schema: Annotated[str, BeforeValidator(reference_of)] = Field(
+        "", description="a JSON schema, instead of a reference"
+    )
     bare: bool = Field(False, description="nothing may stand around the JSON, no block of code either")
 
     def verdict(self, answer: str, reference: str) -> Verdict:
