@@ -1,8 +1,8 @@
 """A process that verifies answers which may hang or take all memory: `python -m synthmill.tasks.verifiers.worker`.
 
 Reads a line of JSON per answer (verifier, answer, reference), writes a line per verdict. Its timers are the kernel's,
-with their default action, which is to end the process: they hold where Python's own handlers do not run, as in a long
-multiplication. tasks/verifiers/workers.py starts it, and another one where it has ended.
+with their default action, which is to end the process: they hold inside of C, too, where no handler of Python's runs.
+tasks/verifiers/workers.py starts it, and another one where it has ended.
 """
 
 import json
