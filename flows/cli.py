@@ -64,6 +64,9 @@ class RunCommand(click.Command):
 @ray_option
 @retry_option
 @click.option("--batch", is_flag=True, help="Ask every server in batches: cheaper, within a day (setting: batch).")
+@click.option(
+    "--no-prefect", is_flag=True, help="Start at once, without a server: no page of the run, no stage is tried again."
+)
 @click.option("--settings", "list_settings", is_flag=True, help="List every setting, its default and meaning.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print the plan; ask no model.")
 @click.option("--as-yaml", is_flag=True, help="Print the flow's steps as a pipeline's file, to begin your own from.")
@@ -74,6 +77,7 @@ def run(
     flow: str,
     config: Path | None,
     sets: tuple[str, ...],
+    no_prefect: bool,
     list_settings: bool,
     dry_run: bool,
     as_yaml: bool,
@@ -95,7 +99,7 @@ def run(
     overrides = dict(map(split_set, sets))
     overrides |= {name: value for name, value in options.items() if value is not None and value is not False}
     flow, settings = read_run(flow, config, overrides, preview)
-    return run_flow(flow, settings, dry_run=dry_run, preview=preview, as_yaml=as_yaml)
+    return run_flow(flow, settings, prefect=not no_prefect, dry_run=dry_run, preview=preview, as_yaml=as_yaml)
 
 
 for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, export, report, diff, batch):

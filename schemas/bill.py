@@ -35,8 +35,8 @@ def tokens_out(counters: Counters) -> str:
 
 
 def with_shares(counters: Counters, name: str, shares: Mapping[str, str]) -> str:
-    said = [f"{int(number):,} {word}" for share, word in shares.items() if (number := counters.get(share, 0))]
-    return count_text(counters, name) + (f" ({', '.join(said)})" if said else "")
+    details = [f"{int(number):,} {word}" for share, word in shares.items() if (number := counters.get(share, 0))]
+    return count_text(counters, name) + (f" ({', '.join(details)})" if details else "")
 
 
 def wasted(counters: Counters) -> str:

@@ -56,8 +56,8 @@ def bill_of(store: Store) -> Iterator[tuple[str, str, str, dict[str, float]]]:
                 failed[step.step_id, role] += numbers.get("failed", 0)
     lines: dict[tuple[str, str, str], dict[str, float]] = {}
     for spending in spending_in(store.calls):
-        given = prices.get(spending.run, BudgetSettings())
-        money = usage_of(given, spending.engine, 0, spending.counters).money
+        budget = prices.get(spending.run, BudgetSettings())
+        money = usage_of(budget, spending.engine, 0, spending.counters).money
         line = spending.step, spending.role, spending.engine
         lines[line] = added_up([lines.get(line, {}), spending.counters, {"money": money}])
     for (step_id, role, engine), counters in sorted(lines.items()):

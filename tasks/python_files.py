@@ -137,7 +137,7 @@ def read_modules(path: Path, main: str, prefix: str | None) -> dict[str, Module]
             raise InputError(f"{file} cannot be read: {error.strerror}") from error
         if prefix is not None:
             for imported in imported_names(modules[name], name, prefix):
-                waiting += [(found, place) for found, place in places_of(imported, path.parent) if found != main]
+                waiting += [(module, place) for module, place in places_of(imported, path.parent) if module != main]
     return modules
 
 

@@ -3,14 +3,15 @@
 A command runs in this process, which has everything loaded already. It gets a process of its own where a test starts
 one, or looks at what only a process has: its environment, and what it leaves behind.
 
-Flows share one Prefect server, which the first of them starts: a server of its own takes ten seconds. Tests of what a
-run leaves behind, and of what it writes, have `own_prefect` instead.
+Flows run without Prefect, but in tests with the mark `prefect`. Those share one server, which the first of them starts:
+a server of its own takes ten seconds. Tests of what a run leaves behind, and of what it writes, have `own_prefect`.
 """
 
 import atexit
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, chdir, redirect_stderr, redirect_stdout
 from functools import cache
 from io import StringIO
@@ -21,6 +22,7 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).parent.parent
 SHARED_PREFECT = True
+UNDER_PREFECT = False
 
 
 @cache
@@ -46,10 +48,20 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
     return {**inherited, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(home / "prefect"), "COLUMNS": "160", **variables}
 
 
-def start(*arguments: Any, cwd: Path, **variables: str) -> "subprocess.Popen[str]":
-    shared = {"PREFECT_API_URL": prefect_url()} if SHARED_PREFECT and arguments[0] == "run" else {}
+def needs_server(arguments: Sequence[Any]) -> bool:
+    return arguments[0] == "run" and "--no-prefect" not in arguments
+
+
+def whole(arguments: Sequence[Any]) -> list[str]:
+    """A command as it is run here: a flow without Prefect, where the test is not about it."""
+    return [*map(str, arguments), *(["--no-prefect"] if needs_server(arguments) and not UNDER_PREFECT else [])]
+
+
+def start(*command: Any, cwd: Path, **variables: str) -> "subprocess.Popen[str]":
+    arguments = whole(command)
+    shared = {"PREFECT_API_URL": prefect_url()} if SHARED_PREFECT and needs_server(arguments) else {}
     return subprocess.Popen(
-        [sys.executable, "-m", "synthmill.flows.cli", *map(str, arguments)],
+        [sys.executable, "-m", "synthmill.flows.cli", *arguments],
         cwd=cwd,
         env=environment(cwd, **shared, **variables),
         stdin=subprocess.DEVNULL,
@@ -70,7 +82,7 @@ def synthmill(
         out, err = process.communicate(timeout=240)
         code = process.returncode
     else:
-        code, out, err = run_in_process(list(map(str, arguments)), cwd)
+        code, out, err = run_in_process(whole(arguments), cwd)
     assert code == expect, f"exit {code}, expected {expect}\n{out}\n{err}"
     return out, err
 
@@ -82,7 +94,7 @@ def run_in_process(arguments: list[str], cwd: Path) -> tuple[int, str, str]:
     out, err = StringIO(), StringIO()
     with ExitStack() as contexts:
         contexts.enter_context(patch.dict(os.environ, environment(cwd), clear=True))
-        if arguments[0] == "run":
+        if needs_server(arguments):
             from prefect.settings import PREFECT_API_URL, temporary_settings
 
             contexts.enter_context(temporary_settings({PREFECT_API_URL: prefect_url()}))

@@ -69,6 +69,12 @@ def reset(server: ChatServer) -> None:
     server.set(fail_how="status", fail_from=0, usage="plain", thinks="")
 
 
+@pytest.fixture(autouse=True)
+def under_prefect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flows of tests with the mark `prefect` run under it."""
+    monkeypatch.setattr(command, "UNDER_PREFECT", request.node.get_closest_marker("prefect") is not None)
+
+
 @pytest.fixture
 def own_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flows start a Prefect server of their own, as they do for users who have none."""

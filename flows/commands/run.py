@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synthmill.flows.making.limiting import limits_of
+from synthmill.flows.making.make import prepared, run_plan
 from synthmill.flows.making.plan import Plan
 from synthmill.flows.methods import method, method_and_file
 from synthmill.flows.terminal.stopping import working
@@ -50,9 +51,17 @@ def read_run(
 
 
 def run_flow(
-    flow: str, settings: RunSettings, *, dry_run: bool = False, preview: int | None = None, as_yaml: bool = False
+    flow: str,
+    settings: RunSettings,
+    *,
+    prefect: bool = True,
+    dry_run: bool = False,
+    preview: int | None = None,
+    as_yaml: bool = False,
 ) -> None:
-    """Run a flow. Starts neither Prefect, nor Ray, nor an engine where every artifact is made."""
+    """Run a flow, under Prefect or in this process alone. Starts neither Prefect, nor Ray, nor an engine where every
+    artifact is made.
+    """
     plan = method(flow).plan(settings)
     if as_yaml:
         from synthmill.flows.commands.as_yaml import show_as_yaml
@@ -71,8 +80,14 @@ def run_flow(
 
         limits_of(plan)
         check_engines(plan)
-        run_under_prefect(flow, plan)
+        if prefect:
+            run_under_prefect(flow, plan)
+        else:
+            with working(), prepared(plan):
+                run_plan(lambda: method(flow).plan(settings))
         plan = replace(plan, store=replace(plan.store, retry_lost=False))  # what was lost again is settled now
+        if not plan.made():  # an engine has learned how to ask its server, and has another name
+            plan = method(flow).plan(settings.model_copy(update={"retry_lost": False}))
     print_report(plan, preview, was_done)
 
 
@@ -86,11 +101,9 @@ def run_under_prefect(flow: str, plan: Plan) -> None:
         from prefect import tags
         from prefect.settings import PREFECT_API_URL
 
-        from synthmill.flows.making.make import PREPARED_PLAN
         from synthmill.flows.making.prefect_flow import SUBMITTED, prefect_flow
 
-        with tags("command-line"):
-            token = PREPARED_PLAN.set(plan)
+        with tags("command-line"), prepared(plan):
             try:
                 if pending := prefect_flow(method(flow))(settings).get(SUBMITTED):
                     raise BatchPending(pending)
@@ -103,8 +116,6 @@ def run_under_prefect(flow: str, plan: Plan) -> None:
                     f"Prefect's server at {where} does not answer as one does{detail}; what is made is kept, run the "
                     "same command again to continue"
                 ) from error
-            finally:
-                PREPARED_PLAN.reset(token)
 
 
 def print_report(plan: Plan, preview: int | None, was_done: bool) -> None:

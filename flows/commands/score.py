@@ -27,7 +27,7 @@ from synthmill.storage.runs import new_run
 from synthmill.tasks.engines.engine import resolve
 from synthmill.tasks.generators.pool_source import REWARD
 from synthmill.tasks.running.job import Planned
-from synthmill.tasks.scorers.judgements import note_missing, note_unread
+from synthmill.tasks.scorers.judgements import note_unread
 from synthmill.tasks.scorers.scoring import ScorerSettings, ScoringContext
 
 POOLS_PER_PART = 64
@@ -53,6 +53,7 @@ class ScoreSettings:
     retry_lost: bool
     engine_option: Mapping[str, Any] = field(default_factory=dict)
     auto_drop: bool = False
+    thinking: str | None = None
 
 
 class ScoredFile(NamedTuple):
@@ -98,11 +99,11 @@ def score_answers(settings: ScoreSettings) -> ScoredFile:
         scored_pools = maker.make(Planned(step.stage, step.roles, pools.key), label)
     scores = dict(scores_in(store, scored_pools, label))
     check_something_left(store, scored_pools.stage, scored_pools)
-    note_missing(store, scored_pools)
+    note = note_unread(store, scored_pools)
     if scores and all(np.isnan(values).all() for values in scores.values()):
         raise SynthmillError(f"{label} gave no answer of {source} a score, so {out} was not written")
     rows, answers = write_scores(file, out, label, scores)
-    return ScoredFile(store, pools, scored_pools, rows, answers, note_unread(store, scored_pools))
+    return ScoredFile(store, pools, scored_pools, rows, answers, note)
 
 
 def open_file(settings: ScoreSettings) -> PoolFile:
@@ -125,10 +126,11 @@ def scoring_step(settings: ScoreSettings, store: Store) -> Planned:
     if scorer.roles:
         if not settings.engine:
             raise InputError(f"the scorer {scorer.kind} asks a model; name it with --engine")
-        engine = chosen_engine(settings.engine, settings.concurrency, settings.engine_option, settings.auto_drop)
+        chosen = settings.engine_option
+        engine = chosen_engine(settings.engine, settings.concurrency, chosen, settings.auto_drop, settings.thinking)
         store.prepare()
         roles = dict.fromkeys(scorer.roles, resolve(engine, store))
-    elif settings.engine or settings.engine_option or settings.auto_drop:
+    elif settings.engine or settings.engine_option or settings.auto_drop or settings.thinking:
         raise InputError(
             f"the scorer {scorer.kind} asks no model, so what is said of an engine has no effect; leave it out"
         )

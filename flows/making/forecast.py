@@ -45,8 +45,8 @@ class Forecast:
     def plus(self, other: "Forecast") -> "Forecast":
         """Both together; nothing is expected where one of them was not measured."""
         sums = []
-        for mine, others in ((self.least, other.least), (self.expected_most, other.expected_most)):
-            sums.append(None if mine is None or others is None else mine + others)
+        for own_sum, other_sum in ((self.least, other.least), (self.expected_most, other.expected_most)):
+            sums.append(None if own_sum is None or other_sum is None else own_sum + other_sum)
         return Forecast(self.most + other.most, *sums)
 
 

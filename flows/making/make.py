@@ -4,8 +4,8 @@ flows/making/prefect_flow.py adds a task per stage, and what its page shows.
 
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from synthmill.flows.making.limiting import check_something_left, limits_of
 from synthmill.flows.making.plan import Plan
 from synthmill.flows.making.step_maker import StepMaker, sweep_killed_runs, workers_of
 from synthmill.flows.pages.card import publishable
+from synthmill.flows.pages.own_files import OwnFiles
 from synthmill.flows.pages.report import write_report
 from synthmill.flows.terminal.quiet import TELEMETRY_OFF
 from synthmill.flows.terminal.stopping import STOP, take_over
@@ -27,9 +28,6 @@ from synthmill.storage.runs import RunRecord, StageRun, new_run, now, runs, writ
 from synthmill.tasks.running.guard import guarded
 from synthmill.tasks.running.job import Planned
 from synthmill.tasks.running.stages import LockWait
-
-SUBMITTED = "Submitted"
-"""What Prefect's page calls a stage and a run that wait for a batch; a state of the kind COMPLETED."""
 
 
 class Audience:
@@ -53,21 +51,30 @@ class Audience:
 
 NOBODY = Audience()
 PREPARED_PLAN: ContextVar[Plan | None] = ContextVar("plan", default=None)
-"""The plan of the flow that is about to run, where it is made already."""
+
+
+@contextmanager
+def prepared(plan: Plan) -> Iterator[None]:
+    """Within it, the run that begins has its plan already."""
+    token = PREPARED_PLAN.set(plan)
+    try:
+        yield
+    finally:
+        PREPARED_PLAN.reset(token)
 
 
 def run_plan(make_plan: Callable[[], Plan], audience: Audience = NOBODY) -> RunRecord:
-    """Plan, unless a plan was handed on, then make what is missing; plan anew where an engine learns how to ask its
+    """Plan, unless a plan is `prepared`, then make what is missing; plan anew where an engine learns how to ask its
     server.
     """
     for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
     with guarded():
         take_over()
-        prepared = [plan] if (plan := PREPARED_PLAN.get()) else []
+        plans = [plan] if (plan := PREPARED_PLAN.get()) else []
 
         def make() -> RunRecord:
-            planned = prepared.pop() if prepared else make_plan()
+            planned = plans.pop() if plans else make_plan()
             for run in sweep_killed_runs(planned.store):
                 audience.killed(run)
             if planned.is_done() and (earlier := made_by(planned)):
@@ -104,8 +111,9 @@ def make_all(planned: Plan, audience: Audience = NOBODY) -> RunRecord:
         with workers_of(store, record.id, settings.workers, settings.ray_address, limits) as pool:
             maker = StepMaker(store, pool, record.id, steps, limits, settings.budget, checks=False)
             manifests = make_steps(planned, maker, audience)
+            own_files = OwnFiles.of(planned.own_files, planned.stages)
             published, card = publishable(
-                store, planned.flow, planned.publish(manifests), manifests, settings, planned.method
+                store, planned.flow, planned.publish(manifests), manifests, settings, planned.method, own_files
             )
             with locked(store.lock_path("dataset", planned.dataset.name), LockWait("dataset", STOP)):
                 if write_dataset(planned.dataset, published, card):

@@ -102,7 +102,8 @@ class Session:
         self._finalizer()
 
     def read(self, source: Any, kind: str = "", *, step: str = "", **options: Any) -> Made:
-        """The rows of a path, a polars or pandas frame, an Arrow table, a list of dicts or a `datasets.Dataset`.
+        """The rows of a path, a polars or pandas frame, an Arrow table, a list of dicts or a `datasets.Dataset`; or
+        N rows from nothing, for `Attributes`: {"rows": N}.
 
         All columns are kept, and go on with what is made of the rows. Rows without an `id` get a hash of their content;
         a second row with an id is dropped. kind: reads a file as a flow does, and so shares its keys: prompts,
@@ -116,7 +117,8 @@ class Session:
             self._run.note_step(manifest.key)
             self._run.sources[step] = reading.facts
             planner = StepPlanner(self.settings, self._engine)
-            planner.add_source(replace(reading.source, step=step), reading.columns, carried=reading.is_table)
+            source = replace(reading.source, step=step)
+            planner.add_source(source, reading.columns, carried=reading.is_table, from_nothing=reading.from_nothing)
             return self._made(planner.known[step], manifest)
 
     def make(self, source: Any, *stages: Stage, step: str = "") -> Made:
@@ -126,26 +128,26 @@ class Session:
         should have another name than its stage. Raises InputError before anything is asked, EngineError, StoreError,
         Stopped after Ctrl-C (LimitReached at a limit); what was answered is kept, and the session goes on.
         """
-        made = source if isinstance(source, Made) else self.read(source)
-        return with_lessons(lambda: self._make_all(made, stages, step), self._engines.clear)
+        rows = source if isinstance(source, Made) else self.read(source)
+        return with_lessons(lambda: self._make_all(rows, stages, step), self._engines.clear)
 
-    def _make_all(self, made: Made, stages: Sequence[Stage], step: str) -> Made:
+    def _make_all(self, rows: Made, stages: Sequence[Stage], step: str) -> Made:
         with self._working() as maker:
             ids = dict(self._run.ids)
-            planner = self._plan(made, stages, step, ids)
+            planner = self._plan(rows, stages, step, ids)
             self._run.ids = ids
-            maker.manifests[made.key] = made.manifest
+            maker.manifests[rows.key] = rows.manifest
             for planned in planner.planned:
-                made = self._make(maker, planned, planner.known[planned.step])
-        return made
+                rows = self._make(maker, planned, planner.known[planned.step])
+        return rows
 
     def plan(self, source: Any, *stages: Stage) -> pl.DataFrame:
         """What `make` would do, a row per step, without asking anything: step, stage, key, made (already), and at most
         so many rows, calls and tokens. Raises InputError as `make`.
         """
-        made = source if isinstance(source, Made) else self.read(source)
+        start = source if isinstance(source, Made) else self.read(source)
         self._check_open()
-        planned = self._plan(made, stages, "", dict(self._run.ids)).planned
+        planned = self._plan(start, stages, "", dict(self._run.ids)).planned
         rows = [
             {
                 "step": estimate.planned.step,
@@ -156,7 +158,7 @@ class Session:
                 "calls": estimate.calls,
                 "tokens": estimate.tokens,
             }
-            for estimate in estimates(self.store, planned, {made.key: made.rows})
+            for estimate in estimates(self.store, planned, {start.key: start.rows})
         ]
         return pl.DataFrame(rows)
 

@@ -1,6 +1,7 @@
 """Pages from templates, and what several of them show."""
 
 from collections.abc import Mapping
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,15 @@ FOLDER = Path(__file__).parent
 
 def render(template: str, folder: Path = FOLDER, **variables: Any) -> str:
     """A page from a template in a folder. Texts of rows are escaped in HTML, and in markdown by the filter `cell`."""
+    return environment_of(folder, template.endswith(".html")).get_template(f"{template}.jinja").render(**variables)
+
+
+@cache
+def environment_of(folder: Path, is_html: bool) -> Environment:
+    """Templates of a folder, each compiled once in a process."""
     environment = Environment(
         loader=FileSystemLoader(folder),
-        autoescape=template.endswith(".html"),
+        autoescape=is_html,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -29,7 +36,7 @@ def render(template: str, folder: Path = FOLDER, **variables: Any) -> str:
     environment.filters["figure"] = two_places
     environment.filters["money"] = money_text
     environment.filters["count"] = lambda number: f"{number:,}"
-    return environment.get_template(f"{template}.jinja").render(**variables)
+    return environment
 
 
 def funnel(manifests: Manifests) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from synthmill.flows.making.checks import check_engines
-from synthmill.flows.making.make import run_plan
+from synthmill.flows.making.make import prepared, run_plan
 from synthmill.flows.methods import method, method_and_file
 from synthmill.flows.terminal.progress import shows_progress
 from synthmill.flows.terminal.stopping import working
@@ -36,4 +36,5 @@ def run(
     with shows_progress(progress), working():
         if not plan.is_done():
             check_engines(plan)
-        return run_plan(lambda: plan)
+        with prepared(plan):
+            return run_plan(lambda: entry.plan(settings))

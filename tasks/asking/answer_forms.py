@@ -35,7 +35,8 @@ PLAIN = {"type", "enum", "anyOf", "properties", "required", "additionalPropertie
 REMARKS = {"title", "description", "default", "examples", "$comment"}
 UNUSABLE_KEYWORDS = ("$ref", "$defs", "oneOf", "allOf", "prefixItems", "patternProperties")
 LEAST, MOST = -(1 << 63), (1 << 63) - 1  # of int64
-HELP = "text, integer, number, boolean, [a, b] (one of), {list: text}, or a JSON schema with a type"
+LONGER = "[a, b] (one of), {list: text}, or a JSON schema with a type"
+HELP = f"text, integer, number, boolean, {LONGER}"
 
 
 def answer_schema(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def full_schema(form: Any, place: str) -> dict[str, Any]:
     """The JSON schema that a form is short for."""
     if isinstance(form, str):
         if form not in SHORT:
-            raise ValueError(f"{place}: {form!r} is no form of a value; {expected(form, SHORT)}, {HELP}")
+            raise ValueError(f"{place}: {form!r} is no form of a value; {expected(form, SHORT)}, {LONGER}")
         return {"type": SHORT[form]}
     if isinstance(form, Sequence):
         return one_of(list(form), place)
@@ -116,9 +117,9 @@ def types_of(schema: Mapping[str, Any], place: str) -> tuple[str | list[str], st
     kinds = [name for name in names if name != NULL]
     known = {*ARROW, "array", "object"}
     if len(kinds) != 1 or kinds[0] not in known:
-        found = f"the type {named!r}" if "type" in schema else f"{sorted(schema)} without a type"
+        description = f"the type {named!r}" if "type" in schema else f"{sorted(schema)} without a type"
         raise ValueError(
-            f"{place}: {found} makes no column of one type; expected {HELP}; fields within a field stand under "
+            f"{place}: {description} makes no column of one type; expected {HELP}; fields within a field stand under "
             "{type: object, properties: ...}"
         )
     return (kinds[0] if len(names) == 1 else names), kinds[0]

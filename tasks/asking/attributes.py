@@ -143,8 +143,8 @@ class Attributes(FrameStage):
                     raise ValueError(f"columns.{name}: it is under {attribute.under}, which has no categories itself")
                 parents = {value for group in before[attribute.under].weights().values() for value in group}
                 if lacking := sorted(parents - attribute.weights().keys()):
-                    found = ", ".join(attribute.weights())
-                    raise ValueError(f"columns.{name}: it has no categories for {', '.join(lacking)}; found {found}")
+                    has = ", ".join(attribute.weights())
+                    raise ValueError(f"columns.{name}: it has no categories for {', '.join(lacking)}; found {has}")
             before[name] = attribute
         return self
 

@@ -60,12 +60,12 @@ class Deal(NamedTuple):
         if self.places is None:
             return (by_id >> np.uint64(16)).astype(np.float64) / float(1 << 48)
         bits = np.zeros(len(self.places), np.uint64)
-        one = np.uint64(1)
+        lowest_bit = np.uint64(1)
         for level in range(LEVELS):
             block = self.places >> np.uint64(level + 1)
-            side = (self.places >> np.uint64(level)) & one
+            side = (self.places >> np.uint64(level)) & lowest_bit
             level_key = mixed(np.full(1, self.key ^ (level + 1), np.uint64))
-            bits = (bits << one) | (side ^ (mixed(mixed(block ^ level_key) ^ bits) & one))
+            bits = (bits << lowest_bit) | (side ^ (mixed(mixed(block ^ level_key) ^ bits) & lowest_bit))
         return (bits.astype(np.float64) + (by_id >> np.uint64(32)).astype(np.float64) / (1 << 32)) / (1 << LEVELS)
 
     def cards(self, count: int) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from synthmill.schemas.progress import BatchProgress
 from synthmill.storage.batches import Asked, BatchRecord
 from synthmill.tasks.engines.batch_results import Collected
 from synthmill.tasks.engines.batch_servers import Standing
-from synthmill.tasks.engines.chat_server import failed_completions
+from synthmill.tasks.engines.remote_model import failed_completions
 
 FIRST_LOOK_S = 1.0
 NOT_LOOKED_AT = Standing("submitted", ended=False)
@@ -31,12 +31,12 @@ class Waiting:
 
 @dataclass
 class Submitted:
-    """A batch that is not collected yet."""
+    """A batch that is not collected yet. is_earlier: another run submitted it."""
 
     record: BatchRecord
+    is_earlier: bool = False
     next_look: float = 0.0
     pause_s: float = FIRST_LOOK_S
-    looks: int = 0
     standing: Standing = NOT_LOOKED_AT
 
 

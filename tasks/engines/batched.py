@@ -32,7 +32,7 @@ from synthmill.tasks.engines.batch_waiting import (
     in_words,
     progress_of,
 )
-from synthmill.tasks.engines.chat_server import failed_completions
+from synthmill.tasks.engines.remote_model import failed_completions
 
 QUIET_S = 1.0
 """No request came for so long, and nothing else is at work: what is gathered is a batch."""
@@ -129,23 +129,35 @@ class Batched:
         """Submit, look and collect until nobody waits."""
         try:
             while self._waiting:
-                quiet = time.monotonic() - self._arrived_at >= QUIET_S and not self.busy()
+                quiet = self._is_quiet()
                 for draft in list(self._drafts if quiet else self._drafts[:-1]):
                     self._drafts.remove(draft)
                     await self._submit(draft)
                 if quiet and isinstance(self.server, ByHand):
                     raise self.server.pending(self.name)
+                leaves = quiet and not self.limits.wait
                 for submitted in list(self._submitted.values()):
-                    if time.monotonic() >= submitted.next_look:
+                    if self._is_due(submitted, leaves):
                         await self._look(submitted)
-                leaves = quiet and not self.limits.wait and not self._drafts and self._waiting
-                if leaves and all(submitted.looks for submitted in self._submitted.values()):
+                if leaves and self._is_quiet() and not self._drafts and self._waiting:
                     raise BatchPending(f"{self.standing_text()}; run the same command again to collect them")
                 await asyncio.sleep(TICK_S)
         except SynthmillError as error:
             self._fail(error)
         except Exception as error:
             self._fail(EngineError(f"batches of {self.name} broke with {type(error).__name__}: {error}"))
+
+    def _is_quiet(self) -> bool:
+        """Whether no request comes before a batch is answered."""
+        return time.monotonic() - self._arrived_at >= QUIET_S and not self.busy()
+
+    def _is_due(self, submitted: Submitted, leaves: bool) -> bool:
+        """Whether to look at a batch now. A run that does not wait leaves what it submits to the next one, and leaves
+        only after a last look at what earlier ones submitted: the first may have been too early for it.
+        """
+        if not self.limits.wait and not submitted.is_earlier:
+            return False
+        return leaves or time.monotonic() >= submitted.next_look
 
     def _gather(self, waiting: Waiting) -> None:
         asked = waiting.asked
@@ -180,10 +192,10 @@ class Batched:
                 flush=True,
             )
 
-    def _watch(self, record: BatchRecord, custom_ids: Iterable[str]) -> None:
+    def _watch(self, record: BatchRecord, custom_ids: Iterable[str], is_earlier: bool = False) -> None:
         self._claims.update(dict.fromkeys(custom_ids, record.handle))
         pause = min(FIRST_LOOK_S, self.limits.poll_s)
-        self._submitted[record.handle] = Submitted(record, pause_s=pause)
+        self._submitted[record.handle] = Submitted(record, is_earlier, pause_s=pause)
 
     async def _take_up(self, record: BatchRecord) -> None:
         """Go on with a batch of an earlier run."""
@@ -208,7 +220,7 @@ class Batched:
                 if record.state in ("written", "uploaded"):
                     self.batches.forget(record)
                     return
-        self._watch(record, (asked.custom_id for asked in self.batches.asked(record)))
+        self._watch(record, (asked.custom_id for asked in self.batches.asked(record)), is_earlier=True)
         if record.state == "ended":
             await self._collect(self._submitted[record.handle])
 
@@ -220,7 +232,6 @@ class Batched:
             submitted.standing = await self.server.look(submitted.record)
         if submitted.standing.ended or submitted.record.state in ("ended", "stored"):
             await self._collect(submitted)
-        submitted.looks += 1
         submitted.next_look = time.monotonic() + submitted.pause_s
 
     async def _collect(self, submitted: Submitted) -> None:

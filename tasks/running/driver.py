@@ -65,6 +65,7 @@ class Driver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: SynthmillError | None = None
         self._pumping = False
+        self._setting_out = 0  # calls whose tasks have not begun
         self.rows_done = 0
         self.dropped: Counter[str] = Counter()
         self.totals: dict[str, Spent] = {}
@@ -83,7 +84,8 @@ class Driver:
     def may_ask_more(self) -> bool:
         """Whether rows may go on before a batch is answered."""
         admitting = self._waiting and self._outstanding < self._capacity
-        return bool(admitting or self._pumping or self._leasing or self._arrived) or others_asked(self._all_lanes)
+        on_its_way = admitting or self._pumping or self._leasing or self._setting_out or self._arrived
+        return bool(on_its_way) or others_asked(self._all_lanes)
 
     async def run(self, rows: Sequence[Row], lost_before: Mapping[str, Loss] | None = None) -> PartResult:
         """Bring every row of a part to its end. Several parts may run at once; they share the window.
@@ -171,6 +173,7 @@ class Driver:
                 if not lane.in_flight:
                     lane.heard_at = time.monotonic()
                 lane.in_flight += len(call.keys)
+                self._setting_out += 1
                 self._start(loop.create_task(self._ask(lane, call)))
         idle = not self._waiting and not any(lane.queue for lane in self._all_lanes)
         if idle and self._gate and self._gate.balance > 2 * self._outstanding:  # other workers may need it
@@ -204,6 +207,7 @@ class Driver:
 
     async def _ask(self, lane: Lane, call: Call) -> None:
         completions: Sequence[Completion] = ()
+        self._setting_out -= 1
         try:
             completions = await answers_to(call, lane.engine, self.recipe.name, self.step)
         except SynthmillError as error:

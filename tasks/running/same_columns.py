@@ -44,8 +44,8 @@ def unified(stage: str, schemas: Sequence[pa.Schema]) -> pa.Schema:
 def promoted(store: Store, stage: str, seal: PartSeal, schema: pa.Schema) -> PartSeal:
     """A part with the columns of `schema`, as a part of its own; null where it had no value."""
     key = content_hash([seal.key, seal.content, [[field.name, str(field.type)] for field in schema]])
-    if there := sealed_part(store, stage, key):
-        return there
+    if seal_before := sealed_part(store, stage, key):
+        return seal_before
     table = read_part(store, seal)
     table = pa.concat_tables([schema.empty_table(), table], promote_options="default").select(schema.names)
     return reseal_part(store, seal, key, table.cast(schema))

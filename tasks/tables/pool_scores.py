@@ -37,8 +37,8 @@ def score_values(frame: pl.DataFrame, asked_by: str, score: str) -> pl.Series:
     of_pools = frame.select(pl.col("scores").list.eval(values).list.drop_nulls().list.last()).to_series()
     if of_pools.null_count() == frame.height:
         labels = frame["scores"].list.explode(keep_nulls=False, empty_as_null=False).struct.field("scorer")
-        if found := sorted(labels.drop_nulls().unique()):
-            raise InputError(f"{asked_by}: no pool has the score {score!r}; found the scores {', '.join(found)}")
+        if names := sorted(labels.drop_nulls().unique()):
+            raise InputError(f"{asked_by}: no pool has the score {score!r}; found the scores {', '.join(names)}")
     return numbers_of(of_pools.rename(score), asked_by)
 
 

@@ -225,7 +225,6 @@ def test_a_full_disk(tmp_path: Path, slow_server: ChatServer, matrix: Matrix) ->
     matrix("disk full", then, "600 = 600 + 0", stats["repeated"], IN_FLIGHT)
 
 
-@pytest.mark.prefect
 def test_dialogues_killed_in_the_middle_are_resumed_from_their_last_answers(
     tmp_path: Path, slow_server: ChatServer
 ) -> None:

@@ -14,7 +14,7 @@ from tests.conftest import ChatServer, Matrix
 from tests.eight_steps import ASKING, IN_FLIGHT, STEPS, pipeline, rows_of, tables, write_pipeline
 from tests.faults.test_kill import kill, wait_for_calls, wait_until_gone
 
-pytestmark = [pytest.mark.faults, pytest.mark.prefect]
+pytestmark = pytest.mark.faults
 ROWS, MORE = 150, 100
 MOMENTS = ((5, 0.1), (ROWS - 5, 3.0))
 """Calls that are waited for, and seconds at most thereafter: among the questions; anywhere behind them."""

@@ -12,7 +12,7 @@ import pytest
 from tests.command import start, synthmill
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 
-pytestmark = [pytest.mark.faults, pytest.mark.prefect]
+pytestmark = pytest.mark.faults
 ROWS = 30
 
 

@@ -55,7 +55,6 @@ def test_answers_to_a_file_and_again(claude: MessagesServer, tmp_path: Path) -> 
     assert not claude.refused
 
 
-@pytest.mark.prefect
 def test_preferences_from_a_teacher_that_thinks(claude: MessagesServer, tmp_path: Path) -> None:
     settings = {
         "source": "prompts.jsonl",

@@ -270,7 +270,6 @@ def run(tmp_path: Path, server: ChatServer, texts: list[str], **sets: Any) -> tu
     return pairs.sort("prompt"), planned.dataset, out
 
 
-@pytest.mark.prefect
 def test_a_flow_leaves_near_duplicates_and_benchmark_prompts_out_of_its_dataset(
     tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,7 +290,6 @@ def test_a_flow_leaves_near_duplicates_and_benchmark_prompts_out_of_its_dataset(
         assert "search by meaning at cosine 0.9: recall of pairs exact" in text
 
 
-@pytest.mark.prefect
 def test_what_was_published_keeps_its_verdict_when_the_source_grows(
     tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

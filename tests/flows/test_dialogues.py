@@ -1,9 +1,10 @@
-"""The flow `dialogues`, whole, under Prefect, against the local chat server."""
+"""The flow `dialogues`, whole, against the local chat server."""
 
 import json
 from pathlib import Path
 
 import duckdb
+import httpx
 import polars as pl
 import pytest
 import yaml
@@ -14,10 +15,9 @@ from synthmill.schemas.rows import Pair, arrow_schema
 from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.published.rows import preference_rows
 from synthmill.tasks.dedup.duplicates import UniquePairs
-from tests.command import ROOT, synthmill
+from tests.command import ROOT, prefect_url, synthmill
 from tests.conftest import ChatServer
 
-pytestmark = [pytest.mark.prefect]
 EXAMPLES = ROOT / "examples" / "dialogues"
 
 
@@ -41,12 +41,16 @@ def rows_of(folder: Path, name: str) -> pl.DataFrame:
 
 
 @pytest.mark.ray
+@pytest.mark.prefect
 def test_two_applications_to_training_rows_then_nothing_to_do(config: Path, tmp_path: Path, server: ChatServer) -> None:
     run = ("run", "dialogues", "--config", config)
     out, _ = synthmill(*run, cwd=tmp_path)
     asked = server.stats()["total"]
     assert "simulated against real replies" in out
     [folder] = (tmp_path / "store" / "datasets").iterdir()
+    newest_reports = {"artifacts": {"key": {"any_": ["report"]}}, "sort": "CREATED_DESC"}  # the server lists 200 of all
+    reports = httpx.post(f"{prefect_url()}/artifacts/filter", json=newest_reports, timeout=30).json()
+    assert any((folder / "report.html").as_uri() in report["data"] for report in reports)
     dialogues = rows_of(folder, "dialogues")
     assert dialogues.height == 2 * 8 * 2
     assert {"context", "pseudo_input", "teacher_output_single", "student_output_single", "reason"} <= set(

@@ -16,8 +16,6 @@ from tests import earlier_store
 from tests.command import synthmill
 from tests.conftest import ChatServer
 
-pytestmark = [pytest.mark.prefect]
-
 
 def answers_in(folder: Path) -> list[dict[str, Any]]:
     """Every answer of a call store, as it was written."""

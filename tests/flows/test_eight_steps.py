@@ -15,7 +15,6 @@ from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl
 from tests.eight_steps import ASKING, STEPS, pipeline, rows_of, tables, write_pipeline
 
-pytestmark = pytest.mark.prefect
 ROWS = 40
 PROMPT = "Write one short question about {{ topic }} and {{ about }} that {{ author }}, a {{ level }}, would ask."
 WHERE = "length(question) > 66"

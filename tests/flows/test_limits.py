@@ -10,7 +10,7 @@ import pytest
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
-pytestmark = [pytest.mark.prefect, pytest.mark.ray]
+pytestmark = pytest.mark.ray
 ROWS, EACH = 40, 6
 
 
@@ -21,7 +21,7 @@ def command(tmp_path: Path, server: ChatServer, workers: int, *more: Any) -> tup
     return ("run", "synthesize", *given, *smaller, "--workers", workers, *more)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.prefect)])
 def test_a_budget_is_a_hard_stop_and_a_larger_one_goes_on(tmp_path: Path, server: ChatServer, workers: int) -> None:
     run = command(tmp_path, server, workers)
     _, err = synthmill(*run, "--set", "budget.requests=100", cwd=tmp_path, expect=3)

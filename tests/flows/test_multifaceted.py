@@ -16,7 +16,6 @@ from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 from tests.tiny import make_tiny_model, one_step
 
-pytestmark = [pytest.mark.prefect]
 FILTERED = [
     {"id": "has", "prompt": "Why do rivers bend so much?", "system": "Be brief."},
     {"id": "persona", "prompt": "You are a pirate. Why do rivers bend?"},

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from synthmill.flows.making.make import run_plan
 from synthmill.flows.methods.pipeline import PipelineSettings, plan
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.settings_files import read_settings
 from synthmill.tasks.running import table_source
-from tests.command import prefect_url, synthmill
+from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl
 
 HEAD = """
@@ -26,7 +25,19 @@ ASK = "steps:\n  a: {stage: ask, prompt: why, %s}\n"
 FAULTS = {
     "a cycle": (
         "steps:\n  a: {stage: filter, from: b, where: 'true'}\n  b: {stage: filter, from: a, where: 'true'}\n",
+        "steps.a: its rows would come from itself (a from b from a); begin one of them elsewhere",
+    ),
+    "a step that comes later": (
+        "steps:\n  a: {stage: filter, from: b, where: 'true'}\n  b: {stage: sort, from: source, by: id}\n",
         "steps.a: from names b, which comes at or behind this step; write b before it",
+    ),
+    "a mapping that does not end": (
+        "steps:\n  a: {stage: filter\n",
+        "my.yaml is not valid YAML: line 7: expected ',' or '}', but got '<stream end>' (while parsing a flow",
+    ),
+    "a word that is no form": (
+        ASK % "answer: {x: txt}",
+        "'txt' is no form of a value; did you mean 'text'? expected one of text, string, integer, number, boolean, [",
     ),
     "a stage that is none": (
         "steps:\n  a: {stage: fliter, where: 'true'}\n",
@@ -153,7 +164,6 @@ def plan_in(folder: Path, server: ChatServer) -> Any:
     return plan(read_settings(PipelineSettings, None, settings | {"store": str(folder / "store")}))
 
 
-@pytest.mark.prefect
 def test_a_source_that_changes_is_read_as_it_is_and_what_was_answered_stays(
     tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,14 +171,13 @@ def test_a_source_that_changes_is_read_as_it_is_and_what_was_answered_stays(
     write_jsonl(tmp_path / "in.jsonl", rows(0, 10))
     before = plan_in(tmp_path, server)
     write_jsonl(tmp_path / "in.jsonl", rows(5, 20))  # after it was planned
-    with temporary_settings({PREFECT_API_URL: prefect_url()}):
-        assert run_plan(lambda: before).stages[-1].rows == 15
-        assert not before.is_done()
-        record = run_plan(lambda: plan_in(tmp_path, server))
-        assert record.stages[-1].rows == server.stats()["total"] == 15
-        write_jsonl(tmp_path / "in.jsonl", rows(0, 10))
-        assert run_plan(lambda: before).stages[-1].rows == 10
-        assert server.stats()["total"] == 20 and before.is_done()
+    assert run_plan(lambda: before).stages[-1].rows == 15
+    assert not before.is_done()
+    record = run_plan(lambda: plan_in(tmp_path, server))
+    assert record.stages[-1].rows == server.stats()["total"] == 15
+    write_jsonl(tmp_path / "in.jsonl", rows(0, 10))
+    assert run_plan(lambda: before).stages[-1].rows == 10
+    assert server.stats()["total"] == 20 and before.is_done()
 
 
 def test_a_source_that_changes_while_it_is_read_is_no_artifact(

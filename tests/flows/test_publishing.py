@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import polars as pl
 import pytest
 import yaml
@@ -17,7 +16,7 @@ from synthmill.flows.pages.report import report_page
 from synthmill.storage.artifacts import Store
 from synthmill.storage.published.folder import Dataset, Table
 from synthmill.storage.runs import RunRecord
-from tests.command import prefect_url, synthmill
+from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 from tests.hub_server import Fault, HubServer
 from tests.tiny import make_tiny_model, one_step, tiny_reward_model
@@ -57,7 +56,6 @@ def hub() -> Iterator[HubServer]:
         yield server
 
 
-@pytest.mark.prefect
 def test_a_folder_that_trainers_load(home: Path, tmp_path: Path) -> None:
     formats = ("as-made", "sft", "dpo-plain", "kto", "reward", "prompts", "sharegpt", "alpaca", "openai")
     chosen = [part for one in formats for part in ("--format", one)]
@@ -93,7 +91,6 @@ def test_a_folder_that_trainers_load(home: Path, tmp_path: Path) -> None:
     assert again == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
 
-@pytest.mark.prefect
 def test_what_export_refuses(home: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
@@ -126,7 +123,6 @@ def test_what_export_refuses(home: Path, tmp_path: Path) -> None:
     assert "MY_API_KEY" in err and leaked not in err
 
 
-@pytest.mark.prefect
 def test_a_row_leads_back_to_its_input(home: Path, tmp_path: Path) -> None:
     synthmill("export", "latest", "--to", tmp_path / "out", "--format", "kto", cwd=home)
     row = pl.read_parquet(tmp_path / "out" / "data" / "*.parquet").row(3, named=True)
@@ -150,7 +146,6 @@ def test_a_row_leads_back_to_its_input(home: Path, tmp_path: Path) -> None:
     assert "no artifact and no row 'no-such-row'" in err
 
 
-@pytest.mark.prefect
 def test_what_changed_between_two_runs(home: Path) -> None:
     one, other = runs(home)
     out, _ = synthmill("diff", one, other, cwd=home)
@@ -162,7 +157,6 @@ def test_what_changed_between_two_runs(home: Path) -> None:
     assert told["distributions"]["preference: chosen_reward"][0][0] == ROWS
 
 
-@pytest.mark.prefect
 def test_the_report_of_a_run(home: Path) -> None:
     out, _ = synthmill("report", "latest", "--rows", 5, cwd=home)
     page = Path(out.strip()).read_text()
@@ -170,8 +164,6 @@ def test_the_report_of_a_run(home: Path) -> None:
     for said in ("all answers", "What became of the rows", "system_messages", "<mark>"):
         assert said in page
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
-    artifacts = httpx.post(f"{prefect_url()}/artifacts/filter", json={"limit": 200}, timeout=30).json()
-    assert any(one["key"] == "report" and Path(out.strip()).as_uri() in one["data"] for one in artifacts)
 
 
 HOSTILE = (
@@ -238,7 +230,6 @@ def push(
     return synthmill(*arguments, cwd=home, expect=expect, **given)
 
 
-@pytest.mark.prefect
 def test_push_load_compare(home: Path, hub: HubServer, tmp_path: Path) -> None:
     out, _ = push(home, hub, tmp_path, "--dry-run")
     assert "send" in out and "my-lab/pairs" not in hub.repos
@@ -293,7 +284,6 @@ def python(script: str, folder: Path, given: dict[str, str], fails: bool = False
     return (done.stderr if fails else done.stdout).strip()
 
 
-@pytest.mark.prefect
 def test_pushing_goes_on_after_faults(home: Path, hub: HubServer, tmp_path: Path) -> None:
     hub.faults += [Fault("PUT", ".", "cut", skip=1), Fault("PUT", ".", 403, times=99, skip=3)]
     _, err = push(home, hub, tmp_path, expect=1)
@@ -327,7 +317,6 @@ def test_pushing_goes_on_after_faults(home: Path, hub: HubServer, tmp_path: Path
     assert set(hub.repos["my-lab/pairs"].tags) == {"v1", *(runs(home)[1] + end for end in ("", "-2", "-3", "-4"))}
 
 
-@pytest.mark.prefect
 def test_whose_dataset_it_is(home: Path, hub: HubServer, tmp_path: Path) -> None:
     for token, expect, said in (
         ("", 2, "no token"),
@@ -371,7 +360,6 @@ def is_owners(card: str) -> bool:
     return all(text in card for text in wanted)
 
 
-@pytest.mark.prefect
 def test_what_the_owner_wrote_on_the_hub_stays(home: Path, hub: HubServer, tmp_path: Path) -> None:
     push(home, hub, tmp_path)
     mine = {
@@ -405,7 +393,6 @@ def test_what_the_owner_wrote_on_the_hub_stays(home: Path, hub: HubServer, tmp_p
     assert is_owners(card) and "one that I found" not in card
 
 
-@pytest.mark.prefect
 def test_what_the_owner_wrote_into_a_folders_card_stays(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     synthmill("export", "latest", "--to", out, cwd=home)
@@ -416,7 +403,6 @@ def test_what_the_owner_wrote_into_a_folders_card_stays(home: Path, tmp_path: Pa
     assert is_owners((out / "README.md").read_text()) and "preference_kto" in (out / "README.md").read_text()
 
 
-@pytest.mark.prefect
 def test_a_run_of_other_settings_is_still_looked_at(home: Path, tmp_path: Path) -> None:
     """Its record has a setting that no model of today knows, and one of a kind that it may not have."""
     shutil.copytree(home / "store", tmp_path / "store")
@@ -439,7 +425,6 @@ def test_a_run_of_other_settings_is_still_looked_at(home: Path, tmp_path: Path) 
     assert "unique_pairs" in synthmill("show", row, cwd=tmp_path)[0]
 
 
-@pytest.mark.prefect
 @pytest.mark.parametrize("damage", ["flipped", "gone"])
 def test_a_damaged_dataset_is_found_and_written_anew(
     home: Path, tmp_path: Path, session_server: ChatServer, damage: str
@@ -463,7 +448,6 @@ def test_a_damaged_dataset_is_found_and_written_anew(
     synthmill("verify", cwd=copied)
 
 
-@pytest.mark.prefect
 def test_every_format_goes_through_its_trainer(home: Path, tmp_path: Path) -> None:
     formats = ("sft", "dpo", "dpo-plain", "kto", "reward")
     chosen = [part for one in formats for part in ("--format", one)]

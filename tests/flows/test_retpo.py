@@ -62,7 +62,6 @@ def rows_of(folder: Path, name: str) -> pl.DataFrame:
 
 
 @pytest.mark.ray
-@pytest.mark.prefect
 def test_turns_to_training_rows_then_nothing_to_do_then_only_what_is_new(
     config: Path, tmp_path: Path, server: ChatServer
 ) -> None:
@@ -112,7 +111,6 @@ def test_turns_to_training_rows_then_nothing_to_do_then_only_what_is_new(
     assert server.stats()["total"] == 21 * 3  # ranks and cuts ask nothing
 
 
-@pytest.mark.prefect
 def test_the_rows_go_through_trl_unchanged(config: Path, tmp_path: Path) -> None:
     synthmill("run", "retpo", "--config", config, "--set", "retrievers=bm25", "--workers", 0, cwd=tmp_path)
     [folder] = (tmp_path / "store" / "datasets").iterdir()
@@ -138,7 +136,6 @@ def test_the_rows_go_through_trl_unchanged(config: Path, tmp_path: Path) -> None
     dpo.train()
 
 
-@pytest.mark.prefect
 def test_a_preview_and_a_dry_run(config: Path, tmp_path: Path, server: ChatServer) -> None:
     out, _ = synthmill("run", "retpo", "--config", config, "--dry-run", cwd=tmp_path)
     assert "turns.jsonl: 24 turns" in out

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl
 
@@ -36,7 +34,6 @@ def test_score_counts_unread_judgements_and_fails_where_none_could_be_read(tmp_p
     assert "none gave no answer of in.jsonl a score, so none.jsonl was not written" in err
 
 
-@pytest.mark.prefect
 def test_flows_count_unread_judgements_and_fail_where_none_could_be_read(tmp_path: Path, server: ChatServer) -> None:
     pools = [{"prompt_id": n, "prompt": f"Why {n}?", "answers": ["because it is", "so", "no idea"]} for n in "abcd"]
     write_jsonl(tmp_path / "in.jsonl", pools)
@@ -54,7 +51,6 @@ def test_flows_count_unread_judgements_and_fail_where_none_could_be_read(tmp_pat
     assert "12 of 12 judgements could not be read; the first: '{\"other\": 1}'" in err
 
 
-@pytest.mark.prefect
 def test_the_bench_counts_unread_judgements_and_fails_where_none_could_be_read(
     tmp_path: Path, server: ChatServer
 ) -> None:

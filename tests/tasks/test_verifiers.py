@@ -510,4 +510,4 @@ def test_a_reward_function_loads_nothing_heavy() -> None:
 def test_every_kind_says_what_it_is() -> None:
     page = (Path(__file__).parents[2] / "docs" / "verifiers.md").read_text()
     for name, kind in Verifier.kinds().items():
-        assert kind.__doc__ and re.search(rf"^\| `{name}` \|", page, re.M)
+        assert kind.__doc__ and re.search(rf"^- `{name}`: ", page, re.M)

@@ -193,8 +193,9 @@ class RoleSwap(Recipe[Opening, Dialogue]):
         """
         sampling = warm_sampling(self.sampling) if attempt else self.sampling
         sample, again = row.branch * MOST_ATTEMPTS + attempt, attempt > 0
-        told = tuple(messages)
-        request = Request(role=role, messages=told, sampling=sampling, sample=sample, asked_again=again, **more)
+        request = Request(
+            role=role, messages=tuple(messages), sampling=sampling, sample=sample, asked_again=again, **more
+        )
         return with_more_room(request, attempt) if cut else request
 
     def ask_agent(self, talk: Talk) -> Asking[None]:

@@ -65,8 +65,8 @@ class Outputs(Recipe[PseudoInput, SingleTurn]):
     def steps(self, row: PseudoInput) -> Steps[SingleTurn]:
         application, tools = row.application, row.application.tools
         native = self.tool_calls == "native" and bool(tools)
-        told = load("role_swap/agent").render(row=row, tools=() if native else functions_of(tools))
-        persona = told if tools else (SYSTEM,)
+        instructions = load("role_swap/agent").render(row=row, tools=() if native else functions_of(tools))
+        persona = instructions if tools else (SYSTEM,)
         student_messages = (SYSTEM, Message(role="user", content=application.for_student(row.pseudo_input)))
         turns = application.turns_with(row.pseudo_input)
         teacher_messages = (*persona, *(native_history(turns, tools) if native else as_messages(turns)))
