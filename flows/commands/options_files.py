@@ -222,7 +222,13 @@ OUT_FILE = click.Path(path_type=Path, dir_okay=False)
     "--draw", type=click.IntRange(2, 4096), help="scalable: rejected is the lowest of so many drawn; default 5."
 )
 @click.option("--bottom-percent", type=click.FloatRange(0, 100), help="best-bottom: how far up; default 25.")
-@click.option("--count", type=click.IntRange(1, 4096), help="top-k, random-pairs: pairs of a prompt; default 1.")
+@click.option("--count", type=click.IntRange(1, 4096), help="Pairs of a prompt, of rules that make several; default 1.")
+@click.option("--passing", type=float, help="pass-over-fail, band: the least reward that passes; default 1.")
+@click.option("--matched", is_flag=True, help="pass-over-fail, band: pair answers of the nearest lengths.")
+@click.option("--lowest", type=click.FloatRange(0, 1), help="band: the least share that passes; default 0.2.")
+@click.option("--highest", type=click.FloatRange(0, 1), help="band: the largest share that passes; default 0.8.")
+@click.option("--strong", help="by-policy: whose answers are chosen.")
+@click.option("--weak", help="by-policy: whose answers are rejected.")
 @click.option("--seed", type=click.IntRange(0), help="Of what is drawn; default 0.")
 @click.option(
     "--leave-out",
@@ -289,6 +295,7 @@ SCORER_OPTIONS = (
     "revision",
     "trust_remote_code",
     "api_key_env",
+    "run_code",
 )
 
 
@@ -312,6 +319,8 @@ SCORER_OPTIONS = (
     "--weight", "weight", multiple=True, metavar="NAME=W", help="helpsteer2, rm: weights of columns, or outputs."
 )
 @click.option("--rubric", type=OUT_FILE, help="rubric, pairwise, tournament: a JSON or YAML file of one rubric.")
+@click.option("--argument", "argument", multiple=True, metavar="NAME=VALUE", help="verify: its own; the value is YAML.")
+@click.option("--run-code", is_flag=True, help="verify:code, by-row: run the answers' code on this machine.")
 @click.option("--api-key-env", help="http: the environment variable that holds the endpoint's key.")
 @click.option("--embedder", default="minilm", show_default=True, help="r3: minilm, a Hub id or a folder.")
 @columns_options
@@ -328,6 +337,7 @@ def score(
     scorer: str,
     weight: tuple[str, ...],
     rubric: Path | None,
+    argument: tuple[str, ...],
     prompt_id_column: str,
     prompt_column: str,
     answer_column: str,
@@ -348,6 +358,8 @@ def score(
     own = {name: value for name in SCORER_OPTIONS if (value := options.pop(name)) not in (None, False)}
     if weight:
         own["weights"] = dict(split_set(text, "--weight", "helpfulness=0.65") for text in weight)
+    if argument:
+        own["arguments"] = dict(split_set(text, "--argument", "decimals=3") for text in argument)
     if rubric:
         own["rubric"] = read_yaml(rubric) or {}
     score_file(
