@@ -17,19 +17,20 @@ from synthmill.storage.published.chat_templates import refusals
 from synthmill.storage.published.configurations import Content, Dataset, Table
 from synthmill.storage.published.known_trainers import trainer
 from synthmill.storage.published.parts_as_text import with_parts_as_text
-from synthmill.storage.published.row_faults import count_faults
+from synthmill.storage.published.row_faults import EARLIER_THINKING, count_faults
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.thinking import with_thinking
 from synthmill.storage.published.trainer import Form, Trainer, Written
 from synthmill.storage.published.uses import OWN, can_be, has_system, rows_for
 
 REMEDIES = {
-    "tools": "--as-text tools",
-    "a system message": "--as-text system",
-    "earlier turns": "--as-text history",
-    "answers in the prompt, which would be learned, too": "--as-text history",
+    "tools": "write them as text: --as-text tools",
+    "a system message": "write it as text: --as-text system",
+    "earlier turns": "write them as text: --as-text history",
+    "answers in the prompt, which would be learned, too": "write them as text: --as-text history",
+    EARLIER_THINKING: "leave it out: --thinking drop",
 }
-"""How what a trainer cannot hold may be written into texts."""
+"""What a setting can do about a fault."""
 
 
 class Exported(NamedTuple):
@@ -136,7 +137,7 @@ def check_rows(jobs: Sequence[Job], of: Trainer, settings: ExportSettings) -> No
 
 def in_words(faults: Counter[str], total: int) -> Iterator[str]:
     for fault, count in faults.most_common():
-        remedy = f" (or write it as text: {REMEDIES[fault]})" if fault in REMEDIES else ""
+        remedy = f" (or {REMEDIES[fault]})" if fault in REMEDIES else ""
         yield f"{fault} in {count:,} of {total:,} rows{remedy}"
 
 
