@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from synthmill.schemas.errors import Drop, InputError
-from synthmill.storage.plain_files.lines import lines_of
+from synthmill.storage.plain_files.forms import Form
+from synthmill.storage.plain_files.pool_chats import pool_lines, ranked_form
 from synthmill.storage.plain_files.pool_columns import (
     PLAIN,
     TEXT,
@@ -72,12 +73,17 @@ class PoolFile:
         self.faults: Counter[str] = Counter()
         self.single_turn = single_turn
         self._messages = ""  # of a file that `gather` wrote
+        self._ranked: Form | None = None
         self._parquet = None
         if path.lower().endswith(".parquet") and not path.startswith("hf://"):
             self._parquet = open_parquet(Path(path).expanduser())
         sample = self._sample()
         self.columns = self._column_names(sample)
         names = names or ColumnNames()
+        if not self.columns & {*ANSWERS, names.answer} and (form := ranked_form(path, self.columns)):
+            self._ranked, self._parquet = form, None  # read as lines, each a pool
+            sample = self._sample()
+            self.columns = self._column_names(sample)
         self.prompt = self._column(names.prompt, PROMPTS, "--prompt-column")
         self.answer = self._column(names.answer, ANSWERS, "--answer-column")
         self.reward = self._column(names.reward, REWARDS, "--reward-column", needed=rewards)
@@ -106,7 +112,7 @@ class PoolFile:
         """The first rows of a file of lines; none of a Parquet file, whose schema says enough."""
         if self._parquet:
             return []
-        sample = [line.fields for line in islice(lines_of(self.path), LOOKED_AT) if line.fields]
+        sample = [line.fields for line in islice(pool_lines(self.path, self._ranked), LOOKED_AT) if line.fields]
         if not sample:
             raise InputError(f"{self.path} has no row that can be read; expected rows with answers and rewards")
         return sample
@@ -197,7 +203,7 @@ class PoolFile:
                 yield pc.if_else(good, table["prompt_id"], None).to_pylist()
             return
         form = self._form
-        for line in lines_of(self.path):
+        for line in pool_lines(self.path, self._ranked):
             try:
                 yield [pool_row(line, form)[0]["prompt_id"]]
             except Drop:
@@ -281,7 +287,7 @@ class PoolFile:
     def _from_lines(self) -> Iterator[pa.Table]:
         rows: list[dict[str, Any]] = []
         form, size = self._form, 0
-        for line in lines_of(self.path):
+        for line in pool_lines(self.path, self._ranked):
             try:
                 row, length = pool_row(line, form)
             except Drop as drop:
