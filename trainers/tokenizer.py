@@ -1,6 +1,6 @@
 """A tokenizer that needs no download: byte-level BPE, so that every text comes back as it went in, and a chat template
-in the form of Qwen 2.5's, with system messages, tools, calls, results and thinking (template.jinja). Beside it a model of two
-layers with random weights, for trainers that want one before they read.
+in the form of Qwen 2.5's, with system messages, tools, calls, results and thinking (template.jinja). Beside it lies a
+model of two layers with random weights, for trainers that want one before they read.
 """
 
 from pathlib import Path
