@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from synthmill.flows.commands.options_verified import verified_rules_options, verifier_options
 from synthmill.schemas.errors import InputError
 
 store_option = click.option("--store", default="store", show_default=True, help="The folder that holds everything.")
@@ -223,12 +224,7 @@ OUT_FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--bottom-percent", type=click.FloatRange(0, 100), help="best-bottom: how far up; default 25.")
 @click.option("--count", type=click.IntRange(1, 4096), help="Pairs of a prompt, of rules that make several; default 1.")
-@click.option("--passing", type=float, help="pass-over-fail, band: the least reward that passes; default 1.")
-@click.option("--matched", is_flag=True, help="pass-over-fail, band: pair answers of the nearest lengths.")
-@click.option("--lowest", type=click.FloatRange(0, 1), help="band: the least share that passes; default 0.2.")
-@click.option("--highest", type=click.FloatRange(0, 1), help="band: the largest share that passes; default 0.8.")
-@click.option("--strong", help="by-policy: whose answers are chosen.")
-@click.option("--weak", help="by-policy: whose answers are rejected.")
+@verified_rules_options
 @click.option("--seed", type=click.IntRange(0), help="Of what is drawn; default 0.")
 @click.option(
     "--leave-out",
@@ -319,8 +315,7 @@ SCORER_OPTIONS = (
     "--weight", "weight", multiple=True, metavar="NAME=W", help="helpsteer2, rm: weights of columns, or outputs."
 )
 @click.option("--rubric", type=OUT_FILE, help="rubric, pairwise, tournament: a JSON or YAML file of one rubric.")
-@click.option("--argument", "argument", multiple=True, metavar="NAME=VALUE", help="verify: its own; the value is YAML.")
-@click.option("--run-code", is_flag=True, help="verify:code, by-row: run the answers' code on this machine.")
+@verifier_options
 @click.option("--api-key-env", help="http: the environment variable that holds the endpoint's key.")
 @click.option("--embedder", default="minilm", show_default=True, help="r3: minilm, a Hub id or a folder.")
 @columns_options
