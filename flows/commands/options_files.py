@@ -16,7 +16,12 @@ retry_option = click.option(
 
 
 def engine_options(command: Any) -> Any:
-    """--engine-option and --auto-drop."""
+    """--thinking, --engine-option and --auto-drop."""
+    command = click.option(
+        "--thinking",
+        metavar="WHAT",
+        help="keep (default), drop or off; an effort (minimal, low, medium, high); or how many tokens of it.",
+    )(command)
     command = click.option(
         "--auto-drop", is_flag=True, help="Leave out fields that the server refuses; the engine's name says so."
     )(command)
@@ -24,7 +29,7 @@ def engine_options(command: Any) -> Any:
         "--engine-option",
         multiple=True,
         metavar="KEY=VALUE",
-        help="A setting of the engine (structure=none, stream=true, thinking=off, headers.api-key=AZURE_KEY), or else "
+        help="A setting of the engine (structure=none, stream=true, headers.api-key=AZURE_KEY), or else "
         "a field of its requests (top_p=null leaves it out, top_k=20).",
     )(command)
 

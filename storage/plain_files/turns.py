@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from synthmill.schemas.calls import Message
@@ -183,14 +184,23 @@ def query_of(line: Line, source: TurnSettings, read: Any) -> WithCandidates:
     return WithCandidates(**turn.__dict__, candidates=unique_queries(queries))
 
 
-def unique_queries(queries: list[tuple[str, str]]) -> tuple[Candidate, ...]:
-    """Candidates in order, each string once with all its names, without empty ones."""
+def unique_queries(
+    queries: list[tuple[str, str]], thoughts: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Candidate, ...]:
+    """Candidates in order, each string once with all its names, without empty ones. thoughts: by name, what was thought
+    before its queries were written.
+    """
     names_by_query: dict[str, dict[str, int]] = {}
     for place, (name, query) in enumerate(queries):
         if query:
             names_by_query.setdefault(query, {}).setdefault(name, place)
     return tuple(
-        Candidate(query=query, methods=tuple(names), number=min(names.values()))
+        Candidate(
+            query=query,
+            methods=tuple(names),
+            number=min(names.values()),
+            reasoning=thoughts.get(min(names, key=names.__getitem__)) or None,
+        )
         for query, names in names_by_query.items()
     )
 

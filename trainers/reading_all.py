@@ -1,0 +1,128 @@
+"""Exports for a trainer, its reader over all of them, and what came of each table and use."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from itertools import chain
+from pathlib import Path
+from shutil import rmtree
+
+from synthmill.storage.published.folder import read_dataset
+from synthmill.storage.published.known_trainers import trainer
+from trainers.compare import Verdict, compare
+from trainers.expected import Expected, expected
+from trainers.runs import ROOT
+
+ENVIRONMENTS = {"openai": "trl", "trl-grpo": "trl"}
+"""Trainers that are read in another's environment."""
+READERS = Path(__file__).parent / "readers"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A table of a run as a use, in the folder `export`, and what went in."""
+
+    run: str
+    table: str
+    use: str
+    label: str
+    export: Path
+    rows: list[Expected]
+
+    def as_json(self) -> dict[str, str]:
+        return {"export": str(self.export), "table": self.label, "kind": self.use, "load": loading(self.export, self.label)}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came of a job; or, without a verdict, why the export refused it. load: how the export says to load it."""
+
+    run: str
+    table: str
+    use: str
+    verdict: Verdict | None
+    refusal: str = ""
+    load: str = ""
+
+
+def readings(name: str, runs: Mapping[str, Path], folder: Path, tokenizer: Path) -> Iterator[Reading]:
+    """Every run's tables for every use that the trainer has. folder: where the environments and exports are."""
+    jobs: list[Job] = []
+    for run, dataset in runs.items():
+        wanted = {use: tables_with(dataset, use) for use in trainer(name).forms}
+        uses = [use for use, tables in wanted.items() if tables]
+        to = folder / "exports" / name / run
+        together = uses and not export(folder / "runs", run, name, uses, to)
+        for use in uses:
+            apart = to if together else to.with_name(f"{run}-{use}")
+            if not together and (refusal := export(folder / "runs", run, name, [use], apart)):
+                yield Reading(run, "", use, None, refusal)
+                continue
+            for table, rows in wanted[use].items():
+                label = f"{table or only_table(dataset)}_{use.replace('-', '_')}"
+                jobs.append(Job(run, table, use, label, apart, rows))
+    answers = read(name, jobs, folder, tokenizer)
+    for job, answer in zip(jobs, answers, strict=True):
+        verdict = compare(answer, job.rows)
+        yield Reading(job.run, job.table, job.use, verdict, load=loading(job.export, job.label))
+
+
+def tables_with(dataset: Path, use: str) -> dict[str, list[Expected]]:
+    """A dataset's tables that have rows for a use, with these."""
+    tables = {table: expected(dataset, table, use) for table in tables_in(dataset)}
+    return {table: rows for table, rows in tables.items() if rows}
+
+
+def tables_in(dataset: Path) -> list[str]:
+    """Names of configurations that have rows to train on; a dataset of one has its files in `data` itself."""
+    return sorted({path.parent.name for path in (dataset / "data").glob("*/train-*.parquet")}) or [""]
+
+
+def only_table(dataset: Path) -> str:
+    """The name of a dataset's single table, which is no folder."""
+    return next(iter(read_dataset(dataset, check=False).tables))
+
+
+def export(runs: Path, run: str, name: str, uses: Sequence[str], to: Path) -> str:
+    """`synthmill export`, as users run it: the refusal, or nothing."""
+    from synthmill.flows.cli import run_command
+
+    rmtree(to, ignore_errors=True)
+    err, here = StringIO(), Path.cwd()
+    os.chdir(runs)
+    try:
+        with redirect_stdout(StringIO()), redirect_stderr(err):
+            code = run_command(["export", run, "--to", str(to), "--for", name, *chain(*(("--as", use) for use in uses))])
+    finally:
+        os.chdir(here)
+    return " ".join(err.getvalue().split()) if code else ""
+
+
+def read(name: str, jobs: Sequence[Job], folder: Path, tokenizer: Path) -> list[dict[str, object]]:
+    """The reader's answers, in the order of the jobs."""
+    if not jobs:
+        return []
+    listed = folder / "exports" / name / "jobs.json"
+    listed.write_text(json.dumps([job.as_json() for job in jobs]))
+    python = folder / ENVIRONMENTS.get(name, name) / "bin" / "python"
+    reader = READERS / f"read_{ENVIRONMENTS.get(name, name) if name != 'openai' else name}.py".replace("-", "_")
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    if name == "nemo-rl":
+        variables["PYTHONPATH"] = os.environ["NEMO_RL"]
+    with (folder / "exports" / name / "reader.log").open("w") as log:
+        command = [str(python), str(reader), str(tokenizer), str(listed)]
+        done = subprocess.run(command, env=variables, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    ended = {"error": f"the reader ended with {done.returncode}: {log.name}"}
+    return answers + [ended] * (len(jobs) - len(answers))
+
+
+def loading(to: Path, label: str) -> str:
+    """The line of the export's README that loads a table."""
+    _, _, after = (to / "README.md").read_text().partition("(read with version ")
+    lines = [line[2:] for line in after.splitlines() if line.startswith("- ")]
+    return next((line.replace(label, "NAME") for line in lines if label in line), "")

@@ -1,0 +1,164 @@
+"""`make trainers`: exports read by every trainer's own reader, and docs/trainers.md, which says what came of it.
+
+    python -m trainers.table [NAME ...]      some trainers only; the others' rows are those of last time
+"""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from synthmill.storage.published.known_trainers import trainer
+from trainers.compare import Verdict
+from trainers.reading_all import ENVIRONMENTS, Reading, readings
+from trainers.runs import ROOT, make_runs
+from trainers.tokenizer import make_tokenizer
+
+FOLDER = ROOT / ".trainers"
+KEPT = FOLDER / "readings"
+PAGE = ROOT / "docs" / "trainers.md"
+PACKAGES = {
+    "trl": "trl", "llama-factory": "llamafactory", "axolotl": "axolotl", "ms-swift": "ms-swift",
+    "openrlhf": "openrlhf", "verl": "verl", "torchtune": "torchtune", "mlx-lm": "mlx-lm", "nemo-rl": "nemo_rl",
+    "openai": "", "sentence-transformers": "sentence-transformers",
+}  # fmt: skip
+"""The trainers that are read, and the packages that read; OpenAI has none."""
+PARTS = ("system", "prompt", "answers", "tools", "calls", "results")
+HEAD = """# Trainers
+Written by `make trainers`, which exports runs with `synthmill export RUN --for TRAINER`, has each trainer's own reader
+read them in an environment of its own, and compares what it is about to train on, decoded, with what went in. A kind
+that is not in this table is not supported.
+
+The runs: `synthesize` (the demo), `dialogues` (tools, calls, results), `multifaceted` (system messages), `preferences`,
+`retpo` (several turns); all answers are a local server's. The tokenizer is a byte-level BPE with a chat template in the
+form of Qwen 2.5's, with tools, whose arguments it encodes as JSON; LLaMA-Factory, ms-swift and torchtune use their own.
+
+- **rows**: what the reader kept, of what went in.
+- **yes**: equal in every row that has it; **-**: no row has it; otherwise the number of rows that were wrong.
+- **under the loss**: what the trained tokens say. "With their header" includes `<|im_start|>assistant`. Reward models
+  and prompts have no loss on tokens.
+- **refused**: the export says so before it writes a file, and how to go on.
+"""
+NOTES = """
+OpenAI's fine-tuning has no reader to install: its lines are checked by the documented rules (keys, calls and results
+that belong together, an assistant's message last), and rendered with the same template. NeMo RL is on no package index:
+`NEMO_RL=FOLDER make trainers` reads with a checkout's sources. Modules for sound that a reader imports and no text
+needs are replaced by stand-ins. What a reader imports, in which versions: `trainers/requirements/`.
+"""
+
+
+def main(names: Sequence[str]) -> None:
+    runs = make_runs(FOLDER / "runs")
+    tokenizer = make_tokenizer(FOLDER / "tokenizer")
+    KEPT.mkdir(exist_ok=True)
+    for name in names or PACKAGES:
+        if can_be_read(name):
+            print(f"{name} ...", file=sys.stderr)
+            (KEPT / name).write_bytes(pickle.dumps(list(readings(name, runs, FOLDER, tokenizer))))
+    found = {name: pickle.loads((KEPT / name).read_bytes()) for name in PACKAGES if (KEPT / name).exists()}
+    PAGE.write_text("\n".join([HEAD, *table(found), NOTES, *faults(found)]).rstrip() + "\n")
+    print(PAGE.read_text())
+    wrong = [name for name, of in found.items() if any(reading.verdict and not reading.verdict.is_right for reading in of)]
+    sys.exit(f"not read as it was written: {', '.join(wrong)}" if wrong else 0)
+
+
+def can_be_read(name: str) -> bool:
+    """Whether the reader is there; NeMo RL's is where a variable says so."""
+    return name != "nemo-rl" or bool(os.environ.get("NEMO_RL"))
+
+
+def version_of(name: str) -> str:
+    """The reader's own version, as its environment knows it."""
+    package = PACKAGES[name]
+    if not package:
+        return "by its documented rules"
+    ask = f"import importlib.metadata as m; print(m.version({package!r}))"
+    variables = dict(os.environ)
+    if name == "nemo-rl":
+        ask = "import nemo_rl; print(nemo_rl.__version__)"
+        variables["PYTHONPATH"] = os.environ["NEMO_RL"]
+    python = FOLDER / ENVIRONMENTS.get(name, name) / "bin" / "python"
+    return subprocess.run([str(python), "-c", ask], env=variables, capture_output=True, text=True).stdout.strip()
+
+
+def table(found: Mapping[str, Sequence[Reading]]) -> Iterator[str]:
+    """A row for each trainer and kind, over all runs."""
+    head = ("trainer", "kind", "rows", *PARTS, "under the loss", "how to load it")
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for name, of in found.items():
+        by_use = defaultdict(list)
+        for reading in of:
+            by_use[reading.use].append(reading)
+        title = f"**{trainer(name).title}** {version_of(name)}"
+        for use, some in by_use.items():
+            yield f"| {' | '.join((title, use, *cells(some)))} |"
+
+
+def cells(some: Sequence[Reading]) -> Iterator[str]:
+    verdicts = [reading.verdict for reading in some if reading.verdict]
+    total = sum(verdicts, Verdict())
+    yield f"{total.rows[0]} of {total.rows[1]}" if verdicts else "refused"
+    refused = {part for reading in some if not reading.verdict for part in ("tools",) if "tools" in reading.refusal}
+    for part in PARTS:
+        if part in refused or (refused and part in ("calls", "results")):
+            yield "refused"
+        else:
+            yield kept(total, part)
+    yield "; ".join(f"{what} ({count})" if len(total.learned) > 1 else what for what, count in total.learned.most_common()) or "-"
+    loads = sorted((reading.load for reading in some if reading.load), key=len)
+    yield loads[0].replace("|", "\\|") if loads else "-"
+
+
+def kept(total: Verdict, part: str) -> str:
+    """What became of a part: yes, no row has it, or how many rows are wrong."""
+    also = {"prompt": ("order",), "answers": ("label", "texts", "columns")}.get(part, ())
+    names = [name for name in (part, *also) if total.present[name]]
+    if not names:
+        return "-"
+    wrong = sum(total.wrong[name] for name in names)
+    return f"**{wrong} wrong**" if wrong else "yes"
+
+
+def faults(found: Mapping[str, Sequence[Reading]]) -> Iterator[str]:
+    """What was refused, and what came out otherwise than it went in."""
+    refused = [
+        f"- {trainer(name).title}, {reading.use} of `{reading.run}`: {short(reading.refusal)}"
+        for name, of in found.items()
+        for reading in of
+        if reading.refusal
+    ]
+    if refused:
+        yield from ("## Refused", *refused)
+    wrong = [
+        f"- {trainer(name).title}, {reading.use} of `{reading.run}` {reading.table}: {line}"
+        for name, of in found.items()
+        for reading in of
+        if reading.verdict
+        for line in lines_of(reading.verdict)
+    ]
+    if wrong:
+        yield from ("\n## Not as it went in", *wrong)
+
+
+def lines_of(verdict: Verdict) -> Iterator[str]:
+    if verdict.error:
+        yield verdict.error
+    if not verdict.error and verdict.rows[0] != verdict.rows[1]:
+        yield f"{verdict.rows[0]} of {verdict.rows[1]} rows came out"
+    for part, (wanted, got) in verdict.first_wrong.items():
+        yield f"{part}: {json.dumps(wanted, ensure_ascii=False)[:200]} became {json.dumps(got, ensure_ascii=False)[:200]}"
+
+
+def short(refusal: str) -> str:
+    """A refusal without its opening and its remedy."""
+    _, _, after = refusal.partition("nothing was written: ")
+    return (after or refusal).partition(". Cut them")[0]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
