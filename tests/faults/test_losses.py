@@ -11,8 +11,7 @@ from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import EngineError, EngineRefused
 from synthmill.schemas.settings import EngineSettings, SourceSettings
 from synthmill.storage.artifacts import Store
-from synthmill.tasks.engines import remote_model
-from synthmill.tasks.engines import waits
+from synthmill.tasks.engines import remote_model, waits
 from synthmill.tasks.engines.refusals import read_refusal
 from synthmill.tasks.generators.answers import Answers
 from synthmill.tasks.running.job import Planned
