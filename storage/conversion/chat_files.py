@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -98,8 +98,8 @@ class ChatFile:
             )
         return look
 
-    def rows_of_kind(self, kind: ChatKind, left_out: Tally, lost: Tally, on_rows: OnRows) -> Iterator[Placed]:
-        """Its rows as rows of one kind; what that leaves out is counted, and so are rows with an empty side."""
+    def rows_of_kind(self, kind: ChatKind, left_out: Tally, on_rows: OnRows) -> Iterator[Placed]:
+        """Its rows as rows of one kind, with what that leaves out in `lost`; rows with an empty side are counted."""
         for place, row in self.rows(left_out, on_rows):
             try:
                 made, names = as_kinds(row, (kind,))
@@ -108,9 +108,8 @@ class ChatFile:
             except Drop as drop:
                 left_out.add(drop.reason, place, drop.detail)
                 continue
-            for name in dict.fromkeys([*row.lost, *names]):
-                lost.add(name, place)
-            yield from (Placed(place, each) for each in made)
+            for number, each in enumerate(made):
+                yield Placed(place, replace(each, lost=() if number else (*row.lost, *names)))
 
 
 def kind_for(kinds: Counter[ChatKind], accepted: tuple[ChatKind, ...], what: str) -> ChatKind:

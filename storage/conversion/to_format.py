@@ -81,7 +81,7 @@ class Writer:
             others = {name: value for name, value in row.others.items() if value is not None}
             dropped = [name for name in others if not self.carries(name) or name in fields]
             names = differences(row, self.form.row(fields))
-            for name in [*names, *(f"column {name}" for name in dropped)]:
+            for name in [*row.lost, *names, *(f"column {name}" for name in dropped)]:
                 lost.add(name, place)
             yield {name: value for name, value in row.others.items() if name not in dropped} | fields
 
@@ -102,7 +102,7 @@ def convert_to_format(
     is_parquet = out.suffix == ".parquet"
 
     def parts() -> Iterator[list[dict[str, Any]]]:
-        for placed in batched(file.rows_of_kind(kind, report.left_out, report.lost, on_rows)):
+        for placed in batched(file.rows_of_kind(kind, report.left_out, on_rows)):
             rows = writer.rows(placed, report.lost)
             report.written += len(placed)
             yield list(rows if is_parquet or name != "openai" else (as_line(row) for row in rows))

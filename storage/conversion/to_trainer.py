@@ -74,7 +74,7 @@ def convert_for_trainer(file: ChatFile, job: Job, out: Path, look: Look, on_rows
         raise InputError(f"{known.title} has no {use} of chats; choose with --as: {uses}")
     kind = kind_for(look.kinds, ACCEPTED[use], use)
     report = Report(file.form.name, look.rows, kinds={str(name): count for name, count in look.kinds.items()})
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_folder(out)
     with TemporaryDirectory(dir=out.resolve().parent, prefix=".convert-") as folder:
         scratch, made = Path(folder) / "rows.parquet", Path(folder) / "made"
         schema = frame_of([], [], kind, look).to_arrow(compat_level=OLDEST).schema
@@ -103,6 +103,14 @@ def convert_for_trainer(file: ChatFile, job: Job, out: Path, look: Look, on_rows
     return report
 
 
+def check_folder(out: Path) -> None:
+    """Raises InputError where no folder can be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error.strerror}); a trainer's files need a folder") from error
+
+
 def batches_of(path: Path, columns: Any) -> Iterator[pl.DataFrame]:
     return (pl.DataFrame(table) for table in parquet_batches(path, columns))
 
@@ -118,7 +126,7 @@ def held_rows(
 ) -> Iterator[pa.Table]:
     """Rows that a trainer can hold, as frames; the others are counted. places: gets those of the rows."""
     known, use = trainer(settings.trainer), settings.uses[0]
-    for placed in batched(file.rows_of_kind(kind, report.left_out, report.lost, on_rows)):
+    for placed in batched(file.rows_of_kind(kind, report.left_out, on_rows)):
         frame = frame_of([row for _, row in placed], list(map(row_id, placed)), kind, look)
         numbered = frame.with_columns(id=pl.int_range(pl.len()).cast(pl.String))
         used_rows = splits_for(Table.of(numbered, KINDS[kind], ""), use, known, settings).get("train")
@@ -134,8 +142,9 @@ def held_rows(
                 report.left_out.add(faults[number], place)
                 continue
             places.append(place)
-            for name in (name for name, value in row.others.items() if value is not None and name != "id"):
-                report.lost.add(f"column {name}", place)
+            dropped = (f"column {name}" for name, value in row.others.items() if value is not None and name != "id")
+            for name in (*row.lost, *dropped):
+                report.lost.add(name, place)
         kept = [number not in faults for number in range(frame.height)]
         report.written += sum(kept)
         yield frame.filter(pl.Series(kept, dtype=pl.Boolean)).to_arrow(compat_level=OLDEST)

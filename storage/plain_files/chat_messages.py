@@ -49,11 +49,12 @@ class ChatReader:
     def tools(self, value: Any) -> list[dict[str, Any]]:
         """Tool definitions, from a list, from JSON, or from functions alone; read before the chats. Raises Drop."""
         value = json_in(value or "[]") if isinstance(value, str) else value
-        tools = [tool_of(tool, self.padded) for tool in ([value] if isinstance(value, Mapping) else value or ())]
+        value = [value] if isinstance(value, Mapping) else listed(value, "tools")
+        tools = [tool_of(tool, self.padded) for tool in value]
         for function in (tool["function"] for tool in tools):
             schema = function.get("parameters")
             if isinstance(schema, Mapping) and isinstance(properties := schema.get("properties"), Mapping):
-                self._parameters[function.get("name", "")] = properties
+                self._parameters[str(function.get("name"))] = properties
         return tools
 
     def chat(self, entries: Any, column: str) -> list[Message]:
@@ -87,7 +88,11 @@ class ChatReader:
         arguments: Any = next((function[key] for key in ARGUMENTS if function.get(key) is not None), {})
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments if written else self._own(arguments, name), ensure_ascii=False)
-        return {"id": value.get("id") or "", "type": "function", "function": {"name": name, "arguments": arguments}}
+        return {
+            "id": text_or_empty(value.get("id")),
+            "type": "function",
+            "function": {"name": name, "arguments": arguments},
+        }
 
     def _own(self, arguments: Any, function: str) -> Any:
         """Arguments without the nulls that stand for other functions' arguments: all nulls of a padded file, and
@@ -112,15 +117,37 @@ class ChatReader:
             thought = thoughts_in(next((fields[name] for name in CONTENT_FIELDS if fields.get(name)), None))
             single = fields.get("function_call")  # OpenAI's older form
             values = fields.get("tool_calls") or ([single] if single else [])
-            calls = [self.call(value) for value in (json_in(values) if isinstance(values, str) else values)]
+            values = json_in(values) if isinstance(values, str) else values
+            calls = [self.call(value) for value in listed(values, "tool_calls")]
         optional = {"reasoning_content": thoughts or thought, "tool_calls": calls}
-        optional |= {name: fields.get(name) for name in ("tool_call_id", "name")}
+        optional |= {name: text_or_empty(fields.get(name)) for name in ("tool_call_id", "name")}
         return {"role": role, "content": text} | {name: value for name, value in optional.items() if value}
 
 
 def text_message(role: ChatRole, text: Any, column: str) -> Message:
     """A text as a message. Raises Drop."""
     return {"role": role, "content": text_of(text, column)}
+
+
+def label_in(value: Any, column: str) -> bool:
+    """Whether an answer is wanted: true or false, also as 1 or 0, or as CSV files have it. Raises Drop."""
+    if isinstance(value, str) and value.casefold() in ("true", "false"):
+        return value.casefold() == "true"
+    if isinstance(value, bool | int | float) and value in (0, 1):
+        return bool(value)
+    raise Drop(f"bad_{column}: found {value!r:.40}; expected true or false")
+
+
+def text_or_empty(value: Any) -> str:
+    """A text or a number as a text; empty for anything else."""
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def listed(value: Any, column: str) -> list[Any]:
+    """A list that may be absent. Raises Drop."""
+    if not isinstance(value, list | None):
+        raise Drop(f"bad_{column}: found {type(value).__name__}; expected a list")
+    return value or []
 
 
 def list_in(value: Any, column: str) -> list[Any]:

@@ -126,11 +126,12 @@ def chats_in(column: pl.Series) -> list[Chat]:
 
 def used(message: Mapping[str, Any]) -> Message:
     """A message without its empty fields."""
-    return {
+    fields = {
         name: [used_call(call) for call in value] if name == "tool_calls" else value
         for name, value in message.items()
-        if name in ALWAYS or value not in (None, [])
+        if value not in (None, [])
     }
+    return {**fields, "role": message["role"], "content": message["content"] or ""}
 
 
 def used_call(call: Mapping[str, Any]) -> Message:

@@ -17,19 +17,20 @@ from synthmill.storage.published.chat_templates import refusals
 from synthmill.storage.published.configurations import Content, Dataset, Table
 from synthmill.storage.published.known_trainers import trainer
 from synthmill.storage.published.parts_as_text import with_parts_as_text
-from synthmill.storage.published.row_faults import count_faults
+from synthmill.storage.published.row_faults import EARLIER_THINKING, count_faults
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.thinking import with_thinking
 from synthmill.storage.published.trainer import Form, Trainer, Written
 from synthmill.storage.published.uses import OWN, can_be, has_system, rows_for
 
 REMEDIES = {
-    "tools": "--as-text tools",
-    "a system message": "--as-text system",
-    "earlier turns": "--as-text history",
-    "answers in the prompt, which would be learned, too": "--as-text history",
+    "tools": "write them as text: --as-text tools",
+    "a system message": "write it as text: --as-text system",
+    "earlier turns": "write them as text: --as-text history",
+    "answers in the prompt, which would be learned, too": "write them as text: --as-text history",
+    EARLIER_THINKING: "leave it out: --thinking drop",
 }
-"""How what a trainer cannot hold may be written into texts."""
+"""What a setting can do about a fault."""
 
 
 class Exported(NamedTuple):
@@ -63,61 +64,63 @@ def tables_for(tables: Mapping[str, Table], settings: ExportSettings) -> Exporte
     Raises InputError where no table suits, where rows cannot be held, with their numbers, and where thinking is wanted
     in a field that the trainer does not read.
     """
-    of = trainer(settings.trainer)
+    target = trainer(settings.trainer)
     jobs = [
-        Job(name, use, of.forms[use], splits)
+        Job(name, use, target.forms[use], splits)
         for name, table in tables.items()
-        for use in uses_of(table, of, settings.uses)
-        if (splits := splits_for(table, use, of, settings))
+        for use in uses_of(table, target, settings.uses)
+        if (splits := splits_for(table, use, target, settings))
     ]
     if not jobs:
         kinds = ", ".join(f"{name} ({table.kind})" for name, table in tables.items())
         wanted = f" as {', '.join(settings.uses)}" if settings.uses else ""
         raise InputError(
-            f"{of.title} reads {', '.join(of.forms)}; nothing here can be written{wanted}: there is {kinds}"
+            f"{target.title} reads {', '.join(target.forms)}; nothing here can be written{wanted}: there is {kinds}"
         )
-    places = {job.form.thinking or of.thinking for job in jobs}
+    places = {job.form.thinking or target.thinking for job in jobs}
     if settings.thinking == "field" and places != {"field"}:
-        raise InputError(f"{of.title} reads no field for thinking here; expected text or drop, or leave --thinking out")
-    check_rows(jobs, of, settings)
+        raise InputError(
+            f"{target.title} reads no field for thinking here; expected text or drop, or leave --thinking out"
+        )
+    check_rows(jobs, target, settings)
     made: dict[str, Table] = {}
     files: dict[str, Content] = {}
     for job in jobs:
-        made[job.label] = table_of(job, of, tables[job.table])
+        made[job.label] = table_of(job, target, tables[job.table])
         if not job.form.with_ids:
             files |= {f"ids/{job.label}-{name}.txt": partial(id_lines, rows) for name, rows in job.splits.items()}
     written = paths_of(made, jobs, settings.shard_bytes)
-    files |= of.beside(written)
-    lines = [f"For {of.title} (read with version {of.version}):", "", *of.readme(written)]
+    files |= target.beside(written)
+    lines = [f"For {target.title} (read with version {target.version}):", "", *target.readme(written)]
     left_out = [name for name in tables if name not in {job.table for job in jobs}]
     return Exported(made, files, "\n".join(lines), left_out, {settings.thinking} if settings.thinking else places)
 
 
-def uses_of(table: Table, of: Trainer, wanted: Sequence[Use]) -> list[Use]:
+def uses_of(table: Table, target: Trainer, wanted: Sequence[Use]) -> list[Use]:
     """What a table is written for: the uses that are wanted, else what its kind is made for, and self-distillation
     where rows have a context.
     """
     own = OWN.get(table.kind)
-    possible = [use for use in of.forms if table.height and can_be(use, table.kind, table.rows)]
+    possible = [use for use in target.forms if table.height and can_be(use, table.kind, table.rows)]
     if wanted:
         return [use for use in possible if use in wanted]
     in_context = table.kind == "other" or (table.kind == "conversations" and has_system(table.rows))
     return [use for use in possible if use == own or (use == "self-distillation" and in_context)]
 
 
-def splits_for(table: Table, use: Use, of: Trainer, settings: ExportSettings) -> dict[str, RowStream]:
+def splits_for(table: Table, use: Use, target: Trainer, settings: ExportSettings) -> dict[str, RowStream]:
     """A table's splits that have rows, in the columns of a use, with thinking and parts where they are to be."""
-    place = settings.thinking or of.forms[use].thinking or of.thinking
+    place = settings.thinking or target.forms[use].thinking or target.thinking
 
     def prepared(rows: RowStream) -> RowStream:
         used = with_thinking(rows_for(use, table.kind, rows), place)
         return used.map(partial(with_parts_as_text, parts=settings.as_text)) if settings.as_text else used
 
-    splits = {of.splits.get(split, split): prepared(rows) for split, rows in table.splits.items() if rows.height}
+    splits = {target.splits.get(split, split): prepared(rows) for split, rows in table.splits.items() if rows.height}
     return {split: rows for split, rows in splits.items() if rows.height}
 
 
-def check_rows(jobs: Sequence[Job], of: Trainer, settings: ExportSettings) -> None:
+def check_rows(jobs: Sequence[Job], target: Trainer, settings: ExportSettings) -> None:
     """Raises InputError with the numbers of rows that cannot be trained on, by table, use and reason."""
     refuses = refusals(settings.chat_template)
     lines = []
@@ -129,18 +132,18 @@ def check_rows(jobs: Sequence[Job], of: Trainer, settings: ExportSettings) -> No
         lines += [f"{job.table} as {job.use}: {line}" for line in in_words(faults, total)]
     if lines:
         raise InputError(
-            f"{of.title} cannot train on these rows, and nothing was written: {'; '.join(lines)}. "
+            f"{target.title} cannot train on these rows, and nothing was written: {'; '.join(lines)}. "
             "Cut them, or name the other uses with --as"
         )
 
 
 def in_words(faults: Counter[str], total: int) -> Iterator[str]:
     for fault, count in faults.most_common():
-        remedy = f" (or write it as text: {REMEDIES[fault]})" if fault in REMEDIES else ""
+        remedy = f" (or {REMEDIES[fault]})" if fault in REMEDIES else ""
         yield f"{fault} in {count:,} of {total:,} rows{remedy}"
 
 
-def table_of(job: Job, of: Trainer, source: Table) -> Table:
+def table_of(job: Job, target: Trainer, source: Table) -> Table:
     """A use's rows in the trainer's form."""
 
     def make(rows: pl.DataFrame) -> pl.DataFrame:
@@ -148,7 +151,7 @@ def table_of(job: Job, of: Trainer, source: Table) -> Table:
         return made if job.form.with_ids else made.drop("id", strict=False)
 
     splits = {split: rows.map(make) for split, rows in job.splits.items()}
-    about = f"{source.about}; from `{job.table}`, for {of.title}: {job.use}"
+    about = f"{source.about}; from `{job.table}`, for {target.title}: {job.use}"
     return Table(splits, "other", about, job.form.lines, job.form.objects)
 
 

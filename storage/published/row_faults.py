@@ -21,6 +21,7 @@ ANSWERS: Mapping[Use, tuple[str, ...]] = {
 """The columns whose last message is learned from, by use."""
 TEXTS: Mapping[Use, tuple[str, ...]] = {"triplets": ("anchor", "positive", "negative")}
 NOTHING = ("", None, "[]")
+EARLIER_THINKING = "thinking before an earlier answer, which many templates take away"
 Row = Mapping[str, Any]
 Faults = Counter[str]
 

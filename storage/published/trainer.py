@@ -81,8 +81,8 @@ def names_by_use(tables: Iterable[Written]) -> Iterator[tuple[Use, list[Written]
 @dataclass(frozen=True)
 class Trainer:
     """A trainer. title, version: as its makers call it, and the version that was read; forms: by use; readme: how to
-    load the tables, at most five lines of markdown; beside: the files of configuration, by name; thinking: where its
-    chats have it; splits: other names of splits; datasets: the oldest `datasets` that opens its tables.
+    load the tables, a few lines of markdown; beside: the files of configuration, by name; thinking: where its chats
+    have it; splits: other names of splits.
     """
 
     title: str
@@ -92,4 +92,3 @@ class Trainer:
     beside: Callable[[Sequence[Written]], Mapping[str, bytes]] = lambda _: {}
     thinking: ThinkingPlace = "field"
     splits: Mapping[str, str] = field(default_factory=dict)
-    datasets: str = "4.0"

@@ -1,12 +1,15 @@
 """Chats in other tools' forms: recognised by their columns, and read as what they mean."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.settings import SourceSettings
@@ -21,6 +24,8 @@ from synthmill.storage.plain_files.turns import turns_kind
 from tests.conftest import write_jsonl
 
 Fields = dict[str, Any]
+KEYS = {"role", "from", "content", "value", "text", "tool_calls", "function", "name", "arguments", "parameters", "rank"}
+KEYS |= {"completion", "source", "message", "observation", "results", "messages", "type", "properties", "id", "name"}
 WEATHER = {
     "name": "weather",
     "description": "",
@@ -288,6 +293,7 @@ def test_a_file_of_two_forms_names_both(tmp_path: Path) -> None:
         ({"instruction": "x", "output": "y", "history": [["a"]]}, "bad_history"),
         ({"context": "x", "completions": [{"completion": "y"}]}, "bad_completions"),
         ({"prompt": "x", "completion": "y", "label": "good"}, "bad_label"),
+        ({"prompt": "x", "chosen": "y", "rejected": None, "completion": 5}, "completion_not_text"),
         ({"messages": [ASKED], "tools": "{"}, "bad_json"),
         ({"messages": [ASKED], "tools": [5]}, "bad_tools"),
         ({"schema_version": "ATIF-v1.4", "steps": [{"source": "robot"}]}, "bad_steps"),
@@ -347,3 +353,21 @@ def test_a_column_that_was_named_is_not_another(tmp_path: Path) -> None:
     settings = SourceSettings(path=str(write_jsonl(tmp_path / "in.jsonl", rows)), prompt_column="question")
     with pytest.raises(InputError, match="has no column 'question'"):
         list(read_chunks(settings, 10))
+
+
+WORDS = ["", "x", "[]", "user", "function_call", "agent"]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(sorted(KEYS)), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(sorted(forms())), st.data())
+@settings(max_examples=200)
+def test_whatever_stands_in_the_columns_is_read_or_left_out(name: str, data: st.DataObject) -> None:
+    form = forms()[name]
+    columns = data.draw(st.sampled_from(form.columns)) | set(data.draw(st.lists(st.sampled_from(sorted(form.reads)))))
+    fields = {column: data.draw(JSON) for column in sorted(columns)}
+    with suppress(Drop):
+        assert isinstance(form.row(fields, data.draw(st.booleans())), ChatRow)

@@ -37,7 +37,10 @@ class Form(NamedTuple):
     def row(self, fields: Fields, padded: bool = False) -> ChatRow:
         """A raw row as a chat, with its further columns. Raises Drop. padded: as `ChatReader` has it."""
         reader = ChatReader(padded)
-        chat = self.read(fields, reader)
+        try:
+            chat = self.read(fields, reader)
+        except KeyError as error:
+            raise Drop(f"no_column: it has no {error}; expected {described_columns(self)}") from None
         for answer in chat.answers or [[]]:
             set_ids([*chat.messages, *answer])
             set_thinking([*chat.messages, *answer])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from synthmill.schemas.errors import Drop
-from synthmill.storage.plain_files.chat_messages import ChatReader, Message, text_message
+from synthmill.storage.plain_files.chat_messages import ChatReader, Message, listed, text_message
 from synthmill.storage.plain_files.chat_rows import ChatRow
 from synthmill.storage.plain_files.forms import Form
 from synthmill.storage.plain_files.forms.sharegpt import answered
@@ -29,7 +29,7 @@ def read(fields: Mapping[str, Any], reader: ChatReader) -> ChatRow:
 def earlier(system: Any, history: Any) -> list[Message]:
     """The system message and earlier exchanges. Raises Drop."""
     messages = [text_message("system", system, "system")] if system else []
-    for exchange in history or ():
+    for exchange in listed(history, "history"):
         if not isinstance(exchange, list | tuple) or len(exchange) != 2:
             raise Drop(f"bad_history: an exchange is {exchange!r:.60}; expected [prompt, answer]")
         messages += [text_message("user", exchange[0], "history"), text_message("assistant", exchange[1], "history")]

@@ -10,7 +10,7 @@ from typing import Any
 from synthmill.schemas.calls import ChatRole
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.messages import text_in
-from synthmill.storage.plain_files.chat_messages import ChatReader, Message, list_in
+from synthmill.storage.plain_files.chat_messages import ChatReader, Message, list_in, listed, text_or_empty
 from synthmill.storage.plain_files.chat_rows import ChatRow
 from synthmill.storage.plain_files.forms import Form
 
@@ -25,7 +25,7 @@ def read(fields: Mapping[str, Any], reader: ChatReader) -> ChatRow:
     reader.lost.update({f"{name} of the agent": None for name in sorted(agent) if name != "tool_definitions"})
     messages: list[Message] = []
     for step in list_in(fields["steps"], "steps"):
-        if not isinstance(step, Mapping) or step.get("source") not in ROLES:
+        if not isinstance(step, Mapping) or step.get("source") not in tuple(ROLES):
             raise Drop(f"bad_steps: a step is {step!r:.60}; expected a source of {', '.join(ROLES)}")
         reader.lost.update({f"{name} of steps": None for name in sorted(step) if step[name] and name not in READ})
         messages += messages_of(step, reader)
@@ -35,21 +35,29 @@ def read(fields: Mapping[str, Any], reader: ChatReader) -> ChatRow:
 def messages_of(step: Mapping[str, Any], reader: ChatReader) -> list[Message]:
     """A step's message, if it says or does anything, and what it observed. Raises Drop."""
     message: Message = {"role": ROLES[step["source"]], "content": text_in(step.get("message")) or ""}
-    if thoughts := step.get("reasoning_content"):
+    if thoughts := text_or_empty(step.get("reasoning_content")):
         message["reasoning_content"] = thoughts
-    if calls := step.get("tool_calls"):
+    if calls := listed(step.get("tool_calls"), "tool_calls"):
         message["tool_calls"] = [reader.call(plain_call(call)) for call in calls]
     messages = [message] if message["content"] or len(message) > 2 else []
     ids = {call["id"] for call in message.get("tool_calls", ())}
-    for result in (step.get("observation") or {}).get("results") or ():
+    for result in results_of(step.get("observation")):
         if result.get("subagent_trajectory_ref"):
             reader.lost["trajectories of subagents"] = None
-        text, call = text_in(result.get("content")) or "", result.get("source_call_id")
+        text, call = text_in(result.get("content")) or "", text_or_empty(result.get("source_call_id"))
         if call in ids:
             messages.append({"role": "tool", "content": text, "tool_call_id": call})
         elif text:
             messages.append({"role": "user", "content": text})
     return messages
+
+
+def results_of(observation: Any) -> list[Mapping[str, Any]]:
+    """What a step observed. Raises Drop."""
+    results = observation.get("results") or [] if isinstance(observation, Mapping) else observation or []
+    if not isinstance(results, list) or not all(isinstance(result, Mapping) for result in results):
+        raise Drop(f"bad_observation: it is {observation!r:.60}; expected {{results: [{{content}}]}}")
+    return results
 
 
 def plain_call(call: Any) -> dict[str, Any]:

@@ -6,8 +6,7 @@ Source: ms-swift 4.6, docs on custom datasets.
 from collections.abc import Mapping
 from typing import Any
 
-from synthmill.schemas.errors import Drop
-from synthmill.storage.plain_files.chat_messages import ChatReader, text_message
+from synthmill.storage.plain_files.chat_messages import ChatReader, label_in, text_message
 from synthmill.storage.plain_files.chat_rows import ChatRow, shared_prompt, split_at_last_answer
 from synthmill.storage.plain_files.forms import Form
 
@@ -22,9 +21,7 @@ def read(fields: Mapping[str, Any], reader: ChatReader) -> ChatRow:
     if fields.get("rejected_response") is not None:
         rejected = text_message("assistant", fields["rejected_response"], "rejected_response")
         return ChatRow("preference", prompt, [answer, [rejected]], tools=tools)
-    if not isinstance(label := fields.get("label"), bool):
-        raise Drop("no_rejected: expected rejected_messages, rejected_response, or a label that is true or false")
-    return ChatRow("label", prompt, [answer], label=label, tools=tools)
+    return ChatRow("label", prompt, [answer], label=label_in(fields["label"], "label"), tools=tools)
 
 
 FORM = Form(

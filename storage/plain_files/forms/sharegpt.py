@@ -8,8 +8,7 @@ before. The first turn may be the system's: then the column `system` is not read
 from collections.abc import Mapping
 from typing import Any
 
-from synthmill.schemas.errors import Drop
-from synthmill.storage.plain_files.chat_messages import ChatReader, Message, text_message
+from synthmill.storage.plain_files.chat_messages import ChatReader, Message, label_in, text_message
 from synthmill.storage.plain_files.chat_rows import ChatRow, split_at_last_answer
 from synthmill.storage.plain_files.forms import Form
 
@@ -43,10 +42,8 @@ def answered(
         return ChatRow("preference", messages, answers, tools=tools)
     if (label := fields.get("kto_tag")) is None:
         return ChatRow("conversation", messages, tools=tools)
-    if not isinstance(label, bool):
-        raise Drop(f"bad_kto_tag: found {label!r:.40}; expected true or false")
     prompt, answer = split_at_last_answer(messages)
-    return ChatRow("label", prompt, [answer], label=label, tools=tools)
+    return ChatRow("label", prompt, [answer], label=label_in(label, "kto_tag"), tools=tools)
 
 
 def answer_of(side: Any, column: str, reader: ChatReader) -> list[Message]:

@@ -8,8 +8,7 @@ characters that both begin with; here the prompt ends at a word, so that no answ
 from collections.abc import Mapping
 from typing import Any
 
-from synthmill.schemas.errors import Drop
-from synthmill.storage.plain_files.chat_messages import ChatReader, Message, text_message
+from synthmill.storage.plain_files.chat_messages import ChatReader, Message, label_in, text_message
 from synthmill.storage.plain_files.chat_rows import ChatRow, shared_prompt
 from synthmill.storage.plain_files.forms import Form
 from synthmill.storage.plain_files.forms.sharegpt import with_system
@@ -22,9 +21,7 @@ def read(fields: Mapping[str, Any], reader: ChatReader) -> ChatRow:
         answer = reader.texts_or_chat(fields.get("completion"), "completion", "assistant")
         if (label := fields.get("label")) is None:
             return ChatRow("completion", prompt, [answer], tools=tools)
-        if not isinstance(label, bool):
-            raise Drop(f"bad_label: found {label!r:.40}; expected true or false")
-        return ChatRow("label", prompt, [answer], label=label, tools=tools)
+        return ChatRow("label", prompt, [answer], label=label_in(label, "label"), tools=tools)
     sides = [fields["chosen"], fields["rejected"]]
     if fields.get("prompt") is not None:
         prompt = prompt_of(fields, reader)

@@ -2,7 +2,8 @@
 
 Read: axolotl 0.19.0, prompt_strategies/chat_template.py, dpo/chat_template.py, kto/chatml.py,
 bradley_terry/chat_template.py. Turns called function_call or observation vanish, so calls stay messages; arguments and
-tools may be JSON texts; pairs keep role and content alone; KTO and reward models take ChatML conversations and texts.
+tools may be JSON texts; pairs keep role and content alone, and an answer is looked for by its text; KTO and reward
+models take ChatML conversations and texts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,11 @@ from synthmill.storage.published.thinking import fields_of
 from synthmill.storage.published.trainer import NO_TOOLS, Form, Trainer, Written
 
 MAPPINGS = {"role": "role", "content": "content"}
+HEADERS = (
+    "<|im_start|>user\n[[dummy_message]]<|im_end|>\n<|im_start|>assistant\n",
+    "<|start_header_id|>user<|end_header_id|>\n\n[[dummy_message]]<|eot_id|><|start_header_id|>assistant<|end_header_id|>",
+)
+"""What stands before an answer where the reader of pairs looks for it, with the templates of ChatML and Llama 3."""
 MODES: Mapping[Use, str] = {"pairs": "rl: dpo", "kto": "rl: kto", "reward": "reward_model: true"}
 
 
@@ -31,6 +37,13 @@ def sft(rows: Frame) -> Frame:
     ]
     column = pl.Series("messages", chats, chat_type(fields_of(rows.schema["messages"]), training=pl.Boolean()))
     return rows.select(*provenance_of(rows), *tools_of(rows), column)
+
+
+def short_answer(row: Mapping[str, Any]) -> str:
+    """Whether an answer's text stands in the template's own, where the reader would find it."""
+    answers = (row[side][-1]["content"] for side in ("chosen", "rejected") if row[side])
+    found = any(answer in header for answer in answers for header in HEADERS)
+    return "an answer so short that the reader finds it in the template's text" if found else ""
 
 
 def kto(rows: Frame) -> Frame:
@@ -95,7 +108,7 @@ TRAINER = Trainer(
     "0.19.0",
     {
         "sft": Form(sft),
-        "pairs": Form(lambda rows: rows, NO_TOOLS, thinking="text"),
+        "pairs": Form(lambda rows: rows, NO_TOOLS, thinking="text", fault=short_answer),
         "kto": Form(kto, NO_TOOLS, thinking="text"),
         "reward": Form(reward, NO_TOOLS - {"earlier turns"}, thinking="text"),
     },

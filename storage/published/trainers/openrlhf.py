@@ -1,17 +1,22 @@
 """OpenRLHF: lists of messages, and the options without which it reads them as texts or forgets the prompt.
 
 Read: openrlhf 0.11.2, datasets/sft_dataset.py, reward_dataset.py, prompts_dataset.py. Its reader of conversations never
-passes tools to the chat template.
+passes tools to the chat template, and places the loss by rendering each beginning of a conversation: where the template
+takes thinking away from earlier answers, the loss is on other tokens.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
 from synthmill.schemas.formats import Use
 from synthmill.storage.published.forms.messages import Frame, provenance_of
 from synthmill.storage.published.forms.reward_functions import OPENRLHF_REWARDS
+from synthmill.storage.published.row_faults import EARLIER_THINKING
+from synthmill.storage.published.rows import REASONING
+from synthmill.storage.published.thinking import without_thinking
 from synthmill.storage.published.trainer import NO_TOOLS, Form, Trainer, Written, names_by_use
 from synthmill.storage.published.trainers.trl import sft
 
@@ -26,6 +31,16 @@ COMMANDS: Mapping[Use, str] = {
     "--data.prompt_dataset",
 }
 LABEL = ("answer", "verifier", "verifier_arguments")
+
+
+def earlier_thinking(row: Mapping[str, Any]) -> str:
+    """Whether an answer before the last one has thinking, where every answer is learned."""
+    earlier = row["messages"][:-1] if "learned_from" not in row else []
+    return EARLIER_THINKING if any(is_thought_about(message) for message in earlier) else ""
+
+
+def is_thought_about(message: Mapping[str, Any]) -> bool:
+    return bool(message.get(REASONING)) or without_thinking(message["content"]) != message["content"]
 
 
 def rl(rows: Frame) -> Frame:
@@ -68,7 +83,7 @@ TRAINER = Trainer(
     "OpenRLHF",
     "0.11.2",
     {
-        "sft": Form(sft, NO_TOOLS),
+        "sft": Form(sft, NO_TOOLS, fault=earlier_thinking),
         "pairs": Form(as_they_are, NO_TOOLS),
         "reward": Form(as_they_are, NO_TOOLS),
         "prompts": Form(as_they_are, NO_TOOLS),

@@ -56,6 +56,11 @@ def test_lists_of_other_texts_stay_as_they_are(texts: list[str]) -> None:
     assert Table.of(frame, "other", "").rows.frame().equals(frame)
 
 
+def test_a_message_without_a_text_has_an_empty_one() -> None:
+    column = pl.Series("messages", [[{"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}]])
+    assert chats_in(column) == [[{"role": "assistant", "content": "", "tool_calls": [{"id": "c"}]}]]
+
+
 def test_arguments_become_objects_only_where_messages_may_call() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     chat: list[Message] = [{"role": "assistant", "content": "", "tool_calls": [call]}]

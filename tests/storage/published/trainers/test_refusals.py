@@ -28,6 +28,7 @@ from tests.storage.published.trainers.samples import (
     turn,
 )
 
+THOUGHT = turn("assistant", "Here.", reasoning_content="Hm.")
 EMPTY = turn("assistant", " ")
 TRIPLET = pl.DataFrame({"id": ["t"], "anchor": ["q"], "positive": ["p"], "negative": [" "]})
 
@@ -55,6 +56,13 @@ TRIPLET = pl.DataFrame({"id": ["t"], "anchor": ["q"], "positive": ["p"], "negati
             ("reward",),
             "earlier turns",
         ),
+        (
+            "axolotl",
+            answers("preferences", [ASK], chosen=[ANSWER], rejected=[turn("assistant", "user")]),
+            (),
+            "so short",
+        ),
+        ("openrlhf", chats([ASK, THOUGHT, ASK, ANSWER]), (), "thinking before an earlier answer.*--thinking drop"),
         ("mlx-lm", PAIR, ("kto",), "nothing here can be written as kto: there is t \\(preferences\\)"),
     ],
 )

@@ -25,8 +25,8 @@ def loaded(folder: Path, table: Table, use: Any) -> tuple[Any, dict[str, Any]]:
 
     made = exported("trl", table, use)
     dataset = Dataset("t", "i", made.tables)
-    write_dataset(folder / "out", dataset, f"---\n{metadata('f', dataset, 'mit', [])}\n---\n# t\n")
-    rows = load_dataset(str(folder / "out"), split="train", cache_dir=str(folder / "cache"))
+    write_dataset(folder / "rows", dataset, f"---\n{metadata('f', dataset, 'mit', [])}\n---\n# t\n")
+    rows = load_dataset(str(folder / "rows"), split="train", cache_dir=str(folder / "cache"))
     functions: dict[str, Any] = {}
     exec(whole(made.files.get("reward_funcs.py", b"")), functions)
     return rows, functions
