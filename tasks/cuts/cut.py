@@ -150,9 +150,10 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
             columns[f"{side}_{THINKING}"] = thoughts.take(pa.array(all_pools.starts[pair_of[kept]] + place[kept]))
     for side, place in zip(SIDES, local_places, strict=True):
         columns[f"{side}_index"] = pa.array(place[kept], pa.int64())
-    columns |= {f"{side}_reward": pa.array(reward[kept]) for side, reward in zip(SIDES, rewards, strict=True)}
-    with np.errstate(over="ignore"):
-        columns["margin"] = pa.array(rewards[0][kept] - rewards[1][kept])
+    numbers = dict(zip((f"{side}_reward" for side in SIDES), (reward[kept] for reward in rewards), strict=True))
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers["margin"] = rewards[0][kept] - rewards[1][kept]
+    columns |= {name: pa.array(values, from_pandas=True) for name, values in numbers.items()}  # a missing one is null
     columns |= {name: pa.array(values).take(pool_of_pair) for name, values in places.evidence.items()}
     if settings.pairs_per_pool > 1:
         columns["pair"] = pa.array(number[kept], pa.int64())

@@ -134,6 +134,30 @@ def test_a_file_is_scored_and_cut(tmp_path: Path) -> None:
     assert done.exit_code == 1 and "2 of 2 answers have no verdict: 2 unparsed" in str(done.exception)
 
 
+def test_the_flow_verifies_answers_that_rows_bring(tmp_path: Path) -> None:
+    import synthmill
+
+    answers = {"answers": ["It is 4.", "5 it is", "$\\frac{1}{$"], "policies": ["s", "w", "s"], "verifier": "math"}
+    rows = [{"id": str(n), "prompt": f"What are {n} and {4 - n}?", "reference": "4", **answers} for n in range(2)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "source": str(tmp_path / "in.jsonl"),
+        "store": str(tmp_path / "store"),
+        "policies": [],
+        "scorers": "verify:by-row",
+        "reward": "verify_by_row",
+        "cuts": ["band", {"spec": "by-policy", "strong": "s", "weak": "w"}],
+        "dedup": {"layers": ["exact"]},
+        "workers": 0,
+    }
+    folder = Path(str(synthmill.run("preferences", settings).dataset))
+    tables = {path.name: pl.read_parquet(path / "*.parquet") for path in (folder / "data").iterdir()}
+    assert {name: rows.height for name, rows in tables.items()} == dict.fromkeys(
+        ("dpo_band", "prompts_band", "dpo_by-policy", "pools"), 2
+    )
+    assert "verify_by_row: 2 of 6 answers have no verdict: 2 unparsed" in (folder / "report.json").read_text()
+
+
 def table(rewards: list[list[float | None]], texts: list[list[str]] | None = None, **columns: Any) -> pa.Table:
     texts = texts or [[f"answer {n}" for n in range(len(row))] for row in rewards]
     names = [f"p{n}" for n in range(len(rewards))]
@@ -188,7 +212,12 @@ def test_the_strong_policy_is_chosen_whatever_the_rewards() -> None:
     policies = pa.array([["w", "s", "s", "w"], ["s", "s"], ["s", "w"]])
     texts = [["a", "b", "c", "d"], ["a", "b"], ["same", "same"]]
     made = cut(table(rewards, texts, policies=policies), rule)
-    assert [(row["chosen"], row["rejected"]) for row in made.pairs.to_pylist()] == [("b", "a"), ("c", "d")]
+    assert [
+        (row["chosen"], row["rejected"], row["chosen_reward"], row["margin"]) for row in made.pairs.to_pylist()
+    ] == [
+        ("b", "a", 1, 1),
+        ("c", "d", None, None),
+    ]
     assert [REASONS[reason] for reason in made.reasons] == ["", "one_policy", "same_text"]
     with pytest.raises(InputError, match="needs to know who gave each answer"):
         cut(table(rewards, texts), rule)

@@ -27,6 +27,7 @@ from synthmill.tasks.cuts.guards import count_flags
 from synthmill.tasks.cuts.pair_limits import fixed_limits, limits_met
 from synthmill.tasks.cuts.pool_pairs import PoolPairs
 from synthmill.tasks.cuts.report import CutReport, report_lines
+from synthmill.tasks.cuts.rules.band import Band
 from synthmill.tasks.cuts.rules.rip import Rip
 from synthmill.tasks.running.job import Planned
 from synthmill.tasks.scorers.figures import figures_of_steps
@@ -52,11 +53,11 @@ def preferences_dataset(
     for rule in settings.cuts:
         of_rule = pairs.filter(pl.col("cut") == rule.label)
         tables[f"dpo_{rule.label}"] = Table.of(pair_rows(of_rule), "preferences", PAIR)
-        if isinstance(rule, Rip):
+        if isinstance(rule, Rip | Band):
             tables[f"prompts_{rule.label}"] = Table.of(prompt_rows(of_rule), "prompts", PROMPT)
-            if of_rule.height:
-                limits = limits_of(of_rule.frame(numbers_in(of_rule)), rule, settings.chosen_reward)
-                files[f"thresholds-{rule.label}.json"] = orjson.dumps(limits.model_dump(), option=orjson.OPT_INDENT_2)
+        if isinstance(rule, Rip) and of_rule.height:
+            limits = limits_of(of_rule.frame(numbers_in(of_rule)), rule, settings.chosen_reward)
+            files[f"thresholds-{rule.label}.json"] = orjson.dumps(limits.model_dump(), option=orjson.OPT_INDENT_2)
     pools = next(manifest for manifest in manifests.values() if manifest.key == scored)
     again = f"`synthmill pairs FILE --reward-column {settings.chosen_reward}`"
     about = f"a prompt with all its answers and scores; cut it again with {again}"
