@@ -111,7 +111,7 @@ def reported_tokens(usage: Mapping[str, Any]) -> Tokens | None:
 
 
 def has_sums_only(usage: Mapping[str, Any]) -> bool:
-    return not any(map(usage.get, usage.keys() - SUMS))
+    return usage.keys() <= SUMS or not any(map(usage.get, usage.keys() - SUMS))
 
 
 def form_of(usage: Mapping[str, Any]) -> Form | None:

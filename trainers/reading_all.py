@@ -34,7 +34,12 @@ class Job:
     rows: list[Expected]
 
     def as_json(self) -> dict[str, str]:
-        return {"export": str(self.export), "table": self.label, "kind": self.use, "load": loading(self.export, self.label)}
+        return {
+            "export": str(self.export),
+            "table": self.label,
+            "kind": self.use,
+            "load": loading(self.export, self.label),
+        }
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,9 @@ def export(runs: Path, run: str, name: str, uses: Sequence[str], to: Path) -> st
     os.chdir(runs)
     try:
         with redirect_stdout(StringIO()), redirect_stderr(err):
-            code = run_command(["export", run, "--to", str(to), "--for", name, *chain(*(("--as", use) for use in uses))])
+            code = run_command(
+                ["export", run, "--to", str(to), "--for", name, *chain(*(("--as", use) for use in uses))]
+            )
     finally:
         os.chdir(here)
     return " ".join(err.getvalue().split()) if code else ""

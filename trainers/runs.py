@@ -1,4 +1,4 @@
-"""The runs that readers are tried on: a pair of minutes, no key, no hub, no GPU; every answer is the local chat server's.
+"""The runs that readers are tried on: a minute, no key, no hub, no GPU; every answer is the local chat server's.
 
 Tools are called for real in `dialogues` (the applications of examples/), system messages stand in `multifaceted`,
 several turns in `retpo`, rewards and reference answers in `preferences`, and `synthesize` is the demo.
@@ -56,7 +56,11 @@ def make_runs(folder: Path) -> dict[str, Path]:
 
 def prompts(count: int) -> list[dict[str, str]]:
     return [
-        {"id": f"q{n}", "prompt": f"Question {n}: why do {WORDS[n % 12]}s bend? Wie schön 🌊", "reference": f"answer {n}"}
+        {
+            "id": f"q{n}",
+            "prompt": f"Question {n}: why do {WORDS[n % 12]}s bend? Wie schön 🌊",
+            "reference": f"answer {n}",
+        }
         for n in range(count)
     ]
 

@@ -1,6 +1,6 @@
 """`make trainers`: exports read by every trainer's own reader, and docs/trainers.md, which says what came of it.
 
-    python -m trainers.table [NAME ...]      some trainers only; the others' rows are those of last time
+python -m trainers.table [NAME ...]      some trainers only; the others' rows are those of last time
 """
 
 import json
@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from synthmill.storage.published.known_trainers import trainer
 from trainers.compare import Verdict
@@ -62,7 +61,9 @@ def main(names: Sequence[str]) -> None:
     found = {name: pickle.loads((KEPT / name).read_bytes()) for name in PACKAGES if (KEPT / name).exists()}
     PAGE.write_text("\n".join([HEAD, *table(found), NOTES, *faults(found)]).rstrip() + "\n")
     print(PAGE.read_text())
-    wrong = [name for name, of in found.items() if any(reading.verdict and not reading.verdict.is_right for reading in of)]
+    wrong = [
+        name for name, of in found.items() if any(reading.verdict and not reading.verdict.is_right for reading in of)
+    ]
     sys.exit(f"not read as it was written: {', '.join(wrong)}" if wrong else 0)
 
 
@@ -109,7 +110,12 @@ def cells(some: Sequence[Reading]) -> Iterator[str]:
             yield "refused"
         else:
             yield kept(total, part)
-    yield "; ".join(f"{what} ({count})" if len(total.learned) > 1 else what for what, count in total.learned.most_common()) or "-"
+    yield (
+        "; ".join(
+            f"{what} ({count})" if len(total.learned) > 1 else what for what, count in total.learned.most_common()
+        )
+        or "-"
+    )
     loads = sorted((reading.load for reading in some if reading.load), key=len)
     yield loads[0].replace("|", "\\|") if loads else "-"
 
@@ -151,7 +157,8 @@ def lines_of(verdict: Verdict) -> Iterator[str]:
     if not verdict.error and verdict.rows[0] != verdict.rows[1]:
         yield f"{verdict.rows[0]} of {verdict.rows[1]} rows came out"
     for part, (wanted, got) in verdict.first_wrong.items():
-        yield f"{part}: {json.dumps(wanted, ensure_ascii=False)[:200]} became {json.dumps(got, ensure_ascii=False)[:200]}"
+        before, after = (json.dumps(value, ensure_ascii=False)[:200] for value in (wanted, got))
+        yield f"{part}: {before} became {after}"
 
 
 def short(refusal: str) -> str:

@@ -1,6 +1,6 @@
 """A tokenizer that needs no download: byte-level BPE, so that every text comes back as it went in, and a chat template
-in the form of Qwen 2.5's, with system messages, tools, calls, results and thinking (template.jinja). Beside it a model of two
-layers with random weights, for trainers that want one before they read.
+in the form of Qwen 2.5's, with system messages, tools, calls, results and thinking (template.jinja). Beside it lies a
+model of two layers with random weights, for trainers that want one before they read.
 """
 
 from pathlib import Path
@@ -10,10 +10,14 @@ TEXTS = ("the river carries light over the mill", "seven birds draw quiet circle
 
 
 def make_tokenizer(folder: Path) -> Path:
-    """Write it to `folder`, with the vocabulary and merges as files, and the model."""
+    """Write it to `folder`, with the vocabulary and merges as files, and the model; once."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+    template = Path(__file__).with_name("template.jinja").read_text()
+    written = folder / "chat_template.jinja"
+    if written.exists() and written.read_text() == template:
+        return folder
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -21,7 +25,7 @@ def make_tokenizer(folder: Path) -> Path:
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=list(SPECIAL), initial_alphabet=alphabet)
     bpe.train_from_iterator(TEXTS * 20, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=SPECIAL[2], pad_token=SPECIAL[0])
-    tokenizer.chat_template = Path(__file__).with_name("template.jinja").read_text()
+    tokenizer.chat_template = template
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     bpe.model.save(str(folder))

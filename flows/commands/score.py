@@ -109,7 +109,8 @@ def score_answers(settings: ScoreSettings) -> ScoredFile:
 def open_file(settings: ScoreSettings) -> PoolFile:
     """The file of answers. Raises InputError where it cannot have a score of this name."""
     label, reads = settings.scorer.label, [name for name in settings.scorer.reads if name != REWARD]
-    file = PoolFile(settings.source, settings.columns, rewards=False, reference=True, extra=reads)
+    by_row = settings.scorer.reads_verifiers
+    file = PoolFile(settings.source, settings.columns, rewards=False, reference=True, extra=reads, verifiers=by_row)
     if label in RESERVED:
         raise InputError(f"no score may be called {label}; give it another --name")
     if label in file.columns:

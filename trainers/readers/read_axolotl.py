@@ -23,7 +23,8 @@ def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
             "base_model": tokenizer.name_or_path, "tokenizer_config": tokenizer.name_or_path, "sequence_len": 8192,
             "micro_batch_size": 1, "gradient_accumulation_steps": 1, "learning_rate": 1e-5, "num_epochs": 1,
             "dataset_prepared_path": folder, "output_dir": folder, "dataset_num_proc": 1,
-            "chat_template": "tokenizer_default", "train_on_inputs": False, "bf16": False, "remove_unused_columns": False,
+            "chat_template": "tokenizer_default", "train_on_inputs": False, "bf16": False,
+            "remove_unused_columns": False,
             "shuffle_merged_datasets": False,
         }  # fmt: skip
         cfg = validate_config(DictDefault({**own, **settings(export, job["table"])}))

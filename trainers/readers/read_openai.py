@@ -53,20 +53,23 @@ def check(messages: list[Row]) -> None:
 
 def rendered(tokenizer: Any, messages: list[Row], tools: Any, first: int = 0) -> Row:
     """The chat by the template; trained: what each assistant message from `first` on adds, as the service learns it."""
-    chat = [
-        {**message, "content": message.get("content") or "", "tool_calls": [parsed(call) for call in message.get("tool_calls") or []]}
-        for message in messages
-    ]  # fmt: skip
+    chat = [with_parsed_calls(message) for message in messages]
     spans = []
     for place in range(first, len(chat)):
         if chat[place]["role"] == "assistant" and chat[place].get("weight") != 0:
-            before = tokenizer.apply_chat_template(chat[:place], tools=tools, tokenize=False, add_generation_prompt=True)
+            before = tokenizer.apply_chat_template(
+                chat[:place], tools=tools, tokenize=False, add_generation_prompt=True
+            )
             spans.append(tokenizer.apply_chat_template(chat[: place + 1], tools=tools, tokenize=False)[len(before) :])
     return {"text": tokenizer.apply_chat_template(chat, tools=tools, tokenize=False), "trained": spans}
 
 
-def parsed(call: Row) -> Row:
-    return {**call, "function": {**call["function"], "arguments": json.loads(call["function"]["arguments"])}}
+def with_parsed_calls(message: Row) -> Row:
+    """A message as chat templates have it: with a text, and arguments as objects."""
+    calls = message.get("tool_calls") or []
+    functions = [{**call["function"], "arguments": json.loads(call["function"]["arguments"])} for call in calls]
+    parsed = [{**call, "function": function} for call, function in zip(calls, functions, strict=True)]
+    return {**message, "content": message.get("content") or "", "tool_calls": parsed}
 
 
 if __name__ == "__main__":

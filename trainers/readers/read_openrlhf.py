@@ -15,10 +15,10 @@ def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
     options = command(export, job["table"])
     keys = {name.removeprefix("--data."): value or True for name, value in options.items()}
     defaults = {"sft": {"input_key": "input"}, "prompts": {"input_key": "input"}, "rl": {"input_key": "input"}}
-    data = SimpleNamespace(**{**defaults.get(job["kind"], {"chosen_key": "chosen", "rejected_key": "rejected"}), **keys})
-    strategy = SimpleNamespace(
-        args=SimpleNamespace(data=data, use_ms=False), print=print, is_rank_0=lambda: True
+    data = SimpleNamespace(
+        **{**defaults.get(job["kind"], {"chosen_key": "chosen", "rejected_key": "rejected"}), **keys}
     )
+    strategy = SimpleNamespace(args=SimpleNamespace(data=data, use_ms=False), print=print, is_rank_0=lambda: True)
     path = str(export / (options.get("--data.dataset") or options["--data.prompt_dataset"]))
     rows = blending_datasets(path, None, strategy)
     if job["kind"] in ("prompts", "rl"):
@@ -27,7 +27,9 @@ def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
     elif job["kind"] == "sft":
         chats = SFTDataset(rows, tokenizer, 8192, strategy, num_processors=1, multiturn="multiturn" in keys)
         for tokens, _, mask in (chats[place] for place in range(len(chats))):
-            yield decoded(tokenizer, tokens[0].tolist(), [False, *(mask[0][:-1] > 0).tolist()])  # each foretells the next
+            yield decoded(
+                tokenizer, tokens[0].tolist(), [False, *(mask[0][:-1] > 0).tolist()]
+            )  # each foretells the next
     else:
         of = RewardDataset(rows, tokenizer, 8192, strategy, is_dpo=job["kind"] == "pairs", num_processors=1)
         for chosen, _, rejected, _, extra in (of[place] for place in range(len(of))):

@@ -10,7 +10,11 @@ from reading import Row, main
 
 def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
     from datasets import load_dataset
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
     from sentence_transformers.losses import MultipleNegativesRankingLoss
     from sentence_transformers.models import Pooling, Transformer
     from transformers import AutoModel

@@ -11,7 +11,9 @@ from reading import Row, decoded, main, settings
 def tokenizer_of(folder: str) -> Any:
     from torchtune.models.qwen2_5 import qwen2_5_tokenizer
 
-    return qwen2_5_tokenizer(f"{folder}/vocab.json", f"{folder}/merges.txt", special_tokens_path=f"{folder}/tokenizer.json")
+    return qwen2_5_tokenizer(
+        f"{folder}/vocab.json", f"{folder}/merges.txt", special_tokens_path=f"{folder}/tokenizer.json"
+    )
 
 
 def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:

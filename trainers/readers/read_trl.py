@@ -28,7 +28,9 @@ def arguments(folder: str) -> dict[str, Any]:
 def sft(rows: Any, tokenizer: Any, folder: str) -> Iterator[Row]:
     from trl import SFTConfig, SFTTrainer
 
-    trainer = SFTTrainer(tokenizer.name_or_path, SFTConfig(**arguments(folder)), train_dataset=rows, processing_class=tokenizer)
+    trainer = SFTTrainer(
+        tokenizer.name_or_path, SFTConfig(**arguments(folder)), train_dataset=rows, processing_class=tokenizer
+    )
     for row in trainer.train_dataset:
         batch = trainer.data_collator([row])
         yield by_labels(tokenizer, batch["input_ids"][0].tolist(), batch["labels"][0].tolist())
@@ -37,7 +39,9 @@ def sft(rows: Any, tokenizer: Any, folder: str) -> Iterator[Row]:
 def pairs(rows: Any, tokenizer: Any, folder: str) -> Iterator[Row]:
     from trl import DPOConfig, DPOTrainer
 
-    trainer = DPOTrainer(tokenizer.name_or_path, args=DPOConfig(**arguments(folder)), train_dataset=rows, processing_class=tokenizer)
+    trainer = DPOTrainer(
+        tokenizer.name_or_path, args=DPOConfig(**arguments(folder)), train_dataset=rows, processing_class=tokenizer
+    )
     for row in trainer.train_dataset:
         batch = trainer.data_collator([row])
         yield {side: of_side(tokenizer, batch, place) for place, side in enumerate(("chosen", "rejected"))}
@@ -53,7 +57,9 @@ def of_side(tokenizer: Any, batch: Any, place: int) -> Row:
 def kto(rows: Any, tokenizer: Any, folder: str) -> Iterator[Row]:
     from trl import KTOConfig, KTOTrainer
 
-    trainer = KTOTrainer(tokenizer.name_or_path, args=KTOConfig(**arguments(folder)), train_dataset=rows, processing_class=tokenizer)
+    trainer = KTOTrainer(
+        tokenizer.name_or_path, args=KTOConfig(**arguments(folder)), train_dataset=rows, processing_class=tokenizer
+    )
     for row in trainer.train_dataset:
         prompt, completion = row["prompt_ids"], row["completion_ids"]
         trained = [False] * len(prompt) + [True] * len(completion)
@@ -93,7 +99,15 @@ def distillation(rows: Any, tokenizer: Any, folder: str) -> Iterator[Row]:
         yield {"text": render(row["prompt"]), "columns": {"teacher": render(teacher)}}
 
 
-READERS = {"sft": sft, "pairs": pairs, "kto": kto, "reward": reward, "prompts": prompts, "rl": prompts, "self-distillation": distillation}
+READERS = {
+    "sft": sft,
+    "pairs": pairs,
+    "kto": kto,
+    "reward": reward,
+    "prompts": prompts,
+    "rl": prompts,
+    "self-distillation": distillation,
+}
 
 if __name__ == "__main__":
     main(read)
