@@ -33,8 +33,9 @@ read them in an environment of its own, and compares what it is about to train o
 that is not in this table is not supported.
 
 The runs: `synthesize` (the demo), `dialogues` (tools, calls, results), `multifaceted` (system messages), `preferences`,
-`retpo` (several turns); all answers are a local server's. The tokenizer is a byte-level BPE with a chat template in the
-form of Qwen 2.5's, with tools, whose arguments it encodes as JSON; LLaMA-Factory, ms-swift and torchtune use their own.
+`retpo` (several turns), `verified` (a pipeline with rows for RL); all answers are a local server's. The tokenizer is a
+byte-level BPE with a chat template in the form of Qwen 2.5's, with tools, whose arguments it encodes as JSON;
+LLaMA-Factory, ms-swift and torchtune use their own.
 
 - **rows**: what the reader kept, of what went in.
 - **yes**: equal in every row that has it; **-**: no row has it; otherwise the number of rows that were wrong.
