@@ -2,9 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from itertools import chain
@@ -93,19 +94,18 @@ def only_table(dataset: Path) -> str:
 
 
 def export(runs: Path, run: str, name: str, uses: Sequence[str], to: Path) -> str:
+    """An export for a trainer: the refusal, or nothing."""
+    return export_with(runs, run, to, "--for", name, *chain(*(("--as", use) for use in uses)))
+
+
+def export_with(runs: Path, run: str, to: Path, *options: str) -> str:
     """`synthmill export`, as users run it: the refusal, or nothing."""
     from synthmill.flows.cli import run_command
 
     rmtree(to, ignore_errors=True)
-    err, here = StringIO(), Path.cwd()
-    os.chdir(runs)
-    try:
-        with redirect_stdout(StringIO()), redirect_stderr(err):
-            code = run_command(
-                ["export", run, "--to", str(to), "--for", name, *chain(*(("--as", use) for use in uses))]
-            )
-    finally:
-        os.chdir(here)
+    err = StringIO()
+    with chdir(runs), redirect_stdout(StringIO()), redirect_stderr(err):
+        code = run_command(["export", run, "--to", str(to), *options])
     return " ".join(err.getvalue().split()) if code else ""
 
 
@@ -129,7 +129,9 @@ def read(name: str, jobs: Sequence[Job], folder: Path, tokenizer: Path) -> list[
 
 
 def loading(to: Path, label: str) -> str:
-    """The line of the export's README that loads a table."""
+    """The line of the export's README that loads a table, without the names of other tables."""
     _, _, after = (to / "README.md").read_text().partition("(read with version ")
-    lines = [line[2:] for line in after.splitlines() if line.startswith("- ")]
-    return next((line.replace(label, "NAME") for line in lines if label in line), "")
+    lines = [line[2:] for line in after.splitlines() if line.startswith("- ") and f"`{label}" in line]
+    use = label.rpartition("_")[2]
+    others = re.compile(rf", `(?!NAME)[\w-]+_{use}(\.yaml)?`|`(?!NAME)[\w-]+_{use}(\.yaml)?`, ")
+    return others.sub("", lines[0].replace(f"`{label}", "`NAME")) if lines else ""

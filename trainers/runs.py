@@ -1,7 +1,8 @@
 """The runs that readers are tried on: a minute, no key, no hub, no GPU; every answer is the local chat server's.
 
 Tools are called for real in `dialogues` (the applications of examples/), system messages stand in `multifaceted`,
-several turns in `retpo`, rewards and reference answers in `preferences`, and `synthesize` is the demo.
+several turns in `retpo`, rewards and reference answers in `preferences`, `synthesize` is the demo, and
+`verified` has prompts for RL with what verifies their answers.
 """
 
 from contextlib import chdir
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import yaml
 
 import synthmill
 from bench.serving import chat_server
+from synthmill.storage.runs import RunRecord
 
 ROOT = Path(__file__).parent.parent
 WORDS = ("river", "stone", "light", "field", "seven", "birds", "circle", "mill", "bridge", "quiet", "over", "and")
@@ -51,7 +54,33 @@ def make_runs(folder: Path) -> dict[str, Path]:
     with chdir(folder), chat_server("--latency-ms", "2", "--words", "12", "--context", "20000") as url:
         own = {"engines": {"teacher": f"openai:local-model@{url}"}, "store": str(folder / "store")}
         records = {method: synthmill.run(method, {**settings, **own}) for method, settings in SETTINGS.items()}
+        records["verified"] = verified(folder)
     return {method: Path(record.dataset).absolute() for method, record in records.items()}
+
+
+def verified(folder: Path) -> RunRecord:
+    """Prompts with reference answers and the verifiers that check them, as a pipeline publishes a user's own."""
+    rows = [
+        {
+            "id": f"v{n}",
+            "prompt": f"Wie viel ist {n} + {n}? 🌊",
+            "answer": str(2 * n),
+            "verifier": "verify:number",
+            "verifier_arguments": "{}",
+            "data_source": "sums",
+            "pass_rate": 0.5,
+        }
+        for n in range(6)
+    ]
+    write_lines(folder / "verified.jsonl", rows)
+    pipeline = {
+        "source": "verified.jsonl",
+        "steps": {"all": {"stage": "filter", "where": "TRUE"}},
+        "publish": {"rl": {"kind": "rl"}},
+        "store": str(folder / "store"),
+    }
+    (folder / "verified.yaml").write_text(yaml.safe_dump(pipeline))
+    return synthmill.run("verified.yaml")
 
 
 def prompts(count: int) -> list[dict[str, str]]:

@@ -10,9 +10,11 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from synthmill.storage.published.known_trainers import trainer
 from trainers.compare import Verdict
+from trainers.formats import Cell, format_readings
 from trainers.reading_all import ENVIRONMENTS, Reading, readings
 from trainers.runs import ROOT, make_runs
 from trainers.tokenizer import make_tokenizer
@@ -33,14 +35,20 @@ read them in an environment of its own, and compares what it is about to train o
 that is not in this table is not supported.
 
 The runs: `synthesize` (the demo), `dialogues` (tools, calls, results), `multifaceted` (system messages), `preferences`,
-`retpo` (several turns); all answers are a local server's. The tokenizer is a byte-level BPE with a chat template in the
-form of Qwen 2.5's, with tools, whose arguments it encodes as JSON; LLaMA-Factory, ms-swift and torchtune use their own.
+`retpo` (several turns), `verified` (a pipeline with rows for RL); all answers are a local server's. The tokenizer is a
+byte-level BPE with a chat template in the form of Qwen 2.5's, with tools, whose arguments it encodes as JSON;
+LLaMA-Factory, ms-swift and torchtune use their own.
 
 - **rows**: what the reader kept, of what went in.
 - **yes**: equal in every row that has it; **-**: no row has it; otherwise the number of rows that were wrong.
 - **under the loss**: what the trained tokens say. "With their header" includes `<|im_start|>assistant`. Reward models
   and prompts have no loss on tokens.
 - **refused**: the export says so before it writes a file, and how to go on.
+"""
+FORMATS = """
+## Formats
+What readers make of `--format`, with a configuration written by hand as their documentation shows it, on rows with
+tools (`dialogues`), with system messages (`multifaceted`) and on triplets.
 """
 NOTES = """
 OpenAI's fine-tuning has no reader to install: its lines are checked by the documented rules (keys, calls and results
@@ -57,14 +65,27 @@ def main(names: Sequence[str]) -> None:
     for name in names or PACKAGES:
         if can_be_read(name):
             print(f"{name} ...", file=sys.stderr)
-            (KEPT / name).write_bytes(pickle.dumps(list(readings(name, runs, FOLDER, tokenizer))))
-    found = {name: pickle.loads((KEPT / name).read_bytes()) for name in PACKAGES if (KEPT / name).exists()}
-    PAGE.write_text("\n".join([HEAD, *table(found), NOTES, *faults(found)]).rstrip() + "\n")
+            keep(name, list(readings(name, runs, FOLDER, tokenizer)))
+            keep(f"{name}-formats", list(format_readings(name, runs, FOLDER, tokenizer)))
+    found = {name: kept_readings(name) for name in PACKAGES if kept_readings(name)}
+    cells = [cell for name in PACKAGES for cell in kept_readings(f"{name}-formats")]
+    PAGE.write_text(
+        "\n".join([HEAD, *table(found), NOTES, *faults(found), FORMATS, *format_table(cells)]).rstrip() + "\n"
+    )
     print(PAGE.read_text())
     wrong = [
         name for name, of in found.items() if any(reading.verdict and not reading.verdict.is_right for reading in of)
     ]
     sys.exit(f"not read as it was written: {', '.join(wrong)}" if wrong else 0)
+
+
+def keep(name: str, found: list[Any]) -> None:
+    (KEPT / name).write_bytes(pickle.dumps(found))
+
+
+def kept_readings(name: str) -> list[Any]:
+    """What a trainer's reader made of the exports when it was last asked."""
+    return list(pickle.loads((KEPT / name).read_bytes())) if (KEPT / name).exists() else []
 
 
 def can_be_read(name: str) -> bool:
@@ -97,10 +118,10 @@ def table(found: Mapping[str, Sequence[Reading]]) -> Iterator[str]:
             by_use[reading.use].append(reading)
         title = f"**{trainer(name).title}** {version_of(name)}"
         for use, some in by_use.items():
-            yield f"| {' | '.join((title, use, *cells(some)))} |"
+            yield f"| {' | '.join((title, use, *cells_of(some)))} |"
 
 
-def cells(some: Sequence[Reading]) -> Iterator[str]:
+def cells_of(some: Sequence[Reading]) -> Iterator[str]:
     verdicts = [reading.verdict for reading in some if reading.verdict]
     total = sum(verdicts, Verdict())
     yield f"{total.rows[0]} of {total.rows[1]}" if verdicts else "refused"
@@ -128,6 +149,18 @@ def kept(total: Verdict, part: str) -> str:
         return "-"
     wrong = sum(total.wrong[name] for name in names)
     return f"**{wrong} wrong**" if wrong else "yes"
+
+
+def format_table(cells: Sequence[tuple[Cell, Reading]]) -> Iterator[str]:
+    """A row for each format and reader, with what came of it and the first row's text."""
+    head = ("format", "kind", "reader", "with", "rows", *PARTS, "under the loss")
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for cell, reading in sorted(cells, key=lambda found: (found[0].format, found[0].use)):
+        settings = f"`{json.dumps(cell.settings) if not isinstance(cell.settings, str) else cell.settings}`"
+        what = reading.verdict.error.replace("|", "/")[:120] if reading.verdict else ""
+        rows, *parts, _ = cells_of([reading])
+        yield f"| {' | '.join((cell.format, cell.use, trainer(cell.reader).title, settings, what or rows, *parts))} |"
 
 
 def faults(found: Mapping[str, Sequence[Reading]]) -> Iterator[str]:

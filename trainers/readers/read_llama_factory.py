@@ -27,7 +27,7 @@ def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
         template="qwen3_nothink",
         cutoff_len=8192,
         overwrite_cache=True,
-        mask_history="mask_history: true" in job.get("load", ""),
+        mask_history="NAME" in job.get("load", "").partition("mask_history: true")[2],
     )
     template = get_template_and_fix_tokenizer(tokenizer, data)
     with TemporaryDirectory() as folder:
