@@ -44,21 +44,22 @@ def krippendorffs_alpha(coincidences: Array) -> Array:
     count = totals.sum(-1)
     observed = (coincidences * distance).sum((-1, -2))
     expected = (totals[..., :, None] * totals[..., None, :] * distance).sum((-1, -2))
-    disagreement: Array = ratio((count - 1) * observed, expected)
-    alpha: Array = 1 - disagreement
+    alpha: Array = np.subtract(1.0, ratio((count - 1) * observed, expected))
     return alpha
 
 
 def both_ways(tables: Array) -> Array:
     """The coincidences of two raters."""
-    turned: Array = np.swapaxes(tables, -1, -2)
-    return tables + turned
+    coincidences: Array = np.add(tables, np.swapaxes(tables, -1, -2))
+    return coincidences
 
 
 def ratio(above: Array, below: Array) -> Array:
     """above / below; NaN where there is nothing to divide by."""
     above, below = np.asarray(above, float), np.asarray(below, float)
-    return np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below != 0)
+    quotient: Array = np.full(np.broadcast(above, below).shape, np.nan)
+    np.divide(above, below, out=quotient, where=below != 0)
+    return quotient
 
 
 def resampled_sums(statistics: Array, draws: int = DRAWS, seed: int = 0) -> Array:
