@@ -23,7 +23,7 @@ from synthmill.flows.commands.options_files import (
     store_option,
 )
 from synthmill.flows.commands.options_publish import diff, export, report
-from synthmill.flows.commands.options_trust import trust
+from synthmill.flows.commands.options_trust import trust, win_rate
 from synthmill.flows.terminal.quiet import CHATTER_OFF, TELEMETRY_OFF
 from synthmill.schemas.errors import BatchPending, InputError, LimitReached, Stopped, SynthmillError
 
@@ -99,7 +99,21 @@ def run(
     return run_flow(flow, settings, dry_run=dry_run, preview=preview, as_yaml=as_yaml)
 
 
-for command in (sample, score, trust, pairs, rank, dedup, decontaminate, neighbours, export, report, diff, batch):
+for command in (
+    sample,
+    score,
+    trust,
+    win_rate,
+    pairs,
+    rank,
+    dedup,
+    decontaminate,
+    neighbours,
+    export,
+    report,
+    diff,
+    batch,
+):
     cli.add_command(command)
 
 

@@ -34,3 +34,28 @@ def trust(prompt_id_column: str, prompt_column: str, answer_column: str, as_obje
 
     columns = ColumnNames(prompt_id_column, prompt_column, answer_column)
     trust_file(TrustSettings(columns=columns, **options), as_object)
+
+
+@click.command("win-rate")
+@click.argument("source", metavar="SCORES")
+@click.option("--baseline", required=True, help="The model that the others are compared with.")
+@click.option("--score-column", "score", default="", help="Default: rewards or reward.")
+@click.option("--chances", is_flag=True, help="The score is the chance to beat the baseline, 0 to 1.")
+@click.option(
+    "--gamed", type=OUT_FILE, help="AlpacaEval's df_gamed.csv: prompts' difficulties, and the baseline's games."
+)
+@click.option("--model-column", default="", help="Who wrote an answer; default: models, policies, model, policy, ...")
+@columns_options
+@click.option("--json", "as_object", is_flag=True, help="Print the rates as JSON.")
+def win_rate(prompt_id_column: str, prompt_column: str, answer_column: str, as_object: bool, **options: Any) -> None:
+    """Say how often models beat a baseline, and how often they would if their answers were as long.
+
+    SCORES has answers of several models to the same prompts, the baseline's among them. Without --chances, the higher
+    score wins. Lengths are controlled by AlpacaEval's regression; each prompt's difficulty is estimated from all models
+    together, unless --gamed has it.
+    """
+    from synthmill.flows.commands.win_rate import WinRateSettings, win_rate_file
+    from synthmill.storage.plain_files.pools import ColumnNames
+
+    columns = ColumnNames(prompt_id_column, prompt_column, answer_column)
+    win_rate_file(WinRateSettings(columns=columns, **options), as_object)
