@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     from synthmill.tasks.scorers.scoring_endpoint import HttpScores as HttpScores
     from synthmill.tasks.scorers.tournament import TournamentScores as TournamentScores
     from synthmill.tasks.scorers.weighted import WeightedScores as WeightedScores
+    from synthmill.tasks.scorers.wildbench import WildBenchRewards as WildBenchRewards
+    from synthmill.tasks.scorers.wildbench import WildBenchScores as WildBenchScores
     from synthmill.tasks.tables.choosing import AtLeast as AtLeast
     from synthmill.tasks.tables.choosing import AtMost as AtMost
     from synthmill.tasks.tables.choosing import Filter as Filter
