@@ -23,7 +23,7 @@ from synthmill.flows.commands.options_files import (
     store_option,
 )
 from synthmill.flows.commands.options_publish import diff, export, report
-from synthmill.flows.commands.options_trust import trust, win_rate
+from synthmill.flows.commands.options_trust import judge_audit, trust, win_rate
 from synthmill.flows.terminal.quiet import CHATTER_OFF, TELEMETRY_OFF
 from synthmill.schemas.errors import BatchPending, InputError, LimitReached, Stopped, SynthmillError
 
@@ -103,6 +103,7 @@ for command in (
     sample,
     score,
     trust,
+    judge_audit,
     win_rate,
     pairs,
     rank,

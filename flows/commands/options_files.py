@@ -317,17 +317,7 @@ SCORER_OPTIONS = (
 )
 @ray_option
 @retry_option
-def score(
-    engine_option: tuple[str, ...],
-    source: str,
-    scorer: str,
-    weight: tuple[str, ...],
-    rubric: Path | None,
-    prompt_id_column: str,
-    prompt_column: str,
-    answer_column: str,
-    **options: Any,
-) -> None:
+def score(**options: Any) -> None:
     """Score every answer of a plain file.
 
     IN is as for `pairs`, without rewards: a row per answer (prompt_id, prompt, answer) or per prompt (answers: a
@@ -335,7 +325,23 @@ def score(
     it is the reward, too. Several scores live side by side: score OUT again, and choose with
     `pairs --reward-column NAME`. Run again after an interruption, it continues.
     """
-    from synthmill.flows.commands.score import ScoreSettings, score_file
+    from synthmill.flows.commands.score import score_file
+
+    score_file(score_settings(**options))
+
+
+def score_settings(
+    engine_option: tuple[str, ...],
+    scorer: str,
+    weight: tuple[str, ...],
+    rubric: Path | None,
+    prompt_id_column: str,
+    prompt_column: str,
+    answer_column: str,
+    **options: Any,
+) -> Any:
+    """The settings that the options of `score` stand for. Raises InputError."""
+    from synthmill.flows.commands.score import ScoreSettings
     from synthmill.schemas.settings_files import read_settings
     from synthmill.storage.plain_files.pools import ColumnNames
     from synthmill.tasks.scorers.scoring import ScorerSettings
@@ -345,14 +351,11 @@ def score(
         own["weights"] = dict(split_set(text, "--weight", "helpfulness=0.65") for text in weight)
     if rubric:
         own["rubric"] = read_yaml(rubric) or {}
-    score_file(
-        ScoreSettings(
-            source=source,
-            scorer=read_settings(ScorerSettings, None, {"spec": scorer, **own}),
-            columns=ColumnNames(prompt_id_column, prompt_column, answer_column),
-            engine_option=engine_choices(engine_option),
-            **options,
-        )
+    return ScoreSettings(
+        scorer=read_settings(ScorerSettings, None, {"spec": scorer, **own}),
+        columns=ColumnNames(prompt_id_column, prompt_column, answer_column),
+        engine_option=engine_choices(engine_option),
+        **options,
     )
 
 

@@ -1,10 +1,11 @@
 """The commands that ask whether a judge is right: trust, judge-audit."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from synthmill.flows.commands.options_files import OUT_FILE, columns_options
+from synthmill.flows.commands.options_files import OUT_FILE, columns_options, score, score_settings
 
 
 @click.command()
@@ -59,3 +60,20 @@ def win_rate(prompt_id_column: str, prompt_column: str, answer_column: str, as_o
 
     columns = ColumnNames(prompt_id_column, prompt_column, answer_column)
     win_rate_file(WinRateSettings(columns=columns, **options), as_object)
+
+
+AUDITED = [parameter for parameter in score.params if parameter.name not in ("out", "name")]
+
+
+@click.command("judge-audit", params=AUDITED)
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Prompts to plant answers under.")
+@click.option("--json", "as_object", is_flag=True, help="Print the figures as JSON.")
+def judge_audit(limit: int, as_object: bool, **options: Any) -> None:
+    """Plant bad answers, and say which of them a scorer prefers, by how much.
+
+    IN is as for `score`. Under each prompt stand, besides its own answers, one that is the same everywhere, an empty
+    one, the prompt's copy, and one of its own with a word to the judge, with padding, and cut in half.
+    """
+    from synthmill.flows.commands.judge_audit import audit_file
+
+    audit_file(score_settings(**options, name="", out=Path()), limit, as_object)

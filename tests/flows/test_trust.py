@@ -25,6 +25,9 @@ def prepare(folder: Path) -> None:
     ]
     write_jsonl(folder / "scored.jsonl", [{**pool, "policies": ["big-1", "small-1", "small-1"]} for pool in pools])
     answers = {"models": ["base", "long"], "answers": [SHORT, LONG], "rewards": [1, 2], "chance": [0.5, 0.7]}
+    (folder / "mine.py").write_text(
+        "def brief(prompt, answers, reference):\n    return [-len(text) for text in answers]\n"
+    )
     write_jsonl(folder / "answers.jsonl", [{"prompt": prompt, **answers} for prompt in prompts])
     labels = [
         {"prompt_id": f"p{n}", "chosen_index": n % 2, "rejected_index": 1 - n % 2, "annotator": who}
