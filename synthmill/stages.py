@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.retrieval.run_ranks import RunRanks as RunRanks
     from synthmill.tasks.scorers.direct import DirectScores as DirectScores
     from synthmill.tasks.scorers.expected import ExpectedScores as ExpectedScores
+    from synthmill.tasks.scorers.majority import MajorityScores as MajorityScores
     from synthmill.tasks.scorers.pairwise import PairwiseScores as PairwiseScores
     from synthmill.tasks.scorers.python_function import PythonScores as PythonScores
     from synthmill.tasks.scorers.r3 import R3 as R3
