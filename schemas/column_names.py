@@ -22,3 +22,10 @@ def check_columns(asked_by: str, names: Iterable[str], columns: Sequence[str]) -
     for name in names:
         if name not in columns:
             raise InputError(f"{asked_by}: {absent(name, columns)}")
+
+
+def check_free(asked_by: str, names: Iterable[str], columns: Sequence[str]) -> None:
+    """Raises InputError for the first of some new columns whose name is taken."""
+    for name in names:
+        if name in columns:
+            raise InputError(f"{asked_by}: the rows have a column {name!r} already; rename it before this step")

@@ -84,7 +84,7 @@ class UnionSettings(Spelled):
     @classmethod
     def own_fields(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings without the fields of other kinds, which records of older versions hold at their defaults: those
-        of today, or nothing for a field that its kinds require today.
+        of today, or nothing for a field that its kinds require today. A record has a `name`, be it empty.
 
         Raises ValueError for a field of another kind that is set, and for one of its own that is missing.
         """
@@ -92,12 +92,14 @@ class UnionSettings(Spelled):
         for name, field in cls.model_fields.items():
             if field.is_required() and not settings.get(name):
                 raise ValueError(f"{kind} needs {name}")
-        fields = {}
+        fields, is_record = {}, "name" in settings
         for name, value in settings.items():
             owners = {} if name in cls.model_fields else fields_called(name, cls.package)
             if not owners:
                 fields[name] = value
-            elif value not in owners.values() and not (value in (None, "") and PydanticUndefined in owners.values()):
+            elif not is_record or (
+                value not in owners.values() and not (value in (None, "") and PydanticUndefined in owners.values())
+            ):
                 raise ValueError(f"{name} means nothing to {kind}; it belongs to {', '.join(owners)}")
         return fields
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.generators.multifaceted.splits import Variants as Variants
     from synthmill.tasks.generators.multifaceted.system_messages import Responses as Responses
     from synthmill.tasks.generators.multifaceted.system_messages import SystemMessages as SystemMessages
+    from synthmill.tasks.generators.prompt_rubrics import PromptRubrics as PromptRubrics
     from synthmill.tasks.generators.self_rip import FreshPrompts as FreshPrompts
     from synthmill.tasks.generators.self_rip import NewPrompts as NewPrompts
     from synthmill.tasks.generators.self_rip import ShotSets as ShotSets
@@ -67,15 +68,20 @@ if TYPE_CHECKING:
     from synthmill.tasks.retrieval.indexes import GoldPlaces as GoldPlaces
     from synthmill.tasks.retrieval.indexes import PassageVectors as PassageVectors
     from synthmill.tasks.retrieval.run_ranks import RunRanks as RunRanks
+    from synthmill.tasks.scorers.biggen import InstanceScores as InstanceScores
     from synthmill.tasks.scorers.direct import DirectScores as DirectScores
     from synthmill.tasks.scorers.expected import ExpectedScores as ExpectedScores
+    from synthmill.tasks.scorers.flask import FlaskScores as FlaskScores
+    from synthmill.tasks.scorers.helpsteer import AttributeScores as AttributeScores
     from synthmill.tasks.scorers.majority import MajorityScores as MajorityScores
     from synthmill.tasks.scorers.pairwise import PairwiseScores as PairwiseScores
+    from synthmill.tasks.scorers.panel import PanelScores as PanelScores
     from synthmill.tasks.scorers.python_function import PythonScores as PythonScores
     from synthmill.tasks.scorers.r3 import R3 as R3
     from synthmill.tasks.scorers.r3 import R3Scores as R3Scores
     from synthmill.tasks.scorers.reward_models import RewardModelScores as RewardModelScores
     from synthmill.tasks.scorers.scoring_endpoint import HttpScores as HttpScores
+    from synthmill.tasks.scorers.self_rewarding import AdditiveScores as AdditiveScores
     from synthmill.tasks.scorers.tournament import TournamentScores as TournamentScores
     from synthmill.tasks.scorers.weighted import WeightedScores as WeightedScores
     from synthmill.tasks.scorers.wildbench import WildBenchRewards as WildBenchRewards
@@ -93,6 +99,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.tables.shaping import Explode as Explode
     from synthmill.tasks.tables.shaping import Map as Map
     from synthmill.tasks.tables.shaping import Sort as Sort
+    from synthmill.tasks.tables.steered_answers import SteeredAnswers as SteeredAnswers
     from synthmill.tasks.vectors.stage import Vectors as Vectors
 
 

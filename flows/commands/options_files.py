@@ -307,6 +307,7 @@ SCORER_OPTIONS = (
     "--weight", "weight", multiple=True, metavar="NAME=W", help="helpsteer2, rm: weights of columns, or outputs."
 )
 @click.option("--rubric", type=OUT_FILE, help="rubric, pairwise, tournament: a JSON or YAML file of one rubric.")
+@click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="Any other setting of the scorer, as YAML.")
 @click.option("--api-key-env", help="http: the environment variable that holds the endpoint's key.")
 @click.option("--embedder", default="minilm", show_default=True, help="r3: minilm, a Hub id or a folder.")
 @columns_options
@@ -321,9 +322,9 @@ def score(**options: Any) -> None:
     """Score every answer of a plain file.
 
     IN is as for `pairs`, without rewards: a row per answer (prompt_id, prompt, answer) or per prompt (answers: a
-    list); optional: system, reference. OUT is IN with one column more, called as the scorer; where IN has no rewards,
-    it is the reward, too. Several scores live side by side: score OUT again, and choose with
-    `pairs --reward-column NAME`. Run again after an interruption, it continues.
+    list); optional: system, reference. OUT is IN with one column more, called as the scorer, and one for each score
+    that it is made of; where IN has no rewards, it is the reward, too. Several scores live side by side: score OUT
+    again, and choose with `pairs --reward-column NAME`. Run again after an interruption, it continues.
     """
     from synthmill.flows.commands.score import score_file
 
@@ -335,6 +336,7 @@ def score_settings(
     scorer: str,
     weight: tuple[str, ...],
     rubric: Path | None,
+    sets: tuple[str, ...],
     prompt_id_column: str,
     prompt_column: str,
     answer_column: str,
@@ -351,6 +353,7 @@ def score_settings(
         own["weights"] = dict(split_set(text, "--weight", "helpfulness=0.65") for text in weight)
     if rubric:
         own["rubric"] = read_yaml(rubric) or {}
+    own |= dict(split_set(text, "--set", "calls=each") for text in sets)
     return ScoreSettings(
         scorer=read_settings(ScorerSettings, None, {"spec": scorer, **own}),
         columns=ColumnNames(prompt_id_column, prompt_column, answer_column),

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,7 +69,7 @@ class ScoredFile(NamedTuple):
 
 
 def score_file(settings: ScoreSettings) -> None:
-    """Score every answer of `source`; `out` has its rows, in its order, with one column more."""
+    """Score every answer of `source`; `out` has its rows, in its order, with a column more for each score."""
     scored = with_lessons(lambda: score_answers(settings))
     for manifest, what in ((scored.pools, "read"), (scored.scored_pools, "scored")):
         if manifest.dropped:
@@ -96,23 +96,24 @@ def score_answers(settings: ScoreSettings) -> ScoredFile:
     with step_maker(store, record, settings.workers, settings.ray_address) as maker:
         pools = maker.read(pool_source(store, lambda: file, POOLS_PER_PART))
         scored_pools = maker.make(Planned(step.stage, step.roles, pools.key), label)
-    scores = dict(scores_in(store, scored_pools, label))
+    scores = dict(scores_in(store, scored_pools, settings.scorer.labels))
     check_something_left(store, scored_pools.stage, scored_pools)
     note = note_unread(store, scored_pools)
-    if scores and all(np.isnan(values).all() for values in scores.values()):
+    if scores and all(np.isnan(values[label]).all() for values in scores.values()):
         raise SynthmillError(f"{label} gave no answer of {source} a score, so {out} was not written")
-    rows, answers = write_scores(file, out, label, scores)
+    rows, answers = write_scores(file, out, settings.scorer, scores)
     return ScoredFile(store, pools, scored_pools, rows, answers, note)
 
 
 def open_file(settings: ScoreSettings) -> PoolFile:
     """The file of answers. Raises InputError where it cannot have a score of this name."""
-    label, reads = settings.scorer.label, [name for name in settings.scorer.reads if name != REWARD]
+    reads = [name for name in settings.scorer.reads if name != REWARD]
     file = PoolFile(settings.source, settings.columns, rewards=False, reference=True, extra=reads)
-    if label in RESERVED:
-        raise InputError(f"no score may be called {label}; give it another --name")
-    if label in file.columns:
-        raise InputError(f"{settings.source} has a column {label!r} already; give the score another --name")
+    for label in settings.scorer.labels:
+        if label in RESERVED:
+            raise InputError(f"no score may be called {label}; give it another --name")
+        if label in file.columns:
+            raise InputError(f"{settings.source} has a column {label!r} already; give the score another --name")
     return file
 
 
@@ -136,55 +137,61 @@ def scoring_step(settings: ScoreSettings, store: Store) -> Planned:
     return step
 
 
-def scores_in(store: Store, manifest: Manifest, label: str) -> Iterator[tuple[str, Any]]:
-    """(prompt id, a number per answer) of every pool that was scored; NaN where there is none."""
+def scores_in(store: Store, manifest: Manifest, labels: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(prompt id, by label a number per answer) of every pool that was scored; NaN where there is none."""
     for seal in manifest.parts:
         if seal.rows:
             for row in pl.DataFrame(read_part(store, seal, ("id", "scores"))).iter_rows(named=True):
-                values = next(score["values"] for score in reversed(row["scores"]) if score["scorer"] == label)
-                yield row["id"], np.array(values, float)
+                values = {score["scorer"]: score["values"] for score in row["scores"]}
+                missing = [None] * len(row["scores"][-1]["values"])
+                yield row["id"], {label: np.array(values.get(label, missing), float) for label in labels}
 
 
-def write_scores(file: PoolFile, out: Path, label: str, scores: dict[str, Any]) -> tuple[int, int]:
-    """Write the file's rows with the score: (rows, answers that have one). Where the file has no rewards, the score is
+def write_scores(
+    file: PoolFile, out: Path, scorer: ScorerSettings, scores: dict[str, dict[str, Any]]
+) -> tuple[int, int]:
+    """Write the file's rows with the scores: (rows, answers that have one). Where the file has no rewards, the score is
     the reward, too, so that `synthmill pairs` can read `out`. Leaves out lines that are no objects.
     """
     reward = "rewards" if file.wide else REWARD
-    added = dict.fromkeys([label] if file.reward else [label, reward])
+    label_of = {label: label for label in scorer.labels} | ({} if file.reward else {reward: scorer.label})
     next_of: Counter[str] = Counter()
     score_count = 0
 
-    def value_of(row: Mapping[str, Any], pool: str | None) -> Any:
+    def values_of(row: Mapping[str, Any], pool: str | None) -> dict[str, Any]:
         nonlocal score_count
-        numbers = scores.get(pool or "")
+        numbers = scores.get(pool or "", {})
+        values: dict[str, Any] = {}
         if file.wide:
             answers = row.get(file.answer)
             count = len(answers) if isinstance(answers, list) else 0
-            values: list[float | None] = [None] * count
-            if pool is not None and numbers is not None and len(numbers) == count:
-                values = list(map(number_or_none, numbers))
-                del scores[pool]  # a later row of this id belongs to no pool
-            score_count += sum(value is not None for value in values)
-            return values
-        if pool is None or numbers is None:
-            return None
-        next_of[pool] += 1
-        value = number_or_none(numbers[next_of[pool] - 1]) if next_of[pool] <= len(numbers) else None
-        score_count += value is not None
-        return value
+            for label in scorer.labels:
+                of_label = numbers.get(label, ())
+                values[label] = list(map(number_or_none, of_label)) if len(of_label) == count else [None] * count
+            scores.pop(pool or "", None)  # a later row of this id belongs to no pool
+            score_count += sum(value is not None for value in values[scorer.label])
+        elif pool is not None and numbers:
+            place = next_of[pool]
+            next_of[pool] += 1
+            values = {
+                label: number_or_none(of_label[place]) if place < len(of_label) else None
+                for label, of_label in numbers.items()
+            }
+            score_count += values[scorer.label] is not None
+        return {column: values.get(label) for column, label in label_of.items()}
 
     def parts() -> Iterator[list[dict[str, Any]]]:
         rows: list[dict[str, Any]] = []
         for line, pool in zip(lines_of(file.path), file.ids(), strict=True):
             if line.fields is not None:
-                rows.append({**line.fields, **dict.fromkeys(added, value_of(line.fields, pool))})
+                rows.append({**line.fields, **values_of(line.fields, pool)})
             if len(rows) == ROWS_AT_ONCE:
                 yield rows
                 rows = []
         yield rows
 
     number = pa.list_(pa.float64()) if file.wide else pa.float64()
-    return write_grown(out, file.path, file.schema, {name: number for name in added}, parts()), score_count
+    return write_grown(out, file.path, file.schema, dict.fromkeys(label_of, number), parts()), score_count
 
 
 def number_or_none(value: float) -> float | None:

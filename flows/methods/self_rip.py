@@ -43,7 +43,9 @@ def plan(settings: SelfRipSettings) -> Plan:
         store,
         source,
         [*first, *after_pools.stages],
-        lambda manifests: preferences_dataset(store, manifests, settings, after_pools.scored, after_pools.pairs),
+        lambda manifests: preferences_dataset(
+            store, manifests, settings, after_pools.scored, after_pools.pairs, after_pools.stages
+        ),
         trunk="preferences",
         others=after_pools.sources,
     )

@@ -47,6 +47,11 @@ class ScorerSettings(KindSettings):
         return self.name or self.kind.replace("-", "_")
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of all its scores: those that it is made of, if it gives them, and its own."""
+        return (self.label,)
+
+    @property
     def roles(self) -> tuple[str, ...]:
         """The roles that it asks."""
         return ()

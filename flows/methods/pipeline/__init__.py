@@ -44,7 +44,7 @@ def plan(settings: PipelineSettings) -> Plan:
         store,
         sources[0],
         planner.planned,
-        lambda manifests: published_dataset(name, store, manifests, published, carried),
+        lambda manifests: published_dataset(name, store, manifests, published, carried, planner.planned),
         trunk=next(iter(published.values())).step,
         others=sources[1:],
         written=[table.model_dump_json() for table in published.values()],

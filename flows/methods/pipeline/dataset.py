@@ -1,6 +1,6 @@
 """What a pipeline publishes: the rows of its steps, each in the form that its kind has for trainers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from synthmill.flows.making.steps import StepPlanner
 from synthmill.flows.methods.pipeline.settings import PublishedTable
@@ -10,6 +10,8 @@ from synthmill.storage.artifacts import Store
 from synthmill.storage.published.by_columns import table_of
 from synthmill.storage.published.folder import Dataset
 from synthmill.storage.published.rows import stream_of
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.scorers.figures import figures_of_steps
 
 
 def check_published(tables: Mapping[str, PublishedTable], planner: StepPlanner) -> None:
@@ -27,6 +29,7 @@ def published_dataset(
     manifests: Manifests,
     tables: Mapping[str, PublishedTable],
     carried: Mapping[str, frozenset[str]],
+    stages: Sequence[Planned],
 ) -> Dataset:
     """The tables of a pipeline. manifests, carried (the columns of the user's): by step."""
     published = {
@@ -34,4 +37,9 @@ def published_dataset(
         for config, table in tables.items()
     }
     steps = ", ".join(f"`{step}`" for step in manifests)
-    return Dataset(name, f"Rows that the pipeline `{name}` made, in these steps: {steps}.", published)
+    return Dataset(
+        name,
+        f"Rows that the pipeline `{name}` made, in these steps: {steps}.",
+        published,
+        figures=figures_of_steps(store, manifests, stages),
+    )

@@ -59,7 +59,9 @@ def plan(settings: PreferencesSettings) -> Plan:
         store,
         source,
         after_pools.stages,
-        lambda manifests: preferences_dataset(store, manifests, settings, after_pools.scored, after_pools.pairs),
+        lambda manifests: preferences_dataset(
+            store, manifests, settings, after_pools.scored, after_pools.pairs, after_pools.stages
+        ),
         trunk="preferences",
         others=after_pools.sources,
     )
@@ -140,7 +142,7 @@ def read_given_pools(store: Store, settings: PreferencesSettings) -> Source:
     score_columns: dict[str, Any] = {}
     for scorer in settings.scorers:
         score_columns |= dict.fromkeys(scorer.reads)
-    labels = {scorer.label for scorer in settings.scorers}
+    labels = {label for scorer in settings.scorers for label in scorer.labels}
     if settings.chosen_reward not in labels | {"reward"}:
         score_columns[settings.chosen_reward] = None
     extra = tuple(name for name in score_columns if name not in labels)

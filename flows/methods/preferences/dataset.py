@@ -28,6 +28,8 @@ from synthmill.tasks.cuts.pair_limits import fixed_limits, limits_met
 from synthmill.tasks.cuts.pool_pairs import PoolPairs
 from synthmill.tasks.cuts.report import CutReport, report_lines
 from synthmill.tasks.cuts.rules.rip import Rip
+from synthmill.tasks.running.job import Planned
+from synthmill.tasks.scorers.figures import figures_of_steps
 from synthmill.tasks.scorers.judgements import note_unread
 
 PROMPT = "a prompt whose pair was kept; `synthmill run self-rip` starts from these"
@@ -36,7 +38,12 @@ METRICS = dict(zip(LIMITS, (*LIMITS[:2], "margin"), strict=True))  # limit -> co
 
 
 def preferences_dataset(
-    store: Store, manifests: Manifests, settings: PoolSettings, scored: str, cutting: PoolPairs
+    store: Store,
+    manifests: Manifests,
+    settings: PoolSettings,
+    scored: str,
+    cutting: PoolPairs,
+    stages: Sequence[Planned],
 ) -> Dataset:
     """dpo and prompts per rule, the pools, the limits and the report. scored: the key of the pools that were cut."""
     pairs = stream_of(store, manifests["preferences"])
@@ -67,7 +74,7 @@ def preferences_dataset(
         tables,
         render("preferences.md", Path(__file__).parent, told=report, settings=settings, reports=reports),
         files,
-        figures=figures_of(report),
+        figures=[*figures_of(report), *figures_of_steps(store, manifests, stages)],
     )
 
 
@@ -94,8 +101,12 @@ def figures_of(report: Mapping[str, Any]) -> list[Figure]:
 
 @dataclass
 class PoolCounts:
-    """What is counted over pools: agreement of scorers, answers by flag, scores that are missing, rewards by policy."""
+    """What is counted over pools: agreement of scorers, answers by flag, scores that are missing, rewards by policy.
 
+    parts: scores that others are made of, and that are not compared or counted.
+    """
+
+    parts: frozenset[str] = frozenset()
     agreement: Agreement = field(default_factory=Agreement)
     flags: Counter[str] = field(default_factory=Counter)
     scores: dict[str, list[int]] = field(default_factory=dict)  # by scorer: answers, and how many have no score
@@ -107,8 +118,9 @@ class PoolCounts:
         for answers, rewards_of, scores in zip(
             pools["answers"].to_list(), rewards, pools["scores"].to_list(), strict=True
         ):
-            self.agreement.add(scores)
-            for score in scores:
+            whole = [score for score in scores if score["scorer"] not in self.parts]
+            self.agreement.add(whole)
+            for score in whole:
                 counts = self.scores.setdefault(score["scorer"], [0, 0])
                 counts[0] += len(score["values"])
                 counts[1] += score["values"].count(None)
@@ -136,7 +148,8 @@ def summarize(
     store: Store, pools: Manifest, pairs: pl.DataFrame, settings: PoolSettings, cutting: PoolPairs
 ) -> dict[str, Any]:
     """Per rule its report; how scorers agree; answers by flag; rewards by policy. pairs: their numbers."""
-    reports, counts = [CutReport(rule) for rule in settings.cuts], PoolCounts()
+    parts = frozenset(part for scorer in settings.scorers for part in scorer.labels if part != scorer.label)
+    reports, counts = [CutReport(rule) for rule in settings.cuts], PoolCounts(parts)
     for frame in stream_of(store, pools).batches():
         if not frame.height:
             continue

@@ -81,7 +81,7 @@ class PoolSettings(PublishSettings):
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        labels = [scorer.label for scorer in self.scorers]
+        labels = [label for scorer in self.scorers for label in scorer.labels]
         for what, names in (
             ("policies", self.policies),
             ("scorers", labels),
@@ -100,9 +100,11 @@ class PoolSettings(PublishSettings):
             raise ValueError("there is no scorer; expected one at least, for instance r3")
         if not self.policies and "reward" in labels:
             raise ValueError("no scorer may be called reward where rows bring rewards (policies: []); give it a name")
-        for place, scorer in enumerate(self.scorers if self.policies else ()):
-            if missing := sorted({*scorer.reads} - {*labels[:place]}):
+        before: set[str] = set()
+        for scorer in self.scorers if self.policies else ():
+            if missing := sorted({*scorer.reads} - before):
                 raise ValueError(f"{scorer.label} weighs {', '.join(missing)}, which no scorer before it gives")
+            before |= {*scorer.labels}
         if self.policies and self.reward and self.reward not in labels:
             choices = ", ".join(labels)
             raise ValueError(
