@@ -71,11 +71,13 @@ if TYPE_CHECKING:
     from synthmill.tasks.scorers.biggen import InstanceScores as InstanceScores
     from synthmill.tasks.scorers.direct import DirectScores as DirectScores
     from synthmill.tasks.scorers.expected import ExpectedScores as ExpectedScores
+    from synthmill.tasks.scorers.fair import FairScores as FairScores
     from synthmill.tasks.scorers.flask import FlaskScores as FlaskScores
     from synthmill.tasks.scorers.helpsteer import AttributeScores as AttributeScores
     from synthmill.tasks.scorers.majority import MajorityScores as MajorityScores
     from synthmill.tasks.scorers.pairwise import PairwiseScores as PairwiseScores
     from synthmill.tasks.scorers.panel import PanelScores as PanelScores
+    from synthmill.tasks.scorers.portia import PortiaScores as PortiaScores
     from synthmill.tasks.scorers.python_function import PythonScores as PythonScores
     from synthmill.tasks.scorers.r3 import R3 as R3
     from synthmill.tasks.scorers.r3 import R3Scores as R3Scores

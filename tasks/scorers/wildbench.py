@@ -41,7 +41,7 @@ class ChecklistJudge(Judge):
 
     def checklist(self, row: ScoredPool, judgements: Judgements) -> Asked:
         """The merged checklist; None where no writer gave five questions."""
-        messages = load("pools/checklist").render(row=row)
+        messages = load("wildbench/checklist").render(row=row)
         requests = [
             Request(role=role, messages=messages, sampling=self.writing, optional=True, sample=n * MOST_ATTEMPTS)
             for n, role in enumerate(self.writers)
@@ -66,7 +66,7 @@ class WildBenchScores(ChecklistJudge):
     name: ClassVar = "wildbench_scores"
     version: ClassVar = "1"
     roles: ClassVar = ("judge", "writer", "second_writer")
-    prompts: ClassVar = {"pools/checklist": (), "pools/checked_score": ("checklist", "answer")}
+    prompts: ClassVar = {"wildbench/checklist": (), "wildbench/score": ("checklist", "answer")}
 
     label: str = "wildbench"
 
@@ -78,7 +78,7 @@ class WildBenchScores(ChecklistJudge):
         values: list[float | None] = [rescaled(1)] * len(row.answers)
         checklist = (yield from self.checklist(row, judgements)) if written else None
         requests = [
-            self.judge_request("pools/checked_score", row, checklist=checklist, answer=row.answers[place].text)
+            self.judge_request("wildbench/score", row, checklist=checklist, answer=row.answers[place].text)
             for place in written
             if checklist
         ]
@@ -98,7 +98,7 @@ class WildBenchRewards(ChecklistJudge):
     name: ClassVar = "wildbench_rewards"
     version: ClassVar = "1"
     roles: ClassVar = ("judge", "writer", "second_writer")
-    prompts: ClassVar = {"pools/checklist": (), "pools/checked_choice": ("checklist", "first", "second")}
+    prompts: ClassVar = {"wildbench/checklist": (), "wildbench/choice": ("checklist", "first", "second")}
 
     label: str = "wildbench_pairs"
     margin: int | None = Field(500, ge=0)
@@ -112,7 +112,7 @@ class WildBenchRewards(ChecklistJudge):
         checklist = (yield from self.checklist(row, judgements)) if matches else None
         orders = [order for match in matches for order in (match, match[::-1]) if checklist]
         requests = [
-            self.judge_request("pools/checked_choice", row, checklist=checklist, first=texts[i], second=texts[j])
+            self.judge_request("wildbench/choice", row, checklist=checklist, first=texts[i], second=texts[j])
             for i, j in orders
         ]
         choices = (yield from judgements.ask(requests, self.attempts, choice_of)) if requests else []

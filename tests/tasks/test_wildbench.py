@@ -23,11 +23,11 @@ from tests.tasks.test_scorers import drive, pool, said, shown, values
 FIRST = ["Does it name photons?", "Is it brief?", "Is it correct?", "Does it cite?", "Is it in English?"]
 SECOND = ["Is it brief?", "Does it name the photons?", "Does it avoid jargon?", "Is there an example?", "Is it kind?"]
 LOCK = {
-    "stages": {"wildbench_rewards@1": "e6435b581566f0b1", "wildbench_scores@1": "6be42116b3c07e6b"},
+    "stages": {"wildbench_rewards@1": "66c16afbaf6a0e02", "wildbench_scores@1": "13482bcb421f98cf"},
     "prompts": {
-        "pools/checked_choice": "17c5d14f2ba7",
-        "pools/checked_score": "fb1e72a6de64",
-        "pools/checklist": "a2966bcdf8f9",
+        "wildbench/checklist": "a2966bcdf8f9",
+        "wildbench/choice": "17c5d14f2ba7",
+        "wildbench/score": "fb1e72a6de64",
     },
 }
 
