@@ -69,6 +69,9 @@ if TYPE_CHECKING:
     from synthmill.tasks.retrieval.indexes import PassageVectors as PassageVectors
     from synthmill.tasks.retrieval.run_ranks import RunRanks as RunRanks
     from synthmill.tasks.scorers.biggen import InstanceScores as InstanceScores
+    from synthmill.tasks.scorers.confidence import ConsistencyScores as ConsistencyScores
+    from synthmill.tasks.scorers.confidence import PercentScores as PercentScores
+    from synthmill.tasks.scorers.confidence import TruthScores as TruthScores
     from synthmill.tasks.scorers.direct import DirectScores as DirectScores
     from synthmill.tasks.scorers.expected import ExpectedScores as ExpectedScores
     from synthmill.tasks.scorers.fair import FairScores as FairScores
@@ -81,6 +84,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.scorers.python_function import PythonScores as PythonScores
     from synthmill.tasks.scorers.r3 import R3 as R3
     from synthmill.tasks.scorers.r3 import R3Scores as R3Scores
+    from synthmill.tasks.scorers.revised import RevisedScores as RevisedScores
     from synthmill.tasks.scorers.reward_models import RewardModelScores as RewardModelScores
     from synthmill.tasks.scorers.scoring_endpoint import HttpScores as HttpScores
     from synthmill.tasks.scorers.self_rewarding import AdditiveScores as AdditiveScores

@@ -20,6 +20,7 @@ from synthmill.tasks.trust.comparisons import comparisons_of, comparisons_of_rat
 from synthmill.tasks.trust.trust import Trust, remarks
 
 MEASURES = ("accuracy", "kappa", "alpha", "spearman")
+CALIBRATION = {"ece": "calibration error", "brier": "Brier score", "auroc": "AUROC"}
 LABELS = {"prompt": pl.Int64, "first": pl.Int64, "second": pl.Int64, "value": pl.Float64, "annotator": pl.String}
 RATINGS = {"prompt": pl.Int64, "place": pl.Int64, "value": pl.Float64, "annotator": pl.String}
 
@@ -161,6 +162,11 @@ def print_report(report: Mapping[str, Any]) -> None:
                 name = f"{part['by']}: {part['slice']}"
                 count, share = f"{part['comparisons']:,}", interval(part["accuracy"], True)
                 lines.add_row(Text(row["scorer"]), Text(name), count, share)
+        console.print(lines)
+    if calibrated := [row for row in report["scorers"] if row["calibration"]]:
+        lines = table("scorer", *CALIBRATION.values(), numbers=tuple(CALIBRATION.values()))
+        for row in calibrated:
+            lines.add_row(Text(row["scorer"]), *(interval(row["calibration"][name], False) for name in CALIBRATION))
         console.print(lines)
     numbers = ("pairs", "prefers it", "above people")
     lines = table("scorer", "side", *numbers, numbers=numbers)

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from synthmill.tasks.cores import Array
+from synthmill.tasks.trust.calibration import calibration
 from synthmill.tasks.trust.comparisons import (
     LENGTHS,
     SIDES,
@@ -51,6 +52,7 @@ class Trust:
         self.answers, self.prompts, self.draws, self.seed = answers, len(languages), draws, seed
         self.comparisons = slices_of(comparisons, languages)
         self.human = human_values(comparisons, ratings)
+        self.rates_truth = bool(ratings.height and ratings["value"].is_in([0.0, 1.0]).all())
 
     def people(self) -> dict[str, Any]:
         """How many comparisons there are, and how far people agree with each other, where several compared the same."""
@@ -80,9 +82,18 @@ class Trust:
             "kappa": self.measure(of_table(cohens_kappa), tables),
             "alpha": self.measure(of_table(lambda table: krippendorffs_alpha(both_ways(table))), tables),
             "spearman": self.measure(mean_of, rank_correlations(self.human, self.answers, name, self.prompts)),
+            "calibration": self.calibration(name),
             "slices": [row for by in SLICES for row in self.slices(name, by)],
             "sides": self.sides(name),
         }
+
+    def calibration(self, scorer: str) -> dict[str, Any] | None:
+        """ECE, Brier and AUROC; None unless people call answers right or wrong (1, 0) and scores are chances."""
+        joined = self.human.join(self.answers.select("prompt", "place", scorer), on=["prompt", "place"]).drop_nulls()
+        confidences, right = joined[scorer].to_numpy(), joined["human"].to_numpy()
+        if not self.rates_truth or not len(right) or confidences.min() < 0 or confidences.max() > 1:
+            return None
+        return calibration(confidences, right, joined["prompt"].to_numpy(), self.draws, self.seed)
 
     def slices(self, scorer: str, by: str) -> list[dict[str, Any]]:
         """Accuracy and kappa within each slice of one kind: lengths in their order, else the largest first."""

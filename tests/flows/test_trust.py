@@ -126,3 +126,17 @@ def test_the_page_escapes_what_files_say(tmp_path: Path) -> None:
     synthmill("trust", "scored.jsonl", "--score-column", "<script>", "--page", "t.html", cwd=tmp_path)
     page = (tmp_path / "t.html").read_text()
     assert "<script>" not in page and "&lt;script&gt;, prefers: longer" in page
+
+
+def test_confidence_is_calibrated_against_right_and_wrong(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+    write_jsonl(tmp_path / "scored.jsonl", [{**row, "chance": [0.9, 0.2, 0.1]} for row in rows])
+    right = [{"prompt_id": row["prompt_id"], "answer_index": n, "label": int(n == 0)} for row in rows for n in range(3)]
+    write_jsonl(tmp_path / "right.jsonl", right)
+    options = "--labels", "right.jsonl", "--score-column", "chance"
+    calibration = figures(tmp_path, *options)["scorers"][0]["calibration"]
+    assert calibration["auroc"]["value"] == 1 and calibration["ece"]["value"] == pytest.approx(0.4 / 3)
+    assert figures(tmp_path, "--labels", "right.jsonl")["scorers"][0]["calibration"] is None  # no chances
+    out, _ = synthmill("trust", "scored.jsonl", *options, "--page", "t.html", cwd=tmp_path)
+    assert "AUROC" in out and "Brier score" in (tmp_path / "t.html").read_text()
