@@ -64,11 +64,12 @@ def trust_of(settings: TrustSettings) -> dict[str, Any]:
         raise InputError(f"{settings.source} has no answer that can be used")
     languages = [language_of(prompt) for prompt in prompts.values()]
     labels, ratings, faults = read_labels(settings, list(prompts), answers)
+    columns = column_names(scores)
     comparisons = comparisons_of(
-        pl.concat([labels, comparisons_of_ratings(ratings).select(labels.columns)]), answers, scores
+        pl.concat([labels, comparisons_of_ratings(ratings).select(labels.columns)]), answers, columns
     )
     trust = Trust(answers, comparisons, ratings, languages, settings.draws, settings.seed)
-    rows = [trust.scorer(name) for name in scores]
+    rows = [trust.scorer(column, name) for column, name in zip(columns, scores, strict=True)]
     notes = [note for row in rows for note in remarks(row, missing[row["scorer"]])]
     if faults:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in faults.items())
@@ -93,8 +94,13 @@ def read_answers(
         own = any(name in answer.model.casefold() for name in family)
         rows.append((number, answer.place, answer.text, len(answer.text), own, *answer.scores))
     kinds = {"prompt": pl.Int64, "place": pl.Int64, "text": pl.String, "length": pl.Int64, "own": pl.Boolean}
-    frame = pl.DataFrame(rows, schema={**kinds, **dict.fromkeys(scores, pl.Float64)}, orient="row")
+    frame = pl.DataFrame(rows, schema={**kinds, **dict.fromkeys(column_names(scores), pl.Float64)}, orient="row")
     return frame, prompts, {name: dict(counts) for name, counts in reader.missing.items()}
+
+
+def column_names(scores: Sequence[str]) -> list[str]:
+    """What scores are called in frames; a user's name could be that of another column."""
+    return [f"score_{number}" for number in range(len(scores))]
 
 
 def read_labels(

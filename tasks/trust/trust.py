@@ -65,14 +65,14 @@ class Trust:
             "alpha": self.measure(of_table(krippendorffs_alpha), coincidences),
         }
 
-    def scorer(self, name: str) -> dict[str, Any]:
-        """The figures of one scorer."""
-        tables = tables_of(self.comparisons, name, self.prompts)
-        values = self.answers[name].to_list()
+    def scorer(self, column: str, name: str = "") -> dict[str, Any]:
+        """The figures of one scorer. name: what it is called, if not as its column."""
+        tables = tables_of(self.comparisons, column, self.prompts)
+        values = self.answers[column].to_list()
         value, share = usual_value(values)
         scored = sum(score is not None for score in values)
         return {
-            "scorer": name,
+            "scorer": name or column,
             "answers": len(values),
             "scored": scored,
             "usual": {"value": None if np.isnan(value) else value, "share": share},
@@ -81,10 +81,10 @@ class Trust:
             "accuracy": self.measure(of_table(accuracy), tables),
             "kappa": self.measure(of_table(cohens_kappa), tables),
             "alpha": self.measure(of_table(lambda table: krippendorffs_alpha(both_ways(table))), tables),
-            "spearman": self.measure(mean_of, rank_correlations(self.human, self.answers, name, self.prompts)),
-            "calibration": self.calibration(name),
-            "slices": [row for by in SLICES for row in self.slices(name, by)],
-            "sides": self.sides(name),
+            "spearman": self.measure(mean_of, rank_correlations(self.human, self.answers, column, self.prompts)),
+            "calibration": self.calibration(column),
+            "slices": [row for by in SLICES for row in self.slices(column, by)],
+            "sides": self.sides(column),
         }
 
     def calibration(self, scorer: str) -> dict[str, Any] | None:

@@ -140,3 +140,14 @@ def test_confidence_is_calibrated_against_right_and_wrong(tmp_path: Path) -> Non
     assert figures(tmp_path, "--labels", "right.jsonl")["scorers"][0]["calibration"] is None  # no chances
     out, _ = synthmill("trust", "scored.jsonl", *options, "--page", "t.html", cwd=tmp_path)
     assert "AUROC" in out and "Brier score" in (tmp_path / "t.html").read_text()
+
+
+def test_a_score_may_be_called_as_anything(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "scored.jsonl").read_text().splitlines()]
+    names = ("length", "people", "human", "text", "language")
+    write_jsonl(tmp_path / "scored.jsonl", [{**row, **dict.fromkeys(names, row["rewards"])} for row in rows])
+    options = [part for name in ("rewards", *names) for part in ("--score-column", name)]
+    first, *others = figures(tmp_path, "--labels", "human.jsonl", *options)["scorers"]
+    assert [row["scorer"] for row in others] == list(names)
+    assert all({**row, "scorer": "rewards"} == first for row in others)

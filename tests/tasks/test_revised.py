@@ -12,6 +12,7 @@ LOCK = {
     "stages": {"revised_scores@1": "384632e5f9ccf19d"},
     "prompts": {"revised/revise": "7568c8727ebe", "revised/score": "47a06f977603"},
 }
+REVISIONS = {"Photons carry light.": "Photons carry light.", "Sound does.": "Photons carry light, not sound."}
 
 
 def reply(request: Request) -> Completion:
