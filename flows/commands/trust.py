@@ -190,4 +190,4 @@ def interval(measure: Mapping[str, float | None], as_share: bool) -> str:
     value, low, high = (measure[name] for name in ("value", "low", "high"))
     if value is None:
         return ""
-    return f"{value:.1%} ({low:.1%}-{high:.1%})" if as_share else f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return f"{value:.1%} ({low:.1%} to {high:.1%})" if as_share else f"{value:.2f} ({low:.2f} to {high:.2f})"
