@@ -24,6 +24,7 @@ from synthmill.flows.commands.options_files import (
     store_option,
 )
 from synthmill.flows.commands.options_publish import diff, export, report
+from synthmill.flows.commands.options_trust import judge_audit, trust, win_rate
 from synthmill.flows.terminal.quiet import CHATTER_OFF, TELEMETRY_OFF
 from synthmill.schemas.errors import BatchPending, InputError, LimitReached, Stopped, SynthmillError
 
@@ -103,7 +104,23 @@ def run(
     return run_flow(flow, settings, prefect=not no_prefect, dry_run=dry_run, preview=preview, as_yaml=as_yaml)
 
 
-for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, convert, export, report, diff, batch):
+for command in (
+    sample,
+    score,
+    trust,
+    judge_audit,
+    win_rate,
+    pairs,
+    rank,
+    dedup,
+    decontaminate,
+    neighbours,
+    convert,
+    export,
+    report,
+    diff,
+    batch,
+):
     cli.add_command(command)
 
 

@@ -77,15 +77,22 @@ if TYPE_CHECKING:
     from synthmill.tasks.retrieval.run_ranks import RunRanks as RunRanks
     from synthmill.tasks.scorers.annotators import AnnotatorScores as AnnotatorScores
     from synthmill.tasks.scorers.biggen import InstanceScores as InstanceScores
+    from synthmill.tasks.scorers.confidence import ConsistencyScores as ConsistencyScores
+    from synthmill.tasks.scorers.confidence import PercentScores as PercentScores
+    from synthmill.tasks.scorers.confidence import TruthScores as TruthScores
     from synthmill.tasks.scorers.direct import DirectScores as DirectScores
     from synthmill.tasks.scorers.expected import ExpectedScores as ExpectedScores
+    from synthmill.tasks.scorers.fair import FairScores as FairScores
     from synthmill.tasks.scorers.flask import FlaskScores as FlaskScores
     from synthmill.tasks.scorers.helpsteer import AttributeScores as AttributeScores
+    from synthmill.tasks.scorers.majority import MajorityScores as MajorityScores
     from synthmill.tasks.scorers.pairwise import PairwiseScores as PairwiseScores
     from synthmill.tasks.scorers.panel import PanelScores as PanelScores
+    from synthmill.tasks.scorers.portia import PortiaScores as PortiaScores
     from synthmill.tasks.scorers.python_function import PythonScores as PythonScores
     from synthmill.tasks.scorers.r3 import R3 as R3
     from synthmill.tasks.scorers.r3 import R3Scores as R3Scores
+    from synthmill.tasks.scorers.revised import RevisedScores as RevisedScores
     from synthmill.tasks.scorers.reward_models import RewardModelScores as RewardModelScores
     from synthmill.tasks.scorers.scoring_endpoint import HttpScores as HttpScores
     from synthmill.tasks.scorers.self_judge import PrincipledScores as PrincipledScores
@@ -93,6 +100,8 @@ if TYPE_CHECKING:
     from synthmill.tasks.scorers.tournament import TournamentScores as TournamentScores
     from synthmill.tasks.scorers.verified import VerifierScores as VerifierScores
     from synthmill.tasks.scorers.weighted import WeightedScores as WeightedScores
+    from synthmill.tasks.scorers.wildbench import WildBenchRewards as WildBenchRewards
+    from synthmill.tasks.scorers.wildbench import WildBenchScores as WildBenchScores
     from synthmill.tasks.tables.choosing import AtLeast as AtLeast
     from synthmill.tasks.tables.choosing import AtMost as AtMost
     from synthmill.tasks.tables.choosing import Filter as Filter

@@ -327,9 +327,21 @@ SCORER_OPTIONS = (
 )
 @ray_option
 @retry_option
-def score(
+def score(**options: Any) -> None:
+    """Score every answer of a plain file.
+
+    IN is as for `pairs`, without rewards: a row per answer (prompt_id, prompt, answer) or per prompt (answers: a
+    list); optional: system, reference. OUT is IN with one column more, called as the scorer, and one for each score
+    that it is made of; where IN has no rewards, it is the reward, too. Several scores live side by side: score OUT
+    again, and choose with `pairs --reward-column NAME`. Run again after an interruption, it continues.
+    """
+    from synthmill.flows.commands.score import score_file
+
+    score_file(score_settings(**options))
+
+
+def score_settings(
     engine_option: tuple[str, ...],
-    source: str,
     scorer: str,
     weight: tuple[str, ...],
     rubric: Path | None,
@@ -339,15 +351,9 @@ def score(
     prompt_column: str,
     answer_column: str,
     **options: Any,
-) -> None:
-    """Score every answer of a plain file.
-
-    IN is as for `pairs`, without rewards: a row per answer (prompt_id, prompt, answer) or per prompt (answers: a
-    list); optional: system, reference. OUT is IN with one column more, called as the scorer, and one for each score
-    that it is made of; where IN has no rewards, it is the reward, too. Several scores live side by side: score OUT
-    again, and choose with `pairs --reward-column NAME`. Run again after an interruption, it continues.
-    """
-    from synthmill.flows.commands.score import ScoreSettings, score_file
+) -> Any:
+    """The settings that the options of `score` stand for. Raises InputError."""
+    from synthmill.flows.commands.score import ScoreSettings
     from synthmill.schemas.settings_files import read_settings
     from synthmill.storage.plain_files.pools import ColumnNames
     from synthmill.tasks.scorers.scoring import ScorerSettings
@@ -360,14 +366,11 @@ def score(
     if rubric:
         own["rubric"] = read_yaml(rubric) or {}
     own |= dict(split_set(text, "--set", "calls=each") for text in sets)
-    score_file(
-        ScoreSettings(
-            source=source,
-            scorer=read_settings(ScorerSettings, None, {"spec": scorer, **own}),
-            columns=ColumnNames(prompt_id_column, prompt_column, answer_column),
-            engine_option=engine_choices(engine_option),
-            **options,
-        )
+    return ScoreSettings(
+        scorer=read_settings(ScorerSettings, None, {"spec": scorer, **own}),
+        columns=ColumnNames(prompt_id_column, prompt_column, answer_column),
+        engine_option=engine_choices(engine_option),
+        **options,
     )
 
 

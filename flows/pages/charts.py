@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from math import floor, log10
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,43 @@ def histogram(series: Mapping[str, Any], title: str) -> str:
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
         f"{''.join(bars)}{axes(edges, highest)}</svg>"
+    )
+
+
+class Whisker(NamedTuple):
+    """A value between 0 and 1 with its interval; colour: the style sheet's class."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    colour: str = "s2"
+
+
+def whiskers(marks: Sequence[Whisker], title: str, middle: float) -> str:
+    """Values from 0 to 1 under each other, each with its name, a dot and its interval; a line at `middle`."""
+    left, right, line = WIDTH * 0.56, WIDTH - 12, 18
+    height = TOP + line * len(marks) + BOTTOM
+
+    def across(value: float) -> float:
+        return left + (right - left) * min(1.0, max(0.0, value))
+
+    rows = [
+        f"<g><title>{escape(mark.name)}: {mark.value:.1%} ({mark.low:.1%} to {mark.high:.1%})</title>"
+        f'<text x="{left - 10:.0f}" y="{y + 4}" text-anchor="end">{escape(mark.name)}</text>'
+        f'<rect class="{mark.colour}" x="{across(mark.low):.1f}" y="{y - 2}" height="4" '
+        f'width="{max(1.0, across(mark.high) - across(mark.low)):.1f}"/>'
+        f'<circle class="{mark.colour}" cx="{across(mark.value):.1f}" cy="{y}" r="5"/></g>'
+        for y, mark in ((TOP + line * n + line // 2, mark) for n, mark in enumerate(marks))
+    ]
+    scale = [
+        f'<text x="{across(share):.0f}" y="{height - 6}" text-anchor="{anchor}">{share:.0%}</text>'
+        for share, anchor in ((0.0, "start"), (middle, "middle"), (1.0, "end"))
+    ]
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
+        f'<path class="axis" d="M{left:.0f},{height - BOTTOM}H{right}M{across(middle):.1f},{TOP}V{height - BOTTOM}"/>'
+        f"{''.join(rows)}{''.join(scale)}</svg>"
     )
 
 

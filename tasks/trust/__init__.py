@@ -1,0 +1,1 @@
+"""Whether a scorer can be trusted: agreement with people, biases, leaderboards' figures, planted answers."""
