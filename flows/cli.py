@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from synthmill.flows.commands.option_values import split_set
 from synthmill.flows.commands.options_batch import batch
 from synthmill.flows.commands.options_compare import decontaminate, dedup, neighbours
 from synthmill.flows.commands.options_convert import convert
@@ -20,7 +21,6 @@ from synthmill.flows.commands.options_files import (
     retry_option,
     sample,
     score,
-    split_set,
     store_option,
 )
 from synthmill.flows.commands.options_publish import diff, export, report

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from synthmill.flows.commands.options_files import split_set, store_option
+from synthmill.flows.commands.option_values import split_set
+from synthmill.flows.commands.options_files import store_option
 
 
 @click.group()

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from synthmill.flows.commands.option_values import engine_choices, read_yaml, split_set
 from synthmill.flows.commands.options_verified import verified_rules_options, verifier_options
-from synthmill.schemas.errors import InputError
 
 store_option = click.option("--store", default="store", show_default=True, help="The folder that holds everything.")
 ray_option = click.option("--ray-address", help="A running Ray cluster; default: a local Ray.")
@@ -372,33 +372,3 @@ def score_settings(
         engine_option=engine_choices(engine_option),
         **options,
     )
-
-
-def read_yaml(path: Path) -> Any:
-    """A YAML or JSON file. Raises InputError."""
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-
-
-def engine_choices(texts: tuple[str, ...]) -> dict[str, Any]:
-    """The keys and values of --engine-option."""
-    return dict(split_set(text, "--engine-option", "top_p=null") for text in texts)
-
-
-def split_set(text: str, option: str = "--set", example: str = "answers.count=8") -> tuple[str, Any]:
-    """KEY=VALUE; the value is YAML, or plain text where it is none."""
-    import yaml
-
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise InputError(f"{option} {text!r} is not KEY=VALUE; expected for instance {option} {example}")
-    if not value:
-        return name, ""
-    try:
-        return name, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):
-        return name, value

@@ -1,0 +1,36 @@
+"""What stands behind an option: KEY=VALUE, and files of YAML."""
+
+from pathlib import Path
+from typing import Any
+
+from synthmill.schemas.errors import InputError
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML or JSON file. Raises InputError."""
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def engine_choices(texts: tuple[str, ...]) -> dict[str, Any]:
+    """The keys and values of --engine-option."""
+    return dict(split_set(text, "--engine-option", "top_p=null") for text in texts)
+
+
+def split_set(text: str, option: str = "--set", example: str = "answers.count=8") -> tuple[str, Any]:
+    """KEY=VALUE; the value is YAML, or plain text where it is none."""
+    import yaml
+
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise InputError(f"{option} {text!r} is not KEY=VALUE; expected for instance {option} {example}")
+    if not value:
+        return name, ""
+    try:
+        return name, yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError):
+        return name, value
