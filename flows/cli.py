@@ -12,6 +12,7 @@ import click
 
 from synthmill.flows.commands.options_batch import batch
 from synthmill.flows.commands.options_compare import decontaminate, dedup, neighbours
+from synthmill.flows.commands.options_convert import convert
 from synthmill.flows.commands.options_files import (
     pairs,
     rank,
@@ -102,7 +103,7 @@ def run(
     return run_flow(flow, settings, prefect=not no_prefect, dry_run=dry_run, preview=preview, as_yaml=as_yaml)
 
 
-for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, export, report, diff, batch):
+for command in (sample, score, pairs, rank, dedup, decontaminate, neighbours, convert, export, report, diff, batch):
     cli.add_command(command)
 
 

@@ -16,7 +16,7 @@ SPELLINGS: Mapping[str, ChatRole] = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "agent", "ai", "bot", "chatbot", "gpt", "chatgpt", "model"), "assistant"),
-    **dict.fromkeys(("tool", "function", "ipython", "observation"), "tool"),
+    **dict.fromkeys(("tool", "function", "ipython", "observation", "tool_response", "function_response"), "tool"),
 }
 """Names that tools give the roles of a chat, in lower case -> ours; `developer` is OpenAI's newer `system`."""
 ROLE_FIELDS = ("role", "from", "speaker")

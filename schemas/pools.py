@@ -31,6 +31,13 @@ class ScoredPool(Question):
     scores: tuple[Score, ...] = ()
 
 
+class VerifiablePool(ScoredPool):
+    """A pool whose row says how its answers are verified. verifier_arguments: the verifier's own, as JSON."""
+
+    verifier: str | None = None
+    verifier_arguments: str | None = None
+
+
 class JudgedPool(ScoredPool):
     """A pool after a judge: how many judgements were asked for, how many of them could not be read, and the first of
     these.

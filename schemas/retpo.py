@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from synthmill.schemas.calls import Frozen, Message
-from synthmill.schemas.rows import Row
+from synthmill.schemas.rows import Row, Thinking
 
 Method = Literal["rewrite", "plan", "expand"]
 Form = Literal["question", "user_turns", "history", "human_rewrite"]
@@ -54,12 +54,14 @@ class Turn(Row):
 class Candidate(Frozen):
     """One query for a turn, and everything it came from: methods, forms, or the names that a file gives.
 
-    number: its place before equal strings were joined; runs know it as TURN-number.
+    number: its place before equal strings were joined; runs know it as TURN-number. reasoning: what the model thought
+    before it wrote this query and the others of its first method.
     """
 
     query: str
     methods: tuple[str, ...]
     number: int
+    reasoning: Thinking = None
 
 
 class WithCandidates(Turn):
@@ -105,6 +107,7 @@ class Pick(SearchRow):
     methods: tuple[str, ...]
     rank: int
     place: int
+    reasoning: Thinking = None
 
 
 class QueryPair(SearchRow):
@@ -121,6 +124,8 @@ class QueryPair(SearchRow):
     chosen_reward: float
     rejected_reward: float
     agreement: float | None
+    chosen_reasoning: Thinking = None
+    rejected_reasoning: Thinking = None
 
 
 class ParetoPair(SearchRow):
@@ -133,6 +138,8 @@ class ParetoPair(SearchRow):
     retrievers: tuple[str, ...]
     chosen_ranks: tuple[int, ...]
     rejected_ranks: tuple[int, ...]
+    chosen_reasoning: Thinking = None
+    rejected_reasoning: Thinking = None
 
 
 class HardNegative(SearchRow):

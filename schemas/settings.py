@@ -46,13 +46,13 @@ ENGINE_FIELDS = {
     "timeout_s": (*REMOTE, "worlds"),
     "retries": REMOTE,
     "cache": ("anthropic",),
-    "structure": ("openai",),
-    "auto_drop": ("openai",),
+    "structure": REMOTE,
+    "auto_drop": REMOTE,
     "stream": ("openai",),
-    "headers": ("openai",),
-    "query": ("openai",),
+    "headers": ("openai", "anthropic", "gemini"),
+    "query": ("openai", "anthropic"),
     "replicas": ("vllm", "llamacpp"),
-    "batch": ("openai",),
+    "batch": ("openai", "anthropic"),
 }
 """Settings that only some kinds of engines know."""
 

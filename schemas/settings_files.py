@@ -34,6 +34,16 @@ def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[s
     return settings
 
 
+def yaml_fault(error: Exception) -> str:
+    """What is wrong with a YAML file, with the line where it was noticed."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or not problem:
+        return " ".join(str(error).split())
+    begun = getattr(error, "context_mark", None)
+    context = f" ({error.context}, from line {begun.line + 1})" if begun else ""  # type: ignore[attr-defined]
+    return f"line {mark.line + 1}: {problem}{context}"
+
+
 def written_name(name: str, field: FieldInfo) -> str:
     """What a file calls a setting: its alias, where it has one."""
     alias = field.validation_alias or field.alias
@@ -64,7 +74,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
             f"{file} is not there; expected a YAML file of settings, for instance examples/synthesize.yaml"
         ) from error
     except (yaml.YAMLError, ValueError, OSError) as error:
-        raise InputError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise InputError(f"{file} is not valid YAML: {yaml_fault(error)}") from error
     if not isinstance(values, dict):
         raise InputError(
             f"{file} holds {type(values).__name__}; expected a mapping of settings such as `source: prompts.jsonl`"

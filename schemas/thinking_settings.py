@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from synthmill.schemas.spelled import Spelled
 
+Effort = Literal["minimal", "low", "medium", "high"]
+EFFORTS: tuple[str, ...] = get_args(Effort)
 Marks = Sequence[tuple[str, str]]
 MARKS = (
     ("<think>", "</think>"),
@@ -24,7 +26,7 @@ MARKS = (
 
 
 class ThinkingSettings(Spelled):
-    """May be written as its mode: keep, drop or off.
+    """May be written as its mode (keep, drop, off), its effort (minimal, low, medium, high) or its tokens.
 
     What stands before an answer, between marks or in a field of its own, is thinking: recipes, scorers and parsers see
     the answer alone.
@@ -34,7 +36,7 @@ class ThinkingSettings(Spelled):
         "keep",
         description="keep: beside the answer, also in datasets; drop: only in the call store; off: not asked for",
     )
-    effort: Literal["", "minimal", "low", "medium", "high"] = Field("", description="asked of the model")
+    effort: Literal["", Effort] = Field("", description="asked of the model")
     tokens: int | None = Field(
         None, ge=1, description="room for thinking, on top of max_tokens, which is then the answer's alone"
     )
@@ -44,7 +46,13 @@ class ThinkingSettings(Spelled):
 
     @classmethod
     def read_spec(cls, spec: str) -> dict[str, Any]:
-        return {"mode": spec}
+        if spec in EFFORTS:
+            return {"effort": spec}
+        return {"tokens": int(spec)} if spec.isdecimal() else {"mode": spec}
+
+    @classmethod
+    def without_spec(cls, value: Any) -> Any:
+        return super().without_spec(str(value) if type(value) is int else value)
 
     @model_validator(mode="after")
     def consistent(self) -> "ThinkingSettings":

@@ -47,7 +47,7 @@ class BatchRecord(Frozen):
 @dataclass(frozen=True)
 class Asked:
     """One request of a batch: one or more samples of one question, asked together. question: as the call store has it;
-    role, stage and step are stored with its answers.
+    role, stage, step and whether it was asked before are stored with its answers.
     """
 
     question: bytes
@@ -56,6 +56,7 @@ class Asked:
     role: str
     stage: str = ""
     step: str = ""
+    asked_again: bool = False
 
     @property
     def custom_id(self) -> str:
@@ -67,14 +68,15 @@ class Asked:
         return ask_hash(self.question)
 
     def request(self) -> Request:
-        """The request whose question it is."""
+        """The request whose question it is, as far as reading its answers takes: without calls of tools before it."""
         asked = orjson.loads(self.question)
         return Request(
             role=self.role,
-            messages=tuple(Message(role=role, content=content) for role, content in asked["messages"]),
+            messages=tuple(Message(role=role, content=content) for role, content, *_ in asked["messages"]),
             sampling=Sampling.model_validate(asked["sampling"]),
             schema_=asked["schema"],
             choice=asked["choice"],
+            tools=tuple(asked.get("tools", ())),
             sample=self.samples[0],
         )
 
@@ -86,6 +88,7 @@ class Asked:
             "role": self.role,
             "stage": self.stage,
             "step": self.step,
+            **({"asked_again": True} if self.asked_again else {}),
         }
         return orjson.dumps(facts) + b"\n"
 
@@ -94,7 +97,8 @@ class Asked:
         facts = orjson.loads(line)
         question = orjson.dumps(facts["question"], option=orjson.OPT_SORT_KEYS)
         keys = [bytes.fromhex(key) for key in facts["keys"]]
-        return cls(question, facts["samples"], keys, facts["role"], facts["stage"], facts["step"])
+        places = (facts["role"], facts["stage"], facts["step"])
+        return cls(question, facts["samples"], keys, *places, asked_again=facts.get("asked_again", False))
 
 
 class Batches:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from synthmill.schemas.errors import SynthmillError as SynthmillError
     from synthmill.tasks.frames import FrameStage as FrameStage
     from synthmill.tasks.recipe import Recipe as Recipe
+    from synthmill.tasks.verifiers.verdicts import verify as verify
+    from synthmill.tasks.verifiers.verifier import Verdict as Verdict
 
 PLACES = {
     "flows.making.made": ("Made",),
@@ -45,6 +47,8 @@ PLACES = {
     ),
     "tasks.frames": ("FrameStage",),
     "tasks.recipe": ("Recipe",),
+    "tasks.verifiers.verdicts": ("verify",),
+    "tasks.verifiers.verifier": ("Verdict",),
 }
 PLACE_OF = {name: place for place, names in PLACES.items() for name in names}
 

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.scorers.reward_models import RewardModelScores as RewardModelScores
     from synthmill.tasks.scorers.scoring_endpoint import HttpScores as HttpScores
     from synthmill.tasks.scorers.tournament import TournamentScores as TournamentScores
+    from synthmill.tasks.scorers.verified import VerifierScores as VerifierScores
     from synthmill.tasks.scorers.weighted import WeightedScores as WeightedScores
     from synthmill.tasks.tables.choosing import AtLeast as AtLeast
     from synthmill.tasks.tables.choosing import AtMost as AtMost
@@ -84,7 +85,11 @@ if TYPE_CHECKING:
     from synthmill.tasks.tables.choosing import Top as Top
     from synthmill.tasks.tables.joining import Concat as Concat
     from synthmill.tasks.tables.joining import Join as Join
+    from synthmill.tasks.tables.pass_rates import PassRateBand as PassRateBand
+    from synthmill.tasks.tables.pass_rates import PassRates as PassRates
     from synthmill.tasks.tables.pool_scores import PolicyGap as PolicyGap
+    from synthmill.tasks.tables.rejection import Rejection as Rejection
+    from synthmill.tasks.tables.rl_rows import RlRows as RlRows
     from synthmill.tasks.tables.screening import ContaminatedRows as ContaminatedRows
     from synthmill.tasks.tables.screening import DuplicateRows as DuplicateRows
     from synthmill.tasks.tables.shaping import Explode as Explode

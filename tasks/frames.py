@@ -90,7 +90,9 @@ class FrameStage(Frozen):
     """Settings (the fields) and `apply`. Raise `version` when the output changes meaning."""
 
     name: ClassVar[str]
+    """What a step of a pipeline calls it: a word in snake_case."""
     version: ClassVar[str]
+    """Of what it makes."""
     needs: ClassVar[tuple[str, ...]] = ("id",)
     """The columns it reads."""
     adds: ClassVar[tuple[str, ...]] = ()
@@ -98,6 +100,7 @@ class FrameStage(Frozen):
     adds_own_columns: ClassVar[bool] = False
     """Whether its new columns are the user's own, and go on with the rows through later stages."""
     whole: ClassVar[bool] = False
+    """Whether it sees all rows at once, not a part of them."""
     embeds: ClassVar[bool] = False
     """Whether it loads a model of its own; the engines free their memory for it."""
     infers_columns: ClassVar[bool] = False

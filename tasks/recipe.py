@@ -156,8 +156,11 @@ class Recipe(Frozen, Generic[In, Out]):
     """Settings (the fields) and the steps. Raise `version` when the output changes meaning: it is part of every key."""
 
     name: ClassVar[str]
+    """What a step of a pipeline calls it: a word in snake_case."""
     version: ClassVar[str]
+    """Of what it makes."""
     roles: ClassVar[tuple[str, ...]]
+    """Whom it may ask."""
     prompts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Template name -> its variables besides `row`."""
     adds_own_columns: ClassVar[bool] = False
@@ -200,6 +203,9 @@ class Recipe(Frozen, Generic[In, Out]):
         return to_arrow(self.makes, rows)
 
     def steps(self, row: In) -> Steps[Out]:
+        """Yields lists of requests, is sent their completions in the same order, and returns the row that was made.
+        Raises Drop for a row that cannot be made.
+        """
         raise TypeError(f"{type(self).__name__} must define steps(row)")
 
     def template(self, name: str) -> Prompt:

@@ -38,6 +38,23 @@ DEFAULTS = {
 }
 
 
+def message(body: dict[str, Any], number: int) -> dict[str, Any]:
+    """The answer to a request for a message: the same words as to a chat, or the input of the tool that is forced.
+    number: of the equal requests before it; nothing else tells samples apart.
+    """
+    turns = [*body.get("system", ()), *(block for turn in body["messages"] for block in turn["content"])]
+    messages = [{"role": "user", "content": block["text"]} for block in turns]
+    chat: dict[str, Any] = {"messages": messages, "seed": number}
+    if "tool_choice" in body:
+        chat["response_format"] = {"type": "json_schema", "json_schema": {"schema": body["tools"][0]["input_schema"]}}
+    text = completion(chat, WORDS)["choices"][0]["message"]["content"]
+    block: dict[str, Any] = {"type": "text", "text": text}
+    if "tool_choice" in body:
+        block = {"type": "tool_use", "id": "toolu_1", "name": body["tool_choice"]["name"], "input": orjson.loads(text)}
+    usage = {"input_tokens": 9, "output_tokens": 5}
+    return {"type": "message", "content": [block], "stop_reason": "end_turn", "usage": usage}
+
+
 class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,6 +64,7 @@ class Server:
         self.state.setdefault("set", dict(DEFAULTS))
         self.state.setdefault("batches", [])
         self.state.setdefault("single", 0)
+        self.equal: Counter[bytes] = Counter()  # single calls for a message so far
 
     def save(self) -> None:
         temporary = self.folder / "state.tmp"
@@ -192,7 +210,12 @@ class Server:
         counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
         ended = "results" in batch or time.time() - batch["made"] >= told["late_s"]
         if ended and "results" not in batch:
-            batch["results"] = [self.message_result(number, line) for number, line in enumerate(self.lines(batch), 1)]
+            equal: Counter[bytes] = Counter()
+            batch["results"] = []
+            for number, line in enumerate(self.lines(batch), 1):
+                body = orjson.dumps(line["body"])
+                batch["results"].append(self.message_result(number, line, equal[body]))
+                equal[body] += 1
             told.update({"refuse": 0, "break": 0, "expire": 0})
             self.save()
         for entry in batch.get("results", ()):
@@ -203,7 +226,7 @@ class Server:
         status = "ended" if ended else "in_progress"
         return {"id": batch["id"], "created_at": made, "processing_status": status, "request_counts": counts}
 
-    def message_result(self, number: int, line: dict[str, Any]) -> dict[str, Any]:
+    def message_result(self, number: int, line: dict[str, Any], equal: int) -> dict[str, Any]:
         told = self.state["set"]
         if told["refuse"] and number % told["refuse"] == 0:
             error = {"type": "error", "error": {"type": "invalid_request_error", "message": "refused as told"}}
@@ -213,9 +236,16 @@ class Server:
             return {"custom_id": line["custom_id"], "result": {"type": "errored", "error": error}}
         if told["expire"] and number % told["expire"] == 0:
             return {"custom_id": line["custom_id"], "result": {"type": "expired"}}
-        text = completion(line["body"], WORDS)["choices"][0]["message"]["content"]
-        message = {"type": "message", "content": [{"type": "text", "text": text}], "stop_reason": "end_turn"}
-        return {"custom_id": line["custom_id"], "result": {"type": "succeeded", "message": message}}
+        return {
+            "custom_id": line["custom_id"],
+            "result": {"type": "succeeded", "message": message(line["body"], equal)},
+        }
+
+    async def one_message(self, request: web.Request) -> web.Response:
+        self.state["single"] += 1
+        body = await request.read()
+        self.equal[body] += 1
+        return web.json_response(message(orjson.loads(body), self.equal[body] - 1))
 
     async def look_messages(self, request: web.Request) -> web.Response:
         number = int(request.match_info["id"].split("_")[1])
@@ -244,6 +274,7 @@ class Server:
                 web.get("/v1/batches", self.list),
                 web.get("/v1/batches/{id}", self.look),
                 web.get("/v1/files/{id}/content", self.content),
+                web.post("/v1/messages", self.one_message),
                 web.post("/v1/messages/batches", self.create_messages),
                 web.get("/v1/messages/batches", self.list_messages),
                 web.get("/v1/messages/batches/{id}", self.look_messages),

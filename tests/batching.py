@@ -26,6 +26,7 @@ class BatchServer:
         self.folder, self.port = folder, free_port()
         self.root = f"http://127.0.0.1:{self.port}"
         self.spec = f"openai:local-model@{self.root}/v1"
+        self.messages_spec = f"anthropic:local-model@{self.root}"
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 

@@ -2,10 +2,11 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.json_server import Reply, json_server
 
 FIELDS = {
     *("model", "max_tokens", "messages", "system", "temperature", "top_p", "top_k", "stop_sequences", "thinking"),
@@ -19,7 +20,6 @@ BLOCKS = {
     "tool_result": {"tool_use_id", "content"},
 }
 KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 413: "request_too_large"}
-Reply = tuple[int, dict[str, Any], dict[str, str]]
 
 
 class Refused(Exception):
@@ -47,7 +47,7 @@ class MessagesServer:
     def spec(self) -> str:
         return f"anthropic:{self.model}@{self.url}"
 
-    def reply(self, path: str, headers: Any, data: bytes) -> Reply:
+    def reply(self, path: str, headers: Mapping[str, str], data: bytes) -> Reply:
         body = json.loads(data)
         try:
             if path != "/v1/messages":
@@ -84,7 +84,8 @@ def message(*blocks: Any, stop: str = "end_turn", usage: dict[str, Any] | None =
 
 
 def error(status: int, kind: str, text: str, **headers: str) -> Reply:
-    return status, {"type": "error", "error": {"type": kind, "message": text}}, headers
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return status, {"type": "error", "error": {"type": kind, "message": text}}, named
 
 
 def check(body: dict[str, Any]) -> None:
@@ -146,28 +147,5 @@ def check_turns(turns: list[dict[str, Any]]) -> None:
 @contextmanager
 def messages_server(server: MessagesServer) -> Iterator[MessagesServer]:
     """`with messages_server(MessagesServer(answer)) as server:`; its address is server.url."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            data = self.rfile.read(int(self.headers["Content-Length"]))
-            status, answer, headers = server.reply(self.path, self.headers, data)
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            for name, value in {"Content-Type": "application/json", **headers}.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        http.daemon_threads = True
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        server.url = f"http://127.0.0.1:{http.server_address[1]}"
-        try:
-            yield server
-        finally:
-            http.shutdown()
+    with json_server(server.reply) as server.url:
+        yield server

@@ -10,10 +10,10 @@ from synthmill.flows.commands.existing_store import open_store
 from synthmill.flows.commands.run import read_run, run_flow
 from synthmill.schemas.batch_settings import BatchSettings
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import ENGINE_FIELDS, EngineSettings
+from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.batches import Batches, BatchRecord
 from synthmill.storage.calls import CallStore
-from synthmill.tasks.engines.batch_forms import form_of
+from synthmill.tasks.engines.batch_forms import BY_HAND, form_of
 from synthmill.tasks.engines.batch_results import Collected, Question, collect
 from synthmill.tasks.engines.batch_servers import openai_outcome
 
@@ -25,13 +25,12 @@ def write_requests(flow: str, config: Path | None, overrides: Mapping[str, Any],
     flow, settings = read_run(flow, config, overrides)
     engines = dict(settings.engines)
     for role, engine in engines.items():
-        if engine.kind in ENGINE_FIELDS["batch"]:
+        if engine.kind == BY_HAND:
             batch = engine.batch or settings.batch or BatchSettings()
             engines[role] = engine.model_copy(update={"batch": batch.model_copy(update={"file": out})})
     if not any(engine.batch for engine in engines.values()):
-        kinds = ", ".join(ENGINE_FIELDS["batch"])
         raise InputError(
-            f"none of the engines takes requests from a file; expected one of the kind {kinds}, for instance "
+            f"none of the engines takes requests from a file; expected one of the kind {BY_HAND}, for instance "
             "engines.teacher=openai:MODEL@http://127.0.0.1:8000/v1, where MODEL is what `vllm run-batch` serves"
         )
     run_flow(flow, settings.model_copy(update={"engines": engines}))

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from synthmill.flows.commands.options_verified import verified_rules_options, verifier_options
 from synthmill.schemas.errors import InputError
 
 store_option = click.option("--store", default="store", show_default=True, help="The folder that holds everything.")
@@ -16,7 +17,12 @@ retry_option = click.option(
 
 
 def engine_options(command: Any) -> Any:
-    """--engine-option and --auto-drop."""
+    """--thinking, --engine-option and --auto-drop."""
+    command = click.option(
+        "--thinking",
+        metavar="WHAT",
+        help="keep (default), drop or off; an effort (minimal, low, medium, high); or how many tokens of it.",
+    )(command)
     command = click.option(
         "--auto-drop", is_flag=True, help="Leave out fields that the server refuses; the engine's name says so."
     )(command)
@@ -24,7 +30,7 @@ def engine_options(command: Any) -> Any:
         "--engine-option",
         multiple=True,
         metavar="KEY=VALUE",
-        help="A setting of the engine (structure=none, stream=true, thinking=off, headers.api-key=AZURE_KEY), or else "
+        help="A setting of the engine (structure=none, stream=true, headers.api-key=AZURE_KEY), or else "
         "a field of its requests (top_p=null leaves it out, top_k=20).",
     )(command)
 
@@ -217,7 +223,8 @@ OUT_FILE = click.Path(path_type=Path, dir_okay=False)
     "--draw", type=click.IntRange(2, 4096), help="scalable: rejected is the lowest of so many drawn; default 5."
 )
 @click.option("--bottom-percent", type=click.FloatRange(0, 100), help="best-bottom: how far up; default 25.")
-@click.option("--count", type=click.IntRange(1, 4096), help="top-k, random-pairs: pairs of a prompt; default 1.")
+@click.option("--count", type=click.IntRange(1, 4096), help="Pairs of a prompt, of rules that make several; default 1.")
+@verified_rules_options
 @click.option("--seed", type=click.IntRange(0), help="Of what is drawn; default 0.")
 @click.option(
     "--leave-out",
@@ -284,6 +291,7 @@ SCORER_OPTIONS = (
     "revision",
     "trust_remote_code",
     "api_key_env",
+    "run_code",
 )
 
 
@@ -307,6 +315,7 @@ SCORER_OPTIONS = (
     "--weight", "weight", multiple=True, metavar="NAME=W", help="helpsteer2, rm: weights of columns, or outputs."
 )
 @click.option("--rubric", type=OUT_FILE, help="rubric, pairwise, tournament: a JSON or YAML file of one rubric.")
+@verifier_options
 @click.option("--api-key-env", help="http: the environment variable that holds the endpoint's key.")
 @click.option("--embedder", default="minilm", show_default=True, help="r3: minilm, a Hub id or a folder.")
 @columns_options
@@ -323,6 +332,7 @@ def score(
     scorer: str,
     weight: tuple[str, ...],
     rubric: Path | None,
+    argument: tuple[str, ...],
     prompt_id_column: str,
     prompt_column: str,
     answer_column: str,
@@ -343,6 +353,8 @@ def score(
     own = {name: value for name in SCORER_OPTIONS if (value := options.pop(name)) not in (None, False)}
     if weight:
         own["weights"] = dict(split_set(text, "--weight", "helpfulness=0.65") for text in weight)
+    if argument:
+        own["arguments"] = dict(split_set(text, "--argument", "decimals=3") for text in argument)
     if rubric:
         own["rubric"] = read_yaml(rubric) or {}
     score_file(

@@ -53,6 +53,7 @@ class SampleSettings:
     retry_lost: bool
     engine_option: Mapping[str, Any] = field(default_factory=dict)
     auto_drop: bool = False
+    thinking: str | None = None
     batch: bool = False
     batch_out: Path | None = None
 
@@ -60,7 +61,7 @@ class SampleSettings:
         """Raises InputError."""
         batch = {"batch": {"file": str(self.batch_out)} if self.batch_out else True}
         chosen = {**self.engine_option, **(batch if self.batch or self.batch_out else {})}
-        return chosen_engine(self.engine, self.concurrency, chosen, self.auto_drop)
+        return chosen_engine(self.engine, self.concurrency, chosen, self.auto_drop, self.thinking)
 
     def source_settings(self) -> SourceSettings:
         return SourceSettings(

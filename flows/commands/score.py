@@ -53,6 +53,7 @@ class ScoreSettings:
     retry_lost: bool
     engine_option: Mapping[str, Any] = field(default_factory=dict)
     auto_drop: bool = False
+    thinking: str | None = None
 
 
 class ScoredFile(NamedTuple):
@@ -108,7 +109,8 @@ def score_answers(settings: ScoreSettings) -> ScoredFile:
 def open_file(settings: ScoreSettings) -> PoolFile:
     """The file of answers. Raises InputError where it cannot have a score of this name."""
     label, reads = settings.scorer.label, [name for name in settings.scorer.reads if name != REWARD]
-    file = PoolFile(settings.source, settings.columns, rewards=False, reference=True, extra=reads)
+    by_row = settings.scorer.reads_verifiers
+    file = PoolFile(settings.source, settings.columns, rewards=False, reference=True, extra=reads, verifiers=by_row)
     if label in RESERVED:
         raise InputError(f"no score may be called {label}; give it another --name")
     if label in file.columns:
@@ -124,10 +126,11 @@ def scoring_step(settings: ScoreSettings, store: Store) -> Planned:
     if scorer.roles:
         if not settings.engine:
             raise InputError(f"the scorer {scorer.kind} asks a model; name it with --engine")
-        engine = chosen_engine(settings.engine, settings.concurrency, settings.engine_option, settings.auto_drop)
+        chosen = settings.engine_option
+        engine = chosen_engine(settings.engine, settings.concurrency, chosen, settings.auto_drop, settings.thinking)
         store.prepare()
         roles = dict.fromkeys(scorer.roles, resolve(engine, store))
-    elif settings.engine or settings.engine_option or settings.auto_drop:
+    elif settings.engine or settings.engine_option or settings.auto_drop or settings.thinking:
         raise InputError(
             f"the scorer {scorer.kind} asks no model, so what is said of an engine has no effect; leave it out"
         )

@@ -11,6 +11,7 @@ from synthmill.flows.commands.list_settings import show_settings
 from synthmill.flows.making.stage_list import AnyStage, stage_named, stages_by_name
 from synthmill.flows.making.steps import OF_SAMPLING, kind_of
 from synthmill.flows.terminal.tables import table
+from synthmill.schemas.rows import TableRow
 from synthmill.schemas.settings_files import written_name
 from synthmill.tasks.frames import FileStage
 from synthmill.tasks.recipe import Recipe
@@ -77,7 +78,9 @@ def columns_taken(stage: AnyStage) -> list[str]:
 
 
 def columns_made(stage: AnyStage) -> list[str]:
-    """The columns of its rows, or those that it adds."""
+    """The columns of its rows, or those that it adds; none where its settings say them."""
+    if issubclass(stage, Recipe) and stage.makes is TableRow:
+        return []
     return list(stage.makes.model_fields if issubclass(stage, Recipe) else stage.adds)
 
 

@@ -1,6 +1,7 @@
 """What a session read or made: rows that can be looked at, and the source of what comes next."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 
 import polars as pl
@@ -8,7 +9,10 @@ import pyarrow as pa
 
 from synthmill.flows.making.steps import KnownArtifact
 from synthmill.schemas.artifacts import Manifest
+from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.artifacts import CALLS, Store, read_dropped
+from synthmill.storage.published.by_columns import AS_IT_IS, TableForm
+from synthmill.storage.published.configurations import Kind
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import stream_of
 
@@ -19,13 +23,14 @@ SHOWN = 5
 class Made:
     """An artifact of a session. Stages whose settings name other artifacts take it there, too.
 
-    known: what a plan knows of it; spent: what the session spent on it, by role.
+    known: what a plan knows of it; spent: what the session spent on it, by role; form: how its rows are published.
     """
 
     store: Store
     manifest: Manifest
     known: KnownArtifact
     spent: dict[str, dict[str, int]] = field(default_factory=dict)
+    form: TableForm = AS_IT_IS
 
     @property
     def step(self) -> str:
@@ -44,10 +49,12 @@ class Made:
 
     @property
     def stage(self) -> str:
+        """The name of the stage that made it."""
         return self.manifest.stage
 
     @property
     def key(self) -> str:
+        """What identifies it: a hash of settings, prompts, engines' names and source."""
         return self.manifest.key
 
     @property
@@ -68,6 +75,27 @@ class Made:
     def stream(self) -> RowStream:
         """The rows batch by batch, for artifacts that do not fit into memory."""
         return stream_of(self.store, self.manifest)
+
+    def as_table(
+        self,
+        kind: Kind | None = None,
+        *,
+        prompt: str = "prompt",
+        system: str = "system",
+        answer: str = "",
+        columns: Sequence[str] | None = None,
+        about: str = "",
+    ) -> "Made":
+        """The same rows, to be published as `publish` has them in a pipeline's file.
+
+        kind: completions, preferences, conversations, prompts, triplets or other; default: what the columns say.
+        prompt, system, answer: their columns; of pools, answer is a policy or `best by SCORE`. columns: further ones,
+        default: all. about: what a row is. Raises InputError where the rows lack what this kind needs.
+        """
+        values = {"kind": kind, "prompt": prompt, "system": system, "answer": answer, "columns": columns}
+        form = read_settings(TableForm, None, {**values, "about": about})
+        form.check(self.columns.names, self.step)
+        return replace(self, form=form)
 
     def drops(self) -> pl.DataFrame:
         """The rows that could not be read or made: id, reason, detail."""

@@ -14,6 +14,7 @@ from synthmill.flows.making.limiting import check_something_left, limits_of
 from synthmill.flows.making.plan import Plan
 from synthmill.flows.making.step_maker import StepMaker, sweep_killed_runs, workers_of
 from synthmill.flows.pages.card import publishable
+from synthmill.flows.pages.own_files import OwnFiles
 from synthmill.flows.pages.report import write_report
 from synthmill.flows.terminal.quiet import TELEMETRY_OFF
 from synthmill.flows.terminal.stopping import STOP, take_over
@@ -110,8 +111,9 @@ def make_all(planned: Plan, audience: Audience = NOBODY) -> RunRecord:
         with workers_of(store, record.id, settings.workers, settings.ray_address, limits) as pool:
             maker = StepMaker(store, pool, record.id, steps, limits, settings.budget, checks=False)
             manifests = make_steps(planned, maker, audience)
+            own_files = OwnFiles.of(planned.own_files, planned.stages)
             published, card = publishable(
-                store, planned.flow, planned.publish(manifests), manifests, settings, planned.method
+                store, planned.flow, planned.publish(manifests), manifests, settings, planned.method, own_files
             )
             with locked(store.lock_path("dataset", planned.dataset.name), LockWait("dataset", STOP)):
                 if write_dataset(planned.dataset, published, card):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from synthmill.flows.pages.own_files import OwnFiles
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import content_hash
@@ -68,6 +69,8 @@ class Plan:
     written: Sequence[str] = ()
     method: str = ""
     """The method that planned it, where the flow has a name of its own."""
+    own_files: OwnFiles | None = None
+    """The files of a method from outside the tree."""
 
     def __post_init__(self) -> None:
         """Raises InputError where the trunk is no step."""

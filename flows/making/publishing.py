@@ -14,7 +14,7 @@ from synthmill.schemas.export_settings import ExportSettings
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.plain_files.lines import HUB
-from synthmill.storage.published.by_columns import table_of
+from synthmill.storage.published.by_columns import AS_IT_IS, table_of
 from synthmill.storage.published.configurations import Dataset
 from synthmill.storage.published.folder import write_dataset
 from synthmill.storage.runs import manifests_of, write_run
@@ -46,11 +46,13 @@ def publish_tables(run: OpenRun, to: str, tables: Mapping[str, Made], options: M
         )
     if empty := [name for name, made in named.items() if not made.rows]:
         raise InputError(f"{empty[0]} has no rows, and a dataset without rows cannot be loaded; leave it out")
-    published = {name: table_of(made.stream(), made.carried) for name, made in named.items()}
+    published = {name: table_of(made.stream(), made.carried, made.form) for name, made in named.items()}
     kinds = [table.kind for table in published.values()]
     steps = ", ".join(dict.fromkeys(made.step for made in named.values()))
     dataset = Dataset(title or TITLES[kinds[0]], intro or f"Rows of the steps {steps} of a Python session.", published)
-    key = content_hash([{name: made.key for name, made in named.items()}, dataset.title, dataset.intro])[:8]
+    forms = {name: made.form.model_dump() for name, made in named.items() if made.form != AS_IT_IS}
+    identity = [{name: made.key for name, made in named.items()}, dataset.title, dataset.intro, *filter(None, [forms])]
+    key = content_hash(identity)[:8]
     folder = run.store.root / "datasets" / f"{run.name}-{key}"
     record = run.present()
     dataset, card = with_card(

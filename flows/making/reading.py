@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from synthmill.flows.making.plan import Source, file_source, memory_source, pool_source, table_source
 from synthmill.schemas.errors import InputError
+from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.licenses import UNKNOWN
 from synthmill.schemas.pools import ScoredPool
 from synthmill.schemas.rows import arrow_schema
@@ -44,21 +45,24 @@ KIND_NAMES = ", ".join((*READ_AS, POOLS, *SHORTER))
 
 class Reading(NamedTuple):
     """A source with its columns, and what the run's record and the card say of it. is_table: whether the columns are
-    the user's.
+    the user's; from_nothing: whether the rows were made, not read.
     """
 
     source: Source
     columns: pa.Schema
     facts: dict[str, Any]
     is_table: bool
+    from_nothing: bool = False
 
 
 def reading_of(store: Store, source: Any, kind: str, rows_per_part: int, options: Mapping[str, Any]) -> Reading:
-    """How a path or a table in memory is read. options: the settings of such a source, for instance id_column. Raises
-    InputError.
+    """How a path, a table in memory or {"rows": N} is read. options: the settings of such a source, for instance
+    id_column. Raises InputError.
     """
     if isinstance(source, str | PathLike):
         return reading_of_file(store, fspath(source), kind, rows_per_part, options)
+    if isinstance(source, dict) and source.keys() == {"rows"}:
+        return reading_of_nothing(store, source["rows"], kind, rows_per_part, options)
     table = arrow_of(source)
     if kind:
         raise InputError(
@@ -72,6 +76,23 @@ def reading_of(store: Store, source: Any, kind: str, rows_per_part: int, options
     rows, dropped = with_ids(table, options.get("id_column", "id"))
     facts = {"path": MEMORY, "license": options.get("license") or UNKNOWN}
     return Reading(memory_source(store, rows, rows_per_part, dropped=dropped), rows.schema, facts, is_table=True)
+
+
+def reading_of_nothing(store: Store, count: Any, kind: str, rows_per_part: int, options: Mapping[str, Any]) -> Reading:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise InputError(
+            f"rows is {count!r:.80}; expected how many rows to begin with, from nothing: a number from 1 on"
+        )
+    if unused := [*(["kind"] if kind else []), *options]:
+        raise InputError(f"{unused[0]} means nothing to rows from nothing; leave it out")
+    source, columns = rows_from_nothing(store, "", count, rows_per_part)
+    return Reading(source, columns, {"rows": count}, is_table=True, from_nothing=True)
+
+
+def rows_from_nothing(store: Store, step: str, count: int, rows_per_part: int) -> tuple[Source, pa.Schema]:
+    """Rows with nothing but an id, the same whatever their number."""
+    table = pa.table({"id": [content_hash(["row", number])[:24] for number in range(count)]})
+    return memory_source(store, table, rows_per_part, step, look=f"{count:,} rows from nothing"), table.schema
 
 
 def reading_of_file(store: Store, path: str, kind: str, rows_per_part: int, options: Mapping[str, Any]) -> Reading:

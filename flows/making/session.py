@@ -102,7 +102,8 @@ class Session:
         self._finalizer()
 
     def read(self, source: Any, kind: str = "", *, step: str = "", **options: Any) -> Made:
-        """The rows of a path, a polars or pandas frame, an Arrow table, a list of dicts or a `datasets.Dataset`.
+        """The rows of a path, a polars or pandas frame, an Arrow table, a list of dicts or a `datasets.Dataset`; or
+        N rows from nothing, for `Attributes`: {"rows": N}.
 
         All columns are kept, and go on with what is made of the rows. Rows without an `id` get a hash of their content;
         a second row with an id is dropped. kind: reads a file as a flow does, and so shares its keys: prompts,
@@ -116,7 +117,8 @@ class Session:
             self._run.note_step(manifest.key)
             self._run.sources[step] = reading.facts
             planner = StepPlanner(self.settings, self._engine)
-            planner.add_source(replace(reading.source, step=step), reading.columns, carried=reading.is_table)
+            source = replace(reading.source, step=step)
+            planner.add_source(source, reading.columns, carried=reading.is_table, from_nothing=reading.from_nothing)
             return self._made(planner.known[step], manifest)
 
     def make(self, source: Any, *stages: Stage, step: str = "") -> Made:

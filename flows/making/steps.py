@@ -69,6 +69,7 @@ class StepPlanner:
 
     def add_all(self, steps: Mapping[str, Mapping[str, Any]]) -> None:
         """Plan steps as YAML has them. Raises InputError that names the step."""
+        check_no_circle(steps)
         for number, (step, fields) in enumerate(steps.items()):
             self.add_written(step, fields, list(steps)[number:])
 
@@ -153,6 +154,17 @@ class StepPlanner:
         schemas = {artifact.key: artifact.columns for artifact in self.known.values()}
         others = [schemas[key] for _, key in stage.others() if key in schemas]
         return stage.columns_beside(columns, others)
+
+
+def check_no_circle(steps: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises InputError for a step whose rows would come from itself, directly or through others."""
+    for step in steps:
+        way = [step]
+        while (origin := str(steps[way[-1]].get("from"))) in steps and origin not in way:
+            way.append(origin)
+        if origin == step:
+            circle = " from ".join([*way, step])
+            raise InputError(f"steps.{step}: its rows would come from itself ({circle}); begin one of them elsewhere")
 
 
 def undeclared(function: str) -> str:

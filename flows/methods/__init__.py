@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, wraps
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -56,9 +57,15 @@ class Method(NamedTuple):
                 planned = function(settings)
                 if self.name not in (getattr(planned, "flow", None), getattr(planned, "method", None)):
                     raise TypeError(f"{self.function} must return a Plan called {self.name!r}")
-                return planned
+                return planned if Path(__file__).parent in self.path.parents else self.with_files(planned)
 
         return plan
+
+    def with_files(self, plan: "Plan") -> "Plan":
+        """A plan with the files of its method, which stands outside the tree, as they are now."""
+        from synthmill.flows.pages.own_files import method_files
+
+        return replace(plan, own_files=method_files(self.path, self.function, plan.stages))
 
     @contextmanager
     def faults_named(self, what: str) -> Iterator[None]:

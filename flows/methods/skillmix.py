@@ -19,13 +19,13 @@ from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.dedup_settings import PublishSettings
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.hashing import child_id, content_hash
-from synthmill.schemas.rows import Dropped, Instruction, Row, arrow_schema
+from synthmill.schemas.rows import Dropped, Instruction, Row, Thinking, arrow_schema
 from synthmill.schemas.settings import ENGINES, EngineSettings, SourceSettings, StageSampling
 from synthmill.schemas.texts import normalised, one_line
 from synthmill.storage.artifacts import Store
 from synthmill.storage.published.configurations import Dataset, Figure, Table
 from synthmill.storage.published.row_streams import RowStream
-from synthmill.storage.published.rows import KEPT, message, stream_of
+from synthmill.storage.published.rows import KEPT, NO_THOUGHTS, answer_message, message, stream_of
 from synthmill.tasks.dedup.contamination import CleanRows
 from synthmill.tasks.dedup.duplicates import UniqueRows
 from synthmill.tasks.engines.engine import resolve
@@ -66,6 +66,7 @@ class Example(Row):
     skills: tuple[str, ...]
     query_type: str
     finish_reason: str = ""
+    reasoning: Thinking = None
 
 
 def text_list(name: str, fewest: int, most: int) -> dict[str, Any]:
@@ -238,6 +239,7 @@ class Examples(Recipe[Mix, Example]):
                 prompt=prompt.strip(),
                 response=response.strip(),
                 finish_reason=completion.finish_reason,
+                reasoning=completion.reasoning or None,
             )
 
         return (yield from ask_until(request, self.attempts, parse))
@@ -318,7 +320,10 @@ def skillmix_dataset(store: Store, manifests: Mapping[str, Manifest]) -> Dataset
 
 
 def conversations(examples: pl.DataFrame) -> pl.DataFrame:
-    messages = pl.concat_list(message("user", "prompt"), message("assistant", "response"))
+    messages = pl.concat_list(
+        message("user", "prompt", NO_THOUGHTS if "reasoning" in examples.columns else None),
+        answer_message("response", "reasoning", examples.columns),
+    )
     return examples.select("id", "parent_id", "skills", "query_type", "finish_reason", messages=messages)
 
 

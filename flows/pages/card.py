@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from synthmill.flows.pages.own_files import OWN_FACTS, OwnFiles
 from synthmill.flows.pages.templates import Manifests, funnel, render
 from synthmill.schemas.bill import added_up, tokens_in, tokens_out, wasted
 from synthmill.schemas.endings import Ending, ending_of
@@ -28,14 +29,24 @@ CONFIG = "synthmill.yaml"
 LANGUAGES_FROM, LANGUAGE_SHARE = 500, 0.05
 TEXTS = ("chosen", "messages", "completion", "prompt", "query", "anchor", "conversations", "output")
 HERE = "THIS FOLDER"
+NO_FILES = OwnFiles()
 
 
 def publishable(
-    store: Store, flow: str, dataset: Dataset, manifests: Manifests, settings: RunSettings, method: str = ""
+    store: Store,
+    flow: str,
+    dataset: Dataset,
+    manifests: Manifests,
+    settings: RunSettings,
+    method: str = "",
+    own_files: OwnFiles = NO_FILES,
 ) -> tuple[Dataset, str]:
-    """A run's dataset with its settings beside it, and its card. manifests: by stage, in their order."""
-    beside = config_file(settings.model_dump(mode="json", exclude_defaults=True))
-    published = replace(dataset, files={**dataset.files, CONFIG: beside})
+    """A run's dataset with its settings and the user's code beside it, and its card. manifests: by stage, in their
+    order.
+    """
+    beside = config_file(own_files.named_in(settings.model_dump(mode="json", exclude_defaults=True)))
+    files = {**dataset.files, **own_files.files, CONFIG: beside}
+    published = replace(dataset, files=files, facts=own_files.facts)
     return with_card(store, flow, published, manifests, settings.model_dump(mode="json"), method=method)
 
 
@@ -59,6 +70,7 @@ def with_card(
         "sources": [source.name for source in sources],
         "synthmill": version("synthmill"),
         "artifacts": artifacts,
+        **{name: dataset.facts[name] for name in OWN_FACTS if name in dataset.facts},
     }
     published = replace(dataset, facts=facts)
     return published, card(store, flow, published, manifests, settings, sources, **card_options)

@@ -12,12 +12,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import orjson
 
-from synthmill.schemas.errors import InputError
+from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.texts import loads
+from synthmill.storage.plain_files.json_arrays import ArrayReader, Whole
 from synthmill.storage.plain_files.queries import QUERY, rows_of
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
@@ -98,17 +99,27 @@ def open_file(path: Path) -> Any:
     return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def read_json_array(path: Path, file: io.BufferedIOBase) -> Iterator[Line]:
-    """The objects of one JSON array, all in memory. Raises InputError for anything else."""
+def read_json_array(path: Path, file: IO[bytes]) -> Iterator[Line]:
+    """The objects of one JSON array; a trajectory (forms/atif.py) is a file's only row. Raises InputError for anything
+    else.
+    """
     try:
-        rows = loads(file.read().removeprefix(b"\xef\xbb\xbf"))
-    except orjson.JSONDecodeError as error:
+        for number, fields in enumerate(ArrayReader(file).members(), 1):
+            if isinstance(fields, Whole):
+                fields = fields.value
+                if not isinstance(fields, dict) or "schema_version" not in fields:
+                    raise InputError(
+                        f"{path} holds {type(fields).__name__}; expected an array of objects; one a line is .jsonl"
+                    )
+            fault = "" if isinstance(fields, dict) else f"not_an_object: found {type(fields).__name__}"
+            yield Line(f"row-{number}", None if fault else fields, fault)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}; for one object per line, name it .jsonl") from error
-    if not isinstance(rows, list):
-        raise InputError(f"{path} holds {type(rows).__name__}; expected an array of objects")
-    for number, fields in enumerate(rows, 1):
-        fault = "" if isinstance(fields, dict) else f"not_an_object: found {type(fields).__name__}"
-        yield Line(f"row-{number}", None if fault else fields, fault)
+
+
+def is_padded(place: str) -> bool:
+    """Whether all rows of a file share one type, so that a null field may only be another row's."""
+    return place.startswith(HUB) or suffix_of(Path(place)) == ".parquet"
 
 
 def read_jsonl(file: io.BufferedIOBase) -> Iterator[Line]:
@@ -197,3 +208,16 @@ def read_hub(place: str) -> Iterator[Line]:
             yield Line(f"row-{number}", dict(fields))
     except (ValueError, OSError) as error:
         raise InputError(f"{place} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def text_of(value: Any, field: str) -> str:
+    """A field that is a text. Raises Drop."""
+    if value is None:
+        raise Drop(f"null_{field}")
+    if not isinstance(value, str):
+        raise Drop(f"{field}_not_text: found {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Drop("not_utf8") from None
+    return value

@@ -1,4 +1,4 @@
-"""Rows into a plain file, part by part: JSONL, JSONL.gz or Parquet, by its ending; the whole file or none of it."""
+"""Rows into a plain file, part by part: JSONL, JSONL.gz, JSON or Parquet, by its ending; all or nothing."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ from synthmill.schemas.errors import InputError
 from synthmill.storage.files import write_atomically
 from synthmill.storage.sql import exact
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
+ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 Rows: TypeAlias = list[dict[str, Any]] | pa.Table
 
 
@@ -84,11 +84,15 @@ def write_rows(out: Path, columns: pa.Schema | None, parts: Iterable[Rows]) -> i
                     writer.write_table(rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows, columns))
                     written += len(rows)
             return
+        is_array = out.suffix == ".json"
         with gzip.GzipFile(path, "wb", mtime=0) if out.suffix == ".gz" else path.open("wb") as file:
             for rows in parts:
                 dicts = rows.to_pylist() if isinstance(rows, pa.Table) else rows
-                file.write(b"".join(map(line_of, dicts)))
+                for number, line in enumerate(map(line_of, dicts), written):
+                    file.write((b",\n" if number else b"[\n") + line[:-1] if is_array else line)
                 written += len(rows)
+            if is_array:
+                file.write(b"\n]\n" if written else b"[]\n")
 
     write_atomically(out, write)
     return written

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthmill.schemas.errors import InputError
-from synthmill.storage.plain_files.pool_rows import BESIDE_ANSWERS, MESSAGES
+from synthmill.storage.plain_files.pool_rows import BESIDE_ANSWERS, MESSAGES, VERIFIER
 
 TEXT = pa.string()
-PLAIN = ("prompt_id", "prompt", "system", "reference", MESSAGES)
+PLAIN = ("prompt_id", "prompt", "system", "reference", MESSAGES, *VERIFIER)
 """Columns with one text per pool."""
 
 

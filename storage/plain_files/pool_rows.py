@@ -19,8 +19,12 @@ ENDS = "finish_reasons"
 """Our column of finish reasons."""
 THINKING = "reasoning"
 """Our column of what was thought before each answer."""
-BESIDE_ANSWERS = (ENDS, THINKING)
+POLICIES = "policies"
+"""Our column of who gave each answer."""
+BESIDE_ANSWERS = (ENDS, THINKING, POLICIES)
 """Columns of texts, one per answer, which need not be there."""
+VERIFIER = ("verifier", "verifier_arguments")
+"""Columns that say how a row's answers are verified; the second holds JSON."""
 
 
 class RowForm(NamedTuple):
@@ -48,6 +52,9 @@ def pool_row(line: Line, form: RowForm) -> tuple[dict[str, Any], int]:
         row |= conversation(row["prompt"], row.get("system"), form.single_turn)
     elif not isinstance(row["prompt"], str):
         raise Drop("prompt_not_text")
+    for name in VERIFIER:
+        if row.get(name) is not None and not isinstance(row[name], str):
+            row[name] = orjson.dumps(row[name]).decode()
     own = form.columns["prompt_id"] != form.columns["prompt"]  # else a prompt is its pool's name
     row["prompt_id"] = (id_of(row["prompt_id"]) if own else "") or pool_name(row)
     row |= answers_in(row, form)
@@ -72,7 +79,7 @@ def answers_in(row: Mapping[str, Any], form: RowForm) -> dict[str, Any]:
         raise Drop("answers_not_lists" if form.wide else "answer_not_text")
     texts = [answer_text(answer) for answer in (row["answers"] if form.wide else [row["answers"]])]
     fields: dict[str, Any] = {"answers": texts if form.wide else texts[0]}
-    for name in form.columns.keys() - {"prompt_id", "prompt", "system", "reference", "answers"}:
+    for name in form.columns.keys() - {"prompt_id", "prompt", "system", "reference", "answers", *VERIFIER}:
         values = row[name] if form.wide else [row[name]]
         if name in BESIDE_ANSWERS:
             fields[name] = texts_beside(values, len(texts)) if form.wide else texts_beside(values, 1)[0]

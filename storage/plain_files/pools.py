@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from synthmill.schemas.errors import Drop, InputError
-from synthmill.storage.plain_files.lines import lines_of
+from synthmill.storage.plain_files.forms import Form
+from synthmill.storage.plain_files.pool_chats import pool_lines, ranked_form
 from synthmill.storage.plain_files.pool_columns import (
     PLAIN,
     TEXT,
@@ -26,7 +27,16 @@ from synthmill.storage.plain_files.pool_columns import (
     is_list,
     texts_only,
 )
-from synthmill.storage.plain_files.pool_rows import BESIDE_ANSWERS, ENDS, MESSAGES, THINKING, RowForm, pool_row
+from synthmill.storage.plain_files.pool_rows import (
+    BESIDE_ANSWERS,
+    ENDS,
+    MESSAGES,
+    POLICIES,
+    THINKING,
+    VERIFIER,
+    RowForm,
+    pool_row,
+)
 from synthmill.storage.sql import literal, parquet
 
 T = TypeVar("T")
@@ -35,6 +45,7 @@ BATCH_ROWS, BUFFER = 65_536, 1 << 20
 LOOKED_AT = 256  # rows, to learn which columns there are and how large rows are
 IDS, PROMPTS, ANSWERS, REWARDS = ("prompt_id", "id"), ("prompt",), ("answers", "answer"), ("rewards", "reward")
 FINISH_REASONS = ("finish_reasons", "finish_reason")
+WHO_ANSWERED = ("policies", "policy")
 
 
 class ColumnNames(NamedTuple):
@@ -54,8 +65,9 @@ class PoolFile:
     """A file of pools. faults: unusable rows by reason, counted while the file is read.
 
     rewards: whether it must have rewards. reference: whether to read reference answers, where it has any. extra: more
-    columns to read, with one number per answer. single_turn: refuse prompts of several turns. Raises InputError when
-    the file cannot be read, or lacks a column.
+    columns to read, with one number per answer. single_turn: refuse prompts of several turns. policies, verifiers:
+    whether to read who gave each answer, and how each row's answers are verified, where it says so. Raises InputError
+    when the file cannot be read, or lacks a column.
     """
 
     def __init__(
@@ -67,17 +79,24 @@ class PoolFile:
         reference: bool = False,
         extra: Sequence[str] = (),
         single_turn: bool = False,
+        policies: bool = False,
+        verifiers: bool = False,
     ) -> None:
         self.path = path
         self.faults: Counter[str] = Counter()
         self.single_turn = single_turn
         self._messages = ""  # of a file that `gather` wrote
+        self._ranked: Form | None = None
         self._parquet = None
         if path.lower().endswith(".parquet") and not path.startswith("hf://"):
             self._parquet = open_parquet(Path(path).expanduser())
         sample = self._sample()
         self.columns = self._column_names(sample)
         names = names or ColumnNames()
+        if not self.columns & {*ANSWERS, names.answer} and (form := ranked_form(path, self.columns)):
+            self._ranked, self._parquet = form, None  # read as lines, each a pool
+            sample = self._sample()
+            self.columns = self._column_names(sample)
         self.prompt = self._column(names.prompt, PROMPTS, "--prompt-column")
         self.answer = self._column(names.answer, ANSWERS, "--answer-column")
         self.reward = self._column(names.reward, REWARDS, "--reward-column", needed=rewards)
@@ -90,6 +109,8 @@ class PoolFile:
         self.extra = tuple(self._column(name, (), "") for name in extra)
         self.ends = next((name for name in FINISH_REASONS if name in self.columns), "")
         self.thoughts = THINKING if THINKING in self.columns and THINKING not in extra else ""
+        self.policies = next((name for name in WHO_ANSWERED if policies and name in self.columns), "")
+        self.verifiers = tuple(name for name in VERIFIER if verifiers and name in self.columns)
         if self._parquet:
             kinds = {field.name: field.type for field in self._parquet.schema_arrow}
             self.wide, self.chat = is_list(kinds[self.answer]), is_list(kinds[self.prompt])
@@ -106,7 +127,7 @@ class PoolFile:
         """The first rows of a file of lines; none of a Parquet file, whose schema says enough."""
         if self._parquet:
             return []
-        sample = [line.fields for line in islice(lines_of(self.path), LOOKED_AT) if line.fields]
+        sample = [line.fields for line in islice(pool_lines(self.path, self._ranked), LOOKED_AT) if line.fields]
         if not sample:
             raise InputError(f"{self.path} has no row that can be read; expected rows with answers and rewards")
         return sample
@@ -197,7 +218,7 @@ class PoolFile:
                 yield pc.if_else(good, table["prompt_id"], None).to_pylist()
             return
         form = self._form
-        for line in lines_of(self.path):
+        for line in pool_lines(self.path, self._ranked):
             try:
                 yield [pool_row(line, form)[0]["prompt_id"]]
             except Drop:
@@ -255,8 +276,8 @@ class PoolFile:
         """Our name -> the file's, for every column to read."""
         columns = {"prompt_id": self.id, "prompt": self.prompt, "system": self.system, "reference": self.reference}
         columns |= {"answers": self.answer, "rewards": self.reward, ENDS: self.ends, MESSAGES: self._messages}
-        columns[THINKING] = self.thoughts
-        columns |= {name: name for name in self.extra}
+        columns |= {THINKING: self.thoughts, POLICIES: self.policies}
+        columns |= {name: name for name in (*self.extra, *self.verifiers)}
         return {ours: theirs for ours, theirs in columns.items() if theirs}
 
     def _from_parquet(self) -> Iterator[pa.Table]:
@@ -281,7 +302,7 @@ class PoolFile:
     def _from_lines(self) -> Iterator[pa.Table]:
         rows: list[dict[str, Any]] = []
         form, size = self._form, 0
-        for line in lines_of(self.path):
+        for line in pool_lines(self.path, self._ranked):
             try:
                 row, length = pool_row(line, form)
             except Drop as drop:
@@ -334,6 +355,8 @@ class PoolFile:
             rewards=bool(self.reward),
             reference=bool(self.reference),
             extra=self.extra,
+            policies=bool(self.policies),
+            verifiers=bool(self.verifiers),
         )
         pools.path, pools.faults, pools._messages = self.path, self.faults, MESSAGES if self.chat else ""
         return pools

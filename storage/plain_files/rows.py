@@ -17,8 +17,10 @@ from synthmill.schemas.multifaceted import BenchRow, Rubric, Value
 from synthmill.schemas.pools import Question
 from synthmill.schemas.rows import Dropped, Instruction, KnownPrompt, Row
 from synthmill.schemas.settings import FileSettings, SourceSettings
+from synthmill.storage.plain_files.chat_rows import ChatRow
 from synthmill.storage.plain_files.chats import first_turn, user_turns
-from synthmill.storage.plain_files.lines import FORMATS, HUB, Line, files_in, hub_commit, lines_of, suffix_of
+from synthmill.storage.plain_files.forms import chat_in, fitting
+from synthmill.storage.plain_files.lines import FORMATS, HUB, Line, files_in, hub_commit, lines_of, suffix_of, text_of
 from synthmill.storage.plain_files.queries import QUERY, checksum_of
 
 VERSION, CHATS_VERSION = "2", "3"
@@ -131,7 +133,8 @@ def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None =
 
 
 def check_columns(source: FileSettings, expected: tuple[str, ...], columns: set[str], any_read: bool) -> None:
-    if not any_read and not columns & set(expected):
+    is_chat = isinstance(source, SourceSettings) and "prompt" not in columns and fitting(columns)
+    if not any_read and not columns & set(expected) and not is_chat:
         present = ", ".join(sorted(columns)).encode(errors="replace").decode() or "no row that could be read at all"
         has_option = isinstance(source, SourceSettings)
         remedy = "; name the column with --prompt-column, or source.prompt_column in the settings" if has_option else ""
@@ -157,6 +160,8 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
         prompt = turns[0]
         if len(turns) > 1:
             notes.append(f"{len(turns) - 1} later turns left out")
+    elif prompt is None and (chat := other_chat(fields)):
+        system, prompt, notes = first_turn(chat.messages, system or None)
     prompt, system = text_of(prompt, "prompt"), text_of(system, "system") if system is not None else None
     if not prompt.strip():
         raise Drop("empty_prompt")
@@ -174,6 +179,11 @@ def instruction_of(line: Line, source: SourceSettings) -> Instruction:
         source=text_of(source_name, "source") if isinstance(source_name, str) else file_of(line, source),
         note="; ".join(notes),
     )
+
+
+def other_chat(fields: dict[str, Any]) -> ChatRow | None:
+    """A row in another tool's form (forms/); None where it has a prompt, though not in the column that was named."""
+    return None if fields.get("prompt") is not None else chat_in(fields)
 
 
 def file_of(line: Line, source: FileSettings) -> str:
@@ -255,6 +265,8 @@ def known_prompt_of(line: Line, source: Any) -> KnownPrompt:
         else:
             texts = user_turns(prompt if isinstance(prompt, list) else fields.get("messages"))
             texts = texts or (fields.get("turns") if prompt is None else None)
+            if not texts and prompt is None and (chat := other_chat(fields)):
+                texts = user_turns(chat.messages)
     except Drop as drop:
         texts, fault = None, f"it cannot be read ({drop.message})"
     turns = tuple(turn for turn in texts if isinstance(turn, str) and turn.strip()) if isinstance(texts, list) else ()
@@ -300,15 +312,3 @@ def read_prompts(source: SourceSettings) -> list[str]:
     if not prompts:
         raise InputError(f"{source.path} has no rows; expected rows with a column {source.prompt_column!r}")
     return prompts
-
-
-def text_of(value: Any, field: str) -> str:
-    if value is None:
-        raise Drop(f"null_{field}")
-    if not isinstance(value, str):
-        raise Drop(f"{field}_not_text: found {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Drop("not_utf8") from None
-    return value

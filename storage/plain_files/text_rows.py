@@ -17,12 +17,12 @@ from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.messages import as_message, content_in
 from synthmill.schemas.rows import TextRow
 from synthmill.schemas.settings import FileSettings
-from synthmill.storage.plain_files.lines import Line, lines_of, suffix_of
+from synthmill.storage.plain_files.lines import Line, lines_of, suffix_of, text_of
 from synthmill.storage.plain_files.outputs import write_grown
-from synthmill.storage.plain_files.rows import RowKind, name_of, text_of
+from synthmill.storage.plain_files.rows import RowKind, name_of
 
 ROWS_AT_ONCE = 4096
-USUAL_COLUMNS = ("prompt", "instruction", "question", "text", "query", "messages", "turns")
+USUAL_COLUMNS = ("prompt", "instruction", "question", "text", "query", "messages", "turns", "conversations")
 
 
 class TextSettings(FileSettings):

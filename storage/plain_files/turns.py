@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from synthmill.schemas.calls import Message
@@ -21,9 +22,10 @@ from synthmill.schemas.messages import ROLE_FIELDS, SPELLINGS, content_in
 from synthmill.schemas.retpo import Candidate, Gold, Passage, Turn, WithCandidates
 from synthmill.schemas.texts import one_line
 from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
-from synthmill.storage.plain_files.lines import HUB, Line, lines_of, open_file, suffix_of
+from synthmill.storage.plain_files.forms import chat_in
+from synthmill.storage.plain_files.lines import HUB, Line, lines_of, open_file, suffix_of, text_of
 from synthmill.storage.plain_files.queries import QUERY
-from synthmill.storage.plain_files.rows import VERSION, RowKind, id_of, text_of
+from synthmill.storage.plain_files.rows import VERSION, RowKind, id_of
 
 IDS = ("task_id", "id", "_id", "qid", "query_id")
 CONVERSATIONS = ("conversation", "conversation_id", "Conversation_no", "conv_id")
@@ -82,7 +84,7 @@ def turn_of(line: Line, _: TurnSettings, qrels: Qrels | None, alone: bool = Fals
     """
     if line.fields is None:
         raise Drop(line.fault)
-    fields = line.fields
+    fields = with_question(line.fields)
     messages = history_of(first_of(fields, HISTORIES))
     question = first_of(fields, QUESTIONS)
     if question is None and "input" in fields and messages:
@@ -117,6 +119,22 @@ def turn_of(line: Line, _: TurnSettings, qrels: Qrels | None, alone: bool = Fals
         or "",
         source=optional_text(fields, ("domain", "source")) or "",
     )
+
+
+def with_question(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A turn's fields; a chat in another tool's form gives its last question, what came before, and what was answered.
+    Raises Drop.
+    """
+    chat = chat_in(fields) if first_of(fields, QUESTIONS) is None else None
+    if chat is None:
+        return fields
+    turns = [message for message in chat.messages if message["role"] in ("user", "assistant") and message["content"]]
+    places = [place for place, message in enumerate(turns) if message["role"] == "user"]
+    if not places:
+        raise Drop("empty_question")
+    last, answers = places[-1], turns[places[-1] + 1 :]
+    answer = {"answer": answers[-1]["content"]} if answers else {}
+    return {**answer, **chat.others, "history": turns[:last], "question": turns[last]["content"]}
 
 
 def name_of_turn(fields: Mapping[str, Any], conversation: str, number: int, qrels: Qrels | None) -> str:
@@ -166,14 +184,23 @@ def query_of(line: Line, source: TurnSettings, read: Any) -> WithCandidates:
     return WithCandidates(**turn.__dict__, candidates=unique_queries(queries))
 
 
-def unique_queries(queries: list[tuple[str, str]]) -> tuple[Candidate, ...]:
-    """Candidates in order, each string once with all its names, without empty ones."""
+def unique_queries(
+    queries: list[tuple[str, str]], thoughts: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Candidate, ...]:
+    """Candidates in order, each string once with all its names, without empty ones. thoughts: by name, what was thought
+    before its queries were written.
+    """
     names_by_query: dict[str, dict[str, int]] = {}
     for place, (name, query) in enumerate(queries):
         if query:
             names_by_query.setdefault(query, {}).setdefault(name, place)
     return tuple(
-        Candidate(query=query, methods=tuple(names), number=min(names.values()))
+        Candidate(
+            query=query,
+            methods=tuple(names),
+            number=min(names.values()),
+            reasoning=thoughts.get(min(names, key=names.__getitem__)) or None,
+        )
         for query, names in names_by_query.items()
     )
 

@@ -35,7 +35,8 @@ PLAIN = {"type", "enum", "anyOf", "properties", "required", "additionalPropertie
 REMARKS = {"title", "description", "default", "examples", "$comment"}
 UNUSABLE_KEYWORDS = ("$ref", "$defs", "oneOf", "allOf", "prefixItems", "patternProperties")
 LEAST, MOST = -(1 << 63), (1 << 63) - 1  # of int64
-HELP = "text, integer, number, boolean, [a, b] (one of), {list: text}, or a JSON schema with a type"
+LONGER = "[a, b] (one of), {list: text}, or a JSON schema with a type"
+HELP = f"text, integer, number, boolean, {LONGER}"
 
 
 def answer_schema(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def full_schema(form: Any, place: str) -> dict[str, Any]:
     """The JSON schema that a form is short for."""
     if isinstance(form, str):
         if form not in SHORT:
-            raise ValueError(f"{place}: {form!r} is no form of a value; {expected(form, SHORT)}, {HELP}")
+            raise ValueError(f"{place}: {form!r} is no form of a value; {expected(form, SHORT)}, {LONGER}")
         return {"type": SHORT[form]}
     if isinstance(form, Sequence):
         return one_of(list(form), place)

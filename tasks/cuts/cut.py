@@ -18,22 +18,30 @@ from synthmill.storage.plain_files.pool_columns import in_one
 from synthmill.tasks.cores import Array
 from synthmill.tasks.cuts.points import Pools, SevenPoints, seven_points
 
-REASONS = ("", "n<2", "nan_reward", "equal_reward", "same_text", "all_flagged", "content_filter", "cut_short")
-KEPT, TOO_FEW, NAN, EQUAL, SAME_TEXT, FLAGGED, BROKEN_OFF, CUT_SHORT = range(len(REASONS))
+REASONS = (
+    *("", "n<2", "nan_reward", "equal_reward", "same_text", "all_flagged", "content_filter", "cut_short"),
+    *("no_pass", "no_fail", "outside_band", "one_policy"),
+)
+KEPT, TOO_FEW, NAN, EQUAL, SAME_TEXT, FLAGGED, BROKEN_OFF, CUT_SHORT = range(8)
+NO_PASS, NO_FAIL, OUTSIDE_BAND, ONE_POLICY = range(8, len(REASONS))
 SIDES = ("chosen", "rejected")
-NOT_CARRIED = ("answers", "rewards", "finish_reasons")
+POLICIES = "policies"
+"""The column of who gave each answer, in lists as long as the answers'."""
+NOT_CARRIED = ("answers", "rewards", "finish_reasons", POLICIES)
 THINKING = "reasoning"
 """The column of what was thought before each answer, in lists as long as the answers'."""
 
 
 class Places(NamedTuple):
     """What a rule picks. chosen, rejected: (pools, pairs) places in their pools, -1 for none; evidence: named columns,
-    a value per pool.
+    a value per pool. reasons: why the rule itself pairs none of a pool, (pools,) numbers of REASONS; default: the
+    rewards are equal.
     """
 
     chosen: Array
     rejected: Array
     evidence: dict[str, Any]
+    reasons: Array | None = None
 
 
 class CutSettings(UnionSettings):
@@ -42,6 +50,10 @@ class CutSettings(UnionSettings):
     package: ClassVar = "synthmill.tasks.cuts.rules"
     noun: ClassVar = "rule"
     discriminator: ClassVar = "rule"
+    missing_rewards: ClassVar[Literal["no_pair", "leave_out", "ignore"]] = "no_pair"
+    """What a missing reward means: its pool has no pair, or its answer takes no part; ignore: the rule looks at no
+    reward.
+    """
 
     rule: str
     name: str = Field("", description="what its pairs are called; default: the rule", pattern=r"^[\w.-]*$")
@@ -68,6 +80,10 @@ class CutSettings(UnionSettings):
         """The answers that are paired. ids: of the prompts, (pools,)."""
         raise TypeError(f"{type(self).__name__} must define places(pools, seven, ids)")
 
+    def places_in(self, table: pa.Table, pools: Pools, seven: SevenPoints) -> Places:
+        """As `places`, for a rule that looks at more of the table than the rewards."""
+        return self.places(pools, seven, table["prompt_id"])
+
 
 class Cut(NamedTuple):
     """What a rule made of a table.
@@ -92,23 +108,30 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
     table: `prompt_id`, `answers` (lists of texts), `rewards` (lists of numbers, of the same lengths), and columns to
     carry over. Where they are there (lists of texts, of the same lengths): `finish_reasons`, so that answers which a
     content filter broke off take no part, and those that max_tokens cut take none unless the rule takes them; and
-    `reasoning`, which pairs have as chosen_reasoning and rejected_reasoning. usable: (answers,) bool; others take no
-    part, either. Pairs have the carried columns, chosen, rejected, chosen_index, rejected_index (places in the prompt's
-    own list), their rewards, margin, and the rule's evidence.
+    `reasoning`, which pairs have as chosen_reasoning and rejected_reasoning; and `policies`. usable: (answers,) bool;
+    others take no part, either. Pairs have the carried columns, chosen, rejected, chosen_index, rejected_index (places
+    in the prompt's own list), their rewards, margin, and the rule's evidence.
     """
     all_pools = Pools.of(table["rewards"])
     unbroken = not_ended_by(table, "content_filter")
     uncut = not_ended_by(table, "length") if settings.cut_answers == "leave_out" else None
-    masks = [mask for mask in (usable, unbroken, uncut) if mask is not None]
+    scored = np.isfinite(all_pools.rewards) if settings.missing_rewards == "leave_out" else None
+    masks = [mask for mask in (scored, usable, unbroken, uncut) if mask is not None]
     pools = all_pools.only(np.logical_and.reduce(masks)) if masks else all_pools
-    seven = settings.seven_points(pools)
-    places = settings.places(pools, seven, table["prompt_id"])
-    reasons = reasons_before(all_pools, pools, seven, {FLAGGED: usable, CUT_SHORT: uncut, BROKEN_OFF: unbroken})
+    by_reward = settings.missing_rewards != "ignore"
+    looked_at = pools.rewards if by_reward else np.zeros(len(pools.rewards))
+    seven = settings.seven_points(Pools(looked_at, pools.starts, pools.places))
+    places = settings.places_in(table, pools, seven)
+    reasons = reasons_before(
+        all_pools, pools, seven, {NAN: scored, FLAGGED: usable, CUT_SHORT: uncut, BROKEN_OFF: unbroken}
+    )
+    if places.reasons is not None:
+        reasons = np.where(reasons == KEPT, places.reasons, reasons)
     pair_of, number = np.nonzero((places.chosen >= 0) & (places.rejected >= 0) & (reasons == KEPT)[:, None])
     rows = [pools.starts[pair_of] + side[pair_of, number] for side in (places.chosen, places.rejected)]
     rewards = [pools.rewards[side] for side in rows]
     local_places = [pools.local()[side] if pools.places is not None else side - pools.starts[pair_of] for side in rows]
-    higher = rewards[0] > rewards[1]
+    higher = rewards[0] > rewards[1] if by_reward else np.ones(len(rewards[0]), bool)
     flat = in_one(table["answers"]).flatten()
     texts = [flat.take(pa.array(all_pools.starts[pair_of[higher]] + side[higher])) for side in local_places]
     same = pc.equal(*texts).to_numpy(zero_copy_only=False)

@@ -22,7 +22,7 @@ from synthmill.schemas.rows import Dropped, Pair, row_columns
 from synthmill.storage.artifacts import Store, read_manifest, read_part
 from synthmill.storage.published.rows import thinks
 from synthmill.tasks.cores import Array, MapUnordered
-from synthmill.tasks.cuts.cut import REASONS, Cut, CutSettings, cut, lengths_of
+from synthmill.tasks.cuts.cut import POLICIES, REASONS, Cut, CutSettings, cut, lengths_of
 from synthmill.tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics, with_rewards
 from synthmill.tasks.cuts.pair_limits import fit, limits_met, token_counter
 from synthmill.tasks.cuts.points import Pools
@@ -75,7 +75,9 @@ class PoolReading(FrameStage):
             raise InputError(f"{self.name}: it cuts by a score; name it: `reward`, the label of the step that gave it")
 
     def table(self, frame: pl.DataFrame) -> pa.Table:
-        """prompt_id, prompt, answers, rewards, finish_reasons. Raises InputError where the pools have no such score."""
+        """prompt_id, prompt, answers, rewards, finish_reasons, policies. Raises InputError where no pool has this
+        score.
+        """
         scores = frame["scores"].to_list()
         names = {score["scorer"] for pool_scores in scores for score in pool_scores}
         if len(frame) and self.reward not in names:
@@ -85,8 +87,9 @@ class PoolReading(FrameStage):
             for pool_scores in scores
         ]
         pools = frame["answers"].to_list()
-        texts, ends = (
-            [[answer[name] for answer in answers] for answers in pools] for name in ("text", "finish_reason")
+        texts, ends, policies = (
+            [[answer.get(name) for answer in answers] for answers in pools]
+            for name in ("text", "finish_reason", "policy")
         )
         return pa.table(
             {
@@ -95,6 +98,7 @@ class PoolReading(FrameStage):
                 "answers": pa.array(texts, pa.list_(pa.string())),
                 "rewards": pa.array(rewards, pa.list_(pa.float64())),
                 "finish_reasons": pa.array(ends, pa.list_(pa.string())),
+                POLICIES: pa.array(policies, pa.list_(pa.string())),
             }
         )
 

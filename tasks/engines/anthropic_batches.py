@@ -12,10 +12,11 @@ from synthmill.schemas.settings import EngineSettings
 from synthmill.schemas.texts import loads
 from synthmill.storage.batches import BatchRecord
 from synthmill.storage.files import write_bytes
+from synthmill.tasks.engines.anthropic_server import VERSION
 from synthmill.tasks.engines.batch_http import BatchHttp, blocks, message_in
 from synthmill.tasks.engines.batch_servers import Outcome, Save, Standing, refusal, submit_once, submitted
+from synthmill.tasks.engines.served import check_key
 
-VERSION = "2023-06-01"
 PATH = "/v1/messages/batches"
 LISTED, PAGES, CLOCKS_DIFFER_S = 100, 50, 300
 LATER = ("api_error", "overloaded_error", "rate_limit_error", "timeout_error")
@@ -29,12 +30,13 @@ class AnthropicBatches:
     it not be ours, its results answer none of our requests, which are then asked again.
     """
 
-    def __init__(self, settings: EngineSettings, address: str) -> None:
-        """address: without /v1."""
-        self.address = address
-        self._http = BatchHttp(address, settings, headers_of)
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._http = BatchHttp(settings, {"anthropic-version": VERSION, "Content-Type": "application/json"})
+        self.address = self._http.url
 
     async def open(self) -> None:
+        check_key(self._settings)
         await self._http.open()
 
     async def close(self) -> None:
@@ -103,10 +105,6 @@ class AnthropicBatches:
     async def fetch(self, standing: Standing, place: Path) -> None:
         write_bytes(place, b"")
         await self._http.download(standing.files[0], place, standing.lines)
-
-
-def headers_of(key: str) -> dict[str, str]:
-    return {"anthropic-version": VERSION, "Content-Type": "application/json"} | ({"x-api-key": key} if key else {})
 
 
 def time_of(batch: dict[str, Any]) -> float:

@@ -11,9 +11,11 @@ from typing import Any
 import orjson
 
 from synthmill.schemas.calls import Completion, Message, Request, Sampling, ToolMessage, unwrap_choice
-from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.settings import EngineSettings, Structure
 from synthmill.schemas.texts import loads
-from synthmill.tasks.engines.replies import ErrorAnswer, token_count
+from synthmill.schemas.usage import Tokens, reported_tokens
+from synthmill.tasks.engines.refusals import ErrorAnswer
+from synthmill.tasks.engines.replies import counted
 from synthmill.tasks.engines.structures import answer_schema
 
 MAX_TOKENS = 4096
@@ -36,8 +38,10 @@ ERRORS = {
 """The status that an error's type means; the type counts, also in an answer with status 200."""
 
 
-def messages_body(request: Request, settings: EngineSettings) -> dict[str, Any]:
-    """A request's body. What `options` say wins over everything here; null there leaves a field out."""
+def messages_body(request: Request, settings: EngineSettings, structure: Structure | None = None) -> dict[str, Any]:
+    """A request's body. structure: how an answer's form is asked for. What `options` say wins over everything here;
+    null there leaves a field out.
+    """
     sampling, room = request.sampling, settings.thinking.tokens or 0
     body: dict[str, Any] = {
         "model": settings.model,
@@ -52,8 +56,8 @@ def messages_body(request: Request, settings: EngineSettings) -> dict[str, Any]:
         body["stop_sequences"] = list(sampling.stop)
     if request.tools:
         body["tools"] = [tool_definition(tool) for tool in request.tools]
-    if schema := answer_schema(request):
-        form = form_fields(object_schema(schema), thinks)
+    if structure and (schema := answer_schema(request)):
+        form = form_fields(object_schema(schema), structure)
         if "output_config" in form:
             form["output_config"] = body.get("output_config", {}) | form["output_config"]
         body |= form
@@ -84,9 +88,11 @@ def thinking_fields(settings: EngineSettings) -> dict[str, Any]:
     return fields
 
 
-def form_fields(schema: Mapping[str, Any], thinks: bool) -> dict[str, Any]:
+def form_fields(schema: Mapping[str, Any], structure: Structure) -> dict[str, Any]:
     """What asks for an answer of a form: a forced tool or, with thinking, which none may be forced on, a format."""
-    if thinks:
+    if structure == "none":
+        return {}
+    if structure == "json_schema":
         return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
     tool = {"name": ANSWER_TOOL, "description": "Give the answer in this form.", "input_schema": schema}
     return {"tools": [tool], "tool_choice": {"type": "tool", "name": ANSWER_TOOL}}
@@ -178,18 +184,20 @@ def read_message(request: Request, data: bytes, latency_s: float) -> Completion:
     if schema and schema.get("type", "object") != "object":
         text = unwrapped(text)
     finish = str(answer.get("stop_reason") or "stop")
-    inputs = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    return Completion(
+    tokens = reported_tokens(usage) or Tokens()
+    completion = Completion(
         text=unwrap_choice(request, text),
         reasoning="\n\n".join(block["thinking"] for block in blocks if block["type"] == "thinking"),
         refusal=refusal_in(answer) if finish == "refusal" else "",
         tool_calls=None if schema else calls_in(blocks) or None,
         usage=usage or None,
         finish_reason=finish,
-        prompt_tokens=sum(token_count(usage.get(name)) for name in inputs),
-        completion_tokens=token_count(usage.get("output_tokens")),
+        prompt_tokens=tokens.prompt_tokens,
+        completion_tokens=tokens.completion_tokens,
         latency_s=round(latency_s, 4),
     )
+    [completion] = counted(request, tokens, [completion])
+    return completion
 
 
 def unwrapped(text: str) -> str:

@@ -1,8 +1,7 @@
 """Calls to a server that keeps files and batches: few, large, and tried again for a while."""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from synthmill.schemas.errors import EngineError, EngineRefused
 from synthmill.schemas.settings import EngineSettings
 from synthmill.schemas.texts import loads
 from synthmill.storage.files import sync
-from synthmill.tasks.engines.transport import CONNECT_TIMEOUT_S, proxy_for
+from synthmill.tasks.engines.served import endpoint, key_state, secrets_of, server_url
+from synthmill.tasks.engines.transport import CONNECT_TIMEOUT_S, NO_HEADERS, proxy_for
 from synthmill.tasks.engines.waits import backoff, wait_s
 
 PAST = (408, 409, 425, 429)
@@ -28,19 +28,21 @@ class NoReply(Exception):
 class BatchHttp:
     """One server's files and batches."""
 
-    def __init__(self, url: str, settings: EngineSettings, headers: Callable[[str], dict[str, str]]) -> None:
-        """headers: what goes with every request, given the key, which may be empty."""
-        self.url, self.settings = url, settings
-        self._key = os.environ.get(settings.api_key_env) or ""
-        self._headers = headers(self._key)
+    def __init__(self, settings: EngineSettings, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        """headers: what goes with every request, beside the key and the headers of the settings."""
+        self.url, self.settings = server_url(settings), settings
+        self._headers = headers
+        self._secrets: dict[str, str] = {}
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
+        """Raises InputError where a header's variable is not set."""
+        self._secrets = secrets_of(self.settings)
         timeout = self.settings.timeout_s
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
+            headers={**self._headers, **self._secrets},
             proxy=proxy_for(self.url),
         )
 
@@ -63,7 +65,7 @@ class BatchHttp:
             try:
                 sent = {"data": body()} if body else {}
                 async with self._session.request(
-                    method, self.url + path, allow_redirects=False, **sent, **options
+                    method, endpoint(self.settings, path), allow_redirects=False, **sent, **options
                 ) as response:
                     data = await response.read()
                     status, pause = (
@@ -87,7 +89,7 @@ class BatchHttp:
 
         expected_lines: with fewer it is not whole.
         """
-        address = self.url + path
+        address = endpoint(self.settings, path)
         start = place.stat().st_size if place.exists() else 0
         problem = ""
         for attempt in range(1, self.settings.retries + 2):
@@ -125,8 +127,7 @@ class BatchHttp:
         if not 300 <= status < 500 or status in PAST:
             return
         if status in (401, 403):
-            key = f"the environment variable {self.settings.api_key_env} {'was refused' if self._key else 'is not set'}"
-            raise EngineRefused(f"{self.url} wants a valid key ({problem}); {key}")
+            raise EngineRefused(f"{self.url} wants a valid key ({problem}); {key_state(self.settings)}")
         if status in (404, 405):
             raise EngineRefused(
                 f"{self.url} has no {path} ({problem}); leave `batch` out, or write the requests to a file with "
@@ -135,9 +136,11 @@ class BatchHttp:
         raise EngineRefused(f"{self.url}{path} refuses ({problem})")
 
     def _text(self, data: bytes) -> str:
-        """An error's text, one line, without our key."""
+        """An error's text, one line, without our secrets."""
         message = message_in(data)
-        return message.replace(self._key, "***") if self._key else message
+        for value in self._secrets.values():
+            message = message.replace(value.removeprefix("Bearer "), "***")
+        return message
 
 
 def message_in(data: Any) -> str:

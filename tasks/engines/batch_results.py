@@ -9,10 +9,9 @@ from synthmill.schemas.errors import EngineRefused
 from synthmill.storage.batches import Asked
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.engines.batch_servers import Outcome
-from synthmill.tasks.engines.replies import ErrorAnswer
+from synthmill.tasks.engines.refusals import MALFORMED, ErrorAnswer
 
 ANSWERS_PER_WRITE = 64
-NO_LINE = (ValueError, KeyError, TypeError, AttributeError, IndexError)
 
 
 class Form(Protocol):
@@ -23,7 +22,7 @@ class Form(Protocol):
     def body(self, request: Request, seed: int, count: int) -> dict[str, object]: ...
 
     def read(self, request: Request, reply: bytes, count: int) -> Sequence[Completion]:
-        """Raises ErrorAnswer, or what NO_LINE names, where it is no answer."""
+        """Raises ErrorAnswer, or what MALFORMED names, where it is no answer."""
 
 
 @dataclass
@@ -53,6 +52,7 @@ class Question:
         """What is stored beside its answers."""
         asked = self.asked
         facts = {"engine": self.engine, "role": asked.role, "stage": asked.stage, "step": asked.step, "batch": True}
+        facts |= {"asked_again": True} if asked.asked_again else {}
         return facts | ({"run": self.run} if self.run else {})
 
 
@@ -75,7 +75,7 @@ def collect(
             continue
         try:
             outcome = outcome_of(line)
-        except NO_LINE:
+        except MALFORMED:
             collected.malformed += 1
             continue
         question = questions.get(outcome.custom_id)
@@ -108,7 +108,7 @@ def store_outcome(
     except ErrorAnswer as error:
         collected.failures[custom_id] = Outcome(custom_id, error=f"{error.reason}: an answer without any", again=True)
         return
-    except NO_LINE as error:
+    except MALFORMED as error:
         fault = f"engine_error: the answer is no chat completion ({type(error).__name__}: {error})"
         collected.failures[custom_id] = Outcome(custom_id, error=fault, again=True)
         return

@@ -16,7 +16,6 @@ from synthmill.storage.batches import BatchRecord
 from synthmill.storage.files import write_atomically
 from synthmill.tasks.engines.batch_http import PAST, BatchHttp, NoReply, message_in
 from synthmill.tasks.engines.refusals import OVERFLOW
-from synthmill.tasks.engines.served import server_url
 from synthmill.tasks.engines.waits import backoff
 
 Save = Callable[[BatchRecord], BatchRecord]
@@ -81,8 +80,8 @@ class OpenAIBatches:
     """POST /files, POST /batches, GET /batches/ID, GET /files/ID/content."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        self.address = server_url(settings)
-        self._http = BatchHttp(self.address, settings, lambda key: {"Authorization": f"Bearer {key}"} if key else {})
+        self._http = BatchHttp(settings)
+        self.address = self._http.url
 
     async def open(self) -> None:
         await self._http.open()

@@ -11,7 +11,7 @@ from synthmill.schemas.progress import BatchProgress
 from synthmill.storage.batches import Asked, BatchRecord
 from synthmill.tasks.engines.batch_results import Collected
 from synthmill.tasks.engines.batch_servers import Standing
-from synthmill.tasks.engines.chat_server import failed_completions
+from synthmill.tasks.engines.remote_model import failed_completions
 
 FIRST_LOOK_S = 1.0
 NOT_LOOKED_AT = Standing("submitted", ended=False)

@@ -32,7 +32,7 @@ from synthmill.tasks.engines.batch_waiting import (
     in_words,
     progress_of,
 )
-from synthmill.tasks.engines.chat_server import failed_completions
+from synthmill.tasks.engines.remote_model import failed_completions
 
 QUIET_S = 1.0
 """No request came for so long, and nothing else is at work: what is gathered is a batch."""

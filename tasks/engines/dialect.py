@@ -3,8 +3,8 @@
 What is None in the settings is not written. Options win over everything that we write; None there removes a field.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import orjson
@@ -14,6 +14,7 @@ from synthmill.schemas.settings import EngineSettings, Structure
 from synthmill.tasks.engines.refusals import FORM_WORDS, TOOL_WORDS, Refusal
 from synthmill.tasks.engines.served import OPENAI, server_url
 from synthmill.tasks.engines.structures import (
+    LADDER,
     PLAIN,
     PORTABLE,
     STRICT,
@@ -55,8 +56,29 @@ class Written(NamedTuple):
     form: int = PLAIN
 
 
+class Writer(Protocol):
+    """How requests are written for one server. ladder: the ways in which it may be asked for a form, the strictest
+    first; structure: the one that is taken. version: rises with everything that is learned.
+    """
+
+    ladder: tuple[Structure, ...]
+    structure: Structure
+    version: int
+
+    def write(self, request: Request, seed: int, count: int) -> Written:
+        """The request as a body."""
+
+    def suspects(self, written: Written, refusal: Refusal) -> list[tuple[str, ...]]:
+        """The fields of a request that a refusal may be about, one by one, then together; none where it names none."""
+
+    def adapt(self, written: Written, groups: list[tuple[str, ...]], refusal: Refusal) -> bool:
+        """Write the same question otherwise from now on, where that can be; False where nothing is left to try."""
+
+
 class Dialect:
-    """What one server takes. `version` rises with everything that is learned."""
+    """What one OpenAI-compatible server takes."""
+
+    ladder = LADDER
 
     def __init__(self, settings: EngineSettings) -> None:
         url = server_url(settings)
@@ -127,14 +149,7 @@ class Dialect:
         """The fields of a request that a refusal may be about, one by one, then together; none where it names none."""
         ours = [name for name in SUSPECTS if name in written.body]
         thinking = [name for name in dict.fromkeys(name for way in OFF_WAYS for name in way) if name in written.body]
-        names = refusal.fields_named(list(dict.fromkeys([*ours, *thinking, *self._options])))
-        groups: list[tuple[str, ...]] = [LOGPROBS if name in LOGPROBS else (name,) for name in names]
-        form_fields = tuple(name for name in FORM_FIELDS.get(written.structure or "none", ()) if name in written.body)
-        words = TOOL_WORDS if written.structure == "tool" else FORM_WORDS
-        if form_fields and refusal.is_about_form((*words, *form_fields, "schema")):
-            groups.append(form_fields)
-        groups = list(dict.fromkeys(groups))
-        return [*groups, tuple(name for group in groups for name in group)] if len(groups) > 1 else groups
+        return suspects_in(written, refusal, [*ours, *thinking, *self._options], FORM_FIELDS)
 
     def adapt(self, written: Written, groups: list[tuple[str, ...]], refusal: Refusal) -> bool:
         """Write the same question otherwise from now on, where that can be; False where nothing is left to try."""
@@ -176,6 +191,20 @@ class Dialect:
             return False
         self._forms[schema_id(written.schema)] = written.form + 1
         return True
+
+
+def suspects_in(
+    written: Written, refusal: Refusal, fields: Iterable[str], form_fields: Mapping[str, tuple[str, ...]]
+) -> list[tuple[str, ...]]:
+    """The fields that a refusal may be about. form_fields: what asks for an answer's form, by structure."""
+    names = refusal.fields_named(list(dict.fromkeys(fields)))
+    groups: list[tuple[str, ...]] = [LOGPROBS if name in LOGPROBS else (name,) for name in names]
+    of_form = tuple(name for name in form_fields.get(written.structure or "none", ()) if name in written.body)
+    words = TOOL_WORDS if written.structure == "tool" else FORM_WORDS
+    if of_form and refusal.is_about_form((*words, *of_form, "schema")):
+        groups.append(of_form)
+    groups = list(dict.fromkeys(groups))
+    return [*groups, tuple(name for group in groups for name in group)] if len(groups) > 1 else groups
 
 
 def schema_id(schema: Mapping[str, Any]) -> bytes:

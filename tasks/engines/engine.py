@@ -93,7 +93,9 @@ def resolve(settings: EngineSettings, store: Store) -> EngineSettings:
     local path becomes absolute, and a name that may stand for several checkpoints gets its present one.
     """
     if settings.kind in PROVIDERS:
-        return settings
+        from synthmill.tasks.engines.served import server_url
+
+        return with_learned(settings, learned_of(store, settings.model, server_url(settings)))
     path = Path(settings.model).expanduser()
     if settings.kind not in ("openai", "vllm"):
         return settings.model_copy(update={"model": str(path.resolve())}) if path.exists() else settings

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from synthmill.schemas.texts import loads
-from synthmill.tasks.engines.replies import ErrorAnswer
+from synthmill.tasks.engines.refusals import ErrorAnswer
 
 DONE = "[DONE]"
 JOINED = ("content", "reasoning_content", "reasoning", "refusal")

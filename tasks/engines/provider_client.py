@@ -6,7 +6,6 @@ The client makes requests and reads answers; attempts, windows and errors are ou
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,12 +13,21 @@ import orjson
 
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.errors import EngineRefused, MissingExtra
-from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.settings import EngineSettings, Structure
+from synthmill.schemas.texts import loads
 from synthmill.tasks.engines.anthropic_messages import ANSWER_TOOL, drawing_fields
-from synthmill.tasks.engines.blame import HELLO, PROBE_TOKENS
-from synthmill.tasks.engines.provider_replies import error_reply, read_completion, thrown_status
-from synthmill.tasks.engines.remote_model import RemoteModel, model_name
-from synthmill.tasks.engines.served import check_key, server_url
+from synthmill.tasks.engines.dialect import FORM_FIELDS, Written
+from synthmill.tasks.engines.provider_dialect import ProviderDialect
+from synthmill.tasks.engines.provider_replies import (
+    THEIR_NAMES,
+    error_reply,
+    named_fields,
+    read_completion,
+    thrown_status,
+)
+from synthmill.tasks.engines.refusals import Refusal
+from synthmill.tasks.engines.remote_model import SingleAnswers
+from synthmill.tasks.engines.served import check_key, named_headers
 from synthmill.tasks.engines.structures import answer_schema
 from synthmill.tasks.engines.transport import CONNECT_TIMEOUT_S, NO_HEADERS, Reply
 from synthmill.tasks.engines.wire_messages import chat_messages
@@ -29,15 +37,16 @@ CLAUDE = "anthropic."
 """What the names of Claude's models on Bedrock hold."""
 
 
-class ProviderClient(RemoteModel):
+class ProviderClient(SingleAnswers):
     """One model of Gemini or Bedrock, under a name such as gemini:MODEL."""
 
     def __init__(self, settings: EngineSettings) -> None:
         check_installed()
+        dialect = provider_dialect(settings)
+        super().__init__(settings, dialect.name, dialect)
         named = settings.base_url or os.environ.get(settings.base_url_env)
-        self._base = server_url(settings) if named else None
-        url = self._base or settings.kind
-        super().__init__(settings, model_name(settings), url, os.environ.get(settings.api_key_env))
+        self._base = self.url if named else None
+        self._key = os.environ.get(settings.api_key_env)
         self._client: Any = None
 
     async def open(self) -> None:
@@ -47,6 +56,8 @@ class ProviderClient(RemoteModel):
         logging.getLogger("any_llm").setLevel(logging.ERROR)  # it warns at every request that boto3 blocks a thread
         kind, limit = self.settings.kind, self.settings.concurrency
         check_key(self.settings)
+        headers = named_headers(self.settings)
+        self._secrets = headers | ({"key": self._key} if self._key else {})
         if kind == "bedrock":
             # boto3 blocks a thread for each request, and the loop's own pool has few
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(limit + 4))
@@ -54,36 +65,45 @@ class ProviderClient(RemoteModel):
                 "client": Converse(bedrock_client(self._base, self._key, limit, self.settings.timeout_s))
             }
         else:
-            options = {"http_options": {"timeout": int(self.settings.timeout_s * 1000)}}
+            options = {"http_options": {"timeout": int(self.settings.timeout_s * 1000), "headers": headers}}
         self._client = any_llm.AnyLLM.create(kind, api_key=self._key, api_base=self._base, **options)
 
     async def close(self) -> None:
         self._client = None
 
-    def body_of(self, request: Request, seed: int) -> dict[str, Any]:
-        return completion_fields(request, seed, self.settings)
-
-    def hello(self) -> dict[str, Any]:
-        message = {"role": "user", "content": HELLO}
-        return {"model": self.settings.model, "messages": [message], "max_tokens": PROBE_TOKENS}
-
-    async def send(self, body: Mapping[str, Any]) -> Reply:
+    async def send(self, body: bytes) -> Reply:
         try:
-            completion = await asyncio.wait_for(self._client.acompletion(**body), self.settings.timeout_s)
+            completion = await asyncio.wait_for(self._client.acompletion(**loads(body)), self.settings.timeout_s)
         except Exception as error:  # each provider's client has errors of its own
             return error_reply(error, self.settings.timeout_s)
         return 200, completion.model_dump_json().encode(), NO_HEADERS
 
-    def read(self, request: Request, data: bytes, latency_s: float) -> Completion:
-        return read_completion(request, data, latency_s)
+    def read(self, request: Request, written: Written, data: bytes, count: int, latency_s: float) -> list[Completion]:
+        return [read_completion(request, data, latency_s)]
 
-    def error_in(self, status: int, data: bytes) -> tuple[int, str]:
-        message = data.decode(errors="replace")
-        return thrown_status(status, message), message
+    def holds_answer(self, data: bytes) -> bool:
+        return bool(loads(data)["choices"])
+
+    def refusal_in(self, status: int, data: bytes) -> Refusal:
+        refusal = super().refusal_in(status, data)
+        return refusal._replace(
+            status=thrown_status(status, refusal.message), places=refusal.places | named_fields(refusal.message)
+        )
 
 
-def completion_fields(request: Request, seed: int, settings: EngineSettings) -> dict[str, Any]:
-    """What the client is asked; only what is set. What `options` say wins, and null there leaves a field out."""
+def provider_dialect(settings: EngineSettings) -> ProviderDialect:
+    """How Gemini and Bedrock are asked through the client."""
+    gemini = settings.kind == "gemini"
+    ladder: tuple[Structure, ...] = ("json_schema", "tool", "none") if gemini else ("tool", "none")
+    return ProviderDialect(settings, ladder, ladder[0], completion_fields, tuple(THEIR_NAMES.values()), FORM_FIELDS)
+
+
+def completion_fields(
+    request: Request, seed: int, settings: EngineSettings, structure: Structure | None = None
+) -> dict[str, Any]:
+    """What the client is asked; only what is set. structure: how an answer's form is asked for; by default as usual.
+    What `options` say wins, and null there leaves a field out.
+    """
     sampling, thinking, gemini = request.sampling, settings.thinking, settings.kind == "gemini"
     thinks, is_claude = bool(thinking.tokens or thinking.effort), not gemini and CLAUDE in settings.model
     both = {"temperature": sampling.temperature, "top_p": sampling.top_p}
@@ -97,14 +117,17 @@ def completion_fields(request: Request, seed: int, settings: EngineSettings) -> 
         "tools": list(request.tools) or None,
         **(gemini_thinking(settings) if gemini else bedrock_thinking(settings)),
     }
-    if schema := answer_schema(request):
-        if gemini:
+    structure = structure or ("json_schema" if gemini else "tool")
+    if structure != "none" and (schema := answer_schema(request)):
+        if structure == "json_schema":
             form = {"name": ANSWER_TOOL, "schema": schema}
             fields["response_format"] = {"type": "json_schema", "json_schema": form}
         else:
             function = {"name": ANSWER_TOOL, "description": "Give the answer in this form.", "parameters": schema}
             fields["tools"] = [{"type": "function", "function": function}]
-            fields["tool_choice"] = None if thinks else "required"  # Claude lets none be forced when it thinks
+            fields["tool_choice"] = (
+                None if thinks and not gemini else "required"
+            )  # Claude lets none be forced when it thinks
     return {name: value for name, value in (fields | settings.options).items() if value is not None}
 
 

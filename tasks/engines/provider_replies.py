@@ -7,7 +7,9 @@ import orjson
 
 from synthmill.schemas.calls import Completion, Request, unwrap_choice
 from synthmill.schemas.texts import loads
-from synthmill.tasks.engines.replies import ErrorAnswer, reasoning_of, text_of, token_count
+from synthmill.schemas.usage import Tokens, reported_tokens
+from synthmill.tasks.engines.refusals import ErrorAnswer
+from synthmill.tasks.engines.replies import counted, reasoning_of, text_of
 from synthmill.tasks.engines.structures import answer_schema
 from synthmill.tasks.engines.transport import NO_ANSWER, NO_HEADERS, Headers, Reply
 
@@ -24,6 +26,20 @@ CODES = {
     "ValidationException": 400,
 }
 """AWS's names of errors -> the statuses that we know."""
+THEIR_NAMES = {
+    "temperature": "temperature",
+    "topP": "top_p",
+    "maxOutputTokens": "max_tokens",
+    "maxTokens": "max_tokens",
+    "stopSequences": "stop",
+    "seed": "seed",
+    "thinkingConfig": "thinking_config",
+    "additionalModelRequestFields": "additionalModelRequestFields",
+    "responseJsonSchema": "response_format",
+    "responseMimeType": "response_format",
+    "toolConfig": "tool_choice",
+}
+"""Fields as the providers' errors name them -> as the client is asked."""
 WRONG_KEY = ("api key not valid", "api_key_invalid", "api key expired")
 LOST = ("Connect", "Network", "RemoteProtocol", "ReadError", "WriteError", "ConnectionClosed", "Transport")
 
@@ -39,18 +55,20 @@ def read_completion(request: Request, data: bytes, latency_s: float) -> Completi
     calls, text = message.get("tool_calls") or [], text_of(message.get("content"))
     if answer_schema(request) and calls:
         text, calls = calls[0]["function"]["arguments"], []
-    counts = answer.get("usage") or {}
-    return Completion(
+    tokens = reported_tokens(usage) or Tokens()
+    completion = Completion(
         text=unwrap_choice(request, text),
         reasoning=reasoning_of(message),
         refusal=str(message.get("refusal") or ""),
         tool_calls=[without_nulls(call) for call in calls] or None,
         usage=without_nulls(usage) or None,
         finish_reason=str(facts.get("stop_reason") or finish or "stop"),
-        prompt_tokens=token_count(counts.get("prompt_tokens")),
-        completion_tokens=token_count(counts.get("completion_tokens")),
+        prompt_tokens=tokens.prompt_tokens,
+        completion_tokens=tokens.completion_tokens,
         latency_s=round(latency_s, 4),
     )
+    [completion] = counted(request, tokens, [completion])
+    return completion
 
 
 def bedrock_facts(answer_id: Any) -> dict[str, Any]:
@@ -116,6 +134,12 @@ def retry_delay(details: Any) -> str | None:
     except (KeyError, TypeError):
         return None
     return str(delays[0]).removesuffix("s") if delays else None
+
+
+def named_fields(message: str) -> set[str]:
+    """The fields that an error names in the provider's own words."""
+    low = message.lower().replace("_", "")
+    return {ours for theirs, ours in THEIR_NAMES.items() if theirs.lower() in low}
 
 
 def thrown_status(status: int, message: str) -> int:

@@ -1,4 +1,6 @@
-"""What a server's refusal is about: a spent quota, a prompt that is too long or flagged, or a field of the request."""
+"""What a server's refusal is about: a spent quota, a prompt that is too long or flagged, or a field of the request; and
+what reading an answer raises where it is none.
+"""
 
 import re
 from collections.abc import Collection, Mapping
@@ -17,10 +19,26 @@ OVERFLOW = (
 )
 MODERATION = ("flagged", "moderation", "content policy", "content_policy", "content filter", "content_filter", "safety")
 QUOTA_CODES = {"insufficient_quota", "billing_error"}
-QUOTA = ("plan and billing", "insufficient_quota")
+QUOTA = ("plan and billing", "insufficient_quota", "credit balance")
+UNPAID = ("billing", "payment")
 FORM_WORDS = ("response_format", "json_schema", "json schema", "json_object", "structured output", "grammar", "guided")
 TOOL_WORDS = ("tool_choice", "tools", "function call", "functions")
 LONGEST_MESSAGE = 300
+
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError)
+"""What reading an answer of another form raises."""
+
+
+class ErrorAnswer(Exception):
+    """A reply with status 200 that holds an error or no answer. status: the error's own, else 200."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.reason, self.status = reason, status
+
+
+class FewerAnswers(ValueError):
+    """A server gave another number of answers than were asked for in one call."""
 
 
 class Refusal(NamedTuple):
@@ -44,7 +62,9 @@ class Refusal(NamedTuple):
     @property
     def is_spent_quota(self) -> bool:
         """Whether nothing but money ends it; waiting does not."""
-        says_so = self.status in (403, 429) and any(sign in self.message.lower() for sign in QUOTA)
+        message = self.message.lower()
+        says_so = self.status in (400, 403, 429) and any(sign in message for sign in QUOTA)
+        says_so = says_so or (self.status == 403 and any(sign in message for sign in UNPAID))
         return self.status == 402 or bool(self.codes & QUOTA_CODES) or says_so
 
     def is_about_form(self, words: Collection[str] = FORM_WORDS) -> bool:

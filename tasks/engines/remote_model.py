@@ -1,84 +1,134 @@
 """A model behind a network: it is asked until it answers, refuses for good, or is gone.
 
-What an engine adds: how a request is written, sent and read. `ChatServer` has these rules in words of its own.
+What an engine adds: how a request is written (a dialect), sent and read.
 """
 
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from synthmill.schemas.calls import Completion, Request
+import orjson
+
+from synthmill.schemas.calls import Completion, Message, Request, Sampling
 from synthmill.schemas.errors import EngineError, EngineRefused
-from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.settings import EngineSettings
-from synthmill.tasks.engines.attempts import TIMEOUT_RETRIES
-from synthmill.tasks.engines.chat_server import PROBE_S, failed_completions
-from synthmill.tasks.engines.refusals import MODERATION, OVERFLOW
-from synthmill.tasks.engines.replies import ErrorAnswer
-from synthmill.tasks.engines.transport import NO_ANSWER, Reply
-from synthmill.tasks.engines.waits import backoff, pause_s, wait_s
+from synthmill.tasks.engines.attempts import BUSY, Attempts
+from synthmill.tasks.engines.blame import HELLO, PROBE_TOKENS, Blame
+from synthmill.tasks.engines.dialect import Writer, Written
+from synthmill.tasks.engines.pace import Pace
+from synthmill.tasks.engines.refusals import MALFORMED, ErrorAnswer, Refusal, read_refusal
+from synthmill.tasks.engines.served import key_state, server_url
+from synthmill.tasks.engines.transport import NO_HEADERS, Headers, Reply
+from synthmill.tasks.engines.waits import Waits, pause_s, wait_s
 
-BUSY = (429, 503, 529)
-PASSING = (0, 200, 408, 409, 425)
-"""Statuses after which the same request may be answered, besides 5xx; 200 is an answer that could not be read."""
-UNPAID = ("credit balance", "billing", "payment", "insufficient_quota")
-DRAWING = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "stop_sequences",
-    "thinking",
-    "output_config",
-    "tool_choice",
-    "cache_control",
-)
-"""Fields that a server may refuse for every request; options can leave them out."""
+PROBE_S = 60.0
+PROBE_TRIES = 3
+
+
+class Reserved(NamedTuple):
+    """What the pace took up for an attempt."""
+
+    paced: bool = False
+    tokens: float = 0.0
+
+
+UNPACED = Reserved()
 
 
 class RemoteModel(ABC):
-    """One model behind one address. The window (`limit`) halves while the server is too busy, and answers grow it."""
+    """One model behind one address. The window (`limit`) halves on 429, 503 and 529, and answers grow it back.
 
-    samples_per_call = 1
+    Beside an EngineLearned, `learned` holds the settings that a refusal taught.
+    """
 
-    def __init__(self, settings: EngineSettings, name: str, url: str, key: str | None) -> None:
-        self.settings, self.name, self.url = settings, name, url
+    def __init__(self, settings: EngineSettings, name: str, dialect: Writer) -> None:
+        self.settings, self.name, self.url = settings, name, server_url(settings)
         self.limit = settings.concurrency
-        self._key = key
+        self.samples_per_call = settings.samples_per_call
+        self.waits = Waits()
+        self.pace = Pace()
+        self._dialect = dialect
+        self._blame = Blame(settings, dialect, self._answers)
+        self._secrets: dict[str, str] = {}
         self._stopping = asyncio.Event()
         self._slowed_at = self._answered_at = 0.0
-        self._answers_since_change = 0
-        self._probing = asyncio.Lock()
         self._answered_request: Request | None = None
+        self._losses = 0  # since the last answer
+        self._probing = asyncio.Lock()
+        self._answers_since_change = 0
 
     @abstractmethod
-    async def open(self) -> None: ...
+    async def open(self) -> None:
+        """Raises InputError where a header's variable is not set, EngineRefused without a key."""
 
     @abstractmethod
     async def close(self) -> None: ...
 
     @abstractmethod
-    def body_of(self, request: Request, seed: int) -> dict[str, Any]:
-        """What is sent for one answer."""
+    async def send(self, body: bytes) -> Reply:
+        """Send one request, once; never an exception."""
 
     @abstractmethod
-    def hello(self) -> dict[str, Any]:
-        """The smallest request there is, to find out whether the server answers."""
-
-    @abstractmethod
-    async def send(self, body: Mapping[str, Any]) -> Reply:
-        """(status, answer or error, seconds to wait before the next attempt, where the server says so)."""
-
-    @abstractmethod
-    def read(self, request: Request, data: bytes, latency_s: float) -> Completion:
-        """The answer in a reply. Raises ErrorAnswer where it holds an error or no answer, ValueError, KeyError,
-        TypeError, AttributeError or IndexError where it is malformed.
+    def read(self, request: Request, written: Written, data: bytes, count: int, latency_s: float) -> list[Completion]:
+        """The answers in a reply. Raises ErrorAnswer where it holds an error or none, what MALFORMED names where it is
+        malformed.
         """
 
     @abstractmethod
-    def error_in(self, status: int, data: bytes) -> tuple[int, str]:
-        """The status that an error means, and its message."""
+    def holds_answer(self, data: bytes) -> bool:
+        """Whether a reply holds an answer; raises as `read`."""
+
+    def refusal_in(self, status: int, data: bytes) -> Refusal:
+        """The error in a reply."""
+        return read_refusal(status, data, self._hidden)
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        return self._blame.learned
+
+    async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
+        written, version = self._dialect.write(request, seed, count), self._dialect.version
+        body = orjson.dumps(written.body)
+        started = time.monotonic()
+        attempts = Attempts(self.settings.retries)
+        while True:
+            reserved = await self._turn() if self.pace.is_limited else UNPACED
+            status, data, headers = await self.send(body)
+            if headers:
+                self.pace.learn(headers)
+            reason = "engine_error" if status else "engine_timeout"
+            if status == 200:
+                try:
+                    completions = self.read(request, written, data, count, time.monotonic() - started)
+                    self._note_answer(request, completions, reserved)
+                    return completions
+                except ErrorAnswer as error:
+                    status, reason = error.status, error.reason
+                except MALFORMED as error:
+                    fault = f"the answer is no chat completion ({type(error).__name__}: {error}): {data[:120]!r}"
+                    data = " ".join(fault.split()).encode()
+            refusal = self.refusal_in(status, data)
+            status = refusal.status
+            if refusal.is_spent_quota:
+                raise EngineRefused(
+                    f"{self.url} wants to be paid ({status}: {refusal.message}); then run the same command again to "
+                    "continue"
+                )
+            if (pause := attempts.pause_after(status, data, headers)) is None:
+                if status in (400, 422) and await self._blame.says_again(request, written, version, refusal):
+                    written, version = self._dialect.write(request, seed, count), self._dialect.version
+                    body = orjson.dumps(written.body)
+                    continue
+                return await self._judge_refusal(refusal, count)
+            if status in BUSY:
+                self._slow_down(reserved)
+            if attempts.exhausted:
+                return await self._give_up(status, reason, refusal.message, attempts, count)
+            words = f"{status}: {refusal.message}" if status else refusal.message
+            if await self._stopped_within(pause, words[:120]):
+                return failed_completions(count, "engine_error: the run was stopped")
 
     def answered_before(self, request: Request) -> None:
         self._answered_request = self._answered_request or request
@@ -87,6 +137,136 @@ class RemoteModel(ABC):
         """Make no further attempts: a request between two attempts fails now, an answer on the wire is received."""
         self._stopping.set()
 
+    async def _turn(self) -> Reserved:
+        """Wait for the turn that the server's limits give a request."""
+        seconds, tokens = self.pace.turn()
+        if seconds:
+            await self._stopped_within(seconds, self.pace.reason())
+        return Reserved(True, tokens)
+
+    async def _stopped_within(self, seconds: float, reason: str) -> bool:
+        """Sleep between two attempts; True as soon as the run is stopped."""
+        number = self.waits.begin(seconds, reason)
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return False
+        finally:
+            self.waits.end(number)
+        return True
+
+    def _note_answer(self, request: Request, completions: Sequence[Completion], reserved: Reserved) -> None:
+        self._answered_request, self._losses = request, 0
+        self._answered_at = time.monotonic()
+        if self.pace.is_limited:
+            used = sum(completion.prompt_tokens + completion.completion_tokens for completion in completions)
+            self.pace.count(used, reserved.tokens)
+        if self.limit < self.settings.concurrency:
+            self._answers_since_change += 1
+            if self._answers_since_change >= self.limit:
+                self.limit += 1
+                self._answers_since_change = 0
+
+    async def _judge_refusal(self, refusal: Refusal, count: int) -> Sequence[Completion]:
+        """Judge a status that no retry changes: failed answers where it is about this row, EngineRefused where it is
+        about every request.
+        """
+        status, message = refusal.status, refusal.message
+        if (status in (403, 404) or 300 <= status < 400) and await self._is_about_one_row(refusal):
+            return failed_completions(count, f"refused: {status}: {message}")
+        if status in (401, 403):
+            raise EngineRefused(f"{self.url} wants a valid key ({status}: {message}); {key_state(self.settings)}")
+        if 300 <= status < 400:
+            raise EngineRefused(f"{self.url} sends us elsewhere ({status}: {message}); name the address it means")
+        if status == 404:
+            raise EngineRefused(
+                f"{self.url} knows no model {self.settings.model!r}, or no such address (404: {message}); expected "
+                f"{self.settings.kind}:MODEL, or {self.settings.kind}:MODEL@http://HOST:PORT/v1"
+            )
+        kind = "context_overflow" if refusal.is_overflow else "refused"
+        return failed_completions(count, f"{kind}: {status}: {message}")
+
+    async def _is_about_one_row(self, refusal: Refusal) -> bool:
+        """Whether a refusal is about this prompt, not about key, model or address: the server says so, or answers
+        another request.
+        """
+        return refusal.is_moderation or self._answered_at > 0 or await self._answers_probe()
+
+    async def _give_up(
+        self, status: int, reason: str, message: str, attempts: Attempts, count: int
+    ) -> Sequence[Completion]:
+        """Fail one row's answers if the server answers other requests, or a probe. Raises EngineError if it does not:
+        the engine is gone.
+        """
+        async with self._probing:
+            answers = self._answered_at > attempts.failing_since or await self._is_alive()
+        problem = message if status in (0, 200) else f"HTTP {status}: {message}"
+        if not answers:
+            raise EngineError(
+                f"{self.url} does not answer ({problem}) after {attempts}; start it, then run the same command again "
+                "to continue"
+            )
+        self._losses += 1
+        return failed_completions(count, f"{reason}: {problem.removeprefix('HTTP ')} ({attempts})")
+
+    async def _answers_probe(self) -> bool:
+        """Whether the server answers a probe: the smallest request there is, or one that it has answered before."""
+        sampling = Sampling(temperature=None, top_p=None, max_tokens=PROBE_TOKENS)
+        hello = Request(role="", messages=(Message(role="user", content=HELLO),), sampling=sampling)
+        bodies = [{name: value for name, value in self._dialect.write(hello, 0, 1).body.items() if name != "seed"}]
+        if self._answered_request:
+            bodies.append(self._dialect.write(self._answered_request, 0, 1).body)
+        for body in bodies:
+            if await self._responds_to(orjson.dumps(body)):
+                self._answered_at = time.monotonic()
+                return True
+        return False
+
+    async def _is_alive(self) -> bool:
+        """Whether the server answers anything."""
+        return await self._answers_probe()
+
+    async def _responds_to(self, body: bytes) -> bool:
+        """Whether the server answers a request, or refuses it in a way that shows that it runs."""
+        status, answered, _ = await self._try(body)
+        return answered or status in (400, 422, *BUSY)
+
+    async def _answers(self, body: bytes) -> bool:
+        """Whether the server answers a request; while it is too busy to say, it is asked again."""
+        for attempt in range(1, PROBE_TRIES + 1):
+            status, answered, headers = await self._try(body)
+            if status not in BUSY or await self._stopped_within(pause_s(attempt, wait_s(headers)), "too busy"):
+                return answered
+        return False
+
+    async def _try(self, body: bytes) -> tuple[int, bool, Headers]:
+        """(status, whether there was an answer, headers) of one request, sent once."""
+        try:
+            sending = self.send(body)
+            status, data, headers = await asyncio.wait_for(sending, min(PROBE_S, self.settings.timeout_s))
+            if status != 200:
+                return self.refusal_in(status, data).status, False, headers
+            return status, self.holds_answer(data), headers
+        except (TimeoutError, *MALFORMED, ErrorAnswer):
+            return 0, False, NO_HEADERS
+
+    @property
+    def _hidden(self) -> list[str]:
+        """What no message may repeat."""
+        return [value.removeprefix("Bearer ") for value in self._secrets.values()]
+
+    def _slow_down(self, reserved: Reserved) -> None:
+        if reserved.paced:
+            self.pace.slow_down()
+        now = time.monotonic()
+        if now - self._slowed_at > 1:  # replies already under way report the same overload
+            self.limit = max(1, self.limit // 2)
+            self._slowed_at, self._answers_since_change = now, 0
+
+
+class SingleAnswers(RemoteModel):
+    """A provider that gives one answer to a request, and no log probabilities."""
+
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
         """`count` answers, each by a request of its own, in their order."""
         if request.sampling.logprobs:
@@ -94,149 +274,10 @@ class RemoteModel(ABC):
                 f"{self.name} gives no log probabilities, and {request.role} is asked for them; name another engine "
                 f"for {request.role}, or a method that reads verdicts from the text"
             )
-        return await asyncio.gather(*(self._answer(request, seed + number) for number in range(count)))
-
-    async def _answer(self, request: Request, seed: int) -> Completion:
-        body = self.body_of(request, seed)
-        started = time.monotonic()
-        failing_since = 0.0
-        waits = attempts = timeouts = 0
-        while True:
-            status, data, headers = await self.send(body)
-            told_s = wait_s(headers)
-            reason = "engine_error" if status else "engine_timeout"
-            if status == 200:
-                try:
-                    completion = self.read(request, data, time.monotonic() - started)
-                    self._count_answer(request)
-                    return completion
-                except ErrorAnswer as error:
-                    status, reason, message = error.status, error.reason, self._text_of(*self.error_in(200, data))
-                except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-                    message = f"the answer has another form ({type(error).__name__}: {error}): {data[:120]!r}"
-            else:
-                status, message = self.error_in(status, data)
-                message = self._text_of(status, message)
-            failing_since = failing_since or time.monotonic()
-            if status in BUSY:
-                self._slow_down()
-                waits += 1
-                pause = pause_s(waits, told_s)
-                exhausted = waits > self.settings.retries * 4
-            elif status in PASSING or 500 <= status < 600:
-                attempts += 1
-                timeouts += status == 0 and data.startswith(NO_ANSWER)
-                pause = max(told_s or 0.0, backoff(attempts))
-                exhausted = attempts > self.settings.retries or timeouts > TIMEOUT_RETRIES
-            else:
-                return await self._judge_refusal(status, message, body)
-            if exhausted:
-                tries = f"{attempts + waits} attempts in {time.monotonic() - failing_since:.0f} s"
-                return await self._give_up(status, reason, message, tries, failing_since)
-            if await self._stopped_within(pause):
-                return failed("engine_error: the run was stopped")
-
-    async def _stopped_within(self, seconds: float) -> bool:
-        """Sleep between two attempts; True as soon as the run is stopped."""
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
-
-    async def _judge_refusal(self, status: int, message: str, body: Mapping[str, Any]) -> Completion:
-        """Judge what no retry changes: a failed answer where it is about this row, EngineRefused where it is about
-        every request.
-        """
-        low = message.lower()
-        if status == 402 or (status in (400, 403) and any(sign in low for sign in UNPAID)):
-            raise EngineRefused(
-                f"{self.url} wants to be paid ({status}: {message}); then run the same command again to continue"
-            )
-        if status == 401:
-            raise self._wants_key(status, message)
-        if status in (403, 404) or 300 <= status < 400:
-            moderated = any(sign in low for sign in MODERATION)
-            if moderated or self._answered_at > 0 or await self._answers_probe():
-                return failed(f"refused: {status}: {message}")
-            if status == 404:
-                raise EngineRefused(
-                    f"{self.url} knows no model {self.settings.model!r} (404: {message}); correct the name in "
-                    f"{self.settings.spec}"
-                )
-            raise self._wants_key(status, message)
-        if status == 400 and not self._answered_at and (field := refused_field(low, body)):
-            raise EngineRefused(
-                f"{self.url} refuses {field} for {self.settings.model} (400: {message}); leave it out with "
-                f"options={{{field}: null}} beside the engine"
-            )
-        overflow = status == 413 or any(sign in low for sign in OVERFLOW)
-        return failed(f"{'context_overflow' if overflow else 'refused'}: {status}: {message}")
-
-    def _wants_key(self, status: int, message: str) -> EngineRefused:
-        key_state = "was refused" if self._key else "is not set"
-        key = f"the environment variable {self.settings.api_key_env} {key_state}"
-        return EngineRefused(f"{self.url} wants a valid key ({status}: {message}); {key}")
-
-    async def _give_up(self, status: int, reason: str, message: str, tries: str, failing_since: float) -> Completion:
-        """Fail one answer if the server gives others, or answers a probe; raises EngineError if it does not."""
-        async with self._probing:
-            answers = self._answered_at > failing_since or await self._answers_probe()
-        problem = message if status in (0, 200) else f"HTTP {status}: {message}"
-        if not answers:
-            raise EngineError(f"{self.url} does not answer ({problem}) after {tries}; run the same command again later")
-        return failed(f"{reason}: {problem.removeprefix('HTTP ')} ({tries})")
-
-    async def _answers_probe(self) -> bool:
-        """Whether the server answers the smallest request, or one that it has answered before."""
-        bodies = [self.hello()]
-        if self._answered_request:
-            bodies.append(self.body_of(self._answered_request, 0))
-        for body in bodies:
-            try:
-                sending = self.send(body)
-                status, data, _ = await asyncio.wait_for(sending, min(PROBE_S, self.settings.timeout_s))
-            except TimeoutError:
-                continue
-            if status != 200:
-                status, _ = self.error_in(status, data)
-            if status in (200, 400, 422, *BUSY):
-                self._answered_at = self._answered_at or (time.monotonic() if status == 200 else 0.0)
-                return True
-        return False
-
-    def _text_of(self, status: int, message: str) -> str:
-        """An error's message on one line, without our key."""
-        if self._key:
-            message = message.replace(self._key, "***")
-        return " ".join(message.split())[:300]
-
-    def _count_answer(self, request: Request) -> None:
-        self._answered_request, self._answered_at = request, time.monotonic()
-        if self.limit < self.settings.concurrency:
-            self._answers_since_change += 1
-            if self._answers_since_change >= self.limit:
-                self.limit += 1
-                self._answers_since_change = 0
-
-    def _slow_down(self) -> None:
-        now = time.monotonic()
-        if now - self._slowed_at > 1:  # replies already under way report the same overload
-            self.limit = max(1, self.limit // 2)
-            self._slowed_at, self._answers_since_change = now, 0
+        asking = (super(SingleAnswers, self).complete(request, seed + number, 1) for number in range(count))
+        return [completion for [completion] in await asyncio.gather(*asking)]
 
 
-def model_name(settings: EngineSettings) -> str:
-    """The model's identity: its name with its provider, and what is asked of all its answers."""
-    asked = settings.options | ({"thinking": thinking} if (thinking := settings.thinking.identity()) else {})
-    return f"{settings.kind}:{settings.model}" + (f"+{content_hash(asked)[:8]}" if asked else "")
-
-
-def failed(error: str) -> Completion:
-    """A failed answer. error: reason, colon, detail."""
-    return failed_completions(1, error)[0]
-
-
-def refused_field(message: str, body: Mapping[str, Any]) -> str:
-    """The field of a request that an error names, in lower case; empty where it names none that was sent."""
-    return next((field for field in DRAWING if field in body and field in message), "")
+def failed_completions(count: int, error: str) -> list[Completion]:
+    """`count` failed answers. error: reason, colon, detail."""
+    return [Completion(text="", finish_reason="error", error=error)] * count

@@ -6,18 +6,30 @@ from typing import Any
 from synthmill.schemas.calls import Completion, Request, unwrap_choice
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.messages import text_in
+from synthmill.schemas.texts import loads
 from synthmill.schemas.usage import Tokens, reported_tokens
 from synthmill.tasks.engines.dialect import Written
+from synthmill.tasks.engines.event_streams import completion_of_stream, is_stream
+from synthmill.tasks.engines.refusals import ErrorAnswer, FewerAnswers
 from synthmill.tasks.engines.structures import PLAIN, TOOL, without_nulls
 from synthmill.tasks.engines.token_estimates import with_estimates, written_texts
 
 
-class ErrorAnswer(Exception):
-    """A reply with status 200 that holds an error or no answer. status: the error's own, else 200."""
+def answer_in(data: bytes) -> Any:
+    """A reply's JSON; events of a stream are put together. Raises what MALFORMED names."""
+    return completion_of_stream(data) if is_stream(data) else loads(data)
 
-    def __init__(self, reason: str, status: int) -> None:
-        super().__init__(reason)
-        self.reason, self.status = reason, status
+
+def completions_in(request: Request, written: Written, data: bytes, count: int, latency_s: float) -> list[Completion]:
+    """The completions of a reply to a chat request. Raises ErrorAnswer where the server reports an error or no choices,
+    FewerAnswers, or what MALFORMED names where the reply is malformed.
+    """
+    answer = answer_in(data)
+    choices = choices_in(answer)
+    if len(choices) != count:
+        problem = f"gave {len(choices)} of {count} answers asked for in one call"
+        raise FewerAnswers(problem) if count > 1 else ValueError(problem)
+    return completions_of(request, written, answer, latency_s)
 
 
 def choices_in(answer: Any) -> list[Any]:
@@ -55,8 +67,13 @@ def completions_of(request: Request, written: Written, answer: Any, latency_s: f
                 logprobs=token_logprobs(choice) if request.sampling.logprobs else None,
             )
         )
-    reported = tokens.prompt_tokens and (tokens.completion_tokens or not any(written_texts(completions[0])))
-    return completions if reported else with_estimates(request.messages, completions)
+    return counted(request, tokens, completions)
+
+
+def counted(request: Request, tokens: Tokens, completions: list[Completion]) -> list[Completion]:
+    """Answers whose tokens the server has reported, or else with estimates. tokens: of the report, of all of them."""
+    is_reported = tokens.prompt_tokens and (tokens.completion_tokens or not any(written_texts(completions[0])))
+    return completions if is_reported else with_estimates(request.messages, completions)
 
 
 def answer_of(request: Request, written: Written, message: Mapping[str, Any]) -> tuple[str, list[Any] | None]:
@@ -91,11 +108,6 @@ def reasoning_of(message: Mapping[str, Any]) -> str:
     parts = details if isinstance(details, list) else []
     texts = [part.get("text") or part.get("summary") for part in parts if isinstance(part, dict)]
     return "\n".join(text for text in texts if isinstance(text, str))
-
-
-def token_count(value: Any) -> int:
-    """A server's count of tokens; 0 for what cannot be one."""
-    return value if isinstance(value, int) and 0 <= value < 1 << 40 else 0
 
 
 def token_logprobs(choice: dict[str, Any]) -> list[Any]:

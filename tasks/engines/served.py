@@ -11,25 +11,29 @@ from urllib.request import urlopen
 from synthmill.schemas.errors import EngineError, EngineRefused, InputError
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.secrecy import carries_secret, check_address
-from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.settings import EngineSettings, Structure
 from synthmill.schemas.texts import loads
 from synthmill.tasks.engines.structures import AUTO, TOLD, structure_of
 
 OPENAI = "https://api.openai.com/v1"
+OWN = {"openai": OPENAI, "anthropic": "https://api.anthropic.com", "gemini": "gemini", "bedrock": "bedrock"}
+"""Where a kind is asked unless settings say so; clients know the addresses of the last two."""
+KEY_HEADERS = {"anthropic": ("x-api-key", "{}")}
+BEARER = ("Authorization", "Bearer {}")
 CHAT = "/chat/completions"
-DEFAULT_KEY = "OPENAI_API_KEY"
 SHOWN = 8
 
 
-def server_url(settings: EngineSettings, default: str = OPENAI) -> str:
-    """The server's address, without the path of a request and its query. Raises InputError when it carries a secret,
-    wherever it comes from.
+def server_url(settings: EngineSettings) -> str:
+    """The server's address, without the path of a request and its query; Anthropic's without /v1. Raises InputError
+    when it carries a secret, wherever it comes from.
     """
-    url = (settings.base_url or os.environ.get(settings.base_url_env) or default).rstrip("/")
+    url = (settings.base_url or os.environ.get(settings.base_url_env) or OWN.get(settings.kind, OPENAI)).rstrip("/")
     check_address(url)
     if carries_secret(url):
         raise InputError(f"the address in {settings.base_url_env} carries a secret; put it in {settings.api_key_env}")
-    return url.partition("?")[0].rstrip("/").removesuffix(CHAT)
+    url = url.partition("?")[0].rstrip("/")
+    return url.removesuffix("/v1") if settings.kind == "anthropic" else url.removesuffix(CHAT)
 
 
 def endpoint(settings: EngineSettings, path: str) -> str:
@@ -42,9 +46,24 @@ def endpoint(settings: EngineSettings, path: str) -> str:
 def secrets_of(settings: EngineSettings) -> dict[str, str]:
     """The headers whose values are in the environment. Raises InputError for a variable that is not set."""
     headers: dict[str, str] = {}
-    uses_default = settings.api_key_env == DEFAULT_KEY
-    if (key := os.environ.get(settings.api_key_env)) and not (settings.headers and uses_default):
-        headers["Authorization"] = f"Bearer {key}"
+    if sends_key(settings) and (key := os.environ.get(settings.api_key_env)):
+        name, form = KEY_HEADERS.get(settings.kind, BEARER)
+        headers[name] = form.format(key)
+    return headers | named_headers(settings)
+
+
+def sends_key(settings: EngineSettings) -> bool:
+    """Whether the key goes out. A header of the settings may stand for it: at Anthropic one of the key's name, at other
+    servers any, unless the settings name the key's variable.
+    """
+    if settings.kind == "anthropic":
+        return not {"x-api-key", "authorization"} & {name.lower() for name in settings.headers}
+    return not settings.headers or settings.api_key_env != EngineSettings.model_fields["api_key_env"].default
+
+
+def named_headers(settings: EngineSettings) -> dict[str, str]:
+    """The headers that settings name. Raises InputError for a variable that is not set."""
+    headers: dict[str, str] = {}
     for name, variable in settings.headers.items():
         value = os.environ.get(variable, "").strip()
         if not value:
@@ -68,10 +87,22 @@ def server_name(settings: EngineSettings) -> str:
     return name + (f"+{content_hash(settings.options)[:8]}" if settings.options else "")
 
 
+def model_name(settings: EngineSettings, structure: Structure, usual: Structure) -> str:
+    """A provider's model: its name, and a hash of what is asked of all its answers. usual: the structure that is taken
+    unless settings, or what refusals taught, say otherwise.
+    """
+    asked: dict[str, Any] = dict(settings.options)
+    if thinking := settings.thinking.identity():
+        asked["thinking"] = thinking
+    if structure != usual:
+        asked["structure"] = [structure, content_hash(TOLD)[:8]]
+    return f"{settings.kind}:{settings.model}" + (f"+{content_hash(asked)[:8]}" if asked else "")
+
+
 def check_key(settings: EngineSettings) -> None:
     """Raises EngineRefused where a provider's own server would be asked without a key."""
     elsewhere = settings.base_url or os.environ.get(settings.base_url_env)
-    needs_one = settings.kind == "gemini" or (settings.kind == "anthropic" and not elsewhere)
+    needs_one = settings.kind == "gemini" or (settings.kind == "anthropic" and not elsewhere and sends_key(settings))
     if needs_one and not os.environ.get(settings.api_key_env):
         raise EngineRefused(f"{settings.kind} wants a key; set the environment variable {settings.api_key_env}")
 
@@ -97,7 +128,7 @@ def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:
 
 def key_state(settings: EngineSettings) -> str:
     """Which environment variable holds the key, and what is wrong with it."""
-    variables = ", ".join(settings.headers.values()) or settings.api_key_env
+    variables = ", ".join([*[settings.api_key_env] * sends_key(settings), *settings.headers.values()])
     state = "was refused" if settings.headers or os.environ.get(settings.api_key_env) else "is not set"
     return f"the environment variable {variables} {state}"
 

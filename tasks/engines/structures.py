@@ -78,6 +78,13 @@ def with_schema_told(messages: list[dict[str, Any]], schema: Mapping[str, Any]) 
     return [*before, {**last, "content": f"{last['content']}\n\n{told}"}]
 
 
+def with_form_told(request: Request, schema: Mapping[str, Any]) -> Request:
+    """A request whose last message ends with the schema."""
+    *before, last = request.messages
+    told = f"{last.content}\n\n{TOLD.format(schema=orjson.dumps(schema).decode())}"
+    return request.model_copy(update={"messages": (*before, last.model_copy(update={"content": told}))})
+
+
 def rewritten(schema: dict[str, Any], written: int) -> dict[str, Any]:
     """A schema as it is sent."""
     return schema if written == PLAIN else closed(schema, portable=written == PORTABLE)

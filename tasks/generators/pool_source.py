@@ -9,7 +9,7 @@ import pyarrow as pa
 from synthmill.schemas.artifacts import Manifest, PartSeal
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import content_hash
-from synthmill.schemas.pools import PolicyAnswer, Score, ScoredPool
+from synthmill.schemas.pools import PolicyAnswer, Score, ScoredPool, VerifiablePool
 from synthmill.schemas.rows import Dropped
 from synthmill.schemas.settings import FileSettings
 from synthmill.storage.artifacts import (
@@ -21,7 +21,7 @@ from synthmill.storage.artifacts import (
     sealed_part,
     write_manifest,
 )
-from synthmill.storage.plain_files.pool_rows import ENDS, THINKING
+from synthmill.storage.plain_files.pool_rows import ENDS, POLICIES, THINKING, VERIFIER
 from synthmill.storage.plain_files.pools import PoolFile, read_pools
 from synthmill.storage.plain_files.rows import fingerprint
 from synthmill.tasks.running.same_columns import with_same_columns
@@ -36,6 +36,8 @@ def pools_key(file: PoolFile, rows_per_part: int, limit: int | None = None) -> s
     """The key of a file's artifact, from its content and the settings it is read with."""
     columns = [file.id, file.prompt, file.answer, file.reward, file.reference, list(file.extra)]
     reading = [Path(file.path).name, *columns, file.single_turn, *([file.thoughts] if file.thoughts else [])]
+    reading += [["verifiers", *file.verifiers]] if file.verifiers else []
+    reading += [["policies", file.policies]] if file.policies else []
     return content_hash([POOLS, VERSION, fingerprint(FileSettings(path=file.path)), reading, rows_per_part, limit])
 
 
@@ -78,7 +80,7 @@ def ingest_pools(store: Store, file: PoolFile, rows_per_part: int, run: str, lim
 def seal_pools(store: Store, rows: Sequence[ScoredPool], dropped: Sequence[Dropped]) -> PartSeal:
     """Seal one part of the artifact; a part that is already sealed is reused."""
     key = content_hash([POOLS, VERSION, [row.model_dump() for row in rows], [row.model_dump() for row in dropped]])
-    table = rows_to_table(ScoredPool, rows, [()] * len(rows)).drop_columns([CALLS])
+    table = rows_to_table(type(rows[0]) if rows else ScoredPool, rows, [()] * len(rows)).drop_columns([CALLS])
     ids = [*(row.id for row in rows), *(row.id for row in dropped)]
     return sealed_part(store, POOLS, key) or seal_part(store, POOLS, key, table, dropped, ids_in=ids)
 
@@ -86,14 +88,23 @@ def seal_pools(store: Store, rows: Sequence[ScoredPool], dropped: Sequence[Dropp
 def pool_of(row: dict[str, Any], extra: Sequence[str], source: str) -> ScoredPool:
     """One row of `PoolFile.tables`."""
     texts = row["answers"] or ()
-    ends, thoughts = (row.get(name) or [None] * len(texts) for name in (ENDS, THINKING))
+    beside = (row.get(name) or [None] * len(texts) for name in (ENDS, THINKING, POLICIES))
     answers = tuple(
-        PolicyAnswer(answer_index=n, text=text, finish_reason=end or "", completion_tokens=0, reasoning=thought)
-        for n, (text, end, thought) in enumerate(zip(texts, ends, thoughts, strict=True))
+        PolicyAnswer(
+            answer_index=n,
+            text=text,
+            finish_reason=end or "",
+            completion_tokens=0,
+            reasoning=thought,
+            policy=policy or "",
+        )
+        for n, (text, end, thought, policy) in enumerate(zip(texts, *beside, strict=True))
     )
     values_of = ({REWARD: row["rewards"]} if "rewards" in row else {}) | {name: row[name] for name in extra}
     scores = tuple(Score(scorer=name, settings="{}", values=tuple(values or ())) for name, values in values_of.items())
-    return ScoredPool(
+    kind = VerifiablePool if any(name in row for name in VERIFIER) else ScoredPool
+    return kind(
+        **{name: row[name] for name in VERIFIER if name in row},
         id=row["prompt_id"],
         prompt=row["prompt"],
         system=row.get("system"),

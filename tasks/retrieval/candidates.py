@@ -54,11 +54,13 @@ class Candidates(Recipe[Turn, WithCandidates]):
         methods = self.methods if row.history or row.turn == 0 or self.first_turns else ()
         requests = [self.request(row, method) for method in methods]
         queries_by_method: dict[Method, list[str]] = {}
+        thoughts: dict[str, str] = {}
 
         def parse(place: int, completion: Completion) -> list[str]:
             queries = parse_queries(completion, methods[place], self.base(row))[: self.most]
             if len(queries) > len(queries_by_method.get(methods[place], ())):
                 queries_by_method[methods[place]] = queries
+                thoughts[methods[place]] = completion.reasoning
             if len(queries) < self.fewest:
                 raise Drop(f"no_queries: there were {len(queries)} that could be read; write at least {self.fewest}")
             return queries
@@ -71,7 +73,7 @@ class Candidates(Recipe[Turn, WithCandidates]):
             (method, query) for method in methods for query in queries_by_method.get(method, ())
         ]
         queries_by_source += [(form, form_of(row, form)) for form in self.pool]
-        candidates = unique_queries(queries_by_source)
+        candidates = unique_queries(queries_by_source, thoughts)
         if not candidates:
             raise Drop("no_queries: no method was asked, and nothing joins the pool")
         return WithCandidates(**row.__dict__, candidates=candidates)

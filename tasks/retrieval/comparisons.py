@@ -14,9 +14,10 @@ from pydantic import Field
 
 from synthmill.schemas.hashing import child_id, digest
 from synthmill.schemas.retpo import HardNegative, ParetoPair, Pick, QueryPair
-from synthmill.schemas.rows import Dropped, Pool, arrow_schema, row_columns
+from synthmill.schemas.rows import Dropped, Pool, row_columns
 from synthmill.storage.artifacts import Store, read_manifest
-from synthmill.tasks.frames import ArtifactKey, FrameStage
+from synthmill.storage.published.rows import thinks
+from synthmill.tasks.frames import ArtifactKey, FrameStage, frame_schema
 from synthmill.tasks.retrieval.indexes import locate, parts_of, passage_texts
 
 Row = dict[str, Any]
@@ -117,7 +118,7 @@ class RankedStage(FrameStage):
                 )
             else:
                 dropped.append(Dropped(id=turn["id"], reason=self.nothing))
-        return pl.DataFrame(rows_made, schema=pl.DataFrame(arrow_schema(self.makes).empty_table()).schema), dropped
+        return pl.DataFrame(rows_made, schema=frame_schema(self.makes, thinks(frame.schema["candidates"]))), dropped
 
 
 class QueryPicks(RankedStage):
@@ -181,7 +182,14 @@ class QueryPairs(RankedStage):
                     "chosen_reward": ranking["rewards"][i],
                     "rejected_reward": ranking["rewards"][j],
                     "agreement": agreement((i, j), ranks[:n] + ranks[n + 1 :]),
+                    **pair_thoughts(turn, i, j),
                 }
+
+
+def pair_thoughts(turn: Row, chosen: int, rejected: int) -> Row:
+    """What was thought before a pair's queries; a turn without any thinking has None, and no column takes it."""
+    places = {"chosen": chosen, "rejected": rejected}
+    return {f"{side}_reasoning": turn["candidates"][place].get("reasoning") for side, place in places.items()}
 
 
 class ParetoPairs(QueryPairs):
@@ -203,6 +211,7 @@ class ParetoPairs(QueryPairs):
                 "retrievers": names,
                 "chosen_ranks": [candidate_ranks[i] for candidate_ranks in ranks],
                 "rejected_ranks": [candidate_ranks[j] for candidate_ranks in ranks],
+                **pair_thoughts(turn, i, j),
             }
 
 
@@ -234,7 +243,13 @@ class QueryPools(RankedStage):
                 "source": turn["source"],
                 "note": "",
                 "answers": [
-                    {"answer_index": n, "text": candidate["query"], "finish_reason": "stop", "completion_tokens": 0}
+                    {
+                        "answer_index": n,
+                        "text": candidate["query"],
+                        "finish_reason": "stop",
+                        "completion_tokens": 0,
+                        "reasoning": candidate.get("reasoning"),
+                    }
                     for n, candidate in enumerate(turn["candidates"])
                 ],
                 "rewards": ranking["rewards"],

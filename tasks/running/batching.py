@@ -24,7 +24,8 @@ async def answers_to(call: Call, engine: Engine, stage: str, step: str) -> Seque
     """Ask an engine; one that asks in batches is told what has to be stored with the answers."""
     seed = wire_seed(call.keys[0])
     if isinstance(engine, Batched):
-        asked = Asked(call.request_json, call.samples, call.keys, call.request.role, stage, step)
+        request = call.request
+        asked = Asked(call.request_json, call.samples, call.keys, request.role, stage, step, request.asked_again)
         return await engine.answers(asked, call.request, seed)
     return await engine.complete(call.request, seed, len(call.keys))
 

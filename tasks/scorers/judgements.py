@@ -1,5 +1,6 @@
 """How many judgements of a judge could not be read: counted row by row, summed over an artifact."""
 
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -70,8 +71,36 @@ def judgements_of(store: Store, manifest: Manifest) -> Judgements:
     return total
 
 
+def missing_scores(store: Store, manifest: Manifest) -> tuple[int, Counter[str]]:
+    """(how many answers a stage of verifiers saw, why some have no score: reason -> answers); (0, none) for others."""
+    settings = manifest.identity.get("settings", {})
+    column = f"{settings.get('label')}_missing"
+    if "run_code" not in settings or column not in manifest.columns:
+        return 0, Counter()
+    answers, reasons = 0, Counter[str]()
+    for seal in manifest.parts:
+        for (pool,) in pl.DataFrame(read_part(store, seal, (column,))).iter_rows() if seal.rows else ():
+            answers += len(pool)
+            reasons.update(reason.partition(":")[0] for reason in pool if reason)
+    return answers, reasons
+
+
+def note_missing(store: Store, manifest: Manifest) -> str:
+    """A note on answers without a verdict; empty where there is none. Raises SynthmillError where no answer has one."""
+    answers, reasons = missing_scores(store, manifest)
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+    note = f"{reasons.total():,} of {answers:,} answers have no verdict: {counts}"
+    if answers and reasons.total() == answers:
+        raise SynthmillError(f"{note}; docs/verifiers.md says what each reason means")
+    return f"{manifest.identity['settings']['label']}: {note}" if reasons else ""
+
+
 def note_unread(store: Store, manifest: Manifest) -> str:
-    """A note on a stage's unread judgements; empty where all were read. Raises SynthmillError where none was."""
+    """A note on a stage's unread judgements, or missing verdicts; empty where all were read. Raises SynthmillError
+    where none was.
+    """
+    if note := note_missing(store, manifest):
+        return note
     total = judgements_of(store, manifest)
     if total.asked and total.unread == total.asked:
         raise SynthmillError(f"{total}; choose another model as the judge, or another scorer")

@@ -56,6 +56,11 @@ class ScorerSettings(KindSettings):
         """The scores, or columns of the user's, that it is made from."""
         return ()
 
+    @property
+    def reads_verifiers(self) -> bool:
+        """Whether rows have to say how their answers are verified."""
+        return False
+
     def stage(self, context: ScoringContext) -> Stage:
         """The stage that adds this score to pools. Raises InputError, MissingExtra."""
         raise TypeError(f"{type(self).__name__} must define stage(context)")

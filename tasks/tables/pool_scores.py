@@ -54,6 +54,12 @@ def numbers_of(values: pl.Series, asked_by: str) -> pl.Series:
     return values.cast(pl.Float64).fill_nan(None)
 
 
+def beside_answers(frame: pl.DataFrame) -> list[str]:
+    """The columns of pools that are about the prompt: without answers, scores, and why an answer has none."""
+    reasons = [name for name, kind in frame.schema.items() if name.endswith("_missing") and kind == pl.List(pl.String)]
+    return [name for name in frame.columns if name not in ("answers", "scores", *reasons)]
+
+
 class PolicyGap(TableStage):
     """Pools -> the same with a column `label`: the mean score of the answers of policy `high` minus that of `low`. By
     default these are the first and the second of the pool's policies, in the order of its answers. Null where a policy

@@ -38,9 +38,14 @@ def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") ->
         time.sleep(0.01)
 
 
-def test_a_run_killed_between_submit_and_collect(tmp_path: Path, server: BatchServer, matrix: Matrix) -> None:
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_a_run_killed_between_submit_and_collect(
+    tmp_path: Path, server: BatchServer, matrix: Matrix, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-test")
     write_jsonl(tmp_path / "in.jsonl", prompts(ROWS))
-    sample = ("sample", "in.jsonl", "--engine", server.spec, "--max-tokens", 64)
+    spec = server.spec if kind == "openai" else server.messages_spec
+    sample = ("sample", "in.jsonl", "--engine", spec, "--max-tokens", 64)
     synthmill(*sample, "--out", "reference.jsonl", "--store", "reference", cwd=tmp_path)
     server.set(late_s=3600)
     batch = (*sample, "--batch", "--out", "out.jsonl")
@@ -64,7 +69,9 @@ def test_a_run_killed_between_submit_and_collect(tmp_path: Path, server: BatchSe
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "reference.jsonl").read_bytes()
     synthmill(*sample, "--out", "again.jsonl", cwd=tmp_path)  # without batches
     assert server.stats()["single"] == ROWS
-    matrix(f"kill -9: a run that waits for a batch, {kills} times", "finished", f"{ROWS} = {ROWS} + 0", 0, ROWS)
+    matrix(
+        f"kill -9: a run that waits for a batch of {kind}'s, {kills} times", "finished", f"{ROWS} = {ROWS} + 0", 0, ROWS
+    )
 
 
 def states(folder: Path) -> list[str]:

@@ -11,8 +11,7 @@ from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import EngineError, EngineRefused
 from synthmill.schemas.settings import EngineSettings, SourceSettings
 from synthmill.storage.artifacts import Store
-from synthmill.tasks.engines import chat_server as chat_engine
-from synthmill.tasks.engines import waits
+from synthmill.tasks.engines import remote_model, waits
 from synthmill.tasks.engines.refusals import read_refusal
 from synthmill.tasks.generators.answers import Answers
 from synthmill.tasks.running.job import Planned
@@ -157,7 +156,7 @@ def test_a_row_that_fails_every_time_is_settled_also_where_the_smallest_request_
     store: Store, tmp_path: Path, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was answered in an earlier run is asked then."""
-    monkeypatch.setattr(chat_engine, "HELLO", BAD)
+    monkeypatch.setattr(remote_model, "HELLO", BAD)
     server.set(fail_on=BAD)
     for _ in range(3):
         server.set(forget=1)

@@ -1,6 +1,9 @@
 """The folder of methods is their registry: a method of four files runs by its name, a file that is none says why."""
 
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +11,7 @@ from synthmill.flows.methods import methods, read_method, run_fields
 from synthmill.schemas.dedup_settings import PublishSettings
 from synthmill.schemas.settings import RunSettings
 from synthmill.storage.artifacts import Store
+from synthmill.storage.published.folder import marker_of
 from synthmill.storage.runs import runs
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
@@ -94,12 +98,30 @@ def test_a_method_runs_by_its_files_path(folder: Path, tmp_path: Path, server: C
     assert "rephrasing" in out and server.stats()["total"] == 3
     _, err = synthmill("run", "./own/rephrase.py", *settings, cwd=tmp_path, apart=True)
     assert "nothing to do" in err and server.stats()["total"] == 3
-    assert [run.flow for run in runs(Store(tmp_path / "store"))] == ["rephrase"]
+    [run] = runs(Store(tmp_path / "store"))
+    assert run.flow == "rephrase"
+    if not workers:
+        made_again_beside_its_dataset(Path(run.dataset), tmp_path, settings[2:])
+        assert server.stats()["total"] == 3
     path = folder / "rephrase.py"
     text = path.read_text().replace("def plan(", "def in_other_words(").replace('"rephrase", s', '"in-other-words", s')
     path.write_text(text)
     out, err = synthmill("run", "own/rephrase.py:in_other_words", *settings, cwd=tmp_path, apart=True)
     assert "in-other-words" in out and server.stats()["total"] == 3  # the same step of the same store
+
+
+def made_again_beside_its_dataset(dataset: Path, home: Path, settings: tuple[Any, ...]) -> None:
+    """What the card says works in a folder that has the dataset and its source only."""
+    copy = home / "copy"
+    shutil.copytree(dataset, copy)
+    shutil.copy(home / "in.jsonl", copy)
+    card = (copy / "README.md").read_text()
+    [hash] = re.findall(r"`code/prompts/rephrase/prompt.jinja@\w{12}`, `code/rephrase.py@(\w{12})`", card)
+    assert marker_of(copy)["checksums"]["code/rephrase.py"].startswith(hash)
+    assert "synthmill run ./code/rephrase.py --config synthmill.yaml\n" in card
+    again = ("run", "./code/rephrase.py", "--config", "synthmill.yaml", "--store", home / "store")
+    _, err = synthmill(*again, *settings, cwd=copy, apart=True)
+    assert "nothing to do" in err
 
 
 def test_a_path_that_is_no_method_says_why(folder: Path, tmp_path: Path) -> None:

@@ -54,7 +54,10 @@ steps:
             "  a: {stage: answer_pool, from: b}\n  b: {stage: r3_scores}",
             "steps.a: from names b, which comes at or behind",
         ),
-        ("  a: {stage: answer_pool, from: a}", "steps.a: from names a, which comes at or behind"),
+        (
+            "  a: {stage: answer_pool, from: a}",
+            "steps.a: its rows would come from itself (a from a); begin one of them",
+        ),
         ("  a: {stage: answer_pool, from: sauce}", "steps.a: from names 'sauce'; expected one of source, the nearest"),
         ("  a: {stage: r3_scores}", "steps.a: r3_scores takes pools (id, prompt, system, reference, answers, scores)"),
         (

@@ -10,6 +10,9 @@ import yaml
 from synthmill.flows import deployed
 from synthmill.flows.methods.pipeline import PipelineSettings, plan
 from synthmill.schemas.settings_files import read_settings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.published.folder import marker_of
+from synthmill.storage.runs import runs
 from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
@@ -17,6 +20,7 @@ GUIDE = ROOT / "docs" / "pipelines.md"
 BLOCK = re.compile(r"(<!-- run -->\n)?```yaml\n(.*?)```", re.S)
 BLOCKS = [(bool(marker), text) for marker, text in BLOCK.findall(GUIDE.read_text())]
 EXAMPLES = sorted((ROOT / "examples" / "pipelines").glob("*.yaml"))
+EMBEDDED = "llamacpp:smollm2"
 ENGINE = "openai:model@http://127.0.0.1:9/v1"
 
 
@@ -66,15 +70,32 @@ def test_examples_run_and_show_their_rows(example: Path, server: ChatServer, tmp
     assert "rows -> " in exported
 
 
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_a_script_makes_what_its_file_makes(
+    example: Path, server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    script = example.with_suffix(".py")
+    exec(compile(script.read_text().replace(EMBEDDED, server.spec), script, "exec"), {"__name__": "__main__"})
+    [record] = runs(Store(tmp_path / "store"))
+    planned = plan(read_settings(PipelineSettings, None, whole(example.read_text(), server.spec)))
+    keys = [*(source.key for source in planned.sources), *(step.key for step in planned.stages)]
+    assert [step.key for step in record.stages] == keys
+    [table] = yaml.safe_load(example.read_text())["publish"]
+    assert marker_of(tmp_path / script.stem)["configs"][table]["kind"] == "completions"
+
+
+def lines_of(path: Path) -> int:
+    """Lines without blank ones, comments and the docstring's."""
+    return sum(line.strip() != "" and line[0] not in '#"' for line in path.read_text().splitlines())
+
+
 def test_the_guide_counts_the_lines_of_the_examples() -> None:
-    rows = re.findall(r"^\| \[.*\]\(\.\./(\S+)\) \| (\d+) \|", GUIDE.read_text(), re.M)
-    lines = {
-        str(path.relative_to(ROOT)): sum(
-            line.strip() != "" and line[0] != "#" for line in path.read_text().splitlines()
-        )
-        for path in EXAMPLES
-    }
-    assert {path: int(count) for path, count in rows} == lines
+    counts = re.findall(r"\[(\d+)\]\(\.\./(examples/pipelines/\S+)\)", GUIDE.read_text())
+    files = [*EXAMPLES, *(path.with_suffix(".py") for path in EXAMPLES)]
+    lines = {str(path.relative_to(ROOT)): lines_of(path) for path in files}
+    assert {path: int(count) for count, path in counts} == lines
     assert max(lines.values()) <= 12
 
 

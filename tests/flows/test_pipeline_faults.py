@@ -25,7 +25,19 @@ ASK = "steps:\n  a: {stage: ask, prompt: why, %s}\n"
 FAULTS = {
     "a cycle": (
         "steps:\n  a: {stage: filter, from: b, where: 'true'}\n  b: {stage: filter, from: a, where: 'true'}\n",
+        "steps.a: its rows would come from itself (a from b from a); begin one of them elsewhere",
+    ),
+    "a step that comes later": (
+        "steps:\n  a: {stage: filter, from: b, where: 'true'}\n  b: {stage: sort, from: source, by: id}\n",
         "steps.a: from names b, which comes at or behind this step; write b before it",
+    ),
+    "a mapping that does not end": (
+        "steps:\n  a: {stage: filter\n",
+        "my.yaml is not valid YAML: line 7: expected ',' or '}', but got '<stream end>' (while parsing a flow",
+    ),
+    "a word that is no form": (
+        ASK % "answer: {x: txt}",
+        "'txt' is no form of a value; did you mean 'text'? expected one of text, string, integer, number, boolean, [",
     ),
     "a stage that is none": (
         "steps:\n  a: {stage: fliter, where: 'true'}\n",

@@ -6,10 +6,19 @@ import orjson
 import polars as pl
 import pytest
 
-from synthmill.flows.methods.skillmix import DataSkills, Example, Examples, Mix, SkillMixes, TopicList, TopicSkills
+from synthmill.flows.methods.skillmix import (
+    DataSkills,
+    Example,
+    Examples,
+    Mix,
+    SkillMixes,
+    TopicList,
+    TopicSkills,
+    conversations,
+)
 from synthmill.schemas.calls import Completion
 from synthmill.schemas.errors import Drop
-from synthmill.schemas.rows import Instruction
+from synthmill.schemas.rows import Instruction, to_arrow
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
@@ -17,7 +26,7 @@ LOCK = {
     "stages": {
         "data_skills@1": "28098e6e02766979",
         "skill_mixes@1": "a4b2c8d8a24da91f",
-        "skillmix_examples@1": "3c23a17b8f29bf39",
+        "skillmix_examples@1": "be40b98a11f22e8a",
         "topic_skills@1": "792b10108390eac7",
     },
     "prompts": {
@@ -69,6 +78,21 @@ def test_shirkers_are_dropped_unless_they_are_wanted() -> None:
         steps.send(lazy)
     example: Example = done.value.value
     assert example.skills == ("a", "b") and example.response == "Because."
+
+
+def test_what_was_thought_before_an_example_goes_on_with_it() -> None:
+    steps = Examples(attempts=1, fewest_words=0).steps(Mix(id="m", skills=("a", "b"), query_type="asking why"))
+    next(steps)
+    [reply] = answer(instruction="Why?", response="Because.")
+    with pytest.raises(StopIteration) as done:
+        steps.send([reply._replace(reasoning="Hm.")])
+    example: Example = done.value.value
+    thinks, plain = (
+        conversations(pl.DataFrame(to_arrow(Example, [row])))["messages"].to_list()
+        for row in (example, example.model_copy(update={"reasoning": None}))
+    )
+    assert [message["reasoning_content"] for message in thinks[0]] == [None, "Hm."]
+    assert plain[0] == [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
 
 
 def test_every_list_leads_as_many_mixes_and_mixes_have_k_skills(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from synthmill.schemas.calls import Completion, Message, Request, Sampling, ToolMessage
 from synthmill.schemas.endings import ending_of
-from synthmill.schemas.errors import EngineError, EngineRefused
+from synthmill.schemas.errors import EngineError, EngineLearned, EngineRefused, InputError
 from synthmill.schemas.settings import EngineSettings
+from synthmill.storage.artifacts import Store
+from synthmill.storage.learned import learn
 from synthmill.tasks.engines.anthropic_messages import messages_body
 from synthmill.tasks.engines.engine import engine_name, make_engine, resolve
 from synthmill.tasks.texts.thinking import why_empty
@@ -253,10 +255,6 @@ def test_an_overloaded_server_is_asked_less_and_then_more(claude: MessagesServer
         (error(401, "authentication_error", "invalid x-api-key"), "valid key.*ANTHROPIC_API_KEY was refused"),
         (error(402, "billing_error", "pay"), "wants to be paid"),
         (error(400, "invalid_request_error", "Your credit balance is too low to access the API."), "wants to be paid"),
-        (
-            error(400, "invalid_request_error", "temperature: Extra inputs are not permitted"),
-            "options=\\{temperature: null\\}",
-        ),
         (error(404, "not_found_error", "model: claude-local"), "knows no model 'claude-local'"),
     ],
 )
@@ -314,10 +312,78 @@ def test_options_win_and_null_leaves_out() -> None:
     assert (body["top_p"], body["metadata"]) == (0.5, {"user_id": "u"})
 
 
-def test_the_name_holds_what_decides_answers_and_never_an_address(claude: MessagesServer) -> None:
+def test_the_name_holds_what_decides_answers_and_never_an_address(claude: MessagesServer, store: Store) -> None:
     settings = EngineSettings.model_validate(claude.spec)
     assert engine_name(settings) == "anthropic:claude-local"
     assert engine_name(EngineSettings.model_validate({"spec": claude.spec, "cache": True})) == "anthropic:claude-local"
     thinks = EngineSettings.model_validate({"spec": claude.spec, "thinking": {"tokens": 2048}})
     assert engine_name(thinks).startswith("anthropic:claude-local+")
-    assert resolve(settings, None) == settings  # type: ignore[arg-type]
+    assert resolve(settings, store) == settings
+
+
+def test_a_field_that_is_refused_is_named_or_left_out(claude: MessagesServer, store: Store) -> None:
+    def answer(body: dict[str, Any], number: int) -> Any:
+        if "temperature" in body:
+            return error(400, "invalid_request_error", "temperature: Extra inputs are not permitted")
+        return message("well")
+
+    claude.answer = answer
+    [stopped] = ask(claude.spec, asked())
+    assert isinstance(stopped, EngineRefused)
+    assert "options={temperature: null}" in stopped.message and "--auto-drop" in stopped.message
+    [lesson] = ask({"spec": claude.spec, "auto_drop": True}, asked())
+    assert isinstance(lesson, EngineLearned)
+    settings = EngineSettings.model_validate({"spec": claude.spec, "auto_drop": True})
+    learn(store, settings.model, claude.url, {"options": {"temperature": None}})
+    known = resolve(settings, store)
+    assert known.options == {"temperature": None} and engine_name(known) != engine_name(settings)
+
+
+def test_forms_are_asked_for_as_settings_say_or_refusals_teach(claude: MessagesServer) -> None:
+    def answer(body: dict[str, Any], number: int) -> Any:
+        if "tools" in body:
+            return error(400, "invalid_request_error", "tools are not supported by this model")
+        return message('It is {"a": "x"}.' if "output_config" not in body else '{"a": "y"}')
+
+    claude.answer = answer
+    request = asked(schema_=SCHEMA)
+    [lesson] = ask(claude.spec, request)
+    assert isinstance(lesson, EngineLearned) and "structure=none from now on" in lesson.message
+    assert one(claude, request, structure="auto:none").text == 'It is {"a": "x"}.'
+    assert "JSON schema" in claude.requests[-1]["messages"][-1]["content"][-1]["text"]
+    assert one(claude, request, structure="json_schema").text == '{"a": "y"}'
+    with pytest.raises(InputError, match="by json_schema, tool, none here, and structure is json_object"):
+        one(claude, request, structure="json_object")
+
+
+def test_headers_and_query_of_a_gateway(claude: MessagesServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_KEY", MessagesServer.key)
+    assert one(claude, asked(), headers={"anthropic-beta": "PATH"}).text == "answer 0"  # beside the key
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    assert one(claude, asked(), headers={"x-api-key": "GATEWAY_KEY"}).text == "answer 1"
+    [refused] = ask({"spec": claude.spec, "query": {"api-version": "1"}, "headers": {"x-api-key": "PATH"}}, asked())
+    assert isinstance(refused, EngineRefused)
+
+
+def test_tokens_that_are_not_reported_are_counted(claude: MessagesServer) -> None:
+    claude.answer = lambda body, number: {**message("Seven birds draw circles."), "usage": {}}
+    completion = one(claude, asked())
+    assert completion.estimated and completion.completion_tokens > 0 < completion.prompt_tokens
+
+
+def test_who_waits_for_it_is_on_the_progress_line(claude: MessagesServer) -> None:
+    claude.answer = lambda body, number: error(429, "rate_limit_error", "slow down", retry_after="60")
+
+    async def run() -> Any:
+        engine: Any = make_engine(EngineSettings.model_validate(claude.spec))
+        await engine.open()
+        asking = asyncio.create_task(engine.complete(asked(), 1, 1))
+        while not (waiting := engine.waits.summary()):
+            await asyncio.sleep(0.01)
+        engine.stop()
+        await asking
+        await engine.close()
+        return waiting
+
+    waiting = asyncio.run(run())
+    assert (waiting.requests, waiting.reason) == (1, "429: rate_limit_error: slow down")

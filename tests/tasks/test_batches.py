@@ -14,8 +14,8 @@ import pytest
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.batch_settings import BatchSettings
 from synthmill.schemas.budget import BudgetSettings, Usage
-from synthmill.schemas.calls import Completion, Message, Request, Sampling
-from synthmill.schemas.errors import BatchPending, EngineError, EngineRefused, LimitReached, Stopped
+from synthmill.schemas.calls import Completion, Message, Request, Sampling, ToolMessage
+from synthmill.schemas.errors import BatchPending, EngineError, EngineRefused, InputError, LimitReached, Stopped
 from synthmill.schemas.progress import Progress
 from synthmill.schemas.rows import Instruction
 from synthmill.schemas.settings import EngineSettings, RunSettings, SourceSettings
@@ -24,7 +24,6 @@ from synthmill.storage.batches import Batches, BatchRecord
 from synthmill.storage.calls import CallStore
 from synthmill.storage.segments import HEAD, Segment, segment_files
 from synthmill.tasks.engines import batched, waits
-from synthmill.tasks.engines.anthropic_batches import AnthropicBatches
 from synthmill.tasks.engines.batch_forms import form_of
 from synthmill.tasks.engines.batch_servers import openai_line, openai_outcome
 from synthmill.tasks.engines.batched import Batched
@@ -54,10 +53,17 @@ def batches(tmp_path: Path) -> Iterator[BatchServer]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waits, "BACKOFF_S", 0.01)
     monkeypatch.setattr(batched, "QUIET_S", 0.1)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-test")
 
 
 def settings_of(server: BatchServer, **batch: Any) -> EngineSettings:
     return EngineSettings.model_validate({"spec": server.spec, "batch": {"poll_s": 0.05, **batch}, "retries": 12})
+
+
+def messages_of(server: BatchServer, **batch: Any) -> EngineSettings:
+    """Anthropic's batches, at the same server."""
+    settings = {"spec": server.messages_spec, "batch": {"poll_s": 0.05, **batch}, "retries": 12}
+    return EngineSettings.model_validate(settings)
 
 
 def asked(number: int, **fields: Any) -> Request:
@@ -420,43 +426,19 @@ def test_vllm_run_batch_reads_our_lines_and_we_read_its(batches: BatchServer) ->
     assert openai_outcome(failed.model_dump_json().encode()).error == "refused: 400: URL /x was used"
 
 
-class Messages:
-    """Requests and replies of the Messages API, as far as these tests go."""
-
-    name = "anthropic:m"
-
-    def body(self, request: Request, seed: int, count: int) -> dict[str, object]:
-        return {"model": "m", "max_tokens": 9, "seed": seed, "messages": [m.model_dump() for m in request.messages]}
-
-    def read(self, request: Request, reply: bytes, count: int) -> list[Completion]:
-        return [Completion(orjson.loads(reply)["content"][0]["text"], "end_turn")]
-
-
-@pytest.fixture
-def messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    def server(settings: EngineSettings) -> AnthropicBatches:
-        return AnthropicBatches(settings, (settings.base_url or "").removesuffix("/v1"))
-
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
-    monkeypatch.setattr(batched, "server_of", server)
-    monkeypatch.setattr(batched, "form_of", lambda settings: Messages())
-
-
-@pytest.mark.usefixtures("messages")
 def test_anthropics_batches_have_answers_refusals_and_what_expired(store: Store, batches: BatchServer) -> None:
     batches.set(refuse=7, expire=3, **{"break": 5})
-    results = ask(store, settings_of(batches), [asked(n) for n in range(30)])
+    results = ask(store, messages_of(batches), [asked(n) for n in range(30)])
     errors = [group[0].error for group in results if group[0].error]
     assert errors == ["refused: invalid_request_error: refused as told"] * len(errors) and len(errors) in range(2, 5)
     assert len(stored(store)) == 30 - len(errors) and batches.stats()["batches"] == 2
 
 
-@pytest.mark.usefixtures("messages")
 @pytest.mark.parametrize("where", ["batches", "content"])
 def test_anthropics_server_dies_in_the_middle(store: Store, batches: BatchServer, where: str) -> None:
     batches.set(die=where)
     results: list[Any] = []
-    settings = settings_of(batches, requests=10)
+    settings = messages_of(batches, requests=10)
     asking = threading.Thread(target=lambda: results.extend(ask(store, settings, [asked(n) for n in range(20)])))
     asking.start()
     batches.died()
@@ -466,15 +448,65 @@ def test_anthropics_server_dies_in_the_middle(store: Store, batches: BatchServer
     assert batches.stats()["batches"] == 2 and batches.stats()["again"] == 0
 
 
-@pytest.mark.usefixtures("messages")
 def test_anthropics_batch_is_found_again_by_its_time_and_size(store: Store, batches: BatchServer) -> None:
     batches.set(late_s=60)
     requests = [asked(n) for n in range(10)]
-    ask(store, settings_of(batches, wait=False), [asked(100)])
-    ask(store, settings_of(batches, wait=False), requests)
+    ask(store, messages_of(batches, wait=False), [asked(100)])
+    ask(store, messages_of(batches, wait=False), requests)
     records = Batches(store.root)
     record = records.records()[-1]
     records.write(record.model_copy(update={"state": "uploaded", "batch_id": ""}))
     batches.set(late_s=0)
-    assert len(set(texts(ask(store, settings_of(batches), requests)))) == 10
+    assert len(set(texts(ask(store, messages_of(batches), requests)))) == 10
     assert batches.stats()["batches"] == 2 and batches.stats()["again"] == 0
+
+
+def test_anthropics_batch_answers_as_single_calls_do(store: Store, batches: BatchServer) -> None:
+    requests = [*(asked(n) for n in range(5)), *(asked(n, choice=("yes", "no")) for n in range(5))]
+    settings = messages_of(batches)
+    results = ask(store, settings, requests)
+    assert texts(results) == singly(settings, requests)
+    assert batches.stats() | {"pid": 0} == {"batches": 1, "requests": 10, "again": 0, "single": 10, "pid": 0}
+    assert {(record["engine"], record["batch"]) for record in stored(store)} == {("anthropic:local-model", True)}
+
+
+def test_anthropics_batches_want_a_key(
+    store: Store, batches: BatchServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    with pytest.raises(InputError, match="is not set; set it"):
+        ask(store, messages_of(batches).model_copy(update={"headers": {"x-api-key": "NOT_SET"}}), [asked(1)])
+    monkeypatch.setenv("GATEWAY_KEY", "sk-ant-gateway")
+    settings = messages_of(batches).model_copy(update={"headers": {"x-api-key": "GATEWAY_KEY"}})
+    assert len(texts(ask(store, settings, [asked(1)]))) == 1
+    with pytest.raises(InputError, match="are for nobody else to answer"):
+        ask(store, messages_of(batches, file=tmp_path / "requests.jsonl"), [asked(1)])
+
+
+class Doubting(Chain):
+    """Asks once more, and says so."""
+
+    name: ClassVar = "doubting"
+
+    def steps(self, row: Instruction) -> Steps[Instruction]:
+        message = Message(role="user", content=row.prompt)
+        yield [Request(role="student", messages=(message,))]
+        [answer] = yield [Request(role="student", messages=(message,), sample=1, asked_again=True)]
+        return Instruction.child_of(row, self.name, prompt=answer.text)
+
+
+def test_what_is_asked_again_in_a_batch_says_so(tmp_path: Path, store: Store, batches: BatchServer) -> None:
+    make(store, settings_of(batches), tmp_path, Doubting(), rows=3)
+    assert [record.get("asked_again", False) for record in stored(store)] == [False] * 3 + [True] * 3
+
+
+def test_tool_calls_come_in_batches_too(store: Store, batches: BatchServer) -> None:
+    function = {"name": "find", "parameters": {"type": "object", "properties": {}}}
+    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    turns = (
+        Message(role="user", content="find it"),
+        ToolMessage(role="assistant", content="", tool_calls=(call,)),
+        ToolMessage(role="tool", content="found", tool_call_id="c1"),
+    )
+    request = Request(role="student", messages=turns, tools=({"type": "function", "function": function},))
+    assert len(texts(ask(store, settings_of(batches), [request]))) == 1

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from bench.serving import chat_server
@@ -16,7 +17,10 @@ from synthmill.storage.artifacts import Store
 from synthmill.storage.calls import CallStore, record_to
 from synthmill.tasks.engines import chat_server as chat_engine
 from synthmill.tasks.engines import token_estimates, waits
+from synthmill.tasks.engines.dialect import Written
 from synthmill.tasks.engines.engine import engine_name, make_engine, resolve
+from synthmill.tasks.engines.refusals import ErrorAnswer
+from synthmill.tasks.engines.replies import completions_in
 from tests.conftest import ChatServer
 
 
@@ -68,7 +72,7 @@ def test_n_answers_come_from_one_call_and_their_tokens_add_up(server: ChatServer
 
 
 def test_structured_answers_choices_and_logprobs(server: ChatServer) -> None:
-    assert set(chat_engine.orjson.loads(one(server.spec, asked(schema_=SCHEMA)).text)) == {"a", "b"}
+    assert set(orjson.loads(one(server.spec, asked(schema_=SCHEMA)).text)) == {"a", "b"}
     assert one(server.spec, asked(choice=("yes", "no"))).text in ("yes", "no")
     said = one(server.spec, asked(sampling=Sampling(logprobs=3)))
     assert said.logprobs == [["1", -0.5, {"1": -0.5, "2": -1.0, "3": -1.5}]]
@@ -155,8 +159,7 @@ def test_wrong_keys_and_models_stop_at_once(
 
 
 def read(answer: Any, count: int = 1) -> Any:
-    engine = chat_engine.ChatServer(EngineSettings.model_validate("openai:m@http://127.0.0.1:9/v1"))
-    return engine._read(asked(), chat_engine.orjson.dumps(answer), count, 0.1)
+    return completions_in(asked(), Written({}), orjson.dumps(answer), count, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -194,9 +197,9 @@ def test_tokens_that_are_not_reported_are_counted_here_and_marked(monkeypatch: p
     [
         ([], AttributeError),
         ({"choices": [{"message": {"content": 3}}]}, ValueError),
-        ({"error": "x"}, chat_engine.ErrorAnswer),
-        ({"choices": None}, chat_engine.ErrorAnswer),
-        ({"choices": []}, chat_engine.ErrorAnswer),
+        ({"error": "x"}, ErrorAnswer),
+        ({"choices": None}, ErrorAnswer),
+        ({"choices": []}, ErrorAnswer),
     ],
 )
 def test_what_is_no_chat_completion_is_said_to_be_none(answer: Any, error: type[Exception]) -> None:
@@ -205,19 +208,18 @@ def test_what_is_no_chat_completion_is_said_to_be_none(answer: Any, error: type[
 
 
 def test_half_of_an_emoji_is_the_replacement_character() -> None:
-    engine = chat_engine.ChatServer(EngineSettings.model_validate("openai:m@http://127.0.0.1:9/v1"))
     data = b'{"choices": [{"message": {"content": "cut \\ud83d, whole \\ud83d\\ude00"}, "finish_reason": "length"}]}'
-    [answer] = engine._read(asked(), data, 1, 0.1)
+    [answer] = completions_in(asked(), Written({}), data, 1, 0.1)
     assert answer.text == "cut \ufffd, whole \U0001f600"
 
 
 def test_one_bad_answer_does_not_stop_its_neighbours(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = chat_engine.ChatServer._read
+    real = chat_engine.ChatServer.read
 
-    def sometimes(self: Any, request: Request, data: bytes, *more: Any) -> Any:
-        return real(self, request, b"<html>" if "bad" in request.messages[0].content else data, *more)
+    def sometimes(self: Any, request: Request, written: Written, data: bytes, *more: Any) -> Any:
+        return real(self, request, written, b"<html>" if "bad" in request.messages[0].content else data, *more)
 
-    monkeypatch.setattr(chat_engine.ChatServer, "_read", sometimes)
+    monkeypatch.setattr(chat_engine.ChatServer, "read", sometimes)
     with chat_server("--latency-ms", "2") as url:
         bad, *others = ask({"spec": f"openai:m@{url}", "retries": 2}, asked("bad"), *(asked(f"{n}") for n in range(30)))
     assert bad[0].error.startswith("engine_error: the answer is no chat completion")
@@ -268,7 +270,7 @@ def test_the_embedded_model_answers_for_its_seed_and_keeps_to_forms() -> None:
         asked("Is snow white?", choice=("yes", "no", 'say "perhaps"')),
         asked("word " * 6000),
     )
-    assert len(chat_engine.orjson.loads(formed[0].text)["colour"]) <= 12
+    assert len(orjson.loads(formed[0].text)["colour"]) <= 12
     assert picked[0].text in ("yes", "no", 'say "perhaps"')
     assert long[0].error.startswith("context_overflow")
 

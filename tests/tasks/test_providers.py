@@ -4,10 +4,8 @@ client, how its answers and errors are read.
 
 import asyncio
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import unquote
@@ -16,13 +14,14 @@ import pytest
 
 from synthmill.schemas.calls import Completion, Message, Request, Sampling, ToolMessage
 from synthmill.schemas.endings import ending_of
-from synthmill.schemas.errors import EngineRefused, MissingExtra
+from synthmill.schemas.errors import EngineLearned, EngineRefused, MissingExtra
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.engine import engine_name, make_engine
 from synthmill.tasks.engines.provider_client import completion_fields
 from synthmill.tasks.engines.provider_replies import error_reply, read_completion, thrown_status
-from synthmill.tasks.engines.replies import ErrorAnswer
+from synthmill.tasks.engines.refusals import ErrorAnswer
 from synthmill.tasks.engines.waits import wait_s
+from tests.json_server import Reply, json_server
 
 with_client = pytest.mark.skipif(find_spec("any_llm") is None, reason="any-llm is not installed (extra `providers`)")
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
@@ -46,31 +45,13 @@ class RestServer:
 def rest_server(answer: Answer) -> Iterator[RestServer]:
     server = RestServer(answer)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def reply(path: str, headers: dict[str, str], data: bytes) -> Reply:
+        body = json.loads(data)
+        server.asked.append((unquote(path), headers, body))
+        return *server.answer(body, len(server.asked) - 1), {}
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            server.asked.append((unquote(self.path), headers, body))
-            status, answer = server.answer(body, len(server.asked) - 1)
-            data = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: Any) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        http.daemon_threads = True
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        server.url = f"http://127.0.0.1:{http.server_address[1]}"
-        try:
-            yield server
-        finally:
-            http.shutdown()
+    with json_server(reply) as server.url:
+        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +166,28 @@ def test_gemini_calls_tools_and_reads_results() -> None:
         "thoughtSignature": "c2ln",
     }
     assert contents[2]["parts"][0]["functionResponse"] == {"name": "find", "response": {"item": "rake"}}
+
+
+@with_client
+def test_gemini_refuses_fields_and_forms_as_servers_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(body: dict[str, Any], number: int) -> tuple[int, dict[str, Any]]:
+        config = body.get("generationConfig", {})
+        for name in ("topP", "responseJsonSchema"):
+            if name in config:
+                message = f"{name} is not supported by this model"
+                return 400, {"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": message}}
+        return gemini_answer({"text": '{"a": "x"}'})
+
+    monkeypatch.setenv("GATEWAY_KEY", "gateway")
+    with rest_server(answer) as server:
+        spec = f"gemini:g@{server.url}"
+        with pytest.raises(EngineRefused, match=r"refuses top_p .*options=\{top_p: null\}"):
+            one(spec, asked())
+        plain = {"spec": spec, "options": {"top_p": None}, "headers": {"x-gateway": "GATEWAY_KEY"}}
+        with pytest.raises(EngineLearned, match="structure=tool from now on"):
+            one(plain, asked(schema_=SCHEMA))
+        assert json.loads(one({**plain, "structure": "none"}, asked(schema_=SCHEMA)).text) == {"a": "x"}
+        assert server.asked[-1][1]["x-gateway"] == "gateway"
 
 
 def converse_answer(*blocks: dict[str, Any], stop: str = "end_turn") -> tuple[int, dict[str, Any]]:

@@ -290,6 +290,10 @@ def test_options_of_the_command_line_are_settings_or_fields() -> None:
     settings = chosen_engine("openai:m@http://127.0.0.1:9/v1", 8, chosen, True)
     assert (settings.options, settings.structure, settings.thinking.mode) == ({"top_p": None}, "tool", "off")
     assert settings.stream and settings.auto_drop and settings.concurrency == 8
+    for spelled, field in (("drop", "mode"), ("high", "effort"), ("2048", "tokens")):
+        thinking = chosen_engine("anthropic:m", 8, {"thinking.marks": []}, False, spelled).thinking
+        assert str(getattr(thinking, field)) == spelled and thinking.marks == ()
+    assert EngineSettings.model_validate({"spec": "openai:m", "thinking": 2048}).thinking.tokens == 2048
 
 
 def test_a_refusal_while_others_are_judged_has_one_verdict() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synthmill.flows.methods.retpo.rows import pair_rows, pick_rows
 from synthmill.schemas.calls import Completion, Message
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.retpo import Candidate, Gold, Ranking, Turn, WithRankings
@@ -325,6 +326,31 @@ def test_candidates_are_asked_for_by_method_and_each_string_stands_once() -> Non
         ("When was it published?", ("question",)),
         ("When was it published? Bram Stoker. Who wrote Dracula?", ("history",)),
     ]
+
+
+def test_what_was_thought_before_queries_goes_to_trainers() -> None:
+    steps = Candidates(methods=("rewrite", "plan"), fewest=2, pool=("question",)).steps(TURN)
+    next(steps)
+    first, second = answers("Rewrite 1: a\nRewrite 2: b", "Plan 1: x\nRewrite 1: b\nPlan 2: y\nRewrite 2: c")
+    thought = first._replace(reasoning="Which year?")
+    for said, thoughts in (([thought, second], {"a": "Which year?", "b": "Which year?"}), ([first, second], {})):
+        if said[0] is first:
+            steps = Candidates(methods=("rewrite", "plan"), fewest=2, pool=("question",)).steps(TURN)
+            next(steps)
+        row = finish(steps, said)
+        assert {query.query: query.reasoning for query in row.candidates if query.reasoning} == thoughts
+        rankings = ranked([4, 1, 9, 20]).rankings
+        turns = frame(WithRankings(**row.__dict__, rankings=rankings))
+        picks, pairs = (stage.apply(turns, Path())[0] for stage in (QueryPicks(), QueryPairs()))
+        assert ("reasoning" in picks.columns, "chosen_reasoning" in pairs.columns) == (bool(thoughts),) * 2
+        completions = pick_rows(picks, "")["completion"].to_list()
+        assert [message.get("reasoning_content") for [message] in completions] == [
+            thoughts.get(message["content"]) for [message] in completions
+        ]
+        trained = pair_rows(pairs, "")
+        assert "chosen_reasoning" not in trained.columns
+        chosen = {message["content"]: message.get("reasoning_content") for [message] in trained["chosen"].to_list()}
+        assert chosen == {query: thoughts.get(query) for query in chosen}
 
 
 def test_a_method_that_fails_is_asked_again_then_left_out_and_the_turn_goes_on() -> None:

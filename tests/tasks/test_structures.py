@@ -203,6 +203,38 @@ def test_the_next_way_is_learned_from_a_refusal_and_remembered(store: Store) -> 
         assert resolve(explicit, store).structure == "json_schema" and engine_name(explicit) == engine_name(settings)
 
 
+def test_tools_that_a_server_ignores_without_a_word_are_left_for_the_prompt() -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        if "response_format" in body:
+            return refused("response_format is not supported by this model")
+        return said(GOOD if "JSON schema" in body["messages"][-1]["content"] else "Well, a is x.")
+
+    with odd_server(answer) as server:
+
+        def asks(structure: str) -> Any:
+            [result] = ask({"spec": server.spec, "structure": structure}, asked(schema_=SCHEMA))
+            return result
+
+        lesson = asks("auto:tool")
+        assert isinstance(lesson, EngineLearned) and "takes tools, and calls none" in lesson.message
+        assert "structure=none from now on" in lesson.message
+        assert asks("auto:none")[0].text == GOOD
+        assert asks("tool")[0].text == "Well, a is x."  # said so: the recipe refuses it
+
+
+def test_an_answer_that_broke_off_or_calls_the_tool_teaches_nothing() -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        if "cut" in body["messages"][-1]["content"]:
+            return said("Well", "length")
+        call = {"id": "c", "type": "function", "function": {"name": "answer", "arguments": GOOD}}
+        return said(None, tool_calls=[call])
+
+    with odd_server(answer) as server:
+        spec = {"spec": server.spec, "structure": "auto:tool", "concurrency": 1}
+        cut, whole = ask(spec, asked("cut", schema_=SCHEMA), asked(schema_=SCHEMA))
+    assert (cut[0].text, whole[0].text) == ("Well", GOOD)
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

@@ -8,11 +8,10 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import ConfigDict, Field, GetJsonSchemaHandler, field_validator, model_validator
 
-from synthmill.flows.making.plan import Source, file_source, memory_source, table_source
-from synthmill.flows.making.reading import READ_AS
+from synthmill.flows.making.plan import Source, file_source, table_source
+from synthmill.flows.making.reading import READ_AS, rows_from_nothing
 from synthmill.flows.methods import pipeline_name
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.local_paths import LocalPath
 from synthmill.schemas.rows import arrow_schema
 from synthmill.schemas.secrecy import secret_in
@@ -66,12 +65,6 @@ class PipelineSource(FileSettings):
             return table_source(store, file, rows_per_part, step)
         kind = READ_AS[self.read_as].kind(file)
         return file_source(store, file, rows_per_part, kind, step), arrow_schema(kind.model)
-
-
-def rows_from_nothing(store: Store, step: str, count: int, rows_per_part: int) -> tuple[Source, pa.Schema]:
-    """Rows with nothing but an id, the same whatever their number."""
-    table = pa.table({"id": [content_hash(["row", number])[:24] for number in range(count)]})
-    return memory_source(store, table, rows_per_part, step, look=f"{count:,} rows from nothing"), table.schema
 
 
 class PublishedTable(TableForm):

@@ -151,7 +151,19 @@ def read_given_pools(store: Store, settings: PreferencesSettings) -> Source:
     id_column = reading.id_column if reading.id_column != defaults["id_column"].default else ""
     names = ColumnNames(id_column, reading.prompt_column)
 
+    verifiers = any(scorer.reads_verifiers for scorer in settings.scorers)
+    policies = any(rule.missing_rewards == "ignore" for rule in settings.cuts)
+
     def file() -> PoolFile:
-        return PoolFile(reading.path, names, rewards=needs_rewards, reference=True, extra=extra, single_turn=True)
+        return PoolFile(
+            reading.path,
+            names,
+            rewards=needs_rewards,
+            reference=True,
+            extra=extra,
+            single_turn=True,
+            policies=policies,
+            verifiers=verifiers,
+        )
 
     return pool_source(store, file, settings.rows_per_part, reading.limit)

@@ -96,6 +96,8 @@ class PoolSettings(PublishSettings):
         roles = {"teacher", *self.asks, *self.policies, *self.judges}
         if unknown := sorted(self.engines.keys() - roles):
             raise ValueError(f"no role is called {', '.join(unknown)}; expected {', '.join(sorted(roles))}")
+        if self.policies and any(scorer.reads_verifiers for scorer in self.scorers):
+            raise ValueError("by-row reads columns of rows that bring answers (policies: []), or of a pipeline's")
         if self.policies and not self.scorers:
             raise ValueError("there is no scorer; expected one at least, for instance r3")
         if not self.policies and "reward" in labels:

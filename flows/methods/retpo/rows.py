@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from synthmill.storage.published.rows import message
+from synthmill.storage.published.rows import SIDES, answer_message, message
 
 MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 KEPT = ("id", "parent_id", "conversation", "turn")
@@ -19,7 +19,7 @@ def pick_rows(picks: pl.DataFrame, instruction: str) -> pl.DataFrame:
     return picks.select(
         *KEPT,
         prompt=conversation(instruction),
-        completion=pl.concat_list(message("assistant", "query")),
+        completion=pl.concat_list(answer_message("query", "reasoning", picks.columns)),
         rank="rank",
         methods="methods",
     )
@@ -27,14 +27,12 @@ def pick_rows(picks: pl.DataFrame, instruction: str) -> pl.DataFrame:
 
 def pair_rows(pairs: pl.DataFrame, instruction: str) -> pl.DataFrame:
     """Pairs for DPO in TRL's conversational format, with what the retrievers say of them."""
-    rest = [
-        name for name in pairs.columns if name not in (*KEPT, "retriever", "history", "question", "chosen", "rejected")
-    ]
+    own = {*KEPT, "retriever", "history", "question", *SIDES, *(f"{side}_reasoning" for side in SIDES)}
+    rest = [name for name in pairs.columns if name not in own]
     return pairs.select(
         *KEPT,
         prompt=conversation(instruction),
-        chosen=pl.concat_list(message("assistant", "chosen")),
-        rejected=pl.concat_list(message("assistant", "rejected")),
+        **{side: pl.concat_list(answer_message(side, f"{side}_reasoning", pairs.columns)) for side in SIDES},
         **{name: pl.col(name) for name in rest},
     )
 
