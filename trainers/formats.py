@@ -28,9 +28,9 @@ class Cell(NamedTuple):
     def label(self) -> str:
         return f"{self.table}_{self.format.replace('-', '_')}"
 
-    @property
-    def file(self) -> str:
-        return f"data/{self.label}/train-00000-of-00001.parquet"
+    def data(self, folder: Path) -> str:
+        """The folder of its Parquet files; an export of one table has them in `data` itself."""
+        return f"data/{self.label}" if (folder / "data" / self.label).exists() else "data"
 
 
 SIDES = {"chosen": "chosen", "rejected": "rejected"}
@@ -77,19 +77,20 @@ CELLS = (
 def configure(cell: Cell, folder: Path) -> None:
     """Write what the cell's reader looks for beside the data."""
     settings = cell.settings
+    file = f"{cell.data(folder)}/train-00000-of-00001.parquet"
     if cell.reader == "llama-factory":
-        text = json.dumps({cell.label: {"file_name": f"data/{cell.label}", **dict(settings)}})
+        text = json.dumps({cell.label: {"file_name": cell.data(folder), **dict(settings)}})
         (folder / "dataset_info.json").write_text(text)
     elif cell.reader == "axolotl":
         mode = {"rl": "dpo"} if cell.use == "pairs" else {}
-        block = {"path": cell.file, "ds_type": "parquet", "split": "train", **dict(settings)}
+        block = {"path": file, "ds_type": "parquet", "split": "train", **dict(settings)}
         (folder / f"{cell.label}.yaml").write_text(yaml.safe_dump({**mode, "datasets": [block]}))
     elif cell.reader == "torchtune":
-        source = {"source": "parquet", "data_files": cell.file, "split": "train", **dict(settings)}
+        source = {"source": "parquet", "data_files": file, "split": "train", **dict(settings)}
         (folder / f"{cell.label}.yaml").write_text(yaml.safe_dump({"dataset": source}))
     elif settings:
         between = "" if str(settings).endswith("=") else " "
-        (folder / "train.sh").write_text(f"# {cell.label}\ntrain {settings}{between}{cell.file}\n")
+        (folder / "train.sh").write_text(f"# {cell.label}\ntrain {settings}{between}{file}\n")
 
 
 def format_readings(

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from shutil import rmtree
 
+from synthmill.schemas.formats import USES
 from synthmill.storage.published.folder import read_dataset
 from synthmill.storage.published.known_trainers import trainer
 from trainers.compare import Verdict, compare
@@ -124,7 +125,7 @@ def read(name: str, jobs: Sequence[Job], folder: Path, tokenizer: Path) -> list[
         command = [str(python), str(reader), str(tokenizer), str(listed)]
         done = subprocess.run(command, env=variables, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    ended = {"error": f"the reader ended with {done.returncode}: {log.name}"}
+    ended = {"error": f"the reader ended with {done.returncode}: .trainers/exports/{name}/reader.log"}
     return answers + [ended] * (len(jobs) - len(answers))
 
 
@@ -132,6 +133,5 @@ def loading(to: Path, label: str) -> str:
     """The line of the export's README that loads a table, without the names of other tables."""
     _, _, after = (to / "README.md").read_text().partition("(read with version ")
     lines = [line[2:] for line in after.splitlines() if line.startswith("- ") and f"`{label}" in line]
-    use = label.rpartition("_")[2]
-    others = re.compile(rf", `(?!NAME)[\w-]+_{use}(\.yaml)?`|`(?!NAME)[\w-]+_{use}(\.yaml)?`, ")
-    return others.sub("", lines[0].replace(f"`{label}", "`NAME")) if lines else ""
+    other = rf"`(?!NAME)[\w-]+_({'|'.join(use.replace('-', '_') for use in USES)})(\.yaml)?`"
+    return re.sub(rf", {other}|{other}, ", "", lines[0].replace(f"`{label}", "`NAME")) if lines else ""

@@ -11,16 +11,15 @@ from reading import Row, decoded, main, settings
 def tokenizer_of(folder: str) -> Any:
     from torchtune.models.qwen2_5 import qwen2_5_tokenizer
 
-    return qwen2_5_tokenizer(
-        f"{folder}/vocab.json", f"{folder}/merges.txt", special_tokens_path=f"{folder}/tokenizer.json"
-    )
+    return qwen2_5_tokenizer(f"{folder}/vocab.json", f"{folder}/merges.txt")
 
 
 def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
+    from omegaconf import OmegaConf
     from torchtune.config import instantiate
 
     os.chdir(export)
-    rows = instantiate(settings(export, job["table"])["dataset"], tokenizer)
+    rows = instantiate(OmegaConf.create(settings(export, job["table"])["dataset"]), tokenizer)
     for row in (rows[place] for place in range(len(rows))):
         if job["kind"] == "pairs":
             yield {

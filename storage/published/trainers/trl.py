@@ -16,7 +16,7 @@ from synthmill.storage.published.row_faults import CHATS
 from synthmill.storage.published.trainer import Form, Trainer, Written, names_by_use
 
 READERS: Mapping[Use, str] = {
-    "sft": "`SFTTrainer`",
+    "sft": "`SFTTrainer` (of `messages` everything is learned, or the answers with `assistant_only_loss=True`)",
     "pairs": "`DPOTrainer`",
     "kto": "`KTOTrainer`, with batches of 2 or more",
     "reward": "`RewardTrainer`",
