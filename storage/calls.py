@@ -183,8 +183,7 @@ class CallStore:
                 record[name] = value
         data = line(b"R" if repeated else b"A", key, orjson.dumps(record))
         assert self._own is not None
-        if not repeated:
-            self._own.fresh.setdefault(key, (self._size, len(data)))
+        self._own.append(key, self._size, len(data), record, repeated)
         self._append(data)
 
     def flush(self) -> None:
@@ -236,7 +235,7 @@ class CallStore:
     def _seal_own(self) -> None:
         assert self._own is not None
         self.sync()
-        self._own.seal()
+        self._own.seal_appended(self._size)
         os.close(self._file)
         self._own, self._file = None, -1
 

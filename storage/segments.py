@@ -79,11 +79,20 @@ def segment_files(place: Path) -> list[Path]:
 
 @dataclass
 class Segment:
-    """One file of calls. fresh: scanned answers that are in no index: key -> (offset, length)."""
+    """One file of calls. fresh: answers that are in no index, scanned or appended: key -> (offset, length); spend: the
+    costs of appended ones.
+    """
 
     path: Path
     scanned: int = 0
     fresh: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    spend: Spend = field(default_factory=dict)
+
+    def append(self, key: bytes, offset: int, length: int, record: dict[str, Any], repeated: bool) -> None:
+        """Note an answer that this process appends at `offset`."""
+        if not repeated:
+            self.fresh.setdefault(key, (offset, length))
+        add_spend(self.spend, spend_of(record, repeated))
 
     def scan(self, spend: Spend | None = None) -> None:
         """Find the answers from `scanned` on; their costs are added to `spend`."""
@@ -107,8 +116,13 @@ class Segment:
                 offset += len(data)
 
     def seal(self) -> None:
-        """Write the index of a finished segment."""
+        """Write the index of a finished segment, whatever wrote it."""
         seal_together([self.path])
+
+    def seal_appended(self, size: int) -> None:
+        """Write the index of a segment that this process has written, without reading it again. size: its bytes."""
+        table = sorted_by_key([table_of(self.fresh, 0)])
+        write_run(self.path.with_suffix(INDEX), {self.path.name: size}, self.spend, len(table), [table])
 
 
 def spend_of(record: dict[str, Any], repeated: bool = False) -> Spend:

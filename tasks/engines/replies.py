@@ -14,6 +14,9 @@ from synthmill.tasks.engines.refusals import ErrorAnswer, FewerAnswers
 from synthmill.tasks.engines.structures import PLAIN, TOOL, without_nulls
 from synthmill.tasks.engines.token_estimates import with_estimates, written_texts
 
+PLAIN_MESSAGE = {"role", "content", "refusal", "tool_calls"}
+"""The names of a message that says nothing of thinking."""
+
 
 def answer_in(data: bytes) -> Any:
     """A reply's JSON; events of a stream are put together. Raises what MALFORMED names."""
@@ -101,6 +104,8 @@ def reasoning_of(message: Mapping[str, Any]) -> str:
     """What a message says of the thinking before it: in `reasoning_content` (DeepSeek, SGLang, earlier vLLM), in
     `reasoning` (vLLM, OpenRouter), or as the texts of `reasoning_details`.
     """
+    if message.keys() <= PLAIN_MESSAGE:
+        return ""
     for name in ("reasoning_content", "reasoning"):
         if isinstance(text := message.get(name), str) and text.strip():
             return text
