@@ -12,7 +12,7 @@ trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 pip() { "$folder/venv/bin/pip" --disable-pip-version-check install --quiet "$@"; }
 pip torch==2.13.0+cpu 2>/dev/null || pip torch==2.13.0
-pip transformers==5.16.1 datasets==4.8.4 accelerate==1.13.0 colorama==0.4.6 jinja2==3.1.6
+pip transformers==5.16.1 datasets==4.8.4 accelerate==1.13.0 colorama==0.4.6 addict==2.4.0 jinja2==3.1.6
 pip --no-deps axolotl==0.19.0
 AXOLOTL_DO_NOT_TRACK=1 "$folder/venv/bin/python" - <<'PYTHON'
 import sys

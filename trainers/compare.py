@@ -17,6 +17,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "results": ("result",),
     "thinking": ("thinking",),
 }
+COLUMNS = {"answer": "answers", "context": "system", "verifier": "verifier"}
+"""The parts that columns beside a prompt count as."""
 
 
 @dataclass
@@ -46,7 +48,8 @@ class Verdict:
 
     @property
     def is_right(self) -> bool:
-        return not self.error and not self.wrong and self.rows[0] == self.rows[1]
+        """Whether all rows came as they went in; NeMo RL has verifiers of its own."""
+        return not self.error and not set(self.wrong) - {"verifier"} and self.rows[0] == self.rows[1]
 
     def note(self, part: str, wanted: Any, found: Any) -> None:
         self.present[part] += 1
@@ -87,9 +90,9 @@ def compare_row(verdict: Verdict, row: Mapping[str, Any], wanted: Expected) -> N
         compare_chat(verdict, row if side == "text" else row[side], chat)
     if wanted.label is not None:
         verdict.note("label", wanted.label, bool(row["label"]))
-    for value in (wanted.columns or {}).values():
+    for name, value in (wanted.columns or {}).items():
         columns = str(row["columns"].values())
-        verdict.note("columns", value, value if repr(value)[1:-1] in columns else columns)
+        verdict.note(COLUMNS[name], value, value if repr(value)[1:-1] in columns else columns)
 
 
 def compare_chat(verdict: Verdict, row: Mapping[str, Any], chat: Chat) -> None:

@@ -131,6 +131,8 @@ def cells_of(some: Sequence[Reading]) -> Iterator[str]:
             yield "refused"
         else:
             yield kept(total, part)
+    if some[0].use == "reward":
+        total.learned.clear()
     yield (
         "; ".join(
             f"{what} ({count})" if len(total.learned) > 1 else what for what, count in total.learned.most_common()
@@ -143,7 +145,7 @@ def cells_of(some: Sequence[Reading]) -> Iterator[str]:
 
 def kept(total: Verdict, part: str) -> str:
     """What became of a part: yes, no row has it, or how many rows are wrong."""
-    also = {"prompt": ("order",), "answers": ("label", "texts", "columns")}.get(part, ())
+    also = {"prompt": ("order",), "answers": ("label", "texts")}.get(part, ())
     names = [name for name in (part, *also) if total.present[name]]
     if not names:
         return "-"
@@ -157,7 +159,8 @@ def format_table(cells: Sequence[tuple[Cell, Reading]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     for cell, reading in sorted(cells, key=lambda found: (found[0].format, found[0].use)):
-        settings = f"`{json.dumps(cell.settings) if not isinstance(cell.settings, str) else cell.settings}`"
+        text = cell.settings if isinstance(cell.settings, str) else json.dumps(cell.settings)
+        settings = f"`{text}`" if text else "-"
         what = reading.verdict.error.replace("|", "/")[:120] if reading.verdict else ""
         rows, *parts, _ = cells_of([reading])
         yield f"| {' | '.join((cell.format, cell.use, trainer(cell.reader).title, settings, what or rows, *parts))} |"

@@ -18,7 +18,9 @@ def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
     from nemo_rl.data.processors import math_hf_data_processor, preference_preprocessor, sft_processor
 
     os.chdir(export)
-    config = settings(export, job["table"])["data"]["train"]
+    chosen_settings = settings(export, job["table"])
+    config = chosen_settings["data"]["train"]
+    last_only = chosen_settings.get("sft", {}).get("only_unmask_final", False)
     if job["kind"] in ("pairs", "reward"):
         loaded = load_preference_dataset(config)
         for place, row in enumerate(loaded.dataset):
@@ -32,7 +34,7 @@ def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
     for place, row in enumerate(loaded.dataset):
         if job["kind"] == "sft":
             log = sft_processor(row, loaded.task_spec, tokenizer, 8192, place)["message_log"]
-            add_loss_mask_to_message_log([log])
+            add_loss_mask_to_message_log([log], only_unmask_final=last_only)
             yield of_log(tokenizer, log)
         else:
             prompt = math_hf_data_processor(row, loaded.task_spec, tokenizer, 8192, place)
