@@ -56,11 +56,11 @@ def pools(answers: int, per_problem: int) -> Iterator[tuple[str, str]]:
     """(reference, answer)."""
     draw = random.Random(0)
     for start in range(0, answers, per_problem):
-        made = problem(draw)
+        posed = problem(draw)
         for number in range(start, min(answers, start + per_problem)):
-            final = draw.choice(made.right if draw.random() < 0.5 else made.wrong)
+            final = draw.choice(posed.right if draw.random() < 0.5 else posed.wrong)
             steps = " ".join(draw.choice(STEPS).format(n=draw.randint(1, 99)) for _ in range(4))
-            yield made.reference, rf"{steps} This is try {number}. The answer is $\boxed{{{final}}}$."
+            yield posed.reference, rf"{steps} This is try {number}. The answer is $\boxed{{{final}}}$."
 
 
 def bare(pairs: list[tuple[str, str]]) -> list[bool]:

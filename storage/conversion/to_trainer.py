@@ -76,7 +76,7 @@ def convert_for_trainer(file: ChatFile, job: Job, out: Path, look: Look, on_rows
     report = Report(file.form.name, look.rows, kinds={str(name): count for name, count in look.kinds.items()})
     check_folder(out)
     with TemporaryDirectory(dir=out.resolve().parent, prefix=".convert-") as folder:
-        scratch, made = Path(folder) / "rows.parquet", Path(folder) / "made"
+        scratch, converted = Path(folder) / "rows.parquet", Path(folder) / "made"
         schema = frame_of([], [], kind, look).to_arrow(compat_level=OLDEST).schema
         places: list[str] = []
         settings = ExportSettings(
@@ -95,9 +95,9 @@ def convert_for_trainer(file: ChatFile, job: Job, out: Path, look: Look, on_rows
         if equal := report.written - made_rows.height:
             report.left_out.counts["a prompt that an earlier row has"] = Count(equal, "not known")
             report.written = made_rows.height
-        write_files(made, dataset)
-        for path in [path for path in made.rglob("*") if path.is_file()]:
-            target = out / path.relative_to(made)
+        write_files(converted, dataset)
+        for path in [path for path in converted.rglob("*") if path.is_file()]:
+            target = out / path.relative_to(converted)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
     return report
@@ -173,11 +173,11 @@ def count_losses(before: RowStream, after: RowStream, places: list[str], report:
         report.not_compared = before.height
         return
     for place, old, new in zip(places, rows_in(before), rows_in(after), strict=True):
-        row, made = readable(old), readable(new)
-        if row is None or made is None:
+        row, converted = readable(old), readable(new)
+        if row is None or converted is None:
             report.not_compared += 1
             continue
-        for name in differences(row, made):
+        for name in differences(row, converted):
             report.lost.add(name, place)
 
 

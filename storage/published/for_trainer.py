@@ -147,8 +147,8 @@ def table_of(job: Job, target: Trainer, source: Table) -> Table:
     """A use's rows in the trainer's form."""
 
     def make(rows: pl.DataFrame) -> pl.DataFrame:
-        made = job.form.make(rows)
-        return made if job.form.with_ids else made.drop("id", strict=False)
+        in_form = job.form.make(rows)
+        return in_form if job.form.with_ids else in_form.drop("id", strict=False)
 
     splits = {split: rows.map(make) for split, rows in job.splits.items()}
     about = f"{source.about}; from `{job.table}`, for {target.title}: {job.use}"

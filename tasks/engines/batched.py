@@ -250,10 +250,10 @@ class Batched:
                 collected = self._store(record)
                 record = self.batches.finish(record, answered=collected.answered)
         del self._submitted[record.handle]
-        mine = [custom_id for custom_id, handle in self._claims.items() if handle == record.handle]
-        for custom_id in mine:
+        claimed = [custom_id for custom_id, handle in self._claims.items() if handle == record.handle]
+        for custom_id in claimed:
             del self._claims[custom_id]
-        await self._hand_on(record, submitted.standing, collected, mine)
+        await self._hand_on(record, submitted.standing, collected, claimed)
 
     def _store(self, record: BatchRecord) -> Collected:
         questions = {asked.custom_id: Question(asked, self.form, self.name) for asked in self.batches.asked(record)}

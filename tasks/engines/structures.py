@@ -73,16 +73,16 @@ def structured_fields(structure: Structure, schema: dict[str, Any], written: int
 
 def with_schema_told(messages: list[dict[str, Any]], schema: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Messages whose last one ends with the schema."""
-    told = TOLD.format(schema=orjson.dumps(schema).decode())
+    instruction = TOLD.format(schema=orjson.dumps(schema).decode())
     *before, last = messages
-    return [*before, {**last, "content": f"{last['content']}\n\n{told}"}]
+    return [*before, {**last, "content": f"{last['content']}\n\n{instruction}"}]
 
 
 def with_form_told(request: Request, schema: Mapping[str, Any]) -> Request:
     """A request whose last message ends with the schema."""
     *before, last = request.messages
-    told = f"{last.content}\n\n{TOLD.format(schema=orjson.dumps(schema).decode())}"
-    return request.model_copy(update={"messages": (*before, last.model_copy(update={"content": told}))})
+    content = f"{last.content}\n\n{TOLD.format(schema=orjson.dumps(schema).decode())}"
+    return request.model_copy(update={"messages": (*before, last.model_copy(update={"content": content}))})
 
 
 def rewritten(schema: dict[str, Any], written: int) -> dict[str, Any]:

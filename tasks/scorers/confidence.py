@@ -132,8 +132,8 @@ def percentage_of(completion: Completion) -> float | None:
     *before, verdict = TAG.split(re.sub(r"[*_`]", "", completion.text))
     match = PERCENT.fullmatch(verdict.strip()) if before else None
     if not match:
-        shown = verdict.strip()[:40] if before else ""
-        raise Drop(f"no_score: its percentage was {shown!r}; end with [RESULT] and a whole number from 0 to 100")
+        percentage = verdict.strip()[:40] if before else ""
+        raise Drop(f"no_score: its percentage was {percentage!r}; end with [RESULT] and a whole number from 0 to 100")
     return int(match[1]) / 100
 
 
@@ -141,8 +141,8 @@ def final_answer(text: str) -> str:
     """What an answer comes to: its last box, what follows the last "answer is", its last number, or all of it."""
     if boxes := BOXED.findall(text):
         final = boxes[-1]
-    elif said := SAID.findall(text):
-        final = said[-1]
+    elif conclusions := SAID.findall(text):
+        final = conclusions[-1]
     elif numbers := NUMBER.findall(text):
         final = numbers[-1]
     else:

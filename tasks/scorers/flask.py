@@ -163,8 +163,8 @@ def picked(completion: Completion, options: Sequence[str], most: int) -> tuple[s
     """
     lists = dict.fromkeys(re.sub(r"\s+", " ", text.strip()) for text in LISTED.findall(completion.text))
     if len(lists) != 1:
-        found = "several lists" if lists else "no list"
-        raise Drop(f"no_pick: it had {found}; reply with one list in brackets, for instance [1]")
+        fault = "several lists" if lists else "no list"
+        raise Drop(f"no_pick: it had {fault}; reply with one list in brackets, for instance [1]")
     by_name = {normalised(name): name for name in options}
     names = []
     for item in next(iter(lists)).split(","):

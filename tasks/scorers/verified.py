@@ -92,9 +92,9 @@ class VerifierScores(FrameScorer):
             if isinstance(verifier, Verifier)
             for answer in pool["answers"]
         ]
-        made = iter(verdicts_of(jobs, threads()))
+        verdicts = iter(verdicts_of(jobs, threads()))
         return [
-            [next(made) if isinstance(verifier, Verifier) else missing(verifier) for _ in pool["answers"]]
+            [next(verdicts) if isinstance(verifier, Verifier) else missing(verifier) for _ in pool["answers"]]
             for pool, verifier in zip(pools, verifiers, strict=True)
         ]
 

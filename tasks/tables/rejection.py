@@ -66,12 +66,12 @@ class Rejection(TableStage):
             if not passed:
                 verified = any(value is not None for _, value in pairs)
                 dropped["no_pass" if verified else "not_verified"].append(row_id)
-        made = pl.DataFrame(rows, schema=ROW)
-        own = frame.select(name for name in beside_answers(frame) if name not in ROW)[made["place"].to_list()]
+        answers = pl.DataFrame(rows, schema=ROW)
+        own = frame.select(name for name in beside_answers(frame) if name not in ROW)[answers["place"].to_list()]
         if not thinks(frame.schema["answers"]):
-            made = made.drop("completion_reasoning")
+            answers = answers.drop("completion_reasoning")
         faults = [drop for reason, ids in dropped.items() for drop in drops(ids, reason, [""] * len(ids))]
-        return pl.concat([made.drop("place"), own], how="horizontal"), faults
+        return pl.concat([answers.drop("place"), own], how="horizontal"), faults
 
     def kept(self, passed: Sequence[tuple[dict[str, Any], float]]) -> list[tuple[dict[str, Any], float]]:
         """Some of the answers that passed, each text once."""

@@ -23,10 +23,10 @@ def calibration(
     random, figures = np.random.default_rng(seed), {}
     numbers = np.unique(prompts, return_inverse=True)[1]
     count = int(numbers.max(initial=-1)) + 1
-    drawn = random.integers(0, max(count, 1), (draws, count))
+    resamples = random.integers(0, max(count, 1), (draws, count))
     for name, measure in MEASURES.items():
         value = measure(confidences, right, np.ones(len(right)))
-        weights = (np.bincount(row, minlength=count)[numbers].astype(float) for row in drawn)
+        weights = (np.bincount(row, minlength=count)[numbers].astype(float) for row in resamples)
         values: Array = np.array([measure(confidences, right, weight) for weight in weights])
         values = values[np.isfinite(values)]
         if not np.isfinite(value) or not len(values):

@@ -69,8 +69,8 @@ def resampled_sums(statistics: Array, draws: int = DRAWS, seed: int = 0) -> Arra
     block = max(1, CELLS_AT_ONCE // max(1, prompts))
     for start in range(0, draws, block):
         count = min(block, draws - start)
-        drawn = random.integers(0, prompts, (count, prompts)) + np.arange(count)[:, None] * prompts
-        weights = np.bincount(drawn.ravel(), minlength=count * prompts).reshape(count, prompts)
+        resamples = random.integers(0, prompts, (count, prompts)) + np.arange(count)[:, None] * prompts
+        weights = np.bincount(resamples.ravel(), minlength=count * prompts).reshape(count, prompts)
         sums[start : start + count] = weights @ statistics
     return sums
 

@@ -99,9 +99,9 @@ def audit(pools: Sequence[AuditedPool], scores: Sequence[Sequence[float | None]]
             best = all(score > value for value in own if value is not None)
             sums.append((1.0, wins, score - rivals.mean(), float(best)))
         statistics = np.array(sums, float).reshape(-1, 4)
-        drawn = resampled_sums(statistics, DRAWS) if len(sums) else np.zeros((DRAWS, 4))
+        resampled = resampled_sums(statistics, DRAWS) if len(sums) else np.zeros((DRAWS, 4))
         figures = {
-            name: with_interval(lambda totals, n=n: ratio(totals[..., n], totals[..., 0]), statistics, drawn)  # type: ignore[misc]
+            name: with_interval(lambda totals, n=n: ratio(totals[..., n], totals[..., 0]), statistics, resampled)  # type: ignore[misc]
             for n, name in enumerate(("wins", "difference", "best"), 1)
         }
         against = "the answer it is made of" if pools[0].planted[number].derived else "the own answers"

@@ -22,8 +22,8 @@ from tests.tasks.test_scorers import frame
 
 LOCK = {
     "stages": {
-        "consistency_scores@1": "99b68ee31f866f32",
-        "percent_scores@1": "ebb1e4d92ad91b43",
+        "consistency_scores@1": "51e85e830d3f3729",
+        "percent_scores@1": "92bffd98b3f98136",
         "truth_scores@1": "f7ebf2cb52606be4",
     },
     "prompts": {"confidence/is_true": "43bf0faf1180", "confidence/percent": "2edeabec0be2"},

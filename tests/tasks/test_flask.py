@@ -19,7 +19,7 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, through
 
 LOCK = {
     "stages": {
-        "flask_scores@1": "096c56acb1f223f0",
+        "flask_scores@1": "a3772bce0d883d51",
     },
     "prompts": {
         "flask/annotate": "73b19ff21dac",

@@ -42,8 +42,8 @@ def sft(rows: Frame) -> Frame:
 def short_answer(row: Mapping[str, Any]) -> str:
     """Whether an answer's text stands in the template's own, where the reader would find it."""
     answers = (row[side][-1]["content"] for side in ("chosen", "rejected") if row[side])
-    found = any(answer in header for answer in answers for header in HEADERS)
-    return "an answer so short that the reader finds it in the template's text" if found else ""
+    stands_in_template = any(answer in header for answer in answers for header in HEADERS)
+    return "an answer so short that the reader finds it in the template's text" if stands_in_template else ""
 
 
 def kto(rows: Frame) -> Frame:

@@ -21,15 +21,15 @@ METHODS: Mapping[Use, str] = {"sft": "supervised", "pairs": "dpo"}
 
 def sft(rows: Frame) -> Frame:
     """`messages` and `tools`; answers of a prompt weigh nothing."""
-    made = openai(rows, "conversations")
+    conversations = openai(rows, "conversations")
     if "learned_from" not in rows.columns:
-        return made
+        return conversations
     chats = [
         [{**message, "weight": weight_of(message, place < start)} for place, message in enumerate(chat)]
         for chat, start in zip(rows["messages"].to_list(), rows["learned_from"].to_list(), strict=True)
     ]
     kind = chat_type(fields_of(rows.schema["messages"]), weight=pl.Int64())
-    return made.with_columns(pl.Series("messages", chats, kind))
+    return conversations.with_columns(pl.Series("messages", chats, kind))
 
 
 def weight_of(message: Mapping[str, Any], in_prompt: bool) -> int | None:
