@@ -10,7 +10,8 @@ fail_every, fail_from: each n-th, all from the n-th on. fail_how: status (an err
 malformed (no JSON), empty (no text), wrong (JSON that nobody asked for), filtered (half an answer, which a content
 filter broke off), none (no choices), inside (an error with fail_status inside a 200). fail_on: requests with these
 words. usage: plain, none (it is not reported) or detailed (with cached and thinking tokens). thinks: text, or the name
-of a field, where each answer has thinking. scores: plain, none or null (how prompt_logprobs are answered). --root tells where the model's weights are, as vLLM does.
+of a field, where each answer has thinking. scores: plain, none or null (how prompt_logprobs are answered). --root tells
+where the model's weights are, as vLLM does.
 """
 
 import argparse
