@@ -14,14 +14,28 @@ from synthmill.flows.methods.pipeline import PipelineSettings, plan
 from synthmill.schemas.calls import SCORING, Completion, Request
 from synthmill.schemas.errors import Drop, EngineRefused, InputError
 from synthmill.schemas.rows import arrow_schema
+from synthmill.schemas.settings import EngineSettings
 from synthmill.schemas.settings_files import read_settings
+from synthmill.storage.calls import CallStore
+from synthmill.tasks.engines.engine import make_engine
+from synthmill.tasks.engines.scored_answers import prompt_tokens_in
+from synthmill.tasks.prompts import load
+from synthmill.tasks.running.driver import Driver
 from synthmill.tasks.scorers.cdr import CdrPool, CdrScores, domain_of, log_probability
 from synthmill.tasks.scorers.cdr_domains import DOMAINS
 from synthmill.tasks.scorers.scoring import ScorerSettings
-from tests.conftest import write_jsonl
+from tests.conftest import ChatServer, write_jsonl
 from tests.tasks.judging_by_hand import CONTEXT, drive, pool, through_engine, values_of
 
-LOCK: dict[str, Any] = {"stages": {}, "prompts": {}}
+LOCK = {
+    "stages": {
+        "cdr_scores@1": "8ff908641ff77702",
+    },
+    "prompts": {
+        "cdr/answer": "7e9b6452aced",
+        "cdr/route": "2a4172cecda5",
+    },
+}
 CHANCES = {  # per token, of each model
     "good": {"strong": [0.5, 0.5], "weak": [0.25, 0.5]},
     "long": {"strong": [0.5] * 8, "weak": [0.25] * 8},
@@ -136,3 +150,60 @@ def test_the_page_has_scores_by_domain_and_reasons() -> None:
     by_domain, why = CdrScores().figures(frames)
     assert by_domain.rows == (("none", "1", "0", ""), ("safety", "2", "2", "0.69"))
     assert why.rows == (("empty_answer", "2"), ("null_logprob", "1"))
+
+
+def test_two_models_of_a_server_are_asked_once(server: ChatServer, tmp_path: Path) -> None:
+    specs = {
+        "judge": server.spec,
+        "strong": f"openai:strong@{server.url}",
+        "weak": f"openai:weak@{server.url}",
+        "gguf": "llamacpp:smollm2",
+    }
+
+    async def run(recipe: CdrScores) -> Any:
+        engines = {role: make_engine(EngineSettings.model_validate(specs[role])) for role in recipe.needs_roles()}
+        for engine in engines.values():
+            if "llamacpp" not in engine.name:
+                await engine.open()
+        calls = CallStore(tmp_path)
+        try:
+            result = await Driver(recipe, engines, calls).run([pool("A river.", "no birds", "")])
+            return result.rows[0]
+        finally:
+            calls.close()
+            for engine in engines.values():
+                await engine.close()
+
+    row = asyncio.run(run(stage()))
+    assert row.cdr_domain in DOMAINS and row.cdr_missing == ("", "", "empty_answer")
+    system = load("cdr/answer").render(row=row, domain=DOMAINS[row.cdr_domain])
+    chat = [{"role": message.role, "content": message.content} for message in system]
+    for place, (answer, tokens) in enumerate((("A river.", 4), ("no birds", 3))):
+        for part in ("strong", "weak"):
+            whole = prompt_logprobs({"model": part, "messages": [*chat, {"role": "assistant", "content": answer}]})
+            expected = sum(token.logprob or 0 for token in prompt_tokens_in(whole or [])[-tokens:])
+            assert values_of(row)[f"cdr_{part}"][place] == pytest.approx(expected)
+    asked = server.stats()["total"]
+    assert asked == 1 + 2 * 4  # an answer that begins with A has another beside it than the rest have
+    assert asyncio.run(run(stage())) == row and server.stats()["total"] == asked
+    with pytest.raises(EngineRefused, match=r"^llamacpp:.* gives no log probabilities of given answers, and gguf is"):
+        asyncio.run(run(stage(weak="gguf")))
+
+
+def test_in_a_pipeline_its_roles_are_the_strong_the_weak_and_the_one_that_routes(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "in.jsonl", [{"prompt": "Why?"}])
+    url = "@http://127.0.0.1:9/v1"
+    engines = {role: f"openai:{role}{url}" for role in ("teacher", "judge", "strong", "weak")}
+    steps = {
+        "pools": {"stage": "answer_pool", "count": 2},
+        "ratio": {"stage": "cdr_scores", "per_token": True},
+        "pairs": {"stage": "pool_pairs", "reward": "ratio", "cuts": ["max-min"]},
+    }
+    settings = {"source": "in.jsonl", "engines": engines, "steps": steps}
+    assert [step.step for step in plan(read_settings(PipelineSettings, None, settings)).stages] == list(steps)
+    write_jsonl(tmp_path / "in.jsonl", [{"prompt": "Why?", "cdr_domain": "x"}])
+    with pytest.raises(InputError, match=r"steps.ratio: stage cdr_scores: the rows have a column 'cdr_domain' already"):
+        plan(read_settings(PipelineSettings, None, settings))
