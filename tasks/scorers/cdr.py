@@ -55,7 +55,8 @@ class CdrScores(Judge):
     criterion and the exemplars of the prompt's domain. LABEL_strong and LABEL_weak are the two.
 
     per_token: each is a mean over the answer's tokens. An empty answer, one with a log probability missing, null or
-    infinite, and a prompt whose domain could not be read have no score; `cdr_missing` says why.
+    infinite, or the same in both models, token by token, and a prompt whose domain could not be read have no score;
+    `cdr_missing` says why.
     """
 
     name: ClassVar = "cdr_scores"
@@ -108,10 +109,11 @@ class CdrScores(Judge):
                 for place in written
                 for role in (self.strong, self.weak)
             ]
-            for n, place in enumerate(written):
+            for place, *pair in zip(written, completions[::2], completions[1::2], strict=True):
                 try:
-                    for part, completion in zip(PARTS, completions[2 * n : 2 * n + 2], strict=True):
-                        parts[part][place] = log_probability(completion, self.per_token)
+                    logs = [log_probability(completion, self.per_token) for completion in pair]
+                    check_apart(*pair)
+                    parts["strong"][place], parts["weak"][place] = logs
                 except Drop as drop:
                     missing[place] = drop.message
                 judgements.add(1, bool(missing[place]), missing[place])
@@ -171,6 +173,10 @@ class CdrSettings(JudgeSettings):
         return roles_of(self.role, self.strong, self.weak, self.domain)
 
     @property
+    def compares(self) -> tuple[str, ...]:
+        return (self.strong, self.weak)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         return (*(part_label(self.label, part) for part in PARTS), self.label)
 
@@ -202,6 +208,12 @@ def domain_of(completion: Completion, names: Sequence[str]) -> str | None:
     if name not in (by_name := {name.lower(): name for name in names}):
         raise Drop(f"no_domain: it was {name[:40]!r}; reply with one of {', '.join(names)} and nothing else")
     return by_name[name]
+
+
+def check_apart(strong: Completion, weak: Completion) -> None:
+    """Raises Drop where both models are one."""
+    if strong.logprobs == weak.logprobs:
+        raise Drop("same_model: strong and weak gave equal log probabilities; name two models in `engines`")
 
 
 def log_probability(completion: Completion, per_token: bool = False) -> float:

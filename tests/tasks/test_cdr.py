@@ -29,7 +29,7 @@ from tests.tasks.judging_by_hand import CONTEXT, drive, pool, through_engine, va
 
 LOCK = {
     "stages": {
-        "cdr_scores@1": "8ff908641ff77702",
+        "cdr_scores@1": "f8d34038c5a73fe3",
     },
     "prompts": {
         "cdr/answer": "7e9b6452aced",
@@ -127,6 +127,12 @@ def test_what_is_no_log_probability_is_a_missing_score_with_its_reason(completio
     assert values_of(row)["cdr"] == (pytest.approx(math.log(2)), None, None)
     assert row.cdr_missing[0] == "" and row.cdr_missing[1].startswith(reason) and row.cdr_missing[2] == "empty_answer"
     assert (row.judgements, row.unread) == (3, 1) and row.first_unread.startswith(reason)
+
+
+def test_one_model_in_both_roles_gives_no_score() -> None:
+    row, _ = drive(stage(domain="chat"), pool("good", "bad"), lambda _: scores([0.5, 0.25]))
+    assert values_of(row) == dict.fromkeys(("cdr_strong", "cdr_weak", "cdr"), (None, None))
+    assert (row.judgements, row.unread) == (2, 2) and row.first_unread.startswith("same_model: strong and weak")
 
 
 def test_a_domain_that_cannot_be_read_leaves_no_score() -> None:
