@@ -108,9 +108,11 @@ class AnswerScoring:
         if beside.error:
             self._borders.pop(key, None)
         if is_first:  # its tokens are on this answer's bill
-            prompt, written = (whole.prompt_tokens + beside.prompt_tokens), whole.completion_tokens
-            written += beside.completion_tokens
-            whole = whole._replace(prompt_tokens=prompt, completion_tokens=written, usage=None)
+            whole = whole._replace(
+                prompt_tokens=whole.prompt_tokens + beside.prompt_tokens,
+                completion_tokens=whole.completion_tokens + beside.completion_tokens,
+                usage=None,
+            )
         if whole.error or beside.error:
             return whole if whole.error else beside
         tokens = whole.logprobs or []

@@ -228,7 +228,7 @@ def log_probability(completion: Completion, per_token: bool = False) -> float:
     for n, number in enumerate(numbers, 1):
         if number is None:
             raise Drop(f"null_logprob: token {n} of {len(numbers)} has none")
-        if not FLOOR < number <= ROUNDING:  # not a number, too
-            raise Drop(f"bad_logprob: token {n} of {len(numbers)} has {number}; expected a finite number up to 0")
+        if not isinstance(number, int | float) or not FLOOR < number <= ROUNDING:
+            raise Drop(f"bad_logprob: token {n} of {len(numbers)} has {number!r:.40}; expected a finite number up to 0")
     total = math.fsum(numbers)
     return total / len(numbers) if per_token else total

@@ -29,7 +29,7 @@ from tests.tasks.judging_by_hand import CONTEXT, drive, pool, through_engine, va
 
 LOCK = {
     "stages": {
-        "cdr_scores@1": "f8d34038c5a73fe3",
+        "cdr_scores@1": "907f7afb35074f23",
     },
     "prompts": {
         "cdr/answer": "7e9b6452aced",
@@ -114,6 +114,7 @@ def test_domains_of_your_own_and_one_for_all_without_a_router() -> None:
         (Completion(text="", logprobs=[["x", math.nan, {}]]), "bad_logprob"),
         (Completion(text="", logprobs=[["x", -9999.0, {}]]), "bad_logprob"),
         (Completion(text="", logprobs=[["x", 11.25, {}]]), "bad_logprob"),  # a logit, of --logprobs-mode raw_logits
+        (Completion(text="", logprobs=[["x", "-1", {}]]), "bad_logprob"),
         (Completion(text="", error="context_overflow: too long"), "context_overflow"),
     ],
 )
