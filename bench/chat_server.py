@@ -10,7 +10,8 @@ fail_every, fail_from: each n-th, all from the n-th on. fail_how: status (an err
 malformed (no JSON), empty (no text), wrong (JSON that nobody asked for), filtered (half an answer, which a content
 filter broke off), none (no choices), inside (an error with fail_status inside a 200). fail_on: requests with these
 words. usage: plain, none (it is not reported) or detailed (with cached and thinking tokens). thinks: text, or the name
-of a field, where each answer has thinking. --root tells where the model's weights are, as vLLM does.
+of a field, where each answer has thinking. scores: plain, none or null (how prompt_logprobs are answered). --root tells
+where the model's weights are, as vLLM does.
 """
 
 import argparse
@@ -48,7 +49,7 @@ class Behaviour:
         self.fail_status = 500
         self.retry_after = self.fail_on = self.thinks = ""
         self.fail_how = "status"
-        self.usage = "plain"
+        self.usage = self.scores = "plain"
         self.key: str = options.key
         self.context: int = options.context
         self.root: str = options.root
@@ -148,6 +149,21 @@ def completion(body: dict[str, Any], words: int, report: str = "plain") -> dict[
     return answer if report == "none" else {**answer, "usage": usage}
 
 
+def prompt_logprobs(body: dict[str, Any], how: str = "plain") -> list[Any] | None:
+    """The words of a chat and what stands between them, each with the logprob that model, words and place make."""
+    chat = "".join(f"<{message['role']}>{message['content']}" for message in body["messages"])
+    tokens = re.findall(r"\w+|\W", chat)
+    if how == "none":
+        return None
+    entries: list[Any] = []
+    for n, token in enumerate(tokens):
+        draw = digest([body["model"], tokens[max(0, n - 3) : n + 1]])
+        logprob = None if how == "null" else -(1 + draw[0]) / 64
+        number = int.from_bytes(digest(token)[:2], "big")
+        entries.append({str(number): {"logprob": logprob, "rank": 1, "decoded_token": token}} if n else None)
+    return entries
+
+
 def with_thinking(answer: dict[str, Any], how: str) -> dict[str, Any]:
     """An answer after a thought, between marks in the text, or in the field of that name. It holds what a careless
     reader would take for the answer.
@@ -241,6 +257,8 @@ class Connection(asyncio.Protocol):
         self.behaviour.in_flight -= 1
         if not fails:
             answer = completion(body, self.behaviour.words, self.behaviour.usage)
+            if "prompt_logprobs" in body:
+                answer["prompt_logprobs"] = prompt_logprobs(body, self.behaviour.scores)
             return self.send(with_thinking(answer, self.behaviour.thinks) if self.behaviour.thinks else answer)
         self.behaviour.failed += 1
         failure = self.behaviour.fail_how

@@ -65,11 +65,16 @@ class Sampling(Frozen):
         return self.max_tokens or PLANNED_TOKENS
 
 
+SCORING = Sampling(temperature=0.0, top_p=None, max_tokens=1)
+"""Of requests that have an answer scored. Engines draw one token beside it, which nobody reads."""
+
+
 class Request(Frozen):
     """One question to one role.
 
     schema_: a JSON schema the answer must satisfy. choice: the answer is one of these strings. tools: definitions in
-    OpenAI's form; the answer may call one. optional: when this request fails, the recipe receives a Completion with
+    OpenAI's form; the answer may call one. scored: an answer whose log probability is asked for; nothing is drawn then,
+    and `sampling` is SCORING. optional: when this request fails, the recipe receives a Completion with
     `error` set; without it the row is dropped. asked_again: an earlier answer to it was refused, which the bill shows;
     no key covers it.
     """
@@ -80,6 +85,7 @@ class Request(Frozen):
     schema_: Mapping[str, Any] | None = None
     choice: tuple[str, ...] | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
+    scored: str = ""
     sample: int = 0
     optional: bool = False
     asked_again: bool = False
@@ -89,8 +95,8 @@ class Request(Frozen):
         return [self.model_copy(update={"sample": n}) for n in range(count)]
 
     def question_json(self) -> bytes:
-        """The question as canonical JSON, which identifies it: messages, sampling, schema, choice, and tools where
-        there are any.
+        """The question as canonical JSON, which identifies it: messages, sampling, schema, choice, and tools and a
+        scored answer where there are any.
         """
         question: dict[str, Any] = {
             "messages": [[message.role, message.content] for message in self.messages],
@@ -100,6 +106,8 @@ class Request(Frozen):
         }
         if self.tools:
             question |= {"messages": identities(self.messages), "tools": self.tools}
+        if self.scored:
+            question["scored"] = self.scored
         return orjson.dumps(question, option=orjson.OPT_SORT_KEYS)
 
 
@@ -125,7 +133,8 @@ class Completion(NamedTuple):
     cached ones and thinking included (schemas/usage.py); latency is wall-clock seconds as the engine saw it.
 
     finish_reason: as the engine reports it (schemas/endings.py), or "error" (`error` says why, `text` is empty).
-    logprobs: per token [token, logprob, {alternative: logprob}], when asked for. reasoning: what the model thought
+    logprobs: per token [token, logprob, {alternative: logprob}], when asked for; where an answer was scored, those of
+    its tokens, and `text` is empty. reasoning: what the model thought
     before, apart from `text`. refusal: the model's own words, where it refused in a field of its own. tool_calls: as
     the server sent them. usage: as the server reported it, on the first of answers that were asked
     together. estimated: the server reported no tokens, and they were counted here.

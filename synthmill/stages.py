@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.retrieval.run_ranks import RunRanks as RunRanks
     from synthmill.tasks.scorers.annotators import AnnotatorScores as AnnotatorScores
     from synthmill.tasks.scorers.biggen import InstanceScores as InstanceScores
+    from synthmill.tasks.scorers.cdr import CdrScores as CdrScores
     from synthmill.tasks.scorers.confidence import ConsistencyScores as ConsistencyScores
     from synthmill.tasks.scorers.confidence import PercentScores as PercentScores
     from synthmill.tasks.scorers.confidence import TruthScores as TruthScores

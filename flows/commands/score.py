@@ -127,6 +127,11 @@ def scoring_step(settings: ScoreSettings, store: Store) -> Planned:
     if scorer.roles:
         if not settings.engine:
             raise InputError(f"the scorer {scorer.kind} asks a model; name it with --engine")
+        if scorer.compares:
+            raise InputError(
+                f"the scorer {scorer.kind} compares the models of {' and '.join(scorer.compares)}, and score has one "
+                f"--engine; name an engine for each in a pipeline, as a step of the stage {stage.name}"
+            )
         chosen = settings.engine_option
         engine = chosen_engine(settings.engine, settings.concurrency, chosen, settings.auto_drop, settings.thinking)
         store.prepare()

@@ -3,14 +3,18 @@ refusals are those of every remote model (remote_model.py).
 """
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.errors import EngineError, EngineRefused
 from synthmill.schemas.settings import EngineSettings
+from synthmill.schemas.usage import Tokens, reported_tokens
 from synthmill.tasks.engines.dialect import Dialect, Written
 from synthmill.tasks.engines.refusals import FewerAnswers
 from synthmill.tasks.engines.remote_model import RemoteModel
 from synthmill.tasks.engines.replies import answer_in, choices_in, completions_in
+from synthmill.tasks.engines.scored_answers import FIELD, AnswerScoring, prompt_tokens_in, refused
 from synthmill.tasks.engines.served import CHAT, endpoint, model_cards, secrets_of, server_name
 from synthmill.tasks.engines.transport import Reply, Transport, make_transport
 
@@ -18,11 +22,15 @@ LOSSES_BELIEVED = 4
 
 
 class ChatServer(RemoteModel):
-    """One model behind one server."""
+    """One model behind one server. It scores given answers where the server does, as vLLM's."""
+
+    scores_answers = True
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings, server_name(settings), Dialect(settings))
         self._transport: Transport | None = None
+        self._scoring = AnswerScoring()
+        self._has_scored = False
 
     async def open(self) -> None:
         self._secrets = secrets_of(self.settings)
@@ -38,7 +46,38 @@ class ChatServer(RemoteModel):
         assert self._transport is not None
         return await self._transport.post(body)
 
+    async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
+        if not request.scored:
+            return await super().complete(request, seed, count)
+        return [await self._scoring.score(request, self._ask_to_score)] * count
+
+    async def _ask_to_score(self, request: Request) -> Completion:
+        """One request's completion, with its prompt's tokens. Raises EngineRefused where the server refuses to."""
+        [completion] = await super().complete(request, 0, 1)
+        if completion.error and FIELD in completion.error:
+            raise refused(f"{self.url} gives no log probabilities of given answers ({completion.error})", request)
+        return completion
+
+    def _scored(self, request: Request, answer: Any, latency_s: float) -> Completion:
+        """A completion with the tokens of its prompt. Raises EngineRefused where the server never gave them."""
+        choices_in(answer)
+        if not (entries := answer.get(FIELD)) and not self._has_scored:
+            raise refused(f"{self.url} gives no log probabilities of given answers ({FIELD})", request)
+        self._has_scored = True
+        usage = answer.get("usage") or {}
+        prompt_tokens, completion_tokens, *_ = reported_tokens(usage) or Tokens(len(entries or ()), 1)
+        return Completion(
+            text="",
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            latency_s=round(latency_s, 4),
+            logprobs=prompt_tokens_in(entries) if entries else None,
+            usage=usage,
+        )
+
     def read(self, request: Request, written: Written, data: bytes, count: int, latency_s: float) -> list[Completion]:
+        if request.scored:
+            return [self._scored(request, answer_in(data), latency_s)]
         try:
             completions = completions_in(request, written, data, count, latency_s)
         except FewerAnswers as error:

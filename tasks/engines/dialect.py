@@ -11,6 +11,7 @@ import orjson
 
 from synthmill.schemas.calls import Request
 from synthmill.schemas.settings import EngineSettings, Structure
+from synthmill.tasks.engines import scored_answers
 from synthmill.tasks.engines.refusals import FORM_WORDS, TOOL_WORDS, Refusal
 from synthmill.tasks.engines.served import OPENAI, server_url
 from synthmill.tasks.engines.structures import (
@@ -127,7 +128,12 @@ class Dialect:
             body |= OFF_WAYS[self._off_way]
         elif self._thinking.effort:
             body["reasoning_effort"] = self._thinking.effort
-        body |= self._stream
+        if request.scored:
+            body |= scored_answers.FIELDS | {
+                "messages": scored_answers.scored_messages(body["messages"], request.scored)
+            }
+        else:
+            body |= self._stream
         written = self._with_form(body, request) if request.choice or request.schema_ else Written(body)
         if self._options:
             body |= self._options

@@ -17,7 +17,8 @@ class Engine(Protocol):
 
     `name` is the model's identity (id with revision, or the file's fingerprint), never an address; it is part of every
     call's key. `limit` is how many requests it takes at once now; the engine lowers it when its server is too busy.
-    `samples_per_call` is how many answers to one prompt are asked for in one call.
+    `samples_per_call` is how many answers to one prompt are asked for in one call. An engine that scores given answers
+    has `scores_answers` (scored_answers.py).
     """
 
     name: str

@@ -18,6 +18,8 @@ class Recording:
     PATH: a file written by `synthmill calls --record`, a segment, or a store's calls folder.
     """
 
+    scores_answers = True
+
     def __init__(self, settings: EngineSettings) -> None:
         path, _, engine = settings.model.partition("#")
         self.path = Path(path).expanduser().resolve()

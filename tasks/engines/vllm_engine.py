@@ -18,6 +18,13 @@ from synthmill.schemas.errors import EngineError, InputError, MissingExtra
 from synthmill.schemas.hashing import content_hash, file_checksum, file_fingerprint
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.engine import failed_completion
+from synthmill.tasks.engines.scored_answers import (
+    border,
+    logprobs_from,
+    other_answer,
+    prompt_tokens_in,
+    scored_messages,
+)
 from synthmill.tasks.engines.template_thinking import (
     PROBE,
     VARIABLES,
@@ -40,6 +47,8 @@ class VLLMEngine:
     With the option reasoning_parser, vLLM's own parser of that name takes thinking apart, forms (choice, schema) hold
     for what follows it, and thinking.tokens is its budget. Without, marks in the text do.
     """
+
+    scores_answers = True
 
     def __init__(self, settings: EngineSettings) -> None:
         if importlib.util.find_spec("vllm") is None:
@@ -131,7 +140,7 @@ class VLLMEngine:
         started = time.monotonic()
         final: Any = None
         try:
-            prompt = {"prompt_token_ids": self._tokens(request)}
+            prompt = {"prompt_token_ids": self._tokens(request, request.scored)}
             name = f"synthmill-{next(self._numbers)}"
             more = {"reasoning_parser_kwargs": {VARIABLES: self.variables}} if self._parser else {}
             async for output in self._engine.generate(prompt, self._sampling(request, seed, count), name, **more):
@@ -144,6 +153,8 @@ class VLLMEngine:
             kind = "context_overflow" if "context length" in str(error) else "refused"
             return [failed_completion(f"{kind}: {error}")] * count
         latency_s = round(time.monotonic() - started, 4)
+        if request.scored:
+            return [self._scored(request, final, latency_s)] * count
         structured = bool(request.choice or request.schema_)
         told_apart = [self._told_apart(output.text, structured) for output in final.outputs]
         return [
@@ -166,14 +177,30 @@ class VLLMEngine:
         reasoning, content = self._parser.extract_reasoning(text, self._dummy)
         return content or "", reasoning or ""
 
-    def _tokens(self, request: Request) -> list[int]:
+    def _scored(self, request: Request, output: Any, latency_s: float) -> Completion:
+        """The log probabilities of a given answer's tokens."""
+        start = border(output.prompt_token_ids, self._tokens(request, other_answer(request.scored)))
+        return Completion(
+            text="",
+            prompt_tokens=len(output.prompt_token_ids),
+            completion_tokens=1,
+            latency_s=latency_s,
+            logprobs=logprobs_from(prompt_tokens_in(output.prompt_logprobs or ()), start),
+        )
+
+    def _tokens(self, request: Request, answer: str = "") -> list[int]:
+        """A prompt's tokens. answer: with which it ends, where one is scored."""
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
-        tokens: list[int] = self._rendered(messages, tokenize=True, return_dict=False)
+        how: dict[str, Any] = {"tokenize": True, "return_dict": False}
+        if answer:
+            messages, how = scored_messages(messages, answer), {**how, "continue_final_message": True}
+        tokens: list[int] = self._rendered(messages, **how)
         return tokens
 
     def _rendered(self, messages: Sequence[dict[str, str]], **how: Any) -> Any:
         """Messages under the model's chat template."""
-        return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, **how, **self.variables)
+        begins = not how.get("continue_final_message")
+        return self._tokenizer.apply_chat_template(messages, add_generation_prompt=begins, **how, **self.variables)
 
     def _sampling(self, request: Request, seed: int, count: int) -> Any:
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
@@ -184,6 +211,9 @@ class VLLMEngine:
             structure = StructuredOutputsParams(choice=list(request.choice))
         elif request.schema_:
             structure = StructuredOutputsParams(json=dict(request.schema_))
+        if request.scored:
+            final_only = RequestOutputKind.FINAL_ONLY
+            return SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, output_kind=final_only)
         thinking = self.settings.thinking
         more = {"skip_special_tokens": self._dummy.skip_special_tokens} if self._parser else {}
         if self._parser and thinking.tokens:

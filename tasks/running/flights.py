@@ -132,7 +132,8 @@ class Lane:
 
 def content_ids(request: Request) -> tuple[int, ...]:
     """The identities of what a request asks; equal for samples of one request."""
-    return id(request.messages), id(request.sampling), id(request.schema_), id(request.choice), id(request.tools)
+    form = id(request.schema_), id(request.choice), id(request.tools)
+    return id(request.messages), id(request.sampling), *form, id(request.scored)
 
 
 def origin_of(error: Exception) -> str:

@@ -57,6 +57,11 @@ class ScorerSettings(KindSettings):
         return ()
 
     @property
+    def compares(self) -> tuple[str, ...]:
+        """The roles whose models it compares, which must be several."""
+        return ()
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """The scores, or columns of the user's, that it is made from."""
         return ()

@@ -205,6 +205,10 @@ def test_score_then_pairs(tmp_path: Path, server: ChatServer) -> None:
         assert row["helpsteer2"] == pytest.approx(0.5 * row["size"] - row["judge"])
     for arguments, fault in (
         (["in.jsonl", "--scorer", "judge", "--out", "x.jsonl"], "asks a model; name it with --engine"),
+        (
+            ["in.jsonl", "--scorer", "cdr", "--engine", "openai:m@http://127.0.0.1:9/v1", "--out", "x.jsonl"],
+            "compares the models of strong and weak, and score has one --engine",
+        ),
         (["in.jsonl", "--scorer", "r3", "--engine", server.spec, "--out", "x.jsonl"], "has no effect"),
         (
             ["both.parquet", "--scorer", "python:mine.py:size", "--name", "size", "--out", "x.jsonl"],

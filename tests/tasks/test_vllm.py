@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from synthmill.schemas.calls import Message, Request, Sampling
+from synthmill.schemas.calls import SCORING, Message, Request, Sampling
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.engine import engine_name, make_engine
 from tests.command import environment, start, synthmill
@@ -41,6 +41,20 @@ def asked(content: str, **fields: Any) -> Request:
     return Request(role="student", messages=(Message(role="user", content=content),), **fields)
 
 
+def logprobs_of(model: Path, content: str, answer: str) -> list[float]:
+    """What transformers says of the tokens of an answer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    chat = [{"role": "user", "content": content}]
+    before = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=False)
+    tokens = [*before, *tokenizer(answer)["input_ids"]]
+    logits = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)(torch.tensor([tokens])).logits[0]
+    chances = logits.detach().float().log_softmax(-1)
+    return [float(chances[n - 1, tokens[n]]) for n in range(len(before), len(tokens))]
+
+
 def test_vllm_answers_samples_forms_choices_logprobs_and_refusals(tiny_model: Path) -> None:
     options = {"max_model_len": 512, "max_num_seqs": 48, "max_num_batched_tokens": 512}
     settings = EngineSettings.model_validate({"spec": f"vllm:{tiny_model}", "options": options})
@@ -65,11 +79,13 @@ def test_vllm_answers_samples_forms_choices_logprobs_and_refusals(tiny_model: Pa
                 engine.complete(asked("seven birds", sampling=Sampling(max_tokens=4, logprobs=2)), 5, 1),
                 engine.complete(asked("long " * 600, sampling=short), 5, 1),
                 *(engine.complete(asked(f"{n} birds " * 40, sampling=short), n, 1) for n in range(CROWD)),
+                engine.complete(asked("seven birds", sampling=SCORING, scored="carries light"), 0, 1),
+                engine.complete(asked("seven birds", sampling=SCORING, scored="light " * 600), 0, 1),
             )
         finally:
             await engine.close()
 
-    plain, again, three, choice, formed, scored, long, *crowd = asyncio.run(run())
+    plain, again, three, choice, formed, scored, long, *crowd, answer, too_long = asyncio.run(run())
     assert not any(one[0].error for one in crowd)
     assert plain[0].text == again[0].text
     assert plain[0].completion_tokens <= 16
@@ -81,6 +97,10 @@ def test_vllm_answers_samples_forms_choices_logprobs_and_refusals(tiny_model: Pa
     assert len(scored[0].logprobs) == scored[0].completion_tokens
     assert all(len(alternatives) >= 2 and logprob <= 0 for _, logprob, alternatives in scored[0].logprobs)
     assert long[0].error.startswith("context_overflow")
+    assert "".join(token for token, _, _ in answer[0].logprobs) == "carries light"
+    expected = logprobs_of(tiny_model, "seven birds", "carries light")
+    assert [logprob for _, logprob, _ in answer[0].logprobs] == pytest.approx(expected, abs=0.05)
+    assert too_long[0].error.startswith("context_overflow")
     assert engine_name(settings).startswith("vllm:tiny-model")
 
 
