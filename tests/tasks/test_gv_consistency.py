@@ -27,7 +27,7 @@ CHANCES = {"42": 0.9, "41": 0.7, "48": 0.1, "even": 0.5}
 
 
 def model(right: str, wrong: str) -> Callable[[Request], Completion]:
-    """A model that gives these answers, and validates them by CHANCES; texts of several samples are parted by spaces."""
+    """A model that gives these answers, and validates them by CHANCES; texts of samples are parted by spaces."""
 
     def reply(request: Request) -> Completion:
         if request.sampling.logprobs:
@@ -65,7 +65,7 @@ def test_an_even_chance_and_no_verdict_agree_with_nothing() -> None:
     row, _ = drive(SelfValidation(wrong=False), ROW, mute)
     assert row.consistency is None and [answer.chance for answer in row.validated] == [None]
     for completion, reason in (
-        (Completion(text=" "), ""),
+        (Completion(text=" "), "empty"),
         (Completion(text="4", finish_reason="length"), "cut_answers"),
     ):
         with pytest.raises(Drop, match=reason):
