@@ -109,7 +109,8 @@ class SelfValidation(Recipe[Instruction, ValidatedAnswers]):
         for kind, of_kind in (("right", answers.filter("right")), ("wrong", answers.filter(~pl.col("right")))):
             judged = of_kind.drop_nulls("chance")
             if judged.height:
-                rows.append((kind, f"{of_kind.height:,}", f"{judged.height:,}", f"{judged['consistent'].mean():.3f}"))
+                share = int(judged["consistent"].sum()) / judged.height
+                rows.append((kind, f"{of_kind.height:,}", f"{judged.height:,}", f"{share:.3f}"))
         heads = ("asked for", "answers", "with a verdict", "consistent")
         return [Figure("Generator-validator consistency", heads, tuple(rows))] if rows else []
 

@@ -19,7 +19,7 @@ from synthmill.tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, S
 
 ROWS_PER_PART = 64
 Map = Callable[[Array], Array]
-Form = Annotated[
+Method = Annotated[
     Literal["isotonic", "platt"],
     Field(description="isotonic: any rising steps, for hundreds of labels; platt: a sigmoid, for fewer"),
 ]
@@ -45,7 +45,7 @@ class CalibratedScores(FrameScorer):
     label: str = "calibrated"
     of: Of
     by: Label
-    form: Form = "isotonic"
+    method: Method = "isotonic"
     passing: Passing = 1.0
     folds: Folds = 5
 
@@ -75,7 +75,7 @@ class CalibratedScores(FrameScorer):
 
         def map_without(fold: int) -> Map:
             known = [pair for place in labelled if fold_of[place] != fold for pair in pairs[place]]
-            return FITS[self.form](*np.array(known).T)
+            return FITS[self.method](*np.array(known).T)
 
         maps = {fold: map_without(fold) for fold in (*range(folds), -1)}
         return [calibrated(numbers, maps[fold_of.get(place, -1)]) for place, numbers in enumerate(values)]
@@ -103,7 +103,7 @@ class CalibratedSettings(ScorerSettings):
     kind: Literal["calibrated"] = "calibrated"
     of: Of
     by: Label
-    form: Form = "isotonic"
+    method: Method = "isotonic"
     passing: Passing = 1.0
     folds: Folds = 5
 
@@ -112,7 +112,7 @@ class CalibratedSettings(ScorerSettings):
         return (self.of, self.by)
 
     def stage(self, context: ScoringContext) -> CalibratedScores:
-        own = {name: getattr(self, name) for name in ("of", "by", "form", "passing", "folds")}
+        own = {name: getattr(self, name) for name in ("of", "by", "method", "passing", "folds")}
         return CalibratedScores(label=self.label, **own)
 
 

@@ -22,7 +22,7 @@ from tests.tasks.test_scorers import frame
 
 LOCK = {
     "stages": {
-        "calibrated_scores@1": "6f1ad433d5e7dfeb",
+        "calibrated_scores@1": "a5866b7d2f0a8903",
         "confidence_rows@1": "ae3a71c5a343eda1",
         "uncertainty_rationales@1": "c72729c79de19a77",
     },
@@ -51,8 +51,8 @@ def test_platt_is_scikit_learns_and_isotonic_pools_violators() -> None:
     assert steps(np.array([0.0, 2, 3, 4, 9])).tolist() == [0, 0.5, 0.5, 1, 1]
 
 
-@pytest.mark.parametrize("form", ["isotonic", "platt"])
-def test_overconfident_scores_become_calibrated(form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["isotonic", "platt"])
+def test_overconfident_scores_become_calibrated(method: str, tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     said, rows = random.uniform(0.5, 1, (300, 2)), []
     chances = 2 * said - 1  # how often they are right: less often than they say
@@ -60,7 +60,7 @@ def test_overconfident_scores_become_calibrated(form: str, tmp_path: Path) -> No
     for n in range(300):
         labels = list(right[n]) if n < 250 else [None, None]
         rows.append(scored(f"p{n}", said=list(said[n]), right=labels))
-    made, _ = CalibratedScores(of="said", by="right", form=form).apply(frame(*rows), tmp_path)
+    made, _ = CalibratedScores(of="said", by="right", method=method).apply(frame(*rows), tmp_path)
     confidence = np.array([scores[-1]["values"] for scores in made["scores"].to_list()])
     before, labelled, unlabelled = (
         np.abs(of - chances)[places].mean()
