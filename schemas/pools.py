@@ -38,6 +38,12 @@ class VerifiablePool(ScoredPool):
     verifier_arguments: str | None = None
 
 
+class RubricTextPool(ScoredPool):
+    """A pool whose row has a rubric. rubric: as its file has it, a text or JSON."""
+
+    rubric: str | None = None
+
+
 class JudgedPool(ScoredPool):
     """A pool after a judge: how many judgements were asked for, how many of them could not be read, and the first of
     these.

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from synthmill.tasks.generators.feedback_collection import PairFeedback as PairFeedback
     from synthmill.tasks.generators.feedback_collection import RubricTaskRows as RubricTaskRows
     from synthmill.tasks.generators.feedback_collection import ScoredResponses as ScoredResponses
+    from synthmill.tasks.generators.gv_consistency import ConsistentRows as ConsistentRows
+    from synthmill.tasks.generators.gv_consistency import SelfValidation as SelfValidation
     from synthmill.tasks.generators.judge_rows import JsftRows as JsftRows
     from synthmill.tasks.generators.judge_rows import JudgeTrainingRows as JudgeTrainingRows
     from synthmill.tasks.generators.judge_rows import Rationales as Rationales
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.generators.self_rip import FreshPrompts as FreshPrompts
     from synthmill.tasks.generators.self_rip import NewPrompts as NewPrompts
     from synthmill.tasks.generators.self_rip import ShotSets as ShotSets
+    from synthmill.tasks.generators.uncertainty import UncertaintyRationales as UncertaintyRationales
     from synthmill.tasks.retrieval.bm25_ranks import Bm25Ranks as Bm25Ranks
     from synthmill.tasks.retrieval.candidates import Candidates as Candidates
     from synthmill.tasks.retrieval.comparisons import MinedNegatives as MinedNegatives
@@ -77,6 +80,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.retrieval.run_ranks import RunRanks as RunRanks
     from synthmill.tasks.scorers.annotators import AnnotatorScores as AnnotatorScores
     from synthmill.tasks.scorers.biggen import InstanceScores as InstanceScores
+    from synthmill.tasks.scorers.calibrated import CalibratedScores as CalibratedScores
     from synthmill.tasks.scorers.cdr import CdrScores as CdrScores
     from synthmill.tasks.scorers.confidence import ConsistencyScores as ConsistencyScores
     from synthmill.tasks.scorers.confidence import PercentScores as PercentScores
@@ -95,6 +99,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.scorers.r3 import R3Scores as R3Scores
     from synthmill.tasks.scorers.revised import RevisedScores as RevisedScores
     from synthmill.tasks.scorers.reward_models import RewardModelScores as RewardModelScores
+    from synthmill.tasks.scorers.rubric_reward import RubricRewards as RubricRewards
     from synthmill.tasks.scorers.scoring_endpoint import HttpScores as HttpScores
     from synthmill.tasks.scorers.self_judge import PrincipledScores as PrincipledScores
     from synthmill.tasks.scorers.self_rewarding import AdditiveScores as AdditiveScores
@@ -108,6 +113,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.tables.choosing import Filter as Filter
     from synthmill.tasks.tables.choosing import SampleRows as SampleRows
     from synthmill.tasks.tables.choosing import Top as Top
+    from synthmill.tasks.tables.confidence_rows import ConfidenceRows as ConfidenceRows
     from synthmill.tasks.tables.joining import Concat as Concat
     from synthmill.tasks.tables.joining import Join as Join
     from synthmill.tasks.tables.pass_rates import PassRateBand as PassRateBand

@@ -109,8 +109,8 @@ def score_answers(settings: ScoreSettings) -> ScoredFile:
 def open_file(settings: ScoreSettings) -> PoolFile:
     """The file of answers. Raises InputError where it cannot have a score of this name."""
     reads = [name for name in settings.scorer.reads if name != REWARD]
-    by_row = settings.scorer.reads_verifiers
-    file = PoolFile(settings.source, settings.columns, rewards=False, reference=True, extra=reads, verifiers=by_row)
+    by_row = settings.scorer.reads_by_row
+    file = PoolFile(settings.source, settings.columns, rewards=False, reference=True, extra=reads, by_row=by_row)
     for label in settings.scorer.labels:
         if label in RESERVED:
             raise InputError(f"no score may be called {label}; give it another --name")

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from synthmill.schemas.errors import InputError
-from synthmill.storage.plain_files.pool_rows import BESIDE_ANSWERS, MESSAGES, VERIFIER
+from synthmill.storage.plain_files.pool_rows import BESIDE_ANSWERS, BESIDE_PROMPT, MESSAGES, in_json
 
 TEXT = pa.string()
-PLAIN = ("prompt_id", "prompt", "system", "reference", MESSAGES, *VERIFIER)
+PLAIN = ("prompt_id", "prompt", "system", "reference", MESSAGES, *BESIDE_PROMPT)
 """Columns with one text per pool."""
 
 
@@ -29,7 +29,11 @@ def holds_texts_beside(kind: pa.DataType, wide: bool) -> bool:
 
 
 def cast_column(column: Any, name: str, wide: bool, file_column: str) -> Any:
-    """A Parquet column as texts, numbers, or lists of these. Raises InputError for what is neither."""
+    """A Parquet column as texts, numbers, or lists of these; what a row says of its scoring may be of any type, and is
+    JSON then. Raises InputError for what is neither.
+    """
+    if name in BESIDE_PROMPT and pa.types.is_nested(column.type):
+        return pa.array([None if value is None else in_json(value) for value in column.to_pylist()], TEXT)
     has_lists = wide and name not in PLAIN
     numbers = name not in (*PLAIN, "answers", *BESIDE_ANSWERS)
     item_type = pa.float64() if numbers else TEXT

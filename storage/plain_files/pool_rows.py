@@ -25,6 +25,10 @@ BESIDE_ANSWERS = (ENDS, THINKING, POLICIES)
 """Columns of texts, one per answer, which need not be there."""
 VERIFIER = ("verifier", "verifier_arguments")
 """Columns that say how a row's answers are verified; the second holds JSON."""
+RUBRIC = "rubric"
+"""A column with the rubric of a row's answers, a text or JSON."""
+BESIDE_PROMPT = (*VERIFIER, RUBRIC)
+"""What a row may say of how its answers are scored."""
 
 
 class RowForm(NamedTuple):
@@ -52,13 +56,14 @@ def pool_row(line: Line, form: RowForm) -> tuple[dict[str, Any], int]:
         row |= conversation(row["prompt"], row.get("system"), form.single_turn)
     elif not isinstance(row["prompt"], str):
         raise Drop("prompt_not_text")
-    for name in VERIFIER:
+    for name in BESIDE_PROMPT:
         if row.get(name) is not None and not isinstance(row[name], str):
-            row[name] = orjson.dumps(row[name]).decode()
+            row[name] = in_json(row[name])
     own = form.columns["prompt_id"] != form.columns["prompt"]  # else a prompt is its pool's name
     row["prompt_id"] = (id_of(row["prompt_id"]) if own else "") or pool_name(row)
     row |= answers_in(row, form)
     texts = [row["prompt_id"], row["prompt"], row.get("system"), row.get("reference"), row.get(MESSAGES)]
+    texts += [row.get(name) for name in BESIDE_PROMPT]
     texts += row["answers"] if form.wide else [row["answers"]]
     try:
         "".join(filter(None, texts)).encode()
@@ -79,7 +84,7 @@ def answers_in(row: Mapping[str, Any], form: RowForm) -> dict[str, Any]:
         raise Drop("answers_not_lists" if form.wide else "answer_not_text")
     texts = [answer_text(answer) for answer in (row["answers"] if form.wide else [row["answers"]])]
     fields: dict[str, Any] = {"answers": texts if form.wide else texts[0]}
-    for name in form.columns.keys() - {"prompt_id", "prompt", "system", "reference", "answers", *VERIFIER}:
+    for name in form.columns.keys() - {"prompt_id", "prompt", "system", "reference", "answers", *BESIDE_PROMPT}:
         values = row[name] if form.wide else [row[name]]
         if name in BESIDE_ANSWERS:
             fields[name] = texts_beside(values, len(texts)) if form.wide else texts_beside(values, 1)[0]
@@ -136,11 +141,15 @@ def conversation(prompt: Any, system: str | None, single_turn: bool) -> dict[str
     if single_turn and len(turns) > 1:
         raise Drop(f"several_turns: the prompt has {len(turns)} messages; `synthmill pairs` takes them")
     text = turns[0]["content"] if len(turns) == 1 else transcript(turns)
+    return {"prompt": text, "system": "\n\n".join(instructions) or None, MESSAGES: in_json(messages)}
+
+
+def in_json(value: Any) -> str:
+    """A value as JSON. Raises Drop for texts that are no UTF-8."""
     try:
-        as_json = orjson.dumps(messages).decode()
+        return orjson.dumps(value).decode()
     except TypeError:
         raise Drop("not_utf8") from None
-    return {"prompt": text, "system": "\n\n".join(instructions) or None, MESSAGES: as_json}
 
 
 def transcript(messages: list[dict[str, str]]) -> str:

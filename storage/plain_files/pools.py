@@ -33,7 +33,6 @@ from synthmill.storage.plain_files.pool_rows import (
     MESSAGES,
     POLICIES,
     THINKING,
-    VERIFIER,
     RowForm,
     pool_row,
 )
@@ -65,9 +64,9 @@ class PoolFile:
     """A file of pools. faults: unusable rows by reason, counted while the file is read.
 
     rewards: whether it must have rewards. reference: whether to read reference answers, where it has any. extra: more
-    columns to read, with one number per answer. single_turn: refuse prompts of several turns. policies, verifiers:
-    whether to read who gave each answer, and how each row's answers are verified, where it says so. Raises InputError
-    when the file cannot be read, or lacks a column.
+    columns to read, with one number per answer. single_turn: refuse prompts of several turns. policies: whether to
+    read who gave each answer. by_row: what rows say of how their answers are scored (of BESIDE_PROMPT), to read where
+    the file has it. Raises InputError when the file cannot be read, or lacks a column.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class PoolFile:
         extra: Sequence[str] = (),
         single_turn: bool = False,
         policies: bool = False,
-        verifiers: bool = False,
+        by_row: Sequence[str] = (),
     ) -> None:
         self.path = path
         self.faults: Counter[str] = Counter()
@@ -110,7 +109,7 @@ class PoolFile:
         self.ends = next((name for name in FINISH_REASONS if name in self.columns), "")
         self.thoughts = THINKING if THINKING in self.columns and THINKING not in extra else ""
         self.policies = next((name for name in WHO_ANSWERED if policies and name in self.columns), "")
-        self.verifiers = tuple(name for name in VERIFIER if verifiers and name in self.columns)
+        self.by_row = tuple(name for name in by_row if name in self.columns)
         if self._parquet:
             kinds = {field.name: field.type for field in self._parquet.schema_arrow}
             self.wide, self.chat = is_list(kinds[self.answer]), is_list(kinds[self.prompt])
@@ -277,7 +276,7 @@ class PoolFile:
         columns = {"prompt_id": self.id, "prompt": self.prompt, "system": self.system, "reference": self.reference}
         columns |= {"answers": self.answer, "rewards": self.reward, ENDS: self.ends, MESSAGES: self._messages}
         columns |= {THINKING: self.thoughts, POLICIES: self.policies}
-        columns |= {name: name for name in (*self.extra, *self.verifiers)}
+        columns |= {name: name for name in (*self.extra, *self.by_row)}
         return {ours: theirs for ours, theirs in columns.items() if theirs}
 
     def _from_parquet(self) -> Iterator[pa.Table]:
@@ -356,7 +355,7 @@ class PoolFile:
             reference=bool(self.reference),
             extra=self.extra,
             policies=bool(self.policies),
-            verifiers=bool(self.verifiers),
+            by_row=self.by_row,
         )
         pools.path, pools.faults, pools._messages = self.path, self.faults, MESSAGES if self.chat else ""
         return pools

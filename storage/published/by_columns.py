@@ -78,10 +78,10 @@ class TableForm(Frozen):
         """Raises InputError where rows with these columns lack what the form needs. place: whose rows they are."""
         kind = self.kind_of(columns)
         has = {self.renamed().get(name, name) for name in columns} | set(columns)
-        if kind == "completions" and self.answer not in columns:
-            if not self.answer and "completion" not in columns:
+        if kind == "completions" and (self.answer or "completion") not in columns:
+            if not self.answer:
                 raise InputError("completions need `answer`: a column, or, of pools, a policy or `best by SCORE`")
-            if self.answer and "answers" not in columns:
+            if "answers" not in columns:
                 raise InputError(f"{place} has no column {self.answer!r} for `answer`; it has {', '.join(columns)}")
             needed = {"prompt", "answers", *(("scores",) if self.answer.startswith(BEST_BY) else ())}
         else:

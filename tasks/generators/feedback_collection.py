@@ -18,10 +18,10 @@ from synthmill.schemas.multifaceted import Rubric
 from synthmill.schemas.rows import Dropped, Instruction, Row
 from synthmill.schemas.texts import normalised, one_line
 from synthmill.tasks.frames import FrameStage, frame_schema
-from synthmill.tasks.generators.prompt_rubrics import object_of
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_all, ask_until, read_json
 from synthmill.tasks.scorers.biggen import RUBRIC_SCHEMA, read_reference, read_rubric
+from synthmill.tasks.scorers.rubric_reward import object_of
 from synthmill.tasks.scorers.verdicts import TAG
 
 SEEDS = "seed_rubrics"

@@ -9,7 +9,7 @@ import pyarrow as pa
 from synthmill.schemas.artifacts import Manifest, PartSeal
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import content_hash
-from synthmill.schemas.pools import PolicyAnswer, Score, ScoredPool, VerifiablePool
+from synthmill.schemas.pools import PolicyAnswer, RubricTextPool, Score, ScoredPool, VerifiablePool
 from synthmill.schemas.rows import Dropped
 from synthmill.schemas.settings import FileSettings
 from synthmill.storage.artifacts import (
@@ -21,7 +21,7 @@ from synthmill.storage.artifacts import (
     sealed_part,
     write_manifest,
 )
-from synthmill.storage.plain_files.pool_rows import ENDS, POLICIES, THINKING, VERIFIER
+from synthmill.storage.plain_files.pool_rows import BESIDE_PROMPT, ENDS, POLICIES, RUBRIC, THINKING, VERIFIER
 from synthmill.storage.plain_files.pools import PoolFile, read_pools
 from synthmill.storage.plain_files.rows import fingerprint
 from synthmill.tasks.running.same_columns import with_same_columns
@@ -36,7 +36,7 @@ def pools_key(file: PoolFile, rows_per_part: int, limit: int | None = None) -> s
     """The key of a file's artifact, from its content and the settings it is read with."""
     columns = [file.id, file.prompt, file.answer, file.reward, file.reference, list(file.extra)]
     reading = [Path(file.path).name, *columns, file.single_turn, *([file.thoughts] if file.thoughts else [])]
-    reading += [["verifiers", *file.verifiers]] if file.verifiers else []
+    reading += [["verifiers", *file.by_row]] if file.by_row else []
     reading += [["policies", file.policies]] if file.policies else []
     return content_hash([POOLS, VERSION, fingerprint(FileSettings(path=file.path)), reading, rows_per_part, limit])
 
@@ -102,9 +102,9 @@ def pool_of(row: dict[str, Any], extra: Sequence[str], source: str) -> ScoredPoo
     )
     values_of = ({REWARD: row["rewards"]} if "rewards" in row else {}) | {name: row[name] for name in extra}
     scores = tuple(Score(scorer=name, settings="{}", values=tuple(values or ())) for name, values in values_of.items())
-    kind = VerifiablePool if any(name in row for name in VERIFIER) else ScoredPool
+    kind = VerifiablePool if any(name in row for name in VERIFIER) else RubricTextPool if RUBRIC in row else ScoredPool
     return kind(
-        **{name: row[name] for name in VERIFIER if name in row},
+        **{name: row[name] for name in BESIDE_PROMPT if name in row},
         id=row["prompt_id"],
         prompt=row["prompt"],
         system=row.get("system"),

@@ -3,20 +3,18 @@
 Source: docs/papers.md#rubrics-as-rewards.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from synthmill.schemas.calls import Completion, Frozen, Request, Sampling
+from synthmill.schemas.calls import Completion, Request, Sampling
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.rows import Instruction
 from synthmill.schemas.texts import normalised, one_line
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_all, ask_until, read_json
-from synthmill.tasks.scorers.named_scores import is_named_twice
+from synthmill.tasks.scorers.rubric_reward import WEIGHTS, Criterion, checks_schema, object_of, read_checks, reward
 
-Importance = Literal["essential", "important", "optional", "pitfall"]
-WEIGHTS: dict[str, float] = {"essential": 1.0, "important": 0.7, "optional": 0.3, "pitfall": 0.9}
 LONGEST = 400  # characters of a criterion
 
 
@@ -25,14 +23,6 @@ class Compared(Instruction):
 
     chosen: str
     rejected: str
-
-
-class Criterion(Frozen):
-    """What an answer to one prompt is checked for; weight: of its importance."""
-
-    criterion: str
-    importance: Importance
-    weight: float
 
 
 class RubricPrompt(Instruction):
@@ -56,6 +46,7 @@ class PromptRubrics(Recipe[Compared, RubricPrompt]):
     version: ClassVar = "1"
     roles: ClassVar = ("author", "judge")
     prompts: ClassVar = {"prompt_rubrics/write": ("fewest", "most"), "prompt_rubrics/check": ("rubric", "answer")}
+    adds_own_columns: ClassVar = True
 
     sampling: Sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=2048)
     fewest: int = Field(3, ge=1, description="criteria of a rubric")
@@ -82,7 +73,7 @@ class PromptRubrics(Recipe[Compared, RubricPrompt]):
                 role="judge",
                 messages=load("prompt_rubrics/check").render(row=row, rubric=rubric, answer=answer),
                 sampling=self.sampling.model_copy(update={"temperature": 0.0}),
-                schema_=object_of({name: {"type": "boolean"} for name in names}),
+                schema_=checks_schema(names),
             )
             for answer in (row.chosen, row.rejected)
         ]
@@ -91,11 +82,6 @@ class PromptRubrics(Recipe[Compared, RubricPrompt]):
         if chosen <= rejected + self.margin:
             raise Drop(f"label_not_reproduced: the chosen answer has {chosen:.3f}, the rejected one {rejected:.3f}")
         return RubricPrompt.child_of(row, self.name, rubric=rubric, chosen_reward=chosen, rejected_reward=rejected)
-
-
-def object_of(properties: dict[str, Any]) -> dict[str, Any]:
-    """The JSON schema of an object that has all of some properties."""
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def rubric_schema(fewest: int, most: int) -> dict[str, Any]:
@@ -118,18 +104,3 @@ def read_criteria(completion: Completion, fewest: int) -> tuple[Criterion, ...]:
     if len(criteria) < fewest:
         raise Drop(f"bad_rubric: it had {len(criteria)} different criteria; write {fewest} at least")
     return tuple(criteria.values())
-
-
-def read_checks(completion: Completion, names: list[str]) -> tuple[bool, ...]:
-    """Whether an answer meets each criterion. Raises Drop where one is missing, or neither true nor false."""
-    checks = read_json(completion, "bad_checks")
-    for name in names:
-        if not isinstance(checks.get(name), bool) or is_named_twice(completion.text, name):
-            raise Drop(f"bad_checks: {name} was {checks.get(name)!r:.40}; give one true or false for 1 to {names[-1]}")
-    return tuple(checks[name] for name in names)
-
-
-def reward(rubric: tuple[Criterion, ...], met: tuple[bool, ...]) -> float:
-    """The weight of the criteria that are met, as a share of all."""
-    total = sum(each.weight for each in rubric)
-    return sum(each.weight for each, is_met in zip(rubric, met, strict=True) if is_met) / total

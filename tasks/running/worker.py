@@ -109,7 +109,7 @@ class Worker:
             rows, unreadable = stage.read(table)
             result: PartResult = await self._driver.run(rows, lost_before)
             await self._make_durable(self._calls)
-            output = with_calls(stage.to_table(result.rows), result.calls)
+            output = with_calls(await asyncio.to_thread(stage.to_table, result.rows), result.calls)
             dropped = [*unreadable, *result.dropped]
             spent, lost = result.spent, result.lost
         return await asyncio.to_thread(

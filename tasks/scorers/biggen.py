@@ -16,14 +16,14 @@ from synthmill.schemas.errors import Drop
 from synthmill.schemas.multifaceted import SCORES, Rubric
 from synthmill.schemas.pools import JudgedPool, ScoredPool
 from synthmill.schemas.rows import Dropped, read_rows
+from synthmill.storage.plain_files.pool_rows import RUBRIC
 from synthmill.tasks.recipe import Steps, read_json
-from synthmill.tasks.scorers.each_answer import AnswerJudge, mean_verdicts
+from synthmill.tasks.scorers.each_answer import AnswerJudge, mean_verdicts, with_rubrics
 from synthmill.tasks.scorers.judgements import Judgements
 from synthmill.tasks.scorers.judges import Attempts, JudgeSettings, MaxTokens
 from synthmill.tasks.scorers.scoring import ScoringContext
 from synthmill.tasks.scorers.verdicts import HIGHEST, LOWEST, judgement_of
 
-RUBRIC_COLUMN = "rubric"
 USED = ("instance_rubric", "instance_reference")
 
 
@@ -63,7 +63,7 @@ class InstanceScores(AnswerJudge):
 
     label: str = "biggen"
     sampling: Sampling = Sampling(temperature=1.0, top_p=0.9, max_tokens=1024)
-    rubric_column: str = RUBRIC_COLUMN
+    rubric_column: str = RUBRIC
     author: str = "author"
     references: Literal["written", "given"] = "written"
 
@@ -75,21 +75,13 @@ class InstanceScores(AnswerJudge):
 
     def check_columns(self, columns: pa.Schema) -> None:
         check_free(f"stage {self.name}", USED, columns.names)
-        if self.rubric_column != RUBRIC_COLUMN:
+        if self.rubric_column != RUBRIC:
             check_columns(f"stage {self.name}, rubric_column", (self.rubric_column,), columns.names)
 
     def read(self, table: pa.Table) -> tuple[list[ScoredPool], list[Dropped]]:
-        rows, dropped = read_rows(ScoredPool, table)
         if self.rubric_column not in table.column_names:
-            return rows, dropped
-        rubrics = dict(zip(table["id"].to_pylist(), table[self.rubric_column].to_pylist(), strict=True))
-        pools: list[ScoredPool] = []
-        for row in rows:
-            try:
-                pools.append(RubricPool(**row.__dict__, rubric=rubric_in(rubrics[row.id])))
-            except Drop as drop:
-                dropped.append(Dropped(id=row.id, reason=drop.reason, detail=drop.detail))
-        return pools, dropped
+            return read_rows(ScoredPool, table)
+        return with_rubrics(RubricPool, table, self.rubric_column, rubric_in)
 
     def steps(self, row: ScoredPool) -> Steps[JudgedPool]:
         judgements = Judgements()
@@ -141,6 +133,10 @@ class BiggenSettings(JudgeSettings):
     @property
     def roles(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((self.role, self.author)))
+
+    @property
+    def reads_by_row(self) -> tuple[str, ...]:
+        return (RUBRIC,)
 
     def stage(self, context: ScoringContext) -> InstanceScores:
         return InstanceScores(

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import pyarrow as pa
 from pydantic import Field
 
 from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.errors import Drop
 from synthmill.schemas.pools import JudgedPool, ScoredPool
+from synthmill.schemas.rows import Dropped, read_rows
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import MOST_ATTEMPTS
 from synthmill.tasks.scorers.judgements import Judgements
@@ -66,6 +69,23 @@ class AnswerJudge(Judge):
             for part, values_of in parts.items()
         ]
         return pool.model_copy(update={"scores": (*before, *of_parts, score)})
+
+
+def with_rubrics(
+    kind: Callable[..., ScoredPool], table: pa.Table, column: str, read: Callable[[Any], Any]
+) -> tuple[list[ScoredPool], list[Dropped]]:
+    """A table's pools as rows of a kind with a `rubric`, as `read` makes it of a column's value; those for which it
+    raises Drop are dropped.
+    """
+    rows, dropped = read_rows(ScoredPool, table)
+    rubrics = dict(zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True))
+    pools = list[ScoredPool]()
+    for row in rows:
+        try:
+            pools.append(kind(**row.__dict__, rubric=read(rubrics[row.id])))
+        except Drop as drop:
+            dropped.append(Dropped(id=row.id, reason=drop.reason, detail=drop.detail))
+    return pools, dropped
 
 
 def part_label(label: str, part: str) -> str:

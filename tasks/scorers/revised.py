@@ -4,8 +4,11 @@ Source: docs/papers.md#reviseval.
 """
 
 import re
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from operator import not_
+from typing import Any, ClassVar, Literal
 
+import pyarrow as pa
 from pydantic import Field
 
 from synthmill.schemas.calls import Completion, Sampling
@@ -18,17 +21,26 @@ from synthmill.tasks.scorers.judges import Attempts, JudgeSettings, MaxTokens
 from synthmill.tasks.scorers.scoring import ScoringContext
 from synthmill.tasks.scorers.verdicts import LOWEST, judgement_of, present_mean
 from synthmill.tasks.texts.words import rouge_l
+from synthmill.tasks.vectors.embeddings import embedder_name
+from synthmill.tasks.vectors.token_matching import matching_f1, token_vectors
 
 REVISED = re.compile(r"<revised>\s*(.*?)\s*</revised>", re.DOTALL)
-PARTS = ("rouge",)
+ROUGE, EMBEDDED = "rouge", "embedded"
+
+
+class RevisedPool(JudgedPool):
+    """A judged pool with its answers' revisions, in memory only; None where there is none."""
+
+    revisions: tuple[str | None, ...]
 
 
 class RevisedScores(AnswerJudge):
     """Pools -> the same, each answer judged from 1 to 5 against its own revision, averaged over `evaluations`; and
-    LABEL_rouge, its ROUGE-L with that, 0 to 1.
+    LABEL_rouge, its ROUGE-L with that, 0 to 1. With an `embedder`, LABEL_embedded, too: how alike both are, token by
+    token, 0 to 1.
 
-    reviser: the role that revises. An empty answer gets the lowest of both without a call; an answer that could not be
-    revised has neither.
+    reviser: the role that revises. An empty answer gets the lowest of all without a call; an answer that could not be
+    revised has none.
     """
 
     name: ClassVar = "revised_scores"
@@ -38,6 +50,7 @@ class RevisedScores(AnswerJudge):
 
     label: str = "reviseval"
     reviser: str = "reviser"
+    embedder: str = Field("", exclude_if=not_, description="minilm, or another; default: no LABEL_embedded")
     revising: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=2048)
     sampling: Sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=512)
 
@@ -46,6 +59,26 @@ class RevisedScores(AnswerJudge):
 
     def requests_per_row(self) -> int:
         return self.most_answers * (1 + self.evaluations) * self.attempts
+
+    def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
+        identity = super().identity(engines)
+        return {**identity, "embedder": embedder_name(self.embedder)} if self.embedder else identity
+
+    def to_table(self, rows: Sequence[JudgedPool]) -> pa.Table:
+        return super().to_table([self.with_likeness(row) if isinstance(row, RevisedPool) else row for row in rows])
+
+    def with_likeness(self, row: RevisedPool) -> JudgedPool:
+        """The pool with LABEL_embedded among the parts of its score, behind LABEL_rouge."""
+        texts = [answer.text for answer in row.answers]
+        revised = [place for place, revision in enumerate(row.revisions) if revision]
+        pairs = [text or "" for place in revised for text in (texts[place], row.revisions[place])]
+        vectors = token_vectors(self.embedder, pairs)
+        values: list[float | None] = [None if text.strip() else 0.0 for text in texts]
+        for place, answer, revision in zip(revised, vectors[::2], vectors[1::2], strict=True):
+            values[place] = matching_f1(answer, revision)
+        *before, score = row.scores
+        part = score.model_copy(update={"scorer": part_label(self.label, EMBEDDED), "values": tuple(values)})
+        return row.model_copy(update={"scores": (*before, part, score)})
 
     def steps(self, row: ScoredPool) -> Steps[JudgedPool]:
         judgements, texts = Judgements(), [answer.text for answer in row.answers]
@@ -67,7 +100,9 @@ class RevisedScores(AnswerJudge):
             of_answer = verdicts[n * self.evaluations : (n + 1) * self.evaluations]
             values[place] = present_mean([verdict[1] if verdict else None for verdict in of_answer])
             rouge[place] = rouge_l(texts[place], reference)
-        return self.with_parts(row, values, {"rouge": rouge}, judgements)
+        pool = self.with_parts(row, values, {ROUGE: rouge}, judgements)
+        revised = [references.get(place) for place in range(len(texts))]
+        return RevisedPool(**pool.__dict__, revisions=tuple(revised)) if self.embedder else pool
 
 
 class RevisedSettings(JudgeSettings):
@@ -80,6 +115,9 @@ class RevisedSettings(JudgeSettings):
     max_tokens: MaxTokens = 512
     revision_tokens: int = Field(2048, ge=1, le=1 << 20, description="of a revised answer at most")
     temperature: float = Field(1.0, ge=0, description="how far the judgements of an answer may differ")
+    embedded: bool = Field(
+        False, description="whether there is LABEL_embedded: BERTScore's F1 with the revision, by the run's embedder"
+    )
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -87,12 +125,14 @@ class RevisedSettings(JudgeSettings):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return (*(part_label(self.label, part) for part in PARTS), self.label)
+        parts = (ROUGE, EMBEDDED) if self.embedded else (ROUGE,)
+        return (*(part_label(self.label, part) for part in parts), self.label)
 
     def stage(self, context: ScoringContext) -> RevisedScores:
         judging = Sampling(temperature=self.temperature, top_p=1.0, max_tokens=self.max_tokens, seed=context.seed)
         revising = Sampling(temperature=0.0, top_p=1.0, max_tokens=self.revision_tokens, seed=context.seed)
-        own = {"reviser": self.reviser, "evaluations": self.evaluations, "attempts": self.attempts}
+        own: dict[str, Any] = {"reviser": self.reviser, "evaluations": self.evaluations, "attempts": self.attempts}
+        own |= {"embedder": context.embedder} if self.embedded else {}
         return RevisedScores(**self.shared_fields(context), **own, sampling=judging, revising=revising)
 
 

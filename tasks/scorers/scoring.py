@@ -67,9 +67,9 @@ class ScorerSettings(KindSettings):
         return ()
 
     @property
-    def reads_verifiers(self) -> bool:
-        """Whether rows have to say how their answers are verified."""
-        return False
+    def reads_by_row(self) -> tuple[str, ...]:
+        """The columns in which rows say how their answers are scored: their verifier, or their rubric."""
+        return ()
 
     def stage(self, context: ScoringContext) -> Stage:
         """The stage that adds this score to pools. Raises InputError, MissingExtra."""

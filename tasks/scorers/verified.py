@@ -138,8 +138,8 @@ class VerifierSettings(ScorerSettings):
         return self.name or f"verify_{self.verifier.replace('-', '_')}"
 
     @property
-    def reads_verifiers(self) -> bool:
-        return self.verifier == BY_ROW
+    def reads_by_row(self) -> tuple[str, ...]:
+        return VERIFIER if self.verifier == BY_ROW else ()
 
     def stage(self, context: ScoringContext) -> VerifierScores:
         arguments = as_json(self.arguments)

@@ -13,13 +13,16 @@ from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.published.folder import marker_of
 from synthmill.storage.runs import runs
+from synthmill.tasks.scorers.judges import Judge
+from synthmill.tasks.scorers.verified import VerifierScores
 from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
 GUIDE = ROOT / "docs" / "pipelines.md"
 BLOCK = re.compile(r"(<!-- run -->\n)?```yaml\n(.*?)```", re.S)
 BLOCKS = [(bool(marker), text) for marker, text in BLOCK.findall(GUIDE.read_text())]
-EXAMPLES = sorted((ROOT / "examples" / "pipelines").glob("*.yaml"))
+TRUSTED = ROOT / "examples" / "pipelines" / "trusted.yaml"
+EXAMPLES = sorted({*TRUSTED.parent.glob("*.yaml")} - {TRUSTED})
 EMBEDDED = "llamacpp:smollm2"
 ENGINE = "openai:model@http://127.0.0.1:9/v1"
 
@@ -84,6 +87,18 @@ def test_a_script_makes_what_its_file_makes(
     assert [step.key for step in record.stages] == keys
     [table] = yaml.safe_load(example.read_text())["publish"]
     assert marker_of(tmp_path / script.stem)["configs"][table]["kind"] == "completions"
+
+
+def test_three_judges_a_verifier_and_two_cuts_are_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    settings = read_settings(PipelineSettings, None, whole(TRUSTED.read_text(), ENGINE))
+    stages = {step.step: step.stage for step in plan(settings).stages}
+    judges = {step for step, stage in stages.items() if isinstance(stage, Judge)}
+    assert judges == {"points", "rewards", "matches"} == stages["panel"].weights.keys()
+    assert isinstance(stages["brief"], VerifierScores)
+    rules = [rule.rule for step in ("agreed", "passed") for rule in stages[step].cuts]
+    assert rules == ["max-min", "pass-over-fail"] and lines_of(TRUSTED) <= 25
 
 
 def lines_of(path: Path) -> int:

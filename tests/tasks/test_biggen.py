@@ -17,12 +17,13 @@ from synthmill.schemas.rows import to_arrow
 from synthmill.schemas.settings_files import read_settings
 from synthmill.tasks.scorers.biggen import InstanceScores, RubricPool, read_reference, read_rubric, rubric_in
 from synthmill.tasks.scorers.scoring import ScorerSettings
-from tests.conftest import SHARED, write_jsonl
+from tests.command import synthmill
+from tests.conftest import SHARED, ChatServer, write_jsonl
 from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, values_of
 
 LOCK = {
     "stages": {
-        "instance_scores@1": "fe4004009f47ab77",
+        "instance_scores@1": "f89f558ddba6b158",
     },
     "prompts": {
         "biggen/reference": "04479bc29f8e",
@@ -136,6 +137,17 @@ def test_in_a_pipeline_rubrics_come_with_the_rows(tmp_path: Path, monkeypatch: p
     settings["steps"]["judged"] = {**judged, "rubric_column": "rubrics"}
     with pytest.raises(InputError, match="there is no column 'rubrics'; nearest: score_rubric"):
         plan(read_settings(PipelineSettings, None, settings))
+
+
+def test_score_reads_rubrics_from_its_file(tmp_path: Path, server: ChatServer) -> None:
+    rows = [{"prompt": f"Why {n}?", "answers": ["so", ""], "rubric": rubric} for n, rubric in enumerate((FLAT, None))]
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    options = ("--scorer", "biggen", "--set", "references=given", "--engine", server.spec, "--workers", 0)
+    synthmill("score", "in.jsonl", *options, "--out", "out.jsonl", cwd=tmp_path)
+    scored = [orjson.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert all(1 <= row["biggen"][0] <= 5 and row["biggen"][1] == 1 for row in scored)
+    assert [row["rubric"] for row in scored] == [FLAT, None]
+    assert server.stats()["total"] == 3  # a score each, and the rubric that a row lacks
 
 
 @pytest.mark.real

@@ -14,6 +14,7 @@ from synthmill.flows.methods.preferences.settings import PoolSettings, Preferenc
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.settings import EngineSettings, QuestionSettings
 from synthmill.storage.artifacts import Store
+from synthmill.storage.plain_files.pool_rows import VERIFIER
 from synthmill.storage.plain_files.pools import ColumnNames, PoolFile
 from synthmill.storage.plain_files.rows import QUESTIONS
 from synthmill.tasks.cuts.pair_limits import fixed_limits, with_unit_of_limits
@@ -153,7 +154,7 @@ def read_given_pools(store: Store, settings: PreferencesSettings) -> Source:
     id_column = reading.id_column if reading.id_column != defaults["id_column"].default else ""
     names = ColumnNames(id_column, reading.prompt_column)
 
-    verifiers = any(scorer.reads_verifiers for scorer in settings.scorers)
+    by_row = tuple(name for name in VERIFIER if any(name in scorer.reads_by_row for scorer in settings.scorers))
     policies = any(rule.missing_rewards == "ignore" for rule in settings.cuts)
 
     def file() -> PoolFile:
@@ -165,7 +166,7 @@ def read_given_pools(store: Store, settings: PreferencesSettings) -> Source:
             extra=extra,
             single_turn=True,
             policies=policies,
-            verifiers=verifiers,
+            by_row=by_row,
         )
 
     return pool_source(store, file, settings.rows_per_part, reading.limit)

@@ -17,6 +17,7 @@ from synthmill.schemas.settings import (
     SourceSettings,
     StageSampling,
 )
+from synthmill.storage.plain_files.pool_rows import VERIFIER
 from synthmill.tasks.cuts.cut import CutSettings
 from synthmill.tasks.cuts.rules.rip import Rip
 from synthmill.tasks.cuts.rules.sweet_spot import SweetSpot
@@ -96,7 +97,7 @@ class PoolSettings(PublishSettings):
         roles = {"teacher", *self.asks, *self.policies, *self.judges}
         if unknown := sorted(self.engines.keys() - roles):
             raise ValueError(f"no role is called {', '.join(unknown)}; expected {', '.join(sorted(roles))}")
-        if self.policies and any(scorer.reads_verifiers for scorer in self.scorers):
+        if self.policies and any(VERIFIER[0] in scorer.reads_by_row for scorer in self.scorers):
             raise ValueError("by-row reads columns of rows that bring answers (policies: []), or of a pipeline's")
         if self.policies and not self.scorers:
             raise ValueError("there is no scorer; expected one at least, for instance r3")
