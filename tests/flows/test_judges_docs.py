@@ -28,7 +28,7 @@ def test_every_block_is_planned(text: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_table_names_scorers_and_their_stages() -> None:
-    assert len(JUDGES) == 8
+    assert len(JUDGES) == 9
     for kind, stage in JUDGES:
         weights = {"weights": {"r3": 1}} if kind == "panel" else {}
         settings = ScorerSettings.model_validate({"spec": kind, **weights})
