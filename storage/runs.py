@@ -136,10 +136,11 @@ def now() -> str:
 
 
 def new_run(flow: str, settings: dict[str, Any], job: str = "", method: str = "") -> RunRecord:
-    """A record with a fresh id that sorts by time."""
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    """A record with a fresh id that sorts by time, also among the runs of a second."""
+    moment = datetime.now(UTC)
+    fraction = moment.microsecond * 4096 // 1_000_000
     return RunRecord(
-        id=f"{stamp}-{secrets.token_hex(2)}",
+        id=f"{moment:%Y%m%d-%H%M%S}-{fraction:03x}{secrets.token_hex(1)}",
         flow=flow,
         method=method,
         job=job,

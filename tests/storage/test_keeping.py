@@ -245,3 +245,11 @@ def test_files_of_a_part_that_was_made_again_are_garbage(store: Store) -> None:
     left = old.with_name(old.name.replace(".", ".0", 1))
     left.write_bytes(old.read_bytes())
     assert [each.path for each in garbage(store, -1)] == [left]
+
+
+def test_runs_of_one_second_stand_in_their_order(store: Store) -> None:
+    records = []
+    for _ in range(5):
+        records.append(write_record(store, new_run("f", {})))
+        time.sleep(0.001)
+    assert [run.id for run in runs(store)] == [record.id for record in records]
