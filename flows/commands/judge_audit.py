@@ -24,7 +24,7 @@ SAME = "gives every answer the same score"
 
 def audit_file(settings: ScoreSettings, limit: int, as_object: bool) -> None:
     """Print what the scorer makes of each kind, as a table or as JSON, and the name of each that it prefers."""
-    if settings.scorer.reads:
+    if settings.scorer.reads or settings.scorer.needs_by_row:
         raise InputError(f"{settings.scorer.kind} reads columns that planted answers lack; audit another scorer")
     report = with_lessons(lambda: audit_report(settings, limit))
     if as_object:

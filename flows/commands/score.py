@@ -111,6 +111,10 @@ def open_file(settings: ScoreSettings) -> PoolFile:
     reads = [name for name in settings.scorer.reads if name != REWARD]
     by_row = settings.scorer.reads_by_row
     file = PoolFile(settings.source, settings.columns, rewards=False, reference=True, extra=reads, by_row=by_row)
+    for column in settings.scorer.needs_by_row:
+        if column not in file.columns:
+            found = ", ".join(sorted(file.columns))
+            raise InputError(f"{settings.scorer.kind} reads the column {column} of {settings.source}; found {found}")
     for label in settings.scorer.labels:
         if label in RESERVED:
             raise InputError(f"no score may be called {label}; give it another --name")

@@ -147,7 +147,7 @@ def conversation(prompt: Any, system: str | None, single_turn: bool) -> dict[str
 def in_json(value: Any) -> str:
     """A value as JSON. Raises Drop for texts that are no UTF-8."""
     try:
-        return orjson.dumps(value).decode()
+        return orjson.dumps(value, default=str).decode()
     except TypeError:
         raise Drop("not_utf8") from None
 

@@ -103,6 +103,10 @@ class RubricRewardSettings(JudgeSettings):
     def reads_by_row(self) -> tuple[str, ...]:
         return (RUBRIC,)
 
+    @property
+    def needs_by_row(self) -> tuple[str, ...]:
+        return (RUBRIC,)
+
     def stage(self, context: ScoringContext) -> RubricRewards:
         sampling = Sampling(temperature=self.temperature, top_p=1.0, max_tokens=self.max_tokens, seed=context.seed)
         own = {"evaluations": self.evaluations, "attempts": self.attempts, "sampling": sampling}

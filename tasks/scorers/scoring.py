@@ -71,6 +71,11 @@ class ScorerSettings(KindSettings):
         """The columns in which rows say how their answers are scored: their verifier, or their rubric."""
         return ()
 
+    @property
+    def needs_by_row(self) -> tuple[str, ...]:
+        """Those of them without which it cannot score."""
+        return ()
+
     def stage(self, context: ScoringContext) -> Stage:
         """The stage that adds this score to pools. Raises InputError, MissingExtra."""
         raise TypeError(f"{type(self).__name__} must define stage(context)")

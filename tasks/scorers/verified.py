@@ -141,6 +141,10 @@ class VerifierSettings(ScorerSettings):
     def reads_by_row(self) -> tuple[str, ...]:
         return VERIFIER if self.verifier == BY_ROW else ()
 
+    @property
+    def needs_by_row(self) -> tuple[str, ...]:
+        return self.reads_by_row[:1]
+
     def stage(self, context: ScoringContext) -> VerifierScores:
         arguments = as_json(self.arguments)
         if self.verifier != BY_ROW:

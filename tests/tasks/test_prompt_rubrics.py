@@ -8,7 +8,9 @@ import orjson
 import polars as pl
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
+from synthmill.flows.methods.preferences.settings import PreferencesSettings
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.pools import ScoredPool
@@ -27,6 +29,7 @@ from synthmill.tasks.generators.prompt_rubrics import (
 )
 from synthmill.tasks.scorers.rubric_reward import RubricRewards, WeightedCriterion, WeightedPool, weighted_criteria
 from synthmill.tasks.scorers.scoring import ScorerSettings
+from tests.command import synthmill
 from tests.conftest import write_jsonl
 from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, through_engine, values_of
 
@@ -182,3 +185,12 @@ def test_rubrics_are_read_from_files_of_pools(ending: str, tmp_path: Path) -> No
     [row], [drop] = RubricRewards().read(read_artifact(store, pools))
     assert [(each.criterion, each.weight) for each in row.rubric] == [("names glass", 3), ("is brief", 1)]
     assert (drop.id, drop.reason) == ("Why b?", "no_rubric")
+
+
+def test_rows_without_a_rubric_are_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in.jsonl", [{"prompt": "Why?", "answers": ["so"]}])
+    options = ("--scorer", "rubric-reward", "--engine", "openai:m@http://127.0.0.1:9/v1", "--out", "out.jsonl")
+    _, err = synthmill("score", "in.jsonl", *options, cwd=tmp_path, expect=2)
+    assert err == "error: rubric-reward reads the column rubric of in.jsonl; found answers, prompt\n"
+    with pytest.raises(ValidationError, match="rubrics of rows are read by `synthmill score` and in pipelines"):
+        PreferencesSettings.model_validate({"source": "x.jsonl", "scorers": "rubric-reward"})

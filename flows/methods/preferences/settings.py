@@ -17,7 +17,7 @@ from synthmill.schemas.settings import (
     SourceSettings,
     StageSampling,
 )
-from synthmill.storage.plain_files.pool_rows import VERIFIER
+from synthmill.storage.plain_files.pool_rows import RUBRIC
 from synthmill.tasks.cuts.cut import CutSettings
 from synthmill.tasks.cuts.rules.rip import Rip
 from synthmill.tasks.cuts.rules.sweet_spot import SweetSpot
@@ -97,7 +97,12 @@ class PoolSettings(PublishSettings):
         roles = {"teacher", *self.asks, *self.policies, *self.judges}
         if unknown := sorted(self.engines.keys() - roles):
             raise ValueError(f"no role is called {', '.join(unknown)}; expected {', '.join(sorted(roles))}")
-        if self.policies and any(VERIFIER[0] in scorer.reads_by_row for scorer in self.scorers):
+        needs = {name for scorer in self.scorers for name in scorer.needs_by_row}
+        if RUBRIC in needs:
+            raise ValueError(
+                "rubrics of rows are read by `synthmill score` and in pipelines; leave their scorer out here"
+            )
+        if self.policies and needs:
             raise ValueError("by-row reads columns of rows that bring answers (policies: []), or of a pipeline's")
         if self.policies and not self.scorers:
             raise ValueError("there is no scorer; expected one at least, for instance r3")
