@@ -94,7 +94,15 @@ def test_users_choose_their_build_of_torch(built: Path) -> None:
     [wheel] = built.glob("*.whl")
     name_and_version = "-".join(wheel.name.split("-")[:2])
     metadata = message_from_bytes(ZipFile(wheel).read(f"{name_and_version}.dist-info/METADATA"))
-    assert set(metadata.get_all("Provides-Extra", [])) == {"embedded", "cpu", "gpu", "providers", "verify", "docs", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "embedded",
+        "cpu",
+        "gpu",
+        "providers",
+        "verify",
+        "docs",
+        "dev",
+    }
     assert not any(line.startswith(("torch", "vllm")) for line in metadata.get_all("Requires-Dist") if ";" not in line)
 
 
