@@ -84,6 +84,7 @@ def make_store(rows: int, folder: Path) -> None:
     store.prepare()
     sources: dict[str, str] = {}
     for stage, columns in (
+        ("variants", ("id", "split", "preference_set")),
         ("answers", ("id", "answers")),
         ("rewards", ("id", "rewards")),
         ("pairs", PAIR),
@@ -104,6 +105,14 @@ def make_store(rows: int, folder: Path) -> None:
         sources = {manifest.key: manifest.content}
 
 
+VALUE = {
+    "dimension": "style",
+    "subdimension": "clarity",
+    "preference": "short sentences",
+    "description": "no clauses",
+    "seed": "short sentences",
+    "origin": "seed",
+}
 PAIR = (
     *("id", "parent_id", "prompt", "system", "source", "chosen", "rejected", "chosen_index", "rejected_index"),
     *("chosen_reward", "rejected_reward", "cut", "calls"),
@@ -158,6 +167,8 @@ def batches(rows: int) -> Iterator:  # type: ignore[type-arg]
                 **texts,
                 "system": ["Answer as a careful teacher would."] * count,
                 "source": ["in.jsonl"] * count,
+                "split": ["train"] * count,
+                "preference_set": [[VALUE]] * count,
                 "chosen_index": pa.array([3] * count, pa.int64()),
                 "rejected_index": pa.array([0] * count, pa.int64()),
                 "chosen_reward": rewards[:, 3],
