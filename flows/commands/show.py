@@ -1,5 +1,6 @@
 """`synthmill show`: an artifact; or a row's lineage, from its input through every stage, with the calls it took."""
 
+import re
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -16,16 +17,27 @@ from synthmill.schemas.errors import InputError
 from synthmill.storage.artifacts import Store, read_dropped, read_manifest, read_part
 from synthmill.storage.lineage import Call, Step, lineage_of
 from synthmill.storage.runs import runs
-from synthmill.tasks.asking.own_prompts import prompt_texts
 
 FIELD, MESSAGE = 400, 300  # characters
+ROW_ID = re.compile("[0-9a-f]{24}")
+"""What ids that are content hashes look like."""
 
 
 def show_name(place: Path, name: str, rows: int) -> None:
-    """Print the artifact of this name, or else the lineage of this row. Raises InputError where there is neither."""
+    """Print the artifact of this name, or else the lineage of this row. Raises InputError where there is neither.
+
+    What looks like the id of a row is looked up as one first: each look opens the catalog.
+    """
     store = open_store(place)
-    if not show_artifact(store, name, rows):
-        show_lineage(store, name)
+    if ROW_ID.fullmatch(name):
+        shown = show_lineage(store, name) or show_artifact(store, name, rows)
+    else:
+        shown = show_artifact(store, name, rows) or show_lineage(store, name)
+    if not shown:
+        raise InputError(
+            f"{store.root} has no artifact and no row {name!r}; `synthmill ls` shows artifacts, and every exported "
+            "row has its id in the column `id`"
+        )
 
 
 def show_artifact(store: Store, name: str, rows: int) -> bool:
@@ -110,14 +122,11 @@ def print_rows(console: Console, store: Store, manifest: Manifest, count: int) -
             break
 
 
-def show_lineage(store: Store, row_id: str) -> None:
-    """Print a row's way through every stage. Raises InputError where no artifact has such a row."""
+def show_lineage(store: Store, row_id: str) -> bool:
+    """Print a row's way through every stage; False where no artifact has such a row."""
     steps, drops = lineage_of(store, row_id)
     if not steps and not drops:
-        raise InputError(
-            f"{store.root} has no artifact and no row {row_id!r}; `synthmill ls` shows artifacts, and every exported "
-            "row has its id in the column `id`"
-        )
+        return False
     console = Console(emoji=False)
     printed: dict[str, Any] = {}
     ids = step_ids_of(store)
@@ -126,6 +135,7 @@ def show_lineage(store: Store, row_id: str) -> None:
         printed |= step.row
     for artifact, row in drops:
         console.print(Text(f"{artifact}: dropped, {row.reason} {row.detail}".strip(), style="red"))
+    return True
 
 
 def step_ids_of(store: Store) -> dict[str, str]:
@@ -156,6 +166,16 @@ def print_step(console: Console, step: Step, step_id: str, printed: Mapping[str,
         console.print(Text.assemble((f"  {name}: ", "cyan"), shortened(text, FIELD)))
     for call in step.calls:
         print_call(console, call)
+
+
+def prompt_texts(identity: Mapping[str, Any]) -> dict[str, str]:
+    """The templates that the identity of a stage holds, by the names of its prompts; none for other stages' files."""
+    settings = identity.get("settings", {})
+    if "own_prompts" not in settings:
+        return {}
+    stage, own_prompts = identity["stage"], settings["own_prompts"]
+    several = {f"{stage}/{name}": str(own["prompt"]) for name, own in own_prompts}
+    return several or {name: str(settings["prompt"]) for name in identity["prompts"]}
 
 
 def print_call(console: Console, call: Call) -> None:

@@ -124,16 +124,6 @@ def check_system(prompt: str, system: str | None) -> None:
         raise ValueError("system: the prompt has a system block of its own; write one of them")
 
 
-def prompt_texts(identity: Mapping[str, Any]) -> dict[str, str]:
-    """The templates that the identity of a stage holds, by the names of its prompts; none for other stages' files."""
-    settings = identity.get("settings", {})
-    if "own_prompts" not in settings:
-        return {}
-    stage, own_prompts = identity["stage"], settings["own_prompts"]
-    several = {f"{stage}/{name}": str(own["prompt"]) for name, own in own_prompts}
-    return several or {name: str(settings["prompt"]) for name in identity["prompts"]}
-
-
 class Question:
     """An own prompt, compiled: what it reads of a row, what it asks, and what it makes of the answer."""
 

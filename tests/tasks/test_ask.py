@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from synthmill.flows.commands.show import show_lineage
+from synthmill.flows.commands.show import prompt_texts, show_lineage
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.rows import TableRow
@@ -20,7 +20,6 @@ from synthmill.storage.artifacts import CALLS, Store, read_artifact
 from synthmill.storage.catalog import rebuild
 from synthmill.storage.lineage import lineage_of
 from synthmill.tasks.asking.ask import Ask
-from synthmill.tasks.asking.own_prompts import prompt_texts
 from synthmill.tasks.running.in_process import InProcess
 from synthmill.tasks.running.job import Planned
 from synthmill.tasks.running.stages import run_stage
