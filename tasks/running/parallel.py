@@ -329,6 +329,7 @@ def start_ray(address: str | None) -> None:
     host_port = re.fullmatch(r"\[?([^\s/\[\]]+)\]?:(\d{1,5})", address or "")
     if address and address != "auto" and not host_port:
         raise InputError(f"--ray-address {address!r} is no cluster; expected HOST:PORT, or auto for this machine's")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves workers beside any busy process
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if host_port:  # Ray itself would try for minutes

@@ -19,8 +19,8 @@ from synthmill.schemas.errors import InputError, MissingExtra
 from synthmill.schemas.hashing import content_hash, file_fingerprint
 from synthmill.schemas.local_paths import LocalPath
 from synthmill.tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
+from synthmill.tasks.texts.tokens import token_batches
 
-TOKENS_PER_BATCH = 16_384
 HANDLE = "llvmlite.binding.ffi"
 Tokens = list[int]
 Classify = Callable[[list[Tokens]], list[list[float]]]
@@ -168,11 +168,12 @@ def load_transformers(path: str, options: Mapping[str, Any], config: Any, tokeni
         raise InputError(f"cannot load the reward model {path}: {' '.join(str(error).split())[:300]}") from error
     model = model.eval().to("cuda" if on_gpu else "cpu")
     pad = config.pad_token_id  # the model reads the last token that is no padding; without one, texts go one by one
+    alike = pad is None or pad == tokenizer.eos_token_id
     own = []
 
     def classify(tokens: list[Tokens]) -> list[list[float]]:
         outputs: list[list[float]] = [[] for _ in tokens]
-        for batch in batches(tokens, alike=pad is None or pad == tokenizer.eos_token_id):
+        for batch in token_batches([len(text) for text in tokens], model.device.type, alike=alike):
             longest = max(len(tokens[n]) for n in batch)
             ids = torch.full((len(batch), longest), pad or 0)
             mask = torch.zeros((len(batch), longest), dtype=torch.long)
@@ -190,19 +191,6 @@ def load_transformers(path: str, options: Mapping[str, Any], config: Any, tokeni
     if len(labels_of(config)) > 1 or options["trust_remote_code"]:
         own = classify([tokenizer.encode("a")])[0]
     return ["score"] if len(own) == 1 else labels_of(config), classify
-
-
-def batches(tokens: Sequence[Tokens], *, alike: bool = False) -> Iterable[list[int]]:
-    """Numbers of texts of similar length, batch by batch. `alike`: of equal length, so that they need no padding."""
-    batch: list[int] = []
-    for n in sorted(range(len(tokens)), key=lambda n: len(tokens[n])):
-        differs = alike and batch and len(tokens[n]) != len(tokens[batch[0]])
-        if batch and (differs or (len(batch) + 1) * len(tokens[n]) > TOKENS_PER_BATCH):
-            yield batch
-            batch = []
-        batch.append(n)
-    if batch:
-        yield batch
 
 
 @contextmanager

