@@ -3,8 +3,7 @@
 import asyncio
 import importlib.util
 import json
-import os
-import signal
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -55,9 +54,10 @@ def logprobs_of(model: Path, content: str, answer: str) -> list[float]:
     return [float(chances[n - 1, tokens[n]]) for n in range(len(before), len(tokens))]
 
 
-def test_vllm_answers_samples_forms_choices_logprobs_and_refusals(tiny_model: Path) -> None:
+def answer_and_wait(model: Path, pipe: Any) -> None:
+    """Send the answers of an engine, which stays open."""
     options = {"max_model_len": 512, "max_num_seqs": 48, "max_num_batched_tokens": 512}
-    settings = EngineSettings.model_validate({"spec": f"vllm:{tiny_model}", "options": options})
+    settings = EngineSettings.model_validate({"spec": f"vllm:{model}", "options": options})
     schema = {
         "type": "object",
         "properties": {"a": {"type": "boolean"}},
@@ -66,26 +66,43 @@ def test_vllm_answers_samples_forms_choices_logprobs_and_refusals(tiny_model: Pa
     }
     short = Sampling(max_tokens=16)
 
-    async def run() -> list[Any]:
+    async def run() -> None:
         engine = make_engine(settings)
         await engine.open()
-        try:
-            return await asyncio.gather(
-                engine.complete(asked("seven birds", sampling=short), 5, 1),
-                engine.complete(asked("seven birds", sampling=short), 5, 1),
-                engine.complete(asked("seven birds", sampling=short), 6, 3),
-                engine.complete(asked("is it?", choice=("yes", "no")), 5, 1),
-                engine.complete(asked("as JSON", schema_=schema, sampling=Sampling(max_tokens=64)), 5, 1),
-                engine.complete(asked("seven birds", sampling=Sampling(max_tokens=4, logprobs=2)), 5, 1),
-                engine.complete(asked("long " * 600, sampling=short), 5, 1),
-                *(engine.complete(asked(f"{n} birds " * 40, sampling=short), n, 1) for n in range(CROWD)),
-                engine.complete(asked("seven birds", sampling=SCORING, scored="carries light"), 0, 1),
-                engine.complete(asked("seven birds", sampling=SCORING, scored="light " * 600), 0, 1),
-            )
-        finally:
-            await engine.close()
+        answers = await asyncio.gather(
+            engine.complete(asked("seven birds", sampling=short), 5, 1),
+            engine.complete(asked("seven birds", sampling=short), 5, 1),
+            engine.complete(asked("seven birds", sampling=short), 6, 3),
+            engine.complete(asked("is it?", choice=("yes", "no")), 5, 1),
+            engine.complete(asked("as JSON", schema_=schema, sampling=Sampling(max_tokens=64)), 5, 1),
+            engine.complete(asked("seven birds", sampling=Sampling(max_tokens=4, logprobs=2)), 5, 1),
+            engine.complete(asked("long " * 600, sampling=short), 5, 1),
+            *(engine.complete(asked(f"{n} birds " * 40, sampling=short), n, 1) for n in range(CROWD)),
+            engine.complete(asked("seven birds", sampling=SCORING, scored="carries light"), 0, 1),
+            engine.complete(asked("seven birds", sampling=SCORING, scored="light " * 600), 0, 1),
+        )
+        pipe.send((engine.name, answers))
+        await asyncio.sleep(600)
 
-    plain, again, three, choice, formed, scored, long, *crowd, answer, too_long = asyncio.run(run())
+    asyncio.run(run())
+
+
+@pytest.mark.faults
+def test_vllm_answers_samples_forms_choices_logprobs_and_refusals_and_dies_with_a_killed_parent(
+    tiny_model: Path,
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    parent = context.Process(target=answer_and_wait, args=(tiny_model, sender))
+    parent.start()
+    sender.close()  # so that its end is seen if it fails
+    name, (plain, again, three, choice, formed, scored, long, *crowd, answer, too_long) = receiver.recv()
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert any("EngineCor" in child.name() for child in children)
+    parent.kill()
+    parent.join()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert [child for child in alive if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
     assert not any(one[0].error for one in crowd)
     assert plain[0].text == again[0].text
     assert plain[0].completion_tokens <= 16
@@ -101,7 +118,7 @@ def test_vllm_answers_samples_forms_choices_logprobs_and_refusals(tiny_model: Pa
     expected = logprobs_of(tiny_model, "seven birds", "carries light")
     assert [logprob for _, logprob, _ in answer[0].logprobs] == pytest.approx(expected, abs=0.05)
     assert too_long[0].error.startswith("context_overflow")
-    assert engine_name(settings).startswith("vllm:tiny-model")
+    assert name.startswith("vllm:tiny-model")
 
 
 def test_the_name_covers_weights_and_options_but_not_placement(tiny_model: Path) -> None:
@@ -116,43 +133,6 @@ def test_the_name_covers_weights_and_options_but_not_placement(tiny_model: Path)
     engine_name.__globals__["_name"].cache_clear()
     assert name() != before
     config.write_text(told)
-
-
-ORPHAN = """
-import asyncio, os, sys
-from synthmill.schemas.settings import EngineSettings
-from synthmill.tasks.engines.engine import make_engine
-
-async def main():
-    spec = {"spec": "vllm:" + sys.argv[1], "options": {"max_model_len": 256}}
-    engine = make_engine(EngineSettings.model_validate(spec))
-    await engine.open()
-    print("ready", flush=True)
-    await asyncio.sleep(600)
-
-if __name__ == "__main__":
-    asyncio.run(main())
-"""
-
-
-@pytest.mark.faults
-def test_the_engine_process_dies_with_a_killed_parent(tiny_model: Path, tmp_path: Path) -> None:
-    script = tmp_path / "orphan.py"
-    script.write_text(ORPHAN)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    parent = subprocess.Popen(
-        [sys.executable, str(script), str(tiny_model)], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert parent.stdout is not None
-    assert parent.stdout.readline().strip() == "ready"
-    children = psutil.Process(parent.pid).children(recursive=True)
-    assert any("EngineCor" in child.name() for child in children)
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and any(alive(child) for child in children):
-        time.sleep(0.1)
-    assert [child.cmdline() for child in children if alive(child)] == []
 
 
 @pytest.mark.faults
@@ -186,10 +166,6 @@ def answers_in(folder: Path) -> int:
     """Stored answers, of whole lines."""
     segments = (folder / "store" / "calls").glob("*.calls")
     return sum(line[9:10] == b"A" for path in segments for line in path.read_bytes().splitlines())
-
-
-def alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def test_a_reward_model_gives_the_same_under_vllm(tmp_path: Path) -> None:
