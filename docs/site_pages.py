@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+from pydantic import BaseModel
 
 from synthmill.flows.commands.list_settings import settings_of
 from synthmill.flows.commands.stages import GROUPS, columns_made, columns_taken, takes
 from synthmill.flows.making.stage_list import AnyStage, stages_by_name
+from synthmill.flows.methods import method, methods
 from synthmill.tasks.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +27,7 @@ CODE = r"^```.*?^```$|`[^`\n]+`"
 LINK = r"\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)"
 CODE_OR_LINK = re.compile(f"{CODE}|{LINK}", re.M | re.S)
 """What stands in code is no link, and stays as it is."""
-STAGES = "<!-- every stage -->"
+STAGES, METHODS = "<!-- every stage -->", "<!-- every method -->"
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -57,7 +59,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         target = PAGES.get(target, target.removeprefix(GUIDES))
         return f"[{link['text']}]({'../' * place.count('/')}{target}{link['anchor'] or ''})"
 
-    return CODE_OR_LINK.sub(in_site, markdown).replace(STAGES, "\n".join(stages_page()))
+    lists = {STAGES: stages_page, METHODS: methods_page}
+    for marker, lines in lists.items():
+        markdown = markdown.replace(marker, "\n".join(lines()) if marker in markdown else "")
+    return CODE_OR_LINK.sub(in_site, markdown)
 
 
 def within_tree(place: str, link: str | None) -> str:
@@ -82,7 +87,19 @@ def stage_entry(stage: AnyStage) -> Iterator[str]:
     facts = {"takes": columns_taken(stage), "makes": columns_made(stage)}
     facts |= {"asks": stage.roles} if issubclass(stage, Recipe) else {}
     yield f"`{stage.name}`" + "".join(f" · {word} {', '.join(names)}" for word, names in facts.items() if names) + "\n"
+    yield from settings_table(stage)
+
+
+def settings_table(model: type[BaseModel]) -> Iterator[str]:
     yield "| setting | default | meaning |\n|---|---|---|"
-    for cells in settings_of(stage):
+    for cells in settings_of(model):
         yield f"| {' | '.join(escape(cell).replace('|', '&#124;') for cell in cells)} |"
     yield ""
+
+
+def methods_page() -> Iterator[str]:
+    """Every method with all its settings."""
+    for name, listed in methods().items():
+        if not listed.fault:
+            yield f"## All settings of {name}\n\n{listed.about}\n"
+            yield from settings_table(method(name).settings)

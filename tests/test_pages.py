@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import synthmill
+from synthmill.flows.methods import methods
 from tests.command import ROOT
 
 DOCS = ROOT / "docs"
@@ -60,3 +61,8 @@ def test_lists_begin_behind_a_blank_line(page: Path) -> None:
         lines = block.strip("\n").splitlines()
         first = next((n for n, line in enumerate(lines) if re.match(r"(- |1\. )", line)), 0)
         assert first == 0 or lines[first - 1].startswith(("#", "<!--")), f"{page.name}: {lines[first - 1]!r}"
+
+
+def test_every_method_is_on_the_page_of_methods() -> None:
+    text = (DOCS / "methods.md").read_text()
+    assert [name for name in methods() if f"`{name}`" not in text] == ["pipeline"]

@@ -81,7 +81,13 @@ def test_every_stage_is_in_the_papers() -> None:
             assert anchor in headings, f"{path.name} refers to docs/papers.md#{anchor}, which is not there"
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "document",
+    [
+        *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"),
+        *(f"docs/{page}.md" for page in ("install", "methods", "settings")),
+    ],
+)
 def test_paths_and_commands_in_the_documents_exist(document: str) -> None:
     text = (ROOT / document).read_text()
     for path in re.findall(r"\b(?:docs|examples|bench|flows|tasks|storage|schemas|tests)/[\w./-]*\w", text):

@@ -127,7 +127,9 @@ def test_the_deployment_of_the_guide_is_one(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_pipeline_in_the_readme_is_an_example() -> None:
     [text] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert any(yaml.safe_load(path.read_text()) == yaml.safe_load(text) for path in EXAMPLES)
+    [example] = [path for path in EXAMPLES if yaml.safe_load(path.read_text()) == yaml.safe_load(text)]
+    [script] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert example.with_suffix(".py").read_text().endswith(f'"""\n\n{script}')
 
 
 def test_stages_are_listed_and_shown(tmp_path: Path) -> None:
