@@ -21,9 +21,9 @@ from synthmill.flows.commands.options_files import (
     retry_option,
     sample,
     score,
-    store_option,
 )
 from synthmill.flows.commands.options_publish import diff, export, report
+from synthmill.flows.commands.options_store import calls, doctor, gc, ls, migrate, show, sql, stages, verify
 from synthmill.flows.commands.options_trust import judge_audit, trust, win_rate
 from synthmill.flows.terminal.quiet import CHATTER_OFF, TELEMETRY_OFF
 from synthmill.schemas.errors import BatchPending, InputError, LimitReached, Stopped, SynthmillError
@@ -120,68 +120,17 @@ for command in (
     report,
     diff,
     batch,
+    stages,
+    ls,
+    show,
+    sql,
+    calls,
+    verify,
+    gc,
+    migrate,
+    doctor,
 ):
     cli.add_command(command)
-
-
-@cli.command()
-@click.argument("name", required=False)
-def stages(name: str | None) -> None:
-    """List every stage that a pipeline may have, or show one.
-
-    A pipeline (`synthmill run FILE.yaml`) names stages in its steps.
-    """
-    from synthmill.flows.commands.stages import show_stages
-
-    show_stages(name)
-
-
-@cli.command("ls")
-@store_option
-def list_(store: str) -> None:
-    """List runs and artifacts, the newest last."""
-    from synthmill.flows.commands.ls import show_list
-
-    show_list(Path(store))
-
-
-@cli.command()
-@click.argument("name", metavar="ARTIFACT|ROW_ID")
-@store_option
-@click.option("--rows", type=click.IntRange(0), default=3, show_default=True, help="Rows of an artifact to show.")
-def show(name: str, store: str, rows: int) -> None:
-    """Show an artifact, or the way of a row.
-
-    An ARTIFACT (a stage, stage_1a2b3c4d, or a key): how it was made, rows kept and dropped, first rows. A ROW_ID, from
-    an artifact or an exported dataset: its way from the input through every stage, with prompts, calls, scores and
-    verdicts.
-    """
-    from synthmill.flows.commands.show import show_name
-
-    show_name(Path(store), name, rows)
-
-
-@cli.command()
-@click.argument("query")
-@store_option
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table.")
-def sql(query: str, store: str, as_csv: bool) -> None:
-    """Query the catalog: a view per stage and artifact; tables runs, artifacts, lineage, drops, calls, spend."""
-    from synthmill.flows.commands.sql import show_query
-
-    show_query(Path(store), query, as_csv)
-
-
-@cli.command()
-@store_option
-@click.option(
-    "--record", type=click.Path(path_type=Path, dir_okay=False), help="Write every call to one file that replay: reads."
-)
-def calls(store: str, record: Path | None) -> None:
-    """Show what was asked and spent, by stage, role and engine; or record it for replay."""
-    from synthmill.flows.commands.calls import show_calls
-
-    show_calls(Path(store), record)
 
 
 @cli.command()
@@ -192,44 +141,6 @@ def serve(port: int, stopping: bool) -> None:
     from synthmill.flows.commands import serve as serving
 
     serving.stop() if stopping else serving.serve(port)
-
-
-@cli.command()
-@store_option
-def verify(store: str) -> None:
-    """Read a store whole: checksums, counts, lineage, every stored answer. Exits 1 where something is amiss."""
-    from synthmill.flows.commands.verify import verify_store
-
-    verify_store(Path(store))
-
-
-@cli.command()
-@store_option
-@click.option("--older-than", "days", type=click.FloatRange(0), default=7.0, show_default=True, help="Days.")
-@click.option("--delete", is_flag=True, help="Delete it; without this, only say what could go.")
-def gc(store: str, days: float, delete: bool) -> None:
-    """Find what no run or dataset refers to, and what killed processes left. Stored answers are never touched."""
-    from synthmill.flows.commands.gc import collect_garbage
-
-    collect_garbage(Path(store), days, delete)
-
-
-@cli.command()
-@store_option
-def migrate(store: str) -> None:
-    """Bring a store of an older synthmill to this one's format. Interrupted, run it again."""
-    from synthmill.flows.commands.migrate import migrate_store
-
-    migrate_store(Path(store))
-
-
-@cli.command()
-@store_option
-def doctor(store: str) -> None:
-    """Say what is installed, which engines work, what is missing and how to get it."""
-    from synthmill.flows.commands.doctor import examine
-
-    examine(Path(store))
 
 
 def main() -> None:

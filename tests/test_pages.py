@@ -14,7 +14,7 @@ from tests.command import ROOT
 
 DOCS = ROOT / "docs"
 TOP = {"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"}
-PAGES = [*sorted(DOCS.rglob("*.md")), *(ROOT / name for name in sorted(TOP))]
+PAGES = [*sorted(DOCS.rglob("*.md")), *(ROOT / name for name in sorted({*TOP, "AGENTS.md", "llms.txt"}))]
 CODE = re.compile(r"^```.*?^```$|`[^`\n]*`", re.M | re.S)
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)")
 

@@ -84,8 +84,8 @@ def test_every_stage_is_in_the_papers() -> None:
 @pytest.mark.parametrize(
     "document",
     [
-        *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"),
-        *(f"docs/{page}.md" for page in ("install", "methods", "settings")),
+        *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "AGENTS.md"),
+        *(f"docs/{page}.md" for page in ("install", "methods", "settings", "scripting")),
     ],
 )
 def test_paths_and_commands_in_the_documents_exist(document: str) -> None:

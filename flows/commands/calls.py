@@ -6,13 +6,13 @@ from pathlib import Path
 from rich.console import Console
 
 from synthmill.flows.commands.existing_store import open_store
-from synthmill.flows.terminal.tables import table
+from synthmill.flows.terminal.tables import print_json, table
 from synthmill.schemas.bill import Counters, added_up, money_text, tokens_in, tokens_out, wasted
 from synthmill.storage.calls import record_to
 from synthmill.storage.spending import bill_of
 
 
-def show_calls(place: Path, record: Path | None) -> None:
+def show_calls(place: Path, record: Path | None, as_json: bool = False) -> None:
     """Calls, tokens and money by step, role and engine. record: the file to write every answer to, instead."""
     store = open_store(place)
     if record:
@@ -21,6 +21,12 @@ def show_calls(place: Path, record: Path | None) -> None:
         return
     bill = list(bill_of(store))
     total = added_up(counters for *_, counters in bill)
+    if as_json:
+        lines = [
+            dict(zip(("step", "role", "engine"), origin, strict=True)) | {**counters} for *origin, counters in bill
+        ]
+        print_json({"calls": lines, "all": total})
+        return
     names = ["step", "role", "engine", "calls", "tokens in", "tokens out", "wasted"]
     lines = table(*names, *(["money"] if total.get("money") else []))
     for *origin, counters in [*bill, ("all", "", "", total)] if len(bill) > 1 else bill:

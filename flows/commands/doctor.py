@@ -12,28 +12,39 @@ from synthmill.schemas.settings import VARIABLES, EngineSettings
 LIBRARIES = ("prefect", "ray", "polars", "duckdb", "datasets", "sentence-transformers", "faiss-cpu", "bm25s", "torch")
 
 
-def examine(store: Path) -> None:
+def examine(store: Path, as_json: bool = False) -> None:
+    """Print versions, which engines work here, and what a store allows."""
     from rich.console import Console
     from rich.text import Text
 
-    from synthmill.flows.terminal.tables import table
+    from synthmill.flows.terminal.tables import print_json, table
 
+    libraries = {name: version_of(name) for name in LIBRARIES}
+    engines = {name: probed(probe) for name, probe in PROBES.items()}
+    own, python, state = version("synthmill"), platform.python_version(), store_state(store)
+    if as_json:
+        works = {name: {"works": works, "about": about} for name, (works, about) in engines.items()}
+        print_json({"synthmill": own, "python": python, "libraries": libraries, "engines": works, "store": state})
+        return
     console = Console()
-    console.print(
-        f"synthmill {version('synthmill')}, Python {platform.python_version()}, {os.cpu_count()} cores", highlight=False
-    )
-    libraries = table("library", "version")
-    for name in LIBRARIES:
-        libraries.add_row(name, version_of(name) or "[red]missing[/red]: install synthmill again")
-    console.print(libraries)
-    engines = table("engine", "works here", "")
-    for name, probe in PROBES.items():
-        try:
-            engines.add_row(name, "[green]yes[/green]", Text(probe()))
-        except SynthmillError as error:
-            engines.add_row(name, "[yellow]no[/yellow]", Text(error.message))
-    console.print(engines)
-    console.print(f"store    {store_state(store)}", highlight=False, soft_wrap=True)
+    console.print(f"synthmill {own}, Python {python}, {os.cpu_count()} cores", highlight=False)
+    lines = table("library", "version")
+    for name, installed in libraries.items():
+        lines.add_row(name, installed or "[red]missing[/red]: install synthmill again")
+    console.print(lines)
+    lines = table("engine", "works here", "")
+    for name, (works_here, about) in engines.items():
+        lines.add_row(name, "[green]yes[/green]" if works_here else "[yellow]no[/yellow]", Text(about))
+    console.print(lines)
+    console.print(f"store    {state}", highlight=False, soft_wrap=True)
+
+
+def probed(probe: Callable[[], str]) -> tuple[bool, str]:
+    """Whether an engine works here, and what there is to say of it."""
+    try:
+        return True, probe()
+    except SynthmillError as error:
+        return False, error.message
 
 
 def version_of(name: str) -> str:

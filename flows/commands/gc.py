@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from synthmill.flows.commands.existing_store import mark_crashed, open_store
-from synthmill.flows.terminal.tables import table
+from synthmill.flows.terminal.tables import print_json, table
 from synthmill.schemas.errors import StoreError
 from synthmill.storage.artifacts import Store
 from synthmill.storage.files import locked, sweep_lock
@@ -16,24 +16,25 @@ from synthmill.storage.keeping import Garbage, garbage
 from synthmill.storage.runs import runs, sweeping_lock
 
 
-def collect_garbage(place: Path, days: float, delete: bool) -> None:
+def collect_garbage(place: Path, days: float, delete: bool, as_json: bool = False) -> None:
     """List what nothing refers to, or delete it while no run can start. Raises StoreError where that is impossible."""
     store = open_store(place)
     mark_crashed(store)
     if not delete:
-        unneeded = list(garbage(store, days))
-        print_garbage(unneeded)
-        print(f"{total_of(unneeded)} could go: --delete deletes them")
+        print_garbage(unneeded := list(garbage(store, days)), as_json)
+        if not as_json:
+            print(f"{total_of(unneeded)} could go: --delete deletes them")
         return
     with locked(sweeping_lock(store), lambda: None):
         check_idle(store)
         unneeded = list(garbage(store, days))
         for file in unneeded:
             remove(store, file.path)
-    print_garbage(unneeded)
+    print_garbage(unneeded, as_json)
     if undeleted := sum(file.path.exists() for file in unneeded):
         raise StoreError(f"{undeleted:,} of {total_of(unneeded)} could not be deleted; look at who may write there")
-    print(f"deleted {total_of(unneeded)}")
+    if not as_json:
+        print(f"deleted {total_of(unneeded)}")
 
 
 def check_idle(store: Store) -> None:
@@ -55,8 +56,11 @@ def remove(store: Store, path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def print_garbage(files: Sequence[Garbage]) -> None:
-    """Files and bytes by the reason why they could go."""
+def print_garbage(files: Sequence[Garbage], as_json: bool) -> None:
+    """Files and bytes by the reason why they could go, or each file as JSON."""
+    if as_json:
+        print_json([file._asdict() for file in files])
+        return
     sizes_by_reason: dict[str, list[int]] = defaultdict(list)
     for file in files:
         sizes_by_reason[file.why].append(file.size)

@@ -5,22 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from synthmill.flows.commands.existing_store import open_store
-from synthmill.flows.terminal.tables import NUMBERS
+from synthmill.flows.terminal.tables import NUMBERS, objects, print_json
 
 RUNS = "SELECT run, flow, status, calls, tokens FROM runs ORDER BY run"
 ARTIFACTS = """
-    SELECT artifact, rows_in, rows, dropped, replace(made_at[:16], 'T', ' ') FROM artifacts
+    SELECT artifact, rows_in, rows, dropped, replace(made_at[:16], 'T', ' ') AS made_at FROM artifacts
     ORDER BY made_at, artifact"""
 
 
-def show_list(place: Path) -> None:
-    """Every run and every artifact. Lines are printed plainly: a table of rich takes seconds for ten thousand."""
+def show_list(place: Path, as_json: bool = False) -> None:
+    """Print every run and every artifact. Lines are printed plainly: a table of rich takes seconds for ten thousand."""
     from synthmill.storage.catalog import open_catalog, run_sql
 
     with open_catalog(open_store(place), calls=False) as catalog:
-        runs = run_sql(catalog, RUNS)[1]
-        artifacts = run_sql(catalog, ARTIFACTS)[1]
-    print_columns(("run", "flow", "status", "calls", "tokens"), runs)
+        (run_columns, runs), (artifact_columns, artifacts) = (run_sql(catalog, sql) for sql in (RUNS, ARTIFACTS))
+    if as_json:
+        print_json({"runs": objects(run_columns, runs), "artifacts": objects(artifact_columns, artifacts)})
+        return
+    print_columns(run_columns, runs)
     print_columns(("artifact", "rows in", "rows", "dropped", "made"), artifacts)
 
 

@@ -1,7 +1,7 @@
 """`synthmill show`: an artifact; or a row's lineage, from its input through every stage, with the calls it took."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from synthmill.flows.commands.existing_store import open_store
-from synthmill.flows.terminal.tables import format_value, shortened
+from synthmill.flows.terminal.tables import format_value, print_json, shortened
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
 from synthmill.storage.artifacts import Store, read_dropped, read_manifest, read_part
@@ -23,16 +23,16 @@ ROW_ID = re.compile("[0-9a-f]{24}")
 """What ids that are content hashes look like."""
 
 
-def show_name(place: Path, name: str, rows: int) -> None:
+def show_name(place: Path, name: str, rows: int, as_json: bool = False) -> None:
     """Print the artifact of this name, or else the lineage of this row. Raises InputError where there is neither.
 
     What looks like the id of a row is looked up as one first: each look opens the catalog.
     """
     store = open_store(place)
     if ROW_ID.fullmatch(name):
-        shown = show_lineage(store, name) or show_artifact(store, name, rows)
+        shown = show_lineage(store, name, as_json) or show_artifact(store, name, rows, as_json)
     else:
-        shown = show_artifact(store, name, rows) or show_lineage(store, name)
+        shown = show_artifact(store, name, rows, as_json) or show_lineage(store, name, as_json)
     if not shown:
         raise InputError(
             f"{store.root} has no artifact and no row {name!r}; `synthmill ls` shows artifacts, and every exported "
@@ -40,19 +40,25 @@ def show_name(place: Path, name: str, rows: int) -> None:
         )
 
 
-def show_artifact(store: Store, name: str, rows: int) -> bool:
+def show_artifact(store: Store, name: str, rows: int, as_json: bool = False) -> bool:
     """Print an artifact; False where none has this name."""
     artifact = find_artifact(store, name)
     if artifact is None:
         return False
     manifest, sources = artifact
+    parts = manifest.parts if manifest.dropped else ()
+    dropped = list(islice((row for seal in parts for row in read_dropped(store, seal)), rows))
+    if as_json:
+        made = {"artifact": manifest.reference, **manifest.model_dump(mode="json", exclude={"parts"})}
+        kept = list(first_rows(store, manifest, rows))
+        print_json({**made, "made_from": sources, "first_rows": kept, "first_dropped": [*map(dict, dropped)]})
+        return True
     console = Console(emoji=False)
     print_manifest(console, manifest, sources)
     if manifest.dropped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.dropped.items())
         console.print(f"  dropped: {reasons}", markup=False)
-        dropped = (row for seal in manifest.parts for row in read_dropped(store, seal))
-        for row in islice(dropped, rows):
+        for row in dropped:
             console.print(f"    {row.id}: {row.reason} {row.detail}"[:300], highlight=False, markup=False)
     print_rows(console, store, manifest, rows)
     return True
@@ -109,27 +115,35 @@ def print_manifest(console: Console, manifest: Manifest, sources: list[str]) -> 
 
 def print_rows(console: Console, store: Store, manifest: Manifest, count: int) -> None:
     """The first rows of an artifact, a line per column."""
-    remaining = count
-    for seal in manifest.parts:
-        for row in read_part(store, seal).slice(0, remaining).to_pylist():
-            remaining -= 1
-            console.print()
-            for column, value in row.items():
-                text = " ".join(str(value).split())
-                text = f"{text[:FIELD]}{'…' if len(text) > FIELD else ''}"
-                console.print(f"  {column}: {text}", highlight=False, markup=False, soft_wrap=True)
-        if remaining <= 0:
-            break
+    for row in first_rows(store, manifest, count):
+        console.print()
+        for column, value in row.items():
+            text = " ".join(str(value).split())
+            text = f"{text[:FIELD]}{'…' if len(text) > FIELD else ''}"
+            console.print(f"  {column}: {text}", highlight=False, markup=False, soft_wrap=True)
 
 
-def show_lineage(store: Store, row_id: str) -> bool:
+def first_rows(store: Store, manifest: Manifest, count: int) -> Iterator[dict[str, Any]]:
+    parts = (read_part(store, seal) for seal in manifest.parts)
+    return islice((row for part in parts for row in part.slice(0, count).to_pylist()), count)
+
+
+def show_lineage(store: Store, row_id: str, as_json: bool = False) -> bool:
     """Print a row's way through every stage; False where no artifact has such a row."""
     steps, drops = lineage_of(store, row_id)
     if not steps and not drops:
         return False
+    ids = step_ids_of(store)
+    if as_json:
+        way = [
+            {"step": ids.get(step.manifest.key, step.manifest.stage), "artifact": step.manifest.reference}
+            | {"row": step.row, "calls": [call._asdict() for call in step.calls]}
+            for step in steps
+        ]
+        print_json({"steps": way, "dropped": [{"artifact": artifact, **dict(row)} for artifact, row in drops]})
+        return True
     console = Console(emoji=False)
     printed: dict[str, Any] = {}
-    ids = step_ids_of(store)
     for step in steps:
         print_step(console, step, ids.get(step.manifest.key, ""), printed)
         printed |= step.row

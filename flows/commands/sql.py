@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from synthmill.flows.commands.existing_store import open_store
-from synthmill.flows.terminal.tables import CELL, format_value, shortened, table
+from synthmill.flows.terminal.tables import CELL, format_value, objects, print_json, shortened, table
 
 ROWS_SHOWN = 100
 
 
-def show_query(place: Path, sql: str, as_csv: bool) -> None:
-    """Print what a query finds: as CSV, as a table, or, where that is too wide, a block per row."""
+def show_query(place: Path, sql: str, as_csv: bool, as_json: bool = False) -> None:
+    """Print what a query finds: as JSON, an object per row; as CSV; as a table, or, where that is too wide, a block per
+    row.
+    """
     from synthmill.storage.catalog import query
 
     columns, rows = query(open_store(place), sql)
+    if as_json:
+        print_json(objects(columns, rows))
+        return
     cells = [
         ["" if value is None else value if isinstance(value, str) else format_value(value) for value in row]
         for row in rows

@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.text import Text
 
-from synthmill.flows.commands.list_settings import show_settings
+from synthmill.flows.commands.list_settings import settings_of, show_settings
 from synthmill.flows.making.stage_list import AnyStage, stage_named, stages_by_name
 from synthmill.flows.making.steps import OF_SAMPLING, kind_of
-from synthmill.flows.terminal.tables import table
+from synthmill.flows.terminal.tables import print_json, table
 from synthmill.schemas.rows import TableRow
 from synthmill.schemas.settings_files import written_name
 from synthmill.tasks.frames import FileStage
@@ -25,14 +25,17 @@ COLUMNS = {"stage": 20, "makes": 15, "asks": 16}
 """Their widths, the same in all groups."""
 
 
-def show_stages(name: str | None) -> None:
+def show_stages(name: str | None, as_json: bool = False) -> None:
     """Print the list, or one stage, which may be of a file: ./mine.py:Clean. Raises InputError for a name that no
     stage has.
     """
     from rich.console import Console
 
-    if name is not None:
-        return show_stage(stage_settings(name) if is_outside(name) else stage_named(name), name)
+    stage = None if name is None else stage_settings(name) if is_outside(name) else stage_named(name)
+    if as_json:
+        return print_json(as_object(stage) if stage else [*map(as_object, stages_by_name().values())])
+    if stage is not None:
+        return show_stage(stage, str(name))
     console = Console(emoji=False, width=None if sys.stdout.isatty() else WIDTH)
     stages = stages_by_name().values()
     for group in GROUPS:
@@ -40,6 +43,17 @@ def show_stages(name: str | None) -> None:
             show_group(console, group, members)
     console.print("`synthmill stages NAME` shows a stage's columns and settings; a step of a pipeline names a stage.")
     return None
+
+
+def as_object(stage: Any) -> dict[str, Any]:
+    """What `show_stage` prints, for JSON."""
+    settings = [dict(zip(("setting", "default", "meaning"), cells, strict=True)) for cells in settings_of(stage)]
+    described = {"about": " ".join((stage.__doc__ or "").split()), "settings": settings}
+    if not hasattr(stage, "needs") and not hasattr(stage, "takes"):  # a function of a user's file
+        return described
+    columns = {"takes": columns_taken(stage), "makes": columns_made(stage)}
+    roles = stage.roles if issubclass(stage, Recipe) else ()
+    return {"stage": stage.name, "group": takes(stage), **columns, "asks": list(roles), **described}
 
 
 def show_group(console: Any, group: str, stages: Iterable[AnyStage]) -> None:

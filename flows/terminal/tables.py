@@ -1,4 +1,4 @@
-"""Tables and short texts on a terminal."""
+"""Tables, short texts and JSON on a terminal."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,3 +38,15 @@ def format_value(value: Any) -> str:
 def shortened(text: str, length: int) -> str:
     text = one_line(text)
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def objects(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    """The rows of a table by the names of its columns."""
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on a line; what JSON has no form for, as text."""
+    import orjson
+
+    print(orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode())

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 import polars as pl
@@ -92,6 +93,26 @@ def test_sample_says_what_a_filter_broke_off_also_when_nothing_is_asked(tmp_path
         _, err = synthmill("sample", "in.jsonl", "--engine", server.spec, "--out", "out.jsonl", cwd=tmp_path)
         assert "2 of 4 answers were broken off by a content filter" in err
     assert server.stats()["total"] == 4
+
+
+def test_what_prints_a_table_prints_json(tmp_path: Path, server: ChatServer) -> None:
+    write_jsonl(tmp_path / "in.jsonl", [*prompts(4), {"prompt": None}])
+    synthmill("sample", "in.jsonl", "--engine", server.spec, "--out", "out.jsonl", cwd=tmp_path)
+
+    def read(*command: str) -> Any:
+        return orjson.loads(synthmill(*command, "--json", cwd=tmp_path)[0])
+
+    assert [run["flow"] for run in read("ls")["runs"]] == ["sample"]
+    assert {artifact["rows"] for artifact in read("ls")["artifacts"]} == {4}
+    shown = read("show", "instructions", "--rows", "2")
+    assert (len(shown["first_rows"]), shown["first_dropped"][0]["reason"]) == (2, "null_prompt")
+    way = read("show", read("sql", "SELECT id FROM answers LIMIT 1")[0]["id"])["steps"]
+    assert [step["artifact"].partition("_")[0] for step in way] == ["instructions", "answers"]
+    assert way[1]["calls"][0]["engine"] == "openai:local-model"
+    assert read("calls")["all"]["calls"] == 4
+    assert read("verify")["whole"] is True and read("gc") == []
+    assert read("doctor")["engines"]["minilm (embedder)"]["works"] is True
+    assert {"stage", "takes", "settings"} < read("stages", "ask").keys() and len(read("stages")) > 50
 
 
 def test_looking_at_a_store(tmp_path: Path, server: ChatServer) -> None:
