@@ -17,8 +17,8 @@ READERS := trl llama-factory axolotl ms-swift openrlhf verl torchtune mlx-lm nem
 help:  ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.base  ## Preference pairs from 24 instructions on the embedded model: no key, no hub, no GPU, no server
-	@echo "About 4 minutes on 2 cores; the second time, a second."
+demo: $(VENV)/.base  ## Preference pairs from 8 instructions on the embedded model: no key, no hub, no GPU, no server
+	@echo "About a minute and a half on 2 cores; the second time, a second."
 	@$(DEMO)
 	@echo
 	@echo "SmolLM2-135M shows the machinery, not the quality. What was made:"

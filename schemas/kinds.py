@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_core.core_schema import SerializationInfo, SerializerFunctionWrapHandler
 
 from synthmill.schemas.errors import InputError
+from synthmill.schemas.nearest import did_you_mean
 from synthmill.schemas.spelled import Spelled
 
 
@@ -57,7 +58,8 @@ class UnionSettings(Spelled):
             fields = kind.from_spec(spec)
             if fields is not None:
                 return {cls.discriminator: name, **fields}
-        raise ValueError(f"no {cls.noun} is called {spec!r}; expected {cls.spellings()}")
+        hint = did_you_mean(spec, cls.kinds())
+        raise ValueError(f"no {cls.noun} is called {spec!r}{hint}; expected {cls.spellings()}")
 
     @classmethod
     def spellings(cls) -> str:
@@ -77,7 +79,8 @@ class UnionSettings(Spelled):
         name = settings.get(cls.discriminator)
         kind = cls.kinds().get(str(name))
         if kind is None:
-            fault = f"there is no {cls.discriminator}" if name is None else f"no {cls.noun} is called {name!r}"
+            hint = did_you_mean(str(name), cls.kinds())
+            fault = f"there is no {cls.discriminator}" if name is None else f"no {cls.noun} is called {name!r}{hint}"
             raise ValueError(f"{fault}; expected {cls.spellings()}")
         return kind.model_validate(settings)
 

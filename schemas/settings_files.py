@@ -1,6 +1,6 @@
 """Reading settings: a YAML file, overrides by dotted name, and faults in readers' terms."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from synthmill.schemas.calls import Frozen
 from synthmill.schemas.errors import InputError
+from synthmill.schemas.nearest import did_you_mean
 from synthmill.schemas.secrecy import SECRET_NAME
 
 Settings = TypeVar("Settings", bound=Frozen)
@@ -28,7 +29,7 @@ def read_settings(model: type[Settings], file: Path | None, overrides: Mapping[s
     try:
         settings = model.model_validate(values)
     except ValidationError as error:
-        raise InputError(explain(error, file)) from error
+        raise InputError(explain(error, file, names=model.model_fields)) from error
     if faults := [*booleans_as_numbers(values, settings.model_dump())]:
         raise InputError((f"{file}: " if file else "") + "\n".join(faults))
     return settings
@@ -97,8 +98,15 @@ def booleans_as_numbers(value: Any, read: Any, place: str = "") -> Iterator[str]
 NO_SETTING = "no such setting; `synthmill run FLOW --settings` lists all"
 
 
-def explain(error: ValidationError, file: Path | None = None, unknown: str = NO_SETTING) -> str:
-    """A validation error in readers' terms: which setting, what was found, what was expected."""
+MUST_BE_SET = "must be set"
+
+
+def explain(
+    error: ValidationError, file: Path | None = None, unknown: str = NO_SETTING, names: Iterable[str] = ()
+) -> str:
+    """A validation error in readers' terms: which setting, what was found, what was expected. unknown: what to say of a
+    name that no setting has; names: those that there are.
+    """
     lines = []
     for fault in error.errors(include_url=False):
         where = ".".join(str(step) for step in fault["loc"] if step != "[key]")
@@ -106,6 +114,7 @@ def explain(error: ValidationError, file: Path | None = None, unknown: str = NO_
         secret = "secret" in fault["msg"] or any(SECRET_NAME.search(str(step)) for step in fault["loc"])
         hidden = secret or fault["type"] == "missing" or isinstance(value, dict | list)
         input_shown = "" if hidden else f" (found {value!r:.80})"
-        message = unknown if fault["type"] == "extra_forbidden" else fault["msg"]
+        hint = did_you_mean(where, names)
+        message = {"extra_forbidden": unknown + hint, "missing": MUST_BE_SET}.get(fault["type"], fault["msg"])
         lines.append(f"{where + ': ' if where else ''}{message.removeprefix('Value error, ')}{input_shown}")
     return (f"{file}: " if file else "") + "\n".join(lines)

@@ -5,7 +5,7 @@ import sys
 from synthmill.flows.making.plan import Plan
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.rows import Row
-from synthmill.schemas.settings import PROVIDERS, EngineSettings
+from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.recipe import Recipe
 
 
@@ -55,8 +55,7 @@ def check_engine(settings: EngineSettings) -> None:
     """
     from synthmill.tasks.engines.served import check_key, note_unlisted
 
-    if settings.kind in PROVIDERS:
-        check_key(settings)
+    check_key(settings)
     if settings.kind != "openai" or (settings.batch and settings.batch.file):
         return  # Planned has looked at its files, to name it; or nobody is asked
     if note := note_unlisted(settings):

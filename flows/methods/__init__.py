@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from synthmill.schemas.errors import InputError, SynthmillError
+from synthmill.schemas.nearest import did_you_mean
 from synthmill.schemas.own_methods import VARIABLE, own_folders
 
 if TYPE_CHECKING:
@@ -214,8 +215,11 @@ def method(name: str) -> Method:
     listed = methods()
     entry = method_of_file(name) if name.endswith(".py") or ".py:" in name else listed.get(name)
     if entry is None:
-        names = ", ".join(name for name, entry in listed.items() if not entry.fault)
-        raise InputError(f"no method is called {name!r}; expected one of {names}, or a file as ./FILE.py")
+        names = [name for name, entry in listed.items() if not entry.fault]
+        hint = did_you_mean(name, names)
+        raise InputError(
+            f"no method is called {name!r}{hint}; expected one of {', '.join(names)}, or a file as ./FILE.py"
+        )
     if entry.fault:
         raise InputError(f"{entry.path} is no method: {entry.fault}")
     return entry

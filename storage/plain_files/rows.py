@@ -4,7 +4,7 @@ A bad row becomes `Dropped` with its line number and never stops its neighbours;
 any work.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +105,7 @@ def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None =
         if source.limit is not None and total >= source.limit:
             break
         if line.file != file and raw_rows:  # a file that grows moves no other file's rows to another part
-            check_columns(source, expected, columns, any_read)
+            check_columns(source, expected, columns, None if any_read else chunk.dropped)
             yield chunk.with_distinct_ids()
             chunk, raw_rows = Chunk([], []), 0
         file = line.file
@@ -122,20 +122,26 @@ def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None =
         except Drop as drop:
             chunk.dropped.append(Dropped(id=line.place, reason=drop.reason, detail=drop.detail[:500]))
         if raw_rows == rows_per_part:
-            check_columns(source, expected, columns, any_read)
+            check_columns(source, expected, columns, None if any_read else chunk.dropped)
             yield chunk.with_distinct_ids()
             chunk, raw_rows = Chunk([], []), 0
     if total == 0:
         raise InputError(f"{source.path} has no rows; expected rows with a column {expected[0]!r}")
     if raw_rows:
-        check_columns(source, expected, columns, any_read)
+        check_columns(source, expected, columns, None if any_read else chunk.dropped)
         yield chunk.with_distinct_ids()
 
 
-def check_columns(source: FileSettings, expected: tuple[str, ...], columns: set[str], any_read: bool) -> None:
+def check_columns(
+    source: FileSettings, expected: tuple[str, ...], columns: set[str], dropped: Sequence[Dropped] | None
+) -> None:
+    """Raises InputError for a file that has none of the columns. dropped: its rows, where none could be read."""
     is_chat = isinstance(source, SourceSettings) and "prompt" not in columns and fitting(columns)
-    if not any_read and not columns & set(expected) and not is_chat:
-        present = ", ".join(sorted(columns)).encode(errors="replace").decode() or "no row that could be read at all"
+    if dropped is not None and not columns & set(expected) and not is_chat:
+        if not columns:
+            first = dropped[0]
+            raise InputError(f"{source.path}: no row can be read; the first, {first.id}: {first.reason} {first.detail}")
+        present = ", ".join(sorted(columns)).encode(errors="replace").decode()
         has_option = isinstance(source, SourceSettings)
         remedy = "; name the column with --prompt-column, or source.prompt_column in the settings" if has_option else ""
         raise InputError(

@@ -102,7 +102,8 @@ def model_name(settings: EngineSettings, structure: Structure, usual: Structure)
 def check_key(settings: EngineSettings) -> None:
     """Raises EngineRefused where a provider's own server would be asked without a key."""
     elsewhere = settings.base_url or os.environ.get(settings.base_url_env)
-    needs_one = settings.kind == "gemini" or (settings.kind == "anthropic" and not elsewhere and sends_key(settings))
+    own_server = settings.kind in ("anthropic", "openai") and not elsewhere and sends_key(settings)
+    needs_one = settings.kind == "gemini" or own_server
     if needs_one and not os.environ.get(settings.api_key_env):
         raise EngineRefused(f"{settings.kind} wants a key; set the environment variable {settings.api_key_env}")
 

@@ -17,7 +17,6 @@ in no key: give the stage another `version` when they change.
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from pydantic import ValidationError
 
 from synthmill.schemas.calls import Frozen
 from synthmill.schemas.errors import InputError
+from synthmill.schemas.nearest import did_you_mean
 from synthmill.schemas.settings_files import explain
 from synthmill.tasks.prompts import prompts_beside
 from synthmill.tasks.python_files import PythonFile, read_python_file, read_python_module
@@ -52,10 +52,8 @@ def load_stage(spec: str, fields: Mapping[str, Any], folder: Path | None = None)
     place = f"{Path(code.path).name}:{code.name}"
     if unknown := [name for name in fields if name not in model.model_fields]:
         names = list(model.model_fields)
-        near = get_close_matches(unknown[0], names, 1, 0.5)
-        hint = f" (did you mean {near[0]}?)" if near else ""
         takes = f"it takes {', '.join(names)}" if names else "it takes no settings"
-        raise InputError(f"{place} has no setting {unknown[0]}{hint}; {takes}")
+        raise InputError(f"{place} has no setting {unknown[0]}{did_you_mean(unknown[0], names)}; {takes}")
     try:
         with prompts_beside(beside(code)):
             settings = model.model_validate(dict(fields))

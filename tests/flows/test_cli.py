@@ -222,7 +222,7 @@ def test_the_demo_passes_its_dry_run(tmp_path: Path) -> None:
     out, _ = synthmill(
         "run", "synthesize", "--config", "examples/synthesize.yaml", "--store", tmp_path / "s", "--dry-run", cwd=ROOT
     )
-    assert "24 instructions, 0 rows cannot be read" in out
+    assert "8 instructions, 0 rows cannot be read" in out
     assert "Nothing was asked" in out
     assert not list((tmp_path / "s" / "calls").iterdir())
 

@@ -79,7 +79,7 @@ def test_a_prompt_may_be_written_in_many_ways(tmp_path: Path, prompt: object) ->
         ({}, "has no `prompt`"),
         ({"prompt": ["a"], "actions": "x"}, "actions: no such field"),
         ({"prompt": ["a"], "action": "(["}, "action is no regular expression"),
-        ({"prompt": ["a"], "environment": {}}, "environment.name: Field required"),
+        ({"prompt": ["a"], "environment": {}}, "environment.name: must be set"),
         ({"prompt": ["a"], "environment": {**ENVIRONMENT, "starts_at": 2}}, "starts_at must be odd"),
         (
             {"prompt": ["a"], "environment": {**ENVIRONMENT, "starts_at": 5}},
