@@ -13,6 +13,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def prompts_of(count: int) -> list[str]:
 
 def batches(prompts: Sequence[str], rounds: int) -> Iterator[Sequence[str]]:
     edges = np.linspace(0, len(prompts), rounds + 1).astype(int).tolist()
-    return (prompts[first:last] for first, last in zip(edges[:-1], edges[1:], strict=True))
+    return (prompts[first:last] for first, last in pairwise(edges))
 
 
 def one_pass(prompts: Sequence[str], rounds: int) -> Array:
