@@ -30,7 +30,10 @@ from synthmill.tasks.tables.rule_figures import Choice, RowTexts, contaminated_r
 from synthmill.tasks.vectors.embeddings import embed_whole
 
 NO_EMBEDDER = "none"
-MEASURES = ("kept", "share", "score", "rejected_score", "length", "rejected_length", "vendi", "different_grams")
+MEASURES = (
+    *("kept", "share", "score", "rejected_score", "length", "rejected_length", "vendi", "different_grams"),
+    *("contaminated", "cost_per_kept"),
+)
 PAIR_COLUMNS = ("prompt_id", "chosen", "rejected", "chosen_reward", "rejected_reward")
 
 
@@ -191,16 +194,14 @@ def print_report(report: Mapping[str, Any]) -> None:
 
     from synthmill.flows.terminal.tables import table
 
-    console = Console(emoji=False)
-    columns = [name for name in MEASURES if any(row.get(name) is not None for row in report["rules"])]
-    columns += [name for name in ("contaminated", "cost_per_kept") if report["rules"][0][name] is not None]
-    heads = [name.replace("_", " ") for name in columns]
-    lines = table("rule", *heads, numbers=heads)
-    for row in report["rules"]:
-        lines.add_row(Text(row["rule"]), *(cell(row, name) for name in columns))
+    console, rules = Console(emoji=False), report["rules"]
+    names = [row["rule"] for row in rules]
+    lines = table("", *names)
+    for measure in MEASURES:
+        if any(row.get(measure) is not None for row in rules):
+            lines.add_row(measure.replace("_", " "), *(cell(row, measure) for row in rules))
     console.print(lines)
-    names = [row["rule"] for row in report["rules"]]
-    lines = table("overlap (Jaccard)", *names, numbers=names)
+    lines = table("overlap (Jaccard)", *names)
     for name, shares in zip(names, report["overlap"], strict=True):
         lines.add_row(Text(name), *(f"{share:.2f}" for share in shares))
     console.print(lines)

@@ -1,5 +1,6 @@
 """The commands that compare ways to choose: compare-cuts, choose-prompt."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from synthmill.flows.commands.option_values import engine_choices
 from synthmill.flows.commands.options_compare import split_list
 from synthmill.flows.commands.options_files import OUT_FILE, columns_options, engine_options, store_option
 
+BETWEEN_RULES = re.compile(r",(?![^\[{]*[\]}])")  # no comma of a list in a setting
 TEMPLATE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
@@ -86,5 +88,6 @@ def compare_cuts(
     from synthmill.storage.plain_files.pools import ColumnNames
 
     columns = ColumnNames(prompt_id_column, prompt_column, answer_column, score)
-    settings = command.CompareSettings(rules=split_list(rules), columns=columns, score=score, **others)
+    named = [rule.strip() for rule in BETWEEN_RULES.split(rules) if rule.strip()]
+    settings = command.CompareSettings(rules=named, columns=columns, score=score, **others)
     command.compare_cuts(settings, as_object)

@@ -30,7 +30,8 @@ def calibrate(chances: Array) -> Array:
     means = chances.mean(axis=-2, keepdims=True)
     ratios = np.divide(chances, means, out=np.zeros_like(chances), where=means > 0)
     sums = ratios.sum(axis=-1, keepdims=True)
-    return np.divide(ratios, sums, out=np.full_like(ratios, 1 / ratios.shape[-1]), where=sums > 0)
+    shares: Array = np.divide(ratios, sums, out=np.full_like(ratios, 1 / ratios.shape[-1]), where=sums > 0)
+    return shares
 
 
 def entropy(chances: Array) -> Array:
