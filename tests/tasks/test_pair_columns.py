@@ -11,6 +11,9 @@ from synthmill.schemas.calls import Completion
 from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.pools import PolicyAnswer, Score, ScoredPool
 from synthmill.schemas.rows import TableRow, to_arrow
+from synthmill.storage.published.row_streams import RowStream
+from synthmill.storage.published.trainers.trl import TRAINER as TRL
+from synthmill.storage.published.uses import rows_for
 from synthmill.tasks.cuts.cut import CutSettings
 from synthmill.tasks.cuts.pool_pairs import PoolPairs
 from synthmill.tasks.generators.pair_weights import MAKES, WpoWeights
@@ -116,6 +119,16 @@ def test_length_margins() -> None:
     assert [(row["length_gap"], row["penalised_margin"]) for row in rows] == [(11, -9.0), (-3, 5.0)]
     with pytest.raises(InputError, match="chosen holds List"):
         run(LengthMargin(), pairs.with_columns(chosen=pl.lit([["a"]]).first()).to_arrow())
+
+
+def test_reward_models_get_the_margin_that_their_loss_subtracts() -> None:
+    chats = {side: [[{"role": "assistant", "content": side}]] for side in ("prompt", "chosen", "rejected")}
+    rows = pl.DataFrame({"id": ["a"], **chats, "loss_margin": [-1.5], "note": ["x"]})
+    [use] = rows_for("reward", "preferences", RowStream.of(rows)).batches()
+    assert use.columns == ["id", "prompt", "chosen", "rejected", "loss_margin"]
+    assert TRL.forms["reward"].make(use)["margin"].to_list() == [-1.5]
+    [use] = rows_for("pairs", "preferences", RowStream.of(rows)).batches()
+    assert "loss_margin" not in use.columns
 
 
 def test_the_shortest_mixture_of_vectors() -> None:
