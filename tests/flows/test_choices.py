@@ -33,6 +33,7 @@ def pools(folder: Path) -> None:
     ]
     write_jsonl(folder / "pools.jsonl", rows)
     write_jsonl(folder / "bench.jsonl", [{"prompt": rows[0]["prompt"]}])
+    write_jsonl(folder / "policies.jsonl", [{**row, "policies": ["small", "big", "small"]} for row in rows])
 
 
 def compared(folder: Path, source: str, rules: str, *options: Any) -> dict[str, Any]:
@@ -159,4 +160,5 @@ def test_every_command_of_the_page_runs(tmp_path: Path, server: ChatServer) -> N
     assert {shlex.split(line)[1] for line in lines} == {"compare-cuts", "choose-prompt", "pairs"}
     for line in lines:
         arguments = [server.spec if part.startswith("openai:") else part for part in shlex.split(line)[1:]]
-        synthmill(*arguments, cwd=tmp_path)
+        without = ("--embedder", "none") if arguments[0] == "compare-cuts" else ()
+        synthmill(*arguments, *without, cwd=tmp_path)

@@ -1,11 +1,13 @@
 """WRPO's pairs and quadruples, WPO's weights, iLR-DPO's margins, MORE's weights: known answers."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 
 from synthmill.schemas.calls import Completion
 from synthmill.schemas.errors import Drop, InputError
@@ -19,10 +21,12 @@ from synthmill.tasks.cuts.pool_pairs import PoolPairs
 from synthmill.tasks.generators.pair_weights import MAKES, WpoWeights
 from synthmill.tasks.tables.pair_columns import LengthMargin, more_weights, shortest_mixture
 from synthmill.tasks.tables.quadruples import Quadruples
-from tests.command import synthmill
+from synthmill.tasks.tables.shaping import Map
+from tests.command import ROOT, synthmill
 from tests.conftest import write_jsonl
 from tests.tasks.test_tables import run
 
+PAGE = ROOT / "docs" / "comparing-cuts.md"
 POLICIES = ("me", "big", "me", "wide", "me")
 TEXTS = ("mine", "big's", "my best", "wide's", "my worst")
 
@@ -73,6 +77,18 @@ def test_quadruples_need_both_pairs() -> None:
     ]
     assert (row["source_reward"], row["chosen_reward"], row["rejected_reward"], row["parent_id"]) == (5, 3, 1, "q")
     assert {reason for reason, _ in dropped.values()} == {"no_quadruple"} and len(dropped) == 4
+
+
+def test_quadruples_in_the_form_of_the_released_trainer() -> None:
+    """What github.com/SLIT-AI/WRPO's scripts/run_wrpo.py reads; docs/comparing-cuts.md shows the step."""
+    [written] = re.findall(r"  trainer:\n(    stage: map.*?)```", PAGE.read_text(), re.S)
+    step = yaml.safe_load(written)
+    assert step.pop("stage") == "map"
+    table, _ = run(Map.model_validate(step), run(Quadruples(reward="rm", own="me"), POOLS)[0])
+    [row] = table.to_pylist()
+    assert row["prompt"] == {"role": "user", "content": "What is q?"}
+    answers = [{"role": "assistant", "content": text} for text in ("wide's", "my best", "my worst")]
+    assert row["chosen"] == answers[:2] and row["rejected"] == answers[2:]
 
 
 def test_wrpo_on_a_plain_file(tmp_path: Any) -> None:
