@@ -84,7 +84,7 @@ def compare(settings: CompareSettings) -> tuple[Compared, dict[str, Any]]:
     named = [named_rule(text) for text in settings.rules]
     if not named:
         raise InputError("--rules names no rule; expected for instance max-min,rip, or top:share=0.1:score=quality")
-    are_for_pairs = {name in rules_for_pairs() for name, _ in named}
+    are_for_pairs = {rule.name in rules_for_pairs() for rule in named}
     if len(are_for_pairs) > 1:
         raise InputError("--rules names rules for pairs and stages on rows; compare what chooses from the same rows")
     compared = compare_pools(settings, named) if are_for_pairs.pop() else compare_rows(settings, named)
@@ -110,10 +110,20 @@ def compare(settings: CompareSettings) -> tuple[Compared, dict[str, Any]]:
     }
 
 
-def named_rule(text: str) -> tuple[str, dict[str, Any]]:
-    """A rule's name and its settings, of NAME:KEY=VALUE:KEY=VALUE. Raises InputError."""
-    name, *settings = text.split(":")
-    return name, dict(split_set(each, "--rules", "top-k:count=2") for each in settings)
+class NamedRule(NamedTuple):
+    """A rule as the user calls it, its own name, and its settings."""
+
+    label: str
+    name: str
+    settings: dict[str, Any]
+
+
+def named_rule(text: str) -> NamedRule:
+    """Of NAME:KEY=VALUE:KEY=VALUE, or of LABEL=NAME:KEY=VALUE. Raises InputError."""
+    first, *settings = text.split(":")
+    label, equals, name = first.partition("=")
+    values = dict(split_set(each, "--rules", "top-k:count=2") for each in settings)
+    return NamedRule(label if equals else text, name or label, values)
 
 
 def turns_in(path: str) -> Iterator[str]:
@@ -127,17 +137,17 @@ def turns_in(path: str) -> Iterator[str]:
                 continue
 
 
-def compare_pools(settings: CompareSettings, named: Sequence[tuple[str, dict[str, Any]]]) -> Compared:
+def compare_pools(settings: CompareSettings, named: Sequence[NamedRule]) -> Compared:
     """Pools cut by every rule, as `synthmill pairs` does it."""
     if settings.limit or settings.text_column:
         raise InputError("--limit and --text-column are for rows; of pools, prompts are compared, all of them")
-    cuts = [read_settings(CutSettings, None, {"rule": name, **own}) for name, own in named]
+    cuts = [read_settings(CutSettings, None, {"rule": rule.name, **rule.settings}) for rule in named]
     with TemporaryDirectory() as folder:
         file = PoolFile(settings.source, settings.columns)
         ids, texts, rewards = read_pools(file, prompts_and_rewards, Path(folder))
         place = {row_id: number for number, row_id in enumerate(ids)}
         choices, notes = [], []
-        for label, rule in zip(settings.rules, cuts, strict=True):
+        for (label, *_), rule in zip(named, cuts, strict=True):
             out = Path(folder) / "pairs.parquet"
             summary = write_pairs_of(settings.source, out, rule, settings.columns)
             choices.append(pairs_chosen(label, pl.read_parquet(out), place))
@@ -178,10 +188,10 @@ def text_of(pairs: pl.DataFrame, side: str) -> pl.Expr:
     return pl.col(side).list.last().struct.field("content").alias(side)
 
 
-def compare_rows(settings: CompareSettings, named: Sequence[tuple[str, dict[str, Any]]]) -> Compared:
+def compare_rows(settings: CompareSettings, named: Sequence[NamedRule]) -> Compared:
     """Rows chosen by every stage."""
     source = RowRules(settings.source, settings.limit, settings.text_column, settings.score, settings.store)
-    frame, choices = source.choose(list(zip(settings.rules, named, strict=True)))
+    frame, choices = source.choose(named)
     return Compared(
         frame["id"].to_list(), frame["text"].to_list(), choices, frame.height, frame["score"].to_numpy(), []
     )

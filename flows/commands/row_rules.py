@@ -25,9 +25,6 @@ from synthmill.tasks.tables.rule_figures import Choice
 ROWS_PER_PART = 2048
 SCORE = "score"
 
-Named = tuple[str, tuple[str, dict[str, Any]]]
-"""A rule as it is written, and its name and settings."""
-
 
 class RowRules:
     """A file's rows, of which stages choose. text: the column that is compared; score: the column of numbers, empty
@@ -42,10 +39,12 @@ class RowRules:
         self.score = score or (SCORE if SCORE in columns.names else "")
         check_columns(path, filter(None, [self.score]), columns.names)
 
-    def choose(self, rules: Sequence[Named]) -> tuple[pl.DataFrame, list[Choice]]:
-        """(id, text and score of every row, what each rule keeps)."""
-        stages = [self.stage(*named) for _, named in rules]
-        record = new_run("compare-cuts", {"source": self.path, "rules": [label for label, _ in rules]})
+    def choose(self, rules: Sequence[tuple[str, str, dict[str, Any]]]) -> tuple[pl.DataFrame, list[Choice]]:
+        """(id, text and score of every row, what each rule keeps). rules: label, stage, its settings."""
+        stages = [self.stage(name, own) for _, name, own in rules]
+        record = new_run(
+            "compare-cuts", {"source": self.path, "rules": [stage.model_dump(mode="json") for stage in stages]}
+        )
         with step_maker(self.store, record, 0, None) as maker:
             rows = maker.read(self.source)
             table = pl.DataFrame(read_artifact(self.store, rows, None))
@@ -58,7 +57,7 @@ class RowRules:
             )
             place = {row_id: number for number, row_id in enumerate(frame["id"])}
             choices = []
-            for (label, _), stage in zip(rules, stages, strict=True):
+            for (label, *_), stage in zip(rules, stages, strict=True):
                 kept = self.kept_ids(maker, stage, rows.key)
                 if unknown := next((row_id for row_id in kept if row_id not in place), ""):
                     raise InputError(f"{label} makes rows of its own ({unknown}); expected a stage that chooses rows")

@@ -65,10 +65,10 @@ def test_stages_choose_among_rows(tmp_path: Path) -> None:
         {"id": f"r{n}", "prompt": TOPICS[n % 2] + " x" * n, "quality": n % 5, "kind": "ab"[n % 2]} for n in range(20)
     ]
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    rules = "top:count=4,at_least:value=4,mixture:by=kind:count=4,duplicates:columns=[prompt,kind]:layers=[exact]"
+    rules = "best=top:count=4,at_least:value=4,mixture:by=kind:count=4,duplicates:columns=[prompt,kind]:layers=[exact]"
     report = compared(tmp_path, "rows.jsonl", rules, "--score", "quality", "--embedder", "none")
     top, _, mixed, unique = report["rules"]
-    assert (top["kept"], top["score"]) == (4, 4) and report["overlap"][0][1] == 1
+    assert (top["rule"], top["kept"], top["score"]) == ("best", 4, 4) and report["overlap"][0][1] == 1
     assert mixed["kept"] == 4 and unique["kept"] == 20
     out, _ = synthmill("compare-cuts", "rows.jsonl", "--rules", "top:count=4", "--score", "quality", cwd=tmp_path)
     assert "different grams" in out and "vendi" in out
