@@ -34,7 +34,7 @@ MEASURES = (
     *("kept", "share", "score", "rejected_score", "length", "rejected_length", "vendi", "different_grams"),
     *("contaminated", "cost_per_kept"),
 )
-PAIR_COLUMNS = ("prompt_id", "chosen", "rejected", "chosen_reward", "rejected_reward")
+PAIR = ("prompt_id", "chosen_index", "rejected_index")
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def pairs_chosen(label: str, pairs: pl.DataFrame, place: Mapping[str, int]) -> C
         "rejected_length": pairs["rejected"].str.len_chars(),
     }
     numbers = {name: column.cast(pl.Float64).to_numpy() for name, column in columns.items()}
-    return Choice(label, np.unique(rows), set(pairs.select(PAIR_COLUMNS[:3]).iter_rows()), numbers)
+    return Choice(label, np.unique(rows), set(pairs.select(PAIR).iter_rows()), numbers)
 
 
 def text_of(pairs: pl.DataFrame, side: str) -> pl.Expr:
