@@ -72,8 +72,9 @@ class UnlikeTexts:
         match, score = np.full(len(texts), NONE, np.int64), np.zeros(len(texts))
         longest = int(np.diff(self.starts[begin:]).max(initial=0))
         masks = np.zeros((len(self.counts), longest // 64 + 1), np.uint64)
+        rare, rare_starts = self.rarest_words(begin, len(self.kept))
         self.listed = screen_texts(
-            *(self.words, self.starts, *self.rarest_words(begin, len(self.kept)), self.kept, begin),
+            *(self.words, self.starts, rare, rare_starts, self.kept, begin),
             *(self.listed, self.first, self.last, self.holders, self.following),
             *(masks, self.threshold - SLACK, match, score),
         )
@@ -99,10 +100,14 @@ class UnlikeTexts:
         begin = len(self.kept)
         self.kept = np.append(self.kept, np.zeros(len(texts), np.bool_))
         if len(self.kept) >= 2 * self.ranked_texts:
-            self.ranks[np.lexsort((np.arange(len(self.counts)), self.counts))] = np.arange(len(self.counts))
-            self.ranked_texts, self.listed = len(self.kept), 0
-            self.first[:], self.last[:] = NONE, NONE
+            self.rank_words()
             self.list_texts(0, begin)
+
+    def rank_words(self) -> None:
+        """Rank all words by how many texts hold them; no text is listed then."""
+        self.ranks[np.lexsort((np.arange(len(self.counts)), self.counts))] = np.arange(len(self.counts))
+        self.ranked_texts, self.listed = len(self.kept), 0
+        self.first[:], self.last[:] = NONE, NONE
 
     def list_texts(self, begin: int, end: int) -> None:
         """List the kept texts from `begin` to `end` under their rarest words."""
@@ -120,19 +125,22 @@ class UnlikeTexts:
         ranks = self.ranks - self.ranks.min(initial=0)
         size = int(ranks.max(initial=0)) + 1
         text_of = np.repeat(np.arange(len(lengths)), lengths)
-        texts, own_ranks = np.divmod(
-            np.unique(text_of * size + ranks[self.words[self.starts[begin] : self.starts[end]]]), size
-        )
+        ranks_in_texts = ranks[self.words[self.starts[begin] : self.starts[end]]]
+        texts, own_ranks = np.divmod(np.unique(text_of * size + ranks_in_texts), size)
         place = np.arange(len(texts)) - np.searchsorted(texts, np.arange(len(lengths)))[texts]
         shared = np.ceil(self.threshold * lengths / (2 - self.threshold) - SLACK).astype(np.int64)
         needed = place < np.maximum(1, lengths - shared + 1)[texts]
         word_of = np.full(size, NONE)
         word_of[ranks] = np.arange(len(ranks))
-        if (most := self.listed + int(needed.sum())) > len(self.holders):
-            room = np.zeros(max(most, 2 * self.listed) - self.listed, np.int64)
+        self.reserve(int(needed.sum()))
+        return word_of[own_ranks[needed]], np.searchsorted(texts[needed], np.arange(len(lengths) + 1))
+
+    def reserve(self, listings: int) -> None:
+        """Room for so many more listings, and as many again where there was none."""
+        if self.listed + listings > len(self.holders):
+            room = np.zeros(max(listings, self.listed), np.int64)
             sides = (self.holders, self.following)
             self.holders, self.following = (np.append(side[: self.listed], room) for side in sides)
-        return word_of[own_ranks[needed]], np.searchsorted(texts[needed], np.arange(len(lengths) + 1))
 
 
 @njit(cache=True)
