@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthmill.schemas.errors import InputError
+from synthmill.schemas.recall import Recall
+from synthmill.storage.published.rows import repetition_of
 from synthmill.tasks.tables.mixture import Mixture, quotas_of
 from synthmill.tasks.vectors.vendi import vendi_of_blocks, vendi_score
 from tests.tasks.test_tables import run
@@ -79,3 +81,12 @@ def test_the_vendi_score_counts_different_vectors() -> None:
     shares = eigenvalues[eigenvalues > 1e-12]
     assert vendi_score(unit) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
     assert vendi_of_blocks([unit[:7], np.zeros((2, 8)), unit[7:]]) == pytest.approx(vendi_score(unit))
+
+
+def test_repetition_before_and_after() -> None:
+    notes: dict[str, Any] = {"rows": 200, "kept": 150, "by_layer": {"exact": 40, "words": 10}}
+    assert repetition_of(notes) == (
+        "repetition: 25.00% of the rows before (20.00% exact, 5.00% words), none that these layers find after"
+    )
+    notes |= {"by_layer": {"exact": 40, "meaning": 10}, "recall": Recall(0.8, 0.7, 0.9, 30, 100)._asdict()}
+    assert repetition_of(notes).endswith("(20.00% exact, 5.00% meaning), about 1.67% after")  # 10 x (1 / 0.8 - 1) / 150

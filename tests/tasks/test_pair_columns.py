@@ -19,11 +19,12 @@ from synthmill.storage.published.uses import rows_for
 from synthmill.tasks.cuts.cut import CutSettings
 from synthmill.tasks.cuts.pool_pairs import PoolPairs
 from synthmill.tasks.generators.pair_weights import MAKES, WpoWeights
-from synthmill.tasks.tables.pair_columns import LengthMargin, more_weights, shortest_mixture
+from synthmill.tasks.tables import pair_columns
+from synthmill.tasks.tables.pair_columns import LengthMargin, MoreWeights, more_weights, shortest_mixture
 from synthmill.tasks.tables.quadruples import Quadruples
 from synthmill.tasks.tables.shaping import Map
 from tests.command import ROOT, synthmill
-from tests.conftest import write_jsonl
+from tests.conftest import ChatServer, write_jsonl
 from tests.tasks.test_tables import run
 
 PAGE = ROOT / "docs" / "comparing-cuts.md"
@@ -168,3 +169,47 @@ def test_more_weighs_the_preference_down_that_is_easily_learned() -> None:
     assert weights.sum() == pytest.approx(1) and weights[0] > 0.6
     even = more_weights([plain, plain], 100, 1.0, 0.9)
     assert even.tolist() == pytest.approx([0.5, 0.5], abs=0.01)
+
+
+def test_every_pair_has_its_preferences_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(1)
+    vectors = {text: draw.normal(size=4) for text in ("a", "b", "c", "d", "e", "")}
+    monkeypatch.setattr(pair_columns, "embed_whole", lambda _, texts, __: np.array([vectors[text] for text in texts]))
+    pairs = pl.DataFrame(
+        {"id": ["1", "2", "3"], "chosen": ["a", "b", "c"], "rejected": ["d", "e", None], "kind": ["x", "y", "x"]}
+    )
+    rows = pl.DataFrame(run(MoreWeights(by="kind"), pairs.to_arrow())[0])
+    weights = rows["more_weight"].to_list()
+    assert weights[0] == weights[2] and weights[0] + weights[1] == pytest.approx(2)
+    assert run(MoreWeights(by="kind"), pairs[:0].to_arrow())[0].num_rows == 0
+    alone = pl.DataFrame(run(MoreWeights(by="kind"), pairs.with_columns(kind=None).to_arrow())[0])
+    assert alone["more_weight"].to_list() == pytest.approx([1.0] * 3)
+
+
+PIPELINE = """
+source: pairs.jsonl
+engines: {student: %s}
+steps:
+  weights: {stage: wpo_weights}
+  margins: {stage: length_margin, alpha: 0.1}
+  mixed: {stage: mixture, by: kind, shares: {x: 1, y: 1}}
+publish: {default: {from: mixed}}
+"""
+
+
+def test_pairs_are_weighed_in_a_pipeline_and_asked_once(tmp_path: Any, server: ChatServer) -> None:
+    pairs = [
+        {"id": f"p{n}", "prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": "no", "kind": "xy"[n % 2]}
+        for n in range(4)
+    ]
+    write_jsonl(tmp_path / "pairs.jsonl", [*pairs, {**pairs[0], "id": "empty", "chosen": " "}])
+    (tmp_path / "weigh.yaml").write_text(PIPELINE % server.spec)
+    synthmill("run", "weigh.yaml", "--no-prefect", cwd=tmp_path)
+    [path] = (tmp_path / "store").glob("datasets/*/**/*.parquet")
+    rows = pl.read_parquet(path)
+    assert rows.height == 4 and rows["wpo_weight"].is_between(0, 1).all() and {*MAKES} <= {*rows.columns}
+    assert rows["length_gap"].to_list() == [1] * 4 and rows["loss_margin"].to_list() == [-0.1] * 4
+    asked = server.stats()["total"]
+    write_jsonl(tmp_path / "pairs.jsonl", [*pairs, {**pairs[0], "id": "new", "prompt": "Another?"}])
+    synthmill("run", "weigh.yaml", "--no-prefect", cwd=tmp_path)
+    assert 0 < server.stats()["total"] - asked <= 4
