@@ -29,12 +29,11 @@ from synthmill.tasks.running.job import Planned
 from synthmill.tasks.scorers.labels import one_token
 
 ROWS_PER_PART = 256
-MEASURES = ("mutual_information", "calibrated")
 
 
 @dataclass(frozen=True)
 class ChooseSettings:
-    """The options of `synthmill choose-prompt`. by: one of MEASURES."""
+    """The options of `synthmill choose-prompt`. by: mutual_information, or calibrated."""
 
     source: str
     templates: Sequence[Path]
@@ -137,7 +136,7 @@ def print_report(report: Mapping[str, Any]) -> None:
     from synthmill.flows.terminal.tables import table
 
     heads = tuple(name.replace("_", " ") for name in PromptFigures._fields)
-    lines = table("template", *heads, numbers=heads)
+    lines = table("template", *heads)
     for row in report["templates"]:
         cells = ("" if row[name] is None else f"{row[name]:.4f}" for name in PromptFigures._fields)
         lines.add_row(Text(row["template"]), *cells)

@@ -17,6 +17,8 @@ from synthmill.tasks.dedup.word_grams import Grams, grams_of
 from synthmill.tasks.vectors.vendi import vendi_score
 
 GRAM = 3
+CONTROL = 1 << 62
+"""The seed of the control: one that stages which draw by the same hashes hardly have."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class RowTexts:
     ) -> None:
         self.grams: Grams = grams_of(texts, GRAM)
         self.vectors, self.contaminated = vectors, contaminated
-        self.drawn = np.argsort(seeds_of(ids, 0), kind="stable")  # as many of these are a rule's control
+        self.drawn = np.argsort(seeds_of(ids, CONTROL), kind="stable")  # as many of these are a rule's control
 
     def __len__(self) -> int:
         return len(self.drawn)
