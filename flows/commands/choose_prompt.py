@@ -143,4 +143,5 @@ def print_report(report: Mapping[str, Any]) -> None:
     Console(emoji=False).print(lines)
     left_out = sum(report["dropped"].values()) + report["left_out"]
     note = f"; {left_out:,} rows without chances under every template were left out" if left_out else ""
-    print(f"{report['chosen']} has the most of {report['by']} on {report['rows']:,} rows{note}", file=sys.stderr)
+    most = f"{report['templates'][0][report['by']]:.3f} nats of at most {np.log(len(report['options'])):.3f}"
+    print(f"{report['chosen']}: {most}, on {report['rows']:,} rows{note}", file=sys.stderr)

@@ -65,11 +65,11 @@ def test_stages_choose_among_rows(tmp_path: Path) -> None:
         {"id": f"r{n}", "prompt": TOPICS[n % 2] + " x" * n, "quality": n % 5, "kind": "ab"[n % 2]} for n in range(20)
     ]
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    rules = "best=top:count=4,at_least:value=4,mixture:by=kind:count=4,duplicates:columns=[prompt,kind]:layers=[exact]"
+    rules = "best=top:count=4,at_least:value=4,mixture:by=kind:count=4,top:count=1:within=[kind,quality]"
     report = compared(tmp_path, "rows.jsonl", rules, "--score", "quality", "--embedder", "none")
-    top, _, mixed, unique = report["rules"]
+    top, _, mixed, each = report["rules"]
     assert (top["rule"], top["kept"], top["score"]) == ("best", 4, 4) and report["overlap"][0][1] == 1
-    assert mixed["kept"] == 4 and unique["kept"] == 20
+    assert mixed["kept"] == 4 and each["kept"] == 10
     out, _ = synthmill("compare-cuts", "rows.jsonl", "--rules", "top:count=4", "--score", "quality", cwd=tmp_path)
     assert "different grams" in out and "vendi" in out
     for arguments, words in (
@@ -143,7 +143,7 @@ def test_a_prompt_is_chosen_and_nothing_is_asked_twice(tmp_path: Path, server: C
     assert asked == 12 and json.loads(synthmill(*command, cwd=tmp_path)[0]) == report
     assert server.stats()["total"] == asked
     out, err = synthmill(*command[:-1], cwd=tmp_path)
-    assert "mutual" in out and "on 6 rows" in err
+    assert "mutual" in out and "nats of at most 0.693, on 6 rows" in err
     (tmp_path / "wrong.jinja").write_text("{{ txt }}")
     _, err = synthmill(*command[:2], "--template", "wrong.jinja", *command[6:], cwd=tmp_path, expect=2)
     assert "'txt' is no column" in err and "text" in err
