@@ -190,7 +190,9 @@ def text_of(pairs: pl.DataFrame, side: str) -> pl.Expr:
 
 def compare_rows(settings: CompareSettings, named: Sequence[NamedRule]) -> Compared:
     """Rows chosen by every stage."""
-    source = RowRules(settings.source, settings.limit, settings.text_column, settings.score, settings.store)
+    embedder = "" if settings.embedder == NO_EMBEDDER else settings.embedder
+    columns = (settings.text_column, settings.score)
+    source = RowRules(settings.source, settings.limit, *columns, settings.store, embedder)
     frame, choices = source.choose(named)
     return Compared(
         frame["id"].to_list(), frame["text"].to_list(), choices, frame.height, frame["score"].to_numpy(), []

@@ -31,8 +31,8 @@ class RowRules:
     for `score` where the rows have it. Raises InputError.
     """
 
-    def __init__(self, path: str, limit: int | None, text: str, score: str, store: str) -> None:
-        self.path, self.text = path, text_column(path, text)
+    def __init__(self, path: str, limit: int | None, text: str, score: str, store: str, embedder: str) -> None:
+        self.path, self.text, self.context = path, text_column(path, text), RunContext(embedder)
         self.store = Store(Path(store).expanduser().resolve())
         self.store.prepare()
         self.source, columns = table_source(self.store, TableSettings(path=path, limit=limit), ROWS_PER_PART)
@@ -83,11 +83,11 @@ class RowRules:
         """The ids of the rows that a stage keeps; a verdict that it adds decides."""
         planned: dict[str, Any] = {}
         for setting, before in stage.prerequisites().items():
-            step = Planned(before, {}, key, context=RunContext("minilm"))
+            step = Planned(before, {}, key, context=self.context)
             maker.make(step)
             planned[setting] = step.key
         stage = stage.model_copy(update=planned)
-        made = maker.make(Planned(stage, {}, key, context=RunContext("minilm")))
+        made = maker.make(Planned(stage, {}, key, context=self.context))
         verdicts = [name for name in VERDICTS if name in made.columns]
         frame = pl.DataFrame(read_artifact(self.store, made, ("id", *verdicts)))
         return frame.filter(pl.all_horizontal(pl.lit(True), *verdicts))["id"].to_list()
