@@ -12,6 +12,7 @@ import click
 
 from synthmill.flows.commands.option_values import split_set
 from synthmill.flows.commands.options_batch import batch
+from synthmill.flows.commands.options_choices import choose_prompt, compare_cuts
 from synthmill.flows.commands.options_compare import decontaminate, dedup, neighbours
 from synthmill.flows.commands.options_convert import convert
 from synthmill.flows.commands.options_files import (
@@ -111,6 +112,8 @@ for command in (
     judge_audit,
     win_rate,
     pairs,
+    compare_cuts,
+    choose_prompt,
     rank,
     dedup,
     decontaminate,

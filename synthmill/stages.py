@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from synthmill.tasks.generators.multifaceted.splits import Variants as Variants
     from synthmill.tasks.generators.multifaceted.system_messages import Responses as Responses
     from synthmill.tasks.generators.multifaceted.system_messages import SystemMessages as SystemMessages
+    from synthmill.tasks.generators.option_chances import OptionChances as OptionChances
+    from synthmill.tasks.generators.pair_weights import WpoWeights as WpoWeights
     from synthmill.tasks.generators.prompt_rubrics import PromptRubrics as PromptRubrics
     from synthmill.tasks.generators.self_rip import FreshPrompts as FreshPrompts
     from synthmill.tasks.generators.self_rip import NewPrompts as NewPrompts
@@ -116,9 +118,13 @@ if TYPE_CHECKING:
     from synthmill.tasks.tables.confidence_rows import ConfidenceRows as ConfidenceRows
     from synthmill.tasks.tables.joining import Concat as Concat
     from synthmill.tasks.tables.joining import Join as Join
+    from synthmill.tasks.tables.mixture import Mixture as Mixture
+    from synthmill.tasks.tables.pair_columns import LengthMargin as LengthMargin
+    from synthmill.tasks.tables.pair_columns import MoreWeights as MoreWeights
     from synthmill.tasks.tables.pass_rates import PassRateBand as PassRateBand
     from synthmill.tasks.tables.pass_rates import PassRates as PassRates
     from synthmill.tasks.tables.pool_scores import PolicyGap as PolicyGap
+    from synthmill.tasks.tables.quadruples import Quadruples as Quadruples
     from synthmill.tasks.tables.rejection import Rejection as Rejection
     from synthmill.tasks.tables.rl_rows import RlRows as RlRows
     from synthmill.tasks.tables.screening import ContaminatedRows as ContaminatedRows

@@ -16,7 +16,7 @@ from synthmill.schemas.settings import SourceSettings
 from synthmill.storage.artifacts import Store, read_part
 from synthmill.storage.plain_files.outputs import check_out
 from synthmill.storage.plain_files.text_rows import TextSettings, check_columns_exist, write_marked
-from synthmill.storage.published.rows import recall_of
+from synthmill.storage.published.rows import recall_of, repetition_of
 from synthmill.tasks.dedup.duplicates import EARLIER, UniqueRows
 
 VERDICT = {"kept": pa.bool_(), "duplicate_of": pa.string(), "similarity": pa.float64(), "layer": pa.string()}
@@ -74,6 +74,7 @@ def print_counts(notes: Mapping[str, Any], rows: int, out: Path, as_object: bool
         return
     for name, count in (*notes["by_layer"].items(), ("kept", notes["kept"])):
         print(f"{name:<10}{count:>12,}")
+    print(repetition_of(notes))
     if "recall" in notes:
         print(recall_of(notes))
     print(f"{rows:,} rows -> {out}", file=sys.stderr)

@@ -20,6 +20,7 @@ def verifier_options(command: Any) -> Any:
 def verified_rules_options(command: Any) -> Any:
     """Of the rules that pair verified answers."""
     for option in (
+        click.option("--own", help="wrpo: the policy that is trained; the others are sources."),
         click.option("--weak", help="by-policy: whose answers are rejected."),
         click.option("--strong", help="by-policy: whose answers are chosen."),
         click.option("--highest", type=SHARE, help="band: the largest share that passes; default 0.8."),

@@ -69,7 +69,7 @@ def write_pairs_of(
     """Cut pairs from `source` into `out`: the report. Raises InputError."""
     settings = with_unit_of_limits(settings)
     count = token_counter(settings)
-    file, scratch = PoolFile(source, names, policies=settings.missing_rewards == "ignore"), out.resolve().parent
+    file, scratch = PoolFile(source, names, policies=settings.reads_policies), out.resolve().parent
     statistics = read_pools(file, gather_statistics, scratch) if leave_out or length_control else None
 
     def cut_pairs(tables: Iterator[pa.Table]) -> tuple[PairCutter, int, Thresholds | None]:

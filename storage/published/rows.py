@@ -9,7 +9,7 @@ import polars as pl
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.endings import Ending, ending_of
 from synthmill.schemas.errors import StoreError
-from synthmill.schemas.recall import Recall
+from synthmill.schemas.recall import EXACT, Recall
 from synthmill.storage.artifacts import Store, is_whole, read_artifact, read_part
 from synthmill.storage.published.row_streams import Columns, RowStream, parquet_batches, parquet_schema
 
@@ -92,9 +92,23 @@ def compared(store: Store, manifests: Mapping[str, Manifest]) -> list[str]:
             counts = ", ".join(f"{count:,} {layer}" for layer, count in notes["by_layer"].items()) or "not looked for"
             earlier = f", and {notes['known']:,} from before" if notes["known"] else ""
             lines.append(f"{stage}: duplicates among {notes['rows']:,} rows{earlier}: {counts}; {notes['kept']:,} kept")
+            if notes["by_layer"]:
+                lines.append(f"{stage}: {repetition_of(notes)}")
         if "recall" in notes:
             lines.append(f"{stage}: search by meaning at cosine {notes['threshold']}: {recall_of(notes)}")
     return lines
+
+
+def repetition_of(notes: Mapping[str, Any]) -> str:
+    """How much of the rows repeated others before the duplicates went, by layer, and how much still does: by the search
+    by meaning's recall, since the other layers find all. Source: docs/papers.md#repetition.
+    """
+    rows, by_layer = max(1, notes["rows"]), notes["by_layer"]
+    layers = ", ".join(f"{count / rows:.2%} {layer}" for layer, count in by_layer.items())
+    recall = Recall(**notes["recall"]) if "recall" in notes else EXACT
+    missed = by_layer.get("meaning", 0) * (1 / recall.share - 1) if recall.pairs else 0.0
+    after = f"about {missed / max(1, notes['kept']):.2%}" if missed else "none that these layers find"
+    return f"repetition: {sum(by_layer.values()) / rows:.2%} of the rows before ({layers}), {after} after"
 
 
 def recall_of(notes: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 sft                `messages`, ending in the answer; `learned_from`: the place of the first message to be learned from,
                    where a row says (its prompt's answers are not)
-pairs, reward      `prompt`, `chosen`, `rejected`, as lists of messages
+pairs, reward      `prompt`, `chosen`, `rejected`, as lists of messages; reward: `loss_margin` where rows have one
 kto                `prompt`, `completion`, `label`
 prompts            `prompt`, each once
 rl                 `prompt`, `answer` (the reference), `verifier`, `verifier_arguments` (JSON), `data_source`,
@@ -56,6 +56,8 @@ KINDS: Mapping[Use, tuple[Kind, ...]] = {
     "self-distillation": ("distillation", "conversations", "completions", "preferences", "other"),
 }
 """The kinds of rows that a use can be made of."""
+LOSS_MARGIN = "loss_margin"
+"""What the loss of a reward model subtracts from the difference of rewards, row by row."""
 CONTEXT, FIRST_INPUT = "context", "pseudo_input"
 """Columns of a table of dialogues: an application's prompt, and what its user said first."""
 RL: Mapping[str, pl.DataType] = {
@@ -87,7 +89,13 @@ def rows_for(use: Use, kind: Kind, rows: RowStream) -> RowStream:
     if use == "self-distillation":
         openings = rows.map(partial(distillation_rows, kind), same_height=False).unique("both")
         return openings.map(lambda batch: batch.drop("both"))
-    return rows.map(lambda batch: batch.select(*provenance_of(batch), *tools_of(batch), "prompt", "chosen", "rejected"))
+    return rows.map(lambda batch: batch.select(*provenance_of(batch), *tools_of(batch), *sides_of(use, batch)))
+
+
+def sides_of(use: Use, rows: Frame) -> list[str]:
+    """A pair's columns; for reward models with the margin of their loss, where rows have one."""
+    margin = [LOSS_MARGIN] if use == "reward" and LOSS_MARGIN in rows.columns else []
+    return ["prompt", "chosen", "rejected", *margin]
 
 
 def sft_rows(kind: Kind, learned: str, rows: Frame) -> Frame:

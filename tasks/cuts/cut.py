@@ -54,6 +54,8 @@ class CutSettings(UnionSettings):
     """What a missing reward means: its pool has no pair, or its answer takes no part; ignore: the rule looks at no
     reward.
     """
+    reads_policies: ClassVar[bool] = False
+    """Whether it looks at who gave each answer."""
 
     rule: str
     name: str = Field("", description="what its pairs are called; default: the rule", pattern=r"^[\w.-]*$")

@@ -5,6 +5,7 @@ import json
 import math
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from synthmill.tasks.scorers.scoring import ScorerSettings, ScoringContext
 from synthmill.tasks.scorers.scoring_endpoint import HttpScores
 from synthmill.tasks.scorers.tournament import TournamentScores
 from synthmill.tasks.scorers.weighted import HELPSTEER2, WeightedScores, WeightedSettings
-from synthmill.tasks.texts.rouge import find_too_alike, rouge_words
+from synthmill.tasks.texts.rouge import UnlikeTexts, find_too_alike, rouge_words
 from synthmill.tasks.texts.tokens import token_batches
 from tests.tiny import tiny_reward_model
 
@@ -574,6 +575,17 @@ def test_rouge_l_finds_what_comparing_all_finds(new: Any, there: Any, threshold:
         if found < 0:
             kept.append((len(there) + n, text))
     assert alike([" ".join(text) for text in new], [" ".join(text) for text in there], threshold) == expected
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=9), min_size=1, max_size=12),
+    st.lists(st.integers(0, 12), max_size=4),
+)
+def test_rouge_l_in_rounds_finds_what_one_pass_finds(texts: Any, edges: list[int]) -> None:
+    new = [" ".join(text) for text in texts]
+    kept, places = UnlikeTexts(0.7), sorted({0, len(new), *(min(edge, len(new)) for edge in edges)})
+    rounds = [kept.screen(new[first:last])[0] for first, last in pairwise(places)]
+    assert [int(place) for matches in rounds for place in matches] == alike(new, [])
 
 
 def test_rules_for_new_prompts() -> None:

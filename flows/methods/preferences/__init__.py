@@ -155,7 +155,7 @@ def read_given_pools(store: Store, settings: PreferencesSettings) -> Source:
     names = ColumnNames(id_column, reading.prompt_column)
 
     by_row = tuple(name for name in VERIFIER if any(name in scorer.reads_by_row for scorer in settings.scorers))
-    policies = any(rule.missing_rewards == "ignore" for rule in settings.cuts)
+    policies = any(rule.reads_policies for rule in settings.cuts)
 
     def file() -> PoolFile:
         return PoolFile(

@@ -14,6 +14,7 @@ from synthmill.storage.published.forms.messages import Frame, provenance_of, rew
 from synthmill.storage.published.forms.reward_functions import TRL_REWARDS
 from synthmill.storage.published.row_faults import CHATS
 from synthmill.storage.published.trainer import Form, Trainer, Written, names_by_use
+from synthmill.storage.published.uses import LOSS_MARGIN
 
 READERS: Mapping[Use, str] = {
     "sft": "`SFTTrainer` (of `messages` everything is learned, or the answers with `assistant_only_loss=True`)",
@@ -37,8 +38,9 @@ def sft(rows: Frame) -> Frame:
 
 
 def whole_conversations(rows: Frame) -> Frame:
-    """`chosen` and `rejected` with their prompt."""
-    return reward(rows, "preferences")
+    """`chosen` and `rejected` with their prompt, and the `margin` that the loss subtracts, where rows have one."""
+    margins = [rows[LOSS_MARGIN].alias("margin")] if LOSS_MARGIN in rows.columns else []
+    return reward(rows, "preferences").with_columns(margins)
 
 
 def form(make: Callable[[Frame], Frame] = lambda rows: rows) -> Form:

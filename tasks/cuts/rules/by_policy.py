@@ -19,6 +19,7 @@ class ByPolicy(CutSettings):
     """The strong policy's n-th answer over the weak one's n-th; a margin may be negative."""
 
     missing_rewards: ClassVar = "ignore"
+    reads_policies: ClassVar = True
 
     rule: Literal["by-policy"] = "by-policy"
     strong: str = Field(min_length=1, description="whose answers are chosen")

@@ -5,12 +5,13 @@ and self-distillation from a context that the student does not see.
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from synthmill.storage.published.card_metadata import metadata
 from synthmill.storage.published.configurations import Dataset, Table
 from synthmill.storage.published.folder import write_dataset
-from tests.storage.published.trainers.samples import PLAIN, RL, chats, exported, whole
+from tests.storage.published.trainers.samples import PAIR, PLAIN, RL, chats, exported, whole
 from tests.tiny import make_tiny_model, one_step
 
 
@@ -56,6 +57,22 @@ def test_self_distillation_answers_without_the_context_and_is_taught_with_it(tmp
     assert taught == [{"role": "user", "content": "Where is it?\n\nBe brief."}]
     trainer.train()
     assert trainer.state.global_step == 1
+
+
+def test_a_reward_models_loss_takes_the_margin_of_each_pair(tmp_path: Path, model: str) -> None:
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from trl import RewardConfig, RewardTrainer
+
+    with_margin = Table.of(PAIR.rows.frame().with_columns(loss_margin=pl.lit(-1.5)), "preferences", "a pair")
+    rows, _ = loaded(tmp_path, with_margin, "reward")
+    trainer = RewardTrainer(
+        AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(model, num_labels=1)),
+        RewardConfig(**one_step(tmp_path)),
+        train_dataset=rows,
+        processing_class=AutoTokenizer.from_pretrained(model),
+    )
+    [batch] = trainer.get_train_dataloader()
+    assert batch["margin"].tolist() == [-1.5]
 
 
 def test_grpo_is_rewarded_by_the_verifier_of_each_row(
