@@ -49,7 +49,10 @@ def test_a_seed_more_changes_only_the_sets_that_it_is_in() -> None:
         ("<begin> Sure! Paris is the capital. </end>", "answers"),
         ("<begin> Here is a new task: sing. </end>", "answers"),
         (f"<begin> {'name the seven birds ' * 9} </end>", "repeats_itself"),
-        ("<begin> Explain the 河流和磨坊之间的桥梁为什么这么安静以及水如何流动 of this river and its mill </end>", "mixes_languages"),
+        (
+            "<begin> Explain the 河流和磨坊之间的桥梁为什么这么安静以及水如何流动 of this river and its mill </end>",
+            "mixes_languages",
+        ),
     ],
 )
 def test_what_is_no_prompt_is_named_and_asked_again(answer: str, fault: str) -> None:
@@ -66,13 +69,20 @@ def test_prompts_that_only_look_wrong_stay() -> None:
     check_prompt("Here is my code; why does it fail? print(1)")
     check_prompt("I can't sleep. What helps?")
     check_prompt("请把这句话翻译成英文，并解释为什么：ありがとうございます、今日はいい天気ですね")
-    check_prompt("Translate: 今日はいい天気ですね、散歩に行きましょう today", ["Was heißt 今日はいい天気ですね auf Deutsch?"])
+    check_prompt(
+        "Translate: 今日はいい天気ですね、散歩に行きましょう today", ["Was heißt 今日はいい天気ですね auf Deutsch?"]
+    )
     assert repeated_share("word " * 100) > 0.9 and repeated_share("a b c a b c") == 0
     assert scripts_of("a 1 !") == [] and scripts_of("Почему птицы рисуют круги") == ["CYRILLIC"]
 
 
 def test_prompts_too_like_others_go_and_the_others_keep_their_columns(tmp_path: Path) -> None:
-    texts = ["Tell me why the quiet river turns", "Tell me why the quiet river turns left", "Sing", "Count these birds!"]
+    texts = [
+        "Tell me why the quiet river turns",
+        "Tell me why the quiet river turns left",
+        "Sing",
+        "Count these birds!",
+    ]
     frame = pl.DataFrame({"id": list("abcd"), "prompt": texts, "round": [1, 1, 1, 2]})
     kept, drops = NovelPrompts().apply(frame, tmp_path)
     assert kept.to_dicts() == [frame.row(0, named=True), frame.row(3, named=True)]
@@ -82,7 +92,16 @@ def test_prompts_too_like_others_go_and_the_others_keep_their_columns(tmp_path: 
 
 def test_whole_in_rounds(tmp_path: Path, server: ChatServer) -> None:
     write_jsonl(tmp_path / "in.jsonl", SEEDS.head(6).to_dicts())
-    run = ["run", "self-instruct", "--workers", 0, "--set", f"engines.teacher={server.spec}", "--set", "source=in.jsonl"]
+    run = [
+        "run",
+        "self-instruct",
+        "--workers",
+        0,
+        "--set",
+        f"engines.teacher={server.spec}",
+        "--set",
+        "source=in.jsonl",
+    ]
     run += ["--set", "per_round=4", "--set", "overlap=1", "--set", "dedup.layers=[exact]", "--set", "keywords=[]"]
     out, _ = synthmill(*run, "--set", "count=6", cwd=tmp_path)
     assert "Prompts of each round" in out and "novel_prompts-2" in out and server.stats()["total"] == 6
