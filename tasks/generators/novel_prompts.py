@@ -29,6 +29,7 @@ class NovelPrompts(PromptRules, FrameStage):
     whole: ClassVar = True
     needs: ClassVar = ("id", "prompt")
 
+    programs: bool = Field(False, description="keep prompts that begin with `write a program`")
     against: Artifacts = ()
     rows_per_part: int = Field(256, ge=1)
 
@@ -37,6 +38,10 @@ class NovelPrompts(PromptRules, FrameStage):
 
     def parts_begin(self, table: pa.Table) -> list[int]:
         return even_parts(table, self.rows_per_part)
+
+    def fault(self, prompt: str) -> str:
+        fault = super().fault(prompt)
+        return "" if fault == "program" and self.programs else fault
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         ids, prompts = frame["id"].to_list(), frame["prompt"].to_list()
