@@ -133,6 +133,10 @@ class WrittenPrompts(Recipe[ShotSet, WrittenPrompt]):
 
     attempts: int = Field(3, ge=1, le=MOST_ATTEMPTS)
     source: str = "self-instruct"
+    role: str = Field("teacher", min_length=1)
+
+    def needs_roles(self) -> tuple[str, ...]:
+        return (self.role,)
 
     def requests_per_row(self) -> int:
         return self.attempts
@@ -144,7 +148,7 @@ class WrittenPrompts(Recipe[ShotSet, WrittenPrompt]):
             return prompt
 
         request = Request(
-            role="teacher",
+            role=self.role,
             messages=load("self_instruct/new_prompt").render(row=row),
             sampling=self.sampling,
             sample=row.number * MOST_ATTEMPTS,  # few seeds may give the same set twice
