@@ -29,7 +29,7 @@ from synthmill.storage.published.configurations import Dataset, Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.tasks.asking.ask import first_draw
 from synthmill.tasks.generators.novel_prompts import NovelPrompts
-from synthmill.tasks.generators.rated_prompts import Difficulty, Quality, RatedPrompts, RatePrompts
+from synthmill.tasks.generators.rated_prompts import Difficulty, Quality, RatePrompts, RatingLimits
 from synthmill.tasks.generators.respond import Respond
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps
 from synthmill.tasks.texts.prompt_faults import check_prompt
@@ -122,7 +122,7 @@ def plan(settings: MagpieSettings) -> Plan:
             rows_per_part=settings.rows_per_part,
         ),
         RatePrompts(sampling=cold, attempts=settings.attempts),
-        RatedPrompts(least_quality=settings.least_quality, least_difficulty=settings.least_difficulty),
+        RatingLimits(least_quality=settings.least_quality, least_difficulty=settings.least_difficulty),
         Respond(sampling=settings.sampling(settings.responses)),
     )
     return plan_prompts("magpie", settings, store, source, stages, dataset, texts=("prompt", "response"))

@@ -76,10 +76,10 @@ class RatePrompts(Recipe[Instruction, Rating]):
         return (yield from ask_until(request, self.attempts, parse))
 
 
-class RatedPrompts(FrameStage):
+class RatingLimits(FrameStage):
     """Rated rows -> those that are good and hard enough. Drops: low_quality, low_difficulty, with the rating."""
 
-    name: ClassVar = "rated_prompts"
+    name: ClassVar = "rating_limits"
     version: ClassVar = "1"
     needs: ClassVar = ("id", "quality", "difficulty")
 

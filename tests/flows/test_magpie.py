@@ -11,7 +11,7 @@ from synthmill.schemas.calls import Completion
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.pools import Question
 from synthmill.schemas.rows import Instruction, Row
-from synthmill.tasks.generators.rated_prompts import RatedPrompts, RatePrompts
+from synthmill.tasks.generators.rated_prompts import RatePrompts, RatingLimits
 from synthmill.tasks.generators.respond import Respond
 from tests.command import synthmill
 from tests.conftest import ChatServer
@@ -62,7 +62,7 @@ def test_low_ratings_go_by_name(tmp_path: Path) -> None:
         schema=["id", "quality", "difficulty"],
         orient="row",
     )
-    kept, drops = RatedPrompts(least_difficulty="easy").apply(frame, tmp_path)
+    kept, drops = RatingLimits(least_difficulty="easy").apply(frame, tmp_path)
     assert kept["id"].to_list() == ["a"]
     assert {drop.id: (drop.reason, drop.detail) for drop in drops} == {
         "b": ("low_quality", "average"),
