@@ -24,10 +24,9 @@ from synthmill.storage.published.configurations import Dataset, Figure, Table
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import stream_of, thinks
 from synthmill.tasks.frames import FrameStage, frame_schema
-from synthmill.tasks.generators.self_rip import parse_prompt
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import Recipe, Steps
-from synthmill.tasks.texts.prompt_faults import check_prompt
+from synthmill.tasks.texts.prompt_faults import marked_prompt
 from synthmill.tasks.texts.words import words_of
 
 Operation = Literal["deepen", "concretise", "constrain", "reason", "broaden"]
@@ -146,8 +145,7 @@ def read_evolved(written: Completion, before: str) -> str:
     """The prompt of an answer. Raises Drop for none, and for one that copies the request's words."""
     if written.error:
         raise Drop(written.error)
-    evolved = parse_prompt(written)
-    check_prompt(evolved, (before,))
+    evolved = marked_prompt(written, (before,))
     if COPIED.search(evolved) and not COPIED.search(before):
         raise Drop("copied_request: it has words of the request")
     return evolved

@@ -34,10 +34,9 @@ from synthmill.tasks.asking.ask import first_draw
 from synthmill.tasks.asking.attributes import Attribute, Attributes
 from synthmill.tasks.generators.novel_prompts import NovelPrompts
 from synthmill.tasks.generators.respond import Respond
-from synthmill.tasks.generators.self_rip import parse_prompt
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
-from synthmill.tasks.texts.prompt_faults import check_prompt
+from synthmill.tasks.texts.prompt_faults import marked_prompt
 
 PERSONA, KIND = "persona", "kind"
 OURS = ("id", "parent_id", PERSONA, KIND, CALLS)
@@ -93,8 +92,7 @@ class PersonaTasks(Recipe[TableRow, PersonaTask]):
         attributes = {name: value for name, value in row.values.items() if name not in OURS and value is not None}
 
         def parse(completion: Completion) -> str:
-            prompt = parse_prompt(completion)
-            check_prompt(prompt, (persona,))
+            prompt = marked_prompt(completion, (persona,))
             if normalised(persona) in normalised(prompt):
                 raise Drop("persona_given_back: it repeated the description; write what the person would write")
             return prompt

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from synthmill.flows.making.cleaning import open_checked_store
 from synthmill.flows.making.plan import Plan, chain, file_source
 from synthmill.flows.methods._new_prompts import Manifests, as_chats, counts_of, plan_prompts, resolved_roles
-from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.calls import Request
 from synthmill.schemas.dedup_settings import PublishSettings
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import child_id, digest
@@ -27,12 +27,12 @@ from synthmill.tasks.engines.engine import engine_name
 from synthmill.tasks.frames import FrameStage, even_parts, frame_schema
 from synthmill.tasks.generators.novel_prompts import NovelPrompts
 from synthmill.tasks.generators.rated_prompts import CATEGORIES
-from synthmill.tasks.generators.self_rip import clip_example, parse_prompt
+from synthmill.tasks.generators.self_rip import clip_example
 from synthmill.tasks.generators.teacher_gaps import CurriculumRounds, HardPrompts, TeacherGaps, TypedPrompt
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
 from synthmill.tasks.tables.joining import Concat
-from synthmill.tasks.texts.prompt_faults import check_prompt
+from synthmill.tasks.texts.prompt_faults import marked_prompt
 
 RATIOS = {name: 2.0 if name in ("math", "coding", "reasoning") else 1.0 for name in CATEGORIES}
 
@@ -109,18 +109,13 @@ class ExpandTasks(Recipe[Expansion, TypedPrompt]):
         return self.attempts
 
     def steps(self, row: Expansion) -> Steps[TypedPrompt]:
-        def parse(completion: Completion) -> str:
-            prompt = parse_prompt(completion)
-            check_prompt(prompt, (row.example,))
-            return prompt
-
         request = Request(
             role="teacher",
             messages=load("tapir/expand").render(row=row),
             sampling=self.sampling,
             sample=row.number * MOST_ATTEMPTS,
         )
-        prompt = yield from ask_until(request, self.attempts, parse)
+        prompt = yield from ask_until(request, self.attempts, lambda answer: marked_prompt(answer, (row.example,)))
         return TypedPrompt.child_of(row, self.name, prompt=prompt, source="tapir", parents=(row.parent_id,))
 
 

@@ -12,17 +12,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.calls import Request
 from synthmill.schemas.hashing import child_id, digest
 from synthmill.schemas.pools import Question
 from synthmill.schemas.rows import Dropped, Row
 from synthmill.storage.artifacts import Store, read_artifact, read_manifest
 from synthmill.tasks.asking.dealing import Words, mixed, words_of
 from synthmill.tasks.frames import Artifact, Artifacts, FrameStage, even_parts, frame_schema
-from synthmill.tasks.generators.self_rip import clip_example, parse_prompt
+from synthmill.tasks.generators.self_rip import clip_example
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_until
-from synthmill.tasks.texts.prompt_faults import check_prompt
+from synthmill.tasks.texts.prompt_faults import marked_prompt
 
 
 class ShotSet(Row):
@@ -123,7 +123,7 @@ def lowest(words: Words, key: int, count: int) -> NDArray[np.intp]:
 
 class WrittenPrompts(Recipe[ShotSet, WrittenPrompt]):
     """A set of examples -> one new prompt, between the marks. Drops, after `attempts` tries: no_prompt,
-    shot_given_back, answers, repeats_itself, mixes_languages.
+    cut_prompt, shot_given_back, answers, repeats_itself, mixes_languages.
     """
 
     name: ClassVar = "written_prompts"
@@ -142,16 +142,11 @@ class WrittenPrompts(Recipe[ShotSet, WrittenPrompt]):
         return self.attempts
 
     def steps(self, row: ShotSet) -> Steps[WrittenPrompt]:
-        def parse(completion: Completion) -> str:
-            prompt = parse_prompt(completion)
-            check_prompt(prompt, row.examples)
-            return prompt
-
         request = Request(
             role=self.role,
             messages=load("self_instruct/new_prompt").render(row=row),
             sampling=self.sampling,
             sample=row.number * MOST_ATTEMPTS,  # few seeds may give the same set twice
         )
-        prompt = yield from ask_until(request, self.attempts, parse)
+        prompt = yield from ask_until(request, self.attempts, lambda answer: marked_prompt(answer, row.examples))
         return WrittenPrompt.child_of(row, self.name, prompt=prompt, source=self.source)

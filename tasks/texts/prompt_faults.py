@@ -9,10 +9,14 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
+from synthmill.schemas.calls import Completion
+from synthmill.schemas.endings import ending_of
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.texts import normalised
 from synthmill.tasks.texts.words import grams, words_of
 
+MARKED = re.compile(r"<begin>(.*?)(?=</?end>|</?begin>|\Z)", re.DOTALL)
+"""A prompt between marks; small models close it in other ways, too."""
 ANSWERS = re.compile(
     r"(sure|certainly|of course|absolutely|great question)\b[!,.]|as an ai\b|i('m| am) sorry, (but )?i\b"
     r"|i (can't|cannot|can not|am unable to) (assist|help|fulfil|comply|provide)"
@@ -24,6 +28,19 @@ GRAM, FEWEST_GRAMS, MOST_REPEATED = 4, 12, 0.3
 """A text of 12 runs of 4 words or more repeats itself when over 0.3 of them are there already."""
 SCRIPT_SHARE, FEWEST_LETTERS = 0.2, 20
 EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFWIDTH"}
+
+
+def marked_prompt(completion: Completion, shots: Sequence[str] = ()) -> str:
+    """The first prompt between marks that is none of the shots. Raises Drop for none, or a bad one."""
+    if ending_of(completion.finish_reason) == "length":
+        raise Drop("cut_prompt: it was cut, because it was too long; be shorter")
+    given_back = set(map(normalised, shots))
+    texts = [text for match in MARKED.finditer(completion.text) if (text := match[1].strip()).strip(".")]
+    if not texts:
+        raise Drop("no_prompt: there was no task between <begin> and </end>; write both marks")
+    prompt = next((text for text in texts if normalised(text) not in given_back), texts[0])
+    check_prompt(prompt, shots)
+    return prompt
 
 
 def check_prompt(prompt: str, shots: Sequence[str] = ()) -> None:

@@ -9,7 +9,7 @@ from synthmill.schemas.calls import Completion
 from synthmill.schemas.errors import Drop
 from synthmill.tasks.generators.novel_prompts import NovelPrompts
 from synthmill.tasks.generators.written_prompts import MixedShots, ShotSet, WrittenPrompts
-from synthmill.tasks.texts.prompt_faults import check_prompt, repeated_share, scripts_of
+from synthmill.tasks.texts.prompt_faults import check_prompt, marked_prompt, repeated_share, scripts_of
 from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl
 
@@ -63,6 +63,23 @@ def test_what_is_no_prompt_is_named_and_asked_again(answer: str, fault: str) -> 
     assert "could not be used" in again.messages[-1].content and again.asked_again
     with pytest.raises(Drop, match=fault):
         steps.send([Completion(text=answer)])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Sure! Here is it:\n9. <begin> Why? </end>",
+        "<begin> Why? </begin>",
+        "<begin>Why?<end>",
+        "<begin> Why?",
+        "1. <begin> a seed </end>\n2. <begin> Why? </end>\n3. <begin> When? </end>",
+        "<begin> ... </end> <begin> Why? </end>",
+    ],
+)
+def test_marks_are_read_as_small_models_write_them(answer: str) -> None:
+    assert marked_prompt(Completion(text=answer), ("A  seed",)) == "Why?"
+    with pytest.raises(Drop, match="cut_prompt"):
+        marked_prompt(Completion(text=answer, finish_reason="length"))
 
 
 def test_prompts_that_only_look_wrong_stay() -> None:
