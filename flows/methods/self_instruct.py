@@ -38,7 +38,7 @@ class SelfInstructSettings(PublishSettings):
     seeds: int = Field(6, ge=1, description="of a set of examples; the paper's 6")
     written: int = Field(2, ge=0, description="prompts of earlier rounds in a set; the paper's 2")
     attempts: int = Field(3, ge=1, le=MOST_ATTEMPTS)
-    prompts: StageSampling = StageSampling(temperature=0.7, top_p=0.9)
+    prompts: StageSampling = StageSampling(temperature=0.6, top_p=0.9)
     overlap: float = Field(0.7, gt=0, le=1, description="ROUGE-L from which a prompt is too like another; the paper's")
     fewest_words: int = Field(3, ge=1)
     most_words: int = Field(150, ge=1)

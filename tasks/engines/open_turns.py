@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from synthmill.schemas.calls import Message, Request
 from synthmill.schemas.errors import EngineRefused
 from synthmill.tasks.engines.engine import Engine
+from synthmill.tasks.engines.scored_answers import check_scores
 
 MARK = "OPEN-TURN-BEGINS-HERE"
 SYSTEM = "{system}"
 """In `user_turn`: where the system message goes."""
 
 
-def check_opens(engine: Engine, request: Request) -> None:
-    """Raises EngineRefused where a turn is to be continued by an engine that cannot. Those that can say so in
-    `opens_turns`.
+def check_able(engine: Engine, request: Request) -> None:
+    """Raises EngineRefused where an engine is asked to score an answer or to continue a turn, and cannot. Those that
+    can say so in `scores_answers` and `opens_turns`.
     """
+    check_scores(engine, request)
     if request.open_turn and not getattr(engine, "opens_turns", False):
         raise EngineRefused(
             f"{engine.name} continues no open turns, and {request.role} is asked to; set engines.{request.role} to "

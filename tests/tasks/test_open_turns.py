@@ -10,7 +10,7 @@ from synthmill.schemas.errors import EngineRefused, InputError
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.dialect import TextDialect
 from synthmill.tasks.engines.engine import engine_name, make_engine
-from synthmill.tasks.engines.open_turns import MARK, check_opens, opened, opened_by, with_mark
+from synthmill.tasks.engines.open_turns import MARK, check_able, opened, opened_by, with_mark
 from synthmill.tasks.engines.vllm_engine import VLLMEngine
 from synthmill.tasks.running.flights import content_ids
 from tests.conftest import ChatServer, Echo
@@ -61,7 +61,7 @@ def test_a_server_is_asked_for_a_raw_completion(server: ChatServer) -> None:
     with pytest.raises(ValueError, match="user_turn means nothing to vllm"):
         EngineSettings.model_validate({"spec": "vllm:o/n", "user_turn": CHATML})
     with pytest.raises(EngineRefused, match="echo continues no open turns"):
-        check_opens(Echo(), open_turn())
+        check_able(Echo(), open_turn())
 
 
 def test_llama_cpp_opens_a_turn_by_the_models_template() -> None:
