@@ -43,8 +43,8 @@ OURS = ("id", "parent_id", PERSONA, KIND, CALLS)
 KINDS = {
     "an instruction": 1.0,
     "a question that takes knowledge of a subject": 1.0,
-    "a problem of mathematics": 1.0,
-    "a problem that takes reasoning": 1.0,
+    "a problem of mathematics to solve": 1.0,
+    "a problem that takes reasoning to solve": 1.0,
 }
 
 

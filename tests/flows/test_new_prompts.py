@@ -1,5 +1,6 @@
 """Methods that make prompts as parts of pipelines: their files have their keys, and their stages chain."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from synthmill.flows.commands.as_yaml import pipeline_of
 from synthmill.flows.methods import method
 from synthmill.flows.methods.pipeline import PipelineSettings, plan
 from synthmill.schemas.settings_files import read_settings
-from tests.command import synthmill
+from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
 ENGINE, OTHER = (f"openai:{name}@http://127.0.0.1:9/v1" for name in ("model", "other"))
@@ -60,3 +61,15 @@ def test_their_stages_chain_and_a_users_columns_go_along(tmp_path: Path, server:
     chats, harder = (pl.read_parquet(folder / "data" / name / "*.parquet") for name in ("chats", "sft"))
     assert chats.height == 4 and {"tone", "quality", "response", "persona"} <= set(chats.columns)
     assert harder.height and set(harder["tone"]) == {"curt"} and {"level", "operation", "round"} <= set(harder.columns)
+
+
+@pytest.mark.parametrize("name", [*ALL, "magpie", "personas"])
+def test_the_settings_on_the_page_make_a_plan(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    write_jsonl(tmp_path / "personas.jsonl", [{"persona": "a miller"}])
+    page = (ROOT / "docs" / "new-prompts.md").read_text().replace("MODEL@", "model@")
+    [block] = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.S) if block.startswith(f"# {name}\n")]
+    (tmp_path / "file.yaml").write_text(re.sub(r"http://[\d.:]+/v1", "http://127.0.0.1:9/v1", block))
+    settings = read_settings(method(name).settings, tmp_path / "file.yaml", {"store": "store"})
+    assert method(name).plan(settings).trunk
