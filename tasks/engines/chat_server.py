@@ -75,6 +75,7 @@ class ChatServer(RemoteModel):
         """The texts that continue an open turn."""
         if self._texts is None:
             self._texts = TextServer(self.settings)
+            self._texts.waits, self._texts.pace = self.waits, self.pace
             await self._texts.open()
         completions = await self._texts.complete(request, seed, count)
         self.limit = self._texts.limit

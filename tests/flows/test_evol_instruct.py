@@ -6,10 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from synthmill.flows.methods._new_prompts import as_chats
 from synthmill.flows.methods.evol_instruct import (
     OPERATIONS,
     Evolution,
     Evolve,
+    Generation,
     Generations,
     check_survives,
     read_evolved,
@@ -58,6 +60,16 @@ def test_each_round_evolves_the_last_prompt_that_survived() -> None:
     assert rows["response"].to_list() == ["They watch.", "For the light."] and not drops
     assert rows["parents"].to_list() == [["i"], [rows["id"][0]]] and rows["level"].to_list() == [1, 2]
     assert set(rows["parent_id"]) == {evolution.id}
+
+
+def test_what_was_thought_before_a_response_goes_on_with_it() -> None:
+    generation = Generation(round=1, operation="deepen", level=1, prompt="Why?", response="So.", reasoning="Hm.")
+    evolution = Evolution(id="e", parent_id="i", prompt="Why", generations=(generation,))
+    rows, _ = Generations().apply(pl.DataFrame(to_arrow(Evolution, [evolution])), Path())
+    assert as_chats(rows)["messages"][0][-1]["reasoning_content"] == "Hm."
+    plain = evolution.model_copy(update={"generations": (generation.model_copy(update={"reasoning": None}),)})
+    rows, _ = Generations().apply(pl.DataFrame(to_arrow(Evolution, [plain])), Path())
+    assert "reasoning" not in rows.columns
 
 
 def test_operations_are_drawn_by_id_and_broader_is_no_deeper() -> None:

@@ -20,7 +20,11 @@ def test_a_persona_is_shown_with_its_attributes() -> None:
     steps = PersonaTasks().steps(ROW)
     [ask] = next(steps)
     text = ask.messages[-1].content
-    assert "A person: a miller\nTone: curt\nAge: 40\n" in text and "assistant: a riddle, out" in text and "City" not in text
+    assert (
+        "A person: a miller\nTone: curt\nAge: 40\n" in text
+        and "assistant: a riddle, out" in text
+        and "City" not in text
+    )
     with pytest.raises(StopIteration) as done:
         steps.send([Completion(text="<begin> What turns and grinds? </end>")])
     assert (done.value.value.id, done.value.value.prompt) == ("r", "What turns and grinds?")
