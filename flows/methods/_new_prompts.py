@@ -77,11 +77,15 @@ def without_verdicts(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def as_chats(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows with a `prompt` and a `response` as conversations; all their other columns stay."""
+    """Rows with a `prompt`, a `response` and perhaps a `system` as conversations; all their other columns stay."""
     thoughts = NO_THOUGHTS if "reasoning" in rows.columns else None
     chat = [message("user", "prompt", thoughts), answer_message("response", "reasoning", rows.columns)]
+    messages = pl.concat_list(chat)
+    if "system" in rows.columns:
+        with_system = pl.concat_list(message("system", "system", thoughts), *chat)
+        messages = pl.when(pl.col("system").is_null()).then(messages).otherwise(with_system)
     others = rows.drop("prompt", "response", "reasoning", "system", "reference", "note", strict=False)
-    return others.with_columns(rows.select(messages=pl.concat_list(chat))["messages"])
+    return others.with_columns(rows.select(messages=messages)["messages"])
 
 
 def counts_of(rows: RowStream, title: str, *columns: str, most: int = 20) -> Figure:

@@ -62,6 +62,7 @@ class Evolved(Row):
     """A prompt that an evolution made, with a response. parents: the prompt that it was made of."""
 
     prompt: str
+    system: str | None = None
     response: str
     finish_reason: str
     parents: tuple[str, ...]
@@ -170,13 +171,13 @@ class Generations(FrameStage):
 
     name: ClassVar = "generations"
     version: ClassVar = "1"
-    needs: ClassVar = ("id", "parent_id", "generations")
+    needs: ClassVar = ("id", "parent_id", "system", "generations")
     adds: ClassVar = tuple(name for name in Evolved.model_fields if name != "reasoning")
     infers_columns: ClassVar = True
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         rows, drops = [], []
-        for row_id, seed, generations in frame.select(self.needs).iter_rows():
+        for row_id, seed, system, generations in frame.select(self.needs).iter_rows():
             survivors = [generation for generation in generations if not generation["fault"]]
             if not survivors:
                 faults = ", ".join(generation["fault"] for generation in generations)
@@ -184,9 +185,8 @@ class Generations(FrameStage):
             parent = seed
             for generation in survivors:
                 child = child_id(row_id, f"round-{generation['round']}")
-                rows.append(
-                    {"id": child, "parent_id": row_id, "parents": [parent], "source": "evol-instruct", **generation}
-                )
+                own = {"id": child, "parent_id": row_id, "system": system, "parents": [parent]}
+                rows.append({**own, "source": "evol-instruct", **generation})
                 parent = child
         schema = frame_schema(Evolved, thinks(frame.schema["generations"]))
         return pl.DataFrame([{name: row[name] for name in schema} for row in rows], schema=schema), drops

@@ -17,6 +17,7 @@ from synthmill.schemas.hashing import child_id, digest
 from synthmill.schemas.pools import Question
 from synthmill.schemas.rows import Dropped, Row
 from synthmill.storage.artifacts import Store, read_artifact, read_manifest
+from synthmill.tasks.asking.ask import first_draw
 from synthmill.tasks.asking.dealing import Words, mixed, words_of
 from synthmill.tasks.frames import Artifact, Artifacts, FrameStage, even_parts, frame_schema
 from synthmill.tasks.generators.self_rip import clip_example
@@ -81,24 +82,25 @@ class MixedShots(FrameStage):
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         seeds = frame.select("id", "prompt")
-        written = pl.concat([seeds.clear(), *(prompt_rows(Store(store), artifact) for artifact in self.earlier)])
-        seed_words, written_words = words_of(seeds["id"]), words_of(written["id"])
+        every = pl.concat([seeds, *(prompt_rows(Store(store), artifact) for artifact in self.earlier)])
+        ids, prompts, words = every["id"].to_list(), every["prompt"].to_list(), words_of(every["id"])
         sets = []
         for number in range(self.count if seeds.height else 0):
             key = int.from_bytes(digest(["shots", self.seed, self.round, number], size=8))
-            chosen = written[lowest(written_words, key, self.written)]
-            wanted = self.seeds + self.written - chosen.height
+            written = seeds.height + lowest(words[seeds.height :], key, self.written)
+            wanted = self.seeds + self.written - len(written)
             if self.most_seeds is not None:
                 wanted += key % (self.most_seeds - self.seeds + 1)
-            shots = pl.concat([seeds[lowest(seed_words, key, wanted)], chosen])
-            parent = shots["id"][0]
-            shots = shots[lowest(words_of(shots["id"]), key ^ 1, shots.height)]  # seeds and written ones in any order
+            drawn = lowest(words[: seeds.height], key, wanted)
+            parent = ids[drawn[0]]
+            shots = np.concatenate([drawn, written])
+            shots = shots[lowest(words[shots], key ^ 1, len(shots))]  # seeds and written ones in any order
             sets.append(
                 {
                     "id": child_id(parent, f"shots-{self.round}-{number}"),
                     "parent_id": parent,
-                    "examples": list(map(clip_example, shots["prompt"])),
-                    "parents": shots["id"].to_list(),
+                    "examples": [clip_example(prompts[place]) for place in shots],
+                    "parents": [ids[place] for place in shots],
                     "round": self.round,
                     "number": number,
                 }
@@ -146,7 +148,7 @@ class WrittenPrompts(Recipe[ShotSet, WrittenPrompt]):
             role=self.role,
             messages=load("self_instruct/new_prompt").render(row=row),
             sampling=self.sampling,
-            sample=row.number * MOST_ATTEMPTS,  # few seeds may give the same set twice
+            sample=first_draw(row.id),  # few seeds may give the same set twice
         )
         prompt = yield from ask_until(request, self.attempts, lambda answer: marked_prompt(answer, row.examples))
         return WrittenPrompt.child_of(row, self.name, prompt=prompt, source=self.source)

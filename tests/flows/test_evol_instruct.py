@@ -64,9 +64,11 @@ def test_each_round_evolves_the_last_prompt_that_survived() -> None:
 
 def test_what_was_thought_before_a_response_goes_on_with_it() -> None:
     generation = Generation(round=1, operation="deepen", level=1, prompt="Why?", response="So.", reasoning="Hm.")
-    evolution = Evolution(id="e", parent_id="i", prompt="Why", generations=(generation,))
+    evolution = Evolution(id="e", parent_id="i", prompt="Why", system="Be brief.", generations=(generation,))
     rows, _ = Generations().apply(pl.DataFrame(to_arrow(Evolution, [evolution])), Path())
-    assert as_chats(rows)["messages"][0][-1]["reasoning_content"] == "Hm."
+    chat = as_chats(rows)["messages"][0]
+    assert [message["content"] for message in chat] == ["Be brief.", "Why?", "So."]
+    assert [message["reasoning_content"] for message in chat] == [None, None, "Hm."]
     plain = evolution.model_copy(update={"generations": (generation.model_copy(update={"reasoning": None}),)})
     rows, _ = Generations().apply(pl.DataFrame(to_arrow(Evolution, [plain])), Path())
     assert "reasoning" not in rows.columns
