@@ -17,6 +17,8 @@ from synthmill.tasks.texts.words import grams, words_of
 
 MARKED = re.compile(r"<begin>(.*?)(?=</?end>|</?begin>|\Z)", re.DOTALL)
 """A prompt between marks; small models close it in other ways, too."""
+NUMBERED = re.compile(r"\s*\d+\.\s+(?!.*<)(.+)\s*")
+"""A single line that goes on with the numbers of the examples, without marks."""
 ANSWERS = re.compile(
     r"(sure|certainly|of course|absolutely|great question)\b[!,.]|as an ai\b|i('m| am) sorry, (but )?i\b"
     r"|i (can't|cannot|can not|am unable to) (assist|help|fulfil|comply|provide)"
@@ -36,6 +38,8 @@ def marked_prompt(completion: Completion, shots: Sequence[str] = ()) -> str:
         raise Drop("cut_prompt: it was cut, because it was too long; be shorter")
     given_back = set(map(normalised, shots))
     texts = [text for match in MARKED.finditer(completion.text) if (text := match[1].strip()).strip(".")]
+    if not texts and (line := NUMBERED.fullmatch(completion.text)):
+        texts = [line[1]]
     if not texts:
         raise Drop("no_prompt: there was no task between <begin> and </end>; write both marks")
     prompt = next((text for text in texts if normalised(text) not in given_back), texts[0])

@@ -45,6 +45,7 @@ def test_a_seed_more_changes_only_the_sets_that_it_is_in() -> None:
     ("answer", "fault"),
     [
         ("Here is one.", "no_prompt"),
+        ("9. Why?\n10. When?", "no_prompt"),
         ("<begin>  A  SEED </end>", "shot_given_back"),
         ("<begin> Sure! Paris is the capital. </end>", "answers"),
         ("<begin> Here is a new task: sing. </end>", "answers"),
@@ -74,6 +75,7 @@ def test_what_is_no_prompt_is_named_and_asked_again(answer: str, fault: str) -> 
         "<begin> Why?",
         "1. <begin> a seed </end>\n2. <begin> Why? </end>\n3. <begin> When? </end>",
         "<begin> ... </end> <begin> Why? </end>",
+        "9. Why?\n",
     ],
 )
 def test_marks_are_read_as_small_models_write_them(answer: str) -> None:
