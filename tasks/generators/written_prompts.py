@@ -124,9 +124,7 @@ def lowest(words: Words, key: int, count: int) -> NDArray[np.intp]:
 
 
 class WrittenPrompts(Recipe[ShotSet, WrittenPrompt]):
-    """A set of examples -> one new prompt, between the marks. Drops, after `attempts` tries: no_prompt,
-    cut_prompt, shot_given_back, answers, repeats_itself, mixes_languages.
-    """
+    """A set of examples -> one new prompt. Drops, after `attempts` tries, what is no prompt (prompt_faults.py)."""
 
     name: ClassVar = "written_prompts"
     version: ClassVar = "1"

@@ -22,10 +22,12 @@ NUMBERED = re.compile(r"\s*\d+\.\s+(?!.*<)(.+)\s*")
 ANSWERS = re.compile(
     r"(sure|certainly|of course|absolutely|great question)\b[!,.]|as an ai\b|i('m| am) sorry, (but )?i\b"
     r"|i (can't|cannot|can not|am unable to) (assist|help|fulfil|comply|provide)"
+    r"|i('m| am) not sure what you|how (can|may) i (help|assist) you"
     r"|here('s| is| are) (a|an|another|the|your|some)( \w+){0,3} (task|prompt|instruction|question|example)s?\b",
     re.IGNORECASE,
 )
 """How a text begins that answers, or announces a prompt, instead of being one."""
+PLACEHOLDER = re.compile(r"\[(your|insert|enter|name of)\b[^\]]*\]", re.IGNORECASE)
 GRAM, FEWEST_GRAMS, MOST_REPEATED = 4, 12, 0.3
 """A text of 12 runs of 4 words or more repeats itself when over 0.3 of them are there already."""
 SCRIPT_SHARE, FEWEST_LETTERS = 0.2, 20
@@ -48,8 +50,8 @@ def marked_prompt(completion: Completion, shots: Sequence[str] = ()) -> str:
 
 
 def check_prompt(prompt: str, shots: Sequence[str] = ()) -> None:
-    """Raises Drop for a prompt that is empty, answers, repeats itself, mixes scripts (unless a shot does), or is a
-    shot given back. The reason is the fault's name.
+    """Raises Drop for a prompt that is empty, a shot given back, or an answer, that repeats itself, or that leaves a
+    placeholder open or mixes scripts where no shot does. The reason is the fault's name.
     """
     if not prompt.strip():
         raise Drop("no_prompt: it held no task; write one")
@@ -57,6 +59,8 @@ def check_prompt(prompt: str, shots: Sequence[str] = ()) -> None:
         raise Drop("shot_given_back: it was one of the examples; write another task")
     if ANSWERS.match(prompt.strip()):
         raise Drop(f"answers: it began {prompt.strip()[:40]!r}; write what a user would ask, and no answer")
+    if (blank := PLACEHOLDER.search(prompt)) and not any(map(PLACEHOLDER.search, shots)):
+        raise Drop(f"placeholder: it left {blank[0]:.40} open; write what stands there")
     if repeated_share(prompt) > MOST_REPEATED:
         raise Drop("repeats_itself: it said the same again and again; say each thing once")
     if len(scripts_of(prompt)) > 1 and not any(len(scripts_of(shot)) > 1 for shot in shots):

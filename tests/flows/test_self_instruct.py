@@ -46,6 +46,8 @@ def test_a_seed_more_changes_only_the_sets_that_it_is_in() -> None:
     [
         ("Here is one.", "no_prompt"),
         ("9. Why?\n10. When?", "no_prompt"),
+        ("<begin> I'm not sure what you're asking about, but I can help. </end>", "answers"),
+        ("<begin> Write a letter to [Your Name] about birds. </end>", "placeholder"),
         ("<begin>  A  SEED </end>", "shot_given_back"),
         ("<begin> Sure! Paris is the capital. </end>", "answers"),
         ("<begin> Here is a new task: sing. </end>", "answers"),
