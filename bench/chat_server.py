@@ -178,6 +178,18 @@ def with_thinking(answer: dict[str, Any], how: str) -> dict[str, Any]:
     return answer
 
 
+def as_chat(body: dict[str, Any]) -> dict[str, Any]:
+    """A request for a raw completion, with its prompt as a message, too."""
+    return {**body, "messages": [{"role": "user", "content": body["prompt"]}]}
+
+
+def as_texts(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer as raw completions write it."""
+    choices = [{**choice, "text": choice["message"]["content"]} for choice in answer["choices"]]
+    texts = [{name: value for name, value in choice.items() if name != "message"} for choice in choices]
+    return {**answer, "object": "text_completion", "choices": texts}
+
+
 class Connection(asyncio.Protocol):
     """One client; the least work per request, because the load test shares the machine with it."""
 
@@ -215,6 +227,8 @@ class Connection(asyncio.Protocol):
         behaviour, url = self.behaviour, urlsplit(self.url.decode())
         if url.path.endswith("/chat/completions"):
             self.chat(orjson.loads(self.body))
+        elif url.path.endswith("/completions"):
+            self.chat(as_chat(orjson.loads(self.body)))
         elif url.path.endswith("/models"):
             card = {"id": "local-model", "object": "model"}
             self.send({"object": "list", "data": [{**card, "root": behaviour.root} if behaviour.root else card]})
@@ -257,6 +271,8 @@ class Connection(asyncio.Protocol):
         self.behaviour.in_flight -= 1
         if not fails:
             answer = completion(body, self.behaviour.words, self.behaviour.usage)
+            if "prompt" in body:
+                return self.send(as_texts(answer))
             if "prompt_logprobs" in body:
                 answer["prompt_logprobs"] = prompt_logprobs(body, self.behaviour.scores)
             return self.send(with_thinking(answer, self.behaviour.thinks) if self.behaviour.thinks else answer)

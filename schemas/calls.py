@@ -74,9 +74,10 @@ class Request(Frozen):
 
     schema_: a JSON schema the answer must satisfy. choice: the answer is one of these strings. tools: definitions in
     OpenAI's form; the answer may call one. scored: an answer whose log probability is asked for; nothing is drawn then,
-    and `sampling` is SCORING. optional: when this request fails, the recipe receives a Completion with
-    `error` set; without it the row is dropped. asked_again: an earlier answer to it was refused, which the bill shows;
-    no key covers it.
+    and `sampling` is SCORING. open_turn: the last message is not over: the model writes on from its text,
+    for instance a user's turn from its beginning. optional: when this request fails, the recipe receives a Completion
+    with `error` set; without it the row is dropped. asked_again: an earlier answer to it was refused, which the bill
+    shows; no key covers it.
     """
 
     role: str
@@ -86,6 +87,7 @@ class Request(Frozen):
     choice: tuple[str, ...] | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     scored: str = ""
+    open_turn: bool = False
     sample: int = 0
     optional: bool = False
     asked_again: bool = False
@@ -95,8 +97,8 @@ class Request(Frozen):
         return [self.model_copy(update={"sample": n}) for n in range(count)]
 
     def question_json(self) -> bytes:
-        """The question as canonical JSON, which identifies it: messages, sampling, schema, choice, and tools and a
-        scored answer where there are any.
+        """The question as canonical JSON, which identifies it: messages, sampling, schema, choice, and tools, a
+        scored answer and an open turn where there are any.
         """
         question: dict[str, Any] = {
             "messages": [[message.role, message.content] for message in self.messages],
@@ -108,6 +110,8 @@ class Request(Frozen):
             question |= {"messages": identities(self.messages), "tools": self.tools}
         if self.scored:
             question["scored"] = self.scored
+        if self.open_turn:
+            question["open_turn"] = True
         return orjson.dumps(question, option=orjson.OPT_SORT_KEYS)
 
 

@@ -49,6 +49,7 @@ ENGINE_FIELDS = {
     "structure": REMOTE,
     "auto_drop": REMOTE,
     "stream": ("openai",),
+    "user_turn": ("openai",),
     "headers": ("openai", "anthropic", "gemini"),
     "query": ("openai", "anthropic"),
     "replicas": ("vllm", "llamacpp"),
@@ -106,6 +107,11 @@ class EngineSettings(Spelled):
         False, description="leave out fields that the server refuses; the engine's name says so in this store"
     )
     stream: bool = Field(False, description="ask for server-sent events and put them together")
+    user_turn: str = Field(
+        "",
+        description="what the model's chat template writes before a user's text, {system} in it where the system "
+        "message goes; for methods that let the model write that text (magpie), by the server's raw completions",
+    )
     headers: dict[str, str] = Field(
         default_factory=dict,
         description="header -> environment variable that holds its value, such as {api-key: AZURE_KEY}; with any of "

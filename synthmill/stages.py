@@ -7,10 +7,16 @@ The list below is for type checkers and editors; a test holds it to what is ther
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from synthmill.flows.methods.evol_instruct import Evolve as Evolve
+    from synthmill.flows.methods.evol_instruct import Generations as Generations
+    from synthmill.flows.methods.magpie import OpenTurns as OpenTurns
+    from synthmill.flows.methods.personas import PersonaTasks as PersonaTasks
     from synthmill.flows.methods.skillmix import DataSkills as DataSkills
     from synthmill.flows.methods.skillmix import Examples as Examples
     from synthmill.flows.methods.skillmix import SkillMixes as SkillMixes
     from synthmill.flows.methods.skillmix import TopicSkills as TopicSkills
+    from synthmill.flows.methods.tapir import BalancedTasks as BalancedTasks
+    from synthmill.flows.methods.tapir import ExpandTasks as ExpandTasks
     from synthmill.tasks.asking.ask import Ask as Ask
     from synthmill.tasks.asking.attributes import Attributes as Attributes
     from synthmill.tasks.cuts.max_min_pairs import MaxMinPairs as MaxMinPairs
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.dedup.duplicates import UniqueTurns as UniqueTurns
     from synthmill.tasks.generators.answers import Answers as Answers
     from synthmill.tasks.generators.answers import PoolAnswers as PoolAnswers
+    from synthmill.tasks.generators.cluster_draws import ClusterDraws as ClusterDraws
     from synthmill.tasks.generators.dialogues.openings import Openings as Openings
     from synthmill.tasks.generators.dialogues.pseudo_inputs import DraftInputs as DraftInputs
     from synthmill.tasks.generators.dialogues.pseudo_inputs import PseudoInputs as PseudoInputs
@@ -58,13 +65,20 @@ if TYPE_CHECKING:
     from synthmill.tasks.generators.multifaceted.splits import Variants as Variants
     from synthmill.tasks.generators.multifaceted.system_messages import Responses as Responses
     from synthmill.tasks.generators.multifaceted.system_messages import SystemMessages as SystemMessages
-    from synthmill.tasks.generators.option_chances import OptionChances as OptionChances
-    from synthmill.tasks.generators.pair_weights import WpoWeights as WpoWeights
+    from synthmill.tasks.generators.novel_prompts import NovelPrompts as NovelPrompts
     from synthmill.tasks.generators.prompt_rubrics import PromptRubrics as PromptRubrics
+    from synthmill.tasks.generators.rated_prompts import RatePrompts as RatePrompts
+    from synthmill.tasks.generators.rated_prompts import RatingLimits as RatingLimits
+    from synthmill.tasks.generators.respond import Respond as Respond
     from synthmill.tasks.generators.self_rip import FreshPrompts as FreshPrompts
     from synthmill.tasks.generators.self_rip import NewPrompts as NewPrompts
     from synthmill.tasks.generators.self_rip import ShotSets as ShotSets
+    from synthmill.tasks.generators.teacher_gaps import CurriculumRounds as CurriculumRounds
+    from synthmill.tasks.generators.teacher_gaps import HardPrompts as HardPrompts
+    from synthmill.tasks.generators.teacher_gaps import TeacherGaps as TeacherGaps
     from synthmill.tasks.generators.uncertainty import UncertaintyRationales as UncertaintyRationales
+    from synthmill.tasks.generators.written_prompts import MixedShots as MixedShots
+    from synthmill.tasks.generators.written_prompts import WrittenPrompts as WrittenPrompts
     from synthmill.tasks.retrieval.bm25_ranks import Bm25Ranks as Bm25Ranks
     from synthmill.tasks.retrieval.candidates import Candidates as Candidates
     from synthmill.tasks.retrieval.comparisons import MinedNegatives as MinedNegatives
@@ -118,13 +132,9 @@ if TYPE_CHECKING:
     from synthmill.tasks.tables.confidence_rows import ConfidenceRows as ConfidenceRows
     from synthmill.tasks.tables.joining import Concat as Concat
     from synthmill.tasks.tables.joining import Join as Join
-    from synthmill.tasks.tables.mixture import Mixture as Mixture
-    from synthmill.tasks.tables.pair_columns import LengthMargin as LengthMargin
-    from synthmill.tasks.tables.pair_columns import MoreWeights as MoreWeights
     from synthmill.tasks.tables.pass_rates import PassRateBand as PassRateBand
     from synthmill.tasks.tables.pass_rates import PassRates as PassRates
     from synthmill.tasks.tables.pool_scores import PolicyGap as PolicyGap
-    from synthmill.tasks.tables.quadruples import Quadruples as Quadruples
     from synthmill.tasks.tables.rejection import Rejection as Rejection
     from synthmill.tasks.tables.rl_rows import RlRows as RlRows
     from synthmill.tasks.tables.screening import ContaminatedRows as ContaminatedRows

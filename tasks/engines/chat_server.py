@@ -6,28 +6,34 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.errors import EngineError, EngineRefused
 from synthmill.schemas.settings import EngineSettings
 from synthmill.schemas.usage import Tokens, reported_tokens
-from synthmill.tasks.engines.dialect import Dialect, Written
+from synthmill.tasks.engines.dialect import Dialect, TextDialect, Written
 from synthmill.tasks.engines.refusals import FewerAnswers
 from synthmill.tasks.engines.remote_model import RemoteModel
 from synthmill.tasks.engines.replies import answer_in, choices_in, completions_in
 from synthmill.tasks.engines.scored_answers import FIELD, AnswerScoring, prompt_tokens_in, refused
-from synthmill.tasks.engines.served import CHAT, endpoint, model_cards, secrets_of, server_name
+from synthmill.tasks.engines.served import CHAT, COMPLETIONS, endpoint, model_cards, secrets_of, server_name
 from synthmill.tasks.engines.transport import Reply, Transport, make_transport
 
 LOSSES_BELIEVED = 4
 
 
 class ChatServer(RemoteModel):
-    """One model behind one server. It scores given answers where the server does, as vLLM's."""
+    """One model behind one server. It scores given answers where the server does, as vLLM's, and continues open turns
+    where the server has raw completions.
+    """
 
-    scores_answers = True
+    scores_answers = opens_turns = True
+    path, dialect_of = CHAT, Dialect
 
     def __init__(self, settings: EngineSettings) -> None:
-        super().__init__(settings, server_name(settings), Dialect(settings))
+        super().__init__(settings, server_name(settings), self.dialect_of(settings))
+        self._texts: TextServer | None = None
         self._transport: Transport | None = None
         self._scoring = AnswerScoring()
         self._has_scored = False
@@ -35,21 +41,45 @@ class ChatServer(RemoteModel):
     async def open(self) -> None:
         self._secrets = secrets_of(self.settings)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **self._secrets}
-        self._transport = make_transport(endpoint(self.settings, CHAT), headers, self.settings.timeout_s)
+        self._transport = make_transport(endpoint(self.settings, self.path), headers, self.settings.timeout_s)
 
     async def close(self) -> None:
         if self._transport:
             await self._transport.close()
             self._transport = None
+        if self._texts:
+            await self._texts.close()
+            self._texts = None
+
+    def stop(self) -> None:
+        super().stop()
+        if self._texts:
+            self._texts.stop()
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        return {**super().learned, **(self._texts.learned if self._texts else {})}
 
     async def send(self, body: bytes) -> Reply:
         assert self._transport is not None
         return await self._transport.post(body)
 
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
+        if request.open_turn:
+            return await self._continue(request, seed, count)
         if not request.scored:
             return await super().complete(request, seed, count)
         return [await self._scoring.score(request, self._ask_to_score)] * count
+
+    async def _continue(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
+        """The texts that continue an open turn."""
+        if self._texts is None:
+            self._texts = TextServer(self.settings)
+            self._texts.waits, self._texts.pace = self.waits, self.pace
+            await self._texts.open()
+        completions = await self._texts.complete(request, seed, count)
+        self.limit = self._texts.limit
+        return completions
 
     async def _ask_to_score(self, request: Request) -> Completion:
         """One request's completion, with its prompt's tokens. Raises EngineRefused where the server refuses to."""
@@ -103,3 +133,18 @@ class ChatServer(RemoteModel):
         except EngineError:
             return False
         return True
+
+
+class TextServer(ChatServer):
+    """The same model behind the same server's raw completions: it continues a text that no chat template wraps."""
+
+    path, dialect_of = COMPLETIONS, TextDialect
+
+    async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
+        return await RemoteModel.complete(self, request, seed, count)
+
+    def read(self, request: Request, written: Written, data: bytes, count: int, latency_s: float) -> list[Completion]:
+        answer = answer_in(data)
+        for choice in choices_in(answer):
+            choice["message"] = {"content": choice["text"]}
+        return super().read(request, written, orjson.dumps(answer), count, latency_s)

@@ -12,6 +12,7 @@ import orjson
 from synthmill.schemas.calls import Request
 from synthmill.schemas.settings import EngineSettings, Structure
 from synthmill.tasks.engines import scored_answers
+from synthmill.tasks.engines.open_turns import opened_by
 from synthmill.tasks.engines.refusals import FORM_WORDS, TOOL_WORDS, Refusal
 from synthmill.tasks.engines.served import OPENAI, server_url
 from synthmill.tasks.engines.structures import (
@@ -197,6 +198,20 @@ class Dialect:
             return False
         self._forms[schema_id(written.schema)] = written.form + 1
         return True
+
+
+class TextDialect(Dialect):
+    """How the same server takes a text to continue: no messages, and nothing that only a chat has."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        super().__init__(settings)
+        self._user_turn, self._stream, self.length_field = settings.user_turn, {}, LENGTH_FIELDS[0]
+
+    def write(self, request: Request, seed: int, count: int) -> Written:
+        body = super().write(request, seed, count).body
+        of_chats = {"messages", *LOGPROBS, *(name for way in OFF_WAYS for name in way)}
+        kept = {name: value for name, value in body.items() if name not in of_chats}
+        return Written({**kept, "prompt": opened_by(self._user_turn, request.messages)})
 
 
 def suspects_in(

@@ -18,7 +18,7 @@ class Engine(Protocol):
     `name` is the model's identity (id with revision, or the file's fingerprint), never an address; it is part of every
     call's key. `limit` is how many requests it takes at once now; the engine lowers it when its server is too busy.
     `samples_per_call` is how many answers to one prompt are asked for in one call. An engine that scores given answers
-    has `scores_answers` (scored_answers.py).
+    has `scores_answers` (scored_answers.py), one that continues an open turn `opens_turns` (open_turns.py).
     """
 
     name: str

@@ -24,6 +24,7 @@ from synthmill.schemas.errors import EngineError, InputError, MissingExtra
 from synthmill.schemas.hashing import content_hash, file_fingerprint
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.engine import failed_completion
+from synthmill.tasks.engines.open_turns import opened, with_mark
 from synthmill.tasks.engines.refusals import OVERFLOW
 from synthmill.tasks.engines.replies import token_logprobs
 from synthmill.tasks.engines.template_thinking import (
@@ -54,6 +55,8 @@ class GGUF:
     where a template has a switch for it.
     """
 
+    opens_turns = True
+
     def __init__(self, settings: EngineSettings) -> None:
         if importlib.util.find_spec("xllamacpp") is None:
             raise MissingExtra(
@@ -71,6 +74,7 @@ class GGUF:
         self.options = settings.options
         self.thinking = settings.thinking
         self.variables = template_variables(settings)
+        self._key = secrets.token_hex(16)
         self._begun = ""  # what the chat template writes of a thought
         cores = os.cpu_count() or 2
         self.instances = int(settings.options.get("instances", cores if embedded else 1))
@@ -109,8 +113,7 @@ class GGUF:
             for cpu in (parameters.cpuparams, parameters.cpuparams_batch):
                 cpu.n_threads, cpu.poll = self.threads, 0
             parameters.verbosity = -1
-            key = secrets.token_hex(16)
-            parameters.api_keys = [key]  # it opens a port on 127.0.0.1, for no other process
+            parameters.api_keys = [self._key]  # it opens a port on 127.0.0.1, for no other process
             for name, value in self.options.items():
                 if name not in OWN_OPTIONS:
                     try:
@@ -121,18 +124,18 @@ class GGUF:
                         ) from error
             try:
                 server = xllamacpp.Server(parameters)
-                self._begun = begun_thinking(self._rendered(server.listening_address, key), self.thinking.marks)
+                self._begun = begun_thinking(self._rendered(server, PROBE), self.thinking.marks)
                 self._free.put(server)
             except (RuntimeError, ValueError) as error:
                 raise EngineError(
                     f"llama.cpp cannot load {self.path}: {error}; is it a whole GGUF file, and is there memory?"
                 ) from error
 
-    def _rendered(self, address: str, key: str) -> str:
-        """A prompt as the model's chat template writes it; empty where llama.cpp does not say."""
-        body = orjson.dumps({"messages": PROBE, VARIABLES: self.variables})
-        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        call = urllib.request.Request(f"{address}/apply-template", body, headers)
+    def _rendered(self, server: Any, messages: Sequence[dict[str, str]]) -> str:
+        """Messages as the model's chat template writes them; empty where llama.cpp does not say."""
+        body = orjson.dumps({"messages": messages, VARIABLES: self.variables})
+        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+        call = urllib.request.Request(f"{server.listening_address}/apply-template", body, headers)
         try:
             with DIRECT.open(call, timeout=PROBE_S) as reply:
                 return str(orjson.loads(reply.read())["prompt"])
@@ -171,7 +174,11 @@ class GGUF:
         server = self._free.get()
         started = time.monotonic()
         try:
-            answer = server.handle_chat_completions(body)
+            if request.open_turn:
+                body["prompt"] = opened(self._rendered(server, with_mark(request.messages)), request.messages)
+                answer = server.handle_completions(body)
+            else:
+                answer = server.handle_chat_completions(body)
         except ValueError as error:
             return failed_completion(f"refused: {error}")
         finally:
@@ -183,10 +190,12 @@ class GGUF:
             return failed_completion(f"{'context_overflow' if overflow else 'refused'}: {message}")
         choice, usage = answer["choices"][0], answer.get("usage") or {}
         structured = bool(request.choice or request.schema_)
-        text = choice["message"].get("content") or ""
+        turn = choice.get("message") or {"content": choice.get("text")}
+        text = turn.get("content") or ""
+        begun = "" if request.open_turn else self._begun
         return Completion(
-            text=whole_turn(text, self._begun, self.thinking.marks, structured),
-            reasoning=choice["message"].get("reasoning_content") or "",
+            text=whole_turn(text, begun, self.thinking.marks, structured),
+            reasoning=turn.get("reasoning_content") or "",
             finish_reason=choice.get("finish_reason") or "stop",
             prompt_tokens=usage.get("prompt_tokens", 0),
             completion_tokens=usage.get("completion_tokens", 0),

@@ -18,7 +18,7 @@ class Recording:
     PATH: a file written by `synthmill calls --record`, a segment, or a store's calls folder.
     """
 
-    scores_answers = True
+    scores_answers = opens_turns = True
 
     def __init__(self, settings: EngineSettings) -> None:
         path, _, engine = settings.model.partition("#")

@@ -20,7 +20,7 @@ OWN = {"openai": OPENAI, "anthropic": "https://api.anthropic.com", "gemini": "ge
 """Where a kind is asked unless settings say so; clients know the addresses of the last two."""
 KEY_HEADERS = {"anthropic": ("x-api-key", "{}")}
 BEARER = ("Authorization", "Bearer {}")
-CHAT = "/chat/completions"
+CHAT, COMPLETIONS = "/chat/completions", "/completions"
 SHOWN = 8
 
 
@@ -82,6 +82,8 @@ def server_name(settings: EngineSettings) -> str:
         shaping["structure"] = [structure, content_hash(TOLD)[:8]]
     if thinking := settings.thinking.identity():
         shaping["thinking"] = thinking
+    if settings.user_turn:
+        shaping["user_turn"] = settings.user_turn
     if shaping:
         return f"{name}+{content_hash({'options': settings.options, **shaping})[:8]}"
     return name + (f"+{content_hash(settings.options)[:8]}" if settings.options else "")

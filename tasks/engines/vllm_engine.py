@@ -18,6 +18,7 @@ from synthmill.schemas.errors import EngineError, InputError, MissingExtra
 from synthmill.schemas.hashing import content_hash, file_checksum, file_fingerprint
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.engine import failed_completion
+from synthmill.tasks.engines.open_turns import opened, with_mark
 from synthmill.tasks.engines.scored_answers import (
     border,
     logprobs_from,
@@ -48,7 +49,7 @@ class VLLMEngine:
     for what follows it, and thinking.tokens is its budget. Without, marks in the text do.
     """
 
-    scores_answers = True
+    scores_answers = opens_turns = True
 
     def __init__(self, settings: EngineSettings) -> None:
         if importlib.util.find_spec("vllm") is None:
@@ -156,7 +157,10 @@ class VLLMEngine:
         if request.scored:
             return [self._scored(request, final, latency_s)] * count
         structured = bool(request.choice or request.schema_)
-        told_apart = [self._told_apart(output.text, structured) for output in final.outputs]
+        told_apart = [
+            (output.text, "") if request.open_turn else self._told_apart(output.text, structured)
+            for output in final.outputs
+        ]
         return [
             Completion(
                 text=told_apart[index][0],
@@ -190,6 +194,9 @@ class VLLMEngine:
 
     def _tokens(self, request: Request, answer: str = "") -> list[int]:
         """A prompt's tokens. answer: with which it ends, where one is scored."""
+        if request.open_turn:
+            text = opened(self._rendered(with_mark(request.messages), tokenize=False), request.messages)
+            return list(self._tokenizer.encode(text, add_special_tokens=False))
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
         how: dict[str, Any] = {"tokenize": True, "return_dict": False}
         if answer:

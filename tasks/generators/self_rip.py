@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
-from synthmill.schemas.calls import Completion, Request
+from synthmill.schemas.calls import Completion, Frozen, Request
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.hashing import child_id, digest
 from synthmill.schemas.pools import NewPrompt, Question, Shots
@@ -127,7 +127,31 @@ def parse_prompt(completion: Completion) -> str:
     return text
 
 
-class FreshPrompts(FrameStage):
+class PromptRules(Frozen):
+    """Self-Instruct's rules for a new prompt. overlap: the ROUGE-L from which it is too like another one."""
+
+    overlap: float = Field(0.7, gt=0, le=1)
+    fewest_words: int = 3
+    most_words: int = 150
+    keywords: tuple[str, ...] = ()
+    ascii_start: bool = True
+
+    def fault(self, prompt: str) -> str:
+        """The fault of a prompt by itself; empty if it has none."""
+        words = words_of(prompt)
+        if not self.fewest_words <= len(words) <= self.most_words:
+            return "length"
+        if has_keyword(prompt, self.keywords):
+            return "keyword"
+        if prompt.casefold().startswith("write a program"):
+            return "program"
+        first = prompt[0]
+        if self.ascii_start and (not first.isascii() or not (first.isalnum() or first in "\"'(`")):
+            return "start"
+        return ""
+
+
+class FreshPrompts(PromptRules, FrameStage):
     """New prompts -> those worth asking. Drops, in this order: length, keyword, program, start, too_alike.
 
     The rules are Self-Instruct's. too_alike: ROUGE-L >= `overlap` with a kept prompt, one of `against`, or an earlier
@@ -140,11 +164,6 @@ class FreshPrompts(FrameStage):
     needs: ClassVar = ("id", "prompt")
     adds: ClassVar = tuple(Question.model_fields)
 
-    overlap: float = Field(0.7, gt=0, le=1)
-    fewest_words: int = 3
-    most_words: int = 150
-    keywords: tuple[str, ...] = ()
-    ascii_start: bool = True
     seeds: OneArtifact
     against: tuple[str, ...] = Field((), exclude=True)
     against_hash: str = Field("", description="filled in: what is in `against`")
@@ -177,20 +196,6 @@ class FreshPrompts(FrameStage):
             for n in fresh
         ]
         return pl.DataFrame(rows, schema=pl.DataFrame(arrow_schema(Question).empty_table()).schema), dropped
-
-    def fault(self, prompt: str) -> str:
-        """The fault of a prompt by itself; empty if it has none."""
-        words = words_of(prompt)
-        if not self.fewest_words <= len(words) <= self.most_words:
-            return "length"
-        if has_keyword(prompt, self.keywords):
-            return "keyword"
-        if prompt.casefold().startswith("write a program"):
-            return "program"
-        first = prompt[0]
-        if self.ascii_start and (not first.isascii() or not (first.isalnum() or first in "\"'(`")):
-            return "start"
-        return ""
 
 
 def has_keyword(prompt: str, keywords: Sequence[str]) -> bool:

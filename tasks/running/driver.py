@@ -21,7 +21,7 @@ from synthmill.schemas.thinking_settings import ThinkingSettings
 from synthmill.schemas.usage import tokens_of
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.engines.engine import Engine
-from synthmill.tasks.engines.scored_answers import check_scores
+from synthmill.tasks.engines.open_turns import check_able
 from synthmill.tasks.recipe import AnyRecipe
 from synthmill.tasks.running.batching import answers_to, goes_on, others_asked, stores_itself
 from synthmill.tasks.running.budget import Gate
@@ -380,7 +380,7 @@ class Driver:
         used, so that an interrupted run asks for the same groups, with the same seeds, as one that was not.
         """
         first = flight.requests[indexes[0]]
-        check_scores(self._lanes[first.role].engine, first)
+        check_able(self._lanes[first.role].engine, first)
         request_hash, request_json = hashes[content_ids(first)]
         keys = [flight.keys[index] for index in indexes]
         samples = [flight.requests[index].sample for index in indexes]

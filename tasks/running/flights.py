@@ -133,7 +133,7 @@ class Lane:
 def content_ids(request: Request) -> tuple[int, ...]:
     """The identities of what a request asks; equal for samples of one request."""
     form = id(request.schema_), id(request.choice), id(request.tools)
-    return id(request.messages), id(request.sampling), *form, id(request.scored)
+    return id(request.messages), id(request.sampling), *form, id(request.scored), int(request.open_turn)
 
 
 def origin_of(error: Exception) -> str:

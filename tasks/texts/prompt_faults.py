@@ -1,0 +1,89 @@
+"""What is wrong with a prompt that a model wrote, where it is wrong by itself or beside the examples it was shown.
+
+Source: ours (docs/papers.md#self-instruct).
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+
+from synthmill.schemas.calls import Completion
+from synthmill.schemas.endings import ending_of
+from synthmill.schemas.errors import Drop
+from synthmill.schemas.texts import normalised
+from synthmill.tasks.texts.words import grams, words_of
+
+MARKED = re.compile(r"<begin>(.*?)(?=</?end>|</?begin>|\Z)", re.DOTALL)
+"""A prompt between marks; small models close it in other ways, too."""
+NUMBERED = re.compile(r"\s*\d+\.\s+(?!.*<)(.+)\s*")
+"""A single line that goes on with the numbers of the examples, without marks."""
+ANSWERS = re.compile(
+    r"(sure|certainly|of course|absolutely|great question)\b[!,.]|as an ai\b|i('m| am) sorry, (but )?i\b"
+    r"|i (can't|cannot|can not|am unable to) (assist|help|fulfil|comply|provide)"
+    r"|i('m| am) not sure what you|how (can|may) i (help|assist) you"
+    r"|here('s| is| are) (a|an|another|the|your|some)( \w+){0,3} (task|prompt|instruction|question|example)s?\b",
+    re.IGNORECASE,
+)
+"""How a text begins that answers, or announces a prompt, instead of being one."""
+PLACEHOLDER = re.compile(r"\[(your|insert|enter|name of)\b[^\]]*\]", re.IGNORECASE)
+GRAM, FEWEST_GRAMS, MOST_REPEATED = 4, 12, 0.3
+"""A text of 12 runs of 4 words or more repeats itself when over 0.3 of them are there already."""
+SCRIPT_SHARE, FEWEST_LETTERS = 0.2, 20
+EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFWIDTH"}
+
+
+def marked_prompt(completion: Completion, shots: Sequence[str] = ()) -> str:
+    """The first prompt between marks that is none of the shots. Raises Drop for none, or a bad one."""
+    if ending_of(completion.finish_reason) == "length":
+        raise Drop("cut_prompt: it was cut, because it was too long; be shorter")
+    given_back = set(map(normalised, shots))
+    texts = [text for match in MARKED.finditer(completion.text) if (text := match[1].strip()).strip(".")]
+    if not texts and (line := NUMBERED.fullmatch(completion.text)):
+        texts = [line[1]]
+    if not texts:
+        raise Drop("no_prompt: there was no task between <begin> and </end>; write both marks")
+    prompt = next((text for text in texts if normalised(text) not in given_back), texts[0])
+    check_prompt(prompt, shots)
+    return prompt
+
+
+def check_prompt(prompt: str, shots: Sequence[str] = ()) -> None:
+    """Raises Drop for a prompt that is empty, a shot given back, or an answer, that repeats itself, or that leaves a
+    placeholder open or mixes scripts where no shot does. The reason is the fault's name.
+    """
+    if not prompt.strip():
+        raise Drop("no_prompt: it held no task; write one")
+    if normalised(prompt) in set(map(normalised, shots)):
+        raise Drop("shot_given_back: it was one of the examples; write another task")
+    if ANSWERS.match(prompt.strip()):
+        raise Drop(f"answers: it began {prompt.strip()[:40]!r}; write what a user would ask, and no answer")
+    if (blank := PLACEHOLDER.search(prompt)) and not any(map(PLACEHOLDER.search, shots)):
+        raise Drop(f"placeholder: it left {blank[0]:.40} open; write what stands there")
+    if repeated_share(prompt) > MOST_REPEATED:
+        raise Drop("repeats_itself: it said the same again and again; say each thing once")
+    if len(scripts_of(prompt)) > 1 and not any(len(scripts_of(shot)) > 1 for shot in shots):
+        raise Drop(f"mixes_languages: it mixed {' and '.join(scripts_of(prompt))} letters; write one language")
+
+
+def repeated_share(text: str) -> float:
+    """The share of runs of 4 words that are there already; 0 for a text with few of them."""
+    runs = grams(words_of(text), GRAM)
+    return 1 - len(set(runs)) / len(runs) if len(runs) >= FEWEST_GRAMS else 0.0
+
+
+def scripts_of(text: str) -> list[str]:
+    """The scripts with a fifth of a text's letters each, in the order of the alphabet; none for a short text. Chinese,
+    Japanese and Korean letters count as one script, which such texts mix.
+    """
+    counts = Counter(script_of(char) for char in text if char.isalpha())
+    if counts.total() < FEWEST_LETTERS:
+        return []
+    return sorted(script for script, count in counts.items() if count >= SCRIPT_SHARE * counts.total())
+
+
+@lru_cache(4096)
+def script_of(letter: str) -> str:
+    word = unicodedata.name(letter, "OTHER").partition(" ")[0].partition("-")[0]
+    return "EAST ASIAN" if word in EAST_ASIAN else word
