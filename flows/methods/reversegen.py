@@ -158,7 +158,7 @@ def plan(settings: ReverseGenSettings) -> Plan:
 def reversegen_dataset(store: Store, manifests: Mapping[str, Manifest]) -> Dataset:
     """The failures as prompts, the others, and the proposer's pairs."""
     rows = stream_of(store, manifests["failed_prompts"])
-    failures = rows.filter("failed")
+    failures = rows.filter(pl.col("failed"))
     about = "a prompt that the target failed at: its mean score, and its lowest-scored answer"
     tables = {"failures": Table.of(failures, "prompts", about)}
     tables["passed"] = Table.of(rows.filter(~pl.col("failed")), "prompts", "a prompt that the target answered well")
