@@ -14,7 +14,7 @@ from synthmill.flows.making.plan import Plan, Source, chain, file_source, table_
 from synthmill.flows.methods._failing import FailingSettings, Roles, chain_with
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
-from synthmill.schemas.settings import SourceSettings, StageSampling, TableSettings
+from synthmill.schemas.settings import QuestionSettings, StageSampling, TableSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.plain_files.rows import QUESTIONS
 from synthmill.storage.published.configurations import Dataset, Figure, Table
@@ -45,7 +45,7 @@ class SelfChallengeSettings(FailingSettings):
     Roles: target (answers), teacher (patterns and prompts), judge.
     """
 
-    source: SourceSettings | None = Field(None, description="prompts, of which some make the target fail")
+    source: QuestionSettings | None = Field(None, description="prompts, of which some make the target fail")
     patterns: TableSettings | None = Field(
         None, description="instead: patterns that a person has looked at; rows with name and description"
     )

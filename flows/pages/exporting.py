@@ -43,6 +43,7 @@ def export_run(
     if not on_hub:
         check_place(to, settings, store)
     dataset, card = prepare_dataset(store, run, settings)
+    check_purpose(store, run, settings)
     check_no_secret(dataset, card)
     if not on_hub and not settings.force:
         check_same(to, dataset)
@@ -67,6 +68,17 @@ def export_run(
         else:
             summary |= push_to_hub(folder, dataset, run, settings)
     return summary
+
+
+def check_purpose(store: Store, run: RunRecord, settings: ExportSettings) -> None:
+    """Raises InputError where a stage that made the rows says what they are for, and the export is not forced."""
+    made_by = [manifest.identity.get("settings", {}) for manifest in manifests_of(store, run).values()]
+    purposes = {str(stage["purpose"]) for stage in made_by if "purpose" in stage}
+    if purposes and not settings.force:
+        raise InputError(
+            f"these rows were made for one purpose only ({'; '.join(sorted(purposes))}); "
+            "if this export serves it, say so with --force"
+        )
 
 
 def print_overwritten(name: str) -> None:
