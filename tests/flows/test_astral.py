@@ -62,9 +62,9 @@ def test_whole_and_its_rows_leave_the_store_by_force_only(tmp_path: Path, server
     assert {"category", "style", "persuasion", "prompt", "mean_score", "failed"} <= {*rows.columns} and rows.height == 6
     asked = server.stats()["total"]
     assert asked == 6 * 3
-    _, err = synthmill("export", "--to", "out", cwd=tmp_path, expect=2)
+    _, err = synthmill("export", "astral", "--to", "out", cwd=tmp_path, expect=2)
     assert f"for one purpose only ({PURPOSE})" in err and "--force" in err
-    synthmill("export", "--to", "out", "--force", cwd=tmp_path)
+    synthmill("export", "astral", "--to", "out", "--force", cwd=tmp_path)
     assert (tmp_path / "out" / "README.md").exists()
     synthmill(*run, "--set", "count=8", cwd=tmp_path)
     assert server.stats()["total"] == asked + 2 * 3
