@@ -3,7 +3,6 @@
 Source: docs/papers.md#astral.
 """
 
-from collections.abc import Mapping
 from itertools import product
 from typing import Annotated, ClassVar
 

@@ -3,7 +3,7 @@
 Source: docs/papers.md#instructir.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any, ClassVar, Literal
@@ -269,7 +269,7 @@ def without_verdicts(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.drop("kept", "duplicate_of", "similarity", "layer")
 
 
-def verdict_counts(rows: RowStream, good: RowStream) -> Sequence[tuple[str, str]]:
+def verdict_counts(rows: RowStream, good: RowStream) -> tuple[tuple[str, ...], ...]:
     """How many searchers passed, how many failed by which check, and how many passed of a query."""
     faults = rows.frame(["fault"])["fault"].replace("", "good").value_counts().sort("fault")
     groups = dict(good.frame(["group"])["group"].value_counts().rows())

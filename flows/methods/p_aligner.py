@@ -129,4 +129,6 @@ def picture_of(trees: RowStream) -> tuple[bytes, str]:
     rows = trees.frame(["prompt", "nodes", "best"]).rows()
     prompt, nodes, best = max(rows, key=lambda row: row[1][row[2]]["reward"] - row[1][0]["reward"])
     labels = [f"{node['principle'] or 'raw'} {node['reward']:.1f}" for node in nodes]
-    return draw_tree([node["parent"] for node in nodes], labels, best), f"{prompt[:200]} -> {nodes[best]['instruction'][:400]}"
+    return draw_tree(
+        [node["parent"] for node in nodes], labels, best
+    ), f"{prompt[:200]} -> {nodes[best]['instruction'][:400]}"

@@ -100,9 +100,7 @@ class ProposerPairs(FrameStage):
                 question = load(PROMPT).render(row=Shots(id=worst["group"], examples=tuple(worst["examples"])))[-1]
                 sides = [f"{BEGIN} {row['prompt']} {END}" for row in (worst, best)]
                 pair_id = child_id(worst["id"], self.name)
-                pairs.append(
-                    (pair_id, worst["id"], question.content, *sides, worst["mean_score"], best["mean_score"])
-                )
+                pairs.append((pair_id, worst["id"], question.content, *sides, worst["mean_score"], best["mean_score"]))
                 paired |= {worst["id"]: "", best["id"]: "rejected_side"}
         texts = dict.fromkeys(self.adds[:5], pl.String)
         kept = pl.DataFrame(pairs, schema={**texts, **dict.fromkeys(self.adds[5:], pl.Float64)}, orient="row")

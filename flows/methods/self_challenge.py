@@ -31,7 +31,7 @@ from synthmill.tasks.generators.error_patterns import (
     PatternRows,
 )
 from synthmill.tasks.recipe import MOST_ATTEMPTS
-from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.job import Planned, Stage
 from synthmill.tasks.tables.choosing import Filter
 from synthmill.tasks.tables.shaping import Explode
 
@@ -40,7 +40,7 @@ FAILURES, PATTERNS = "failures_", "patterns_"  # steps, followed by the round's 
 
 
 class SelfChallengeSettings(FailingSettings):
-    """One run of `self-challenge`: prompts -> failures -> patterns -> their check -> new prompts -> failures, and so on.
+    """One run of `self-challenge`: prompts -> failures -> patterns -> their check -> new prompts -> failures, again.
 
     Roles: target (answers), teacher (patterns and prompts), judge.
     """
@@ -51,7 +51,9 @@ class SelfChallengeSettings(FailingSettings):
     )
     per_group: int = Field(5, ge=1, description="failures that are looked at together, about; ours")
     per_patterns: int = Field(2, ge=1, description="patterns of a group, at most; ours")
-    per_pattern: int = Field(10, ge=0, description="prompts of a pattern; 0 stops at the patterns, for a person's check")
+    per_pattern: int = Field(
+        10, ge=0, description="prompts of a pattern; 0 stops at the patterns, for a person's check"
+    )
     rounds: int = Field(1, ge=1, le=5, description="later ones begin with the failures of the one before")
     check_patterns: bool = Field(True, description="a judge accepts or refuses each pattern")
     attempts: int = Field(3, ge=1, le=MOST_ATTEMPTS)
@@ -108,7 +110,7 @@ def first_steps(
 def patterns_of(settings: SelfChallengeSettings, roles: Roles, key: str, number: int) -> list[Planned]:
     """Failures -> patterns, checked by a judge where that is wanted."""
     writing = settings.sampling(settings.writing)
-    stages = [
+    stages: list[Stage] = [
         FailureGroups(size=settings.per_group),
         ErrorPatterns(sampling=writing, count=settings.per_patterns, attempts=settings.attempts),
         Explode(column="pattern"),

@@ -19,7 +19,6 @@ from synthmill.schemas.local_paths import LocalPath
 from synthmill.schemas.settings import ENGINES, EngineSettings, SourceSettings, StageSampling
 from synthmill.storage.artifacts import Store
 from synthmill.storage.published.configurations import Dataset, Figure, Table
-from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import KEPT, stream_of
 from synthmill.tasks.dedup.contamination import CleanRows
 from synthmill.tasks.dedup.duplicates import UniqueRows
@@ -31,7 +30,6 @@ from synthmill.tasks.generators.series import PromptSeries, SeriesMeasures
 from synthmill.tasks.recipe import MOST_ATTEMPTS
 from synthmill.tasks.scorers.reward_models import identity
 from synthmill.tasks.texts.words import grams, words_of
-
 
 
 class GuidanceSettings(Frozen):
@@ -122,5 +120,6 @@ def overall(frame: pl.DataFrame) -> list[str]:
     """Distinct word pairs, and the means of both measures."""
     pairs = Counter(pair for prompt in frame["prompt"] for pair in grams(words_of(prompt), 2))
     distinct = len(pairs) / max(1, pairs.total())
-    means = [(name, value) for name in ("coherence", "likeness") if (value := frame[name].mean()) is not None]
-    return [f"distinct word pairs: {distinct:.2f}", *(f"mean {name}: {value:.2f}" for name, value in means)]
+    means = frame.select(pl.mean("coherence", "likeness")).row(0, named=True)
+    lines = [f"mean {name}: {value:.2f}" for name, value in means.items() if value is not None]
+    return [f"distinct word pairs: {distinct:.2f}", *lines]

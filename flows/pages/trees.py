@@ -8,8 +8,8 @@ STYLE = "text{font:12px sans-serif;fill:#888}.best{fill:#3b8a63;font-weight:bold
 
 
 def draw_tree(parents: Sequence[int], labels: Sequence[str], marked: int) -> bytes:
-    """An SVG of a tree. parents: each node's parent by place, before the node itself; -1 for the first. marked: the node
-    that stands out, with the way to it.
+    """An SVG of a tree. parents: each node's parent by place, before the node itself; -1 for the first. marked: the
+    node that stands out, with the way to it.
     """
     levels, lines = list[int](), dict[int, int]()
     for parent in parents:

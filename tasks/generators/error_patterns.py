@@ -20,10 +20,11 @@ from synthmill.tasks.texts.prompt_faults import check_prompt
 
 
 class Failure(Frozen):
-    """A prompt, and the answer that was not good enough."""
+    """A prompt, the answer that was not good enough, and a good one, where there is one."""
 
     prompt: str
     answer: str
+    reference: str = ""
 
 
 class FailureGroup(Row):
@@ -74,16 +75,19 @@ class FailureGroups(FrameStage):
     size: int = Field(5, ge=1)
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        failing = frame.filter(pl.col("failed"))
+        known = [name for name in (*self.needs, "reference") if name in frame.columns]
         groups: list[list[dict[str, Any]]] = [[]]
-        for row in failing.select("id", "prompt", "failed_answer").iter_rows(named=True):
+        for row in frame.filter(pl.col("failed")).select(known).iter_rows(named=True):
             groups[-1].append(row)
             ends = int.from_bytes(digest(["group", row["id"]], size=4)) % self.size == 0
             if ends or len(groups[-1]) == 2 * self.size:
                 groups.append([])
         rows, drops = [], [Dropped(id=row_id, reason="passed") for row_id in frame.filter(~pl.col("failed"))["id"]]
         for first, *others in filter(None, groups):
-            failures = [{"prompt": row["prompt"], "answer": row["failed_answer"]} for row in (first, *others)]
+            failures = [
+                {"prompt": row["prompt"], "answer": row["failed_answer"], "reference": row.get("reference") or ""}
+                for row in (first, *others)
+            ]
             ids = {"id": child_id(first["id"], self.name), "parent_id": first["id"]}
             rows.append({**ids, "failures": failures})
             drops += [Dropped(id=row["id"], reason="in_group", detail=f"of {first['id']}") for row in others]

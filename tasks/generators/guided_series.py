@@ -40,7 +40,9 @@ class GuidedSeries(FrameStage):
     adds: ClassVar = tuple(PromptSet.model_fields)
     embeds: ClassVar = True
 
-    model: str = Field(exclude=True, description="a folder with weights and a tokenizer: the expert, tuned to the domain")
+    model: str = Field(
+        exclude=True, description="a folder with weights and a tokenizer: the expert, tuned to the domain"
+    )
     base: str = Field("", exclude=True, description="the model that it was tuned from; empty: no contrast")
     weights: str = Field(description="filled in: what identifies the weights")
     expert: float = Field(0.5, ge=0, description="how far away from the base; ours")
@@ -77,7 +79,9 @@ class GuidedSeries(FrameStage):
             negative = template.render(row=row.model_copy(update={"examples": tuple(shown)})) if shown else ()
             text = generate(positive, negative, int.from_bytes(digest([self.seed, row.id, place], size=4)))
             try:
-                prompts.append(check_prompt(parse_prompt(Completion(text=text)), (*row.examples, *prompts), self.overlap))
+                prompts.append(
+                    check_prompt(parse_prompt(Completion(text=text)), (*row.examples, *prompts), self.overlap)
+                )
             except Drop as drop:
                 fault = str(drop)
         return prompts, fault
@@ -94,9 +98,7 @@ def refuse(*_: Any) -> str:
 
 
 @lru_cache(maxsize=1)
-def open_guided(
-    model: str, base: str, guidance: tuple[float, float], drawing: tuple[float, float, int]
-) -> Generate:
+def open_guided(model: str, base: str, guidance: tuple[float, float], drawing: tuple[float, float, int]) -> Generate:
     """A function (messages, negative messages, seed) -> text, over models that are loaded once per process. guidance:
     (expert, away); drawing: (temperature, top_p, max_tokens). Raises InputError.
     """

@@ -151,8 +151,8 @@ class InstructionTrees(Recipe[Question, InstructionTree]):
         return InstructionTree.child_of(row, self.name, nodes=nodes, best=best, iterations=iterations)
 
     def select(self, tree: Sequence[Branch]) -> int | None:
-        """The place of the node to expand: from the root, the child with the highest UCT, of equal ones the first, until
-        a node takes another child. None where no node does.
+        """The place of the node to expand: from the root, the child with the highest UCT, of equal ones the first,
+        until a node takes another child. None where no node does.
         """
         place = 0
         while not self.next_principle(tree, place):
@@ -202,9 +202,7 @@ class InstructionTrees(Recipe[Question, InstructionTree]):
         [text], _ = yield from ask_each([request], self.attempts, parse)
         return text
 
-    def reward_of(
-        self, row: Question, instruction: str
-    ) -> Generator[list[Request], list[Completion], float | None]:
+    def reward_of(self, row: Question, instruction: str) -> Generator[list[Request], list[Completion], float | None]:
         """The mean score of responses to an instruction, judged against the raw one; None where none has a score."""
         asked = row.model_copy(update={"prompt": instruction})
         completions = yield answer_request(asked, "student", self.responding).sampled(self.samples)
@@ -250,8 +248,9 @@ class AlignedInstructions(FrameStage):
                 place = nodes[place]["parent"]
             text = nodes[best]["instruction"]
             rows.append((child_id(row_id, self.name), row_id, prompt, text, before, after, path, len(path)))
-        kinds = (*[pl.String] * 4, pl.Float64, pl.Float64, pl.List(pl.String), pl.Int64)
-        return pl.DataFrame(rows, schema=dict(zip(self.adds, kinds, strict=True)), orient="row"), drops
+        texts, numbers = dict.fromkeys(self.adds[:4], pl.String), dict.fromkeys(self.adds[4:6], pl.Float64)
+        schema = {**texts, **numbers, "principles": pl.List(pl.String), "level": pl.Int64}
+        return pl.DataFrame(rows, schema=schema, orient="row"), drops
 
 
 class InstructionPairs(FrameStage):
@@ -282,5 +281,5 @@ class InstructionPairs(FrameStage):
                     rows.append((*ids, *texts, levels[-1], node["reward"], parent["reward"]))
             if len(rows) == before:
                 drops.append(Dropped(id=row_id, reason="no_pairs"))
-        kinds = (*[pl.String] * 6, pl.Int64, pl.Float64, pl.Float64)
-        return pl.DataFrame(rows, schema=dict(zip(self.adds, kinds, strict=True)), orient="row"), drops
+        texts, rewards = dict.fromkeys(self.adds[:6], pl.String), dict.fromkeys(self.adds[7:], pl.Float64)
+        return pl.DataFrame(rows, schema={**texts, "level": pl.Int64, **rewards}, orient="row"), drops

@@ -23,8 +23,8 @@ from synthmill.tasks.vectors.embeddings import EmbeddingStage, embed_whole
 
 class PromptSeries(Recipe[Shots, PromptSet]):
     """Examples -> up to `length` prompts, one after the other. Each is asked for with the `negatives` latest of its
-    series, which it must not be like; one with a ROUGE-L of at least `overlap` with an example or with any of the series
-    is refused. A prompt that fails all attempts is left out.
+    series, which it must not be like; one with a ROUGE-L of at least `overlap` with an example or with any of the
+    series is refused. A prompt that fails all attempts is left out.
 
     Drops, where none is left: no_prompt, answers_instead, repeats_itself, mixes_scripts, copies_example.
     """
@@ -68,7 +68,7 @@ class PromptSeries(Recipe[Shots, PromptSet]):
 
 
 class SeriesMeasures(EmbeddingStage):
-    """Series -> a row per prompt, with its `place`, `coherence` (its mean cosine with its examples), and `likeness` (the
+    """Series -> a row per prompt, with its `place`, `coherence` (its mean cosine with its examples), `likeness` (the
     largest cosine with an earlier prompt of its series; null for the first). Drops: empty_series.
     """
 
@@ -87,7 +87,11 @@ class SeriesMeasures(EmbeddingStage):
                 for place, (prompt, of_prompt) in enumerate(zip(prompts, measures, strict=True))
             ]
         kinds = (*[pl.String] * 4, pl.Int64, pl.Float64, pl.Float64)
-        drops = [Dropped(id=row_id, reason="empty_series") for row_id, prompts in frame.select("id", "prompt").rows() if not prompts]
+        drops = [
+            Dropped(id=row_id, reason="empty_series")
+            for row_id, prompts in frame.select("id", "prompt").rows()
+            if not prompts
+        ]
         return pl.DataFrame(rows, schema=dict(zip(self.adds, kinds, strict=True)), orient="row"), drops
 
 

@@ -36,8 +36,8 @@ LEAD = re.compile(r"^[^:,\n]{0,60}:\s*")
 
 
 class KeywordQueries(Recipe[WithCandidates, WithCandidates]):
-    """A turn with candidates -> the same with more: each instruction's keywords behind the question, joined to one query
-    (`ensemble`), or one query for each instruction, whose lists are fused (`fusion`: a line each).
+    """A turn with candidates -> the same with more: each instruction's keywords behind the question, joined to one
+    query (`ensemble`), or one query for each instruction, whose lists are fused (`fusion`: a line each).
 
     The question is the human rewrite, where there is one, else the first rewrite among the candidates, else as asked. A
     turn without keywords keeps its candidates. A first turn makes no call, unless `first_turns`.

@@ -13,7 +13,14 @@ from synthmill.schemas.settings_files import read_settings
 from tests.command import synthmill
 from tests.conftest import ChatServer
 
-LOCK: dict[str, dict[str, str]] = {"stages": {}, "prompts": {}}
+LOCK = {
+    "stages": {
+        "safety_questions@1": "08645697e59337de",
+    },
+    "prompts": {
+        "astral/question": "734712ef25c3",
+    },
+}
 
 PURPOSE = "release test of our own assistant"
 SETTINGS = AstralSettings(purpose=PURPOSE)

@@ -20,7 +20,14 @@ from tests.command import synthmill
 from tests.conftest import ChatServer, write_jsonl
 from tests.flows.test_retpo import WORDS, turns
 
-LOCK: dict[str, dict[str, str]] = {"stages": {}, "prompts": {}}
+LOCK = {
+    "stages": {
+        "keyword_queries@1": "8030d8bfe0fdb2c7",
+    },
+    "prompts": {
+        "retpo/keywords": "b989f1b47cf8",
+    },
+}
 
 TURN = WithCandidates(
     id="t",

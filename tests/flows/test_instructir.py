@@ -20,7 +20,19 @@ from synthmill.schemas.rows import to_arrow
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
-LOCK: dict[str, dict[str, str]] = {"stages": {}, "prompts": {}}
+LOCK = {
+    "stages": {
+        "instructed_queries@1": "93ae26766a235dba",
+        "search_checks@1": "ed91a8d3e4ffd726",
+        "search_scenarios@1": "c60d9b4446296b66",
+    },
+    "prompts": {
+        "instructir/choice": "3bcae7d9b71e",
+        "instructir/relevance": "1568c49dbd59",
+        "instructir/scenarios": "6592c5895f25",
+        "instructir/target": "b2a4adc07cf1",
+    },
+}
 
 QUERY = Question(id="q", prompt="why do cats purr", reference="Cats purr when they are content, or ill.")
 SEARCHERS = Searchers(
@@ -81,7 +93,16 @@ def test_rows_say_which_check_they_failed(tmp_path: Path) -> None:
 def test_whole_and_with_one_more(tmp_path: Path, server: ChatServer) -> None:
     rows = [{**row, "passage": f"Birds circle. {row['id']}"} for row in prompts(3)]
     write_jsonl(tmp_path / "in.jsonl", rows[:2])
-    run = ["run", "instructir", "--workers", 0, "--set", f"engines.teacher={server.spec}", "--set", "source.path=in.jsonl"]
+    run = [
+        "run",
+        "instructir",
+        "--workers",
+        0,
+        "--set",
+        f"engines.teacher={server.spec}",
+        "--set",
+        "source.path=in.jsonl",
+    ]
     run += ["--set", "source.reference_column=passage", "--set", "dedup.layers=[exact]", "--set", "least=1"]
     out, _ = synthmill(*run, cwd=tmp_path)
     assert "What the checks made of searchers" in out

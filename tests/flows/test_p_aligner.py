@@ -22,7 +22,16 @@ from synthmill.tasks.generators.instruction_trees import (
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
-LOCK: dict[str, dict[str, str]] = {"stages": {}, "prompts": {}}
+LOCK = {
+    "stages": {
+        "aligned_instructions@1": "f1f1fb8974b1e816",
+        "instruction_pairs@1": "15f11cbb71c7ab26",
+        "instruction_trees@1": "4e730e806da62b8f",
+    },
+    "prompts": {
+        "p_aligner/rewrite": "b66262ac0524",
+    },
+}
 
 RAW = Question(id="q", prompt="Tell me about rivers.")
 SEARCH = InstructionTrees(principles={"a": "rule a", "b": "rule b"}, iterations=4, samples=1, attempts=1)

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from synthmill.flows.methods.reversegen import ProposerPairs, Proposals
+from synthmill.flows.methods.reversegen import Proposals, ProposerPairs
 from synthmill.schemas.calls import Completion
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.pools import Shots
@@ -14,7 +14,16 @@ from synthmill.tasks.texts.prompt_faults import check_prompt
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
-LOCK: dict[str, dict[str, str]] = {"stages": {}, "prompts": {}}
+LOCK = {
+    "stages": {
+        "failed_prompts@1": "7bd4de1a017af609",
+        "proposals@1": "dd66db385c11208f",
+        "proposer_pairs@1": "775624b702f1cce6",
+    },
+    "prompts": {
+        "reversegen/propose": "943d2e7b5359",
+    },
+}
 
 SHOTS = Shots(id="s", examples=("Sum 3 and 4.", "Name a bird that swims."), number=1)
 

@@ -6,8 +6,9 @@ import orjson
 import polars as pl
 import pytest
 
+from synthmill.flows.methods.self_challenge import SelfChallengeSettings
 from synthmill.schemas.calls import Completion
-from synthmill.schemas.errors import Drop
+from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.settings_files import read_settings
 from synthmill.tasks.generators.error_patterns import (
     CheckedPatterns,
@@ -20,14 +21,25 @@ from synthmill.tasks.generators.error_patterns import (
     PatternRows,
     PatternText,
 )
-from synthmill.flows.methods.self_challenge import SelfChallengeSettings
-from synthmill.schemas.errors import InputError
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 
-LOCK: dict[str, dict[str, str]] = {"stages": {}, "prompts": {}}
+LOCK = {
+    "stages": {
+        "checked_patterns@1": "e26dc3e2c074ab28",
+        "error_patterns@1": "dc68b0034f5da57d",
+        "failure_groups@1": "3f2992f40ecb8cb7",
+        "pattern_prompts@1": "51db195a69aacdb7",
+        "pattern_rows@1": "6961cdd7388a7c04",
+    },
+    "prompts": {
+        "self_challenge/check": "42159e1ee0e5",
+        "self_challenge/instances": "c4269f80ce82",
+        "self_challenge/patterns": "abe2c75f498b",
+    },
+}
 
-FAILURES = (Failure(prompt="How many r are in strawberry?", answer="Two."),)
+FAILURES = (Failure(prompt="How many r are in strawberry?", answer="Two.", reference="Three."),)
 PATTERN = Pattern(id="p", pattern=PatternText(name="letters", description="Letters are counted."), failures=FAILURES)
 
 
@@ -43,7 +55,9 @@ def verdicts(count: int) -> pl.DataFrame:
 def test_groups_hold_failures_and_rows_that_are_added_change_one_group(tmp_path: Path) -> None:
     groups, drops = FailureGroups(size=3).apply(verdicts(60), tmp_path)
     members = [[failure["prompt"] for failure in row] for row in groups["failures"]]
-    assert sum(members, []) == [f"row-{n}" for n in range(60) if n % 3] and max(map(len, members)) <= 6
+    assert [prompt for group in members for prompt in group] == [f"row-{n}" for n in range(60) if n % 3] and max(
+        map(len, members)
+    ) <= 6
     assert {drop.reason for drop in drops} == {"passed", "in_group"} and len(drops) + groups.height == 60
     more, _ = FailureGroups(size=3).apply(verdicts(60)[20:], tmp_path)  # rows that go, as rows that are added
     assert len(set(more["id"]) - set(groups["id"])) <= 1
@@ -53,7 +67,10 @@ def test_groups_hold_failures_and_rows_that_are_added_change_one_group(tmp_path:
 def test_failures_have_patterns_each_name_once() -> None:
     steps = ErrorPatterns(count=2).steps(FailureGroup(id="g", failures=FAILURES))
     [request] = next(steps)
-    assert "Its answer: Two." in request.messages[-1].content and "Name up to 2" in request.messages[-1].content
+    assert (
+        "Its answer: Two.\nA good answer: Three.\n" in request.messages[-1].content
+        and "Name up to 2" in request.messages[-1].content
+    )
     [again] = steps.send(answer(patterns=[{"name": "letters"}]))
     assert "no pattern with a name and a description" in again.messages[-1].content
     listed = [{"name": name, "description": "d"} for name in ("Letters", "letters", "tone", "more")]
@@ -106,7 +123,9 @@ def test_patterns_are_looked_at_in_between(tmp_path: Path, server: ChatServer) -
     asked = server.stats()["total"]
     assert asked == 3 * 2 + 3 + 3  # answers and judgements, patterns, their check
     patterns.select("name", "description").head(1).write_ndjson(tmp_path / "mine.jsonl")
-    out, _ = synthmill(*common, "--set", "patterns=mine.jsonl", "--set", "rounds=2", "--set", "check_patterns=false", cwd=tmp_path)
+    out, _ = synthmill(
+        *common, "--set", "patterns=mine.jsonl", "--set", "rounds=2", "--set", "check_patterns=false", cwd=tmp_path
+    )
     assert "How hard the patterns are" in out and "failures_2" in out
     asked = server.stats()["total"]
     synthmill(*run, "--set", "check_patterns=false", cwd=tmp_path)

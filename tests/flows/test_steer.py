@@ -10,12 +10,22 @@ from synthmill.schemas.calls import Completion, Message
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.pools import Shots
 from synthmill.tasks.generators.guided_series import GuidedSeries, open_guided
-from synthmill.tasks.generators.series import PromptSeries, SeriesMeasures, measured
+from synthmill.tasks.generators.series import PromptSeries, measured
 from tests.command import synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
 from tests.tiny import make_tiny_model
 
-LOCK: dict[str, dict[str, str]] = {"stages": {}, "prompts": {}}
+LOCK = {
+    "stages": {
+        "guided_series@1": "4a07fb7abceb4d97",
+        "prompt_series@1": "db103eb48b63835c",
+        "series_measures@1": "4099c4c309a4fd3e",
+    },
+    "prompts": {
+        "steer/guided": "2664e80cfea1",
+        "steer/series": "71e8cc87ed5d",
+    },
+}
 
 SHOTS = Shots(id="s", examples=("Sum 3 and 4.", "Name a bird that swims."))
 

@@ -33,7 +33,7 @@ class CandidateSettings(StageSampling):
     attempts: int = Field(3, ge=1, le=100, description="for an answer with too few queries; its fault is named")
     keywords: tuple[KeywordMethod, ...] = Field(
         (),
-        description="further queries of keywords from several instructions (GenQREnsemble): ensemble joins them to one, "
+        description="further queries, of keywords from several instructions: ensemble joins them to one query, "
         "fusion searches for each and fuses the lists; one call per instruction and turn",
     )
     instructions: tuple[str, ...] = Field(INSTRUCTIONS, min_length=1, description="of `keywords`: paraphrases of one")
