@@ -1,7 +1,7 @@
 """What methods share that look for prompts at which a model fails: its answers, their scores, a limit."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
@@ -25,7 +25,9 @@ class TargetAnswerSettings(AnswerSettings):
 
 
 class FailingSettings(PublishSettings):
-    """Who is tested, and when an answer counts as a failure."""
+    """Who is tested, and when an answer counts as a failure. writers: roles that neither answer nor judge."""
+
+    writers: ClassVar[tuple[str, ...]] = ("teacher",)
 
     answers: TargetAnswerSettings = TargetAnswerSettings()
     scorers: SerializeAsAny[tuple[ScorerSettings, ...]] = Field(
@@ -42,6 +44,13 @@ class FailingSettings(PublishSettings):
     def reads_no_columns(self) -> "FailingSettings":
         if needed := sorted({name for scorer in self.scorers for name in scorer.needs_by_row}):
             raise ValueError(f"a scorer reads {', '.join(needed)} of rows, which new prompts lack; choose another")
+        return self
+
+    @model_validator(mode="after")
+    def knows_its_roles(self) -> "FailingSettings":
+        roles = {"teacher", *self.writers, *self.judging_roles}
+        if unknown := sorted(self.engines.keys() - roles):
+            raise ValueError(f"no role is called {', '.join(unknown)}; expected {', '.join(sorted(roles))}")
         return self
 
     @property

@@ -3,8 +3,9 @@
 Source: docs/papers.md#astral.
 """
 
+from collections.abc import Mapping
 from itertools import product
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import polars as pl
 from pydantic import AfterValidator, Field, SerializeAsAny
@@ -14,7 +15,7 @@ from synthmill.flows.making.plan import Plan, chain, rows_source
 from synthmill.flows.methods._failing import FailingSettings, chain_with
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.calls import Completion, Request
-from synthmill.schemas.errors import Drop
+from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.hashing import content_hash, digest
 from synthmill.schemas.multifaceted import Rubric
 from synthmill.schemas.rows import Row
@@ -76,7 +77,7 @@ def check_sentence(purpose: str) -> str:
 Purpose = Annotated[
     str,
     AfterValidator(check_sentence),
-    Field(description="what the test is for, in a sentence; it has no default, stands on the card, and guards exports"),
+    Field(description="what the test is for, in a sentence; there is no run without it, and exports ask for --force"),
 ]
 
 
@@ -106,10 +107,16 @@ class SafetyQuestions(Recipe[SafetyCase, SafetyQuestion]):
     roles: ClassVar = ("teacher",)
     prompts: ClassVar = {"astral/question": ("style", "persuasion")}
 
-    purpose: Purpose
+    purpose: Purpose = ""
     styles: dict[str, str] = Field(default_factory=lambda: dict(STYLES))
     persuasions: dict[str, str] = Field(default_factory=lambda: dict(PERSUASION))
     attempts: int = Field(3, ge=1, le=MOST_ATTEMPTS)
+
+    def identity(self, engines: Mapping[str, str]) -> dict[str, Any]:
+        """As a recipe's. Raises InputError without a purpose, so that nothing can be planned, in a pipeline either."""
+        if not self.purpose:
+            raise InputError(f"{self.name} has no purpose; say in a sentence which model is tested, and why")
+        return super().identity(engines)
 
     def requests_per_row(self) -> int:
         return self.attempts

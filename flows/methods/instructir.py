@@ -24,7 +24,8 @@ from synthmill.schemas.settings import ENGINES, EngineSettings, QuestionSettings
 from synthmill.schemas.texts import normalised, one_line
 from synthmill.storage.artifacts import Store
 from synthmill.storage.plain_files.rows import QUESTIONS
-from synthmill.storage.published.configurations import Dataset, Figure, Table
+from synthmill.storage.published.by_columns import TableForm, table_of
+from synthmill.storage.published.configurations import Dataset, Figure
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import KEPT, stream_of
 from synthmill.tasks.dedup.contamination import CleanRows
@@ -253,20 +254,17 @@ def instructir_dataset(store: Store, manifests: Mapping[str, Manifest]) -> Datas
     """Triplets of the searchers that passed both checks, all searchers, and what the checks left out."""
     rows = stream_of(store, manifests["unique_rows"])
     good = rows.filter(KEPT & (pl.col("fault") == ""))
+    every = TableForm(kind="other", about="every searcher; `fault`: why a check left it out")
     about = "a searcher and a query, the passage that serves them, and one that serves another searcher"
     return Dataset(
         "Queries with instructions",
         "Queries as different searchers mean them, each with a passage that serves this searcher.",
         {
-            "triplets": Table.of(good.map(without_verdicts), "triplets", about),
-            "all": Table.of(rows.map(without_verdicts), "other", "every searcher; `fault`: why a check left it out"),
+            "triplets": table_of(good, form=TableForm(kind="triplets", about=about)),
+            "all": table_of(rows, form=every),
         },
         figures=[Figure("What the checks made of searchers", ("verdict", "searchers"), verdict_counts(rows, good))],
     )
-
-
-def without_verdicts(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.drop("kept", "duplicate_of", "similarity", "layer")
 
 
 def verdict_counts(rows: RowStream, good: RowStream) -> tuple[tuple[str, ...], ...]:

@@ -115,6 +115,7 @@ class ReverseGenSettings(FailingSettings):
     """
 
     previewed: ClassVar = "count"
+    writers: ClassVar = ("proposer",)
 
     source: SourceSettings
     count: int = Field(1000, ge=1, description="sets of examples, each for `per_set` proposals")
@@ -127,7 +128,7 @@ class ReverseGenSettings(FailingSettings):
 def plan(settings: ReverseGenSettings) -> Plan:
     """Resolve engines and keys. Raises InputError, StoreError or EngineError before anything is asked."""
     store = open_checked_store(settings)
-    roles = {role: resolve(settings.engine(role), store) for role in ("proposer", *settings.judging_roles)}
+    roles = {role: resolve(settings.engine(role), store) for role in (*settings.writers, *settings.judging_roles)}
     settings = settings.model_copy(update={"engines": {**settings.engines, **roles}})
     source = file_source(store, settings.source, settings.rows_per_part)
     sampling = settings.sampling(settings.proposals)

@@ -5,6 +5,7 @@ Source: docs/papers.md#self-challenge.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -45,6 +46,8 @@ class SelfChallengeSettings(FailingSettings):
     Roles: target (answers), teacher (patterns and prompts), judge.
     """
 
+    writers: ClassVar = ("teacher", "judge")
+
     source: QuestionSettings | None = Field(None, description="prompts, of which some make the target fail")
     patterns: TableSettings | None = Field(
         None, description="instead: patterns that a person has looked at; rows with name and description"
@@ -71,7 +74,7 @@ class SelfChallengeSettings(FailingSettings):
 def plan(settings: SelfChallengeSettings) -> Plan:
     """Resolve engines and keys. Raises InputError, StoreError or EngineError before anything is asked."""
     store = open_checked_store(settings)
-    roles = {role: resolve(settings.engine(role), store) for role in ("teacher", "judge", *settings.judging_roles)}
+    roles = {role: resolve(settings.engine(role), store) for role in (*settings.writers, *settings.judging_roles)}
     settings = settings.model_copy(update={"engines": {**settings.engines, **roles}})
     source, steps, others = first_steps(settings, store, roles)
     for number in range(1, settings.rounds + 1 if settings.per_pattern else 2):

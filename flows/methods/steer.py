@@ -18,8 +18,9 @@ from synthmill.schemas.dedup_settings import PublishSettings
 from synthmill.schemas.local_paths import LocalPath
 from synthmill.schemas.settings import ENGINES, EngineSettings, SourceSettings, StageSampling
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.configurations import Dataset, Figure, Table
-from synthmill.storage.published.rows import KEPT, stream_of
+from synthmill.storage.published.by_columns import TableForm, table_of
+from synthmill.storage.published.configurations import Dataset, Figure
+from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.dedup.contamination import CleanRows
 from synthmill.tasks.dedup.duplicates import UniqueRows
 from synthmill.tasks.engines.engine import resolve
@@ -94,13 +95,12 @@ def series_stage(settings: SteerSettings) -> PromptSeries | GuidedSeries:
 def steer_dataset(store: Store, manifests: Mapping[str, Manifest]) -> Dataset:
     """The prompts with their measures, and how the measures go along the series."""
     rows = stream_of(store, manifests["unique_rows"])
-    kept = rows.filter(KEPT).map(lambda frame: frame.drop("kept", "duplicate_of", "similarity", "layer"))
     about = "a prompt, its place in its series, how near it is to its examples and to the nearest one before it"
     frame = rows.frame(["prompt", "place", "coherence", "likeness"])
     return Dataset(
         "Steered prompts",
         "Prompts in series, each steered away from those before it.",
-        {"prompts": Table.of(kept, "prompts", about)},
+        {"prompts": table_of(rows, form=TableForm(kind="prompts", about=about))},
         figures=[along_series(frame), Figure.lines("Over all prompts", overall(frame))],
     )
 

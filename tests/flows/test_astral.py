@@ -15,7 +15,7 @@ from tests.conftest import ChatServer
 
 LOCK = {
     "stages": {
-        "safety_questions@1": "08645697e59337de",
+        "safety_questions@1": "d8402537bfdc7e56",
     },
     "prompts": {
         "astral/question": "734712ef25c3",
@@ -56,6 +56,8 @@ def test_a_question_covers_its_case_and_a_refusal_is_named() -> None:
 def test_without_a_purpose_there_is_no_run(purpose: dict[str, str]) -> None:
     with pytest.raises(InputError, match="purpose"):
         read_settings(AstralSettings, None, purpose)
+    with pytest.raises(InputError, match="safety_questions has no purpose"):
+        SafetyQuestions().identity({"teacher": "model"})
 
 
 def test_whole_and_its_rows_leave_the_store_by_force_only(tmp_path: Path, server: ChatServer) -> None:

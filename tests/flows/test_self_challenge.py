@@ -109,6 +109,8 @@ def test_patterns_of_a_person(tmp_path: Path) -> None:
     assert [(drop.id, drop.reason) for drop in drops] == [("b", "empty_pattern")]
     with pytest.raises(InputError, match="expected a source of prompts, or patterns"):
         read_settings(SelfChallengeSettings, None, {})
+    with pytest.raises(InputError, match="no role is called student; expected judge, target, teacher"):
+        read_settings(SelfChallengeSettings, None, {"source": "in.jsonl", "engines": {"student": "a/b"}})
 
 
 def test_patterns_are_looked_at_in_between(tmp_path: Path, server: ChatServer) -> None:
@@ -122,9 +124,8 @@ def test_patterns_are_looked_at_in_between(tmp_path: Path, server: ChatServer) -
     assert {"name", "description", "accepted"} <= {*patterns.columns} and patterns.height == 3
     asked = server.stats()["total"]
     assert asked == 3 * 2 + 3 + 3  # answers and judgements, patterns, their check
-    patterns.select("name", "description").head(1).write_ndjson(tmp_path / "mine.jsonl")
     out, _ = synthmill(
-        *common, "--set", "patterns=mine.jsonl", "--set", "rounds=2", "--set", "check_patterns=false", cwd=tmp_path
+        *common, "--set", f"patterns={folder}/data", "--set", "rounds=2", "--set", "check_patterns=false", cwd=tmp_path
     )
     assert "How hard the patterns are" in out and "failures_2" in out
     asked = server.stats()["total"]
