@@ -31,6 +31,7 @@ from synthmill.tasks.generators.instruction_trees import (
     InstructionTrees,
 )
 from synthmill.tasks.recipe import MOST_ATTEMPTS
+from synthmill.tasks.scorers.labels import one_token
 
 ROLES = ("rewriter", "student", "judge")
 PICTURE = "tree.svg"
@@ -63,14 +64,13 @@ def plan(settings: PAlignerSettings) -> Plan:
     source = file_source(store, settings.source, settings.rows_per_part, QUESTIONS)
     cleaning = clean("p-aligner", settings, store, source.key, Comparison(CleanInstructions, UniqueInstructions))
     search = settings.model_dump(include={"principles", "iterations", "weight", "samples", "most_children", "attempts"})
-    judging = settings.sampling(StageSampling(temperature=0.0, top_p=1.0, max_tokens=512))
     trees = chain(
         roles,
         cleaning.key,
         InstructionTrees(
             sampling=settings.sampling(settings.rewriting),
             responding=settings.sampling(settings.responses),
-            judging=judging,
+            judging=one_token(settings.seed),
             **search,
         ),
     )

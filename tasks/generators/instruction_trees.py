@@ -19,7 +19,9 @@ from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.generators.answers import answer_request
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_each
-from synthmill.tasks.scorers.verdicts import judgement_of
+from synthmill.tasks.scorers.expected import expected_digit
+from synthmill.tasks.scorers.labels import one_token
+from synthmill.tasks.scorers.verdicts import present_mean
 from synthmill.tasks.texts.prompt_faults import check_prompt
 
 PRINCIPLES = {
@@ -83,7 +85,8 @@ def uct(branch: Branch, visits: int, weight: float) -> float:
 class InstructionTrees(Recipe[Question, InstructionTree]):
     """Instruction -> a tree of its rewritings. In each of `iterations` steps the search goes down by UCT to a node with
     a principle that was not tried, has it rewritten by that principle, has `samples` responses to it judged from 0 to
-    10 against the raw instruction, and adds their mean to all nodes above.
+    9 against the raw instruction, and adds their mean to all nodes above. A
+    judgement is one token: the expected digit under its probabilities.
 
     A rewriting that has a fault, or whose responses cannot be judged, is no node; its principle counts as tried. Drops:
     not_judged, where this is so for the raw instruction.
@@ -94,7 +97,7 @@ class InstructionTrees(Recipe[Question, InstructionTree]):
     roles: ClassVar = ("rewriter", "student", "judge")
     prompts: ClassVar = {
         "p_aligner/rewrite": ("principle", "instruction"),
-        "pools/score": ("answer", "rubric"),
+        "pools/digit": ("answer",),
     }
 
     principles: dict[str, str] = Field(default_factory=lambda: dict(PRINCIPLES), min_length=1)
@@ -102,12 +105,12 @@ class InstructionTrees(Recipe[Question, InstructionTree]):
     weight: float = Field(1.0, ge=0, description="w: how much is explored")
     samples: int = Field(2, ge=1, description="responses to an instruction")
     most_children: int = Field(3, ge=1, description="of a node, before the search goes on below it")
-    judging: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=512)
+    judging: Sampling = one_token(0)
     responding: Sampling = Sampling()
     attempts: int = Field(3, ge=1, le=MOST_ATTEMPTS)
 
     def requests_per_row(self) -> int:
-        return (self.iterations + 1) * self.samples * (1 + self.attempts) + self.iterations * self.attempts
+        return (self.iterations + 1) * self.samples * 2 + self.iterations * self.attempts
 
     def tokens_per_row(self) -> int:
         tokens = self.responding.planned_tokens + self.judging.planned_tokens
@@ -210,17 +213,14 @@ class InstructionTrees(Recipe[Question, InstructionTree]):
         requests = [
             Request(
                 role="judge",
-                messages=load("pools/score").render(row=row, answer=answer, rubric=None),
+                messages=load("pools/digit").render(row=row, answer=answer),
                 sampling=self.judging,
                 optional=True,
             )
             for answer in answers
         ]
-        if not requests:
-            return None
-        verdicts, _ = yield from ask_each(requests, self.attempts, lambda _, reply: judgement_of(reply, 0, 10))
-        scores = [verdict[1] for verdict in verdicts if verdict]
-        return mean(scores) if scores else None
+        verdicts = (yield requests) if requests else []
+        return present_mean([expected_digit(verdict) for verdict in verdicts])
 
 
 class AlignedInstructions(FrameStage):

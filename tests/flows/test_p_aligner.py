@@ -26,7 +26,7 @@ LOCK = {
     "stages": {
         "aligned_instructions@1": "f1f1fb8974b1e816",
         "instruction_pairs@1": "15f11cbb71c7ab26",
-        "instruction_trees@1": "4e730e806da62b8f",
+        "instruction_trees@1": "774585bb39a9ca42",
     },
     "prompts": {
         "p_aligner/rewrite": "b66262ac0524",
@@ -53,7 +53,7 @@ def search(search: InstructionTrees, scores: dict[str, int]) -> InstructionTree:
                 reply = f"REPLY: {text}"
             else:
                 assert f"Instruction:\n{RAW.prompt}\n" in text  # the raw one, whatever was answered
-                reply = f"[RESULT] {scores[text.split('REPLY: ')[1].splitlines()[0]]}"
+                reply = str(scores[text.split("REPLY: ")[1].splitlines()[0]])
             requests = steps.send([Completion(text=reply)])
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
@@ -84,7 +84,7 @@ def test_a_tree_without_principles_left_ends_and_a_bad_rewriting_is_no_node() ->
     steps = SEARCH.model_copy(update={"iterations": 1}).steps(RAW)
     next(steps)
     steps.send([Completion(text="x")])
-    [rewrite] = steps.send([Completion(text="[RESULT] 3")])
+    [rewrite] = steps.send([Completion(text="3")])
     assert rewrite.role == "rewriter"
     with pytest.raises(StopIteration) as done:
         steps.send([Completion(text="Sure! Rivers are long.")])
