@@ -249,7 +249,7 @@ class AlignedInstructions(FrameStage):
             text = nodes[best]["instruction"]
             rows.append((child_id(row_id, self.name), row_id, prompt, text, before, after, path, len(path)))
         texts, numbers = dict.fromkeys(self.adds[:4], pl.String), dict.fromkeys(self.adds[4:6], pl.Float64)
-        schema = {**texts, **numbers, "principles": pl.List(pl.String), "level": pl.Int64}
+        schema: dict[str, Any] = {**texts, **numbers, "principles": pl.List(pl.String), "level": pl.Int64}
         return pl.DataFrame(rows, schema=schema, orient="row"), drops
 
 
@@ -281,5 +281,6 @@ class InstructionPairs(FrameStage):
                     rows.append((*ids, *texts, levels[-1], node["reward"], parent["reward"]))
             if len(rows) == before:
                 drops.append(Dropped(id=row_id, reason="no_pairs"))
-        texts, rewards = dict.fromkeys(self.adds[:6], pl.String), dict.fromkeys(self.adds[7:], pl.Float64)
-        return pl.DataFrame(rows, schema={**texts, "level": pl.Int64, **rewards}, orient="row"), drops
+        columns, rewards = dict.fromkeys(self.adds[:6], pl.String), dict.fromkeys(self.adds[7:], pl.Float64)
+        schema: dict[str, Any] = {**columns, "level": pl.Int64, **rewards}
+        return pl.DataFrame(rows, schema=schema, orient="row"), drops

@@ -17,11 +17,11 @@ def search_fused(
     """As `retriever.search`, but a query that is `fused` has several, one a line; each is searched for, and their lists
     are made into one.
     """
+    if not any(fused):
+        return retriever.search(ids, queries, depth)
     lines = [query.split(BETWEEN_QUERIES) if flag else [query] for query, flag in zip(queries, fused, strict=True)]
     of_line = [row_id for row_id, of_query in zip(ids, lines, strict=True) for _ in of_query]
     hits = retriever.search(of_line, [line for of_query in lines for line in of_query], depth)
-    if not any(fused):
-        return hits
     starts = np.cumsum([0, *map(len, lines)])
     each = [Hits(hits.places[line : line + 1], hits.scores[line : line + 1]) for line in range(starts[-1])]
     joined = [
@@ -45,6 +45,6 @@ def fuse_hits(lists: Sequence[Hits], rrf_k: int) -> Hits:
         same = places[:, shift:] == places[:, :-shift]
         scores[:, shift:] += np.where(same, own[:, :-shift], 0)
     scores[:, :-1] = np.where(places[:, 1:] == places[:, :-1], 0, scores[:, :-1])
-    order = np.lexsort((places, -scores), axis=1)[:, :depth]
+    order = np.lexsort((places, -scores.round(12)), axis=1)[:, :depth]  # sums of the same ranks are equal in any order
     scores, places = np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)
     return Hits(np.where(scores > 0, places, -1).astype(np.int32), scores.astype(np.float32))

@@ -24,8 +24,8 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 LOCK = {
     "stages": {
-        "aligned_instructions@1": "f1f1fb8974b1e816",
-        "instruction_pairs@1": "15f11cbb71c7ab26",
+        "aligned_instructions@1": "5de72d6829d2bdaf",
+        "instruction_pairs@1": "9043bbd1d5792592",
         "instruction_trees@1": "774585bb39a9ca42",
     },
     "prompts": {

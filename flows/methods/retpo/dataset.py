@@ -187,7 +187,6 @@ def compare_forms(queries: pl.DataFrame) -> dict[str, Any]:
 
 def rewritten(queries: pl.DataFrame) -> pl.Series:
     """The ids of turns with a query that a model wrote: the others would make forms incomparable."""
-    written = (
-        pl.col("methods").list.set_intersection(pl.lit([*get_args(Method), *get_args(KeywordMethod)])).list.len() > 0
-    )
+    by_models = pl.lit([*get_args(Method), *get_args(KeywordMethod)])
+    written = pl.col("methods").list.set_intersection(by_models).list.len() > 0
     return queries.filter(written)["id"].unique()
