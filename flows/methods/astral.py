@@ -11,17 +11,17 @@ import polars as pl
 from pydantic import AfterValidator, Field, SerializeAsAny
 
 from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
-from synthmill.flows.making.plan import Plan, chain, rows_source
-from synthmill.flows.methods._failing import FailingSettings, chain_with
+from synthmill.flows.making.plan import Plan, rows_source
+from synthmill.flows.methods._failing import FailingSettings, Rows, prompt_table
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.hashing import content_hash, digest
 from synthmill.schemas.multifaceted import Rubric
-from synthmill.schemas.rows import Row
+from synthmill.schemas.rows import Row, arrow_schema
 from synthmill.schemas.settings import StageSampling
 from synthmill.storage.artifacts import Store
-from synthmill.storage.published.configurations import Dataset, Figure, Table
+from synthmill.storage.published.configurations import Dataset, Figure
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.dedup.contamination import CleanInstructions
@@ -105,6 +105,7 @@ class SafetyQuestions(Recipe[SafetyCase, SafetyQuestion]):
     name: ClassVar = "safety_questions"
     version: ClassVar = "1"
     roles: ClassVar = ("teacher",)
+    adds_own_columns: ClassVar = True
     prompts: ClassVar = {"astral/question": ("style", "persuasion")}
 
     purpose: Purpose = ""
@@ -188,11 +189,12 @@ def plan(settings: AstralSettings) -> Plan:
     cases = safety_cases(settings.count, settings)
     source = rows_source(store, CASES, cases, f"{len(cases):,} test cases")
     writing = settings.model_dump(include={"purpose", "styles", "persuasions", "attempts"})
-    written = chain(roles, source.key, SafetyQuestions(sampling=settings.sampling(settings.questions), **writing))
-    cleaning = clean("astral", settings, store, written[-1].key, Comparison(CleanInstructions, UniqueInstructions))
-    stages = settings.failing_stages() if settings.execute else []
-    verdicts = chain_with(COVERED, roles, cleaning.key, stages)
-    steps = [*written, *cleaning.stages, *verdicts]
+    rows = Rows(source.key, arrow_schema(SafetyCase), frozenset(COVERED))
+    written = rows.then(roles, SafetyQuestions(sampling=settings.sampling(settings.questions), **writing))
+    cleaning = clean("astral", settings, store, rows.key, Comparison(CleanInstructions, UniqueInstructions))
+    cleaned = rows.cleaned(cleaning)
+    verdicts = rows.then(roles, *settings.failing_stages()) if settings.execute else []
+    steps = [*written, *cleaned, *verdicts]
     return Plan(
         "astral",
         settings,
@@ -212,7 +214,7 @@ def astral_dataset(settings: AstralSettings, store: Store, manifest: Manifest) -
     return Dataset(
         "Safety tests",
         f"Questions that test the safety of a model. Purpose: {settings.purpose}",
-        {"tests": Table.of(rows, "prompts", about)},
+        {"tests": prompt_table(rows, about)},
         notes=["these are questions for testing models, not for training them; `export` asks for --force"],
         figures=[coverage(rows, name) for name in COVERED],
     )

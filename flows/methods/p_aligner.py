@@ -18,7 +18,7 @@ from synthmill.schemas.settings import ENGINES, EngineSettings, QuestionSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.plain_files.rows import QUESTIONS
 from synthmill.storage.published.by_columns import TableForm, table_of
-from synthmill.storage.published.configurations import Dataset, Figure, Table
+from synthmill.storage.published.configurations import Dataset, Figure
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.dedup.contamination import CleanInstructions
@@ -96,7 +96,7 @@ def p_aligner_dataset(store: Store, manifests: Mapping[str, Manifest]) -> Datase
     tables = {
         "sft": table_of(best, form=TableForm(kind="completions", answer="completion", about=about)),
         "dpo": table_of(stream_of(store, manifests["instruction_pairs"]), form=TableForm(kind="preferences")),
-        "trees": Table.of(trees, "other", "an instruction with all its rewritings and their rewards"),
+        "trees": table_of(trees, form=TableForm(kind="other", about="an instruction with all its rewritings")),
     }
     picture, about = picture_of(trees)
     counts = f"{best.height:,} of {trees.height:,} instructions have a better rewriting"

@@ -12,17 +12,17 @@ import pyarrow as pa
 from pydantic import Field
 
 from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
-from synthmill.flows.making.plan import Plan, chain, file_source
-from synthmill.flows.methods._failing import FailingSettings, chain_with
+from synthmill.flows.making.plan import Plan, file_source
+from synthmill.flows.methods._failing import FailingSettings, Rows, prompt_table
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.hashing import child_id
 from synthmill.schemas.pools import Shots
-from synthmill.schemas.rows import Dropped
+from synthmill.schemas.rows import Dropped, Instruction, arrow_schema
 from synthmill.schemas.settings import SourceSettings, StageSampling
 from synthmill.storage.artifacts import Store
 from synthmill.storage.published.by_columns import table_of
-from synthmill.storage.published.configurations import Dataset, Figure, Table
+from synthmill.storage.published.configurations import Dataset, Figure
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.dedup.contamination import CleanInstructions
@@ -38,7 +38,6 @@ from synthmill.tasks.texts.prompt_faults import check_prompt
 
 PROMPT = "reversegen/propose"
 MOST_PROPOSALS = 64
-CARRIED = ("examples", "group")
 
 
 class Proposals(Recipe[Shots, PromptSet]):
@@ -51,6 +50,7 @@ class Proposals(Recipe[Shots, PromptSet]):
     name: ClassVar = "proposals"
     version: ClassVar = "1"
     roles: ClassVar = ("proposer",)
+    adds_own_columns: ClassVar = True
     prompts: ClassVar = {PROMPT: ()}
 
     count: int = Field(4, ge=1, le=MOST_PROPOSALS)
@@ -72,7 +72,7 @@ class Proposals(Recipe[Shots, PromptSet]):
         different = tuple(dict.fromkeys(prompt for prompt in prompts if prompt))
         if not different:
             raise faults[min(faults)]
-        return PromptSet.child_of(row, self.name, prompt=different, group=row.id)
+        return PromptSet.child_of(row, self.name, prompt=different, shown=row.examples, group=row.id)
 
 
 class ProposerPairs(FrameStage):
@@ -83,7 +83,7 @@ class ProposerPairs(FrameStage):
     name: ClassVar = "proposer_pairs"
     version: ClassVar = "1"
     whole: ClassVar = True
-    needs: ClassVar = ("id", "prompt", "mean_score", "failed", *CARRIED)
+    needs: ClassVar = ("id", "prompt", "mean_score", "failed", "shown", "group")
     adds: ClassVar = ("id", "parent_id", "prompt", "chosen", "rejected", "chosen_score", "rejected_score")
 
     rows_per_part: int = Field(256, ge=1)
@@ -97,7 +97,7 @@ class ProposerPairs(FrameStage):
             failing = group.filter("failed").sort("mean_score", maintain_order=True).rows(named=True)
             passing = group.filter(~pl.col("failed")).sort("mean_score", descending=True, maintain_order=True)
             for worst, best in zip(failing, passing.rows(named=True), strict=False):
-                question = load(PROMPT).render(row=Shots(id=worst["group"], examples=tuple(worst["examples"])))[-1]
+                question = load(PROMPT).render(row=Shots(id=worst["group"], examples=tuple(worst["shown"])))[-1]
                 sides = [f"{BEGIN} {row['prompt']} {END}" for row in (worst, best)]
                 pair_id = child_id(worst["id"], self.name)
                 pairs.append((pair_id, worst["id"], question.content, *sides, worst["mean_score"], best["mean_score"]))
@@ -132,22 +132,23 @@ def plan(settings: ReverseGenSettings) -> Plan:
     settings = settings.model_copy(update={"engines": {**settings.engines, **roles}})
     source = file_source(store, settings.source, settings.rows_per_part)
     sampling = settings.sampling(settings.proposals)
-    proposed = chain(
+    rows = Rows(source.key, arrow_schema(Instruction))
+    proposed = rows.then(
         roles,
-        source.key,
         ShotSets(count=settings.count, shots=settings.shots, seed=settings.seed, rows_per_part=settings.rows_per_part),
         Proposals(sampling=sampling, count=settings.per_set, attempts=settings.attempts),
         Explode(column="prompt"),
     )
-    cleaning = clean("reversegen", settings, store, proposed[-1].key, Comparison(CleanInstructions, UniqueInstructions))
-    failures = chain_with(CARRIED, roles, cleaning.key, settings.failing_stages())
-    pairs = chain({}, failures[-1].key, ProposerPairs(rows_per_part=settings.rows_per_part))
+    cleaning = clean("reversegen", settings, store, rows.key, Comparison(CleanInstructions, UniqueInstructions))
+    cleaned = rows.cleaned(cleaning)
+    pairs = ProposerPairs(rows_per_part=settings.rows_per_part)
+    failures = rows.then(roles, *settings.failing_stages(), pairs)
     return Plan(
         "reversegen",
         settings,
         store,
         source,
-        [*proposed, *cleaning.stages, *failures, *pairs],
+        [*proposed, *cleaned, *failures],
         lambda manifests: reversegen_dataset(store, manifests),
         trunk="failed_prompts",
         others=cleaning.sources,
@@ -159,8 +160,8 @@ def reversegen_dataset(store: Store, manifests: Mapping[str, Manifest]) -> Datas
     rows = stream_of(store, manifests["failed_prompts"])
     failures = rows.filter(pl.col("failed"))
     about = "a prompt that the target failed at: its mean score, and its lowest-scored answer"
-    tables = {"failures": Table.of(failures, "prompts", about)}
-    tables["passed"] = Table.of(rows.filter(~pl.col("failed")), "prompts", "a prompt that the target answered well")
+    tables = {"failures": prompt_table(failures, about)}
+    tables["passed"] = prompt_table(rows.filter(~pl.col("failed")), "a prompt that the target answered well")
     tables["proposer"] = table_of(stream_of(store, manifests["proposer_pairs"]))
     counts = f"{failures.height:,} of {rows.height:,} prompts failed ({failures.height / max(1, rows.height):.0%})"
     return Dataset(

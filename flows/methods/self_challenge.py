@@ -3,7 +3,7 @@
 Source: docs/papers.md#self-challenge.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
@@ -11,10 +11,12 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
-from synthmill.flows.making.plan import Plan, Source, chain, file_source, table_source
-from synthmill.flows.methods._failing import FailingSettings, Roles, chain_with
+from synthmill.flows.making.plan import Plan, Source, file_source, table_source
+from synthmill.flows.methods._failing import FailingSettings, Rows, prompt_table
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
+from synthmill.schemas.pools import Question
+from synthmill.schemas.rows import arrow_schema
 from synthmill.schemas.settings import QuestionSettings, StageSampling, TableSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.plain_files.rows import QUESTIONS
@@ -32,11 +34,11 @@ from synthmill.tasks.generators.error_patterns import (
     PatternRows,
 )
 from synthmill.tasks.recipe import MOST_ATTEMPTS
-from synthmill.tasks.running.job import Planned, Stage
+from synthmill.tasks.running.job import Stage
 from synthmill.tasks.tables.choosing import Filter
 from synthmill.tasks.tables.shaping import Explode
 
-CARRIED = ("group", "origin")
+VERDICT, ORIGIN = ("mean_score", "failed", "worst_answer"), ("origin", "shown", "group")
 FAILURES, PATTERNS = "failures_", "patterns_"  # steps, followed by the round's number
 
 
@@ -76,14 +78,21 @@ def plan(settings: SelfChallengeSettings) -> Plan:
     store = open_checked_store(settings)
     roles = {role: resolve(settings.engine(role), store) for role in (*settings.writers, *settings.judging_roles)}
     settings = settings.model_copy(update={"engines": {**settings.engines, **roles}})
-    source, steps, others = first_steps(settings, store, roles)
+    source, rows, first = begin(settings, store)
+    steps = rows.then(roles, *first, last="" if settings.patterns else f"{FAILURES}0")
+    others: list[Source] = []
     for number in range(1, settings.rounds + 1 if settings.per_pattern else 2):
         if number > 1 or settings.source:
-            steps += patterns_of(settings, roles, steps[-1].key, number)
-        if not settings.per_pattern:
-            break
-        instances, more = instances_of(settings, store, roles, steps[-1].key, number)
-        steps, others = [*steps, *instances], [*others, *more]
+            steps += rows.then(roles, *pattern_stages(settings), last=f"{PATTERNS}{number}")
+            if settings.check_patterns and settings.per_pattern:
+                steps += rows.then(roles, Filter(where="accepted"))
+        if settings.per_pattern:
+            steps += rows.then(roles, *prompt_stages(settings))
+            comparison = Comparison(CleanInstructions, UniqueInstructions)
+            cleaning = clean("self-challenge", settings, store, rows.key, comparison)
+            steps += rows.cleaned(cleaning)
+            steps += rows.then(roles, *settings.failing_stages(), last=f"{FAILURES}{number}")
+            others += cleaning.sources
     return Plan(
         "self-challenge",
         settings,
@@ -96,49 +105,36 @@ def plan(settings: SelfChallengeSettings) -> Plan:
     )
 
 
-def first_steps(
-    settings: SelfChallengeSettings, store: Store, roles: Roles
-) -> tuple[Source, list[Planned], list[Source]]:
-    """What the first round begins with: the target's failures at the source, or patterns from a file."""
-    if settings.patterns:
-        source, columns = table_source(store, settings.patterns, settings.rows_per_part)
-        if missing := sorted({"name", "description"} - {*columns.names}):
-            raise InputError(f"{settings.patterns.path} has no column {missing[0]}; expected name and description")
-        return source, chain({}, source.key, PatternRows()), []
-    assert settings.source
-    source = file_source(store, settings.source, settings.rows_per_part, QUESTIONS)
-    return source, chain_with((), roles, source.key, settings.failing_stages(), f"{FAILURES}0"), []
+def begin(settings: SelfChallengeSettings, store: Store) -> tuple[Source, Rows, list[Stage]]:
+    """What the first round begins with: prompts, at which the target may fail, or patterns from a file."""
+    if settings.source:
+        source = file_source(store, settings.source, settings.rows_per_part, QUESTIONS)
+        return source, Rows(source.key, arrow_schema(Question)), settings.failing_stages()
+    assert settings.patterns
+    source, columns = table_source(store, settings.patterns, settings.rows_per_part)
+    if missing := sorted({"name", "description"} - {*columns.names}):
+        raise InputError(f"{settings.patterns.path} has no column {missing[0]}; expected name and description")
+    return source, Rows(source.key, columns), [PatternRows()]
 
 
-def patterns_of(settings: SelfChallengeSettings, roles: Roles, key: str, number: int) -> list[Planned]:
+def pattern_stages(settings: SelfChallengeSettings) -> list[Stage]:
     """Failures -> patterns, checked by a judge where that is wanted."""
-    writing = settings.sampling(settings.writing)
+    writing, checking = settings.sampling(settings.writing), StageSampling(temperature=0.0, top_p=1.0)
     stages: list[Stage] = [
         FailureGroups(size=settings.per_group),
         ErrorPatterns(sampling=writing, count=settings.per_patterns, attempts=settings.attempts),
         Explode(column="pattern"),
     ]
-    checking = settings.sampling(StageSampling(temperature=0.0, top_p=1.0))
-    check = CheckedPatterns(sampling=checking, attempts=settings.attempts)
-    checked = [check] if settings.check_patterns else []
-    planned = chain_with((), roles, key, [*stages, *checked], f"{PATTERNS}{number}")
-    if not settings.check_patterns or not settings.per_pattern:
-        return planned
-    return [*planned, *chain({}, planned[-1].key, Filter(where="accepted"))]
+    if settings.check_patterns:
+        stages.append(CheckedPatterns(sampling=settings.sampling(checking), attempts=settings.attempts))
+    return stages
 
 
-def instances_of(
-    settings: SelfChallengeSettings, store: Store, roles: Roles, key: str, number: int
-) -> tuple[list[Planned], Sequence[Source]]:
-    """Patterns -> prompts -> the target's failures at them; and what is read for it."""
+def prompt_stages(settings: SelfChallengeSettings) -> list[Stage]:
+    """Patterns -> their prompts, one a row."""
     writing = settings.sampling(settings.writing)
     prompts = PatternPrompts(sampling=writing, count=settings.per_pattern, attempts=settings.attempts)
-    written = chain(roles, key, prompts, Explode(column="prompt"))
-    comparison = Comparison(CleanInstructions, UniqueInstructions)
-    cleaning = clean("self-challenge", settings, store, written[-1].key, comparison)
-    stages = settings.failing_stages()
-    failures = chain_with(CARRIED, roles, cleaning.key, stages, f"{FAILURES}{number}")
-    return [*written, *cleaning.stages, *failures], cleaning.sources
+    return [prompts, Explode(column="prompt")]
 
 
 def self_challenge_dataset(store: Store, manifests: Mapping[str, Manifest]) -> Dataset:
@@ -153,9 +149,9 @@ def self_challenge_dataset(store: Store, manifests: Mapping[str, Manifest]) -> D
     if prompts:
         rows = RowStream.chained(prompts)
         about = "a prompt that the target failed at, the pattern that it was written from (`origin`), and its round"
-        tables["failures"] = Table.of(rows.filter(pl.col("failed")), "prompts", about)
+        tables["failures"] = prompt_table(rows.filter(pl.col("failed")), about)
         about = "a prompt of a pattern that the target answered well"
-        tables["passed"] = Table.of(rows.filter(~pl.col("failed")), "prompts", about)
+        tables["passed"] = prompt_table(rows.filter(~pl.col("failed")), about)
         figures.append(Figure("How hard the patterns are", ("pattern", "prompts", "failed"), hardness(rows)))
     patterns = [stream_of(store, manifests[step]) for step in manifests if step.startswith(PATTERNS)]
     if patterns:
@@ -166,12 +162,14 @@ def self_challenge_dataset(store: Store, manifests: Mapping[str, Manifest]) -> D
 
 
 def in_round(rows: pl.DataFrame, number: int) -> pl.DataFrame:
-    return rows.with_columns(round=pl.lit(number, pl.Int64))
+    """Prompts with the number of their round, the same columns in every round."""
+    return rows.select("id", "parent_id", "prompt", *VERDICT, *ORIGIN, round=pl.lit(number, pl.Int64))
 
 
 def pattern_row(rows: pl.DataFrame) -> pl.DataFrame:
-    """A pattern's name and description as columns of their own, which `patterns` reads."""
-    return rows.unnest("pattern")
+    """A pattern's name and description as columns of their own, which `patterns` reads, and its check."""
+    names = ("id", "parent_id", "pattern", "failures", "accepted", "remark")
+    return rows.select(name for name in names if name in rows.columns).unnest("pattern")
 
 
 def hardness(rows: RowStream, most: int = 20) -> tuple[tuple[str, ...], ...]:

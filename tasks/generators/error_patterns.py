@@ -69,7 +69,7 @@ class FailureGroups(FrameStage):
     name: ClassVar = "failure_groups"
     version: ClassVar = "1"
     whole: ClassVar = True
-    needs: ClassVar = ("id", "prompt", "failed", "failed_answer")
+    needs: ClassVar = ("id", "prompt", "failed", "worst_answer")
     adds: ClassVar = tuple(FailureGroup.model_fields)
 
     size: int = Field(5, ge=1)
@@ -85,7 +85,7 @@ class FailureGroups(FrameStage):
         rows, drops = [], [Dropped(id=row_id, reason="passed") for row_id in frame.filter(~pl.col("failed"))["id"]]
         for first, *others in filter(None, groups):
             failures = [
-                {"prompt": row["prompt"], "answer": row["failed_answer"], "reference": row.get("reference") or ""}
+                {"prompt": row["prompt"], "answer": row["worst_answer"], "reference": row.get("reference") or ""}
                 for row in (first, *others)
             ]
             ids = {"id": child_id(first["id"], self.name), "parent_id": first["id"]}
@@ -191,6 +191,7 @@ class PatternPrompts(Recipe[Pattern, PromptSet]):
     name: ClassVar = "pattern_prompts"
     version: ClassVar = "1"
     roles: ClassVar = ("teacher",)
+    adds_own_columns: ClassVar = True
     prompts: ClassVar = {"self_challenge/instances": ("count",)}
 
     count: int = Field(10, ge=1)
@@ -220,7 +221,7 @@ class PatternPrompts(Recipe[Pattern, PromptSet]):
             if not prompts:
                 raise faults[0] if faults else Drop("bad_prompts: it listed none")
             kept = tuple(prompts)[: self.count]
-            return PromptSet.child_of(row, self.name, prompt=kept, group=row.id, origin=row.pattern.name)
+            return PromptSet.child_of(row, self.name, prompt=kept, shown=shown, group=row.id, origin=row.pattern.name)
 
         return (yield from ask_until(request, self.attempts, parse))
 

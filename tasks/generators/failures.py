@@ -16,25 +16,25 @@ PASSING = 5.0
 
 
 class PromptSet(Row):
-    """The prompts that a model wrote in one go; `explode` makes a row of each. examples: what it was shown; group: the
+    """The prompts that a model wrote in one go; `explode` makes a row of each. shown: its examples; group: the
     row that they were written for; origin: what that was about, in words.
     """
 
     prompt: tuple[str, ...]
-    examples: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
     group: str = ""
     origin: str = ""
 
 
 class FailedPrompts(TableStage):
     """Pools -> a row per prompt, under the pool's id: `mean_score` of its answers, whether that is below `passing`
-    (`failed`), the lowest-scored answer (`failed_answer`). Drops: not_scored, where no answer has a score.
+    (`failed`), the lowest-scored answer (`worst_answer`). Drops: not_scored, where no answer has a score.
     """
 
     name: ClassVar = "failed_prompts"
     version: ClassVar = "1"
     needs: ClassVar = ("id", "prompt", "answers")
-    adds: ClassVar = ("mean_score", "failed", "failed_answer")
+    adds: ClassVar = ("mean_score", "failed", "worst_answer")
 
     score: str
     passing: float = PASSING
@@ -48,7 +48,7 @@ class FailedPrompts(TableStage):
         rows = frame.select(name for name in beside_answers(frame) if name not in COLUMNS).with_columns(
             mean_score=scores.list.mean(),
             failed=scores.list.mean() < self.passing,
-            failed_answer=texts.list.get(scores.list.arg_min(), null_on_oob=True),
+            worst_answer=texts.list.get(scores.list.arg_min(), null_on_oob=True),
         )
         scored = pl.col("mean_score").is_not_null()
         faults = drops(rows.filter(~scored)["id"], "not_scored", [self.score] * rows.filter(~scored).height)

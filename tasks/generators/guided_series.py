@@ -64,7 +64,7 @@ class GuidedSeries(FrameStage):
             shots = Shots(id=row_id, examples=tuple(examples), number=number)
             prompts, fault = self.series(shots, generate)
             if prompts:
-                fields = {"prompt": prompts, "examples": examples, "group": row_id, "origin": ""}
+                fields = {"prompt": prompts, "shown": examples, "group": row_id, "origin": ""}
                 rows.append({"id": child_id(row_id, self.name), "parent_id": row_id, **fields})
             else:
                 drops.append(Dropped(id=row_id, reason="no_prompts", detail=fault[:500]))

@@ -64,7 +64,7 @@ class PromptSeries(Recipe[Shots, PromptSet]):
                 fault = faults[0]
         if not prompts:
             raise fault
-        return PromptSet.child_of(row, self.name, prompt=tuple(prompts), group=row.id)
+        return PromptSet.child_of(row, self.name, prompt=tuple(prompts), shown=row.examples, group=row.id)
 
 
 class SeriesMeasures(EmbeddingStage):
@@ -74,7 +74,7 @@ class SeriesMeasures(EmbeddingStage):
 
     name: ClassVar = "series_measures"
     version: ClassVar = "1"
-    needs: ClassVar = ("id", "prompt", "examples", "group")
+    needs: ClassVar = ("id", "prompt", "shown", "group")
     adds: ClassVar = ("id", "parent_id", "prompt", "group", "place", "coherence", "likeness")
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:

@@ -15,7 +15,7 @@ from tests.conftest import ChatServer
 
 LOCK = {
     "stages": {
-        "safety_questions@1": "d8402537bfdc7e56",
+        "safety_questions@1": "e551979854a42695",
     },
     "prompts": {
         "astral/question": "734712ef25c3",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from synthmill.flows.commands.as_yaml import pipeline_of
 from synthmill.flows.methods import method
 from synthmill.flows.methods.pipeline import PipelineSettings, plan
 from synthmill.schemas.settings_files import read_settings
@@ -31,3 +32,15 @@ def test_flows_and_settings_are_there() -> None:
     assert names == {"reversegen", "self-challenge", "p-aligner", "astral", "steer", "instructir"}
     fields = {field for name in {*names, "retpo"} for field in method(name).settings.model_fields}
     assert SETTINGS and {setting.partition(".")[0] for setting in SETTINGS} <= fields
+
+
+@pytest.mark.parametrize("flow", ["reversegen", "self-challenge", "p-aligner", "steer", "instructir"])
+def test_a_flow_as_yaml_has_the_flows_keys(flow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "prompts.jsonl", prompts(8))
+    settings = {"source": "prompts.jsonl", "store": "store", "engines": {"teacher": ENGINE}}
+    settings |= {"rounds": 2} if flow == "self-challenge" else {}
+    named = method(flow).plan(read_settings(method(flow).settings, None, settings))
+    written = yaml.safe_load(yaml.safe_dump(pipeline_of(named), sort_keys=False))
+    own = plan(read_settings(PipelineSettings, None, written | {"store": "store"}))
+    assert [step.key for step in own.stages] == [step.key for step in named.stages]

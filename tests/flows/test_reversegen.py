@@ -16,9 +16,9 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 LOCK = {
     "stages": {
-        "failed_prompts@1": "7bd4de1a017af609",
-        "proposals@1": "dd66db385c11208f",
-        "proposer_pairs@1": "775624b702f1cce6",
+        "failed_prompts@1": "092998bbcdb4e28f",
+        "proposals@1": "f450b056ffa8b468",
+        "proposer_pairs@1": "22931d7c4b14a101",
     },
     "prompts": {
         "reversegen/propose": "943d2e7b5359",
@@ -77,7 +77,7 @@ def pool(row_id: str, *scores: float | None) -> dict[str, object]:
 def test_a_prompt_fails_by_its_mean_score(tmp_path: Path) -> None:
     frame = pl.DataFrame([pool("a", 9.0, 2.0), pool("b", 4.0, None), pool("c", None, None)])
     rows, drops = FailedPrompts(score="judge").apply(frame, tmp_path)
-    assert rows.select("id", "mean_score", "failed", "failed_answer").rows() == [
+    assert rows.select("id", "mean_score", "failed", "worst_answer").rows() == [
         ("a", 5.5, False, "answer 1"),
         ("b", 4.0, True, "answer 0"),
     ]
@@ -92,7 +92,7 @@ def test_the_worst_failure_stands_over_the_best_pass_of_its_set(tmp_path: Path) 
             {"id": name, "prompt": f"p{name}", "mean_score": score, "failed": score < 5, "group": group}
             for name, (group, score) in scores.items()
         ]
-    ).with_columns(examples=pl.lit(["x"], pl.List(pl.String)))
+    ).with_columns(shown=pl.lit(["x"], pl.List(pl.String)))
     pairs, drops = ProposerPairs().apply(frame, tmp_path)
     assert pairs.select("parent_id", "chosen", "rejected", "chosen_score", "rejected_score").rows() == [
         ("a", "<begin> pa </end>", "<begin> pc </end>", 1.0, 8.0)

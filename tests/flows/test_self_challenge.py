@@ -28,8 +28,8 @@ LOCK = {
     "stages": {
         "checked_patterns@1": "e26dc3e2c074ab28",
         "error_patterns@1": "dc68b0034f5da57d",
-        "failure_groups@1": "3f2992f40ecb8cb7",
-        "pattern_prompts@1": "51db195a69aacdb7",
+        "failure_groups@1": "05dc0db488a7c21b",
+        "pattern_prompts@1": "df6c1ba0bd7f178c",
         "pattern_rows@1": "6961cdd7388a7c04",
     },
     "prompts": {
@@ -49,7 +49,7 @@ def answer(**fields: object) -> list[Completion]:
 
 def verdicts(count: int) -> pl.DataFrame:
     ids = [f"row-{n}" for n in range(count)]
-    return pl.DataFrame({"id": ids, "prompt": ids, "failed": [n % 3 > 0 for n in range(count)], "failed_answer": ids})
+    return pl.DataFrame({"id": ids, "prompt": ids, "failed": [n % 3 > 0 for n in range(count)], "worst_answer": ids})
 
 
 def test_groups_hold_failures_and_rows_that_are_added_change_one_group(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from tests.tiny import make_tiny_model
 
 LOCK = {
     "stages": {
-        "guided_series@1": "4a07fb7abceb4d97",
-        "prompt_series@1": "db103eb48b63835c",
-        "series_measures@1": "4099c4c309a4fd3e",
+        "guided_series@1": "95e586e5c32c4b95",
+        "prompt_series@1": "13a783c5717930c1",
+        "series_measures@1": "d88cd4d5dd4a9f23",
     },
     "prompts": {
         "steer/guided": "2664e80cfea1",
