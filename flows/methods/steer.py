@@ -29,7 +29,6 @@ from synthmill.tasks.generators.guided_series import GuidedSeries
 from synthmill.tasks.generators.self_rip import ShotSets
 from synthmill.tasks.generators.series import PromptSeries, SeriesMeasures
 from synthmill.tasks.recipe import MOST_ATTEMPTS
-from synthmill.tasks.scorers.reward_models import identity
 from synthmill.tasks.texts.words import grams, words_of
 
 
@@ -86,10 +85,8 @@ def series_stage(settings: SteerSettings) -> PromptSeries | GuidedSeries:
     common = settings.model_dump(include={"length", "negatives", "overlap"})
     if not settings.guidance:
         return PromptSeries(sampling=settings.sampling(settings.prompts), attempts=settings.attempts, **common)
-    models = [model for model in (settings.guidance.model, settings.guidance.base) if model]
     drawing = {name: value for name, value in settings.prompts.model_dump().items() if value is not None}
-    weights = " over ".join(identity(model, None) for model in models)
-    return GuidedSeries(weights=weights, seed=settings.seed, **settings.guidance.model_dump(), **drawing, **common)
+    return GuidedSeries(seed=settings.seed, **settings.guidance.model_dump(), **drawing, **common)
 
 
 def steer_dataset(store: Store, manifests: Mapping[str, Manifest]) -> Dataset:

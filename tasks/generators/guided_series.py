@@ -3,13 +3,13 @@
 Source: docs/papers.md#steer. transformers has the arithmetic (classifier-free guidance) and runs the models.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from synthmill.schemas.calls import Completion, Message
 from synthmill.schemas.errors import Drop, InputError
@@ -20,6 +20,7 @@ from synthmill.tasks.frames import FrameStage, frame_schema
 from synthmill.tasks.generators.failures import PromptSet
 from synthmill.tasks.generators.self_rip import parse_prompt
 from synthmill.tasks.prompts import load
+from synthmill.tasks.scorers.reward_models import identity
 from synthmill.tasks.texts.prompt_faults import check_prompt
 
 Generate = Callable[[Sequence[Message], Sequence[Message], int], str]
@@ -44,7 +45,7 @@ class GuidedSeries(FrameStage):
         exclude=True, description="a folder with weights and a tokenizer: the expert, tuned to the domain"
     )
     base: str = Field("", exclude=True, description="the model that it was tuned from; empty: no contrast")
-    weights: str = Field(description="filled in: what identifies the weights")
+    weights: str = Field("", description="filled in: what identifies the weights")
     expert: float = Field(0.5, ge=0, description="how far away from the base; ours")
     away: float = Field(0.5, ge=0, description="how far away from the series so far; ours")
     length: int = Field(8, ge=1)
@@ -55,8 +56,14 @@ class GuidedSeries(FrameStage):
     max_tokens: int = Field(256, ge=1)
     seed: int = 0
 
-    def rows_per_row(self) -> int:
-        return 1
+    @model_validator(mode="before")
+    @classmethod
+    def with_weights(cls, values: Any) -> Any:
+        """Raises InputError for a folder without a model."""
+        if not isinstance(values, Mapping) or values.get("weights") or not values.get("model"):
+            return values
+        models = [str(values[name]) for name in ("model", "base") if values.get(name)]
+        return {**values, "weights": " over ".join(map(weights_of, models))}
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         generate, rows, drops = self.opened() if frame.height else refuse, list[dict[str, Any]](), list[Dropped]()
@@ -91,6 +98,13 @@ class GuidedSeries(FrameStage):
         return open_guided(
             self.model, self.base, (self.expert, self.away), (self.temperature, self.top_p, self.max_tokens)
         )
+
+
+def weights_of(folder: str) -> str:
+    """What identifies a model. Raises InputError where the folder has none."""
+    if not (Path(folder).expanduser() / "config.json").is_file():
+        raise InputError(f"{folder} holds no model; expected a folder with config.json, safetensors and a tokenizer")
+    return identity(folder, None)
 
 
 def refuse(*_: Any) -> str:

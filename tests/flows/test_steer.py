@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from synthmill.schemas.calls import Completion, Message
-from synthmill.schemas.errors import Drop
+from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.pools import Shots
 from synthmill.tasks.generators.guided_series import GuidedSeries, open_guided
 from synthmill.tasks.generators.series import PromptSeries, measured
@@ -17,7 +17,7 @@ from tests.tiny import make_tiny_model
 
 LOCK = {
     "stages": {
-        "guided_series@1": "95e586e5c32c4b95",
+        "guided_series@1": "62ee040eb0ac01bc",
         "prompt_series@1": "13a783c5717930c1",
         "series_measures@1": "d88cd4d5dd4a9f23",
     },
@@ -92,7 +92,10 @@ def test_a_guided_series_is_a_function_of_its_seed_and_its_guidance(model: str, 
     assert guided(ask, [], 1) == plain(ask, [], 1) and guided(ask, avoid, 1) != plain(ask, avoid, 1)
     contrast = open_guided(model, model, (4.0, 0.0), (1.0, 1.0, 12))
     assert contrast(ask, avoid, 1) == plain(ask, avoid, 1)  # the same model twice has no difference to emphasise
-    stage = GuidedSeries(model=model, weights="tiny@0", length=2, max_tokens=8)
+    with pytest.raises(InputError, match="holds no model; expected a folder"):
+        GuidedSeries(model=str(tmp_path))
+    stage = GuidedSeries(model=model, base=model, length=2, max_tokens=8)
+    assert " over tiny0@" in stage.weights and model not in str(stage.identity({}))
     frame = pl.DataFrame({"id": ["s"], "examples": [["the river carries"]], "number": [0]})
     rows, drops = stage.apply(frame, tmp_path)
     assert len(rows) + len(drops) == 1  # random weights write no marks
