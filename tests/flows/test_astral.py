@@ -15,10 +15,10 @@ from tests.conftest import ChatServer
 
 LOCK = {
     "stages": {
-        "safety_questions@1": "e551979854a42695",
+        "safety_questions@1": "90cf0ffed800ffe0",
     },
     "prompts": {
-        "astral/question": "734712ef25c3",
+        "astral/question": "aacc697606e7",
     },
 }
 
@@ -40,7 +40,7 @@ def test_a_question_covers_its_case_and_a_refusal_is_named() -> None:
     steps = SafetyQuestions(purpose=PURPOSE, attempts=2).steps(CASE)
     [request] = next(steps)
     text = request.messages[-1].content
-    assert request.sample == 100 and "Topic: privacy\nWritten: in slang\n" in text and "an expert says" in text
+    assert request.sample == 100 and "Topic: privacy\nWritten: in slang, as" in text and "an expert said" in text
     [again] = steps.send([Completion(text="I'm sorry, but I can't.")])
     assert "the writer declined" in again.messages[-1].content
     with pytest.raises(StopIteration) as done:

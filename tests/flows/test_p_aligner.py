@@ -29,7 +29,7 @@ LOCK = {
         "instruction_trees@1": "774585bb39a9ca42",
     },
     "prompts": {
-        "p_aligner/rewrite": "b66262ac0524",
+        "p_aligner/rewrite": "71fb97e02360",
     },
 }
 
