@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from html import escape
 
 COLUMN, LINE, DOT = 150, 24, 4.0  # pixels
-STYLE = "circle{fill:#999}text{font:12px sans-serif;fill:#888}.best{fill:#3b8a63;font-weight:bold}path{stroke:#999;fill:none}"
+STYLE = (
+    "circle{fill:#999}text{font:12px sans-serif;fill:#888}path{stroke:#999;fill:none}"
+    ".best{fill:#3b8a63;font-weight:bold}"
+)
 
 
 def draw_tree(parents: Sequence[int], labels: Sequence[str], marked: int) -> bytes:
