@@ -35,7 +35,7 @@ LOCK = {
     "prompts": {
         "self_challenge/check": "42159e1ee0e5",
         "self_challenge/instances": "c4269f80ce82",
-        "self_challenge/patterns": "abe2c75f498b",
+        "self_challenge/patterns": "a602ec482135",
     },
 }
 
