@@ -3,7 +3,8 @@
 Source: docs/papers.md#instructir.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any, ClassVar, Literal
@@ -96,8 +97,14 @@ class SearchScenarios(Recipe[Question, Searchers]):
             )
             for scenario in scenarios
         ]
-        targets, faults = yield from ask_each(requests, self.attempts, lambda _, reply: read_target(reply))
-        pairs = [(scenario, target) for scenario, target in zip(scenarios, targets, strict=True) if target]
+        targets, faults = yield from ask_each(
+            requests, self.attempts, lambda _, reply: read_target(reply), partial(same_targets, row.reference)
+        )
+        pairs = [
+            (scenario, target)
+            for place, (scenario, target) in enumerate(zip(scenarios, targets, strict=True))
+            if target and place not in faults
+        ]
         if len(pairs) < FEWEST:
             raise Drop(f"too_few_targets: {len(pairs)}; the first fault: {faults[min(faults)]}")
         written, passages = zip(*pairs, strict=True)
@@ -123,6 +130,16 @@ def read_target(completion: Completion) -> str:
     if repeated_share(text) > 0.5:
         raise Drop("repeats_itself: most of it says the same words again; say each thing once")
     return text
+
+
+def same_targets(passage: str, targets: Sequence[str | None]) -> dict[int, Drop]:
+    """The faults of targets that are the passage as it was, or one before them."""
+    texts, faults = {normalised(passage)}, dict[int, Drop]()
+    for place, target in enumerate(targets):
+        if target and normalised(target) in texts:
+            faults[place] = Drop("unchanged: it was the passage as before, or another searcher's; change what it tells")
+        texts.add(normalised(target or ""))
+    return faults
 
 
 class SearchChecks(Recipe[Searchers, CheckedSearchers]):

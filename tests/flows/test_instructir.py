@@ -12,6 +12,7 @@ from synthmill.flows.methods.instructir import (
     SearchChecks,
     Searchers,
     SearchScenarios,
+    same_targets,
 )
 from synthmill.schemas.calls import Completion
 from synthmill.schemas.errors import Drop
@@ -24,7 +25,7 @@ LOCK = {
     "stages": {
         "instructed_queries@1": "93ae26766a235dba",
         "search_checks@1": "ed91a8d3e4ffd726",
-        "search_scenarios@1": "c60d9b4446296b66",
+        "search_scenarios@1": "7cde442c0151d71d",
     },
     "prompts": {
         "instructir/choice": "3bcae7d9b71e",
@@ -52,12 +53,14 @@ def test_one_call_for_searchers_then_one_for_each_target() -> None:
     assert "there were 1 different searchers" in again.messages[-1].content
     first, second, third = steps.send([answer(searchers=["I am a vet.", "I am a child.", "I own a cat."])])
     assert "The searcher: I am a child." in second.messages[-1].content and first.optional and third.optional
-    replies = [Completion(text=text) for text in ("Clinically.", " ", "At home.")]
-    [empty] = steps.send(replies)
+    replies = [Completion(text=text) for text in ("Clinically.", " ", QUERY.reference.upper())]
+    empty, unchanged = steps.send(replies)
+    assert "it was the passage as before" in unchanged.messages[-1].content
     with pytest.raises(StopIteration) as done:
-        steps.send([Completion(text="purr " * 20)])
+        steps.send([Completion(text="purr " * 20), Completion(text="At home.")])
     assert "I am a child." in empty.messages[-1].content
     assert done.value.value.scenarios == ("I am a vet.", "I own a cat.")
+    assert set(same_targets("a b", ("A  b", "c", None, "C"))) == {0, 3}
     with pytest.raises(Drop, match="no_passage"):
         next(SearchScenarios().steps(QUERY.model_copy(update={"reference": ""})))
 
