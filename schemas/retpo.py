@@ -10,6 +10,9 @@ from synthmill.schemas.calls import Frozen, Message
 from synthmill.schemas.rows import Row, Thinking
 
 Method = Literal["rewrite", "plan", "expand"]
+KeywordMethod = Literal["ensemble", "fusion"]
+FUSION = "fusion"
+"""Marks a candidate of several queries, one a line, whose lists a retriever fuses."""
 Form = Literal["question", "user_turns", "history", "human_rewrite"]
 
 

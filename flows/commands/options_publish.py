@@ -73,7 +73,11 @@ def size_in_bytes(text: str) -> int:
 @click.option("--private", is_flag=True, help="Hub: a new dataset is private.")
 @click.option("--revision", default="", help="Hub: a branch other than main, made if need be.")
 @click.option("--tag", default="", help="Hub: the tag of this version; default: the run's id.")
-@click.option("--force", is_flag=True, help="Write over a dataset or folder that this flow did not make.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Write over what this flow did not make; export rows that are for one purpose only.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be written or sent, and send nothing.")
 def export(shard_size: str, dry_run: bool, thinking: str | None, trainer: str | None, **options: Any) -> None:
     """Write a RUN's dataset, with its card, for trainers.

@@ -29,6 +29,9 @@ from synthmill.storage.published.splits import split_by_prompt
 from synthmill.storage.published.thinking import CLOSING, OPENING, place_in, thinking_counts
 from synthmill.storage.runs import RunRecord, manifests_of
 
+GUARDED = ("safety_questions",)
+"""Stages whose rows are for one purpose only, which their settings say."""
+
 
 def export_run(
     store: Store, run: RunRecord, settings: ExportSettings, dry_run: bool = False, *, quiet: bool = False
@@ -43,6 +46,7 @@ def export_run(
     if not on_hub:
         check_place(to, settings, store)
     dataset, card = prepare_dataset(store, run, settings)
+    check_purpose(store, run, settings)
     check_no_secret(dataset, card)
     if not on_hub and not settings.force:
         check_same(to, dataset)
@@ -67,6 +71,17 @@ def export_run(
         else:
             summary |= push_to_hub(folder, dataset, run, settings)
     return summary
+
+
+def check_purpose(store: Store, run: RunRecord, settings: ExportSettings) -> None:
+    """Raises InputError where a stage that made the rows says what they are for, and the export is not forced."""
+    made_by = [manifest for manifest in manifests_of(store, run).values() if manifest.stage in GUARDED]
+    purposes = {str(manifest.identity["settings"]["purpose"]) for manifest in made_by}
+    if purposes and not settings.force:
+        raise InputError(
+            f"these rows were made for one purpose only ({'; '.join(sorted(purposes))}); "
+            "if this export serves it, say so with --force"
+        )
 
 
 def print_overwritten(name: str) -> None:

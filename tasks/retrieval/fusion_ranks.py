@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.retrieval.bm25 import Bm25, Hits
 from synthmill.tasks.retrieval.bm25_ranks import Bm25Fields
 from synthmill.tasks.retrieval.dense_ranks import DenseFields
+from synthmill.tasks.retrieval.fused_lists import fuse_hits
 from synthmill.tasks.retrieval.ranks import Ranks
 from synthmill.tasks.retrieval.retrievers import ByText, Retriever, TextRetriever, index_folder
 
@@ -52,20 +52,3 @@ class Fusion:
 
     def search(self, queries: Sequence[str], depth: int) -> Hits:
         return fuse_hits([retriever.search(queries, depth) for retriever in self.retrievers], self.rrf_k)
-
-
-def fuse_hits(lists: Sequence[Hits], rrf_k: int) -> Hits:
-    """Reciprocal-rank fusion of two lists: a passage's score is the sum of 1 / (rrf_k + rank) over those that have it;
-    equal scores in the order of the corpus. Source: Cormack, Clarke and Büttcher, SIGIR 2009.
-    """
-    depth = lists[0].places.shape[1]
-    places = np.concatenate([hits.places for hits in lists], axis=1)
-    scores = np.tile(1 / (rrf_k + 1 + np.arange(depth)), len(lists)) * (places >= 0)
-    order = np.argsort(places, axis=1, kind="stable")
-    places, scores = np.take_along_axis(places, order, 1), np.take_along_axis(scores, order, 1)
-    same = (places[:, 1:] == places[:, :-1]) & (places[:, 1:] >= 0)  # in both lists: the second entry takes the sum
-    scores[:, 1:] += np.where(same, scores[:, :-1], 0)
-    scores[:, :-1] = np.where(same, 0, scores[:, :-1])
-    order = np.lexsort((places, -scores), axis=1)[:, :depth]
-    scores, places = np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)
-    return Hits(np.where(scores > 0, places, -1).astype(np.int32), scores.astype(np.float32))

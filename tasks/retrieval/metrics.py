@@ -9,7 +9,7 @@ import polars as pl
 from synthmill.tasks.cores import Array
 
 MEASURES = ("MRR", "MRR@10", "nDCG@3", "nDCG@10", "R@5", "R@10", "R@20", "R@100", "MAP")
-FORMS = ("question", "user_turns", "history", "human_rewrite", "rewrite", "plan", "expand")
+FORMS = ("question", "user_turns", "history", "human_rewrite", "rewrite", "plan", "expand", "ensemble", "fusion")
 KEYS = ("group", "retriever", "form", "choice")
 ANY = ""  # the form that all of a turn's queries make; a file's names are never empty
 DEPTHS = ((1, "turn 1"), (3, "turns 2-3"), (6, "turns 4-6"), (1 << 30, "turns 7 and later"))

@@ -12,11 +12,12 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from synthmill.schemas.retpo import WithRankings
+from synthmill.schemas.retpo import FUSION, WithRankings
 from synthmill.schemas.rows import Dropped, arrow_schema
 from synthmill.tasks.cores import Array
 from synthmill.tasks.frames import ArtifactKey, Artifacts, FrameStage
 from synthmill.tasks.retrieval.bm25 import Hits
+from synthmill.tasks.retrieval.fused_lists import search_fused
 from synthmill.tasks.retrieval.indexes import locate
 from synthmill.tasks.retrieval.retrievers import Retriever, RetrieverSettings
 
@@ -76,11 +77,12 @@ class Ranks(FrameStage):
         retriever = open_once(self, store)
         candidates = frame.select("id", "candidates").explode("candidates").unnest("candidates")
         ids, queries = candidates.select("id", "number").rows(), candidates["query"].to_list()
+        fused = candidates["methods"].list.contains(FUSION).to_list()
         if self.ignore_identical_ids:
             own = locate(store, self.passages, candidates["id"]).to_numpy()
-            hits = without_places(retriever.search(ids, queries, self.depth + 1), own)
+            hits = without_places(search_fused(retriever, ids, queries, fused, self.depth + 1), own)
         else:
-            hits = retriever.search(ids, queries, self.depth)
+            hits = search_fused(retriever, ids, queries, fused, self.depth)
         gold = [[passage["place"] for passage in row] for row in frame["gold"]]
         ranked = rank_all(hits, gold, frame["candidates"].list.len().to_list())
         rankings = pl.Series(

@@ -13,7 +13,7 @@ from synthmill.schemas.calls import Completion
 from synthmill.schemas.endings import ending_of
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.texts import normalised
-from synthmill.tasks.texts.words import grams, words_of
+from synthmill.tasks.texts.words import grams, rouge_l, words_of
 
 MARKED = re.compile(r"<begin>(.*?)(?=</?end>|</?begin>|\Z)", re.DOTALL)
 """A prompt between marks; small models close it in other ways, too."""
@@ -28,9 +28,12 @@ ANSWERS = re.compile(
 )
 """How a text begins that answers, or announces a prompt, instead of being one."""
 PLACEHOLDER = re.compile(r"\[(your|insert|enter|name of)\b[^\]]*\]", re.IGNORECASE)
+OVERLAP = 0.7
+"""ROUGE-L from which a prompt is an example given back, where methods ask for failures."""
 GRAM, FEWEST_GRAMS, MOST_REPEATED = 4, 12, 0.3
 """A text of 12 runs of 4 words or more repeats itself when over 0.3 of them are there already."""
-SCRIPT_SHARE, FEWEST_LETTERS = 0.2, 20
+SCRIPT_SHARE, FEWEST_LETTERS = 0.15, 20
+SYMBOLS = {"GREEK", "MATHEMATICAL", "MODIFIER", "DOUBLE", "SCRIPT", "FEMININE", "MASCULINE", "MICRO"}
 EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFWIDTH"}
 
 
@@ -49,22 +52,28 @@ def marked_prompt(completion: Completion, shots: Sequence[str] = ()) -> str:
     return prompt
 
 
-def check_prompt(prompt: str, shots: Sequence[str] = ()) -> None:
-    """Raises Drop for a prompt that is empty, a shot given back, or an answer, that repeats itself, or that leaves a
-    placeholder open or mixes scripts where no shot does. The reason is the fault's name.
+def check_prompt(prompt: str, shots: Sequence[str] = (), overlap: float = 1.0) -> str:
+    """The prompt, stripped. Raises Drop for one that is empty, a shot given back, or an answer, that repeats itself,
+    that leaves a placeholder open where no shot does, or mixes in a script that no shot has. The reason is the fault's
+    name. overlap: ROUGE-L from which a prompt counts as a shot; 1: only the same words do.
     """
-    if not prompt.strip():
+    prompt = prompt.strip()
+    if not any(map(str.isalnum, prompt)):
         raise Drop("no_prompt: it held no task; write one")
     if normalised(prompt) in set(map(normalised, shots)):
         raise Drop("shot_given_back: it was one of the examples; write another task")
-    if ANSWERS.match(prompt.strip()):
-        raise Drop(f"answers: it began {prompt.strip()[:40]!r}; write what a user would ask, and no answer")
+    if opening := ANSWERS.match(prompt):
+        raise Drop(f"answers: it began {opening[0]!r}; write what a user would ask, and no answer")
     if (blank := PLACEHOLDER.search(prompt)) and not any(map(PLACEHOLDER.search, shots)):
         raise Drop(f"placeholder: it left {blank[0]:.40} open; write what stands there")
     if repeated_share(prompt) > MOST_REPEATED:
         raise Drop("repeats_itself: it said the same again and again; say each thing once")
-    if len(scripts_of(prompt)) > 1 and not any(len(scripts_of(shot)) > 1 for shot in shots):
-        raise Drop(f"mixes_languages: it mixed {' and '.join(scripts_of(prompt))} letters; write one language")
+    if mixed_in := further_scripts(prompt, shots):
+        raise Drop(f"mixes_languages: it mixed in {' and '.join(mixed_in)} letters; write one language")
+    for shot in shots if overlap < 1 else ():
+        if (likeness := rouge_l(prompt, shot)) >= overlap:
+            raise Drop(f"shot_given_back: ROUGE-L {likeness:.2f} with an example; write another task")
+    return prompt
 
 
 def repeated_share(text: str) -> float:
@@ -73,17 +82,31 @@ def repeated_share(text: str) -> float:
     return 1 - len(set(runs)) / len(runs) if len(runs) >= FEWEST_GRAMS else 0.0
 
 
+def further_scripts(prompt: str, shots: Sequence[str]) -> list[str]:
+    """The scripts of a prompt with several that no shot has; never Latin, as every language has names and terms in it."""
+    scripts = scripts_of(prompt)
+    known = set().union(*map(letters_by_script, shots)) | {"Latin"}
+    return [script for script in scripts if script not in known] if len(scripts) > 1 else []
+
+
 def scripts_of(text: str) -> list[str]:
-    """The scripts with a fifth of a text's letters each, in the order of the alphabet; none for a short text. Chinese,
-    Japanese and Korean letters count as one script, which such texts mix.
+    """The scripts with a share of at least SCRIPT_SHARE of a text's letters, in the order of the alphabet; none for a
+    short text.
     """
-    counts = Counter(script_of(char) for char in text if char.isalpha())
-    if counts.total() < FEWEST_LETTERS:
-        return []
-    return sorted(script for script, count in counts.items() if count >= SCRIPT_SHARE * counts.total())
+    counts = letters_by_script(text)
+    enough = counts.total() >= FEWEST_LETTERS
+    return sorted(script for script, count in counts.items() if enough and count >= SCRIPT_SHARE * counts.total())
+
+
+def letters_by_script(text: str) -> Counter[str]:
+    """How many letters of each script a text has. Letters of formulas are none; Chinese, Japanese and Korean letters
+    count as one script, which such texts mix.
+    """
+    return Counter(script for char in text if char.isalpha() and (script := script_of(char)))
 
 
 @lru_cache(4096)
 def script_of(letter: str) -> str:
-    word = unicodedata.name(letter, "OTHER").partition(" ")[0].partition("-")[0]
-    return "EAST ASIAN" if word in EAST_ASIAN else word
+    """Empty for a letter of formulas."""
+    word = unicodedata.name(letter, "").partition(" ")[0].partition("-")[0]
+    return "" if word in SYMBOLS else "East Asian" if word in EAST_ASIAN else word.title()

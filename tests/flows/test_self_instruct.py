@@ -94,7 +94,7 @@ def test_prompts_that_only_look_wrong_stay() -> None:
         "Translate: 今日はいい天気ですね、散歩に行きましょう today", ["Was heißt 今日はいい天気ですね auf Deutsch?"]
     )
     assert repeated_share("word " * 100) > 0.9 and repeated_share("a b c a b c") == 0
-    assert scripts_of("a 1 !") == [] and scripts_of("Почему птицы рисуют круги") == ["CYRILLIC"]
+    assert scripts_of("a 1 !") == [] and scripts_of("Почему птицы рисуют круги") == ["Cyrillic"]
 
 
 def test_prompts_too_like_others_go_and_the_others_keep_their_columns(tmp_path: Path) -> None:

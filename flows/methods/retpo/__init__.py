@@ -16,6 +16,7 @@ from synthmill.tasks.dedup.duplicates import UniqueTurns
 from synthmill.tasks.engines.engine import resolve
 from synthmill.tasks.retrieval.candidates import Candidates
 from synthmill.tasks.retrieval.comparisons import MinedNegatives, ParetoPairs, QueryPairs, QueryPicks, QueryPools
+from synthmill.tasks.retrieval.keyword_queries import KeywordQueries
 from synthmill.tasks.running.job import Stage
 
 
@@ -35,7 +36,7 @@ def plan(settings: RetpoSettings) -> Plan:
     per_part = {"rows_per_part": settings.rows_per_part}
     comparison = Comparison(CleanTurns, UniqueTurns, columns=("history", "question"), fields=per_part)
     cleaning = clean("retpo", settings, store, placed[-1].key, comparison)
-    written = chain(roles, cleaning.key, candidates_stage(settings))
+    written = chain(roles, cleaning.key, candidates_stage(settings), *keyword_stages(settings))
     ranked = chain(roles, written[-1].key, *search.ranks)
     sides = [step for stage in choices(settings, search) for step in chain(roles, ranked[-1].key, stage)]
     return Plan(
@@ -56,6 +57,15 @@ def candidates_stage(settings: RetpoSettings) -> Candidates:
     fields = settings.candidates.model_dump(include={"methods", "pool", "fewest", "most", "human_base", "attempts"})
     sampling = settings.sampling(settings.candidates)
     return Candidates(sampling=sampling, **fields, first_turns=settings.first_turns)
+
+
+def keyword_stages(settings: RetpoSettings) -> list[KeywordQueries]:
+    """The stage that adds queries of keywords, where they are wanted."""
+    candidates = settings.candidates
+    if not candidates.keywords:
+        return []
+    fields = {"methods": candidates.keywords, "instructions": candidates.instructions, "attempts": candidates.attempts}
+    return [KeywordQueries(sampling=settings.sampling(candidates), first_turns=settings.first_turns, **fields)]
 
 
 def choices(settings: RetpoSettings, search: Search) -> Iterator[Stage]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import polars as pl
 
@@ -12,6 +12,7 @@ from synthmill.flows.methods.retpo.settings import RetpoSettings
 from synthmill.flows.pages.templates import Manifests, render
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
+from synthmill.schemas.retpo import KeywordMethod, Method
 from synthmill.storage.artifacts import Store
 from synthmill.storage.published.configurations import Dataset, Figure, Table
 from synthmill.storage.published.provenance import public_engine, public_path, strip_private
@@ -186,5 +187,6 @@ def compare_forms(queries: pl.DataFrame) -> dict[str, Any]:
 
 def rewritten(queries: pl.DataFrame) -> pl.Series:
     """The ids of turns with a query that a model wrote: the others would make forms incomparable."""
-    written = pl.col("methods").list.set_intersection(pl.lit(["rewrite", "plan", "expand"])).list.len() > 0
+    by_models = pl.lit([*get_args(Method), *get_args(KeywordMethod)])
+    written = pl.col("methods").list.set_intersection(by_models).list.len() > 0
     return queries.filter(written)["id"].unique()

@@ -7,10 +7,11 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from synthmill.schemas.calls import Frozen
 from synthmill.schemas.dedup_settings import DedupSettings, PublishSettings
-from synthmill.schemas.retpo import Form, Method
+from synthmill.schemas.retpo import Form, KeywordMethod, Method
 from synthmill.schemas.settings import ENGINES, EngineSettings, StageSampling
 from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
 from synthmill.tasks.retrieval.bm25_ranks import Bm25Settings
+from synthmill.tasks.retrieval.keyword_queries import INSTRUCTIONS
 from synthmill.tasks.retrieval.retrievers import RetrieverSettings
 
 TAKEN = ("answers", "pareto")  # sft_answers, dpo_pareto
@@ -30,12 +31,18 @@ class CandidateSettings(StageSampling):
     )
     human_base: bool = Field(True, description="expand the human rewrite, where there is one, not the model's own")
     attempts: int = Field(3, ge=1, le=100, description="for an answer with too few queries; its fault is named")
+    keywords: tuple[KeywordMethod, ...] = Field(
+        (),
+        description="further queries, of keywords from several instructions: ensemble joins them to one query, "
+        "fusion searches for each and fuses the lists; one call per instruction and turn",
+    )
+    instructions: tuple[str, ...] = Field(INSTRUCTIONS, min_length=1, description="of `keywords`: paraphrases of one")
 
     @model_validator(mode="after")
     def check(self) -> Self:
         if self.fewest > self.most:
             raise ValueError(f"fewest is {self.fewest}, above most, {self.most}")
-        if len({*self.methods, *self.pool}) < len(self.methods) + len(self.pool):
+        if len({*self.methods, *self.pool, *self.keywords}) < sum(map(len, (self.methods, self.pool, self.keywords))):
             raise ValueError("a method or a form is there twice")
         if not self.methods and not self.pool:
             raise ValueError("there is neither a method nor a form in the pool")
