@@ -74,8 +74,8 @@ def prompts(rows: Frame) -> Frame:
 
 
 def command(table: Written) -> str:
-    validation = f" --val_dataset {table.test}" if table.test else ""
-    return f"{COMMANDS[table.use]} --model MODEL --dataset {table.train}{validation}"
+    validation = ["--val_dataset", *table.test] if table.test else []
+    return " ".join([COMMANDS[table.use], "--model MODEL", "--dataset", *table.train, *validation])
 
 
 def beside(tables: Sequence[Written]) -> dict[str, bytes]:
