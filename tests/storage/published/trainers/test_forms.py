@@ -141,8 +141,8 @@ def test_verl_has_structs_and_torchtune_whole_conversations() -> None:
     assert row["messages"] == PLAIN
     [row] = lines_of("torchtune", PAIR)
     assert row["chosen"] == [SYSTEM, ASK, ANSWER] and "prompt" not in row
-    dataset = yaml.safe_load(whole(exported("torchtune", PAIR).files["t_pairs.yaml"]))["dataset"]
-    assert dataset["_component_"] == "torchtune.datasets.preference_dataset"
+    dataset = yaml.safe_load(whole(exported("torchtune", chats(PLAIN)).files["t_sft.yaml"]))["dataset"]
+    assert dataset["_component_"] == "torchtune.datasets.chat_dataset"
 
 
 def test_plain_readers_of_json_get_objects_without_empty_keys() -> None:
@@ -177,7 +177,7 @@ def test_a_split_to_validate_on_has_the_name_that_its_trainer_looks_for() -> Non
 
 def test_lines_are_cut_into_files_where_the_reader_takes_several(tmp_path: Path) -> None:
     table = chats(*[PLAIN] * 5)
-    small = table.rows.size // 2
+    small = exported("axolotl", table).tables["t_sft"].rows.size // 5 * 2 + 1
     made = exported("axolotl", table, shard_bytes=small)
     [shards] = Dataset("", "", made.tables, shard_bytes=small).shards().values()
     names = [f"t_sft/train-0000{n}-of-00003.jsonl" for n in range(3)]
