@@ -21,6 +21,10 @@ from trainers.runs import ROOT
 
 ENVIRONMENTS = {"openai": "trl", "trl-grpo": "trl"}
 """Trainers that are read in another's environment."""
+WITH_REWARDS = ("trl-grpo", "verifiers")
+"""Trainers whose readers call the reward functions beside the rows, which import this package."""
+SHARD_SIZE = "20KB"
+"""Of every export, so that readers meet tables of one file and of several."""
 READERS = Path(__file__).parent / "readers"
 
 
@@ -56,17 +60,21 @@ class Reading:
     load: str = ""
 
 
-def readings(name: str, runs: Mapping[str, Path], folder: Path, tokenizer: Path) -> Iterator[Reading]:
-    """Every run's tables for every use that the trainer has. folder: where the environments and exports are."""
+def readings(
+    name: str, runs: Mapping[str, Path], folder: Path, tokenizer: Path, options: Sequence[str] = ()
+) -> Iterator[Reading]:
+    """Every run's tables for every use that the trainer has. folder: where the environments and exports are; options:
+    further ones of the exports.
+    """
     jobs: list[Job] = []
     for run, dataset in runs.items():
         wanted = {use: tables_with(dataset, use) for use in trainer(name).forms}
         uses = [use for use, tables in wanted.items() if tables]
-        to = folder / "exports" / name / run
-        together = uses and not export(folder / "runs", run, name, uses, to)
+        to = folder / "exports" / name / "-".join([run, *options]).replace("--", "")
+        together = uses and not export(folder / "runs", run, name, uses, to, *options)
         for use in uses:
-            apart = to if together else to.with_name(f"{run}-{use}")
-            if not together and (refusal := export(folder / "runs", run, name, [use], apart)):
+            apart = to if together else to.with_name(f"{to.name}-{use}")
+            if not together and (refusal := export(folder / "runs", run, name, [use], apart, *options)):
                 yield Reading(run, "", use, None, refusal)
                 continue
             for table, rows in wanted[use].items():
@@ -94,9 +102,10 @@ def only_table(dataset: Path) -> str:
     return next(iter(read_dataset(dataset, check=False).tables))
 
 
-def export(runs: Path, run: str, name: str, uses: Sequence[str], to: Path) -> str:
+def export(runs: Path, run: str, name: str, uses: Sequence[str], to: Path, *options: str) -> str:
     """An export for a trainer: the refusal, or nothing."""
-    return export_with(runs, run, to, "--for", name, *chain(*(("--as", use) for use in uses)))
+    as_uses = chain(*(("--as", use) for use in uses))
+    return export_with(runs, run, to, "--for", name, "--shard-size", SHARD_SIZE, *as_uses, *options)
 
 
 def export_with(runs: Path, run: str, to: Path, *options: str) -> str:
@@ -115,12 +124,15 @@ def read(name: str, jobs: Sequence[Job], folder: Path, tokenizer: Path) -> list[
     if not jobs:
         return []
     listed = folder / "exports" / name / "jobs.json"
+    listed.parent.mkdir(parents=True, exist_ok=True)
     listed.write_text(json.dumps([job.as_json() for job in jobs]))
     python = folder / ENVIRONMENTS.get(name, name) / "bin" / "python"
-    reader = READERS / f"read_{ENVIRONMENTS.get(name, name) if name != 'openai' else name}.py".replace("-", "_")
+    reader = READERS / f"read_{name}.py".replace("-", "_")
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     if name == "nemo-rl":
         variables["PYTHONPATH"] = os.environ["NEMO_RL"]
+    if name in WITH_REWARDS:
+        variables["PYTHONPATH"] = str(ROOT)
     with (folder / "exports" / name / "reader.log").open("w") as log:
         command = [str(python), str(reader), str(tokenizer), str(listed)]
         done = subprocess.run(command, env=variables, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)

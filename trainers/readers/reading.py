@@ -8,8 +8,9 @@ folder that was written for the trainer, by the trainer's own functions. Out com
     {"table", "kind", "rows": [...]}  or  {"table", "kind", "error": "..."}
 
 A row is what the trainer is about to train on, decoded: {"text", "trained": [spans under the loss]} for a chat, the
-same as "chosen" and "rejected" for a pair, with "label" for KTO, "text" and "columns" for a prompt, texts for triplets.
-What the libraries print goes to stderr.
+same as "chosen" and "rejected" for a pair, with "label" for KTO, "text" and "columns" for a prompt ("rewards" of the
+reference answer and of another one, where the reader calculates them), texts for triplets. What the libraries print
+goes to stderr.
 """
 
 import json
@@ -21,6 +22,7 @@ import types
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,16 @@ def command(export: Path, table: str) -> dict[str, str]:
         elif equals:
             options[name] = value
     return options
+
+
+def functions_of(file: Path) -> dict[str, Any]:
+    """What a Python file of an export defines."""
+    spec = spec_from_file_location(file.stem, file)
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return vars(module)
 
 
 def settings(export: Path, table: str) -> dict[str, Any]:
