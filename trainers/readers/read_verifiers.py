@@ -1,5 +1,5 @@
-"""verifiers: the tasks of the taskset beside the rows, and the rewards that each gives a trace with the reference answer
-and one with another.
+"""verifiers: the tasks of the taskset beside the rows, and the rewards that each gives a trace with the reference
+answer and one with another.
 """
 
 import asyncio

@@ -166,6 +166,13 @@ def test_plain_readers_of_json_get_objects_without_empty_keys() -> None:
     assert row["completions"][0]["completion"] == [ANSWER]
 
 
+def test_sides_of_a_pair_may_have_other_fields() -> None:
+    table = answers("preferences", [ASK], chosen=[calling("x")], rejected=[ANSWER])
+    called, answered = lines_of("ms-swift", table, "kto")
+    assert [turn["role"] for turn in called["messages"]] == ["user", "tool_call"] and called["label"]
+    assert answered["messages"][-1] == ANSWER and not answered["label"]
+
+
 def test_a_split_to_validate_on_has_the_name_that_its_trainer_looks_for() -> None:
     both = {"train": chats(PLAIN).rows, "test": chats(PLAIN).rows}
     table = Table(both, "conversations", "a chat")
