@@ -86,8 +86,8 @@ def sums(count: int) -> list[dict[str, Any]]:
             "id": f"v{n}",
             "prompt": f"Wie viel ist {n} + {n}? 🌊",
             "answer": str(2 * n),
-            "verifier": "verify:number",
-            "verifier_arguments": "{}",
+            "verifier": "verify:exact",
+            "verifier_arguments": '{"part": "last_line"}',
             "data_source": "sums",
             "pass_rate": 0.5,
         }
@@ -116,8 +116,8 @@ def thoughts(count: int) -> list[dict[str, Any]]:
     rows = []
     for n in range(count):
         thinking = {"reasoning_content": f"Let me see: {n} and {n}."} if n % 3 != 2 else {}
-        asked, answer = [said("user", f"Twice {n}?")], [said("assistant", f"It is {2 * n}.", **thinking)]
-        rejected = [said("assistant", f"It is {n + 1}.", reasoning_content="No idea.")]
+        asked, answer = [said("user", f"Twice {n}, and one?")], [said("assistant", f"It is {2 * n + 1}.", **thinking)]
+        rejected = [said("assistant", f"It is {2 * n}.", reasoning_content="No idea.")]
         sides = {"prompt": asked, "chosen": answer, "rejected": rejected}
         rows.append({"id": f"t{n}", "messages": [*asked, *answer], **sides})
     return rows

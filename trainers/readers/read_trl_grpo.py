@@ -33,7 +33,7 @@ def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
 
 def rewards_of(trainer: Any, row: Row) -> list[float]:
     """As the trainer calculates them for a group of two answers: the reference answer, and another one."""
-    answers = [[{"role": "assistant", "content": text}] for text in (f"It is {row['answer']}.", "I do not know.")]
+    answers = [[{"role": "assistant", "content": text}] for text in (f"So:\n{row['answer']}", "I do not know.")]
     prompts = [row["prompt"]] * 2
     return [float(reward) for reward in trainer._calculate_rewards([row] * 2, prompts, answers, [[0], [0]])[:, 0]]
 

@@ -16,7 +16,7 @@ def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
     for task in tasks:
         chat = [{"role": message.role, "content": message.content} for message in task.data.prompt]
         text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        answers = f"It is {task.data.row['answer']}.", "I do not know."
+        answers = f"So:\n{task.data.row['answer']}", "I do not know."
         yield {"text": text, "columns": task.data.row, "rewards": [reward(task, answer) for answer in answers]}
 
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,17 @@ def by_labels(tokenizer: Any, tokens: Sequence[int], labels: Sequence[int], igno
 
 
 def command(export: Path, table: str) -> dict[str, str]:
-    """The options of a table's command in train.sh: {"--name": value}, or {"name": value} of name=value."""
+    """The options of a table's command in train.sh: {"--name": values, with a space between}, or {"name": value} of
+    name=value.
+    """
     lines = (export / "train.sh").read_text().splitlines()
     words = shlex.split(lines[lines.index(f"# {table}") + 1])
     options: dict[str, str] = {}
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
         if word.startswith("--"):
-            value = words[place + 1] if place + 1 < len(words) and not words[place + 1].startswith("--") else ""
-            options[word] = value
+            values = takewhile(lambda value: not value.startswith("--"), words[place + 1 :])
+            options[word] = " ".join(values)
         elif equals:
             options[name] = value
     return options

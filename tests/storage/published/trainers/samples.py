@@ -63,6 +63,7 @@ def answers(kind: Kind, prompt: Sequence[Message], **sides: Sequence[Message] | 
 
 
 PAIR = answers("preferences", [SYSTEM, ASK], chosen=[ANSWER], rejected=[turn("assistant", "Somewhere.")])
+PAIR_WITH_TOOLS = Table.of(PAIR.rows.frame().with_columns(tools=pl.lit(TOOLS)), "preferences", "a row")
 COMPLETION = answers("completions", PLAIN[:-1], completion=[PLAIN[-1]])
 RL = Table.of(
     pl.DataFrame(

@@ -26,6 +26,7 @@ from tests.storage.published.trainers.samples import (
     LOOK,
     ONE_CALL,
     PAIR,
+    PAIR_WITH_TOOLS,
     PLAIN,
     RL,
     SYSTEM,
@@ -121,6 +122,8 @@ def test_ms_swift_has_a_turn_for_each_call_and_both_sides_whole() -> None:
     [row] = lines_of("ms-swift", PAIR, "pairs")
     assert row["messages"] == [SYSTEM, ASK, ANSWER] and "prompt" not in row
     assert row["rejected_messages"] == [SYSTEM, ASK, turn("assistant", "Somewhere.")]
+    [row] = lines_of("ms-swift", PAIR_WITH_TOOLS, "pairs")
+    assert row["tools"] == row["rejected_tools"] == TOOLS
     assert [row["label"] for row in lines_of("ms-swift", PAIR, "kto")] == [True, False]
     [row] = lines_of("ms-swift", COMPLETION)
     assert [message["loss"] for message in row["messages"]] == [False] * 4 + [True]
