@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from trainers.compare import compare
 from trainers.expected import expected
-from trainers.reading_all import Job, Reading, export_with, read
+from trainers.reading_all import Job, export_with
 
 
 class Cell(NamedTuple):
@@ -125,18 +124,13 @@ def configure(cell: Cell, folder: Path) -> None:
         (folder / "train.sh").write_text(f"# {cell.label}\ntrain {settings}{between}{file}\n")
 
 
-def format_readings(
-    reader: str, runs: Mapping[str, Path], folder: Path, tokenizer: Path
-) -> Iterator[tuple[Cell, Reading]]:
-    """What a reader makes of the formats that its cells name."""
-    cells = [cell for cell in CELLS if cell.reader == reader]
-    jobs = []
-    for place, cell in enumerate(cells):
+def format_exports(reader: str, runs: Mapping[str, Path], folder: Path) -> Iterator[tuple[Cell, Job]]:
+    """The formats that a reader's cells name, exported."""
+    for place, cell in enumerate(cell for cell in CELLS if cell.reader == reader):
         to = folder / "exports" / reader / f"format-{place}"
         refusal = export_with(folder / "runs", cell.run, to, "--format", cell.format)
         if refusal:
             raise SystemExit(refusal)
         configure(cell, to)
-        jobs.append(Job(cell.run, cell.table, cell.use, cell.label, to, expected(runs[cell.run], cell.table, cell.use)))
-    for cell, job, answer in zip(cells, jobs, read(reader, jobs, folder, tokenizer), strict=True):
-        yield cell, Reading(job.run, job.table, job.use, compare(answer, job.rows))
+        rows = expected(runs[cell.run], cell.table, cell.use)
+        yield cell, Job(cell.run, cell.table, cell.use, cell.label, to, rows)

@@ -11,6 +11,7 @@ from io import StringIO
 from itertools import chain
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 from synthmill.schemas.formats import USES
 from synthmill.storage.published.folder import read_dataset
@@ -44,8 +45,13 @@ class Job:
             "export": str(self.export),
             "table": self.label,
             "kind": self.use,
-            "load": loading(self.export, self.label),
+            "load": self.loading,
         }
+
+    @property
+    def loading(self) -> str:
+        """How the export's README says to load the table; a format has no such line."""
+        return loading(self.export, self.label)
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,10 @@ class Reading:
     load: str = ""
 
 
-def readings(
-    name: str, runs: Mapping[str, Path], folder: Path, tokenizer: Path, options: Sequence[str] = ()
-) -> Iterator[Reading]:
-    """Every run's tables for every use that the trainer has. folder: where the environments and exports are; options:
-    further ones of the exports.
+def exports(name: str, runs: Mapping[str, Path], folder: Path, options: Sequence[str] = ()) -> Iterator[Job | Reading]:
+    """Every run's tables for every use that the trainer has, exported; or why they were refused. folder: where the
+    environments and exports are; options: further ones of the exports.
     """
-    jobs: list[Job] = []
     for run, dataset in runs.items():
         wanted = {use: tables_with(dataset, use) for use in trainer(name).forms}
         uses = [use for use, tables in wanted.items() if tables]
@@ -79,11 +82,18 @@ def readings(
                 continue
             for table, rows in wanted[use].items():
                 label = f"{table or only_table(dataset)}_{use.replace('-', '_')}"
-                jobs.append(Job(run, table, use, label, apart, rows))
-    answers = read(name, jobs, folder, tokenizer)
-    for job, answer in zip(jobs, answers, strict=True):
-        verdict = compare(answer, job.rows)
-        yield Reading(job.run, job.table, job.use, verdict, load=loading(job.export, job.label))
+                yield Job(run, table, use, label, apart, rows)
+
+
+def readings(name: str, exported: Sequence[Job | Reading], folder: Path, tokenizer: Path) -> list[Reading]:
+    """What the reader makes of exports, in one process; what was refused stays as it is."""
+    jobs = [job for job in exported if isinstance(job, Job)]
+    answers = iter(read(name, jobs, folder, tokenizer))
+    return [reading_of(job, next(answers)) if isinstance(job, Job) else job for job in exported]
+
+
+def reading_of(job: Job, answer: Mapping[str, Any]) -> Reading:
+    return Reading(job.run, job.table, job.use, compare(answer, job.rows), load=job.loading)
 
 
 def tables_with(dataset: Path, use: str) -> dict[str, list[Expected]]:

@@ -12,16 +12,19 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from synthmill.storage.published.known_trainers import trainer, trainer_names
 from trainers.before import before_page
 from trainers.compare import Verdict
-from trainers.formats import Cell, format_readings
+from trainers.formats import Cell, format_exports
+from trainers.hub import RUN as HUB_RUN
 from trainers.hub import hub_readings, hub_table
-from trainers.reading_all import ENVIRONMENTS, Reading, readings
+from trainers.reading_all import ENVIRONMENTS, Reading, exports, readings
 from trainers.runs import ROOT, make_runs
-from trainers.thinking import RUN, thinking_readings, thinking_table
+from trainers.thinking import RUN as THINKING_RUN
+from trainers.thinking import thinking_exports, thinking_table
 from trainers.tokenizer import make_tokenizer
 
 FOLDER = ROOT / ".trainers"
@@ -69,27 +72,38 @@ needs are replaced by stand-ins. What a reader imports, in which versions: `trai
 
 def main(names: Sequence[str]) -> None:
     runs = make_runs(FOLDER / "runs")
-    thoughts = runs.pop(RUN)
     tokenizer = make_tokenizer(FOLDER / "tokenizer")
     KEPT.mkdir(exist_ok=True)
     for name in names or PACKAGES:
         if can_be_read(name):
             print(f"{name} ...", file=sys.stderr)
-            keep(name, list(readings(name, runs, FOLDER, tokenizer)))
-            keep(f"{name}-formats", list(format_readings(name, runs, FOLDER, tokenizer)))
-            keep(f"{name}-thinking", list(thinking_readings(name, thoughts, FOLDER, tokenizer)))
-    keep("hub", list(hub_readings(runs["dialogues"], FOLDER)))
-    found = {name: kept_readings(name) for name in PACKAGES if kept_readings(name)}
-    thinking = {name: kept_readings(f"{name}-thinking") for name in PACKAGES}
-    cells = [cell for name in PACKAGES for cell in kept_readings(f"{name}-formats")]
-    parts = table(found), (NOTES,), faults(found), thinking_table(thinking), hub_table(kept_readings("hub"))
-    PAGE.write_text("\n".join([HEAD, *chain(*parts), FORMATS, *format_table(cells)]).rstrip() + "\n")
-    BEFORE.write_text(before_page(cells, found).rstrip() + "\n")
-    print(PAGE.read_text())
-    wrong = [
-        name for name, of in found.items() if any(reading.verdict and not reading.verdict.is_right for reading in of)
-    ]
+            read_trainer(name, runs, tokenizer)
+    keep("hub", list(hub_readings(runs[HUB_RUN], FOLDER)))
+    of_exports = {name: kept_readings(name) for name in PACKAGES if kept_readings(name)}
+    write_pages(of_exports)
+    wrong = [name for name, of in of_exports.items() if any(r.verdict and not r.verdict.is_right for r in of)]
     sys.exit(f"not read as it was written: {', '.join(wrong)}" if wrong else 0)
+
+
+def read_trainer(name: str, runs: Mapping[str, Path], tokenizer: Path) -> None:
+    """Have a trainer's reader read exports for it, formats, and thinking at every place; and keep what comes of it."""
+    plain = list(exports(name, {run: dataset for run, dataset in runs.items() if run != THINKING_RUN}, FOLDER))
+    formats = list(format_exports(name, runs, FOLDER))
+    thoughts = list(thinking_exports(name, runs[THINKING_RUN], FOLDER))
+    jobs = [*plain, *(job for _, job in formats), *(job for _, job in thoughts)]
+    answers = iter(readings(name, jobs, FOLDER, tokenizer))
+    keep(name, [next(answers) for _ in plain])
+    keep(f"{name}-formats", [(cell, next(answers)) for cell, _ in formats])
+    keep(f"{name}-thinking", [(place, next(answers)) for place, _ in thoughts])
+
+
+def write_pages(of_exports: Mapping[str, Sequence[Reading]]) -> None:
+    thoughts = {name: kept_readings(f"{name}-thinking") for name in PACKAGES}
+    cells = [cell for name in PACKAGES for cell in kept_readings(f"{name}-formats")]
+    parts = table(of_exports), (NOTES,), faults(of_exports), thinking_table(thoughts), hub_table(kept_readings("hub"))
+    PAGE.write_text("\n".join([HEAD, *chain(*parts), FORMATS, *format_table(cells)]).rstrip() + "\n")
+    BEFORE.write_text(before_page(cells, of_exports).rstrip() + "\n")
+    print(PAGE.read_text())
 
 
 def keep(name: str, found: list[Any]) -> None:

@@ -3,11 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from synthmill.schemas.formats import ThinkingPlace, Use
 from synthmill.storage.published.known_trainers import trainer
-from trainers.reading_all import Reading, readings
+from trainers.reading_all import Job, Reading, exports
 
 RUN = "thoughts"
 PLACES: tuple[ThinkingPlace, ...] = ("field", "text", "drop")
@@ -20,21 +19,15 @@ without the option). **learned**: the tokens under the loss say it; **read**: th
 WORDS = {"learned": "learned", "read": "read", "gone": "left out"}
 
 
-class Thoughts(NamedTuple):
-    """A reading of rows with thinking. place: where `--thinking` puts it."""
-
-    place: ThinkingPlace
-    reading: Reading
-
-
-def thinking_readings(name: str, dataset: Path, folder: Path, tokenizer: Path) -> Iterator[Thoughts]:
-    """Rows with thinking, at every place. dataset: theirs; others as of `readings`."""
+def thinking_exports(name: str, dataset: Path, folder: Path) -> Iterator[tuple[ThinkingPlace, Job | Reading]]:
+    """Rows with thinking, exported with every `--thinking`, for the uses that train on answers."""
     for place in PLACES:
-        for reading in readings(name, {RUN: dataset}, folder, tokenizer, ("--thinking", place)):
-            yield Thoughts(place, reading)
+        for exported in exports(name, {RUN: dataset}, folder, ("--thinking", place)):
+            if exported.use in ("sft", "pairs", "kto"):
+                yield place, exported
 
 
-def thinking_table(readings_of: Mapping[str, Sequence[Thoughts]]) -> Iterator[str]:
+def thinking_table(readings_of: Mapping[str, Sequence[tuple[ThinkingPlace, Reading]]]) -> Iterator[str]:
     """A row for each trainer and use."""
     yield HEAD
     yield "| trainer | kind | default | field | text | drop |"
@@ -44,8 +37,6 @@ def thinking_table(readings_of: Mapping[str, Sequence[Thoughts]]) -> Iterator[st
         for place, reading in of:
             by_use[reading.use][place].append(reading)
         for use, by_place in by_use.items():
-            if use not in ("sft", "pairs", "kto"):
-                continue
             default = trainer(name).forms[use].thinking or trainer(name).thinking
             cells = (cell(by_place[place]) for place in PLACES)
             yield f"| **{trainer(name).title}** | {use} | {default} | {' | '.join(cells)} |"

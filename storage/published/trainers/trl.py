@@ -42,14 +42,18 @@ def whole_conversations(rows: Frame) -> Frame:
     return reward(rows, "preferences")
 
 
-def form(use: Use) -> Form:
-    """The form of a use as Parquet, in which messages that may call are objects."""
-    make = MAKERS.get(use, lambda rows: rows)
-    holds = NO_TOOLS if use in ("prompts", "rl") else EVERYTHING
-    return Form(lambda rows: with_json_messages(make(rows), CHATS), holds, lines="", objects=CHATS)
+def as_they_are(rows: Frame) -> Frame:
+    return rows
 
 
 MAKERS: Mapping[Use, Callable[[Frame], Frame]] = {"sft": sft, "reward": whole_conversations}
+
+
+def form(use: Use) -> Form:
+    """The form of a use as Parquet, in which messages that may call are objects."""
+    make = MAKERS.get(use, as_they_are)
+    holds = NO_TOOLS if use in ("prompts", "rl") else EVERYTHING
+    return Form(lambda rows: with_json_messages(make(rows), CHATS), holds, lines="", objects=CHATS)
 
 
 def readme(tables: Sequence[Written]) -> Iterator[str]:
