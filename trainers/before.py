@@ -5,7 +5,7 @@ from typing import Any
 
 from synthmill.storage.published.known_trainers import trainer
 from trainers.formats import Cell
-from trainers.reading_all import Reading
+from trainers.reading_all import Reading, short
 
 SHOWN, LEAD = 200, 60
 """Characters of a text that are shown, and of those, how many stand before the first difference."""
@@ -24,7 +24,7 @@ def before_page(cells: Sequence[tuple[Cell, Reading]], readings: Mapping[str, Se
         for cell, reading in sorted(cells, key=lambda pair: (pair[0].reader, pair[0].use, pair[0].format))
         if reading.verdict and not reading.verdict.is_right
     ]
-    return "\n".join([HEAD.replace("{SHOWN}", str(SHOWN)), *sections])
+    return "\n\n".join([HEAD.replace("{SHOWN}", str(SHOWN)).rstrip(), *(text.rstrip() for text in sections)])
 
 
 def after_of(cell: Cell, readings: Sequence[Reading]) -> Reading | None:
@@ -37,25 +37,23 @@ def section(cell: Cell, before: Reading, after: Reading | None) -> Iterator[str]
     assert before.verdict
     wrong = ", ".join(f"{part} in {count}" for part, count in before.verdict.wrong.items())
     yield f"## {trainer(cell.reader).title}: `--format {cell.format}`, {cell.use} of `{cell.run}`"
-    if cell.shown_settings:
-        yield f"With `{cell.shown_settings}`. "
-    yield f"{cell.note}\n" if cell.note else ""
+    settings = f"With `{cell.shown_settings}`." if cell.settings else ""
+    yield f"{settings} {cell.note}".strip() + "\n"
     places = before.verdict.wrong_places
     place = places[0] if places else 0
     texts = [text_of(reading, place) for reading in (before, after)]
     shown = around_difference(*texts) if all(texts) else texts
     error = before.verdict.error or f"{before.verdict.rows[0]} of {before.verdict.rows[1]} rows"
-    yield f"Before, wrong: {wrong or error[:SHOWN]}."
+    yield f"Before, wrong: {(wrong or error)[:SHOWN].rstrip('.')}."
     yield from fenced(shown[0])
     remedy = f"`--for {cell.reader}`"
     if after is None:
         yield f"After: {remedy} has no {cell.use} of these rows."
     elif after.refusal:
-        yield f"After: {remedy} refuses them before it writes a file: {after.refusal}"
+        yield f"After: {remedy} refuses them before it writes a file: {short(after.refusal)}"
     else:
         yield f"After, with {remedy}:"
         yield from fenced(shown[1])
-    yield ""
 
 
 def text_of(reading: Reading | None, place: int) -> str:

@@ -146,9 +146,15 @@ def read(name: str, jobs: Sequence[Job], folder: Path, tokenizer: Path) -> list[
     with (folder / "exports" / name / "reader.log").open("w") as log:
         command = [str(python), str(reader), str(tokenizer), str(listed)]
         done = subprocess.run(command, env=variables, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    answers = [json.loads(line) for line in done.stdout.replace(f"{ROOT}/", "").splitlines()]
     ended = {"error": f"the reader ended with {done.returncode}: .trainers/exports/{name}/reader.log"}
     return answers + [ended] * (len(jobs) - len(answers))
+
+
+def short(refusal: str) -> str:
+    """A refusal without its opening and its remedy."""
+    _, _, after = refusal.partition("nothing was written: ")
+    return (after or refusal).partition(". Cut them")[0]
 
 
 def loading(to: Path, label: str) -> str:

@@ -21,7 +21,7 @@ from trainers.compare import Verdict
 from trainers.formats import Cell, format_exports
 from trainers.hub import RUN as HUB_RUN
 from trainers.hub import hub_readings, hub_table
-from trainers.reading_all import ENVIRONMENTS, Reading, exports, readings
+from trainers.reading_all import ENVIRONMENTS, Reading, exports, readings, short
 from trainers.runs import ROOT, make_runs
 from trainers.thinking import RUN as THINKING_RUN
 from trainers.thinking import thinking_exports, thinking_table
@@ -145,8 +145,8 @@ def table(found: Mapping[str, Sequence[Reading]]) -> Iterator[str]:
         for reading in of:
             by_use[reading.use].append(reading)
         title = f"**{trainer(name).title}** {version_of(name)}"
-        for use, some in by_use.items():
-            yield f"| {' | '.join((title, use, *cells_of(some)))} |"
+        for use in (use for use in trainer(name).forms if use in by_use):
+            yield f"| {' | '.join((title, use, *cells_of(by_use[use])))} |"
     for name in PACKAGES.keys() - found.keys():
         yield f"| **{trainer(name).title}** | not read: its reader is not installed |{' - |' * (len(head) - 2)}"
 
@@ -225,12 +225,6 @@ def lines_of(verdict: Verdict) -> Iterator[str]:
     for part, (wanted, got) in verdict.first_wrong.items():
         before, after = (json.dumps(value, ensure_ascii=False)[:200] for value in (wanted, got))
         yield f"{part}: {before} became {after}"
-
-
-def short(refusal: str) -> str:
-    """A refusal without its opening and its remedy."""
-    _, _, after = refusal.partition("nothing was written: ")
-    return (after or refusal).partition(". Cut them")[0]
 
 
 if __name__ == "__main__":
