@@ -11,22 +11,27 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from synthmill.schemas.formats import ThinkingPlace
 from synthmill.storage.published.known_trainers import trainer, trainer_names
 from trainers.before import before_page
 from trainers.compare import Verdict
 from trainers.formats import Cell, format_exports
 from trainers.hub import RUN as HUB_RUN
 from trainers.hub import hub_readings, hub_table
-from trainers.reading_all import ENVIRONMENTS, Reading, exports, readings, short
+from trainers.reading_all import ENVIRONMENTS, Job, Reading, exports, readings, short
 from trainers.runs import ROOT, make_runs
 from trainers.thinking import RUN as THINKING_RUN
 from trainers.thinking import thinking_exports, thinking_table
 from trainers.tokenizer import make_tokenizer
 
+AT_ONCE = 2
+"""Readers at the same time: each is a process of a gigabyte or so."""
 FOLDER = ROOT / ".trainers"
 KEPT = FOLDER / "readings"
 PAGE, BEFORE = ROOT / "docs" / "trainers.md", ROOT / "docs" / "trainers-before.md"
@@ -74,10 +79,10 @@ def main(names: Sequence[str]) -> None:
     runs = make_runs(FOLDER / "runs")
     tokenizer = make_tokenizer(FOLDER / "tokenizer")
     KEPT.mkdir(exist_ok=True)
-    for name in names or PACKAGES:
-        if can_be_read(name):
-            print(f"{name} ...", file=sys.stderr)
-            read_trainer(name, runs, tokenizer)
+    trainers = [name for name in names or PACKAGES if can_be_read(name)]
+    jobs = [jobs_for(name, runs) for name in trainers]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(partial(read_trainer, tokenizer=tokenizer), trainers, jobs))
     keep("hub", list(hub_readings(runs[HUB_RUN], FOLDER)))
     of_exports = {name: kept_readings(name) for name in PACKAGES if kept_readings(name)}
     write_pages(of_exports)
@@ -85,16 +90,32 @@ def main(names: Sequence[str]) -> None:
     sys.exit(f"not read as it was written: {', '.join(wrong)}" if wrong else 0)
 
 
-def read_trainer(name: str, runs: Mapping[str, Path], tokenizer: Path) -> None:
-    """Have a trainer's reader read exports for it, formats, and thinking at every place; and keep what comes of it."""
+class Jobs(NamedTuple):
+    """What a trainer's reader shall read: exports for it, formats, and thinking at every place."""
+
+    exports: list[Job | Reading]
+    formats: list[tuple[Cell, Job]]
+    thoughts: list[tuple[ThinkingPlace, Job | Reading]]
+
+
+def jobs_for(name: str, runs: Mapping[str, Path]) -> Jobs:
+    """Write the exports that a trainer's reader shall read."""
     plain = list(exports(name, {run: dataset for run, dataset in runs.items() if run != THINKING_RUN}, FOLDER))
     formats = list(format_exports(name, runs, FOLDER))
     thoughts = list(thinking_exports(name, runs[THINKING_RUN], FOLDER))
-    jobs = [*plain, *(job for _, job in formats), *(job for _, job in thoughts)]
-    answers = iter(readings(name, jobs, FOLDER, tokenizer))
+    return Jobs(plain, formats, thoughts)
+
+
+def read_trainer(name: str, jobs: Jobs, tokenizer: Path) -> None:
+    """Have a trainer's reader read, and keep what comes of it."""
+    print(f"{name} ...", file=sys.stderr)
+    plain, formats, thoughts = jobs
+    every = [*plain, *(job for _, job in formats), *(job for _, job in thoughts)]
+    answers = iter(readings(name, every, FOLDER, tokenizer))
     keep(name, [next(answers) for _ in plain])
     keep(f"{name}-formats", [(cell, next(answers)) for cell, _ in formats])
     keep(f"{name}-thinking", [(place, next(answers)) for place, _ in thoughts])
+    print(f"{name}: {len(every)} exports", file=sys.stderr)
 
 
 def write_pages(of_exports: Mapping[str, Sequence[Reading]]) -> None:
