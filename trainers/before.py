@@ -44,7 +44,7 @@ def section(cell: Cell, before: Reading, after: Reading | None) -> Iterator[str]
     texts = [text_of(reading, place) for reading in (before, after)]
     shown = around_difference(*texts) if all(texts) else texts
     error = before.verdict.error or f"{before.verdict.rows[0]} of {before.verdict.rows[1]} rows"
-    yield f"Before, wrong: {(wrong or error)[:SHOWN].rstrip('.')}."
+    yield f"Before, wrong: {(wrong or error)[:SHOWN].rstrip(' .')}."
     yield from fenced(shown[0])
     remedy = f"`--for {cell.reader}`"
     if after is None:

@@ -66,7 +66,7 @@ class Verdict:
 
 def compare(answer: Mapping[str, Any], rows: Sequence[Expected]) -> Verdict:
     """A reader's answer (trainers/readers/reading.py) against a table's rows, in their order."""
-    verdict = Verdict((len(answer.get("rows", ())), len(rows)), error=answer.get("error", ""))
+    verdict = Verdict((len(answer.get("rows", ())), len(rows)), error=" ".join(answer.get("error", "").split()))
     verdict.decoded = list(aligned(answer.get("rows", []), rows))
     for place, (row, wanted) in enumerate(zip(verdict.decoded, rows, strict=True)):
         before = verdict.wrong.total()
