@@ -22,12 +22,12 @@ from synthmill.storage.published.known_trainers import trainer, trainer_names
 from trainers.before import before_page
 from trainers.compare import Verdict
 from trainers.formats import Cell, format_exports
-from trainers.hub import RUN as HUB_RUN
-from trainers.hub import hub_readings, hub_table
+from trainers.hub_round_trip import RUN as HUB_RUN
+from trainers.hub_round_trip import hub_readings, hub_table
 from trainers.reading_all import ENVIRONMENTS, Job, Reading, exports, readings, short
 from trainers.runs import ROOT, make_runs
-from trainers.thinking import RUN as THINKING_RUN
-from trainers.thinking import thinking_exports, thinking_table
+from trainers.thoughts import RUN as THINKING_RUN
+from trainers.thoughts import thinking_exports, thinking_table
 from trainers.tokenizer import make_tokenizer
 
 AT_ONCE = 2
