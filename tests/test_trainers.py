@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from trainers.before import LEAD, SHOWN, around_difference
 from trainers.compare import compare
 from trainers.expected import Chat, Expected
 
@@ -71,3 +72,35 @@ def test_rows_that_are_gone_or_that_a_reader_refuses() -> None:
     verdict = compare(row(), [other, WENT_IN])
     assert verdict.rows == (1, 2) and not verdict.wrong and not verdict.is_right
     assert not compare({"error": "KeyError: 'messages'"}, [WENT_IN]).is_right
+
+
+def test_what_becomes_of_thinking() -> None:
+    answer = {"role": "assistant", "content": "So.", "reasoning_content": "Hm."}
+    went_in = Expected({"text": Chat([{"role": "user", "content": "Why?"}, answer])})
+    start, thought, end = (
+        "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n",
+        "<think>\nHm.\n</think>\n\n",
+        "So.",
+    )
+    for text, trained, what in (
+        (start + thought + end, thought + end, "learned"),
+        (start + thought + end, end, "read"),
+        (start + end, end, "gone"),
+    ):
+        verdict = compare(row(text, [trained]), [went_in])
+        assert verdict.thinking == {what: 1} and verdict.is_right == (what != "gone")
+
+
+def test_rewards_are_those_of_the_reference_answer_and_of_another_one() -> None:
+    went_in = Expected({"text": Chat(MESSAGES[1:2])}, columns={"answer": "4"})
+    prompt = {"text": "<|im_start|>user\nWhere?<|im_end|>\n", "columns": {"answer": "4"}}
+    right, wrong = ({"rows": [{**prompt, "rewards": rewards}]} for rewards in ([1.0, 0.0], [1.0, 1.0]))
+    assert compare(right, [went_in]).is_right
+    verdict = compare(wrong, [went_in])
+    assert set(verdict.wrong) == {"rewards"} and verdict.wrong_places == [0]
+
+
+def test_before_and_after_are_shown_where_they_part() -> None:
+    before, after = around_difference("a" * 500 + "b" * 500, "a" * 500 + "c" * 500)
+    assert before == "… " + "a" * LEAD + "b" * (SHOWN - LEAD) and after.endswith("c" * (SHOWN - LEAD))
+    assert around_difference("", "abc") == ["", "abc"]

@@ -19,12 +19,16 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 COLUMNS = {"answer": "answers", "context": "system", "verifier": "verifier"}
 """The parts that columns beside a prompt count as."""
+REWARDS = (1.0, 0.0)
+REWARDED = "rewarded by the file beside it: the reference answer 1, another one 0"
 
 
 @dataclass
 class Verdict:
     """Counts over the rows of a reading. rows: (came out, went in); present, wrong: rows by part; learned: rows by
-    what is under the loss; first_wrong: what was expected and found, of the first row of each wrong part.
+    what is under the loss; first_wrong: what was expected and found, of the first row of each wrong part; thinking:
+    answers by what became of their thinking; decoded: the rows in the order in which they went in, None for one that
+    did not come out; wrong_places: of those that came out otherwise.
     """
 
     rows: tuple[int, int] = (0, 0)
@@ -33,7 +37,9 @@ class Verdict:
     learned: Counter[str] = field(default_factory=Counter)
     first_wrong: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     error: str = ""
-    first: Mapping[str, Any] = field(default_factory=dict)
+    thinking: Counter[str] = field(default_factory=Counter)
+    decoded: list[Mapping[str, Any] | None] = field(default_factory=list)
+    wrong_places: list[int] = field(default_factory=list)
 
     def __add__(self, other: "Verdict") -> "Verdict":
         return Verdict(
@@ -43,7 +49,7 @@ class Verdict:
             self.learned + other.learned,
             {**other.first_wrong, **self.first_wrong},
             self.error or other.error,
-            self.first or other.first,
+            self.thinking + other.thinking,
         )
 
     @property
@@ -60,12 +66,14 @@ class Verdict:
 
 def compare(answer: Mapping[str, Any], rows: Sequence[Expected]) -> Verdict:
     """A reader's answer (trainers/readers/reading.py) against a table's rows, in their order."""
-    verdict = Verdict((len(answer.get("rows", ())), len(rows)), error=answer.get("error", ""))
-    found = answer.get("rows", [])
-    verdict.first = found[0] if found else {}
-    for row, wanted in zip(aligned(found, rows), rows, strict=True):
+    verdict = Verdict((len(answer.get("rows", ())), len(rows)), error=" ".join(answer.get("error", "").split()))
+    verdict.decoded = list(aligned(answer.get("rows", []), rows))
+    for place, (row, wanted) in enumerate(zip(verdict.decoded, rows, strict=True)):
+        before = verdict.wrong.total()
         if row is not None:
             compare_row(verdict, row, wanted)
+        if row is None or verdict.wrong.total() > before:
+            verdict.wrong_places.append(place)
     return verdict
 
 
@@ -93,6 +101,9 @@ def compare_row(verdict: Verdict, row: Mapping[str, Any], wanted: Expected) -> N
     for name, value in (wanted.columns or {}).items():
         columns = str(row["columns"].values())
         verdict.note(COLUMNS[name], value, value if repr(value)[1:-1] in columns else columns)
+    if "rewards" in row:
+        verdict.note("rewards", list(REWARDS), row["rewards"])
+        verdict.learned[REWARDED if row["rewards"] == list(REWARDS) else "other rewards"] += 1
 
 
 def compare_chat(verdict: Verdict, row: Mapping[str, Any], chat: Chat) -> None:
@@ -107,6 +118,9 @@ def compare_chat(verdict: Verdict, row: Mapping[str, Any], chat: Chat) -> None:
         verdict.note("order", *order)
     if "trained" in row:
         verdict.learned[under_loss(row["trained"], chat)] += 1
+        if "thinking" in dict(said):
+            learned = any("thinking" in dict(of_text(span, "assistant")) for span in row["trained"])
+            verdict.thinking["learned" if learned else "read" if "thinking" in dict(found) else "gone"] += 1
 
 
 def of_kinds(said: Sequence[Saying], kinds: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from io import StringIO
 from itertools import chain
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 from synthmill.schemas.formats import USES
 from synthmill.storage.published.folder import read_dataset
@@ -21,6 +22,10 @@ from trainers.runs import ROOT
 
 ENVIRONMENTS = {"openai": "trl", "trl-grpo": "trl"}
 """Trainers that are read in another's environment."""
+WITH_REWARDS = ("trl-grpo", "verifiers")
+"""Trainers whose readers call the reward functions beside the rows, which import this package."""
+SHARD_SIZE = "20KB"
+"""Of every export, so that readers meet tables of one file and of several."""
 READERS = Path(__file__).parent / "readers"
 
 
@@ -40,8 +45,13 @@ class Job:
             "export": str(self.export),
             "table": self.label,
             "kind": self.use,
-            "load": loading(self.export, self.label),
+            "load": self.loading,
         }
+
+    @property
+    def loading(self) -> str:
+        """How the export's README says to load the table; a format has no such line."""
+        return loading(self.export, self.label)
 
 
 @dataclass(frozen=True)
@@ -56,26 +66,34 @@ class Reading:
     load: str = ""
 
 
-def readings(name: str, runs: Mapping[str, Path], folder: Path, tokenizer: Path) -> Iterator[Reading]:
-    """Every run's tables for every use that the trainer has. folder: where the environments and exports are."""
-    jobs: list[Job] = []
+def exports(name: str, runs: Mapping[str, Path], folder: Path, options: Sequence[str] = ()) -> Iterator[Job | Reading]:
+    """Every run's tables for every use that the trainer has, exported; or why they were refused. folder: where the
+    environments and exports are; options: further ones of the exports.
+    """
     for run, dataset in runs.items():
         wanted = {use: tables_with(dataset, use) for use in trainer(name).forms}
         uses = [use for use, tables in wanted.items() if tables]
-        to = folder / "exports" / name / run
-        together = uses and not export(folder / "runs", run, name, uses, to)
+        to = folder / "exports" / name / "-".join([run, *options]).replace("--", "")
+        together = uses and not export(folder / "runs", run, name, uses, to, *options)
         for use in uses:
-            apart = to if together else to.with_name(f"{run}-{use}")
-            if not together and (refusal := export(folder / "runs", run, name, [use], apart)):
+            apart = to if together else to.with_name(f"{to.name}-{use}")
+            if not together and (refusal := export(folder / "runs", run, name, [use], apart, *options)):
                 yield Reading(run, "", use, None, refusal)
                 continue
             for table, rows in wanted[use].items():
                 label = f"{table or only_table(dataset)}_{use.replace('-', '_')}"
-                jobs.append(Job(run, table, use, label, apart, rows))
-    answers = read(name, jobs, folder, tokenizer)
-    for job, answer in zip(jobs, answers, strict=True):
-        verdict = compare(answer, job.rows)
-        yield Reading(job.run, job.table, job.use, verdict, load=loading(job.export, job.label))
+                yield Job(run, table, use, label, apart, rows)
+
+
+def readings(name: str, exported: Sequence[Job | Reading], folder: Path, tokenizer: Path) -> list[Reading]:
+    """What the reader makes of exports, in one process; what was refused stays as it is."""
+    jobs = [job for job in exported if isinstance(job, Job)]
+    answers = iter(read(name, jobs, folder, tokenizer))
+    return [reading_of(job, next(answers)) if isinstance(job, Job) else job for job in exported]
+
+
+def reading_of(job: Job, answer: Mapping[str, Any]) -> Reading:
+    return Reading(job.run, job.table, job.use, compare(answer, job.rows), load=job.loading)
 
 
 def tables_with(dataset: Path, use: str) -> dict[str, list[Expected]]:
@@ -94,9 +112,10 @@ def only_table(dataset: Path) -> str:
     return next(iter(read_dataset(dataset, check=False).tables))
 
 
-def export(runs: Path, run: str, name: str, uses: Sequence[str], to: Path) -> str:
+def export(runs: Path, run: str, name: str, uses: Sequence[str], to: Path, *options: str) -> str:
     """An export for a trainer: the refusal, or nothing."""
-    return export_with(runs, run, to, "--for", name, *chain(*(("--as", use) for use in uses)))
+    as_uses = chain(*(("--as", use) for use in uses))
+    return export_with(runs, run, to, "--for", name, "--shard-size", SHARD_SIZE, *as_uses, *options)
 
 
 def export_with(runs: Path, run: str, to: Path, *options: str) -> str:
@@ -115,18 +134,27 @@ def read(name: str, jobs: Sequence[Job], folder: Path, tokenizer: Path) -> list[
     if not jobs:
         return []
     listed = folder / "exports" / name / "jobs.json"
+    listed.parent.mkdir(parents=True, exist_ok=True)
     listed.write_text(json.dumps([job.as_json() for job in jobs]))
     python = folder / ENVIRONMENTS.get(name, name) / "bin" / "python"
-    reader = READERS / f"read_{ENVIRONMENTS.get(name, name) if name != 'openai' else name}.py".replace("-", "_")
+    reader = READERS / f"read_{name}.py".replace("-", "_")
     variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     if name == "nemo-rl":
         variables["PYTHONPATH"] = os.environ["NEMO_RL"]
+    if name in WITH_REWARDS:
+        variables["PYTHONPATH"] = str(ROOT)
     with (folder / "exports" / name / "reader.log").open("w") as log:
         command = [str(python), str(reader), str(tokenizer), str(listed)]
         done = subprocess.run(command, env=variables, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    answers = [json.loads(line) for line in done.stdout.replace(f"{ROOT}/", "").splitlines()]
     ended = {"error": f"the reader ended with {done.returncode}: .trainers/exports/{name}/reader.log"}
     return answers + [ended] * (len(jobs) - len(answers))
+
+
+def short(refusal: str) -> str:
+    """A refusal without its opening and its remedy."""
+    _, _, after = refusal.partition("nothing was written: ")
+    return (after or refusal).partition(". Cut them")[0]
 
 
 def loading(to: Path, label: str) -> str:

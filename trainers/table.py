@@ -1,4 +1,5 @@
-"""`make trainers`: exports read by every trainer's own reader, and docs/trainers.md, which says what came of it.
+"""`make trainers`: exports read by every trainer's own reader, and docs/trainers.md, which says what came of it; beside
+it docs/trainers-before.md, with rows that came out wrong before there were such exports.
 
 python -m trainers.table [NAME ...]      some trainers only; the others' rows are those of last time
 """
@@ -10,24 +11,37 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from synthmill.storage.published.known_trainers import trainer
+from synthmill.schemas.formats import ThinkingPlace
+from synthmill.storage.published.known_trainers import trainer, trainer_names
+from trainers.before import before_page
 from trainers.compare import Verdict
-from trainers.formats import Cell, format_readings
-from trainers.reading_all import ENVIRONMENTS, Reading, readings
+from trainers.formats import Cell, format_exports
+from trainers.hub_round_trip import RUN as HUB_RUN
+from trainers.hub_round_trip import hub_readings, hub_table
+from trainers.reading_all import ENVIRONMENTS, Job, Reading, exports, readings, short
 from trainers.runs import ROOT, make_runs
+from trainers.thoughts import RUN as THINKING_RUN
+from trainers.thoughts import thinking_exports, thinking_table
 from trainers.tokenizer import make_tokenizer
 
+AT_ONCE = 2
+"""Readers at the same time: each is a process of a gigabyte or so."""
 FOLDER = ROOT / ".trainers"
 KEPT = FOLDER / "readings"
-PAGE = ROOT / "docs" / "trainers.md"
+PAGE, BEFORE = ROOT / "docs" / "trainers.md", ROOT / "docs" / "trainers-before.md"
 PACKAGES = {
-    "trl": "trl", "llama-factory": "llamafactory", "axolotl": "axolotl", "ms-swift": "ms-swift",
+    "trl": "trl", "trl-grpo": "trl", "llama-factory": "llamafactory", "axolotl": "axolotl", "ms-swift": "ms-swift",
     "openrlhf": "openrlhf", "verl": "verl", "torchtune": "torchtune", "mlx-lm": "mlx-lm", "nemo-rl": "nemo_rl",
-    "openai": "", "sentence-transformers": "sentence-transformers",
+    "verifiers": "verifiers", "openai": "", "sentence-transformers": "sentence-transformers",
 }  # fmt: skip
 """The trainers that are read, and the packages that read; OpenAI has none."""
+assert set(PACKAGES) == set(trainer_names())
 PARTS = ("system", "prompt", "answers", "tools", "calls", "results")
 HEAD = """# Trainers
 Written by `make trainers`, which exports runs with `synthmill export RUN --for TRAINER`, has each trainer's own reader
@@ -35,20 +49,23 @@ read them in an environment of its own, and compares what it is about to train o
 that is not in this table is not supported.
 
 The runs: `synthesize` (the demo), `dialogues` (tools, calls, results), `multifaceted` (system messages), `preferences`,
-`retpo` (several turns), `verified` (a pipeline with rows for RL); all answers are a local server's. The tokenizer is a
-byte-level BPE with a chat template in the form of Qwen 2.5's, with tools, whose arguments it encodes as JSON;
-LLaMA-Factory, ms-swift and torchtune use their own.
+`retpo` (several turns), whose answers are a local server's, and a user's own rows: `verified` (for RL), `tool_pairs`
+(pairs with tools). Exports are cut into files of 20 KB, so that tables of one file and of several are read. The
+tokenizer is a byte-level BPE with a chat template in the form of Qwen 2.5's, with tools, whose arguments it encodes as
+JSON; LLaMA-Factory, ms-swift and torchtune use their own.
 
 - **rows**: what the reader kept, of what went in.
 - **yes**: equal in every row that has it; **-**: no row has it; otherwise the number of rows that were wrong.
 - **under the loss**: what the trained tokens say. "With their header" includes `<|im_start|>assistant`. Reward models
-  and prompts have no loss on tokens.
+  and prompts have no loss on tokens. For RL, what the reward file beside the rows gives where the reader was run with
+  it: of TRL by `GRPOTrainer`'s own calculation, of verifiers by scoring a trace.
 - **refused**: the export says so before it writes a file, and how to go on.
 """
 FORMATS = """
 ## Formats
 What readers make of `--format`, with a configuration written by hand as their documentation shows it, on rows with
-tools (`dialogues`), with system messages (`multifaceted`) and on triplets.
+tools (`dialogues`), with system messages (`multifaceted`) and on triplets. What is wrong, row by row, and what `--for`
+makes of it: [trainers-before.md](trainers-before.md).
 """
 NOTES = """
 OpenAI's fine-tuning has no reader to install: its lines are checked by the documented rules (keys, calls and results
@@ -62,21 +79,52 @@ def main(names: Sequence[str]) -> None:
     runs = make_runs(FOLDER / "runs")
     tokenizer = make_tokenizer(FOLDER / "tokenizer")
     KEPT.mkdir(exist_ok=True)
-    for name in names or PACKAGES:
-        if can_be_read(name):
-            print(f"{name} ...", file=sys.stderr)
-            keep(name, list(readings(name, runs, FOLDER, tokenizer)))
-            keep(f"{name}-formats", list(format_readings(name, runs, FOLDER, tokenizer)))
-    found = {name: kept_readings(name) for name in PACKAGES if kept_readings(name)}
-    cells = [cell for name in PACKAGES for cell in kept_readings(f"{name}-formats")]
-    PAGE.write_text(
-        "\n".join([HEAD, *table(found), NOTES, *faults(found), FORMATS, *format_table(cells)]).rstrip() + "\n"
-    )
-    print(PAGE.read_text())
-    wrong = [
-        name for name, of in found.items() if any(reading.verdict and not reading.verdict.is_right for reading in of)
-    ]
+    trainers = [name for name in names or PACKAGES if can_be_read(name)]
+    jobs = [jobs_for(name, runs) for name in trainers]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(partial(read_trainer, tokenizer=tokenizer), trainers, jobs))
+    keep("hub", list(hub_readings(runs[HUB_RUN], FOLDER)))
+    of_exports = {name: kept_readings(name) for name in PACKAGES if kept_readings(name)}
+    write_pages(of_exports)
+    wrong = [name for name, of in of_exports.items() if any(r.verdict and not r.verdict.is_right for r in of)]
     sys.exit(f"not read as it was written: {', '.join(wrong)}" if wrong else 0)
+
+
+class Jobs(NamedTuple):
+    """What a trainer's reader shall read: exports for it, formats, and thinking at every place."""
+
+    exports: list[Job | Reading]
+    formats: list[tuple[Cell, Job]]
+    thoughts: list[tuple[ThinkingPlace, Job | Reading]]
+
+
+def jobs_for(name: str, runs: Mapping[str, Path]) -> Jobs:
+    """Write the exports that a trainer's reader shall read."""
+    plain = list(exports(name, {run: dataset for run, dataset in runs.items() if run != THINKING_RUN}, FOLDER))
+    formats = list(format_exports(name, runs, FOLDER))
+    thoughts = list(thinking_exports(name, runs[THINKING_RUN], FOLDER))
+    return Jobs(plain, formats, thoughts)
+
+
+def read_trainer(name: str, jobs: Jobs, tokenizer: Path) -> None:
+    """Have a trainer's reader read, and keep what comes of it."""
+    print(f"{name} ...", file=sys.stderr)
+    plain, formats, thoughts = jobs
+    every = [*plain, *(job for _, job in formats), *(job for _, job in thoughts)]
+    answers = iter(readings(name, every, FOLDER, tokenizer))
+    keep(name, [next(answers) for _ in plain])
+    keep(f"{name}-formats", [(cell, next(answers)) for cell, _ in formats])
+    keep(f"{name}-thinking", [(place, next(answers)) for place, _ in thoughts])
+    print(f"{name}: {len(every)} exports", file=sys.stderr)
+
+
+def write_pages(of_exports: Mapping[str, Sequence[Reading]]) -> None:
+    thoughts = {name: kept_readings(f"{name}-thinking") for name in PACKAGES}
+    cells = [cell for name in PACKAGES for cell in kept_readings(f"{name}-formats")]
+    parts = table(of_exports), (NOTES,), faults(of_exports), thinking_table(thoughts), hub_table(kept_readings("hub"))
+    PAGE.write_text("\n".join([HEAD, *chain(*parts), FORMATS, *format_table(cells)]).rstrip() + "\n")
+    BEFORE.write_text(before_page(cells, of_exports).rstrip() + "\n")
+    print(PAGE.read_text())
 
 
 def keep(name: str, found: list[Any]) -> None:
@@ -89,8 +137,9 @@ def kept_readings(name: str) -> list[Any]:
 
 
 def can_be_read(name: str) -> bool:
-    """Whether the reader is there; NeMo RL's is where a variable says so."""
-    return name != "nemo-rl" or bool(os.environ.get("NEMO_RL"))
+    """Whether the reader is there: installed, or, NeMo RL's, where a variable says so."""
+    installed = not (FOLDER / ENVIRONMENTS.get(name, name) / ".absent").exists()
+    return installed and (name != "nemo-rl" or bool(os.environ.get("NEMO_RL")))
 
 
 def version_of(name: str) -> str:
@@ -117,8 +166,10 @@ def table(found: Mapping[str, Sequence[Reading]]) -> Iterator[str]:
         for reading in of:
             by_use[reading.use].append(reading)
         title = f"**{trainer(name).title}** {version_of(name)}"
-        for use, some in by_use.items():
-            yield f"| {' | '.join((title, use, *cells_of(some)))} |"
+        for use in (use for use in trainer(name).forms if use in by_use):
+            yield f"| {' | '.join((title, use, *cells_of(by_use[use])))} |"
+    for name in PACKAGES.keys() - found.keys():
+        yield f"| **{trainer(name).title}** | not read: its reader is not installed |{' - |' * (len(head) - 2)}"
 
 
 def cells_of(some: Sequence[Reading]) -> Iterator[str]:
@@ -145,7 +196,7 @@ def cells_of(some: Sequence[Reading]) -> Iterator[str]:
 
 def kept(total: Verdict, part: str) -> str:
     """What became of a part: yes, no row has it, or how many rows are wrong."""
-    also = {"prompt": ("order",), "answers": ("label", "texts")}.get(part, ())
+    also = {"prompt": ("order",), "answers": ("label", "texts", "rewards")}.get(part, ())
     names = [name for name in (part, *also) if total.present[name]]
     if not names:
         return "-"
@@ -159,9 +210,9 @@ def format_table(cells: Sequence[tuple[Cell, Reading]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     for cell, reading in sorted(cells, key=lambda found: (found[0].format, found[0].use)):
-        text = cell.settings if isinstance(cell.settings, str) else json.dumps(cell.settings)
-        settings = f"`{text}`" if text else "-"
+        settings = f"`{cell.shown_settings}`" if cell.settings else "-"
         what = reading.verdict.error.replace("|", "/")[:120] if reading.verdict else ""
+        what += f" ({cell.note.removesuffix('.')})" if what and cell.note else ""
         rows, *parts, _ = cells_of([reading])
         yield f"| {' | '.join((cell.format, cell.use, trainer(cell.reader).title, settings, what or rows, *parts))} |"
 
@@ -195,12 +246,6 @@ def lines_of(verdict: Verdict) -> Iterator[str]:
     for part, (wanted, got) in verdict.first_wrong.items():
         before, after = (json.dumps(value, ensure_ascii=False)[:200] for value in (wanted, got))
         yield f"{part}: {before} became {after}"
-
-
-def short(refusal: str) -> str:
-    """A refusal without its opening and its remedy."""
-    _, _, after = refusal.partition("nothing was written: ")
-    return (after or refusal).partition(". Cut them")[0]
 
 
 if __name__ == "__main__":

@@ -23,13 +23,12 @@ from synthmill.storage.plain_files.forms import chat_in
 from synthmill.storage.plain_files.outputs import write_rows
 from synthmill.storage.published.chats import used
 from synthmill.storage.published.configurations import Dataset, Table
-from synthmill.storage.published.folder import write_content
+from synthmill.storage.published.folder import move_dataset, write_dataset
 from synthmill.storage.published.for_trainer import splits_for, tables_for
 from synthmill.storage.published.forms.messages import PROVENANCE
 from synthmill.storage.published.known_trainers import trainer
 from synthmill.storage.published.row_faults import CHATS, faults_of
 from synthmill.storage.published.row_streams import OLDEST, RowStream, parquet_batches, parquet_schema
-from synthmill.storage.published.shards import write_checked, write_shards
 
 ACCEPTED: Mapping[Use, tuple[ChatKind, ...]] = {
     "sft": ("completion", "conversation"),
@@ -88,18 +87,14 @@ def convert_for_trainer(file: ChatFile, job: Job, out: Path, look: Look, on_rows
             raise InputError(f"{file.path}: no row can be written for {known.title} as {use}: {reasons}")
         rows = RowStream(partial(batches_of, scratch), lambda: report.written, lambda: parquet_schema(scratch))
         exported = tables_for({NAME: Table.of(rows, KINDS[kind], f"from {Path(file.path).name}")}, settings)
-        files = {**exported.files, "README.md": f"{exported.readme}\n".encode()}
-        dataset = Dataset("", "", exported.tables, files=files)
+        dataset = Dataset("", "", exported.tables, files=exported.files)
         made_rows = next(iter(exported.tables.values())).rows
         count_losses(rows, made_rows, places, report)
         if equal := report.written - made_rows.height:
             report.left_out.counts["a prompt that an earlier row has"] = Count(equal, "not known")
             report.written = made_rows.height
-        write_files(converted, dataset)
-        for path in [path for path in converted.rglob("*") if path.is_file()]:
-            target = out / path.relative_to(converted)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+        write_dataset(converted, dataset, f"{exported.readme}\n")
+        move_dataset(converted, out)
     return report
 
 
@@ -192,11 +187,3 @@ def readable(fields: dict[str, Any]) -> ChatRow | None:
 
 def rows_in(stream: RowStream) -> Iterator[dict[str, Any]]:
     return (row for batch in stream.batches() for row in batch.iter_rows(named=True))
-
-
-def write_files(folder: Path, dataset: Dataset) -> None:
-    """A trainer's tables and what is beside them."""
-    for (name, split), shards in dataset.shards().items():
-        write_shards(folder, shards, dataset.tables[name].splits[split], dataset.tables[name].objects)
-    for file, content in {**dataset.line_files(), **dataset.files}.items():
-        write_checked(folder / file, partial(write_content, content))

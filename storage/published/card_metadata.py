@@ -32,12 +32,10 @@ def metadata(flow: str, dataset: Dataset, license: str, languages: Sequence[str]
     filled, shards = dataset.filled(), dataset.shards()
     configs, infos = [], DatasetInfosDict()
     for place, (name, splits) in enumerate(filled.items()):
-        lines = dataset.tables[name].lines
-        paths = {split: f"{name}/{split}.jsonl" if lines else shards[name, split].pattern for split in splits}
-        files = [{"split": split, "path": path} for split, path in paths.items()]
+        files = [{"split": split, "path": shards[name, split].pattern} for split in splits]
         default = {"default": True} if place == 0 and len(filled) > 1 else {}
         configs.append({"config_name": name, **default, "data_files": files})
-        if lines:
+        if dataset.tables[name].lines:
             continue
         empty = pl.DataFrame(schema=next(iter(splits.values())).schema)
         schema = plain_types(empty.to_arrow(compat_level=OLDEST), dataset.tables[name].objects).schema

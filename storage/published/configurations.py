@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
 import polars as pl
 
 from synthmill.storage.published.chats import CHAT, as_columns
-from synthmill.storage.published.json_lines import Lines, json_lines
+from synthmill.storage.published.json_lines import Lines
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.shards import Shards
 
@@ -29,7 +28,7 @@ Content = bytes | Callable[[], Iterable[bytes]]
 class Table:
     """One configuration. splits: rows by split; about: what a row is, for people; lines: whether they are written as
     lines of JSON, and how; objects: columns that, where they are JSON texts or lists of them, are written as objects,
-    which `datasets` reads from Parquet since 4.7.
+    which `datasets` reads from Parquet since 4.7; one_file: whether a split is one file, however large.
     """
 
     splits: Mapping[str, RowStream]
@@ -37,6 +36,7 @@ class Table:
     about: str
     lines: Lines = ""
     objects: tuple[str, ...] = ()
+    one_file: bool = False
 
     def __post_init__(self) -> None:
         streams = {split: RowStream.of(rows) for split, rows in self.splits.items()}  # a frame is as good as a stream
@@ -118,23 +118,20 @@ class Dataset:
         return {name: splits for name, splits in filled.items() if splits}
 
     def shards(self) -> dict[tuple[str, str], Shards]:
-        """(configuration, split) -> the files of its rows."""
+        """(configuration, split) -> the files of its rows; a table of lines has a folder of its own."""
         filled = self.filled()
         return {
-            (name, split): Shards.of(f"{data_folder(filled, name)}/{split}", rows, self.shard_bytes)
+            (name, split): self._shards(name if self.tables[name].lines else data_folder(filled, name), name, split)
             for name, splits in filled.items()
-            for split, rows in splits.items()
-            if not self.tables[name].lines
+            for split in splits
         }
 
-    def line_files(self) -> dict[str, Content]:
-        """The files of configurations that are lines of JSON, by name."""
-        return {
-            f"{name}/{split}.jsonl": partial(json_lines, rows, self.tables[name].lines, self.tables[name].objects)
-            for name, splits in self.filled().items()
-            for split, rows in splits.items()
-            if self.tables[name].lines
-        }
+    def _shards(self, folder: str, name: str, split: str) -> Shards:
+        table = self.tables[name]
+        rows = table.splits[split]
+        if table.one_file:
+            return Shards(f"{folder}/{split}", max(1, rows.height), 1, table.lines)
+        return Shards.of(f"{folder}/{split}", rows, self.shard_bytes, table.lines)
 
 
 def data_folder(filled: Mapping[str, Any], config: str) -> str:

@@ -27,7 +27,7 @@ from synthmill.storage.files import read_json, write_json, write_text
 from synthmill.storage.published.cards import MergedCard, merged_card, outline, outline_of
 from synthmill.storage.published.configurations import Content, Dataset, Figure, Table, data_folder
 from synthmill.storage.published.row_streams import Columns, RowStream, parquet_batches, parquet_schema
-from synthmill.storage.published.shards import with_texts, write_checked, write_shards
+from synthmill.storage.published.shards import with_texts, write_checked, write_pieces, write_shards
 
 MARKER = "synthmill.json"
 CARD = "README.md"
@@ -58,8 +58,7 @@ def write_dataset(
     before, earlier, remembered = files_of(folder), card_in(folder), outline_of(marker_of(folder))
     text = card_for(folder, card, force=force).text
     shards = dataset.shards()
-    line_files = dataset.line_files()
-    names = {*dataset.files, *line_files, *chain.from_iterable(split_shards.names for split_shards in shards.values())}
+    names = {*dataset.files, *chain.from_iterable(split_shards.names for split_shards in shards.values())}
     new = {name for name in names if not (folder / name).exists()}
     for name in sorted(names - new - before):
         overwritten(name)
@@ -80,8 +79,6 @@ def write_dataset(
     for (name, split), split_shards in shards.items():
         table = dataset.tables[name]
         checksums |= write_shards(folder, split_shards, table.splits[split], table.objects)
-    for name, content in line_files.items():
-        checksums[name] = write_checked(folder / name, partial(write_content, content))
     written = sorted(checksums)
     for name, content in dataset.files.items():
         checksums[name] = write_checked(folder / name, partial(write_content, content))
@@ -91,6 +88,16 @@ def write_dataset(
     marker |= {"files": sorted(dataset.files), "written": written, "checksums": checksums, "card": outline(card)}
     write_json(folder / MARKER, {**marker, "self": content_hash(marker)})
     return dataset.rows
+
+
+def move_dataset(source: Path, target: Path) -> None:
+    """Move a dataset's files into another folder, the marker last; what an earlier dataset of ours wrote there goes."""
+    earlier, names = files_of(target), files_of(source)
+    for name in [*sorted(names), CARD, MARKER]:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).replace(target / name)
+    for name in earlier - names:
+        (target / name).unlink(missing_ok=True)
 
 
 def card_for(folder: Path, card: str, *, force: bool) -> MergedCard:
@@ -110,9 +117,7 @@ def card_in(folder: Path) -> str:
 
 
 def write_content(content: Content, path: Path) -> None:
-    with path.open("wb") as file:
-        for piece in [content] if isinstance(content, bytes) else content():
-            file.write(piece)
+    write_pieces([content] if isinstance(content, bytes) else content(), path)
 
 
 def files_of(folder: Path) -> set[str]:

@@ -152,7 +152,7 @@ def table_of(job: Job, target: Trainer, source: Table) -> Table:
 
     splits = {split: rows.map(make) for split, rows in job.splits.items()}
     about = f"{source.about}; from `{job.table}`, for {target.title}: {job.use}"
-    return Table(splits, "other", about, job.form.lines, job.form.objects)
+    return Table(splits, "other", about, job.form.lines, job.form.objects, target.one_file)
 
 
 def columns_of(splits: Mapping[str, RowStream]) -> list[str]:
@@ -166,10 +166,7 @@ def paths_of(tables: Mapping[str, Table], jobs: Sequence[Job], shard_bytes: int)
     written = []
     for job in jobs:
         table = tables[job.label]
-        files = {
-            split: (f"{job.label}/{split}.jsonl",) if table.lines else tuple(shards[job.label, split].names)
-            for split in table.splits
-        }
+        files = {split: tuple(shards[job.label, split].names) for split in table.splits}
         source = tuple(columns_of(job.splits))
         written.append(Written(job.label, job.use, files, tuple(columns_of(table.splits)), source))
     return written

@@ -131,4 +131,4 @@ def without_ids(rows: RowStream) -> RowStream:
 
 def openai_lines(rows: RowStream) -> Iterator[bytes]:
     """Rows as OpenAI's files have them: no id, no empty key, tools as objects."""
-    return json_lines(without_ids(rows), "sparse", OBJECTS)
+    return json_lines(without_ids(rows).batches(), "sparse", OBJECTS)

@@ -1,11 +1,10 @@
 """Rows as lines of JSON."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import orjson
-
-from synthmill.storage.published.row_streams import RowStream
+import polars as pl
 
 Lines = Literal["", "even", "sparse"]
 """How rows are written as lines: not at all; every row with the same keys, empty ones as null, because readers that
@@ -13,11 +12,11 @@ infer a type from the first rows need all of them; or without empty keys, for re
 """
 
 
-def json_lines(rows: RowStream, lines: Lines, objects: Sequence[str] = ()) -> Iterator[bytes]:
+def json_lines(batches: Iterable[pl.DataFrame], lines: Lines, objects: Sequence[str] = ()) -> Iterator[bytes]:
     """Rows, a batch at a time. objects: columns, or COLUMN.FIELD, that are written as JSON where
     they are texts of it, or lists of them.
     """
-    for batch in rows.batches():
+    for batch in batches:
         written = (json_line(row, lines, objects) for row in batch.iter_rows(named=True))
         yield b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in written)
 

@@ -1,6 +1,6 @@
-"""Shards: the Parquet files of one split, written batch by batch and read the same way."""
+"""Shards: the files of one split, Parquet or lines of JSON, written batch by batch and read the same way."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from synthmill.schemas.hashing import file_checksum
 from synthmill.storage.files import write_atomically
+from synthmill.storage.published.json_lines import Lines, json_lines
 from synthmill.storage.published.row_streams import OLDEST, RowStream
 
 GROUP_BYTES = 32 << 20  # of a row group: what a writer and a reader hold at once
@@ -18,55 +19,82 @@ GROUP_BYTES = 32 << 20  # of a row group: what a writer and a reader hold at onc
 
 @dataclass(frozen=True)
 class Shards:
-    """The files of one split. start: of their names; rows: in each but the last."""
+    """The files of one split. start: of their names; rows: in each but the last; lines: as `json_lines` has it."""
 
     start: str
     rows: int
     count: int
+    lines: Lines = ""
 
     @classmethod
-    def of(cls, start: str, rows: RowStream, limit: int) -> "Shards":
+    def of(cls, start: str, rows: RowStream, limit: int, lines: Lines = "") -> "Shards":
         """Files of about equal size in memory, none much over `limit` bytes."""
         pieces = max(1, -(-rows.size // limit))
         per_shard = max(1, -(-rows.height // pieces))
-        return cls(start, per_shard, max(1, -(-rows.height // per_shard)))
+        return cls(start, per_shard, max(1, -(-rows.height // per_shard)), lines)
 
     @property
     def names(self) -> list[str]:
-        return [f"{self.start}-{number:05}-of-{self.count:05}.parquet" for number in range(self.count)]
+        """The only file of lines is START.jsonl, which some readers look for."""
+        if self.lines and self.count == 1:
+            return [f"{self.start}.jsonl"]
+        return [self._name(f"{number:05}") for number in range(self.count)]
 
     @property
     def pattern(self) -> str:
         """A pattern for these names only: files with another number of shards may lie beside them."""
-        return f"{self.start}-*-of-{self.count:05}.parquet"
+        return self._name("*") if self.count > 1 or not self.lines else self.names[0]
+
+    def _name(self, number: str) -> str:
+        return f"{self.start}-{number}-of-{self.count:05}.{'jsonl' if self.lines else 'parquet'}"
 
 
 def write_shards(folder: Path, shards: Shards, rows: RowStream, objects: Sequence[str] = ()) -> dict[str, str]:
-    """Write a split; name -> checksum. objects: as in `plain_types`."""
-    tables = TableCutter(plain_types(batch.to_arrow(compat_level=OLDEST), objects) for batch in rows.batches())
-    schema = plain_types(pl.DataFrame(schema=rows.schema).to_arrow(compat_level=OLDEST), objects).schema
+    """Write a split; name -> checksum. objects: as in `plain_types`, or in `json_lines`."""
+    frames = FrameCutter(rows.batches())
+    if shards.lines:
+        return {
+            name: write_checked(
+                folder / name,
+                partial(write_pieces, json_lines(frames.take(shards.rows), shards.lines, objects)),
+            )
+            for name in shards.names
+        }
+    schema = arrow_rows(pl.DataFrame(schema=rows.schema), objects).schema
     return {
-        name: write_checked(folder / name, partial(write_groups, schema, tables.take(shards.rows)))
+        name: write_checked(
+            folder / name,
+            partial(write_groups, schema, (arrow_rows(frame, objects) for frame in frames.take(shards.rows))),
+        )
         for name in shards.names
     }
 
 
-class TableCutter:
-    """Cuts a sequence of tables anew, by numbers of rows."""
+def arrow_rows(frame: pl.DataFrame, objects: Sequence[str]) -> pa.Table:
+    return plain_types(frame.to_arrow(compat_level=OLDEST), objects)
 
-    def __init__(self, tables: Iterator[pa.Table]) -> None:
-        self._tables = tables
-        self._rest: pa.Table | None = None
 
-    def take(self, rows: int) -> Iterator[pa.Table]:
+class FrameCutter:
+    """Cuts a sequence of frames anew, by numbers of rows."""
+
+    def __init__(self, frames: Iterator[pl.DataFrame]) -> None:
+        self._frames = frames
+        self._rest: pl.DataFrame | None = None
+
+    def take(self, rows: int) -> Iterator[pl.DataFrame]:
         """The next `rows` rows, or fewer at the end."""
         while rows > 0:
-            table = next(self._tables, None) if self._rest is None else self._rest
-            if table is None:
+            frame = next(self._frames, None) if self._rest is None else self._rest
+            if frame is None:
                 return
-            self._rest = table.slice(rows) if table.num_rows > rows else None
-            rows -= min(rows, table.num_rows)
-            yield table.slice(0, table.num_rows - (self._rest.num_rows if self._rest is not None else 0))
+            self._rest = frame[rows:] if frame.height > rows else None
+            yield frame[:rows]
+            rows -= min(rows, frame.height)
+
+
+def write_pieces(pieces: Iterable[bytes], path: Path) -> None:
+    with path.open("wb") as file:
+        file.writelines(pieces)
 
 
 def write_groups(schema: pa.Schema, tables: Iterator[pa.Table], path: Path) -> None:

@@ -60,13 +60,13 @@ class Written(NamedTuple):
     made_of: Sequence[str] = ()
 
     @property
-    def train(self) -> str:
-        return self.files["train"][0] if "train" in self.files else next(iter(self.files.values()))[0]
+    def train(self) -> Sequence[str]:
+        return self.files["train"] if "train" in self.files else next(iter(self.files.values()))
 
     @property
-    def test(self) -> str:
-        """The file of the rows to validate on; empty if there is none."""
-        return next((paths[0] for split, paths in self.files.items() if split != "train"), "")
+    def test(self) -> Sequence[str]:
+        """The files of the rows to validate on; none if there are no such rows."""
+        return next((paths for split, paths in self.files.items() if split != "train"), ())
 
 
 def names_by_use(tables: Iterable[Written]) -> Iterator[tuple[Use, list[Written], str]]:
@@ -82,7 +82,7 @@ def names_by_use(tables: Iterable[Written]) -> Iterator[tuple[Use, list[Written]
 class Trainer:
     """A trainer. title, version: as its makers call it, and the version that was read; forms: by use; readme: how to
     load the tables, a few lines of markdown; beside: the files of configuration, by name; thinking: where its chats
-    have it; splits: other names of splits.
+    have it; splits: other names of splits; one_file: whether it reads one file a split, however large.
     """
 
     title: str
@@ -92,3 +92,4 @@ class Trainer:
     beside: Callable[[Sequence[Written]], Mapping[str, bytes]] = lambda _: {}
     thinking: ThinkingPlace = "field"
     splits: Mapping[str, str] = field(default_factory=dict)
+    one_file: bool = False

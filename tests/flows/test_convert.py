@@ -36,6 +36,11 @@ def test_a_trainer_gets_a_folder_and_a_format_a_file(tmp_path: Path) -> None:
     synthmill("convert", "in.jsonl", "--to", "openai", "--out", "lines.jsonl", cwd=tmp_path)
     synthmill("convert", "in.jsonl", "--to", "openai", "--out", "folder", cwd=tmp_path)
     assert (tmp_path / "folder" / "chats_sft" / "train.jsonl").read_bytes() == (tmp_path / "lines.jsonl").read_bytes()
+    (tmp_path / "folder" / "mine.txt").write_text("mine")
+    synthmill("convert", "in.jsonl", "--to", "axolotl", "--out", "folder", "--force", cwd=tmp_path)
+    kept = {"README.md", "synthmill.json", "chats_sft.yaml", "chats_sft/train.jsonl", "mine.txt"}
+    files = [path for path in (tmp_path / "folder").rglob("*") if path.is_file()]
+    assert {str(path.relative_to(tmp_path / "folder")) for path in files} == kept
     for wrong, message in (
         (("--to", "alpaca", "--out", "folder2"), "unknown ending"),
         (("--to", "keras", "--out", "x.jsonl"), "neither a format nor a trainer"),

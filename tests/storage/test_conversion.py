@@ -298,7 +298,7 @@ def test_a_folder_for_a_trainer(tmp_path: Path) -> None:
     file = ChatFile(str(source))
     report = convert_for_trainer(file, Job("llama-factory"), out, file.look(), lambda *_: None)
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
-        *("README.md", "dataset_info.json", "chats_sft/train.jsonl"),
+        *("README.md", "synthmill.json", "dataset_info.json", "chats_sft/train.jsonl"),
     }
     [row] = lines(out / "chats_sft/train.jsonl")
     assert row["id"] == "a" and [turn["from"] for turn in row["conversations"]] == ["system", "human", "gpt"]

@@ -3,6 +3,8 @@
 Its own template is used (qwen3_nothink), as it uses no tokenizer's.
 """
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,8 +23,9 @@ def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
     from llamafactory.hparams import DataArguments, ModelArguments
 
     stage = STAGES[job["kind"]]
+    names = [name for name in json.loads((export / "dataset_info.json").read_text()) if name.startswith(job["table"])]
     data = DataArguments(
-        dataset=job["table"],
+        dataset=",".join(name for name in names if re.fullmatch(r"(_\d+)?", name.removeprefix(job["table"]))),
         dataset_dir=str(export),
         template="qwen3_nothink",
         cutoff_len=8192,

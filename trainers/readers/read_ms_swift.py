@@ -27,7 +27,7 @@ def read(export: Path, tokenizer: Any, job: dict[str, Any]) -> Iterator[Row]:
     scale = "default" if job["kind"] == "sft" else "last_round"  # what rlhf_args.py sets for DPO, KTO and reward models
     template = get_template(tokenizer, template_type="qwen3_nothinking", max_length=8192, loss_scale=scale)
     template.set_mode(MODES[job["kind"]])
-    rows, _ = load_dataset([command(export, job["table"])["--dataset"]], load_from_cache_file=False, use_hf=True)
+    rows, _ = load_dataset(command(export, job["table"])["--dataset"].split(), load_from_cache_file=False, use_hf=True)
     for row in rows:
         encoded = template.encode(dict(row))
         if job["kind"] in ("pairs", "reward"):

@@ -8,8 +8,9 @@ folder that was written for the trainer, by the trainer's own functions. Out com
     {"table", "kind", "rows": [...]}  or  {"table", "kind", "error": "..."}
 
 A row is what the trainer is about to train on, decoded: {"text", "trained": [spans under the loss]} for a chat, the
-same as "chosen" and "rejected" for a pair, with "label" for KTO, "text" and "columns" for a prompt, texts for triplets.
-What the libraries print goes to stderr.
+same as "chosen" and "rejected" for a pair, with "label" for KTO, "text" and "columns" for a prompt ("rewards" of the
+reference answer and of another one, where the reader calculates them), texts for triplets. What the libraries print
+goes to stderr.
 """
 
 import json
@@ -21,6 +22,8 @@ import types
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec, spec_from_file_location
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +67,30 @@ def by_labels(tokenizer: Any, tokens: Sequence[int], labels: Sequence[int], igno
 
 
 def command(export: Path, table: str) -> dict[str, str]:
-    """The options of a table's command in train.sh: {"--name": value}, or {"name": value} of name=value."""
+    """The options of a table's command in train.sh: {"--name": values, with a space between}, or {"name": value} of
+    name=value.
+    """
     lines = (export / "train.sh").read_text().splitlines()
     words = shlex.split(lines[lines.index(f"# {table}") + 1])
     options: dict[str, str] = {}
     for place, word in enumerate(words):
         name, equals, value = word.partition("=")
         if word.startswith("--"):
-            value = words[place + 1] if place + 1 < len(words) and not words[place + 1].startswith("--") else ""
-            options[word] = value
+            values = takewhile(lambda value: not value.startswith("--"), words[place + 1 :])
+            options[word] = " ".join(values)
         elif equals:
             options[name] = value
     return options
+
+
+def functions_of(file: Path) -> dict[str, Any]:
+    """What a Python file of an export defines."""
+    spec = spec_from_file_location(file.stem, file)
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    sys.modules[file.stem] = module
+    spec.loader.exec_module(module)
+    return vars(module)
 
 
 def settings(export: Path, table: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Rows as lists of messages, as TRL and most chat templates read them."""
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import polars as pl
@@ -39,14 +41,19 @@ def up_to_answer() -> pl.Expr:
 
 def whole_chat(rows: Frame, answer: str) -> pl.Expr:
     """Prompt and answer as one chat, whose messages have the fields of both."""
-    sides = {name: fields_of(rows.schema[name]) for name in ("prompt", answer)}
-    fields = list(dict.fromkeys([*sides["prompt"], *sides[answer]]))
-    return pl.concat_list(
-        pl.col(name).list.eval(pl.struct(field_or_null(field, own) for field in fields))
-        if own != fields
+    return pl.concat_list(alike(rows, ("prompt", answer)).values())
+
+
+def alike(rows: Frame, names: Sequence[str]) -> dict[str, pl.Expr]:
+    """Columns of chats whose messages all have the fields of all of them."""
+    own = {name: fields_of(rows.schema[name]) for name in names}
+    fields = list(dict.fromkeys(chain.from_iterable(own.values())))
+    return {
+        name: pl.col(name).list.eval(pl.struct(field_or_null(field, own[name]) for field in fields))
+        if own[name] != fields
         else pl.col(name)
-        for name, own in sides.items()
-    )
+        for name in names
+    }
 
 
 def field_or_null(field: str, own: list[str]) -> pl.Expr:
@@ -65,16 +72,17 @@ def kto(rows: Frame, kind: Kind) -> Frame:
     """`prompt`, `completion`, `label`: each pair is a good and a bad answer."""
     if kind == "labelled":
         return rows.select(*provenance_of(rows), *tools_of(rows), "prompt", "completion", "label")
+    answers = alike(rows, ("chosen", "rejected"))
     sides = [
         rows.select(
             pl.format("{}-{}", "id", pl.lit(side)).alias("id"),
             *provenance_of(rows)[1:],
             *tools_of(rows),
             prompt="prompt",
-            completion=side,
+            completion=answer,
             label=pl.lit(side == "chosen"),
         )
-        for side in ("chosen", "rejected")
+        for side, answer in answers.items()
     ]
     place = pl.int_range(pl.len())
     return (

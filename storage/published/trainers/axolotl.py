@@ -66,9 +66,9 @@ def content_of(chat: Chat, role: str) -> str:
     return "\n\n".join(message["content"] for message in chat if message["role"] == role)
 
 
-def block(table: Written) -> dict[str, Any]:
+def block(table: Written, path: str) -> dict[str, Any]:
     """An entry of `datasets:`."""
-    file = {"path": table.train, "ds_type": "json", "split": "train"}
+    file = {"path": path, "ds_type": "json", "split": "train"}
     if table.use == "sft":
         trained = {"message_field_training": "training"} if "learned_from" in table.made_of else {}
         names = {"field_messages": "messages", "message_property_mappings": MAPPINGS, "roles_to_train": ["assistant"]}
@@ -90,9 +90,9 @@ def beside(tables: Sequence[Written]) -> dict[str, bytes]:
 
 def settings(table: Written) -> bytes:
     mode = f"{MODES[table.use]}\n" if table.use in MODES else ""
-    blocks = {"datasets": [block(table)]}
+    blocks = {"datasets": [block(table, path) for path in table.train]}
     if table.test:
-        blocks["test_datasets"] = [{**block(table), "path": table.test}]
+        blocks["test_datasets"] = [block(table, path) for path in table.test]
     return (mode + yaml.safe_dump(blocks, sort_keys=False)).encode()
 
 

@@ -71,9 +71,17 @@ def order_fault(row: Mapping[str, Any]) -> str:
 
 
 def beside(tables: Sequence[Written]) -> dict[str, bytes]:
-    entries = {table.name: entry(table, table.train) for table in tables}
-    entries |= {f"{table.name}_test": entry(table, table.test) for table in tables if table.test}
+    entries = {name: entry(table, file) for table in tables for name, file in names_of(table).items()}
     return {"dataset_info.json": json.dumps(entries, indent=2).encode()}
+
+
+def names_of(table: Written) -> dict[str, str]:
+    """What `dataset_info.json` calls a table's files: NAME and NAME_test, and from the second file on with a number."""
+    return {
+        name + (f"_{number}" if number > 1 else ""): file
+        for name, files in ((table.name, table.train), (f"{table.name}_test", table.test))
+        for number, file in enumerate(files, 1)
+    }
 
 
 def entry(table: Written, file: str) -> dict[str, Any]:
@@ -92,6 +100,8 @@ def readme(tables: Sequence[Written]) -> Iterator[str]:
         last = [f"`{table.name}`" for table in of_use if "learned_from" in table.made_of]
         masked = f"; `mask_history: true` with {', '.join(last)}: the last answer alone is learned" if last else ""
         yield f"- `stage: {STAGES[use]}`, `dataset:` {names}{masked}"
+    if any(len(table.train) > 1 for table in tables):
+        yield "- The further files of a NAME are `NAME_2`, `NAME_3`, ...: `dataset: NAME,NAME_2`."
 
 
 HOLDS = EVERYTHING - {"text beside a call", "an answer of several messages"}

@@ -31,4 +31,5 @@ TRAINER = Trainer(
     {"sft": Form(sft, lines="sparse", objects=(CHAT, "tools"))},
     readme,
     splits={"test": "valid"},
+    one_file=True,
 )

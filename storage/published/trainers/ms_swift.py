@@ -2,8 +2,8 @@
 
 Read: ms_swift 4.6.0, dataset/preprocessor/core.py, template/template_inputs.py. A message keeps role, content and loss;
 calls are turns of the role tool_call, JSON as text, several in a row, after a turn with the text beside them; DPO and
-reward models read `messages` with the chosen answer and `rejected_messages`, KTO `messages` and `label`. Explicit
-prompts are dropped silently.
+reward models read `messages` with the chosen answer and `rejected_messages`, whose tools are those of `rejected_tools`
+alone, KTO `messages` and `label`. TRL's explicit `prompt` is taken for the text of a user's message.
 """
 
 import json
@@ -62,7 +62,8 @@ def with_chats(rows: Frame, *columns: pl.Series | pl.Expr) -> Frame:
 
 def pairs(rows: Frame) -> Frame:
     chosen, rejected = ("messages", "chosen"), ("rejected_messages", "rejected")
-    return with_chats(rows, conversations(rows, *chosen), conversations(rows, *rejected))
+    tools = {"rejected_tools": pl.col("tools")} if "tools" in rows.columns else {}
+    return with_chats(rows, conversations(rows, *chosen), conversations(rows, *rejected)).with_columns(**tools)
 
 
 def kto(rows: Frame) -> Frame:
@@ -74,8 +75,8 @@ def prompts(rows: Frame) -> Frame:
 
 
 def command(table: Written) -> str:
-    validation = f" --val_dataset {table.test}" if table.test else ""
-    return f"{COMMANDS[table.use]} --model MODEL --dataset {table.train}{validation}"
+    validation = ["--val_dataset", *table.test] if table.test else []
+    return " ".join([COMMANDS[table.use], "--model MODEL", "--dataset", *table.train, *validation])
 
 
 def beside(tables: Sequence[Written]) -> dict[str, bytes]:

@@ -53,9 +53,9 @@ def beside(tables: Sequence[Written]) -> dict[str, bytes]:
 
 
 def settings(table: Written) -> bytes:
-    data = {"train": {**DATASETS[table.use], "data_path": table.train}}
+    data = {"train": {**DATASETS[table.use], "data_path": table.train[0]}}
     if table.test:
-        data["validation"] = {**DATASETS[table.use], "data_path": table.test}
+        data["validation"] = {**DATASETS[table.use], "data_path": table.test[0]}
     learned = {"sft": {"only_unmask_final": True}} if "learned_from" in table.made_of else {}
     return yaml.safe_dump({"data": data, **learned}, sort_keys=False).encode()
 
@@ -79,4 +79,5 @@ TRAINER = Trainer(
     },
     readme,
     beside,
+    one_file=True,
 )

@@ -56,4 +56,5 @@ TRAINER = Trainer(
     },
     readme,
     thinking="drop",
+    one_file=True,
 )

@@ -60,7 +60,7 @@ def command(table: Written) -> str:
             if learned
             else " --data.input_key messages --data.multiturn"
         )
-    return f"python -m openrlhf.cli.{COMMANDS[table.use]} {table.train}{keys} --data.apply_chat_template"
+    return f"python -m openrlhf.cli.{COMMANDS[table.use]} {table.train[0]}{keys} --data.apply_chat_template"
 
 
 def beside(tables: Sequence[Written]) -> dict[str, bytes]:
@@ -91,4 +91,5 @@ TRAINER = Trainer(
     },
     readme,
     beside,
+    one_file=True,
 )

@@ -1,7 +1,8 @@
 """TRL: conversational rows as its trainers take them; calls have their arguments as objects, as chat templates do.
 
 Read: trl 1.16, trainer/sft_trainer.py, dpo_trainer.py, kto_trainer.py, reward_trainer.py, grpo_trainer.py,
-experimental/sdft/sdft_trainer.py. It requires `datasets` 4.7, so its rows may have objects.
+experimental/sdft/sdft_trainer.py. It requires `datasets` 4.7, so its rows may have objects. GRPO and RLOO render no
+tools of a row: theirs are the trainer's own functions.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from synthmill.storage.published.chats import with_json_messages
 from synthmill.storage.published.forms.messages import Frame, provenance_of, reward, tools_of
 from synthmill.storage.published.forms.reward_functions import TRL_REWARDS
 from synthmill.storage.published.row_faults import CHATS
-from synthmill.storage.published.trainer import Form, Trainer, Written, names_by_use
+from synthmill.storage.published.trainer import EVERYTHING, NO_TOOLS, Form, Trainer, Written, names_by_use
 from synthmill.storage.published.uses import LOSS_MARGIN
 
 READERS: Mapping[Use, str] = {
@@ -43,9 +44,18 @@ def whole_conversations(rows: Frame) -> Frame:
     return reward(rows, "preferences").with_columns(margins)
 
 
-def form(make: Callable[[Frame], Frame] = lambda rows: rows) -> Form:
-    """A form as Parquet, in which messages that may call are objects."""
-    return Form(lambda rows: with_json_messages(make(rows), CHATS), lines="", objects=CHATS)
+def as_they_are(rows: Frame) -> Frame:
+    return rows
+
+
+MAKERS: Mapping[Use, Callable[[Frame], Frame]] = {"sft": sft, "reward": whole_conversations}
+
+
+def form(use: Use) -> Form:
+    """The form of a use as Parquet, in which messages that may call are objects."""
+    make = MAKERS.get(use, as_they_are)
+    holds = NO_TOOLS if use in ("prompts", "rl") else EVERYTHING
+    return Form(lambda rows: with_json_messages(make(rows), CHATS), holds, lines="", objects=CHATS)
 
 
 def readme(tables: Sequence[Written]) -> Iterator[str]:
@@ -61,7 +71,7 @@ def beside(tables: Sequence[Written]) -> dict[str, bytes]:
 TRAINER = Trainer(
     "TRL",
     "1.16",
-    {use: form({"sft": sft, "reward": whole_conversations}.get(use, lambda rows: rows)) for use in READERS},
+    {use: form(use) for use in READERS},
     readme,
     beside,
 )

@@ -18,4 +18,4 @@ def readme(tables: Sequence[Written]) -> Iterator[str]:
     yield f'- `VerifiedTaskset(VerifiedConfig(file="NAME/train.jsonl"))` of `taskset.py`, NAME {names}'
 
 
-TRAINER = Trainer("verifiers", "0.4.0", {"rl": Form(lambda rows: rows, NO_TOOLS)}, readme, beside)
+TRAINER = Trainer("verifiers", "0.4.0", {"rl": Form(lambda rows: rows, NO_TOOLS)}, readme, beside, one_file=True)

@@ -10,8 +10,9 @@ import polars as pl
 from synthmill.schemas.export_settings import ExportSettings
 from synthmill.schemas.formats import Use
 from synthmill.storage.published.chats import chat_column, message_fields
-from synthmill.storage.published.configurations import Content, Dataset, Kind, Table
+from synthmill.storage.published.configurations import Content, Kind, Table
 from synthmill.storage.published.for_trainer import Exported, tables_for
+from synthmill.storage.published.json_lines import json_lines
 
 Message = Mapping[str, Any]
 LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -62,6 +63,7 @@ def answers(kind: Kind, prompt: Sequence[Message], **sides: Sequence[Message] | 
 
 
 PAIR = answers("preferences", [SYSTEM, ASK], chosen=[ANSWER], rejected=[turn("assistant", "Somewhere.")])
+PAIR_WITH_TOOLS = Table.of(PAIR.rows.frame().with_columns(tools=pl.lit(TOOLS)), "preferences", "a row")
 COMPLETION = answers("completions", PLAIN[:-1], completion=[PLAIN[-1]])
 RL = Table.of(
     pl.DataFrame(
@@ -86,8 +88,10 @@ def exported(trainer: str, table: Table, *uses: Use, **settings: Any) -> Exporte
 
 def lines_of(trainer: str, table: Table, *uses: Use, **settings: Any) -> list[Any]:
     """The lines of the one file of lines."""
-    [content] = Dataset("", "", exported(trainer, table, *uses, **settings).tables).line_files().values()
-    return [orjson.loads(line) for line in whole(content).splitlines()]
+    [made] = exported(trainer, table, *uses, **settings).tables.values()
+    return [
+        orjson.loads(line) for line in b"".join(json_lines(made.rows.batches(), made.lines, made.objects)).splitlines()
+    ]
 
 
 def whole(content: Content) -> bytes:

@@ -1,6 +1,9 @@
 """What each trainer's reader takes, by the values seen in its named version."""
 
 import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import orjson
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from synthmill.schemas.errors import InputError
 from synthmill.storage.published.configurations import Dataset, Table
 from synthmill.storage.published.known_trainers import trainer, trainer_names
+from synthmill.storage.published.shards import write_shards
 from synthmill.storage.published.trainers.llama_factory import ANSWERS, BETWEEN_RESULTS, PROMPTS
 from tests.storage.published.trainers.samples import (
     ANSWER,
@@ -22,6 +26,7 @@ from tests.storage.published.trainers.samples import (
     LOOK,
     ONE_CALL,
     PAIR,
+    PAIR_WITH_TOOLS,
     PLAIN,
     RL,
     SYSTEM,
@@ -117,6 +122,8 @@ def test_ms_swift_has_a_turn_for_each_call_and_both_sides_whole() -> None:
     [row] = lines_of("ms-swift", PAIR, "pairs")
     assert row["messages"] == [SYSTEM, ASK, ANSWER] and "prompt" not in row
     assert row["rejected_messages"] == [SYSTEM, ASK, turn("assistant", "Somewhere.")]
+    [row] = lines_of("ms-swift", PAIR_WITH_TOOLS, "pairs")
+    assert row["tools"] == row["rejected_tools"] == TOOLS
     assert [row["label"] for row in lines_of("ms-swift", PAIR, "kto")] == [True, False]
     [row] = lines_of("ms-swift", COMPLETION)
     assert [message["loss"] for message in row["messages"]] == [False] * 4 + [True]
@@ -137,8 +144,8 @@ def test_verl_has_structs_and_torchtune_whole_conversations() -> None:
     assert row["messages"] == PLAIN
     [row] = lines_of("torchtune", PAIR)
     assert row["chosen"] == [SYSTEM, ASK, ANSWER] and "prompt" not in row
-    dataset = yaml.safe_load(whole(exported("torchtune", PAIR).files["t_pairs.yaml"]))["dataset"]
-    assert dataset["_component_"] == "torchtune.datasets.preference_dataset"
+    dataset = yaml.safe_load(whole(exported("torchtune", chats(PLAIN)).files["t_sft.yaml"]))["dataset"]
+    assert dataset["_component_"] == "torchtune.datasets.chat_dataset"
 
 
 def test_plain_readers_of_json_get_objects_without_empty_keys() -> None:
@@ -162,13 +169,61 @@ def test_plain_readers_of_json_get_objects_without_empty_keys() -> None:
     assert row["completions"][0]["completion"] == [ANSWER]
 
 
+def test_sides_of_a_pair_may_have_other_fields() -> None:
+    table = answers("preferences", [ASK], chosen=[calling("x")], rejected=[ANSWER])
+    called, answered = lines_of("ms-swift", table, "kto")
+    assert [turn["role"] for turn in called["messages"]] == ["user", "tool_call"] and called["label"]
+    assert answered["messages"][-1] == ANSWER and not answered["label"]
+
+
 def test_a_split_to_validate_on_has_the_name_that_its_trainer_looks_for() -> None:
     both = {"train": chats(PLAIN).rows, "test": chats(PLAIN).rows}
     table = Table(both, "conversations", "a chat")
-    files = Dataset("", "", exported("mlx-lm", table).tables).line_files()
-    assert set(files) == {"t_sft/train.jsonl", "t_sft/valid.jsonl"}
+    shards = Dataset("", "", exported("mlx-lm", table).tables).shards()
+    assert [files.names for files in shards.values()] == [["t_sft/train.jsonl"], ["t_sft/valid.jsonl"]]
     info = orjson.loads(whole(exported("llama-factory", table).files["dataset_info.json"]))
     assert info["t_sft_test"]["file_name"] == "t_sft/test.jsonl"
+
+
+def test_lines_are_cut_into_files_where_the_reader_takes_several(tmp_path: Path) -> None:
+    table = chats(*[PLAIN] * 5)
+    small = exported("axolotl", table).tables["t_sft"].rows.size // 5 * 2 + 1
+    made = exported("axolotl", table, shard_bytes=small)
+    [shards] = Dataset("", "", made.tables, shard_bytes=small).shards().values()
+    names = [f"t_sft/train-0000{n}-of-00003.jsonl" for n in range(3)]
+    assert shards.names == names and shards.pattern == "t_sft/train-*-of-00003.jsonl"
+    write_shards(tmp_path, shards, made.tables["t_sft"].rows)
+    assert [(tmp_path / name).read_bytes().count(b"\n") for name in names] == [2, 2, 1]
+    blocks = yaml.safe_load(whole(made.files["t_sft.yaml"]))["datasets"]
+    assert [block["path"] for block in blocks] == names
+    info = orjson.loads(whole(exported("llama-factory", table, shard_bytes=small).files["dataset_info.json"]))
+    assert {name: entry["file_name"] for name, entry in info.items()} == dict(
+        zip(("t_sft", "t_sft_2", "t_sft_3"), names, strict=True)
+    )
+    script = whole(exported("ms-swift", table, shard_bytes=small).files["train.sh"]).decode()
+    assert f"--dataset {' '.join(names)}\n" in script
+    [one] = Dataset("", "", exported("mlx-lm", table, shard_bytes=small).tables, shard_bytes=small).shards().values()
+    assert one.names == ["t_sft/train.jsonl"]
+
+
+def test_torchtune_learns_the_last_answer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the component beside the rows, on stand-ins for the two names that it imports."""
+    monkeypatch.setitem(sys.modules, "torchtune", ModuleType("torchtune"))
+    monkeypatch.setitem(sys.modules, "torchtune.data", SimpleNamespace(Message=dict))
+    monkeypatch.setitem(sys.modules, "torchtune.datasets", SimpleNamespace(PreferenceDataset=dict))
+    table = answers("preferences", PLAIN[:-1], chosen=[ANSWER], rejected=[turn("assistant", "No.")])
+    made = exported("torchtune", table)
+    component: dict[str, Any] = {}
+    exec(whole(made.files["pairs_of_last_answers.py"]), component)
+    settings = yaml.safe_load(whole(made.files["t_pairs.yaml"]))["dataset"]
+    assert settings.pop("_component_") == "pairs_of_last_answers.dataset"
+    rows = component["dataset"]("tokenizer", **settings)
+    assert (rows["source"], rows["data_files"], rows["split"]) == ("json", ["t_pairs/train.jsonl"], "train")
+    [row] = lines_of("torchtune", table)
+    for side, last in (("chosen", ANSWER), ("rejected", turn("assistant", "No."))):
+        chat = rows["message_transform"](row)[side]
+        assert [message.pop("masked") for message in chat] == [True] * 4 + [False]
+        assert chat == [*PLAIN[:-1], last]
 
 
 def test_trl_learns_from_completions_alone_and_gets_arguments_as_objects() -> None:
