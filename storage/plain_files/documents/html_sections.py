@@ -11,8 +11,8 @@ from synthmill.storage.plain_files.documents.windows import Section
 
 HIDDEN = ("script", "style", "template", "noscript", "nav", "svg", "form", "button", "iframe", "head")
 INLINE = frozenset(
-    ("a", "abbr", "b", "bdi", "bdo", "cite", "code", "data", "del", "dfn", "em", "font", "i", "ins", "kbd", "label")
-    + ("mark", "q", "s", "samp", "small", "span", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr")
+    "a abbr b bdi bdo cite code data del dfn em font i ins kbd label mark q s samp small span strong sub sup time tt u "  # noqa: SIM905
+    "var wbr".split()
 )
 CELLS = ("td", "th")
 HEADING = re.compile(r"h([1-6])")
