@@ -38,8 +38,8 @@ class Centres(NamedTuple):
 def k_center(vectors: Array, count: int) -> Centres:
     """`count` rows by farthest-first traversal, from the one that is most like the mean; of equal ones, the lower row.
 
-    vectors: (rows, dimensions) unit vectors, float32 or float16, may be a memory map; products are in float32, so rows
-    whose likeness differs by less than 1e-6 may change places. Memory: a few bytes a row, and the taken vectors.
+    vectors: (rows, dimensions) unit vectors, float32 or float16, may be a memory map; rows of zeros are left out, so
+    there may be fewer. Products are in float32, so rows whose likeness differs by less than 1e-6 may change places. Memory: a few bytes a row, and the taken vectors.
     """
     if not 1 <= count <= len(vectors):
         raise ValueError(f"count is {count}; expected 1 to {len(vectors)}, the number of rows")
@@ -53,22 +53,26 @@ class Traversal:
     """
 
     def __init__(self, vectors: Array, count: int) -> None:
-        self.vectors, self.count, self.steps = vectors, count, 0
+        self.vectors, self.steps = vectors, 0
+        self.usable = np.concatenate([block.any(axis=1) for block in self.blocks()])
+        self.count = count = min(count, int(self.usable.sum()))
         self.taken, self.likeness = np.empty(count, np.int64), np.empty(count, np.float32)
         self.centres = np.empty((count, vectors.shape[1]), np.float32)
         self.seen = np.zeros(len(vectors), np.int32)
         self.near, self.limit = np.empty(0, np.int64), (-np.inf, -1)
 
     def run(self) -> Centres:
+        if not self.count:
+            return Centres(self.taken, self.likeness, 1.0)
         mean = sum(block.sum(axis=0, dtype=np.float64) for block in self.blocks())
-        self.bound = self.products(np.asarray(mean, np.float32))
-        first = int(np.argmax(self.bound))
+        first = int(np.argmax(np.where(self.usable, self.products(np.asarray(mean, np.float32)), -np.inf)))
         self.bound = self.products(self.rows_at(np.array([first]))[0])
+        self.bound[~self.usable] = np.inf
         self.seen[:] = 1
         self.take(first, self.rows_at(np.array([first]))[0], -1)
         while self.steps < self.count:
             self.step_among(*self.pool())
-        rows, _ = self.pool() if self.count < len(self.vectors) else (self.near, None)
+        rows, _ = self.pool()
         return Centres(self.taken, self.likeness, float(self.bound[rows].min(initial=1)))
 
     def blocks(self) -> Iterator[Array]:
