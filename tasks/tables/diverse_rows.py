@@ -70,7 +70,7 @@ class DiverseRows(Share):
         vectors = vectors_in(Store(context.store), self.vectors)
         if len(vectors) != frame.height:
             raise InputError(
-                f"stage {self.name}: its vectors are those of other rows; expected a step `vectors` with the same source"
+                f"stage {self.name}: its vectors are of other rows; expected a step `vectors` with the same source"
             )
         size = self.count or int(np.ceil(frame.height * (self.share or 0) - 1e-9))
         size = min(size, frame.height)

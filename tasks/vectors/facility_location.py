@@ -58,8 +58,8 @@ def facility_location(
 
 
 def step_among(rows: Array, vectors: Array, ground: Array, bound: Array, best: Array) -> tuple[int, float]:
-    """The row of these with the largest gain, and that; (-1, 0) where all are taken (their bound is -1). bound: changed,
-    where a gain was measured.
+    """The row of these with the largest gain, and that; (-1, 0) where all are taken (their bound is -1). bound is
+    changed where a gain was measured.
     """
     rows = rows[bound[rows] >= 0]
     rows = rows[np.argsort(-bound[rows], kind="stable")]

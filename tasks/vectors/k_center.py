@@ -39,7 +39,8 @@ def k_center(vectors: Array, count: int) -> Centres:
     """`count` rows by farthest-first traversal, from the one that is most like the mean; of equal ones, the lower row.
 
     vectors: (rows, dimensions) unit vectors, float32 or float16, may be a memory map; rows of zeros are left out, so
-    there may be fewer. Products are in float32, so rows whose likeness differs by less than 1e-6 may change places. Memory: a few bytes a row, and the taken vectors.
+    there may be fewer. Products are in float32, so rows whose likeness differs by less than 1e-6 may change places.
+    Memory: a few bytes a row, and the taken vectors.
     """
     if not 1 <= count <= len(vectors):
         raise ValueError(f"count is {count}; expected 1 to {len(vectors)}, the number of rows")

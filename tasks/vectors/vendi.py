@@ -13,7 +13,7 @@ ROWS = 8192
 
 def vendi_score(vectors: Array) -> float:
     """exp of the entropy of the eigenvalues of the cosines over n: 1 where all rows are alike, at most the number of
-    dimensions. vectors: (rows, dimensions) unit vectors, may be a memory map; rows of zeros are left out; 0 without any.
+    dimensions. vectors: (rows, dimensions) unit vectors, may be a memory map; rows of zeros do not count; 0 for none.
     """
     dimensions = vectors.shape[1]
     products, rows = np.zeros((dimensions, dimensions)), 0
