@@ -100,10 +100,18 @@ def read_chat(values: Mapping[str, Any], prompt: str, answer: str = "") -> RowCh
     messages = (Message(role="user", content=asked or ""),) if isinstance(asked, str | None) else messages_of(asked)
     if isinstance(values.get("system"), str) and values["system"] and prompt != "system":
         messages = (Message(role="system", content=values["system"]), *messages)
-    answered = values.get(answer or next((name for name in ANSWERS if name in values), ""))
+    return RowChat(messages, answer_of(values, answer))
+
+
+def answer_of(values: Mapping[str, Any], answer: str = "") -> str:
+    """A row's answer: of the column that is named, else the first of ANSWERS that is there, else a chat's last message.
+    Raises Drop for messages that are none.
+    """
+    answer = answer or next((name for name in ANSWERS if name in values), "")
+    answered = values.get(answer) if answer else read_chat(values, "").answer
     if isinstance(answered, list):
-        answered = "\n".join(message.content for message in messages_of(answered))
-    return RowChat(messages, answered if isinstance(answered, str) else "")
+        return "\n".join(message.content for message in messages_of(answered))
+    return answered if isinstance(answered, str) else ""
 
 
 def messages_of(value: Any) -> tuple[Message, ...]:

@@ -13,18 +13,18 @@ from pydantic import Field, model_validator
 
 from synthmill.schemas.column_names import check_free
 from synthmill.schemas.rows import Dropped
-from synthmill.tasks.asking.row_chats import ANSWERS, read_chat
+from synthmill.tasks.asking.row_chats import ANSWERS, answer_of
 from synthmill.tasks.tables.choosing import Share, Top, shown
 from synthmill.tasks.tables.pool_scores import Over, score_of
 from synthmill.tasks.tables.table_stage import WholeTableStage, drops
 from synthmill.tasks.texts.tokens import load_tokenizer, tokenizer_identity
 from synthmill.tasks.texts.words import tokens_of
 
-LENGTH = "answer_tokens"
+LENGTH = "answer_length"
 
 
 class Longest(Share):
-    """Prompts with answers, or chats -> those with the longest answers, and `answer_tokens`, their lengths; the others
+    """Prompts with answers, or chats -> those with the longest answers, with `answer_length`, in tokens; the others
     are dropped as `not_top`. Of equal lengths, the lower id goes first.
 
     answer: the column; default: as the stage alpagasus finds it. tokenizer: a folder or Hub id; default: words and runs
@@ -50,7 +50,7 @@ class Longest(Share):
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         names = [self.answer] if self.answer else [name for name in ("messages", *ANSWERS) if name in frame.columns]
-        texts = [answer_in(row, self.answer) for row in frame.select("id", *names).iter_rows(named=True)]
+        texts = [answer_of(row, self.answer) for row in frame.select("id", *names).iter_rows(named=True)]
         lengths = pl.Series(LENGTH, self.lengths_of(texts), dtype=pl.Int64)
         ranking = Top(score=LENGTH, **{name: getattr(self, name) for name in ("count", "share", "rows_per_part")})
         return ranking.apply(frame.with_columns(lengths), store)
@@ -60,13 +60,6 @@ class Longest(Share):
             return [len(tokens_of(text)) for text in texts]
         tokenizer = load_tokenizer(self.tokenizer, chat=False)
         return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
-
-
-def answer_in(row: dict[str, Any], answer: str) -> str:
-    """A row's answer; empty where it has none."""
-    if answer or any(name in row for name in ANSWERS):
-        return read_chat({**row, "id": row["id"]}, "id", answer).answer
-    return read_chat(row, "prompt").answer
 
 
 class QuantileBand(WholeTableStage):
