@@ -78,7 +78,7 @@ class RowKind(NamedTuple):
     """What a source's raw rows become: the artifact's stage, their row type, and the function that reads one (it raises
     Drop).
 
-    columns: a row needs one of these. length: a row's characters as a model sees them. key: what else decides how rows
+    columns: a row needs one of these, where there are any. length: a row's characters as a model sees them. key: what else decides how rows
     are read, such as a second file. version: raised when rows are read in another way. lines, fingerprint: a source's
     raw rows, and what identifies them.
     """
@@ -133,13 +133,15 @@ def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None =
             yield chunk.with_distinct_ids()
             chunk, raw_rows = Chunk([], []), 0
     if total == 0:
-        raise InputError(f"{source.path} has no rows; expected rows with a column {expected[0]!r}")
+        raise InputError(f"{source.path} has no rows; expected rows with a column {''.join(expected[:1])!r}")
     if raw_rows:
         check_columns(source, expected, columns, any_read)
         yield chunk.with_distinct_ids()
 
 
 def check_columns(source: FileSettings, expected: tuple[str, ...], columns: set[str], any_read: bool) -> None:
+    if not expected:
+        return
     is_chat = isinstance(source, SourceSettings) and "prompt" not in columns and fitting(columns)
     if not any_read and not columns & set(expected) and not is_chat:
         present = ", ".join(sorted(columns)).encode(errors="replace").decode() or "no row that could be read at all"

@@ -1,5 +1,5 @@
-"""Selectors: ratings, refinement, difficulty, tags, lengths, bands by hand; k-center and facility location against plain
-loops; all of them as steps of one pipeline.
+"""Selectors: ratings, refinement, difficulty, tags, lengths and bands by hand; k-center and facility location against
+plain loops; all of them as steps of one pipeline.
 """
 
 from pathlib import Path
@@ -38,7 +38,9 @@ def reply(**fields: object) -> list[Completion]:
 def test_a_rating_from_0_to_5() -> None:
     steps = AlpaGasus(attempts=2).steps(ROW)
     [request] = next(steps)
-    assert "Rate the accuracy" in request.messages[-1].content and "To stay in warm air." in request.messages[-1].content
+    assert (
+        "Rate the accuracy" in request.messages[-1].content and "To stay in warm air." in request.messages[-1].content
+    )
     [again] = steps.send(reply(score=7, explanation="x"))
     assert "its score was 7" in again.messages[-1].content
     with pytest.raises(StopIteration) as done:

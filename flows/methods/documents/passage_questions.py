@@ -167,7 +167,7 @@ class GroundedConversations(Recipe[AskedPassage, GroundedConversation]):
         exchange = yield from ask_until(
             request, self.attempts, lambda completion: read_exchange(completion, row.text, kind, exchanges)
         )
-        if exchange is None:
+        if not exchange.question:
             raise Drop(f"no_question: the passage allows none of the kind {kind}")
         return (yield from self.checked(row, exchange, exchanges)) if self.checks else exchange
 
@@ -203,15 +203,15 @@ class GroundedConversations(Recipe[AskedPassage, GroundedConversation]):
         return exchange.model_copy(update={f"from_{check}": text for check, text in said.items()})
 
 
-def read_exchange(completion: Completion, passage: str, kind: str, exchanges: Sequence[Exchange]) -> Exchange | None:
-    """What the teacher wrote; None where it says that there is no such question. Raises Drop."""
+def read_exchange(completion: Completion, passage: str, kind: str, exchanges: Sequence[Exchange]) -> Exchange:
+    """What the teacher wrote, both empty where it says that there is no such question. Raises Drop."""
     fields = read_json(completion, "bad_question")
     question, answer = (fields.get(name) for name in TEXTS)
     if not isinstance(question, str) or not isinstance(answer, str):
         raise Drop("bad_question: it had no texts `question` and `answer`")
     question, answer = question.strip(), answer.strip()
     if not question and not answer:
-        return None
+        return Exchange(kind=kind, question="", answer="")
     if not question or not answer:
         raise Drop("bad_question: one of `question` and `answer` is empty; write both, or leave both empty")
     if not exchanges and (source := NAMES_ITS_SOURCE.search(question)):

@@ -115,7 +115,7 @@ DOCUMENTS = RowKind(
     "documents",
     DocumentPassage,
     document_passage_of,
-    lambda _: ("text",),
+    lambda _: (),
     lambda passage: len(passage.indexed),
     version="1",
     lines=document_lines,

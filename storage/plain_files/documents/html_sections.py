@@ -72,14 +72,19 @@ def block(child: Any) -> Iterator[tuple[int, str]]:
             yield int(heading[1]), text
     elif child.name == "pre":
         yield 0, child.get_text()
-    elif child.name == "tr":
-        yield 0, " | ".join(map(cell_text, child.find_all(CELLS)))
+    elif child.name == "table":
+        yield 0, " ".join(caption.get_text() for caption in child.find_all("caption"))
+        yield from ((0, row_text(row)) for row in child.find_all("tr"))
     else:
         yield from blocks(child)
 
 
+def row_text(row: Any) -> str:
+    """The cells of a table's row. A row or a cell that is not closed holds those behind it, which do not count."""
+    return " | ".join(cell_text(cell) for cell in row.find_all(CELLS) if cell.find_parent("tr") is row)
+
+
 def cell_text(cell: Any) -> str:
-    """A cell's own text: one that is not closed holds those behind it."""
     own = (str(text) for text in cell.find_all(string=True) if text.find_parent(CELLS) is cell)
     return " ".join("".join(own).split())
 
