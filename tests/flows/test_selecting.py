@@ -2,6 +2,7 @@
 plain loops; all of them as steps of one pipeline.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import polars as pl
 import pytest
 import yaml
 
+from synthmill.flows.methods.pipeline import PipelineSettings, plan
 from synthmill.schemas.calls import Completion
 from synthmill.schemas.errors import Drop, InputError
 from synthmill.schemas.rows import TableRow
+from synthmill.schemas.settings_files import read_settings
 from synthmill.tasks.asking.alpagasus import AlpaGasus
 from synthmill.tasks.asking.following_difficulty import FollowingDifficulty
 from synthmill.tasks.asking.instag import IntentionTags, plain_tag
@@ -24,7 +27,7 @@ from synthmill.tasks.tables.tag_choice import CommonTags, ComplexFirst
 from synthmill.tasks.vectors.facility_location import facility_location
 from synthmill.tasks.vectors.k_center import k_center
 from synthmill.tasks.vectors.vendi import vendi_score
-from tests.command import synthmill
+from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer, write_jsonl
 
 LOCK: dict[str, dict[str, str]] = {"stages": {}, "prompts": {}}
@@ -205,3 +208,24 @@ def test_selectors_are_steps_of_a_pipeline(tmp_path: Path, server: ChatServer) -
     asked = server.stats()["total"]
     _, err = synthmill("run", "my.yaml", cwd=tmp_path)
     assert "nothing to do" in err and server.stats()["total"] == asked
+
+
+BLOCKS = [
+    (page, block)
+    for page in ("documents", "selecting")
+    for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / f"{page}.md").read_text(), re.S)
+]
+
+
+@pytest.mark.parametrize(("page", "block"), BLOCKS)
+def test_every_block_of_the_guides_is_planned(
+    page: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "prompts.jsonl", [{"id": "a", "prompt": "Why?", "response": "So."}])
+    (tmp_path / "handbook").mkdir()
+    (tmp_path / "handbook" / "a.md").write_text("# Mills\nThey grind.")
+    engines = dict.fromkeys(("teacher", "judge", "student"), "openai:model@http://127.0.0.1:9/v1")
+    written = {"source": "prompts.jsonl", **yaml.safe_load(block), "engines": engines}
+    planned = plan(read_settings(PipelineSettings, None, written))
+    assert {step.step for step in planned.stages} >= yaml.safe_load(block)["steps"].keys()
