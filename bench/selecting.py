@@ -1,4 +1,4 @@
-"""Choosing rows that differ: k-center beside the loop that scikit-learn's users write, in one run, on made-up vectors
+"""Choosing rows that differ: k-center beside the loop that is written everywhere, in one run, on made-up vectors
 (bench/dedup.py's: topics, subjects, near-duplicates).
 
     python -m bench.selecting [--rows 100000 1000000] [--count 1000 10000] [--folder FOLDER]
@@ -43,19 +43,6 @@ def numpy_loop(vectors: Any, count: int) -> tuple[Any, float]:
     return np.array(taken), float(likeness.min())
 
 
-def scikit_learn(vectors: Any, count: int) -> tuple[Any, float]:
-    """The same with pairwise_distances, as it is written in most places."""
-    from sklearn.metrics import pairwise_distances
-
-    vectors = np.array(vectors)
-    taken = [int(np.argmax(vectors @ vectors.sum(axis=0, dtype=np.float64).astype(np.float32)))]
-    distances = pairwise_distances(vectors, vectors[taken]).min(axis=1)
-    while len(taken) < count:
-        taken.append(int(np.argmax(distances)))
-        distances = np.minimum(distances, pairwise_distances(vectors, vectors[taken[-1:]])[:, 0])
-    return np.array(taken), float(1 - distances.max() ** 2 / 2)
-
-
 def facilities(vectors: Any, count: int) -> tuple[Any, float]:
     """Facility location over a sample; the number is the share that is covered."""
     from synthmill.tasks.vectors.facility_location import facility_location
@@ -68,7 +55,6 @@ def facilities(vectors: Any, count: int) -> tuple[Any, float]:
 METHODS = {
     "k-center, synthmill": ours,
     "k-center, numpy": numpy_loop,
-    "k-center, scikit-learn": scikit_learn,
     "facility location, synthmill": facilities,
 }
 

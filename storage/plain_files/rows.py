@@ -78,9 +78,9 @@ class RowKind(NamedTuple):
     """What a source's raw rows become: the artifact's stage, their row type, and the function that reads one (it raises
     Drop).
 
-    columns: a row needs one of these, where there are any. length: a row's characters as a model sees them. key: what else decides how rows
-    are read, such as a second file. version: raised when rows are read in another way. lines, fingerprint: a source's
-    raw rows, and what identifies them.
+    columns: a row needs one of these, where there are any. length: a row's characters as a model sees them. key: what
+    else decides how rows are read, such as a second file. version: raised when rows are read in another way. lines,
+    fingerprint: a source's raw rows, and what identifies them.
     """
 
     stage: str
@@ -133,7 +133,7 @@ def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None =
             yield chunk.with_distinct_ids()
             chunk, raw_rows = Chunk([], []), 0
     if total == 0:
-        raise InputError(f"{source.path} has no rows; expected rows with a column {''.join(expected[:1])!r}")
+        raise InputError(f"{source.path} has no rows; expected rows with a column {expected[0]!r}")
     if raw_rows:
         check_columns(source, expected, columns, any_read)
         yield chunk.with_distinct_ids()
