@@ -24,15 +24,16 @@ from synthmill.tasks.texts.languages import language_of
 from synthmill.tasks.texts.words import rouge_l
 
 KINDS = {
-    "fact": "it asks for a name, number, date, place or property that the document states",
-    "reason": "it asks why something is so, or how it comes about, and the document says it",
-    "difference": "it asks how two things that the document describes differ, or what they share",
-    "procedure": "it asks how something is done, in steps or under conditions that the document gives",
+    "fact": "a name, a number, a date, a place, or a property of a thing",
+    "reason": "the reason why something is so, or what comes of it",
+    "difference": "how two things differ, or what they share",
+    "procedure": "how something is done, in steps or under conditions",
 }
 ALIKE = 0.7  # ROUGE-L from which a question repeats one of its conversation, or its own answer
 UNKNOWN = re.compile(r"\W*unknown\b", re.IGNORECASE)
 NAMES_ITS_SOURCE = re.compile(
-    r"\b(this|the|above|given|provided)( \w+)? (passage|text|document|article|excerpt|section)s?\b", re.IGNORECASE
+    r"\b(this|the|above|given|provided)( \w+)? (passage|text|document|article|excerpt|section|source)s?\b",
+    re.IGNORECASE,
 )
 Check = Literal["passage", "memory"]
 TEXTS = {name: {"type": "string", "maxLength": most} for name, most in (("question", 600), ("answer", 2000))}
@@ -118,7 +119,7 @@ class GroundedConversations(Recipe[AskedPassage, GroundedConversation]):
     version: ClassVar = "1"
     roles: ClassVar = ("teacher", "judge")
     prompts: ClassVar = {
-        "documents/ask": ("exchanges", "kind", "about"),
+        "documents/ask": ("exchanges", "about"),
         "documents/read": ("exchanges", "question", "passage"),
         "documents/compare": ("question", "answer", "other"),
     }
@@ -162,7 +163,7 @@ class GroundedConversations(Recipe[AskedPassage, GroundedConversation]):
     def exchange(self, row: AskedPassage, kind: str, exchanges: Sequence[Exchange]) -> Asking[Exchange]:
         """The next question with its answer, checked. Raises Drop."""
         about = self.kinds.get(kind, kind)
-        asked = load("documents/ask").render(row=row, exchanges=exchanges, kind=kind, about=about)
+        asked = load("documents/ask").render(row=row, exchanges=exchanges, about=about)
         request = Request(role="teacher", messages=asked, sampling=self.sampling, schema_=SCHEMA)
         exchange = yield from ask_until(
             request, self.attempts, lambda completion: read_exchange(completion, row.text, kind, exchanges)
