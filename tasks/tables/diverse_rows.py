@@ -30,6 +30,7 @@ from synthmill.tasks.vectors.vendi import vendi_score
 
 ADDED = ("pick", "evidence")
 BLOCK = 4096
+LEAST_COVERED = 4
 
 
 class Picks(NamedTuple):
@@ -109,7 +110,8 @@ class FacilityLocation(DiverseRows):
     """Rows -> those that stand best for all: each taken for what it adds to the mean likeness of every row to the
     nearest one that is taken. evidence: what it added.
 
-    covered: rows, drawn by the seed, whose likeness counts. epsilon: how far, in the mean, below plain greedy's
+    covered: rows, drawn by the seed, whose likeness counts; at least four times as many as are taken, or all, else each
+    would be covered by itself. epsilon: how far, in the mean, below plain greedy's
     guarantee; 0 looks at all rows in each step.
     """
 
@@ -121,6 +123,11 @@ class FacilityLocation(DiverseRows):
     seed: int = Field(0, ge=0, lt=2**63)
 
     def pick(self, vectors: Array, count: int, frame: pl.DataFrame) -> Picks:
+        if self.covered < min(LEAST_COVERED * count, len(vectors)):
+            raise InputError(
+                f"stage {self.name}: covered is {self.covered}, and {count} rows are taken; expected {LEAST_COVERED} "
+                "times as many, so set it, or take fewer"
+            )
         draw = np.random.default_rng(self.seed)
         rows = np.sort(draw.choice(len(vectors), min(self.covered, len(vectors)), replace=False))
         taken = facility_location(vectors, count, rows, self.epsilon, self.seed)

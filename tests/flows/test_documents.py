@@ -27,7 +27,17 @@ from synthmill.storage.plain_files.rows import read_chunks
 from tests.command import synthmill
 from tests.conftest import ChatServer
 
-LOCK: dict[str, dict[str, str]] = {"stages": {}, "prompts": {}}
+LOCK = {
+    "stages": {
+        "grounded_conversations@1": "adcc680a0342d33b",
+        "question_kinds@1": "847c1db58abd6348",
+    },
+    "prompts": {
+        "documents/ask": "96a99baaf8a5",
+        "documents/compare": "b1d5089d0f15",
+        "documents/read": "ab231e401ac2",
+    },
+}
 
 MARKDOWN = """---
 title: left out
@@ -206,6 +216,7 @@ def test_questions_without_ground_are_dropped(said: tuple[str, str], verdicts: l
     [
         ("What does this passage say of stones?", "Two.", "speaks of 'this passage'"),
         ("Does the mill have two stones?", "two stones", "holds its answer"),
+        ("How many stones?", "Which mill is it?", "the answer is a question"),
         ("How many?", "", "one of `question` and `answer` is empty"),
         ("", "", "no_question: the passage allows none"),
         (QUESTION, "La rivière coule lentement sous le pont et les oiseaux dorment.", "mixes languages"),

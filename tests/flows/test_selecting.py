@@ -30,7 +30,26 @@ from synthmill.tasks.vectors.vendi import vendi_score
 from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer, write_jsonl
 
-LOCK: dict[str, dict[str, str]] = {"stages": {}, "prompts": {}}
+LOCK = {
+    "stages": {
+        "alpagasus@1": "04fcf0fe888efb24",
+        "common_tags@1": "afa1bbbbeb7c1f2e",
+        "complex_first@1": "58b9744d39b712dc",
+        "facility_location@1": "97a92ac253315252",
+        "following_difficulty@1": "addfd51110208d1e",
+        "intention_tags@1": "c6d2b259d8c43021",
+        "introspection@1": "14aad49425aee834",
+        "k_center@1": "cccf016da4737d74",
+        "longest@1": "80c1edee7b763da0",
+        "one_per_cluster@1": "b4e75b6fadd2723e",
+        "quantile_band@1": "6818b099eceb1759",
+    },
+    "prompts": {
+        "alpagasus/rate": "d2a3298cda1d",
+        "instag/tag": "732e422a76bf",
+        "introspection/refine": "bd6fca87ff9d",
+    },
+}
 ROW = TableRow(id="r", values={"prompt": "Why do birds draw circles?", "response": "To stay in warm air."})
 
 

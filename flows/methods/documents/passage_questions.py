@@ -219,6 +219,8 @@ def read_exchange(completion: Completion, passage: str, kind: str, exchanges: Se
         raise Drop(f"bad_question: it speaks of {source[0]!r}, which the person has never seen")
     if normalised(answer) in normalised(question) or rouge_l(question, answer) >= ALIKE:
         raise Drop("bad_question: the question holds its answer; ask for it instead")
+    if answer.endswith(("?", "？")):
+        raise Drop("bad_question: the answer is a question, too; answer it")
     if any(rouge_l(question, earlier.question) >= ALIKE for earlier in exchanges):
         raise Drop("bad_question: it was asked before; ask for something else")
     languages = {language_of(text) for text in (passage, question, answer)} - {""}
