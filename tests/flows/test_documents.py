@@ -29,7 +29,7 @@ from tests.conftest import ChatServer
 
 LOCK = {
     "stages": {
-        "grounded_conversations@1": "adcc680a0342d33b",
+        "grounded_conversations@1": "e039ef351daddb49",
         "question_kinds@1": "847c1db58abd6348",
     },
     "prompts": {

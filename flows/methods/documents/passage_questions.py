@@ -185,23 +185,23 @@ class GroundedConversations(Recipe[AskedPassage, GroundedConversation]):
             )
             for check in self.checks
         ]
-        said = {check: completion.text.strip() for check, completion in zip(self.checks, completions, strict=True)}
-        known = [check for check, text in said.items() if text and not UNKNOWN.match(text)]
+        replies = {check: completion.text.strip() for check, completion in zip(self.checks, completions, strict=True)}
+        known = [check for check, text in replies.items() if text and not UNKNOWN.match(text)]
         verdicts = yield [
             Request(
                 role="judge",
-                messages=compare.render(question=question, answer=exchange.answer, other=said[check]),
+                messages=compare.render(question=question, answer=exchange.answer, other=replies[check]),
                 sampling=sampling,
                 choice=("yes", "no"),
             )
             for check in known
         ]
         same = {check for check, verdict in zip(known, verdicts, strict=True) if says_yes(verdict)}
-        if "passage" in said and "passage" not in same:
-            raise Drop(f"not_in_passage: a reader with the passage said {said['passage'][:200]!r}")
+        if "passage" in replies and "passage" not in same:
+            raise Drop(f"not_in_passage: a reader with the passage said {replies['passage'][:200]!r}")
         if "memory" in same:
-            raise Drop(f"known_without: a reader without the passage said {said['memory'][:200]!r}")
-        return exchange.model_copy(update={f"from_{check}": text for check, text in said.items()})
+            raise Drop(f"known_without: a reader without the passage said {replies['memory'][:200]!r}")
+        return exchange.model_copy(update={f"from_{check}": text for check, text in replies.items()})
 
 
 def read_exchange(completion: Completion, passage: str, kind: str, exchanges: Sequence[Exchange]) -> Exchange:
