@@ -219,7 +219,7 @@ def test_two_methods_of_one_name_are_neither(folder: Path, tmp_path: Path) -> No
 
 def test_a_method_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     _, err = synthmill("run", "synthesise", cwd=tmp_path, expect=2)
-    assert "no method is called 'synthesise'; expected one of dialogues, judge, multifaceted" in err
+    assert "no method is called 'synthesise'; expected one of dialogues, documents, judge, multifaceted" in err
 
 
 def test_the_fields_of_every_run_are_read_without_importing_them() -> None:
