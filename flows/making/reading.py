@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from synthmill.flows.making.plan import Source, file_source, memory_source, pool_source, table_source
+from synthmill.schemas.document_settings import DocumentSettings
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.licenses import UNKNOWN
@@ -16,6 +17,7 @@ from synthmill.schemas.settings import FileSettings, QuestionSettings, SourceSet
 from synthmill.schemas.settings_files import read_settings
 from synthmill.schemas.turn_settings import CorpusSettings, TurnSettings
 from synthmill.storage.artifacts import Store
+from synthmill.storage.plain_files.documents import DOCUMENTS
 from synthmill.storage.plain_files.in_memory import MEMORY, arrow_of, with_ids
 from synthmill.storage.plain_files.pools import PoolFile
 from synthmill.storage.plain_files.rows import BENCH, INSTRUCTIONS, KNOWN_PROMPTS, QUESTIONS, RowKind
@@ -36,6 +38,7 @@ READ_AS: Mapping[str, SourceKind] = {
     "bench_rows": SourceKind(SourceSettings, lambda _: BENCH),
     "turns": SourceKind(TurnSettings, lambda source: turns_kind(source.qrels)),
     "passages": SourceKind(CorpusSettings, lambda _: PASSAGES),
+    "documents": SourceKind(DocumentSettings, lambda _: DOCUMENTS),
 }
 """Kinds of rows by the name of their stage: `read_as` in a pipeline, `kind` in a session."""
 POOLS = "pools"

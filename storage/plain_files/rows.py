@@ -70,12 +70,17 @@ def fingerprint(source: FileSettings) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
+def lines_of_source(source: FileSettings) -> Iterator[Line]:
+    return lines_of(source.path)
+
+
 class RowKind(NamedTuple):
     """What a source's raw rows become: the artifact's stage, their row type, and the function that reads one (it raises
     Drop).
 
-    columns: a row needs one of these. length: a row's characters as a model sees them. key: what else decides how rows
-    are read, such as a second file. version: raised when rows are read in another way.
+    columns: a row needs one of these, where there are any. length: a row's characters as a model sees them. key: what
+    else decides how rows are read, such as a second file. version: raised when rows are read in another way. lines,
+    fingerprint: a source's raw rows, and what identifies them.
     """
 
     stage: str
@@ -85,6 +90,8 @@ class RowKind(NamedTuple):
     length: Callable[[Any], int]
     key: str = ""
     version: str = CHATS_VERSION
+    lines: Callable[[Any], Iterator[Line]] = lines_of_source
+    fingerprint: Callable[[Any], str] = fingerprint
 
 
 def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None = None) -> Iterator[Chunk]:
@@ -101,7 +108,7 @@ def read_chunks(source: FileSettings, rows_per_part: int, kind: RowKind | None =
     file = ""
     columns: set[str] = set()
     any_read = False
-    for line in lines_of(source.path):
+    for line in kind.lines(source):
         if source.limit is not None and total >= source.limit:
             break
         if line.file != file and raw_rows:  # a file that grows moves no other file's rows to another part
@@ -136,6 +143,8 @@ def check_columns(
     source: FileSettings, expected: tuple[str, ...], columns: set[str], dropped: Sequence[Dropped] | None
 ) -> None:
     """Raises InputError for a file that has none of the columns. dropped: its rows, where none could be read."""
+    if not expected:
+        return
     is_chat = isinstance(source, SourceSettings) and "prompt" not in columns and fitting(columns)
     if dropped is not None and not columns & set(expected) and not is_chat:
         if not columns:

@@ -307,7 +307,8 @@ def is_beir(corpus: CorpusSettings, qrels: str) -> bool:
     """
     if qrels and first_line(Path(qrels).expanduser()).split() == ["query-id", "corpus-id", "score"]:
         return True
-    if not corpus.path.startswith(HUB) and suffix_of(Path(corpus.path)) == QUERY:
+    path = Path(corpus.path).expanduser()
+    if not corpus.path.startswith(HUB) and not path.is_dir() and suffix_of(path) == QUERY:
         return False
     return "_id" in next((line.fields for line in lines_of(corpus.path) if line.fields), {})
 

@@ -6,18 +6,21 @@ for every template and tokenizer, and a token across the border counts as the an
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from synthmill.schemas.calls import Completion, Request, ask_hash
-from synthmill.schemas.errors import EngineRefused
+from synthmill.schemas.errors import Drop, EngineRefused
 from synthmill.tasks.engines.engine import Engine
 
 FIELD = "prompt_logprobs"
 FIELDS = {FIELD: 0, "add_generation_prompt": False, "continue_final_message": True}
 """What asks vLLM's server for them: no alternatives, only the prompt's own tokens."""
 OTHERS = ("A", "B")
+FLOOR = -9999.0  # what vLLM's server writes for minus infinity
+ROUNDING = 1e-3  # how far above 0 a log probability may be
 MOST_BORDERS = 256
 
 
@@ -78,6 +81,24 @@ def prompt_tokens_in(entries: Sequence[Any]) -> list[PromptToken]:
 def logprobs_from(tokens: Sequence[PromptToken], start: int) -> list[Any]:
     """A completion's logprobs: those of the tokens from a border on."""
     return [[token.text, token.logprob, {}] for token in tokens[start:]]
+
+
+def log_probability(completion: Completion, per_token: bool = False) -> float:
+    """The log probability of a scored answer: the sum, or the mean, over its tokens. Raises Drop where the engine gave
+    none for it, or for one of its tokens none that a probability can have.
+    """
+    if completion.error:
+        raise Drop(completion.error)
+    if not completion.logprobs:
+        raise Drop("no_logprobs: the engine gave none for the answer")
+    numbers: list[Any] = [logprob for _, logprob, _ in completion.logprobs]
+    for n, number in enumerate(numbers, 1):
+        if number is None:
+            raise Drop(f"null_logprob: token {n} of {len(numbers)} has none")
+        if not isinstance(number, int | float) or not FLOOR < number <= ROUNDING:
+            raise Drop(f"bad_logprob: token {n} of {len(numbers)} has {number!r:.40}; expected a finite number up to 0")
+    total = math.fsum(numbers)
+    return total / len(numbers) if per_token else total
 
 
 class AnswerScoring:

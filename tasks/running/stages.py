@@ -32,7 +32,7 @@ from synthmill.storage.artifacts import (
     write_manifest,
 )
 from synthmill.storage.files import locked, scratch_folder, sync
-from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, fingerprint, read_chunks
+from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
 from synthmill.tasks.frames import FileStage, FrameStage, StageContext
 from synthmill.tasks.running.batching import say_what_is_in_batches
 from synthmill.tasks.running.carrying import carry
@@ -62,7 +62,7 @@ def source_key(source: FileSettings, rows_per_part: int, kind: RowKind = INSTRUC
     name = source.path.rstrip("/").rsplit("/", 1)[-1]  # rows say where they came from
     settings = source.model_dump(exclude={"path", "qrels", "license"})
     kind_key = [kind.key] if kind.key else []
-    return content_hash([kind.stage, kind.version, fingerprint(source), name, settings, rows_per_part, *kind_key])
+    return content_hash([kind.stage, kind.version, kind.fingerprint(source), name, settings, rows_per_part, *kind_key])
 
 
 def ingest(store: Store, source: FileSettings, rows_per_part: int, run: str, kind: RowKind = INSTRUCTIONS) -> Manifest:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from operator import eq
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import polars as pl
 import pyarrow as pa
@@ -15,6 +15,7 @@ from synthmill.schemas.column_names import check_free
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.pools import JudgedPool, ScoredPool
 from synthmill.storage.published.configurations import Figure
+from synthmill.tasks.engines.scored_answers import log_probability
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import Steps
 from synthmill.tasks.scorers.cdr_domains import DOMAINS, Domain
@@ -24,8 +25,6 @@ from synthmill.tasks.scorers.judges import Attempts, Judge, JudgeSettings
 from synthmill.tasks.scorers.scoring import ScoringContext
 
 ROUTED, PLAIN = "routed", "none"
-FLOOR = -9999.0  # what vLLM's server writes for minus infinity
-ROUNDING = 1e-3  # how far above 0 a log probability may be
 PARTS = ("strong", "weak")
 COLUMNS = ("cdr_domain", "cdr_missing")
 
@@ -214,21 +213,3 @@ def check_apart(strong: Completion, weak: Completion) -> None:
     """Raises Drop where both models are one."""
     if strong.logprobs == weak.logprobs:
         raise Drop("same_model: strong and weak gave equal log probabilities; name two models in `engines`")
-
-
-def log_probability(completion: Completion, per_token: bool = False) -> float:
-    """The log probability of a scored answer: the sum, or the mean, over its tokens. Raises Drop where the engine gave
-    none for it, or for one of its tokens none that a probability can have.
-    """
-    if completion.error:
-        raise Drop(completion.error)
-    if not completion.logprobs:
-        raise Drop("no_logprobs: the engine gave none for the answer")
-    numbers: list[Any] = [logprob for _, logprob, _ in completion.logprobs]
-    for n, number in enumerate(numbers, 1):
-        if number is None:
-            raise Drop(f"null_logprob: token {n} of {len(numbers)} has none")
-        if not isinstance(number, int | float) or not FLOOR < number <= ROUNDING:
-            raise Drop(f"bad_logprob: token {n} of {len(numbers)} has {number!r:.40}; expected a finite number up to 0")
-    total = math.fsum(numbers)
-    return total / len(numbers) if per_token else total

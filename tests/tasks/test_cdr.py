@@ -18,10 +18,10 @@ from synthmill.schemas.settings import EngineSettings
 from synthmill.schemas.settings_files import read_settings
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.engines.engine import make_engine
-from synthmill.tasks.engines.scored_answers import prompt_tokens_in
+from synthmill.tasks.engines.scored_answers import log_probability, prompt_tokens_in
 from synthmill.tasks.prompts import load
 from synthmill.tasks.running.driver import Driver
-from synthmill.tasks.scorers.cdr import CdrPool, CdrScores, domain_of, log_probability
+from synthmill.tasks.scorers.cdr import CdrPool, CdrScores, domain_of
 from synthmill.tasks.scorers.cdr_domains import DOMAINS
 from synthmill.tasks.scorers.scoring import ScorerSettings
 from tests.conftest import ChatServer, write_jsonl

@@ -34,9 +34,9 @@ class PipelineSource(FileSettings):
     model_config = ConfigDict(extra="allow")
 
     path: LocalPath = ""
-    read_as: Literal["rows", "instructions", "questions", "known_prompts", "bench_rows", "turns", "passages"] = Field(
-        "rows", description="rows: any columns, all kept; others: as the named flows read them"
-    )
+    read_as: Literal[
+        "rows", "instructions", "questions", "known_prompts", "bench_rows", "turns", "passages", "documents"
+    ] = Field("rows", description="rows: any columns, all kept; others: as the named flows read them")
     rows_per_part: int | None = Field(None, ge=1, description="default: as the run's")
     rows: int | None = Field(None, ge=1, description="so many rows from nothing, instead of a file")
 
