@@ -7,18 +7,30 @@ The list below is for type checkers and editors; a test holds it to what is ther
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from synthmill.flows.methods.astral import SafetyQuestions as SafetyQuestions
+    from synthmill.flows.methods.documents.passage_questions import GroundedConversations as GroundedConversations
+    from synthmill.flows.methods.documents.passage_questions import QuestionKinds as QuestionKinds
     from synthmill.flows.methods.evol_instruct import Evolve as Evolve
     from synthmill.flows.methods.evol_instruct import Generations as Generations
+    from synthmill.flows.methods.instructir import InstructedQueries as InstructedQueries
+    from synthmill.flows.methods.instructir import SearchChecks as SearchChecks
+    from synthmill.flows.methods.instructir import SearchScenarios as SearchScenarios
     from synthmill.flows.methods.magpie import OpenTurns as OpenTurns
     from synthmill.flows.methods.personas import PersonaTasks as PersonaTasks
+    from synthmill.flows.methods.reversegen import Proposals as Proposals
+    from synthmill.flows.methods.reversegen import ProposerPairs as ProposerPairs
     from synthmill.flows.methods.skillmix import DataSkills as DataSkills
     from synthmill.flows.methods.skillmix import Examples as Examples
     from synthmill.flows.methods.skillmix import SkillMixes as SkillMixes
     from synthmill.flows.methods.skillmix import TopicSkills as TopicSkills
     from synthmill.flows.methods.tapir import BalancedTasks as BalancedTasks
     from synthmill.flows.methods.tapir import ExpandTasks as ExpandTasks
+    from synthmill.tasks.asking.alpagasus import AlpaGasus as AlpaGasus
     from synthmill.tasks.asking.ask import Ask as Ask
     from synthmill.tasks.asking.attributes import Attributes as Attributes
+    from synthmill.tasks.asking.following_difficulty import FollowingDifficulty as FollowingDifficulty
+    from synthmill.tasks.asking.instag import IntentionTags as IntentionTags
+    from synthmill.tasks.asking.introspection import Introspection as Introspection
     from synthmill.tasks.cuts.max_min_pairs import MaxMinPairs as MaxMinPairs
     from synthmill.tasks.cuts.pool_pairs import PoolPairs as PoolPairs
     from synthmill.tasks.cuts.pool_pairs import PoolSigns as PoolSigns
@@ -45,12 +57,22 @@ if TYPE_CHECKING:
     from synthmill.tasks.generators.dialogues.teacher_pairs import AnswerPools as AnswerPools
     from synthmill.tasks.generators.dialogues.teacher_pairs import TeacherPairs as TeacherPairs
     from synthmill.tasks.generators.dialogues.training_rows import TrainingRows as TrainingRows
+    from synthmill.tasks.generators.error_patterns import CheckedPatterns as CheckedPatterns
+    from synthmill.tasks.generators.error_patterns import ErrorPatterns as ErrorPatterns
+    from synthmill.tasks.generators.error_patterns import FailureGroups as FailureGroups
+    from synthmill.tasks.generators.error_patterns import PatternPrompts as PatternPrompts
+    from synthmill.tasks.generators.error_patterns import PatternRows as PatternRows
+    from synthmill.tasks.generators.failures import FailedPrompts as FailedPrompts
     from synthmill.tasks.generators.feedback_collection import FineRubrics as FineRubrics
     from synthmill.tasks.generators.feedback_collection import PairFeedback as PairFeedback
     from synthmill.tasks.generators.feedback_collection import RubricTaskRows as RubricTaskRows
     from synthmill.tasks.generators.feedback_collection import ScoredResponses as ScoredResponses
+    from synthmill.tasks.generators.guided_series import GuidedSeries as GuidedSeries
     from synthmill.tasks.generators.gv_consistency import ConsistentRows as ConsistentRows
     from synthmill.tasks.generators.gv_consistency import SelfValidation as SelfValidation
+    from synthmill.tasks.generators.instruction_trees import AlignedInstructions as AlignedInstructions
+    from synthmill.tasks.generators.instruction_trees import InstructionPairs as InstructionPairs
+    from synthmill.tasks.generators.instruction_trees import InstructionTrees as InstructionTrees
     from synthmill.tasks.generators.judge_rows import JsftRows as JsftRows
     from synthmill.tasks.generators.judge_rows import JudgeTrainingRows as JudgeTrainingRows
     from synthmill.tasks.generators.judge_rows import Rationales as Rationales
@@ -66,6 +88,8 @@ if TYPE_CHECKING:
     from synthmill.tasks.generators.multifaceted.system_messages import Responses as Responses
     from synthmill.tasks.generators.multifaceted.system_messages import SystemMessages as SystemMessages
     from synthmill.tasks.generators.novel_prompts import NovelPrompts as NovelPrompts
+    from synthmill.tasks.generators.option_chances import OptionChances as OptionChances
+    from synthmill.tasks.generators.pair_weights import WpoWeights as WpoWeights
     from synthmill.tasks.generators.prompt_rubrics import PromptRubrics as PromptRubrics
     from synthmill.tasks.generators.rated_prompts import RatePrompts as RatePrompts
     from synthmill.tasks.generators.rated_prompts import RatingLimits as RatingLimits
@@ -73,6 +97,8 @@ if TYPE_CHECKING:
     from synthmill.tasks.generators.self_rip import FreshPrompts as FreshPrompts
     from synthmill.tasks.generators.self_rip import NewPrompts as NewPrompts
     from synthmill.tasks.generators.self_rip import ShotSets as ShotSets
+    from synthmill.tasks.generators.series import PromptSeries as PromptSeries
+    from synthmill.tasks.generators.series import SeriesMeasures as SeriesMeasures
     from synthmill.tasks.generators.teacher_gaps import CurriculumRounds as CurriculumRounds
     from synthmill.tasks.generators.teacher_gaps import HardPrompts as HardPrompts
     from synthmill.tasks.generators.teacher_gaps import TeacherGaps as TeacherGaps
@@ -93,6 +119,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.retrieval.indexes import DenseIndex as DenseIndex
     from synthmill.tasks.retrieval.indexes import GoldPlaces as GoldPlaces
     from synthmill.tasks.retrieval.indexes import PassageVectors as PassageVectors
+    from synthmill.tasks.retrieval.keyword_queries import KeywordQueries as KeywordQueries
     from synthmill.tasks.retrieval.run_ranks import RunRanks as RunRanks
     from synthmill.tasks.scorers.annotators import AnnotatorScores as AnnotatorScores
     from synthmill.tasks.scorers.biggen import InstanceScores as InstanceScores
@@ -130,11 +157,20 @@ if TYPE_CHECKING:
     from synthmill.tasks.tables.choosing import SampleRows as SampleRows
     from synthmill.tasks.tables.choosing import Top as Top
     from synthmill.tasks.tables.confidence_rows import ConfidenceRows as ConfidenceRows
+    from synthmill.tasks.tables.diverse_rows import FacilityLocation as FacilityLocation
+    from synthmill.tasks.tables.diverse_rows import KCenter as KCenter
+    from synthmill.tasks.tables.diverse_rows import OnePerCluster as OnePerCluster
     from synthmill.tasks.tables.joining import Concat as Concat
     from synthmill.tasks.tables.joining import Join as Join
+    from synthmill.tasks.tables.length_and_band import Longest as Longest
+    from synthmill.tasks.tables.length_and_band import QuantileBand as QuantileBand
+    from synthmill.tasks.tables.mixture import Mixture as Mixture
+    from synthmill.tasks.tables.pair_columns import LengthMargin as LengthMargin
+    from synthmill.tasks.tables.pair_columns import MoreWeights as MoreWeights
     from synthmill.tasks.tables.pass_rates import PassRateBand as PassRateBand
     from synthmill.tasks.tables.pass_rates import PassRates as PassRates
     from synthmill.tasks.tables.pool_scores import PolicyGap as PolicyGap
+    from synthmill.tasks.tables.quadruples import Quadruples as Quadruples
     from synthmill.tasks.tables.rejection import Rejection as Rejection
     from synthmill.tasks.tables.rl_rows import RlRows as RlRows
     from synthmill.tasks.tables.screening import ContaminatedRows as ContaminatedRows
@@ -143,6 +179,8 @@ if TYPE_CHECKING:
     from synthmill.tasks.tables.shaping import Map as Map
     from synthmill.tasks.tables.shaping import Sort as Sort
     from synthmill.tasks.tables.steered_answers import SteeredAnswers as SteeredAnswers
+    from synthmill.tasks.tables.tag_choice import CommonTags as CommonTags
+    from synthmill.tasks.tables.tag_choice import ComplexFirst as ComplexFirst
     from synthmill.tasks.vectors.stage import Vectors as Vectors
 
 

@@ -95,7 +95,7 @@ def test_paths_and_commands_in_the_documents_exist(document: str) -> None:
             assert (ROOT / path).exists(), f"{document} names {path}, which is not there"
     from synthmill.flows.cli import cli
 
-    for command in re.findall(r"^(?:\.venv/bin/)?synthmill (\w+)", text, re.M):
+    for command in re.findall(r"^(?:\.venv/bin/)?synthmill ([\w-]+)", text, re.M):
         assert command in cli.commands, f"{document} names `synthmill {command}`, which does not exist"
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     for target in re.findall(r"`make ([a-z-]+)`", text):

@@ -16,8 +16,8 @@ from synthmill.schemas.errors import Drop
 from synthmill.schemas.rows import Dropped, TableRow
 from synthmill.tasks.asking.own_prompts import PromptText
 from synthmill.tasks.asking.templates import template_of
+from synthmill.tasks.engines.scored_answers import log_probability
 from synthmill.tasks.recipe import Recipe, Steps
-from synthmill.tasks.scorers.cdr import log_probability
 from synthmill.tasks.scorers.labels import LEAST_MASS, LeastMass, chances_of, one_token
 
 CHANCES, FAULTS = "chances", "chance_faults"

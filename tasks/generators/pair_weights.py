@@ -14,8 +14,8 @@ from synthmill.schemas.calls import SCORING, Message, Request, Sampling
 from synthmill.schemas.column_names import check_columns, check_free
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.rows import Dropped, TableRow
+from synthmill.tasks.engines.scored_answers import log_probability
 from synthmill.tasks.recipe import Recipe, Steps
-from synthmill.tasks.scorers.cdr import log_probability
 
 READS = ("prompt", "chosen", "rejected")
 MAKES = ("chosen_logprob", "rejected_logprob", "wpo_weight")

@@ -83,7 +83,7 @@ def repeated_share(text: str) -> float:
 
 
 def further_scripts(prompt: str, shots: Sequence[str]) -> list[str]:
-    """The scripts of a prompt with several that no shot has; never Latin, as every language has names and terms in it."""
+    """The scripts of a prompt with several that no shot has; Latin is none, as names and terms are written in it."""
     scripts = scripts_of(prompt)
     known = {"Latin"}.union(*map(letters_by_script, shots))
     return [script for script in scripts if script not in known] if len(scripts) > 1 else []

@@ -25,7 +25,7 @@ LOCK = {
     "stages": {
         "instructed_queries@1": "93ae26766a235dba",
         "search_checks@1": "ed91a8d3e4ffd726",
-        "search_scenarios@1": "7cde442c0151d71d",
+        "search_scenarios@1": "055c2f91f9d0114a",
     },
     "prompts": {
         "instructir/choice": "3bcae7d9b71e",

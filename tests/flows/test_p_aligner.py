@@ -26,7 +26,7 @@ LOCK = {
     "stages": {
         "aligned_instructions@1": "5de72d6829d2bdaf",
         "instruction_pairs@1": "9043bbd1d5792592",
-        "instruction_trees@1": "774585bb39a9ca42",
+        "instruction_trees@1": "bf41b4ef7236e3e8",
     },
     "prompts": {
         "p_aligner/rewrite": "71fb97e02360",

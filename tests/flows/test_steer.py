@@ -17,9 +17,9 @@ from tests.tiny import make_tiny_model
 
 LOCK = {
     "stages": {
-        "guided_series@1": "62ee040eb0ac01bc",
-        "prompt_series@1": "13a783c5717930c1",
-        "series_measures@1": "d88cd4d5dd4a9f23",
+        "guided_series@1": "cdac1981b13b3e9e",
+        "prompt_series@1": "5679dcbaa2e11921",
+        "series_measures@1": "e378f61c869fe4bc",
     },
     "prompts": {
         "steer/guided": "2664e80cfea1",
