@@ -1,8 +1,8 @@
 """Embedding: texts a second of ours, against sentence-transformers' `encode` and bare forward passes.
 
-    python -m bench.embedding [--texts 400] [--repeats 3] [--threads N]
+    python -m bench.embedding [--texts 400] [--repeats 3] [--threads N] [--file PROMPTS]
 
-Texts have log-normal lengths, 83 tokens in the mean, as users' instructions have. Ways are interleaved; a row gives the
+Texts have log-normal lengths, or are the first prompts of a file. Ways are interleaved; a row gives the
 best of its repeats, and how many times `encode` at batch 64 it is. Bare forward passes are those of the same model on
 batches of ready tokens, for the best of several budgets; ours tokenises, and puts vectors into order. `cosine` is the
 lowest between a text's vector and that of `encode` alone. Processor time is told too, because machines are shared.
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from synthmill.schemas.settings import SourceSettings
+from synthmill.storage.plain_files.rows import read_prompts
 from synthmill.tasks.cores import Array, threads
 from synthmill.tasks.vectors.embeddings import encode, load_embedder, token_counts
 
@@ -65,9 +67,12 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=threads())
+    parser.add_argument("--file", help="whose prompts are embedded")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model, texts = load_embedder("minilm"), texts_of(options.texts)
+    if options.file:
+        texts = list(read_prompts(SourceSettings(path=options.file)))[: options.texts]
     ways = [Way(f"encode, batch {size}", partial(library, model, texts, size)) for size in (64, 32)]
     ways.append(Way("ours", partial(encode, "minilm", texts)))
     ways += [Way(f"bare forward passes, {budget:,} tokens", bare(model, texts, budget)) for budget in BUDGETS]
