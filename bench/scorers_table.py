@@ -4,7 +4,7 @@
 
 ALPACA_EVAL is a folder with pool.jsonl.gz and v1_binary_vs_davinci003.jsonl.gz: of each prompt, answers of many models,
 and whether GPT-4 preferred each to text_davinci_003's. Under each prompt stand two answers, drawn by a hash: one that
-was preferred and one that was not, both short (--longest characters), in an order that is drawn, too. The store in FOLDER
+was preferred and one that was not, both short (--longest characters), in an order that is drawn, too. FOLDER's store
 keeps every answer of the judge, so the same command goes on where it was stopped. Audits leave out `pairwise`, which
 would compare eight answers with each other.
 """
