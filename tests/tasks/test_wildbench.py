@@ -23,7 +23,7 @@ from tests.tasks.test_scorers import drive, pool, said, shown, values
 FIRST = ["Does it name photons?", "Is it brief?", "Is it correct?", "Does it cite?", "Is it in English?"]
 SECOND = ["Is it brief?", "Does it name the photons?", "Does it avoid jargon?", "Is there an example?", "Is it kind?"]
 LOCK = {
-    "stages": {"wildbench_rewards@1": "66c16afbaf6a0e02", "wildbench_scores@1": "13482bcb421f98cf"},
+    "stages": {"wildbench_rewards@1": "536973e02e20050f", "wildbench_scores@1": "5dc7d14699422356"},
     "prompts": {
         "wildbench/checklist": "a2966bcdf8f9",
         "wildbench/choice": "17c5d14f2ba7",
