@@ -150,9 +150,9 @@ def main() -> None:
     print_trust(trust_of(TrustSettings(scored, truth, labels, ColumnNames(), (), "", "label", None, 1000, 0)))
     with Path(scored).open() as file:
         print_agreement([json.loads(line) for line in file], labels)
-    print_audits(
-        [audit_report(settings(scorer, source), options.audited) for scorer in scorers if scorer.kind != "pairwise"]
-    )
+    if options.audited:
+        single = [scorer for scorer in scorers if scorer.kind != "pairwise"]
+        print_audits([audit_report(settings(scorer, source), options.audited) for scorer in single])
 
 
 if __name__ == "__main__":
