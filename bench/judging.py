@@ -1,6 +1,6 @@
 """Prompt tokens that judges have a model compute over pools, by vLLM's own counts; this tree beside an older one.
 
-    python -m bench.judging [--old COMMIT] [--pools 24] [--answers 6] [--repeats 3]
+    python -m bench.judging [--old COMMIT] [--pools 16] [--answers 6] [--repeats 2]
 
 vLLM on this machine, two layers of random weights under SmolLM2's tokenizer. Trees are taken in turn, each measurement
 in a process of its own. Token counts are exact; of times only ratios hold where the machine is shared.
@@ -68,7 +68,7 @@ def tokens_a_second(runs: Sequence[Any]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", default=OLD)
-    parser.add_argument("--pools", type=int, default=24)
+    parser.add_argument("--pools", type=int, default=16)
     parser.add_argument("--answers", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()

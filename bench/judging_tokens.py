@@ -48,22 +48,7 @@ PairwiseScores = of("tasks.scorers.pairwise:PairwiseScores", "tasks.judges:Pairw
 TournamentScores = of("tasks.scorers.tournament:TournamentScores", "tasks.judges:TournamentScores")
 ROWS_PER_PART = 8
 IN_FLIGHT = 64
-WORDS = (
-    "the",
-    "a",
-    "river",
-    "mill",
-    "carries",
-    "light",
-    "over",
-    "under",
-    "seven",
-    "birds",
-    "who",
-    "know",
-    "glass",
-    "salt",
-)
+WORDS = ("the", "a", "river", "mill", "carries", "light", "over", "under", "seven", "birds", "know", "glass", "salt")
 ONE_LETTER = Sampling(temperature=1.0, top_p=1.0, max_tokens=1, logprobs=20)
 JUDGES: dict[str, Any] = {
     "rubric": DirectScores(
