@@ -5,8 +5,8 @@
 ALPACA_EVAL is a folder with pool.jsonl.gz and v1_binary_vs_davinci003.jsonl.gz: of each prompt, answers of many models,
 and whether GPT-4 preferred each to text_davinci_003's. Under each prompt stand two answers, drawn by a hash: one that
 was preferred and one that was not, both short (--longest characters), in an order that is drawn, too. FOLDER's store
-keeps every answer of the judge, so the same command goes on where it was stopped. Audits leave out `pairwise`, which
-would compare eight answers with each other.
+keeps every answer of the judge, so the same command goes on where it was stopped. Audits are of --audited
+prompts, or of all where no model is asked; without `pairwise`, which would compare eight answers with each other.
 """
 
 import argparse
@@ -77,16 +77,17 @@ def cell(measure: Mapping[str, float | None], as_share: bool = True) -> str:
 
 
 def print_trust(report: Mapping[str, Any]) -> None:
-    print("| scorer | accuracy | where the better one is longer | where it is shorter | prefers the longer | AUROC |")
+    print(
+        "| scorer | accuracy | where the better one is much longer | where it is shorter | prefers the longer | AUROC |"
+    )
     print("|---|---:|---:|---:|---:|---:|")
     for row in report["scorers"]:
         of_length = {part["slice"]: part["accuracy"] for part in row["slices"] if part["by"] == "length"}
         sides = {side["side"]: side["share"] for side in row["sides"]}
-        ends = (cell(of_length[name]) if name in of_length else "-" for name in ("much longer", "much shorter"))
+        ends = (cell(of_length[name]) if name in of_length else "-" for name in ("much longer", "shorter"))
         auroc = cell(row["calibration"]["auroc"], False) if row["calibration"] else "-"
         print(f"| {row['scorer']} | {cell(row['accuracy'])} | {' | '.join(ends)} | {cell(sides['longer'])} | {auroc} |")
-    for note in report["notes"]:
-        print(f"\n{note}", end="")
+    print("", *(f"- {note}" for note in report["notes"]), sep="\n")
 
 
 def print_agreement(rows: Sequence[Row], labels: Sequence[str]) -> None:
@@ -95,7 +96,7 @@ def print_agreement(rows: Sequence[Row], labels: Sequence[str]) -> None:
     for label in labels:
         values = np.array([[np.nan if value is None else value for value in row[label]] for row in rows], float)
         signs[label] = np.sign(values[:, 0] - values[:, 1])
-    print(f"\n\n| agreement | {' | '.join(labels)} |\n|---|{'---:|' * len(labels)}")
+    print(f"\n| agreement | {' | '.join(labels)} |\n|---|{'---:|' * len(labels)}")
     for label in labels:
         shares = (f"{np.nanmean((1 + signs[label] * signs[other]) / 2):.0%}" for other in labels)
         print(f"| {label} | {' | '.join(shares)} |")
@@ -150,9 +151,9 @@ def main() -> None:
     print_trust(trust_of(TrustSettings(scored, truth, labels, ColumnNames(), (), "", "label", None, 1000, 0)))
     with Path(scored).open() as file:
         print_agreement([json.loads(line) for line in file], labels)
-    if options.audited:
-        single = [scorer for scorer in scorers if scorer.kind != "pairwise"]
-        print_audits([audit_report(settings(scorer, source), options.audited) for scorer in single])
+    limits = {scorer.label: options.audited if scorer.roles else len(rows) for scorer in scorers}
+    audited = [scorer for scorer in scorers if limits[scorer.label] and scorer.kind != "pairwise"]
+    print_audits([audit_report(settings(scorer, source), limits[scorer.label]) for scorer in audited])
 
 
 if __name__ == "__main__":
