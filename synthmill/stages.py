@@ -125,6 +125,7 @@ if TYPE_CHECKING:
     from synthmill.tasks.scorers.biggen import InstanceScores as InstanceScores
     from synthmill.tasks.scorers.calibrated import CalibratedScores as CalibratedScores
     from synthmill.tasks.scorers.cdr import CdrScores as CdrScores
+    from synthmill.tasks.scorers.clue import ClueScores as ClueScores
     from synthmill.tasks.scorers.confidence import ConsistencyScores as ConsistencyScores
     from synthmill.tasks.scorers.confidence import PercentScores as PercentScores
     from synthmill.tasks.scorers.confidence import TruthScores as TruthScores

@@ -150,23 +150,35 @@ def scoring_step(settings: ScoreSettings, store: Store) -> Planned:
 
 
 def scores_in(store: Store, manifest: Manifest, labels: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(prompt id, by label a number per answer) of every pool that was scored; NaN where there is none."""
+    """(prompt id, by label a number per answer) of every pool that was scored; NaN where there is none. Where a stage
+    says why, the reasons are beside them, under its column's name.
+    """
+    reasons = [name for name in map(missing_column, labels) if name in manifest.columns]
     for seal in manifest.parts:
         if seal.rows:
-            for row in pl.DataFrame(read_part(store, seal, ("id", "scores"))).iter_rows(named=True):
+            for row in pl.DataFrame(read_part(store, seal, ("id", "scores", *reasons))).iter_rows(named=True):
                 values = {score["scorer"]: score["values"] for score in row["scores"]}
                 missing = [None] * len(row["scores"][-1]["values"])
-                yield row["id"], {label: np.array(values.get(label, missing), float) for label in labels}
+                numbers = {label: np.array(values.get(label, missing), float) for label in labels}
+                yield row["id"], numbers | {name: row[name] for name in reasons if any(row[name])}
+
+
+def missing_column(label: str) -> str:
+    """The column that says why an answer has no score."""
+    return f"{label}_missing"
 
 
 def write_scores(
     file: PoolFile, out: Path, scorer: ScorerSettings, scores: dict[str, dict[str, Any]]
 ) -> tuple[int, int]:
     """Write the file's rows with the scores: (rows, answers that have one). Where the file has no rewards, the score is
-    the reward, too, so that `synthmill pairs` can read `out`. Leaves out lines that are no objects.
+    the reward, too, so that `synthmill pairs` can read `out`. Where answers have no score and it is known why, a column
+    LABEL_missing says it. Leaves out lines that are no objects.
     """
     reward = "rewards" if file.wide else REWARD
-    label_of = {label: label for label in scorer.labels} | ({} if file.reward else {reward: scorer.label})
+    reasons = sorted({name for values in scores.values() for name in values} - {*scorer.labels, *file.columns})
+    labels = (*scorer.labels, *reasons)
+    label_of = {label: label for label in labels} | ({} if file.reward else {reward: scorer.label})
     next_of: Counter[str] = Counter()
     score_count = 0
 
@@ -177,17 +189,16 @@ def write_scores(
         if file.wide:
             answers = row.get(file.answer)
             count = len(answers) if isinstance(answers, list) else 0
-            for label in scorer.labels:
+            for label in labels:
                 of_label = numbers.get(label, ())
-                values[label] = list(map(number_or_none, of_label)) if len(of_label) == count else [None] * count
+                values[label] = list(map(cell, of_label)) if len(of_label) == count else [None] * count
             scores.pop(pool or "", None)  # a later row of this id belongs to no pool
             score_count += sum(value is not None for value in values[scorer.label])
         elif pool is not None and numbers:
             place = next_of[pool]
             next_of[pool] += 1
             values = {
-                label: number_or_none(of_label[place]) if place < len(of_label) else None
-                for label, of_label in numbers.items()
+                label: cell(of_label[place]) if place < len(of_label) else None for label, of_label in numbers.items()
             }
             score_count += values[scorer.label] is not None
         return {column: values.get(label) for column, label in label_of.items()}
@@ -202,9 +213,13 @@ def write_scores(
                 rows = []
         yield rows
 
-    number = pa.list_(pa.float64()) if file.wide else pa.float64()
-    return write_grown(out, file.path, file.schema, dict.fromkeys(label_of, number), parts()), score_count
+    kinds = dict.fromkeys(label_of, pa.float64()) | dict.fromkeys(reasons, pa.string())
+    added = {column: pa.list_(kind) if file.wide else kind for column, kind in kinds.items()}
+    return write_grown(out, file.path, file.schema, added, parts()), score_count
 
 
-def number_or_none(value: float) -> float | None:
+def cell(value: Any) -> Any:
+    """A reason as it is, a number as Python's, None for NaN."""
+    if value is None or isinstance(value, str):
+        return value
     return None if math.isnan(value) else float(value)

@@ -89,6 +89,8 @@ class VLLMEngine:
             options["dtype"] = "bfloat16"
             # With seeds, a prompt in two chunks kills vLLM's CPU worker (0.32).
             options["enable_chunked_prefill"] = False
+            # The prefix cache holds whole blocks only; vLLM's own 128 tokens on a CPU miss most of a judge's prompt.
+            options["block_size"] = 32
         options |= {"seed": 0, "revision": self.settings.revision, **self.settings.options}
         options.pop(VARIABLES, None)
         if parser := options.get("reasoning_parser"):

@@ -55,7 +55,7 @@ class CalibratedScores(FrameScorer):
     def score(self, pools: Sequence[Pool], store: Path) -> Iterable[Sequence[Any]]:
         if not pools:
             return []
-        values, labels = (self.values_of(pools, name) for name in (self.of, self.by))
+        values, labels = (score_values(pools, name, self.label) for name in (self.of, self.by))
         pairs = [
             [
                 (value, float(label >= self.passing))
@@ -80,22 +80,6 @@ class CalibratedScores(FrameScorer):
         maps = {fold: map_without(fold) for fold in (*range(folds), -1)}
         return [calibrated(numbers, maps[fold_of.get(place, -1)]) for place, numbers in enumerate(values)]
 
-    def values_of(self, pools: Sequence[Pool], name: str) -> list[list[float | None]]:
-        """Of each pool, a score's values. Raises InputError where no pool has it."""
-        of_pools = [
-            next((score["values"] for score in reversed(pool["scores"]) if score["scorer"] == name), None)
-            for pool in pools
-        ]
-        if all(values is None for values in of_pools):
-            labels = sorted({score["scorer"] for pool in pools for score in pool["scores"]})
-            raise InputError(f"{self.label} needs the score {name}; found {', '.join(labels) or 'none'}")
-        return [
-            [value if value is not None and math.isfinite(value) else None for value in values]
-            if values is not None
-            else [None] * len(pool["answers"])
-            for pool, values in zip(pools, of_pools, strict=True)
-        ]
-
 
 class CalibratedSettings(ScorerSettings):
     """A score as calibrated confidence: how often answers with such a score are right, learned from labels."""
@@ -114,6 +98,22 @@ class CalibratedSettings(ScorerSettings):
     def stage(self, context: ScoringContext) -> CalibratedScores:
         own = {name: getattr(self, name) for name in ("of", "by", "method", "passing", "folds")}
         return CalibratedScores(label=self.label, **own)
+
+
+def score_values(pools: Sequence[Pool], name: str, label: str) -> list[list[float | None]]:
+    """Of each pool, a score's values. label: who needs it. Raises InputError where no pool has it."""
+    of_pools = [
+        next((score["values"] for score in reversed(pool["scores"]) if score["scorer"] == name), None) for pool in pools
+    ]
+    if all(values is None for values in of_pools):
+        labels = sorted({score["scorer"] for pool in pools for score in pool["scores"]})
+        raise InputError(f"{label} needs the score {name}; found {', '.join(labels) or 'none'}")
+    return [
+        [value if value is not None and math.isfinite(value) else None for value in values]
+        if values is not None
+        else [None] * len(pool["answers"])
+        for pool, values in zip(pools, of_pools, strict=True)
+    ]
 
 
 def calibrated(values: Sequence[float | None], mapping: Map) -> list[float | None]:

@@ -12,8 +12,9 @@ from synthmill.schemas.multifaceted import Rubric
 from synthmill.schemas.pools import JudgedPool, ScoredPool
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Steps
 from synthmill.tasks.scorers.judgements import Judgements
-from synthmill.tasks.scorers.judges import Attempts, Judge, JudgeSettings, MaxTokens, RubricOf
+from synthmill.tasks.scorers.judges import Attempts, MaxTokens, RubricOf
 from synthmill.tasks.scorers.scoring import ScoringContext
+from synthmill.tasks.scorers.shared_first import PoolJudge, PoolJudgeSettings
 from synthmill.tasks.scorers.verdicts import HIGHEST, LOWEST, judgement_of, present_mean
 
 HELPFUL = Rubric(
@@ -28,7 +29,7 @@ HELPFUL = Rubric(
 )
 
 
-class DirectScores(Judge):
+class DirectScores(PoolJudge):
     """Pools -> the same, each answer judged from 0 to 10, or from 1 to 5 under a rubric: the mean over `evaluations`.
 
     An empty answer gets the lowest score without a call.
@@ -66,7 +67,7 @@ class DirectScores(Judge):
         return self.with_score(row, values, judgements)
 
 
-class DirectSettings(JudgeSettings):
+class DirectSettings(PoolJudgeSettings):
     """The settings that both kinds share."""
 
     evaluations: int = Field(10, ge=1, le=1000, description="judgements of an answer, averaged")

@@ -6,14 +6,14 @@ from synthmill.schemas.calls import Completion
 from synthmill.schemas.pools import JudgedPool, ScoredPool
 from synthmill.tasks.recipe import Steps
 from synthmill.tasks.scorers.judgements import Judgements
-from synthmill.tasks.scorers.judges import Judge, JudgeSettings
 from synthmill.tasks.scorers.labels import LEAST_MASS, LeastMass, chances_of, one_token
 from synthmill.tasks.scorers.scoring import ScoringContext
+from synthmill.tasks.scorers.shared_first import PoolJudge, PoolJudgeSettings
 
 DIGITS = "0123456789"
 
 
-class ExpectedScores(Judge):
+class ExpectedScores(PoolJudge):
     """Pools -> the same, each answer judged from 0 to 9: the expected digit under the probabilities of the judge's one
     token, from one call.
 
@@ -42,7 +42,7 @@ class ExpectedScores(Judge):
         return self.with_score(row, values, judgements)
 
 
-class ExpectedSettings(JudgeSettings):
+class ExpectedSettings(PoolJudgeSettings):
     """A judge's expected digit, 0 to 9, from one token."""
 
     kind: Literal["expected"] = "expected"

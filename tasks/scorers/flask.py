@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from statistics import mean
 from typing import ClassVar, Literal
 
@@ -76,19 +77,14 @@ class FlaskScores(AnswerJudge):
         options["difficulty"] = tuple(DIFFICULTIES)
         most = {"skills": self.most_skills, "domain": 1, "difficulty": 1}
         about = {skill: rubric.question for skill, rubric in SKILLS.items()} | DIFFICULTIES
-        annotations = {}
+        requests = []
         for what, question in ASKED.items():
             described = {name: about.get(name, "") for name in options[what]}
             request = self.ask_for("flask/annotate", row, question=question, options=described, most=most[what])
-            names, count = options[what], most[what]
-
-            def parse(
-                completion: Completion, names: Sequence[str] = names, count: int = count
-            ) -> tuple[str, ...] | None:
-                return None if completion.error else picked(completion, names, count)
-
-            request = request.model_copy(update={"sampling": annotating})
-            [annotations[what]] = yield from judgements.ask([request], self.attempts, parse)
+            requests.append(request.model_copy(update={"sampling": annotating}))
+        parses = [partial(pick_of, options=options[what], most=most[what]) for what in ASKED]
+        picks = yield from judgements.ask_apart(requests, self.attempts, parses)
+        annotations = dict(zip(ASKED, picks, strict=True))
         skills = annotations["skills"] or ()
         parts: dict[str, list[float | None]] = {}
         if skills:
@@ -154,6 +150,11 @@ class FlaskSettings(JudgeSettings):
 
 def shuffled(names: Sequence[str], seed: str) -> tuple[str, ...]:
     return tuple(random.Random(seed).sample(names, len(names)))
+
+
+def pick_of(completion: Completion, options: Sequence[str], most: int) -> tuple[str, ...] | None:
+    """The options that were picked; None where the judge could not be asked. Raises Drop."""
+    return None if completion.error else picked(completion, options, most)
 
 
 def picked(completion: Completion, options: Sequence[str], most: int) -> tuple[str, ...]:

@@ -31,11 +31,17 @@ class Judgements:
         self, requests: Sequence[Request], attempts: int, parse: Callable[[Completion], T | None]
     ) -> Generator[list[Request], list[Completion], list[T | None]]:
         """Send all requests; retry those whose answer `parse` refuses with a Drop. Per request a verdict, or None."""
+        return (yield from self.ask_apart(requests, attempts, [parse] * len(requests)))
+
+    def ask_apart(
+        self, requests: Sequence[Request], attempts: int, parses: Sequence[Callable[[Completion], T | None]]
+    ) -> Generator[list[Request], list[Completion], list[T | None]]:
+        """As `ask`, each request with a parser of its own."""
         latest: dict[int, Completion] = {}
 
         def read(place: int, completion: Completion) -> T | None:
             latest[place] = completion
-            return parse(completion)
+            return parses[place](completion)
 
         verdicts, _ = yield from ask_each(requests, attempts, read)
         for place, verdict in enumerate(verdicts):

@@ -13,13 +13,14 @@ from synthmill.schemas.errors import Drop
 from synthmill.schemas.multifaceted import Rubric
 from synthmill.schemas.pools import ScoredPool
 from synthmill.tasks.scorers.judgements import Judgements
-from synthmill.tasks.scorers.judges import Attempts, Judge, JudgeSettings, MaxTokens, RubricOf
+from synthmill.tasks.scorers.judges import Attempts, MaxTokens, RubricOf
 from synthmill.tasks.scorers.labels import FIRST, LEAST_MASS, SECOND, LeastMass, chances_of, one_token
 from synthmill.tasks.scorers.scoring import ScoringContext
+from synthmill.tasks.scorers.shared_first import PoolJudge, PoolJudgeSettings
 from synthmill.tasks.scorers.verdicts import TAG
 
 
-class MatchJudge(Judge):
+class MatchJudge(PoolJudge):
     """Compares two answers: by one letter and its probability, or, with a rubric, by a verdict with reasons."""
 
     prompts: ClassVar = {
@@ -55,7 +56,7 @@ class MatchJudge(Judge):
         return chances
 
 
-class MatchSettings(JudgeSettings):
+class MatchSettings(PoolJudgeSettings):
     """The settings that all judges share which compare answers."""
 
     attempts: Attempts = 3

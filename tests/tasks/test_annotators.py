@@ -16,7 +16,7 @@ from tests.tasks.judging_by_hand import CONTEXT, drive, pool, through_engine, va
 
 LOCK = {
     "stages": {
-        "annotator_scores@1": "ad35f090d34fb291",
+        "annotator_scores@1": "ecb38822b75bffdd",
     },
     "prompts": {
         "annotators/brief": "d70de5b51517",

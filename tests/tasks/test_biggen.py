@@ -23,7 +23,7 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, values_
 
 LOCK = {
     "stages": {
-        "instance_scores@1": "f89f558ddba6b158",
+        "instance_scores@1": "4151d04ae7b19d2a",
     },
     "prompts": {
         "biggen/reference": "04479bc29f8e",

@@ -22,7 +22,7 @@ from tests.tasks.test_scorers import frame
 
 LOCK = {
     "stages": {
-        "calibrated_scores@1": "a5866b7d2f0a8903",
+        "calibrated_scores@1": "f6bed3f4805040e7",
         "confidence_rows@1": "ae3a71c5a343eda1",
         "uncertainty_rationales@1": "9de918db31956a02",
     },

@@ -23,7 +23,7 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, through
 
 LOCK = {
     "stages": {
-        "attribute_scores@1": "901381c705802b7b",
+        "attribute_scores@1": "f62de50cb32854f8",
         "steered_answers@1": "9d02a6985de9368d",
     },
     "prompts": {

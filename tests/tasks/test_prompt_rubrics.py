@@ -36,7 +36,7 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, through
 LOCK = {
     "stages": {
         "prompt_rubrics@1": "00eab8f39d022ab4",
-        "rubric_rewards@1": "a9bf68928d3d6be0",
+        "rubric_rewards@1": "62b50a36dc3c2ac8",
     },
     "prompts": {
         "prompt_rubrics/check": "48011dc3d4f2",

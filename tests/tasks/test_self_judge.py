@@ -18,7 +18,7 @@ from tests.tasks.judging_by_hand import CONTEXT, drive, pool, through_engine, va
 LOCK = {
     "stages": {
         "jsft_rows@1": "8591b9c7f5aa3d91",
-        "principled_scores@1": "761645c187162eca",
+        "principled_scores@1": "449e29530fbc9d36",
         "rationales@1": "84764a3d08f4154c",
     },
     "prompts": {

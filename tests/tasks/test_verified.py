@@ -115,6 +115,8 @@ def test_a_file_is_scored_and_cut(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "right: 1 of 5 answers have no verdict: 1 unparsed" in done.output
     written = [json.loads(line) for line in scored.read_text().splitlines()]
     assert [row["right"] for row in written] == [[1.0, 0.0, None], [0.0, 1.0]]
+    assert written[1]["right_missing"] == [None, None] and written[0]["right_missing"][:2] == [None, None]
+    assert written[0]["right_missing"][2].startswith("unparsed")
 
     def pairs_by(*options: str) -> list[dict[str, Any]]:
         done = CliRunner().invoke(cli, ["pairs", str(scored), "--out", str(pairs), *options])
