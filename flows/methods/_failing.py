@@ -1,24 +1,18 @@
 """What methods share that look for prompts at which a model fails: its answers, their scores, a limit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import pyarrow as pa
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from synthmill.flows.making.cleaning import Cleaning
-from synthmill.flows.making.steps import with_carried
 from synthmill.schemas.dedup_settings import PublishSettings
 from synthmill.schemas.settings import AnswerSettings, EngineSettings
 from synthmill.storage.published.by_columns import TableForm, table_of
 from synthmill.storage.published.configurations import Table
 from synthmill.storage.published.row_streams import RowStream
-from synthmill.tasks.frames import FileStage
 from synthmill.tasks.generators.answers import PoolAnswers
 from synthmill.tasks.generators.failures import PASSING, FailedPrompts
-from synthmill.tasks.running.carrying import carried_after, carried_by
-from synthmill.tasks.running.job import Planned, Stage
+from synthmill.tasks.running.job import Stage
 from synthmill.tasks.scorers.direct import TenPointSettings
 from synthmill.tasks.scorers.scoring import ScorerSettings, ScoringContext
 
@@ -83,40 +77,3 @@ class FailingSettings(PublishSettings):
 def prompt_table(rows: RowStream, about: str) -> Table:
     """Prompts as a configuration of a dataset."""
     return table_of(rows, form=TableForm(kind="prompts", about=about))
-
-
-@dataclass
-class Rows:
-    """The artifact that stages are chained to: its key, its columns, and those that go on with its rows, which are what
-    a pipeline with these steps would have.
-    """
-
-    key: str
-    columns: pa.Schema
-    carried: frozenset[str] = frozenset()
-
-    def then(self, roles: Roles, *stages: Stage, last: str = "") -> list[Planned]:
-        """Stages made from each other, the first one from these rows, which are then the last one's. last: its step."""
-        planned: list[Planned] = []
-        for stage in stages:
-            step = last if stage is stages[-1] else ""
-            carries = self.after(stage)
-            planned.append(Planned(stage, roles, self.key, step, carries=sorted(carries)))
-            self.key = planned[-1].key
-        return planned
-
-    def after(self, stage: Stage) -> set[str]:
-        """Take a stage's columns; returns those that it carries."""
-        output = stage.output_columns(self.columns)
-        carries = carried_by(self.carried, stage, self.columns, output)
-        self.carried = carried_after(self.carried, stage, self.columns, output)
-        self.columns = with_carried(output, self.columns, carries)
-        return carries
-
-    def cleaned(self, cleaning: Cleaning) -> list[Planned]:
-        """The stages of a cleaning, which keep rows or drop them, and make no others."""
-        for planned in cleaning.stages:
-            if not isinstance(planned.stage, FileStage):
-                self.after(planned.stage)
-        self.key = cleaning.key
-        return cleaning.stages

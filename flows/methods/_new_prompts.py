@@ -4,11 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
 from synthmill.flows.making.cleaning import Comparison, clean
 from synthmill.flows.making.plan import Plan, Source
-from synthmill.flows.making.steps import with_carried
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.dedup_settings import PublishSettings
 from synthmill.schemas.settings import EngineSettings
@@ -19,9 +17,7 @@ from synthmill.storage.published.rows import KEPT, NO_THOUGHTS, answer_message, 
 from synthmill.tasks.dedup.contamination import CleanRows
 from synthmill.tasks.dedup.duplicates import UniqueRows
 from synthmill.tasks.engines.engine import resolve
-from synthmill.tasks.recipe import Recipe
-from synthmill.tasks.running.carrying import carried_by
-from synthmill.tasks.running.job import Planned, Stage
+from synthmill.tasks.running.job import Planned
 from synthmill.tasks.scorers.figures import figures_of_steps
 
 Manifests = Mapping[str, Manifest]
@@ -31,21 +27,6 @@ VERDICTS = ("kept", "duplicate_of", "similarity", "layer", "contaminated", "benc
 def resolved_roles(settings: PublishSettings, store: Store, *roles: str) -> dict[str, EngineSettings]:
     """The engine of every role."""
     return {role: resolve(settings.engine(role), store) for role in roles}
-
-
-def chain_keeping(roles: Mapping[str, EngineSettings], key: str, columns: pa.Schema, *stages: Stage) -> list[Planned]:
-    """As `chain`, and stages that keep their rows' columns keep all of them. columns: of the artifact `key`."""
-    planned: list[Planned] = []
-    for stage in stages:
-        output = stage.output_columns(columns)
-        carries = sorted(carried_by(frozenset(), stage, columns, output)) if keeps_columns(stage) else []
-        planned.append(Planned(stage, roles, planned[-1].key if planned else key, carries=carries))
-        columns = with_carried(output, columns, carries)
-    return planned
-
-
-def keeps_columns(stage: Stage) -> bool:
-    return isinstance(stage, Recipe) and stage.keeps_columns
 
 
 def plan_prompts(

@@ -12,7 +12,8 @@ from pydantic import AfterValidator, Field, SerializeAsAny
 
 from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
 from synthmill.flows.making.plan import Plan, rows_source
-from synthmill.flows.methods._failing import FailingSettings, Rows, prompt_table
+from synthmill.flows.making.row_chain import RowChain
+from synthmill.flows.methods._failing import FailingSettings, prompt_table
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.errors import Drop, InputError
@@ -99,7 +100,7 @@ class SafetyQuestion(SafetyCase):
 class SafetyQuestions(Recipe[SafetyCase, SafetyQuestion]):
     """Test case -> a question of its category, in its style, with its way to persuade.
 
-    Drops: refused, where the writer declined; no_prompt, repeats_itself, mixes_scripts.
+    Drops: refused, where the writer declined; no_prompt, repeats_itself, mixes_languages.
     """
 
     name: ClassVar = "safety_questions"
@@ -142,7 +143,7 @@ def parse_question(completion: Completion) -> str:
     try:
         return check_prompt(completion.text.strip().strip('"'))
     except Drop as fault:
-        raise (Drop("refused: the writer declined") if fault.reason == "answers_instead" else fault) from None
+        raise (Drop("refused: the writer declined") if fault.reason == "answers" else fault) from None
 
 
 def safety_cases(count: int, settings: "AstralSettings") -> list[SafetyCase]:
@@ -189,7 +190,7 @@ def plan(settings: AstralSettings) -> Plan:
     cases = safety_cases(settings.count, settings)
     source = rows_source(store, CASES, cases, f"{len(cases):,} test cases")
     writing = settings.model_dump(include={"purpose", "styles", "persuasions", "attempts"})
-    rows = Rows(source.key, arrow_schema(SafetyCase), frozenset(COVERED))
+    rows = RowChain(source.key, arrow_schema(SafetyCase), frozenset(COVERED))
     written = rows.then(roles, SafetyQuestions(sampling=settings.sampling(settings.questions), **writing))
     cleaning = clean("astral", settings, store, rows.key, Comparison(CleanInstructions, UniqueInstructions))
     cleaned = rows.cleaned(cleaning)

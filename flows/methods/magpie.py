@@ -10,10 +10,10 @@ from pydantic import Field
 from synthmill.flows.making.cleaning import open_checked_store
 from synthmill.flows.making.plan import Plan
 from synthmill.flows.making.reading import rows_from_nothing
+from synthmill.flows.making.row_chain import RowChain
 from synthmill.flows.methods._new_prompts import (
     Manifests,
     as_chats,
-    chain_keeping,
     counts_of,
     plan_prompts,
     resolved_roles,
@@ -108,10 +108,8 @@ def plan(settings: MagpieSettings) -> Plan:
     source, columns = rows_from_nothing(store, "", settings.count, settings.rows_per_part)
     turns = settings.sampling(settings.turns).model_copy(update={"stop": settings.stop})
     cold = RatePrompts().sampling.model_copy(update={"seed": settings.seed})
-    stages = chain_keeping(
+    stages = RowChain(source.key, columns).then(
         roles,
-        source.key,
-        columns,
         OpenTurns(sampling=turns, system=settings.system, attempts=settings.attempts),
         NovelPrompts(
             overlap=settings.overlap,

@@ -12,10 +12,10 @@ from pydantic import Field, field_validator, model_validator
 from synthmill.flows.making.cleaning import open_checked_store
 from synthmill.flows.making.plan import Plan
 from synthmill.flows.making.reading import rows_from_nothing
+from synthmill.flows.making.row_chain import RowChain
 from synthmill.flows.methods._new_prompts import (
     Manifests,
     as_chats,
-    chain_keeping,
     counts_of,
     plan_prompts,
     resolved_roles,
@@ -152,10 +152,8 @@ def plan(settings: PersonaSettings) -> Plan:
     settings = settings.model_copy(update={"engines": roles})
     source, columns = rows_from_nothing(store, "", settings.count, settings.rows_per_part)
     rows = settings.rows_per_part
-    stages = chain_keeping(
+    stages = RowChain(source.key, columns).then(
         roles,
-        source.key,
-        columns,
         Attributes(columns=settings.columns(), seed=settings.seed, rows_per_part=rows),
         PersonaTasks(sampling=settings.sampling(settings.tasks), attempts=settings.attempts),
         NovelPrompts(overlap=settings.overlap, most_words=1000, ascii_start=False, programs=True, rows_per_part=rows),

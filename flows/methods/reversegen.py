@@ -13,7 +13,8 @@ from pydantic import Field
 
 from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
 from synthmill.flows.making.plan import Plan, file_source
-from synthmill.flows.methods._failing import FailingSettings, Rows, prompt_table
+from synthmill.flows.making.row_chain import RowChain
+from synthmill.flows.methods._failing import FailingSettings, prompt_table
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.hashing import child_id
@@ -132,7 +133,7 @@ def plan(settings: ReverseGenSettings) -> Plan:
     settings = settings.model_copy(update={"engines": {**settings.engines, **roles}})
     source = file_source(store, settings.source, settings.rows_per_part)
     sampling = settings.sampling(settings.proposals)
-    rows = Rows(source.key, arrow_schema(Instruction))
+    rows = RowChain(source.key, arrow_schema(Instruction))
     proposed = rows.then(
         roles,
         ShotSets(count=settings.count, shots=settings.shots, seed=settings.seed, rows_per_part=settings.rows_per_part),

@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from synthmill.flows.making.cleaning import Comparison, clean, open_checked_store
 from synthmill.flows.making.plan import Plan, Source, file_source, table_source
-from synthmill.flows.methods._failing import FailingSettings, Rows, prompt_table
+from synthmill.flows.making.row_chain import RowChain
+from synthmill.flows.methods._failing import FailingSettings, prompt_table
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.pools import Question
@@ -105,16 +106,16 @@ def plan(settings: SelfChallengeSettings) -> Plan:
     )
 
 
-def begin(settings: SelfChallengeSettings, store: Store) -> tuple[Source, Rows, list[Stage]]:
+def begin(settings: SelfChallengeSettings, store: Store) -> tuple[Source, RowChain, list[Stage]]:
     """What the first round begins with: prompts, at which the target may fail, or patterns from a file."""
     if settings.source:
         source = file_source(store, settings.source, settings.rows_per_part, QUESTIONS)
-        return source, Rows(source.key, arrow_schema(Question)), settings.failing_stages()
+        return source, RowChain(source.key, arrow_schema(Question)), settings.failing_stages()
     assert settings.patterns
     source, columns = table_source(store, settings.patterns, settings.rows_per_part)
     if missing := sorted({"name", "description"} - {*columns.names}):
         raise InputError(f"{settings.patterns.path} has no column {missing[0]}; expected name and description")
-    return source, Rows(source.key, columns), [PatternRows()]
+    return source, RowChain(source.key, columns), [PatternRows()]
 
 
 def pattern_stages(settings: SelfChallengeSettings) -> list[Stage]:
