@@ -44,8 +44,8 @@ MOST_PROPOSALS = 64
 class Proposals(Recipe[Shots, PromptSet]):
     """Examples -> up to `count` different prompts that a proposer writes after them, each drawn by itself.
 
-    Drops, where none is left after `attempts` tries: no_prompt, answers_instead, repeats_itself, mixes_scripts,
-    copies_example.
+    Drops, where none is left after `attempts` tries: no_prompt, answers, repeats_itself, mixes_languages,
+    shot_given_back.
     """
 
     name: ClassVar = "proposals"

@@ -26,7 +26,7 @@ class PromptSeries(Recipe[Shots, PromptSet]):
     series, which it must not be like; one with a ROUGE-L of at least `overlap` with an example or with any of the
     series is refused. A prompt that fails all attempts is left out.
 
-    Drops, where none is left: no_prompt, answers_instead, repeats_itself, mixes_scripts, copies_example.
+    Drops, where none is left: no_prompt, answers, repeats_itself, mixes_languages, shot_given_back.
     """
 
     name: ClassVar = "prompt_series"
