@@ -24,7 +24,7 @@ from synthmill.schemas.rows import to_arrow
 from synthmill.storage.plain_files.documents import DOCUMENTS, document_lines
 from synthmill.storage.plain_files.documents.windows import Section, token_count, windows
 from synthmill.storage.plain_files.rows import read_chunks
-from tests.command import synthmill
+from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer
 
 LOCK = {
@@ -259,6 +259,19 @@ def test_documents_to_conversations_to_retpo(tmp_path: Path, library: Path, serv
     search += ["--set", f"corpus={folder}/data/passages", "--set", f"engines.teacher={server.spec}"]
     plan, _ = synthmill(*search, cwd=tmp_path)
     assert "10 passages" in plan and " turns, 0 rows cannot be read" in plan
+
+
+def test_documents_to_a_trainers_pairs(tmp_path: Path, server: ChatServer) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    engines = [f"engines.{role}={server.spec}" for role in ("teacher", "judge", "student")]
+    run = ["run", "examples/documents/pipeline.yaml", "--workers", 0, *(word for e in engines for word in ("--set", e))]
+    run += ["--set", "steps.kinds.per_passage=4", "--set", "steps.talk.checks=[]"]  # its words answer no question
+    synthmill(*run, cwd=tmp_path)
+    synthmill("export", "latest", "--to", "out", "--for", "trl", cwd=tmp_path)
+    row = pl.read_parquet(tmp_path / "out" / "**" / "*.parquet").to_dicts()[0]
+    assert row["prompt"][-1]["role"] == "user" and row["chosen"] != row["rejected"]
+    asked = server.stats()["total"]
+    assert "nothing to do" in synthmill(*run, cwd=tmp_path)[1] and server.stats()["total"] == asked
 
 
 def test_rows_of_a_conversation() -> None:
