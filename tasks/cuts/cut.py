@@ -142,25 +142,32 @@ def cut(table: pa.Table, settings: CutSettings, usable: Array | None = None) -> 
     paired[pair_of[kept]], unequal[pair_of[higher]] = True, True
     reasons[(reasons == KEPT) & ~paired] = EQUAL
     reasons[(reasons == EQUAL) & unequal] = SAME_TEXT
-    pool_of_pair, different = pa.array(pair_of[kept]), pa.array(~same)
-    thoughts = parallel_texts(table, THINKING)
-    left_out = (*NOT_CARRIED, *(() if thoughts is None else (THINKING,)))
-    columns = {name: table[name].take(pool_of_pair) for name in table.column_names if name not in left_out}
-    columns |= {side: text.filter(different) for side, text in zip(SIDES, texts, strict=True)}
-    if thoughts is not None:
+    columns = carried_columns(table, pair_of[kept])
+    columns |= {side: text.filter(pa.array(~same)) for side, text in zip(SIDES, texts, strict=True)}
+    if (thoughts := parallel_texts(table, THINKING)) is not None:
         for side, place in zip(SIDES, local_places, strict=True):
             columns[f"{side}_{THINKING}"] = thoughts.take(pa.array(all_pools.starts[pair_of[kept]] + place[kept]))
     for side, place in zip(SIDES, local_places, strict=True):
         columns[f"{side}_index"] = pa.array(place[kept], pa.int64())
-    numbers = dict(zip((f"{side}_reward" for side in SIDES), (reward[kept] for reward in rewards), strict=True))
-    with np.errstate(over="ignore", invalid="ignore"):
-        numbers["margin"] = rewards[0][kept] - rewards[1][kept]
-    columns |= {name: pa.array(values, from_pandas=True) for name, values in numbers.items()}  # a missing one is null
-    columns |= {name: pa.array(values).take(pool_of_pair) for name, values in places.evidence.items()}
+    columns |= reward_columns(*(reward[kept] for reward in rewards))
+    columns |= {name: pa.array(values).take(pa.array(pair_of[kept])) for name, values in places.evidence.items()}
     if settings.pairs_per_pool > 1:
         columns["pair"] = pa.array(number[kept], pa.int64())
     broken_off, cut_short = (0 if mask is None else int((~mask).sum()) for mask in (unbroken, uncut))
     return Cut(pa.table(columns), reasons, pools, seven, tuple(places.evidence), broken_off, cut_short)
+
+
+def carried_columns(table: pa.Table, pool_of_pair: Array) -> dict[str, Any]:
+    """The columns of pools that go along to their pairs. pool_of_pair: (pairs,) rows of the table."""
+    left_out = (*NOT_CARRIED, *(() if parallel_texts(table, THINKING) is None else (THINKING,)))
+    return {name: table[name].take(pa.array(pool_of_pair)) for name in table.column_names if name not in left_out}
+
+
+def reward_columns(chosen: Array, rejected: Array) -> dict[str, Any]:
+    """The rewards of pairs, and by how much the chosen one's is higher; a missing one is null."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        numbers = {"chosen_reward": chosen, "rejected_reward": rejected, "margin": chosen - rejected}
+    return {name: pa.array(values, from_pandas=True) for name, values in numbers.items()}
 
 
 def parallel_texts(table: pa.Table, name: str) -> Any:

@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -143,6 +143,28 @@ class GGUF:
             return ""
 
     def _answer(self, request: Request, seed: int) -> Completion:
+        body = self._body(request, seed)
+        server = self._free.get()
+        started = time.monotonic()
+        try:
+            if request.open_turn:
+                body["prompt"] = opened(self._rendered(server, with_mark(request.messages)), request.messages)
+                answer = server.handle_completions(body)
+            else:
+                answer = server.handle_chat_completions(body)
+        except ValueError as error:
+            return failed_completion(f"refused: {error}")
+        finally:
+            self._free.put(server)
+        if fault := answer.get("error"):
+            message = str(fault.get("message", fault))
+            signs = any(words in message.lower() for words in OVERFLOW)
+            overflow = signs or fault.get("type") == "exceed_context_size_error"
+            return failed_completion(f"{'context_overflow' if overflow else 'refused'}: {message}")
+        return self._completion(request, answer, round(time.monotonic() - started, 4))
+
+    def _body(self, request: Request, seed: int) -> dict[str, Any]:
+        """What llama.cpp is asked."""
         sampling = request.sampling
         body: dict[str, Any] = {
             "messages": [{"role": message.role, "content": message.content} for message in request.messages],
@@ -171,36 +193,22 @@ class GGUF:
                 "type": "json_schema",
                 "json_schema": {"name": "answer", "schema": dict(request.schema_)},
             }
-        server = self._free.get()
-        started = time.monotonic()
-        try:
-            if request.open_turn:
-                body["prompt"] = opened(self._rendered(server, with_mark(request.messages)), request.messages)
-                answer = server.handle_completions(body)
-            else:
-                answer = server.handle_chat_completions(body)
-        except ValueError as error:
-            return failed_completion(f"refused: {error}")
-        finally:
-            self._free.put(server)
-        if fault := answer.get("error"):
-            message = str(fault.get("message", fault))
-            signs = any(words in message.lower() for words in OVERFLOW)
-            overflow = signs or fault.get("type") == "exceed_context_size_error"
-            return failed_completion(f"{'context_overflow' if overflow else 'refused'}: {message}")
+        return body
+
+    def _completion(self, request: Request, answer: Mapping[str, Any], latency_s: float) -> Completion:
+        """What llama.cpp answered."""
         choice, usage = answer["choices"][0], answer.get("usage") or {}
         structured = bool(request.choice or request.schema_)
         turn = choice.get("message") or {"content": choice.get("text")}
-        text = turn.get("content") or ""
         begun = "" if request.open_turn else self._begun
         return Completion(
-            text=whole_turn(text, begun, self.thinking.marks, structured),
+            text=whole_turn(turn.get("content") or "", begun, self.thinking.marks, structured),
             reasoning=turn.get("reasoning_content") or "",
             finish_reason=choice.get("finish_reason") or "stop",
             prompt_tokens=usage.get("prompt_tokens", 0),
             completion_tokens=usage.get("completion_tokens", 0),
-            latency_s=round(time.monotonic() - started, 4),
-            logprobs=token_logprobs(choice) if sampling.logprobs else None,
+            latency_s=latency_s,
+            logprobs=token_logprobs(choice) if request.sampling.logprobs else None,
         )
 
 

@@ -106,7 +106,7 @@ def test_a_rule_is_written_as_its_name_or_with_settings() -> None:
     assert read({"rule": "rip", "gap": 2}) == (Rip(gap=2),)
     assert read("rip") == (Rip(),)
     for cuts, fault in (
-        ("zip", "no rule is called 'zip'; expected band, best-bottom, .* or wrpo"),
+        ("zip", "no rule is called 'zip' \\(did you mean rip\\?\\); expected band, best-bottom, .* or wrpo"),
         ({"gap": 1}, "there is no rule; expected band, best-bottom, .* or wrpo"),
         ({"spec": "max-min", "gap_quantile": None}, "gap_quantile means nothing to max-min; it belongs to rip"),
         ({"spec": "rip", "seed": 1}, "seed means nothing to rip; it belongs to .*scalable, tournament"),
