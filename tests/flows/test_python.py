@@ -445,7 +445,7 @@ def test_functions_on_frames_say_what_is_wrong(server: ChatServer) -> None:
 
 
 def test_a_flow_from_python_says_what_is_wrong(tmp_path: Path, server: ChatServer) -> None:
-    with pytest.raises(InputError, match=r"no method is called 'preference' .did you mean preferences...; expected one of .*preferences"):
+    with pytest.raises(InputError, match=r"'preference' .did you mean preferences\?.; expected one of .*preferences"):
         synthmill.run("preference", {})
     with pytest.raises(InputError, match="found list; expected a mapping, or PreferencesSettings"):
         synthmill.run("preferences", [])  # type: ignore[arg-type]
