@@ -100,6 +100,7 @@ def test_users_choose_their_build_of_torch(built: Path) -> None:
         "gpu",
         "providers",
         "verify",
+        "documents",
         "docs",
         "dev",
     }

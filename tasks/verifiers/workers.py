@@ -56,7 +56,9 @@ class Worker:
     def reply(self, within_s: float) -> bytes | None:
         """The next line; None where there is none in this time."""
         assert self.process.stdout
-        readable, _, _ = select.select([self.process.stdout], [], [], within_s)
+        poll = select.poll()  # select() itself refuses descriptors from 1,024 on
+        poll.register(self.process.stdout, select.POLLIN)
+        readable = poll.poll(within_s * 1000)
         return (self.process.stdout.readline() or None) if readable else None
 
     def end(self, patience_s: float = 0) -> int | None:

@@ -256,8 +256,8 @@ def test_a_stop_drains_what_is_in_flight(tmp_path: Path) -> None:
         calls = CallStore(tmp_path)
         driver = Driver(Chain(turns=1), {"student": Echo(limit=8)}, calls)
         task = asyncio.create_task(driver.run(instructions(500)))
-        await asyncio.sleep(0.01)
-        in_flight = driver.in_flight
+        while (in_flight := driver.in_flight) < 8:
+            await asyncio.sleep(0.001)
         before = driver.rows_done
         driver.stop(Stopped("as told"))
         with pytest.raises(Stopped):

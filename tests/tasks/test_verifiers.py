@@ -479,7 +479,9 @@ def test_messages_and_other_references() -> None:
 
 
 def test_wrong_names_and_arguments_are_refused() -> None:
-    with pytest.raises(InputError, match=r"no verifier is called 'maths'; expected choice, citation, .*math"):
+    with pytest.raises(
+        InputError, match=r"no verifier is called 'maths' .did you mean math.*; expected choice, citation, .*math"
+    ):
         verify("maths", "x")
     with pytest.raises(InputError, match=r"verify:math: .*decimals"):
         verify("math", "x", "5", decimals="many")
