@@ -60,10 +60,10 @@ def pools(folder: Path, count: int, longest: int) -> list[Row]:
         lost, won = ([a for a in short if verdict_of.get(a["model"]) == verdict] for verdict in (LOST, WON))
         if not lost or not won:
             continue
-        drawn = [(lost[0], 0), (won[0], 1)]
-        drawn.sort(key=lambda side: digest([row["idx"], "order", side[1]]))
-        columns = {"answers": [a["output"] for a, _ in drawn], "models": [a["model"] for a, _ in drawn]}
-        rows.append({"prompt_id": str(row["idx"]), "prompt": prompt, **columns, "labels": [n for _, n in drawn]})
+        pair = [(lost[0], 0), (won[0], 1)]
+        pair.sort(key=lambda side: digest([row["idx"], "order", side[1]]))
+        columns = {"answers": [a["output"] for a, _ in pair], "models": [a["model"] for a, _ in pair]}
+        rows.append({"prompt_id": str(row["idx"]), "prompt": prompt, **columns, "labels": [n for _, n in pair]})
     return rows
 
 

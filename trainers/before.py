@@ -42,10 +42,10 @@ def section(cell: Cell, before: Reading, after: Reading | None) -> Iterator[str]
     places = before.verdict.wrong_places
     place = places[0] if places else 0
     texts = [text_of(reading, place) for reading in (before, after)]
-    shown = around_difference(*texts) if all(texts) else texts
+    excerpts = around_difference(*texts) if all(texts) else texts
     error = before.verdict.error or f"{before.verdict.rows[0]} of {before.verdict.rows[1]} rows"
     yield f"Before, wrong: {(wrong or error)[:SHOWN].rstrip(' .')}."
-    yield from fenced(shown[0])
+    yield from fenced(excerpts[0])
     remedy = f"`--for {cell.reader}`"
     if after is None:
         yield f"After: {remedy} has no {cell.use} of these rows."
@@ -53,7 +53,7 @@ def section(cell: Cell, before: Reading, after: Reading | None) -> Iterator[str]
         yield f"After: {remedy} refuses them before it writes a file: {short(after.refusal)}"
     else:
         yield f"After, with {remedy}:"
-        yield from fenced(shown[1])
+        yield from fenced(excerpts[1])
 
 
 def text_of(reading: Reading | None, place: int) -> str:

@@ -72,9 +72,9 @@ def prompt_report(settings: ChooseSettings) -> dict[str, Any]:
     record = new_run("choose-prompt", {"source": settings.source, "chances": stage.model_dump(mode="json")})
     with step_maker(store, record, 0, None) as maker:
         rows = maker.read(source)
-        made = maker.make(Planned(stage, {stage.role: engine}, rows.key))
-    check_something_left(store, made.stage, made)
-    frame = pl.DataFrame(read_artifact(store, made, ("id", CHANCES, FAULTS)))
+        artifact = maker.make(Planned(stage, {stage.role: engine}, rows.key))
+    check_something_left(store, artifact.stage, artifact)
+    frame = pl.DataFrame(read_artifact(store, artifact, ("id", CHANCES, FAULTS)))
     comparable = frame.filter(pl.col(CHANCES).list.eval(pl.element().list.len() > 0).list.all())
     if not comparable.height:
         raise InputError(f"no row has chances under every template; the first fault: {first_fault(frame)}")
@@ -84,7 +84,7 @@ def prompt_report(settings: ChooseSettings) -> dict[str, Any]:
         labels = places_of(comparable.join(answers, on="id", how="left")[settings.label_column], settings.options)
     chances = np.array(comparable[CHANCES].to_list(), np.float64).transpose(1, 0, 2)
     figures = prompt_figures(chances, labels)
-    return report_of(settings, list(stage.templates), figures, comparable.height, made.dropped, frame.height)
+    return report_of(settings, list(stage.templates), figures, comparable.height, artifact.dropped, frame.height)
 
 
 def chances_stage(settings: ChooseSettings) -> OptionChances:

@@ -81,13 +81,13 @@ def compare_cuts(settings: CompareSettings, as_object: bool) -> None:
 
 def compare(settings: CompareSettings) -> tuple[Compared, dict[str, Any]]:
     """What each rule keeps, and the figures. Raises InputError."""
-    named = [named_rule(text) for text in settings.rules]
-    if not named:
+    rules = [named_rule(text) for text in settings.rules]
+    if not rules:
         raise InputError("--rules names no rule; expected for instance max-min,rip, or top:share=0.1:score=quality")
-    are_for_pairs = {rule.name in rules_for_pairs() for rule in named}
+    are_for_pairs = {rule.name in rules_for_pairs() for rule in rules}
     if len(are_for_pairs) > 1:
         raise InputError("--rules names rules for pairs and stages on rows; compare what chooses from the same rows")
-    compared = compare_pools(settings, named) if are_for_pairs.pop() else compare_rows(settings, named)
+    compared = compare_pools(settings, rules) if are_for_pairs.pop() else compare_rows(settings, rules)
     store = Store(Path(settings.store).expanduser().resolve())
     vectors = None
     if settings.embedder != NO_EMBEDDER:

@@ -88,6 +88,6 @@ def compare_cuts(
     from synthmill.storage.plain_files.pools import ColumnNames
 
     columns = ColumnNames(prompt_id_column, prompt_column, answer_column, score)
-    named = [rule.strip() for rule in BETWEEN_RULES.split(rules) if rule.strip()]
-    settings = command.CompareSettings(rules=named, columns=columns, score=score, **others)
+    rule_names = [rule.strip() for rule in BETWEEN_RULES.split(rules) if rule.strip()]
+    settings = command.CompareSettings(rules=rule_names, columns=columns, score=score, **others)
     command.compare_cuts(settings, as_object)

@@ -87,9 +87,9 @@ class RowRules:
             maker.make(step)
             planned[setting] = step.key
         stage = stage.model_copy(update=planned)
-        made = maker.make(Planned(stage, {}, key, context=self.context))
-        verdicts = [name for name in VERDICTS if name in made.columns]
-        frame = pl.DataFrame(read_artifact(self.store, made, ("id", *verdicts)))
+        artifact = maker.make(Planned(stage, {}, key, context=self.context))
+        verdicts = [name for name in VERDICTS if name in artifact.columns]
+        frame = pl.DataFrame(read_artifact(self.store, artifact, ("id", *verdicts)))
         return frame.filter(pl.all_horizontal(pl.lit(True), *verdicts))["id"].to_list()
 
 

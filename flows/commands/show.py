@@ -30,10 +30,10 @@ def show_name(place: Path, name: str, rows: int, as_json: bool = False) -> None:
     """
     store = open_store(place)
     if ROW_ID.fullmatch(name):
-        shown = show_lineage(store, name, as_json) or show_artifact(store, name, rows, as_json)
+        is_there = show_lineage(store, name, as_json) or show_artifact(store, name, rows, as_json)
     else:
-        shown = show_artifact(store, name, rows, as_json) or show_lineage(store, name, as_json)
-    if not shown:
+        is_there = show_artifact(store, name, rows, as_json) or show_lineage(store, name, as_json)
+    if not is_there:
         raise InputError(
             f"{store.root} has no artifact and no row {name!r}; `synthmill ls` shows artifacts, and every exported "
             "row has its id in the column `id`"
@@ -49,9 +49,9 @@ def show_artifact(store: Store, name: str, rows: int, as_json: bool = False) -> 
     parts = manifest.parts if manifest.dropped else ()
     dropped = list(islice((row for seal in parts for row in read_dropped(store, seal)), rows))
     if as_json:
-        made = {"artifact": manifest.reference, **manifest.model_dump(mode="json", exclude={"parts"})}
+        described = {"artifact": manifest.reference, **manifest.model_dump(mode="json", exclude={"parts"})}
         kept = list(first_rows(store, manifest, rows))
-        print_json({**made, "made_from": sources, "first_rows": kept, "first_dropped": [*map(dict, dropped)]})
+        print_json({**described, "made_from": sources, "first_rows": kept, "first_dropped": [*map(dict, dropped)]})
         return True
     console = Console(emoji=False)
     print_manifest(console, manifest, sources)

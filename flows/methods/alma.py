@@ -99,8 +99,8 @@ def plan(settings: AlmaSettings) -> Plan:
         seed=settings.seed,
         rows_per_part=rows,
     )
-    drawn = chain({}, first[-1].key, draws)
-    pools = plan_pool_stages("alma", store, settings, roles, drawn[-1].key, answers_of(settings))
+    draw_steps = chain({}, first[-1].key, draws)
+    pools = plan_pool_stages("alma", store, settings, roles, draw_steps[-1].key, answers_of(settings))
 
     def publish(manifests: Manifests) -> Dataset:
         dataset = preferences_dataset(store, manifests, settings, pools.scored, pools.pairs, pools.stages)
@@ -113,7 +113,7 @@ def plan(settings: AlmaSettings) -> Plan:
         figures = [*dataset.figures, counts_of(prompts, "Prompts that were drawn", "round")]
         return replace(dataset, title="ALMA", tables=tables, figures=figures)
 
-    steps = [*first, *vectors, *drawn, *pools.stages]
+    steps = [*first, *vectors, *draw_steps, *pools.stages]
     return Plan("alma", settings, store, source, steps, publish, trunk="preferences", others=pools.sources)
 
 

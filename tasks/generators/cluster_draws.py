@@ -83,8 +83,8 @@ def rounds_of(ids: Sequence[str], clusters: Array, per_round: int, last: int, se
     for place in order[::-1]:
         unused.setdefault(int(clusters[place]), []).append(int(place))
     for number in range(1, last + 1):
-        drawn = sorted(unused, key=lambda cluster: digest(["cluster", seed, number, cluster]))[:per_round]
-        for cluster in drawn:
+        chosen_clusters = sorted(unused, key=lambda cluster: digest(["cluster", seed, number, cluster]))[:per_round]
+        for cluster in chosen_clusters:
             rounds[unused[cluster].pop()] = number
             if not unused[cluster]:
                 del unused[cluster]

@@ -207,7 +207,7 @@ class PatternPrompts(Recipe[Pattern, PromptSet]):
             sampling=self.sampling,
             schema_=object_of("prompts", {"type": "string", "minLength": 1}, self.count),
         )
-        shown = tuple(failure.prompt for failure in row.failures)
+        failed_prompts = tuple(failure.prompt for failure in row.failures)
 
         def parse(completion: Completion) -> PromptSet:
             listed = read_json(completion, "bad_prompts").get("prompts")
@@ -215,13 +215,15 @@ class PatternPrompts(Recipe[Pattern, PromptSet]):
             prompts, faults = dict[str, None](), list[Drop]()
             for text in texts:
                 try:
-                    prompts[check_prompt(text, (*shown, *prompts), OVERLAP)] = None
+                    prompts[check_prompt(text, (*failed_prompts, *prompts), OVERLAP)] = None
                 except Drop as fault:
                     faults.append(fault)
             if not prompts:
                 raise faults[0] if faults else Drop("bad_prompts: it listed none")
             kept = tuple(prompts)[: self.count]
-            return PromptSet.child_of(row, self.name, prompt=kept, shown=shown, group=row.id, origin=row.pattern.name)
+            return PromptSet.child_of(
+                row, self.name, prompt=kept, shown=failed_prompts, group=row.id, origin=row.pattern.name
+            )
 
         return (yield from ask_until(request, self.attempts, parse))
 

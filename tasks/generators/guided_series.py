@@ -82,8 +82,8 @@ class GuidedSeries(FrameStage):
         prompts, fault, template = list[str](), "", load("steer/guided")
         for place in range(self.length):
             positive = template.render(row=row)
-            shown = prompts[len(prompts) - min(self.negatives, len(prompts)) :]
-            negative = template.render(row=row.model_copy(update={"examples": tuple(shown)})) if shown else ()
+            negatives = prompts[len(prompts) - min(self.negatives, len(prompts)) :]
+            negative = template.render(row=row.model_copy(update={"examples": tuple(negatives)})) if negatives else ()
             text = generate(positive, negative, int.from_bytes(digest([self.seed, row.id, place], size=4)))
             try:
                 prompts.append(

@@ -49,10 +49,10 @@ class PromptSeries(Recipe[Shots, PromptSet]):
             return check_prompt(parse_prompt(completion), (*row.examples, *prompts), self.overlap)
 
         for place in range(self.length):
-            shown = prompts[len(prompts) - min(self.negatives, len(prompts)) :]
+            negatives = prompts[len(prompts) - min(self.negatives, len(prompts)) :]
             request = Request(
                 role="teacher",
-                messages=template.render(row=row, negatives=shown),
+                messages=template.render(row=row, negatives=negatives),
                 sampling=self.sampling,
                 sample=(row.number * self.length + place) * MOST_ATTEMPTS,
                 optional=True,

@@ -91,9 +91,9 @@ class MixedShots(FrameStage):
             wanted = self.seeds + self.written - len(written)
             if self.most_seeds is not None:
                 wanted += key % (self.most_seeds - self.seeds + 1)
-            drawn = lowest(words[: seeds.height], key, wanted)
-            parent = ids[drawn[0]]
-            shots = np.concatenate([drawn, written])
+            seed_shots = lowest(words[: seeds.height], key, wanted)
+            parent = ids[seed_shots[0]]
+            shots = np.concatenate([seed_shots, written])
             shots = shots[lowest(words[shots], key ^ 1, len(shots))]  # seeds and written ones in any order
             sets.append(
                 {

@@ -64,8 +64,10 @@ class Quadruples(TableStage, PoolReading):
                 | {"source_policy": answers[source["chosen_index"]]["policy"]}
                 | {name: own[name] for name in ("chosen", "rejected", "chosen_reward", "rejected_reward")}
             )
-        made = pl.DataFrame(rows, schema=ROW)
-        own_columns = frame.select(name for name in beside_answers(frame) if name not in ROW)[made["place"].to_list()]
+        quadruples = pl.DataFrame(rows, schema=ROW)
+        own_columns = frame.select(name for name in beside_answers(frame) if name not in ROW)[
+            quadruples["place"].to_list()
+        ]
         detail = f"it needs a best source above the worst of {self.own}, and two unequal ones of its own"
-        table = pl.concat([made.drop("place"), own_columns], how="horizontal")
+        table = pl.concat([quadruples.drop("place"), own_columns], how="horizontal")
         return table, drops(without, "no_quadruple", [detail] * len(without))

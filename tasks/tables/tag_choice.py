@@ -101,14 +101,14 @@ class ComplexFirst(Share):
         taken: set[int] = set()
         while rest and len(taken) < size:
             covered: set[str] = set()
-            left = []
+            remaining = []
             for n in rest:
                 if len(taken) < size and not tags[n] <= covered:
                     taken.add(n)
                     covered |= tags[n]
                 else:
-                    left.append(n)
-            rest = left
+                    remaining.append(n)
+            rest = remaining
         mask = pl.Series([n in taken for n in range(len(ids))], dtype=pl.Boolean)
         others = frame["id"].filter(~mask)
         return frame.filter(mask), drops(others, "not_picked", [""] * len(others))

@@ -56,8 +56,8 @@ def pages(reader: Any, count: int, headings: dict[int, tuple[str, ...]]) -> Iter
     if len(empty) == count:
         raise Drop(f"pictures_only: none of its {count} pages has text; recognise it first (OCR)")
     if empty:
-        named = ", ".join(map(str, empty[:MOST_NAMED])) + (", ..." if len(empty) > MOST_NAMED else "")
-        yield Drop(f"no_text_pages: {len(empty)} of {count} pages have no text: {named}")
+        page_numbers = ", ".join(map(str, empty[:MOST_NAMED])) + (", ..." if len(empty) > MOST_NAMED else "")
+        yield Drop(f"no_text_pages: {len(empty)} of {count} pages have no text: {page_numbers}")
 
 
 def headings_by_page(reader: Any) -> dict[int, tuple[str, ...]]:
