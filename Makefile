@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READER_PIP := .trainers/torch/bin/python -m pip --disable-pip-version-check
 TORCH := 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
-DEMO := $(BIN)/synthmill run synthesize --config examples/demo/synthesize.yaml
+DEMO := $(BIN)/synthmill run preferences --config examples/demo/preferences.yaml
 BENCHES := generation composed dialogue vllm_tokens judging retrieval cuts dedup endurance scale startup selecting \
   documents embedding
 
@@ -18,20 +18,21 @@ READERS := trl llama-factory axolotl ms-swift openrlhf verl torchtune mlx-lm nem
 help:  ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.base  ## Preference pairs from 8 instructions on the embedded model: no key, no hub, no GPU, no server
-	@echo "About a minute and a half on 2 cores; the second time, a second."
+demo: $(VENV)/.base  ## Preference pairs from 12 instructions on the embedded model: no key, no hub, no GPU, no server
+	@echo "About a minute on 2 cores; the second time, a second."
 	@$(DEMO)
 	@echo
-	@echo "SmolLM2-135M shows the machinery, not the quality. What was made:"
-	@echo "  $(BIN)/synthmill sql 'SELECT prompt, chosen_reward FROM pairs LIMIT 5'"
-	@echo "  $(BIN)/synthmill show answers"
+	@$(BIN)/synthmill sql "SELECT prompt, chosen[:60] AS chosen, rejected[:60] AS rejected FROM preferences LIMIT 3"
+	@echo "SmolLM2-135M shows the machinery, not the quality. More of what was made:"
+	@echo "  $(BIN)/synthmill show answer_pool"
+	@echo "  $(BIN)/synthmill calls"
 	@echo "A better model is one setting, for instance:"
 	@echo "  $(DEMO) \\"
 	@echo "    --set engines.teacher=openai:MODEL@http://127.0.0.1:8000/v1   (a server)"
 	@echo "    --set engines.teacher=llamacpp:/models/model.gguf   (a file)"
 	@echo "    --set engines.teacher=vllm:OWNER/NAME   (a Hub id)"
 	@echo "And its page, to open in a browser:"
-	@$(BIN)/synthmill report synthesize
+	@$(BIN)/synthmill report preferences
 
 serve: $(VENV)/.base  ## A local Prefect server with every flow deployed, and a worker; prints its page
 	@$(BIN)/synthmill serve

@@ -34,7 +34,7 @@ LOCK = {
     "stages": {
         "alpagasus@1": "04fcf0fe888efb24",
         "common_tags@1": "afa1bbbbeb7c1f2e",
-        "complex_first@1": "58b9744d39b712dc",
+        "complex_first@1": "2a0235946c8dd866",
         "facility_location@1": "42298b63edf7359c",
         "following_difficulty@1": "addfd51110208d1e",
         "intention_tags@1": "c6d2b259d8c43021",

@@ -29,7 +29,7 @@ LOCK = {
         "checked_patterns@1": "e26dc3e2c074ab28",
         "error_patterns@1": "dc68b0034f5da57d",
         "failure_groups@1": "05dc0db488a7c21b",
-        "pattern_prompts@1": "ecce9d4e3a2f3bd6",
+        "pattern_prompts@1": "a58c674d3a04f8c4",
         "pattern_rows@1": "6961cdd7388a7c04",
     },
     "prompts": {

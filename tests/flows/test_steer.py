@@ -17,8 +17,8 @@ from tests.tiny import make_tiny_model
 
 LOCK = {
     "stages": {
-        "guided_series@1": "cdac1981b13b3e9e",
-        "prompt_series@1": "5679dcbaa2e11921",
+        "guided_series@1": "8207a37fe1d14043",
+        "prompt_series@1": "cb8a2cf42921c99b",
         "series_measures@1": "e378f61c869fe4bc",
     },
     "prompts": {
