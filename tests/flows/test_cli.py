@@ -221,7 +221,7 @@ def test_a_run_in_which_every_row_fails_ends_non_zero(tmp_path: Path, server: Ch
 def test_the_demo_passes_its_dry_run(tmp_path: Path) -> None:
     demo = ("run", "preferences", "--config", "examples/demo/preferences.yaml", "--store", tmp_path / "s")
     out, _ = synthmill(*demo, "--dry-run", cwd=ROOT)
-    assert "12 instructions, 0 rows cannot be read" in out
+    assert "12 questions, 0 rows cannot be read" in out
     assert "Nothing was asked" in out
     assert not list((tmp_path / "s" / "calls").iterdir())
 
