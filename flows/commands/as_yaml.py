@@ -7,6 +7,7 @@ import yaml
 
 from synthmill.flows.making.plan import Plan, Source
 from synthmill.flows.making.steps import OF_SAMPLING, references_in
+from synthmill.flows.methods.pipeline.settings import SOURCE_ID
 from synthmill.schemas.calls import Sampling
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.settings import EngineSettings, RunSettings
@@ -32,6 +33,7 @@ def pipeline_of(plan: Plan) -> dict[str, Any]:
                 f"{plan.flow} begins with rows of its own settings ({source.stage}), which no file of a pipeline holds"
             )
     ids = {key: "source" if key == plan.source.key else step for key, step in plan.source_steps.items()}
+    ids |= {key: name for key, name in names_of_sources(plan).items() if key in ids and SOURCE_ID.fullmatch(name)}
     ids |= {step.key: step.step for step in plan.stages}
     rows_per_part = plan.settings.rows_per_part
     pipeline: dict[str, Any] = {"source": written_source(plan.source, rows_per_part)}
@@ -48,6 +50,16 @@ def pipeline_of(plan: Plan) -> dict[str, Any]:
         steps[step.step] = {"stage": step.stage.name, **origin, **fields_of(step, plan.settings, ids)}
         before = step.key
     return {**pipeline, "steps": steps, "publish": {"default": {"from": plan.trunk}}}
+
+
+def names_of_sources(plan: Plan) -> dict[str, str]:
+    """What stages call the further sources that they read, by key; such a name is a part of the stages' own keys."""
+    names: dict[str, str] = {}
+    for stage in (step.stage for step in plan.stages):
+        for field, info in type(stage).model_fields.items():
+            if [reference.form for reference in references_in(info)] == ["named"]:
+                names |= {key: name for name, key in getattr(stage, field)}
+    return names
 
 
 def written_source(source: Source, rows_per_part: int) -> dict[str, Any]:

@@ -28,7 +28,9 @@ ALL: dict[str, dict[str, Any]] = {
 def test_a_method_as_yaml_has_its_keys(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "in.jsonl", prompts(4))
+    write_jsonl(tmp_path / "bench.jsonl", prompts(1))
     values = {"source": "in.jsonl", "store": "store", "engines": {"teacher": ENGINE}, **ALL[name]}
+    values["decontaminate"] = {"benchmarks": ["bench.jsonl"]}  # its name is a part of keys
     named = method(name).plan(read_settings(method(name).settings, None, values))
     written = yaml.safe_load(yaml.safe_dump(pipeline_of(named), sort_keys=False))
     own = plan(read_settings(PipelineSettings, None, written | {"store": "store"}))

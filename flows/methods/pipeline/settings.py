@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import ConfigDict, Field, GetJsonSchemaHandler, field_validator, model_validator
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, ValidationInfo, field_validator, model_validator
 
 from synthmill.flows.making.plan import Source, file_source, table_source
 from synthmill.flows.making.reading import READ_AS, rows_from_nothing
@@ -23,6 +23,8 @@ from synthmill.tasks.running.table_source import ROWS
 
 NAME = r"^([A-Za-z][\w-]*)?$"
 ID = re.compile(r"[^\W\d_][\w-]*")
+SOURCE_ID = re.compile(r"[^\W\d_][\w.-]*")
+"""A file's name may be the id of a source: what is compared with it says so."""
 
 
 class PipelineSource(FileSettings):
@@ -115,14 +117,14 @@ class PipelineSettings(RunSettings):
 
     @field_validator("sources", "steps", "publish", mode="before")
     @classmethod
-    def have_ids(cls, named: Any) -> Any:
+    def have_ids(cls, named: Any, info: ValidationInfo) -> Any:
         """Raises ValueError for an id that templates, folders and Prefect could not use."""
         for name in named if isinstance(named, Mapping) else ():
             if not isinstance(name, str):
                 raise ValueError(
                     f"{name!r} is no id; write it in quotes (YAML reads yes, no and numbers as what they are)"
                 )
-            if not ID.fullmatch(name):
+            if not (SOURCE_ID if info.field_name == "sources" else ID).fullmatch(name):
                 raise ValueError(f"{name!r} is no id; expected letters, digits, _ and -, and a letter first")
         return named
 
