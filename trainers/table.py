@@ -48,7 +48,7 @@ Written by `make trainers`, which exports runs with `synthmill export RUN --for 
 read them in an environment of its own, and compares what it is about to train on, decoded, with what went in. A kind
 that is not in this table is not supported.
 
-The runs: `synthesize` (the demo), `dialogues` (tools, calls, results), `multifaceted` (system messages), `preferences`,
+The runs: `synthesize`, `dialogues` (tools, calls, results), `multifaceted` (system messages), `preferences`,
 `retpo` (several turns), whose answers are a local server's, and a user's own rows: `verified` (for RL), `tool_pairs`
 (pairs with tools). Exports are cut into files of 20 KB, so that tables of one file and of several are read. The
 tokenizer is a byte-level BPE with a chat template in the form of Qwen 2.5's, with tools, whose arguments it encodes as
