@@ -1,9 +1,9 @@
 """The runs that readers are tried on: a minute, no key, no hub, no GPU; every answer is the local chat server's.
 
 Tools are called for real in `dialogues` (the applications of examples/), system messages stand in `multifaceted`,
-several turns in `retpo`, rewards and reference answers in `preferences`, pairs under system messages in
-`synthesize`. Three publish rows of their own: `verified` prompts for RL with what verifies their answers, `tool_pairs` pairs with tools, `thoughts`
-answers with what was thought before them.
+several turns in `retpo`, rewards and reference answers in `preferences`, pairs under system messages in `synthesize`.
+Three publish rows of their own: `verified` prompts for RL with what verifies their answers, `tool_pairs` pairs with
+tools, `thoughts` answers with what was thought before them.
 """
 
 from contextlib import chdir
