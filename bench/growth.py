@@ -1,13 +1,14 @@
 """From prompts to a dataset, at growing sizes: time per row and memory of each step, which should both stay flat.
 
     python -m bench.growth [--rows 1000 10000 100000] [--folder FOLDER] [--workers 0] [--picture docs/growth.svg]
-    python -m bench.growth --rows 1000000 --folder FOLDER --until r3_scores   # a part of a large size; run again
+    python -m bench.growth --rows 1000000 --folder FOLDER --seconds 100   # a part of a large size; run again
 
 `preferences` by a recording: each prompt has two recorded answers of 20 to 60 words, which R3 scores by a bag of words
 (random vectors of word pieces, 256 dimensions: real embeddings, at the price of a static model), then pairs, duplicates
 (exact, by words, by meaning), card and page; after the run, its report once more and an export as pairs for DPO. Memory
 is that of all processes together, each shared page counted once, at its highest within the step. --folder keeps what
-was measured, and a call takes up there; a size's steps are measured once. The smallest size pays for loading libraries.
+was measured, and a call takes up there; a step that took several calls is their sum. The smallest size pays for loading
+libraries.
 """
 
 import argparse
@@ -41,20 +42,19 @@ class Step(NamedTuple):
     peak_mib: float
 
 
-def measure(folder: Path, rows: int, workers: int, until: str) -> None:
-    """Make one size, up to a step, and note its steps in the folder's file."""
+def measure(folder: Path, rows: int, workers: int, seconds: int) -> None:
+    """Make one size, as far as `seconds` allow (0: all of it), and note its steps in the folder's file."""
     if not (folder / "input.done").exists():
         call(folder, rows, "input")
         (folder / "input.done").touch()
-    calls = [("run", ["--workers", str(workers), "--until", until])]
-    calls += [] if until in STEPS[:-2] else [("report", []), ("export", [])]
-    noted = {step.step for step in steps_in(folder)}
-    for what, extra in calls:
-        if what in noted or (what == "run" and STEPS[-3] in noted):
+    for last, what in ((STEPS[-3], "run"), (STEPS[-2], "report"), (STEPS[-1], "export")):
+        if last in steps_in(folder):
             continue
-        for step in call(folder, rows, what, *extra):
+        for step in call(folder, rows, what, "--workers", str(workers), "--seconds", str(seconds)):
             with (folder / MEASURED).open("a") as file:
                 file.write(json.dumps(step._asdict()) + "\n")
+        if last not in steps_in(folder):
+            return
 
 
 def call(folder: Path, rows: int, what: str, *extra: str) -> list[Step]:
@@ -72,7 +72,6 @@ def call(folder: Path, rows: int, what: str, *extra: str) -> list[Step]:
     return [
         Step(rows, span["step"], span["ends"] - span["begins"], peak_within(samples, span["begins"], span["ends"]))
         for span in spans
-        if span["whole"]
     ]
 
 
@@ -90,9 +89,17 @@ def peak_within(samples: list[tuple[float, float]], begins: float, ends: float) 
     return max(within or [next((held for at, held in samples if at > begins), samples[-1][1])])
 
 
-def steps_in(folder: Path) -> list[Step]:
+def steps_in(folder: Path) -> dict[str, Step]:
+    """A size's steps by name; a step that took several calls is one."""
     path = folder / MEASURED
-    return [Step(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+    steps: dict[str, Step] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        step = Step(**json.loads(line))
+        if before := steps.get(step.step):
+            seconds, peak_mib = before.seconds + step.seconds, max(before.peak_mib, step.peak_mib)
+            step = step._replace(seconds=seconds, peak_mib=peak_mib)
+        steps[step.step] = step
+    return steps
 
 
 def table(steps: Mapping[tuple[int, str], Step]) -> Iterator[str]:
@@ -173,14 +180,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     parser.add_argument("--folder", type=Path, help="keeps stores and figures, a folder a size; default: temporary")
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--until", default="", help="the step after which a size ends for now")
+    parser.add_argument("--seconds", type=int, default=0, help="stop a run after so long; the next call goes on")
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="growth-") as temporary:
         home = (options.folder or Path(temporary)).resolve()
         for rows in options.rows:
-            measure(home / str(rows), rows, options.workers, options.until)
-        measured = [step for folder in sorted(home.iterdir()) for step in steps_in(folder)]
+            measure(home / str(rows), rows, options.workers, options.seconds)
+        measured = [step for folder in home.iterdir() for step in steps_in(folder).values()]
     steps = {(step.rows, step.step): step for step in measured}
     for line in table(steps):
         print(line)

@@ -1,15 +1,19 @@
 """One size of `bench.growth`, in a process of its own: its input, the run, the report, an export.
 
-    python -m bench.growth_run FOLDER ROWS input|run|report|export [--workers 0] [--until STEP]
+    python -m bench.growth_run FOLDER ROWS input|run|report|export [--workers 0] [--seconds S]
 
-Prints a JSON line {"step", "begins", "ends", "whole"} for each step that it made, in seconds of the machine's monotonic
-clock. whole: this call made it; where an earlier one was killed within it, the rest of it.
+Prints a JSON line {"step", "begins", "ends"} for each step, or the rest of one, that it made, in seconds of the
+machine's monotonic clock. After S seconds the run stops as after Ctrl-C; the next call continues it.
 """
 
 import argparse
 import json
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,7 @@ from synthmill.flows.making.step_maker import StepMaker
 from synthmill.flows.methods.preferences import plan
 from synthmill.flows.methods.preferences.settings import PreferencesSettings
 from synthmill.flows.pages.report import write_report
+from synthmill.flows.terminal.stopping import working
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.calls import Completion, Message, Request, Sampling, ask_hash, call_key
 from synthmill.schemas.errors import Stopped
@@ -105,35 +110,39 @@ def write_embedder(folder: Path) -> None:
 
 
 class Clock(Audience):
-    """Prints when each step began and ended; stops the run after one of them. until: that one, or none."""
+    """Prints when each step began and ended; those that were found made are left out."""
 
-    def __init__(self, until: str) -> None:
-        self.until, self.at, self.first = until, time.monotonic(), True
+    def __init__(self) -> None:
+        self.at, self.first = time.monotonic(), True
 
     def make(self, maker: StepMaker, planned: Planned, place: str) -> Manifest:
         if self.first:
-            read = next(iter(maker.manifests.values()))
-            self.step_ended(READ, read.run == maker.run)
+            self.ended_step(READ, is_new=next(iter(maker.manifests.values())).run == maker.run)
             self.first = False
-        self.at = time.monotonic()
-        manifest = super().make(maker, planned, place)
-        self.step_ended(planned.step, manifest.run == maker.run)
-        if planned.step == self.until:
-            raise Stopped(f"made {self.until}")
+        is_new = True
+        try:
+            manifest = super().make(maker, planned, place)
+            is_new = manifest.run == maker.run
+        finally:
+            self.ended_step(planned.step, is_new)
         return manifest
 
-    def step_ended(self, step: str, whole: bool) -> None:
+    def ended_step(self, step: str, is_new: bool = True) -> None:
         begins, self.at = self.at, time.monotonic()
-        print(json.dumps({"step": step, "begins": begins, "ends": self.at, "whole": whole}), flush=True)
+        if is_new:
+            print(json.dumps({"step": step, "begins": begins, "ends": self.at}), flush=True)
 
 
-def run(planned: Plan, until: str) -> None:
-    clock = Clock(until)
-    try:
-        run_plan(lambda: planned, clock)
-    except Stopped:
-        return
-    clock.step_ended(DATASET, True)
+def run(planned: Plan, seconds: int) -> None:
+    clock = Clock()
+    with working():
+        if seconds:
+            timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
+            timer.daemon = True
+            timer.start()
+        with suppress(Stopped):
+            run_plan(lambda: planned, clock)
+            clock.ended_step(DATASET)
 
 
 def main() -> None:
@@ -142,7 +151,7 @@ def main() -> None:
     parser.add_argument("rows", type=int)
     parser.add_argument("what", choices=("input", "run", "report", "export"))
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--until", default="")
+    parser.add_argument("--seconds", type=int, default=0)
     options = parser.parse_args()
     folder = options.folder.resolve()
     if options.what == "input":
@@ -152,14 +161,14 @@ def main() -> None:
         return write_input(folder, options.rows, settings.sampling(settings.answers))
     planned = plan(settings_in(folder, options.workers))
     if options.what == "run":
-        return run(planned, options.until)
-    clock = Clock("")
+        return run(planned, options.seconds)
+    clock = Clock()
     if options.what == "report":
         write_report(planned.store, find_run(planned.store, "latest"))
     else:
         place = str(folder / f"out-{time.time_ns()}")
         export(ExportSettings(store=str(planned.store.root), to=place, formats=("as-made", "dpo"), test=0.05))
-    return clock.step_ended(options.what, True)
+    return clock.ended_step(options.what)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
+from io import RawIOBase
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -347,10 +349,24 @@ def check_conserved(stage: str, ids_in: Sequence[str], table: pa.Table, dropped:
 def table_content(table: pa.Table) -> str:
     """A hash of a table's rows; the column of call keys is provenance, not content."""
     kept = table.drop_columns([CALLS]) if CALLS in table.column_names else table
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, kept.schema) as stream:
+    hashed = HashedBytes()
+    with pa.PythonFile(hashed, "w") as sink, pa.ipc.new_stream(sink, kept.schema) as stream:
         stream.write_table(kept.combine_chunks())
-    return blake2b(memoryview(sink.getvalue()), digest_size=16).hexdigest()
+    return hashed.digest.hexdigest()
+
+
+class HashedBytes(RawIOBase):
+    """A file of which only the hash of its bytes is kept."""
+
+    def __init__(self) -> None:
+        self.digest = blake2b(digest_size=16)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return len(data)
 
 
 def write_manifest(store: Store, manifest: Manifest) -> Manifest:
