@@ -118,6 +118,16 @@ def table(steps: Mapping[tuple[int, str], Step]) -> Iterator[str]:
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
+def store_of(folder: Path, rows: int) -> str:
+    """What a size's store takes on the disk."""
+    store = folder / "store"
+    parts = {path.name: [file for file in path.rglob("*") if file.is_file()] for path in sorted(store.iterdir())}
+    sizes = {name: sum(file.stat().st_size for file in files) / rows for name, files in parts.items()}
+    shown = ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items() if size >= 1)
+    files = sum(map(len, parts.values()))
+    return f"A row of {rows:,} takes {sum(sizes.values()):,.0f} bytes of the store ({shown}), in {files:,} files."
+
+
 def micros(steps: Mapping[tuple[int, str], Step], rows: int, name: str) -> float:
     """Microseconds a row of one step, or of all of them; nan where one was not measured."""
     names = STEPS if name == "all" else (name,)
@@ -188,9 +198,10 @@ def main() -> None:
         for rows in options.rows:
             measure(home / str(rows), rows, options.workers, options.seconds)
         measured = [step for folder in home.iterdir() for step in steps_in(folder).values()]
-    steps = {(step.rows, step.step): step for step in measured}
-    for line in table(steps):
-        print(line)
+        steps = {(step.rows, step.step): step for step in measured}
+        for line in table(steps):
+            print(line)
+        print("", store_of(home / str(options.rows[-1]), options.rows[-1]), sep="\n")
     if options.picture:
         options.picture.write_text(picture(steps))
 
