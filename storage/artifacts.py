@@ -22,10 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import blake2b
-from io import RawIOBase
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -34,7 +31,7 @@ from pydantic import ValidationError
 
 from synthmill.schemas.artifacts import FORMAT, Loss, Manifest, PartSeal
 from synthmill.schemas.errors import StoreError, SynthmillError
-from synthmill.schemas.hashing import SETTLED_NS, content_hash, file_checksum, file_witness
+from synthmill.schemas.hashing import SETTLED_NS, HashedBytes, content_hash, file_checksum, file_witness
 from synthmill.schemas.rows import Dropped, Row, from_arrow, to_arrow
 from synthmill.storage.files import read_json, write_bytes, write_json, write_then_name
 from synthmill.storage.sql import check_encoding
@@ -353,20 +350,6 @@ def table_content(table: pa.Table) -> str:
     with pa.PythonFile(hashed, "w") as sink, pa.ipc.new_stream(sink, kept.schema) as stream:
         stream.write_table(kept.combine_chunks())
     return hashed.digest.hexdigest()
-
-
-class HashedBytes(RawIOBase):
-    """A file of which only the hash of its bytes is kept."""
-
-    def __init__(self) -> None:
-        self.digest = blake2b(digest_size=16)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        return len(data)
 
 
 def write_manifest(store: Store, manifest: Manifest) -> Manifest:

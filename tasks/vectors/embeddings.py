@@ -205,8 +205,8 @@ class VectorFiles:
         self._runs: list[tuple[Array, Array, Array, Array]] = []  # keys in two halves, file, row
 
     def refresh(self) -> None:
-        names = os.listdir(self.folder) if self.folder.is_dir() else []  # a third of a glob's time
-        for name in sorted({name for name in names if name.endswith(KEYS)} - self._read_names):
+        files = os.scandir(self.folder) if self.folder.is_dir() else ()  # a third of the time of a glob's paths
+        for name in sorted({file.name for file in files if file.name.endswith(KEYS)} - self._read_names):
             try:
                 keys = np.load(self.folder / name).view(np.uint64).reshape(-1, 2)
             except (ValueError, EOFError, OSError):
