@@ -265,9 +265,7 @@ class VectorFiles:
         keys = text_keys(texts)
         name = blake2b(keys.tobytes(), digest_size=8).hexdigest()
         write_atomically(self.folder / f"{name}.vectors.npy", lambda path: _save(path, vectors))
-        write_atomically(
-            self.folder / f"{name}{KEYS}", lambda path: _save(path, keys.view(np.uint8).reshape(-1, 16))
-        )
+        write_atomically(self.folder / f"{name}{KEYS}", lambda path: _save(path, keys.view(np.uint8).reshape(-1, 16)))
         self._add_file(f"{name}{KEYS}", keys)
 
 
