@@ -18,11 +18,15 @@ import polars as pl
 import yaml
 
 import synthmill
-from bench.selection import LEFT_OUT, read, write
+from bench.selection import LEFT_OUT, pools_of, read, write
+from synthmill.flows.commands.pairs import write_pairs_of
+from synthmill.storage.plain_files.pools import ColumnNames
 from synthmill.storage.runs import RunRecord
+from synthmill.tasks.cuts.rules.rip import Rip
 
 MOST_LETTERS, MOST_LETTERS_OF_ANSWER = 300, 800  # the models are small, and slow on long texts
 ROWS = 20
+UNLIKE = {"dedup.layers": ["exact", "words"]}  # without embeddings
 
 
 def spread(rows: Iterator[dict[str, Any]], most: int) -> list[dict[str, Any]]:
@@ -49,7 +53,10 @@ def write_inputs(data: Path, folder: Path) -> None:
     people = read(data / "instructir_personas" / "personas.jsonl.gz")
     write(folder / "personas.jsonl", [{"persona": row["user_statement"]} for row in spread(people, ROWS)])
     pools = (row for row in read(data / "alpaca_eval" / "pool.jsonl.gz") if len(row["instruction"]) <= MOST_LETTERS)
-    write(folder / "answered.jsonl", list(map(answered, spread(pools, 100), count(step=7))))
+    write_pairs_of(write(folder / "pools.jsonl", pools_of(data)), folder / "rip.parquet", Rip(), ColumnNames())
+    kept = set(pl.read_parquet(folder / "rip.parquet")["prompt_id"])
+    rows = map(answered, spread(pools, 100), count(step=7))
+    write(folder / "answered.jsonl", [{**row, "rip": int(row["id"] in kept)} for row in rows])
     mtrag = data / "mtrag"
     passages = {row["_id"]: row["text"] for row in read(mtrag / "corpus_govt.jsonl.gz")}
     gold = pl.read_csv(mtrag / "qrels.tsv", separator="\t").filter(pl.col("corpus-id").is_in(list(passages)))
@@ -86,19 +93,21 @@ def main() -> None:
     parser.add_argument(
         "--large", required=True, help="weights where a method needs two models, or the small give nothing"
     )
+    parser.add_argument("--folder", default="", help="the small weights for vLLM and transformers (bench.weights)")
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("methods", nargs="*")
     options = parser.parse_args()
     inputs = options.store.with_name(options.store.name + "-inputs")
     inputs.mkdir(parents=True, exist_ok=True)
     write_inputs(options.data, inputs)
-    names = {"inputs": str(inputs), "small": f"llamacpp:{options.small}", "large": f"llamacpp:{options.large}"}
-    text = Template(Path(__file__).with_name("reading.yaml").read_text()).substitute(names)
+    weights = {"small": f"llamacpp:{options.small}", "large": f"llamacpp:{options.large}", "folder": options.folder}
+    text = Template(Path(__file__).with_name("reading.yaml").read_text()).substitute(weights, inputs=inputs)
     runs = yaml.safe_load(text)
     print("| run | step | rows in | calls | rows out | dropped |\n|---|---|---:|---:|---:|---|", flush=True)
     for name in options.methods or runs:
         flow = runs[name].pop("flow", name)
-        record = synthmill.run(flow, {"store": str(options.store), "workers": 0, **runs[name]}, progress=False)
+        settings = {"store": str(options.store), "workers": 0, **runs[name]}
+        record = synthmill.run(flow, settings if "steps" in settings else {**UNLIKE, **settings}, progress=False)
         print("\n".join(table_of(name, record)), flush=True)
 
 
