@@ -143,12 +143,14 @@ class Evolve(Recipe[Instruction, Evolution]):
 
 
 def read_evolved(written: Completion, before: str) -> str:
-    """The prompt of an answer. Raises Drop for none, and for one that copies the request's words."""
+    """The prompt of an answer. Raises Drop for none, for the words of before, and for one that copies the request's."""
     if written.error:
         raise Drop(written.error)
     evolved = marked_prompt(written, (before,))
     if COPIED.search(evolved) and not COPIED.search(before):
         raise Drop("copied_request: it has words of the request")
+    if words_of(evolved) == words_of(before):
+        raise Drop("no_gain: it has the same words as before")
     return evolved
 
 
