@@ -31,7 +31,7 @@ class IntentionTags(RowRecipe):
     """
 
     name: ClassVar = "intention_tags"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     prompts: ClassVar = {"instag/tag": ("instruction",)}
     needs_answer: ClassVar = False
 

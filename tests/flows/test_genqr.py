@@ -22,7 +22,7 @@ from tests.flows.test_retpo import WORDS, turns
 
 LOCK = {
     "stages": {
-        "keyword_queries@1": "8030d8bfe0fdb2c7",
+        "keyword_queries@2": "27c8d7ab8c3983d4",
     },
     "prompts": {
         "retpo/keywords": "b989f1b47cf8",
