@@ -1,9 +1,9 @@
 """Every method on a few real rows and given weights, to be read by eye: a table of rows asked, kept and dropped.
 
-    python -m bench.reading --data FOLDER --small FILE.gguf --large FILE.gguf --store STORE [METHOD...]
+    python -m bench.reading --data FOLDER --small FILE.gguf --large FILE.gguf --store STORE [--folder FOLDER] [RUN...]
 
-FOLDER holds alpaca_eval/, instructions/, instructir_personas/ and mtrag/ (docs/reading.md says what they are). What
-each method is run with stands in reading.yaml beside this file. A run that was stopped goes on;
+FOLDER holds alpaca_eval/, instructions/, instructir_personas/ and mtrag/ (docs/reading.md says what they are). The
+settings of each run stand in reading.yaml beside this file. A run that was stopped goes on;
 `synthmill show STEP --store STORE` and `synthmill sql` have every row and answer.
 """
 
@@ -81,7 +81,7 @@ def table_of(name: str, record: RunRecord) -> Iterator[str]:
     """A line for each step that asked, or that dropped rows."""
     for step in record.stages:
         if step.dropped or step.counters.get("sent") or step.counters.get("reused"):
-            reasons = ", ".join(f"{count} {reason}" for reason, count in step.dropped.items())
+            reasons = ", ".join(f"{rows} {reason}" for reason, rows in step.dropped.items())
             calls = int(step.counters.get("sent", 0) + step.counters.get("reused", 0))
             yield f"| {name} | {step.step_id} | {step.rows_in} | {calls} | {step.rows} | {reasons} |"
 
@@ -95,7 +95,9 @@ def main() -> None:
     )
     parser.add_argument("--folder", default="", help="the small weights for vLLM and transformers (bench.weights)")
     parser.add_argument("--store", type=Path, required=True)
-    parser.add_argument("methods", nargs="*")
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="default: all of them; difficulty and steer-by-logits need --folder"
+    )
     options = parser.parse_args()
     inputs = options.store.with_name(options.store.name + "-inputs")
     inputs.mkdir(parents=True, exist_ok=True)
@@ -104,7 +106,7 @@ def main() -> None:
     text = Template(Path(__file__).with_name("reading.yaml").read_text()).substitute(weights, inputs=inputs)
     runs = yaml.safe_load(text)
     print("| run | step | rows in | calls | rows out | dropped |\n|---|---|---:|---:|---:|---|", flush=True)
-    for name in options.methods or runs:
+    for name in options.runs or runs:
         flow = runs[name].pop("flow", name)
         settings = {"store": str(options.store), "workers": 0, **runs[name]}
         record = synthmill.run(flow, settings if "steps" in settings else {**UNLIKE, **settings}, progress=False)
