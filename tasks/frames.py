@@ -19,6 +19,7 @@ from synthmill.schemas.calls import Frozen
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.rows import Dropped, Row, arrow_schema
 from synthmill.storage.artifacts import Store
+from synthmill.storage.published.row_streams import RowStream
 from synthmill.tasks.cores import MapUnordered
 
 
@@ -152,16 +153,45 @@ class FrameStage(Frozen):
         """Everything that decides what this stage makes of its input."""
         return {"stage": self.name, "version": self.version, "settings": self.model_dump(mode="json")}
 
+    def check_needs(self, names: Sequence[str]) -> None:
+        """Raises InputError when a column it needs is missing."""
+        if missing := [name for name in self.needs if name not in names]:
+            raise InputError(f"stage {self.name} needs the columns {', '.join(missing)}; found {', '.join(names)}")
+
     def run_on(self, table: pa.Table, context: StageContext) -> tuple[pa.Table, list[Dropped]]:
-        """`apply` on an Arrow table. Raises InputError when a column it needs is missing."""
-        if missing := [name for name in self.needs if name not in table.column_names]:
-            raise InputError(
-                f"stage {self.name} needs the columns {', '.join(missing)}; found {', '.join(table.column_names)}"
-            )
+        """`apply` on an Arrow table. Raises as check_needs."""
+        self.check_needs(table.column_names)
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
         kept, dropped = self.apply_in_context(frame, context)
         return kept.to_arrow(compat_level=pl.CompatLevel.oldest()), dropped
+
+
+class MarkingStage(FrameStage):
+    """A stage over the whole set that adds columns to rows, or drops rows, and looks at a few of their columns for it.
+    Only these are in memory; the rows themselves go from the parts it reads to those it makes, batch by batch.
+    """
+
+    whole: ClassVar[bool] = True
+
+    def narrow(self, rows: RowStream) -> pl.DataFrame:
+        """What `mark` needs of every row, in order."""
+        raise TypeError(f"{type(self).__name__} must define narrow(rows)")
+
+    def mark(self, narrow: pl.DataFrame, context: StageContext) -> tuple[pl.DataFrame, list[Dropped]]:
+        """Returns (the `place` of each row that stays, ascending, and the columns that it gets; dropped rows)."""
+        raise TypeError(f"{type(self).__name__} must define mark(narrow, context)")
+
+    def marked(self, rows: pl.DataFrame, marks: pl.DataFrame) -> pl.DataFrame:
+        """Some rows that stay with the columns that they get."""
+        return rows.with_columns(marks.get_columns())
+
+    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
+        return self.apply_in_context(frame, StageContext(store, run_locally, {}))
+
+    def apply_in_context(self, frame: pl.DataFrame, context: StageContext) -> tuple[pl.DataFrame, list[Dropped]]:
+        marks, dropped = self.mark(self.narrow(RowStream.of(frame)), context)
+        return self.marked(frame[marks["place"]], marks.drop("place")), dropped
 
 
 class FileStage(FrameStage):

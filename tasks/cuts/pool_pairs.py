@@ -20,6 +20,7 @@ from synthmill.schemas.hashing import child_id
 from synthmill.schemas.rip_limits import LIMITS, Thresholds
 from synthmill.schemas.rows import Dropped, Pair, row_columns
 from synthmill.storage.artifacts import Store, read_manifest, read_part
+from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.rows import thinks
 from synthmill.tasks.cores import Array, MapUnordered
 from synthmill.tasks.cuts.cut import POLICIES, REASONS, Cut, CutSettings, cut, lengths_of
@@ -27,7 +28,7 @@ from synthmill.tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics, with_r
 from synthmill.tasks.cuts.pair_limits import fit, limits_met, token_counter
 from synthmill.tasks.cuts.points import Pools
 from synthmill.tasks.cuts.rules.rip import Rip
-from synthmill.tasks.frames import ArtifactKey, FileStage, FrameStage, frame_schema
+from synthmill.tasks.frames import ArtifactKey, FileStage, FrameStage, MarkingStage, StageContext, frame_schema
 
 CARRIED = ("prompt", "system", "source", "note")
 ALWAYS_IN_KEYS: dict[str, Any] = {
@@ -225,7 +226,7 @@ class PoolPairs(CuttingStage, PoolReading):
         return [f"{side}:{flag}" for side, place in sides for flag in FLAGS if flags and flags[flag][start + place]]
 
 
-class Preferences(CuttingStage):
+class Preferences(CuttingStage, MarkingStage):
     """Pairs -> the same, each marked (`within`) with whether it is within its rule's limits. docs/papers.md#rip, step
     5.
 
@@ -234,23 +235,25 @@ class Preferences(CuttingStage):
 
     name: ClassVar = "preferences"
     version: ClassVar = "1"
-    whole: ClassVar = True
     needs: ClassVar = ("id", "cut", "kept", *LIMITS[:2], "margin")
     adds: ClassVar = ("within", *(f"limit_{name}" for name in LIMITS))
 
     fixed: dict[str, Thresholds] = Field(default_factory=dict)
 
-    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        good = np.ones(len(frame), bool)
-        columns = {name: np.full(len(frame), np.nan) for name in LIMITS}
+    def narrow(self, rows: RowStream) -> pl.DataFrame:
+        return rows.frame(self.needs)
+
+    def mark(self, narrow: pl.DataFrame, context: StageContext) -> tuple[pl.DataFrame, list[Dropped]]:
+        good = np.ones(len(narrow), bool)
+        columns = {name: np.full(len(narrow), np.nan) for name in LIMITS}
         for settings in self.cuts:
             if not isinstance(settings, Rip):
                 continue
-            of_rule = (frame["cut"] == settings.label).to_numpy()
+            of_rule = (narrow["cut"] == settings.label).to_numpy()
             metrics = {
-                name: frame[column].to_numpy() for name, column in zip(LIMITS, (*LIMITS[:2], "margin"), strict=True)
+                name: narrow[column].to_numpy() for name, column in zip(LIMITS, (*LIMITS[:2], "margin"), strict=True)
             }
-            kept = of_rule & frame["kept"].to_numpy()
+            kept = of_rule & narrow["kept"].to_numpy()
             limits = self.fixed.get(settings.label) or fit(
                 {name: values[kept] for name, values in metrics.items()}, settings.quantiles, settings.own_limits
             )
@@ -259,10 +262,8 @@ class Preferences(CuttingStage):
             for name in LIMITS:
                 if (limit := getattr(limits, name)) is not None:
                     columns[name][of_rule] = limit
-        marked = frame.with_columns(within=pl.Series(good)).with_columns(
-            pl.Series(f"limit_{name}", values).fill_nan(None) for name, values in columns.items()
-        )
-        return marked, []
+        limit_columns = (pl.Series(f"limit_{name}", values).fill_nan(None) for name, values in columns.items())
+        return narrow.select(place=pl.int_range(pl.len()), within=pl.Series(good)).with_columns(limit_columns), []
 
 
 def reason_of(cuts: Sequence[Cut], pool: int) -> str:

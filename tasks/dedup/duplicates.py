@@ -22,12 +22,13 @@ from synthmill.schemas.texts import normalised
 from synthmill.storage.artifacts import Store, read_manifest
 from synthmill.storage.files import scratch_folder
 from synthmill.storage.plain_files.rows import KNOWN_PROMPTS
+from synthmill.storage.published.row_streams import RowStream, detached
 from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.cores import Array
 from synthmill.tasks.dedup import contamination
 from synthmill.tasks.dedup.greedy import FindLinks, Verdicts, greedy, recall_of_duplicates
 from synthmill.tasks.dedup.word_grams import WordLinks
-from synthmill.tasks.frames import ArtifactKey, Artifacts, FrameStage, StageContext, even_parts, run_locally
+from synthmill.tasks.frames import ArtifactKey, Artifacts, FrameStage, MarkingStage, StageContext, even_parts
 from synthmill.tasks.vectors.buckets import lay_out
 from synthmill.tasks.vectors.embeddings import SAVED_AT_ONCE, embed_whole, text_keys
 from synthmill.tasks.vectors.links import ANY, Links, Matrix, Search, SpreadContext, links_in, map_blocks
@@ -38,9 +39,11 @@ TEXTS, EARLIER = "texts", "earlier\t"
 """Rows of another file, as `synthmill dedup` reads it; they never count as this file's rows, whatever their ids."""
 SAME_ROW = ("id", "first", "second")  # the id alone is not enough: another file may use it, too
 ADDED = ("kept", "duplicate_of", "similarity", "layer")
+NO_SCORE = pl.lit(None, pl.Float64)
+NOT_KEPT = ~pl.col("kept")
 
 
-class Duplicates(FrameStage):
+class Duplicates(MarkingStage):
     """Rows -> the same with a verdict: kept, or `duplicate_of` (the id of a kept row), the `layer` that found it, and
     their `similarity` (1, a Jaccard similarity, or a cosine).
 
@@ -53,7 +56,6 @@ class Duplicates(FrameStage):
     """
 
     version: ClassVar = "2"
-    whole: ClassVar = True
     needs: ClassVar = ("id",)
     adds: ClassVar[tuple[str, ...]] = ADDED
 
@@ -86,50 +88,57 @@ class Duplicates(FrameStage):
             identity["settings"] = {k: v for k, v in identity["settings"].items() if k not in ("embedder", "vectors")}
         return identity
 
-    def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
-        return self.apply_in_context(frame, StageContext(store, run_locally, {}))
+    def narrow(self, rows: RowStream) -> pl.DataFrame:
+        """Per row: id, text, score, known (how much is known of it), the columns `within`, takes_part."""
+        return pl.concat([detached(self.narrow_batch(batch)) for batch in rows.batches()])
 
-    def apply_in_context(self, frame: pl.DataFrame, around: StageContext) -> tuple[pl.DataFrame, list[Dropped]]:
-        published_rows = self.read_published(Store(around.store)) if self.against else None
-        table = self.rank_rows(frame, published_rows)
+    def narrow_batch(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.select(
+            "id",
+            pl.Series("text", texts_of(rows, self.columns), dtype=pl.String),
+            (pl.col(self.score).cast(pl.Float64).fill_nan(None) if self.score else NO_SCORE).alias("score"),
+            (pl.col(self.provenance) if self.provenance else filled_columns(rows)).alias("known"),
+            *(pl.col(name).cast(pl.String).alias(f"within_{name}") for name in self.within),
+            takes_part="kept" if "kept" in rows.columns else pl.lit(True),
+        )
+
+    def mark(self, narrow: pl.DataFrame, context: StageContext) -> tuple[pl.DataFrame, list[Dropped]]:
+        published_rows = self.read_published(Store(context.store)) if self.against else None
+        table = self.rank_rows(narrow, published_rows)
+        ids = narrow.select("id", place=pl.int_range(pl.len(), dtype=pl.Int64))
+        del narrow
         distinct = table.filter(pl.col("stands_for") == pl.col("rank"))
         groups = distinct["group"].to_numpy().astype(np.int32)
         fixed_count = int(distinct["fixed"].sum())
         searches: dict[str, FindLinks] = {}
         if "words" in self.layers:
-            searches["words"] = WordLinks(distinct["text"].to_list(), groups, self.jaccard, SEED)
+            searches["words"] = WordLinks(distinct["text"], groups, self.jaccard, SEED)
+        table, distinct = table.drop("text"), distinct.drop("text")
         with ExitStack() as open_until_done:
             if "meaning" in self.layers and len(groups):
-                folder = open_until_done.enter_context(scratch_folder(around.store, "search"))
-                searches["meaning"] = self.link_vectors(frame.height, published_rows, distinct, groups, around, folder)
+                folder = open_until_done.enter_context(scratch_folder(context.store, "search"))
+                searches["meaning"] = self.link_vectors(published_rows, distinct, groups, context, folder)
             verdicts = greedy(len(groups), fixed_count, list(searches.values()))
             verdict_rows = self.verdicts_by_place(table, distinct, verdicts, list(searches))
-            around.notes.update(self.notes_on(frame.height, verdict_rows, verdicts, searches))
-        unmarked = frame.drop(*ADDED, strict=False).with_columns(_place=pl.int_range(pl.len(), dtype=pl.Int64))
-        marked = unmarked.join(verdict_rows, on="_place", how="left", maintain_order="left").drop("_place")
-        return self.finish(marked.with_columns(pl.col("kept").fill_null(False)))
+            context.notes.update(self.notes_on(ids.height, verdict_rows, verdicts, searches))
+        every = ids.join(verdict_rows, on="place", how="left", maintain_order="left")
+        return self.finish(every.with_columns(pl.col("kept").fill_null(False)))
 
-    def finish(self, marked: pl.DataFrame) -> tuple[pl.DataFrame, list[Dropped]]:
-        """(rows to keep, drops) of rows with their verdicts; run_locally, all are kept."""
-        return marked, []
+    def marked(self, rows: pl.DataFrame, marks: pl.DataFrame) -> pl.DataFrame:
+        return super().marked(rows.drop(ADDED, strict=False), marks)
 
-    def rank_rows(self, frame: pl.DataFrame, published_rows: pl.DataFrame | None) -> pl.DataFrame:
-        """Rows that take part, in order of rank: id, text, place (in the frame, then in published_rows), group, fixed,
+    def finish(self, verdicts: pl.DataFrame) -> tuple[pl.DataFrame, list[Dropped]]:
+        """(marks, drops) of all rows' verdicts, by `place` and `id`; all rows stay here."""
+        return verdicts.drop("id"), []
+
+    def rank_rows(self, narrow: pl.DataFrame, published_rows: pl.DataFrame | None) -> pl.DataFrame:
+        """Rows that take part, in order of rank: id, text, place (in `narrow`, then in published_rows), group, fixed,
         rank, and stands_for: the rank of the first row whose normalised text is equal, or its own.
         """
-        takes_part = frame["kept"] if "kept" in frame.columns else pl.repeat(True, frame.height, eager=True)
-        score = pl.col(self.score).cast(pl.Float64).fill_nan(None) if self.score else pl.lit(None, pl.Float64)
-        rows = frame.select(
-            "id",
-            pl.Series("text", texts_of(frame, self.columns), dtype=pl.String),
-            score.alias("score"),
-            (pl.col(self.provenance) if self.provenance else filled_columns(frame)).alias("known"),
-            *(pl.col(name).cast(pl.String).alias(f"within_{name}") for name in self.within),
-            place=pl.int_range(pl.len(), dtype=pl.Int64),
-        ).filter(takes_part)
-        rows = with_keys(rows).with_columns(fixed=pl.lit(False), of_any=pl.lit(False))
+        rows = narrow.with_columns(place=pl.int_range(pl.len(), dtype=pl.Int64)).filter(narrow["takes_part"])
+        rows = with_keys(rows.drop("takes_part")).with_columns(fixed=pl.lit(False), of_any=pl.lit(False))
         if published_rows is not None:
-            rows = with_published(rows, with_keys(published_rows).with_row_index("place", frame.height))
+            rows = with_published(rows, with_keys(published_rows).with_row_index("place", narrow.height))
         values = pl.struct([f"within_{name}" for name in self.within]).rank("dense") if self.within else pl.lit(0)
         table = (
             rows.with_columns(group=pl.when("of_any").then(ANY).otherwise(values.cast(pl.Int64)))
@@ -147,7 +156,6 @@ class Duplicates(FrameStage):
 
     def link_vectors(
         self,
-        rows: int,
         published_rows: pl.DataFrame | None,
         distinct: pl.DataFrame,
         groups: Array,
@@ -189,14 +197,14 @@ class Duplicates(FrameStage):
     def verdicts_by_place(
         self, table: pl.DataFrame, distinct: pl.DataFrame, verdicts: Verdicts, names: Sequence[str]
     ) -> pl.DataFrame:
-        """Verdicts by `_place` in the frame, then in the published rows."""
+        """Verdicts by `place` in all rows, then in the published ones."""
         position = np.searchsorted(distinct["rank"].to_numpy(), table["stands_for"].to_numpy())
         representative, is_duplicate = verdicts.duplicate_of[position], verdicts.duplicate_of[position] >= 0
         kept = pl.Series((table["stands_for"] == table["rank"]).to_numpy() & ~is_duplicate)
         ids, layers = distinct["id"].to_numpy(), np.array(["exact", *names])
         return pl.DataFrame(
             {
-                "_place": table["place"],
+                "place": table["place"],
                 "kept": kept,
                 "duplicate_of": pl.Series(np.where(is_duplicate, ids[representative], ids[position])).set(kept, None),
                 "similarity": pl.Series(np.where(is_duplicate, verdicts.similarity[position], 1.0)).set(kept, None),
@@ -209,7 +217,7 @@ class Duplicates(FrameStage):
         self, rows: int, verdict_rows: pl.DataFrame, verdicts: Verdicts, searches: Mapping[str, FindLinks]
     ) -> dict[str, Any]:
         """Counts of rows compared and kept, duplicates by layer, and the recall of the search."""
-        own = verdict_rows.filter(pl.col("_place") < rows)
+        own = verdict_rows.filter(pl.col("place") < rows)
         by_layer = dict(own.filter(~pl.col("kept")).group_by("layer").len().iter_rows())
         notes: dict[str, Any] = {"rows": own.height, "kept": int(own["kept"].sum())}
         notes["known"] = verdict_rows.height - own.height
@@ -240,7 +248,7 @@ def with_published(rows: pl.DataFrame, published_rows: pl.DataFrame) -> pl.DataF
 
 def with_keys(frame: pl.DataFrame) -> pl.DataFrame:
     """Adds a hash of each normalised text, in two halves."""
-    keys = text_keys([normalised(text) for text in frame["text"]])
+    keys = text_keys(normalised(text) for text in frame["text"])
     halves = (pl.Series(name, keys[:, n], dtype=pl.UInt64) for n, name in enumerate(SAME_ROW[1:]))
     return frame.with_columns(*halves)
 
@@ -327,15 +335,14 @@ class DroppedDuplicates(Duplicates):
     def parts_begin(self, table: pa.Table) -> list[int]:
         return even_parts(table, self.rows_per_part)
 
-    def finish(self, marked: pl.DataFrame) -> tuple[pl.DataFrame, list[Dropped]]:
-        dropped = marked.filter(~pl.col("kept"))
+    def finish(self, verdicts: pl.DataFrame, gone: pl.Expr = NOT_KEPT) -> tuple[pl.DataFrame, list[Dropped]]:
+        """As Duplicates.finish; gone: which rows are dropped."""
+        evidence = verdicts.filter(gone).select("id", "duplicate_of", "similarity", "layer")
         drops = [
             Dropped(id=row, reason="duplicate", detail=f"of {kept_id} ({layer}, {similarity:.3f})")
-            for row, kept_id, similarity, layer in dropped.select(
-                "id", "duplicate_of", "similarity", "layer"
-            ).iter_rows()
+            for row, kept_id, similarity, layer in evidence.iter_rows()
         ]
-        return marked.filter("kept").drop(ADDED), drops
+        return verdicts.filter(~gone).select("place"), drops
 
 
 class UniqueInstructions(DroppedDuplicates):

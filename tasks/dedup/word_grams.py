@@ -9,6 +9,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from numba import njit
 
 from synthmill.tasks.cores import Array
@@ -65,7 +66,7 @@ def operands_of(text: str) -> list[str]:
     return [*operands, operators] if operators else operands
 
 
-def grams_of(texts: Sequence[str], length: int, tokens: Callable[[str], list[str]] = tokens_of) -> Grams:
+def grams_of(texts: Sequence[str] | pl.Series, length: int, tokens: Callable[[str], list[str]] = tokens_of) -> Grams:
     """Every distinct run of `length` words of each text; a shorter text is one run, a text without words has none."""
     parts = [grams_in([tokens(text) for text in texts[n : n + AT_ONCE]], length) for n in range(0, len(texts), AT_ONCE)]
     counts = np.concatenate([np.zeros(1, np.int64), *(np.diff(part.starts) for part in parts)])
@@ -119,7 +120,7 @@ class WordLinks:
     `threshold`. 128 permutations in 32 bands of 4 propose pairs. groups: as Matrix's; rows of group ANY rank first.
     """
 
-    def __init__(self, texts: Sequence[str], groups: Array, threshold: float, seed: int) -> None:
+    def __init__(self, texts: Sequence[str] | pl.Series, groups: Array, threshold: float, seed: int) -> None:
         self.grams = grams_of(texts, GRAM)
         self.groups, self.threshold = groups, threshold
         self.bands = bands_of(self.grams, seed)

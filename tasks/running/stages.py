@@ -3,10 +3,8 @@
 import shutil
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -21,23 +19,20 @@ from synthmill.storage.artifacts import (
     CALLS,
     Store,
     are_files_whole,
-    check_conserved,
-    read_artifact,
     read_dropped,
     rows_to_table,
     seal_part,
     sealed_artifact,
     sealed_part,
-    table_content,
     write_manifest,
 )
 from synthmill.storage.files import locked, scratch_folder, sync
 from synthmill.storage.plain_files.rows import INSTRUCTIONS, RowKind, read_chunks
 from synthmill.tasks.frames import FileStage, FrameStage, StageContext
 from synthmill.tasks.running.batching import say_what_is_in_batches
-from synthmill.tasks.running.carrying import carry
 from synthmill.tasks.running.job import Job, Planned
 from synthmill.tasks.running.same_columns import with_same_columns
+from synthmill.tasks.running.whole import run_whole
 
 OnProgress = Callable[[Progress], None]
 
@@ -227,38 +222,6 @@ def build_files(
             cause = error.strerror or error
             raise StoreError(f"cannot write {folder}: {cause}; free space, then run the same command again") from error
     return files
-
-
-def run_whole(
-    store: Store, planned: Planned, stage: FrameStage, source: Manifest, context: StageContext
-) -> list[PartSeal]:
-    """Run a stage that needs every row at once, in this process. Its output may be several parts; the first of them
-    holds the drops.
-    """
-    started = time.monotonic()
-    table = read_artifact(store, source)
-    output, dropped = stage.run_on(table, context)
-    output = carry(table, output, planned.carries)
-    ids_in = table["id"].to_pylist()
-    del table  # with it, a large set would be in memory three times
-    check_conserved(stage.name, ids_in, output, dropped)
-    unclaimed_ids, dropped_ids = set(ids_in), {row.id for row in dropped}
-    starts = stage.parts_begin(output)
-    seals = []
-    for start, end in zip(starts, [*starts[1:], output.num_rows], strict=True):
-        rows = output.take(pa.array(range(start, end), pa.int64()))  # a copy: a slice would hash its neighbours, too
-        if end == output.num_rows:
-            output = rows
-        row_ids = [rows[column].to_pylist() for column in ("id", "parent_id") if column in rows.column_names]
-        part_ids = unclaimed_ids.intersection(chain.from_iterable(row_ids)) | (set() if start else dropped_ids)
-        unclaimed_ids -= part_ids
-        drops = [] if start else dropped
-        ids = sorted(part_ids)
-        key = content_hash([planned.identity, table_content(rows), ids, [row.model_dump() for row in drops]])
-        seal = sealed_part(store, stage.name, key)
-        seconds = 0.0 if start else time.monotonic() - started
-        seals.append(seal or seal_part(store, stage.name, key, rows, drops, ids_in=ids, seconds=seconds))
-    return seals
 
 
 def read_schema(store: Store, seal: PartSeal) -> Any:

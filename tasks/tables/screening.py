@@ -14,6 +14,7 @@ from synthmill.schemas.errors import InputError
 from synthmill.schemas.rows import Dropped
 from synthmill.storage.artifacts import Store, read_artifact, read_manifest
 from synthmill.storage.plain_files.rows import KNOWN_PROMPTS
+from synthmill.storage.published.row_streams import RowStream
 from synthmill.tasks.dedup.contamination import ADDED as CONTAMINATION_ADDED
 from synthmill.tasks.dedup.contamination import Benchmarks, DroppedContamination, turns_of
 from synthmill.tasks.dedup.duplicates import ADDED as DUPLICATES_ADDED
@@ -30,6 +31,8 @@ VERDICTS = pa.schema(
         ("layer", pa.large_string()),
     ]
 )
+DUPLICATE = ~pl.col("kept") & pl.col("layer").is_not_null()
+"""Of a row's verdict; a row that took no part has no layer."""
 
 
 class DuplicateRows(DroppedDuplicates):
@@ -67,21 +70,22 @@ class DuplicateRows(DroppedDuplicates):
         if "meaning" in self.layers and not self.vectors:
             raise InputError("stage duplicates: the layer meaning needs vectors: name a step of the stage vectors")
 
-    def apply_in_context(self, frame: pl.DataFrame, around: StageContext) -> tuple[pl.DataFrame, list[Dropped]]:
-        self.check(frame.clear().to_arrow(compat_level=pl.CompatLevel.oldest()).schema)
-        if "meaning" in self.layers and len(vectors_in(Store(around.store), self.vectors)) != frame.height:
+    def narrow(self, rows: RowStream) -> pl.DataFrame:
+        self.check(pl.DataFrame(schema=rows.schema).to_arrow(compat_level=pl.CompatLevel.oldest()).schema)
+        return super().narrow(rows)
+
+    def mark(self, narrow: pl.DataFrame, context: StageContext) -> tuple[pl.DataFrame, list[Dropped]]:
+        if "meaning" in self.layers and len(vectors_in(Store(context.store), self.vectors)) != narrow.height:
             raise InputError(
                 "stage duplicates: its vectors are those of other rows; expected a step `vectors` with the same source"
             )
-        marked, dropped = super().apply_in_context(frame, around)
-        if self.found == "mark":
-            return marked, dropped
-        return frame.filter(~pl.col("id").is_in([row.id for row in dropped])), dropped
+        return super().mark(narrow, context)
 
-    def finish(self, marked: pl.DataFrame) -> tuple[pl.DataFrame, list[Dropped]]:
-        if self.found == "mark":
-            return marked, []
-        return super().finish(marked.filter(pl.col("kept") | pl.col("layer").is_not_null()))
+    def marked(self, rows: pl.DataFrame, marks: pl.DataFrame) -> pl.DataFrame:
+        return super().marked(rows, marks) if self.found == "mark" else rows
+
+    def finish(self, verdicts: pl.DataFrame, gone: pl.Expr = DUPLICATE) -> tuple[pl.DataFrame, list[Dropped]]:
+        return (verdicts.drop("id"), []) if self.found == "mark" else super().finish(verdicts, gone)
 
 
 class ContaminatedRows(DroppedContamination):

@@ -84,7 +84,7 @@ def load_embedder(embedder: str) -> Any:
             logging.enable_progress_bar()
 
 
-def text_keys(texts: Sequence[str]) -> Array:
+def text_keys(texts: Iterable[str]) -> Array:
     """(texts, 2) uint64: a hash of each."""
     hashes = b"".join(blake2b(text.encode(), digest_size=16).digest() for text in texts)
     return np.frombuffer(hashes, np.uint64).reshape(-1, 2)
