@@ -59,10 +59,15 @@ def run_flow(
     dry_run: bool = False,
     preview: int | None = None,
     as_yaml: bool = False,
+    picture: Path | None = None,
 ) -> None:
     """Run a flow, under Prefect or in this process alone. Starts neither Prefect, nor Ray, nor an engine where every
-    artifact is made.
+    artifact is made. picture: where a dry run draws the plan.
     """
+    if picture:
+        from synthmill.flows.commands.plan_picture import check_picture
+
+        check_picture(picture, dry_run=dry_run)
     plan = method(flow).plan(settings)
     if as_yaml:
         from synthmill.flows.commands.as_yaml import show_as_yaml
@@ -72,7 +77,7 @@ def run_flow(
     if dry_run:
         from synthmill.flows.commands.dry_run import show_plan
 
-        show_plan(plan)
+        show_plan(plan, picture)
         return
     if was_done := plan.is_done():
         print("nothing to do: every artifact is made, whole and up to date; nothing was asked", file=sys.stderr)

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from synthmill.flows.pages.charts import colour, histogram
 from synthmill.flows.pages.report_rows import samples
+from synthmill.flows.pages.run_graph import run_graph
 from synthmill.flows.pages.templates import FOLDER, Manifests, funnel, render
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.bill import added_up, count_text, money_text, tokens_in, tokens_out, wasted
@@ -66,6 +67,7 @@ def report_page(store: Store, run: RunRecord, dataset: Dataset | None, rows: int
         if dataset
         else [],
         funnel=funnel_with_bars(manifests),
+        graph=Markup(run_graph(manifests, f"the steps of {run.flow}")),
         rewards=list(reward_charts(store, manifests, dataset)),
         lengths=list(length_charts(dataset)) if dataset else [],
         notes=dataset.notes if dataset else (),
