@@ -1,6 +1,6 @@
 """Run a short job for real in a terminal of its own, and draw what it printed, as it came, as one SVG.
 
-    python -m docs.recording [docs/recording.svg]
+    python docs/recording.py [docs/recording.svg]
 
 A line appears when its command printed it, with pauses cut to LONGEST_PAUSE_S; who wants no motion, or looks at it
 without styles, sees all lines at once. The job works in a temporary folder on the embedded model: no key, no network.
@@ -155,7 +155,8 @@ def spans(text: Text, console: Console) -> Iterator[str]:
             look += f' fill="{style.color.get_truecolor(MONOKAI).hex}"'
         if piece.text.strip():
             at = EDGE + LETTER * column
-            yield f'<tspan x="{at:.0f}" textLength="{LETTER * piece.cell_length:.0f}"{look}>{escape(piece.text)}</tspan>'
+            size = f'x="{at:.0f}" textLength="{LETTER * piece.cell_length:.0f}"'
+            yield f"<tspan {size}{look}>{escape(piece.text)}</tspan>"
         column += piece.cell_length
 
 

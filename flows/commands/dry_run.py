@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-from synthmill.flows.making.checks import check_engines, check_prompts, check_stages
+from synthmill.flows.making.checks import check_engines, check_stages
 from synthmill.flows.making.estimates import estimates
 from synthmill.flows.making.forecast import NOTHING, Forecast, Measured, forecast, measure
 from synthmill.flows.making.limiting import limits_of
 from synthmill.flows.making.plan import Plan
 from synthmill.flows.pages.graph import players
 from synthmill.schemas.bill import money_text
-
-__all__ = ["check_prompts", "show_plan"]
 
 
 def show_plan(plan: Plan, picture: Path | None = None) -> None:

@@ -130,12 +130,12 @@ def report(run: str, store: str, rows: int, open_it: bool | None) -> None:
 
     RUN is an id or its beginning, `latest`, or a flow's name.
     """
-    from synthmill.flows.commands.existing_store import open_store
+    from synthmill.flows.commands.existing_store import existing_store
     from synthmill.flows.pages.report import write_report
     from synthmill.flows.terminal.opening import open_page
     from synthmill.storage.runs import find_run
 
-    place = open_store(Path(store))
+    place = existing_store(Path(store))
     path = write_report(place, find_run(place, run), rows)
     print(path, flush=True)
     open_page(path, open_it)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, Literal, NamedTuple
 
+from synthmill.flows.terminal.tables import shortened
 from synthmill.schemas.texts import one_line
 
 WIDTH, LINE, PADDING = 264, 17, 9  # pixels: a box, a line of its text, what is around them
@@ -163,17 +164,13 @@ def drawn_box(box: Box, middle: float, top: float) -> str:
     texts = [one_line(line) for line in box.lines if line]
     rows = [
         f'<text class="{"" if number else "name"}" x="{left + PADDING + 2:.1f}" '
-        f'y="{top + PADDING + LINE * number + 13:.1f}">{escape(cut(text))}</text>'
+        f'y="{top + PADDING + LINE * number + 13:.1f}">{escape(shortened(text, LETTERS))}</text>'
         for number, text in enumerate(texts)
     ]
     return (
         f'<g><title>{escape("; ".join(texts))}</title><rect class="{box.kind}" x="{left:.1f}" y="{top:.1f}" rx="8" '
         f'width="{WIDTH}" height="{height_of(box):.1f}"/>{"".join(rows)}</g>'
     )
-
-
-def cut(text: str) -> str:
-    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
 
 
 def texts_in(value: Any) -> Iterator[str]:

@@ -15,6 +15,7 @@ from synthmill.flows.pages.charts import colour, histogram
 from synthmill.flows.pages.report_rows import samples
 from synthmill.flows.pages.run_graph import run_graph
 from synthmill.flows.pages.templates import FOLDER, Manifests, funnel, render
+from synthmill.flows.terminal.progress import format_duration
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.bill import added_up, count_text, money_text, tokens_in, tokens_out, wasted
 from synthmill.schemas.budget import BudgetSettings, usage_of
@@ -100,13 +101,7 @@ def counters(run: RunRecord, manifests: Manifests, dataset: Dataset | None) -> l
         numbers.append((money_text(money), "money"))
     dropped = sum(sum(manifest.dropped.values()) for manifest in manifests.values())
     seconds = sum(stage.seconds for stage in run.stages)
-    return [*numbers, (f"{dropped:,}", "dropped"), (duration(seconds), "spent in stages")]
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+    return [*numbers, (f"{dropped:,}", "dropped"), (format_duration(seconds), "spent in stages")]
 
 
 def funnel_with_bars(manifests: Manifests) -> list[dict[str, Any]]:

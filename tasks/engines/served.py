@@ -13,6 +13,7 @@ from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.secrecy import carries_secret, check_address
 from synthmill.schemas.settings import EngineSettings, Structure
 from synthmill.schemas.texts import loads
+from synthmill.tasks.engines.refusals import read_refusal
 from synthmill.tasks.engines.structures import AUTO, TOLD, structure_of
 
 OPENAI = "https://api.openai.com/v1"
@@ -120,6 +121,11 @@ def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:
     except HTTPError as error:
         if error.code in (401, 403):
             raise EngineRefused(f"{url} wants a valid key ({error.code}); {key_state(settings)}") from None
+        if error.code == 503:
+            reason = read_refusal(503, error.read(), [*headers.values()]).message
+            raise EngineError(
+                f"{url} is not ready (503: {reason}); once its model is loaded, run the same command again"
+            ) from None
         return None
     except (ValueError, KeyError, TypeError):
         return None
