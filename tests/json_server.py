@@ -22,7 +22,7 @@ def json_server(reply: Callable[[str, dict[str, str], bytes], Reply]) -> Iterato
             data = self.rfile.read(int(self.headers["Content-Length"] or 0))
             names = {name.lower(): value for name, value in self.headers.items()}
             status, answer, headers = reply(self.path, names, data)
-            body = json.dumps(answer).encode()
+            body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", **headers}.items():
                 self.send_header(name, value)

@@ -264,6 +264,15 @@ def test_a_server_that_is_starting_is_told_before_it_is_asked() -> None:
     assert "/v1/models is not ready (503: Loading model); once its model is loaded, run" in error.value.message
 
 
+def test_the_address_of_a_web_page_is_told_before_it_is_asked() -> None:
+    with (
+        json_server(lambda *_: (200, b"<!doctype html>", {"Content-Type": "text/html"})) as url,
+        pytest.raises(EngineError) as error,
+    ):
+        note_unlisted(EngineSettings.model_validate(f"openai:m@{url}/v1"))
+    assert "/v1/models is a web page, no server of models; correct the address: openai:MODEL@" in error.value.message
+
+
 def test_a_secret_is_no_name_of_a_variable() -> None:
     for value in ("sk-planted-secret", "a b", ""):
         with pytest.raises(InputError) as error:
