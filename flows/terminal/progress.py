@@ -147,7 +147,8 @@ class Reporter:
             parts.append(f"{count_text(counters, 'completion_tokens')} tokens")
         if money := self.cost(latest.spent):
             parts.append(f"{money_text(money)} spent")
-        parts.append(f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min")
+        if latest.rows:
+            parts.append(f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min")
         if latest.rows >= (self.rows or 1):
             parts.append(format_duration(now - self._started))
         elif (left := self.pace.left_s()) is not None:
