@@ -68,6 +68,8 @@ class Pace:
             self.began = now
         sent = added_up(progress.spent.values()).get("sent", 0)
         share = max(progress.rows / self.rows if self.rows else 0.0, sent / self.calls if self.calls else 0.0)
+        if len(self._points) > 1 and self._points[-1][1] == self._points[-2][1] == min(1.0, share):
+            self._points.pop()  # hours may pass before a batch is answered
         self._points.append((now, min(1.0, share)))
         while len(self._points) > 2 and self._points[1][0] <= now - PACE_S and self._points[1][1] < share:
             self._points.popleft()

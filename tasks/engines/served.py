@@ -126,7 +126,7 @@ def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:
         if error.code in (401, 403):
             raise EngineRefused(f"{url} wants a valid key ({error.code}); {key_state(settings)}") from None
         if error.code == 503:
-            reason = read_refusal(503, error.read(), [*headers.values()]).message
+            reason = read_refusal(503, error.read(), [v.removeprefix("Bearer ") for v in headers.values()]).message
             raise EngineError(
                 f"{url} is not ready (503: {reason}); once its model is loaded, run the same command again"
             ) from None
