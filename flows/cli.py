@@ -106,8 +106,9 @@ def run(
     overrides = dict(map(split_set, sets))
     overrides |= {name: value for name, value in options.items() if value is not None and value is not False}
     flow, settings = read_run(flow, config, overrides, preview)
-    ways = {"dry_run": dry_run, "picture": picture, "preview": preview, "as_yaml": as_yaml}
-    return run_flow(flow, settings, prefect=not no_prefect, **ways)
+    return run_flow(
+        flow, settings, prefect=not no_prefect, dry_run=dry_run, picture=picture, preview=preview, as_yaml=as_yaml
+    )
 
 
 for command in (

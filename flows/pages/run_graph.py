@@ -24,5 +24,6 @@ def box_of(step: str, manifest: Manifest) -> Box:
         *players(engines),
         ("files" if manifest.files else rows) + (f", {calls:,} calls" if calls else ""),
     )
-    kind = "asks" if engines else "work" if manifest.sources else "read"
-    return Box(lines, kind, next(iter(manifest.sources), ""), tuple(texts_in([manifest.identity, [*manifest.sources]])))
+    beside = tuple(texts_in([manifest.identity, [*manifest.sources]]))
+    origin = next(iter(manifest.sources), "")
+    return Box(lines, "asks" if engines else "work" if manifest.sources else "read", origin, beside)
