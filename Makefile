@@ -21,17 +21,13 @@ help:  ## Show this
 demo: $(VENV)/.base  ## Preference pairs from 12 instructions on the embedded model: no key, no hub, no GPU, no server
 	@echo "About a minute on 2 cores; the second time, a second."
 	@$(DEMO)
-	@echo
+	@echo; echo "Three of its rows; SmolLM2-135M shows the machinery, not the quality:"
 	@$(BIN)/synthmill sql "SELECT prompt, chosen[:60] AS chosen, rejected[:60] AS rejected FROM preferences LIMIT 3"
-	@echo "SmolLM2-135M shows the machinery, not the quality. More of what was made:"
-	@echo "  $(BIN)/synthmill show answer_pool"
-	@echo "  $(BIN)/synthmill calls"
-	@echo "A better model is one setting, for instance:"
-	@echo "  $(DEMO) \\"
-	@echo "    --set engines.teacher=openai:MODEL@http://127.0.0.1:8000/v1   (a server)"
-	@echo "    --set engines.teacher=llamacpp:/models/model.gguf   (a file)"
-	@echo "    --set engines.teacher=vllm:OWNER/NAME   (a Hub id)"
-	@echo "And its page, to open in a browser:"
+	@echo "What else was made:  $(BIN)/synthmill show answer_pool;  $(BIN)/synthmill calls"
+	@echo "Next, a better model, by one setting: a server, a file, a Hub id:"
+	@for model in openai:MODEL@http://127.0.0.1:8000/v1 llamacpp:/models/model.gguf vllm:OWNER/NAME; do \
+	  echo "  $(DEMO) --set engines.teacher=$$model"; done
+	@echo "The page of this run, for a browser:"
 	@$(BIN)/synthmill report preferences
 
 serve: $(VENV)/.base  ## A local Prefect server with every flow deployed, and a worker; prints its page

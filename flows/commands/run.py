@@ -18,6 +18,7 @@ from synthmill.schemas.bill import count_text, money_text, wasted
 from synthmill.schemas.errors import BatchPending, EngineError, InputError
 from synthmill.schemas.settings import RunSettings
 from synthmill.schemas.settings_files import read_settings, read_yaml
+from synthmill.schemas.texts import one_line
 from synthmill.storage.files import write_text
 from synthmill.storage.plain_files.rows import INSTRUCTIONS
 from synthmill.storage.published.configurations import Dataset
@@ -59,10 +60,15 @@ def run_flow(
     dry_run: bool = False,
     preview: int | None = None,
     as_yaml: bool = False,
+    picture: Path | None = None,
 ) -> None:
     """Run a flow, under Prefect or in this process alone. Starts neither Prefect, nor Ray, nor an engine where every
-    artifact is made.
+    artifact is made. picture: where a dry run draws the plan.
     """
+    if picture:
+        from synthmill.flows.commands.plan_picture import check_picture
+
+        check_picture(picture, dry_run=dry_run)
     plan = method(flow).plan(settings)
     if as_yaml:
         from synthmill.flows.commands.as_yaml import show_as_yaml
@@ -72,7 +78,7 @@ def run_flow(
     if dry_run:
         from synthmill.flows.commands.dry_run import show_plan
 
-        show_plan(plan)
+        show_plan(plan, picture)
         return
     if was_done := plan.is_done():
         print("nothing to do: every artifact is made, whole and up to date; nothing was asked", file=sys.stderr)
@@ -98,7 +104,7 @@ def run_under_prefect(flow: str, plan: Plan) -> None:
     settings = plan.settings
     print("starting Prefect" + ("" if settings.workers == 0 else " and Ray") + " ...", file=sys.stderr, flush=True)
     with working(), prefect_server():
-        from httpx import TransportError
+        from httpx import HTTPStatusError, TransportError
         from prefect import tags
         from prefect.settings import PREFECT_API_URL
 
@@ -108,14 +114,16 @@ def run_under_prefect(flow: str, plan: Plan) -> None:
             try:
                 if pending := prefect_flow(method(flow))(settings).get(SUBMITTED):
                     raise BatchPending(pending)
-            except (TransportError, RuntimeError) as error:
+            except (TransportError, HTTPStatusError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
                     raise
-                detail = "" if isinstance(error, RuntimeError) else f" ({error})"
+                detail = (
+                    "" if isinstance(error, RuntimeError) else f" ({without_credentials(one_line(str(error))[:200])})"
+                )
                 where = without_credentials(str(PREFECT_API_URL.value()))
                 raise EngineError(
-                    f"Prefect's server at {where} does not answer as one does{detail}; what is made is kept, run the "
-                    "same command again to continue"
+                    f"Prefect's server at {where} does not answer as one does{detail}; what is made is kept: mend the "
+                    "server or PREFECT_API_URL, then run the same command again to continue"
                 ) from error
 
 

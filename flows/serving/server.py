@@ -35,6 +35,7 @@ def prefect_server() -> Iterator[None]:
 
     if configured := PREFECT_API_URL.value():
         check_reached(str(configured))
+        check_version(str(configured))
         yield
         return
     if served := serving_url():
@@ -104,6 +105,27 @@ def check_reached(url: str) -> None:
                 f"Prefect's server at {without_credentials(url)} does not answer ({reason}); start it, or unset "
                 "PREFECT_API_URL for one of this command's own"
             ) from error
+
+
+def check_version(url: str) -> None:
+    """Say where a server has another minor version than Prefect here. Raises EngineError for another major one. A
+    server that does not tell its version is left to Prefect.
+    """
+    from prefect import __version__ as own
+
+    try:
+        with urlopen(f"{url}/admin/version", timeout=REACH_S) as reply:
+            version = str(json.loads(reply.read()))
+    except (OSError, ValueError):
+        return
+    if version.split(".")[:2] == own.split(".")[:2]:
+        return
+    line = f"Prefect's server at {without_credentials(url)} is {version}, and Prefect here is {own}"
+    if version.split(".")[0] != own.split(".")[0]:
+        raise EngineError(
+            f"{line}; upgrade the older of both, or unset PREFECT_API_URL for a server of this command's own"
+        )
+    print(f"{line}; a worker and its server need the same minor version: upgrade the older of both", file=sys.stderr)
 
 
 def without_credentials(url: str) -> str:

