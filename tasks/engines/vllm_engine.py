@@ -101,10 +101,12 @@ class VLLMEngine:
             arguments = AsyncEngineArgs(model=model, **options)
         except TypeError as error:
             raise InputError(f"vLLM does not know an option of this engine: {error}") from error
+        except (ValueError, OSError) as error:  # a Hub id that the local cache does not have, with the Hub switched off
+            raise cannot_load(model, error) from error
         try:
             self._engine = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
         except (RuntimeError, ValueError, OSError) as error:
-            raise EngineError(f"vLLM cannot load {model}: {' '.join(str(error).split())[:300]}") from error
+            raise cannot_load(model, error) from error
         self._tokenizer = self._engine.get_tokenizer()
         if parser:
             self._load_parser(str(parser))
@@ -239,6 +241,11 @@ class VLLMEngine:
             structured_outputs=structure,
             **more,
         )
+
+
+def cannot_load(model: str, error: Exception) -> EngineError:
+    """An error of vLLM's, or of the Hub's client, as one line."""
+    return EngineError(f"vLLM cannot load {model}: {' '.join(str(error).split())[:300]}")
 
 
 def check_parser(name: str, has_plugin: bool) -> None:
