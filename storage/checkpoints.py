@@ -75,7 +75,9 @@ def cached_commit(repository: str) -> str:
     try:
         folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
     except HFValidationError as error:
-        raise InputError(f"there is no folder {repository}, and it is no Hub id; expected OWNER/NAME or a folder") from error
+        raise InputError(
+            f"there is no folder {repository}, and it is no Hub id; expected OWNER/NAME or a folder"
+        ) from error
     try:
         return (folder / "refs" / "main").read_text().strip()
     except (OSError, ValueError):
