@@ -14,6 +14,10 @@ from tests.guide_blocks import COMMAND, GUIDES, MODEL, blocks_of, run, run_guide
 NOT_RUN = {
     "query-rewriter": ["the model's questions have to pass the checks, which a test's server cannot promise"],
     "schedules": ["it starts a server and a worker that stay; tests/flows/test_serving.py does"],
+    "thinking-and-batches": [
+        "a provider's batch takes up to a day, and a key",
+        "it needs a GPU and a model's weights",
+    ],
     "vllm": ["it needs a GPU and a model's weights"] * 2,
 }
 """Blocks that no test runs, by guide, and why."""
