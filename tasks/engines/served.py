@@ -30,8 +30,10 @@ def server_url(settings: EngineSettings) -> str:
     """The server's address, without the path of a request and its query; Anthropic's without /v1. Raises InputError
     when it carries a secret, wherever it comes from.
     """
-    url = (settings.base_url or os.environ.get(settings.base_url_env) or OWN.get(settings.kind, OPENAI)).rstrip("/")
-    check_address(url)
+    named = settings.base_url or os.environ.get(settings.base_url_env)
+    if named:
+        check_address(named)
+    url = (named or OWN.get(settings.kind, OPENAI)).rstrip("/")
     if carries_secret(url):
         raise InputError(f"the address in {settings.base_url_env} carries a secret; put it in {settings.api_key_env}")
     url = url.partition("?")[0].rstrip("/")

@@ -48,6 +48,7 @@ REMEDIES = {
     "Free memory on device": "lower its option gpu_memory_utilization, or free the GPU",
     "No available memory": "lower its option max_model_len, or take a smaller model",
     "larger than the number of": "lower its option tensor_parallel_size to the GPUs that are here",
+    "outgoing traffic": "fetch it with `hf download` first, or allow fetching with HF_HUB_OFFLINE=0",
     "a local folder": "name a folder, or a Hub id OWNER/NAME that this machine can reach",
 }
 """What to do, by words of vLLM 0.32 and transformers 5.19 that say what is wrong."""
@@ -119,11 +120,12 @@ class VLLMEngine:
             arguments = AsyncEngineArgs(model=model, **options)
         except TypeError as error:
             raise InputError(f"vLLM does not know an option of this engine: {error}") from error
+        except (ValueError, OSError) as error:  # a Hub id that the local cache does not have, with the Hub switched off
+            raise cannot_load(model, error) from error
         try:
             self._engine = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
         except (RuntimeError, ValueError, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise EngineError(f"vLLM cannot load {model}: {reason}; {remedy(reason)}") from error
+            raise cannot_load(model, error) from error
         self._tokenizer = self._engine.get_tokenizer()
         if parser:
             self._load_parser(str(parser))
@@ -258,6 +260,12 @@ class VLLMEngine:
             structured_outputs=structure,
             **more,
         )
+
+
+def cannot_load(model: str, error: Exception) -> EngineError:
+    """An error of vLLM's, or of the Hub's client, as one line."""
+    reason = " ".join(str(error).split())[:300]
+    return EngineError(f"vLLM cannot load {model}: {reason}; {remedy(reason)}")
 
 
 def check_parser(name: str, has_plugin: bool) -> None:

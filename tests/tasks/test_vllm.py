@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from synthmill.schemas.calls import SCORING, Message, Request, Sampling
+from synthmill.schemas.errors import EngineError
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.engine import engine_name, make_engine
 from tests.command import environment, start, synthmill
@@ -119,6 +120,12 @@ def test_vllm_answers_samples_forms_choices_logprobs_and_refusals_and_dies_with_
     assert [logprob for _, logprob, _ in answer[0].logprobs] == pytest.approx(expected, abs=0.05)
     assert too_long[0].error.startswith("context_overflow")
     assert name.startswith("vllm:tiny-model")
+
+
+def test_a_model_that_the_cache_lacks_is_an_error_in_one_line() -> None:
+    engine = make_engine(EngineSettings.model_validate("vllm:OWNER/NAME"))
+    with pytest.raises(EngineError, match=r"^vLLM cannot load OWNER/NAME: Cannot find .*"):
+        asyncio.run(engine.open())
 
 
 def test_the_name_covers_weights_and_options_but_not_placement(tiny_model: Path) -> None:
