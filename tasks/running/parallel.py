@@ -47,6 +47,9 @@ from synthmill.tasks.running.stages import OnProgress
 from synthmill.tasks.running.worker import Worker
 
 REACH_S = 10
+PRELOADED = "synthmill.tasks.running.preloaded"
+"""What a local Ray's processes import when they start, before they get work."""
+MOST_PRELOADED = 8
 
 
 class RayPool:
@@ -95,7 +98,7 @@ class RayPool:
             self._check_ray()
             ready = self._ready(schedule, count)
             schedule.assign(ready, start)
-            room.check(bool(schedule.working))
+            room.check(bool(schedule.working), self._actors.starting)
             for reference in first_done(schedule.working):
                 actor, job = schedule.working.pop(reference)
                 try:
@@ -160,7 +163,7 @@ class RayPool:
                 if waiting and len(working) < count:
                     job, attempt = waiting.popleft()
                     working[actor.call.remote(work, job)] = actor, job, attempt
-            room.check(bool(working))
+            room.check(bool(working), self._actors.starting)
             for reference in first_done(working):
                 actor, job, attempt = working.pop(reference)
                 try:
@@ -330,6 +333,8 @@ def start_ray(address: str | None) -> None:
     if address and address != "auto" and not host_port:
         raise InputError(f"--ray-address {address!r} is no cluster; expected HOST:PORT, or auto for this machine's")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves workers beside any busy process
+    if (os.cpu_count() or 1) <= MOST_PRELOADED:  # Ray starts a process for each core, wanted or not
+        os.environ.setdefault("RAY_preload_python_modules", PRELOADED)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if host_port:  # Ray itself would try for minutes

@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,7 @@ class Worker:
                 f"the worker on {socket.gethostname()} does not see {self.store.root}; put the store into a folder "
                 "that all nodes share, under the same path"
             )
+        await asyncio.to_thread(import_module, "synthmill.tasks.running.preloaded")
         if self._stopped:
             self._stopped, self._planned = "", None  # `stop` also stopped the driver, even that of an idle worker
         await self._close_gate()
