@@ -15,6 +15,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,7 @@ class RayPool:
         self._resources: dict[str, float] = {}
         self._started = False
         self._here: InProcess | None = None
-        if address is None or has_token():  # before Ray is imported
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        choose_token(address)
 
     def run(self, planned: Planned, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[PartSeal]:
         if asks_in_batches(planned.roles):
@@ -312,6 +312,12 @@ def gpus_of(settings: EngineSettings) -> int:
     return int(next(sizes)) * int(next(sizes))
 
 
+def choose_token(address: str | None) -> None:
+    """Let Ray's parts know each other by a token, where we hold one; before Ray is imported."""
+    if address is None or has_token():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def has_token() -> bool:
     """Whether we hold a token; a cluster that asks for none lets us join in any case."""
     in_environment = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
@@ -353,6 +359,13 @@ def start_ray(address: str | None) -> None:
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():  # Ray's own handlers would end us at once
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def start_ray_early() -> None:
+    """Start a Ray of our own for the pool that will need it; what goes wrong here goes wrong there again."""
+    choose_token(None)
+    with suppress(SynthmillError):
+        start_ray(None)
 
 
 def make_pool(
