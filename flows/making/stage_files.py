@@ -23,9 +23,7 @@ class StageFile(NamedTuple):
 @cache
 def stage_files() -> tuple[StageFile, ...]:
     """Every public class that says `name: ClassVar = "..."`, as stages do."""
-    return tuple(
-        StageFile(kind, name, module) for module, path in modules() for kind, name in stages_in(text_of(path))
-    )
+    return tuple(StageFile(kind, name, module) for module, path in modules() for kind, name in stages_in(text_of(path)))
 
 
 def modules() -> Iterator[tuple[str, Path]]:

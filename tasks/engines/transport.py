@@ -2,7 +2,7 @@
 
 `PlainHttp` is for http:// without a proxy, that is for one's own servers with thousands of answers a second: keep-alive
 connections on httptools cost a third of aiohttp's time per request. Everything else, TLS and proxies, goes through
-aiohttp.
+aiohttp (aiohttp_transport.py), which is imported only then.
 """
 
 import asyncio
@@ -12,9 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import httptools
-from yarl import URL
 
 CONNECT_TIMEOUT_S = 30.0
 MOST_BYTES = 64 << 20
@@ -42,6 +40,8 @@ def make_transport(url: str, headers: dict[str, str], timeout_s: float) -> Trans
     proxy = proxy_for(url)
     if url.startswith("http://") and proxy is None:
         return PlainHttp(url, headers, timeout_s)
+    from synthmill.tasks.engines.aiohttp_transport import Aiohttp
+
     return Aiohttp(url, headers, timeout_s, proxy)
 
 
@@ -49,40 +49,6 @@ def proxy_for(url: str) -> str | None:
     """The proxy that the environment names for this server, looked up once; aiohttp would do so for every request."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
-
-
-class Aiohttp:
-    """Any address, with TLS, proxies and name resolution by aiohttp."""
-
-    def __init__(self, url: str, headers: dict[str, str], timeout_s: float, proxy: str | None) -> None:
-        self.timeout_s = timeout_s
-        self._address = URL(url)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
-            timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=headers,
-            proxy=proxy,
-        )
-
-    async def post(self, body: bytes) -> Reply:
-        try:
-            async with self._session.post(self._address, data=body, allow_redirects=False) as response:
-                answer = bytearray()
-                async for chunk in response.content.iter_any():
-                    answer += chunk
-                    if len(answer) > MOST_BYTES:
-                        return 0, TOO_LARGE, NO_HEADERS
-                names = {name: name.lower() for name in response.headers}
-                headers = {low: response.headers[name] for name, low in names.items() if low.startswith(ABOUT_LIMITS)}
-                return response.status, bytes(answer), headers
-        except TimeoutError:
-            return 0, NO_ANSWER + f" {self.timeout_s:g} s".encode(), NO_HEADERS
-        except (aiohttp.ClientError, OSError) as error:
-            return 0, str(error).encode(), NO_HEADERS
-
-    async def close(self) -> None:
-        await self._session.close()
 
 
 class PlainHttp:

@@ -4,10 +4,10 @@ pyarrow reads Parquet through its dataset module, and looks for pandas at the fi
 second where it is installed.
 """
 
+from importlib import import_module
+
 import pyarrow as pa
-import pyarrow.dataset
 
-import synthmill.tasks.engines.chat_server
-import synthmill.tasks.running.worker
-
+for module in ("pyarrow.dataset", "synthmill.tasks.engines.chat_server", "synthmill.tasks.running.worker"):
+    import_module(module)
 pa.array([0])

@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from synthmill.tasks.engines.transport import TOO_LARGE, Aiohttp, PlainHttp, Reply, make_transport
+from synthmill.tasks.engines.aiohttp_transport import Aiohttp
+from synthmill.tasks.engines.transport import TOO_LARGE, PlainHttp, Reply, make_transport
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
