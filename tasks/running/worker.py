@@ -176,9 +176,9 @@ class Worker:
                 f"the worker on {socket.gethostname()} does not see {self.store.root}; put the store into a folder "
                 "that all nodes share, under the same path"
             )
-        await asyncio.to_thread(import_module, "synthmill.tasks.running.preloaded")
         if self._stopped:
             self._stopped, self._planned = "", None  # `stop` also stopped the driver, even that of an idle worker
+        await asyncio.to_thread(import_module, "synthmill.tasks.running.preloaded")
         await self._close_gate()
         return os.getpid()
 
