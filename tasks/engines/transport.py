@@ -127,7 +127,8 @@ class Connection(asyncio.Protocol):
         self._framed = False
 
     async def post(self, request: bytes) -> Reply:
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiter = waiter
         self.reusable = False
         self._transport.write(request)
         try:

@@ -216,7 +216,7 @@ class Driver:
         except Exception as error:
             self.stop(EngineError(f"{lane.engine.name} failed with {type(error).__name__}: {error}"))
         finally:
-            self._tasks.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._tasks.discard(asyncio.current_task())
             lane.heard_at = time.monotonic()
             lane.in_flight -= len(call.keys)
             self._outstanding -= len(call.keys)
