@@ -22,6 +22,7 @@ import os
 import random
 import re
 import signal
+import time
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -58,8 +59,9 @@ class Behaviour:
     def forget(self) -> None:
         self.requests: dict[bytes, int] = {}
         self.total = self.failed = self.in_flight = self.most_in_flight = 0
+        self.first_at = 0.0  # Unix time of the first request
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, float]:
         repeated = sum(count - 1 for count in self.requests.values())
         return {
             "total": self.total,
@@ -67,6 +69,7 @@ class Behaviour:
             "repeated": repeated,
             "failed": self.failed,
             "most_in_flight": self.most_in_flight,
+            "first_at": self.first_at,
             "pid": os.getpid(),
         }
 
@@ -247,6 +250,7 @@ class Connection(asyncio.Protocol):
     def chat(self, body: dict[str, Any]) -> None:
         behaviour = self.behaviour
         behaviour.total += 1
+        behaviour.first_at = behaviour.first_at or time.time()
         if behaviour.key and self.key != behaviour.key:
             return self.send({"error": {"message": f"Incorrect API key provided: {self.key}"}}, 401)
         if body.get("model") == "unknown":

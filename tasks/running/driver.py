@@ -175,7 +175,7 @@ class Driver:
                     lane.heard_at = time.monotonic()
                 lane.in_flight += len(call.keys)
                 self._setting_out += 1
-                self._start(loop.create_task(self._ask(lane, call)))
+                self._tasks.add(loop.create_task(self._ask(lane, call)))
         idle = not self._waiting and not any(lane.queue for lane in self._all_lanes)
         if idle and self._gate and self._gate.balance > 2 * self._outstanding:  # other workers may need it
             self._start(loop.create_task(self._guarded_gate(self._gate.give_back(self._outstanding))))
@@ -216,6 +216,7 @@ class Driver:
         except Exception as error:
             self.stop(EngineError(f"{lane.engine.name} failed with {type(error).__name__}: {error}"))
         finally:
+            self._tasks.discard(asyncio.current_task())
             lane.heard_at = time.monotonic()
             lane.in_flight -= len(call.keys)
             self._outstanding -= len(call.keys)

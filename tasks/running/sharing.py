@@ -24,14 +24,16 @@ def workers_for(roles: Mapping[str, EngineSettings], workers: int | None, cores:
 
 
 def parts_ahead(roles: Mapping[str, EngineSettings], workers: int, jobs: Sequence[Job]) -> int:
-    """How many parts a worker holds at once: at least two, and enough rows to fill its window twice over. Where an
-    engine asks in batches, as many as its window holds.
+    """How many parts a worker holds at once: at least two, enough rows to fill its window twice over, and as many again
+    that are being sealed, which waits for the disk. Several workers with few parts each get only those that fill the
+    window, so that none is left with more than the others. Where an engine asks in batches: what its window holds.
     """
     rows = max(1.0, sum(job.source.rows for job in jobs) / max(1, len(jobs)))
     if windows := [settings.batch.window for settings in roles.values() if settings.batch]:
         return 2 + int(max(windows) / rows)
     window = sum(settings.concurrency for settings in roles.values()) / workers
-    return min(2 + int(2 * window / rows), 64)
+    filling = min(2 + int(2 * window / rows), 64)
+    return 2 * filling if workers == 1 else min(2 * filling, max(filling, len(jobs) // (4 * workers)))
 
 
 def sum_progress(reports: Sequence[Progress]) -> Progress:
