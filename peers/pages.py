@@ -1,0 +1,121 @@
+"""The tables in peers/results, one file a scenario, from the records in peers/results/raw."""
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from peers.contestants import CONTESTANTS, Contestant
+
+RESULTS = Path(__file__).parent / "results"
+RAW = RESULTS / "raw"
+Record = dict[str, Any]
+ASKING = ("rows/s", "of bare", "wall, s", "to the first request, s", "CPU, ms a row", "peak MiB", "requests", "rows")
+
+
+def read_records(scenario: str) -> list[Record]:
+    path = RAW / f"{scenario}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def write_pages() -> None:
+    for scenario, table in TABLES.items():
+        if records := read_records(scenario):
+            (RESULTS / f"{scenario}.md").write_text("\n".join(table(records)) + "\n")
+    (RESULTS / "versions.md").write_text("\n".join(versions()) + "\n")
+
+
+def of(records: Sequence[Record], contestant: Contestant) -> list[Record]:
+    return sorted((r for r in records if r["contestant"] == contestant.name), key=lambda record: record["round"])
+
+
+def rate(record: Record) -> float:
+    """Rows a second from the first request to the last answer."""
+    return float(record["rows"] / record["asking_s"]) if record["asking_s"] else 0.0
+
+
+def asking(records: Sequence[Record]) -> Iterator[str]:
+    """Medians over the rounds; `of bare` is the median of the ratios within a round."""
+    yield from head(ASKING)
+    bare = {r["round"]: rate(r) for r in records if r["contestant"] == "bare"}
+    for contestant in CONTESTANTS:
+        if not (rounds := of(records, contestant)):
+            continue
+        ratios = [rate(r) / bare[r["round"]] for r in rounds if bare.get(r["round"])]
+        first = rounds[-1]
+        cells = (
+            f"{median(map(rate, rounds)):,.0f}",
+            f"{median(ratios):.2f}" if ratios else "",
+            f"{median(r['wall_s'] for r in rounds):.1f}",
+            f"{median(r['first_s'] for r in rounds):.1f}",
+            f"{median(1000 * r['cpu_s'] / max(1, r['rows']) for r in rounds):.2f}" if first["rows"] else "",
+            f"{median(r['memory_mib'] for r in rounds):,.0f}",
+            f"{median(r['requests'] for r in rounds):,.0f}",
+            f"{median(r['rows'] for r in rounds):,.0f}{ending(first)}",
+        )
+        yield line(contestant, cells)
+
+
+def killed(records: Sequence[Record]) -> Iterator[str]:
+    yield from head(
+        ("asked before", "in flight then", "processes left", "asked after", "sent twice", "rows of 2,000", "wall after, s")
+    )
+    for contestant in CONTESTANTS:
+        for r in of(records, contestant)[:1]:
+            cells = (r["before"], r["in_flight"], r["remaining"], r["requests"], r["twice"])
+            yield line(contestant, (*(f"{cell:,}" for cell in cells), f"{r['rows']:,}{ending(r)}", f"{r['wall_s']:.1f}"))
+
+
+def again(records: Sequence[Record]) -> Iterator[str]:
+    yield from head(
+        ("1,000: wall, s", "requests", "the same again: wall, s", "requests", "+100: wall, s", "requests", "rows of 1,100")
+    )
+    for contestant in CONTESTANTS:
+        for r in of(records, contestant)[:1]:
+            cells = [
+                cell
+                for what in ("cold", "warm", "grown")
+                for cell in (f"{r[f'{what}_wall_s']:.1f}", f"{r[f'{what}_requests']:,}")
+            ]
+            yield line(contestant, (*cells, f"{r['grown_rows']:,}"))
+
+
+def ending(record: Record) -> str:
+    """What a reader must know of how it ended."""
+    if record["timed_out"]:
+        return " (did not end)"
+    return f" (exit {record['exit_code']})" if record["exit_code"] else ""
+
+
+def versions() -> Iterator[str]:
+    """What was run where, and what could not be installed or run."""
+    yield f"{cores()}; Python {platform.python_version()} for ours and the bare loop."
+    yield ""
+    yield "| | package | version | measured at |"
+    yield "|---|---|---|---|"
+    latest = {r["contestant"]: r for scenario in reversed(TABLES) for r in read_records(scenario)}
+    for contestant in CONTESTANTS:
+        record = latest.get(contestant.name)
+        cells = (record["version"], record["commit"]) if record else ("", "not measured")
+        yield f"| {contestant.title} | {contestant.package} | {' | '.join(cells)} |"
+
+
+def cores() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((row.partition(":")[2].strip() for row in lines if row.startswith("model name")), platform.machine())
+    return f"{os.cpu_count()} cores ({model})"
+
+
+def head(columns: Sequence[str]) -> Iterator[str]:
+    yield f"| | {' | '.join(columns)} |"
+    yield "|---|" + "---:|" * len(columns)
+
+
+def line(contestant: Contestant, cells: Sequence[str]) -> str:
+    return f"| {contestant.title} | {' | '.join(cells)} |"
+
+
+TABLES = {"plain": asking, "wide": asking, "faults": asking, "kill": killed, "again": again}

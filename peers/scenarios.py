@@ -1,0 +1,132 @@
+"""What every contestant has to do: the same prompts, asked of our own chat server, which counts and times.
+
+A scenario is a function from a contestant and a folder to a record: the figures of one round.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.serving import chat_server
+from peers.contestants import Contestant, variables
+from peers.harness import Figures, Server, measure
+
+PROMPT = "Question {n}: what does the river carry over the old mill, and why do seven birds draw circles above it? " * 2
+LIMIT_S = 100
+"""What has not ended by then is ended, and reported so."""
+ROWS, HALF, GROWN = 2000, 1000, 100
+FAULTS = {"sigma": 0.8, "fail_every": 20, "fail_status": 500, "busy_at": 1000, "busy_s": 1.0}
+"""Answers take 20 ms in the median; every twentieth is an error 500; for a second all are refused with 429."""
+
+Record = dict[str, Any]
+
+
+class Scene(NamedTuple):
+    """One contestant in one folder, with a server of its own."""
+
+    contestant: Contestant
+    folder: Path
+    server: Server
+    width: int
+
+    @property
+    def input(self) -> Path:
+        return self.folder / "in.jsonl"
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "out.jsonl"
+
+    def write_prompts(self, count: int) -> None:
+        rows = ({"id": f"row-{n}", "prompt": PROMPT.format(n=n)} for n in range(count))
+        self.input.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def run(self, kill_at: int = 0, job: str = "run") -> Figures:
+        """Run its command once, in the same place each time."""
+        work = self.folder / "work"
+        work.mkdir(exist_ok=True)
+        self.output.unlink(missing_ok=True)
+        paths = {"input": str(self.input), "output": str(self.output), "work": str(work)}
+        settings = {"url": self.server.url, "width": self.width, **paths}
+        job_file = self.folder / "job.json"
+        job_file.write_text(json.dumps(settings))
+        command = self.contestant.command(job, job_file, settings)
+        return measure(command, variables(self.contestant), self.folder, self.server, LIMIT_S, kill_at)
+
+    def rows(self) -> tuple[int, int]:
+        """(rows with an answer, lines that repeat a row)."""
+        if not self.output.exists():
+            return 0, 0
+        lines = [json.loads(line) for line in self.output.read_text().splitlines()]
+        ids = [line["id"] for line in lines if line.get("text") or line.get("answer")]
+        return len(set(ids)), len(ids) - len(set(ids))
+
+    def record(self, figures: Figures, sent_before: int = 0) -> Record:
+        stats, (rows, doubled) = self.server.stats(), self.rows()
+        sent = stats["total"] - sent_before
+        return {**figures._asdict(), "requests": sent, "rows": rows, "doubled": doubled}
+
+
+@contextmanager
+def scene(contestant: Contestant, folder: Path, width: int, latency_ms: float, **behaviour: object) -> Iterator[Scene]:
+    with chat_server("--latency-ms", str(latency_ms)) as url:
+        server = Server(url, 0)
+        server = Server(url, int(server.stats()["pid"]))
+        server.set(same="messages", usage="detailed", **behaviour)
+        yield Scene(contestant, folder, server, width)
+
+
+def plain(contestant: Contestant, folder: Path, width: int = 64, **behaviour: object) -> Record:
+    """2,000 prompts."""
+    with scene(contestant, folder, width, 20, **behaviour) as place:
+        place.write_prompts(ROWS)
+        return place.record(place.run())
+
+
+def wide(contestant: Contestant, folder: Path) -> Record:
+    return plain(contestant, folder, 256)
+
+
+def faults(contestant: Contestant, folder: Path) -> Record:
+    return plain(contestant, folder, 64, **FAULTS)
+
+
+def kill(contestant: Contestant, folder: Path) -> Record:
+    """2,000 prompts of 100 ms, kill -9 of the command when half of them were asked, and the same command again."""
+    with scene(contestant, folder, 64, 100) as place:
+        place.write_prompts(ROWS)
+        first = place.run(kill_at=HALF)
+        before = place.server.stats()
+        second = place.record(place.run(), before["total"])
+        stats = place.server.stats()
+        killed = {"in_flight": first.in_flight, "remaining": first.remaining, "before": before["total"]}
+        return {**second, **killed, "twice": stats["repeated"]}
+
+
+def again(contestant: Contestant, folder: Path) -> Record:
+    """1,000 prompts; the same command again; and once more with 100 prompts more."""
+    with scene(contestant, folder, 64, 20) as place:
+        place.write_prompts(HALF)
+        records, sent = {}, 0
+        for what in ("cold", "warm", "grown"):
+            if what == "grown":
+                place.write_prompts(HALF + GROWN)
+            record = place.record(place.run(), sent)
+            sent += record["requests"]
+            records |= {f"{what}_{name}": record[name] for name in ("wall_s", "requests", "rows", "exit_code")}
+        return records
+
+
+SCENARIOS = {"plain": plain, "wide": wide, "faults": faults, "kill": kill, "again": again}
+ROUNDS = {"plain": 3, "wide": 3}
+"""How often; once where it is not named."""
+
+
+def log_tail(folder: Path) -> str:
+    """The last line that a contestant's process wrote."""
+    log = folder / "log.txt"
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return lines[-1][:300].replace(os.sep + str(Path.home()).strip(os.sep), "~") if lines else ""
