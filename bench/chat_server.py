@@ -212,6 +212,7 @@ class Connection(asyncio.Protocol):
         self.behaviour = behaviour
         self.transport: Any = None
         self.parser = httptools.HttpRequestParser(self)
+        self.keeps_alive = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -240,6 +241,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         behaviour, url = self.behaviour, urlsplit(self.url.decode())
+        self.keeps_alive = self.parser.should_keep_alive()
         if url.path.endswith("/chat/completions"):
             self.chat(orjson.loads(self.body))
         elif url.path.endswith("/completions"):
@@ -330,6 +332,8 @@ class Connection(asyncio.Protocol):
         extra = f"retry-after: {wait}\r\n".encode() if wait and status != 200 else b""
         head = b"HTTP/1.1 %d -\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n"
         self.transport.write(head % (status, extra, len(data)) + data)
+        if not self.keeps_alive:
+            self.transport.close()
 
 
 async def serve(options: argparse.Namespace) -> None:
