@@ -9,11 +9,12 @@ request shows one. GET /stats tells what was asked; POST /set?forget=1 zeroes th
 fail_every, fail_from: each n-th, all from the n-th on. fail_how: status (an error), hang, cut (half an answer),
 malformed (no JSON), empty (no text), wrong (JSON that nobody asked for), filtered (half an answer, which a content
 filter broke off), none (no choices), inside (an error with fail_status inside a 200). fail_on: requests with these
-words. usage: plain, none (it is not reported) or detailed (with the total, cached and thinking tokens). thinks: text, or the name
-of a field, where each answer has thinking. scores: plain, none or null (how prompt_logprobs are answered). --root tells
-where the model's weights are, as vLLM does. busy_at, busy_s: from that request on, every one is refused with 429 for so
-many seconds. same: whether requests are the same that have the same messages (messages), or only those that are equal
-in everything (body). first_s and last_s in /stats: when the first request came and the last answer left, monotonic.
+words. usage: plain, none (it is not reported) or detailed (with the total, cached and thinking tokens). thinks: text,
+or the name of a field, where each answer has thinking. scores: plain, none or null (how prompt_logprobs are answered).
+--root tells where the model's weights are, as vLLM does. busy_at, busy_s: from that request on, every one is refused
+with 429 for so many seconds. same: whether requests are the same that have the same messages (messages), or only those
+that are equal in everything (body). first_s and last_s in /stats: when the first request came and the last answer left,
+monotonic.
 """
 
 import argparse

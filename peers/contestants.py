@@ -83,7 +83,6 @@ CONTESTANTS = (
     Contestant("distilabel", "distilabel", "distilabel"),
     Contestant("saturate", "saturate", "saturate"),
     Contestant("ray-data-llm", "Ray Data LLM", "ray"),
-    Contestant("curatorkit", "curatorkit", "curatorkit"),
 )
 
 

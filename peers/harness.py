@@ -75,7 +75,7 @@ def measure(
     limit_s: float,
     kill_at: int = 0,
 ) -> Figures:
-    """Run a command in a folder, its output in log.txt. kill_at: kill -9 it when the server has had so many requests."""
+    """Run a command in a folder, its output in log.txt. kill_at: kill -9 it at so many requests."""
     cpu_before = cpu_of_children()
     with (folder / "log.txt").open("a") as log:
         started = time.monotonic()

@@ -1,17 +1,24 @@
-"""The tables in peers/results, one file a scenario, from the records in peers/results/raw."""
+"""The tables in peers/results, one file a scenario, from the records in peers/results/raw; docs/benchmarks.md shows them,
+and pictures of them.
+"""
 
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from peers.contestants import CONTESTANTS, Contestant
+from peers.contestants import CONTESTANTS, ROOT, Contestant
+from peers.pictures import Group, bars
 
 RESULTS = Path(__file__).parent / "results"
 RAW = RESULTS / "raw"
+PAGE = ROOT / "docs" / "benchmarks.md"
+NOT_RUN = {"curatorkit 0.1.22": "not run: its licence (LSAL 1.1) is for noncommercial purposes only"}
+ROWS = 2000
 Record = dict[str, Any]
 ASKING = ("rows/s", "of bare", "wall, s", "to the first request, s", "CPU, ms a row", "peak MiB", "requests", "rows")
 
@@ -26,6 +33,43 @@ def write_pages() -> None:
         if records := read_records(scenario):
             (RESULTS / f"{scenario}.md").write_text("\n".join(table(records)) + "\n")
     (RESULTS / "versions.md").write_text("\n".join(versions()) + "\n")
+    draw_rates()
+    draw_resent()
+    PAGE.write_text(BLOCK.sub(lambda block: f"{block[1]}{(ROOT / block[2]).read_text()}{block[3]}", PAGE.read_text()))
+
+
+BLOCK = re.compile(r"(<!-- (peers/results/[\w-]+\.md) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def draw_rates() -> None:
+    """Rows a second at both widths, the fastest first."""
+    records = {width: read_records(scenario) for width, scenario in ((64, "plain"), (256, "wide"))}
+    groups = [
+        Group(
+            c.title.replace("`", ""),
+            [median(map(rate, rounds)) if (rounds := of(r, c)) else None for r in records.values()],
+        )
+        for c in CONTESTANTS
+    ]
+    groups = sorted((g for g in groups if g.values[0] is not None), key=lambda group: -(group.values[0] or 0))
+    title = "rows a second, from the first request to the last answer (20 ms an answer)"
+    draw("benchmarks-rate.svg", title, [f"{width} in flight" for width in records], groups)
+
+
+def draw_resent() -> None:
+    """What was sent twice, and what was lost, after a kill -9 halfway."""
+    groups = [
+        Group(c.title.replace("`", ""), (r["twice"], ROWS - r["rows"]))
+        for c in CONTESTANTS
+        for r in of(read_records("kill"), c)[:1]
+    ]
+    title = "of 2,000 rows, killed at half (kill -9) and run again"
+    draw("benchmarks-kill.svg", title, ["requests sent twice", "rows missing at the end"], groups)
+
+
+def draw(name: str, title: str, series: Sequence[str], groups: Sequence[Group]) -> None:
+    if groups:
+        (PAGE.parent / name).write_text(bars(title, series, groups))
 
 
 def of(records: Sequence[Record], contestant: Contestant) -> list[Record]:
@@ -61,17 +105,35 @@ def asking(records: Sequence[Record]) -> Iterator[str]:
 
 def killed(records: Sequence[Record]) -> Iterator[str]:
     yield from head(
-        ("asked before", "in flight then", "processes left", "asked after", "sent twice", "rows of 2,000", "wall after, s")
+        (
+            "asked before",
+            "in flight then",
+            "processes left",
+            "asked after",
+            "sent twice",
+            "rows of 2,000",
+            "wall after, s",
+        )
     )
     for contestant in CONTESTANTS:
         for r in of(records, contestant)[:1]:
             cells = (r["before"], r["in_flight"], r["remaining"], r["requests"], r["twice"])
-            yield line(contestant, (*(f"{cell:,}" for cell in cells), f"{r['rows']:,}{ending(r)}", f"{r['wall_s']:.1f}"))
+            yield line(
+                contestant, (*(f"{cell:,}" for cell in cells), f"{r['rows']:,}{ending(r)}", f"{r['wall_s']:.1f}")
+            )
 
 
 def again(records: Sequence[Record]) -> Iterator[str]:
     yield from head(
-        ("1,000: wall, s", "requests", "the same again: wall, s", "requests", "+100: wall, s", "requests", "rows of 1,100")
+        (
+            "1,000: wall, s",
+            "requests",
+            "the same again: wall, s",
+            "requests",
+            "+100: wall, s",
+            "requests",
+            "rows of 1,100",
+        )
     )
     for contestant in CONTESTANTS:
         for r in of(records, contestant)[:1]:
@@ -99,8 +161,12 @@ def versions() -> Iterator[str]:
     latest = {r["contestant"]: r for scenario in reversed(TABLES) for r in read_records(scenario)}
     for contestant in CONTESTANTS:
         record = latest.get(contestant.name)
-        cells = (record["version"], record["commit"]) if record else ("", "not measured")
+        missing = "cannot be installed here" if contestant.is_absent else "not measured"
+        cells = (record["version"], record["commit"]) if record else ("", missing)
         yield f"| {contestant.title} | {contestant.package} | {' | '.join(cells)} |"
+    for package, reason in NOT_RUN.items():
+        name, version = package.split()
+        yield f"| {name} | {name} | {version} | {reason} |"
 
 
 def cores() -> str:

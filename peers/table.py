@@ -2,9 +2,9 @@
 
 python -m peers.table [--only NAME ...] [--scenario NAME ...] [--stop-after SECONDS] [--again]
 
-What was measured before is kept (peers/results/raw) and not measured again; --again forgets it first. --stop-after: begin
-nothing new after so many seconds; the next call goes on. A contestant that took longer than half a minute is measured
-once.
+What was measured before is kept (peers/results/raw) and not measured again; --again forgets it first. --stop-after:
+begin nothing new after so many seconds; the next call goes on. A contestant that took longer than half a minute is
+measured once.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from peers.contestants import CONTESTANTS, ENVIRONMENTS, ROOT, Contestant
 from peers.harness import become_reaper

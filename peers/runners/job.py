@@ -2,10 +2,10 @@
 
     .peers/NAME/bin/python peers/runners/run_NAME.py JOB
 
-JOB: a file, JSON: {"url", "width", "input", "output", "work"}. It asks the OpenAI-compatible server at `url` (it ends in
-/v1) each prompt of `input` (JSON lines of {"id", "prompt"}) with `width` requests in flight, and writes `output`, JSON
-lines of {"id", "text"}. `work` is a folder for the peer's caches and checkpoints; it is the same when the job is run
-again. A runner uses its peer as the peer's documentation does.
+JOB: a file, JSON: {"url", "width", "input", "output", "work"}. A runner asks the OpenAI-compatible server at `url` (it
+ends in /v1) each prompt of `input` (JSON lines of {"id", "prompt"}) with `width` requests in flight, and writes
+`output`, JSON lines of {"id", "text"}. `work` is a folder for the peer's caches and checkpoints; it is the same when
+the job is run again. A runner uses its peer as the peer's documentation does.
 """
 
 import json

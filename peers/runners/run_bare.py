@@ -1,7 +1,6 @@
 """A bare loop: aiohttp on uvloop, as many coroutines as requests in flight; nothing is kept but the texts."""
 
 import asyncio
-import json
 
 import aiohttp
 import uvloop

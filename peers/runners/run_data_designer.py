@@ -30,7 +30,5 @@ if __name__ == "__main__":
     builder = dd.DataDesignerConfigBuilder(model_configs=[model])
     builder.with_seed_dataset(dd.LocalFileSeedSource(path=str(seed)))
     builder.add_column(dd.LLMTextColumnConfig(name="text", model_alias="m", prompt="{{ prompt }}"))
-    result = designer.create(
-        builder, num_records=len(rows), dataset_name="peers", resume=ResumeMode.IF_POSSIBLE
-    )
+    result = designer.create(builder, num_records=len(rows), dataset_name="peers", resume=ResumeMode.IF_POSSIBLE)
     job.write((row["id"], row["text"]) for row in result.load_dataset().to_dict("records"))

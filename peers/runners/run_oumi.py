@@ -14,13 +14,9 @@ if __name__ == "__main__":
         num_workers=job.width,
         use_adaptive_concurrency=False,
     )
-    engine = RemoteInferenceEngine(
-        ModelParams(model_name=MODEL), generation_params=generation, remote_params=remote
-    )
+    engine = RemoteInferenceEngine(ModelParams(model_name=MODEL), generation_params=generation, remote_params=remote)
     conversations = [
-        Conversation(
-            conversation_id=row["id"], messages=[Message(role=Role.USER, content=row["prompt"])]
-        )
+        Conversation(conversation_id=row["id"], messages=[Message(role=Role.USER, content=row["prompt"])])
         for row in job.rows()
     ]
     config = InferenceConfig(output_path=str(job.work / "output.jsonl"), generation=generation)

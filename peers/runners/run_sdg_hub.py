@@ -10,9 +10,7 @@ SAVE_EVERY = 250
 
 if __name__ == "__main__":
     job = read_job()
-    rows = [
-        {"id": row["id"], "messages": [{"role": "user", "content": row["prompt"]}]} for row in job.rows()
-    ]
+    rows = [{"id": row["id"], "messages": [{"role": "user", "content": row["prompt"]}]} for row in job.rows()]
     chat = LLMChatBlock(
         block_name="chat", input_cols="messages", output_cols="answer", async_mode=True, max_tokens=MAX_TOKENS
     )
