@@ -1,5 +1,5 @@
-"""The tables in peers/results, one file a scenario, from the records in peers/results/raw; docs/benchmarks.md shows them,
-and pictures of them.
+"""The tables in peers/results, one file a scenario, from the records in peers/results/raw; docs/benchmarks.md shows
+them, and pictures of them.
 """
 
 import json
