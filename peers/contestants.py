@@ -57,8 +57,11 @@ class Contestant(NamedTuple):
         """The script that does a kind of job (`run`, `dialogues`, ...) with this peer."""
         return RUNNERS / f"{job}_{self.name}.py".replace("-", "_")
 
+    def does(self, job: str) -> bool:
+        return self.runner(job).exists() or (self.is_ours and job == "run")
+
     def command(self, job: str, job_file: Path, settings: Mapping[str, object]) -> list[str]:
-        if not self.is_ours:
+        if not self.is_ours or job != "run":
             return [str(self.python), str(self.runner(job)), str(job_file)]
         command = [str(self.python), "-m", "synthmill.flows.cli", "sample", str(settings["input"]), "-n", "1"]
         command += ["--out", str(settings["output"]), "--engine", f"openai:local-model@{settings['url']}"]

@@ -103,6 +103,19 @@ def asking(records: Sequence[Record]) -> Iterator[str]:
         yield line(contestant, cells)
 
 
+def talking(records: Sequence[Record]) -> Iterator[str]:
+    """Ten-turn dialogues: requests a second, because oumi asks for a plan and an opening, too."""
+    yield from head(("dialogues", "requests", "requests/s", "from first to last, s", "wall, s", "CPU, s", "peak MiB"))
+    for contestant in CONTESTANTS:
+        if rounds := of(records, contestant):
+            middle = {key: median(r[key] for r in rounds) for key in ("asking_s", "wall_s", "cpu_s", "memory_mib")}
+            last = rounds[-1]
+            asked = f"{last['requests'] / middle['asking_s']:,.0f}" if middle["asking_s"] else ""
+            cells = (f"{last['rows']:,}{ending(last)}", f"{last['requests']:,}", asked)
+            seconds = (f"{middle[key]:.1f}" for key in ("asking_s", "wall_s", "cpu_s"))
+            yield line(contestant, (*cells, *seconds, f"{middle['memory_mib']:,.0f}"))
+
+
 def killed(records: Sequence[Record]) -> Iterator[str]:
     yield from head(
         (
@@ -184,4 +197,4 @@ def line(contestant: Contestant, cells: Sequence[str]) -> str:
     return f"| {contestant.title} | {' | '.join(cells)} |"
 
 
-TABLES = {"plain": asking, "wide": asking, "faults": asking, "kill": killed, "again": again}
+TABLES = {"plain": asking, "wide": asking, "faults": asking, "kill": killed, "again": again, "dialogues": talking}

@@ -17,7 +17,7 @@ from peers.harness import Figures, Server, measure
 PROMPT = "Question {n}: what does the river carry over the old mill, and why do seven birds draw circles above it? " * 2
 LIMIT_S = 100
 """What has not ended by then is ended, and reported so."""
-ROWS, HALF, GROWN = 2000, 1000, 100
+ROWS, HALF, GROWN, DIALOGUES = 2000, 1000, 100, 200
 FAULTS = {"sigma": 0.8, "fail_every": 20, "fail_status": 500, "busy_at": 1000, "busy_s": 1.0}
 """Answers take 20 ms in the median; every twentieth is an error 500; for a second all are refused with 429."""
 
@@ -120,8 +120,17 @@ def again(contestant: Contestant, folder: Path) -> Record:
         return records
 
 
-SCENARIOS = {"plain": plain, "wide": wide, "faults": faults, "kill": kill, "again": again}
-ROUNDS = {"plain": 3, "wide": 3}
+def dialogues(contestant: Contestant, folder: Path) -> Record:
+    """200 dialogues of ten turns, 50 ms an answer in the median, log-normal."""
+    with scene(contestant, folder, 64, 50, sigma=0.8) as place:
+        place.write_prompts(DIALOGUES)
+        return place.record(place.run(job="dialogues"))
+
+
+SCENARIOS = {"plain": plain, "wide": wide, "faults": faults, "kill": kill, "again": again, "dialogues": dialogues}
+JOBS = {"dialogues": "dialogues"}
+"""What a contestant must be able to do; `run` where it is not named."""
+ROUNDS = {"plain": 3, "wide": 3, "dialogues": 2}
 """How often; once where it is not named."""
 
 

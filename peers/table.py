@@ -17,7 +17,7 @@ import time
 from peers.contestants import CONTESTANTS, ENVIRONMENTS, ROOT, Contestant
 from peers.harness import become_reaper
 from peers.pages import RAW, read_records, write_pages
-from peers.scenarios import ROUNDS, SCENARIOS, log_tail
+from peers.scenarios import JOBS, ROUNDS, SCENARIOS, log_tail
 
 LONG_S = 30
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def is_due(scenario: str, contestant: Contestant, number: int) -> bool:
-    if not contestant.is_ours and not contestant.runner("run").exists():
+    if not contestant.does(JOBS.get(scenario, "run")):
         return False
     records = [record for record in read_records(scenario) if record["contestant"] == contestant.name]
     took_long = any(record.get("wall_s", 0) > LONG_S for record in records)

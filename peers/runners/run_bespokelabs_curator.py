@@ -25,13 +25,17 @@ class Answer(curator.LLM):
         return {"id": input["id"], "text": response}
 
 
-if __name__ == "__main__":
+def backend(job):
     limits = {"max_requests_per_minute": 10_000_000, "max_tokens_per_minute": 10_000_000_000}
+    return {"base_url": job.url, "api_key": KEY, "max_concurrent_requests": job.width, **limits}
+
+
+if __name__ == "__main__":
     llm = Answer(
         model_name=MODEL,
         backend="openai",
         generation_params={"max_tokens": MAX_TOKENS},
-        backend_params={"base_url": job.url, "api_key": KEY, "max_concurrent_requests": job.width, **limits},
+        backend_params=backend(job),
     )
     answers = llm(job.rows())
     job.write((row["id"], row["text"]) for row in answers.dataset)
