@@ -58,14 +58,20 @@ class Contestant(NamedTuple):
         return RUNNERS / f"{job}_{self.name}.py".replace("-", "_")
 
     def does(self, job: str) -> bool:
-        return self.runner(job).exists() or (self.is_ours and job == "run")
+        return job in self.commands() or self.runner(job).exists()
 
     def command(self, job: str, job_file: Path, settings: Mapping[str, object]) -> list[str]:
-        if not self.is_ours or job != "run":
+        if job not in self.commands():
             return [str(self.python), str(self.runner(job)), str(job_file)]
-        command = [str(self.python), "-m", "synthmill.flows.cli", "sample", str(settings["input"]), "-n", "1"]
-        command += ["--out", str(settings["output"]), "--engine", f"openai:local-model@{settings['url']}"]
-        return [*command, "--workers", str(self.workers), "--concurrency", str(settings["width"])]
+        command = [str(self.python), "-m", "synthmill.flows.cli", *self.commands()[job], str(settings["input"])]
+        command += ["--out", str(settings["output"]), "--workers", str(self.workers)]
+        engine = ("--engine", f"openai:local-model@{settings['url']}", "--concurrency", str(settings["width"]))
+        return [*command, *engine] if job == "run" else command
+
+    def commands(self) -> dict[str, tuple[str, ...]]:
+        """Jobs that a command of ours does, as users call it."""
+        dedup = ("dedup", "--layers", "exact,words", "--text-column", "prompt")
+        return {"run": ("sample", "-n", "1"), "dedup": dedup} if self.is_ours else {}
 
     def version(self) -> str:
         if self.is_absent:

@@ -61,9 +61,9 @@ class Server(NamedTuple):
         return self.url.removesuffix("/v1")
 
 
-def become_reaper() -> None:
+def become_reaper(on: bool = True) -> None:
     """Have orphans below this process become its children, so that their CPU seconds are counted."""
-    if ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, 1, 0, 0, 0):
+    if ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, int(on), 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
 
 
@@ -80,7 +80,7 @@ def measure(
     with (folder / "log.txt").open("a") as log:
         started = time.monotonic()
         process = subprocess.Popen(command, cwd=folder, env=dict(variables), stdout=log, stderr=log)
-    memory, sampled, timed_out, remaining, in_flight = 0.0, 0.0, False, 0, 0
+    memory, sampled, timed_out, killed, remaining, in_flight = 0.0, 0.0, False, False, 0, 0
     while process.poll() is None:
         now = time.monotonic()
         if now - sampled >= SAMPLE_S:
@@ -88,16 +88,16 @@ def measure(
             memory = max(memory, sum(private_of(pid) for pid in tree(server)) / 2**20)
         if kill_at and (stats := server.stats())["total"] >= kill_at:
             process.kill()
-            in_flight = int(stats["in_flight"])
+            killed, in_flight = True, int(stats["in_flight"])
         elif now - started > limit_s:
             timed_out = True
             process.kill()
         time.sleep(LOOK_S)
     wall = time.monotonic() - started
-    if in_flight:
+    if killed:
         time.sleep(AFTER_KILL_S)
         remaining = len(tree(server))
-    end_orphans(server, 0 if in_flight or timed_out else ENDING_S)
+    end_orphans(server, 0 if killed or timed_out else ENDING_S)
     stats = server.stats()
     return Figures(
         wall_s=wall,

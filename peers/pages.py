@@ -35,10 +35,15 @@ def write_pages() -> None:
     (RESULTS / "versions.md").write_text("\n".join(versions()) + "\n")
     draw_rates()
     draw_resent()
-    PAGE.write_text(BLOCK.sub(lambda block: f"{block[1]}{(ROOT / block[2]).read_text()}{block[3]}", PAGE.read_text()))
+    PAGE.write_text(filled(PAGE.read_text()))
 
 
 BLOCK = re.compile(r"(<!-- (peers/results/[\w-]+\.md) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(page: str) -> str:
+    """A page with the tables in its blocks as they are now."""
+    return BLOCK.sub(lambda block: f"{block[1]}{(ROOT / block[2]).read_text()}{block[3]}", page)
 
 
 def draw_rates() -> None:
@@ -114,6 +119,14 @@ def talking(records: Sequence[Record]) -> Iterator[str]:
             cells = (f"{last['rows']:,}{ending(last)}", f"{last['requests']:,}", asked)
             seconds = (f"{middle[key]:.1f}" for key in ("asking_s", "wall_s", "cpu_s"))
             yield line(contestant, (*cells, *seconds, f"{middle['memory_mib']:,.0f}"))
+
+
+def near(records: Sequence[Record]) -> Iterator[str]:
+    yield from head(("planted copies seen", "others dropped", "wall, s", "CPU, s", "peak MiB"))
+    for contestant in CONTESTANTS:
+        for r in of(records, contestant)[:1]:
+            cells = (f"{r['seen']:,} of {r['planted']:,}{ending(r)}", f"{r['wrong']:,}")
+            yield line(contestant, (*cells, f"{r['wall_s']:.1f}", f"{r['cpu_s']:.1f}", f"{r['memory_mib']:,.0f}"))
 
 
 def killed(records: Sequence[Record]) -> Iterator[str]:
@@ -197,4 +210,10 @@ def line(contestant: Contestant, cells: Sequence[str]) -> str:
     return f"| {contestant.title} | {' | '.join(cells)} |"
 
 
-TABLES = {"plain": asking, "wide": asking, "faults": asking, "kill": killed, "again": again, "dialogues": talking}
+TABLES = {
+    **dict.fromkeys(("plain", "wide", "faults"), asking),
+    "kill": killed,
+    "again": again,
+    "dialogues": talking,
+    "duplicates": near,
+}

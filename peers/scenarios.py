@@ -5,7 +5,8 @@ A scenario is a function from a contestant and a folder to a record: the figures
 
 import json
 import os
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ PROMPT = "Question {n}: what does the river carry over the old mill, and why do 
 LIMIT_S = 100
 """What has not ended by then is ended, and reported so."""
 ROWS, HALF, GROWN, DIALOGUES = 2000, 1000, 100, 200
+TEXTS, COPIES = 20_000, 4000
 FAULTS = {"sigma": 0.8, "fail_every": 20, "fail_status": 500, "busy_at": 1000, "busy_s": 1.0}
 """Answers take 20 ms in the median; every twentieth is an error 500; for a second all are refused with 429."""
 
@@ -127,8 +129,57 @@ def dialogues(contestant: Contestant, folder: Path) -> Record:
         return place.record(place.run(job="dialogues"))
 
 
-SCENARIOS = {"plain": plain, "wide": wide, "faults": faults, "kill": kill, "again": again, "dialogues": dialogues}
-JOBS = {"dialogues": "dialogues"}
+def duplicates(contestant: Contestant, folder: Path) -> Record:
+    """20,000 texts of 60 words, a fifth of them copies of others with one to three words changed."""
+    with scene(contestant, folder, 64, 20) as place:
+        copies = write_copies(place.input)
+        record = place.record(place.run(job="dedup"))
+        lines = [json.loads(line) for line in place.output.read_text().splitlines()] if place.output.exists() else []
+        gone = all_ids(place.input) - kept_ids(lines) if lines else set()
+        alike = sum(copy in gone or original in gone for copy, original in copies.items())
+        wrong = len(gone - copies.keys() - set(copies.values()))
+        return {**record, "planted": len(copies), "seen": alike, "wrong": wrong}
+
+
+def write_copies(path: Path) -> dict[str, str]:
+    """Write the texts; each copy's original by id."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(3, 9))) for _ in range(5000)]
+    texts = [draw.choices(words, k=60) for _ in range(TEXTS - COPIES)]
+    copies = {}
+    for n, original in enumerate(draw.sample(range(len(texts)), COPIES), len(texts)):
+        text = list(texts[original])
+        for place in draw.sample(range(60), draw.randint(1, 3)):
+            text[place] = draw.choice(words)
+        texts.append(text)
+        copies[f"row-{n}"] = f"row-{original}"
+    rows = [json.dumps({"id": f"row-{n}", "prompt": " ".join(text)}) + "\n" for n, text in enumerate(texts)]
+    draw.shuffle(rows)
+    path.write_text("".join(rows))
+    return copies
+
+
+def all_ids(path: Path) -> set[str]:
+    return {json.loads(line)["id"] for line in path.read_text().splitlines()}
+
+
+def kept_ids(lines: Sequence[Record]) -> set[str]:
+    """Ids of rows that stay: all that were written, or those of which that is said."""
+    return {line["id"] for line in lines if line.get("kept", True)}
+
+
+SCENARIOS = {
+    scenario.__name__: scenario for scenario in (plain, wide, faults, kill, again, dialogues, duplicates)
+}
+    "plain": plain,
+    "wide": wide,
+    "faults": faults,
+    "kill": kill,
+    "again": again,
+    "dialogues": dialogues,
+    "duplicates": duplicates,
+}
+JOBS = {"dialogues": "dialogues", "duplicates": "dedup"}
 """What a contestant must be able to do; `run` where it is not named."""
 ROUNDS = {"plain": 3, "wide": 3, "dialogues": 2}
 """How often; once where it is not named."""

@@ -10,6 +10,12 @@ from datatrove.pipeline.writers import JsonlWriter
 from job import MAX_TOKENS, MODEL, read_job
 
 
+def read_lines(folder):
+    for path in sorted(folder.glob("*.jsonl*")):
+        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
+            yield from map(json.loads, file)
+
+
 async def ask(document, generate):
     return await generate({"messages": [{"role": "user", "content": document.text}], "max_tokens": MAX_TOKENS})
 
@@ -32,8 +38,5 @@ if __name__ == "__main__":
     )
     reader = JsonlReader(str(job.input.parent), glob_pattern=job.input.name, text_key="prompt")
     LocalPipelineExecutor([reader, runner], tasks=1, logging_dir=str(job.work / "logs")).run()
-    rows = []
-    for path in sorted((job.work / "output").glob("*.jsonl*")):
-        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-            rows += map(json.loads, file)
-    job.write((row["id"], row["metadata"]["rollout_results"][0]["text"]) for row in rows)
+    answers = read_lines(job.work / "output")
+    job.write((row["id"], row["metadata"]["rollout_results"][0]["text"]) for row in answers)
