@@ -168,17 +168,7 @@ def kept_ids(lines: Sequence[Record]) -> set[str]:
     return {line["id"] for line in lines if line.get("kept", True)}
 
 
-SCENARIOS = {
-    scenario.__name__: scenario for scenario in (plain, wide, faults, kill, again, dialogues, duplicates)
-}
-    "plain": plain,
-    "wide": wide,
-    "faults": faults,
-    "kill": kill,
-    "again": again,
-    "dialogues": dialogues,
-    "duplicates": duplicates,
-}
+SCENARIOS = {scenario.__name__: scenario for scenario in (plain, wide, faults, kill, again, dialogues, duplicates)}
 JOBS = {"dialogues": "dialogues", "duplicates": "dedup"}
 """What a contestant must be able to do; `run` where it is not named."""
 ROUNDS = {"plain": 3, "wide": 3, "dialogues": 2}
