@@ -4,7 +4,6 @@ A scenario is a function from a contestant and a folder to a record: the figures
 """
 
 import json
-import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.serving import chat_server
-from peers.contestants import Contestant, variables
+from peers.contestants import ROOT, Contestant, variables
 from peers.harness import Figures, Server, measure
 
 PROMPT = "Question {n}: what does the river carry over the old mill, and why do seven birds draw circles above it? " * 2
@@ -179,4 +178,4 @@ def log_tail(folder: Path) -> str:
     """The last line that a contestant's process wrote."""
     log = folder / "log.txt"
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1][:300].replace(os.sep + str(Path.home()).strip(os.sep), "~") if lines else ""
+    return lines[-1].replace(f"{ROOT}/", "").replace(str(Path.home()), "~")[:300] if lines else ""
