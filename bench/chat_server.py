@@ -37,6 +37,7 @@ import uvloop
 LIST = "\n1. ..."  # a request that shows how a numbered list begins is answered with one
 FORM = " 1: ...\n"  # a request that shows lines with labels and numbers is answered with six of each
 LABELS = re.compile(r"^(\w+) 1: \.\.\.$", re.MULTILINE)
+RATINGS = "#### Output for Text"  # and one that shows a rating per text with these
 VERDICT = "[RESULT]"  # and one that asks for a verdict from 1 to 5, or a letter, with that
 LETTER, DIGIT, MARKS = "the letter A or B", "one digit", "<begin> ... </end>"  # and for one of these with it
 VOCABULARY = ("river", "stone", "light", "field", "seven birds", "circle", "mill", "bridge", "quiet", "over", "and")
@@ -133,6 +134,12 @@ def completion(body: dict[str, Any], words: int, report: str = "plain") -> dict[
             labels = dict.fromkeys(LABELS.findall(question))
             lines = [(label, n) for n in range(1, 7) for label in labels]
             text = "\n".join(f"{label} {n}: {sentence(digest([seed.hex(), label, n]), words)}" for label, n in lines)
+        elif RATINGS in question:
+            texts = [
+                f"{RATINGS} {n}\nRating: {1 + digest([seed.hex(), n])[0] % 5}\nRationale: {sentence(seed, 8)}"
+                for n in range(1, 1 + question.count(RATINGS))
+            ]
+            text = "\n\n".join(texts)
         elif LIST in question:
             text = "\n".join(f"{n}. {sentence(digest([seed.hex(), n]), words)}" for n in range(1, 11))
         elif MARKS in question:

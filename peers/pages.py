@@ -109,8 +109,8 @@ def asking(records: Sequence[Record]) -> Iterator[str]:
 
 
 def talking(records: Sequence[Record]) -> Iterator[str]:
-    """Ten-turn dialogues: requests a second, because oumi asks for a plan and an opening, too."""
-    yield from head(("dialogues", "requests", "requests/s", "from first to last, s", "wall, s", "CPU, s", "peak MiB"))
+    """Jobs in which not everybody sends the same number of requests for a row."""
+    yield from head(("rows", "requests", "requests/s", "from first to last, s", "wall, s", "CPU, s", "peak MiB"))
     for contestant in CONTESTANTS:
         if rounds := of(records, contestant):
             middle = {key: median(r[key] for r in rounds) for key in ("asking_s", "wall_s", "cpu_s", "memory_mib")}
@@ -214,6 +214,6 @@ TABLES = {
     **dict.fromkeys(("plain", "wide", "faults"), asking),
     "kill": killed,
     "again": again,
-    "dialogues": talking,
+    **dict.fromkeys(("dialogues", "judged"), talking),
     "duplicates": near,
 }

@@ -17,7 +17,7 @@ from peers.harness import Figures, Server, measure
 PROMPT = "Question {n}: what does the river carry over the old mill, and why do seven birds draw circles above it? " * 2
 LIMIT_S = 100
 """What has not ended by then is ended, and reported so."""
-ROWS, HALF, GROWN, DIALOGUES = 2000, 1000, 100, 200
+ROWS, HALF, GROWN, DIALOGUES, JUDGED = 2000, 1000, 100, 200, 500
 TEXTS, COPIES = 20_000, 4000
 FAULTS = {"sigma": 0.8, "fail_every": 20, "fail_status": 500, "busy_at": 1000, "busy_s": 1.0}
 """Answers take 20 ms in the median; every twentieth is an error 500; for a second all are refused with 429."""
@@ -128,6 +128,13 @@ def dialogues(contestant: Contestant, folder: Path) -> Record:
         return place.record(place.run(job="dialogues"))
 
 
+def judged(contestant: Contestant, folder: Path) -> Record:
+    """500 prompts, two answers each, both judged."""
+    with scene(contestant, folder, 64, 20) as place:
+        place.write_prompts(JUDGED)
+        return place.record(place.run(job="judged"))
+
+
 def duplicates(contestant: Contestant, folder: Path) -> Record:
     """20,000 texts of 60 words, a fifth of them copies of others with one to three words changed."""
     with scene(contestant, folder, 64, 20) as place:
@@ -167,10 +174,12 @@ def kept_ids(lines: Sequence[Record]) -> set[str]:
     return {line["id"] for line in lines if line.get("kept", True)}
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (plain, wide, faults, kill, again, dialogues, duplicates)}
-JOBS = {"dialogues": "dialogues", "duplicates": "dedup"}
+SCENARIOS = {
+    scenario.__name__: scenario for scenario in (plain, wide, faults, kill, again, dialogues, judged, duplicates)
+}
+JOBS = {"dialogues": "dialogues", "judged": "judged", "duplicates": "dedup"}
 """What a contestant must be able to do; `run` where it is not named."""
-ROUNDS = {"plain": 3, "wide": 3, "dialogues": 2}
+ROUNDS = {"plain": 3, "wide": 3, "dialogues": 2, "judged": 2}
 """How often; once where it is not named."""
 
 
