@@ -1,7 +1,8 @@
 """Runs one contestant's command against the chat server and measures its whole tree of processes.
 
 CPU seconds are those of every process that the command started, orphans included: this process is their reaper
-(PR_SET_CHILD_SUBREAPER), so the kernel adds them up. Memory is the largest sum of proportional set sizes, sampled four
+(PR_SET_CHILD_SUBREAPER), so the kernel adds them up; where a parent ignores its children's ends (Ray's does), the sum
+of what was last seen of each. Memory is the largest sum of proportional set sizes, sampled four
 times a second. Requests and their times are the server's own (`/stats` of bench/chat_server.py).
 """
 
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from bench.dedup import family, private_of
+from bench.dedup import cpu_of, family, private_of
 
 SUBREAPER = 36
 SAMPLE_S, LOOK_S, AFTER_KILL_S, ENDING_S = 0.25, 0.01, 2.0, 5.0
@@ -80,12 +81,15 @@ def measure(
     with (folder / "log.txt").open("a") as log:
         started = time.monotonic()
         process = subprocess.Popen(command, cwd=folder, env=dict(variables), stdout=log, stderr=log)
+    cpu: dict[int, float] = {}
     memory, sampled, timed_out, killed, remaining, in_flight = 0.0, 0.0, False, False, 0, 0
     while process.poll() is None:
         now = time.monotonic()
         if now - sampled >= SAMPLE_S:
             sampled = now
-            memory = max(memory, sum(private_of(pid) for pid in tree(server)) / 2**20)
+            pids = tree(server)
+            memory = max(memory, sum(map(private_of, pids)) / 2**20)
+            cpu |= {pid: cpu_of(pid) for pid in pids}
         if kill_at and (stats := server.stats())["total"] >= kill_at:
             process.kill()
             killed, in_flight = True, int(stats["in_flight"])
@@ -103,7 +107,7 @@ def measure(
         wall_s=wall,
         first_s=max(0.0, stats["first_s"] - started),
         asking_s=max(0.0, stats["last_s"] - max(started, stats["first_s"])),
-        cpu_s=cpu_of_children() - cpu_before,
+        cpu_s=max(cpu_of_children() - cpu_before, sum(cpu.values())),
         memory_mib=memory,
         exit_code=process.returncode,
         timed_out=timed_out,

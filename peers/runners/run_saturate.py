@@ -3,7 +3,6 @@
 from job import MAX_TOKENS, MODEL, read_job
 from saturate import Fixed, pump, read_output
 
-
 FLUSH = 100
 """Rows of a Parquet part; its default, 10, is slower and sends less twice."""
 
