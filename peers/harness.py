@@ -89,7 +89,7 @@ def measure(
             sampled = now
             pids = tree(server)
             memory = max(memory, sum(map(private_of, pids)) / 2**20)
-            cpu |= {pid: cpu_of(pid) for pid in pids}
+            cpu |= {pid: max(cpu_of(pid), cpu.get(pid, 0.0)) for pid in pids}
         if kill_at and (stats := server.stats())["total"] >= kill_at:
             process.kill()
             killed, in_flight = True, int(stats["in_flight"])
