@@ -62,9 +62,9 @@ class Server(NamedTuple):
         return self.url.removesuffix("/v1")
 
 
-def become_reaper(on: bool = True) -> None:
+def become_reaper() -> None:
     """Have orphans below this process become its children, so that their CPU seconds are counted."""
-    if ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, int(on), 0, 0, 0):
+    if ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
 
 

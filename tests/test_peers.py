@@ -1,19 +1,21 @@
 """What `make peers` measures with: its counts and times are the server's, and every process of a command is seen."""
 
+import json
+import os
 import re
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import httpx
-import pytest
 
-from bench.serving import chat_server
 from peers.contestants import CONTESTANTS, QUIET
-from peers.harness import Server, become_reaper, measure
+from peers.harness import Figures
 from peers.pages import BLOCK, PAGE, TABLES, asking, filled, killed
 from peers.pictures import Group, bars
+from tests.conftest import ChatServer
 
 ROOT = Path(__file__).parent.parent
 ASKS = """
@@ -31,46 +33,54 @@ time.sleep(float(sys.argv[2]) if len(sys.argv) > 2 else 0)
 """
 
 
-def test_a_command_is_measured_by_the_servers_counts(tmp_path: Path) -> None:
-    with chat_server("--latency-ms", "1") as url:
-        server = Server(url, 0)
-        server = Server(url, int(server.stats()["pid"]))
-        server.set(same="messages")
-        figures = measure([sys.executable, "-c", ASKS, url], {}, tmp_path, server, 10)
-        stats = server.stats()
+MEASURE = """
+import json, sys
+from pathlib import Path
+from peers import harness
+harness.AFTER_KILL_S = 0.1
+harness.become_reaper()
+url, kill_at, *command = sys.argv[1:]
+figures = harness.measure(command, {}, Path(), harness.Server(url, 0), 10, int(kill_at))
+print(json.dumps(figures._asdict()))
+"""
+
+
+def measured(server: ChatServer, folder: Path, *arguments: str, kill_at: int = 0) -> Figures:
+    """Measure ASKS in a process of its own, because its children are all that is counted and ended."""
+    command = [sys.executable, "-c", MEASURE, server.url, str(kill_at), sys.executable, "-c", ASKS, server.url]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([*command, *arguments], cwd=folder, env=variables, check=True, capture_output=True)
+    return Figures(**json.loads(run.stdout))
+
+
+def test_a_command_is_measured_by_the_servers_counts(tmp_path: Path, server: ChatServer) -> None:
+    server.set(same="messages")
+    figures = measured(server, tmp_path)
+    stats = server.stats()
     assert (stats["total"], stats["unique"], stats["repeated"]) == (4, 3, 1)
     assert 0 < figures.first_s < figures.first_s + figures.asking_s < figures.wall_s
     assert figures.cpu_s > 0 and (figures.exit_code, figures.remaining) == (0, 0)
 
 
-def test_what_a_killed_command_leaves_behind_is_counted_and_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("peers.harness.AFTER_KILL_S", 0.1)
-    become_reaper()
-    try:
-        with chat_server("--latency-ms", "1") as url:
-            server = Server(url, int(Server(url, 0).stats()["pid"]))
-            figures = measure([sys.executable, "-c", ASKS, url, "30"], {}, tmp_path, server, 10, kill_at=4)
-    finally:
-        become_reaper(False)
+def test_what_a_killed_command_leaves_behind_is_counted_and_ended(tmp_path: Path, server: ChatServer) -> None:
+    figures = measured(server, tmp_path, "30", kill_at=4)
     assert (figures.exit_code, figures.remaining, figures.timed_out) == (-9, 1, False)
 
 
-def test_a_busy_server_refuses_all_for_a_while_and_ends_what_is_not_kept_alive() -> None:
+def test_a_busy_server_refuses_all_for_a_while_and_ends_what_is_not_kept_alive(server: ChatServer) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "why?"}]}
-    with chat_server("--latency-ms", "1") as url, httpx.Client() as client:
-        client.post(f"{url.removesuffix('/v1')}/set?busy_at=2&busy_s=0.1")
-        statuses = [client.post(f"{url}/chat/completions", json=body).status_code for _ in range(3)]
-        answer = client.post(f"{url}/chat/completions", json=body)
+    server.set(busy_at=2, busy_s=0.1)
+    with httpx.Client(base_url=f"{server.url}/") as client:
+        statuses = [client.post("chat/completions", json=body).status_code for _ in range(3)]
+        answer = client.post("chat/completions", json=body)
         assert (statuses, answer.headers["retry-after"]) == ([200, 429, 429], "1")
         time.sleep(0.1)
-        with socket.create_connection(("127.0.0.1", httpx.URL(url).port)) as raw:
+        with socket.create_connection(("127.0.0.1", client.base_url.port)) as raw:
             raw.settimeout(5)
             raw.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert b"local-model" in raw.makefile("rb").read()  # which ends when the server closes
-        assert client.post(f"{url}/chat/completions", json={**body, "messages": []}).status_code == 400
-        assert client.post(f"{url}/chat/completions", json=body).status_code == 200
+        assert client.post("chat/completions", json={**body, "messages": []}).status_code == 400
+        assert client.post("chat/completions", json=body).status_code == 200
 
 
 def test_the_tables_tell_what_did_not_end() -> None:
