@@ -20,7 +20,8 @@ if __name__ == "__main__":
         return {"payload": {"model": MODEL, "messages": messages, "max_tokens": MAX_TOKENS}, "id": row["id"]}
 
     def text(row):
-        return {"id": row["id"], "text": row["http_response"]["choices"][0]["message"]["content"]}
+        choices = row["http_response"].get("choices")  # an error 500 is taken for an answer
+        return {"id": row["id"], "text": choices[0]["message"]["content"] if choices is not None else ""}
 
     config = HttpRequestProcessorConfig(
         url=f"{job.url}/chat/completions",
