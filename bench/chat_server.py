@@ -48,7 +48,7 @@ class Behaviour:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.latency_ms: float = options.latency_ms
-        self.sigma: float = options.sigma
+        self.sigma = float(options.sigma)
         self.words: int = options.words
         self.fail_every = self.fail_from = 0
         self.fail_status = 500

@@ -30,8 +30,7 @@ def read_records(scenario: str) -> list[Record]:
 
 def write_pages() -> None:
     for scenario, table in TABLES.items():
-        if records := read_records(scenario):
-            (RESULTS / f"{scenario}.md").write_text("\n".join(table(records)) + "\n")
+        (RESULTS / f"{scenario}.md").write_text("\n".join(table(read_records(scenario))) + "\n")
     (RESULTS / "versions.md").write_text("\n".join(versions()) + "\n")
     draw_rates()
     draw_resent()
