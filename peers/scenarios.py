@@ -15,7 +15,7 @@ from peers.contestants import ROOT, Contestant, variables
 from peers.harness import Figures, Server, measure
 
 PROMPT = "Question {n}: what does the river carry over the old mill, and why do seven birds draw circles above it? " * 2
-LIMIT_S = 90
+LIMIT_S = 60
 """What has not ended by then is ended, and reported so."""
 ROWS, HALF, GROWN, DIALOGUES, JUDGED = 2000, 1000, 100, 200, 500
 TEXTS, COPIES = 20_000, 4000
