@@ -30,7 +30,9 @@ def read_records(scenario: str) -> list[Record]:
 
 def write_pages() -> None:
     for scenario, table in TABLES.items():
-        (RESULTS / f"{scenario}.md").write_text("\n".join(table(read_records(scenario))) + "\n")
+        records = read_records(scenario)
+        lines = table(records) if records else [f"Not measured yet: `python -m peers.table --scenario {scenario}`."]
+        (RESULTS / f"{scenario}.md").write_text("\n".join(lines) + "\n")
     (RESULTS / "versions.md").write_text("\n".join(versions()) + "\n")
     draw_rates()
     draw_resent()
