@@ -3,7 +3,7 @@
 python -m peers.table [--only NAME ...] [--scenario NAME ...] [--stop-after SECONDS] [--again]
 
 What was measured before is kept (peers/results/raw) and not measured again; --again forgets it first. --stop-after:
-begin nothing new after so many seconds; the next call goes on. A contestant that took longer than twelve seconds
+begin nothing new after so many seconds; the next call goes on. A contestant that took longer than fifteen seconds
 is measured once.
 """
 
@@ -20,7 +20,7 @@ from peers.harness import become_reaper
 from peers.pages import RAW, read_records, write_pages
 from peers.scenarios import JOBS, ROUNDS, SCENARIOS, log_tail
 
-LONG_S = 12
+LONG_S = 15
 
 
 def main() -> None:
