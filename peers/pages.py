@@ -148,6 +148,7 @@ def killed(records: Sequence[Record]) -> Iterator[str]:
             yield line(
                 contestant, (*(f"{cell:,}" for cell in cells), f"{r['rows']:,}{ending(r)}", f"{r['wall_s']:.1f}")
             )
+    yield from ("", "![Sent twice](benchmarks-kill.svg)")
 
 
 def again(records: Sequence[Record]) -> Iterator[str]:
