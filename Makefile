@@ -59,7 +59,7 @@ trainers: $(VENV)/.base $(VENV)/.dev $(READERS:%=.trainers/%/.made)  ## Have tra
 	$(BIN)/python -m trainers.table
 
 peers: $(VENV)/.base $(VENV)/.dev $(PEERS:%=.peers/%/.made)  ## Measure other tools beside ours, and write peers/results and docs/benchmarks.md (6 GB)
-	$(BIN)/python -m peers.table
+	$(BIN)/python -m peers.table --again
 
 bench: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every bench; each prints one table, kept in bench/results
 	@for name in $(BENCHES); do \
