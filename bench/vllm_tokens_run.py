@@ -78,7 +78,7 @@ class Comparison(BaseModel):
     """Blocks of vLLM's cache of keys and values; None: as many as its memory holds."""
 
     def engine_options(self) -> dict[str, Any]:
-        options = {"max_model_len": 1024, "max_num_seqs": self.width, "max_num_batched_tokens": 4096}
+        options = {"max_model_len": 1024, "max_num_batched_tokens": 4096}
         return options | ({"num_gpu_blocks_override": self.blocks} if self.blocks else {})
 
 
@@ -133,8 +133,8 @@ class Prefixes:
             engine.generate = generate
 
 
-async def asked_bare(engine: VLLMEngine, case: Case, sampling: Sampling, width: int) -> int:
-    """vLLM's own generate, `width` answers at a time; returns the tokens made."""
+async def asked_bare(engine: VLLMEngine, case: Case, sampling: Sampling) -> int:
+    """vLLM's own generate, as many in flight as a stage has; returns the tokens made."""
     from vllm.inputs import tokens_input
 
     waiting = iter(enumerate(case.rows()))
@@ -153,7 +153,7 @@ async def asked_bare(engine: VLLMEngine, case: Case, sampling: Sampling, width: 
                 async for final in engine._engine.generate(prompt, params, f"bare-{time.monotonic_ns()}"):
                     tokens += sum(len(output.token_ids) for output in final.outputs)
 
-    await asyncio.gather(*(ask() for _ in range(width // together)))
+    await asyncio.gather(*(ask() for _ in range(engine.limit // together)))
     return tokens
 
 
@@ -209,8 +209,9 @@ async def compare(comparison: Comparison) -> dict[str, dict[str, list[Figures]]]
     settings = EngineSettings.model_validate(spec)
     engine = VLLMEngine(settings)
     await engine.open()
-    llm = chat_engine(comparison.model, options)
-    await asked_bare(engine, comparison.cases[0], Sampling(max_tokens=2), comparison.width)  # warm
+    llm = chat_engine(comparison.model, options | {"max_num_seqs": comparison.width})
+    limit = engine.limit
+    await asked_bare(engine, comparison.cases[0], Sampling(max_tokens=2))  # warm
     asked_by_chat(llm, engine, comparison.cases[0], Sampling(max_tokens=2), Prefixes())
     figures: dict[str, dict[str, list[Figures]]] = {}
     for repeat in range(comparison.repeats):
@@ -225,9 +226,10 @@ async def compare(comparison: Comparison) -> dict[str, dict[str, list[Figures]]]
                 if way == "chat":
                     tokens = asked_by_chat(llm, engine, case, sampling, prefixes)
                 elif way == "bare":
-                    tokens = await asked_bare(engine, case, sampling, comparison.width)
+                    engine.limit = limit
+                    tokens = await asked_bare(engine, case, sampling)
                 else:
-                    engine.limit = comparison.width * 5 // 4 if way == "ahead" else comparison.width
+                    engine.limit = comparison.width if way == "exact" else limit
                     engine.caches_prefixes = way != "rows"
                     with prefixes.watching(engine._engine):
                         tokens = await asked_by_stage(engine, settings, case, sampling)

@@ -39,11 +39,14 @@ QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": 
 ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
 PLACEMENT = {"tensor_parallel_size", "gpu_memory_utilization", "max_num_seqs", "enforce_eager", "swap_space"}
 """Options that change where and how fast it runs, not what it answers."""
+AT_ONCE = 1024
+"""The most requests that vLLM is told to answer at once: no more than the tokens of a step, of which it takes 2,048."""
 
 
 class VLLMEngine:
     """options: any argument of vLLM's AsyncEngineArgs (max_model_len, dtype, tensor_parallel_size, ...), and
-    chat_template_kwargs.
+    chat_template_kwargs. vLLM answers `concurrency` requests at once, and has as many again to go on with; with the
+    option max_num_seqs, so many at once, and `concurrency` in all.
 
     With the option reasoning_parser, vLLM's own parser of that name takes thinking apart, forms (choice, schema) hold
     for what follows it, and thinking.tokens is its budget. Without, marks in the text do.
@@ -59,7 +62,9 @@ class VLLMEngine:
             )
         self.settings = settings
         self.name = model_name(settings)
-        self.limit = settings.concurrency
+        self._at_once = min(settings.concurrency, settings.options.get("max_num_batched_tokens", AT_ONCE), AT_ONCE)
+        # As many again wait in vLLM: they are prepared while it computes, and its batch stays full.
+        self.limit = settings.concurrency + (0 if "max_num_seqs" in settings.options else self._at_once)
         self.samples_per_call = settings.samples_per_call
         self._engine: Any = None
         self._tokenizer: Any = None
@@ -85,6 +90,7 @@ class VLLMEngine:
             "enforce_eager": on_cpu,
             "disable_log_stats": True,
             "enable_prefix_caching": True,
+            "max_num_seqs": self._at_once,
             "generation_config": "vllm",
         }
         if on_cpu:

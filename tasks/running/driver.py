@@ -62,7 +62,7 @@ class Driver:
         self._lanes = {role: lanes[id(engine)] for role, engine in engines.items()}
         self._all_lanes = list(lanes.values())
         self._capacity = sum(lane.engine.limit for lane in self._all_lanes)
-        self._admitted = self._capacity + LOOK_AHEAD * any(map(caches_prefixes, engines.values()))
+        self._most_admitted = self._capacity + LOOK_AHEAD * any(map(caches_prefixes, engines.values()))
         self._waiting: deque[tuple[Row, int, Part]] = deque()
         self._parts: list[Part] = []
         self._outstanding = 0
@@ -89,7 +89,7 @@ class Driver:
     @property
     def may_ask_more(self) -> bool:
         """Whether rows may go on before a batch is answered."""
-        admitting = self._waiting and self._outstanding < self._admitted
+        admitting = self._waiting and self._outstanding < self._most_admitted
         on_its_way = admitting or self._pumping or self._leasing or self._setting_out or self._arrived
         return bool(on_its_way) or others_asked(self._all_lanes)
 
@@ -161,7 +161,7 @@ class Driver:
         if self._failure:
             return
         admitted = 0
-        while self._waiting and self._outstanding < self._admitted:
+        while self._waiting and self._outstanding < self._most_admitted:
             if admitted == ROWS_PER_TICK:  # replayed rows take no window; other tasks of the loop need a turn
                 self._pump_soon()
                 break
