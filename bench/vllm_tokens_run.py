@@ -222,7 +222,7 @@ async def compare(comparison: Comparison) -> dict[str, dict[str, list[Figures]]]
                 llm.reset_prefix_cache()
                 await asyncio.sleep(RESTED_S)
                 prefixes = Prefixes()
-                started = time.perf_counter()
+                started, cpu = time.perf_counter(), time.process_time()
                 if way == "chat":
                     tokens = asked_by_chat(llm, engine, case, sampling, prefixes)
                 elif way == "bare":
@@ -234,7 +234,10 @@ async def compare(comparison: Comparison) -> dict[str, dict[str, list[Figures]]]
                     with prefixes.watching(engine._engine):
                         tokens = await asked_by_stage(engine, settings, case, sampling)
                 run = Figures(time.perf_counter() - started, tokens, prefixes.cached / max(1, prefixes.asked))
-                print(case.name, way, *(f"{figure:.3f}" for figure in run), file=sys.stderr, flush=True)
+                own = (time.process_time() - cpu) / case.requests * 1000
+                print(
+                    f"{case.name} | {way}: {run.seconds:.2f} s, {own:.2f} ms/answer here", file=sys.stderr, flush=True
+                )
                 figures.setdefault(case.name, {}).setdefault(way, []).append(run)
     await engine.close()
     return figures
