@@ -45,12 +45,12 @@ def sent(queue: CallQueue, count: int) -> list[str]:
 
 def test_prompts_that_begin_alike_go_out_together_and_rows_stay_in_order(tmp_path: Path) -> None:
     plain, ordered = Echo(limit=4), CachesPrefixes(limit=4)
-    parts = in_turn(60, 6)[:30], in_turn(60, 6)[30:]
+    parts = in_turn(30, 6)[:15], in_turn(30, 6)[15:]
     [in_row_order], [by_prefix] = (
         [drive(Chain(turns=1), engine, tmp_path / folder, *parts)[0]]
         for engine, folder in ((plain, "plain"), (ordered, "ordered"))
     )
-    assert len(beginnings(plain)) == 60
+    assert len(beginnings(plain)) == 30
     assert len(beginnings(ordered)) == 6
     assert sorted(plain.asked) == sorted(ordered.asked)
     assert [(result.rows, result.calls) for result in by_prefix] == [
@@ -69,7 +69,7 @@ def test_rows_under_way_go_on_before_others_begin(tmp_path: Path) -> None:
     assert most <= 4 + 1
 
 
-def test_a_sweep_begins_with_the_prefix_that_the_last_one_ended_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_begins_with_the_prefix_that_the_last_one_ended_with() -> None:
     queue = CallQueue(by_prefix=True)
     for content in ("b1", "a1", "c1"):
         queue.add(call(content), begins=True)
@@ -92,7 +92,7 @@ def test_no_call_waits_longer_than_for_one_sweep_before_its_own() -> None:
     assert "z" in sent(queue, 50)
 
 
-def test_a_sweep_waits_for_rows_that_are_being_admitted(tmp_path: Path) -> None:
+def test_a_sweep_waits_for_rows_that_are_being_admitted() -> None:
     queue = CallQueue(by_prefix=True)
     queue.add(call("b"), begins=True)
     assert queue.first(least=2) is None
