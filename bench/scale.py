@@ -123,6 +123,35 @@ def watch(process: "subprocess.Popen[str]", peaks: list[int]) -> None:
         return
 
 
+ALIAS = '''"""`synthmill.LAYER` is the LAYER at this tree's top; else an installed checkout would answer to the name."""
+
+import importlib
+import importlib.util
+import sys
+
+
+class Layers:
+    def find_spec(self, name, path=None, target=None):
+        layer = name.removeprefix("synthmill.")
+        spec = importlib.util.find_spec(layer) if layer != name else None
+        package = spec and spec.submodule_search_locations is not None
+        return spec and importlib.util.spec_from_loader(name, self, origin=spec.origin, is_package=package)
+
+    def create_module(self, spec):
+        return importlib.import_module(spec.name.removeprefix("synthmill."))
+
+    def exec_module(self, module):
+        pass
+
+    def get_code(self, name):
+        layer = name.removeprefix("synthmill.")
+        return importlib.util.find_spec(layer).loader.get_code(layer)
+
+
+sys.meta_path.insert(0, Layers())
+'''
+
+
 @contextmanager
 def old_tree(commit: str) -> Iterator[Path]:
     """A worktree of an older commit, without this tree's files in it."""
@@ -131,6 +160,9 @@ def old_tree(commit: str) -> Iterator[Path]:
         git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "--detach", "--quiet", str(tree), commit], check=True)
         try:
+            if not (tree / "synthmill").exists():
+                (tree / "synthmill").mkdir()
+                (tree / "synthmill" / "__init__.py").write_text(ALIAS)
             yield tree
         finally:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)

@@ -68,7 +68,8 @@ def write_answers(folder: Path, segments: int, answers: int) -> None:
 def call_of(n: int) -> tuple[bytes, bytes, bytes]:
     from synthmill.schemas.calls import Message, Request, ask_hash, call_key
 
-    question = Request(role="student", messages=(Message(role="user", content=f"question {n}"),)).question_json()
+    request: Any = Request(role="student", messages=(Message(role="user", content=f"question {n}"),))
+    question = (request.question_json if hasattr(request, "question_json") else request.asked)()  # as 0.1 has it
     return call_key("echo", ask_hash(question), 0), ask_hash(question), question
 
 

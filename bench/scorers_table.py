@@ -33,6 +33,7 @@ SCORERS: tuple[Mapping[str, Any], ...] = (
     {"kind": "p-true"},
     {"kind": "expected"},
     {"kind": "pairwise"},
+    {"kind": "rubric", "evaluations": 1, "attempts": 2, "max_tokens": 160, "temperature": 0.0},
 )
 Row = dict[str, Any]
 

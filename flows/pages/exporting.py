@@ -28,6 +28,7 @@ from synthmill.storage.published.rows import REASONING
 from synthmill.storage.published.splits import split_by_prompt
 from synthmill.storage.published.thinking import CLOSING, OPENING, place_in, thinking_counts
 from synthmill.storage.runs import RunRecord, manifests_of
+from synthmill.tasks.verifiers.verdicts import verifier_fault
 
 GUARDED = ("safety_questions",)
 """Stages whose rows are for one purpose only, which their settings say."""
@@ -103,7 +104,7 @@ def prepare_dataset(store: Store, run: RunRecord, settings: ExportSettings) -> t
     dataset = read_dataset(store.root / "datasets" / Path(run.dataset).name)
     parted = split_by_prompt(dataset.tables, settings.test)
     if settings.trainer:
-        tables, files, readme, left_out, places = tables_for(parted, settings)
+        tables, files, readme, left_out, places = tables_for(parted, settings, verifier_fault)
         dataset = replace(dataset, loading=readme)
         if left_out:
             print(f"not for {settings.trainer}: {', '.join(left_out)}", file=sys.stderr)

@@ -17,7 +17,7 @@ from synthmill.storage.published.chat_templates import refusals
 from synthmill.storage.published.configurations import Content, Dataset, Table
 from synthmill.storage.published.known_trainers import trainer
 from synthmill.storage.published.parts_as_text import with_parts_as_text
-from synthmill.storage.published.row_faults import EARLIER_THINKING, count_faults
+from synthmill.storage.published.row_faults import EARLIER_THINKING, VerifierFault, count_faults
 from synthmill.storage.published.row_streams import RowStream
 from synthmill.storage.published.thinking import with_thinking
 from synthmill.storage.published.trainer import Form, Trainer, Written
@@ -58,7 +58,9 @@ class Job(NamedTuple):
         return f"{self.table}_{self.use.replace('-', '_')}"
 
 
-def tables_for(tables: Mapping[str, Table], settings: ExportSettings) -> Exported:
+def tables_for(
+    tables: Mapping[str, Table], settings: ExportSettings, verifier_fault: VerifierFault = lambda *verifier: ""
+) -> Exported:
     """Every table for the trainer of the settings, in the uses that they name.
 
     Raises InputError where no table suits, where rows cannot be held, with their numbers, and where thinking is wanted
@@ -82,7 +84,7 @@ def tables_for(tables: Mapping[str, Table], settings: ExportSettings) -> Exporte
         raise InputError(
             f"{target.title} reads no field for thinking here; expected text or drop, or leave --thinking out"
         )
-    check_rows(jobs, target, settings)
+    check_rows(jobs, target, settings, verifier_fault)
     made: dict[str, Table] = {}
     files: dict[str, Content] = {}
     for job in jobs:
@@ -120,14 +122,14 @@ def splits_for(table: Table, use: Use, target: Trainer, settings: ExportSettings
     return {split: rows for split, rows in splits.items() if rows.height}
 
 
-def check_rows(jobs: Sequence[Job], target: Trainer, settings: ExportSettings) -> None:
+def check_rows(jobs: Sequence[Job], target: Trainer, settings: ExportSettings, verifier_fault: VerifierFault) -> None:
     """Raises InputError with the numbers of rows that cannot be trained on, by table, use and reason."""
     refuses = refusals(settings.chat_template)
     lines = []
     for job in jobs:
         faults: Counter[str] = Counter()
         for rows in job.splits.values():
-            faults += count_faults(rows, job.use, job.form, refuses)
+            faults += count_faults(rows, job.use, job.form, refuses, verifier_fault)
         total = sum(rows.height for rows in job.splits.values())
         lines += [f"{job.table} as {job.use}: {line}" for line in in_words(faults, total)]
     if lines:

@@ -24,9 +24,17 @@ NOTHING = ("", None, "[]")
 EARLIER_THINKING = "thinking before an earlier answer, which many templates take away"
 Row = Mapping[str, Any]
 Faults = Counter[str]
+VerifierFault = Callable[[str, str], str]
+"""(name, arguments as JSON) -> what is wrong with a verifier; empty for nothing."""
 
 
-def count_faults(rows: RowStream, use: Use, form: Form, refuses: Callable[[Chat, str | None], str]) -> Faults:
+def count_faults(
+    rows: RowStream,
+    use: Use,
+    form: Form,
+    refuses: Callable[[Chat, str | None], str],
+    verifier_fault: VerifierFault,
+) -> Faults:
     """How many rows have which fault. refuses: what a chat template says against a chat with its tools, if anything."""
     faults: Faults = Counter()
     for batch in rows.batches():
@@ -34,6 +42,8 @@ def count_faults(rows: RowStream, use: Use, form: Form, refuses: Callable[[Chat,
         for row in batch.iter_rows(named=True):
             plain = {**row, **{name: [used(message) for message in row[name] or ()] for name in chats}}
             faults.update(set(faults_of(plain, use, form)) | set(template_faults(plain, chats, refuses)))
+            if use == "rl" and (fault := verifier_fault(row["verifier"] or "exact", row["verifier_arguments"] or "{}")):
+                faults[f"a verifier that cannot be called ({fault})"] += 1
     return faults
 
 

@@ -16,7 +16,7 @@ from synthmill.storage.plain_files.pool_rows import VERIFIER
 from synthmill.tasks.tables.pass_rates import PASSING, rates_of
 from synthmill.tasks.tables.pool_scores import beside_answers
 from synthmill.tasks.tables.table_stage import TableStage, drops
-from synthmill.tasks.verifiers.verdicts import verifier_called
+from synthmill.tasks.verifiers.verdicts import verifier_fault
 
 
 class RlRows(TableStage):
@@ -42,18 +42,9 @@ class RlRows(TableStage):
     def check(self) -> "RlRows":
         if self.arguments and not self.verifier:
             raise ValueError("arguments belong to a verifier; name it")
-        if self.verifier and (fault := self.fault(self.verifier, orjson.dumps(self.arguments).decode())):
+        if self.verifier and (fault := verifier_fault(self.verifier, orjson.dumps(self.arguments).decode())):
             raise ValueError(fault)
         return self
-
-    @staticmethod
-    def fault(verifier: str, arguments: str) -> str:
-        """What is wrong with a verifier and its arguments; empty for nothing."""
-        try:
-            verifier_called(verifier, arguments.encode())
-        except (InputError, ValueError) as error:
-            return str(error)
-        return ""
 
     def apply(self, frame: pl.DataFrame, store: Path) -> tuple[pl.DataFrame, list[Dropped]]:
         if not self.verifier and VERIFIER[0] not in frame.columns:
@@ -68,7 +59,7 @@ class RlRows(TableStage):
             self.rate(frame).alias("pass_rate"),
         )
         own = [name for name in beside_answers(frame) if name not in (*rows.columns, "reference")]
-        faults = [self.fault(name, arguments) for name, arguments in rows.select(VERIFIER).iter_rows()]
+        faults = [verifier_fault(name, arguments) for name, arguments in rows.select(VERIFIER).iter_rows()]
         bad = pl.Series(map(bool, faults), dtype=pl.Boolean)
         dropped = drops(frame["id"].filter(bad), "bad_verifier", filter(None, faults))
         return pl.concat([rows, frame.select(own)], how="horizontal").filter(~bad), dropped

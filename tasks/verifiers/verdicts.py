@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import ValidationError
 
-from synthmill.schemas.errors import Drop, InputError
+from synthmill.schemas.errors import Drop, InputError, MissingExtra
 from synthmill.schemas.settings_files import explain
 from synthmill.tasks.verifiers.verifier import (
     Verdict,
@@ -55,7 +55,10 @@ def verify(name: str, answer: Any, reference: Any = "", *, run_code: bool | None
 @lru_cache(1024)
 def verifier_called(name: str, arguments: bytes, run_code: bool = False) -> Verifier:
     """A verifier with its arguments as JSON, checked. Raises InputError, MissingExtra."""
-    fields = orjson.loads(arguments or b"{}")
+    try:
+        fields = orjson.loads(arguments or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"the arguments of verify:{name} are no JSON: {error}") from error
     if not isinstance(fields, Mapping) or "run_code" in fields:
         raise InputError(f"the arguments of verify:{name} are {arguments[:80]!r}; expected its own, by name")
     if name == "code":
@@ -68,6 +71,17 @@ def verifier_called(name: str, arguments: bytes, run_code: bool = False) -> Veri
         raise InputError(str(error)) from error
     verifier.check()
     return verifier
+
+
+def verifier_fault(name: str, arguments: str) -> str:
+    """What is wrong with a verifier and its arguments as JSON; empty for nothing. Raises MissingExtra."""
+    try:
+        verifier_called(name.removeprefix("verify:"), arguments.encode())
+    except MissingExtra:
+        raise
+    except (InputError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def verdict_of(job: Job) -> Verdict:

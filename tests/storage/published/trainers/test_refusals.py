@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.export_settings import ExportSettings
 from synthmill.storage.published.configurations import Table
+from synthmill.tasks.verifiers.verdicts import verifier_fault
 from tests.storage.published.trainers.samples import (
     ANSWER,
     ASK,
@@ -106,6 +107,16 @@ def test_a_template_that_refuses_a_system_message_stops_the_export(tmp_path: Pat
     assert as_text.tables["t_sft"].height == 1
     with pytest.raises(InputError, match="has no chat template"):
         exported("trl", chats(PLAIN), chat_template=str(tmp_path / "nowhere"))
+
+
+def test_rows_whose_verifier_cannot_be_called_are_refused() -> None:
+    from synthmill.storage.published.for_trainer import tables_for
+
+    settings = ExportSettings(to="out", trainer="trl", uses=("rl",))
+    assert tables_for({"t": RL}, settings, verifier_fault).tables
+    unknown = Table.of(RL.rows.frame().with_columns(verifier=pl.lit("mth")), "rl", "a prompt")
+    with pytest.raises(InputError, match=r"a verifier that cannot be called \(.*did you mean math.*\) in 1 of 1 rows"):
+        tables_for({"t": unknown}, settings, verifier_fault)
 
 
 def test_tables_without_a_use_are_left_out_by_name() -> None:
