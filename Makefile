@@ -8,7 +8,7 @@ TORCH := 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := $(BIN)/synthmill run preferences --config examples/demo/preferences.yaml
 BENCHES := generation composed dialogue vllm_tokens judging retrieval cuts dedup endurance scale startup selecting \
-  documents embedding
+  documents embedding growth
 
 READERS := trl llama-factory axolotl ms-swift openrlhf verl torchtune mlx-lm nemo-rl verifiers sentence-transformers
 

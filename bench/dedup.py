@@ -5,9 +5,10 @@
 Vectors are made up: 384 dimensions, topics of very different size, subjects within them, and rows around these; a fifth
 of the rows are twins of others, their cosines spread evenly over .85 to .95, so that half of them are duplicates at .9,
 and many only just. Recall is the share of twins with a cosine of at least the threshold of which not both are kept.
-`faiss flat` and `IVF` are range searches on an index, as a script would do it, and greedy by place.
+`faiss flat` and `IVF` are range searches on an index, as a script would do it, and greedy by place. `new only`: the
+last --new rows are compared with all, the others are known and stay; its recall is of twins with a new row.
 
---large: one more run of that size, float16, through Ray with two workers.
+--large: that size as float16, through Ray with two workers, and `new only` in one process.
 """
 
 import argparse
@@ -28,6 +29,7 @@ DIMENSIONS, TWINS, LOW, HIGH, AT_ONCE = 384, 0.2, 0.85, 0.95, 50_000
 LIMIT_S = 1200
 METHODS = {
     "synthmill": 10**9,
+    "synthmill, new only": 10**9,
     "synthmill, exact": 200_000,
     "synthmill, Ray, 1 worker": 10**9,
     "synthmill, Ray, 2 workers": 10**9,
@@ -71,18 +73,20 @@ def make_up(folder: Path, rows: int, precision: str = "float32") -> None:
     np.save(folder / "twins.npy", np.stack([place[base:], place[originals]], axis=1))
 
 
-def ours(folder: Path, options: argparse.Namespace, exact: bool = False, helpers: Any = None) -> tuple[Any, str]:
-    """(which rows are kept, the recall it states)."""
+def ours(
+    folder: Path, options: argparse.Namespace, exact: bool = False, helpers: Any = None, known: int = 0
+) -> tuple[Any, str]:
+    """(which rows are kept, the recall it states). known: so many of the first rows are kept whatever they are like."""
     from synthmill.tasks.dedup.greedy import greedy
     from synthmill.tasks.vectors.buckets import EXACT_UP_TO, lay_out
     from synthmill.tasks.vectors.links import Matrix, Search, links_in
 
     matrix = Matrix.of(np.load(folder / "vectors.npy", mmap_mode="r"))
     limit = 10**9 if exact else EXACT_UP_TO
-    plan = lay_out(matrix, options.threshold, options.recall, 2000, 0, limit, workers=helpers)
+    plan = lay_out(matrix, options.threshold, options.recall, 2000, 0, limit, workers=helpers, fixed=known)
     verdicts = greedy(
         matrix.rows,
-        0,
+        known,
         [lambda rows, alive: links_in(Search(matrix, plan.layout, options.threshold, rows, alive), helpers)],
     )
     return verdicts.duplicate_of < 0, str(plan.recall)
@@ -144,8 +148,11 @@ def bare_faiss(folder: Path, options: argparse.Namespace, ivf: bool) -> tuple[An
 def measure(method: str, folder: Path, options: argparse.Namespace) -> None:
     """Print what one method did, as JSON. Imports, compiling and starting Ray are not counted."""
     workers = 2 if "2" in method else 1
+    rows = len(np.load(folder / "vectors.npy", mmap_mode="r"))
+    known = rows - options.new if "new" in method else 0
     run: Callable[[], tuple[Any, str]] = {
         "synthmill": lambda: ours(folder, options),
+        "synthmill, new only": lambda: ours(folder, options, known=known),
         "synthmill, exact": lambda: ours(folder, options, exact=True),
         "semhash": lambda: semhash(folder, options, "usearch"),
         "semhash, exact index": lambda: semhash(folder, options, "basic"),
@@ -175,7 +182,7 @@ def measure(method: str, folder: Path, options: argparse.Namespace) -> None:
         np.einsum("ij,ij->i", *(vectors[twins[at : at + 4096, side]].astype(np.float64) for side in (0, 1)))
         for at in range(0, len(twins), 4096)
     ]
-    same = twins[np.concatenate(close) >= options.threshold]
+    same = twins[(np.concatenate(close) >= options.threshold) & (twins.max(axis=1) >= known)]
     resolved = ~(kept[same[:, 0]] & kept[same[:, 1]])
     print(json.dumps({**watch.numbers(), "recall": float(resolved.mean()), "stated": stated, "kept": int(kept.sum())}))
 
@@ -249,16 +256,20 @@ def rows_of(options: argparse.Namespace) -> Iterator[str]:
     yield "|---:|---|---:|---:|---:|---:|---|---:|"
     sizes = [(rows, "float32") for rows in options.rows] + [(options.large, "float16")] * bool(options.large)
     for rows, precision in sizes:
-        with tempfile.TemporaryDirectory(dir=options.folder) as name:
-            folder = Path(name)
-            make_up(folder, rows, precision)
+        with tempfile.TemporaryDirectory() as name:
+            folder = options.folder / str(rows) if options.folder else Path(name)
+            if not (folder / "twins.npy").exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                make_up(folder, rows, precision)
             size = rows * DIMENSIONS * np.dtype(precision).itemsize
             large = rows == options.large
             for method, most in METHODS.items():
-                if rows > most or (large and "2 workers" not in method) or method in options.without:
+                fewest = options.new if "new" in method else 0
+                is_large = "2 workers" in method or "new" in method
+                if not fewest < rows <= most or (large and not is_large) or method in options.without:
                     continue
-                command = [sys.executable, "-m", "bench.dedup", "--method", method, "--folder", name]
-                command += ["--threshold", str(options.threshold), "--recall", str(options.recall)]
+                command = [sys.executable, "-m", "bench.dedup", "--method", method, "--folder", str(folder)]
+                command += [f"--{name}={getattr(options, name)}" for name in ("threshold", "recall", "new")]
                 try:
                     limit = LIMIT_S * (3 if large else 1)
                     process = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=True)
@@ -270,7 +281,7 @@ def rows_of(options: argparse.Namespace) -> Iterator[str]:
                     continue
                 report = json.loads(process.stdout.splitlines()[-1])
                 costs = f"{report['seconds']:.1f} | {report['cpu']:.1f} | {report['bytes'] / size:.2f}"
-                label = f"{method}, float16" if large else method
+                label = method.replace("new only", f"{options.new:,} new only") + ", float16" * large
                 yield (
                     f"| {rows:,} | {label} | {costs} | "
                     f"{report['recall']:.4f} | {report['stated']} | {report['kept']:,} |"
@@ -281,11 +292,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="*", default=[50_000, 100_000, 200_000, 1_000_000])
     parser.add_argument("--large", type=int, default=0)
+    parser.add_argument("--new", type=int, default=100_000, help="rows that `new only` compares with all others")
     parser.add_argument("--threshold", type=float, default=0.9)
     parser.add_argument("--recall", type=float, default=0.995)
     parser.add_argument("--without", nargs="*", default=[], help="methods to leave out")
     parser.add_argument("--method", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help="where vectors are written; default: the system's own")
+    parser.add_argument("--folder", type=Path, help="where vectors are written and stay; default: a temporary one")
     options = parser.parse_args()
     if options.method:
         return measure(options.method, options.folder, options)

@@ -1,6 +1,7 @@
-"""SmolLM2-135M-Instruct as safetensors for vLLM, made from the GGUF file that the embedded engine uses; no hub.
+"""Weights as safetensors for vLLM and transformers, made from a GGUF file; no hub. Default: SmolLM2-135M-Instruct, as
+the embedded engine uses it.
 
-python -m bench.weights FOLDER
+python -m bench.weights FOLDER [FILE.gguf]
 """
 
 import sys
@@ -11,12 +12,16 @@ from synthmill.tasks.engines.gguf import find_weights
 
 def smollm2(folder: Path) -> Path:
     """The folder, filled once (269 MB, some 20 s)."""
+    return safetensors(find_weights("smollm2"), folder)
+
+
+def safetensors(file: Path, folder: Path) -> Path:
+    """The folder with a GGUF file's weights in bf16, filled once."""
     if (folder / "config.json").exists():
         return folder
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    file = find_weights("smollm2")
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     model = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
@@ -31,4 +36,5 @@ def smollm2(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(smollm2(Path(sys.argv[1])))
+    folder, *files = map(Path, sys.argv[1:])
+    print(safetensors(files[0], folder) if files else smollm2(folder))

@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import blake2b
 from pathlib import Path
 
 import orjson
@@ -32,7 +31,7 @@ from pydantic import ValidationError
 
 from synthmill.schemas.artifacts import FORMAT, Loss, Manifest, PartSeal
 from synthmill.schemas.errors import StoreError, SynthmillError
-from synthmill.schemas.hashing import SETTLED_NS, content_hash, file_checksum, file_witness
+from synthmill.schemas.hashing import SETTLED_NS, HashedBytes, content_hash, file_checksum, file_witness
 from synthmill.schemas.rows import Dropped, Row, from_arrow, to_arrow
 from synthmill.storage.files import read_json, write_bytes, write_json, write_then_name
 from synthmill.storage.sql import check_encoding
@@ -347,10 +346,10 @@ def check_conserved(stage: str, ids_in: Sequence[str], table: pa.Table, dropped:
 def table_content(table: pa.Table) -> str:
     """A hash of a table's rows; the column of call keys is provenance, not content."""
     kept = table.drop_columns([CALLS]) if CALLS in table.column_names else table
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, kept.schema) as stream:
+    hashed = HashedBytes()
+    with pa.PythonFile(hashed, "w") as sink, pa.ipc.new_stream(sink, kept.schema) as stream:
         stream.write_table(kept.combine_chunks())
-    return blake2b(memoryview(sink.getvalue()), digest_size=16).hexdigest()
+    return hashed.digest.hexdigest()
 
 
 def write_manifest(store: Store, manifest: Manifest) -> Manifest:

@@ -31,7 +31,7 @@ from synthmill.tasks.texts.words import words_of
 
 Operation = Literal["deepen", "concretise", "constrain", "reason", "broaden"]
 OPERATIONS: tuple[Operation, ...] = ("deepen", "concretise", "constrain", "reason", "broaden")
-EQUAL = ("equal", "not equal")
+EQUAL = ("Equal", "Not Equal")
 COPIED = re.compile(r"(given|rewritten|created|new) prompt|#(given|rewritten|created) prompt#", re.IGNORECASE)
 MOST_WORDS_OF_REFUSAL = 80
 STOP_WORDS = frozenset(
@@ -82,7 +82,7 @@ class Evolve(Recipe[Instruction, Evolution]):
     """
 
     name: ClassVar = "evolve"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher", "judge")
     prompts: ClassVar = {
         "evol_instruct/evolve": ("prompt", "operation"),
@@ -143,12 +143,14 @@ class Evolve(Recipe[Instruction, Evolution]):
 
 
 def read_evolved(written: Completion, before: str) -> str:
-    """The prompt of an answer. Raises Drop for none, and for one that copies the request's words."""
+    """The prompt of an answer. Raises Drop for none, for the words of before, and for one that copies the request's."""
     if written.error:
         raise Drop(written.error)
     evolved = marked_prompt(written, (before,))
     if COPIED.search(evolved) and not COPIED.search(before):
         raise Drop("copied_request: it has words of the request")
+    if words_of(evolved) == words_of(before):
+        raise Drop("no_gain: it has the same words as before")
     return evolved
 
 
@@ -157,7 +159,7 @@ def check_survives(verdict: Completion, response: Completion) -> None:
     for completion in (verdict, response):
         if completion.error:
             raise Drop(completion.error)
-    if verdict.text.strip().strip('".').casefold() == EQUAL[0]:
+    if verdict.text.strip().strip('".').casefold() == EQUAL[0].casefold():
         raise Drop("no_gain: it asks the same as before")
     words = words_of(response.text)
     if "sorry" in words and len(words) < MOST_WORDS_OF_REFUSAL:

@@ -63,7 +63,7 @@ class PersonaTasks(Recipe[TableRow, PersonaTask]):
     """
 
     name: ClassVar = "persona_tasks"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher",)
     prompts: ClassVar = {"personas/task": ("persona", "kind", "attributes")}
     keeps_columns: ClassVar = True

@@ -14,7 +14,7 @@ from synthmill.tasks.asking.row_chats import RowRecipe
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Steps, ask_until, read_json
 
-MOST_TAGS = 20
+MOST_TAGS = 10  # a model that names one tag again and again must end within max_tokens
 TEXT = {"type": "string", "minLength": 1, "maxLength": 80}
 TAG = {"type": "object", "properties": {"tag": TEXT, "explanation": TEXT}, "required": ["tag", "explanation"]}
 SCHEMA: dict[str, Any] = {
@@ -31,7 +31,7 @@ class IntentionTags(RowRecipe):
     """
 
     name: ClassVar = "intention_tags"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     prompts: ClassVar = {"instag/tag": ("instruction",)}
     needs_answer: ClassVar = False
 

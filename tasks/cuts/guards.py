@@ -145,10 +145,14 @@ class SetCounts:
             self._merge()
 
     def _merge(self) -> None:
-        every = np.concatenate([self._hashes, *self._new])
-        weights = np.concatenate([self._counts, np.ones(len(every) - len(self._hashes), np.int64)])
-        self._hashes, place = np.unique(every, return_inverse=True)
-        self._counts = np.bincount(place, weights, len(self._hashes)).astype(np.int64)
+        """Only new hashes are sorted: the others are, and sorting millions again would take most of the time."""
+        hashes, counts = np.unique(np.concatenate([np.zeros(0, np.uint64), *self._new]), return_counts=True)
+        place = np.searchsorted(self._hashes, hashes)
+        is_known = place < len(self._hashes)
+        is_known[is_known] = self._hashes[place[is_known]] == hashes[is_known]
+        self._counts[place[is_known]] += counts[is_known]
+        self._hashes = np.insert(self._hashes, place[~is_known], hashes[~is_known])
+        self._counts = np.insert(self._counts, place[~is_known], counts[~is_known])
         self._new, self._waiting = [], 0
         if len(self._hashes) > MOST_KEPT:
             often = self._counts > 1

@@ -29,7 +29,7 @@ from synthmill.tasks.dedup.greedy import FindLinks, Verdicts, greedy, recall_of_
 from synthmill.tasks.dedup.word_grams import WordLinks
 from synthmill.tasks.frames import ArtifactKey, Artifacts, FrameStage, StageContext, even_parts, run_locally
 from synthmill.tasks.vectors.buckets import lay_out
-from synthmill.tasks.vectors.embeddings import embed_whole, text_keys
+from synthmill.tasks.vectors.embeddings import SAVED_AT_ONCE, embed_whole, text_keys
 from synthmill.tasks.vectors.links import ANY, Links, Matrix, Search, SpreadContext, links_in, map_blocks
 from synthmill.tasks.vectors.stage import Vectors, texts_of, vectors_in
 
@@ -157,13 +157,7 @@ class Duplicates(FrameStage):
         store = Store(around.store)
         vectors = vectors_in(store, self.vectors)
         if published_rows is not None and published_rows.height:
-            published_vectors = embed_whole(self.embedder, published_rows["text"].to_list(), around.store)
-            all_vectors = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
-                folder / "both.npy", "w+", vectors.dtype, (rows + published_rows.height, published_vectors.shape[1])
-            )
-            all_vectors[:rows], all_vectors[rows:] = vectors, published_vectors
-            all_vectors.flush()
-            vectors = all_vectors
+            vectors = with_vectors_of(published_rows["text"], vectors, self.embedder, around.store, folder / "both.npy")
         matrix = Matrix(vectors, distinct["place"].to_numpy(), groups)
         return VectorLinks(self, matrix, int(distinct["fixed"].sum()), SpreadContext(around.map_unordered, folder))
 
@@ -251,6 +245,21 @@ def with_keys(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(*halves)
 
 
+def with_vectors_of(texts: pl.Series, vectors: Array, embedder: str, store: Path, file: Path) -> Array:
+    """`vectors`, then those of `texts`, in a file that is mapped: only a batch of texts is in memory at once."""
+    joined: Any = None
+    for start in range(0, len(texts), SAVED_AT_ONCE):
+        block = embed_whole(embedder, texts[start : start + SAVED_AT_ONCE].to_list(), store)
+        if joined is None:
+            shape = (len(vectors) + len(texts), block.shape[1])
+            joined = np.lib.format.open_memmap(file, "w+", vectors.dtype, shape)  # type: ignore[no-untyped-call]
+            joined[: len(vectors)] = vectors
+        joined[len(vectors) + start :][: len(block)] = block
+    joined.flush()
+    mapped: Array = joined
+    return mapped
+
+
 class VectorLinks:
     """Links between vectors, searched exactly or in buckets; texts that the model could not read take no part."""
 
@@ -261,7 +270,9 @@ class VectorLinks:
         self.fixed_count = int(readable[:fixed_count].sum())
         self.matrix = Matrix(matrix.vectors, matrix.order[self.ranks], matrix.groups[self.ranks])
         self.threshold, self.workers = stage.threshold, workers
-        self.plan = lay_out(self.matrix, stage.threshold, stage.recall, stage.sample, SEED, workers=workers)
+        self.plan = lay_out(
+            self.matrix, stage.threshold, stage.recall, stage.sample, SEED, workers=workers, fixed=self.fixed_count
+        )
 
     def __call__(self, queries: Array, alive: Array) -> Links:
         if not len(self.ranks):

@@ -4,6 +4,7 @@ Source: docs/papers.md#genqrensemble.
 """
 
 import re
+from collections.abc import Iterable
 from typing import ClassVar
 
 from pydantic import Field
@@ -33,6 +34,8 @@ INSTRUCTIONS = (
 LONGEST_KEYWORD = 6  # words: more are a sentence
 MARK = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)])\s*")
 LEAD = re.compile(r"^[^:,\n]{0,60}:\s*")
+NUMBERED = re.compile(r"(\D*?)\W*(\d+)")
+FIRST_NUMBERS = ({"0", "1", "2"}, {"1", "2", "3"})
 
 
 class KeywordQueries(Recipe[WithCandidates, WithCandidates]):
@@ -44,7 +47,7 @@ class KeywordQueries(Recipe[WithCandidates, WithCandidates]):
     """
 
     name: ClassVar = "keyword_queries"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher",)
     prompts: ClassVar = {"retpo/keywords": ("instruction", "question", "most")}
 
@@ -96,7 +99,8 @@ def question_of(row: WithCandidates) -> str:
 
 def read_keywords(completion: Completion, question: str) -> list[str]:
     """The keywords of an answer, by commas or lines, or, where it has no punctuation, by spaces; each once, without
-    those that only repeat the question. The last one of a cut answer is left out. Raises Drop where there is none.
+    those that only repeat the question, and those that are counted through ("Keyword 1, Keyword 2, Keyword 3"). The
+    last one of a cut answer is left out. Raises Drop where there is none.
     """
     if completion.error:
         raise Drop(completion.error)
@@ -110,6 +114,18 @@ def read_keywords(completion: Completion, question: str) -> list[str]:
         words = words_of(piece)
         if words and len(words) <= LONGEST_KEYWORD and not set(words) <= asked:
             keywords.setdefault(normalised(piece), piece)
+    for name in placeholders(keywords):
+        del keywords[name]
     if not keywords:
         raise Drop("no_keywords: there were none beside the query's words; list some, with commas between them")
     return list(keywords.values())
+
+
+def placeholders(names: Iterable[str]) -> list[str]:
+    """The names that a word and a number make, where the same word has the first three numbers."""
+    numbers: dict[str, dict[str, str]] = {}
+    for name in names:
+        if match := NUMBERED.fullmatch(name):
+            numbers.setdefault(match[1], {})[match[2]] = name
+    counted = [of_word for of_word in numbers.values() if any(first <= of_word.keys() for first in FIRST_NUMBERS)]
+    return [name for of_word in counted for name in of_word.values()]

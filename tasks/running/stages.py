@@ -240,12 +240,15 @@ def run_whole(
     output, dropped = stage.run_on(table, context)
     output = carry(table, output, planned.carries)
     ids_in = table["id"].to_pylist()
+    del table  # with it, a large set would be in memory three times
     check_conserved(stage.name, ids_in, output, dropped)
     unclaimed_ids, dropped_ids = set(ids_in), {row.id for row in dropped}
     starts = stage.parts_begin(output)
     seals = []
     for start, end in zip(starts, [*starts[1:], output.num_rows], strict=True):
         rows = output.take(pa.array(range(start, end), pa.int64()))  # a copy: a slice would hash its neighbours, too
+        if end == output.num_rows:
+            output = rows
         row_ids = [rows[column].to_pylist() for column in ("id", "parent_id") if column in rows.column_names]
         part_ids = unclaimed_ids.intersection(chain.from_iterable(row_ids)) | (set() if start else dropped_ids)
         unclaimed_ids -= part_ids

@@ -38,11 +38,14 @@ EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", 
 
 
 def marked_prompt(completion: Completion, shots: Sequence[str] = ()) -> str:
-    """The first prompt between marks that is none of the shots. Raises Drop for none, or a bad one."""
-    if ending_of(completion.finish_reason) == "length":
+    """The first prompt between marks that is none of the shots; of a cut answer, one that was closed before the cut.
+    Raises Drop for none, or a bad one.
+    """
+    cut, given_back = ending_of(completion.finish_reason) == "length", set(map(normalised, shots))
+    matches = [match for match in MARKED.finditer(completion.text) if not cut or match.end() < len(completion.text)]
+    texts = [text for match in matches if (text := match[1].strip()).strip(".")]
+    if not texts and cut:
         raise Drop("cut_prompt: it was cut, because it was too long; be shorter")
-    given_back = set(map(normalised, shots))
-    texts = [text for match in MARKED.finditer(completion.text) if (text := match[1].strip()).strip(".")]
     if not texts and (line := NUMBERED.fullmatch(completion.text)):
         texts = [line[1]]
     if not texts:

@@ -56,16 +56,20 @@ def lay_out(
     seed: int,
     exact_up_to: int = EXACT_UP_TO,
     workers: SpreadContext | None = None,
+    fixed: int = 0,
 ) -> SearchPlan:
     """How to search a matrix: exactly, or in buckets that find a share `recall` of the pairs. sample: how many rows are
-    compared with all others to estimate it.
+    compared with all others to estimate it. fixed: so many of the first rows are known, and only the others are looked
+    for: no two known rows are compared, centroids and sample are of the others, and the recall is theirs.
     """
     empty = np.zeros(0, np.int32)
-    if matrix.rows <= exact_up_to or recall >= 1:
+    pairs = (matrix.rows**2 - fixed**2) // 2
+    if pairs <= max(exact_up_to**2 // 2, sample * fixed) or recall >= 1:  # the sample alone would take as long
         return SearchPlan(ExactLayout(matrix.rows), EXACT, (empty, empty), empty, 0.0)
     draw = np.random.default_rng(seed)
-    centroids = k_means(matrix, max(2, int((1.5 * matrix.rows) ** 0.5)), draw)
-    sampled = np.sort(draw.choice(matrix.rows, min(sample, matrix.rows), replace=False)).astype(np.int32)
+    others = matrix.rows - fixed
+    centroids = k_means(matrix, max(2, int((3 * pairs / matrix.rows) ** 0.5)), draw, fixed)
+    sampled = np.sort(draw.choice(others, min(sample, others), replace=False)).astype(np.int32) + np.int32(fixed)
     row, neighbour = true_pairs(matrix, sampled, threshold, workers)
     if len(row) > MOST_PAIRS:
         chosen = np.sort(draw.choice(len(row), MOST_PAIRS, replace=False))
@@ -79,12 +83,13 @@ def lay_out(
     return SearchPlan(layout, estimate, (row[~tunes_width], neighbour[~tunes_width]), sampled[~tuning], visits)
 
 
-def k_means(matrix: Matrix, count: int, draw: np.random.Generator) -> Array:
-    """(count, dimensions) float32 unit centroids of a sample of the rows."""
+def k_means(matrix: Matrix, count: int, draw: np.random.Generator, fixed: int = 0) -> Array:
+    """(count, dimensions) float32 unit centroids of a sample of the rows behind the first `fixed` ones."""
     import faiss
 
     faiss.omp_set_num_threads(threads())
-    sample = np.sort(draw.choice(matrix.rows, min(matrix.rows, count * ROWS_PER_CENTROID), replace=False))
+    others = matrix.rows - fixed
+    sample = np.sort(draw.choice(others, min(others, count * ROWS_PER_CENTROID), replace=False)) + fixed
     settings = {"niter": ITERATIONS, "seed": int(draw.integers(1 << 30)), "spherical": True}
     bounds = {"min_points_per_centroid": 1, "max_points_per_centroid": ROWS_PER_CENTROID}
     kmeans = faiss.Kmeans(matrix.vectors.shape[1], count, **settings, **bounds)

@@ -79,7 +79,7 @@ def test_operations_are_drawn_by_id_and_broader_is_no_deeper() -> None:
     drawn = Counter(stage.operation(SEED.model_copy(update={"id": f"i{n}"}), 1) for n in range(500))
     assert drawn.keys() == set(OPERATIONS) and min(drawn.values()) > 70
     [ask] = next(Evolve(rounds=1, operations=("constrain",)).steps(SEED))
-    assert "add one more constraint" in ask.messages[-1].content and "deeper" not in ask.messages[-1].content
+    assert "one more constraint" in ask.messages[-1].content and "deeper" not in ask.messages[-1].content
     broader = evolve(
         [("<begin> How do bees dance? </end>", "not equal", "In figures of eight.")],
         Evolve(rounds=1, operations=("broaden",)),
@@ -92,6 +92,7 @@ def test_operations_are_drawn_by_id_and_broader_is_no_deeper() -> None:
     [
         ("<begin> Why do birds draw circles? </end>", "shot_given_back"),
         ("<begin> #Rewritten Prompt#: Why do birds fly? </end>", "copied_request"),
+        ("<begin> // Why do birds draw circles! </end>", "no_gain"),
         ("No.", "no_prompt"),
     ],
 )

@@ -22,7 +22,7 @@ from tests.flows.test_retpo import WORDS, turns
 
 LOCK = {
     "stages": {
-        "keyword_queries@1": "8030d8bfe0fdb2c7",
+        "keyword_queries@2": "27c8d7ab8c3983d4",
     },
     "prompts": {
         "retpo/keywords": "b989f1b47cf8",
@@ -65,6 +65,9 @@ def test_sentences_and_words_of_the_query_are_no_keywords() -> None:
     ]
     assert "vampire" in read_keywords(Completion(text=text), TURN.question)
     assert read_keywords(Completion(text="novel, goth", finish_reason="length"), "q") == ["novel"]
+    counted = "horror, Keyword 1, Keyword 2, Keyword 3, iOS 15, iOS 16, iOS 17, World War 1, World War 2"
+    kept = ["horror", "iOS 15", "iOS 16", "iOS 17", "World War 1", "World War 2"]
+    assert read_keywords(Completion(text=counted), "q") == kept
     with pytest.raises(Drop, match="no_keywords"):
         read_keywords(Completion(text="published"), TURN.question)
 

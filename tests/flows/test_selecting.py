@@ -37,7 +37,7 @@ LOCK = {
         "complex_first@1": "2a0235946c8dd866",
         "facility_location@1": "42298b63edf7359c",
         "following_difficulty@1": "addfd51110208d1e",
-        "intention_tags@1": "c6d2b259d8c43021",
+        "intention_tags@2": "3501e5f504a82cf3",
         "introspection@1": "14aad49425aee834",
         "k_center@1": "edd0c4d316b6a21b",
         "longest@1": "80c1edee7b763da0",
@@ -46,7 +46,7 @@ LOCK = {
     },
     "prompts": {
         "alpagasus/rate": "d2a3298cda1d",
-        "instag/tag": "732e422a76bf",
+        "instag/tag": "6135772fd360",
         "introspection/refine": "bd6fca87ff9d",
     },
 }

@@ -82,8 +82,17 @@ def test_what_is_no_prompt_is_named_and_asked_again(answer: str, fault: str) -> 
 )
 def test_marks_are_read_as_small_models_write_them(answer: str) -> None:
     assert marked_prompt(Completion(text=answer), ("A  seed",)) == "Why?"
+
+
+@pytest.mark.parametrize("answer", ["<begin> Why?", "9. Why?\n", "Sure!", "1. <begin> a", "<begin> Why? </en"])
+def test_a_cut_prompt_is_none(answer: str) -> None:
     with pytest.raises(Drop, match="cut_prompt"):
         marked_prompt(Completion(text=answer, finish_reason="length"))
+
+
+def test_a_prompt_that_was_closed_before_the_cut_is_whole() -> None:
+    answer = "<begin> ... </end> <begin> Why? </end>\n\nThis task is hard, because <begin> it"
+    assert marked_prompt(Completion(text=answer, finish_reason="length")) == "Why?"
 
 
 def test_prompts_that_only_look_wrong_stay() -> None:

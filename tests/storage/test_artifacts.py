@@ -1,9 +1,11 @@
 """Artifacts: sealed parts are whole or made again, rows are conserved, and errors name the file and the remedy."""
 
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pytest
 
 from synthmill.schemas.artifacts import Loss, Manifest, PartSeal
@@ -52,6 +54,15 @@ def test_the_content_of_a_part_is_its_rows_not_its_calls(store: Store) -> None:
     ]
     assert made[0].content == made[1].content
     assert made[0].content != sealed(store).content
+
+
+def test_the_content_of_rows_is_the_hash_of_their_arrow_stream() -> None:
+    """Artifacts in stores hold it: it must not change."""
+    table = pa.concat_tables([rows_to_table(Instruction, instructions(3), [["a"]] * 3)] * 2)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.drop_columns(["calls"]).schema) as stream:
+        stream.write_table(table.drop_columns(["calls"]).combine_chunks())
+    assert artifacts.table_content(table) == blake2b(sink.getvalue(), digest_size=16).hexdigest()
 
 
 @pytest.mark.parametrize("what", ["file", "dropped_file"])

@@ -16,13 +16,14 @@ from synthmill.schemas.rows import Instruction, to_arrow
 from synthmill.schemas.settings import SourceSettings
 from synthmill.storage.artifacts import Store, read_artifact, seal_part, write_manifest
 from synthmill.storage.plain_files.rows import KNOWN_PROMPTS
+from synthmill.tasks.dedup import duplicates
 from synthmill.tasks.dedup.contamination import CleanInstructions, CleanRows, WordIndex
 from synthmill.tasks.dedup.duplicates import ADDED, UniqueInstructions, UniquePairs, UniqueRows
 from synthmill.tasks.frames import StageContext, run_locally
 from synthmill.tasks.running.in_process import InProcess
 from synthmill.tasks.running.job import Planned
 from synthmill.tasks.running.stages import ingest, run_stage
-from synthmill.tasks.vectors.embeddings import embed, embed_whole, load_embedder, open_vectors, text_keys
+from synthmill.tasks.vectors.embeddings import embed, embed_whole, encode, load_embedder, open_vectors, text_keys
 from synthmill.tasks.vectors.stage import Vectors, texts_of, vectors_in
 from tests.conftest import write_jsonl
 
@@ -208,6 +209,36 @@ def test_many_files_of_vectors_are_found_by_hash(tmp_path: Path) -> None:
     read = there.read(*(part[:3] for part in found))
     assert read is not None
     assert read.tolist() == vectors[[99, 0, 50]].tolist()
+
+
+def test_a_model_that_pads_nothing_reads_all_texts_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import StaticEmbedding
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({f"w{n}": n for n in range(50)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu").save(str(tmp_path / "bag"))
+    texts = [f"w{n % 50} w{n % 7} w{n % 11}" for n in range(200)]
+    model = load_embedder(str(tmp_path / "bag"))
+    alone = np.concatenate([model.encode([text], normalize_embeddings=True) for text in texts])
+    sizes: list[int] = []
+    monkeypatch.setattr(
+        model, "encode", lambda some, **_: sizes.append(len(some)) or type(model).encode(model, some, **_)
+    )
+    assert encode(str(tmp_path / "bag"), texts) == pytest.approx(alone, abs=1e-6)
+    assert sizes == [200]
+
+
+def test_vectors_of_earlier_rows_stand_behind_the_own_ones_batch_by_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "SAVED_AT_ONCE", 2)
+    monkeypatch.setattr(duplicates, "embed_whole", lambda _, texts, __: np.array([[len(t), 0.5] for t in texts]))
+    own, texts = np.ones((2, 2), np.float16), pl.Series(["a", "bb", "ccc"])
+    both = duplicates.with_vectors_of(texts, own, "minilm", tmp_path, tmp_path / "both.npy")
+    assert isinstance(both, np.memmap) and both.dtype == np.float16
+    assert both.tolist() == [[1, 1], [1, 1], [1, 0.5], [2, 0.5], [3, 0.5]]
 
 
 def test_vectors_follow_the_rows_and_may_be_half_as_large(store: Store) -> None:

@@ -123,6 +123,28 @@ def test_spread_over_workers_or_not_the_links_are_the_same(tmp_path: Path) -> No
         assert all(np.array_equal(one, other) for one, other in zip(alone, spread, strict=True))
 
 
+def test_new_rows_are_compared_with_all_and_known_rows_with_none_of_each_other() -> None:
+    known, vectors = 3000, clusters(4000, dimensions=16)
+    matrix = Matrix.of(vectors)
+    truth = {(row, other) for row, other in true_pairs(vectors) if row >= known}
+    plan = lay_out(matrix, THRESHOLD, 0.999, 300, 0, exact_up_to=0, fixed=known)
+    is_new, everyone = np.arange(4000) >= known, np.ones(4000, np.bool_)
+    links = links_in(Search(matrix, plan.layout, THRESHOLD, is_new, everyone))
+    pairs = set(zip(links.row.tolist(), links.neighbour.tolist(), strict=True))
+    assert pairs <= truth and len(pairs) >= 0.98 * len(truth) > 100
+    assert plan.recall.low - 0.02 <= len(pairs) / len(truth) and plan.recall.rows <= 300
+    assert plan.sample.min() >= known and set(plan.pairs[0].tolist()) <= set(plan.sample.tolist())
+    assert len(plan.layout.work) < len(lay_out(matrix, THRESHOLD, 0.999, 300, 0, exact_up_to=0).layout.work)
+    by_bucket = Search(matrix, plan.layout, THRESHOLD, is_new, everyone)
+    kept = greedy(4000, known, [lambda rows, alive: links_in(by_bucket._replace(queries=rows, alive=alive))])
+    exact = lay_out(matrix, THRESHOLD, 0.999, 2000, 0, exact_up_to=0, fixed=known)  # the sample would take as long
+    assert isinstance(exact.layout, ExactLayout) and exact.recall == EXACT
+    by_force = Search(matrix, exact.layout, THRESHOLD, is_new, everyone)
+    truly = greedy(4000, known, [lambda rows, alive: links_in(by_force._replace(queries=rows, alive=alive))])
+    assert (kept.duplicate_of[:known] < 0).all() and (truly.duplicate_of >= 0).sum() > 50
+    assert ((kept.duplicate_of >= 0) == (truly.duplicate_of >= 0)).mean() > 0.995
+
+
 @pytest.mark.ray
 def test_ray_workers_find_the_same_and_a_dead_one_is_replaced(store: Store) -> None:
     np.save(store.root / "vectors.npy", clusters(1500))

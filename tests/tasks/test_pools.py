@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from synthmill.schemas.rip_limits import Thresholds
+from synthmill.tasks.cuts import guards
 from synthmill.tasks.cuts.cut import REASONS, Cut, CutSettings, cut, lengths_of, reason_counts
 from synthmill.tasks.cuts.guards import FLAGS, PoolFacts, PoolStatistics, count_flags
 from synthmill.tasks.cuts.pair_limits import fit, keeps, limits_met
@@ -442,6 +443,18 @@ def guarded(rows: list[tuple[str, list[str], list[float]]]) -> tuple[pa.Table, P
     facts = PoolFacts()
     facts.add(table)
     return table, facts.statistics()
+
+
+@given(st.lists(st.lists(st.integers(0, 12), max_size=6), max_size=30))
+def test_sets_are_counted_however_often_they_are_merged(sets: list[list[int]]) -> None:
+    expected = Counter(number for each in sets for number in set(each))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guards, "MERGED_AT", 9)
+        counts = guards.SetCounts()
+        for each in sets:
+            counts.add(np.array(each, np.uint64))
+        for least in (1, 2, 4):
+            assert counts.at_least(least).tolist() == sorted(n for n, many in expected.items() if many >= least)
 
 
 def test_flags() -> None:
