@@ -152,7 +152,7 @@ class VLLMEngine:
         started = time.monotonic()
         final: Any = None
         try:
-            # A prompt in any other form goes through a thread of vLLM's: as much time as all the rest of a request.
+            # A prompt in any other form goes through a thread of vLLM's first (AsyncLLM.add_request, 0.32).
             prompt = tokens_input(self._tokens(request, request.scored))
             name = f"synthmill-{next(self._numbers)}"
             more = {"reasoning_parser_kwargs": {VARIABLES: self.variables}} if self._parser else {}
