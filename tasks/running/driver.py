@@ -1,10 +1,10 @@
 """The driver: one event loop that keeps a window of requests in flight and moves each row on the moment its own
 answers are there.
 
-There are no waves and no barriers. Rows are admitted only to keep the window full; several parts may run at once, and
-the window stays full from one to the next. Every answer goes to the call store before its recipe sees it; answers that
-arrive in one tick of the loop share a write. A row whose answers are stored is replayed from them, without a task, up
-to its first missing answer.
+There are no waves and no barriers. Rows are admitted only to keep the window full, and to put their calls in order for
+an engine that caches prefixes (lanes.py); several parts may run at once, and the window stays full from one to the
+next. Every answer goes to the call store before its recipe sees it; answers that arrive in one tick of the loop share a
+write. A row whose answers are stored is replayed from them, without a task, up to its first missing answer.
 """
 
 import asyncio
@@ -20,12 +20,13 @@ from synthmill.schemas.rows import Dropped, Row
 from synthmill.schemas.thinking_settings import ThinkingSettings
 from synthmill.schemas.usage import tokens_of
 from synthmill.storage.calls import CallStore
-from synthmill.tasks.engines.engine import Engine
+from synthmill.tasks.engines.engine import Engine, caches_prefixes
 from synthmill.tasks.engines.open_turns import check_able
 from synthmill.tasks.recipe import AnyRecipe
 from synthmill.tasks.running.batching import answers_to, goes_on, others_asked, stores_itself
 from synthmill.tasks.running.budget import Gate
-from synthmill.tasks.running.flights import Call, Flight, Lane, Part, PartResult, Spent, content_ids, origin_of
+from synthmill.tasks.running.flights import Call, Flight, Part, PartResult, Spent, content_ids, origin_of
+from synthmill.tasks.running.lanes import LOOK_AHEAD, CallQueue, Lane
 from synthmill.tasks.texts.thinking import answers_alone
 
 ROWS_PER_TICK = 32
@@ -54,10 +55,14 @@ class Driver:
         self._gate = gate
         self._leasing = False
         self._thinking = {**dict.fromkeys(engines, ThinkingSettings()), **(thinking or {})}
-        lanes = {id(engine): Lane(engine, in_batches=stores_itself(engine)) for engine in engines.values()}
+        lanes = {
+            id(engine): Lane(engine, CallQueue(caches_prefixes(engine)), in_batches=stores_itself(engine))
+            for engine in engines.values()
+        }
         self._lanes = {role: lanes[id(engine)] for role, engine in engines.items()}
         self._all_lanes = list(lanes.values())
         self._capacity = sum(lane.engine.limit for lane in self._all_lanes)
+        self._most_admitted = self._capacity + LOOK_AHEAD * any(map(caches_prefixes, engines.values()))
         self._waiting: deque[tuple[Row, int, Part]] = deque()
         self._parts: list[Part] = []
         self._outstanding = 0
@@ -84,7 +89,7 @@ class Driver:
     @property
     def may_ask_more(self) -> bool:
         """Whether rows may go on before a batch is answered."""
-        admitting = self._waiting and self._outstanding < self._capacity
+        admitting = self._waiting and self._outstanding < self._most_admitted
         on_its_way = admitting or self._pumping or self._leasing or self._setting_out or self._arrived
         return bool(on_its_way) or others_asked(self._all_lanes)
 
@@ -156,7 +161,7 @@ class Driver:
         if self._failure:
             return
         admitted = 0
-        while self._waiting and self._outstanding < self._capacity:
+        while self._waiting and self._outstanding < self._most_admitted:
             if admitted == ROWS_PER_TICK:  # replayed rows take no window; other tasks of the loop need a turn
                 self._pump_soon()
                 break
@@ -165,12 +170,12 @@ class Driver:
             self._advance(Flight(row, place, part, self.recipe.steps(row)), None)
         loop = asyncio.get_running_loop()
         for lane in self._all_lanes:
-            while lane.queue and lane.in_flight < lane.engine.limit:
-                call = lane.queue[0]
+            limit = lane.engine.limit
+            while lane.in_flight < limit and (call := lane.queue.first(limit if self._pumping else 1)):
                 if self._gate and not self._gate.take(len(call.keys)):
                     self._lease_soon(self._gate, len(call.keys))
                     break
-                lane.queue.popleft()
+                lane.queue.take()
                 if not lane.in_flight:
                     lane.heard_at = time.monotonic()
                 lane.in_flight += len(call.keys)
@@ -390,7 +395,7 @@ class Driver:
             if flight.answers[index] is None and key not in self._pending:
                 call.waiters[key] = [(flight, index)]
                 self._pending[key] = call
-        self._lanes[first.role].queue.append(call)
+        self._lanes[first.role].queue.add(call, begins=not flight.calls)
         self._outstanding += len(indexes)
 
     @staticmethod

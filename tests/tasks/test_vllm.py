@@ -164,8 +164,8 @@ def test_a_killed_engine_process_stops_the_run_and_the_next_one_continues(
         "kill -9: vLLM's engine process",
         "stopped in one line, finished by the next run",
         "120 = 120 + 0",
-        "at most 16",
-        16,
+        "at most 32",
+        32,
     )
 
 
