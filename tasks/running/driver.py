@@ -26,7 +26,7 @@ from synthmill.tasks.recipe import AnyRecipe
 from synthmill.tasks.running.batching import answers_to, goes_on, others_asked, stores_itself
 from synthmill.tasks.running.budget import Gate
 from synthmill.tasks.running.flights import Call, Flight, Part, PartResult, Spent, content_ids, origin_of
-from synthmill.tasks.running.lanes import LOOK_AHEAD, CallQueue, Lane
+from synthmill.tasks.running.lanes import LOOK_AHEAD, Lane
 from synthmill.tasks.texts.thinking import answers_alone
 
 ROWS_PER_TICK = 32
@@ -55,10 +55,7 @@ class Driver:
         self._gate = gate
         self._leasing = False
         self._thinking = {**dict.fromkeys(engines, ThinkingSettings()), **(thinking or {})}
-        lanes = {
-            id(engine): Lane(engine, CallQueue(caches_prefixes(engine)), in_batches=stores_itself(engine))
-            for engine in engines.values()
-        }
+        lanes = {id(engine): Lane(engine, in_batches=stores_itself(engine)) for engine in engines.values()}
         self._lanes = {role: lanes[id(engine)] for role, engine in engines.items()}
         self._all_lanes = list(lanes.values())
         self._capacity = sum(lane.engine.limit for lane in self._all_lanes)
@@ -268,7 +265,7 @@ class Driver:
             tokens = tokens_of(completion.prompt_tokens, completion.completion_tokens, completion.usage)
             if self._gate:
                 self._gate.count_answer(lane.engine.name, tokens, lane.in_batches)
-            for spent in (self._spent(paying_part.spent, role), self._spent(self.totals, role)):
+            for spent in (paying_part.spent.setdefault(role, Spent()), self.totals.setdefault(role, Spent())):
                 spent.count(completion, tokens, call.request.asked_again, key in call.repeated, lane.in_batches)
             for number, (flight, index) in enumerate(call.waiters.get(key, ())):
                 if number:
@@ -286,7 +283,7 @@ class Driver:
         part.lost[key.hex()] = Loss(runs=runs, run=self.run_id, error=completion.error or "")
 
     def _count_reused(self, part: Part, role: str) -> None:
-        for spent in (self._spent(part.spent, role), self._spent(self.totals, role)):
+        for spent in (part.spent.setdefault(role, Spent()), self.totals.setdefault(role, Spent())):
             spent.reused += 1
 
     def _advance(self, flight: Flight, answers: Any) -> None:
@@ -397,9 +394,3 @@ class Driver:
                 self._pending[key] = call
         self._lanes[first.role].queue.add(call, begins=not flight.calls)
         self._outstanding += len(indexes)
-
-    @staticmethod
-    def _spent(by_role: dict[str, Spent], role: str) -> Spent:
-        if role not in by_role:
-            by_role[role] = Spent()
-        return by_role[role]

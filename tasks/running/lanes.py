@@ -1,11 +1,11 @@
 """An engine's lane in the driver: its calls that are not sent yet, and the order in which they go out."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 from synthmill.schemas.calls import Request
-from synthmill.tasks.engines.engine import Engine
+from synthmill.tasks.engines.engine import Engine, caches_prefixes
 from synthmill.tasks.running.flights import Call
 
 LOOK_AHEAD = 1024
@@ -58,8 +58,11 @@ class Lane:
     """
 
     engine: Engine
-    queue: CallQueue
+    queue: CallQueue = field(init=False)
     in_flight: int = 0
     heard_at: float = 0.0
     answered_request: Request | None = None
     in_batches: bool = False
+
+    def __post_init__(self) -> None:
+        self.queue = CallQueue(caches_prefixes(self.engine))
