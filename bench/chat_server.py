@@ -9,9 +9,12 @@ request shows one. GET /stats tells what was asked; POST /set?forget=1 zeroes th
 fail_every, fail_from: each n-th, all from the n-th on. fail_how: status (an error), hang, cut (half an answer),
 malformed (no JSON), empty (no text), wrong (JSON that nobody asked for), filtered (half an answer, which a content
 filter broke off), none (no choices), inside (an error with fail_status inside a 200). fail_on: requests with these
-words. usage: plain, none (it is not reported) or detailed (with cached and thinking tokens). thinks: text, or the name
-of a field, where each answer has thinking. scores: plain, none or null (how prompt_logprobs are answered). --root tells
-where the model's weights are, as vLLM does.
+words. usage: plain, none (it is not reported) or detailed (with the total, cached and thinking tokens). thinks: text,
+or the name of a field, where each answer has thinking. scores: plain, none or null (how prompt_logprobs are answered).
+--root tells where the model's weights are, as vLLM does. busy_at, busy_s: from that request on, every one is refused
+with 429 for so many seconds. same: whether requests are the same that have the same messages (messages), or only those
+that are equal in everything (body). first_s and last_s in /stats: when the first request came and the last answer left,
+monotonic.
 """
 
 import argparse
@@ -22,6 +25,7 @@ import os
 import random
 import re
 import signal
+import time
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -33,6 +37,7 @@ import uvloop
 LIST = "\n1. ..."  # a request that shows how a numbered list begins is answered with one
 FORM = " 1: ...\n"  # a request that shows lines with labels and numbers is answered with six of each
 LABELS = re.compile(r"^(\w+) 1: \.\.\.$", re.MULTILINE)
+RATINGS = "#### Output for Text"  # and one that shows a rating per text with these
 VERDICT = "[RESULT]"  # and one that asks for a verdict from 1 to 5, or a letter, with that
 LETTER, DIGIT, MARKS = "the letter A or B", "one digit", "<begin> ... </end>"  # and for one of these with it
 VOCABULARY = ("river", "stone", "light", "field", "seven birds", "circle", "mill", "bridge", "quiet", "over", "and")
@@ -43,13 +48,15 @@ class Behaviour:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.latency_ms: float = options.latency_ms
-        self.sigma: float = options.sigma
+        self.sigma = float(options.sigma)
         self.words: int = options.words
         self.fail_every = self.fail_from = 0
         self.fail_status = 500
         self.retry_after = self.fail_on = self.thinks = ""
         self.fail_how = "status"
         self.usage = self.scores = "plain"
+        self.same = "body"
+        self.busy_at, self.busy_s = 0, 1.0
         self.key: str = options.key
         self.context: int = options.context
         self.root: str = options.root
@@ -58,17 +65,26 @@ class Behaviour:
     def forget(self) -> None:
         self.requests: dict[bytes, int] = {}
         self.total = self.failed = self.in_flight = self.most_in_flight = 0
+        self.first_s = self.last_s = self.busy_until_s = 0.0
 
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, float]:
         repeated = sum(count - 1 for count in self.requests.values())
         return {
             "total": self.total,
             "unique": len(self.requests),
             "repeated": repeated,
             "failed": self.failed,
+            "in_flight": self.in_flight,
             "most_in_flight": self.most_in_flight,
+            "first_s": self.first_s,
+            "last_s": self.last_s,
             "pid": os.getpid(),
         }
+
+    def is_busy(self) -> bool:
+        if self.total == self.busy_at:
+            self.busy_until_s = time.monotonic() + self.busy_s
+        return time.monotonic() < self.busy_until_s
 
     def delay_s(self, body: dict[str, Any]) -> float:
         if not self.sigma:
@@ -118,6 +134,12 @@ def completion(body: dict[str, Any], words: int, report: str = "plain") -> dict[
             labels = dict.fromkeys(LABELS.findall(question))
             lines = [(label, n) for n in range(1, 7) for label in labels]
             text = "\n".join(f"{label} {n}: {sentence(digest([seed.hex(), label, n]), words)}" for label, n in lines)
+        elif RATINGS in question:
+            texts = [
+                f"{RATINGS} {n}\nRating: {1 + digest([seed.hex(), n])[0] % 5}\nRationale: {sentence(seed, 8)}"
+                for n in range(1, 1 + question.count(RATINGS))
+            ]
+            text = "\n\n".join(texts)
         elif LIST in question:
             text = "\n".join(f"{n}. {sentence(digest([seed.hex(), n]), words)}" for n in range(1, 11))
         elif MARKS in question:
@@ -145,6 +167,7 @@ def completion(body: dict[str, Any], words: int, report: str = "plain") -> dict[
     answer = {"object": "chat.completion", "model": body.get("model"), "choices": choices}
     usage: dict[str, Any] = {"prompt_tokens": 20, "completion_tokens": words * len(choices)}
     if report == "detailed":
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
         usage |= {"prompt_tokens_details": {"cached_tokens": 8}, "completion_tokens_details": {"reasoning_tokens": 5}}
     return answer if report == "none" else {**answer, "usage": usage}
 
@@ -197,6 +220,7 @@ class Connection(asyncio.Protocol):
         self.behaviour = behaviour
         self.transport: Any = None
         self.parser = httptools.HttpRequestParser(self)
+        self.keeps_alive = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -225,6 +249,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         behaviour, url = self.behaviour, urlsplit(self.url.decode())
+        self.keeps_alive = self.parser.should_keep_alive()
         if url.path.endswith("/chat/completions"):
             self.chat(orjson.loads(self.body))
         elif url.path.endswith("/completions"):
@@ -251,14 +276,20 @@ class Connection(asyncio.Protocol):
             return self.send({"error": {"message": f"Incorrect API key provided: {self.key}"}}, 401)
         if body.get("model") == "unknown":
             return self.send({"error": {"message": "the model `unknown` does not exist"}}, 404)
+        if not body["messages"]:
+            return self.send({"error": {"message": "messages: at least one is needed"}}, 400)
         size = sum(len(message["content"]) for message in body["messages"])
         if size > behaviour.context:
             message = (
                 f"This model's maximum context length is {behaviour.context} characters, your messages have {size}"
             )
             return self.send({"error": {"message": message, "code": "context_length_exceeded"}}, 400)
-        what = digest(body)
+        what = digest(body["messages"] if behaviour.same == "messages" else body)
         behaviour.requests[what] = behaviour.requests.get(what, 0) + 1
+        behaviour.first_s = behaviour.first_s or time.monotonic()
+        if behaviour.is_busy():
+            behaviour.failed += 1
+            return self.send({"error": {"message": "rate limit reached"}}, 429, "1")
         behaviour.in_flight += 1
         behaviour.most_in_flight = max(behaviour.most_in_flight, behaviour.in_flight)
         fails = bool(behaviour.fail_every) and behaviour.total % behaviour.fail_every == 0
@@ -269,6 +300,7 @@ class Connection(asyncio.Protocol):
 
     def reply(self, body: dict[str, Any], fails: bool) -> None:
         self.behaviour.in_flight -= 1
+        self.behaviour.last_s = time.monotonic()
         if not fails:
             answer = completion(body, self.behaviour.words, self.behaviour.usage)
             if "prompt" in body:
@@ -300,14 +332,16 @@ class Connection(asyncio.Protocol):
                 self.transport.close()
         return None
 
-    def send(self, value: Any, status: int = 200) -> None:
+    def send(self, value: Any, status: int = 200, wait: str = "") -> None:
         if self.transport is None or self.transport.is_closing():
             return
         data = orjson.dumps(value)
-        wait = self.behaviour.retry_after
+        wait = wait or self.behaviour.retry_after
         extra = f"retry-after: {wait}\r\n".encode() if wait and status != 200 else b""
         head = b"HTTP/1.1 %d -\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n"
         self.transport.write(head % (status, extra, len(data)) + data)
+        if not self.keeps_alive:
+            self.transport.close()
 
 
 async def serve(options: argparse.Namespace) -> None:

@@ -1,10 +1,13 @@
 """One answer to each of many prompts: the whole stage against a bare aiohttp loop on the same server, in turn.
 
-    python bench/generation.py [--requests 2000 20000] [--in-flight 64 256] [--repeats 3] [--no-ray]
+    python -m bench.generation [--requests 2000 20000] [--in-flight 64 256] [--repeats 3] [--no-ray]
 
 The stage writes every answer to the call store, makes Parquet parts and seals them; the bare loop keeps the texts in
 a list. Each measurement is a process of its own. CPU seconds and peak memory are of that process (the server's are
 not counted); with --ray they are the driver's, and Ray's start-up is reported apart.
+
+Then one worker and two, each with a window of 64, on a server that takes 250 ms, so that nobody lacks CPU: as on two
+hosts. What is left of twice the rate is what the workers' start, their last parts and the driver cost.
 """
 
 import argparse
@@ -20,7 +23,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.serving import chat_server
+
 PROMPT = "Question {n}: what does the river carry over the old mill, and why do seven birds draw circles above it? " * 2
+SLOW_MS, WINDOW, SLOW_REQUESTS = 250, 64, 3072
 
 
 async def bare_loop(url: str, prompts: list[str], in_flight: int) -> list[str]:
@@ -101,14 +107,12 @@ def child(what: str, url: str, requests: int, in_flight: int) -> None:
 
 
 def run_measurement(what: str, url: str, requests: int, in_flight: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", what, url, str(requests), str(in_flight)]
+    command = [sys.executable, "-m", "bench.generation", "--child", what, url, str(requests), str(in_flight)]
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
     return dict(json.loads(output.splitlines()[-1]))
 
 
 def main() -> None:
-    from bench.serving import chat_server
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, nargs="+", default=[2000, 20000])
     parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
@@ -119,6 +123,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         return child(options.child[0], options.child[1], int(options.child[2]), int(options.child[3]))
+    print_against_bare(options)
+    if options.ray:
+        print()
+        print_scaling(options.repeats)
+    return None
+
+
+def print_against_bare(options: argparse.Namespace) -> None:
     kinds = {"bare aiohttp": "bare", "--workers 0": "0"} | ({"--workers 1 (Ray)": "1"} if options.ray else {})
     print("| requests | in flight | | rows/s | of bare | CPU s | peak MiB | Ray start s |")
     print("|---:|---:|---|---:|---:|---:|---:|---:|")
@@ -137,7 +149,20 @@ def main() -> None:
                     f"{middle['rate']:,.0f} | {ratio:.2f} | {middle['cpu']:.2f} | {middle['memory']:.0f} | {start_up}"
                 )
                 print(f"| {requests:,} | {in_flight} | {name} | {cells} |", flush=True)
-    return None
+
+
+def print_scaling(repeats: int) -> None:
+    """Rates of one Ray worker and of two, on a slow server."""
+    print("| requests | latency ms | Ray workers | in flight | rows/s | of one |\n|---:|---:|---:|---:|---:|---:|")
+    with chat_server("--latency-ms", str(SLOW_MS)) as url:
+        rounds = [
+            {n: run_measurement(str(n), url, SLOW_REQUESTS, n * WINDOW)["rate"] for n in (1, 2)} for _ in range(repeats)
+        ]
+    for workers in (1, 2):
+        rate = statistics.median(rates[workers] for rates in rounds)
+        ratio = statistics.median(rates[workers] / rates[1] for rates in rounds)
+        cells = f"{workers} | {workers * WINDOW} | {rate:,.0f} | {ratio:.2f}"
+        print(f"| {SLOW_REQUESTS:,} | {SLOW_MS} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,124 +1,117 @@
-"""Tokens a second of a `vllm:` stage against the same loaded engine called bare, on the same prompts, in turn.
+"""Tokens a second of a `vllm:` stage against vLLM's own ways, on the same prompts, in turn.
 
-    python -m bench.vllm_tokens [--prompts 500] [--max-tokens 32] [--in-flight 64] [--repeats 3] [--model FOLDER]
+    python -m bench.vllm_tokens [--model random] [--widths 64 256 1024] [--repeats 2] [--no-small-cache]
 
-The stage stores every answer, makes Parquet parts and seals them; the bare loop keeps the texts in a list.
+Ways: `LLM.chat` over the whole list; AsyncLLM called bare, with as many in flight as a stage; a stage, which stores
+every answer, makes Parquet parts and seals them; a stage that has no more in flight than vLLM answers at once; a stage
+whose calls go out in the order of its rows. All have the same sampling, seeds included. Hits: the share of the prompts'
+tokens that vLLM had in its cache. Models: random (two layers, 320 tokens: what is left is overhead), smollm2, or a
+folder. One process a width.
 """
 
 import argparse
-import asyncio
+import json
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
-import uvloop
-
+from bench.vllm_tokens_run import Case, Comparison, Figures
 from bench.weights import smollm2
-from synthmill.schemas.calls import Message, Request, Sampling
-from synthmill.schemas.rows import Instruction
-from synthmill.schemas.settings import EngineSettings
-from synthmill.storage.artifacts import Store, rows_to_table, seal_part
-from synthmill.tasks.engines.vllm_engine import VLLMEngine
-from synthmill.tasks.generators.answers import Answers
-from synthmill.tasks.running.job import Job, Planned
-from synthmill.tasks.running.worker import Worker
+from tests.tiny import make_tiny_model
 
-ROWS_PER_PART = 100
+HEAD = (
+    "| model | at once | prompts | answers | LLM.chat, tokens/s | bare | none waiting | in rows' order | stage "
+    "| hits: LLM.chat | in rows' order | stage |"
+)
+SIZES = {"random": (1024, 16, 100, 112), "smollm2": (128, 16, 150, 96)}
+"""By model: requests, or twice the width if that is more; tokens an answer has at most; words that prompts share;
+blocks of a small cache."""
+BOTH = ["chat", "stage"]
 
 
-def prompts(count: int) -> list[Instruction]:
-    things = ("bridges", "bread", "tides", "chess", "prime numbers", "glaciers", "violins", "maps", "markets", "sleep")
-    return [
-        Instruction(id=str(n), prompt=f"Tell me fact number {n} about {things[n % 10]}, and why it matters.")
-        for n in range(count)
+def at_width(model: str, name: str, width: int, repeats: int) -> Comparison:
+    """As many requests as vLLM takes at once, twice over at least."""
+    least, tokens, words, _ = SIZES.get(name, SIZES["smollm2"])
+    requests = max(least, 2 * width)
+    many = {"requests": requests, "samples": 16, "ways": BOTH}
+    cases = [
+        Case(name="different | 1", requests=requests, ways=["chat", "bare", "exact", "stage"]),
+        Case(name="4 long prefixes | 1", requests=requests, prefixes=4, prefix_words=words, ways=BOTH),
+        Case(name="different | 16, as requests", **many),
+        Case(name="different | 16, as samples", together=True, **many),
+        Case(name="different | 1, JSON schema", requests=requests // 2, formed=True, ways=BOTH),
     ]
+    return Comparison(model=model, width=width, max_tokens=tokens, repeats=repeats, cases=cases)
 
 
-async def bare(engine: Any, rows: list[Instruction], sampling: Sampling, in_flight: int) -> int:
-    """vLLM's own generate, `in_flight` at a time; returns the tokens made."""
-    waiting = iter(enumerate(rows))
-    texts = [""] * len(rows)
-    tokens = 0
-
-    async def ask() -> None:
-        nonlocal tokens
-        for n, row in waiting:
-            request = Request(role="student", messages=(Message(role="user", content=row.prompt),), sampling=sampling)
-            prompt = {"prompt_token_ids": engine._tokens(request)}
-            async for final in engine._engine.generate(
-                prompt, engine._sampling(request, n, 1), f"bare-{time.monotonic_ns()}"
-            ):
-                texts[n] = final.outputs[0].text
-            tokens += len(final.outputs[0].token_ids)
-
-    await asyncio.gather(*(ask() for _ in range(in_flight)))
-    return tokens
-
-
-async def stage(engine: Any, settings: EngineSettings, rows: list[Instruction], sampling: Sampling) -> int:
-    """The worker as a run has it, with the engine that is loaded already; returns the tokens made."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "store")
-        store.prepare()
-        worker = Worker(store, "bench")
-        worker._engines[settings.model_dump_json()] = engine
-        jobs = []
-        for at in range(0, len(rows), ROWS_PER_PART):
-            part = rows[at : at + ROWS_PER_PART]
-            table = rows_to_table(Instruction, part, [()] * len(part))
-            source = seal_part(store, "instructions", f"source-{at}", table, [], ids_in=[row.id for row in part])
-            jobs.append(Job(key=f"part-{at}", source=source))
-        answers = Answers(count=1, sampling=sampling)
-        planned = Planned(answers, {"student": settings}, "source")
-        seals = await asyncio.gather(*(worker.work(planned, 1, job) for job in jobs))
-        worker._engines.clear()
-        await worker.close()
-        assert sum(seal.rows for seal in seals) == len(rows)
-        return sum(seal.spent["student"]["completion_tokens"] for seal in seals)
-
-
-async def run(options: argparse.Namespace) -> None:
-    engine_options = {"max_model_len": 1024, "max_num_seqs": options.in_flight}
-    spec = {"spec": f"vllm:{options.model}", "concurrency": options.in_flight, "options": engine_options}
-    settings = EngineSettings.model_validate(spec)
-    engine = VLLMEngine(settings)
-    await engine.open()
-    rows = prompts(options.prompts)
-    await bare(engine, rows[:50], Sampling(max_tokens=8), options.in_flight)  # warm
-    rates: dict[str, list[float]] = {"bare": [], "stage": []}
-    for repeat in range(options.repeats):
-        sampling = Sampling(max_tokens=options.max_tokens, seed=repeat)
-        for name, rate in rates.items():
-            started = time.perf_counter()
-            if name == "bare":
-                tokens = await bare(engine, rows, sampling, options.in_flight)
-            else:
-                tokens = await stage(engine, settings, rows, sampling)
-            rate.append(tokens / (time.perf_counter() - started))
-    await engine.close()
-    ratio = statistics.median(
-        staged / bare_rate for staged, bare_rate in zip(rates["stage"], rates["bare"], strict=True)
+def in_small_cache(model: str, name: str, repeats: int) -> Comparison:
+    """Eight prefixes in turn, and a cache that holds three of them beside 16 answers."""
+    least, tokens, words, blocks = SIZES.get(name, SIZES["smollm2"])
+    case = Case(
+        name="8 long prefixes, small cache | 1",
+        requests=least,
+        prefixes=8,
+        prefix_words=words,
+        ways=["chat", "rows", "stage"],
     )
-    print("| prompts | in flight | | tokens/s | of bare |")
-    print("|---:|---:|---|---:|---:|")
-    for name, share in (("bare", 1.0), ("stage", ratio)):
-        label = "AsyncLLM called bare" if name == "bare" else "a `vllm:` stage"
-        median = statistics.median(rates[name])
-        print(f"| {options.prompts} | {options.in_flight} | {label} | {median:,.0f} | {share:.2f} |")
+    return Comparison(model=model, width=16, max_tokens=tokens, repeats=repeats, cases=[case], blocks=blocks)
+
+
+def measured(comparison: Comparison) -> dict[str, dict[str, list[Figures]]]:
+    command = [sys.executable, "-m", "bench.vllm_tokens_run", comparison.model_dump_json()]
+    lines = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()
+    by_case = json.loads(lines[-1])
+    return {
+        case: {way: [Figures(*figures) for figures in runs] for way, runs in ways.items()}
+        for case, ways in by_case.items()
+    }
+
+
+def line(name: str, width: int, case: str, ways: dict[str, list[Figures]]) -> str:
+    def rate(figures: Figures) -> float:
+        return figures.tokens / figures.seconds
+
+    def ratio(way: str) -> str:
+        if way not in ways:
+            return ""
+        pairs = zip(ways[way], ways["chat"], strict=True)
+        return f"{statistics.median(rate(figures) / rate(chat) for figures, chat in pairs):.2f}"
+
+    def hits(way: str) -> str:
+        return f"{statistics.median(figures.cached for figures in ways[way]):.0%}" if way in ways else ""
+
+    chat = statistics.median(map(rate, ways["chat"]))
+    ratios = " | ".join(map(ratio, ("bare", "exact", "rows", "stage")))
+    return (
+        f"| {name} | {width:,} | {case} | {chat:,.0f} | {ratios} | {' | '.join(map(hits, ('chat', 'rows', 'stage')))} |"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=500)
-    parser.add_argument("--max-tokens", type=int, default=32)
-    parser.add_argument("--in-flight", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--model", type=Path, help="default: SmolLM2-135M, made from the embedded engine's weights")
+    parser.add_argument("--model", default="random", help="random, smollm2, or a folder; default: random")
+    parser.add_argument("--widths", type=int, nargs="*", default=[64, 256, 1024])
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--small-cache", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
-    options.model = options.model or smollm2(Path(tempfile.gettempdir()) / "synthmill-smollm2")
-    uvloop.run(run(options))
+    print(HEAD + "\n|---|---:|---|---|---:|---:|---:|---:|---:|---:|---:|---:|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        model, name = model_of(options.model, Path(folder))
+        jobs = [at_width(model, name, width, options.repeats) for width in options.widths]
+        for comparison in [*jobs, *([in_small_cache(model, name, options.repeats)] if options.small_cache else [])]:
+            for case, ways in measured(comparison).items():
+                print(line(name, comparison.width, case, ways), flush=True)
+
+
+def model_of(model: str, folder: Path) -> tuple[str, str]:
+    """A model's folder and name."""
+    if model == "random":
+        return str(make_tiny_model(folder)), model
+    if model == "smollm2":
+        return str(smollm2(Path(tempfile.gettempdir()) / "synthmill-smollm2")), model
+    return model, Path(model).name
 
 
 if __name__ == "__main__":

@@ -1,21 +1,13 @@
-"""What `make docs` adds to the guides: the pages at the top of the tree, the files that pages link to, every stage with
-its settings. mkdocs calls the functions that begin with `on_`.
+"""What `make docs` adds to the guides: the pages at the top of the tree, the files that pages link to, the reference
+pages. mkdocs calls the functions that begin with `on_`.
 """
 
 import re
-from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
-from pydantic import BaseModel
-
-from synthmill.flows.commands.list_settings import settings_of
-from synthmill.flows.commands.stages import GROUPS, columns_made, columns_taken, takes
-from synthmill.flows.making.stage_list import AnyStage, stages_by_name
-from synthmill.flows.methods import method, methods
-from synthmill.tasks.recipe import Recipe
+from reference_pages import PAGES as REFERENCE
 
 ROOT = Path(__file__).parents[1]
 GUIDES = "docs/"
@@ -27,7 +19,6 @@ CODE = r"^```.*?^```$|`[^`\n]+`"
 LINK = r"\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:)(?P<path>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)"
 CODE_OR_LINK = re.compile(f"{CODE}|{LINK}", re.M | re.S)
 """What stands in code is no link, and stays as it is."""
-STAGES, METHODS = "<!-- every stage -->", "<!-- every method -->"
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -59,8 +50,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         target = PAGES.get(target, target.removeprefix(GUIDES))
         return f"[{link['text']}]({'../' * place.count('/')}{target}{link['anchor'] or ''})"
 
-    lists = {STAGES: stages_page, METHODS: methods_page}
-    for marker, lines in lists.items():
+    for marker, lines in REFERENCE.items():
         markdown = markdown.replace(marker, "\n".join(lines()) if marker in markdown else "")
     return CODE_OR_LINK.sub(in_site, markdown)
 
@@ -70,36 +60,3 @@ def within_tree(place: str, link: str | None) -> str:
     source = next((source for source, page in PAGES.items() if page == place), GUIDES + place)
     target = (ROOT / source).parent.joinpath(link).resolve() if link else Path()
     return str(target.relative_to(ROOT)) if target.is_relative_to(ROOT) else ""
-
-
-def stages_page() -> Iterator[str]:
-    """Every stage by the rows that it takes: its docstring, and its settings in a table."""
-    stages = stages_by_name().values()
-    for group in GROUPS:
-        yield f"## Stages that take {group}\n"
-        for stage in stages:
-            if not stage.__name__.startswith("_") and takes(stage) == group:
-                yield from stage_entry(stage)
-
-
-def stage_entry(stage: AnyStage) -> Iterator[str]:
-    yield f"::: synthmill.stages.{stage.__name__}\n    options: {{heading_level: 3, members: false}}\n"
-    facts = {"takes": columns_taken(stage), "makes": columns_made(stage)}
-    facts |= {"asks": stage.roles} if issubclass(stage, Recipe) else {}
-    yield f"`{stage.name}`" + "".join(f" · {word} {', '.join(names)}" for word, names in facts.items() if names) + "\n"
-    yield from settings_table(stage)
-
-
-def settings_table(model: type[BaseModel]) -> Iterator[str]:
-    yield "| setting | default | meaning |\n|---|---|---|"
-    for cells in settings_of(model):
-        yield f"| {' | '.join(escape(cell).replace('|', '&#124;') for cell in cells)} |"
-    yield ""
-
-
-def methods_page() -> Iterator[str]:
-    """Every method with all its settings."""
-    for name, listed in methods().items():
-        if not listed.fault:
-            yield f"## All settings of {name}\n\n{listed.about}\n"
-            yield from settings_table(method(name).settings)

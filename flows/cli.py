@@ -72,6 +72,9 @@ class RunCommand(click.Command):
 )
 @click.option("--settings", "list_settings", is_flag=True, help="List every setting, its default and meaning.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print the plan; ask no model.")
+@click.option(
+    "--picture", type=click.Path(path_type=Path, dir_okay=False), help="With --dry-run: draw the plan as an SVG there."
+)
 @click.option("--as-yaml", is_flag=True, help="Print the flow's steps as a pipeline's file, to begin your own from.")
 @click.option(
     "--preview", type=click.IntRange(1), metavar="N", help="The first N rows, each with its way through every stage."
@@ -83,6 +86,7 @@ def run(
     no_prefect: bool,
     list_settings: bool,
     dry_run: bool,
+    picture: Path | None,
     as_yaml: bool,
     preview: int | None,
     **options: Any,
@@ -102,7 +106,9 @@ def run(
     overrides = dict(map(split_set, sets))
     overrides |= {name: value for name, value in options.items() if value is not None and value is not False}
     flow, settings = read_run(flow, config, overrides, preview)
-    return run_flow(flow, settings, prefect=not no_prefect, dry_run=dry_run, preview=preview, as_yaml=as_yaml)
+    return run_flow(
+        flow, settings, prefect=not no_prefect, dry_run=dry_run, picture=picture, preview=preview, as_yaml=as_yaml
+    )
 
 
 for command in (

@@ -94,7 +94,7 @@ class Request(Frozen):
 
     def sampled(self, count: int) -> list["Request"]:
         """The same request `count` times, numbered from 0: `count` answers to one prompt. Messages are shared."""
-        return [self.model_copy(update={"sample": n}) for n in range(count)]
+        return [self if n == self.sample else self.model_copy(update={"sample": n}) for n in range(count)]
 
     def question_json(self) -> bytes:
         """The question as canonical JSON, which identifies it: messages, sampling, schema, choice, and tools, a

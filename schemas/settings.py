@@ -360,8 +360,9 @@ class RunSettings(Frozen):
                 engine = self.engines[name]
                 takes_ours = engine.batch is None and engine.kind in ENGINE_FIELDS["batch"]
                 return engine.model_copy(update={"batch": self.batch}) if takes_ours else engine
+        named = f"; engines names {', '.join(self.engines)}" if self.engines else ""
         raise InputError(
-            f"no engine is given for the role {role}; expected engines.{role}=..., for instance {EMBEDDED}"
+            f"no engine is given for the role {role}{named}; expected engines.{role}=..., for instance {EMBEDDED}"
         )
 
     def sampling(self, stage: "StageSampling | AnswerSettings") -> Sampling:

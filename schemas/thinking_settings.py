@@ -1,6 +1,6 @@
 """What is done with a model's thinking."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -52,7 +52,10 @@ class ThinkingSettings(Spelled):
 
     @classmethod
     def without_spec(cls, value: Any) -> Any:
-        return super().without_spec(str(value) if type(value) is int else value)
+        """As of others; tokens are a number, and `off` is false to YAML."""
+        fields = super().without_spec("off" if value is False else str(value) if type(value) is int else value)
+        off = isinstance(fields, Mapping) and fields.get("mode") is False
+        return {**fields, "mode": "off"} if off else fields
 
     @model_validator(mode="after")
     def consistent(self) -> "ThinkingSettings":

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from synthmill.schemas.errors import InputError
 from synthmill.schemas.hashing import content_hash
 from synthmill.storage.artifacts import Store
 from synthmill.storage.files import locked, read_json, write_json
@@ -64,11 +65,19 @@ def has_answers(store: Store, name: str) -> bool:
 
 
 def cached_commit(repository: str) -> str:
-    """The commit of a Hub model that the local cache has as its main revision; empty where it has none."""
+    """The commit of a Hub model that the local cache has as its main revision; empty where it has none. Raises
+    InputError for what is no Hub id.
+    """
     from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.file_download import repo_folder_name
 
-    folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+    try:
+        folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+    except HFValidationError as error:
+        raise InputError(
+            f"there is no folder {repository}, and it is no Hub id; expected OWNER/NAME or a folder"
+        ) from error
     try:
         return (folder / "refs" / "main").read_text().strip()
     except (OSError, ValueError):

@@ -66,7 +66,7 @@ def server(session_server: ChatServer) -> Iterator[ChatServer]:
 
 def reset(server: ChatServer) -> None:
     server.set(forget=1, latency_ms=2, sigma=0, fail_every=0, fail_status=500, fail_on="", retry_after="")
-    server.set(fail_how="status", fail_from=0, usage="plain", thinks="", scores="plain")
+    server.set(fail_how="status", fail_from=0, usage="plain", thinks="", scores="plain", same="body", busy_at=0)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A local server that answers POST requests with JSON, for tests."""
+"""A local server that answers GET and POST requests with JSON, for tests."""
 
 import json
 import threading
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Reply = tuple[int, dict[str, Any], dict[str, str]]
+Reply = tuple[int, Any, dict[str, str]]
 """(status, body, headers)."""
 
 
@@ -19,16 +19,18 @@ def json_server(reply: Callable[[str, dict[str, str], bytes], Reply]) -> Iterato
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            data = self.rfile.read(int(self.headers["Content-Length"]))
+            data = self.rfile.read(int(self.headers["Content-Length"] or 0))
             names = {name.lower(): value for name, value in self.headers.items()}
             status, answer, headers = reply(self.path, names, data)
-            body = json.dumps(answer).encode()
+            body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", **headers}.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        do_GET = do_POST
 
         def log_message(self, *_: Any) -> None: ...
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.commands.existing_store import existing_store
 from synthmill.flows.commands.run import read_run, run_flow
 from synthmill.schemas.batch_settings import BatchSettings
 from synthmill.schemas.errors import InputError
@@ -39,7 +39,7 @@ def write_requests(flow: str, config: Path | None, overrides: Mapping[str, Any],
 
 def read_results(results: Path, place: Path) -> None:
     """Store the answers of a file of results, and say what was not usable. Raises InputError."""
-    store = open_store(place)
+    store = existing_store(place)
     batches = Batches(store.root)
     written = [record for record in batches.records() if not record.address and record.state != "stored"]
     if not written:

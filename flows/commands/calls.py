@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.commands.existing_store import existing_store
 from synthmill.flows.terminal.tables import print_json, table
 from synthmill.schemas.bill import Counters, added_up, money_text, tokens_in, tokens_out, wasted
 from synthmill.storage.calls import record_to
@@ -14,7 +14,7 @@ from synthmill.storage.spending import bill_of
 
 def show_calls(place: Path, record: Path | None, as_json: bool = False) -> None:
     """Calls, tokens and money by step, role and engine. record: the file to write every answer to, instead."""
-    store = open_store(place)
+    store = existing_store(place)
     if record:
         answers = record_to(store.calls, record.expanduser().resolve())
         print(f"{answers:,} answers -> {record}; replay them with an engine replay:{record}", file=sys.stderr)

@@ -9,7 +9,7 @@ import polars as pl
 from rich.console import Console
 from rich.text import Text
 
-from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.commands.existing_store import existing_store
 from synthmill.flows.terminal.tables import format_value, shortened, table
 from synthmill.schemas.errors import InputError
 from synthmill.storage.artifacts import Store
@@ -27,7 +27,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 def show_difference(place: Path, run_a: str, run_b: str, as_json: bool) -> None:
     """Print what changed. Raises InputError for a run that is not there, and for runs of different flows."""
-    store = open_store(place)
+    store = existing_store(place)
     before, after = find_run(store, run_a), find_run(store, run_b)
     if before.flow != after.flow:
         raise InputError(f"{before.id} is a run of {before.flow}, {after.id} of {after.flow}: they do not compare")

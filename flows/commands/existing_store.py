@@ -10,7 +10,7 @@ from synthmill.storage.runs import sweep_crashed_runs
 from synthmill.storage.sql import check_path
 
 
-def open_store(place: Path) -> Store:
+def existing_store(place: Path) -> Store:
     """An existing store; raises InputError when there is none."""
     store = Store(place.expanduser().resolve())
     check_path(store.root)

@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.commands.existing_store import existing_store
 from synthmill.flows.methods import method
 from synthmill.flows.pages.exporting import export_run
 from synthmill.schemas.export_settings import ExportSettings
@@ -16,7 +16,7 @@ def export(settings: ExportSettings, dry_run: bool = False) -> dict[str, Any]:
 
     Raises InputError before anything is written, StoreError where the Hub fails.
     """
-    store = open_store(Path(settings.store))
+    store = existing_store(Path(settings.store))
     run = find_run(store, settings.run, published=True)
     with suppress(Exception):  # it loads the types that know which of these settings name files
         method(run.method or run.flow).settings.model_validate(run.settings)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from synthmill.flows.commands.existing_store import mark_crashed, open_store
+from synthmill.flows.commands.existing_store import existing_store, mark_crashed
 from synthmill.flows.terminal.tables import print_json, table
 from synthmill.schemas.errors import StoreError
 from synthmill.storage.artifacts import Store
@@ -18,7 +18,7 @@ from synthmill.storage.runs import runs, sweeping_lock
 
 def collect_garbage(place: Path, days: float, delete: bool, as_json: bool = False) -> None:
     """List what nothing refers to, or delete it while no run can start. Raises StoreError where that is impossible."""
-    store = open_store(place)
+    store = existing_store(place)
     mark_crashed(store)
     if not delete:
         print_garbage(unneeded := list(garbage(store, days)), as_json)

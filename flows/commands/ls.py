@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.commands.existing_store import existing_store
 from synthmill.flows.terminal.tables import NUMBERS, objects, print_json
 
 RUNS = "SELECT run, flow, status, calls, tokens FROM runs ORDER BY run"
@@ -17,7 +17,7 @@ def show_list(place: Path, as_json: bool = False) -> None:
     """Print every run and every artifact. Lines are printed plainly: a table of rich takes seconds for ten thousand."""
     from synthmill.storage.catalog import open_catalog, run_sql
 
-    with open_catalog(open_store(place), calls=False) as catalog:
+    with open_catalog(existing_store(place), calls=False) as catalog:
         (run_columns, runs), (artifact_columns, artifacts) = (run_sql(catalog, sql) for sql in (RUNS, ARTIFACTS))
     if as_json:
         print_json({"runs": objects(run_columns, runs), "artifacts": objects(artifact_columns, artifacts)})

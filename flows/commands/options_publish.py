@@ -122,21 +122,23 @@ def export(shard_size: str, dry_run: bool, thinking: str | None, trainer: str | 
 @click.argument("run", default="latest")
 @store_option
 @click.option("--rows", type=click.IntRange(0), default=60, show_default=True, help="Rows to read on the page.")
-@click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
-def report(run: str, store: str, rows: int, open_it: bool) -> None:
+@click.option(
+    "--open/--no-open", "open_it", default=None, help="Open it in the browser; on a desktop's terminal it asks."
+)
+def report(run: str, store: str, rows: int, open_it: bool | None) -> None:
     """Draw a RUN's report: one page with everything in it, no network.
 
     RUN is an id or its beginning, `latest`, or a flow's name.
     """
-    from synthmill.flows.commands.existing_store import open_store
+    from synthmill.flows.commands.existing_store import existing_store
     from synthmill.flows.pages.report import write_report
+    from synthmill.flows.terminal.opening import open_page
     from synthmill.storage.runs import find_run
 
-    place = open_store(Path(store))
+    place = existing_store(Path(store))
     path = write_report(place, find_run(place, run), rows)
-    print(path)
-    if open_it:
-        click.launch(path.as_uri())
+    print(path, flush=True)
+    open_page(path, open_it)
 
 
 @click.command()

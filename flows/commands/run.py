@@ -18,12 +18,15 @@ from synthmill.schemas.bill import count_text, money_text, wasted
 from synthmill.schemas.errors import BatchPending, EngineError, InputError
 from synthmill.schemas.settings import RunSettings
 from synthmill.schemas.settings_files import read_settings, read_yaml
+from synthmill.schemas.texts import one_line
 from synthmill.storage.files import write_text
 from synthmill.storage.plain_files.rows import INSTRUCTIONS
 from synthmill.storage.published.configurations import Dataset
 from synthmill.storage.published.folder import read_dataset
 from synthmill.storage.published.rows import compared
 from synthmill.storage.runs import RunRecord, runs, summary
+from synthmill.tasks.running.batching import asks_in_batches
+from synthmill.tasks.running.parallel import start_ray_early
 from synthmill.tasks.running.stages import noted_rows
 
 ROWS_SHOWN = 3
@@ -59,10 +62,15 @@ def run_flow(
     dry_run: bool = False,
     preview: int | None = None,
     as_yaml: bool = False,
+    picture: Path | None = None,
 ) -> None:
     """Run a flow, under Prefect or in this process alone. Starts neither Prefect, nor Ray, nor an engine where every
-    artifact is made.
+    artifact is made. picture: where a dry run draws the plan.
     """
+    if picture:
+        from synthmill.flows.commands.plan_picture import check_picture
+
+        check_picture(picture, dry_run=dry_run)
     plan = method(flow).plan(settings)
     if as_yaml:
         from synthmill.flows.commands.as_yaml import show_as_yaml
@@ -72,7 +80,7 @@ def run_flow(
     if dry_run:
         from synthmill.flows.commands.dry_run import show_plan
 
-        show_plan(plan)
+        show_plan(plan, picture)
         return
     if was_done := plan.is_done():
         print("nothing to do: every artifact is made, whole and up to date; nothing was asked", file=sys.stderr)
@@ -97,8 +105,8 @@ def run_under_prefect(flow: str, plan: Plan) -> None:
 
     settings = plan.settings
     print("starting Prefect" + ("" if settings.workers == 0 else " and Ray") + " ...", file=sys.stderr, flush=True)
-    with working(), prefect_server():
-        from httpx import TransportError
+    with working(), prefect_server(start_ray_early if needs_ray(plan) else lambda: None):
+        from httpx import HTTPStatusError, TransportError
         from prefect import tags
         from prefect.settings import PREFECT_API_URL
 
@@ -108,15 +116,24 @@ def run_under_prefect(flow: str, plan: Plan) -> None:
             try:
                 if pending := prefect_flow(method(flow))(settings).get(SUBMITTED):
                     raise BatchPending(pending)
-            except (TransportError, RuntimeError) as error:
+            except (TransportError, HTTPStatusError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
                     raise
-                detail = "" if isinstance(error, RuntimeError) else f" ({error})"
+                detail = (
+                    "" if isinstance(error, RuntimeError) else f" ({without_credentials(one_line(str(error))[:200])})"
+                )
                 where = without_credentials(str(PREFECT_API_URL.value()))
                 raise EngineError(
-                    f"Prefect's server at {where} does not answer as one does{detail}; what is made is kept, run the "
-                    "same command again to continue"
+                    f"Prefect's server at {where} does not answer as one does{detail}; what is made is kept: mend the "
+                    "server or PREFECT_API_URL, then run the same command again to continue"
                 ) from error
+
+
+def needs_ray(plan: Plan) -> bool:
+    """Whether a stage that is not made yet asks models from workers of a Ray of our own."""
+    unmade = [step for step in plan.stages if not plan.store.manifest_path(step.stage.name, step.key).exists()]
+    asks = any(step.roles and not asks_in_batches(step.roles) for step in unmade)
+    return asks and plan.settings.workers != 0 and plan.settings.ray_address is None
 
 
 def print_report(plan: Plan, preview: int | None, was_done: bool) -> None:

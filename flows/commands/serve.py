@@ -29,6 +29,7 @@ POOL = "local"
 STOP_S = 20
 PORT = 4200
 ZOMBIE_S = 120
+UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT")
 ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
@@ -83,6 +84,7 @@ def write_deployments(home: Path) -> Path:
     project = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else project_here()
     for deployment in project["deployments"]:
         check_templates(deployment)
+        note_local_times(deployment)
     project["deployments"] += [ad_hoc(method) for method in methods().values() if not method.fault]
     path = home / "deployments.yaml"
     write_text(path, yaml.safe_dump(project, sort_keys=False, allow_unicode=True))
@@ -105,6 +107,20 @@ def check_templates(deployment: dict[str, Any]) -> None:
             f"prefect.yaml: Prefect would take {min(lost)} out of the settings of {deployment.get('name')}; write the "
             "settings into a file of their own, and `settings: {config: FILE.yaml}` here"
         )
+
+
+def note_local_times(deployment: dict[str, Any]) -> None:
+    """Say where a schedule is in a place's own time: Prefect 3.7 runs a daily cron an hour early on the day whose hour
+    the change of clocks leaves out.
+    """
+    for schedule in deployment.get("schedules") or ():
+        zone = schedule.get("timezone") if schedule.get("cron") else None
+        if zone and zone not in UTC:
+            print(
+                f"prefect.yaml: {deployment.get('name')} runs by the clock of {zone}: where a change of clocks leaves "
+                "its hour out, it comes an hour early; write the cron in UTC, with `timezone: UTC`",
+                file=sys.stderr,
+            )
 
 
 def project_here() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.commands.existing_store import existing_store
 from synthmill.flows.terminal.tables import format_value, print_json, shortened
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import InputError
@@ -28,7 +28,7 @@ def show_name(place: Path, name: str, rows: int, as_json: bool = False) -> None:
 
     What looks like the id of a row is looked up as one first: each look opens the catalog.
     """
-    store = open_store(place)
+    store = existing_store(place)
     if ROW_ID.fullmatch(name):
         is_there = show_lineage(store, name, as_json) or show_artifact(store, name, rows, as_json)
     else:

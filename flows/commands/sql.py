@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from synthmill.flows.commands.existing_store import open_store
+from synthmill.flows.commands.existing_store import existing_store
 from synthmill.flows.terminal.tables import CELL, format_value, objects, print_json, shortened, table
 
 ROWS_SHOWN = 100
@@ -18,7 +18,7 @@ def show_query(place: Path, sql: str, as_csv: bool, as_json: bool = False) -> No
     """
     from synthmill.storage.catalog import query
 
-    columns, rows = query(open_store(place), sql)
+    columns, rows = query(existing_store(place), sql)
     if as_json:
         print_json(objects(columns, rows))
         return

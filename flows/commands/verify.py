@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from synthmill.flows.commands.existing_store import mark_crashed, open_store
+from synthmill.flows.commands.existing_store import existing_store, mark_crashed
 from synthmill.flows.terminal.tables import print_json
 from synthmill.schemas.errors import StoreError
 from synthmill.storage.keeping import Fault, verify
@@ -13,7 +13,7 @@ from synthmill.storage.keeping import Fault, verify
 
 def verify_store(place: Path, as_json: bool = False) -> None:
     """Read everything in a store. Raises StoreError where something is not as it was written."""
-    store = open_store(place)
+    store = existing_store(place)
     mark_crashed(store)
     faults: list[Fault] = []
     counts = verify(store, faults)

@@ -21,7 +21,6 @@ from synthmill.flows.terminal.stopping import STOP, take_over
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.errors import EngineLearned, Stopped, StoreError, SynthmillError
 from synthmill.storage.artifacts import Store
-from synthmill.storage.catalog import rebuild
 from synthmill.storage.files import locked
 from synthmill.storage.published.folder import write_dataset
 from synthmill.storage.runs import RunRecord, StageRun, new_run, now, runs, write_run
@@ -135,6 +134,8 @@ def make_all(planned: Plan, audience: Audience = NOBODY) -> RunRecord:
             write_run(store, record)
         except StoreError as failure:
             print(f"the run's record is not written: {failure.message}", file=sys.stderr, flush=True)
+        from synthmill.storage.catalog import rebuild  # DuckDB: not for a run that finds everything made
+
         with suppress(SynthmillError):  # nothing waits for the catalog: the next look at it makes it
             rebuild(store)
         audience.ended(record, draw_report(store, record))

@@ -1,4 +1,6 @@
-"""Every stage by its name: the classes that the modules of tasks/ and of the methods define. Nothing registers one."""
+"""Every stage by its name: the classes that the modules of tasks/ and of the methods define. Nothing registers one, and
+one that is asked for by its name is imported alone.
+"""
 
 import pkgutil
 from collections.abc import Iterator
@@ -7,12 +9,12 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from synthmill.flows.making.stage_files import PACKAGES, stage_files
 from synthmill.schemas.errors import InputError
 from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.recipe import Recipe
 
 AnyStage = type[Recipe[Any, Any]] | type[FrameStage]
-PACKAGES = ("synthmill.tasks", "synthmill.flows.methods")
 
 
 @cache
@@ -35,6 +37,10 @@ def subclasses(base: Any) -> Iterator[Any]:
 
 def stage_named(name: str) -> AnyStage:
     """A stage's class. Raises InputError that names the nearest ones."""
+    files = [stage for stage in stage_files() if stage.name == name]
+    if len(files) == 1:
+        stage: AnyStage = getattr(import_module(files[0].module), files[0].kind)
+        return stage
     stages = stages_by_name()
     if name in stages:
         return stages[name]

@@ -18,6 +18,7 @@ from synthmill.storage.artifacts import Store
 from synthmill.storage.runs import RunRecord, StageRun, record_run, sweep_crashed_runs
 from synthmill.storage.segments import seal_abandoned
 from synthmill.tasks.engines.engine import engine_name
+from synthmill.tasks.recipe import Recipe
 from synthmill.tasks.running.in_process import InProcess
 from synthmill.tasks.running.job import Planned
 from synthmill.tasks.running.limits import NO_LIMITS, RunLimits
@@ -94,7 +95,8 @@ class StepMaker:
             self.check_engines(planned)
         started = time.monotonic()
         cost = cost_of(planned, self.prices)
-        with Reporter(title or planned.step, source.rows, cost=cost) as report:
+        calls = source.rows * planned.stage.requests_per_row() if isinstance(planned.stage, Recipe) else 0
+        with Reporter(title or planned.step, source.rows, cost=cost, calls=calls) as report:
 
             def on_progress(latest: Progress) -> None:
                 report(latest)

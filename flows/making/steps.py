@@ -30,7 +30,7 @@ KINDS = {
     "prompts": ("prompt",),
     "passages": ("title", "text"),
 }
-"""The kinds of rows by the columns that tell them apart, the most telling first (ARCHITECTURE.md, "Rows")."""
+"""The kinds of rows by the columns that tell them apart, the most telling first (docs/pipelines.md)."""
 FILLED_IN = frozenset(("seed", "rows_per_part", "embedder"))
 """What a stage takes from its run's settings where it leaves it open."""
 OF_SAMPLING = ("temperature", "top_p", "max_tokens", "stop", "logprobs")
@@ -39,13 +39,15 @@ OF_SAMPLING = ("temperature", "top_p", "max_tokens", "stop", "logprobs")
 @dataclass(frozen=True)
 class KnownArtifact(ArtifactId):
     """A source or a step of a plan, with the columns of its rows. carried: those that go on with the rows;
-    from_nothing: whether its rows were made, not read; unsaid: a function on the way that does not say its columns.
+    from_nothing: whether its rows were made, not read; unsaid: a function on the way that does not say its columns;
+    most_answers: of a pool, for plans.
     """
 
     columns: pa.Schema
     carried: frozenset[str]
     from_nothing: bool = False
     unsaid: str = ""
+    most_answers: int = 1
 
 
 def kind_of(columns: Iterable[str]) -> str:
@@ -123,7 +125,7 @@ class StepPlanner:
     def add(self, step: str, stage: Stage, source: ArtifactId) -> KnownArtifact:
         """Plan a stage, and what it needs before it. Raises InputError where the rows are of another kind."""
         origin = source if isinstance(source, KnownArtifact) else self.known[source.step]
-        stage = filled_in(stage, self.settings, step, shared=not origin.from_nothing)
+        stage = filled_in(stage, self.settings, step, origin)
         if isinstance(stage, FrameStage):
             for name, before in stage.prerequisites().items():
                 first = self.add(f"{step}-{name}", before, origin)
@@ -144,7 +146,9 @@ class StepPlanner:
         columns = with_carried(output, origin.columns, carries)
         carried = carried_after(origin.carried, stage, origin.columns, output)
         unsaid = stage.name if getattr(stage, "columns_unknown", False) else origin.unsaid
-        self.known[step] = KnownArtifact(stage.name, planned.key, step, columns, carried, origin.from_nothing, unsaid)
+        self.known[step] = KnownArtifact(
+            stage.name, planned.key, step, columns, carried, origin.from_nothing, unsaid, most_answers(stage, origin)
+        )
         return self.known[step]
 
     def output_of(self, stage: Stage, columns: pa.Schema) -> pa.Schema:
@@ -198,11 +202,18 @@ def with_sampling(kind: type[Frozen], fields: dict[str, Any]) -> dict[str, Any]:
     return {**others, "sampling": {**default.model_dump(exclude={"seed"}), **flat}}
 
 
-def filled_in(stage: Stage, settings: RunSettings, step: str, *, shared: bool) -> Stage:
-    """A stage with what its run decides where it leaves that open: seeds, rows per part, its label or column, and
-    whether equal prompts share an answer.
+def most_answers(stage: Stage, origin: KnownArtifact) -> int:
+    """The most answers of a pool behind a stage: those that it asks for, where its source has none."""
+    if "answers" in origin.columns.names or not isinstance(stage, Recipe):
+        return origin.most_answers
+    return max(1, stage.requests_per_row())
+
+
+def filled_in(stage: Stage, settings: RunSettings, step: str, origin: KnownArtifact) -> Stage:
+    """A stage with what its run and its source decide where it leaves that open: seeds, rows per part, its label or
+    column, whether equal prompts share an answer, and how many answers a plan counts.
     """
-    values: dict[str, Any] = {"label": step, "shared": shared}
+    values: dict[str, Any] = {"label": step, "shared": not origin.from_nothing, "most_answers": origin.most_answers}
     values |= {name: getattr(settings, name) for name in FILLED_IN}
     if "column" in type(stage).model_fields and not getattr(stage, "column", None):
         values["column"] = step

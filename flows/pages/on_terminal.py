@@ -12,6 +12,7 @@ from synthmill.flows.terminal.tables import shortened, table
 from synthmill.storage.published.configurations import Dataset, Figure
 
 LONGEST = 300  # characters of a text
+LINES = 8  # of a figure that is lines
 STYLES = {"assistant": "cyan", "tool": "green", "system": "dim"}
 
 
@@ -55,13 +56,15 @@ def show_tables(console: Any, dataset: Dataset) -> None:
 
 
 def show_figure(console: Any, figure: Figure) -> None:
-    """A figure, if it is not a picture."""
+    """A figure, if it is not a picture; of one that is lines, the first."""
     if figure.picture:
         return
     console.print(Text(f"\n{figure.title}", style="bold"), soft_wrap=True)
     if not figure.columns:
-        for texts in figure.rows:
+        for texts in figure.rows[:LINES]:
             console.print(Text(texts[0]), soft_wrap=True)
+        if len(figure.rows) > LINES:
+            console.print(Text(f"… {len(figure.rows) - LINES} more lines in the report", style="dim"))
         return
     lines = table(*figure.columns, numbers=figure.columns[figure.text_columns :])
     for row in figure.rows:

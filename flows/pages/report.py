@@ -13,7 +13,9 @@ from markupsafe import Markup
 
 from synthmill.flows.pages.charts import colour, histogram
 from synthmill.flows.pages.report_rows import samples
+from synthmill.flows.pages.run_graph import run_graph
 from synthmill.flows.pages.templates import FOLDER, Manifests, funnel, render
+from synthmill.flows.terminal.progress import format_duration
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.bill import added_up, count_text, money_text, tokens_in, tokens_out, wasted
 from synthmill.schemas.budget import BudgetSettings, usage_of
@@ -66,6 +68,7 @@ def report_page(store: Store, run: RunRecord, dataset: Dataset | None, rows: int
         if dataset
         else [],
         funnel=funnel_with_bars(manifests),
+        graph=Markup(run_graph(manifests, f"the steps of {run.flow}")),
         rewards=list(reward_charts(store, manifests, dataset)),
         lengths=list(length_charts(dataset)) if dataset else [],
         notes=dataset.notes if dataset else (),
@@ -98,13 +101,7 @@ def counters(run: RunRecord, manifests: Manifests, dataset: Dataset | None) -> l
         numbers.append((money_text(money), "money"))
     dropped = sum(sum(manifest.dropped.values()) for manifest in manifests.values())
     seconds = sum(stage.seconds for stage in run.stages)
-    return [*numbers, (f"{dropped:,}", "dropped"), (duration(seconds), "spent in stages")]
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+    return [*numbers, (f"{dropped:,}", "dropped"), (format_duration(seconds), "spent in stages")]
 
 
 def funnel_with_bars(manifests: Manifests) -> list[dict[str, Any]]:

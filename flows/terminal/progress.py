@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,6 +16,8 @@ LINE_EVERY_S = 10.0
 SHOWN: ContextVar[bool] = ContextVar("progress", default=True)
 BAR = 30
 BATCH_LINE_EVERY_S = 600.0
+PACE_S = 60.0
+"""How far back the time left looks: what was stored before a run, and came at once, is soon forgotten."""
 Cost = Callable[[Mapping[str, Mapping[str, int]]], float]
 
 
@@ -48,15 +51,45 @@ def in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
-class Reporter:
-    """`with Reporter("answers", rows=200) as report: report(progress)`; rows, rate, tokens and time left. rows: 0 where
-    their number is unknown. cost: money for what each role spent.
+class Pace:
+    """How fast a stage works. rows: of the stage; calls: the most that they take. Where they take some, the time until
+    the first is sent, for workers that start and models that load, is no part of it.
     """
 
-    def __init__(self, stage: str, rows: int, quiet: bool = False, cost: Cost = lambda _: 0.0) -> None:
+    def __init__(self, rows: int, calls: int, started: float) -> None:
+        self.rows, self.calls, self.began = rows, calls, started
+        self._points = deque[tuple[float, float]]([] if calls else [(started, 0.0)])
+
+    def note(self, progress: Progress, now: float) -> None:
+        """Take in how far the stage is. Rows end late where each takes many calls, so the further of both counts."""
+        if not (progress.rows or progress.in_flight or progress.spent):
+            return
+        if not self._points and not progress.rows:
+            self.began = now
+        sent = added_up(progress.spent.values()).get("sent", 0)
+        share = max(progress.rows / self.rows if self.rows else 0.0, sent / self.calls if self.calls else 0.0)
+        if len(self._points) > 1 and self._points[-1][1] == self._points[-2][1] == min(1.0, share):
+            self._points.pop()  # hours may pass before a batch is answered
+        self._points.append((now, min(1.0, share)))
+        while len(self._points) > 2 and self._points[1][0] <= now - PACE_S and self._points[1][1] < share:
+            self._points.popleft()
+
+    def left_s(self) -> float | None:
+        """Seconds to the end at the pace of the last minute; None where nothing has come since it began."""
+        (start, before), (end, share) = (self._points[0], self._points[-1]) if self._points else ((0, 0), (0, 0))
+        return (1 - share) * (end - start) / (share - before) if share > before else None
+
+
+class Reporter:
+    """`with Reporter("answers", rows=200) as report: report(progress)`; rows, rate, tokens and time left. rows: 0 where
+    their number is unknown. cost: money for what each role spent. calls: the most that the rows take.
+    """
+
+    def __init__(self, stage: str, rows: int, quiet: bool = False, cost: Cost = lambda _: 0.0, calls: int = 0) -> None:
         self.stage, self.rows, self.quiet, self.cost = stage, rows, quiet or not SHOWN.get(), cost
         self.latest = Progress()
         self._started = self._printed_at = time.monotonic()
+        self.pace = Pace(rows, calls, self._started)
         self._bar: Any = None
         self._notebook: NotebookBar | None = None
         self._answered: list[int] = []
@@ -77,6 +110,7 @@ class Reporter:
 
     def __call__(self, progress: Progress) -> None:
         self.latest = progress
+        self.pace.note(progress, time.monotonic())
         if self._notebook:
             self._notebook.show(self.stage, progress.rows / self.rows if self.rows else 0.0, self.line())
         elif self._bar:
@@ -103,10 +137,10 @@ class Reporter:
 
     def line(self) -> str:
         """`120 of 200 rows, 3 dropped, 480 calls (20 reused), 96,000 tokens, 12.3 rows/s, 6 s left`."""
-        latest, seconds = self.latest, max(1e-6, time.monotonic() - self._started)
+        latest, now = self.latest, time.monotonic()
         counters = added_up(latest.spent.values())
         sent, reused = (int(counters.get(name, 0)) for name in ("sent", "reused"))
-        rate = latest.rows / seconds
+        rate = latest.rows / max(1e-6, now - self.pace.began)
         parts = [f"{latest.rows:,} of {self.rows:,} rows" if self.rows else f"{latest.rows:,} rows"]
         if latest.dropped:
             parts.append(f"{latest.dropped:,} dropped")
@@ -115,11 +149,12 @@ class Reporter:
             parts.append(f"{count_text(counters, 'completion_tokens')} tokens")
         if money := self.cost(latest.spent):
             parts.append(f"{money_text(money)} spent")
-        parts.append(f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min")
-        if latest.rows and latest.rows < self.rows:
-            parts.append(f"{format_duration((self.rows - latest.rows) / rate)} left")
-        elif latest.rows:
-            parts.append(format_duration(seconds))
+        if latest.rows:
+            parts.append(f"{rate:,.1f} rows/s" if rate >= 1 else f"{60 * rate:.1f} rows/min")
+        if latest.rows >= (self.rows or 1):
+            parts.append(format_duration(now - self._started))
+        elif (left := self.pace.left_s()) is not None:
+            parts.append(f"{format_duration(left)} left")
         parts += [
             f"{waiting.requests:,} requests wait until {clock(waiting.until)} ({waiting.reason})"
             for waiting in latest.waiting.values()

@@ -24,6 +24,8 @@ from synthmill.storage.plain_files.queries import QUERY, rows_of
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 FORMATS = ".jsonl, .json, .csv, .tsv (also with .gz), .parquet or .sql, or hf://datasets/OWNER/NAME[@REVISION][#SPLIT]"
 HUB = "hf://datasets/"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""With which a file in this encoding begins."""
 
 
 class Line(NamedTuple):
@@ -80,6 +82,8 @@ def lines_of(place: str) -> Iterator[Line]:
             yield from read_parquet(path)
             return
         with open_file(path) as file:
+            if file.peek(2)[:2] in UTF_16:
+                raise InputError(f"{path} is UTF-16; expected UTF-8: save it again in that encoding")
             if suffix in (".csv", ".tsv"):
                 yield from read_csv(file, "excel-tab" if suffix == ".tsv" else "excel")
             else:
@@ -182,7 +186,7 @@ def read_parquet(path: Path) -> Iterator[Line]:
                 number += 1
                 yield Line(f"row-{number}", fields)
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable Parquet file: {error}") from error
+        raise InputError(f"{path} is not a readable Parquet file: {error}; write or fetch it again") from error
 
 
 def hub_commit(place: str) -> tuple[str, str, str]:

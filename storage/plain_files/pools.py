@@ -379,7 +379,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     except FileNotFoundError as error:
         raise InputError(f"{path} is not there; expected a Parquet or JSONL file") from error
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} is not a readable Parquet file: {error}") from error
+        raise InputError(f"{path} is not a readable Parquet file: {error}; write or fetch it again") from error
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:

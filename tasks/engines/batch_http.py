@@ -3,9 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from synthmill.schemas.errors import EngineError, EngineRefused
 from synthmill.schemas.settings import EngineSettings
@@ -14,6 +12,9 @@ from synthmill.storage.files import sync
 from synthmill.tasks.engines.served import endpoint, key_state, secrets_of, server_url
 from synthmill.tasks.engines.transport import CONNECT_TIMEOUT_S, NO_HEADERS, proxy_for
 from synthmill.tasks.engines.waits import backoff, wait_s
+
+if TYPE_CHECKING:
+    import aiohttp
 
 PAST = (408, 409, 425, 429)
 """Statuses that say: later."""
@@ -37,6 +38,8 @@ class BatchHttp:
 
     async def open(self) -> None:
         """Raises InputError where a header's variable is not set."""
+        import aiohttp  # here and below: every stage imports this module, and few ask in batches
+
         self._secrets = secrets_of(self.settings)
         timeout = self.settings.timeout_s
         self._session = aiohttp.ClientSession(
@@ -58,6 +61,8 @@ class BatchHttp:
         Raises EngineRefused where no further attempt can help, EngineError where all of them failed; with `once`,
         NoReply after the first one that may or may not have had its effect.
         """
+        import aiohttp
+
         problem = ""
         for attempt in range(1, self.settings.retries + 2):
             assert self._session is not None
@@ -89,6 +94,8 @@ class BatchHttp:
 
         expected_lines: with fewer it is not whole.
         """
+        import aiohttp
+
         address = endpoint(self.settings, path)
         start = place.stat().st_size if place.exists() else 0
         problem = ""

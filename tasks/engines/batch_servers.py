@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import aiohttp
 import orjson
 
 from synthmill.schemas.errors import BatchPending, EngineError
@@ -96,8 +95,10 @@ class OpenAIBatches:
         return openai_outcome(line)
 
     async def submit(self, record: BatchRecord, requests: Path, save: Save, known: Collection[str]) -> BatchRecord:
-        def form() -> aiohttp.FormData:
-            fields = aiohttp.FormData()
+        from aiohttp import FormData
+
+        def form() -> FormData:
+            fields = FormData()
             fields.add_field("purpose", "batch")
             name = f"{record.handle}.jsonl"
             fields.add_field("file", requests.open("rb"), filename=name, content_type="application/jsonl")

@@ -18,7 +18,8 @@ class Engine(Protocol):
     `name` is the model's identity (id with revision, or the file's fingerprint), never an address; it is part of every
     call's key. `limit` is how many requests it takes at once now; the engine lowers it when its server is too busy.
     `samples_per_call` is how many answers to one prompt are asked for in one call. An engine that scores given answers
-    has `scores_answers` (scored_answers.py), one that continues an open turn `opens_turns` (open_turns.py).
+    has `scores_answers` (scored_answers.py), one that continues an open turn `opens_turns` (open_turns.py), one that
+    computes a beginning that prompts share only once, while it remembers it, `caches_prefixes`.
     """
 
     name: str
@@ -72,6 +73,10 @@ def make_engine(settings: EngineSettings) -> Engine:
     from synthmill.tasks.engines.recording import Recording
 
     return Recording(settings)
+
+
+def caches_prefixes(engine: Engine) -> bool:
+    return getattr(engine, "caches_prefixes", False)
 
 
 def failed_completion(error: str) -> Completion:

@@ -13,7 +13,7 @@ JOINED = ("content", "reasoning_content", "reasoning", "refusal")
 
 def is_stream(data: bytes) -> bool:
     """Whether a body is events, not one JSON object: some servers answer so whatever they were asked for."""
-    return data.lstrip()[:6] in (b"data: ", b"event:") or data.lstrip().startswith((b"data:", b":", b"id:"))
+    return data[:1] != b"{" and data.lstrip().startswith((b"data:", b"event:", b":", b"id:"))
 
 
 def events_in(data: bytes) -> Iterator[str]:

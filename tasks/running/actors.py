@@ -71,6 +71,11 @@ class ActorPool:
                 self.replace(slot.actor)
         return [slot.actor for slot in self._slots if slot.pending is None]
 
+    @property
+    def starting(self) -> list[Any]:
+        """The references of those that are not up yet."""
+        return [slot.pending for slot in self._slots if slot.pending is not None]
+
     def wait_until_ready(self, timeout_s: float, *, earlier_only: bool = False) -> None:
         """Wait until all actors are up, at most timeout_s. earlier_only: wait only for those that were up before."""
         import ray
@@ -205,12 +210,14 @@ class WaitForRoom:
         self._resources = ", ".join(f"{number:g} {name}" for name, number in resources.items())
         self._idle_since, self._noticed = time.monotonic(), False
 
-    def check(self, working: bool) -> None:
-        """working: whether any worker has work. Raises EngineRefused."""
+    def check(self, working: bool, starting: Sequence[Any] = ()) -> None:
+        """working: whether any worker has work; where none has, the next of those that start is waited for a moment.
+        Raises EngineRefused.
+        """
         if working:
             self._idle_since = time.monotonic()
             return
-        time.sleep(POLL_S / 10)
+        wait_a_moment(starting)
         idle_s = time.monotonic() - self._idle_since
         if idle_s > ROOM_S:
             raise EngineRefused(f"Ray had no room for a worker ({self._resources}) for {idle_s / 60:.0f} min; {AGAIN}")
@@ -238,6 +245,16 @@ def fetch_result(reference: Any) -> Any:
         raise
     except RayError as error:
         raise EngineError(f"Ray lost some work: {error}; {AGAIN}") from error
+
+
+def wait_a_moment(pending: Sequence[Any]) -> None:
+    """Until one of some references is done, a fraction of a second at most."""
+    import ray
+
+    if pending:
+        ray.wait(list(pending), timeout=POLL_S / 10)
+    else:
+        time.sleep(POLL_S / 10)
 
 
 def first_done(working: Mapping[Any, Any]) -> list[Any]:

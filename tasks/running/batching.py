@@ -12,7 +12,8 @@ from synthmill.storage.batches import Asked, Batches, BatchRecord
 from synthmill.storage.calls import CallStore
 from synthmill.tasks.engines.batched import Batched
 from synthmill.tasks.engines.engine import Engine, engine_name
-from synthmill.tasks.running.flights import Call, Lane
+from synthmill.tasks.running.flights import Call
+from synthmill.tasks.running.lanes import Lane
 
 
 def batched_engine(settings: EngineSettings, store: Store, calls: CallStore) -> Engine | None:

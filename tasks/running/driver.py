@@ -1,10 +1,10 @@
 """The driver: one event loop that keeps a window of requests in flight and moves each row on the moment its own
 answers are there.
 
-There are no waves and no barriers. Rows are admitted only to keep the window full; several parts may run at once, and
-the window stays full from one to the next. Every answer goes to the call store before its recipe sees it; answers that
-arrive in one tick of the loop share a write. A row whose answers are stored is replayed from them, without a task, up
-to its first missing answer.
+There are no waves and no barriers. Rows are admitted only to keep the window full, and to put their calls in order for
+an engine that caches prefixes (lanes.py); several parts may run at once, and the window stays full from one to the
+next. Every answer goes to the call store before its recipe sees it; answers that arrive in one tick of the loop share a
+write. A row whose answers are stored is replayed from them, without a task, up to its first missing answer.
 """
 
 import asyncio
@@ -20,12 +20,13 @@ from synthmill.schemas.rows import Dropped, Row
 from synthmill.schemas.thinking_settings import ThinkingSettings
 from synthmill.schemas.usage import tokens_of
 from synthmill.storage.calls import CallStore
-from synthmill.tasks.engines.engine import Engine
+from synthmill.tasks.engines.engine import Engine, caches_prefixes
 from synthmill.tasks.engines.open_turns import check_able
 from synthmill.tasks.recipe import AnyRecipe
 from synthmill.tasks.running.batching import answers_to, goes_on, others_asked, stores_itself
 from synthmill.tasks.running.budget import Gate
-from synthmill.tasks.running.flights import Call, Flight, Lane, Part, PartResult, Spent, content_ids, origin_of
+from synthmill.tasks.running.flights import Call, Flight, Part, PartResult, Spent, content_ids, origin_of
+from synthmill.tasks.running.lanes import LOOK_AHEAD, Lane
 from synthmill.tasks.texts.thinking import answers_alone
 
 ROWS_PER_TICK = 32
@@ -58,6 +59,7 @@ class Driver:
         self._lanes = {role: lanes[id(engine)] for role, engine in engines.items()}
         self._all_lanes = list(lanes.values())
         self._capacity = sum(lane.engine.limit for lane in self._all_lanes)
+        self._most_admitted = self._capacity + LOOK_AHEAD * any(map(caches_prefixes, engines.values()))
         self._waiting: deque[tuple[Row, int, Part]] = deque()
         self._parts: list[Part] = []
         self._outstanding = 0
@@ -84,7 +86,7 @@ class Driver:
     @property
     def may_ask_more(self) -> bool:
         """Whether rows may go on before a batch is answered."""
-        admitting = self._waiting and self._outstanding < self._capacity
+        admitting = self._waiting and self._outstanding < self._most_admitted
         on_its_way = admitting or self._pumping or self._leasing or self._setting_out or self._arrived
         return bool(on_its_way) or others_asked(self._all_lanes)
 
@@ -156,7 +158,7 @@ class Driver:
         if self._failure:
             return
         admitted = 0
-        while self._waiting and self._outstanding < self._capacity:
+        while self._waiting and self._outstanding < self._most_admitted:
             if admitted == ROWS_PER_TICK:  # replayed rows take no window; other tasks of the loop need a turn
                 self._pump_soon()
                 break
@@ -165,17 +167,17 @@ class Driver:
             self._advance(Flight(row, place, part, self.recipe.steps(row)), None)
         loop = asyncio.get_running_loop()
         for lane in self._all_lanes:
-            while lane.queue and lane.in_flight < lane.engine.limit:
-                call = lane.queue[0]
+            limit = lane.engine.limit
+            while lane.in_flight < limit and (call := lane.queue.first(limit if self._pumping else 1)):
                 if self._gate and not self._gate.take(len(call.keys)):
                     self._lease_soon(self._gate, len(call.keys))
                     break
-                lane.queue.popleft()
+                lane.queue.take()
                 if not lane.in_flight:
                     lane.heard_at = time.monotonic()
                 lane.in_flight += len(call.keys)
                 self._setting_out += 1
-                self._start(loop.create_task(self._ask(lane, call)))
+                self._tasks.add(loop.create_task(self._ask(lane, call)))
         idle = not self._waiting and not any(lane.queue for lane in self._all_lanes)
         if idle and self._gate and self._gate.balance > 2 * self._outstanding:  # other workers may need it
             self._start(loop.create_task(self._guarded_gate(self._gate.give_back(self._outstanding))))
@@ -216,6 +218,7 @@ class Driver:
         except Exception as error:
             self.stop(EngineError(f"{lane.engine.name} failed with {type(error).__name__}: {error}"))
         finally:
+            self._tasks.discard(asyncio.current_task())
             lane.heard_at = time.monotonic()
             lane.in_flight -= len(call.keys)
             self._outstanding -= len(call.keys)
@@ -262,7 +265,7 @@ class Driver:
             tokens = tokens_of(completion.prompt_tokens, completion.completion_tokens, completion.usage)
             if self._gate:
                 self._gate.count_answer(lane.engine.name, tokens, lane.in_batches)
-            for spent in (self._spent(paying_part.spent, role), self._spent(self.totals, role)):
+            for spent in (paying_part.spent.setdefault(role, Spent()), self.totals.setdefault(role, Spent())):
                 spent.count(completion, tokens, call.request.asked_again, key in call.repeated, lane.in_batches)
             for number, (flight, index) in enumerate(call.waiters.get(key, ())):
                 if number:
@@ -280,7 +283,7 @@ class Driver:
         part.lost[key.hex()] = Loss(runs=runs, run=self.run_id, error=completion.error or "")
 
     def _count_reused(self, part: Part, role: str) -> None:
-        for spent in (self._spent(part.spent, role), self._spent(self.totals, role)):
+        for spent in (part.spent.setdefault(role, Spent()), self.totals.setdefault(role, Spent())):
             spent.reused += 1
 
     def _advance(self, flight: Flight, answers: Any) -> None:
@@ -389,11 +392,5 @@ class Driver:
             if flight.answers[index] is None and key not in self._pending:
                 call.waiters[key] = [(flight, index)]
                 self._pending[key] = call
-        self._lanes[first.role].queue.append(call)
+        self._lanes[first.role].queue.add(call, begins=not flight.calls)
         self._outstanding += len(indexes)
-
-    @staticmethod
-    def _spent(by_role: dict[str, Spent], role: str) -> Spent:
-        if role not in by_role:
-            by_role[role] = Spent()
-        return by_role[role]

@@ -1,8 +1,7 @@
-"""What the driver keeps of rows under way: parts, flights, calls, lanes, and what was spent on them."""
+"""What the driver keeps of rows under way: parts, flights, calls, and what was spent on them."""
 
 import asyncio
 import traceback
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,6 @@ from synthmill.schemas.artifacts import Loss
 from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.rows import Dropped, Row
 from synthmill.schemas.usage import COUNTERS, Facts, Tokens, counters_of
-from synthmill.tasks.engines.engine import Engine
 
 NOTHING_FURTHER = (0, 0, 0)
 FURTHER = set(COUNTERS) - {"calls", "latency_s", "prompt_tokens", "completion_tokens"}
@@ -114,20 +112,6 @@ class Call:
         """What is stored with its answers."""
         facts = {"engine": engine, "role": self.request.role, "stage": stage, "step": step}
         return {**facts, "asked_again": True} if self.request.asked_again else facts
-
-
-@dataclass(slots=True)
-class Lane:
-    """An engine's requests. heard_at: when it last answered or, if later, got the first request now in flight.
-    answered_request: a request that has a stored answer. in_batches: whether its answers cost what a batch's do.
-    """
-
-    engine: Engine
-    queue: deque[Call] = field(default_factory=deque)
-    in_flight: int = 0
-    heard_at: float = 0.0
-    answered_request: Request | None = None
-    in_batches: bool = False
 
 
 def content_ids(request: Request) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ from synthmill.tasks.running.stages import OnProgress
 from synthmill.tasks.running.worker import Worker
 
 REACH_S = 10
+PRELOADED = "synthmill.tasks.running.preloaded"
+"""What a local Ray's processes import when they start, before they get work."""
+MOST_PRELOADED = 8
 
 
 class RayPool:
@@ -68,8 +72,7 @@ class RayPool:
         self._resources: dict[str, float] = {}
         self._started = False
         self._here: InProcess | None = None
-        if address is None or has_token():  # before Ray is imported
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        choose_token(address)
 
     def run(self, planned: Planned, jobs: Sequence[Job], on_progress: OnProgress) -> Iterator[PartSeal]:
         if asks_in_batches(planned.roles):
@@ -95,7 +98,7 @@ class RayPool:
             self._check_ray()
             ready = self._ready(schedule, count)
             schedule.assign(ready, start)
-            room.check(bool(schedule.working))
+            room.check(bool(schedule.working), self._actors.starting)
             for reference in first_done(schedule.working):
                 actor, job = schedule.working.pop(reference)
                 try:
@@ -160,7 +163,7 @@ class RayPool:
                 if waiting and len(working) < count:
                     job, attempt = waiting.popleft()
                     working[actor.call.remote(work, job)] = actor, job, attempt
-            room.check(bool(working))
+            room.check(bool(working), self._actors.starting)
             for reference in first_done(working):
                 actor, job, attempt = working.pop(reference)
                 try:
@@ -309,6 +312,12 @@ def gpus_of(settings: EngineSettings) -> int:
     return int(next(sizes)) * int(next(sizes))
 
 
+def choose_token(address: str | None) -> None:
+    """Let Ray's parts know each other by a token, where we hold one; before Ray is imported."""
+    if address is None or has_token():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def has_token() -> bool:
     """Whether we hold a token; a cluster that asks for none lets us join in any case."""
     in_environment = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
@@ -330,6 +339,8 @@ def start_ray(address: str | None) -> None:
     if address and address != "auto" and not host_port:
         raise InputError(f"--ray-address {address!r} is no cluster; expected HOST:PORT, or auto for this machine's")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves workers beside any busy process
+    if (os.cpu_count() or 1) <= MOST_PRELOADED:  # Ray starts a process for each core, wanted or not
+        os.environ.setdefault("RAY_preload_python_modules", PRELOADED)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if host_port:  # Ray itself would try for minutes
@@ -348,6 +359,13 @@ def start_ray(address: str | None) -> None:
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():  # Ray's own handlers would end us at once
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def start_ray_early() -> None:
+    """Start a Ray of our own for the pool that will need it; what goes wrong here goes wrong there again."""
+    choose_token(None)
+    with suppress(SynthmillError):
+        start_ray(None)
 
 
 def make_pool(

@@ -8,6 +8,7 @@ from synthmill.schemas.artifacts import add_spent
 from synthmill.schemas.progress import Progress, Waiting
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.running.job import Job
+from synthmill.tasks.running.lanes import LOOK_AHEAD
 
 POLL_S = 0.25
 
@@ -24,14 +25,18 @@ def workers_for(roles: Mapping[str, EngineSettings], workers: int | None, cores:
 
 
 def parts_ahead(roles: Mapping[str, EngineSettings], workers: int, jobs: Sequence[Job]) -> int:
-    """How many parts a worker holds at once: at least two, and enough rows to fill its window twice over. Where an
-    engine asks in batches, as many as its window holds.
+    """How many parts a worker holds at once: at least two, enough rows to fill its window twice over (and, where an
+    engine may cache prefixes, those that are put in order), and as many again that are being sealed, which waits for
+    the disk. Several workers with few parts each get only those that fill the window, so that none is left with more
+    than the others. Where an engine asks in batches: what its window holds.
     """
     rows = max(1.0, sum(job.source.rows for job in jobs) / max(1, len(jobs)))
     if windows := [settings.batch.window for settings in roles.values() if settings.batch]:
         return 2 + int(max(windows) / rows)
     window = sum(settings.concurrency for settings in roles.values()) / workers
-    return min(2 + int(2 * window / rows), 64)
+    ahead = LOOK_AHEAD * any(settings.kind == "vllm" for settings in roles.values())
+    filling = min(2 + int((2 * window + ahead) / rows), 64)
+    return 2 * filling if workers == 1 else min(2 * filling, max(filling, len(jobs) // (4 * workers)))
 
 
 def sum_progress(reports: Sequence[Progress]) -> Progress:

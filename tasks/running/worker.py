@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,7 @@ class Worker:
             )
         if self._stopped:
             self._stopped, self._planned = "", None  # `stop` also stopped the driver, even that of an idle worker
+        await asyncio.to_thread(import_module, "synthmill.tasks.running.preloaded")
         await self._close_gate()
         return os.getpid()
 

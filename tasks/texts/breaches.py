@@ -9,9 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
-from referencing.exceptions import Unresolvable
 
 PLAIN = {
     *("type", "properties", "required", "additionalProperties", "items", "enum", "anyOf"),
@@ -25,6 +22,9 @@ BREACH = "breached_schema"
 
 def breach(value: Any, schema: Mapping[str, Any]) -> str:
     """What breaks the schema first, as `PLACE breaks KEYWORD: RULE`; empty where nothing does."""
+    from jsonschema.exceptions import best_match
+    from referencing.exceptions import Unresolvable
+
     try:
         fault = best_match(validator_of(orjson.dumps(schema)).iter_errors(value))
     except Unresolvable:  # a reference to what is not in the schema: nothing can be said
@@ -40,6 +40,8 @@ def breach(value: Any, schema: Mapping[str, Any]) -> str:
 
 @lru_cache(256)
 def validator_of(schema: bytes) -> Any:
+    from jsonschema import Draft202012Validator
+
     return Draft202012Validator(orjson.loads(schema), format_checker=Draft202012Validator.FORMAT_CHECKER)
 
 

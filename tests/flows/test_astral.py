@@ -15,7 +15,7 @@ from tests.conftest import ChatServer
 
 LOCK = {
     "stages": {
-        "safety_questions@1": "a6a56d5b681458c5",
+        "safety_questions@1": "50ce4ac8b82cc633",
     },
     "prompts": {
         "astral/question": "aacc697606e7",

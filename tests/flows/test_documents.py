@@ -29,7 +29,7 @@ from tests.conftest import ChatServer
 
 LOCK = {
     "stages": {
-        "grounded_conversations@1": "e039ef351daddb49",
+        "grounded_conversations@1": "c0e0439402616b79",
         "question_kinds@1": "847c1db58abd6348",
     },
     "prompts": {

@@ -22,7 +22,7 @@ from tests.flows.test_retpo import WORDS, turns
 
 LOCK = {
     "stages": {
-        "keyword_queries@2": "27c8d7ab8c3983d4",
+        "keyword_queries@2": "9c933a5d5d67989c",
     },
     "prompts": {
         "retpo/keywords": "b989f1b47cf8",

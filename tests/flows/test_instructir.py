@@ -24,8 +24,8 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 LOCK = {
     "stages": {
         "instructed_queries@1": "93ae26766a235dba",
-        "search_checks@1": "ed91a8d3e4ffd726",
-        "search_scenarios@1": "055c2f91f9d0114a",
+        "search_checks@1": "4cc31391b00707c4",
+        "search_scenarios@1": "be9a8177b87f3aef",
     },
     "prompts": {
         "instructir/choice": "3bcae7d9b71e",

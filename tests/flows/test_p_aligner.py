@@ -26,7 +26,7 @@ LOCK = {
     "stages": {
         "aligned_instructions@1": "5de72d6829d2bdaf",
         "instruction_pairs@1": "9043bbd1d5792592",
-        "instruction_trees@1": "bf41b4ef7236e3e8",
+        "instruction_trees@1": "1b137e3475919df6",
     },
     "prompts": {
         "p_aligner/rewrite": "71fb97e02360",

@@ -36,11 +36,11 @@ from tests.tasks.judging_by_hand import drive, pool, through_engine
 
 LOCK = {
     "stages": {
-        "fine_rubrics@1": "fdcca0b6fa73cd84",
+        "fine_rubrics@1": "46c1b31bb1d67461",
         "judge_training_rows@1": "20f3fa95330a6ad1",
-        "pair_feedback@1": "1107d1864d431b47",
+        "pair_feedback@1": "f0c8d68191d67326",
         "rubric_tasks@1": "7d26da0e4c752523",
-        "scored_responses@1": "73706a0dffd3512b",
+        "scored_responses@1": "5d4cfcef78b7b98a",
     },
     "prompts": {
         "prometheus/compare": "06426d3f0ac8",

@@ -179,7 +179,7 @@ def test_what_changed_between_two_runs(home: Path) -> None:
 def test_the_report_of_a_run(home: Path) -> None:
     out, _ = synthmill("report", "latest", "--rows", 5, cwd=home)
     page = Path(out.strip()).read_text()
-    assert page.count("<article") == 5 and page.count("<svg") == 4 and "5 of 25, evenly spaced" in page
+    assert page.count("<article") == 5 and page.count("<svg") == 5 and "5 of 25, evenly spaced" in page
     for said in ("all answers", "What became of the rows", "system_messages", "<mark>"):
         assert said in page
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)

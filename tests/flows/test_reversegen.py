@@ -17,7 +17,7 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 LOCK = {
     "stages": {
         "failed_prompts@1": "092998bbcdb4e28f",
-        "proposals@1": "87e3413eaecc0274",
+        "proposals@1": "6dffeb705e2daf40",
         "proposer_pairs@1": "22931d7c4b14a101",
     },
     "prompts": {

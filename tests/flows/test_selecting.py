@@ -32,16 +32,16 @@ from tests.conftest import ChatServer, write_jsonl
 
 LOCK = {
     "stages": {
-        "alpagasus@1": "04fcf0fe888efb24",
+        "alpagasus@1": "11beb66379f3077b",
         "common_tags@1": "afa1bbbbeb7c1f2e",
         "complex_first@1": "2a0235946c8dd866",
-        "facility_location@1": "42298b63edf7359c",
+        "facility_location@1": "d897b8274bacaee6",
         "following_difficulty@1": "addfd51110208d1e",
-        "intention_tags@2": "3501e5f504a82cf3",
-        "introspection@1": "14aad49425aee834",
-        "k_center@1": "edd0c4d316b6a21b",
+        "intention_tags@2": "e1d11a1560aee5f6",
+        "introspection@1": "21d566c9bea67592",
+        "k_center@1": "23a5c4ba6a5db935",
         "longest@1": "80c1edee7b763da0",
-        "one_per_cluster@1": "a471a9a3c9d29f36",
+        "one_per_cluster@1": "3ae390a43fb9208e",
         "quantile_band@1": "6818b099eceb1759",
     },
     "prompts": {

@@ -26,10 +26,10 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 LOCK = {
     "stages": {
-        "checked_patterns@1": "e26dc3e2c074ab28",
-        "error_patterns@1": "dc68b0034f5da57d",
+        "checked_patterns@1": "6cab5afcb713a89a",
+        "error_patterns@1": "0e1bdaa544605258",
         "failure_groups@1": "05dc0db488a7c21b",
-        "pattern_prompts@1": "a58c674d3a04f8c4",
+        "pattern_prompts@1": "2efd0f50805a9d43",
         "pattern_rows@1": "6961cdd7388a7c04",
     },
     "prompts": {

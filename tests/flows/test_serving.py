@@ -1,20 +1,28 @@
 """`synthmill serve`: a server that schedules, every flow deployed, a worker; and nothing left when it is stopped."""
 
+import asyncio
 import shutil
 import socket
 import time
+from datetime import datetime
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import orjson
 import psutil
 import pytest
 import yaml
+from prefect import __version__ as PREFECT
 
-from synthmill.flows.commands.serve import write_deployments
+from synthmill.flows.commands.serve import note_local_times, write_deployments
 from synthmill.flows.methods import methods
+from synthmill.flows.serving.server import check_version
+from synthmill.schemas.errors import EngineError
 from synthmill.storage.runs import process_start
 from tests.command import ROOT, synthmill
+from tests.json_server import json_server
 
 
 def test_a_folder_without_a_project_deploys_every_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +31,45 @@ def test_a_folder_without_a_project_deploys_every_method(tmp_path: Path, monkeyp
     assert [each["name"] for each in project["deployments"]] == ["ad-hoc"] * len(methods())
     [step] = project["pull"]
     assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}
+
+
+def test_a_schedule_by_a_local_clock_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Why: on 30 March 2025 the clocks of Berlin leave 2:30 out, and Prefect 3.7 comes at 1:30."""
+    from prefect.server.schemas.schedules import CronSchedule
+
+    schedules: dict[str, dict[str, Any]] = {"utc": {"cron": "30 2 * * *", "timezone": "UTC"}, "often": {"interval": 60}}
+    schedules["berlin"] = {"cron": "30 2 * * *", "timezone": "Europe/Berlin"}
+    for name, schedule in schedules.items():
+        note_local_times({"name": name, "schedules": [schedule]})
+    [line] = capsys.readouterr().err.splitlines()
+    assert "berlin runs by the clock of Europe/Berlin" in line and "write the cron in UTC" in line
+    cron = CronSchedule(**schedules["berlin"])
+    midnight = datetime(2025, 3, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+    [early] = asyncio.run(cron.get_dates(1, midnight))
+    assert early.isoformat() == "2025-03-30T01:30:00+01:00"
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        (PREFECT, ""),
+        (f"{PREFECT.rpartition('.')[0]}.99", ""),
+        ("3.1.0", "need the same minor version: upgrade the older of both"),
+        ("2.20.1", "upgrade the older of both, or unset PREFECT_API_URL"),
+        (None, ""),
+    ],
+)
+def test_a_server_of_another_version_is_told(
+    version: str | None, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with json_server(lambda path, *_: (200 if version else 404, version, {})) as url:
+        try:
+            check_version(f"{url}/api")
+            line = capsys.readouterr().err
+        except EngineError as error:
+            line = error.message
+    assert bool(line) == bool(says) and says in line
+    assert not says or (f"is {version}, and Prefect here is {PREFECT}" in line)
 
 
 @pytest.mark.prefect

@@ -24,10 +24,10 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 LOCK = {
     "stages": {
-        "data_skills@1": "28098e6e02766979",
+        "data_skills@1": "f708efef3a617af8",
         "skill_mixes@1": "a4b2c8d8a24da91f",
-        "skillmix_examples@1": "be40b98a11f22e8a",
-        "topic_skills@1": "792b10108390eac7",
+        "skillmix_examples@1": "6a721d143be36437",
+        "topic_skills@1": "5d7359e15b3a4391",
     },
     "prompts": {
         "skillmix/data_skills": "575e008a8ad5",

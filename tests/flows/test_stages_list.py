@@ -10,6 +10,7 @@ import pytest
 
 import synthmill
 from synthmill import stages
+from synthmill.flows.making.stage_list import stage_named, stages_by_name
 from synthmill.flows.python.stage_classes import stage_modules
 from tests.tasks.test_prompts import every_stage
 
@@ -30,6 +31,13 @@ def test_the_list_has_every_stage_and_finds_it_without_importing_the_others() ->
     assert all(getattr(stages, name) is kind for name, kind in classes.items())
     with pytest.raises(AttributeError, match="no stage is called Answer; there are "):
         _ = stages.Answer  # type: ignore[attr-defined]
+
+
+def test_a_stage_that_is_named_is_imported_alone() -> None:
+    assert all(stage_named(name) is kind for name, kind in stages_by_name().items())
+    code = "import sys; from synthmill.flows.making.stage_list import stage_named; stage_named('ask')"
+    code = f"{code}; print({{'numba', 'scipy', 'aiohttp', 'jsonschema', 'duckdb'}} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_type_checkers_see_the_same_list() -> None:

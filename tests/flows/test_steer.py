@@ -18,8 +18,8 @@ from tests.tiny import make_tiny_model
 LOCK = {
     "stages": {
         "guided_series@1": "8207a37fe1d14043",
-        "prompt_series@1": "cb8a2cf42921c99b",
-        "series_measures@1": "e378f61c869fe4bc",
+        "prompt_series@1": "863eb84bc45ef2c7",
+        "series_measures@1": "4649d7be1c0b3769",
     },
     "prompts": {
         "steer/guided": "2664e80cfea1",

@@ -125,3 +125,10 @@ def test_one_setting_of_a_stage_leaves_the_others_at_their_defaults(model: type[
     for name, value in model.model_validate(given):
         if isinstance(value, Frozen) and name != "source":
             assert value == type(value)(), name
+
+
+@pytest.mark.parametrize("written", ["off", "{mode: off}", "'off'"])
+def test_thinking_that_is_off_is_so_in_yaml(written: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"source: prompts.jsonl\nengines: {{teacher: {{spec: 'openai:m', thinking: {written}}}}}\n")
+    assert read_settings(SynthesizeSettings, path, {}).engines["teacher"].thinking.mode == "off"

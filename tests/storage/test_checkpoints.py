@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.serving import chat_server
-from synthmill.schemas.errors import StoreError
+from synthmill.schemas.errors import InputError, StoreError
 from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.checkpoints import settled_checkpoint
@@ -72,3 +72,8 @@ def test_a_hub_id_is_resolved_to_the_commit_that_the_cache_has(
     assert engine_name(resolve(settings, store)) == "vllm:ORG/NAME@0123abcd"
     fixed = EngineSettings.model_validate({"spec": "vllm:ORG/NAME", "revision": "v1"})
     assert engine_name(resolve(fixed, store)) == "vllm:ORG/NAME@v1"
+
+
+def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(store: Store) -> None:
+    with pytest.raises(InputError, match=r"^there is no folder /models/none, and it is no Hub id; expected"):
+        resolve(EngineSettings.model_validate("vllm:/models/none"), store)

@@ -157,6 +157,7 @@ def test_csv_rows_that_are_not_utf8_are_dropped(tmp_path: Path) -> None:
         ),
         ("in.csv", b"question\na\n", "has no column 'prompt'.*found: question"),
         ("in.jsonl.gz", b"not gzip", "is not a whole gzip file"),
+        ("in.csv", "prompt\nWhy?\n".encode("utf-16"), "in.csv is UTF-16; expected UTF-8: save it again"),
         ("in.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 999, mtime=0)[:-20], "is not a whole gzip file"),
         ("in.parquet", b"PAR1 nonsense", "is not a readable Parquet file"),
         ("in.txt", b"a", "unknown ending; expected .jsonl"),

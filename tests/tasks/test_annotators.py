@@ -16,7 +16,7 @@ from tests.tasks.judging_by_hand import CONTEXT, drive, pool, through_engine, va
 
 LOCK = {
     "stages": {
-        "annotator_scores@1": "ecb38822b75bffdd",
+        "annotator_scores@1": "53ded65b420d2afb",
     },
     "prompts": {
         "annotators/brief": "d70de5b51517",

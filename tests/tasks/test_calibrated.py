@@ -24,7 +24,7 @@ LOCK = {
     "stages": {
         "calibrated_scores@1": "f6bed3f4805040e7",
         "confidence_rows@1": "ae3a71c5a343eda1",
-        "uncertainty_rationales@1": "9de918db31956a02",
+        "uncertainty_rationales@1": "633c90d9819fe1d5",
     },
     "prompts": {"uncertainty/rationale": "b3190ffa9022"},
 }

@@ -29,7 +29,7 @@ from tests.tasks.judging_by_hand import CONTEXT, drive, pool, through_engine, va
 
 LOCK = {
     "stages": {
-        "cdr_scores@1": "17746481620cff57",
+        "cdr_scores@1": "15af9a5b913046a8",
     },
     "prompts": {
         "cdr/answer": "7e9b6452aced",

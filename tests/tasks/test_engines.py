@@ -21,6 +21,7 @@ from synthmill.tasks.engines.dialect import Written
 from synthmill.tasks.engines.engine import engine_name, make_engine, resolve
 from synthmill.tasks.engines.refusals import ErrorAnswer
 from synthmill.tasks.engines.replies import completions_in
+from synthmill.tasks.engines.vllm_engine import remedy
 from tests.conftest import ChatServer
 
 
@@ -311,3 +312,18 @@ def test_a_recording_replays_anywhere_under_its_own_engines_name(tmp_path: Path)
     assert "has no answer by openai:m to this request" in error.message
     with pytest.raises(InputError, match="there is no recording"):
         make_engine(EngineSettings.model_validate("replay:/nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("Failed to infer device type, please set", "there is no GPU here: install the CPU build"),
+        ("You are trying to access a gated repo. Make sure to have access", "accept the model's terms on its page"),
+        ("World size (2) is larger than the number of available GPUs (1)", "lower its option tensor_parallel_size"),
+        ("Free memory on device cuda:0 (3.1/79 GiB) on startup is less", "lower its option gpu_memory_utilization"),
+        ("x/y is not a local folder and is not a valid model identifier", "name a folder, or a Hub id OWNER/NAME"),
+        ("Engine core initialization failed. See root cause above.", "the lines above say why"),
+    ],
+)
+def test_a_model_that_vllm_cannot_load_has_a_remedy(reason: str, advice: str) -> None:
+    assert remedy(reason).startswith(advice)

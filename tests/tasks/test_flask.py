@@ -19,7 +19,7 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, through
 
 LOCK = {
     "stages": {
-        "flask_scores@1": "b86cc872e541d691",
+        "flask_scores@1": "9b934feb5158e800",
     },
     "prompts": {
         "flask/annotate": "73b19ff21dac",

@@ -23,7 +23,7 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, through
 
 LOCK = {
     "stages": {
-        "attribute_scores@1": "f62de50cb32854f8",
+        "attribute_scores@1": "9b62d0636761a17d",
         "steered_answers@1": "9d02a6985de9368d",
     },
     "prompts": {

@@ -10,7 +10,7 @@ from synthmill.tasks.scorers.majority import MajorityScores, majority
 from synthmill.tasks.scorers.scoring import ScorerSettings
 from tests.tasks.test_scorers import frame, pool
 
-LOCK = {"stages": {"majority_scores@1": "2d002bab33f9824b"}}
+LOCK = {"stages": {"majority_scores@1": "08455f1438b48c6b"}}
 
 
 def directions(*angles: float) -> Any:

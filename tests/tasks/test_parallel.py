@@ -150,5 +150,5 @@ def test_how_many_workers_and_parts(store: Store, tmp_path: Path, server: ChatSe
     assert workers_for({"a": http, "b": local}, 5) == 3
     _, source = planned_over(store, tmp_path, server, 20)
     job = Job(key="k", source=source.parts[0])
-    assert parts_ahead({"a": http}, 1, [job]) == 2 + 128 // 20
+    assert parts_ahead({"a": http}, 1, [job]) == 2 * (2 + 128 // 20)
     assert parts_ahead({"a": http}, 64, [job]) == 2

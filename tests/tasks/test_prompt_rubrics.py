@@ -35,8 +35,8 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, through
 
 LOCK = {
     "stages": {
-        "prompt_rubrics@1": "00eab8f39d022ab4",
-        "rubric_rewards@1": "62b50a36dc3c2ac8",
+        "prompt_rubrics@1": "f4e3c6a4d1e02baf",
+        "rubric_rewards@1": "26066155633ee342",
     },
     "prompts": {
         "prompt_rubrics/check": "48011dc3d4f2",

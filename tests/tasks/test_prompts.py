@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from synthmill.flows.commands.dry_run import check_prompts
+from synthmill.flows.making.checks import check_prompts
 from synthmill.flows.making.stage_list import AnyStage, stages_by_name
 from synthmill.schemas.errors import InputError
 from synthmill.schemas.rows import Instruction

@@ -14,12 +14,13 @@ import pytest
 
 from synthmill.schemas.calls import Completion, Message, Request, Sampling, ToolMessage
 from synthmill.schemas.endings import ending_of
-from synthmill.schemas.errors import EngineLearned, EngineRefused, MissingExtra
+from synthmill.schemas.errors import EngineLearned, EngineRefused, InputError, MissingExtra
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.engine import engine_name, make_engine
 from synthmill.tasks.engines.provider_client import completion_fields
 from synthmill.tasks.engines.provider_replies import error_reply, read_completion, thrown_status
 from synthmill.tasks.engines.refusals import ErrorAnswer
+from synthmill.tasks.engines.served import server_url
 from synthmill.tasks.engines.waits import wait_s
 from tests.json_server import Reply, json_server
 
@@ -247,6 +248,16 @@ def test_bedrock_waits_once_per_attempt_of_ours() -> None:
 def test_without_the_extra_the_remedy_is_named() -> None:
     with pytest.raises(MissingExtra, match=r"pip install 'synthmill\[providers\]'"):
         engine_name(EngineSettings.model_validate("gemini:gemini-2.5-flash"))
+
+
+def test_a_provider_needs_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [server_url(EngineSettings.model_validate(f"{kind}:m")) for kind in ("gemini", "bedrock")] == [
+        "gemini",
+        "bedrock",
+    ]
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "localhost:80")
+    with pytest.raises(InputError, match="no address of a server"):
+        server_url(EngineSettings.model_validate("gemini:m"))
 
 
 def fields(spec: Any, **asking: Any) -> dict[str, Any]:

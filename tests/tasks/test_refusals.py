@@ -10,7 +10,7 @@ import pytest
 from synthmill.flows.commands.engine_choice import chosen_engine
 from synthmill.flows.commands.sample import SampleSettings, sample_file
 from synthmill.schemas.calls import Request, Sampling
-from synthmill.schemas.errors import EngineLearned, EngineRefused, InputError
+from synthmill.schemas.errors import EngineError, EngineLearned, EngineRefused, InputError
 from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.learned import learn, learned_of
@@ -19,6 +19,7 @@ from synthmill.tasks.engines.engine import engine_name, resolve
 from synthmill.tasks.engines.refusals import read_refusal
 from synthmill.tasks.engines.served import endpoint, note_unlisted
 from tests.conftest import prompts, write_jsonl
+from tests.json_server import json_server
 from tests.odd_server import OddServer, odd_server, refused, said
 from tests.tasks.test_engines import SCHEMA, ask, asked, one
 
@@ -254,6 +255,22 @@ def test_headers_come_from_the_environment_and_are_never_told(monkeypatch: pytes
             ask(engine(server, headers={"api-key": "NO_SUCH"}), asked())
     plain = EngineSettings.model_validate("openai:odd@http://127.0.0.1:9/v1")
     assert engine_name(plain) == engine_name(plain.model_copy(update=settings))
+
+
+def test_a_server_that_is_starting_is_told_before_it_is_asked() -> None:
+    loading = {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}  # llama.cpp's server
+    with json_server(lambda *_: (503, loading, {})) as url, pytest.raises(EngineError) as error:
+        note_unlisted(EngineSettings.model_validate(f"openai:m@{url}/v1"))
+    assert "/v1/models is not ready (503: Loading model); once its model is loaded, run" in error.value.message
+
+
+def test_the_address_of_a_web_page_is_told_before_it_is_asked() -> None:
+    with (
+        json_server(lambda *_: (200, b"<!doctype html>", {"Content-Type": "text/html"})) as url,
+        pytest.raises(EngineError) as error,
+    ):
+        note_unlisted(EngineSettings.model_validate(f"openai:m@{url}/v1"))
+    assert "/v1/models is a web page, no server of models; correct the address: openai:MODEL@" in error.value.message
 
 
 def test_a_secret_is_no_name_of_a_variable() -> None:

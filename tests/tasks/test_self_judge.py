@@ -18,8 +18,8 @@ from tests.tasks.judging_by_hand import CONTEXT, drive, pool, through_engine, va
 LOCK = {
     "stages": {
         "jsft_rows@1": "8591b9c7f5aa3d91",
-        "principled_scores@1": "449e29530fbc9d36",
-        "rationales@1": "84764a3d08f4154c",
+        "principled_scores@1": "a9188467bae46bb1",
+        "rationales@1": "365e82d215512f39",
     },
     "prompts": {
         "self_judge/compare": "bacf4e16f9a6",

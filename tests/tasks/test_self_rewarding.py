@@ -10,7 +10,7 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, through
 
 LOCK = {
     "stages": {
-        "additive_scores@1": "c571ea4c1731a2c3",
+        "additive_scores@1": "226cd73847ade1c4",
     },
     "prompts": {
         "self_rewarding/score": "4e8369ab2978",

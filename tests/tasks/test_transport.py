@@ -1,11 +1,13 @@
 """The way to a server: keep-alive, every framing of an answer, and a reply of status 0 for everything that is none."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from synthmill.tasks.engines.transport import TOO_LARGE, Aiohttp, PlainHttp, Reply, make_transport
+from synthmill.tasks.engines.aiohttp_transport import Aiohttp
+from synthmill.tasks.engines.transport import TOO_LARGE, PlainHttp, Reply, make_transport
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -112,9 +114,40 @@ def test_a_time_out_ends_the_wait_and_the_connection(use: str) -> None:
     assert connections == 2
 
 
+def test_each_request_has_its_own_time() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"answered" in await reader.readuntil(b"}"):
+            writer.write(GOOD)
+        await reader.read()
+        writer.close()
+
+    async def run() -> list[tuple[int, bytes, float]]:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        transport = PlainHttp(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", {}, 0.2)
+
+        async def post(body: bytes, after_s: float) -> tuple[int, bytes, float]:
+            await asyncio.sleep(after_s)
+            started = time.monotonic()
+            status, answer, _ = await transport.post(body)
+            return status, answer, time.monotonic() - started
+
+        bodies = (b"{}", 0.0), (b"{answered}", 0.0), (b"{}", 0.12), (b"{}", 0.5)
+        replies = await asyncio.gather(*(post(*body) for body in bodies))
+        await transport.close()
+        server.close()
+        return replies
+
+    (first, answered, second, last) = asyncio.run(run())
+    assert answered[:2] == (200, b"hello")
+    for status, words, seconds in (first, second, last):
+        assert (status, words) == (0, b"no answer within 0.2 s")
+        assert seconds >= 0.199
+
+
 @pytest.mark.parametrize("use", ["plain", "aiohttp"])
 def test_an_answer_without_end_is_none(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synthmill.tasks.engines.transport.MOST_BYTES", 1000)
+    for module in ("transport", "aiohttp_transport"):
+        monkeypatch.setattr(f"synthmill.tasks.engines.{module}.MOST_BYTES", 1000)
     endless = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 2000
     assert talk(endless, GOOD, requests=2, use=use)[0] == [(0, TOO_LARGE, {}), (200, b"hello", {})]
 

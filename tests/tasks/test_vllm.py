@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from synthmill.schemas.calls import SCORING, Message, Request, Sampling
+from synthmill.schemas.errors import EngineError
 from synthmill.schemas.settings import EngineSettings
 from synthmill.tasks.engines.engine import engine_name, make_engine
 from tests.command import environment, start, synthmill
@@ -121,6 +122,12 @@ def test_vllm_answers_samples_forms_choices_logprobs_and_refusals_and_dies_with_
     assert name.startswith("vllm:tiny-model")
 
 
+def test_a_model_that_the_cache_lacks_is_an_error_in_one_line() -> None:
+    engine = make_engine(EngineSettings.model_validate("vllm:OWNER/NAME"))
+    with pytest.raises(EngineError, match=r"^vLLM cannot load OWNER/NAME: Cannot find .*"):
+        asyncio.run(engine.open())
+
+
 def test_the_name_covers_weights_and_options_but_not_placement(tiny_model: Path) -> None:
     def name(**options: Any) -> str:
         return engine_name(EngineSettings.model_validate({"spec": f"vllm:{tiny_model}", "options": options}))
@@ -157,8 +164,8 @@ def test_a_killed_engine_process_stops_the_run_and_the_next_one_continues(
         "kill -9: vLLM's engine process",
         "stopped in one line, finished by the next run",
         "120 = 120 + 0",
-        "at most 16",
-        16,
+        "at most 32",
+        32,
     )
 
 

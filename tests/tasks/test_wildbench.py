@@ -23,7 +23,7 @@ from tests.tasks.test_scorers import drive, pool, said, shown, values
 FIRST = ["Does it name photons?", "Is it brief?", "Is it correct?", "Does it cite?", "Is it in English?"]
 SECOND = ["Is it brief?", "Does it name the photons?", "Does it avoid jargon?", "Is there an example?", "Is it kind?"]
 LOCK = {
-    "stages": {"wildbench_rewards@1": "e29555f8bef48fe2", "wildbench_scores@1": "4cfa0c9ff1480e26"},
+    "stages": {"wildbench_rewards@1": "b0b3845f31499f04", "wildbench_scores@1": "b4910fec21ec266d"},
     "prompts": {
         "wildbench/checklist": "a2966bcdf8f9",
         "wildbench/choice": "17c5d14f2ba7",
