@@ -6,6 +6,7 @@ not grow with the number of pairs: a tile lists a row's best-ranked neighbours, 
 Source: docs/papers.md#dedup, layer 3.
 """
 
+import mmap
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -276,7 +277,9 @@ def links_of_tiles(path: Path, tiles: Sequence[int]) -> Links:
     layout: Layout = (
         ExactLayout(int(arrays["rows"])) if "rows" in arrays else Buckets(*(arrays[name] for name in Buckets._fields))
     )
-    return Search(matrix, layout, float(arrays["threshold"]), arrays["queries"], arrays["alive"]).tiles(tiles)
+    links = Search(matrix, layout, float(arrays["threshold"]), arrays["queries"], arrays["alive"]).tiles(tiles)
+    release(matrix.vectors)
+    return links
 
 
 def map_blocks(
@@ -303,7 +306,16 @@ def run_blocks(matrix: Matrix, starts: range, work: Callable[..., tuple[Array, .
 def run_blocks_of(
     path: Path, number: int, starts: range, work: Callable[..., tuple[Array, ...]], arguments: Any
 ) -> tuple[int, list[Array]]:
-    return number, run_blocks(load_matrix(path)[0], starts, work, arguments)
+    matrix = load_matrix(path)[0]
+    results = run_blocks(matrix, starts, work, arguments)
+    release(matrix.vectors)
+    return number, results
+
+
+def release(mapped: Array) -> None:
+    """Let what was read, or written, of a memory map leave this process's memory; it stays in the file."""
+    if isinstance(mapped.base, mmap.mmap):
+        mapped.base.madvise(mmap.MADV_DONTNEED)
 
 
 def save_matrix(path: Path, matrix: Matrix, **arrays: Any) -> Path:

@@ -12,6 +12,7 @@ from synthmill.storage.artifacts import Store, read_manifest, read_part
 from synthmill.tasks.cores import Array, MapUnordered
 from synthmill.tasks.frames import FileStage
 from synthmill.tasks.vectors.embeddings import EmbeddingStage, embed_whole
+from synthmill.tasks.vectors.links import release
 
 FILE = "vectors.npy"
 Precision = Literal["float32", "float16"]
@@ -42,6 +43,7 @@ class Vectors(EmbeddingStage, FileStage):
                 shape = (int(starts[-1]), block.shape[1])
                 vectors = np.lib.format.open_memmap(folder / FILE, "w+", np.dtype(self.precision), shape)  # type: ignore[no-untyped-call]
             vectors[starts[number] : starts[number + 1]] = block
+            release(vectors)
             done += len(block)
             tell(done)
         if vectors is None:
