@@ -75,8 +75,11 @@ class Matrix(NamedTuple):
         return len(self.order)
 
     def take(self, ranks: Array) -> Array:
-        """float32 copies of some rows."""
-        return np.asarray(self.vectors[self.order[ranks]], np.float32)
+        """float32 copies of some rows. The kernel maps what lies beside them, too, soon all of a file; it leaves again."""
+        copies = np.asarray(self.vectors[self.order[ranks]], np.float32)
+        if len(ranks) >= TILE:
+            release(self.vectors)
+        return copies
 
     def similarities(self, first: Array, second: Array) -> Array:
         """Inner products of pairs in float64, so that they do not depend on the tile that found the pair."""
@@ -86,6 +89,12 @@ class Matrix(NamedTuple):
             left, right = (self.take(ranks[span]).astype(np.float64) for ranks in (first, second))
             products[span] = np.einsum("ij,ij->i", left, right)
         return np.round(products, 6)
+
+
+def release(mapped: Array) -> None:
+    """Let what was read, or written, of a memory map leave this process's memory; it stays in the file."""
+    if isinstance(mapped.base, mmap.mmap):
+        mapped.base.madvise(mmap.MADV_DONTNEED)
 
 
 class ExactLayout(NamedTuple):
@@ -277,9 +286,7 @@ def links_of_tiles(path: Path, tiles: Sequence[int]) -> Links:
     layout: Layout = (
         ExactLayout(int(arrays["rows"])) if "rows" in arrays else Buckets(*(arrays[name] for name in Buckets._fields))
     )
-    links = Search(matrix, layout, float(arrays["threshold"]), arrays["queries"], arrays["alive"]).tiles(tiles)
-    release(matrix.vectors)
-    return links
+    return Search(matrix, layout, float(arrays["threshold"]), arrays["queries"], arrays["alive"]).tiles(tiles)
 
 
 def map_blocks(
@@ -306,16 +313,7 @@ def run_blocks(matrix: Matrix, starts: range, work: Callable[..., tuple[Array, .
 def run_blocks_of(
     path: Path, number: int, starts: range, work: Callable[..., tuple[Array, ...]], arguments: Any
 ) -> tuple[int, list[Array]]:
-    matrix = load_matrix(path)[0]
-    results = run_blocks(matrix, starts, work, arguments)
-    release(matrix.vectors)
-    return number, results
-
-
-def release(mapped: Array) -> None:
-    """Let what was read, or written, of a memory map leave this process's memory; it stays in the file."""
-    if isinstance(mapped.base, mmap.mmap):
-        mapped.base.madvise(mmap.MADV_DONTNEED)
+    return number, run_blocks(load_matrix(path)[0], starts, work, arguments)
 
 
 def save_matrix(path: Path, matrix: Matrix, **arrays: Any) -> Path:
