@@ -75,7 +75,7 @@ class Matrix(NamedTuple):
         return len(self.order)
 
     def take(self, ranks: Array) -> Array:
-        """float32 copies of some rows. The kernel maps what lies beside them, too, soon all of a file; it leaves again."""
+        """float32 copies of some rows. The kernel maps what lies beside them, too, and soon a whole file: it leaves."""
         copies = np.asarray(self.vectors[self.order[ranks]], np.float32)
         if len(ranks) >= TILE:
             release(self.vectors)
