@@ -64,8 +64,10 @@ def prefect_server(meanwhile: Callable[[], None] = lambda: None) -> Iterator[Non
 
 
 def may_be_configured() -> bool:
-    """Whether the environment, or a file that Prefect reads, says anything that may name a server."""
-    if os.environ.get("PREFECT_API_URL") or os.environ.get("PREFECT_PROFILE"):
+    """Whether the environment, or a file that Prefect reads, says anything that may name a server; so may whoever
+    imported Prefect already.
+    """
+    if "prefect.settings" in sys.modules or os.environ.get("PREFECT_API_URL") or os.environ.get("PREFECT_PROFILE"):
         return True
     home = os.environ.get("PREFECT_HOME") or "~/.prefect"
     profiles = os.environ.get("PREFECT_PROFILES_PATH") or f"{home}/profiles.toml"
