@@ -19,7 +19,7 @@ LOCK = {
     "stages": {
         "guided_series@1": "8207a37fe1d14043",
         "prompt_series@1": "863eb84bc45ef2c7",
-        "series_measures@1": "4649d7be1c0b3769",
+        "series_measures@1": "daf1c19c070bdf81",
     },
     "prompts": {
         "steer/guided": "2664e80cfea1",

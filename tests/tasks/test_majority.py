@@ -10,7 +10,7 @@ from synthmill.tasks.scorers.majority import MajorityScores, majority
 from synthmill.tasks.scorers.scoring import ScorerSettings
 from tests.tasks.test_scorers import frame, pool
 
-LOCK = {"stages": {"majority_scores@1": "08455f1438b48c6b"}}
+LOCK = {"stages": {"majority_scores@1": "01444348383fa6c0"}}
 
 
 def directions(*angles: float) -> Any:
