@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -24,31 +24,24 @@ from synthmill.tasks.running.guard import guarded
 START_TIMEOUT_S = 120
 REACH_S = 10
 STARTS = 5  # restarts of a server that dies
-SETTINGS_FILES = {"prefect.toml": "=", "pyproject.toml": "[tool.prefect", ".env": "prefect_"}
-"""Where Prefect looks for settings in the working folder, beside its profiles, and what is in a file that has some."""
 STATE = Path(".prefect/serve.json")
 """What `synthmill serve` has running in this folder."""
 
 
 @contextmanager
-def prefect_server(meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Provide a Prefect API: the configured one, that of `synthmill serve` in this folder, else one of our own.
+def prefect_server() -> Iterator[None]:
+    """Provide a Prefect API: the configured one, that of `synthmill serve` in this folder, else one of our own."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    meanwhile: what to do while one of our own starts. Prefect is imported then, too, which takes as long; so where no
-    file says anything of Prefect, its settings are read afterwards.
-    """
-    if (served := serving_url()) or may_be_configured():
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
-        if configured := PREFECT_API_URL.value():
-            check_reached(str(configured))
-            check_version(str(configured))
+    if configured := PREFECT_API_URL.value():
+        check_reached(str(configured))
+        check_version(str(configured))
+        yield
+        return
+    if served := serving_url():
+        with temporary_settings({PREFECT_API_URL: served}):
             yield
-            return
-        if served:
-            with temporary_settings({PREFECT_API_URL: served}):
-                yield
-            return
+        return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -56,40 +49,14 @@ def prefect_server(meanwhile: Callable[[], None] = lambda: None) -> Iterator[Non
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
     environment = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     url = f"http://127.0.0.1:{port}/api"
-    with guarded(), kept_alive(command, {**os.environ, **environment}, f"{url}/health", meanwhile):
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
-        with temporary_settings({PREFECT_API_URL: url}):
-            yield
-
-
-def may_be_configured() -> bool:
-    """Whether the environment, or a file that Prefect reads, says anything that may name a server; so may whoever
-    imported Prefect already.
-    """
-    if "prefect.settings" in sys.modules or os.environ.get("PREFECT_API_URL") or os.environ.get("PREFECT_PROFILE"):
-        return True
-    home = os.environ.get("PREFECT_HOME") or "~/.prefect"
-    profiles = os.environ.get("PREFECT_PROFILES_PATH") or f"{home}/profiles.toml"
-    files = {profiles: "api_url", **SETTINGS_FILES}
-    return any(sign in text_of(Path(name).expanduser(), otherwise=sign).lower() for name, sign in files.items())
-
-
-def text_of(file: Path, otherwise: str) -> str:
-    """A file's text; empty where there is none, `otherwise` where it cannot be read."""
-    try:
-        return file.read_text()
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError):
-        return otherwise
+    kept = kept_alive(command, {**os.environ, **environment}, f"{url}/health")
+    with guarded(), kept, temporary_settings({PREFECT_API_URL: url}):
+        yield
 
 
 @contextmanager
-def kept_alive(
-    command: Sequence[str], environment: Mapping[str, str], health: str, meanwhile: Callable[[], None]
-) -> Iterator[None]:
-    """Start a server, do something meanwhile, and wait until it answers. A thread restarts it when it dies; Prefect's
+def kept_alive(command: Sequence[str], environment: Mapping[str, str], health: str) -> Iterator[None]:
+    """Start a server, and wait until it answers. A thread restarts it when it dies; Prefect's
     clients wait for that.
     """
 
@@ -111,7 +78,6 @@ def kept_alive(
     servers = [start()]
     ending, lock = threading.Event(), threading.Lock()
     try:
-        meanwhile()
         wait_for(health, servers[0])
         threading.Thread(target=keep, name="synthmill-prefect", daemon=True).start()
         yield
