@@ -21,7 +21,7 @@ REASONS_SHOWN = 5
 
 
 def write_requests(flow: str, config: Path | None, overrides: Mapping[str, Any], out: Path) -> None:
-    """Run a flow whose servers are asked by hand. Raises BatchPending where requests were written."""
+    """Run a flow, without Prefect, whose servers are asked by hand. Raises BatchPending where requests were written."""
     flow, settings = read_run(flow, config, overrides)
     engines = dict(settings.engines)
     for role, engine in engines.items():
@@ -33,7 +33,7 @@ def write_requests(flow: str, config: Path | None, overrides: Mapping[str, Any],
             f"none of the engines takes requests from a file; expected one of the kind {BY_HAND}, for instance "
             "engines.teacher=openai:MODEL@http://127.0.0.1:8000/v1, where MODEL is what `vllm run-batch` serves"
         )
-    run_flow(flow, settings.model_copy(update={"engines": engines}))
+    run_flow(flow, settings.model_copy(update={"engines": engines}), prefect=False)
     print(f"the run is done, and nothing is left to ask; {out} was not written", file=sys.stderr)
 
 

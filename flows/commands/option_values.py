@@ -1,19 +1,8 @@
-"""What stands behind an option: KEY=VALUE, and files of YAML."""
+"""What stands behind an option: KEY=VALUE."""
 
-from pathlib import Path
 from typing import Any
 
 from synthmill.schemas.errors import InputError
-
-
-def read_yaml(path: Path) -> Any:
-    """A YAML or JSON file. Raises InputError."""
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def engine_choices(texts: tuple[str, ...]) -> dict[str, Any]:

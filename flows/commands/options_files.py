@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from synthmill.flows.commands.option_values import engine_choices, read_yaml, split_set
+from synthmill.flows.commands.option_values import engine_choices, split_set
 from synthmill.flows.commands.options_verified import verified_rules_options, verifier_options
 
 store_option = click.option("--store", default="store", show_default=True, help="The folder that holds everything.")
@@ -354,7 +354,7 @@ def score_settings(
 ) -> Any:
     """The settings that the options of `score` stand for. Raises InputError."""
     from synthmill.flows.commands.score import ScoreSettings
-    from synthmill.schemas.settings_files import read_settings
+    from synthmill.schemas.settings_files import read_settings, read_yaml
     from synthmill.storage.plain_files.pools import ColumnNames
     from synthmill.tasks.scorers.scoring import ScorerSettings
 
@@ -364,7 +364,7 @@ def score_settings(
     if argument:
         own["arguments"] = dict(split_set(text, "--argument", "decimals=3") for text in argument)
     if rubric:
-        own["rubric"] = read_yaml(rubric) or {}
+        own["rubric"] = read_yaml(rubric)
     own |= dict(split_set(text, "--set", "calls=each") for text in sets)
     return ScoreSettings(
         scorer=read_settings(ScorerSettings, None, {"spec": scorer, **own}),

@@ -25,6 +25,8 @@ from synthmill.storage.published.configurations import Dataset
 from synthmill.storage.published.folder import read_dataset
 from synthmill.storage.published.rows import compared
 from synthmill.storage.runs import RunRecord, runs, summary
+from synthmill.tasks.running.batching import asks_in_batches
+from synthmill.tasks.running.parallel import start_ray_early
 from synthmill.tasks.running.stages import noted_rows
 
 ROWS_SHOWN = 3
@@ -103,7 +105,7 @@ def run_under_prefect(flow: str, plan: Plan) -> None:
 
     settings = plan.settings
     print("starting Prefect" + ("" if settings.workers == 0 else " and Ray") + " ...", file=sys.stderr, flush=True)
-    with working(), prefect_server():
+    with working(), prefect_server(start_ray_early if needs_ray(plan) else lambda: None):
         from httpx import HTTPStatusError, TransportError
         from prefect import tags
         from prefect.settings import PREFECT_API_URL
@@ -125,6 +127,13 @@ def run_under_prefect(flow: str, plan: Plan) -> None:
                     f"Prefect's server at {where} does not answer as one does{detail}; what is made is kept: mend the "
                     "server or PREFECT_API_URL, then run the same command again to continue"
                 ) from error
+
+
+def needs_ray(plan: Plan) -> bool:
+    """Whether a stage that is not made yet asks models from workers of a Ray of our own."""
+    unmade = [step for step in plan.stages if not plan.store.manifest_path(step.stage.name, step.key).exists()]
+    asks = any(step.roles and not asks_in_batches(step.roles) for step in unmade)
+    return asks and plan.settings.workers != 0 and plan.settings.ray_address is None
 
 
 def print_report(plan: Plan, preview: int | None, was_done: bool) -> None:

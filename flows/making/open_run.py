@@ -11,7 +11,7 @@ from synthmill.schemas.errors import InputError, Stopped, StoreError, SynthmillE
 from synthmill.schemas.settings import RunSettings
 from synthmill.storage.artifacts import Store
 from synthmill.storage.runs import RunRecord, StageRun, Status, new_run, now, write_run
-from synthmill.tasks.running.job import Planned
+from synthmill.tasks.running.job import Planned, unused_id
 
 NAME = re.compile(r"[\w-][\w.-]*")
 
@@ -61,13 +61,8 @@ class OpenRun:
         """The id of a step: its name, with its label or a number where another step has it. ids: by key, takes it."""
         ids = self.ids if ids is None else ids
         if key not in ids:
-            taken, step, number = set(ids.values()), name, 1
-            if step in taken and label:
-                name = step = f"{name}-{label}"
-            while step in taken:
-                number += 1
-                step = f"{name}-{number}"
-            ids[key] = step
+            taken = set(ids.values())
+            ids[key] = unused_id(f"{name}-{label}" if label and name in taken else name, taken)
         return ids[key]
 
     def note_step(self, key: str, planned: Planned | None = None) -> StageRun:

@@ -1,5 +1,6 @@
 """Pages from templates, and what several of them show."""
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from html import escape
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.bill import money_text
@@ -33,10 +35,16 @@ def environment_of(folder: Path, is_html: bool) -> Environment:
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters["cell"] = lambda text: escape(one_line(str(text)), quote=False).replace("|", "\\|")
+    environment.filters["code"] = code_spans
     environment.filters["figure"] = two_places
     environment.filters["money"] = money_text
     environment.filters["count"] = lambda number: f"{number:,}"
     return environment
+
+
+def code_spans(text: str) -> Markup:
+    """A line of markdown in HTML: what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(printable(text))))
 
 
 def funnel(manifests: Manifests) -> list[dict[str, Any]]:

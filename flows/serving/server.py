@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -29,8 +29,10 @@ STATE = Path(".prefect/serve.json")
 
 
 @contextmanager
-def prefect_server() -> Iterator[None]:
-    """Provide a Prefect API: the configured one, that of `synthmill serve` in this folder, else one of our own."""
+def prefect_server(meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Provide a Prefect API: the configured one, that of `synthmill serve` in this folder, else one of our own.
+    meanwhile: what to do while one of our own starts.
+    """
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     if configured := PREFECT_API_URL.value():
@@ -49,14 +51,16 @@ def prefect_server() -> Iterator[None]:
     command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
     environment = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     url = f"http://127.0.0.1:{port}/api"
-    kept = kept_alive(command, {**os.environ, **environment}, f"{url}/health")
+    kept = kept_alive(command, {**os.environ, **environment}, f"{url}/health", meanwhile)
     with guarded(), kept, temporary_settings({PREFECT_API_URL: url}):
         yield
 
 
 @contextmanager
-def kept_alive(command: Sequence[str], environment: Mapping[str, str], health: str) -> Iterator[None]:
-    """Start a server, and wait until it answers. A thread restarts it when it dies; Prefect's
+def kept_alive(
+    command: Sequence[str], environment: Mapping[str, str], health: str, meanwhile: Callable[[], None]
+) -> Iterator[None]:
+    """Start a server, do something meanwhile, and wait until it answers. A thread restarts it when it dies; Prefect's
     clients wait for that.
     """
 
@@ -78,6 +82,7 @@ def kept_alive(command: Sequence[str], environment: Mapping[str, str], health: s
     servers = [start()]
     ending, lock = threading.Event(), threading.Lock()
     try:
+        meanwhile()
         wait_for(health, servers[0])
         threading.Thread(target=keep, name="synthmill-prefect", daemon=True).start()
         yield

@@ -1,6 +1,7 @@
 """A stage in its place in a plan, and the parts that it has to make."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain, count
 from types import MappingProxyType
 
 from synthmill.schemas.artifacts import Manifest, PartSeal
@@ -90,10 +91,10 @@ def step_ids(stages: Sequence[str | Stage]) -> list[str]:
     ids: list[str] = []
     for stage, name in zip(stages, names, strict=True):
         label = getattr(stage, "label", "") if names.count(name) > 1 else ""
-        step = step_id = f"{name}-{label}" if label else name
-        number = 1
-        while step_id in ids:
-            number += 1
-            step_id = f"{step}-{number}"
-        ids.append(step_id)
+        ids.append(unused_id(f"{name}-{label}" if label else name, ids))
     return ids
+
+
+def unused_id(step: str, taken: Collection[str]) -> str:
+    """An id for a step: with a number behind it, from 2, where it is taken."""
+    return next(step_id for step_id in chain([step], (f"{step}-{n}" for n in count(2))) if step_id not in taken)

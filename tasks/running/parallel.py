@@ -15,6 +15,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +359,13 @@ def start_ray(address: str | None) -> None:
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():  # Ray's own handlers would end us at once
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def start_ray_early() -> None:
+    """Start a Ray of our own for the pool that will need it; what goes wrong here goes wrong there again."""
+    choose_token(None)
+    with suppress(SynthmillError):
+        start_ray(None)
 
 
 def make_pool(
