@@ -10,7 +10,7 @@ DEMO := $(BIN)/synthmill run preferences --config examples/demo/preferences.yaml
 BENCHES := generation composed dialogue vllm_tokens judging retrieval cuts dedup endurance scale startup selecting \
   documents embedding growth
 
-PEERS := oumi datatrove bespokelabs-curator data-designer sdg-hub distilabel saturate ray-data-llm
+PEERS := oumi datatrove bespokelabs-curator data-designer sdg-hub distilabel saturate ray-data-llm semhash
 READERS := trl llama-factory axolotl ms-swift openrlhf verl torchtune mlx-lm nemo-rl verifiers sentence-transformers
 
 .DEFAULT_GOAL := help

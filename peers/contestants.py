@@ -92,6 +92,7 @@ CONTESTANTS = (
     Contestant("distilabel", "distilabel", "distilabel"),
     Contestant("saturate", "saturate", "saturate"),
     Contestant("ray-data-llm", "Ray Data LLM", "ray"),
+    Contestant("semhash", "semhash", "semhash"),
 )
 
 
