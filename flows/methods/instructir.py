@@ -36,7 +36,7 @@ from synthmill.tasks.frames import FrameStage
 from synthmill.tasks.prompts import load
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Recipe, Steps, ask_each, ask_until, read_json
 from synthmill.tasks.scorers.verdicts import judgement_of
-from synthmill.tasks.texts.prompt_faults import repeated_share
+from synthmill.tasks.texts.prompt_faults import further_scripts, repeated_share
 
 SEARCHERS, FEWEST = 10, 2
 """Searchers of a query: those of the paper, and the fewest that can be told apart."""
@@ -66,7 +66,7 @@ class SearchScenarios(Recipe[Question, Searchers]):
     """
 
     name: ClassVar = "search_scenarios"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher",)
     prompts: ClassVar = {"instructir/scenarios": ("count",), "instructir/target": ("scenario",)}
 
@@ -98,7 +98,10 @@ class SearchScenarios(Recipe[Question, Searchers]):
             for scenario in scenarios
         ]
         targets, faults = yield from ask_each(
-            requests, self.attempts, lambda _, reply: read_target(reply), partial(same_targets, row.reference)
+            requests,
+            self.attempts,
+            lambda _, reply: read_target(reply, row.reference),
+            partial(same_targets, row.reference),
         )
         pairs = [
             (scenario, target)
@@ -121,14 +124,18 @@ def read_scenarios(completion: Completion, most: int) -> tuple[str, ...]:
     return tuple(different.values())[:most]
 
 
-def read_target(completion: Completion) -> str:
-    """A passage. Raises Drop for one that is empty, cut, or says the same again."""
+def read_target(completion: Completion, passage: str) -> str:
+    """A passage. Raises Drop for one that is empty, cut, says the same again, or mixes in a script that the first
+    passage has not.
+    """
     if completion.error or completion.finish_reason == "length":
         raise Drop(completion.error or "cut: it was too long; be shorter")
     if not (text := completion.text.strip()):
         raise Drop("empty: there was no passage; write one")
     if repeated_share(text) > 0.5:
         raise Drop("repeats_itself: most of it says the same words again; say each thing once")
+    if mixed_in := further_scripts(text, (passage,)):
+        raise Drop(f"mixes_languages: it mixed in {' and '.join(mixed_in)} letters; write one language")
     return text
 
 
@@ -193,12 +200,12 @@ class SearchChecks(Recipe[Searchers, CheckedSearchers]):
 
 class InstructedQueries(FrameStage):
     """Checked searchers -> a row per searcher: `anchor` (searcher and query), `positive` (the target), `negative`
-    (another searcher's, drawn by id), `fault`: empty where it is good, else not_relevant (below `least`) or
-    another_first. `group`: the query's id; a model's robustness is the worst of a group.
+    (another searcher's, drawn by id), `fault`: empty where it is good, else unread (the judge's answer), not_relevant
+    (below `least`) or another_first. `group`: the query's id; a model's robustness is the worst of a group.
     """
 
     name: ClassVar = "instructed_queries"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     needs: ClassVar = ("id", "prompt", "scenarios", "targets", "relevance", "choices")
     adds: ClassVar = (
         *("id", "parent_id", "anchor", "positive", "negative", "query", "scenario", "fault", "group"),
@@ -216,13 +223,17 @@ class InstructedQueries(FrameStage):
             for n, (scenario, target) in enumerate(zip(scenarios, targets, strict=True)):
                 others = [place for place in range(len(targets)) if place != n]
                 negative = targets[min(others, key=lambda place: digest([row_id, n, place]))]
-                relevant = relevance[n] is not None and relevance[n] >= self.least
-                fault = "" if relevant and choices[n] == n else "another_first" if relevant else "not_relevant"
+                fault = self.fault(relevance[n], is_first=choices[n] == n)
                 ids = (child_id(row_id, n), row_id)
                 texts = (f"{scenario}\n{query}", target, negative, query, scenario, fault, row_id)
                 rows.append((*ids, *texts, relevance[n]))
         schema = {**dict.fromkeys(self.adds[:-1], pl.String), "relevance": pl.Int64}
         return pl.DataFrame(rows, schema=schema, orient="row"), []
+
+    def fault(self, relevance: int | None, *, is_first: bool) -> str:
+        if relevance is None:
+            return "unread"
+        return "not_relevant" if relevance < self.least else "" if is_first else "another_first"
 
 
 class InstructIrSettings(PublishSettings):

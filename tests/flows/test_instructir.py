@@ -12,6 +12,7 @@ from synthmill.flows.methods.instructir import (
     SearchChecks,
     Searchers,
     SearchScenarios,
+    read_target,
     same_targets,
 )
 from synthmill.schemas.calls import Completion
@@ -23,9 +24,9 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 
 LOCK = {
     "stages": {
-        "instructed_queries@1": "93ae26766a235dba",
+        "instructed_queries@2": "c0672ba05141a546",
         "search_checks@1": "4cc31391b00707c4",
-        "search_scenarios@1": "be9a8177b87f3aef",
+        "search_scenarios@2": "32e3ae4c230f9bc0",
     },
     "prompts": {
         "instructir/choice": "3bcae7d9b71e",
@@ -51,6 +52,10 @@ def test_one_call_for_searchers_then_one_for_each_target() -> None:
     assert "List 10 different people" in request.messages[-1].content
     [again] = steps.send([answer(searchers=["I am a vet.", "i am  a vet.", "vet"])])
     assert "there were 1 different searchers" in again.messages[-1].content
+    mixed = Completion(text="Earlier article available 介绍了几个颜色题的规则")
+    with pytest.raises(Drop, match="mixes_languages: it mixed in"):
+        read_target(mixed, QUERY.reference)
+    assert read_target(mixed, "颜色题 colours") == mixed.text
     first, second, third = steps.send([answer(searchers=["I am a vet.", "I am a child.", "I own a cat."])])
     assert "The searcher: I am a child." in second.messages[-1].content and first.optional and third.optional
     replies = [Completion(text=text) for text in ("Clinically.", " ", QUERY.reference.upper())]
@@ -82,15 +87,15 @@ def test_relevance_and_the_first_choice_whatever_the_order() -> None:
 
 
 def test_rows_say_which_check_they_failed(tmp_path: Path) -> None:
-    three = SEARCHERS.model_copy(update={"scenarios": ("a", "b", "c"), "targets": ("x", "y", "z")})
-    checked = CheckedSearchers(**three.__dict__, relevance=(5, 3, 4), choices=(0, 1, 0))
+    four = SEARCHERS.model_copy(update={"scenarios": ("a", "b", "c", "d"), "targets": ("x", "y", "z", "w")})
+    checked = CheckedSearchers(**four.__dict__, relevance=(5, 3, 4, None), choices=(0, 1, 0, 3))
     rows, drops = InstructedQueries().apply(pl.DataFrame(to_arrow(CheckedSearchers, [checked])), tmp_path)
-    assert not drops and rows["fault"].to_list() == ["", "not_relevant", "another_first"]
+    assert not drops and rows["fault"].to_list() == ["", "not_relevant", "another_first", "unread"]
     assert rows["anchor"][0] == "a\nwhy do cats purr" and rows["group"].unique().to_list() == ["s"]
-    assert all(row["negative"] in {"x", "y", "z"} - {row["positive"]} for row in rows.to_dicts())
+    assert all(row["negative"] in {"x", "y", "z", "w"} - {row["positive"]} for row in rows.to_dicts())
     assert InstructedQueries(least=3).apply(pl.DataFrame(to_arrow(CheckedSearchers, [checked])), tmp_path)[0][
         "fault"
-    ].to_list() == ["", "", "another_first"]
+    ].to_list() == ["", "", "another_first", "unread"]
 
 
 def test_whole_and_with_one_more(tmp_path: Path, server: ChatServer) -> None:
