@@ -29,12 +29,12 @@ from tests.conftest import ChatServer
 
 LOCK = {
     "stages": {
-        "grounded_conversations@1": "c0e0439402616b79",
+        "grounded_conversations@2": "6346ba7a3dfa766c",
         "question_kinds@1": "847c1db58abd6348",
     },
     "prompts": {
         "documents/ask": "96a99baaf8a5",
-        "documents/compare": "b1d5089d0f15",
+        "documents/compare": "65d52ac9b0a1",
         "documents/read": "ab231e401ac2",
     },
 }
@@ -180,8 +180,8 @@ def test_a_conversation_ends_where_a_question_fails() -> None:
     reads = steps.send(reply(question=QUESTION, answer=ANSWER))
     assert ["two stones" in request.messages[-1].content for request in reads] == [True, False]
     [compare] = steps.send([Completion(text="It has 2."), Completion(text="UNKNOWN")])
-    assert compare.choice == ("yes", "no") and "It has 2." in compare.messages[-1].content
-    [ask] = steps.send([Completion(text="yes")])
+    assert compare.choice == ("correct", "incorrect") and "It has 2." in compare.messages[-1].content
+    [ask] = steps.send([Completion(text="Correct.")])
     assert (
         f"Person: {QUESTION}" in ask.messages[-1].content and "It asks for the reason why" in ask.messages[-1].content
     )
@@ -197,9 +197,9 @@ def test_a_conversation_ends_where_a_question_fails() -> None:
 @pytest.mark.parametrize(
     ("said", "verdicts", "reason"),
     [
-        (("UNKNOWN.", "Three."), ["no"], "not_in_passage"),
-        (("Three.", "unknown"), ["no"], "not_in_passage"),
-        (("Two.", "Two, I think."), ["yes", "yes"], "known_without"),
+        (("UNKNOWN.", "Three."), ["incorrect"], "not_in_passage"),
+        (("Three.", "unknown"), ["incorrect"], "not_in_passage"),
+        (("Two.", "Two, I think."), ["correct", "correct"], "known_without"),
     ],
 )
 def test_questions_without_ground_are_dropped(said: tuple[str, str], verdicts: list[str], reason: str) -> None:

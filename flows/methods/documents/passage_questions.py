@@ -40,6 +40,7 @@ TEXTS = {name: {"type": "string", "maxLength": most} for name, most in (("questi
 T = TypeVar("T")
 Asking = Generator[list[Request], list[Completion], T]
 """A part of a recipe's steps."""
+GRADES = ("correct", "incorrect")
 SCHEMA = {"type": "object", "properties": TEXTS, "required": list(TEXTS), "additionalProperties": False}
 
 
@@ -116,7 +117,7 @@ class GroundedConversations(Recipe[AskedPassage, GroundedConversation]):
     """
 
     name: ClassVar = "grounded_conversations"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher", "judge")
     prompts: ClassVar = {
         "documents/ask": ("exchanges", "about"),
@@ -192,11 +193,11 @@ class GroundedConversations(Recipe[AskedPassage, GroundedConversation]):
                 role="judge",
                 messages=compare.render(question=question, answer=exchange.answer, other=replies[check]),
                 sampling=sampling,
-                choice=("yes", "no"),
+                choice=GRADES,
             )
             for check in known
         ]
-        same = {check for check, verdict in zip(known, verdicts, strict=True) if says_yes(verdict)}
+        same = {check for check, verdict in zip(known, verdicts, strict=True) if is_correct(verdict)}
         if "passage" in replies and "passage" not in same:
             raise Drop(f"not_in_passage: a reader with the passage said {replies['passage'][:200]!r}")
         if "memory" in same:
@@ -229,5 +230,5 @@ def read_exchange(completion: Completion, passage: str, kind: str, exchanges: Se
     return Exchange(kind=kind, question=question, answer=answer)
 
 
-def says_yes(completion: Completion) -> bool:
-    return completion.text.strip().strip(".\"'").casefold().startswith("yes")
+def is_correct(completion: Completion) -> bool:
+    return completion.text.strip().strip(".\"'").casefold().startswith(GRADES[0])
