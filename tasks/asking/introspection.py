@@ -24,11 +24,11 @@ SCHEMA: dict[str, Any] = {
 
 class Introspection(RowRecipe):
     """Prompts with answers, or chats -> the same with a `review` of the answer, and the better one, `refined`. Drops:
-    empty_prompt, empty_answer, bad_refinement (no JSON, or the review again).
+    empty_prompt, empty_answer, bad_refinement (no JSON, the review again, or a part of the answer and nothing else).
     """
 
     name: ClassVar = "introspection"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher",)
     prompts: ClassVar = {"introspection/refine": ("instruction", "answer")}
 
@@ -45,16 +45,20 @@ class Introspection(RowRecipe):
         chat = self.chat_of(row)
         messages = load("introspection/refine").render(row=row, instruction=chat.instruction, answer=chat.answer)
         request = Request(role="teacher", messages=messages, sampling=self.sampling, schema_=SCHEMA)
-        review, refined = yield from ask_until(request, self.attempts, read_refinement)
+        review, refined = yield from ask_until(
+            request, self.attempts, lambda completion: read_refinement(completion, chat.answer)
+        )
         return self.filled(row, review=review, refined=refined)
 
 
-def read_refinement(completion: Completion) -> tuple[str, str]:
-    """(review, refined). Raises Drop."""
+def read_refinement(completion: Completion, answer: str) -> tuple[str, str]:
+    """(review, refined), of an answer. Raises Drop."""
     fields = read_json(completion, "bad_refinement")
     review, refined = fields.get("review"), fields.get("refined")
     if not isinstance(review, str) or not isinstance(refined, str) or not refined.strip():
         raise Drop("bad_refinement: it had no texts `review` and `refined`")
     if normalised(review) == normalised(refined):
         raise Drop("bad_refinement: `refined` repeats the review; write the better answer")
+    if normalised(refined) != normalised(answer) and normalised(refined) in normalised(answer):
+        raise Drop("bad_refinement: `refined` is a part of the answer; write the whole answer, better")
     return review.strip(), refined.strip()

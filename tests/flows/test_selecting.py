@@ -38,7 +38,7 @@ LOCK = {
         "facility_location@1": "3f13e8fc0f3b0ef8",
         "following_difficulty@1": "addfd51110208d1e",
         "intention_tags@2": "e1d11a1560aee5f6",
-        "introspection@1": "21d566c9bea67592",
+        "introspection@2": "ea49de1c5c28992d",
         "k_center@1": "37a4b6230849abab",
         "longest@1": "80c1edee7b763da0",
         "one_per_cluster@1": "b586fb400c14cf37",
@@ -72,11 +72,14 @@ def test_a_rating_from_0_to_5() -> None:
         next(AlpaGasus().steps(TableRow(id="r", values={"prompt": "Why?", "response": " "})))
 
 
-def test_a_refined_answer_is_not_the_review() -> None:
+@pytest.mark.parametrize(
+    ("refined", "fault"), [("too short.", "repeats the review"), ("Stay in warm  air", "a part of the answer")]
+)
+def test_a_refined_answer_is_neither_the_review_nor_a_part(refined: str, fault: str) -> None:
     steps = Introspection(attempts=1).steps(ROW)
     next(steps)
-    with pytest.raises(Drop, match="repeats the review"):
-        steps.send(reply(review="Too short.", refined="too short."))
+    with pytest.raises(Drop, match=fault):
+        steps.send(reply(review="Too short.", refined=refined))
 
 
 def test_a_chat_is_read_as_a_prompt_is() -> None:
