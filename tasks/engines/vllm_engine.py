@@ -26,6 +26,7 @@ from synthmill.tasks.engines.scored_answers import (
     prompt_tokens_in,
     scored_messages,
 )
+from synthmill.tasks.engines.spawning import without_main
 from synthmill.tasks.engines.template_thinking import (
     PROBE,
     VARIABLES,
@@ -131,7 +132,8 @@ class VLLMEngine:
         except (ValueError, OSError) as error:  # a Hub id that the local cache does not have, with the Hub switched off
             raise cannot_load(model, error) from error
         try:
-            self._engine = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
+            with without_main():
+                self._engine = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
         except (RuntimeError, ValueError, OSError) as error:
             raise cannot_load(model, error) from error
         self._tokenizer = self._engine.get_tokenizer()
