@@ -18,7 +18,7 @@ from synthmill.schemas.pools import Shots
 from synthmill.schemas.rows import Dropped
 from synthmill.tasks.frames import FrameStage, frame_schema
 from synthmill.tasks.generators.failures import PromptSet
-from synthmill.tasks.generators.self_rip import parse_prompt
+from synthmill.tasks.generators.self_rip import BEGIN, END, parse_prompt
 from synthmill.tasks.prompts import load
 from synthmill.tasks.scorers.reward_models import identity
 from synthmill.tasks.texts.prompt_faults import check_prompt
@@ -36,7 +36,7 @@ class GuidedSeries(FrameStage):
     """
 
     name: ClassVar = "guided_series"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     needs: ClassVar = ("id", "examples", "number")
     adds: ClassVar = tuple(PromptSet.model_fields)
     embeds: ClassVar = True
@@ -113,8 +113,9 @@ def refuse(*_: Any) -> str:
 
 @lru_cache(maxsize=1)
 def open_guided(model: str, base: str, guidance: tuple[float, float], drawing: tuple[float, float, int]) -> Generate:
-    """A function (messages, negative messages, seed) -> text, over models that are loaded once per process. guidance:
-    (expert, away); drawing: (temperature, top_p, max_tokens). Raises InputError.
+    """A function (messages, negative messages, seed) -> text, over models that are loaded once per process. The answer
+    is begun with the first mark, and ends with the second. guidance: (expert, away); drawing: (temperature, top_p,
+    max_tokens). Raises InputError.
     """
     import torch
     from transformers import AutoTokenizer, LogitsProcessorList
@@ -129,8 +130,8 @@ def open_guided(model: str, base: str, guidance: tuple[float, float], drawing: t
 
     def tokens_of(messages: Sequence[Message]) -> Any:
         chat = [message.model_dump() for message in messages]
-        options = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": False}
-        return tokenizer.apply_chat_template(chat, **options).to(expert_model.device)
+        begun = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) + BEGIN
+        return tokenizer(begun, add_special_tokens=False, return_tensors="pt").input_ids.to(expert_model.device)
 
     def generate(messages: Sequence[Message], negative: Sequence[Message], seed: int) -> str:
         ids = tokens_of(messages)
@@ -150,9 +151,11 @@ def open_guided(model: str, base: str, guidance: tuple[float, float], drawing: t
                 top_p=top_p,
                 top_k=0,
                 max_new_tokens=max_tokens,
+                stop_strings=[END],
+                tokenizer=tokenizer,
                 pad_token_id=tokenizer.eos_token_id,
             )
-        return str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+        return BEGIN + str(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
 
     return generate
 

@@ -17,7 +17,7 @@ from tests.tiny import make_tiny_model
 
 LOCK = {
     "stages": {
-        "guided_series@1": "8207a37fe1d14043",
+        "guided_series@2": "f788a8c6548d72a8",
         "prompt_series@1": "863eb84bc45ef2c7",
         "series_measures@1": "daf1c19c070bdf81",
     },
@@ -90,6 +90,7 @@ def test_a_guided_series_is_a_function_of_its_seed_and_its_guidance(model: str, 
     plain, guided = (open_guided(model, "", (0.0, away), (1.0, 1.0, 12)) for away in (0.0, 8.0))
     assert plain(ask, avoid, 1) == plain(ask, avoid, 1) != plain(ask, avoid, 2)
     assert guided(ask, [], 1) == plain(ask, [], 1) and guided(ask, avoid, 1) != plain(ask, avoid, 1)
+    assert plain(ask, avoid, 1).startswith("<begin>")  # however the model would begin
     contrast = open_guided(model, model, (4.0, 0.0), (1.0, 1.0, 12))
     assert contrast(ask, avoid, 1) == plain(ask, avoid, 1)  # the same model twice has no difference to emphasise
     with pytest.raises(InputError, match="holds no model; expected a folder"):
