@@ -104,7 +104,7 @@ class SafetyQuestions(Recipe[SafetyCase, SafetyQuestion]):
     """
 
     name: ClassVar = "safety_questions"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher",)
     adds_own_columns: ClassVar = True
     prompts: ClassVar = {"astral/question": ("style", "persuasion")}

@@ -82,7 +82,7 @@ class Evolve(Recipe[Instruction, Evolution]):
     """
 
     name: ClassVar = "evolve"
-    version: ClassVar = "2"
+    version: ClassVar = "3"
     roles: ClassVar = ("teacher", "judge")
     prompts: ClassVar = {
         "evol_instruct/evolve": ("prompt", "operation"),

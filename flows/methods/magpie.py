@@ -45,7 +45,7 @@ class OpenTurns(Recipe[Row, Question]):
     """
 
     name: ClassVar = "open_turns"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher",)
 
     sampling: Sampling = Sampling(temperature=1.0, top_p=1.0)

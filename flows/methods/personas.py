@@ -63,7 +63,7 @@ class PersonaTasks(Recipe[TableRow, PersonaTask]):
     """
 
     name: ClassVar = "persona_tasks"
-    version: ClassVar = "2"
+    version: ClassVar = "3"
     roles: ClassVar = ("teacher",)
     prompts: ClassVar = {"personas/task": ("persona", "kind", "attributes")}
     keeps_columns: ClassVar = True

@@ -49,7 +49,7 @@ class Proposals(Recipe[Shots, PromptSet]):
     """
 
     name: ClassVar = "proposals"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("proposer",)
     adds_own_columns: ClassVar = True
     prompts: ClassVar = {PROMPT: ()}

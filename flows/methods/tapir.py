@@ -99,7 +99,7 @@ class ExpandTasks(Recipe[Expansion, TypedPrompt]):
     """A hard prompt -> another one of its type. Drops, after `attempts` tries, what is no prompt (prompt_faults.py)."""
 
     name: ClassVar = "expand_tasks"
-    version: ClassVar = "2"
+    version: ClassVar = "3"
     roles: ClassVar = ("teacher",)
     prompts: ClassVar = {"tapir/expand": ()}
 

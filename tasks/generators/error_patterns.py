@@ -189,7 +189,7 @@ class PatternPrompts(Recipe[Pattern, PromptSet]):
     """
 
     name: ClassVar = "pattern_prompts"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher",)
     adds_own_columns: ClassVar = True
     prompts: ClassVar = {"self_challenge/instances": ("count",)}

@@ -23,6 +23,7 @@ from synthmill.tasks.scorers.expected import expected_digit
 from synthmill.tasks.scorers.labels import one_token
 from synthmill.tasks.scorers.verdicts import present_mean
 from synthmill.tasks.texts.prompt_faults import check_prompt
+from synthmill.tasks.texts.words import words_of
 
 PRINCIPLES = {
     "context": "Add the background that the request takes for granted, as far as it can be told from the request.",
@@ -93,7 +94,7 @@ class InstructionTrees(Recipe[Question, InstructionTree]):
     """
 
     name: ClassVar = "instruction_trees"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("rewriter", "student", "judge")
     prompts: ClassVar = {
         "p_aligner/rewrite": ("principle", "instruction"),
@@ -198,7 +199,7 @@ class InstructionTrees(Recipe[Question, InstructionTree]):
             if completion.error or completion.finish_reason == "length":
                 raise Drop(completion.error or "cut: it was too long; be shorter")
             text = check_prompt(completion.text.strip().strip('"'))
-            if text in (instruction, row.prompt):
+            if words_of(text) in (words_of(instruction), words_of(row.prompt)):
                 raise Drop("unchanged: it was the same as before; apply the rule")
             return text
 

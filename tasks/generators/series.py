@@ -30,7 +30,7 @@ class PromptSeries(Recipe[Shots, PromptSet]):
     """
 
     name: ClassVar = "prompt_series"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher",)
     prompts: ClassVar = {"steer/series": ("negatives",)}
 

@@ -127,7 +127,7 @@ class WrittenPrompts(Recipe[ShotSet, WrittenPrompt]):
     """A set of examples -> one new prompt. Drops, after `attempts` tries, what is no prompt (prompt_faults.py)."""
 
     name: ClassVar = "written_prompts"
-    version: ClassVar = "2"
+    version: ClassVar = "3"
     roles: ClassVar = ("teacher",)
     prompts: ClassVar = {"self_instruct/new_prompt": ()}
 

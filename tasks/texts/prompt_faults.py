@@ -20,7 +20,7 @@ MARKED = re.compile(r"<begin>(.*?)(?=</?end>|</?begin>|\Z)", re.DOTALL)
 NUMBERED = re.compile(r"\s*\d+\.\s+(?!.*<)(.+)\s*")
 """A single line that goes on with the numbers of the examples, without marks."""
 ANSWERS = re.compile(
-    r"(sure|certainly|of course|absolutely|great question)\b[!,.]|as an ai\b|i('m| am) sorry, (but )?i\b"
+    r"(sure|certainly|of course|absolutely|great question)\b[!,.]|((hey|hi|hello)( there)?[!,.] )?as an ai\b|i('m| am) sorry, (but )?i\b"
     r"|i (can't|cannot|can not|am unable to) (assist|help|fulfil|comply|provide)"
     r"|i('m| am) not sure what you|how (can|may) i (help|assist) you"
     r"|here('s| is| are) (a|an|another|the|your|some)( \w+){0,3} (task|prompt|instruction|question|example)s?\b",
@@ -43,7 +43,7 @@ def marked_prompt(completion: Completion, shots: Sequence[str] = ()) -> str:
     """
     cut, given_back = ending_of(completion.finish_reason) == "length", set(map(normalised, shots))
     matches = [match for match in MARKED.finditer(completion.text) if not cut or match.end() < len(completion.text)]
-    texts = [text for match in matches if (text := match[1].strip()).strip(".")]
+    texts = [text for match in matches if holds_task(text := match[1].strip())]
     if not texts and cut:
         raise Drop("cut_prompt: it was cut, because it was too long; be shorter")
     if not texts and (line := NUMBERED.fullmatch(completion.text)):
@@ -61,7 +61,7 @@ def check_prompt(prompt: str, shots: Sequence[str] = (), overlap: float = 1.0) -
     name. overlap: ROUGE-L from which a prompt counts as a shot; 1: only the same words do.
     """
     prompt = prompt.strip()
-    if not any(map(str.isalnum, prompt)):
+    if not holds_task(prompt):
         raise Drop("no_prompt: it held no task; write one")
     if normalised(prompt) in set(map(normalised, shots)):
         raise Drop("shot_given_back: it was one of the examples; write another task")
@@ -77,6 +77,11 @@ def check_prompt(prompt: str, shots: Sequence[str] = (), overlap: float = 1.0) -
         if (likeness := rouge_l(prompt, shot)) >= overlap:
             raise Drop(f"shot_given_back: ROUGE-L {likeness:.2f} with an example; write another task")
     return prompt
+
+
+def holds_task(text: str) -> bool:
+    """Whether a text is more than marks, or the words that stand between them where our own request is repeated."""
+    return any(map(str.isalnum, text)) and text.strip(" .").casefold() not in {"and", "none"}
 
 
 def repeated_share(text: str) -> float:

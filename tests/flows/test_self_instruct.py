@@ -77,6 +77,7 @@ def test_what_is_no_prompt_is_named_and_asked_again(answer: str, fault: str) -> 
         "<begin> Why?",
         "1. <begin> a seed </end>\n2. <begin> Why? </end>\n3. <begin> When? </end>",
         "<begin> ... </end> <begin> Why? </end>",
+        "Between <begin> and </end>: <begin> Why? </end>",
         "9. Why?\n",
     ],
 )
@@ -93,6 +94,12 @@ def test_a_cut_prompt_is_none(answer: str) -> None:
 def test_a_prompt_that_was_closed_before_the_cut_is_whole() -> None:
     answer = "<begin> ... </end> <begin> Why? </end>\n\nThis task is hard, because <begin> it"
     assert marked_prompt(Completion(text=answer, finish_reason="length")) == "Why?"
+
+
+@pytest.mark.parametrize(("prompt", "fault"), [("and", "no_prompt"), ("None.", "no_prompt"), ("Hey there! As an AI", "ans")])
+def test_what_is_no_prompt(prompt: str, fault: str) -> None:
+    with pytest.raises(Drop, match=fault):
+        check_prompt(prompt)
 
 
 def test_prompts_that_only_look_wrong_stay() -> None:
