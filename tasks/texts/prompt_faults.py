@@ -20,7 +20,8 @@ MARKED = re.compile(r"<begin>(.*?)(?=</?end>|</?begin>|\Z)", re.DOTALL)
 NUMBERED = re.compile(r"\s*\d+\.\s+(?!.*<)(.+)\s*")
 """A single line that goes on with the numbers of the examples, without marks."""
 ANSWERS = re.compile(
-    r"(sure|certainly|of course|absolutely|great question)\b[!,.]|((hey|hi|hello)( there)?[!,.] )?as an ai\b|i('m| am) sorry, (but )?i\b"
+    r"(sure|certainly|of course|absolutely|great question)\b[!,.]"
+    r"|((hey|hi|hello)( there)?[!,.] )?as an ai\b|(i('m| am) )?sorry, (but )?i\b"
     r"|i (can't|cannot|can not|am unable to) (assist|help|fulfil|comply|provide)"
     r"|i('m| am) not sure what you|how (can|may) i (help|assist) you"
     r"|here('s| is| are) (a|an|another|the|your|some)( \w+){0,3} (task|prompt|instruction|question|example)s?\b",

@@ -15,7 +15,7 @@ from tests.conftest import ChatServer
 
 LOCK = {
     "stages": {
-        "safety_questions@1": "50ce4ac8b82cc633",
+        "safety_questions@2": "d532389b8dc5575e",
     },
     "prompts": {
         "astral/question": "aacc697606e7",

@@ -26,10 +26,10 @@ LOCK = {
     "stages": {
         "aligned_instructions@1": "5de72d6829d2bdaf",
         "instruction_pairs@1": "9043bbd1d5792592",
-        "instruction_trees@1": "1b137e3475919df6",
+        "instruction_trees@2": "4424fb82f0e9f7a4",
     },
     "prompts": {
-        "p_aligner/rewrite": "71fb97e02360",
+        "p_aligner/rewrite": "4976f50c09e6",
     },
 }
 

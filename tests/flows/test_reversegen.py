@@ -17,7 +17,7 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 LOCK = {
     "stages": {
         "failed_prompts@1": "092998bbcdb4e28f",
-        "proposals@1": "6dffeb705e2daf40",
+        "proposals@2": "f29d3a5afe8a3392",
         "proposer_pairs@1": "22931d7c4b14a101",
     },
     "prompts": {

@@ -96,7 +96,10 @@ def test_a_prompt_that_was_closed_before_the_cut_is_whole() -> None:
     assert marked_prompt(Completion(text=answer, finish_reason="length")) == "Why?"
 
 
-@pytest.mark.parametrize(("prompt", "fault"), [("and", "no_prompt"), ("None.", "no_prompt"), ("Hey there! As an AI", "ans")])
+@pytest.mark.parametrize(
+    ("prompt", "fault"),
+    [("and", "no_prompt"), ("None.", "no_prompt"), ("Hey there! As an AI", "answers"), ("Sorry, but I", "answers")],
+)
 def test_what_is_no_prompt(prompt: str, fault: str) -> None:
     with pytest.raises(Drop, match=fault):
         check_prompt(prompt)

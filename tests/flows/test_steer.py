@@ -17,8 +17,8 @@ from tests.tiny import make_tiny_model
 
 LOCK = {
     "stages": {
-        "guided_series@2": "f788a8c6548d72a8",
-        "prompt_series@1": "863eb84bc45ef2c7",
+        "guided_series@2": "3b15e833fe58a381",
+        "prompt_series@2": "a41aa0b9b1f1613f",
         "series_measures@1": "daf1c19c070bdf81",
     },
     "prompts": {
