@@ -15,7 +15,7 @@ from tests.conftest import ChatServer
 
 LOCK = {
     "stages": {
-        "safety_questions@2": "d532389b8dc5575e",
+        "safety_questions@2": "4f9350866f6706e0",
     },
     "prompts": {
         "astral/question": "aacc697606e7",

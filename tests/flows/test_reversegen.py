@@ -17,7 +17,7 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 LOCK = {
     "stages": {
         "failed_prompts@1": "092998bbcdb4e28f",
-        "proposals@2": "f29d3a5afe8a3392",
+        "proposals@2": "9267de7cfe35705b",
         "proposer_pairs@1": "22931d7c4b14a101",
     },
     "prompts": {

@@ -29,7 +29,7 @@ LOCK = {
         "checked_patterns@1": "6cab5afcb713a89a",
         "error_patterns@1": "0e1bdaa544605258",
         "failure_groups@1": "05dc0db488a7c21b",
-        "pattern_prompts@2": "766021335cbef063",
+        "pattern_prompts@2": "9fde31e2f2a36eb9",
         "pattern_rows@1": "6961cdd7388a7c04",
     },
     "prompts": {

@@ -17,8 +17,8 @@ from tests.tiny import make_tiny_model
 
 LOCK = {
     "stages": {
-        "guided_series@2": "3b15e833fe58a381",
-        "prompt_series@2": "a41aa0b9b1f1613f",
+        "guided_series@2": "ea32c208a90e5a68",
+        "prompt_series@2": "1ce96b42df246f10",
         "series_measures@1": "daf1c19c070bdf81",
     },
     "prompts": {
