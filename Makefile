@@ -38,7 +38,7 @@ stop:  ## End what `make serve` started
 	@$(BIN)/synthmill serve --stop
 
 test: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every test that this machine can
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 quick: $(VENV)/.base $(VENV)/.dev  ## The tests that start nothing: about a minute, for whoever adds a method
 	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/flows -m "not (ray or prefect or vllm or real or faults or browser)"
