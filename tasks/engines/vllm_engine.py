@@ -131,9 +131,13 @@ class VLLMEngine:
             raise InputError(f"vLLM does not know an option of this engine: {error}") from error
         except (ValueError, OSError) as error:  # a Hub id that the local cache does not have, with the Hub switched off
             raise cannot_load(model, error) from error
-        try:
+
+        def started() -> Any:
             with without_main():
-                self._engine = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
+                return AsyncLLM.from_engine_args(arguments)
+
+        try:
+            self._engine = await asyncio.to_thread(started)
         except (RuntimeError, ValueError, OSError) as error:
             raise cannot_load(model, error) from error
         self._tokenizer = self._engine.get_tokenizer()
