@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--folder", default="", help="the small weights for vLLM and transformers (bench.weights)")
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument(
-        "runs", nargs="*", metavar="RUN", help="default: all of them; difficulty and steer-by-logits need --folder"
+        "runs", nargs="*", metavar="RUN", help="default: all; difficulty, cuts and steer-by-logits need --folder"
     )
     options = parser.parse_args()
     inputs = options.store.with_name(options.store.name + "-inputs")
