@@ -374,14 +374,20 @@ def read_part(store: Store, seal: PartSeal, columns: Sequence[str] | None = None
     path = store.root / seal.file
     if not is_whole(store, seal):
         raise StoreError(f"{path} does not match its checksum; run the same command again, the part is made anew")
-    return pq.read_table(path, columns=columns and list(columns))
+    return read_parquet(path, columns)
 
 
 def read_dropped(store: Store, seal: PartSeal) -> list[Dropped]:
     """A part's drops; none where their file is gone."""
     if not seal.dropped_file or not (store.root / seal.dropped_file).exists():
         return []
-    return from_arrow(Dropped, pq.read_table(store.root / seal.dropped_file))
+    return from_arrow(Dropped, read_parquet(store.root / seal.dropped_file))
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A part's table, on one thread: half the time of `pyarrow.parquet.read_table`, which looks for a dataset first."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns and list(columns), use_threads=False)
 
 
 def read_artifact(store: Store, manifest: Manifest, columns: Sequence[str] | None = None) -> pa.Table:

@@ -25,14 +25,14 @@ from synthmill.tasks.engines.open_turns import check_able
 from synthmill.tasks.recipe import AnyRecipe
 from synthmill.tasks.running.batching import answers_to, goes_on, others_asked, stores_itself
 from synthmill.tasks.running.budget import Gate
-from synthmill.tasks.running.flights import Call, Flight, Part, PartResult, Spent, content_ids, origin_of
+from synthmill.tasks.running.flights import Call, Flight, Part, PartResult, Spent, content_ids, origin_of, sum_spent
 from synthmill.tasks.running.lanes import LOOK_AHEAD, Lane
 from synthmill.tasks.texts.thinking import answers_alone
 
 ROWS_PER_TICK = 32
 ANSWERS_PER_WRITE = 8  # more would save little and send the next requests in bursts
-Hashes = dict[tuple[int, ...], tuple[bytes, bytes]]
-"""content_ids of a request -> its hash and JSON: the samples of one request share its content, which is hashed once."""
+Ask = tuple[bytes, bytes]
+"""What a request asks: its hash and its JSON. The samples of one request share it, and it is hashed once."""
 
 
 class Driver:
@@ -65,17 +65,23 @@ class Driver:
         self._outstanding = 0
         self._pending: dict[bytes, Call] = {}
         self._arrived: list[tuple[Call, Sequence[Completion]]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: dict[Call, asyncio.Task[None]] = {}
+        self._leases: set[asyncio.Task[None]] = set()
         self._failure: SynthmillError | None = None
         self._pumping = False
         self._setting_out = 0  # calls whose tasks have not begun
         self.rows_done = 0
         self.dropped: Counter[str] = Counter()
-        self.totals: dict[str, Spent] = {}
+        self._spent_before: dict[str, Spent] = {}  # in parts that are done
 
     @property
     def in_flight(self) -> int:
         return sum(lane.in_flight for lane in self._all_lanes)
+
+    @property
+    def totals(self) -> dict[str, Spent]:
+        """What was spent so far, by role."""
+        return sum_spent([self._spent_before, *(part.spent for part in self._parts)])
 
     @property
     def silence(self) -> dict[str, float]:
@@ -136,7 +142,11 @@ class Driver:
             for part in self._parts:
                 if not part.done.done():
                     part.done.set_exception(self._failure)
+                self._note_spent(part)
             self._parts.clear()
+
+    def _note_spent(self, part: Part) -> None:
+        self._spent_before = sum_spent([self._spent_before, part.spent])
 
     def _pump_soon(self) -> None:
         if not self._pumping:
@@ -177,14 +187,14 @@ class Driver:
                     lane.heard_at = time.monotonic()
                 lane.in_flight += len(call.keys)
                 self._setting_out += 1
-                self._tasks.add(loop.create_task(self._ask(lane, call)))
+                self._asking[call] = loop.create_task(self._ask(lane, call))
         idle = not self._waiting and not any(lane.queue for lane in self._all_lanes)
         if idle and self._gate and self._gate.balance > 2 * self._outstanding:  # other workers may need it
             self._start(loop.create_task(self._guarded_gate(self._gate.give_back(self._outstanding))))
 
     def _start(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._leases.add(task)
+        task.add_done_callback(self._leases.discard)
 
     def _lease_soon(self, gate: Gate, least: int) -> None:
         """Lease requests for another window; the run stops where the budget is spent."""
@@ -218,7 +228,7 @@ class Driver:
         except Exception as error:
             self.stop(EngineError(f"{lane.engine.name} failed with {type(error).__name__}: {error}"))
         finally:
-            self._tasks.discard(asyncio.current_task())
+            del self._asking[call]
             lane.heard_at = time.monotonic()
             lane.in_flight -= len(call.keys)
             self._outstanding -= len(call.keys)
@@ -258,18 +268,17 @@ class Driver:
         """
         role = call.request.role
         lane = self._lanes[role]
-        paying_part = next(iter(call.waiters.values()))[0][0].part
+        spent = next(iter(call.waiters.values()))[0][0].part.spent_by(role)
         for key, completion in zip(call.keys, completions, strict=False):
             if self._pending.get(key) is call:
                 del self._pending[key]
             tokens = tokens_of(completion.prompt_tokens, completion.completion_tokens, completion.usage)
             if self._gate:
                 self._gate.count_answer(lane.engine.name, tokens, lane.in_batches)
-            for spent in (paying_part.spent.setdefault(role, Spent()), self.totals.setdefault(role, Spent())):
-                spent.count(completion, tokens, call.request.asked_again, key in call.repeated, lane.in_batches)
+            spent.count(completion, tokens, call.request.asked_again, key in call.repeated, lane.in_batches)
             for number, (flight, index) in enumerate(call.waiters.get(key, ())):
                 if number:
-                    self._count_reused(flight.part, role)
+                    flight.part.spent_by(role).reused += 1
                 if completion.lost:
                     self._note_loss(flight.part, key, completion)
                 flight.answers[index] = completion
@@ -281,10 +290,6 @@ class Driver:
         earlier = part.lost_before.get(key)
         runs = 1 + (earlier.runs if earlier else 0)
         part.lost[key.hex()] = Loss(runs=runs, run=self.run_id, error=completion.error or "")
-
-    def _count_reused(self, part: Part, role: str) -> None:
-        for spent in (part.spent.setdefault(role, Spent()), self.totals.setdefault(role, Spent())):
-            spent.reused += 1
 
     def _advance(self, flight: Flight, answers: Any) -> None:
         """Step a row with stored answers until one is missing or the row is done."""
@@ -300,6 +305,7 @@ class Driver:
         flight.part.rows_left -= 1
         if flight.part.rows_left == 0 and not flight.part.done.done():
             self._parts.remove(flight.part)
+            self._note_spent(flight.part)
             flight.part.done.set_result(None)
 
     def _step(self, flight: Flight, answers: Any) -> Row | Dropped | None:
@@ -309,9 +315,11 @@ class Driver:
         row_id = flight.row.id
         failed = None
         if answers:
-            flight.calls += [key.hex() for key, answer in zip(flight.keys, answers, strict=True) if not answer.error]
-            pairs = zip(answers, flight.requests, strict=True)
-            failed = next((answer for answer, request in pairs if answer.error and not request.optional), None)
+            for key, answer, request in zip(flight.keys, answers, flight.requests, strict=True):
+                if not answer.error:
+                    flight.calls.append(key.hex())
+                elif not request.optional and failed is None:
+                    failed = answer
             answers = answers_alone(flight.requests, answers, self._thinking)
         try:
             flight.requests = flight.steps.throw(Drop(failed.error)) if failed else flight.steps.send(answers)
@@ -334,36 +342,33 @@ class Driver:
         """Look up the answers to a row's requests, and queue the missing ones. Returns how many are missing."""
         requests = flight.requests
         flight.answers = [None] * len(requests)
-        hashes: Hashes = {}
-        groups: dict[tuple[int, bytes, int], list[int]] = {}
+        flight.keys = keys = []
+        asks: dict[tuple[int, ...], Ask] = {}
+        groups: dict[tuple[int, bytes, int], tuple[Ask, list[int]]] = {}
         groups_to_send: set[tuple[int, bytes, int]] = set()
         duplicates: list[int] = []  # the same key is asked already, by this row or another
-        keys: list[bytes] = []
         earlier_keys: set[bytes] = set()
-        flight.keys = keys
         for index, request in enumerate(requests):
             content = content_ids(request)
-            if content not in hashes:
+            if (ask := asks.get(content)) is None:
                 request_json = request.question_json()
-                hashes[content] = (ask_hash(request_json), request_json)
-            request_hash = hashes[content][0]
-            if request.role not in self._lanes:
+                ask = asks[content] = ask_hash(request_json), request_json
+            if (lane := self._lanes.get(request.role)) is None:
                 name, role = self.recipe.name, request.role
                 raise InputError(f"the stage {name} asks {role}, which is not among its roles; declare it there")
-            lane = self._lanes[request.role]
-            key = call_key(lane.engine.name, request_hash, request.sample)
+            key = call_key(lane.engine.name, ask[0], request.sample)
             repeated = key in earlier_keys
             earlier_keys.add(key)
             keys.append(key)
-            group = (id(lane), request_hash, request.sample // lane.engine.samples_per_call)
+            group = (id(lane), ask[0], request.sample // lane.engine.samples_per_call)
             if not repeated:
-                groups.setdefault(group, []).append(index)
+                groups.setdefault(group, (ask, []))[1].append(index)
             if (stored := self.calls.find(key)) is not None:
                 flight.answers[index] = stored
                 if lane.answered_request is None:
                     lane.answered_request = request
                     lane.engine.answered_before(request)
-                self._count_reused(flight.part, request.role)
+                flight.part.spent_by(request.role).reused += 1
             elif (loss := flight.part.lost_before.get(key)) and (loss.settled or loss.run == self.run_id != ""):
                 flight.answers[index] = Completion(text="", finish_reason="error", error=loss.error)
                 flight.part.lost[key.hex()] = loss
@@ -371,23 +376,22 @@ class Driver:
                 duplicates.append(index)
             else:
                 groups_to_send.add(group)
-        for group in groups:
+        for group, (ask, indexes) in groups.items():
             if group in groups_to_send:
-                self._queue(flight, groups[group], hashes)
+                self._queue(flight, indexes, ask)
         for index in duplicates:
             self._pending[keys[index]].waiters[keys[index]].append((flight, index))
         return flight.answers.count(None)
 
-    def _queue(self, flight: Flight, indexes: list[int], hashes: Hashes) -> None:
+    def _queue(self, flight: Flight, indexes: list[int], ask: Ask) -> None:
         """Queue the samples at `indexes`, asked together. Those that are stored or under way are asked again but not
         used, so that an interrupted run asks for the same groups, with the same seeds, as one that was not.
         """
         first = flight.requests[indexes[0]]
         check_able(self._lanes[first.role].engine, first)
-        request_hash, request_json = hashes[content_ids(first)]
         keys = [flight.keys[index] for index in indexes]
         samples = [flight.requests[index].sample for index in indexes]
-        call = Call(first, request_hash, request_json, samples, keys, {})
+        call = Call(first, *ask, samples, keys, {})
         for index, key in zip(indexes, keys, strict=True):
             if flight.answers[index] is None and key not in self._pending:
                 call.waiters[key] = [(flight, index)]

@@ -2,7 +2,7 @@
 
 import asyncio
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from synthmill.schemas.calls import Completion, Request
 from synthmill.schemas.rows import Dropped, Row
 from synthmill.schemas.usage import COUNTERS, Facts, Tokens, counters_of
 
+SPENT = ("sent", "reused", "failed", "prompt_tokens", "completion_tokens")
 NOTHING_FURTHER = (0, 0, 0)
 FURTHER = set(COUNTERS) - {"calls", "latency_s", "prompt_tokens", "completion_tokens"}
 
@@ -50,8 +51,22 @@ class Spent:
 
     def numbers(self) -> dict[str, int]:
         """All counters by name; of the further ones those that are not 0."""
-        names = ("sent", "reused", "failed", "prompt_tokens", "completion_tokens")
-        return {**{name: getattr(self, name) for name in names}, **self.further}
+        return {**{name: getattr(self, name) for name in SPENT}, **self.further}
+
+    def add(self, spent: "Spent") -> None:
+        for name in SPENT:
+            setattr(self, name, getattr(self, name) + getattr(spent, name))
+        for name, number in spent.further.items():
+            self.further[name] = self.further.get(name, 0) + number
+
+
+def sum_spent(several: Iterable[Mapping[str, Spent]]) -> dict[str, Spent]:
+    """What was spent in several parts, by role."""
+    total: dict[str, Spent] = {}
+    for spent in several:
+        for role, numbers in spent.items():
+            total.setdefault(role, Spent()).add(numbers)
+    return total
 
 
 @dataclass(slots=True)
@@ -77,6 +92,11 @@ class Part:
     lost_before: Mapping[bytes, Loss]
     spent: dict[str, Spent] = field(default_factory=dict)
     lost: dict[str, Loss] = field(default_factory=dict)
+
+    def spent_by(self, role: str) -> Spent:
+        if (spent := self.spent.get(role)) is None:
+            spent = self.spent[role] = Spent()
+        return spent
 
 
 @dataclass(slots=True, eq=False)

@@ -20,6 +20,7 @@ from synthmill.storage.artifacts import (
     Store,
     are_files_whole,
     read_dropped,
+    read_parquet,
     rows_to_table,
     seal_part,
     sealed_artifact,
@@ -112,9 +113,8 @@ def ingest_rows(store: Store, stage: str, rows: Sequence[Row], run: str, facts: 
 
 def noted_rows(store: Store, instructions: Manifest) -> int:
     """How many rows carry the reader's note that it used only a part of them."""
-    import pyarrow.parquet as pq
 
-    notes = (pq.read_table(store.root / seal.file, columns=["note"])["note"] for seal in instructions.parts)
+    notes = (read_parquet(store.root / seal.file, ["note"])["note"] for seal in instructions.parts)
     return sum(note != "" for column in notes for note in column.to_pylist())
 
 

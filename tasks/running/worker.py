@@ -9,15 +9,19 @@ import gc
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import pyarrow as pa
 
 from synthmill.schemas.artifacts import Loss, PartSeal
 from synthmill.schemas.budget import BudgetSettings
 from synthmill.schemas.errors import EngineLearned, InputError, Stopped, StoreError
 from synthmill.schemas.progress import Progress
+from synthmill.schemas.rows import Dropped
 from synthmill.schemas.settings import EngineSettings
 from synthmill.storage.artifacts import Store, losses_of, read_part, seal_part, sealed_part, with_calls
 from synthmill.storage.calls import CallStore
@@ -32,11 +36,13 @@ from synthmill.tasks.running.batching import batched_engine, standings
 from synthmill.tasks.running.budget import Gate, Lease
 from synthmill.tasks.running.carrying import carry
 from synthmill.tasks.running.driver import Driver
-from synthmill.tasks.running.flights import PartResult, Spent
-from synthmill.tasks.running.job import Job, Planned
+from synthmill.tasks.running.flights import PartResult
+from synthmill.tasks.running.job import Job, Planned, Stage
 
 SILENT_S = 60.0  # an engine that has answered nothing for so long, or for its time-out if less, is reported
 GC_THRESHOLD = (50_000, 20, 100)
+FILE_THREADS = 2  # that read and seal parts; more would wait for the interpreter, and for each other's files in caches
+Result = TypeVar("Result")
 
 
 class Worker:
@@ -60,6 +66,7 @@ class Worker:
         self._patience_s = SILENT_S
         self._broken = False
         self._stopped = ""
+        self._threads = ThreadPoolExecutor(FILE_THREADS, "synthmill-parts")
         # Rows and answers are many, live long and hold no cycles; the search for cycles would take a sixth of the time.
         self._gc_threshold = gc.get_threshold()
         gc.freeze()
@@ -92,39 +99,45 @@ class Worker:
         started = time.monotonic()
         self._parts_read += 1
         try:
-            if seal := await asyncio.to_thread(sealed_part, self.store, stage.name, job.key):
-                return seal
-            table = await asyncio.to_thread(read_part, self.store, job.source)
-            lost_before = await asyncio.to_thread(losses_of, self.store, stage.name, job.key)
+            part = await self._in_thread(read_job, self.store, stage, job)
         finally:
             self._parts_read -= 1
-        ids_in = table["id"].to_pylist()
+        if isinstance(part, PartSeal):
+            return part
+        table, lost_before = part
+
+        def seal(output: pa.Table, dropped: Sequence[Dropped], result: PartResult) -> PartSeal:
+            return seal_part(
+                self.store,
+                stage.name,
+                job.key,
+                carry(table, output, planned.carries),
+                dropped,
+                ids_in=table["id"].to_pylist(),
+                lost=result.lost,
+                spent={role: counted.numbers() for role, counted in result.spent.items()},
+                seconds=time.monotonic() - started,
+            )
+
         if isinstance(stage, FrameStage):
             context = StageContext(self.store.root, run_locally, {})
             output, dropped = await asyncio.to_thread(stage.run_on, table, context)
-            self._frame_rows += len(ids_in)
-            spent: dict[str, Spent] = {}
-            lost: dict[str, Loss] = {}
-        else:
-            assert self._driver and self._calls
-            rows, unreadable = stage.read(table)
-            result: PartResult = await self._driver.run(rows, lost_before)
-            await self._make_durable(self._calls)
-            output = with_calls(await asyncio.to_thread(stage.to_table, result.rows), result.calls)
-            dropped = [*unreadable, *result.dropped]
-            spent, lost = result.spent, result.lost
-        return await asyncio.to_thread(
-            seal_part,
-            self.store,
-            stage.name,
-            job.key,
-            carry(table, output, planned.carries),
-            dropped,
-            ids_in=ids_in,
-            lost=lost,
-            spent={role: counted.numbers() for role, counted in spent.items()},
-            seconds=time.monotonic() - started,
-        )
+            self._frame_rows += table.num_rows
+            return await self._in_thread(seal, output, dropped, PartResult([], [], [], {}))
+        assert self._driver and self._calls
+        rows, unreadable = stage.read(table)
+        result = await self._driver.run(rows, lost_before)
+        self._calls.flush()
+        answers = self._calls.duplicate_descriptor()
+
+        def seal_rows() -> PartSeal:
+            make_durable(answers, self.store.calls)
+            return seal(with_calls(stage.to_table(result.rows), result.calls), [*unreadable, *result.dropped], result)
+
+        return await self._in_thread(seal_rows)
+
+    async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     async def make_room(self) -> None:
         """Free every engine, for a stage that loads a model of its own; the next stage with models opens its own."""
@@ -187,6 +200,7 @@ class Worker:
         calls, self._calls, self._driver = self._calls, None, None
         gc.set_threshold(*self._gc_threshold)
         gc.unfreeze()
+        self._threads.shutdown(wait=False)
         try:
             await self._close_gate()
         finally:
@@ -235,24 +249,27 @@ class Worker:
             await self._gate.close()
             self._gate = None
 
-    @staticmethod
-    async def _make_durable(calls: CallStore) -> None:
-        """fsync the answers: those of a sealed part survive a power cut. It runs in a thread; the window stays full."""
-        calls.flush()
-        if (descriptor := calls.duplicate_descriptor()) is None:
-            return
 
-        def sync() -> None:
-            try:
-                os.fsync(descriptor)
-            except OSError as error:
-                raise StoreError(
-                    f"cannot write {calls.place}: {error.strerror}; free space, then run the same command again"
-                ) from error
-            finally:
-                os.close(descriptor)
+def read_job(store: Store, stage: Stage, job: Job) -> PartSeal | tuple[pa.Table, dict[str, Loss]]:
+    """The seal of a part that has one; else the rows to make it of, and the answers that earlier runs lost."""
+    return sealed_part(store, stage.name, job.key) or (
+        read_part(store, job.source),
+        losses_of(store, stage.name, job.key),
+    )
 
-        await asyncio.to_thread(sync)
+
+def make_durable(descriptor: int | None, place: Path) -> None:
+    """fsync answers and close their file: those of a sealed part survive a power cut."""
+    if descriptor is None:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {place}: {error.strerror}; free space, then run the same command again"
+        ) from error
+    finally:
+        os.close(descriptor)
 
 
 def is_same_step(current: Planned | None, planned: Planned) -> bool:
