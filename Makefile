@@ -7,8 +7,8 @@ READER_PIP := .trainers/torch/bin/python -m pip --disable-pip-version-check
 TORCH := 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := $(BIN)/synthmill run preferences --config examples/demo/preferences.yaml
-BENCHES := generation composed dialogue vllm_tokens judging retrieval cuts dedup endurance scale startup selecting \
-  documents embedding growth
+BENCHES := machine generation composed dialogue vllm_tokens judging retrieval cuts dedup endurance scale startup \
+  selecting documents embedding growth
 
 PEERS := oumi datatrove bespokelabs-curator data-designer sdg-hub distilabel saturate ray-data-llm semhash
 READERS := trl llama-factory axolotl ms-swift openrlhf verl torchtune mlx-lm nemo-rl verifiers sentence-transformers

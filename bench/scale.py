@@ -315,7 +315,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", default=OLD)
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=PARTS)
     options = parser.parse_args()
     print("| what | size | unit | before | now | now / before |\n|---|---|---|---:|---:|---:|", flush=True)

@@ -3,7 +3,6 @@ them, and pictures of them.
 """
 
 import json
-import os
 import platform
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.machine import cores
 from peers.contestants import CONTESTANTS, ROOT, Contestant
 from peers.pictures import Group, bars
 
@@ -195,12 +195,6 @@ def versions() -> Iterator[str]:
     for package, reason in NOT_RUN.items():
         name, version = package.split()
         yield f"| {name} | {name} | {version} | {reason} |"
-
-
-def cores() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((row.partition(":")[2].strip() for row in lines if row.startswith("model name")), platform.machine())
-    return f"{os.cpu_count()} cores ({model})"
 
 
 def head(columns: Sequence[str]) -> Iterator[str]:

@@ -10,12 +10,12 @@ is measured once.
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import time
 from itertools import product
 
-from peers.contestants import CONTESTANTS, ENVIRONMENTS, ROOT, Contestant
+from bench.machine import commit
+from peers.contestants import CONTESTANTS, ENVIRONMENTS, Contestant
 from peers.harness import become_reaper
 from peers.pages import RAW, read_records, write_pages
 from peers.scenarios import JOBS, ROUNDS, SCENARIOS, log_tail
@@ -69,11 +69,6 @@ def forget(scenarios: list[str], names: set[str]) -> None:
     for scenario in scenarios:
         remaining = [record for record in read_records(scenario) if record["contestant"] not in names]
         (RAW / f"{scenario}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in remaining))
-
-
-def commit() -> str:
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":
