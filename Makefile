@@ -58,10 +58,10 @@ peers: $(VENV)/.base $(VENV)/.dev $(PEERS:%=.peers/%/.made)  ## Measure other to
 	$(BIN)/python -m peers.table --again
 
 bench: $(VENV)/.base $(VENV)/.dev $(VENV)/.vllm  ## Run every bench; each prints one table, kept in bench/results
-	@for name in $(BENCHES); do \
-	  echo "## $$name"; $(BIN)/python -m bench.$$name > .bench.tmp || exit 1; \
+	@failed=; for name in $(BENCHES); do \
+	  echo "## $$name"; $(BIN)/python -m bench.$$name > .bench.tmp || { failed="$$failed $$name"; continue; }; \
 	  mv .bench.tmp bench/results/$$name.md; cat bench/results/$$name.md; \
-	done
+	done; rm -f .bench.tmp; if [ "$$failed" ]; then echo "these ended with an error:$$failed"; exit 1; fi
 
 docs: $(VENV)/.base $(VENV)/.docs  ## The guides and the API as pages, in site; a link that leads nowhere is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -41,12 +41,13 @@ SETTINGS = {
 }
 LOOK = """
 import json, sys, time
-from synthmill.schemas.settings_files import read_settings
 try:
     from synthmill.flows.methods import method
+    from synthmill.schemas.settings_files import read_settings
     model, plan = method("preferences").settings, method("preferences").plan
 except ImportError:  # as version 0.1 had it
     from synthmill.flows.plans import FLOWS
+    from synthmill.schemas.settings import read_settings
     model, plan = FLOWS["preferences"]
 settings = read_settings(model, None, json.loads(sys.argv[1]))
 began = time.perf_counter()
