@@ -7,7 +7,7 @@ READER_PIP := .trainers/torch/bin/python -m pip --disable-pip-version-check
 TORCH := 2.13.0
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 DEMO := $(BIN)/synthmill run preferences --config examples/demo/preferences.yaml
-BENCHES := machine generation composed dialogue vllm_tokens judging retrieval cuts dedup endurance scale startup \
+BENCHES := machine generation driving composed dialogue vllm_tokens judging retrieval cuts dedup endurance scale startup \
   selecting documents embedding growth
 
 PEERS := oumi datatrove bespokelabs-curator data-designer sdg-hub distilabel saturate ray-data-llm semhash

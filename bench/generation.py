@@ -62,8 +62,8 @@ def measure_bare(url: str, requests: int, in_flight: int) -> float:
     return seconds
 
 
-def measure_stage(url: str, requests: int, in_flight: int, workers: int) -> tuple[float, float]:
-    """(seconds of the stage, seconds of Ray's start-up)."""
+def measure_stage(url: str, requests: int, in_flight: int, workers: int) -> tuple[float, float, float]:
+    """(seconds of the stage, seconds of Ray's start-up, CPU seconds of this process in the stage)."""
     from synthmill.schemas.settings import EngineSettings, SourceSettings
     from synthmill.storage.artifacts import Store
     from synthmill.tasks.generators.answers import Answers
@@ -86,12 +86,12 @@ def measure_stage(url: str, requests: int, in_flight: int, workers: int) -> tupl
         if isinstance(pool, RayPool):
             pool.start(workers, resources_of(step.roles))
         start_up = time.perf_counter() - started
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         manifest = run_stage(store, step, source, pool, "bench")
-        seconds = time.perf_counter() - started
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         pool.close()
         assert manifest.rows == requests, manifest.dropped
-    return seconds, start_up
+    return seconds, start_up, cpu
 
 
 def child(what: str, url: str, requests: int, in_flight: int) -> None:
@@ -100,7 +100,7 @@ def child(what: str, url: str, requests: int, in_flight: int) -> None:
     if what == "bare":
         seconds = measure_bare(url, requests, in_flight)
     else:
-        seconds, start_up = measure_stage(url, requests, in_flight, int(what))
+        seconds, start_up, _ = measure_stage(url, requests, in_flight, int(what))
     used = resource.getrusage(resource.RUSAGE_SELF)
     cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
     print(json.dumps({"rate": requests / seconds, "cpu": cpu, "memory": used.ru_maxrss / 1024, "start_up": start_up}))

@@ -96,9 +96,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--small-cache", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
-    print(HEAD + "\n|---|---:|---|---|---:|---:|---:|---:|---:|---:|---:|---:|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        model, name = model_of(options.model, Path(folder))
+        model, name = model_of(options.model, Path(folder))  # whose tokenizer prints blank lines
+        print(HEAD + "\n|---|---:|---|---|---:|---:|---:|---:|---:|---:|---:|---:|", flush=True)
         jobs = [at_width(model, name, width, options.repeats) for width in options.widths]
         for comparison in [*jobs, *([in_small_cache(model, name, options.repeats)] if options.small_cache else [])]:
             for case, ways in measured(comparison).items():
