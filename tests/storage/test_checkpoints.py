@@ -60,9 +60,11 @@ def test_a_damaged_memory_of_checkpoints_is_named(store: Store) -> None:
         settled_checkpoint(store, "openai:m", "there", "ORG/b")
 
 
+@pytest.mark.vllm
 def test_a_hub_id_is_resolved_to_the_commit_that_the_cache_has(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("vllm")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     settings = EngineSettings.model_validate("vllm:ORG/NAME")
     assert engine_name(resolve(settings, store)) == "vllm:ORG/NAME@main"

@@ -281,6 +281,11 @@ def test_weights_that_are_not_there_or_not_weights(tmp_path: Path) -> None:
     for model, says in ((tmp_path / "bad.gguf", "is not a GGUF file"), (tmp_path / "no.gguf", "there is no file")):
         with pytest.raises(InputError, match=says):
             make_engine(EngineSettings.model_validate(str(model)))
+
+
+@pytest.mark.vllm
+def test_a_folder_without_weights(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
     with pytest.raises(InputError, match=r"there is no folder|holds no model"):
         make_engine(EngineSettings(kind="vllm", model=str(tmp_path)))
 
