@@ -20,7 +20,7 @@ from synthmill.tasks.dedup.word_grams import grams_of, operands_of
 from synthmill.tasks.frames import NamedKeys, RunContext
 from synthmill.tasks.texts.words import grams, words_of
 from synthmill.tasks.vectors.embeddings import EmbeddingStage, embed_whole
-from synthmill.tasks.vectors.links import BLOCK
+from synthmill.tasks.vectors.layouts import BLOCK
 
 LONG, SHORT = 13, 8  # words in a run; a benchmark prompt of fewer than 8 words must match as a whole
 ADDED = ("contaminated", "benchmark", "matched_id", "evidence")

@@ -272,10 +272,10 @@ class VectorLinks:
     """Links between vectors, searched exactly or in buckets; texts that the model could not read take no part."""
 
     def __init__(self, stage: Duplicates, matrix: Matrix, fixed_count: int, workers: SpreadContext) -> None:
-        [readable] = map_blocks(matrix, has_vector, workers=workers)
-        self.ranks = np.flatnonzero(readable).astype(np.int32)
+        [ranks] = map_blocks(matrix, readable, workers=workers)
+        self.ranks = np.sort(ranks)
         self.unreadable = matrix.rows - len(self.ranks)
-        self.fixed_count = int(readable[:fixed_count].sum())
+        self.fixed_count = int(np.searchsorted(self.ranks, fixed_count))
         self.matrix = Matrix(matrix.vectors, matrix.order[self.ranks], matrix.groups[self.ranks])
         self.threshold, self.workers = stage.threshold, workers
         self.plan = lay_out(
@@ -294,8 +294,9 @@ class VectorLinks:
         return recall_of_duplicates(self.plan.pairs, self.plan.sample, own, self.fixed_count)
 
 
-def has_vector(matrix: Matrix, block: Array) -> tuple[Array]:
-    return (np.asarray(matrix.take(block).any(axis=1)),)
+def readable(matrix: Matrix, block: Array) -> tuple[Array]:
+    """The ranks of the rows that have a vector."""
+    return (block[matrix.take(block).any(axis=1)],)
 
 
 def filled_columns(frame: pl.DataFrame) -> pl.Expr:

@@ -15,7 +15,8 @@ from synthmill.schemas.errors import SynthmillError
 from synthmill.schemas.recall import EXACT, Recall
 from synthmill.tasks.cores import Array
 from synthmill.tasks.vectors.buckets import estimate_recall
-from synthmill.tasks.vectors.links import ExactLayout, Links, Matrix, Search, links_in
+from synthmill.tasks.vectors.layouts import ExactLayout
+from synthmill.tasks.vectors.links import Links, Matrix, Search, links_in
 
 OPEN, KEPT, GONE = 0, 1, 2
 FindLinks = Callable[[Array, Array], Links]

@@ -20,7 +20,8 @@ from synthmill.tasks.asking.dealing import mixed, words_of
 from synthmill.tasks.cores import Array
 from synthmill.tasks.frames import Artifact, ArtifactKey, FrameStage, even_parts
 from synthmill.tasks.vectors.buckets import k_means
-from synthmill.tasks.vectors.links import BLOCK, Matrix
+from synthmill.tasks.vectors.layouts import BLOCK
+from synthmill.tasks.vectors.links import Matrix
 from synthmill.tasks.vectors.stage import Vectors, vectors_in
 
 

@@ -15,18 +15,8 @@ from numba import njit
 
 from synthmill.schemas.recall import EXACT, Recall
 from synthmill.tasks.cores import Array, threads
-from synthmill.tasks.vectors.links import (
-    SLACK,
-    TILE,
-    Buckets,
-    ExactLayout,
-    Layout,
-    Matrix,
-    SpreadContext,
-    find_alike,
-    map_blocks,
-    tiles_of_rows,
-)
+from synthmill.tasks.vectors.layouts import TILE, Buckets, ExactLayout, Layout, NewBuckets, tiles_of_rows
+from synthmill.tasks.vectors.links import SLACK, Matrix, SpreadContext, find_alike, map_blocks
 
 EXACT_UP_TO = 30_000  # rows: some three seconds
 MOST_VISITS = 32  # buckets a row may visit
@@ -78,7 +68,7 @@ def lay_out(
     tuning = draw.random(len(sampled)) < TUNED_BY
     tunes_width = tuning[np.searchsorted(sampled, row)]
     width = choose_width(widths[tunes_width], recall)
-    layout, visits = assign_buckets(matrix, centroids, width, workers)
+    layout, visits = assign_buckets(matrix, centroids, width, workers, fixed)
     estimate = estimate_recall(row[~tunes_width], widths[~tunes_width] <= width, int((~tuning).sum()))
     return SearchPlan(layout, estimate, (row[~tunes_width], neighbour[~tunes_width]), sampled[~tuning], visits)
 
@@ -149,26 +139,23 @@ def choose_width(widths: Array, recall: float) -> float:
 
 
 def assign_buckets(
-    matrix: Matrix, centroids: Array, width: float, workers: SpreadContext | None
-) -> tuple[Buckets, float]:
+    matrix: Matrix, centroids: Array, width: float, workers: SpreadContext | None, fixed: int = 0
+) -> tuple[Layout, float]:
     """(layout, visits per row): each row lives at its nearest centroid and visits those at most `width` behind it."""
-    homes, visitors, visited = map_blocks(matrix, assign_block, centroids, width, workers=workers)
-    places = np.arange(len(centroids) + 1)
-    order, visiting = np.argsort(homes, kind="stable"), np.argsort(visited, kind="stable")
-    layout = Buckets(
-        np.searchsorted(homes[order], places),
-        order.astype(np.int32),
-        np.searchsorted(visited[visiting], places),
-        visitors[visiting],
-    )
-    return layout, len(visitors) / matrix.rows
+    ranks, homes, visitors, visited = map_blocks(matrix, assign_block, centroids, width, workers=workers)
+    homes, by_rank = homes[np.argsort(ranks)], np.argsort(visitors, kind="stable")
+    visitors, visited, visits = visitors[by_rank], visited[by_rank], len(visitors) / matrix.rows
+    if fixed:
+        return NewBuckets.of(len(centroids), homes, visitors, visited, matrix.order[:fixed]), visits
+    return Buckets.of(len(centroids), homes, visitors, visited), visits
 
 
-def assign_block(matrix: Matrix, block: Array, centroids: Array, width: float) -> tuple[Array, Array, Array]:
+def assign_block(matrix: Matrix, block: Array, centroids: Array, width: float) -> tuple[Array, Array, Array, Array]:
+    """(ranks, homes, visitors, visited)"""
     homes, visits = np.empty(len(block), np.int32), np.zeros(len(block), np.int32)
     visited = np.empty((len(block), MOST_VISITS), np.int32)
     choose_centroids(matrix.take(block) @ centroids.T, width, homes, visited, visits)
-    return homes, np.repeat(block, visits), visited[np.arange(MOST_VISITS) < visits[:, None]]
+    return block, homes, np.repeat(block, visits), visited[np.arange(MOST_VISITS) < visits[:, None]]
 
 
 @njit(nogil=True, cache=True)

@@ -8,7 +8,7 @@ Source: docs/papers.md#dedup, layer 3.
 
 import mmap
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from operator import itemgetter
@@ -20,12 +20,12 @@ from numba import njit
 from threadpoolctl import threadpool_limits
 
 from synthmill.tasks.cores import Array, MapUnordered, threads
+from synthmill.tasks.vectors.layouts import BLOCK, KNOWN_AT_ONCE, TILE, Layout, layout_of
 
-TILE = 256  # rows of a product that is scanned at once: it stays in the CPU's cache
-BLOCK = 4096  # rows read at once in a pass over all rows
 LISTED = 8  # neighbours of a row that one tile lists, the best-ranked
 SLACK = 2e-5  # of a float32 product; a pair this near to the threshold is measured again in float64
 CHUNK = 64
+NEARBY = 2 * KNOWN_AT_ONCE  # rows of a file that stay mapped while a tile, or a block of rows, is worked on
 ANY = -1
 EMPTY = np.empty(0, np.int64)
 
@@ -75,10 +75,14 @@ class Matrix(NamedTuple):
         return len(self.order)
 
     def take(self, ranks: Array) -> Array:
-        """float32 copies of some rows. The kernel maps what lies beside them, too, and soon a whole file: it leaves."""
-        copies = np.asarray(self.vectors[self.order[ranks]], np.float32)
-        if len(ranks) >= TILE:
-            release(self.vectors)
+        """float32 copies of some rows. The kernel maps what lies beside them, too, and soon a whole file: where they
+        are scattered, it leaves.
+        """
+        places = self.order[ranks]
+        copies = np.asarray(self.vectors[places], np.float32)
+        first, last = (int(places.min()), int(places.max())) if len(places) >= TILE else (0, 0)
+        if last - first > NEARBY:
+            release(self.vectors, first, last + 1)
         return copies
 
     def similarities(self, first: Array, second: Array) -> Array:
@@ -91,62 +95,13 @@ class Matrix(NamedTuple):
         return np.round(products, 6)
 
 
-def release(mapped: Array) -> None:
-    """Let what was read, or written, of a memory map leave this process's memory; it stays in the file."""
-    if isinstance(mapped.base, mmap.mmap):
-        mapped.base.madvise(mmap.MADV_DONTNEED)
-
-
-class ExactLayout(NamedTuple):
-    """Every row is compared with every other: the layout of an exact search."""
-
-    rows: int
-
-    @property
-    def work(self) -> Array:
-        """Per tile, an estimate of its relative running time."""
-        return np.arange(1, -(-self.rows // TILE) + 1, dtype=np.float64)
-
-    def pairs(self, tile: int, queries: Array, alive: Array) -> Iterator[tuple[Array, Array, bool]]:
-        """(left rows, right rows, falling) that a tile compares, in order of rank. falling: only pairs whose left rank
-        is the larger count.
-        """
-        until = min((tile + 1) * TILE, self.rows)
-        tile_rows = np.arange(tile * TILE, until, dtype=np.int32)
-        tile_rows, alive_rows = tile_rows[queries[tile_rows]], np.flatnonzero(alive[:until]).astype(np.int32)
-        yield from ((tile_rows, alive_rows[start : start + BLOCK], True) for start in range(0, len(alive_rows), BLOCK))
-
-
-class Buckets(NamedTuple):
-    """Rows by their home bucket, and by the buckets they visit: bucket n has live[starts[n]:starts[n + 1]]."""
-
-    starts: Array
-    live: Array
-    visit_starts: Array
-    visitors: Array
-
-    @property
-    def work(self) -> Array:
-        sizes = np.diff(self.starts).astype(np.float64)
-        return sizes * (sizes / 2 + np.diff(self.visit_starts)) + 1
-
-    def pairs(self, tile: int, queries: Array, alive: Array) -> Iterator[tuple[Array, Array, bool]]:
-        """As ExactLayout.pairs: pairs among the bucket's residents, and between residents and visitors."""
-        residents = self.live[self.starts[tile] : self.starts[tile + 1]]
-        visitors = self.visitors[self.visit_starts[tile] : self.visit_starts[tile + 1]]
-        residents, visitors = residents[alive[residents]], visitors[alive[visitors]]
-        query_residents = residents[queries[residents]]
-        for piece in reversed(list(tiles_of_rows(query_residents))):  # the longest first: the others share its vectors
-            yield piece, residents[: np.searchsorted(residents, piece[-1])], True
-        yield from ((piece, residents, False) for piece in tiles_of_rows(visitors[queries[visitors]]))
-        yield from ((piece, visitors[~queries[visitors]], False) for piece in tiles_of_rows(query_residents))
-
-
-Layout = ExactLayout | Buckets
-
-
-def tiles_of_rows(rows: Array) -> Iterator[Array]:
-    yield from (rows[start : start + TILE] for start in range(0, len(rows), TILE))
+def release(mapped: Array, first: int = 0, until: int | None = None) -> None:
+    """Let what was read, or written, of some rows of a memory map leave this process's memory; it stays in the file."""
+    if isinstance(mapped, np.memmap) and isinstance(mapped.base, mmap.mmap):
+        until = len(mapped) if until is None else until
+        start = mapped.offset % mmap.ALLOCATIONGRANULARITY + first * mapped.strides[0]
+        start -= start % mmap.PAGESIZE
+        mapped.base.madvise(mmap.MADV_DONTNEED, start, (until - first) * mapped.strides[0] + mmap.PAGESIZE)
 
 
 class Search(NamedTuple):
@@ -165,6 +120,12 @@ class Search(NamedTuple):
 
     def tile(self, tile: int, most: int = LISTED) -> Links:
         """At most `most` neighbours per row, each pair's similarity measured in float64."""
+        try:
+            return self.links_of(tile, most)
+        finally:
+            release(self.matrix.vectors)
+
+    def links_of(self, tile: int, most: int) -> Links:
         pairs: list[tuple[Array, Array]] = []
         loaded = vectors = EMPTY
         for left, right, falling in self.layout.pairs(tile, self.queries, self.alive):
@@ -191,7 +152,7 @@ class Search(NamedTuple):
         good = similarity >= self.threshold
         row, neighbour, similarity = row[good], neighbour[good], similarity[good]
         if len(np.setdiff1d(more, row)):  # all listed neighbours of a row lie just below the threshold: list all
-            return self.tile(tile, len(self.queries))
+            return self.links_of(tile, len(self.queries))
         return Links(row, neighbour, similarity, more)
 
 
@@ -283,37 +244,46 @@ def links_in(search: Search, workers: SpreadContext | None = None) -> Links:
 def links_of_tiles(path: Path, tiles: Sequence[int]) -> Links:
     """Links of some tiles of a saved search."""
     matrix, arrays = load_matrix(path)
-    layout: Layout = (
-        ExactLayout(int(arrays["rows"])) if "rows" in arrays else Buckets(*(arrays[name] for name in Buckets._fields))
+    return Search(matrix, layout_of(arrays), float(arrays["threshold"]), arrays["queries"], arrays["alive"]).tiles(
+        tiles
     )
-    return Search(matrix, layout, float(arrays["threshold"]), arrays["queries"], arrays["alive"]).tiles(tiles)
 
 
 def map_blocks(
     matrix: Matrix, work: Callable[..., tuple[Array, ...]], *arguments: Any, workers: SpreadContext | None = None
 ) -> list[Array]:
-    """Call work(matrix, ranks, *arguments), a module's function, for each block of ranks; concatenate its arrays."""
+    """Call work(matrix, ranks, *arguments), a module's function, for each block of rows as they follow each other in
+    the file, so that it is read in sequence; concatenate its arrays. A block's ranks rise; those of two blocks do not.
+    """
+    by_place = np.argsort(matrix.order, kind="stable").astype(np.int32)
     starts = range(0, matrix.rows, BLOCK)
     if workers is None:
-        return run_blocks(matrix, starts, work, arguments)
-    path = save_matrix(workers.folder / "matrix.npz", matrix)
+        return run_blocks(matrix, by_place, starts, work, arguments)
+    path = save_matrix(workers.folder / "matrix.npz", matrix, by_place=by_place)
     size = -(-len(starts) // TASKS)
     jobs = [(path, n, starts[n : n + size], work, arguments) for n in range(0, len(starts), size)]
     results = [arrays for _, arrays in sorted(workers.map_unordered(run_blocks_of, jobs), key=itemgetter(0))]
     return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
 
-def run_blocks(matrix: Matrix, starts: range, work: Callable[..., tuple[Array, ...]], arguments: Any) -> list[Array]:
-    blocks = (np.arange(at, min(at + BLOCK, matrix.rows), dtype=np.int32) for at in starts)
+def run_blocks(
+    matrix: Matrix, by_place: Array, starts: range, work: Callable[..., tuple[Array, ...]], arguments: Any
+) -> list[Array]:
+    def run_block(start: int) -> tuple[Array, ...]:
+        try:
+            return work(matrix, np.sort(by_place[start : start + BLOCK]), *arguments)
+        finally:
+            release(matrix.vectors)
+
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads()) as pool:
-        results = list(pool.map(lambda block: work(matrix, block, *arguments), blocks))
-    return [np.concatenate(parts) for parts in zip(*results, strict=True)]
+        return [np.concatenate(parts) for parts in zip(*pool.map(run_block, starts), strict=True)]
 
 
 def run_blocks_of(
     path: Path, number: int, starts: range, work: Callable[..., tuple[Array, ...]], arguments: Any
 ) -> tuple[int, list[Array]]:
-    return number, run_blocks(load_matrix(path)[0], starts, work, arguments)
+    matrix, arrays = load_matrix(path)
+    return number, run_blocks(matrix, arrays["by_place"], starts, work, arguments)
 
 
 def save_matrix(path: Path, matrix: Matrix, **arrays: Any) -> Path:

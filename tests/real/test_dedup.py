@@ -16,7 +16,8 @@ from synthmill.tasks.dedup.contamination import CleanRows
 from synthmill.tasks.dedup.duplicates import UniqueRows
 from synthmill.tasks.running.stages import ingest
 from synthmill.tasks.vectors.embeddings import embed_whole
-from synthmill.tasks.vectors.links import ExactLayout, Matrix, Search, links_in
+from synthmill.tasks.vectors.layouts import ExactLayout
+from synthmill.tasks.vectors.links import Matrix, Search, links_in
 from tests.conftest import SHARED
 
 DATA = SHARED / "data"

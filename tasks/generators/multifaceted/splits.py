@@ -20,7 +20,7 @@ from synthmill.schemas.texts import normalised
 from synthmill.storage.published.rows import thinks
 from synthmill.tasks.frames import FrameStage, even_parts, frame_schema
 from synthmill.tasks.vectors.embeddings import EmbeddingStage, embed
-from synthmill.tasks.vectors.links import BLOCK
+from synthmill.tasks.vectors.layouts import BLOCK
 
 Preferences = Mapping[str, Mapping[str, str]]
 
