@@ -271,7 +271,7 @@ def rows_of(options: argparse.Namespace) -> Iterator[str]:
                 command = [sys.executable, "-m", "bench.dedup", "--method", method, "--folder", str(folder)]
                 command += [f"--{name}={getattr(options, name)}" for name in ("threshold", "recall", "new")]
                 try:
-                    limit = LIMIT_S * (3 if large else 1)
+                    limit = LIMIT_S * (6 if large else 1)
                     process = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=True)
                 except subprocess.TimeoutExpired:
                     yield f"| {rows:,} | {method} | over {limit} | | | | | |"
