@@ -1,7 +1,7 @@
 """`synthmill judge-audit`: what a scorer gives to bad answers that are planted among the own ones."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,17 +16,25 @@ from synthmill.schemas.errors import InputError
 from synthmill.storage.plain_files.lines import lines_of
 from synthmill.storage.plain_files.outputs import write_rows
 from synthmill.storage.plain_files.pools import ColumnNames, PoolFile, read_pools
+from synthmill.tasks.scorers.scoring import ScorerSettings
 from synthmill.tasks.trust.measures import DRAWS
 from synthmill.tasks.trust.planted import AuditedPool, audit, plant, preferred
 
 SAME = "gives every answer the same score"
 
 
-def audit_file(settings: ScoreSettings, limit: int, as_object: bool) -> None:
-    """Print what the scorer makes of each kind, as a table or as JSON, and the name of each that it prefers."""
-    if settings.scorer.reads or settings.scorer.needs_by_row:
-        raise InputError(f"{settings.scorer.kind} reads columns that planted answers lack; audit another scorer")
-    report = with_lessons(lambda: audit_report(settings, limit))
+def audit_file(settings: ScoreSettings, limit: int, as_object: bool, members: Sequence[ScorerSettings] = ()) -> None:
+    """Print what the scorer makes of each kind, as a table or as JSON, and the name of each that it prefers. members:
+    scorers whose scores it reads.
+    """
+    lacking = [name for name in settings.scorer.reads if name not in {label for m in members for label in m.labels}]
+    if lacking or settings.scorer.needs_by_row:
+        columns = ", ".join((*lacking, *settings.scorer.needs_by_row))
+        raise InputError(
+            f"{settings.scorer.kind} reads {columns}, which planted answers lack; name the scorers that give a score "
+            "with --member, or audit another scorer"
+        )
+    report = with_lessons(lambda: audit_report(settings, limit, members))
     if as_object:
         print(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
     else:
@@ -35,11 +43,11 @@ def audit_file(settings: ScoreSettings, limit: int, as_object: bool) -> None:
         print(note, file=sys.stderr)
 
 
-def audit_report(settings: ScoreSettings, limit: int) -> dict[str, Any]:
+def audit_report(settings: ScoreSettings, limit: int, members: Sequence[ScorerSettings] = ()) -> dict[str, Any]:
     """{scorer, prompts, draws, planted: rows of `audit`, notes}. Raises InputError."""
     source = Path(settings.source).expanduser()
     with TemporaryDirectory(prefix="audit-") as folder:
-        planted, out = Path(folder) / f"{source.name.partition('.')[0]}.jsonl", Path(folder) / "scored.jsonl"
+        planted = Path(folder) / f"{source.name.partition('.')[0]}.jsonl"
         rows, pools = [], {}
         for row in first_pools(settings, limit):
             pool = plant(row["prompt_id"], row["prompt"], row["answers"], settings.seed)
@@ -49,7 +57,13 @@ def audit_report(settings: ScoreSettings, limit: int) -> dict[str, Any]:
         if not pools:
             raise InputError(f"{settings.source} has no answer with a text, so nothing can be planted beside it")
         write_rows(planted, None, [rows])
-        scored = score_answers(replace(settings, source=str(planted), out=out, columns=ColumnNames()))
+        scorers = (*members, settings.scorer)
+        settings = replace(settings, columns=ColumnNames())
+        silent = replace(settings, engine=None, engine_option={}, auto_drop=False, thinking=None)
+        for n, scorer in enumerate(scorers):
+            options = settings if scorer.roles or not any(other.roles for other in scorers) else silent
+            out = Path(folder) / f"scored-{n}.jsonl"
+            scored, planted = score_answers(replace(options, source=str(planted), out=out, scorer=scorer)), out
         label = settings.scorer.label
         values = [line.fields[label] for line in lines_of(str(out)) if line.fields]
     return summary(label, list(pools.values()), values, scored.note)

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from synthmill.flows.commands.option_values import split_set
 from synthmill.flows.commands.options_files import OUT_FILE, columns_options, score, score_settings
 
 
@@ -67,13 +68,25 @@ AUDITED = [parameter for parameter in score.params if parameter.name not in ("ou
 
 @click.command("judge-audit", params=AUDITED)
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Prompts to plant answers under.")
+@click.option(
+    "--member",
+    multiple=True,
+    metavar="SCORER",
+    help="A scorer whose score the audited one reads, as of a panel: r3, or {spec: judge, evaluations: 1}; repeatable.",
+)
 @click.option("--json", "as_object", is_flag=True, help="Print the figures as JSON.")
-def judge_audit(limit: int, as_object: bool, **options: Any) -> None:
+def judge_audit(limit: int, member: tuple[str, ...], as_object: bool, **options: Any) -> None:
     """Plant bad answers, and say which of them a scorer prefers, by how much.
 
     IN is as for `score`. Under each prompt stand, besides its own answers, one that is the same everywhere, an empty
     one, the prompt's copy, and one of its own with a word to the judge, with padding, and cut in half.
     """
     from synthmill.flows.commands.judge_audit import audit_file
+    from synthmill.schemas.settings_files import read_settings
+    from synthmill.tasks.scorers.scoring import ScorerSettings
 
-    audit_file(score_settings(**options, name="", out=Path()), limit, as_object)
+    specs = (split_set(f"spec={text}", "--member", "spec=r3")[1] for text in member)
+    members = [
+        read_settings(ScorerSettings, None, spec if isinstance(spec, dict) else {"spec": spec}) for spec in specs
+    ]
+    audit_file(score_settings(**options, name="", out=Path()), limit, as_object, members)

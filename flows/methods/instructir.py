@@ -155,7 +155,7 @@ class SearchChecks(Recipe[Searchers, CheckedSearchers]):
     """
 
     name: ClassVar = "search_checks"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("judge",)
     prompts: ClassVar = {"instructir/relevance": ("scenario", "target"), "instructir/choice": ("scenario", "targets")}
 

@@ -55,7 +55,7 @@ class SelfValidation(Recipe[Instruction, ValidatedAnswers]):
     """
 
     name: ClassVar = "self_validation"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("student",)
     prompts: ClassVar = {WRONG: (), VALIDATE: ("answer",)}
     adds_own_columns: ClassVar = True

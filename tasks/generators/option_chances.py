@@ -35,7 +35,7 @@ class OptionChances(Recipe[TableRow, TableRow]):
     """
 
     name: ClassVar = "option_chances"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("teacher",)
     adds_own_columns: ClassVar = True
     keeps_columns: ClassVar = True

@@ -87,7 +87,7 @@ class AnnotatorScores(Judge):
     """
 
     name: ClassVar = "annotator_scores"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("judge",)
     prompts: ClassVar = {f"annotators/{wording}": ("first", "second") for wording in WORDINGS}
     takes: ClassVar = ScoredPool

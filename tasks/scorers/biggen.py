@@ -50,7 +50,7 @@ class InstanceScores(AnswerJudge):
     """
 
     name: ClassVar = "instance_scores"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("judge", "author")
     prompts: ClassVar = {
         "biggen/rubric": (),

@@ -4,18 +4,22 @@ Source: docs/papers.md#confidence.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
 from synthmill.schemas.errors import InputError
+from synthmill.storage.published.configurations import Figure
 from synthmill.tasks.cores import Array
 from synthmill.tasks.frames import even_parts
 from synthmill.tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
+from synthmill.tasks.trust.calibration import MEASURES, calibration
+from synthmill.tasks.trust.measures import DRAWS
 
 ROWS_PER_PART = 64
 Map = Callable[[Array], Array]
@@ -80,6 +84,30 @@ class CalibratedScores(FrameScorer):
         maps = {fold: map_without(fold) for fold in (*range(folds), -1)}
         return [calibrated(numbers, maps[fold_of.get(place, -1)]) for place, numbers in enumerate(values)]
 
+    figure_columns: ClassVar = ("answers", "scores")
+
+    def figures(self, batches: Iterable[pl.DataFrame]) -> list[Figure]:
+        """Expected calibration error, Brier score and AUROC by the labels, of the confidence, and of the score it is
+        made of where that is from 0 to 1, too.
+        """
+        pools = [row for batch in batches for row in batch.iter_rows(named=True)]
+        labels = score_values(pools, self.by, self.label)
+        rows = []
+        for name in (self.of, self.label):
+            scored = enumerate(zip(score_values(pools, name, self.label), labels, strict=True))
+            cells = [
+                (value, float(label >= self.passing), prompt)
+                for prompt, pool in scored
+                for value, label in zip(*pool, strict=True)
+                if value is not None and label is not None
+            ]
+            values, right, prompts = np.array(cells).reshape(-1, 3).T
+            if len(values) and values.min() >= 0 and values.max() <= 1:
+                measures = calibration(values, right, prompts.astype(int), DRAWS)
+                rows.append((name, *map(cell_of, measures.values())))
+        columns, about = ("score", *MEASURES), "By the labels, with 95 % intervals by bootstrap over prompts."
+        return [Figure(f"{self.label}: calibration", columns, tuple(rows), about=about)] if rows else []
+
 
 class CalibratedSettings(ScorerSettings):
     """A score as calibrated confidence: how often answers with such a score are right, learned from labels."""
@@ -114,6 +142,12 @@ def score_values(pools: Sequence[Pool], name: str, label: str) -> list[list[floa
         else [None] * len(pool["answers"])
         for pool, values in zip(pools, of_pools, strict=True)
     ]
+
+
+def cell_of(measure: Mapping[str, float | None]) -> str:
+    """A measure with its interval."""
+    value, low, high = (measure[name] for name in ("value", "low", "high"))
+    return "" if value is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def calibrated(values: Sequence[float | None], mapping: Map) -> list[float | None]:

@@ -36,7 +36,7 @@ class DirectScores(PoolJudge):
     """
 
     name: ClassVar = "direct_scores"
-    version: ClassVar = "2"
+    version: ClassVar = "3"
     roles: ClassVar = ("judge",)
     prompts: ClassVar = {"pools/score": ("answer", "rubric"), "pools/rubric": ("answer", "rubric")}
 

@@ -21,7 +21,7 @@ class ExpectedScores(PoolJudge):
     """
 
     name: ClassVar = "expected_scores"
-    version: ClassVar = "2"
+    version: ClassVar = "3"
     roles: ClassVar = ("judge",)
     prompts: ClassVar = {"pools/digit": ("answer",)}
 

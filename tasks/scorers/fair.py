@@ -6,16 +6,19 @@ Source: docs/papers.md#fair.
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
+import polars as pl
 from pydantic import Field
 
 from synthmill.schemas.calls import Completion, Sampling
 from synthmill.schemas.errors import Drop
 from synthmill.schemas.pools import JudgedPool, ScoredPool
+from synthmill.storage.published.configurations import Figure
 from synthmill.tasks.recipe import MOST_ATTEMPTS, Steps
 from synthmill.tasks.scorers.each_answer import AnswerJudge, part_label
+from synthmill.tasks.scorers.figures import counts_of_scores
 from synthmill.tasks.scorers.judgements import Judgements
 from synthmill.tasks.scorers.judges import Attempts, JudgeSettings, MaxTokens
 from synthmill.tasks.scorers.pairwise import PairwiseScores
@@ -79,6 +82,14 @@ class FairScores(AnswerJudge):
         look = [None if value is None else float(value >= self.look_from - 1e-9) for value in doubt]
         parts = dict(zip(PARTS, (doubt, look), strict=True))
         return self.with_parts(row, [present_mean(of_answer) for of_answer in scores], parts, judgements)
+
+    figure_columns: ClassVar = ("scores",)
+
+    def figures(self, batches: Iterable[pl.DataFrame]) -> list[Figure]:
+        """How many answers a person should look at."""
+        counts = counts_of_scores(batches, part_label(self.label, "look"))
+        line = f"{counts[1.0]:,} of {counts.total():,} answers should be looked at: their verdicts are undecided"
+        return [Figure.lines(f"{self.label}: where a person should look", [line])] if counts else []
 
 
 class FairSettings(JudgeSettings):

@@ -1,5 +1,6 @@
-"""What stages show of their rows on a dataset's page, beside the dataset that is made of them."""
+"""What stages show of their rows on a dataset's page and card, beside the dataset that is made of them."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -10,6 +11,9 @@ from synthmill.storage.artifacts import Store
 from synthmill.storage.published.configurations import Figure
 from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.running.job import Planned
+
+SAME = 0.95  # of all scores: a scorer that gives one number so often is named
+FEWEST = 20  # scores: of fewer, nothing is said
 
 
 @runtime_checkable
@@ -29,3 +33,34 @@ def figures_of_steps(store: Store, manifests: Mapping[str, Manifest], steps: Seq
         if isinstance(planned.stage, HasFigures) and (manifest := manifests.get(planned.step)) and manifest.rows
         for figure in planned.stage.figures(stream_of(store, manifest).batches(list(planned.stage.figure_columns)))
     ]
+
+
+def notes_of_steps(store: Store, manifests: Mapping[str, Manifest], steps: Sequence[Planned]) -> list[str]:
+    """The scorers that say the same of nearly all answers. manifests: by step."""
+    notes = []
+    for planned in steps:
+        manifest = manifests.get(planned.step)
+        if manifest is None or "scores" not in manifest.columns or not (label := getattr(planned.stage, "label", "")):
+            continue
+        counts = counts_of_scores(stream_of(store, manifest).batches(["scores"]), label)
+        [(value, count)] = counts.most_common(1) or [(0.0, 0)]
+        if counts.total() >= FEWEST and (note := note_same(label, value, count / counts.total())):
+            notes.append(note)
+    return notes
+
+
+def note_same(scorer: str, value: float, share: float) -> str:
+    """A note on a scorer that gives `value` to this share of all answers; empty where it tells them apart."""
+    return (
+        f"{scorer} gives {value:g} to {share:.0%} of all answers: it hardly tells them apart" if share >= SAME else ""
+    )
+
+
+def counts_of_scores(batches: Iterable[pl.DataFrame], scorer: str) -> Counter[float]:
+    """How often each number was given. batches: of pools, with `scores`."""
+    counts = Counter[float]()
+    for batch in batches:
+        scores = batch.select(pl.col("scores").explode().drop_nulls()).unnest("scores")
+        values = scores.filter(pl.col("scorer") == scorer)["values"].explode().drop_nulls()
+        counts.update(dict(values.value_counts().iter_rows()))
+    return counts

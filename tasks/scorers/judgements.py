@@ -1,7 +1,7 @@
 """How many judgements of a judge could not be read: counted row by row, summed over an artifact."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -111,3 +111,8 @@ def note_unread(store: Store, manifest: Manifest) -> str:
     if total.asked and total.unread == total.asked:
         raise SynthmillError(f"{total}; choose another model as the judge, or another scorer")
     return f"{manifest.stage}: {total}" if total.unread else ""
+
+
+def notes_on_judgements(store: Store, manifests: Mapping[str, Manifest]) -> list[str]:
+    """The notes of `note_unread`. manifests: by step."""
+    return [note for manifest in manifests.values() if (note := note_unread(store, manifest))]

@@ -16,8 +16,12 @@ from synthmill.schemas.calls import Completion, Sampling
 FIRST, SECOND = "A", "B"
 MOST_ALTERNATIVES = 20
 TOKENS_BEFORE = 4  # a mark or a space may come before the label
-GOES_ON = re.compile(r"\w|\s*[.,/:&–−-]\s*(?:\d|[AB]\b)|\s+(?:or|and|to|of|out of)\b")
-"""What follows a label that is not the whole verdict: 10, 8.5, 8/10, 7-9, A/B, A or B."""
+GOES_ON = re.compile(
+    r"\w|\s*(?:[=<>]|[.,/:&–−-]\s*\d|\n\s*\d)"
+    r"|[\s.,;:/&–−-]+(?:(?i:or|and|to|then|vs|no|not|but|wait|actually)\b[\s.,;:]+)*[AB]\b"
+    r"|\s+(?:or|and|to|of|out of)\b"
+)
+"""What follows a label that is not the whole verdict: 10, 8.5, 8/10, 7-9, A/B, A or B, A = B, A. No, B."""
 LEAST_MASS = 0.05
 LeastMass = Annotated[
     float,

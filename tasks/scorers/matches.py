@@ -14,10 +14,13 @@ from synthmill.schemas.multifaceted import Rubric
 from synthmill.schemas.pools import ScoredPool
 from synthmill.tasks.scorers.judgements import Judgements
 from synthmill.tasks.scorers.judges import Attempts, MaxTokens, RubricOf
-from synthmill.tasks.scorers.labels import FIRST, LEAST_MASS, SECOND, LeastMass, chances_of, one_token
+from synthmill.tasks.scorers.labels import FIRST, LEAST_MASS, SECOND, LeastMass, chances_of, goes_on, one_token
 from synthmill.tasks.scorers.scoring import ScoringContext
 from synthmill.tasks.scorers.shared_first import PoolJudge, PoolJudgeSettings
-from synthmill.tasks.scorers.verdicts import TAG
+from synthmill.tasks.scorers.verdicts import TAG, refuse_two
+
+LETTERS = FIRST + SECOND
+MARKS = " \n:*()[].\"'"
 
 
 class MatchJudge(PoolJudge):
@@ -87,15 +90,20 @@ def pairs_to_judge(count: int, opponents: int = 0) -> list[tuple[int, int]]:
 
 def chance_of_first(completion: Completion, least_mass: float = LEAST_MASS) -> float | None:
     """The probability of A over B; None where the judge named neither, or was hardly about to."""
-    return chances_of(completion, FIRST + SECOND, least_mass).get(FIRST)
+    return chances_of(completion, LETTERS, least_mass).get(FIRST)
 
 
 def verdict_of(completion: Completion) -> float | None:
-    """1 for A, 0 for B after the last [RESULT], None where the judge could not be asked. Raises Drop for neither."""
+    """1 for A, 0 for B after the last [RESULT], None where the judge could not be asked. Raises Drop for neither, and
+    where an earlier [RESULT] has the other letter.
+    """
     if completion.error:
         return None
     *before, verdict = TAG.split(completion.text)
-    letter = verdict.strip(" \n:*()[].\"'")
-    if not before or letter not in (FIRST, SECOND):
+    letter = verdict.strip(MARKS)
+    if not before or letter not in tuple(LETTERS):
         raise Drop("no_verdict: it named no better one; end with [RESULT] and the letter A or B, and nothing after it")
+    earlier = (part.lstrip(MARKS) for part in before[1:])
+    letters = {part[0] for part in earlier if part[:1] in LETTERS and not goes_on(part[1:], LETTERS)}
+    refuse_two({*letters, letter})
     return float(letter == FIRST)

@@ -22,7 +22,7 @@ class PairwiseScores(MatchJudge):
     """
 
     name: ClassVar = "pairwise_scores"
-    version: ClassVar = "2"
+    version: ClassVar = "3"
     roles: ClassVar = ("judge",)
 
     label: str = "pairwise"

@@ -39,7 +39,7 @@ class PortiaScores(AnswerJudge):
     """
 
     name: ClassVar = "portia_scores"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("judge",)
     prompts: ClassVar = {"pools/compare": ("first", "second"), "portia/compare": ("parts",)}
     figure_columns: ClassVar = ("scores",)

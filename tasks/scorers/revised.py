@@ -44,7 +44,7 @@ class RevisedScores(AnswerJudge):
     """
 
     name: ClassVar = "revised_scores"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("judge", "reviser")
     prompts: ClassVar = {"revised/revise": ("answer",), "revised/score": ("answer", "reference")}
 

@@ -40,7 +40,7 @@ class PrincipledScores(Judge):
     """
 
     name: ClassVar = "principled_scores"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("judge",)
     prompts: ClassVar = {
         "self_judge/compare": ("first", "second", "principle"),

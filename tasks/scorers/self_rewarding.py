@@ -27,7 +27,7 @@ class AdditiveScores(AnswerJudge):
     """
 
     name: ClassVar = "additive_scores"
-    version: ClassVar = "1"
+    version: ClassVar = "2"
     roles: ClassVar = ("judge",)
     prompts: ClassVar = {"self_rewarding/score": ("answer",)}
 

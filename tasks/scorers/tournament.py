@@ -19,7 +19,7 @@ class TournamentScores(MatchJudge):
     """
 
     name: ClassVar = "tournament_scores"
-    version: ClassVar = "2"
+    version: ClassVar = "3"
     roles: ClassVar = ("judge",)
 
     label: str = "tournament"

@@ -4,7 +4,8 @@ Source: docs/papers.md#multifaceted, "judging".
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from statistics import mean
 
 from synthmill.schemas.calls import Completion
@@ -17,31 +18,44 @@ NUMBER = r"[(\[]?\s*(?<![.,−–])(?P<score>-?\d+)(?:\s*(?:/|out of|of)\s*(?P<o
 NAMED = r"(?:score|result|rating)\s*\]?\s*(?::|=|\bof\b|\bis\b)?"
 TAGGED = re.compile(rf"[^\w-]*(?:(?:\w+ ){{0,4}}?{NAMED}[^\w-]*)?{NUMBER}(?P<rest>[^\n]*)", re.IGNORECASE)
 AT_THE_END = re.compile(rf"(?:\b{NAMED}\s*|(?=[(\[])){NUMBER}(?P<rest>)[\s)\].!]*$", re.IGNORECASE)
+ON_ITS_LINE = re.compile(rf"\W*{NAMED}\s*{NUMBER}(?P<rest>)[\s)\].!]*", re.IGNORECASE)
 OTHER = re.compile(r"\s*%|(?:st|nd|rd|th)\b", re.IGNORECASE)
 """What makes a number another than a score: a per cent sign, an ordinal's ending."""
+PLAIN = partial(re.sub, r"[*_`]", "")  # without bold and the like
 
 
 def parse_score(text: str, lowest: int = LOWEST, highest: int = HIGHEST) -> tuple[str, int]:
     """(feedback, score) of a judgement: the number after the last [RESULT]; without one, a number at the very end that
-    is in brackets or called a score. Raises Drop where there is none, or it is no whole number in the range.
+    is in brackets or called a score. Raises Drop where there is none, it is no whole number in the range, or another
+    one stands after an earlier [RESULT] or alone on an earlier line.
     """
     *before, verdict = TAG.split(text)
     feedback = (" ".join(before) if before else text).strip()
-    verdict = re.sub(r"[*_`]", "", verdict)  # bold
+    verdict = PLAIN(verdict)
     match = TAGGED.match(verdict[:VERDICT]) if before else AT_THE_END.search(verdict[-VERDICT:])
     if not match:
         raise Drop(f"no_score: it had no score; end with [RESULT] and a whole number from {lowest} to {highest}")
-    score, of, rest = match["score"], match["of"], match["rest"]
-    inexact = any(map(str.isnumeric, rest)) or OTHER.match(rest)  # 4.5, 3-4, 3 or 4, 3½, 3rd, 3 %: not one number
-    if (
-        inexact
-        or (of and int(of) != highest)
-        or not re.fullmatch("0|[1-9][0-9]?", score)
-        or not lowest <= int(score) <= highest
-    ):
+    if not is_exact(match, highest) or not lowest <= int(match["score"]) <= highest:
         quoted = match.group().strip()[:40]
         raise Drop(f"bad_score: its score was {quoted!r}; give one whole number from {lowest} to {highest}")
-    return feedback, int(score)
+    tagged = (TAGGED.match(PLAIN(part)[:VERDICT]) for part in before[1:])
+    earlier = tagged if before else map(ON_ITS_LINE.fullmatch, verdict.splitlines())
+    refuse_two({other["score"] for other in earlier if other and is_exact(other, highest)} | {match["score"]})
+    return feedback, int(match["score"])
+
+
+def is_exact(match: re.Match[str], highest: int) -> bool:
+    """Whether a number is one whole number: not 4.5, 3-4, 3 or 4, 3½, 3rd, 3 %, 4/10."""
+    of, rest = match["of"], match["rest"]
+    if any(map(str.isnumeric, rest)) or OTHER.match(rest) or (of and int(of) != highest):
+        return False
+    return re.fullmatch("0|[1-9][0-9]?", match["score"]) is not None
+
+
+def refuse_two(verdicts: Collection[str]) -> None:
+    """Raises Drop where a judgement has verdicts that differ."""
+    if len(verdicts) > 1:
+        raise Drop(f"two_verdicts: it gave {' and '.join(sorted(verdicts))}; give one verdict, at the end")
 
 
 def judgement_of(completion: Completion, lowest: int = LOWEST, highest: int = HIGHEST) -> tuple[str, int] | None:

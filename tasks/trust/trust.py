@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from synthmill.tasks.cores import Array
+from synthmill.tasks.scorers.figures import note_same
 from synthmill.tasks.trust.calibration import calibration
 from synthmill.tasks.trust.comparisons import (
     LENGTHS,
@@ -31,7 +32,6 @@ from synthmill.tasks.trust.measures import (
 )
 
 SLICES = ("length", "position", "family", "language")
-SAME = 0.95  # of all scores: a scorer that gives one number so often is named
 
 
 class Trust:
@@ -164,9 +164,8 @@ def remarks(row: dict[str, Any], missing: dict[str, int]) -> list[str]:
     if missing:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in missing.items())
         notes.append(f"{name}: {sum(missing.values()):,} of {row['answers']:,} answers have no score ({reasons})")
-    if row["usual"]["share"] >= SAME:
-        value, share = row["usual"]["value"], row["usual"]["share"]
-        notes.append(f"{name} gives {value:g} to {share:.0%} of all answers: it hardly tells them apart")
+    if note := note_same(name, **row["usual"]):
+        notes.append(note)
     for side in row["sides"]:
         above = side["above_people"]
         if above["value"] is not None and (above["low"] > 0 or above["high"] < 0):

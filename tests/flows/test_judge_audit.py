@@ -49,6 +49,17 @@ def test_a_scorer_that_always_says_the_same_and_one_without_scores(tmp_path: Pat
     assert next(row for row in figures["planted"] if row["kind"] == "empty")["missing"] == 12
 
 
+def test_a_panel_is_audited_with_its_members(tmp_path: Path, server: ChatServer) -> None:
+    write(tmp_path)
+    panel = ("--scorer", "panel", "--set", "weights={obeys: 100, same: 1, expected: 1}", "--set", "scale=none")
+    members = ("--member", "python:mine.py:obeys", "--member", "{spec: python:mine.py:same, name: same}")
+    figures, err = report(tmp_path, *panel, *members, "--member", "expected", "--engine", server.spec)
+    assert figures["scorer"] == "panel" and figures["prompts"] == 12
+    assert "panel prefers the injected answer" in err
+    _, err = synthmill("judge-audit", "answers.jsonl", *panel, *members, cwd=tmp_path, expect=2)
+    assert "panel reads expected, which planted answers lack; name the scorers" in err
+
+
 def test_a_judge_is_asked_once(tmp_path: Path, server: ChatServer) -> None:
     write(tmp_path)
     options = "--scorer", "expected", "--engine", server.spec, "--limit", 2
@@ -63,7 +74,7 @@ def test_wrong_input_is_one_line(tmp_path: Path) -> None:
     write(tmp_path)
     write_jsonl(tmp_path / "empty.jsonl", [{"prompt": "Why?", "answers": ["", " "]}])
     for options, words in (
-        (("answers.jsonl", "--scorer", "helpsteer2"), "weighted reads columns"),
+        (("answers.jsonl", "--scorer", "helpsteer2"), "weighted reads"),
         (("empty.jsonl", "--scorer", "python:mine.py:same"), "no answer with a text"),
         (("answers.jsonl", "--scorer", "judge"), "name it with --engine"),
     ):

@@ -1,9 +1,12 @@
 """What docs/pipelines.md, the README and the examples say of pipelines works: every block is planned, most are run."""
 
+import json
 import re
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 
@@ -17,6 +20,7 @@ from synthmill.tasks.scorers.judges import Judge
 from synthmill.tasks.scorers.verified import VerifierScores
 from tests.command import ROOT, synthmill
 from tests.conftest import ChatServer, prompts, write_jsonl
+from tests.json_server import Reply, json_server
 
 GUIDE = ROOT / "docs" / "pipelines.md"
 BLOCK = re.compile(r"(<!-- run -->\n)?```yaml\n(.*?)```", re.S)
@@ -99,6 +103,54 @@ def test_three_judges_a_verifier_and_two_cuts_are_planned(tmp_path: Path, monkey
     assert isinstance(stages["brief"], VerifierScores)
     rules = [rule.rule for step in ("agreed", "passed") for rule in stages[step].cuts]
     assert rules == ["max-min", "pass-over-fail"] and lines_of(TRUSTED) <= 25
+
+
+def reply(path: str, _: dict[str, str], data: bytes) -> Reply:
+    """A student whose answers say yes, and judges who count how often they do."""
+    if not data:
+        return 200, {"data": [{"id": "model"}]}, {}
+    body = json.loads(data)
+    text = body["messages"][-1]["content"]
+
+    def yes(after: str) -> int:
+        return text.rpartition(f"{after}:\n")[2].partition("\n\n")[0].count("yes")
+
+    if "Score: TOTAL" in text:
+        answers = [f"Points for each yes.\nScore: {min(5, yes('The response'))}"]
+    elif '{"rubric"' in text:
+        criteria = [{"criterion": f"It says yes {n} times.", "importance": "important"} for n in range(1, 6)]
+        answers = [json.dumps({"rubric": criteria})]
+    elif "The criteria:" in text:
+        answers = [json.dumps({str(n): yes("The response") >= n for n in range(1, 6)})]
+    elif "Response A:" in text:
+        answers = ["A" if yes("Response A") > yes("Response B") else "B"]
+    else:
+        draws = (Random(f"{body.get('seed')} {n} {text}") for n in range(body.get("n") or 1))
+        answers = ["yes " * draw.randrange(6) + "no " * draw.choice((3, 300)) for draw in draws]
+    choices = [
+        {"index": n, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}
+        for n, answer in enumerate(answers)
+    ]
+    return 200, {"choices": choices, "usage": {"prompt_tokens": 1, "completion_tokens": 1}}, {}
+
+
+def test_three_judges_a_verifier_and_two_cuts_make_pairs(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    with json_server(reply) as url:
+        engines = [f"engines.{role}=openai:model@{url}/v1" for role in ("student", "judge", "author")]
+        sets = [part for engine in engines for part in ("--set", engine)]
+        synthmill("run", "examples/pipelines/trusted.yaml", *sets, "--workers", 0, cwd=tmp_path)
+    [folder] = (tmp_path / "store" / "datasets").glob("trusted-*")
+    tables = {name: pl.read_parquet(folder / "data" / name / "*.parquet") for name in ("agreed", "passed", "rl")}
+    said = {
+        name: [(chosen[-1]["content"], rejected[-1]["content"]) for chosen, rejected in pairs.iter_rows()]
+        for name in ("agreed", "passed")
+        if (pairs := tables[name].select("chosen", "rejected")).height
+    }
+    assert all(chosen.count("yes") > rejected.count("yes") for chosen, rejected in said["agreed"])
+    assert all(len(chosen) < 200 < 800 < len(rejected) for chosen, rejected in said["passed"])
+    assert tables["rl"].height and "rubric" in tables["rl"].columns
+    assert "How it was made" in (folder / "README.md").read_text()
 
 
 def lines_of(path: Path) -> int:

@@ -51,6 +51,22 @@ def test_flows_count_unread_judgements_and_fail_where_none_could_be_read(tmp_pat
     assert "12 of 12 judgements could not be read; the first: '{\"other\": 1}'" in err
 
 
+def test_a_scorer_that_always_says_the_same_is_named_on_the_card(tmp_path: Path) -> None:
+    pools = [{"prompt_id": str(n), "prompt": f"Why {n}?", "answers": ["because it is", "so", "no"]} for n in range(8)]
+    write_jsonl(tmp_path / "in.jsonl", pools)
+    scorer = "def length(prompt, answers, reference):\n    return [len(answer) for answer in answers]\n"
+    (tmp_path / "mine.py").write_text(
+        f"{scorer}def same(prompt, answers, reference):\n    return [4 for _ in answers]\n"
+    )
+    note = "same gives 4 to 100% of all answers: it hardly tells them apart"
+    scorers = "scorers=[python:mine.py:length, python:mine.py:same]"
+    given = ("--set", "source=in.jsonl", "--set", "policies=[]", "--set", scorers, "--set", "reward=length")
+    out, _ = synthmill("run", "preferences", *given, "--set", "cuts=[max-min]", "--workers", 0, cwd=tmp_path)
+    assert note in out and "length gives" not in out
+    [card] = (tmp_path / "store" / "datasets").glob("preferences-*/README.md")
+    assert f"- {note}\n" in card.read_text()
+
+
 def test_the_bench_counts_unread_judgements_and_fails_where_none_could_be_read(
     tmp_path: Path, server: ChatServer
 ) -> None:

@@ -16,7 +16,7 @@ from tests.tasks.judging_by_hand import CONTEXT, drive, pool, through_engine, va
 
 LOCK = {
     "stages": {
-        "annotator_scores@1": "53ded65b420d2afb",
+        "annotator_scores@2": "daa72a5fa44fa798",
     },
     "prompts": {
         "annotators/brief": "d70de5b51517",
@@ -81,7 +81,24 @@ def test_ties_are_one_and_a_half() -> None:
     assert values_of(row)["annotators"] == (0.5, 0.5)
 
 
-@pytest.mark.parametrize("text", ["C", "", "A or B", "AB", "A/B", "neither", "[RESULT] C", "[RESULT] A or B", "1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "C",
+        "",
+        "A or B",
+        "AB",
+        "A/B",
+        "neither",
+        "[RESULT] C",
+        "[RESULT] A or B",
+        "1",
+        "A\nB",
+        "A. No, B",
+        "A=B",
+        "A then B",
+    ],
+)
 def test_what_is_no_verdict(text: str) -> None:
     with pytest.raises(Drop, match="no_verdict"):
         first_wins(Completion(text=text))
@@ -91,7 +108,9 @@ def test_a_verdict_within_thinking_does_not_count() -> None:
     assert first_wins(through_engine("<think>A [RESULT] A</think>B")) == 0
     with pytest.raises(Drop):
         first_wins(through_engine("<think>[RESULT] A"))
-    assert first_wins(Completion(text="[RESULT] B\nNo. [RESULT] A")) == 1  # the last one, as for other judges
+    with pytest.raises(Drop, match="two_verdicts"):
+        first_wins(Completion(text="[RESULT] B\nNo. [RESULT] A"))
+    assert first_wins(Completion(text="[RESULT] A or B? [RESULT] A, so [RESULT] A")) == 1
 
 
 def test_a_pair_that_lacks_a_judgement_does_not_count() -> None:

@@ -23,7 +23,7 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, values_
 
 LOCK = {
     "stages": {
-        "instance_scores@1": "ce2e6a64f5f7c341",
+        "instance_scores@2": "0753f07e6ab01783",
     },
     "prompts": {
         "biggen/reference": "04479bc29f8e",

@@ -22,7 +22,7 @@ from tests.tasks.test_scorers import frame
 
 LOCK = {
     "stages": {
-        "calibrated_scores@1": "f6bed3f4805040e7",
+        "calibrated_scores@1": "740fded573e7c35d",
         "confidence_rows@1": "ae3a71c5a343eda1",
         "uncertainty_rationales@1": "633c90d9819fe1d5",
     },
@@ -60,7 +60,15 @@ def test_overconfident_scores_become_calibrated(method: str, tmp_path: Path) -> 
     for n in range(300):
         labels = list(right[n]) if n < 250 else [None, None]
         rows.append(scored(f"p{n}", said=list(said[n]), right=labels))
-    made, _ = CalibratedScores(of="said", by="right", method=method).apply(frame(*rows), tmp_path)
+    stage = CalibratedScores(of="said", by="right", method=method)
+    made, _ = stage.apply(frame(*rows), tmp_path)
+    [figure] = stage.figures([made[:100], made[100:]])
+    assert figure.columns == ("score", "ece", "brier", "auroc") and [row[0] for row in figure.rows] == [
+        "said",
+        "calibrated",
+    ]
+    errors = [float(row[1].partition(" ")[0]) for row in figure.rows]
+    assert errors[0] > 0.2 and errors[1] < 0.08
     confidence = np.array([scores[-1]["values"] for scores in made["scores"].to_list()])
     before, labelled, unlabelled = (
         np.abs(of - chances)[places].mean()

@@ -62,7 +62,8 @@ def test_the_known_cases_are_read(text: str, score: int) -> None:
         ("**[RESULT]: 5**", 5),
         ("[RESULT] The score is 4", 4),
         ("[RESULT] 5\n\nScore 1 means that nothing fits.", 5),
-        ("[RESULT] 1 ... no: [RESULT] 2", 2),
+        ("[RESULT] 2 ... yes: [RESULT] 2", 2),
+        ("End with [RESULT] and 1 to 5, [RESULT] (a whole number), [RESULT] 1 to 5. Well: [RESULT] 2", 2),
         ("It is 7 lines long and has 3 parts. Result (4/5)", 4),
         ("**Score:** 4", 4),
         ("[RESULT] 4 - it names every source", 4),
@@ -84,7 +85,7 @@ def test_the_verdict_is_read_and_not_a_number_before_it(text: str, score: int | 
     ["Score: 10", "[RESULT] 0", "[RESULT] 6", "[RESULT] -3", "[RESULT] 4.5", "[RESULT] 3-4", "[RESULT] 3 or 4",
      "Score: 4/10", "[RESULT] 45", "[RESULT]", "", "I'd give it 4", "[RESULT] It fails. 2 of the wishes are met.",
      "[RESULT] four", "[RESULT] 3,5", "[RESULT] 2 of 4", "[RESULT] 3 (or 4)", "[RESULT] 5%",
-     "The calculation's result is 4, which is wrong."],
+     "The calculation's result is 4, which is wrong.", "[RESULT] 1 ... no: [RESULT] 2", "Score: 2\n\nScore: 4"],
 )  # fmt: skip
 def test_what_is_no_whole_number_from_one_to_five_is_refused(text: str) -> None:
     with pytest.raises(Drop):

@@ -11,7 +11,8 @@ from synthmill.storage.published.by_columns import table_of
 from synthmill.storage.published.configurations import Dataset
 from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.running.job import Planned
-from synthmill.tasks.scorers.figures import figures_of_steps
+from synthmill.tasks.scorers.figures import figures_of_steps, notes_of_steps
+from synthmill.tasks.scorers.judgements import notes_on_judgements
 
 
 def check_published(tables: Mapping[str, PublishedTable], planner: StepPlanner) -> None:
@@ -41,5 +42,6 @@ def published_dataset(
         name,
         f"Rows that the pipeline `{name}` made, in these steps: {steps}.",
         published,
+        notes=[*notes_on_judgements(store, manifests), *notes_of_steps(store, manifests, stages)],
         figures=figures_of_steps(store, manifests, stages),
     )

@@ -30,8 +30,8 @@ from synthmill.tasks.cuts.report import CutReport, report_lines
 from synthmill.tasks.cuts.rules.band import Band
 from synthmill.tasks.cuts.rules.rip import Rip
 from synthmill.tasks.running.job import Planned
-from synthmill.tasks.scorers.figures import figures_of_steps
-from synthmill.tasks.scorers.judgements import note_unread
+from synthmill.tasks.scorers.figures import figures_of_steps, notes_of_steps
+from synthmill.tasks.scorers.judgements import notes_on_judgements
 
 PROMPT = "a prompt whose pair was kept; `synthmill run self-rip` starts from these"
 AGREEMENT = ("scorer", "and", "Spearman", "error", "pools")
@@ -63,7 +63,7 @@ def preferences_dataset(
     about = f"a prompt with all its answers and scores; cut it again with {again}"
     tables["pools"] = Table.of(pool_rows(stream_of(store, pools)), "other", about)
     report = summarize(store, pools, pairs.frame(numbers_in(pairs)), settings, cutting)
-    report["unread"] = [note for manifest in manifests.values() if (note := note_unread(store, manifest))]
+    report["unread"] = notes_on_judgements(store, manifests)
     files["report.json"] = orjson.dumps(report, option=orjson.OPT_INDENT_2)
     reports = ["\n".join(report_lines(rule, complete=n == 0)) for n, rule in enumerate(report["cuts"])]
     rules = len(settings.cuts)
@@ -75,6 +75,7 @@ def preferences_dataset(
         tables,
         render("preferences.md", Path(__file__).parent, told=report, settings=settings, reports=reports),
         files,
+        notes=notes_of_steps(store, manifests, stages),
         figures=[*figures_of(report), *figures_of_steps(store, manifests, stages)],
     )
 

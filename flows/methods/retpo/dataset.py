@@ -76,9 +76,7 @@ def retpo_dataset(store: Store, manifests: Manifests, settings: RetpoSettings, r
     own = own_passages(
         store.root, manifests["passages"].key, stream_of(store, manifests["gold_places"]).frame(["id"])["id"]
     )
-    card["notes"] = [
-        note for note in (note_own(own, bool(settings.ignore_identical_ids)), *note_ties(settings.retrievers)) if note
-    ]
+    notes = [note_own(own, bool(settings.ignore_identical_ids)), *note_ties(settings.retrievers)]
     card["retrievers"] = {
         retriever_settings.label: strip_private(retriever_settings.model_dump(mode="json", exclude_defaults=True))
         for retriever_settings in settings.retrievers
@@ -89,7 +87,7 @@ def retpo_dataset(store: Store, manifests: Manifests, settings: RetpoSettings, r
         "Rows that teach a query rewriter what a retriever likes.",
         tables,
         render("retpo.md", FOLDER, **card, **comparison, decimals=decimals, form_name=form_name),
-        notes=[*incomplete, *card["notes"]],
+        notes=[*incomplete, *filter(None, notes)],
         figures=figures_of(comparison),
     )
 

@@ -31,7 +31,7 @@ class Judged(Recipe[BenchRow, JudgedRow]):
     """
 
     name: ClassVar = "judged"
-    version: ClassVar = "2"
+    version: ClassVar = "3"
     roles: ClassVar = ("student", "judge")
     prompts: ClassVar = {"multifaceted/judge": ("instruction", "answer", "rubric")}
 
