@@ -87,7 +87,7 @@ def ours(
     verdicts = greedy(
         matrix.rows,
         known,
-        [lambda rows, alive: links_in(Search(matrix, plan.layout, options.threshold, rows, alive), helpers)],
+        [lambda rows, alive: links_in(Search(matrix, plan.layout, options.threshold, rows, alive, plan.near), helpers)],
     )
     return verdicts.duplicate_of < 0, str(plan.recall)
 

@@ -285,7 +285,8 @@ class VectorLinks:
     def __call__(self, queries: Array, alive: Array) -> Links:
         if not len(self.ranks):
             return Links.none()
-        search = Search(self.matrix, self.plan.layout, self.threshold, queries[self.ranks], alive[self.ranks])
+        masks = queries[self.ranks], alive[self.ranks]
+        search = Search(self.matrix, self.plan.layout, self.threshold, *masks, self.plan.near)
         links = links_in(search, self.workers)
         return Links(self.ranks[links.row], self.ranks[links.neighbour], links.similarity, self.ranks[links.more])
 

@@ -15,27 +15,31 @@ from numba import njit
 
 from synthmill.schemas.recall import EXACT, Recall
 from synthmill.tasks.cores import Array, threads
-from synthmill.tasks.vectors.layouts import TILE, Buckets, ExactLayout, Layout, NewBuckets, tiles_of_rows
-from synthmill.tasks.vectors.links import SLACK, Matrix, SpreadContext, find_alike, map_blocks
+from synthmill.tasks.vectors.layouts import TILE, Buckets, ExactLayout, Layout, tiles_of_rows
+from synthmill.tasks.vectors.links import SLACK, Matrix, Near, SpreadContext, find_alike, map_blocks
+from synthmill.tasks.vectors.short import shortened
 
 EXACT_UP_TO = 30_000  # rows: some three seconds
-MOST_VISITS = 32  # buckets a row may visit
 DEFAULT_WIDTH = 0.1  # where the sample has too few pairs; a visited centroid's cosine may be so much lower
+MOST_VISITS = 32  # buckets a row may visit
+ROWS_PER_CENTROID, ITERATIONS = 32, 5  # of k-means
 FEWEST_PAIRS, MOST_PAIRS = 20, 50_000
 TUNED_BY = 1 / 3  # of the sample sets the width; the rest estimates the recall
 TAIL, IMAGINED = 0.2, 0.03  # the tail's share of the sampled pairs; how far into it the imagined pair lies
-ROWS_PER_CENTROID, ITERATIONS = 32, 5  # of k-means
 LISTED_PER_BLOCK = 8  # neighbours of a sampled row in one block of rows
 
 
 class SearchPlan(NamedTuple):
-    """A layout, its estimated recall, and the true pairs (row, neighbour) of `sample` that the estimate is from."""
+    """A layout, its estimated recall, the true pairs (row, neighbour) of `sample` that the estimate is from, visits per
+    row, and what the search compares first.
+    """
 
     layout: Layout
     recall: Recall
     pairs: tuple[Array, Array]
     sample: Array
     visits: float
+    near: Near | None = None
 
 
 def lay_out(
@@ -58,9 +62,10 @@ def lay_out(
         return SearchPlan(ExactLayout(matrix.rows), EXACT, (empty, empty), empty, 0.0)
     draw = np.random.default_rng(seed)
     others = matrix.rows - fixed
+    near = shortened(matrix, threshold, workers) or Near(matrix, threshold - SLACK, LISTED_PER_BLOCK)
     centroids = k_means(matrix, max(2, int((3 * pairs / matrix.rows) ** 0.5)), draw, fixed)
     sampled = np.sort(draw.choice(others, min(sample, others), replace=False)).astype(np.int32) + np.int32(fixed)
-    row, neighbour = true_pairs(matrix, sampled, threshold, workers)
+    row, neighbour = true_pairs(matrix, near, sampled, threshold, workers)
     if len(row) > MOST_PAIRS:
         chosen = np.sort(draw.choice(len(row), MOST_PAIRS, replace=False))
         row, neighbour = row[chosen], neighbour[chosen]
@@ -68,9 +73,10 @@ def lay_out(
     tuning = draw.random(len(sampled)) < TUNED_BY
     tunes_width = tuning[np.searchsorted(sampled, row)]
     width = choose_width(widths[tunes_width], recall)
-    layout, visits = assign_buckets(matrix, centroids, width, workers, fixed)
+    layout, visits = assign_buckets(matrix, centroids, width, workers)
     estimate = estimate_recall(row[~tunes_width], widths[~tunes_width] <= width, int((~tuning).sum()))
-    return SearchPlan(layout, estimate, (row[~tunes_width], neighbour[~tunes_width]), sampled[~tuning], visits)
+    pairs_left = row[~tunes_width], neighbour[~tunes_width]
+    return SearchPlan(layout, estimate, pairs_left, sampled[~tuning], visits, near)
 
 
 def k_means(matrix: Matrix, count: int, draw: np.random.Generator, fixed: int = 0) -> Array:
@@ -87,19 +93,22 @@ def k_means(matrix: Matrix, count: int, draw: np.random.Generator, fixed: int = 
     return np.asarray(kmeans.centroids)
 
 
-def true_pairs(matrix: Matrix, sample: Array, threshold: float, workers: SpreadContext | None) -> tuple[Array, Array]:
-    """(sampled row, neighbour): all neighbours of these rows, or at least LISTED_PER_BLOCK where a block has more."""
-    row, neighbour = map_blocks(matrix, find_neighbours, sample, threshold, workers=workers)
-    near = matrix.similarities(row, neighbour) >= threshold
-    order = np.lexsort((neighbour[near], row[near]))
-    return row[near][order], neighbour[near][order]
+def true_pairs(
+    matrix: Matrix, near: Near, sample: Array, threshold: float, workers: SpreadContext | None
+) -> tuple[Array, Array]:
+    """(sampled row, neighbour): all neighbours of these rows, or those among the first `near.listed` of a block."""
+    row, neighbour = map_blocks(near.matrix, find_neighbours, sample, near.lowest, near.listed, workers=workers)
+    is_near = matrix.similarities(row, neighbour) >= threshold
+    row, neighbour = row[is_near], neighbour[is_near]
+    order = np.lexsort((neighbour, row))
+    return row[order], neighbour[order]
 
 
-def find_neighbours(matrix: Matrix, block: Array, sample: Array, threshold: float) -> tuple[Array, Array]:
+def find_neighbours(matrix: Matrix, block: Array, sample: Array, lowest: float, listed: int) -> tuple[Array, Array]:
     vectors = matrix.take(block)
     rows, neighbours = [], []
     for piece in tiles_of_rows(sample):
-        left, right = find_alike(matrix, piece, block, vectors, threshold - SLACK, False, LISTED_PER_BLOCK)
+        left, right = find_alike(matrix, piece, block, vectors, lowest, False, listed)
         rows.append(piece[left])
         neighbours.append(block[right])
     return np.concatenate(rows), np.concatenate(neighbours)
@@ -139,15 +148,13 @@ def choose_width(widths: Array, recall: float) -> float:
 
 
 def assign_buckets(
-    matrix: Matrix, centroids: Array, width: float, workers: SpreadContext | None, fixed: int = 0
-) -> tuple[Layout, float]:
+    matrix: Matrix, centroids: Array, width: float, workers: SpreadContext | None
+) -> tuple[Buckets, float]:
     """(layout, visits per row): each row lives at its nearest centroid and visits those at most `width` behind it."""
     ranks, homes, visitors, visited = map_blocks(matrix, assign_block, centroids, width, workers=workers)
-    homes, by_rank = homes[np.argsort(ranks)], np.argsort(visitors, kind="stable")
-    visitors, visited, visits = visitors[by_rank], visited[by_rank], len(visitors) / matrix.rows
-    if fixed:
-        return NewBuckets.of(len(centroids), homes, visitors, visited, matrix.order[:fixed]), visits
-    return Buckets.of(len(centroids), homes, visitors, visited), visits
+    by_rank = np.argsort(visitors, kind="stable")
+    layout = Buckets.of(len(centroids), homes[np.argsort(ranks)], visitors[by_rank], visited[by_rank])
+    return layout, len(visitors) / matrix.rows
 
 
 def assign_block(matrix: Matrix, block: Array, centroids: Array, width: float) -> tuple[Array, Array, Array, Array]:

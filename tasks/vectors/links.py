@@ -20,12 +20,12 @@ from numba import njit
 from threadpoolctl import threadpool_limits
 
 from synthmill.tasks.cores import Array, MapUnordered, threads
-from synthmill.tasks.vectors.layouts import BLOCK, KNOWN_AT_ONCE, TILE, Layout, layout_of
+from synthmill.tasks.vectors.layouts import BLOCK, TILE, Layout, layout_of
 
 LISTED = 8  # neighbours of a row that one tile lists, the best-ranked
 SLACK = 2e-5  # of a float32 product; a pair this near to the threshold is measured again in float64
 CHUNK = 64
-NEARBY = 2 * KNOWN_AT_ONCE  # rows of a file that stay mapped while a tile, or a block of rows, is worked on
+NEARBY = 1 << 17  # rows of a file that stay mapped while a tile, or a block of rows, is worked on
 ANY = -1
 EMPTY = np.empty(0, np.int64)
 
@@ -80,9 +80,8 @@ class Matrix(NamedTuple):
         """
         places = self.order[ranks]
         copies = np.asarray(self.vectors[places], np.float32)
-        first, last = (int(places.min()), int(places.max())) if len(places) >= TILE else (0, 0)
-        if last - first > NEARBY:
-            release(self.vectors, first, last + 1)
+        if len(places) >= TILE and np.ptp(places) > NEARBY:
+            release(self.vectors)
         return copies
 
     def similarities(self, first: Array, second: Array) -> Array:
@@ -95,46 +94,61 @@ class Matrix(NamedTuple):
         return np.round(products, 6)
 
 
-def release(mapped: Array, first: int = 0, until: int | None = None) -> None:
-    """Let what was read, or written, of some rows of a memory map leave this process's memory; it stays in the file."""
-    if isinstance(mapped, np.memmap) and isinstance(mapped.base, mmap.mmap):
-        until = len(mapped) if until is None else until
-        start = mapped.offset % mmap.ALLOCATIONGRANULARITY + first * mapped.strides[0]
-        start -= start % mmap.PAGESIZE
-        mapped.base.madvise(mmap.MADV_DONTNEED, start, (until - first) * mapped.strides[0] + mmap.PAGESIZE)
+def release(mapped: Array) -> None:
+    """Let what was read, or written, of a memory map leave this process's memory; it stays in the file."""
+    if isinstance(mapped.base, mmap.mmap):
+        mapped.base.madvise(mmap.MADV_DONTNEED)
+
+
+class Near(NamedTuple):
+    """What a search compares first. matrix: of the same ranks; lowest: the product that rows near each other reach;
+    listed: how many that do a tile lists for a row, the best-ranked, before they are measured.
+    """
+
+    matrix: Matrix
+    lowest: float
+    listed: int = LISTED
 
 
 class Search(NamedTuple):
-    """The inputs of a search for links. queries, alive: masks over ranks; a query row's alive neighbours are linked."""
+    """The inputs of a search for links. queries, alive: masks over ranks; a query row's alive neighbours are linked.
+    near: what is compared first, by default the matrix itself.
+    """
 
     matrix: Matrix
     layout: Layout
     threshold: float
     queries: Array
     alive: Array
+    near: Near | None = None
+
+    @property
+    def first(self) -> Near:
+        return self.near or Near(self.matrix, self.threshold - SLACK)
 
     def tiles(self, tiles: Sequence[int]) -> Links:
         """Links of some tiles, on all cores that this process may use."""
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads()) as pool:
             return Links.join(pool.map(self.tile, tiles))
 
-    def tile(self, tile: int, most: int = LISTED) -> Links:
-        """At most `most` neighbours per row, each pair's similarity measured in float64."""
+    def tile(self, tile: int) -> Links:
+        """At most LISTED neighbours per row, each pair's similarity measured in float64."""
         try:
-            return self.links_of(tile, most)
+            return self.links_of(tile, self.first.listed)
         finally:
             release(self.matrix.vectors)
 
     def links_of(self, tile: int, most: int) -> Links:
+        """most: how many neighbours of a row are listed before they are measured."""
+        matrix, lowest, _ = self.first
         pairs: list[tuple[Array, Array]] = []
         loaded = vectors = EMPTY
         for left, right, falling in self.layout.pairs(tile, self.queries, self.alive):
             if not len(left) or not len(right):
                 continue
             if len(loaded) < len(right) or not np.array_equal(loaded[: len(right)], right):
-                loaded, vectors = right, self.matrix.take(right)
-            lowest = self.threshold - SLACK
-            rows, columns = find_alike(self.matrix, left, right, vectors[: len(right)], lowest, falling, most)
+                loaded, vectors = right, matrix.take(right)
+            rows, columns = find_alike(matrix, left, right, vectors[: len(right)], lowest, falling, most)
             if len(rows):
                 pairs.append((left[rows], right[columns]))
         if not pairs:
@@ -146,14 +160,15 @@ class Search(NamedTuple):
         order = np.lexsort((neighbour, row))
         row, neighbour = row[order], neighbour[order]
         place = np.arange(len(row)) - np.searchsorted(row, row)
-        more = np.unique(row[place >= most])
-        row, neighbour = row[place < most], neighbour[place < most]
+        unmeasured, row, neighbour = np.unique(row[place >= most]), row[place < most], neighbour[place < most]
         similarity = self.matrix.similarities(row, neighbour)
         good = similarity >= self.threshold
         row, neighbour, similarity = row[good], neighbour[good], similarity[good]
-        if len(np.setdiff1d(more, row)):  # all listed neighbours of a row lie just below the threshold: list all
+        if len(np.setdiff1d(unmeasured, row)):  # all listed neighbours of a row lie below the threshold: list all
             return self.links_of(tile, len(self.queries))
-        return Links(row, neighbour, similarity, more)
+        place = np.arange(len(row)) - np.searchsorted(row, row)
+        more, listed = np.union1d(unmeasured, row[place >= LISTED]), place < LISTED
+        return Links(row[listed], neighbour[listed], similarity[listed], more)
 
 
 def find_alike(
@@ -228,10 +243,13 @@ def links_in(search: Search, workers: SpreadContext | None = None) -> Links:
     work = search.layout.work
     if workers is None:
         return search.tiles(range(len(work)))
+    near = {"lowest": search.near.lowest, "listed": search.near.listed} if search.near else {}
     path = save_matrix(
         workers.folder / f"search-{secrets.token_hex(4)}.npz",
         search.matrix,
         **search.layout._asdict(),
+        **near,
+        near=str(save_matrix(workers.folder / "near.npz", search.near.matrix)) if search.near else "",
         threshold=search.threshold,
         queries=search.queries,
         alive=search.alive,
@@ -244,9 +262,11 @@ def links_in(search: Search, workers: SpreadContext | None = None) -> Links:
 def links_of_tiles(path: Path, tiles: Sequence[int]) -> Links:
     """Links of some tiles of a saved search."""
     matrix, arrays = load_matrix(path)
-    return Search(matrix, layout_of(arrays), float(arrays["threshold"]), arrays["queries"], arrays["alive"]).tiles(
-        tiles
-    )
+    near = None
+    if arrays["near"]:
+        near = Near(load_matrix(Path(str(arrays["near"])))[0], float(arrays["lowest"]), int(arrays["listed"]))
+    search = Search(matrix, layout_of(arrays), float(arrays["threshold"]), arrays["queries"], arrays["alive"], near)
+    return search.tiles(tiles)
 
 
 def map_blocks(
@@ -295,7 +315,7 @@ def save_matrix(path: Path, matrix: Matrix, **arrays: Any) -> Path:
     return path
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def load_matrix(path: Path) -> tuple[Matrix, dict[str, Array]]:
     with np.load(path) as file:
         arrays = dict(file)

@@ -15,7 +15,7 @@ from synthmill.tasks.dedup.word_grams import GRAM, WordLinks, grams_of, tokens_o
 from synthmill.tasks.frames import run_locally
 from synthmill.tasks.running.parallel import RayPool
 from synthmill.tasks.vectors.buckets import estimate_recall, lay_out
-from synthmill.tasks.vectors.layouts import ExactLayout, NewBuckets
+from synthmill.tasks.vectors.layouts import ExactLayout
 from synthmill.tasks.vectors.links import (
     ANY,
     LISTED,
@@ -143,41 +143,6 @@ def test_new_rows_are_compared_with_all_and_known_rows_with_none_of_each_other()
     truly = greedy(4000, known, [lambda rows, alive: links_in(by_force._replace(queries=rows, alive=alive))])
     assert (kept.duplicate_of[:known] < 0).all() and (truly.duplicate_of >= 0).sum() > 50
     assert ((kept.duplicate_of >= 0) == (truly.duplicate_of >= 0)).mean() > 0.995
-
-
-def test_known_rows_are_taken_block_by_block_as_they_stand_in_the_file(tmp_path: Path) -> None:
-    """However many blocks there are, whatever the order of rank in the file, and spread or not: the same links."""
-    known, vectors = 3000, clusters(4000, dimensions=16)
-    ranked = np.random.default_rng(1).permutation(4000)
-    np.save(tmp_path / "vectors.npy", vectors[np.argsort(ranked)])  # rank r stands at place ranked[r]
-    matrix = Matrix.of(np.load(tmp_path / "vectors.npy", mmap_mode="r"), ranked)
-    plan = lay_out(matrix, THRESHOLD, 0.999, 300, 0, exact_up_to=0, fixed=known)
-    homes, visitors, visited = np.empty(4000, np.int32), [], []
-    layout = plan.layout
-    assert isinstance(layout, NewBuckets) and len(layout.bounds) == 1
-    for bucket in range(len(layout.starts) - 1):
-        residents, visits = layout.new.members(bucket)
-        start, end, until = layout.bounds[0, bucket]
-        homes[np.concatenate([residents, layout.known[start:end]])] = bucket
-        for rows in (visits, layout.known[end:until]):
-            visitors.append(rows)
-            visited.append(np.full(len(rows), bucket, np.int32))
-    order = np.argsort(np.concatenate(visitors), kind="stable")
-    cells = np.concatenate(visitors)[order], np.concatenate(visited)[order]
-    many = NewBuckets.of(len(layout.starts) - 1, homes, *cells, matrix.order[:known], at_once=700)
-    assert len(many.bounds) == 5 and len(many.work) == len(layout.starts) - 1 + 5
-    for block in range(5):
-        places = np.sort(matrix.order[:known])[700 * block : 700 * (block + 1)]
-        cell = many.known[many.bounds[block, 0, 0] : many.bounds[block, -1, 2]]
-        assert set(matrix.order[cell].tolist()) == set(places.tolist())
-    is_new, everyone = np.arange(4000) >= known, np.ones(4000, np.bool_)
-    searches = [Search(matrix, kind, THRESHOLD, is_new, everyone) for kind in (layout, many)]
-    whole, split = (links_in(search) for search in searches)
-    spread = links_in(searches[1], SpreadContext(run_locally, tmp_path))
-    in_memory = links_in(searches[1]._replace(matrix=Matrix.of(vectors)))
-    assert len(whole.row) > 100
-    for links in (split, spread, in_memory):
-        assert all(np.array_equal(part, other) for part, other in zip(whole, links, strict=True))
 
 
 @pytest.mark.ray
