@@ -1,6 +1,6 @@
 """Judges over pools with vLLM in this process: prompt tokens asked for, and computed, that is not in its cache.
 
-    python -m bench.judging_tokens MODEL POOLS ANSWERS
+    python -m bench.judging_tokens MODEL POOLS ANSWERS WORDS
 
 Prints JSON, by order and judge. The file runs in an older tree as well, with that tree first on PYTHONPATH. Orders: as
 prompts are written; shared_first, which an older tree has not; answers first, then what a pool's requests share.
@@ -61,8 +61,8 @@ SHARED_UNTIL = ("\nResponse A:", "\nThe response to score:")
 """Where a prompt's part ends that all requests of its pool share."""
 
 
-def pools(count: int, answers: int) -> Iterator[Any]:
-    """Prompts of some 60 words, references and answers of some 100."""
+def pools(count: int, answers: int, length: int) -> Iterator[Any]:
+    """Prompts of some 60 words, references and answers of some `length`."""
     draw = random.Random(0)
 
     def text(words: int) -> str:
@@ -70,8 +70,8 @@ def pools(count: int, answers: int) -> Iterator[Any]:
 
     for n in range(count):
         kept = {"finish_reason": "stop", "completion_tokens": 100}
-        own = tuple(PolicyAnswer(answer_index=k, text=text(100), **kept) for k in range(answers))
-        yield ScoredPool(id=f"{n:04}", prompt=text(60), reference=text(100), answers=own)
+        own = tuple(PolicyAnswer(answer_index=k, text=text(length), **kept) for k in range(answers))
+        yield ScoredPool(id=f"{n:04}", prompt=text(60), reference=text(length), answers=own)
 
 
 class Count:
@@ -171,8 +171,9 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("pools", type=int)
     parser.add_argument("answers", type=int)
+    parser.add_argument("words", type=int)
     options = parser.parse_args()
-    rows = list(pools(options.pools, options.answers))
+    rows = list(pools(options.pools, options.answers, options.words))
     print(json.dumps(asyncio.run(judge_all(options.model, rows))))
 
 

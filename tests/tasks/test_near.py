@@ -26,6 +26,7 @@ from synthmill.tasks.vectors.links import (
     SpreadContext,
     links_in,
 )
+from synthmill.tasks.vectors.short import DIMENSIONS, shortened
 
 THRESHOLD = 0.9
 
@@ -143,6 +144,55 @@ def test_new_rows_are_compared_with_all_and_known_rows_with_none_of_each_other()
     truly = greedy(4000, known, [lambda rows, alive: links_in(by_force._replace(queries=rows, alive=alive))])
     assert (kept.duplicate_of[:known] < 0).all() and (truly.duplicate_of >= 0).sum() > 50
     assert ((kept.duplicate_of >= 0) == (truly.duplicate_of >= 0)).mean() > 0.995
+
+
+def around(count: int, cosine: float, seed: int, dimensions: int = 384) -> Array:
+    """Unit vectors around one centre, any two of them with about this cosine."""
+    draw = np.random.default_rng(seed)
+    centre, own = draw.standard_normal((1, dimensions)), draw.standard_normal((count, dimensions))
+    centre /= np.linalg.norm(centre)
+    own -= (own @ centre.T) * centre
+    own /= np.linalg.norm(own, axis=1, keepdims=True)
+    return np.asarray(cosine**0.5 * centre + (1 - cosine) ** 0.5 * own, np.float32)
+
+
+def test_short_vectors_come_near_where_whole_ones_do() -> None:
+    vectors = around(2000, 0.9, seed=3)
+    near = shortened(Matrix.of(vectors), 0.9)
+    assert near is not None and near.matrix.vectors.shape == (2000, DIMENSIONS)
+    short = near.matrix.take(np.arange(2000))
+    cosines = (short @ short.T)[np.triu_indices(2000, 1)]
+    whole = (vectors @ vectors.T)[np.triu_indices(2000, 1)]
+    assert near.lowest == pytest.approx(0.744, abs=1e-3)
+    assert (cosines[whole >= 0.9] < near.lowest).mean() < 1e-4
+    assert shortened(Matrix.of(vectors[:, :100]), 0.9) is None  # they would be no shorter
+    assert shortened(Matrix.of(vectors), 0.7) is None  # too many pairs would come near
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_search_by_short_vectors_finds_what_brute_force_finds(precision: str, tmp_path: Path) -> None:
+    """Twins, a cluster of duplicates larger than a tile lists, and one whose rows only look alike when short."""
+    parts = [clusters(2000, dimensions=384), around(300, 0.95, seed=1), around(300, 0.85, seed=2)]
+    order = np.random.default_rng(4).permutation(2600)
+    np.save(tmp_path / "vectors.npy", np.concatenate(parts)[np.argsort(order)].astype(precision))
+    matrix = Matrix.of(np.load(tmp_path / "vectors.npy", mmap_mode="r"), order)
+    helpers = SpreadContext(run_locally, tmp_path)
+    plan = lay_out(matrix, THRESHOLD, 0.999, 1000, 0, exact_up_to=0)
+    spread = lay_out(matrix, THRESHOLD, 0.999, 1000, 0, exact_up_to=0, workers=helpers)
+    assert plan.near is not None and plan.near.listed < 299 and plan.recall == spread.recall
+    everyone = np.ones(2600, np.bool_)
+    search = Search(matrix, plan.layout, THRESHOLD, everyone, everyone, plan.near)
+    links, elsewhere = links_in(search), links_in(search._replace(near=spread.near), helpers)
+    assert all(np.array_equal(part, other) for part, other in zip(links, elsewhere, strict=True))
+    rows = matrix.take(np.arange(2600))
+    truth = true_pairs(rows)
+    assert set(zip(links.row.tolist(), links.neighbour.tolist(), strict=True)) <= truth
+    assert np.bincount(links.row).max() <= LISTED * len(plan.layout.work) and len(links.more) > 100
+    kept = greedy(2600, 0, [lambda asked, alive: links_in(search._replace(queries=asked, alive=alive))])
+    by_force = np.array(kept_by_force(2600, truth))
+    assert ((kept.duplicate_of < 0) == by_force).mean() > 0.999
+    similar = kept.duplicate_of >= 0
+    assert (kept.similarity[similar] >= THRESHOLD).all() and 300 < similar.sum() < 1000
 
 
 @pytest.mark.ray
