@@ -8,6 +8,7 @@ the recall.
 Source: docs/papers.md#dedup, layer 3.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,9 @@ DEFAULT_WIDTH = 0.1  # where the sample has too few pairs; a visited centroid's 
 MOST_VISITS = 32  # buckets a row may visit
 ROWS_PER_CENTROID, ITERATIONS = 32, 5  # of k-means
 FEWEST_PAIRS, MOST_PAIRS = 20, 50_000
+PROBED = 2000  # rows that estimate how many pairs are compared
+PAIR_COST = 0.8  # of comparing two rows that share a bucket, in products of a row with a centroid
+FEWEST_ROWS = 8  # of which a bucket is made
 TUNED_BY = 1 / 3  # of the sample sets the width; the rest estimates the recall
 TAIL, IMAGINED = 0.2, 0.03  # the tail's share of the sampled pairs; how far into it the imagined pair lies
 LISTED_PER_BLOCK = 8  # neighbours of a sampled row in one block of rows
@@ -63,20 +67,59 @@ def lay_out(
     draw = np.random.default_rng(seed)
     others = matrix.rows - fixed
     near = shortened(matrix, threshold, workers) or Near(matrix, threshold - SLACK, LISTED_PER_BLOCK)
-    centroids = k_means(matrix, max(2, int((3 * pairs / matrix.rows) ** 0.5)), draw, fixed)
     sampled = np.sort(draw.choice(others, min(sample, others), replace=False)).astype(np.int32) + np.int32(fixed)
     row, neighbour = true_pairs(matrix, near, sampled, threshold, workers)
     if len(row) > MOST_PAIRS:
         chosen = np.sort(draw.choice(len(row), MOST_PAIRS, replace=False))
         row, neighbour = row[chosen], neighbour[chosen]
-    widths = needed_widths(matrix, centroids, row, neighbour)
     tuning = draw.random(len(sampled)) < TUNED_BY
     tunes_width = tuning[np.searchsorted(sampled, row)]
-    width = choose_width(widths[tunes_width], recall)
-    layout, visits = assign_buckets(matrix, centroids, width, workers)
-    estimate = estimate_recall(row[~tunes_width], widths[~tunes_width] <= width, int((~tuning).sum()))
-    pairs_left = row[~tunes_width], neighbour[~tunes_width]
-    return SearchPlan(layout, estimate, pairs_left, sampled[~tuning], visits, near)
+    division = divide(matrix, (row[tunes_width], neighbour[tunes_width]), recall, fixed, draw)
+    layout, visits = assign_buckets(matrix, division.centroids, division.width, workers)
+    row, neighbour = row[~tunes_width], neighbour[~tunes_width]
+    is_found = needed_widths(matrix, division.centroids, row, neighbour) <= division.width
+    estimate = estimate_recall(row, is_found, int((~tuning).sum()))
+    return SearchPlan(layout, estimate, (row, neighbour), sampled[~tuning], visits, near)
+
+
+class Division(NamedTuple):
+    """Centroids, (count, dimensions) float32, and how much further away the ones are that a row visits. assigning,
+    comparing: the work of either, in products of whole vectors.
+    """
+
+    centroids: Array
+    width: float
+    assigning: float
+    comparing: float
+
+
+def divide(
+    matrix: Matrix, pairs: tuple[Array, Array], recall: float, fixed: int, draw: np.random.Generator
+) -> Division:
+    """As many centroids as make the least work: twice as many as long as that saves some. pairs: true ones."""
+    others = matrix.rows - fixed
+    comparisons = (matrix.rows**2 - fixed**2) / 2
+    probes = [draw.integers(first, matrix.rows, PROBED) for first in (0, fixed)]
+    count, best = max(2, int((3 * comparisons / matrix.rows) ** 0.5)), None
+    while best is None or (best.comparing > best.assigning and count * FEWEST_ROWS <= others):
+        centroids = k_means(matrix, count, draw, fixed)
+        width = choose_width(needed_widths(matrix, centroids, *pairs), recall)
+        comparing = PAIR_COST * comparisons * share_compared(matrix, centroids, width, probes)
+        division = Division(centroids, width, float(matrix.rows) * count, comparing)
+        if best and division.assigning + comparing >= best.assigning + best.comparing:
+            break
+        count, best = 2 * count, division
+    return best
+
+
+def share_compared(matrix: Matrix, centroids: Array, width: float, probes: Sequence[Array]) -> float:
+    """The chance that a row of the first probe is compared with one of the second."""
+    shares = []
+    for probe in probes:
+        _, homes, _, visited = assign_block(matrix, probe, centroids, width)
+        shares += [np.bincount(buckets, minlength=len(centroids)) / len(probe) for buckets in (homes, visited)]
+    live, visit, other_live, other_visit = shares
+    return float((live * other_live + visit * other_live + live * other_visit).sum())
 
 
 def k_means(matrix: Matrix, count: int, draw: np.random.Generator, fixed: int = 0) -> Array:

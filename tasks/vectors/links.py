@@ -8,8 +8,9 @@ Source: docs/papers.md#dedup, layer 3.
 
 import mmap
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
@@ -243,28 +244,22 @@ def links_in(search: Search, workers: SpreadContext | None = None) -> Links:
     work = search.layout.work
     if workers is None:
         return search.tiles(range(len(work)))
-    near = {"lowest": search.near.lowest, "listed": search.near.listed} if search.near else {}
-    path = save_matrix(
-        workers.folder / f"search-{secrets.token_hex(4)}.npz",
-        search.matrix,
-        **search.layout._asdict(),
-        **near,
-        near=str(save_matrix(workers.folder / "near.npz", search.near.matrix)) if search.near else "",
-        threshold=search.threshold,
-        queries=search.queries,
-        alive=search.alive,
-    )
     share = (np.cumsum(work) * (TASKS / work.sum())).astype(int)
-    groups = [np.flatnonzero(share == n).tolist() for n in range(TASKS + 1)]
-    return Links.join(workers.map_unordered(links_of_tiles, [(path, group) for group in groups if group]))
+    groups = [group for n in range(TASKS + 1) if (group := np.flatnonzero(share == n).tolist())]
+    masks = {"threshold": search.threshold, "queries": search.queries, "alive": search.alive}
+    near = search.first
+    with (
+        saved(workers.folder, search.matrix, **search.layout._asdict(), **masks) as path,
+        saved(workers.folder, near.matrix, lowest=near.lowest, listed=near.listed) as near_path,
+    ):
+        return Links.join(workers.map_unordered(links_of_tiles, [(path, near_path, group) for group in groups]))
 
 
-def links_of_tiles(path: Path, tiles: Sequence[int]) -> Links:
-    """Links of some tiles of a saved search."""
-    matrix, arrays = load_matrix(path)
-    near = None
-    if arrays["near"]:
-        near = Near(load_matrix(Path(str(arrays["near"])))[0], float(arrays["lowest"]), int(arrays["listed"]))
+def links_of_tiles(path: Path, near_path: Path, tiles: Sequence[int]) -> Links:
+    """Links of some tiles of a saved search. What is compared first stays in memory, which workers share."""
+    (matrix, arrays), (first, limits) = load_matrix(path), load_matrix(near_path)
+    first = first._replace(vectors=np.asarray(first.vectors))
+    near = Near(first, float(limits["lowest"]), int(limits["listed"]))
     search = Search(matrix, layout_of(arrays), float(arrays["threshold"]), arrays["queries"], arrays["alive"], near)
     return search.tiles(tiles)
 
@@ -279,10 +274,10 @@ def map_blocks(
     starts = range(0, matrix.rows, BLOCK)
     if workers is None:
         return run_blocks(matrix, by_place, starts, work, arguments)
-    path = save_matrix(workers.folder / "matrix.npz", matrix, by_place=by_place)
     size = -(-len(starts) // TASKS)
-    jobs = [(path, n, starts[n : n + size], work, arguments) for n in range(0, len(starts), size)]
-    results = [arrays for _, arrays in sorted(workers.map_unordered(run_blocks_of, jobs), key=itemgetter(0))]
+    with saved(workers.folder, matrix, by_place=by_place) as path:
+        jobs = [(path, n, starts[n : n + size], work, arguments) for n in range(0, len(starts), size)]
+        results = [arrays for _, arrays in sorted(workers.map_unordered(run_blocks_of, jobs), key=itemgetter(0))]
     return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
 
@@ -306,16 +301,21 @@ def run_blocks_of(
     return number, run_blocks(matrix, arrays["by_place"], starts, work, arguments)
 
 
-def save_matrix(path: Path, matrix: Matrix, **arrays: Any) -> Path:
-    """Write a matrix and more arrays to a file, but only the path of its vectors, which are a memory map."""
+@contextmanager
+def saved(folder: Path, matrix: Matrix, **arrays: Any) -> Iterator[Path]:
+    """A file of a name of its own with a matrix and more arrays, but only the path of its vectors, a memory map."""
     mapped = matrix.vectors
     assert isinstance(mapped, np.memmap)
-    with path.open("wb") as file:
-        np.savez(file, order=matrix.order, groups=matrix.groups, vectors=str(mapped.filename), **arrays)
-    return path
+    path = folder / f"matrix-{secrets.token_hex(4)}.npz"
+    try:
+        with path.open("wb") as file:
+            np.savez(file, order=matrix.order, groups=matrix.groups, vectors=str(mapped.filename), **arrays)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=2)  # of one search
 def load_matrix(path: Path) -> tuple[Matrix, dict[str, Array]]:
     with np.load(path) as file:
         arrays = dict(file)

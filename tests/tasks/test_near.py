@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from synthmill.schemas.recall import EXACT, Recall
 from synthmill.storage.artifacts import Store
+from synthmill.tasks.dedup.duplicates import readable
 from synthmill.tasks.dedup.greedy import Verdicts, first_alike, greedy, recall_of_duplicates
 from synthmill.tasks.dedup.word_grams import GRAM, WordLinks, grams_of, tokens_of
 from synthmill.tasks.frames import run_locally
@@ -25,6 +26,7 @@ from synthmill.tasks.vectors.links import (
     Search,
     SpreadContext,
     links_in,
+    map_blocks,
 )
 from synthmill.tasks.vectors.short import DIMENSIONS, shortened
 
@@ -128,14 +130,14 @@ def test_new_rows_are_compared_with_all_and_known_rows_with_none_of_each_other()
     known, vectors = 3000, clusters(4000, dimensions=16)
     matrix = Matrix.of(vectors)
     truth = {(row, other) for row, other in true_pairs(vectors) if row >= known}
-    plan = lay_out(matrix, THRESHOLD, 0.999, 300, 0, exact_up_to=0, fixed=known)
+    plan = lay_out(matrix, THRESHOLD, 0.999, 900, 0, exact_up_to=0, fixed=known)
     is_new, everyone = np.arange(4000) >= known, np.ones(4000, np.bool_)
     links = links_in(Search(matrix, plan.layout, THRESHOLD, is_new, everyone))
     pairs = set(zip(links.row.tolist(), links.neighbour.tolist(), strict=True))
     assert pairs <= truth and len(pairs) >= 0.98 * len(truth) > 100
-    assert plan.recall.low - 0.02 <= len(pairs) / len(truth) and plan.recall.rows <= 300
+    assert plan.recall.low - 0.02 <= len(pairs) / len(truth) and plan.recall.rows <= 900
     assert plan.sample.min() >= known and set(plan.pairs[0].tolist()) <= set(plan.sample.tolist())
-    assert len(plan.layout.work) < len(lay_out(matrix, THRESHOLD, 0.999, 300, 0, exact_up_to=0).layout.work)
+    assert len(plan.layout.work) < len(lay_out(matrix, THRESHOLD, 0.999, 900, 0, exact_up_to=0).layout.work)
     by_bucket = Search(matrix, plan.layout, THRESHOLD, is_new, everyone)
     kept = greedy(4000, known, [lambda rows, alive: links_in(by_bucket._replace(queries=rows, alive=alive))])
     exact = lay_out(matrix, THRESHOLD, 0.999, 2000, 0, exact_up_to=0, fixed=known)  # the sample would take as long
@@ -193,6 +195,21 @@ def test_a_search_by_short_vectors_finds_what_brute_force_finds(precision: str, 
     assert ((kept.duplicate_of < 0) == by_force).mean() > 0.999
     similar = kept.duplicate_of >= 0
     assert (kept.similarity[similar] >= THRESHOLD).all() and 300 < similar.sum() < 1000
+
+
+def test_two_matrices_over_one_file_are_two_for_workers(tmp_path: Path) -> None:
+    """The ranks of a matrix change when texts without a vector leave it."""
+    np.save(tmp_path / "vectors.npy", clusters(600))
+    helpers = SpreadContext(run_locally, tmp_path)
+    every = Matrix.of(np.load(tmp_path / "vectors.npy", mmap_mode="r"))
+    odd = Matrix.of(every.vectors, every.order[1::2])
+    for matrix in (every, odd):
+        [ranks] = map_blocks(matrix, readable, workers=helpers)
+        assert np.sort(ranks).tolist() == list(range(matrix.rows))
+        whole = searched(matrix, ExactLayout(matrix.rows))
+        spread = searched(matrix, ExactLayout(matrix.rows), helpers)
+        assert len(whole.row) and np.array_equal(whole.row, spread.row)
+    assert not list(tmp_path.glob("*.npz"))
 
 
 @pytest.mark.ray
