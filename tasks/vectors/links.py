@@ -256,10 +256,14 @@ def links_in(search: Search, workers: SpreadContext | None = None) -> Links:
 
 
 def links_of_tiles(path: Path, near_path: Path, tiles: Sequence[int]) -> Links:
-    """Links of some tiles of a saved search. What is compared first stays in memory, which workers share."""
+    """Links of some tiles of a saved search. Short vectors stay in memory, which workers share."""
     (matrix, arrays), (first, limits) = load_matrix(path), load_matrix(near_path)
-    first = first._replace(vectors=np.asarray(first.vectors))
-    near = Near(first, float(limits["lowest"]), int(limits["listed"]))
+    is_short = first.vectors.shape[1] < matrix.vectors.shape[1]
+    near = Near(
+        first._replace(vectors=np.asarray(first.vectors)) if is_short else matrix,
+        float(limits["lowest"]),
+        int(limits["listed"]),
+    )
     search = Search(matrix, layout_of(arrays), float(arrays["threshold"]), arrays["queries"], arrays["alive"], near)
     return search.tiles(tiles)
 
