@@ -11,8 +11,8 @@ from synthmill.storage.artifacts import Store
 from synthmill.storage.published.configurations import Figure
 from synthmill.storage.published.rows import stream_of
 from synthmill.tasks.running.job import Planned
+from synthmill.tasks.trust.comparisons import note_same
 
-SAME = 0.95  # of all scores: a scorer that gives one number so often is named
 FEWEST = 20  # scores: of fewer, nothing is said
 
 
@@ -47,13 +47,6 @@ def notes_of_steps(store: Store, manifests: Mapping[str, Manifest], steps: Seque
         if counts.total() >= FEWEST and (note := note_same(label, value, count / counts.total())):
             notes.append(note)
     return notes
-
-
-def note_same(scorer: str, value: float, share: float) -> str:
-    """A note on a scorer that gives `value` to this share of all answers; empty where it tells them apart."""
-    return (
-        f"{scorer} gives {value:g} to {share:.0%} of all answers: it hardly tells them apart" if share >= SAME else ""
-    )
 
 
 def counts_of_scores(batches: Iterable[pl.DataFrame], scorer: str) -> Counter[float]:

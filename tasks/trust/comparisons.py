@@ -15,6 +15,7 @@ from synthmill.tasks.trust.measures import VERDICTS
 
 SIDES = {"first": "the earlier answer", "longer": "the longer answer", "own": "the own family's answer"}
 EDGES = (-0.5, -0.1, 0.1, 0.5)
+SAME = 0.95  # of all scores: a scorer that gives one number so often is named
 LENGTHS = ("much shorter", "shorter", "as long", "longer", "much longer")
 """What people prefer, against the other answer: the difference of lengths as a share of the longer, cut at EDGES."""
 
@@ -152,6 +153,13 @@ def labelled_wins(comparisons: pl.DataFrame, verdict: str, scorer: str, prompts:
 def side_counts(mark: Array, wins: Array) -> tuple[float, float]:
     """(pairs with a mark, wins of the marked side). mark: 1 for the first answer, -1 for the second, 0 for none."""
     return float(np.count_nonzero(mark)), float(wins[mark > 0].sum() + (1 - wins[mark < 0]).sum())
+
+
+def note_same(scorer: str, value: float, share: float) -> str:
+    """A note on a scorer that gives `value` to this share of all answers; empty where it tells them apart."""
+    return (
+        f"{scorer} gives {value:g} to {share:.0%} of all answers: it hardly tells them apart" if share >= SAME else ""
+    )
 
 
 def usual_value(values: Sequence[float | None]) -> tuple[float, float]:

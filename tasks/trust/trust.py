@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 
 from synthmill.tasks.cores import Array
-from synthmill.tasks.scorers.figures import note_same
 from synthmill.tasks.trust.calibration import calibration
 from synthmill.tasks.trust.comparisons import (
     LENGTHS,
@@ -15,6 +14,7 @@ from synthmill.tasks.trust.comparisons import (
     coincidences_of,
     human_values,
     labelled_wins,
+    note_same,
     rank_correlations,
     side_wins,
     slices_of,
