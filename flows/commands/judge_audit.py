@@ -60,13 +60,15 @@ def audit_report(settings: ScoreSettings, limit: int, members: Sequence[ScorerSe
         scorers = (*members, settings.scorer)
         settings = replace(settings, columns=ColumnNames())
         silent = replace(settings, engine=None, engine_option={}, auto_drop=False, thinking=None)
+        unread = list[str]()
         for n, scorer in enumerate(scorers):
             options = settings if scorer.roles or not any(other.roles for other in scorers) else silent
             out = Path(folder) / f"scored-{n}.jsonl"
             scored, planted = score_answers(replace(options, source=str(planted), out=out, scorer=scorer)), out
+            unread += filter(None, [scored.note])
         label = settings.scorer.label
         values = [line.fields[label] for line in lines_of(str(out)) if line.fields]
-    return summary(label, list(pools.values()), values, scored.note)
+    return summary(label, list(pools.values()), values, unread)
 
 
 def first_pools(settings: ScoreSettings, limit: int) -> Iterator[dict[str, Any]]:
@@ -85,11 +87,11 @@ def first_pools(settings: ScoreSettings, limit: int) -> Iterator[dict[str, Any]]
     yield from read_pools(file, first, Path(settings.store).expanduser().resolve().parent)
 
 
-def summary(label: str, pools: list[AuditedPool], shown: list[Any], unread: str) -> dict[str, Any]:
+def summary(label: str, pools: list[AuditedPool], shown: list[Any], unread: list[str]) -> dict[str, Any]:
     """shown: per pool the scores in the order that its answers were shown in."""
     scores = [pool.in_own_order(values) for pool, values in zip(pools, shown, strict=True)]
     rows = audit(pools, scores)
-    notes = [unread] if unread else []
+    notes = unread
     numbers = {value for values in scores for value in values if value is not None}
     if len(numbers) == 1:
         notes.append(f"{label} {SAME}, {numbers.pop():g}: it cannot tell a good answer from a bad one")

@@ -5,6 +5,7 @@ Source: docs/papers.md#confidence.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,6 +23,7 @@ from synthmill.tasks.trust.calibration import MEASURES, calibration
 from synthmill.tasks.trust.measures import DRAWS
 
 ROWS_PER_PART = 64
+SHOWN = 5000  # labelled prompts, the first ones, of which the page says how well a confidence is calibrated
 Map = Callable[[Array], Array]
 Method = Annotated[
     Literal["isotonic", "platt"],
@@ -84,29 +86,32 @@ class CalibratedScores(FrameScorer):
         maps = {fold: map_without(fold) for fold in (*range(folds), -1)}
         return [calibrated(numbers, maps[fold_of.get(place, -1)]) for place, numbers in enumerate(values)]
 
-    figure_columns: ClassVar = ("answers", "scores")
+    figure_columns: ClassVar = ("scores",)
 
     def figures(self, batches: Iterable[pl.DataFrame]) -> list[Figure]:
         """Expected calibration error, Brier score and AUROC by the labels, of the confidence, and of the score it is
         made of where that is from 0 to 1, too.
         """
-        pools = [row for batch in batches for row in batch.iter_rows(named=True)]
-        labels = score_values(pools, self.by, self.label)
+        pools = (
+            {score["scorer"]: score["values"] for score in scores}
+            for batch in batches
+            for scores in batch["scores"].to_list()
+        )
+        labelled = list(islice((pool for pool in pools if any(map(is_number, pool.get(self.by, ())))), SHOWN))
         rows = []
         for name in (self.of, self.label):
-            scored = enumerate(zip(score_values(pools, name, self.label), labels, strict=True))
             cells = [
                 (value, float(label >= self.passing), prompt)
-                for prompt, pool in scored
-                for value, label in zip(*pool, strict=True)
-                if value is not None and label is not None
+                for prompt, pool in enumerate(labelled)
+                for value, label in zip(pool.get(name, ()), pool[self.by], strict=False)
+                if is_number(value) and is_number(label)
             ]
             values, right, prompts = np.array(cells).reshape(-1, 3).T
             if len(values) and values.min() >= 0 and values.max() <= 1:
                 measures = calibration(values, right, prompts.astype(int), DRAWS)
                 rows.append((name, *map(cell_of, measures.values())))
-        columns, about = ("score", *MEASURES), "By the labels, with 95 % intervals by bootstrap over prompts."
-        return [Figure(f"{self.label}: calibration", columns, tuple(rows), about=about)] if rows else []
+        about = f"By the labels of {len(labelled):,} prompts, with 95 % intervals by bootstrap over them."
+        return [Figure(f"{self.label}: calibration", ("score", *MEASURES), tuple(rows), about=about)] if rows else []
 
 
 class CalibratedSettings(ScorerSettings):
@@ -137,11 +142,15 @@ def score_values(pools: Sequence[Pool], name: str, label: str) -> list[list[floa
         labels = sorted({score["scorer"] for pool in pools for score in pool["scores"]})
         raise InputError(f"{label} needs the score {name}; found {', '.join(labels) or 'none'}")
     return [
-        [value if value is not None and math.isfinite(value) else None for value in values]
+        [value if is_number(value) else None for value in values]
         if values is not None
         else [None] * len(pool["answers"])
         for pool, values in zip(pools, of_pools, strict=True)
     ]
+
+
+def is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def cell_of(measure: Mapping[str, float | None]) -> str:

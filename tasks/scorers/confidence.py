@@ -22,7 +22,7 @@ from synthmill.tasks.scorers.judges import Attempts, JudgeSettings, MaxTokens
 from synthmill.tasks.scorers.labels import LEAST_MASS, LeastMass, one_token
 from synthmill.tasks.scorers.matches import chance_of_first
 from synthmill.tasks.scorers.scoring import FrameScorer, Pool, ScorerSettings, ScoringContext
-from synthmill.tasks.scorers.verdicts import PLAIN, TAG, refuse_two
+from synthmill.tasks.scorers.verdicts import TAG, plain, refuse_two
 
 PERCENT = re.compile(r"[^\w-]*(?<![.,-])(100|[1-9]?\d)\s*(?:%|/\s*100)?[\s.)\]]*")
 BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -129,12 +129,12 @@ def percentage_of(completion: Completion) -> float | None:
     """The percentage after the last [RESULT], as 0 to 1. Raises Drop for none, for no whole one, and for two."""
     if completion.error:
         return None
-    *before, verdict = TAG.split(PLAIN(completion.text))
+    *before, verdict = TAG.split(plain(completion.text))
     match = PERCENT.fullmatch(verdict.strip()) if before else None
     if not match:
         percentage = verdict.strip()[:40] if before else ""
         raise Drop(f"no_score: its percentage was {percentage!r}; end with [RESULT] and a whole number from 0 to 100")
-    earlier = (re.match(r"\W*(\d+)", part) for part in before[1:])
+    earlier = (PERCENT.fullmatch(part.strip().partition("\n")[0]) for part in before[1:])
     refuse_two({number[1] for number in earlier if number} | {match[1]})
     return int(match[1]) / 100
 

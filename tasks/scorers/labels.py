@@ -16,12 +16,11 @@ from synthmill.schemas.calls import Completion, Sampling
 FIRST, SECOND = "A", "B"
 MOST_ALTERNATIVES = 20
 TOKENS_BEFORE = 4  # a mark or a space may come before the label
-GOES_ON = re.compile(
-    r"\w|\s*(?:[=<>]|[.,/:&–−-]\s*\d|\n\s*\d)"
-    r"|[\s.,;:/&–−-]+(?:(?i:or|and|to|then|vs|no|not|but|wait|actually)\b[\s.,;:]+)*[AB]\b"
-    r"|\s+(?:or|and|to|of|out of)\b"
-)
-"""What follows a label that is not the whole verdict: 10, 8.5, 8/10, 7-9, A/B, A or B, A = B, A. No, B."""
+GOES_ON = re.compile(r"\w|\s*[.,/:&–−-]\s*(?:\d|[AB]\b)|\s+(?:or|and|to|of|out of)\b|[^\S\n]*\n\s*\d+\s*\Z")
+"""What follows a label that is not the whole verdict: 10, 8.5, 8/10, 7-9, A/B, A or B."""
+SECOND_LETTER = re.compile(r"(?:[\s.,;:/&=–−-]|\b(?i:or|and|to|then|vs|no|but|wait|actually)\b)*([AB])\W*\Z")
+"""What follows where another letter has the last word: A = B, A. No, B."""
+END_TOKEN = re.compile(r"<[^<>\s]+>\Z")
 LEAST_MASS = 0.05
 LeastMass = Annotated[
     float,
@@ -58,7 +57,7 @@ def chances_of(completion: Completion, labels: str, least_mass: float = 0.0) -> 
     place = next((n for n, token in enumerate(tokens) if token[0].strip() in tuple(labels)), None)
     before = "".join(token[0] for token in tokens[:place])
     after = "".join(token[0] for token in tokens[(place or 0) + 1 :])
-    if place is not None and (before.endswith(SIGNS) or goes_on(after, labels)):
+    if place is not None and (before.endswith(SIGNS) or goes_on(tokens[place][0].strip(), after, labels)):
         return {}
     if tokens and not is_beginning("".join(token[0] for token in tokens[: (place or 0) + 1]), completion.text):
         return {}
@@ -73,7 +72,7 @@ def chances_of(completion: Completion, labels: str, least_mass: float = 0.0) -> 
                 return {}
             return {label: weight / total for label, weight in weights.items()}
     start = completion.text.strip().lstrip("*([\"'")
-    if start[:1] and start[0] in labels and not goes_on(start[1:], labels):
+    if start[:1] and start[0] in labels and not goes_on(start[0], start[1:], labels):
         return {label: float(label == start[0]) for label in labels}
     return {}
 
@@ -83,6 +82,10 @@ def is_beginning(tokens: str, text: str) -> bool:
     return text.strip().startswith(tokens.strip()) or tokens.lstrip().startswith('{"choice"')
 
 
-def goes_on(following: str, labels: str) -> bool:
+def goes_on(label: str, following: str, labels: str) -> bool:
     """Whether a label is not the whole verdict, by what follows it."""
-    return bool(GOES_ON.match(following) or (FIRST in labels and ARTICLE.match(following)))
+    following = END_TOKEN.sub("", following)
+    if GOES_ON.match(following) or FIRST not in labels:
+        return bool(GOES_ON.match(following))
+    second = SECOND_LETTER.match(following)
+    return bool(ARTICLE.match(following) or (second and second[1] != label))

@@ -3,6 +3,7 @@
 Sources: docs/papers.md#self-judge, #prometheus (relative form).
 """
 
+import re
 from collections.abc import Generator, Sequence
 from typing import Any, ClassVar, Self
 
@@ -14,13 +15,15 @@ from synthmill.schemas.multifaceted import Rubric
 from synthmill.schemas.pools import ScoredPool
 from synthmill.tasks.scorers.judgements import Judgements
 from synthmill.tasks.scorers.judges import Attempts, MaxTokens, RubricOf
-from synthmill.tasks.scorers.labels import FIRST, LEAST_MASS, SECOND, LeastMass, chances_of, goes_on, one_token
+from synthmill.tasks.scorers.labels import FIRST, LEAST_MASS, SECOND, LeastMass, chances_of, one_token
 from synthmill.tasks.scorers.scoring import ScoringContext
 from synthmill.tasks.scorers.shared_first import PoolJudge, PoolJudgeSettings
 from synthmill.tasks.scorers.verdicts import TAG, refuse_two
 
 LETTERS = FIRST + SECOND
 MARKS = " \n:*()[].\"'"
+EARLIER = re.compile(rf"[{re.escape(MARKS)}]*([{LETTERS}])\b[^\w\n]*(?:but|no|wait|then|so)?[^\w\n]*(?:\n|\Z)")
+"""A letter alone on its line, or given up in a word."""
 
 
 class MatchJudge(PoolJudge):
@@ -103,7 +106,6 @@ def verdict_of(completion: Completion) -> float | None:
     letter = verdict.strip(MARKS)
     if not before or letter not in tuple(LETTERS):
         raise Drop("no_verdict: it named no better one; end with [RESULT] and the letter A or B, and nothing after it")
-    earlier = (part.lstrip(MARKS) for part in before[1:])
-    letters = {part[0] for part in earlier if part[:1] in LETTERS and not goes_on(part[1:], LETTERS)}
-    refuse_two({*letters, letter})
+    earlier = (EARLIER.match(part) for part in before[1:])
+    refuse_two({match[1] for match in earlier if match} | {letter})
     return float(letter == FIRST)

@@ -5,7 +5,6 @@ Source: docs/papers.md#multifaceted, "judging".
 
 import re
 from collections.abc import Collection, Sequence
-from functools import partial
 from statistics import mean
 
 from synthmill.schemas.calls import Completion
@@ -15,13 +14,12 @@ LOWEST, HIGHEST = 1, 5
 VERDICT = 200  # characters: a score is read from so many after the tag, or at the end
 TAG = re.compile(r"\[\s*result\s*\]", re.IGNORECASE)
 NUMBER = r"[(\[]?\s*(?<![.,−–])(?P<score>-?\d+)(?:\s*(?:/|out of|of)\s*(?P<of>\d+))?"
-NAMED = r"(?:score|result|rating)\s*\]?\s*(?::|=|\bof\b|\bis\b)?"
+NAMED = r"(?P<name>score|result|rating)\s*\]?\s*(?::|=|\bof\b|\bis\b)?"
 TAGGED = re.compile(rf"[^\w-]*(?:(?:\w+ ){{0,4}}?{NAMED}[^\w-]*)?{NUMBER}(?P<rest>[^\n]*)", re.IGNORECASE)
 AT_THE_END = re.compile(rf"(?:\b{NAMED}\s*|(?=[(\[])){NUMBER}(?P<rest>)[\s)\].!]*$", re.IGNORECASE)
 ON_ITS_LINE = re.compile(rf"\W*{NAMED}\s*{NUMBER}(?P<rest>)[\s)\].!]*", re.IGNORECASE)
 OTHER = re.compile(r"\s*%|(?:st|nd|rd|th)\b", re.IGNORECASE)
 """What makes a number another than a score: a per cent sign, an ordinal's ending."""
-PLAIN = partial(re.sub, r"[*_`]", "")  # without bold and the like
 
 
 def parse_score(text: str, lowest: int = LOWEST, highest: int = HIGHEST) -> tuple[str, int]:
@@ -31,25 +29,42 @@ def parse_score(text: str, lowest: int = LOWEST, highest: int = HIGHEST) -> tupl
     """
     *before, verdict = TAG.split(text)
     feedback = (" ".join(before) if before else text).strip()
-    verdict = PLAIN(verdict)
+    verdict = plain(verdict)
     match = TAGGED.match(verdict[:VERDICT]) if before else AT_THE_END.search(verdict[-VERDICT:])
     if not match:
         raise Drop(f"no_score: it had no score; end with [RESULT] and a whole number from {lowest} to {highest}")
-    if not is_exact(match, highest) or not lowest <= int(match["score"]) <= highest:
+    if not is_score(match, lowest, highest):
         quoted = match.group().strip()[:40]
         raise Drop(f"bad_score: its score was {quoted!r}; give one whole number from {lowest} to {highest}")
-    tagged = (TAGGED.match(PLAIN(part)[:VERDICT]) for part in before[1:])
-    earlier = tagged if before else map(ON_ITS_LINE.fullmatch, verdict.splitlines())
-    refuse_two({other["score"] for other in earlier if other and is_exact(other, highest)} | {match["score"]})
+    tagged = (TAGGED.match(plain(part)[:VERDICT]) for part in before[1:])
+    earlier = tagged if before else alone_on_lines(verdict)
+    refuse_two(
+        {other["score"] for other in earlier if other and is_score(other, lowest, highest, alone=True)}
+        | {match["score"]}
+    )
     return feedback, int(match["score"])
 
 
-def is_exact(match: re.Match[str], highest: int) -> bool:
-    """Whether a number is one whole number: not 4.5, 3-4, 3 or 4, 3½, 3rd, 3 %, 4/10."""
+def plain(text: str) -> str:
+    """Without bold and the like, and without spaces that follow each other."""
+    return re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", re.sub(r"[*_`]", "", text)))
+
+
+def alone_on_lines(text: str) -> list[re.Match[str]]:
+    """The scores on lines of their own that are called as the last line's is; none where that is no such line."""
+    lines = [ON_ITS_LINE.fullmatch(line) for line in text.strip().splitlines() if len(line) <= VERDICT]
+    last = lines[-1] if lines else None
+    return [line for line in lines if last and line and line["name"].lower() == last["name"].lower()]
+
+
+def is_score(match: re.Match[str], lowest: int, highest: int, alone: bool = False) -> bool:
+    """Whether a number is a whole one in the range: not 4.5, 3-4, 3 or 4, 3½, 3rd, 3 %, 4/10. alone: nor a list's."""
     of, rest = match["of"], match["rest"]
     if any(map(str.isnumeric, rest)) or OTHER.match(rest) or (of and int(of) != highest):
         return False
-    return re.fullmatch("0|[1-9][0-9]?", match["score"]) is not None
+    if alone and re.match(r"[.)] ", rest):
+        return False
+    return re.fullmatch("0|[1-9][0-9]?", match["score"]) is not None and lowest <= int(match["score"]) <= highest
 
 
 def refuse_two(verdicts: Collection[str]) -> None:

@@ -101,7 +101,7 @@ def divide(
     comparisons = (matrix.rows**2 - fixed**2) / 2
     probes = [draw.integers(first, matrix.rows, PROBED) for first in (0, fixed)]
     count, best = max(2, int((3 * comparisons / matrix.rows) ** 0.5)), None
-    while best is None or (best.comparing > best.assigning and count * FEWEST_ROWS <= others):
+    while best is None or (best.comparing > 2 * best.assigning and count * FEWEST_ROWS <= others):
         centroids = k_means(matrix, count, draw, fixed)
         width = choose_width(needed_widths(matrix, centroids, *pairs), recall)
         comparing = PAIR_COST * comparisons * share_compared(matrix, centroids, width, probes)

@@ -165,8 +165,8 @@ class Search(NamedTuple):
         similarity = self.matrix.similarities(row, neighbour)
         good = similarity >= self.threshold
         row, neighbour, similarity = row[good], neighbour[good], similarity[good]
-        if len(np.setdiff1d(unmeasured, row)):  # all listed neighbours of a row lie below the threshold: list all
-            return self.links_of(tile, len(self.queries))
+        if len(np.setdiff1d(unmeasured, row)):  # all listed neighbours of a row lie below the threshold
+            return self._replace(near=None).links_of(tile, LISTED if self.near else len(self.queries))
         place = np.arange(len(row)) - np.searchsorted(row, row)
         more, listed = np.union1d(unmeasured, row[place >= LISTED]), place < LISTED
         return Links(row[listed], neighbour[listed], similarity[listed], more)

@@ -20,7 +20,7 @@ LEAST = 0.5  # the lowest cosine of short vectors for which few other pairs come
 
 def short_threshold(threshold: float) -> float:
     """The cosine that short vectors of rows with this cosine reach, by MARGIN."""
-    return float(np.tanh(np.arctanh(min(threshold, 0.9999)) - MARGIN / (DIMENSIONS - 3) ** 0.5))
+    return float(np.tanh(np.arctanh(min(threshold, 0.999)) - MARGIN / (DIMENSIONS - 3) ** 0.5))
 
 
 def shortened(matrix: Matrix, threshold: float, workers: SpreadContext | None = None) -> Near | None:

@@ -25,7 +25,7 @@ from tests.conftest import ChatServer, prompts, write_jsonl
 LOCK = {
     "stages": {
         "instructed_queries@2": "c0672ba05141a546",
-        "search_checks@2": "60b47688e831df2e",
+        "search_checks@2": "35ade8f51b9603de",
         "search_scenarios@2": "32e3ae4c230f9bc0",
     },
     "prompts": {

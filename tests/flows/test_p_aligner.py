@@ -26,7 +26,7 @@ LOCK = {
     "stages": {
         "aligned_instructions@1": "5de72d6829d2bdaf",
         "instruction_pairs@1": "9043bbd1d5792592",
-        "instruction_trees@2": "ba6a49f2ef8afc69",
+        "instruction_trees@2": "96cccc1416a1e8d1",
     },
     "prompts": {
         "p_aligner/rewrite": "4976f50c09e6",

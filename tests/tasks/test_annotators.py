@@ -16,7 +16,7 @@ from tests.tasks.judging_by_hand import CONTEXT, drive, pool, through_engine, va
 
 LOCK = {
     "stages": {
-        "annotator_scores@2": "daa72a5fa44fa798",
+        "annotator_scores@2": "1370d3c62dc8130e",
     },
     "prompts": {
         "annotators/brief": "d70de5b51517",
@@ -102,6 +102,11 @@ def test_ties_are_one_and_a_half() -> None:
 def test_what_is_no_verdict(text: str) -> None:
     with pytest.raises(Drop, match="no_verdict"):
         first_wins(Completion(text=text))
+
+
+@pytest.mark.parametrize("text", ["A > B", "A, not B", "A\n\nA is clearer", "A is better than B", "A" + "\n" * 100_000])
+def test_a_verdict_may_name_both(text: str) -> None:
+    assert first_wins(Completion(text=text)) == 1
 
 
 def test_a_verdict_within_thinking_does_not_count() -> None:

@@ -23,7 +23,7 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, values_
 
 LOCK = {
     "stages": {
-        "instance_scores@2": "0753f07e6ab01783",
+        "instance_scores@2": "e7859e77898d43ee",
     },
     "prompts": {
         "biggen/reference": "04479bc29f8e",

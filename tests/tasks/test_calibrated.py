@@ -22,7 +22,7 @@ from tests.tasks.test_scorers import frame
 
 LOCK = {
     "stages": {
-        "calibrated_scores@1": "740fded573e7c35d",
+        "calibrated_scores@1": "4ec51dec9eb0f8d3",
         "confidence_rows@1": "ae3a71c5a343eda1",
         "uncertainty_rationales@1": "633c90d9819fe1d5",
     },

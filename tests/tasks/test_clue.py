@@ -14,7 +14,7 @@ from tests.tasks.judging_by_hand import CONTEXT, pool
 from tests.tasks.test_scorers import frame
 from tests.tiny import make_tiny_model
 
-LOCK = {"stages": {"clue_scores@1": "b980eb2e6ece9249"}, "prompts": {}}
+LOCK = {"stages": {"clue_scores@1": "0507e9803108e517"}, "prompts": {}}
 RIGHT, WRONG = "seven birds draw circles", "the river carries light"
 
 

@@ -23,8 +23,8 @@ from tests.tasks.test_scorers import frame
 LOCK = {
     "stages": {
         "consistency_scores@1": "51e85e830d3f3729",
-        "percent_scores@2": "f8a4bd2cdeaa3136",
-        "truth_scores@2": "595f0d0469afefb9",
+        "percent_scores@2": "7f6f8912967d2b8e",
+        "truth_scores@2": "f0eb6cfb0f92f470",
     },
     "prompts": {"confidence/is_true": "43bf0faf1180", "confidence/percent": "2edeabec0be2"},
 }

@@ -10,7 +10,7 @@ from synthmill.tasks.scorers.fair import FairScores, entropy_of, scores_of
 from synthmill.tasks.scorers.scoring import ScorerSettings
 from tests.tasks.judging_by_hand import drive, pool, through_engine, values_of
 
-LOCK = {"stages": {"fair_scores@1": "adcaf8e00b8fdfd4"}, "prompts": {"fair/scores": "b8432f0f243f"}}
+LOCK = {"stages": {"fair_scores@1": "8be18446c0ff9a35"}, "prompts": {"fair/scores": "b8432f0f243f"}}
 
 
 def sides(request: Request) -> tuple[str, str]:

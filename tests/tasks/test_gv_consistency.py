@@ -19,7 +19,7 @@ from synthmill.tasks.generators.gv_consistency import (
 from tests.tasks.judging_by_hand import answer_of, drive
 
 LOCK = {
-    "stages": {"consistent_rows@1": "a74f337975d5fdc1", "self_validation@2": "b1b74181641122a9"},
+    "stages": {"consistent_rows@1": "a74f337975d5fdc1", "self_validation@2": "dd5941edb5ab26e2"},
     "prompts": {"gv_consistency/wrong": "efbf7f6ea9dc"},
 }
 ROW = Instruction(id="a", prompt="What is 6 x 7?", system="Be brief.")

@@ -153,3 +153,12 @@ def test_a_number_with_a_mark_before_or_an_ending_is_no_score(text: str) -> None
 def test_a_rating_is_a_score() -> None:
     assert parse_score("Good. Total rating: 4") == ("Good. Total rating: 4", 4)
     assert parse_score("Fine. Rating: 10/10", 0, 10)[1] == 10
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "</s>", "<end_of_turn>"])
+def test_the_token_that_ends_an_answer_is_no_part_of_it(end: str) -> None:
+    tokens = tuple((token, -0.1, {}) for token in ("A", end))
+    assert chances_of(Completion(text="A", logprobs=tokens), "AB") == {"A": 1.0, "B": 0.0}
+    assert not chances_of(
+        Completion(text="A\nB", logprobs=(tokens[0], ("\n", 0.0, {}), ("B", 0.0, {}), tokens[1])), "AB"
+    )

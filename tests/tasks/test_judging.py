@@ -69,7 +69,12 @@ def test_the_known_cases_are_read(text: str, score: int) -> None:
         ("[RESULT] 4 - it names every source", 4),
         ("[RESULT] 3, because two are missing", 3),
         ("[RESULT]\n4", 4),
-        ("[RESULT]" + " " * 100_000 + "4", None),
+        ("x\nResult: 12\nThat is right.\nScore: 5", 5),
+        ("Clarity\nScore: 3\nDepth\nScore: 5\n\nOverall score: 4", 4),
+        ("[RESULT]\n1. It is complete.\nIt is clear.\n[RESULT] 5", 5),
+        ("[RESULT]" + " " * 100_000 + "4", 4),
+        ("Score" + " " * 100_000 + "\nScore: 4", 4),
+        ("[RESULT]" + "\n" * 100_000 + "four", None),
     ],
 )
 def test_the_verdict_is_read_and_not_a_number_before_it(text: str, score: int | None) -> None:

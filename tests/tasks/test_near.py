@@ -167,6 +167,9 @@ def test_short_vectors_come_near_where_whole_ones_do() -> None:
     whole = (vectors @ vectors.T)[np.triu_indices(2000, 1)]
     assert near.lowest == pytest.approx(0.744, abs=1e-3)
     assert (cosines[whole >= 0.9] < near.lowest).mean() < 1e-4
+    same = Matrix.of(np.concatenate([vectors, vectors]))
+    alike = Search(same, ExactLayout(4000), 1.0, np.ones(4000, np.bool_), np.ones(4000, np.bool_), shortened(same, 1.0))
+    assert len(links_in(alike).row) == 2000  # rounding parts no row from its copy
     assert shortened(Matrix.of(vectors[:, :100]), 0.9) is None  # they would be no shorter
     assert shortened(Matrix.of(vectors), 0.7) is None  # too many pairs would come near
 

@@ -10,7 +10,7 @@ from synthmill.tasks.scorers.portia import PortiaScores, agree
 from synthmill.tasks.texts.aligned_parts import boundaries_of, split_alike, split_evenly
 from tests.tasks.judging_by_hand import drive, pool, values_of
 
-LOCK = {"stages": {"portia_scores@2": "3f94039c6bccbb74"}, "prompts": {"portia/compare": "fd92275b0ea1"}}
+LOCK = {"stages": {"portia_scores@2": "44a65f19318c26ad"}, "prompts": {"portia/compare": "fd92275b0ea1"}}
 FIRST = "Light is made of photons. They have no mass. Nothing is as fast."
 SECOND = "Photons make light. A photon lacks mass. It is the fastest of all."
 

@@ -11,7 +11,7 @@ from synthmill.tasks.vectors.token_matching import matching_f1, token_vectors
 from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, through_engine, values_of
 
 LOCK = {
-    "stages": {"revised_scores@2": "ff32687e842b1a61"},
+    "stages": {"revised_scores@2": "2cfa2cde3921c6b7"},
     "prompts": {"revised/revise": "7568c8727ebe", "revised/score": "47a06f977603"},
 }
 REVISIONS = {"Photons carry light.": "Photons carry light.", "Sound does.": "Photons carry light, not sound."}

@@ -18,7 +18,7 @@ from tests.tasks.judging_by_hand import CONTEXT, drive, pool, through_engine, va
 LOCK = {
     "stages": {
         "jsft_rows@1": "8591b9c7f5aa3d91",
-        "principled_scores@2": "c0883ea11457c488",
+        "principled_scores@2": "bda4d1cd34f71a33",
         "rationales@1": "365e82d215512f39",
     },
     "prompts": {

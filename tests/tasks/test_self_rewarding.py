@@ -10,7 +10,7 @@ from tests.tasks.judging_by_hand import CONTEXT, answer_of, drive, pool, through
 
 LOCK = {
     "stages": {
-        "additive_scores@2": "cdc53dbfd3186799",
+        "additive_scores@2": "0fa956c7d0022cfb",
     },
     "prompts": {
         "self_rewarding/score": "4e8369ab2978",
