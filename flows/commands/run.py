@@ -11,7 +11,7 @@ from synthmill.flows.making.limiting import limits_of
 from synthmill.flows.making.make import prepared, run_plan
 from synthmill.flows.making.plan import Plan
 from synthmill.flows.methods import method, method_and_file
-from synthmill.flows.terminal.stopping import working
+from synthmill.flows.terminal.stopping import STOP, working
 from synthmill.flows.terminal.tables import table
 from synthmill.schemas.artifacts import Manifest
 from synthmill.schemas.bill import count_text, money_text, wasted
@@ -19,7 +19,7 @@ from synthmill.schemas.errors import BatchPending, EngineError, InputError
 from synthmill.schemas.settings import RunSettings
 from synthmill.schemas.settings_files import read_settings, read_yaml
 from synthmill.schemas.texts import one_line
-from synthmill.storage.files import write_text
+from synthmill.storage.files import locked, write_text
 from synthmill.storage.plain_files.rows import INSTRUCTIONS
 from synthmill.storage.published.configurations import Dataset
 from synthmill.storage.published.folder import read_dataset
@@ -27,7 +27,7 @@ from synthmill.storage.published.rows import compared
 from synthmill.storage.runs import RunRecord, runs, summary
 from synthmill.tasks.running.batching import asks_in_batches
 from synthmill.tasks.running.parallel import start_ray_early
-from synthmill.tasks.running.stages import noted_rows
+from synthmill.tasks.running.stages import LockWait, noted_rows
 
 ROWS_SHOWN = 3
 
@@ -97,7 +97,8 @@ def run_flow(
         plan = replace(plan, store=replace(plan.store, retry_lost=False))  # what was lost again is settled now
         if not plan.made():  # an engine has learned how to ask its server, and has another name
             plan = method(flow).plan(settings.model_copy(update={"retry_lost": False}))
-    print_report(plan, preview, was_done)
+    with locked(plan.store.lock_path("dataset", plan.dataset.name), LockWait("dataset", STOP)):
+        print_report(plan, preview, was_done)  # another run that makes the same may write its files anew
 
 
 def run_under_prefect(flow: str, plan: Plan) -> None:

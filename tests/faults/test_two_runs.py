@@ -9,6 +9,8 @@ import orjson
 import polars as pl
 import pytest
 
+from synthmill.storage.artifacts import Store
+from synthmill.storage.files import locked
 from tests.command import start, synthmill
 from tests.conftest import ChatServer, Matrix, prompts, write_jsonl
 
@@ -49,6 +51,20 @@ def test_two_runs_at_once_ask_once_and_both_finish(tmp_path: Path, server: ChatS
     out, _ = synthmill("verify", cwd=tmp_path)
     assert out.startswith("whole: ")
     matrix("two runs at once", "both finished", f"{ROWS} = {ROWS} + 0", 0, 16)
+
+
+def test_a_run_shows_its_dataset_when_nobody_writes_it(tmp_path: Path, server: ChatServer) -> None:
+    write_jsonl(tmp_path / "in.jsonl", prompts(2))
+    run: tuple[Any, ...] = ("run", "synthesize", "--set", "source=in.jsonl", "--set", "dedup.layers=[exact]")
+    run += ("--set", f"engines.teacher={server.spec}", "--workers", 0)
+    synthmill(*run, cwd=tmp_path)
+    [dataset] = (tmp_path / "store" / "datasets").iterdir()
+    with locked(Store(tmp_path / "store").lock_path("dataset", dataset.name), lambda: None):
+        process = start(*run, cwd=tmp_path)
+        assert process.stderr
+        assert any("another run makes the same; waiting for it" in line for line in process.stderr)
+        assert process.poll() is None
+    ended(process)
 
 
 def test_two_runs_share_one_budget(tmp_path: Path, server: ChatServer) -> None:
